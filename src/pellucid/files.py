@@ -1,0 +1,45 @@
+"""Writing so that nothing is lost: a result is there whole or not at all, and never over another unasked."""
+
+import os
+import tempfile
+from pathlib import Path
+
+from pellucid.errors import OutputError
+
+
+def check_free(path: Path, *, overwrite: bool) -> None:
+    """Raise OutputError when something is at path that may not be replaced."""
+    if path.is_dir():
+        raise OutputError(f"{path} is a folder; a file name is needed")
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists; --overwrite replaces it")
+
+
+def write_whole(path: Path, content: bytes, *, overwrite: bool) -> None:
+    """Write beside the target, then rename; folders on the way are made.
+
+    Raises OutputError when the target exists and overwrite is False, or when it cannot be written.
+    """
+    check_free(path, overwrite=overwrite)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".part")
+        temporary = Path(name)
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o666 & ~_umask())
+        temporary.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,213 @@
+"""DnCNN: a residual denoiser.
+
+Zhang, Zuo, Chen, Meng, Zhang, "Beyond a Gaussian Denoiser: Residual Learning of Deep CNN for Image
+Denoising", IEEE TIP 2017, arXiv:1608.03981. Differs from the paper, as the released code does: Adam in place
+of SGD.
+"""
+
+from functools import partial
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pellucid.degrade import Degradation, GaussianNoise, Jpeg, OneOf, Shrink, ShrinkAndEnlarge
+from pellucid.domains import RGB, Domain, Gray, Luma
+from pellucid.errors import RecipeError
+from pellucid.losses import half_sum_of_squares
+from pellucid.recipe import Adam, Drops, Recipe, ScoringProtocol, recipe
+
+Channels = Literal[1, 3]
+Depth = Annotated[int, Field(ge=2, le=1000)]
+Width = Annotated[int, Field(ge=1, le=4096)]
+Sigma = Annotated[float, Field(ge=0, le=255)]
+Quality = Annotated[int, Field(ge=1, le=100)]
+
+STEPS_PER_EPOCH = 1600  # of 128 patches each (Section IV-A)
+NUM_EPOCHS = 50
+
+
+class Layer(nn.Module):
+    """A 3x3 convolution, normalised or not."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool, norm: bool) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
+        self.norm = nn.BatchNorm2d(outputs) if norm else None
+
+    def forward(self, features: Tensor) -> Tensor:
+        features = self.conv(features)
+        return features if self.norm is None else self.norm(features)
+
+
+class DnCNN(nn.Module):
+    """Predicts the noise and subtracts it. (N, channels, H, W) -> the same shape, values nominally in [0, 1].
+
+    batch_norm: after each convolution but the first and the last, as trained. False is the same network with
+        the normalisation folded into the convolutions, as the authors released it; see `folded`.
+    bias: of the first and the last convolution, beside batch norm. False is SaoYan's PyTorch version.
+    """
+
+    scale = 1
+    multiple = 1
+
+    def __init__(
+        self, channels: int = 1, depth: int = 17, width: int = 64, batch_norm: bool = True, bias: bool = True
+    ) -> None:
+        super().__init__()
+        self.halo = depth  # each 3x3 convolution reaches one pixel further
+        ends = {"bias": bias or not batch_norm, "norm": False}
+        inner = {"bias": not batch_norm, "norm": batch_norm}
+        self.layers = nn.ModuleList(
+            [
+                Layer(channels, width, **ends),
+                *(Layer(width, width, **inner) for _ in range(depth - 2)),
+                Layer(width, channels, **ends),
+            ]
+        )
+
+    def forward(self, degraded: Tensor) -> Tensor:
+        features = degraded
+        for layer in self.layers[:-1]:
+            features = F.relu(layer(features))
+        noise: Tensor = self.layers[-1](features)
+        return degraded - noise
+
+    def folded(self) -> "DnCNN":
+        """The same function without batch norm: its running statistics become weights and biases."""
+        first = self.layers[0].conv
+        twin = DnCNN(first.in_channels, len(self.layers), first.out_channels, batch_norm=False)
+        with torch.no_grad():
+            for mine, theirs in zip(self.layers, twin.layers, strict=True):
+                weight, bias = _folded(mine)
+                theirs.conv.weight.copy_(weight)
+                theirs.conv.bias.copy_(bias)
+        return twin.eval()
+
+
+def _folded(layer: Layer) -> tuple[Tensor, Tensor]:
+    weight = layer.conv.weight
+    bias = weight.new_zeros(len(weight)) if layer.conv.bias is None else layer.conv.bias
+    if layer.norm is None:
+        return weight, bias
+    norm = layer.norm
+    assert norm.running_mean is not None and norm.running_var is not None
+    gain = norm.weight / (norm.running_var + norm.eps).sqrt()
+    return weight * gain.reshape(-1, 1, 1, 1), norm.bias + (bias - norm.running_mean) * gain
+
+
+def draw_as_released(network: nn.Module) -> None:
+    """He initialisation; batch norm gains drawn near zero and cut to [-0.025, 0.025] (SaoYan's training)."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, a=0, mode="fan_in")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.normal_(module.weight, std=(2 / (9 * 64)) ** 0.5)
+            nn.init.zeros_(module.bias)
+            with torch.no_grad():
+                module.weight.clamp_(-0.025, 0.025)
+
+
+def _as_published(
+    *,
+    network: partial[DnCNN],
+    domain: Domain,
+    degradation: Degradation,
+    patch_px: int,
+    steps_per_epoch: int,
+    protocol: ScoringProtocol,
+) -> Recipe:
+    """What all three published trainings share (Section IV-A)."""
+    return Recipe(
+        network=network,
+        domain=domain,
+        degradation=degradation,
+        loss=half_sum_of_squares,
+        optimizer=Adam(lr=1e-3),
+        schedule=Drops(at_steps=(30 * steps_per_epoch,), gamma=0.1),
+        initialize=draw_as_released,
+        patch_px=patch_px,
+        batch_size=128,
+        num_steps=NUM_EPOCHS * steps_per_epoch,
+        protocol=protocol,
+    )
+
+
+@recipe
+def gaussian(
+    sigma_255: Sigma = 25,
+    channels: Channels = 1,
+    depth: Depth = 17,
+    width: Width = 64,
+    batch_norm: bool = True,
+    bias: bool = True,
+) -> Recipe:
+    """Noise of one known level (DnCNN-S, Table II)."""
+    noise = GaussianNoise(sigma_255)
+    return _as_published(
+        network=partial(DnCNN, channels, depth, width, batch_norm, bias),
+        domain=Gray() if channels == 1 else RGB(),
+        degradation=noise,
+        patch_px=40,
+        steps_per_epoch=STEPS_PER_EPOCH,
+        protocol=ScoringProtocol(noise),
+    )
+
+
+@recipe
+def blind(
+    sigma_255: Sigma = 25,
+    channels: Channels = 1,
+    depth: Depth = 20,
+    width: Width = 64,
+    batch_norm: bool = True,
+    bias: bool = True,
+) -> Recipe:
+    """Noise of any level up to 55 (DnCNN-B, Section III-D). sigma_255 is what evaluation adds."""
+    return _as_published(
+        network=partial(DnCNN, channels, depth, width, batch_norm, bias),
+        domain=Gray() if channels == 1 else RGB(),
+        degradation=GaussianNoise((0, 55)),
+        patch_px=50,
+        steps_per_epoch=3000,
+        protocol=ScoringProtocol(GaussianNoise(sigma_255)),
+    )
+
+
+@recipe
+def three_tasks(
+    sigma_255: Sigma | None = None,
+    scale: Literal[2, 3, 4] | None = None,
+    quality: Quality | None = None,
+    depth: Depth = 20,
+    width: Width = 64,
+    batch_norm: bool = True,
+    bias: bool = True,
+) -> Recipe:
+    """Noise, bicubic enlarging and JPEG blocks in one network (DnCNN-3, Section III-E).
+
+    Training mixes all three. Evaluation takes the one that is given: sigma_255 (25 where none is), scale or
+    quality. With a scale, pictures are enlarged by it before the network sees them.
+    """
+    if sum(value is not None for value in (sigma_255, scale, quality)) > 1:
+        raise RecipeError("dncnn.three_tasks: sigma_255, scale and quality are alternatives; give one of them")
+    return _as_published(
+        network=partial(DnCNN, 1, depth, width, batch_norm, bias),
+        domain=Luma(scale or 1),
+        degradation=OneOf((GaussianNoise((0, 55)), ShrinkAndEnlarge((2, 3, 4)), Jpeg((5, 99)))),
+        patch_px=50,
+        steps_per_epoch=8000,
+        protocol=_one_task(sigma_255, scale, quality),
+    )
+
+
+def _one_task(sigma_255: float | None, scale: int | None, quality: int | None) -> ScoringProtocol:
+    if scale is not None:
+        return ScoringProtocol(Shrink(scale), crop_multiple=scale, border_px=scale, rounds=True)
+    if quality is not None:
+        return ScoringProtocol(Jpeg(quality), rounds=True)
+    return ScoringProtocol(GaussianNoise(25 if sigma_255 is None else sigma_255))

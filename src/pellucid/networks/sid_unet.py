@@ -1,0 +1,138 @@
+"""The U-Net of "Learning to See in the Dark": one short exposure of a camera to a bright picture.
+
+Chen, Chen, Xu, Koltun, "Learning to See in the Dark", CVPR 2018, arXiv:1805.01934. As the released
+TensorFlow code, down to its biases and the order of its output channels.
+"""
+
+from functools import partial
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pellucid.domains import PackedRaw
+from pellucid.losses import mean_absolute
+from pellucid.recipe import Adam, Drops, Recipe, ScoringProtocol, recipe
+
+ChannelOrder = Literal["position-major", "color-major"]
+
+NUM_EPOCHS = 4001
+
+
+class Pair(nn.Module):
+    """Two 3x3 convolutions, each with a leaky ReLU of slope 0.2."""
+
+    def __init__(self, inputs: int, outputs: int, *, bias: bool) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(inputs, outputs, 3, padding=1, bias=bias)
+        self.second = nn.Conv2d(outputs, outputs, 3, padding=1, bias=bias)
+
+    def forward(self, features: Tensor) -> Tensor:
+        features = F.leaky_relu(self.first(features), 0.2)
+        return F.leaky_relu(self.second(features), 0.2)
+
+
+class SIDUNet(nn.Module):
+    """Develops a packed mosaic. (N, planes, H, W) linear in [0, 1] -> (N, 3, scale * H, scale * W) sRGB.
+
+    planes, scale: 4 and 2 for Bayer, 9 and 3 for X-Trans.
+    conv_bias, up_bias: biases of the convolutions and the transposed ones; the original has the first only,
+        PaddlePaddle's version both, MindSpore's neither.
+    channel_order: which output channel is which sub-pixel: TensorFlow's depth_to_space is position-major,
+        PyTorch's pixel_shuffle color-major.
+    """
+
+    multiple = 16
+    halo = 107  # four poolings; measured by a test
+
+    def __init__(
+        self,
+        planes: int = 4,
+        scale: int = 2,
+        conv_bias: bool = True,
+        up_bias: bool = False,
+        channel_order: ChannelOrder = "position-major",
+    ) -> None:
+        super().__init__()
+        self.scale = scale
+        self.channel_order = channel_order
+        widths = (32, 64, 128, 256, 512)
+        self.encoder = nn.ModuleList(
+            Pair(inputs, outputs, bias=conv_bias)
+            for inputs, outputs in zip((planes, *widths), widths, strict=False)
+        )
+        self.up = nn.ModuleList(
+            nn.ConvTranspose2d(2 * width, width, 2, stride=2, bias=up_bias) for width in widths[-2::-1]
+        )
+        self.decoder = nn.ModuleList(Pair(2 * width, width, bias=conv_bias) for width in widths[-2::-1])
+        self.head = nn.Conv2d(32, 3 * scale**2, 1, bias=conv_bias)
+
+    def forward(self, packed: Tensor) -> Tensor:
+        features = packed
+        skips: list[Tensor] = []
+        for pair in self.encoder[:-1]:
+            skips.append(pair(features))
+            # Odd sizes pool as TensorFlow's SAME does: the last row and column by themselves.
+            features = F.max_pool2d(skips[-1], 2, ceil_mode=True)
+        features = self.encoder[-1](features)
+        for up, pair in zip(self.up, self.decoder, strict=True):
+            skip = skips.pop()
+            enlarged = up(features)[..., : skip.shape[-2], : skip.shape[-1]]
+            features = pair(torch.cat([enlarged, skip], dim=1))
+        return self._unpack(self.head(features))
+
+    def _unpack(self, channels: Tensor) -> Tensor:
+        if self.channel_order == "position-major":
+            channels = channels.unflatten(1, (self.scale**2, 3)).transpose(1, 2).flatten(1, 2)
+        return F.pixel_shuffle(channels, self.scale)
+
+
+def draw_as_released(network: nn.Module) -> None:
+    """Xavier uniform convolutions without bias; transposed ones from a cut Gaussian of deviation 0.02."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.xavier_uniform_(module.weight)
+        if isinstance(module, nn.ConvTranspose2d):
+            nn.init.trunc_normal_(module.weight, std=0.02, a=-0.04, b=0.04)
+        if isinstance(module, nn.Conv2d | nn.ConvTranspose2d) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def _as_published(network: partial[SIDUNet], domain: PackedRaw, num_scenes: int) -> Recipe:
+    """One random crop of every scene an epoch; the rate drops after epoch 2000 (Section 4.2)."""
+    return Recipe(
+        network=network,
+        domain=domain,
+        degradation=None,
+        loss=mean_absolute,
+        optimizer=Adam(lr=1e-4),
+        schedule=Drops(at_steps=(2001 * num_scenes,), gamma=0.1),
+        initialize=draw_as_released,
+        patch_px=512 * network.keywords["scale"],
+        batch_size=1,
+        num_steps=NUM_EPOCHS * num_scenes,
+        protocol=ScoringProtocol(None, rounds=True),
+    )
+
+
+@recipe
+def sony(
+    conv_bias: bool = True, up_bias: bool = False, channel_order: ChannelOrder = "position-major"
+) -> Recipe:
+    """The Bayer set, Sony A7S II (Table 1): 161 scenes of training."""
+    network = partial(
+        SIDUNet, planes=4, scale=2, conv_bias=conv_bias, up_bias=up_bias, channel_order=channel_order
+    )
+    return _as_published(network, PackedRaw("bayer"), num_scenes=161)
+
+
+@recipe
+def fuji(
+    conv_bias: bool = True, up_bias: bool = False, channel_order: ChannelOrder = "position-major"
+) -> Recipe:
+    """The X-Trans set, Fujifilm X-T2 (Table 1): 135 scenes of training."""
+    network = partial(
+        SIDUNet, planes=9, scale=3, conv_bias=conv_bias, up_bias=up_bias, channel_order=channel_order
+    )
+    return _as_published(network, PackedRaw("xtrans"), num_scenes=135)

@@ -1,0 +1,170 @@
+"""Pictures as their files hold them, and camera mosaics as the sensor read them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pellucid.errors import PictureError
+
+Samples = NDArray[Any]
+
+PEAKS: dict[str, float] = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
+"""The value of white, by the dtype of the samples."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One picture at its file's own depth.
+
+    samples: (H, W, 1) gray or (H, W, 3) RGB; uint8, uint16, or float32 nominally in [0, 1].
+    alpha: (H, W, 1) of the same dtype, or None. It is not restored, only enlarged where the picture is.
+    metadata: what else the file carries (ICC profile, EXIF, XMP, ...), by libvips field name.
+    """
+
+    samples: Samples
+    alpha: Samples | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        shape, dtype = self.samples.shape, self.samples.dtype
+        if len(shape) != 3 or shape[2] not in (1, 3):
+            raise PictureError(f"samples of shape {shape}; a picture is (H, W, 1) gray or (H, W, 3) RGB")
+        if shape[0] == 0 or shape[1] == 0:
+            raise PictureError(f"a picture of {shape[1]} x {shape[0]} px; at least 1 x 1 is needed")
+        if dtype.name not in PEAKS:
+            raise PictureError(f"samples of type {dtype}; a picture holds {', '.join(PEAKS)}")
+        if self.alpha is not None and (self.alpha.shape != (*shape[:2], 1) or self.alpha.dtype != dtype):
+            raise PictureError(
+                f"alpha of {self.alpha.dtype} {self.alpha.shape} for samples of {dtype} {shape}; "
+                f"alpha is (H, W, 1) of the samples' type"
+            )
+
+    @property
+    def height(self) -> int:
+        return int(self.samples.shape[0])
+
+    @property
+    def width(self) -> int:
+        return int(self.samples.shape[1])
+
+    @property
+    def channels(self) -> int:
+        """1 for gray, 3 for RGB; alpha does not count."""
+        return int(self.samples.shape[2])
+
+    @property
+    def dtype(self) -> str:
+        return self.samples.dtype.name
+
+    def crop(self, rows: slice, cols: slice) -> Self:
+        """The part inside, sharing memory."""
+        alpha = None if self.alpha is None else self.alpha[rows, cols]
+        return replace(self, samples=self.samples[rows, cols], alpha=alpha)
+
+    def to_tensor(self) -> Tensor:
+        """(1, C, H, W) float32; white is 1."""
+        return _to_tensor(self.samples)
+
+    def alpha_to_tensor(self) -> Tensor | None:
+        """(1, 1, H, W) float32; opaque is 1. None without alpha."""
+        return None if self.alpha is None else _to_tensor(self.alpha)
+
+    @classmethod
+    def from_tensor(cls, samples: Tensor, dtype: str = "float32") -> Self:
+        """A picture from (1, C, H, W), white is 1.
+
+        Integer depths clamp and round half up; float32 keeps values as they are.
+        """
+        return cls(_from_tensor(samples, dtype))
+
+    def with_tensor(self, samples: Tensor, alpha: Tensor | None = None) -> Self:
+        """The same kind of picture, depth and metadata, with other contents: (1, C, H, W) and (1, 1, H, W)."""
+        return replace(
+            self,
+            samples=_from_tensor(samples, self.dtype),
+            alpha=None if alpha is None else _from_tensor(alpha, self.dtype),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Mosaic:
+    """What a camera's sensor read, one sample a pixel, before any development.
+
+    samples: (H, W) uint16 or float32 in the file's own units.
+    pattern: colour of the filter on each pixel of the repeating block, row by row: 2 rows of "RG", "GB" for
+        Bayer, 6 rows of 6 for X-Trans.
+    black_level: in the samples' units, one number for each pixel of the pattern's block, or one for all.
+    white_level: in the samples' units.
+    exposure_ratio: how many times longer an exposure the result should look like.
+    """
+
+    samples: Samples
+    pattern: tuple[str, ...]
+    black_level: float | tuple[tuple[float, ...], ...]
+    white_level: float
+    exposure_ratio: float = 1.0
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.samples.ndim != 2 or 0 in self.samples.shape:
+            raise PictureError(f"mosaic samples of shape {self.samples.shape}; (H, W) is needed")
+        period = len(self.pattern)
+        if period == 0 or any(len(row) != period or set(row) - set("RGB") for row in self.pattern):
+            raise PictureError(f"filter pattern {self.pattern}; rows of R, G and B as wide as high are needed")
+        black = np.asarray(self.black_level)
+        if black.shape not in ((), (period, period)):
+            raise PictureError(f"black level of shape {black.shape}; one number or one for each of the pattern")
+        if not float(black.max()) < self.white_level:
+            raise PictureError(f"black level {black.max():g} is not below the white level {self.white_level:g}")
+        if not 0 < self.exposure_ratio < float("inf"):
+            raise PictureError(f"exposure ratio {self.exposure_ratio:g}; a number above 0 is needed")
+
+    @property
+    def height(self) -> int:
+        return int(self.samples.shape[0])
+
+    @property
+    def width(self) -> int:
+        return int(self.samples.shape[1])
+
+    @property
+    def period(self) -> int:
+        """2 for Bayer, 6 for X-Trans."""
+        return len(self.pattern)
+
+    def crop(self, rows: slice, cols: slice) -> Self:
+        """The part inside, sharing memory. It must start on the pattern's grid."""
+        if (rows.start or 0) % self.period or (cols.start or 0) % self.period:
+            raise PictureError(
+                f"a crop at row {rows.start}, column {cols.start}; "
+                f"a mosaic is cut at multiples of {self.period}"
+            )
+        return replace(self, samples=self.samples[rows, cols])
+
+    def to_tensor(self) -> Tensor:
+        """(1, 1, H, W) float32, linear; black is 0, white is 1; below black is cut off."""
+        black = np.broadcast_to(np.asarray(self.black_level, np.float32), (self.period, self.period))
+        repeats = (-(-self.height // self.period), -(-self.width // self.period))
+        black = np.tile(black, repeats)[: self.height, : self.width]
+        above = np.maximum(self.samples.astype(np.float32) - black, 0)
+        return torch.from_numpy(above / (np.float32(self.white_level) - black))[None, None]
+
+
+def _to_tensor(samples: Samples) -> Tensor:
+    planes = np.ascontiguousarray(samples.transpose(2, 0, 1), dtype=np.float32)
+    if samples.dtype.name != "float32":
+        planes /= np.float32(PEAKS[samples.dtype.name])
+    return torch.from_numpy(planes)[None]
+
+
+def _from_tensor(planes: Tensor, dtype: str) -> Samples:
+    samples = planes[0].detach().permute(1, 2, 0).cpu()
+    if dtype == "float32":
+        return samples.float().contiguous().numpy()
+    rounded = (samples.clamp(0, 1) * PEAKS[dtype] + 0.5).floor()
+    return rounded.contiguous().numpy().astype(dtype)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pellucid import checkpoint
 from pellucid.picture import Picture
-from pellucid.recipe import Adam, Recipe, find
+from pellucid.recipe import Adam, Network, Recipe, find
 
 Pair = tuple[Tensor, Tensor]
 
@@ -40,11 +40,12 @@ def batch(data: list[Pair], recipe: Recipe, generator: torch.Generator) -> Pair:
     """Random patches of pictures drawn by their area, turned and mirrored."""
     areas = torch.tensor([float(target.numel()) for _, target in data])
     drawn = torch.multinomial(areas, recipe.batch_size, replacement=True, generator=generator)
-    patches = [_patch(*data[i], recipe.patch_px, generator) for i in drawn.tolist()]
+    patches = [_patch(data[i], recipe.patch_px, generator) for i in drawn.tolist()]
     return torch.stack([p[0] for p in patches]), torch.stack([p[1] for p in patches])
 
 
-def _patch(degraded: Tensor, target: Tensor, size: int, generator: torch.Generator) -> Pair:
+def _patch(pair: Pair, size: int, generator: torch.Generator) -> Pair:
+    degraded, target = pair
     top, left, turn = (
         int(torch.randint(n, (), generator=generator))
         for n in (target.shape[-2] - size + 1, target.shape[-1] - size + 1, 8)
@@ -57,13 +58,13 @@ def _patch(degraded: Tensor, target: Tensor, size: int, generator: torch.Generat
     return cut(degraded), cut(target)
 
 
-def train(recipe: Recipe, data: list[Pair], seed: int) -> nn.Module:
+def train(recipe: Recipe, data: list[Pair], seed: int) -> Network:
     """The recipe, step by step."""
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     network = recipe.network()
-    assert isinstance(network, nn.Module) and isinstance(recipe.optimizer, Adam)
-    network = network.to(memory_format=torch.channels_last)
+    assert isinstance(recipe.optimizer, Adam)
+    nn.utils.convert_conv2d_weight_memory_format(network, torch.channels_last)
     optimizer = torch.optim.Adam(network.parameters(), recipe.optimizer.lr, recipe.optimizer.betas)
     start, losses = time.monotonic(), []
     for step in range(recipe.num_steps):

@@ -1,0 +1,64 @@
+"""Learned image restoration: enlarge, denoise, deblock, deblur, brighten.
+
+import pellucid
+restorer = pellucid.load("srcnn-x2")
+picture = restorer.restore(pellucid.read("photo.png"))
+pellucid.write(picture, "larger.png")
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pellucid.converting import convert as convert
+    from pellucid.errors import DataError as DataError
+    from pellucid.errors import MissingExtraError as MissingExtraError
+    from pellucid.errors import OutputError as OutputError
+    from pellucid.errors import PellucidError as PellucidError
+    from pellucid.errors import PictureError as PictureError
+    from pellucid.errors import RecipeError as RecipeError
+    from pellucid.errors import WeightsError as WeightsError
+    from pellucid.evaluation import evaluate as evaluate
+    from pellucid.images import read as read
+    from pellucid.images import write as write
+    from pellucid.picture import Mosaic as Mosaic
+    from pellucid.picture import Picture as Picture
+    from pellucid.recipe import Recipe as Recipe
+    from pellucid.restoration import Restorer as Restorer
+    from pellucid.restoration import load as load
+    from pellucid.restoration import restore as restore
+
+# Where each public name lives. Loaded when first asked for, so that `import pellucid` does not wait for torch.
+_HOMES = {
+    "DataError": "errors",
+    "MissingExtraError": "errors",
+    "Mosaic": "picture",
+    "OutputError": "errors",
+    "PellucidError": "errors",
+    "Picture": "picture",
+    "PictureError": "errors",
+    "Recipe": "recipe",
+    "RecipeError": "errors",
+    "Restorer": "restoration",
+    "WeightsError": "errors",
+    "convert": "converting",
+    "evaluate": "evaluation",
+    "load": "restoration",
+    "read": "images",
+    "restore": "restoration",
+    "write": "images",
+}
+
+__version__ = version("pellucid")
+__all__ = [*sorted(_HOMES), "__version__"]  # the names above, once
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'pellucid' has no attribute {name!r}")
+    return getattr(import_module(f"pellucid.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

@@ -10,7 +10,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -75,7 +75,7 @@ def fill(recipe: Recipe, tensors: Mapping[str, Tensor], *, source: str) -> Netwo
     Raises WeightsError naming the tensors that are missing, unknown or of another shape.
     """
     with torch.device("meta"):
-        network = cast(nn.Module, recipe.network())
+        network = recipe.network()
     wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     # Weights of old or foreign batch norms come without this counter, which inference does not use.
@@ -96,7 +96,7 @@ def fill(recipe: Recipe, tensors: Mapping[str, Tensor], *, source: str) -> Netwo
     }
     state |= {name: torch.tensor(0) for name in counters - state.keys()}
     network.load_state_dict(state, assign=True)
-    return cast(Network, network.eval().requires_grad_(False))
+    return network.eval().requires_grad_(False)
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:

@@ -184,7 +184,7 @@ class PackedRaw:
         return target.to_tensor().expand(-1, 3, -1, -1)
 
     def to_picture(self, output: Tensor, like: Degraded) -> Picture:
-        return replace(Picture.from_tensor(output, "uint16"), metadata=_mosaic(like).metadata)
+        return replace(Picture.from_tensor(output, like.dtype), metadata=_mosaic(like).metadata)
 
 
 def _picture(degraded: Degraded) -> Picture:

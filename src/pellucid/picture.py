@@ -61,6 +61,28 @@ class Picture:
     def dtype(self) -> str:
         return self.samples.dtype.name
 
+    def as_depth(self, dtype: str) -> Self:
+        """The same picture with samples of another type: white stays white."""
+        if dtype == self.dtype:
+            return self
+        alpha = self.alpha_to_tensor()
+        return replace(
+            self,
+            samples=_from_tensor(self.to_tensor(), dtype),
+            alpha=None if alpha is None else _from_tensor(alpha, dtype),
+        )
+
+    def blank(self, height: int, width: int) -> Self:
+        """A picture of this kind and another size, its samples not yet set; see `paste`."""
+        alpha = None if self.alpha is None else np.empty((height, width, 1), self.dtype)
+        return replace(self, samples=np.empty((height, width, self.channels), self.dtype), alpha=alpha)
+
+    def paste(self, part: "Picture", rows: slice, cols: slice) -> None:
+        """Set the samples inside. The one thing that changes a picture; for building one up."""
+        self.samples[rows, cols] = part.samples
+        if self.alpha is not None:
+            self.alpha[rows, cols] = part.alpha
+
     def crop(self, rows: slice, cols: slice) -> Self:
         """The part inside, sharing memory."""
         alpha = None if self.alpha is None else self.alpha[rows, cols]
@@ -115,12 +137,18 @@ class Mosaic:
             raise PictureError(f"mosaic samples of shape {self.samples.shape}; (H, W) is needed")
         period = len(self.pattern)
         if period == 0 or any(len(row) != period or set(row) - set("RGB") for row in self.pattern):
-            raise PictureError(f"filter pattern {self.pattern}; rows of R, G and B as wide as high are needed")
+            raise PictureError(
+                f"filter pattern {self.pattern}; rows of R, G and B as wide as high are needed"
+            )
         black = np.asarray(self.black_level)
         if black.shape not in ((), (period, period)):
-            raise PictureError(f"black level of shape {black.shape}; one number or one for each of the pattern")
+            raise PictureError(
+                f"black level of shape {black.shape}; one number or one for each of the pattern"
+            )
         if not float(black.max()) < self.white_level:
-            raise PictureError(f"black level {black.max():g} is not below the white level {self.white_level:g}")
+            raise PictureError(
+                f"black level {black.max():g} is not below the white level {self.white_level:g}"
+            )
         if not 0 < self.exposure_ratio < float("inf"):
             raise PictureError(f"exposure ratio {self.exposure_ratio:g}; a number above 0 is needed")
 
@@ -133,9 +161,18 @@ class Mosaic:
         return int(self.samples.shape[1])
 
     @property
+    def dtype(self) -> str:
+        """The depth of the picture that this is developed to: uint16, or float32 for float samples."""
+        return "float32" if self.samples.dtype.kind == "f" else "uint16"
+
+    @property
     def period(self) -> int:
         """2 for Bayer, 6 for X-Trans."""
         return len(self.pattern)
+
+    def as_depth(self, dtype: str) -> Self:
+        """The same mosaic with samples of another type, in the same units."""
+        return replace(self, samples=self.samples.astype(dtype))
 
     def crop(self, rows: slice, cols: slice) -> Self:
         """The part inside, sharing memory. It must start on the pattern's grid."""

@@ -7,13 +7,14 @@ device belong to a run, not to a recipe.
 
 import importlib
 import inspect
+import json
 import pkgutil
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from math import cos, pi
-from typing import Any, ParamSpec, Protocol, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ from pellucid.domains import Domain
 from pellucid.errors import RecipeError, suggest
 
 
-class Network(Protocol):
+class Network(nn.Module):
     """What every network states about itself. It takes any height and width from 1 up."""
 
     scale: int
@@ -33,12 +34,12 @@ class Network(Protocol):
     halo: int
     """How many input pixels away from its own place an output pixel sees."""
 
-    def __call__(self, degraded: Tensor) -> Tensor: ...
+    if TYPE_CHECKING:
 
-    def state_dict(self) -> dict[str, Any]: ...
+        def __call__(self, degraded: Tensor) -> Tensor: ...
 
 
-Loss = Callable[[nn.Module, Tensor, Tensor], Tensor]
+Loss = Callable[[Network, Tensor, Tensor], Tensor]
 """(network, degraded, target) -> a scalar. The loss calls the network."""
 
 
@@ -141,7 +142,7 @@ class Recipe:
     batch_size: int
     num_steps: int
     protocol: ScoringProtocol
-    initialize: Callable[[nn.Module], None] | None = None
+    initialize: Callable[[Network], None] | None = None
     flips: bool = True
     name: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
@@ -210,11 +211,7 @@ def _is_recipe(value: object, module: str) -> bool:
 def _function(name: str) -> Callable[..., Recipe]:
     # Names come out of files too: nothing but a recipe inside the package may answer to one.
     module, _, function = name.partition(".")
-    if (
-        re.fullmatch(r"[a-z_]+\.[a-z_]+", name)
-        and module in _modules()
-        and function in _recipes_in(module)
-    ):
+    if re.fullmatch(r"[a-z_]+\.[a-z_]+", name) and module in _modules() and function in _recipes_in(module):
         loaded = importlib.import_module(f"pellucid.networks.{module}")
         return cast(Callable[..., Recipe], getattr(loaded, function))
     raise RecipeError(f"no recipe {name[:80]!r}; {suggest(name, names())}")
@@ -231,7 +228,7 @@ def _known(name: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
 def _validated(name: str, function: Callable[..., Recipe], given: Mapping[str, Any]) -> dict[str, Any]:
     parameters = {}
     for key, parameter in inspect.signature(function).parameters.items():
-        value = given.get(key, parameter.default)
+        value = _parsed(given.get(key, parameter.default))
         config = ConfigDict(allow_inf_nan=False)
         try:
             parameters[key] = TypeAdapter(parameter.annotation, config=config).validate_python(value)
@@ -239,3 +236,13 @@ def _validated(name: str, function: Callable[..., Recipe], given: Mapping[str, A
             reason = error.errors()[0]["msg"].removeprefix("Input ")
             raise RecipeError(f"{name}: {key}={value} is not possible: it {reason}") from error
     return parameters
+
+
+def _parsed(value: Any) -> Any:
+    """Text as the number or truth value it spells, as from a command line."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value.lower().replace("none", "null"))
+    except ValueError:
+        return value

@@ -7,14 +7,14 @@ whole. What is read starts and ends on the network's grid, so that strided layer
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import product
+from itertools import pairwise, product
 
 from pellucid.errors import PellucidError
 
 
 @dataclass(frozen=True)
 class Span:
-    """One side of a tile, in pixels of the degraded picture: [start, stop) is kept of [read_start, read_stop)."""
+    """One side of a tile in picture pixels: [start, stop) is kept of [read_start, read_stop)."""
 
     start: int
     stop: int
@@ -73,4 +73,4 @@ def _cuts(size: int, tile_px: int) -> Iterator[tuple[int, int]]:
     """Nearly equal parts: no sliver at the end."""
     count = -(-size // tile_px)
     edges = [size * i // count for i in range(count + 1)]
-    return zip(edges, edges[1:], strict=False)
+    return pairwise(edges)

@@ -6,7 +6,7 @@ of SGD.
 """
 
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Literal, cast
 
 import torch
 from pydantic import Field
@@ -17,7 +17,7 @@ from pellucid.degrade import Degradation, GaussianNoise, Jpeg, OneOf, Shrink, Sh
 from pellucid.domains import RGB, Domain, Gray, Luma
 from pellucid.errors import RecipeError
 from pellucid.losses import half_sum_of_squares
-from pellucid.recipe import Adam, Drops, Recipe, ScoringProtocol, recipe
+from pellucid.recipe import Adam, Drops, Network, Recipe, ScoringProtocol, recipe
 
 Channels = Literal[1, 3]
 Depth = Annotated[int, Field(ge=2, le=1000)]
@@ -42,7 +42,7 @@ class Layer(nn.Module):
         return features if self.norm is None else self.norm(features)
 
 
-class DnCNN(nn.Module):
+class DnCNN(Network):
     """Predicts the noise and subtracts it. (N, channels, H, W) -> the same shape, values nominally in [0, 1].
 
     batch_norm: after each convolution but the first and the last, as trained. False is the same network with
@@ -72,18 +72,17 @@ class DnCNN(nn.Module):
         features = degraded
         for layer in self.layers[:-1]:
             features = F.relu(layer(features))
-        noise: Tensor = self.layers[-1](features)
-        return degraded - noise
+        return degraded - self.layers[-1](features)
 
     def folded(self) -> "DnCNN":
         """The same function without batch norm: its running statistics become weights and biases."""
-        first = self.layers[0].conv
-        twin = DnCNN(first.in_channels, len(self.layers), first.out_channels, batch_norm=False)
-        with torch.no_grad():
-            for mine, theirs in zip(self.layers, twin.layers, strict=True):
-                weight, bias = _folded(mine)
-                theirs.conv.weight.copy_(weight)
-                theirs.conv.bias.copy_(bias)
+        layers = cast(list[Layer], list(self.layers))
+        first = layers[0].conv
+        twin = DnCNN(first.in_channels, len(layers), first.out_channels, batch_norm=False)
+        state = {}
+        for i, layer in enumerate(layers):
+            state[f"layers.{i}.conv.weight"], state[f"layers.{i}.conv.bias"] = _folded(layer)
+        twin.load_state_dict(state)
         return twin.eval()
 
 
@@ -98,7 +97,7 @@ def _folded(layer: Layer) -> tuple[Tensor, Tensor]:
     return weight * gain.reshape(-1, 1, 1, 1), norm.bias + (bias - norm.running_mean) * gain
 
 
-def draw_as_released(network: nn.Module) -> None:
+def draw_as_released(network: Network) -> None:
     """He initialisation; batch norm gains drawn near zero and cut to [-0.025, 0.025] (SaoYan's training)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
@@ -194,7 +193,9 @@ def three_tasks(
     quality. With a scale, pictures are enlarged by it before the network sees them.
     """
     if sum(value is not None for value in (sigma_255, scale, quality)) > 1:
-        raise RecipeError("dncnn.three_tasks: sigma_255, scale and quality are alternatives; give one of them")
+        raise RecipeError(
+            "dncnn.three_tasks: sigma_255, scale and quality are alternatives; give one of them"
+        )
     return _as_published(
         network=partial(DnCNN, 1, depth, width, batch_norm, bias),
         domain=Luma(scale or 1),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pellucid.domains import RGB
-from pellucid.recipe import Adam, Drops, Recipe, ScoringProtocol, recipe
+from pellucid.recipe import Adam, Drops, Network, Recipe, ScoringProtocol, recipe
 
 STEPS_PER_EPOCH = 526  # 2103 pairs of GoPro, 4 a step, the last step short
 NUM_EPOCHS = 3000
@@ -60,8 +60,7 @@ class Shallow(nn.Module):
         self.mix = conv(channels, channels, 1, relu=False)
 
     def forward(self, picture: Tensor) -> Tensor:
-        mixed: Tensor = self.mix(torch.cat([picture, self.layers(picture)], dim=1))
-        return mixed
+        return self.mix(torch.cat([picture, self.layers(picture)], dim=1))
 
 
 class Attention(nn.Module):
@@ -83,11 +82,10 @@ class Fusion(nn.Module):
         self.layers = nn.Sequential(conv(32 + 64 + 128, channels, 1), conv(channels, channels, 3, relu=False))
 
     def forward(self, full: Tensor, half: Tensor, quarter: Tensor) -> Tensor:
-        fused: Tensor = self.layers(torch.cat([full, half, quarter], dim=1))
-        return fused
+        return self.layers(torch.cat([full, half, quarter], dim=1))
 
 
-class MIMOUNet(nn.Module):
+class MIMOUNet(Network):
     """Removes motion blur. (N, 3, H, W) -> the same shape, values nominally in [0, 1].
 
     num_blocks: residual blocks a stage: 8 is MIMO-UNet, 20 is MIMO-UNet+.
@@ -172,7 +170,7 @@ def _fill(picture: Tensor, multiple: int) -> Tensor:
 
 
 def multi_scale(
-    network: nn.Module, degraded: Tensor, target: Tensor, *, frequency_weight: float = 0.1
+    network: Network, degraded: Tensor, target: Tensor, *, frequency_weight: float = 0.1
 ) -> Tensor:
     """Mean absolute error at three scales, and of their spectra (Eqs. 6 and 7).
 

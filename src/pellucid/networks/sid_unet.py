@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from pellucid.domains import PackedRaw
 from pellucid.losses import mean_absolute
-from pellucid.recipe import Adam, Drops, Recipe, ScoringProtocol, recipe
+from pellucid.recipe import Adam, Drops, Network, Recipe, ScoringProtocol, recipe
 
 ChannelOrder = Literal["position-major", "color-major"]
 
@@ -33,7 +33,7 @@ class Pair(nn.Module):
         return F.leaky_relu(self.second(features), 0.2)
 
 
-class SIDUNet(nn.Module):
+class SIDUNet(Network):
     """Develops a packed mosaic. (N, planes, H, W) linear in [0, 1] -> (N, 3, scale * H, scale * W) sRGB.
 
     planes, scale: 4 and 2 for Bayer, 9 and 3 for X-Trans.
@@ -84,11 +84,12 @@ class SIDUNet(nn.Module):
 
     def _unpack(self, channels: Tensor) -> Tensor:
         if self.channel_order == "position-major":
-            channels = channels.unflatten(1, (self.scale**2, 3)).transpose(1, 2).flatten(1, 2)
+            count, _, height, width = channels.shape
+            channels = channels.reshape(count, self.scale**2, 3, height, width).transpose(1, 2).flatten(1, 2)
         return F.pixel_shuffle(channels, self.scale)
 
 
-def draw_as_released(network: nn.Module) -> None:
+def draw_as_released(network: Network) -> None:
     """Xavier uniform convolutions without bias; transposed ones from a cut Gaussian of deviation 0.02."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):

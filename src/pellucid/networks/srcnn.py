@@ -1,8 +1,8 @@
 """SRCNN: super-resolution by three convolutions.
 
 Dong, Loy, He, Tang, "Image Super-Resolution Using Deep Convolutional Networks", IEEE TPAMI 2016,
-arXiv:1501.00092. Differs from the paper: the convolutions pad with zeros, so that the output has the size of
-the input; the paper's shrink it, and its loss looks at the inner part only, as `inner_squares` does here.
+arXiv:1501.00092. Differs from the paper: the convolutions keep the size, also in training, where the paper's
+shrink it; the loss looks at the inner part only, which no padding reaches.
 """
 
 from functools import partial
@@ -14,45 +14,48 @@ from torch.nn import functional as F
 
 from pellucid.degrade import Shrink
 from pellucid.domains import Luma
-from pellucid.recipe import SGD, Adam, Constant, Cosine, Recipe, ScoringProtocol, recipe
+from pellucid.recipe import SGD, Adam, Constant, Cosine, Network, Recipe, ScoringProtocol, recipe
 
 Scale = Literal[2, 3, 4]
+Mapping = Literal[1, 3, 5]
+Padding = Literal["replicate", "zeros"]
 
 
-class SRCNN(nn.Module):
+class SRCNN(Network):
     """Sharpens a bicubically enlarged luma. (N, 1, H, W) -> the same shape, values nominally in [0, 1].
 
     mapping_px: kernel of the middle layer, 1, 3 or 5: the paper's 9-1-5, 9-3-5 and 9-5-5.
+    padding: beyond the border each layer repeats the edge, as the authors' test code does; yjn870's and
+        MindSpore's weights are trained with zeros.
     bias: False loads the weights of MindSpore's model zoo.
     """
 
     scale = 1
     multiple = 1
 
-    def __init__(self, mapping_px: int = 5, bias: bool = True) -> None:
+    def __init__(self, mapping_px: int = 5, padding: Padding = "replicate", bias: bool = True) -> None:
         super().__init__()
         self.halo = 4 + mapping_px // 2 + 2
-        self.extract = nn.Conv2d(1, 64, 9, padding=4, bias=bias)
-        self.map = nn.Conv2d(64, 32, mapping_px, padding=mapping_px // 2, bias=bias)
-        self.reconstruct = nn.Conv2d(32, 1, 5, padding=2, bias=bias)
+        conv = partial(nn.Conv2d, padding="same", padding_mode=padding, bias=bias)
+        self.extract = conv(1, 64, 9)
+        self.map = conv(64, 32, mapping_px)
+        self.reconstruct = conv(32, 1, 5)
 
     def forward(self, degraded: Tensor) -> Tensor:
         features = F.relu(self.extract(degraded))
         features = F.relu(self.map(features))
-        reconstructed: Tensor = self.reconstruct(features)
-        return reconstructed
+        return self.reconstruct(features)
 
 
-def inner_squares(network: nn.Module, degraded: Tensor, target: Tensor) -> Tensor:
+def inner_squares(network: Network, degraded: Tensor, target: Tensor) -> Tensor:
     """Sum of squared errors / (2 N) where no padding is seen: 21 x 21 of 33 x 33 for 9-1-5 (Eq. 4)."""
-    halo = network.halo
-    assert isinstance(halo, int)
-    inner = (..., slice(halo, -halo), slice(halo, -halo))
+    inside = slice(network.halo, -network.halo)
+    inner = (..., inside, inside)
     error = network(degraded)[inner] - target[inner]
     return error.square().sum() / (2 * len(target))
 
 
-def draw_small(network: nn.Module) -> None:
+def draw_small(network: Network) -> None:
     """Gaussian weights of deviation 0.001, no bias (Section 3.3)."""
     for name, parameter in network.named_parameters():
         if name.endswith("bias"):
@@ -67,10 +70,12 @@ def protocol(scale: int) -> ScoringProtocol:
 
 
 @recipe
-def paper(scale: Scale = 2, mapping_px: Literal[1, 3, 5] = 5, bias: bool = True) -> Recipe:
+def paper(
+    scale: Scale = 2, mapping_px: Mapping = 5, padding: Padding = "replicate", bias: bool = True
+) -> Recipe:
     """Enlarging by 2, 3 or 4, trained as published (Section 4.1): SGD, 8e8 patches."""
     return Recipe(
-        network=partial(SRCNN, mapping_px=mapping_px, bias=bias),
+        network=partial(SRCNN, mapping_px, padding, bias),
         domain=Luma(scale),
         degradation=Shrink(scale),
         loss=inner_squares,
@@ -87,11 +92,11 @@ def paper(scale: Scale = 2, mapping_px: Literal[1, 3, 5] = 5, bias: bool = True)
 
 @recipe
 def tuned(
-    scale: Scale = 2, mapping_px: Literal[1, 3, 5] = 5, num_steps: Annotated[int, Field(ge=1)] = 30_000
+    scale: Scale = 2, mapping_px: Mapping = 5, num_steps: Annotated[int, Field(ge=1)] = 30_000
 ) -> Recipe:
     """The paper's network, trained in an hour on two cores: Adam, larger patches, flips, a cosine schedule."""
     return Recipe(
-        network=partial(SRCNN, mapping_px=mapping_px),
+        network=partial(SRCNN, mapping_px),
         domain=Luma(scale),
         degradation=Shrink(scale),
         loss=inner_squares,

@@ -1,0 +1,144 @@
+"""Restore real photographs with every model that ships, and draw a contact sheet.
+
+    python examples/demo.py --out demo
+
+The photographs come with scikit-image. Each is degraded as the model's recipe says (made smaller, noisy, ...),
+restored, and shown beside the original. Whole pictures are written too, to be looked at in any viewer.
+"""
+
+import argparse
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from skimage import data
+
+import pellucid
+from pellucid import metrics, models
+from pellucid.degrade import Shrink
+from pellucid.picture import Samples
+
+# Photograph -> where its crop lies, (top, left), on a 512 px wide picture.
+PHOTOS = {"astronaut": (60, 160), "chelsea": (80, 110), "coffee": (110, 170), "rocket": (130, 240)}
+CROP_PX = 120
+CELL_PX = 300
+GAP_PX = 14
+INK, PAPER, QUIET, FRAME = (235, 235, 235), (22, 24, 28), (150, 155, 165), (255, 196, 0)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One photograph before and after."""
+
+    name: str
+    original: Samples
+    degraded: Samples
+    restored: Samples
+    before_db: float
+    after_db: float
+    crop: tuple[int, int]
+
+
+def degrade(original: pellucid.Picture, restorer: pellucid.Restorer) -> pellucid.Picture:
+    """As the recipe's protocol says, in color, rounded to 8 bit as a file would be."""
+    degradation = restorer.recipe.protocol.degradation
+    assert degradation is not None
+    planes = degradation(original.to_tensor(), torch.Generator().manual_seed(0))
+    return pellucid.Picture.from_tensor(planes, "uint8")
+
+
+def sample(name: str, restorer: pellucid.Restorer) -> Sample:
+    """Degrade and restore one photograph."""
+    multiple = restorer.recipe.protocol.crop_multiple
+    photo: Samples = getattr(data, name)()
+    height, width = (size // multiple * multiple for size in photo.shape[:2])
+    original = pellucid.Picture(np.ascontiguousarray(photo[:height, :width]))
+    degraded = degrade(original, restorer)
+    restored = restorer.restore(degraded)
+    before = restorer.restore(degraded, strength=0)  # what a viewer shows: the bicubic enlargement
+    target = original.to_tensor()
+    return Sample(
+        name,
+        original.samples,
+        before.samples,
+        restored.samples,
+        metrics.psnr(before.to_tensor(), target),
+        metrics.psnr(restored.to_tensor(), target),
+        PHOTOS[name],
+    )
+
+
+def draw(title: str, samples: list[Sample]) -> Image.Image:
+    """A row for each photograph: the whole, then crops before, after, original and what changed."""
+    columns = ["photograph", "before", "pellucid", "original", "what changed, 4 times"]
+    width = len(columns) * (CELL_PX + GAP_PX) + GAP_PX
+    row_px = CELL_PX + 40
+    sheet = Image.new("RGB", (width, 110 + len(samples) * row_px), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((GAP_PX, 16), title, INK, ImageFont.load_default(26))
+    for i, column in enumerate(columns):
+        pen.text((_left(i), 70), column, QUIET, ImageFont.load_default(18))
+    for i, one in enumerate(samples):
+        _draw_row(sheet, pen, 100 + i * row_px, one)
+    return sheet
+
+
+def _draw_row(sheet: Image.Image, pen: ImageDraw.ImageDraw, top: int, one: Sample) -> None:
+    changed = one.restored.astype(int) - one.degraded.astype(int)
+    crops = [one.degraded, one.restored, one.original, np.clip(128 + 4 * changed, 0, 255).astype(np.uint8)]
+    captions = [f"{one.before_db:.2f} dB", f"{one.after_db:.2f} dB", "", ""]
+    sheet.paste(_thumbnail(one), (_left(0), top))
+    pen.text((_left(0), top + CELL_PX + 6), one.name, INK, ImageFont.load_default(17))
+    for i, (samples, caption) in enumerate(zip(crops, captions, strict=True), start=1):
+        cut = samples[one.crop[0] : one.crop[0] + CROP_PX, one.crop[1] : one.crop[1] + CROP_PX]
+        cell = Image.fromarray(cut).resize((CELL_PX, CELL_PX), Image.Resampling.NEAREST)
+        sheet.paste(cell, (_left(i), top))
+        pen.text((_left(i), top + CELL_PX + 6), caption, INK, ImageFont.load_default(17))
+
+
+def _thumbnail(one: Sample) -> Image.Image:
+    whole = Image.fromarray(one.original)
+    (top, left), pen = one.crop, ImageDraw.Draw(whole)
+    pen.rectangle((left, top, left + CROP_PX, top + CROP_PX), outline=FRAME, width=4)
+    whole.thumbnail((CELL_PX, CELL_PX))
+    cell = Image.new("RGB", (CELL_PX, CELL_PX), PAPER)
+    cell.paste(whole, (0, (CELL_PX - whole.height) // 2))
+    return cell
+
+
+def _left(column: int) -> int:
+    return GAP_PX + column * (CELL_PX + GAP_PX)
+
+
+def title(restorer: pellucid.Restorer) -> str:
+    """What was done to the photographs, in words."""
+    degradation = restorer.recipe.protocol.degradation
+    if isinstance(degradation, Shrink):
+        return f"{restorer.name}: made {degradation.scale} times smaller, enlarged again"
+    return f"{restorer.name}: {degradation}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, default=Path("demo"))
+    folder: Path = parser.parse_args().out
+    folder.mkdir(parents=True, exist_ok=True)
+
+    for model in models.listing():
+        if not model.ships:
+            continue
+        restorer = pellucid.load(model.name)
+        samples = [sample(name, restorer) for name in PHOTOS]
+        for one in samples:
+            for kind, picture in (("before", one.degraded), ("after", one.restored)):
+                Image.fromarray(picture).save(folder / f"{model.name}-{one.name}-{kind}.png")
+            print(f"{model.name}  {one.name:10}  {one.before_db:.2f} dB -> {one.after_db:.2f} dB")
+        sheet = folder / f"{model.name}.png"
+        draw(title(restorer), samples).save(sheet)
+        print(f"contact sheet: {sheet.resolve()}")
+
+
+if __name__ == "__main__":
+    main()

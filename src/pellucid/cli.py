@@ -1,0 +1,371 @@
+"""The command line: each sub-command parses, calls the Python function of its name, and prints.
+
+Nothing heavy is imported before a sub-command runs, so that `--help` answers at once.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+
+from pellucid.errors import PellucidError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from pellucid.evaluation import Report
+    from pellucid.restoration import Job, Outcome, Restorer
+
+app = typer.Typer(
+    name="pellucid",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    help="Learned image restoration: enlarge, denoise, deblock, deblur, brighten.",
+    epilog="First steps:  [bold]pellucid models[/]  then  [bold]pellucid restore photo.png --model srcnn-x2[/]",
+)
+
+Parameters = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY=VALUE]...", help="Keywords of the recipe; see 'pellucid recipes NAME'."),
+]
+Model = Annotated[
+    str, typer.Option("--model", "-m", help="Name (see 'pellucid models') or path of a weight file.")
+]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...: where the network runs.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are already there.")]
+
+
+def main() -> None:
+    """Entry point: errors that users can mend are one line and exit status 1."""
+    # Half of the time of a shallow network goes into page faults on fresh activations; huge pages halve it.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    try:
+        app()
+    except PellucidError as error:
+        _fail(str(error))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from pellucid import __version__
+
+        typer.echo(f"pellucid {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command(
+    rich_help_panel="Use",
+    epilog="Example:  [bold]pellucid restore scans/ --model srcnn-x2 --out larger/[/]",
+)
+def restore(
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Pictures, or folders of them.")],
+    model: Model,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file for one picture, else a folder. Without it: NAME-restored beside the input."
+        ),
+    ] = None,
+    device: Device = "auto",
+    tile: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="PX", help="Side of the tiles. Changes time and memory, not the result."),
+    ] = None,
+    halo: Annotated[
+        int | None,
+        typer.Option(min=0, metavar="PX", help="Read less around each tile: faster, no longer exact."),
+    ] = None,
+    ensemble: Annotated[
+        bool, typer.Option("--ensemble", help="Mean over eight turned and mirrored versions: 8x the work.")
+    ] = False,
+    strength: Annotated[
+        float, typer.Option(min=0, max=1, help="0 leaves the input as it is, 1 is the full effect.")
+    ] = 1.0,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A keyword of the recipe, as scale=3; repeatable."),
+    ] = None,
+    overwrite: Overwrite = False,
+) -> None:
+    """Restore pictures, and folders of them.
+
+    A picture keeps its format, depth, transparency and metadata. Results that are already there are left
+    alone, so the same command goes on where it was interrupted.
+    """
+    from pellucid import restoration
+
+    jobs = restoration.plan(inputs, out)
+    if len(jobs) == 1:
+        from pellucid.files import check_free
+
+        check_free(jobs[0].target, overwrite=overwrite)
+    restorer = restoration.load(model, device=device, **_parameters(settings))
+    if halo is not None and halo < restorer.halo_px:
+        _say_what_is_given_up(restorer, jobs, halo, tile)
+    options: dict[str, Any] = {
+        "overwrite": overwrite,
+        "tile_px": tile,
+        "halo_px": halo,
+        "ensemble": ensemble,
+        "strength": strength,
+    }
+    _finish(_restored(jobs, restorer, options), restorer)
+
+
+@app.command(
+    rich_help_panel="Use",
+    epilog="Example:  [bold]pellucid evaluate dncnn-gray-25 --data Set12 sigma_255=50[/]",
+)
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name or path of a weight file.")],
+    parameters: Parameters = None,
+    *,
+    data: Annotated[Path, typer.Option(help="Clean pictures; with --target, degraded ones.")],
+    target: Annotated[Path | None, typer.Option(help="The clean partners of --data, by name.")] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON.")
+    ] = None,
+    save: Annotated[Path | None, typer.Option(help="Write the restored pictures here, as PNG.")] = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Score a model on a folder: PSNR and SSIM of each picture, the means, and how they were counted."""
+    from pellucid import evaluation, files, restoration
+
+    if json_file is not None:
+        files.check_free(json_file, overwrite=overwrite)
+    restorer = restoration.load(model, device=device, **_parameters(parameters))
+    with _progress() as bar:
+        task = bar.add_task("scoring", total=None)
+        report = evaluation.evaluate(
+            restorer,
+            data,
+            target=target,
+            save=save,
+            overwrite=overwrite,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    _print_report(report)
+    if json_file is not None:
+        report.write_json(json_file, overwrite=overwrite)
+    for path, error in report.failures:
+        typer.echo(
+            f"not scored: {error}" if str(path) in str(error) else f"not scored: {path}: {error}", err=True
+        )
+    if report.failures:
+        raise typer.Exit(1)
+
+
+@app.command(rich_help_panel="Weights")
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+) -> None:
+    """List the models that ship and those in your own folder, with scores and licence."""
+    from pellucid import models
+    from pellucid.checkpoint import Card
+
+    cards = models.cards()
+    if as_json:
+        typer.echo(json.dumps([_model_as_json(model, card) for model, card in cards], indent=2))
+        return
+    table = _table("model", "recipe", "PSNR in dB", "licence", "from")
+    for model, card in cards:
+        origin = "pellucid" if model.ships else str(model.path.parent)
+        if isinstance(card, Card):
+            scores = ", ".join(f"{score['data']} {score['psnr_db']:.2f}" for score in card.scores)
+            table.add_row(model.name, _recipe_text(card), scores or "not measured", card.license, origin)
+        else:
+            table.add_row(model.name, f"[red]{card}[/]", "", "", origin)
+    _print(table)
+    typer.echo(f"Your own weight files go to {models.user_folder()}")
+
+
+@app.command(rich_help_panel="Weights")
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="As dncnn.gaussian.")] = None,
+) -> None:
+    """List the recipes, or the keywords of one."""
+    from pellucid import recipe
+
+    if name is None:
+        table = _table("recipe", "what it is")
+        for known in recipe.names():
+            table.add_row(known, recipe.describe(known)[0])
+    else:
+        summary, keywords = recipe.describe(name)
+        typer.echo(f"{name}: {summary}")
+        table = _table("keyword", "default", "values")
+        for keyword, (kind, default) in keywords.items():
+            table.add_row(keyword, str(default), kind)
+    _print(table)
+
+
+@app.command(
+    rich_help_panel="Weights",
+    epilog="Example:  [bold]pellucid convert net.pth --recipe dncnn.gaussian sigma_255=25 --out mine.safetensors[/]",
+)
+def convert(
+    source: Annotated[
+        Path, typer.Argument(metavar="AUTHORS_FILE", help=".mat, .pth, .pkl, .ckpt, .pdparams")
+    ],
+    parameters: Parameters = None,
+    *,
+    recipe: Annotated[str, typer.Option(help="What the weights are, as dncnn.gaussian.")],
+    out: Annotated[Path, typer.Option(help="The weight file to write, .safetensors.")],
+    license: Annotated[
+        str, typer.Option(help="Licence of the weights.")
+    ] = "unknown; see the authors of the weights",
+    overwrite: Overwrite = False,
+) -> None:
+    """Turn a weight file of the original authors into one that knows what it is. Runs no code of the file."""
+    from pellucid import converting, files
+
+    files.check_free(out, overwrite=overwrite)
+    card = converting.convert(
+        source, recipe, out, license=license, overwrite=overwrite, **_parameters(parameters)
+    )
+    typer.echo(f"{out}: {_recipe_text(card)}")
+
+
+def _parameters(pairs: Sequence[str] | None) -> dict[str, Any]:
+    parameters = {}
+    for pair in pairs or ():
+        key, equals, value = pair.partition("=")
+        if not equals or not key:
+            raise typer.BadParameter(f"{pair!r} is no KEY=VALUE, as sigma_255=25")
+        parameters[key] = value
+    return parameters
+
+
+def _restored(jobs: "Sequence[Job]", restorer: "Restorer", options: dict[str, Any]) -> "Iterator[Outcome]":
+    from pellucid import restoration
+
+    with _progress("{task.fields[rate]}") as bar:
+        task = bar.add_task("restoring", total=len(jobs), rate="")
+        num_done, megapixels, seconds = 0, 0.0, 0.0
+
+        def tiles(done: int, total: int) -> None:
+            bar.update(task, completed=num_done + done / total)
+
+        for outcome in restoration.restore(jobs, restorer, progress=tiles, **options):
+            num_done += 1
+            megapixels += outcome.megapixels
+            seconds += outcome.seconds
+            rate = f"{megapixels / seconds:.2f} MP/s" if seconds else ""
+            bar.update(task, completed=num_done, rate=rate)
+            yield outcome
+
+
+def _finish(outcomes: "Iterator[Outcome]", restorer: "Restorer") -> None:
+    """Drain the work; say where results lie and what failed."""
+    done: list[Outcome] = []
+    try:
+        for outcome in outcomes:
+            done.append(outcome)
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on from here", err=True)
+        raise typer.Exit(130) from None
+    restored = [outcome for outcome in done if outcome.error is None and not outcome.skipped]
+    failed = [outcome for outcome in done if outcome.error is not None]
+    num_skipped = sum(outcome.skipped for outcome in done)
+    if len(done) == 1 and restored:
+        typer.echo(restored[0].job.target)
+    elif len(done) > 1:
+        skipped = f", {num_skipped} already there (--overwrite does them again)" if num_skipped else ""
+        typer.echo(f"{len(restored)} of {len(done)} pictures restored by {restorer.name}{skipped}")
+    for outcome in failed:
+        typer.echo(f"pellucid: {outcome.error}", err=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _say_what_is_given_up(
+    restorer: "Restorer", jobs: "Sequence[Job]", halo_px: int, tile_px: int | None
+) -> None:
+    from pellucid import images
+
+    difference = restorer.given_up(images.read(jobs[0].source), halo_px=halo_px, tile_px=tile_px)
+    typer.echo(
+        f"halo of {halo_px} px instead of {restorer.halo_px}: tiles no longer equal the whole; in the middle "
+        f"of {jobs[0].source.name} they are off by up to {difference * 255:.2g} of 255",
+        err=True,
+    )
+
+
+def _print_report(report: "Report") -> None:
+    table = _table("picture", "degraded dB", "PSNR dB", "SSIM", right=(1, 2, 3))
+    for score in report.scores:
+        table.add_row(score.name, *_cells(score.degraded_psnr_db, score.psnr_db, score.ssim))
+    table.add_section()
+    means = _cells(report.mean_degraded_psnr_db, report.mean_psnr_db, report.mean_ssim)
+    table.add_row(f"mean of {len(report.scores)}", *means, style="bold")
+    _print(table)
+    typer.echo(f"{report.model}: {report.recipe.name}")
+    for line in report.statement():
+        typer.echo(f"  {line}")
+
+
+def _cells(degraded_db: float, psnr_db: float, ssim: float | None) -> tuple[str, str, str]:
+    return f"{degraded_db:.2f}", f"{psnr_db:.2f}", "-" if ssim is None else f"{ssim:.4f}"
+
+
+def _recipe_text(card: Any) -> str:
+    return " ".join(
+        [card.recipe, *(f"{key}={value}" for key, value in card.parameters.items() if value is not None)]
+    )
+
+
+def _model_as_json(model: Any, card: Any) -> dict[str, Any]:
+    described = {"error": str(card)} if isinstance(card, PellucidError) else dict(vars(card))
+    return {"name": model.name, "path": str(model.path), "ships": model.ships, **described}
+
+
+def _table(*columns: str, right: Sequence[int] = ()) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i in right else "left", overflow="fold")
+    return table
+
+
+def _print(table: Any) -> None:
+    from rich.console import Console
+
+    # Into a pipe or a file, lines are as long as they need to be.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+@contextmanager
+def _progress(*extra: str) -> "Iterator[Progress]":
+    """A bar on the error stream: how far, how fast, how long still."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    columns += [TextColumn(text) for text in extra]
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        yield bar
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"pellucid: {' '.join(message.split())}", err=True)
+    raise SystemExit(1)

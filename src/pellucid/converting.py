@@ -1,0 +1,38 @@
+"""Turn a weight file of the original authors into one of ours: read -> rename -> check -> write."""
+
+import hashlib
+from pathlib import Path
+
+from pellucid import checkpoint, foreign, translation
+from pellucid.checkpoint import Card
+from pellucid.recipe import find
+
+
+def convert(
+    source: Path,
+    recipe: str,
+    out: Path,
+    *,
+    license: str = "unknown; see the authors of the weights",
+    overwrite: bool = False,
+    **parameters: object,
+) -> Card:
+    """Write the authors' weights as a file that knows what it is.
+
+    recipe, parameters: what the weights are, as `dncnn.gaussian` and `sigma_255=25`. Variants of storage
+    (biases, batch norm, order of channels) are told from the file. Raises WeightsError naming the tensors
+    that do not fit.
+    """
+    theirs = foreign.read(source)
+    variant, tensors = translation.translate(theirs, find(recipe, **parameters))
+    fitting = find(recipe, **{**parameters, **variant})
+    network = checkpoint.fill(fitting, tensors, source=str(source))
+    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    card = Card(
+        recipe=fitting.name,
+        parameters=fitting.parameters,
+        provenance=f"converted from {source.name} (sha256 {digest})",
+        license=license,
+    )
+    checkpoint.save(out, network, card, overwrite=overwrite)
+    return card

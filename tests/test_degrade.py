@@ -1,0 +1,171 @@
+import io
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+
+from pellucid.degrade import (
+    Chain,
+    Degradation,
+    GaussianNoise,
+    Jpeg,
+    OneOf,
+    Shrink,
+    ShrinkAndEnlarge,
+)
+from pellucid.resize import resize
+
+ALL: list[Degradation] = [
+    GaussianNoise(25),
+    GaussianNoise((0, 55)),
+    Shrink(2),
+    Jpeg(10),
+    Jpeg((5, 99)),
+    Chain((Shrink(2), GaussianNoise(5))),
+    OneOf((GaussianNoise((0, 55)), ShrinkAndEnlarge((2, 3, 4)), Jpeg((5, 99)))),
+    ShrinkAndEnlarge((2, 3, 4)),
+]
+KEEP_SIZE = [degradation for degradation in ALL if not isinstance(degradation, Shrink | Chain)]
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def clean(count: int = 3, channels: int = 1, height: int = 24, width: int = 36) -> Tensor:
+    """Smooth pictures, so that JPEG has something to keep."""
+    small = torch.rand(count, channels, height // 4, width // 4, generator=seeded(7))
+    return resize(small, 4).clamp(0, 1)
+
+
+def same(degradation: Degradation, a: int, b: int) -> bool:
+    return torch.equal(degradation(clean(), seeded(a)), degradation(clean(), seeded(b)))
+
+
+@pytest.mark.parametrize("degradation", ALL, ids=repr)
+def test_the_seed_decides_everything(degradation: Degradation) -> None:
+    given_state = torch.get_rng_state()
+    picture = clean()
+    first = degradation(picture, seeded(3))
+    assert torch.equal(first, degradation(picture, seeded(3)))
+    assert torch.equal(torch.get_rng_state(), given_state)
+    assert torch.equal(picture, clean())  # left as it was
+    assert first.dtype == torch.float32
+
+
+@pytest.mark.parametrize("degradation", [d for d in ALL if d not in (Shrink(2), Jpeg(10))], ids=repr)
+def test_another_seed_gives_another_picture(degradation: Degradation) -> None:
+    assert not all(same(degradation, 3, seed) for seed in range(4, 10))
+
+
+@pytest.mark.parametrize("degradation", KEEP_SIZE, ids=repr)
+@given(st.integers(1, 3), st.sampled_from([1, 3]), st.integers(1, 20), st.integers(1, 20))
+def test_sizes_are_kept(
+    degradation: Degradation, count: int, channels: int, height: int, width: int
+) -> None:
+    picture = torch.rand(count, channels, height, width, generator=seeded(0))
+    assert degradation(picture, seeded(1)).shape == picture.shape
+
+
+@pytest.mark.parametrize("sigma_255", [15, 25, 50])
+def test_noise_has_the_deviation_asked_for(sigma_255: float) -> None:
+    picture = torch.full((2, 1, 400, 500), 0.5)
+    noise = (GaussianNoise(sigma_255)(picture, seeded(0)) - picture) * 255
+    # The deviation of 400,000 samples is known to 1 / sqrt(800,000) = 0.11 %, the mean to sigma / 632.
+    assert noise.std().item() == pytest.approx(sigma_255, rel=0.005)
+    assert noise.mean().item() == pytest.approx(0, abs=sigma_255 / 150)
+
+
+def test_noise_is_neither_clipped_nor_rounded() -> None:
+    noisy = GaussianNoise(50)(torch.zeros(1, 1, 50, 50), seeded(0))
+    assert noisy.min() < -0.1
+    assert (noisy * 255).frac().abs().max() > 0.1
+
+
+def test_no_noise_changes_nothing() -> None:
+    assert torch.equal(GaussianNoise(0)(clean(), seeded(0)), clean())
+
+
+def test_each_picture_draws_its_own_noise_level() -> None:
+    picture = torch.zeros(200, 1, 40, 40)
+    levels = GaussianNoise((10, 50))(picture, seeded(0)).std(dim=(1, 2, 3)) * 255
+    # Uniform from 10 to 50: mean 30, deviation 40 / sqrt(12) = 11.5; each is measured to 2 %.
+    assert levels.min() > 9.4
+    assert levels.max() < 53
+    assert levels.mean().item() == pytest.approx(30, abs=3)
+    assert levels.std().item() == pytest.approx(11.5, abs=1.5)
+
+
+def test_double_stays_double() -> None:
+    assert GaussianNoise(25)(clean().double(), seeded(0)).dtype == torch.float64
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_shrinking_is_matlabs_bicubic(scale: int) -> None:
+    assert torch.equal(Shrink(scale)(clean(), seeded(0)), resize(clean(), Fraction(1, scale)))
+
+
+@pytest.mark.parametrize("quality", [1, 10, 40, 100])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jpeg_is_pillows(channels: int, quality: int) -> None:
+    picture = clean(2, channels)
+    result = Jpeg(quality)(picture, seeded(0))
+    for one, compressed in zip(picture, result, strict=True):
+        samples = np.floor(one.permute(1, 2, 0).numpy() * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+        image = Image.fromarray(samples[..., 0], "L") if channels == 1 else Image.fromarray(samples, "RGB")
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=quality, subsampling=2)  # Pillow's number for 4:2:0
+        expected = np.asarray(Image.open(file)).reshape(samples.shape)
+        np.testing.assert_array_equal((compressed * 255).round().permute(1, 2, 0).numpy(), expected)
+        assert np.array_equal(compressed.permute(1, 2, 0).numpy(), expected.astype(np.float32) / 255)
+
+
+def test_jpeg_clamps_first() -> None:
+    wild = torch.tensor([[-3.0, 0.0, 1.0, 4.0]]).repeat(8, 2)[None, None]
+    assert torch.equal(Jpeg(90)(wild, seeded(0)), Jpeg(90)(wild.clamp(0, 1), seeded(0)))
+
+
+def test_jpeg_qualities_stay_within_their_range() -> None:
+    picture = clean(1, 1, 8, 12)
+    possible = [Jpeg(quality)(picture, seeded(0)) for quality in range(30, 33)]
+    drawn = Jpeg((30, 32))(picture.expand(60, -1, -1, -1), seeded(0))
+    matches = [[torch.equal(one, other[0]) for other in possible] for one in drawn]
+    assert all(any(row) for row in matches)
+
+
+def test_a_chain_is_one_after_the_other() -> None:
+    steps = (Shrink(2), GaussianNoise(10), Jpeg(50))
+    generator, expected = seeded(5), clean()
+    for step in steps:
+        expected = step(expected, generator)
+    assert torch.equal(Chain(steps)(clean(), seeded(5)), expected)
+    assert torch.equal(Chain(())(clean(), seeded(5)), clean())
+
+
+def test_each_of_the_choices_is_as_likely() -> None:
+    def filled(value: float) -> Degradation:
+        return lambda picture, _: torch.full_like(picture, value)
+
+    drawn = OneOf((filled(0), filled(1), filled(2)))(torch.zeros(3000, 1, 1, 1), seeded(0)).flatten()
+    # 1000 of each expected, with a deviation of sqrt(3000 * 1/3 * 2/3) = 26.
+    assert drawn.unique().tolist() == [0, 1, 2]
+    assert all(abs(int((drawn == value).sum()) - 1000) < 110 for value in range(3))
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_shrunk_and_enlarged_is_both(scale: int) -> None:
+    expected = resize(resize(clean(), Fraction(1, scale)), scale)
+    assert torch.equal(ShrinkAndEnlarge((scale,))(clean(), seeded(0)), expected)
+
+
+def test_every_scale_is_drawn() -> None:
+    results = ShrinkAndEnlarge((2, 3, 4))(clean(1).expand(30, -1, -1, -1), seeded(0))
+    possible = [ShrinkAndEnlarge((scale,))(clean(1), seeded(0))[0] for scale in (2, 3, 4)]
+    counts = [sum(torch.equal(result, one) for result in results) for one in possible]
+    assert sum(counts) == 30
+    assert all(counts)

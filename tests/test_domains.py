@@ -1,0 +1,224 @@
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pellucid.color import rgb_to_ycbcr
+from pellucid.domains import RGB, Domain, Gray, Luma, PackedRaw
+from pellucid.errors import PictureError
+from pellucid.picture import Mosaic, Picture
+from pellucid.raw import BAYER, XTRANS, pack_bayer, pack_xtrans
+from pellucid.resize import resize
+
+OF_PICTURES: list[Domain] = [Gray(), RGB(), Luma()]
+ALL: list[Domain] = [*OF_PICTURES, Luma(2), Luma(3), Luma(4), PackedRaw("bayer"), PackedRaw("xtrans")]
+
+
+def picture(
+    channels: int = 3, dtype: str = "uint8", *, alpha: bool = False, height: int = 4, width: int = 5, seed: int = 0
+) -> Picture:
+    drawn = np.random.default_rng(seed).random((height, width, channels + 1))
+    samples = (drawn * (np.iinfo(dtype).max if dtype != "float32" else 1)).astype(dtype)
+    metadata = {"icc-profile-data": b"profile"}
+    return Picture(samples[..., :-1], samples[..., -1:] if alpha else None, metadata)
+
+
+def mosaic(pattern: tuple[str, ...] = BAYER, height: int = 12, width: int = 18) -> Mosaic:
+    samples = np.random.default_rng(0).integers(0, 1000, (height, width)).astype(np.uint16)
+    return Mosaic(samples, pattern, 100, 1100, exposure_ratio=2.5, metadata={"exif": b"camera"})
+
+
+@pytest.mark.parametrize("domain", OF_PICTURES, ids=repr)
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("channels", [1, 3])
+@given(seed=st.integers(0, 10**6), alpha=st.booleans(), height=st.integers(1, 20), width=st.integers(1, 20))
+def test_a_network_that_does_nothing_gives_the_picture_back(
+    domain: Domain, dtype: str, channels: int, seed: int, alpha: bool, height: int, width: int
+) -> None:
+    given_picture = picture(channels, dtype, alpha=alpha, height=height, width=width, seed=seed)
+    result = domain.to_picture(domain.to_input(given_picture), given_picture)
+    assert result.dtype == dtype
+    np.testing.assert_array_equal(result.samples, given_picture.samples)
+    if given_picture.alpha is None:
+        assert result.alpha is None
+    else:
+        np.testing.assert_array_equal(result.alpha, given_picture.alpha)
+    assert result.metadata == given_picture.metadata
+
+
+@pytest.mark.parametrize("domain", [Luma(), RGB(), Gray()], ids=repr)
+def test_every_gray_of_16_bit_comes_back(domain: Domain) -> None:
+    gray = np.arange(65536, dtype=np.uint16).reshape(256, 256, 1)
+    for samples in (gray, gray.repeat(3, axis=2)):
+        result = domain.to_picture(domain.to_input(Picture(samples)), Picture(samples))
+        np.testing.assert_array_equal(result.samples, samples)
+
+
+def test_color_passes_gray_plane_by_plane() -> None:
+    color = picture()
+    planes = Gray().to_input(color)
+    assert planes.shape == (3, 1, 4, 5)
+    assert torch.equal(planes[:, 0], color.to_tensor()[0])
+    # Another change in each plane comes out in that plane.
+    changed = Gray().to_picture(planes * torch.tensor([0.0, 1.0, 0.5]).reshape(3, 1, 1, 1), color)
+    assert (changed.samples[..., 0] == 0).all()
+    np.testing.assert_array_equal(changed.samples[..., 1], color.samples[..., 1])
+    np.testing.assert_array_equal(changed.samples[..., 2], (color.samples[..., 2] + 1) // 2)
+
+
+def test_gray_passes_rgb_as_three_planes_and_their_mean_comes_back() -> None:
+    gray = picture(1)
+    planes = RGB().to_input(gray)
+    assert planes.shape == (1, 3, 4, 5)
+    assert all(torch.equal(planes[0, i], gray.to_tensor()[0, 0]) for i in range(3))
+    changed = RGB().to_picture(torch.tensor([0.1, 0.3, 0.8]).reshape(1, 3, 1, 1).expand(1, 3, 4, 5), gray)
+    assert (changed.samples == 102).all()  # (0.1 + 0.3 + 0.8) / 3 * 255
+    assert changed.channels == 1
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3, 4])
+def test_luma_leaves_chroma_alone(scale: int) -> None:
+    color = picture(dtype="float32")
+    luma = torch.full((1, 1, 4 * scale, 5 * scale), 0.5)
+    result = rgb_to_ycbcr(Luma(scale).to_picture(luma, color).to_tensor())
+    torch.testing.assert_close(result[:, :1], luma, rtol=0, atol=1e-6)
+    expected = resize(rgb_to_ycbcr(color.to_tensor()), scale)[:, 1:]
+    torch.testing.assert_close(result[:, 1:], expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1, 2, 3])
+def test_luma_sees_the_enlarged_luma(scale: int) -> None:
+    color, gray = picture(dtype="float32"), picture(1)
+    luma = rgb_to_ycbcr(color.to_tensor())[:, :1]
+    assert torch.equal(Luma(scale).to_target(color), luma)
+    assert torch.equal(Luma(scale).to_input(color), resize(luma, scale))
+    assert torch.equal(Luma(scale).to_input(gray), resize(gray.to_tensor(), scale))
+    assert torch.equal(Luma(scale).encode(luma), resize(luma, scale))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_alpha_grows_with_the_picture(channels: int) -> None:
+    given_picture = picture(channels, alpha=True)
+    domain = Luma(2)
+    result = domain.to_picture(domain.to_input(given_picture), given_picture)
+    assert result.samples.shape == (8, 10, channels)
+    alpha = given_picture.alpha_to_tensor()
+    assert alpha is not None
+    assert result.alpha is not None
+    np.testing.assert_array_equal(result.alpha, Picture.from_tensor(resize(alpha, 2), "uint8").samples)
+
+
+def test_opaque_stays_opaque() -> None:
+    opaque = Picture(np.zeros((3, 3, 1), np.uint16), np.full((3, 3, 1), 65535, np.uint16))
+    alpha = Luma(3).to_picture(Luma(3).to_input(opaque), opaque).alpha
+    assert alpha is not None
+    assert (alpha == 65535).all()
+
+
+def test_targets_are_in_the_networks_colors() -> None:
+    color, gray = picture(), picture(1)
+    assert Gray().to_target(color).shape == (1, 1, 4, 5)
+    assert torch.equal(Gray().to_target(gray), gray.to_tensor())
+    assert torch.equal(RGB().to_target(color), color.to_tensor())
+    assert torch.equal(RGB().to_target(gray), gray.to_tensor().repeat(1, 3, 1, 1))
+    assert torch.equal(Luma(2).to_target(gray), gray.to_tensor())
+    assert torch.equal(PackedRaw().to_target(color), color.to_tensor())
+    assert [domain.colors for domain in (Gray(), RGB(), Luma(2), PackedRaw())] == ["gray", "rgb", "y", "rgb"]
+
+
+@pytest.mark.parametrize("domain", [Gray(), RGB(), Luma(), Luma(3)], ids=repr)
+def test_training_and_restoration_see_the_same(domain: Domain) -> None:
+    """What is made of a target's planes is what is made of the picture with those planes."""
+    gray = picture(1, "float32")
+    assert torch.equal(domain.to_input(gray), domain.encode(domain.to_target(gray)))
+
+
+@pytest.mark.parametrize(
+    ("sensor", "pattern", "pack"), [("bayer", BAYER, pack_bayer), ("xtrans", XTRANS, pack_xtrans)]
+)
+def test_a_mosaic_is_packed_amplified_and_cut_at_white(sensor: str, pattern: tuple[str, ...], pack: object) -> None:
+    assert callable(pack)
+    domain = PackedRaw("bayer" if sensor == "bayer" else "xtrans")
+    raw = mosaic(pattern)
+    linear = (raw.samples.astype(np.float32) - 100).clip(min=0) / 1000 * 2.5
+    expected = pack(torch.from_numpy(linear)[None, None]).clamp(max=1)
+    torch.testing.assert_close(domain.to_input(raw), expected, rtol=0, atol=1e-6)
+    assert domain.to_input(raw).max() == 1
+    assert domain.to_input(raw).min() == 0
+
+
+def test_a_developed_mosaic_is_a_picture_of_16_bit() -> None:
+    output = torch.tensor([-0.5, 0.5, 2.0]).reshape(1, 3, 1, 1).expand(1, 3, 12, 18)
+    developed = PackedRaw().to_picture(output, mosaic())
+    assert developed.dtype == "uint16"
+    assert developed.samples[0, 0].tolist() == [0, 32768, 65535]
+    assert developed.metadata == {"exif": b"camera"}
+
+
+def test_what_cannot_be_packed_is_cut_off() -> None:
+    accepted = PackedRaw("bayer").accept(mosaic(("GB", "RG"), 7, 9))
+    assert isinstance(accepted, Mosaic)
+    assert (accepted.pattern, accepted.height, accepted.width) == (BAYER, 6, 8)
+    color = picture()
+    assert Gray().accept(color) is color
+
+
+@pytest.mark.parametrize("domain", [Gray(), RGB(), Luma(2)], ids=repr)
+def test_a_mosaic_where_a_picture_is_needed_gives_one_clear_line(domain: Domain) -> None:
+    for call in (
+        lambda: domain.accept(mosaic()),
+        lambda: domain.to_input(mosaic()),
+        lambda: domain.to_picture(torch.zeros(1, 1, 12, 18), mosaic()),
+    ):
+        with pytest.raises(PictureError, match="camera mosaic.*developed pictures") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_a_picture_where_a_mosaic_is_needed_gives_one_clear_line() -> None:
+    domain = PackedRaw()
+    for call in (
+        lambda: domain.accept(picture()),
+        lambda: domain.to_input(picture()),
+        lambda: domain.to_picture(torch.zeros(1, 3, 4, 5), picture()),
+    ):
+        with pytest.raises(PictureError, match="developed picture.*mosaic of a camera RAW") as caught:
+            call()
+        assert "\n" not in str(caught.value)
+
+
+def test_another_sensor_is_refused() -> None:
+    with pytest.raises(PictureError, match="this recipe needs"):
+        PackedRaw("bayer").accept(mosaic(XTRANS))
+    with pytest.raises(PictureError, match="this recipe needs"):
+        PackedRaw("xtrans").accept(mosaic(BAYER))
+
+
+@pytest.mark.parametrize("domain", ALL, ids=repr)
+def test_the_rate_is_the_size_of_the_input(domain: Domain) -> None:
+    degraded: Picture | Mosaic = picture(height=12, width=18)
+    if isinstance(domain, PackedRaw):
+        degraded = mosaic(BAYER if domain.sensor == "bayer" else XTRANS)
+    planes = domain.to_input(domain.accept(degraded))
+    assert [Fraction(n) for n in planes.shape[-2:]] == [12 * domain.rate, 18 * domain.rate]
+
+
+@pytest.mark.parametrize(
+    ("domain", "halo", "expected"),
+    [
+        (Gray(), 17, 17),
+        (RGB(), 241, 241),
+        (Luma(), 20, 20),
+        # 8 enlarged pixels beyond either phase: 4 pixels of the picture, and the kernel's 2.
+        (Luma(2), 8, 6),
+        # The spec's 107 packed pixels are those of whole cells: 107 cells and the rest of one's own.
+        (PackedRaw("bayer"), 107, 215),
+        (PackedRaw("xtrans"), 107, 323),
+        (PackedRaw("bayer"), 0, 1),
+    ],
+)
+def test_how_far_an_output_pixel_sees(domain: Domain, halo: int, expected: int) -> None:
+    assert domain.halo_px(halo) == expected

@@ -1,0 +1,121 @@
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pellucid.errors import OutputError
+from pellucid.files import check_free, write_whole
+
+
+@pytest.fixture
+def umask() -> Iterator[None]:
+    """Puts the umask back."""
+    given = os.umask(0o022)
+    yield
+    os.umask(given)
+
+
+def everything(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob("*"))
+
+
+def test_what_is_written_is_there(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a.bin", b"\0content\n", overwrite=False)
+    assert (tmp_path / "a.bin").read_bytes() == b"\0content\n"
+    assert everything(tmp_path) == ["a.bin"]
+
+
+def test_folders_on_the_way_are_made(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a" / "b" / "c.bin", b"x", overwrite=False)
+    assert (tmp_path / "a" / "b" / "c.bin").read_bytes() == b"x"
+
+
+def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    for call in (lambda: check_free(path, overwrite=False), lambda: write_whole(path, b"new", overwrite=False)):
+        with pytest.raises(OutputError, match=r"a\.bin exists; --overwrite replaces it"):
+            call()
+    assert path.read_bytes() == b"old"
+    write_whole(path, b"new", overwrite=True)
+    assert path.read_bytes() == b"new"
+    assert everything(tmp_path) == ["a.bin"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_is_never_replaced(tmp_path: Path, overwrite: bool) -> None:
+    (tmp_path / "a").mkdir()
+    with pytest.raises(OutputError, match="is a folder"):
+        write_whole(tmp_path / "a", b"x", overwrite=overwrite)
+    assert everything(tmp_path) == ["a"]
+
+
+def test_a_file_where_a_folder_is_needed_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"file")
+    with pytest.raises(OutputError, match="cannot be written") as caught:
+        write_whole(tmp_path / "a" / "b.bin", b"x", overwrite=False)
+    assert "\n" not in str(caught.value)
+    assert everything(tmp_path) == ["a"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_that_may_not_be_written_is_one_line(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(OutputError, match="cannot be written"):
+            write_whole(tmp_path / "a.bin", b"x", overwrite=False)
+    finally:
+        tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_when_the_disk_fails_the_old_file_stays_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    path = tmp_path / "a.bin"
+    path.write_bytes(b"old")
+    monkeypatch.setattr(*((os, "fsync") if call == "fsync" else (Path, "replace")), full)
+    with pytest.raises(OutputError, match="No space left on device"):
+        write_whole(path, b"new", overwrite=True)
+    assert path.read_bytes() == b"old"
+    assert everything(tmp_path) == ["a.bin"]
+
+
+def test_an_interruption_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(tmp_path / "a.bin", b"new", overwrite=True)
+    assert everything(tmp_path) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+@pytest.mark.parametrize(("mask", "expected"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664), (0, 0o666)])
+def test_permissions_follow_the_umask(tmp_path: Path, umask: None, mask: int, expected: int) -> None:
+    os.umask(mask)
+    write_whole(tmp_path / "a.bin", b"x", overwrite=False)
+    assert (tmp_path / "a.bin").stat().st_mode & 0o777 == expected
+    assert os.umask(mask) == mask  # and the umask is as it was
+
+
+def test_names_as_long_as_the_system_takes(tmp_path: Path) -> None:
+    # 255 bytes, in letters of four bytes each and of one.
+    for name in ("\N{GLOBE WITH MERIDIANS}" * 63, "a" * 255):
+        try:
+            (tmp_path / name).write_bytes(b"probe")
+        except OSError:
+            pytest.skip("this file system takes shorter names")
+        (tmp_path / name).unlink()
+        write_whole(tmp_path / name, b"x", overwrite=False)
+        assert (tmp_path / name).read_bytes() == b"x"
+
+
+def test_a_name_too_long_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(OutputError):
+        write_whole(tmp_path / ("a" * 300), b"x", overwrite=False)

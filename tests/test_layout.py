@@ -1,0 +1,103 @@
+"""The architecture as a test: imports point upwards only, and heavy things are loaded late."""
+
+import ast
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "src" / "pellucid"
+DOORS = {"__init__", "__main__"}  # the public table and the module entry stand above all floors
+
+
+def _floors() -> dict[str, int]:
+    text = (ROOT / "docs" / "architecture.md").read_text()
+    match = re.search(r"## Import floors.*?```\n(.*?)```", text, re.DOTALL)
+    assert match is not None
+    rows = match[1].strip().splitlines()
+    return {module: floor for floor, row in enumerate(rows) for module in row.split()}
+
+
+def _imported(path: Path) -> set[str]:
+    """Modules of the package that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and node.module == "pellucid":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pellucid."):
+            found.add((node.module or "").split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("pellucid.")}
+    return found
+
+
+FILES = {
+    path: "networks" if path.parent.name == "networks" else path.stem
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.stem not in DOORS or path.parent.name == "networks"
+}
+
+
+def test_every_module_has_a_floor() -> None:
+    assert set(FILES.values()) == set(_floors())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_imports_point_to_higher_floors_only(path: Path) -> None:
+    floors = _floors()
+    mine = floors[FILES[path]]
+    wrong = {name for name in _imported(path) if name in floors and floors[name] >= mine}
+    assert not wrong, f"{path.name} imports {wrong}, which do not stand above it"
+
+
+def _run(code: str) -> str:
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return result.stdout
+
+
+@pytest.mark.parametrize("heavy", ["torch", "numpy", "pyvips", "pydantic", "scipy", "h5py"])
+def test_import_and_help_do_not_wait_for_heavy_packages(heavy: str) -> None:
+    code = f"""
+import sys, contextlib, io
+sys.modules[{heavy!r}] = None  # importing it now fails
+import pellucid
+assert "restore" in dir(pellucid)
+from pellucid.cli import app
+for arguments in (["--help"], ["restore", "--help"], ["evaluate", "--help"], ["--version"]):
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        app(arguments, standalone_mode=False)
+    assert out.getvalue()
+"""
+    _run(code)
+
+
+def test_restores_with_torchvision_blocked(tmp_path: Path) -> None:
+    code = f"""
+import sys
+sys.modules["torchvision"] = None
+import numpy as np, torch, pellucid
+from pellucid import checkpoint, recipe
+tiny = recipe.find("dncnn.gaussian", depth=3, width=4)
+card = checkpoint.Card(tiny.name, tiny.parameters, "random", "none")
+checkpoint.save(__import__("pathlib").Path({str(tmp_path)!r}) / "tiny.safetensors", tiny.network(), card)
+picture = pellucid.Picture(np.zeros((8, 9, 3), np.uint8))
+print(pellucid.load({str(tmp_path / "tiny.safetensors")!r}).restore(picture).samples.shape)
+"""
+    assert _run(code).strip() == "(8, 9, 3)"
+
+
+def test_all_public_names_resolve() -> None:
+    import pellucid
+
+    for name in pellucid.__all__:
+        assert getattr(pellucid, name) is not None
+    with pytest.raises(AttributeError, match="nothing_here"):
+        getattr(pellucid, "nothing_here")  # noqa: B009  # a name the type checker need not know
+
+
+def test_unmeasured_kits_are_no_dependencies() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    assert not re.search(r'^\s*"(torchvision|spandrel|timm|lpips|pyiqa)', text, re.MULTILINE)

@@ -169,7 +169,7 @@ def test_nothing_is_overwritten_unasked(path: Path) -> None:
     assert path.read_bytes() != before
 
 
-@pytest.mark.parametrize("place", [-1, -2000, -4000])
+@pytest.mark.parametrize("place", [-1, -100, -900])
 def test_a_flipped_bit_is_noticed(path: Path, place: int) -> None:
     content = bytearray(path.read_bytes())
     content[place] ^= 1

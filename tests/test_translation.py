@@ -78,7 +78,7 @@ def srcnn(bias: bool, mapping_px: int) -> nn.Module:
 def test_srcnn_of_pytorch_and_mindspore(bias: bool, mapping_px: int) -> None:
     theirs = srcnn(bias, mapping_px)
     variant, ours = fit(held(theirs.state_dict()), "srcnn.paper", mapping_px=mapping_px)
-    assert variant == {"bias": bias}
+    assert variant == {"padding": "zeros", "bias": bias}
     assert_equal(ours(chance(1, 1, 20, 24)), theirs(chance(1, 1, 20, 24)))
 
 
@@ -93,20 +93,21 @@ def srcnn_as_in_matlab(weights: dict[str, NDArray[np.float64]], picture: NDArray
         np.maximum(filtered(picture, weights["weights_conv1"][:, i]) + weights["biases_conv1"][i], 0)
         for i in range(64)
     ]
-    mapped = [sum(filtered(features[i], weights["weights_conv2"][i, :, j]) for i in range(64)) for j in range(32)]
-    mapped = [np.maximum(plane + weights["biases_conv2"][j], 0) for j, plane in enumerate(mapped)]
+    mapped = []
+    for j in range(32):
+        parts = [filtered(features[i], weights["weights_conv2"][i, :, j]) for i in range(64)]
+        mapped.append(np.maximum(np.sum(parts, axis=0) + weights["biases_conv2"][j], 0))
     summed = np.sum([filtered(mapped[i], weights["weights_conv3"][i, :]) for i in range(32)], axis=0)
     return np.asarray(summed + weights["biases_conv3"][0])
 
 
 def assert_as_in_matlab(path: Path, mapping_px: int, **given: Any) -> None:
     variant, ours = fit(foreign.read(path), "srcnn.paper", mapping_px=mapping_px, **given)
-    assert variant == {"bias": True}
+    assert variant == {"padding": "replicate", "bias": True}
     picture = chance(26, 30).numpy()
     expected = srcnn_as_in_matlab(loadmat(path), picture.astype(float))
     restored = ours(torch.from_numpy(picture)[None, None])[0, 0].numpy()
-    inner = slice(8, -8)  # theirs repeats the edge, ours pads with zeros
-    np.testing.assert_allclose(restored[inner, inner], expected[inner, inner], atol=1e-5)
+    np.testing.assert_allclose(restored, expected, atol=1e-5)
 
 
 @needs_data
@@ -138,11 +139,20 @@ def test_srcnn_of_another_size() -> None:
 
 
 def test_srcnn_recipe_without_the_keyword() -> None:
-    assert fit(held(srcnn(True, 5).state_dict()), "srcnn.tuned")[0] == {}
+    theirs = srcnn(True, 5).state_dict()
+    matlab = {
+        "weights_conv1": theirs["conv1.weight"].reshape(64, 81).T,
+        "weights_conv2": theirs["conv2.weight"].reshape(32, 64, 25).permute(1, 2, 0),
+        "weights_conv3": theirs["conv3.weight"].reshape(32, 25),
+        "biases_conv1": theirs["conv1.bias"],
+        "biases_conv2": theirs["conv2.bias"],
+        "biases_conv3": theirs["conv3.bias"],
+    }
+    assert fit(held(matlab, "MATLAB"), "srcnn.tuned")[0] == {}
     with pytest.raises(
-        WeightsError, match=r"needs bias=False, which srcnn.tuned does not have; srcnn.paper has it"
+        WeightsError, match=r"needs padding=zeros, which srcnn.tuned does not have; srcnn.paper has it"
     ):
-        fit(held(srcnn(False, 5).state_dict()), "srcnn.tuned")
+        fit(held(theirs), "srcnn.tuned")
 
 
 # DnCNN

@@ -25,21 +25,26 @@ app = typer.Typer(
     name="pellucid",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="rich",
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
     help="Learned image restoration: enlarge, denoise, deblock, deblur, brighten.",
-    epilog="First steps:  [bold]pellucid models[/]  then  [bold]pellucid restore photo.png --model srcnn-x2[/]",
+    epilog="First steps: `pellucid models`, then `pellucid restore photo.png --model srcnn-x2`",
 )
 
 Parameters = Annotated[
     list[str] | None,
-    typer.Argument(metavar="[KEY=VALUE]...", help="Keywords of the recipe; see 'pellucid recipes NAME'."),
+    typer.Argument(metavar="KEY=VALUE", help="Keywords of the recipe; see 'pellucid recipes NAME'."),
 ]
 Model = Annotated[
-    str, typer.Option("--model", "-m", help="Name (see 'pellucid models') or path of a weight file.")
+    str,
+    typer.Option(
+        "--model", "-m", metavar="NAME_OR_FILE", help="Name (see 'pellucid models') or path of a weight file."
+    ),
 ]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps, ...: where the network runs.")]
+Device = Annotated[
+    str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps, ...: where the network runs.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are already there.")]
 
 
@@ -72,15 +77,16 @@ def _options(
 
 @app.command(
     rich_help_panel="Use",
-    epilog="Example:  [bold]pellucid restore scans/ --model srcnn-x2 --out larger/[/]",
+    epilog="Example: `pellucid restore scans/ --model srcnn-x2 --out larger/`",
 )
 def restore(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT...", help="Pictures, or folders of them.")],
+    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="Pictures, or folders of them.")],
     model: Model,
     out: Annotated[
         Path | None,
         typer.Option(
-            help="A file for one picture, else a folder. Without it: NAME-restored beside the input."
+            metavar="PATH",
+            help="A file for one picture, else a folder. Without it: NAME-restored beside the input.",
         ),
     ] = None,
     device: Device = "auto",
@@ -96,7 +102,8 @@ def restore(
         bool, typer.Option("--ensemble", help="Mean over eight turned and mirrored versions: 8x the work.")
     ] = False,
     strength: Annotated[
-        float, typer.Option(min=0, max=1, help="0 leaves the input as it is, 1 is the full effect.")
+        float,
+        typer.Option(min=0, max=1, metavar="0..1", help="0 leaves the input as it is, 1 is the full effect."),
     ] = 1.0,
     settings: Annotated[
         list[str] | None,
@@ -131,18 +138,22 @@ def restore(
 
 @app.command(
     rich_help_panel="Use",
-    epilog="Example:  [bold]pellucid evaluate dncnn-gray-25 --data Set12 sigma_255=50[/]",
+    epilog="Example: `pellucid evaluate mine.safetensors --data Set12 sigma_255=50`",
 )
 def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Name or path of a weight file.")],
     parameters: Parameters = None,
     *,
-    data: Annotated[Path, typer.Option(help="Clean pictures; with --target, degraded ones.")],
-    target: Annotated[Path | None, typer.Option(help="The clean partners of --data, by name.")] = None,
+    data: Annotated[Path, typer.Option(metavar="FOLDER", help="Clean pictures; with --target, degraded ones.")],
+    target: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The clean partners of --data, by name.")
+    ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON.")
     ] = None,
-    save: Annotated[Path | None, typer.Option(help="Write the restored pictures here, as PNG.")] = None,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write the restored pictures here, as PNG.")
+    ] = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
@@ -166,9 +177,7 @@ def evaluate(
     if json_file is not None:
         report.write_json(json_file, overwrite=overwrite)
     for path, error in report.failures:
-        typer.echo(
-            f"not scored: {error}" if str(path) in str(error) else f"not scored: {path}: {error}", err=True
-        )
+        typer.echo(f"not scored: {error}" if str(path) in str(error) else f"not scored: {path}: {error}", err=True)
     if report.failures:
         raise typer.Exit(1)
 
@@ -199,7 +208,7 @@ def models(
 
 @app.command(rich_help_panel="Weights")
 def recipes(
-    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="As dncnn.gaussian.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="As dncnn.gaussian.")] = None,
 ) -> None:
     """List the recipes, or the keywords of one."""
     from pellucid import recipe
@@ -219,18 +228,16 @@ def recipes(
 
 @app.command(
     rich_help_panel="Weights",
-    epilog="Example:  [bold]pellucid convert net.pth --recipe dncnn.gaussian sigma_255=25 --out mine.safetensors[/]",
+    epilog="Example: `pellucid convert net.pth --recipe dncnn.gaussian sigma_255=25 --out mine.safetensors`",
 )
 def convert(
-    source: Annotated[
-        Path, typer.Argument(metavar="AUTHORS_FILE", help=".mat, .pth, .pkl, .ckpt, .pdparams")
-    ],
+    source: Annotated[Path, typer.Argument(metavar="AUTHORS_FILE", help=".mat, .pth, .pkl, .ckpt, .pdparams")],
     parameters: Parameters = None,
     *,
-    recipe: Annotated[str, typer.Option(help="What the weights are, as dncnn.gaussian.")],
-    out: Annotated[Path, typer.Option(help="The weight file to write, .safetensors.")],
+    recipe: Annotated[str, typer.Option(metavar="RECIPE", help="What the weights are, as dncnn.gaussian.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The weight file to write, .safetensors.")],
     license: Annotated[
-        str, typer.Option(help="Licence of the weights.")
+        str, typer.Option(metavar="TEXT", help="Licence of the weights.")
     ] = "unknown; see the authors of the weights",
     overwrite: Overwrite = False,
 ) -> None:
@@ -238,9 +245,7 @@ def convert(
     from pellucid import converting, files
 
     files.check_free(out, overwrite=overwrite)
-    card = converting.convert(
-        source, recipe, out, license=license, overwrite=overwrite, **_parameters(parameters)
-    )
+    card = converting.convert(source, recipe, out, license=license, overwrite=overwrite, **_parameters(parameters))
     typer.echo(f"{out}: {_recipe_text(card)}")
 
 
@@ -296,9 +301,7 @@ def _finish(outcomes: "Iterator[Outcome]", restorer: "Restorer") -> None:
         raise typer.Exit(1)
 
 
-def _say_what_is_given_up(
-    restorer: "Restorer", jobs: "Sequence[Job]", halo_px: int, tile_px: int | None
-) -> None:
+def _say_what_is_given_up(restorer: "Restorer", jobs: "Sequence[Job]", halo_px: int, tile_px: int | None) -> None:
     from pellucid import images
 
     difference = restorer.given_up(images.read(jobs[0].source), halo_px=halo_px, tile_px=tile_px)
@@ -362,7 +365,8 @@ def _progress(*extra: str) -> "Iterator[Progress]":
 
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
     columns += [TextColumn(text) for text in extra]
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         yield bar
 
 

@@ -23,8 +23,8 @@ def convert(
     (biases, batch norm, order of channels) are told from the file. Raises WeightsError naming the tensors
     that do not fit.
     """
-    theirs = foreign.read(source)
-    variant, tensors = translation.translate(theirs, find(recipe, **parameters))
+    asked_for = find(recipe, **parameters)
+    variant, tensors = translation.translate(foreign.read(source), asked_for)
     fitting = find(recipe, **{**parameters, **variant})
     network = checkpoint.fill(fitting, tensors, source=str(source))
     digest = hashlib.sha256(source.read_bytes()).hexdigest()

@@ -29,6 +29,7 @@ Framework = Literal["MATLAB", "PyTorch", "MindSpore", "PaddlePaddle"]
 
 MAX_BYTES = 1 << 30  # of a file, and of its tensors; the largest of these networks has 64 MB
 MAX_MATLAB_BYTES = 1 << 27  # what a compressed file may unpack to; the largest of these has 3 MB
+MAX_TUPLES = 20_000  # of a pickle; MIMO-UNet+ with its optimizer has 8000
 TORCH_LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # torch.serialization's magic number
 # Of MATLAB's "MAT-File Format": types of elements, those of numbers, classes and flags of arrays.
 MI_MATRIX, MI_COMPRESSED = 14, 15
@@ -146,7 +147,7 @@ def _read_matlab5(content: bytes) -> dict[str, Tensor]:
         raise ValueError("its header ends early")
     order = "<" if content[126:128] == b"IM" else ">"
     left = MAX_MATLAB_BYTES
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for kind, element in _elements(memoryview(content)[128:], order):
         if kind == MI_COMPRESSED:
             unpacked = _unpacked(element, left)
@@ -251,11 +252,7 @@ def _from_matconvnet(name: str, array: Tensor) -> Tensor:
 
 
 def _read_torch(content: bytes) -> dict[str, Tensor]:
-    if not content.startswith(TORCH_LEGACY):
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            # torch stores tensors as they are; a compressed archive could unpack to any size.
-            if sum(entry.file_size for entry in archive.infolist()) > len(content):
-                raise ValueError("the archive unpacks to more than the file holds")
+    _check_torch_pickles(content)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about what is damaged; the error says it
@@ -264,6 +261,35 @@ def _read_torch(content: bytes) -> dict[str, Tensor]:
         asked = re.search(r"GLOBAL ([\w.]+)", str(error))
         raise ValueError(_refusal(asked[1]) if asked else "it is damaged, or not only tensors") from error
     return _named_tensors(loaded)
+
+
+def _check_torch_pickles(content: bytes) -> None:
+    if content.startswith(TORCH_LEGACY):
+        stream = io.BytesIO(content)
+        for _ in ("magic number", "version", "machine", "state dict", "names of storages"):
+            _check_pickle(stream)
+        return
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        # torch stores tensors as they are; a compressed archive could unpack to any size.
+        if sum(entry.file_size for entry in archive.infolist()) > len(content):
+            raise ValueError("the archive unpacks to more than the file holds")
+        for name in archive.namelist():
+            if name.endswith(".pkl"):
+                _check_pickle(io.BytesIO(archive.read(name)))
+
+
+def _check_pickle(stream: io.BytesIO) -> None:
+    """Read one pickle without doing what it says, and refuse what would end the process."""
+    size = stream.getbuffer().nbytes
+    num_tuples = 0
+    for opcode, argument, _ in pickletools.genops(stream):
+        # The unpickler makes room for the largest index of its memo, which may be 4 billion.
+        if "PUT" in opcode.name and int(argument or 0) > size:
+            raise ValueError("its memo declares more entries than the file has bytes")
+        # A key made of 100 000 tuples, each within the next, overflows the stack when it is hashed.
+        num_tuples += opcode.name.startswith("TUPLE")
+        if num_tuples > MAX_TUPLES:
+            raise ValueError(f"it has more than {MAX_TUPLES} tuples")
 
 
 def _refusal(name: str) -> str:
@@ -294,10 +320,7 @@ def _tensor_in(value: Any) -> Tensor | None:
 
 
 def _read_paddle(content: bytes) -> dict[str, Tensor]:
-    # The fast unpickler sizes its memo by the largest index in the file, which may be 4 billion.
-    for opcode, argument, _ in pickletools.genops(content):
-        if "PUT" in opcode.name and int(argument or 0) > len(content):
-            raise ValueError("its memo declares more entries than the file has bytes")
+    _check_pickle(io.BytesIO(content))
     return _named_tensors(_ArraysOnly(io.BytesIO(content)).load())
 
 

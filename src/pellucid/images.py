@@ -66,6 +66,9 @@ _KEPT_FIELDS |= {"xres", "yres", "resolution-unit", "image-description"}
 _KEPT_PREFIXES = ("exif-ifd", "png-comment-")
 _MM_PER_INCH = 25.4
 
+_pid_of_libvips: int | None = None
+"""The process that used libvips first."""
+
 # Every picture is read once, so the cache of operations would only hold on to memory.
 pyvips.cache_set_max(0)
 
@@ -179,7 +182,7 @@ def _head(path: Path) -> bytes:
 
 def _read_vips(path: Path, kind: str) -> Picture:
     _check_process(PictureError)
-    # Successful reads leave notes in libvips' error buffer, which would head the next error.
+    # What libvips notes about one file, read well or not, would head the next error.
     pyvips.vips_lib.vips_error_clear()
     try:
         # A source takes no options from the file's name, as "scan[page=2]" would be, and fsencode any bytes.
@@ -198,11 +201,8 @@ def _read_vips(path: Path, kind: str) -> Picture:
     return _picture(samples, num_colors, {name: image.get(name) for name in image.get_fields() if _is_kept(name)})
 
 
-_pid_of_libvips: int | None = None
-
-
 def _check_process(kind: type[PellucidError]) -> None:
-    """Refuse where libvips would wait for ever: its threads do not survive a fork (seen with 8.18)."""
+    """Refuse where libvips would wait forever: its threads do not survive a fork (seen with 8.18)."""
     global _pid_of_libvips
     _pid_of_libvips = _pid_of_libvips or os.getpid()
     if _pid_of_libvips != os.getpid():
@@ -283,7 +283,9 @@ def _is_kept(name: str) -> bool:
 
 
 def _damaged(path: Path, reason: object) -> PictureError:
-    return PictureError(f"{path} is damaged or cut short ({reason}); a whole file is needed")
+    return PictureError(
+        f"{path} is damaged, cut short or of a rare kind ({reason}); save it anew as PNG or 8 or 16-bit TIFF"
+    )
 
 
 def _reason(error: pyvips.Error) -> str:

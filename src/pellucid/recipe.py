@@ -180,13 +180,24 @@ def names() -> list[str]:
 
 
 def describe(name: str) -> tuple[str, dict[str, tuple[str, Any]]]:
-    """First line of a recipe's docstring, and its keywords: name -> (type, default)."""
+    """First line of a recipe's docstring, and its keywords: name -> (possible values in words, default)."""
     function = _function(name)
     keywords = {
-        key: (inspect.formatannotation(parameter.annotation), parameter.default)
+        key: (_in_words(TypeAdapter(parameter.annotation).json_schema()), parameter.default)
         for key, parameter in inspect.signature(function).parameters.items()
     }
     return (inspect.getdoc(function) or "").partition("\n")[0], keywords
+
+
+def _in_words(schema: Mapping[str, Any]) -> str:
+    """A JSON schema for people: "2, 3, 4", "number from 0 to 255"."""
+    if "anyOf" in schema:
+        return " or ".join(_in_words(choice) for choice in schema["anyOf"])
+    if "enum" in schema:
+        return ", ".join(map(str, schema["enum"]))
+    low, high = schema.get("minimum"), schema.get("maximum")
+    limits = (f" from {low}" if low is not None else "") + (f" to {high}" if high is not None else "")
+    return {"boolean": "true, false", "null": "none"}.get(schema["type"], schema["type"]) + limits
 
 
 def _modules() -> list[str]:

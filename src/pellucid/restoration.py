@@ -199,6 +199,8 @@ def plan(inputs: Sequence[Path], out: Path | None) -> list[Job]:
     to_file = single and out is not None and not out.is_dir() and out.suffix.lower() in images.SUFFIXES
     if to_file and out is not None:
         jobs = [Job(inputs[0], out)]
+    elif out is not None and out.exists() and not out.is_dir():
+        raise OutputError(f"{out} is a file; for folders and several pictures, --out is a folder")
     else:
         jobs = [job for given in inputs for job in _jobs(given, out)]
     _check(jobs)
@@ -228,8 +230,8 @@ def restore(
         start = time.monotonic()
         try:
             files.check_free(job.target, overwrite=overwrite)
-            images.can_write(job.target)
             degraded = images.read(job.source)
+            images.can_write(job.target)
             restored = restorer.restore(
                 degraded,
                 tile_px=tile_px,

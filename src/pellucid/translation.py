@@ -53,6 +53,7 @@ def translate(foreign: Foreign, recipe: Recipe) -> tuple[dict[str, Any], Tensors
 
 # What a network is where its recipe has no such keyword.
 BUILT_IN = {
+    "padding": "replicate",
     "bias": True,
     "batch_norm": True,
     "upsampling": "nearest",
@@ -109,7 +110,9 @@ def _srcnn(foreign: Foreign) -> tuple[dict[str, Any], Tensors]:
         else:
             tensors[name] = tensor
     _, renamed = _renamed(foreign, tensors, [SRCNN])
-    return {"bias": _any_ends(renamed, ".bias")}, renamed
+    # Dong's test code repeats the edge; the networks that train with padding know zeros.
+    padding = "replicate" if "weights_conv1" in foreign.tensors else "zeros"
+    return {"padding": padding, "bias": _any_ends(renamed, ".bias")}, renamed
 
 
 def _filters(columns: Tensor, *, outputs_first: bool) -> Tensor:

@@ -1,0 +1,229 @@
+"""The command line as a user meets it: results, exit codes, and one good line for everything that goes wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pellucid import checkpoint, cli, images, recipe
+from pellucid.picture import Picture
+
+
+@dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+
+class Terminal:
+    """Runs commands in a folder of its own, as `pellucid ARGUMENTS`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch, self._capsys = monkeypatch, capsys
+
+    def __call__(self, command: str) -> Result:
+        self._monkeypatch.setattr(sys, "argv", ["pellucid", *command.split()])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        printed = self._capsys.readouterr()
+        return Result(int(stop.value.code or 0), printed.out, printed.err)
+
+
+@pytest.fixture
+def run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], album: None, tiny: None
+) -> Terminal:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PELLUCID_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("COLUMNS", "120")
+    return Terminal(monkeypatch, capsys)
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("photo.png", "album/a.png", "album/deep/b.tif"):
+        images.write(Picture(rng.integers(0, 256, (24, 31, 3), np.uint8)), tmp_path / name)
+    (tmp_path / "broken.png").write_bytes((tmp_path / "photo.png").read_bytes()[:400])
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "notes.png").write_text("no picture at all")
+    (tmp_path / "frame.arw").write_bytes(b"II*\0 raw")
+    (tmp_path / "nothing").mkdir()
+    (tmp_path / "weights.pth").write_bytes(b"\x80\x04junk")
+
+
+@pytest.fixture
+def tiny(tmp_path: Path) -> None:
+    for name, parameters in (("dncnn.gaussian", {"depth": 3, "width": 4}), ("mimo_unet.gopro", {"num_blocks": 1})):
+        torch.manual_seed(0)
+        chosen = recipe.find(name, **parameters)
+        card = checkpoint.Card(chosen.name, chosen.parameters, "random", "CC0")
+        checkpoint.save(tmp_path / "models" / f"tiny-{name[:4]}.safetensors", chosen.network(), card)
+
+
+def test_one_picture_goes_beside_itself(run: Terminal) -> None:
+    result = run("restore photo.png --model tiny-dncn")
+    assert (result.code, result.out.strip()) == (0, "photo-restored.png")
+    assert images.read("photo-restored.png").samples.shape == (24, 31, 3)
+
+
+def test_a_folder_goes_on_where_it_was_interrupted(run: Terminal) -> None:
+    images.write(images.read("photo.png"), Path("out/a.png"))
+    result = run("restore album --model tiny-dncn --out out --ensemble --strength 0.5 --tile 16")
+    assert (result.code, result.err) == (0, "")
+    assert "1 of 2 pictures restored by tiny-dncn, 1 already there" in result.out
+    assert np.array_equal(images.read("out/a.png").samples, images.read("photo.png").samples)
+    assert images.read("out/deep/b.tif").width == 31
+    assert "2 of 2" in run("restore album --model tiny-dncn --out out --overwrite").out
+
+
+def test_a_bad_picture_is_named_at_the_end_and_stops_nothing(run: Terminal) -> None:
+    result = run("restore broken.png photo.png empty.png --model tiny-dncn --out out")
+    assert result.code == 1
+    assert "1 of 3 pictures restored" in result.out
+    assert [line.split()[1] for line in result.err.splitlines()] == ["broken.png", "empty.png"]
+    assert sorted(path.name for path in Path("out").iterdir()) == ["photo.png"]
+
+
+def test_a_smaller_halo_says_what_it_gives_up(run: Terminal) -> None:
+    result = run("restore photo.png --model tiny-mimo --halo 4 --tile 12")
+    assert result.code == 0
+    assert "halo of 4 px instead of 45" in result.err and "of 255" in result.err
+
+
+def test_evaluate_prints_scores_and_how_they_were_counted(run: Terminal) -> None:
+    result = run("evaluate tiny-dncn sigma_255=10 --data album --json report.json")
+    assert result.code == 0
+    assert "mean of 2" in result.out and "GaussianNoise(sigma_255=10.0)" in result.out
+    assert json.loads(Path("report.json").read_text())["protocol"]["num_pictures"] == 2
+    again = run("evaluate tiny-dncn --data album --json report.json")
+    assert again.code == 1 and "report.json exists; --overwrite replaces it" in again.err
+
+
+def test_models_lists_names_recipes_and_licences(run: Terminal) -> None:
+    result = run("models")
+    assert result.code == 0 and "tiny-dncn" in result.out and "CC0" in result.out
+    listed = json.loads(run("models --json").out)
+    mine = {model["name"]: model for model in listed if not model["ships"]}
+    assert mine["tiny-dncn"]["recipe"] == "dncnn.gaussian" and mine["tiny-dncn"]["license"] == "CC0"
+
+
+def test_a_damaged_model_is_listed_as_such(run: Terminal) -> None:
+    Path("models/bad.safetensors").write_bytes(b"junk")
+    result = run("models")
+    assert result.code == 0 and "not a whole safetensors file" in result.out
+    assert any("error" in model for model in json.loads(run("models --json").out))
+
+
+def test_recipes_lists_names_and_keywords(run: Terminal) -> None:
+    assert "dncnn.three_tasks" in run("recipes").out
+    assert "number from 0 to 255" in run("recipes dncnn.gaussian").out
+
+
+def test_convert_writes_a_file_that_knows_what_it_is(run: Terminal) -> None:
+    weights = {
+        f"conv{i}.weight": torch.randn(shape)
+        for i, shape in enumerate([(64, 1, 9, 9), (32, 64, 5, 5), (1, 32, 5, 5)], start=1)
+    }
+    torch.save(weights, "theirs.pth")
+    result = run("convert theirs.pth --recipe srcnn.paper scale=3 --out ours.safetensors --license MIT")
+    assert result.code == 0 and "srcnn.paper scale=3" in result.out
+    assert checkpoint.read_card(Path("ours.safetensors")).license == "MIT"
+    assert run("restore photo.png --model ours.safetensors").code == 0
+    assert images.read("photo-restored.png").width == 93
+
+
+WRONG = [
+    ("restore missing.png --model tiny-dncn", "missing.png does not exist"),
+    ("restore empty.png --model tiny-dncn", "empty.png is empty"),
+    ("restore broken.png --model tiny-dncn", "broken.png is damaged or cut short"),
+    ("restore notes.png --model tiny-dncn", "notes.png is not a PNG"),
+    ("restore frame.arw --model tiny-dncn", "frame.arw is a camera RAW file"),
+    ("restore nothing --model tiny-dncn", "nothing holds no pictures"),
+    ("restore photo.png --model tiny-dnc", "did you mean tiny-dncn"),
+    ("restore photo.png --model missing.safetensors", "missing.safetensors does not exist"),
+    ("restore photo.png --model weights.pth", "pellucid convert"),
+    ("restore photo.png --model nothing/", "is a folder"),
+    ("restore photo.png --model tiny-dncn --device toaster", "device 'toaster' cannot be used here; available: cpu"),
+    ("restore photo.png --model tiny-dncn --out photo.png --overwrite", "photo.png is the input itself"),
+    ("restore photo.png --model tiny-dncn --out album/a.png", "album/a.png exists; --overwrite replaces it"),
+    ("restore photo.png --model tiny-dncn --out notes.png/x.png", "notes.png/x.png cannot be written"),
+    ("restore photo.png album/a.png --model tiny-dncn --out broken.png", "broken.png is a file; for folders"),
+    ("restore photo.png --model tiny-dncn --set sigma=3", "did you mean sigma_255?"),
+    ("restore photo.png --model tiny-dncn --set sigma_255=900", "sigma_255=900 is not possible"),
+    ("restore photo.png --model tiny-dncn --set depth=17", "does not fit dncnn.gaussian"),
+    ("evaluate tiny-dncn --data nothing", "nothing holds no pictures"),
+    ("evaluate tiny-dncn --data gone", "gone does not exist"),
+    ("evaluate tiny-dncn --data album sigma_255=loud", "sigma_255=loud is not possible"),
+    ("evaluate tiny-mimo --data album", "give the clean ones with --target"),
+    ("evaluate tiny-mimo --data album --target nothing", "nothing holds no pictures"),
+    ("recipes dncn.gausian", "did you mean dncnn.gaussian"),
+    ("convert weights.pth --recipe dncnn.gaussian --out x.safetensors", "weights.pth"),
+    ("convert photo.png --recipe dncnn.gaussian --out x.safetensors", "photo.png"),
+    ("convert gone.mat --recipe dncnn.gaussian --out x.safetensors", "gone.mat does not exist"),
+    ("convert weights.pth --recipe os.system --out x.safetensors", "no recipe 'os.system'"),
+]
+
+
+@pytest.mark.parametrize(("command", "message"), WRONG, ids=[command for command, _ in WRONG])
+def test_what_users_can_mend_is_one_line_and_exit_code_1(run: Terminal, command: str, message: str) -> None:
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    result = run(command)
+    assert result.code == 1
+    (line,) = result.err.strip().splitlines()
+    assert line.startswith("pellucid: ") and message in line
+    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "restore photo.png",
+        "restore --model tiny-dncn",
+        "restore photo.png --model tiny-dncn --tile 0",
+        "restore photo.png --model tiny-dncn --strength 2",
+        "restore photo.png --model tiny-dncn --set sigma",
+        "evaluate tiny-dncn",
+        "evaluate tiny-dncn --data album sigma",
+        "restor photo.png",
+        "--nonsense",
+    ],
+)
+def test_a_wrong_command_line_is_exit_code_2(run: Terminal, command: str) -> None:
+    result = run(command)
+    assert result.code == 2
+    assert "Traceback" not in result.err and result.out == ""
+
+
+def test_help_and_version(run: Terminal) -> None:
+    for command in ("--help", "restore --help", "evaluate --help", "models --help", "convert --help", "recipes -h"):
+        result = run(command)
+        assert result.code == 0 and "Usage" in result.out
+    assert run("--version").out.startswith("pellucid ")
+
+
+def test_ctrl_c_leaves_whole_files_and_the_same_command_goes_on(run: Terminal) -> None:
+    for i in range(30):
+        samples = np.random.default_rng(i).integers(0, 256, (300, 300, 3), np.uint8)
+        images.write(Picture(samples), Path("many") / f"{i:02}.png")
+    command = [sys.executable, "-m", "pellucid", "restore", "many", "--model", "tiny-dncn", "--ensemble"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    deadline_s = time.monotonic() + 60
+    while not list(Path().glob("many-restored/*.png")) and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and "the same command goes on" in err
+    assert not list(Path("many-restored").glob(".*"))
+    done = [path for path in Path("many-restored").iterdir() if images.read(path).width == 300]
+    result = run(" ".join(command[3:]))
+    assert result.code == 0 and f"{len(done)} already there" in result.out

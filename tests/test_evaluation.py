@@ -1,0 +1,136 @@
+"""Scores: how they are counted, and that nothing but the picture and the protocol moves them."""
+
+import json
+import math
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import peak_signal_noise_ratio
+from torch import Tensor
+
+from pellucid import images, recipe
+from pellucid.backends import TorchBackend
+from pellucid.color import rgb_to_luma
+from pellucid.errors import DataError
+from pellucid.evaluation import evaluate
+from pellucid.picture import Picture, Samples
+from pellucid.recipe import Network
+from pellucid.resize import resize
+from pellucid.restoration import Restorer
+
+
+class Identity(Network):
+    """Gives its input back."""
+
+    scale, multiple, halo = 1, 1, 0
+
+    def forward(self, degraded: Tensor) -> Tensor:
+        return degraded
+
+
+def _restorer(name: str, **parameters: Any) -> Restorer:
+    return Restorer("identity", recipe.find(name, **parameters), TorchBackend(Identity(), "cpu"))
+
+
+def _photo(seed: int, height: int = 40, width: int = 52, channels: int = 3) -> Samples:
+    rng = np.random.default_rng(seed)
+    coarse = torch.from_numpy(rng.random((1, channels, height // 4, width // 4)))
+    smooth = torch.nn.functional.interpolate(coarse, (height, width), mode="bilinear")
+    return np.ascontiguousarray((smooth[0].permute(1, 2, 0).numpy() * 255).round().astype(np.uint8))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for i, name in enumerate(("a.png", "b.png", "deep/c.png")):
+        images.write(Picture(_photo(i)), tmp_path / "clean" / name)
+    return tmp_path / "clean"
+
+
+def test_a_score_depends_on_its_picture_alone(folder: Path) -> None:
+    restorer = _restorer("dncnn.gaussian")
+    alone = folder.parent / "alone"
+    images.write(images.read(folder / "b.png"), alone / "x.png")
+    together = {score.name: score.psnr_db for score in evaluate(restorer, folder).scores}
+    assert evaluate(restorer, alone).scores[0].psnr_db == together["b.png"]
+    assert len(together) == 3 and len(set(together.values())) == 3
+
+
+def test_the_noise_is_what_the_protocol_says(folder: Path) -> None:
+    report = evaluate(_restorer("dncnn.gaussian", sigma_255=25), folder)
+    assert report.mean_psnr_db == pytest.approx(-20 * math.log10(25 / 255), abs=0.3)  # clipping takes a little
+    assert evaluate(_restorer("dncnn.gaussian", sigma_255=0), folder).to_json()["mean"]["psnr_db"] is None
+
+
+def test_super_resolution_is_scored_on_luma_inside_the_border(folder: Path) -> None:
+    report = evaluate(_restorer("srcnn.paper", scale=3), folder)
+    score = next(score for score in report.scores if score.name == "a.png")
+    luma = rgb_to_luma(torch.from_numpy(_photo(0)).permute(2, 0, 1)[None] / 255)
+    luma = (luma * 255).round()[..., :39, :51] / 255
+    bicubic = (resize(resize(luma, Fraction(1, 3)), 3) * 255).round() / 255
+    inner = (0, 0, slice(3, -3), slice(3, -3))
+    expected = peak_signal_noise_ratio(luma[inner].numpy(), bicubic[inner].numpy(), data_range=1)
+    assert score.psnr_db == pytest.approx(expected, abs=1e-6)
+    assert score.degraded_psnr_db == score.psnr_db
+
+
+def test_pairs_are_scored_without_degrading(folder: Path) -> None:
+    degraded = folder.parent / "degraded"
+    for path in images.find(folder):
+        samples = images.read(path).samples
+        noisy = np.clip(samples.astype(int) + 10, 0, 255).astype(np.uint8)
+        images.write(Picture(noisy), degraded / path.relative_to(folder))
+    report = evaluate(_restorer("mimo_unet.gopro"), degraded, target=folder)
+    expected = peak_signal_noise_ratio(
+        images.read(folder / "a.png").samples, images.read(degraded / "a.png").samples, data_range=255
+    )
+    assert report.scores[0].psnr_db == pytest.approx(expected, abs=1e-4)
+    assert report.protocol["degradation"] == "given pairs"
+
+
+def test_pairs_without_a_common_name_go_by_order_when_the_counts_agree(folder: Path, tmp_path: Path) -> None:
+    for i in range(3):
+        images.write(Picture(_photo(i)), tmp_path / "blur" / f"blur{i}.png")
+    report = evaluate(_restorer("mimo_unet.gopro"), tmp_path / "blur", target=folder)
+    assert report.to_json()["mean"]["psnr_db"] is None  # equal pictures
+    images.write(Picture(_photo(9)), tmp_path / "blur" / "blur9.png")
+    with pytest.raises(DataError, match="4 of 4 pictures .* no partner"):
+        evaluate(_restorer("mimo_unet.gopro"), tmp_path / "blur", target=folder)
+
+
+def test_a_bad_picture_is_reported_and_stops_nothing(folder: Path) -> None:
+    (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nxxxx")
+    images.write(Picture(_photo(0, 4, 4)), folder / "tiny.png")
+    report = evaluate(_restorer("srcnn.paper", scale=4), folder)
+    assert len(report.scores) == 3
+    assert [path.name for path, _ in report.failures] == ["broken.png", "tiny.png"]
+
+
+def test_the_report_states_its_protocol(folder: Path, tmp_path: Path) -> None:
+    report = evaluate(_restorer("dncnn.three_tasks", quality=10), folder, save=tmp_path / "saved")
+    report.write_json(tmp_path / "report.json")
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert written["recipe"]["name"] == "dncnn.three_tasks"
+    assert written["protocol"]["degradation"] == "Jpeg(quality=10)"
+    assert written["protocol"]["num_pictures"] == 3 and len(written["pictures"]) == 3
+    assert set(written["mean"]) == {"psnr_db", "ssim", "degraded_psnr_db"}
+    assert written["pictures"][0]["name"] == "a.png"
+    assert (tmp_path / "saved" / "deep" / "c.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "message"),
+    [
+        ("missing", "dncnn.gaussian", "does not exist"),
+        ("clean/a.png", "dncnn.gaussian", "a folder of pictures is needed"),
+        ("empty", "dncnn.gaussian", "holds no pictures"),
+        ("clean", "mimo_unet.gopro", "--target"),
+    ],
+)
+def test_wrong_data_is_named(folder: Path, data: str, name: str, message: str) -> None:
+    (folder.parent / "empty").mkdir()
+    with pytest.raises(DataError, match=message):
+        evaluate(_restorer(name), folder.parent / data)

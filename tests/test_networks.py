@@ -1,0 +1,444 @@
+"""The contract of every network: what it states about itself is measured, and tiles equal the whole."""
+
+from functools import lru_cache
+from typing import Any, Literal, cast
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pellucid import recipe
+from pellucid.domains import PackedRaw
+from pellucid.networks.dncnn import DnCNN
+from pellucid.networks.mimo_unet import MIMOUNet
+from pellucid.networks.sid_unet import SIDUNet
+from pellucid.networks.srcnn import SRCNN
+from pellucid.recipe import Network, Recipe
+from pellucid.tiling import plan
+
+NAMES = recipe.names()
+FAR = 100  # networks that see further than this many pixels are tried on thin pictures and seldom
+
+COUNTS = [
+    ("srcnn.paper", {}, 57_281),
+    ("srcnn.tuned", {}, 57_281),
+    ("srcnn.paper", {"bias": False}, 57_184),
+    ("srcnn.paper", {"mapping_px": 1}, 8_129),
+    ("dncnn.gaussian", {"bias": False}, 556_032),
+    ("dncnn.gaussian", {}, 556_032 + 64 + 1),
+    ("dncnn.gaussian", {"batch_norm": False}, 555_137),
+    ("dncnn.blind", {"bias": False}, 667_008),
+    ("dncnn.blind", {"batch_norm": False}, 665_921),
+    ("dncnn.three_tasks", {"bias": False}, 667_008),
+    ("dncnn.three_tasks", {"batch_norm": False}, 665_921),
+    ("mimo_unet.gopro", {}, 6_807_171),
+    ("mimo_unet.gopro", {"upsampling": "asymmetric"}, 6_807_171),
+    ("mimo_unet.gopro_plus", {}, 16_107_651),
+    ("sid_unet.sony", {}, 7_760_268),
+    ("sid_unet.sony", {"up_bias": True}, 7_760_748),
+    ("sid_unet.sony", {"conv_bias": False}, 7_757_312),
+    ("sid_unet.fuji", {}, 7_762_203),
+]
+
+# Where a recipe has knobs that change how far its network sees, each is measured.
+REACHES = [
+    *((name, {}) for name in NAMES),
+    ("srcnn.paper", {"scale": 3}),
+    ("srcnn.paper", {"scale": 4, "mapping_px": 1}),
+    ("srcnn.paper", {"mapping_px": 3}),
+    ("dncnn.gaussian", {"depth": 2}),
+    ("dncnn.three_tasks", {"scale": 3}),
+    ("mimo_unet.gopro", {"num_blocks": 1, "upsampling": "asymmetric"}),
+]
+
+
+def built(name: str, **parameters: Any) -> tuple[Recipe, nn.Module, Network]:
+    """A recipe and its network, once as a module and once as a network."""
+    torch.manual_seed(0)
+    found = recipe.find(name, **parameters)
+    network = found.network()
+    module = cast(nn.Module, network)
+    return found, module.eval().requires_grad_(False), network
+
+
+def planes_of(found: Recipe) -> int:
+    """How many planes the recipe's domain gives its network."""
+    if isinstance(found.domain, PackedRaw):
+        return 4 if found.domain.sensor == "bayer" else 9
+    return 3 if found.domain.colors == "rgb" else 1
+
+
+def picture(planes: int, height: int, width: int, seed: int = 0) -> Tensor:
+    """As restoration gives pictures to networks."""
+    drawn = torch.rand(1, planes, height, width, generator=torch.Generator().manual_seed(seed))
+    return drawn.to(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("name", "parameters", "expected"), COUNTS)
+def test_parameters_are_as_many_as_published(name: str, parameters: dict[str, Any], expected: int) -> None:
+    _, module, _ = built(name, **parameters)
+    assert sum(parameter.numel() for parameter in module.parameters()) == expected
+
+
+def test_every_recipe_is_counted() -> None:
+    assert {name for name, _, _ in COUNTS} == set(NAMES)
+
+
+@pytest.mark.parametrize(("depth", "expected"), [(17, 1_920), (20, 2_304)])
+def test_batch_norm_keeps_as_many_statistics_as_published(depth: int, expected: int) -> None:
+    assert sum(buffer.numel() for buffer in DnCNN(depth=depth).buffers() if buffer.ndim) == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_any_size_goes_in_and_scale_times_it_comes_out(name: str) -> None:
+    found, module, network = built(name)
+    with torch.inference_mode():
+        for height, width in [(1, 1), (1, 2), (3, 1), (2, 5), (7, 4), (17, 33)]:
+            result = module(picture(planes_of(found), height, width))
+            channels = 1 if planes_of(found) == 1 else 3
+            assert result.shape == (1, channels, height * network.scale, width * network.scale)
+            assert result.dtype == torch.float32
+            assert result.isfinite().all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pictures_of_a_batch_do_not_see_each_other(name: str) -> None:
+    found, module, _ = built(name)
+    pictures = torch.cat([picture(planes_of(found), 18, 22, seed) for seed in range(2)])
+    with torch.inference_mode():
+        together = module(pictures)
+        changed = module(torch.stack([pictures[0], torch.zeros_like(pictures[1])]))
+    torch.testing.assert_close(changed[0], together[0], rtol=0, atol=1e-6)
+
+
+def pool_by_averaging(features: Tensor, kernel_px: int, *, ceil_mode: bool = False) -> Tensor:
+    # Max pooling sends the gradient to one pixel of four; an average has the same reach and sends it to all.
+    return F.avg_pool2d(features, kernel_px, ceil_mode=ceil_mode)
+
+
+@lru_cache
+def seen(name: str, *parameters: tuple[str, Any]) -> Tensor:
+    """What output pixels in the middle of a row see of the network's input: (phases, planes, height, width).
+
+    All phases of `multiple` and of `scale`, one after the other; the first belongs to the input column in the
+    middle, which `middle` gives.
+    """
+    found, module, network = built(name, **dict(parameters))
+    for parameter in module.parameters():
+        # Positive, so that no ReLU is closed and nothing cancels, and small, so that nothing overflows.
+        parameter.fill_(0.1 if parameter.ndim < 2 else 0.1 / parameter[0].numel())
+    start, multiple, scale = middle(network), network.multiple, network.scale
+    num_phases = multiple * scale
+    shape = (num_phases, planes_of(found), multiple, 2 * start + multiple)
+    row = torch.full(shape, 0.5, requires_grad=True)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(F, "max_pool2d", pool_by_averaging)
+        output = module(row)
+    assert output.isfinite().all()
+    # NaN goes wherever a gradient goes, however faint: 3 ^ -240 is 0 in float32, NaN stays NaN.
+    gradient = torch.zeros_like(output)
+    for phase in range(num_phases):
+        gradient[phase, :, :, start * scale + phase] = torch.nan
+    return torch.autograd.grad(output, row, gradient)[0].isnan()
+
+
+def middle(network: Network) -> int:
+    """The first column of the input that is further than the halo, and one grid step more, from the border."""
+    multiple = network.multiple
+    return (network.halo // multiple + 2) * multiple
+
+
+def reaches(columns: Tensor, places: list[int]) -> list[int]:
+    """How far from its own place each phase sees, to either side: columns is (phases, width)."""
+    found = []
+    for row, place in zip(columns, places, strict=True):
+        positions = row.nonzero().flatten()
+        assert positions.min() > 0  # what is seen ends within the picture
+        assert positions.max() < len(row) - 1
+        found.append(int((positions - place).abs().max()))
+    return found
+
+
+@pytest.mark.parametrize(("name", "parameters"), REACHES)
+def test_the_halo_is_how_far_an_output_pixel_sees(name: str, parameters: dict[str, Any]) -> None:
+    _, _, network = built(name, **parameters)
+    columns = seen(name, *parameters.items()).any(dim=(1, 2))
+    places = [middle(network) + phase // network.scale for phase in range(len(columns))]
+    assert max(reaches(columns, places)) == network.halo
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest", "farthest"),
+    # The reference's tables: MIMO-UNet sees 235 to 241 pixels by phase, MIMO-UNet+ 571 to 577.
+    [("mimo_unet.gopro", 235, 241), ("mimo_unet.gopro_plus", 571, 577), ("sid_unet.sony", 92, 107)],
+)
+def test_phases_see_as_far_as_the_reference(name: str, nearest: int, farthest: int) -> None:
+    _, _, network = built(name)
+    columns = seen(name).any(dim=(1, 2))
+    sides = []
+    for phase, row in enumerate(columns):
+        positions = row.nonzero().flatten() - (middle(network) + phase // network.scale)
+        sides += [-int(positions.min()), int(positions.max())]
+    assert (min(sides), max(sides)) == (nearest, farthest)
+
+
+@pytest.mark.parametrize(("name", "parameters"), REACHES)
+def test_the_domain_states_how_far_it_is_in_the_picture(name: str, parameters: dict[str, Any]) -> None:
+    found, _, network = built(name, **parameters)
+    mask = seen(name, *parameters.items())
+    rate = found.domain.rate
+    width = int(mask.shape[-1] / rate)
+    height = int(mask.shape[-2] / rate)
+    channels = 1 if isinstance(found.domain, PackedRaw) else mask.shape[1]
+    degraded = torch.full((len(mask), channels, height, width), 0.5, dtype=torch.float64, requires_grad=True)
+    # Random factors, so that bicubic weights of opposite signs do not cancel.
+    factors = 1 + torch.rand(mask.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    (gradient,) = torch.autograd.grad(found.domain.encode(degraded), degraded, mask * factors)
+    # The output has rate * scale pixels for each of the degraded picture.
+    per_pixel = rate * network.scale
+    first = middle(network) * network.scale
+    places = [int((first + phase) / per_pixel) for phase in range(len(mask))]
+    halo_px = found.domain.halo_px(network.halo)
+    measured = max(reaches((gradient != 0).any(dim=1).any(dim=1), places))
+    if rate > 1 and network.multiple == 1:
+        # The grid of an enlarged picture has `rate` phases, of which `seen` measures one; the domain states the
+        # farthest of them, which may be the next pixel.
+        assert halo_px - 1 <= measured <= halo_px
+    else:
+        assert measured == halo_px
+
+
+def tiled(network: Network, whole: Tensor, tile_px: int, *, halo_px: int | None = None) -> Tensor:
+    """The network's result for a picture, put together from tiles."""
+    height, width = whole.shape[-2:]
+    scale = network.scale
+    result: Tensor | None = None
+    halo_px = network.halo if halo_px is None else halo_px
+    for tile in plan(height, width, tile_px=tile_px, halo_px=halo_px, grid_px=network.multiple):
+        part = whole[..., tile.rows.read, tile.cols.read].contiguous(memory_format=torch.channels_last)
+        kept = network(part)[..., tile.rows.kept(scale), tile.cols.kept(scale)]
+        if result is None:
+            result = torch.full((1, kept.shape[1], height * scale, width * scale), torch.nan)
+        result[..., tile.rows.placed(scale), tile.cols.placed(scale)] = kept
+    assert result is not None
+    return result
+
+
+def assert_tiles_equal_whole(name: str, height: int, width: int, tile_px: int, seed: int) -> None:
+    found, _, network = built_once(name)
+    whole = picture(planes_of(found), height, width, seed)
+    with torch.inference_mode():
+        expected, result = network(whole), tiled(network, whole, tile_px)
+    if min(height, width) >= 16 and network.multiple == 1:
+        assert torch.equal(result, expected)
+    # oneDNN takes other kernels for very small maps, as they occur inside the U-Nets, and those add up in
+    # another order.
+    assert (result - expected).abs().max() <= 1e-6
+
+
+@lru_cache
+def built_once(name: str) -> tuple[Recipe, nn.Module, Network]:
+    return built(name)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if built(name)[2].halo < FAR])
+@settings(max_examples=12)
+@given(
+    height=st.integers(1, 60), width=st.integers(1, 60), tile_px=st.integers(1, 64), seed=st.integers(0, 99)
+)
+def test_tiles_equal_whole(name: str, height: int, width: int, tile_px: int, seed: int) -> None:
+    assume(-(-height // tile_px) * -(-width // tile_px) <= 12)
+    assert_tiles_equal_whole(name, height, width, tile_px, seed)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if FAR <= built(name)[2].halo < 500])
+@settings(max_examples=4, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(thin=st.integers(1, 13), more=st.integers(1, 50), upright=st.booleans(), seed=st.integers(0, 99))
+def test_tiles_of_a_strip_equal_the_whole(name: str, thin: int, more: int, upright: bool, seed: int) -> None:
+    """Just long enough that neither of two tiles sees the other end."""
+    _, _, network = built_once(name)
+    long = 2 * (network.halo + network.multiple + more)
+    height, width = (long, thin) if upright else (thin, long)
+    assert_tiles_equal_whole(name, height, width, -(-long // 2), seed)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if built(name)[2].halo >= 500])
+def test_tiles_of_a_long_strip_equal_the_whole(name: str) -> None:
+    _, _, network = built_once(name)
+    long = 2 * network.halo + 27  # odd, and no multiple of the grid
+    assert_tiles_equal_whole(name, 3, long, -(-long // 2), seed=0)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if FAR <= built(name)[2].halo])
+@settings(max_examples=3, suppress_health_check=[HealthCheck.too_slow])
+@given(height=st.integers(1, 30), width=st.integers(1, 30), tile_px=st.integers(12, 30))
+def test_small_tiles_equal_the_whole(name: str, height: int, width: int, tile_px: int) -> None:
+    assert_tiles_equal_whole(name, height, width, tile_px, seed=1)
+
+
+@pytest.mark.parametrize("name", ["dncnn.gaussian", "srcnn.paper"])
+def test_a_halo_one_pixel_short_shows(name: str) -> None:
+    """That the tests above can fail at all."""
+    found, module, network = built(name)
+    for parameter in module.parameters():
+        parameter.abs_()  # the faint outermost pixel is not to be lost in rounding
+        if parameter.ndim > 1:
+            parameter.div_(parameter[0].sum() / 2)
+    whole = picture(planes_of(found), 40, 90)
+    with torch.inference_mode():
+        expected = network(whole)
+        assert torch.equal(tiled(network, whole, 45), expected)
+        assert not torch.equal(tiled(network, whole, 45, halo_px=network.halo - 1), expected)
+
+
+def test_tiles_off_the_grid_show() -> None:
+    found, _, network = built("sid_unet.sony")
+    whole = picture(planes_of(found), 16, 400)
+    tile = plan(16, 400, tile_px=200, halo_px=network.halo, grid_px=1)[1]
+    assert tile.cols.read_start % network.multiple
+    with torch.inference_mode():
+        expected = network(whole)[..., tile.cols.placed(2)]
+        off_grid = network(whole[..., tile.cols.read])[..., tile.cols.kept(2)]
+    assert (off_grid - expected).abs().max() > 1e-4
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_folding_batch_norm_changes_nothing(channels: int, bias: bool) -> None:
+    torch.manual_seed(0)
+    network = DnCNN(channels, bias=bias)
+    for layer in network.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            assert layer.running_mean is not None
+            assert layer.running_var is not None
+            layer.running_mean.normal_(std=0.1)
+            layer.running_var.uniform_(0.5, 2)
+            nn.init.uniform_(layer.weight, 0.5, 1.5)
+            nn.init.normal_(layer.bias, std=0.1)
+    network.eval()
+    folded = network.folded()
+    assert sum(p.numel() for p in folded.parameters()) == 555_137 + (channels - 1) * (64 * 9 * 2 + 1)
+    assert not any(isinstance(layer, nn.BatchNorm2d) for layer in folded.modules())
+    with torch.inference_mode():
+        noisy = picture(channels, 30, 25)
+        expected = network(noisy)
+        assert (expected - noisy).abs().max() > 1e-3
+        torch.testing.assert_close(folded(noisy), expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(folded.folded()(noisy), folded(noisy), rtol=0, atol=0)
+
+
+def test_dncnn_subtracts_what_it_predicts() -> None:
+    network = DnCNN(depth=2, width=1, batch_norm=False)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.zero_()
+        network.layers[1].conv.bias.fill_(0.25)
+    assert torch.equal(network(torch.ones(1, 1, 2, 2)), torch.full((1, 1, 2, 2), 0.75))
+
+
+def test_srcnn_is_three_convolutions() -> None:
+    torch.manual_seed(0)
+    network = SRCNN()
+    enlarged = picture(1, 20, 20)
+    first = F.relu(F.conv2d(F.pad(enlarged, [4] * 4), network.extract.weight, network.extract.bias))
+    second = F.relu(F.conv2d(F.pad(first, [2] * 4), network.map.weight, network.map.bias))
+    expected = F.conv2d(F.pad(second, [2] * 4), network.reconstruct.weight, network.reconstruct.bias)
+    torch.testing.assert_close(network(enlarged), expected, rtol=0, atol=1e-6)
+
+
+# The order of TensorFlow's depth_to_space, as an index list: new[k] = old[list[k]] for pixel_shuffle.
+INTO_COLOR_MAJOR = {
+    2: [0, 3, 6, 9, 1, 4, 7, 10, 2, 5, 8, 11],
+    3: [0, 3, 6, 9, 12, 15, 18, 21, 24, 1, 4, 7, 10, 13, 16, 19, 22, 25, 2, 5, 8, 11, 14, 17, 20, 23, 26],
+}
+
+
+@pytest.mark.parametrize(("planes", "scale"), [(4, 2), (9, 3)])
+def test_sub_pixels_in_either_order(planes: int, scale: Literal[2, 3]) -> None:
+    torch.manual_seed(0)
+    position = SIDUNet(planes, scale, channel_order="position-major").eval()
+    color = SIDUNet(planes, scale, channel_order="color-major").eval()
+    order = INTO_COLOR_MAJOR[scale]
+    state = position.state_dict()
+    state |= {name: state[name][order] for name in ("head.weight", "head.bias")}
+    color.load_state_dict(state)
+    packed = picture(planes, 6, 5)
+    with torch.inference_mode():
+        torch.testing.assert_close(color(packed), position(packed), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+def test_position_major_is_depth_to_space(scale: int) -> None:
+    """Channel (i * scale + j) * 3 + c is color c of the sub-pixel in row i, column j."""
+    network = SIDUNet(4, scale)
+    channels = torch.arange(3.0 * scale**2).reshape(1, -1, 1, 1)
+    unpacked = network._unpack(channels)[0]
+    for color in range(3):
+        for i in range(scale):
+            for j in range(scale):
+                assert unpacked[color, i, j] == (i * scale + j) * 3 + color
+
+
+def test_midway_upsampling_is_bilinear_at_half_the_index() -> None:
+    """Output i lies at i / 2 of the input (half_pixel_centers off), the last value repeated beyond the end."""
+    features = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    given_features = features.numpy()
+
+    def at(axis: int, i: int) -> Any:
+        size = given_features.shape[axis]
+        low, share = i // 2, i / 2 - i // 2
+        return (1 - share) * np.take(values, low, axis) + share * np.take(values, min(low + 1, size - 1), axis)
+
+    values = given_features
+    values = np.stack([at(3, i) for i in range(10)], axis=3)
+    values = np.stack([at(2, i) for i in range(8)], axis=2)
+    enlarged = MIMOUNet(1, upsampling="asymmetric")._enlarge(features)
+    np.testing.assert_allclose(enlarged.numpy(), values, atol=1e-15)
+
+
+def test_nearest_upsampling_repeats() -> None:
+    features = torch.arange(4.0).reshape(1, 1, 2, 2)
+    expected = [[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3], [2, 2, 3, 3]]
+    assert MIMOUNet(1)._enlarge(features)[0, 0].tolist() == expected
+
+
+@given(height=st.integers(1, 12), width=st.integers(1, 12))
+@settings(max_examples=6)
+def test_mimo_mirrors_what_is_missing_to_a_multiple_of_4(height: int, width: int) -> None:
+    _, module, _ = built_small_mimo()
+    degraded = picture(3, height, width)
+    missing = (-height % 4, -width % 4)
+    # numpy mirrors without repeating the border; where there is too little to mirror, the first pixel stays.
+    rows, cols = (
+        [i if i < n else max(0, 2 * (n - 1) - i) for i in range(n + m)]
+        for n, m in zip((height, width), missing, strict=True)
+    )
+    filled = degraded[:, :, rows][..., cols]
+    with torch.inference_mode():
+        expected = module(filled)[..., :height, :width]
+        torch.testing.assert_close(module(degraded), expected, rtol=0, atol=1e-6)
+
+
+@lru_cache
+def built_small_mimo() -> tuple[Recipe, nn.Module, Network]:
+    return built("mimo_unet.gopro", num_blocks=1)
+
+
+def test_mimo_restores_three_scales() -> None:
+    _, module, _ = built_small_mimo()
+    assert isinstance(module, MIMOUNet)
+    degraded = picture(3, 8, 12)
+    quarter, half, full = module.restore_scales(degraded)
+    assert [tuple(scale.shape) for scale in (quarter, half, full)] == [(1, 3, 2, 3), (1, 3, 4, 6), (1, 3, 8, 12)]
+    assert torch.equal(module(degraded), full)
+    for parameter in module.parameters():
+        parameter.zero_()
+    # Each scale adds to the reduced picture, which is every second and fourth pixel.
+    quarter, half, full = module.restore_scales(degraded)
+    assert torch.equal(quarter, degraded[..., ::4, ::4])
+    assert torch.equal(half, degraded[..., ::2, ::2])
+    assert torch.equal(full, degraded)

@@ -194,7 +194,8 @@ def test_a_file_of_a_few_bytes_is_refused(path: Path, num_bytes: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "content", [b"\x89PNG\r\n\x1a\n" + bytes(100), b"\xff" * 100, b"{}", struct.pack("<Q", 2**62) + b"{}", bytes(64)]
+    "content",
+    [b"\x89PNG\r\n\x1a\n" + bytes(100), b"\xff" * 100, b"{}", struct.pack("<Q", 2**62) + b"{}", bytes(64)],
 )
 def test_what_is_no_weight_file_is_refused(path: Path, content: bytes) -> None:
     path.write_bytes(content)

@@ -145,7 +145,7 @@ def test_convert_writes_a_file_that_knows_what_it_is(run: Terminal) -> None:
 WRONG = [
     ("restore missing.png --model tiny-dncn", "missing.png does not exist"),
     ("restore empty.png --model tiny-dncn", "empty.png is empty"),
-    ("restore broken.png --model tiny-dncn", "broken.png is damaged or cut short"),
+    ("restore broken.png --model tiny-dncn", "broken.png is damaged"),
     ("restore notes.png --model tiny-dncn", "notes.png is not a PNG"),
     ("restore frame.arw --model tiny-dncn", "frame.arw is a camera RAW file"),
     ("restore nothing --model tiny-dncn", "nothing holds no pictures"),

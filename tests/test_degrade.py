@@ -65,9 +65,7 @@ def test_another_seed_gives_another_picture(degradation: Degradation) -> None:
 
 @pytest.mark.parametrize("degradation", KEEP_SIZE, ids=repr)
 @given(st.integers(1, 3), st.sampled_from([1, 3]), st.integers(1, 20), st.integers(1, 20))
-def test_sizes_are_kept(
-    degradation: Degradation, count: int, channels: int, height: int, width: int
-) -> None:
+def test_sizes_are_kept(degradation: Degradation, count: int, channels: int, height: int, width: int) -> None:
     picture = torch.rand(count, channels, height, width, generator=seeded(0))
     assert degradation(picture, seeded(1)).shape == picture.shape
 

@@ -139,7 +139,9 @@ def test_training_and_restoration_see_the_same(domain: Domain) -> None:
 @pytest.mark.parametrize(
     ("sensor", "pattern", "pack"), [("bayer", BAYER, pack_bayer), ("xtrans", XTRANS, pack_xtrans)]
 )
-def test_a_mosaic_is_packed_amplified_and_cut_at_white(sensor: str, pattern: tuple[str, ...], pack: object) -> None:
+def test_a_mosaic_is_packed_amplified_and_cut_at_white(
+    sensor: str, pattern: tuple[str, ...], pack: object
+) -> None:
     assert callable(pack)
     domain = PackedRaw("bayer" if sensor == "bayer" else "xtrans")
     raw = mosaic(pattern)

@@ -1,16 +1,19 @@
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pellucid.losses import half_sum_of_squares, mean_absolute
 from pellucid.networks.mimo_unet import MIMOUNet, multi_scale
 from pellucid.networks.srcnn import inner_squares
+from pellucid.recipe import Network
 
 
-class Half(nn.Module):
+class Half(Network):
     """Halves its input, and sees one pixel around."""
 
+    scale = 1
+    multiple = 1
     halo = 1
 
     def forward(self, degraded: Tensor) -> Tensor:

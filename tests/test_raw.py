@@ -57,9 +57,9 @@ def sensor(pattern: tuple[str, ...], height: int, width: int, *, down: int, righ
 
 
 def test_bayer_packed_by_hand() -> None:
-    mosaic = torch.tensor(
-        [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15]], dtype=torch.float32
-    )[None, None]
+    mosaic = torch.tensor([[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15]], dtype=torch.float32)[
+        None, None
+    ]
     red = [[0, 2], [8, 10]]
     green_of_red_rows = [[1, 3], [9, 11]]
     blue = [[5, 7], [13, 15]]
@@ -109,9 +109,7 @@ def test_the_patterns_are_those_of_the_cameras() -> None:
 
 @pytest.mark.parametrize(("pattern", "num_sites"), [(BAYER, 2), (XTRANS, 6)])
 @given(data=st.data())
-def test_any_phase_is_cut_to_the_pattern(
-    pattern: tuple[str, ...], num_sites: int, data: st.DataObject
-) -> None:
+def test_any_phase_is_cut_to_the_pattern(pattern: tuple[str, ...], num_sites: int, data: st.DataObject) -> None:
     down, right = data.draw(st.integers(0, num_sites - 1)), data.draw(st.integers(0, num_sites - 1))
     height, width = data.draw(st.integers(12, 30)), data.draw(st.integers(12, 30))
     given_mosaic = sensor(pattern, height, width, down=down, right=right)
@@ -135,13 +133,19 @@ def test_any_phase_is_cut_to_the_pattern(
 
 
 @pytest.mark.parametrize(
-    ("pattern", "top", "left"), [(("RG", "GB"), 0, 0), (("GR", "BG"), 0, 1), (("GB", "RG"), 1, 0), (("BG", "GR"), 1, 1)]
+    ("pattern", "top", "left"),
+    [(("RG", "GB"), 0, 0), (("GR", "BG"), 0, 1), (("GB", "RG"), 1, 0), (("BG", "GR"), 1, 1)],
 )
 def test_the_four_bayer_phases_by_hand(pattern: tuple[str, ...], top: int, left: int) -> None:
     samples = np.arange(25, dtype=np.uint16).reshape(5, 5)
     aligned = align(Mosaic(samples, pattern, ((1.0, 2.0), (3.0, 4.0)), 100), BAYER)
     np.testing.assert_array_equal(aligned.samples, samples[top : top + 4, left : left + 4])
-    black = {(0, 0): ((1, 2), (3, 4)), (0, 1): ((2, 1), (4, 3)), (1, 0): ((3, 4), (1, 2)), (1, 1): ((4, 3), (2, 1))}
+    black = {
+        (0, 0): ((1, 2), (3, 4)),
+        (0, 1): ((2, 1), (4, 3)),
+        (1, 0): ((3, 4), (1, 2)),
+        (1, 1): ((4, 3), (2, 1)),
+    }
     assert aligned.black_level == black[top, left]
 
 

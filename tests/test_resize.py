@@ -70,9 +70,7 @@ def test_a_step_by_hand() -> None:
 
 
 @given(any_scale, st.integers(1, 9), st.integers(1, 9), st.sampled_from([torch.float32, torch.float64]))
-def test_constants_stay_and_sizes_round_up(
-    scale: Fraction, height: int, width: int, dtype: torch.dtype
-) -> None:
+def test_constants_stay_and_sizes_round_up(scale: Fraction, height: int, width: int, dtype: torch.dtype) -> None:
     result = resize(torch.full((2, 3, height, width), 0.75, dtype=dtype), scale)
     assert result.shape == (2, 3, ceil(height * scale), ceil(width * scale))
     assert result.dtype == dtype
@@ -132,6 +130,18 @@ def test_reach_is_what_gradients_measure(scale: int, beyond: int) -> None:
     (gradient,) = torch.autograd.grad((enlarged * factors).sum(), row)
     seen = gradient[0].nonzero().flatten() - center
     assert reach(scale, beyond=beyond) == int(seen.abs().max())
+
+
+def test_gradients_pass_where_a_picture_was_restored_before() -> None:
+    """What is remembered from inference mode must serve training too."""
+    with torch.inference_mode():
+        expected = resize(torch.ones(1, 37), 2)
+    row = torch.ones(1, 37, requires_grad=True)
+    result = resize(row, 2)
+    torch.autograd.backward(result.sum())
+    assert torch.equal(result.detach(), expected)
+    assert row.grad is not None
+    assert row.grad.sum().item() == pytest.approx(4 * 37)
 
 
 def test_the_border_is_mirrored_or_clamped() -> None:

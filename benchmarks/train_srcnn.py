@@ -73,7 +73,7 @@ def train(recipe: Recipe, data: list[Pair], seed: int) -> Network:
         degraded, target = batch(data, recipe, generator)
         loss = recipe.loss(network, degraded, target)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimizer.step()
         losses.append(loss.item())
         if (step + 1) % 500 == 0:

@@ -1,4 +1,4 @@
-"""What all tests share: few threads, repeatable examples, and the folder of real pictures and weights."""
+"""What all tests share: one thread, repeatable examples, and the folder of real pictures and weights."""
 
 import os
 from pathlib import Path
@@ -7,7 +7,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-torch.set_num_threads(2)
+# Most maps here are tiny: a second thread gains little, and on a busy machine each one waits for the other
+# (test_networks.py on two busy cores: 21 s with one thread, 254 s with two).
+torch.set_num_threads(1)
 
 settings.register_profile(
     "pellucid",

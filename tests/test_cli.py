@@ -153,7 +153,10 @@ WRONG = [
     ("restore photo.png --model missing.safetensors", "missing.safetensors does not exist"),
     ("restore photo.png --model weights.pth", "pellucid convert"),
     ("restore photo.png --model nothing/", "is a folder"),
-    ("restore photo.png --model tiny-dncn --device toaster", "device 'toaster' cannot be used here; available: cpu"),
+    (
+        "restore photo.png --model tiny-dncn --device toaster",
+        "device 'toaster' cannot be used here; available: cpu",
+    ),
     ("restore photo.png --model tiny-dncn --out photo.png --overwrite", "photo.png is the input itself"),
     ("restore photo.png --model tiny-dncn --out album/a.png", "album/a.png exists; --overwrite replaces it"),
     ("restore photo.png --model tiny-dncn --out notes.png/x.png", "notes.png/x.png cannot be written"),
@@ -205,7 +208,14 @@ def test_a_wrong_command_line_is_exit_code_2(run: Terminal, command: str) -> Non
 
 
 def test_help_and_version(run: Terminal) -> None:
-    for command in ("--help", "restore --help", "evaluate --help", "models --help", "convert --help", "recipes -h"):
+    for command in (
+        "--help",
+        "restore --help",
+        "evaluate --help",
+        "models --help",
+        "convert --help",
+        "recipes -h",
+    ):
         result = run(command)
         assert result.code == 0 and "Usage" in result.out
     assert run("--version").out.startswith("pellucid ")

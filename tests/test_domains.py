@@ -175,7 +175,7 @@ def test_a_mosaic_where_a_picture_is_needed_gives_one_clear_line(domain: Domain)
         lambda: domain.to_input(mosaic()),
         lambda: domain.to_picture(torch.zeros(1, 1, 12, 18), mosaic()),
     ):
-        with pytest.raises(PictureError, match="camera mosaic.*developed pictures") as caught:
+        with pytest.raises(PictureError, match=r"camera mosaic.*developed pictures") as caught:
             call()
         assert "\n" not in str(caught.value)
 
@@ -187,7 +187,7 @@ def test_a_picture_where_a_mosaic_is_needed_gives_one_clear_line() -> None:
         lambda: domain.to_input(picture()),
         lambda: domain.to_picture(torch.zeros(1, 3, 4, 5), picture()),
     ):
-        with pytest.raises(PictureError, match="developed picture.*mosaic of a camera RAW") as caught:
+        with pytest.raises(PictureError, match=r"developed picture.*mosaic of a camera RAW") as caught:
             call()
         assert "\n" not in str(caught.value)
 

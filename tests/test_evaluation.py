@@ -88,7 +88,7 @@ def test_pairs_are_scored_without_degrading(folder: Path) -> None:
         images.read(folder / "a.png").samples, images.read(degraded / "a.png").samples, data_range=255
     )
     assert report.scores[0].psnr_db == pytest.approx(expected, abs=1e-4)
-    assert report.protocol["degradation"] == "given pairs"
+    assert report.protocol["degradation"] == "given pairs, matched by name"
 
 
 def test_pairs_without_a_common_name_go_by_order_when_the_counts_agree(folder: Path, tmp_path: Path) -> None:

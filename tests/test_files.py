@@ -34,9 +34,10 @@ def test_folders_on_the_way_are_made(tmp_path: Path) -> None:
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
-    for call in (lambda: check_free(path, overwrite=False), lambda: write_whole(path, b"new", overwrite=False)):
-        with pytest.raises(OutputError, match=r"a\.bin exists; --overwrite replaces it"):
-            call()
+    with pytest.raises(OutputError, match=r"a\.bin exists; --overwrite replaces it"):
+        check_free(path, overwrite=False)
+    with pytest.raises(OutputError, match=r"a\.bin exists; --overwrite replaces it"):
+        write_whole(path, b"new", overwrite=False)
     assert path.read_bytes() == b"old"
     write_whole(path, b"new", overwrite=True)
     assert path.read_bytes() == b"new"
@@ -69,16 +70,16 @@ def test_a_folder_that_may_not_be_written_is_one_line(tmp_path: Path) -> None:
         tmp_path.chmod(0o700)
 
 
-@pytest.mark.parametrize("call", ["fsync", "replace"])
+@pytest.mark.parametrize(("owner", "call"), [(os, "fsync"), (Path, "replace")])
 def test_when_the_disk_fails_the_old_file_stays_and_nothing_else(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: object, call: str
 ) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
     path = tmp_path / "a.bin"
     path.write_bytes(b"old")
-    monkeypatch.setattr(*((os, "fsync") if call == "fsync" else (Path, "replace")), full)
+    monkeypatch.setattr(owner, call, full)
     with pytest.raises(OutputError, match="No space left on device"):
         write_whole(path, b"new", overwrite=True)
     assert path.read_bytes() == b"old"

@@ -1,6 +1,9 @@
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pellucid.losses import half_sum_of_squares, mean_absolute
@@ -51,7 +54,7 @@ def test_inner_squares_leave_out_what_padding_reaches() -> None:
     assert inner_squares(Half(), degraded, target).item() == 2.5
 
 
-def spectral_distance(restored: np.ndarray, wanted: np.ndarray) -> float:  # type: ignore[type-arg]
+def spectral_distance(restored: NDArray[Any], wanted: NDArray[Any]) -> float:
     difference = np.fft.fft2(restored.astype(np.float64)) - np.fft.fft2(wanted.astype(np.float64))
     return float((np.abs(difference.real) + np.abs(difference.imag)).mean() / 2)
 
@@ -84,5 +87,5 @@ def test_the_mimo_loss_weighs_spectra_by_a_tenth_unless_told() -> None:
 
 def test_every_part_of_mimo_learns() -> None:
     network = MIMOUNet(num_blocks=1)
-    multi_scale(network, noise(1, 3, 16, 16), noise(1, 3, 16, 16, seed=1)).backward()  # type: ignore[no-untyped-call]
+    multi_scale(network, noise(1, 3, 16, 16), noise(1, 3, 16, 16, seed=1)).backward()
     assert all(parameter.grad is not None for parameter in network.parameters())

@@ -249,7 +249,7 @@ def test_tiles_equal_whole(name: str, height: int, width: int, tile_px: int, see
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if FAR <= built(name)[1].halo < 500])
-@settings(max_examples=3)
+@settings(max_examples=6)
 @given(thin=st.integers(1, 8), more=st.integers(1, 16), upright=st.booleans(), seed=st.integers(0, 99))
 def test_tiles_of_a_strip_equal_the_whole(name: str, thin: int, more: int, upright: bool, seed: int) -> None:
     """Just long enough that neither of two tiles sees the other end."""
@@ -266,8 +266,8 @@ def test_tiles_of_a_long_strip_equal_the_whole(name: str) -> None:
     assert_tiles_equal_whole(name, 3, long, -(-long // 2), seed=0)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if FAR <= built(name)[1].halo])
-@settings(max_examples=3)
+@pytest.mark.parametrize("name", [name for name in NAMES if built(name)[1].halo >= FAR])
+@settings(max_examples=6)
 @given(height=st.integers(1, 30), width=st.integers(1, 30), tile_px=st.integers(12, 30))
 def test_small_tiles_equal_the_whole(name: str, height: int, width: int, tile_px: int) -> None:
     assert_tiles_equal_whole(name, height, width, tile_px, seed=1)
@@ -286,6 +286,22 @@ def test_a_halo_one_pixel_short_shows(name: str) -> None:
         expected = network(whole)
         assert torch.equal(tiled(network, whole, 45), expected)
         assert not torch.equal(tiled(network, whole, 45, halo_px=network.halo - 1), expected)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if built(name)[1].multiple > 1])
+def test_multiple_is_the_grid_and_nothing_finer_is(name: str) -> None:
+    """Read from one grid step on, a picture gives the same far from the cut; from half a step on, it does not."""
+    found, network = built_once(name)
+    multiple, scale = network.multiple, network.scale
+    far = -(-network.halo // multiple) * multiple + multiple
+    whole = picture(planes_of(found), multiple, far + 2 * multiple)
+    with torch.inference_mode():
+        expected = network(whole)[..., far * scale :]
+        on_grid, off_grid = (
+            network(whole[..., start:])[..., (far - start) * scale :] for start in (multiple, multiple // 2)
+        )
+    assert (on_grid - expected).abs().max() <= 1e-6
+    assert (off_grid - expected).abs().max() > 1e-5
 
 
 def test_tiles_off_the_grid_show() -> None:
@@ -310,6 +326,7 @@ def test_folding_batch_norm_changes_nothing(channels: int, bias: bool) -> None:
             assert layer.running_var is not None
             layer.running_mean.normal_(std=0.1)
             layer.running_var.uniform_(0.5, 2)
+            layer.eps = 0.01  # large enough that leaving it out would show
             nn.init.uniform_(layer.weight, 0.5, 1.5)
             nn.init.normal_(layer.bias, std=0.1)
     network.eval()
@@ -329,7 +346,7 @@ def test_dncnn_subtracts_what_it_predicts() -> None:
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.zero_()
-        network.layers[1].conv.bias.fill_(0.25)
+        network.get_parameter("layers.1.conv.bias").fill_(0.25)
     assert torch.equal(network(torch.ones(1, 1, 2, 2)), torch.full((1, 1, 2, 2), 0.75))
 
 
@@ -347,6 +364,94 @@ def test_srcnn_is_three_convolutions(mapping_px: int, padding: Literal["zeros", 
     features = F.relu(layer(F.relu(layer(enlarged, network.extract)), network.map))
     expected = layer(features, network.reconstruct)
     torch.testing.assert_close(network(enlarged), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(("planes", "scale"), [(4, 2), (9, 3)])
+def test_sid_as_its_table_of_layers_says(planes: int, scale: int) -> None:
+    torch.manual_seed(0)
+    network = SIDUNet(planes, scale).requires_grad_(False)
+    state = network.state_dict()
+
+    def pair(features: Tensor, name: str) -> Tensor:
+        for layer in ("first", "second"):
+            weight, bias = state[f"{name}.{layer}.weight"], state[f"{name}.{layer}.bias"]
+            convolved = F.conv2d(features, weight, bias, padding=1)
+            features = torch.maximum(0.2 * convolved, convolved)
+        return features
+
+    packed = picture(planes, 13, 22)
+    features, skips = packed, []
+    for level in range(4):
+        skips.append(pair(features, f"encoder.{level}"))
+        rows, cols = (-n % 2 for n in skips[-1].shape[-2:])
+        features = F.max_pool2d(F.pad(skips[-1], (0, cols, 0, rows), value=-torch.inf), 2)
+    features = pair(features, "encoder.4")
+    for level in range(4):
+        skip = skips[3 - level]
+        enlarged = F.conv_transpose2d(features, state[f"up.{level}.weight"], stride=2)
+        # What was enlarged comes first.
+        joined = torch.cat([enlarged[..., : skip.shape[-2], : skip.shape[-1]], skip], dim=1)
+        features = pair(joined, f"decoder.{level}")
+    channels = F.conv2d(features, state["head.weight"], state["head.bias"])
+    expected = torch.empty(1, 3, 13 * scale, 22 * scale)
+    for i in range(scale):
+        for j in range(scale):
+            first = (i * scale + j) * 3
+            expected[..., i::scale, j::scale] = channels[:, first : first + 3]
+    torch.testing.assert_close(network(packed), expected, rtol=0, atol=1e-6)
+
+
+def test_mimo_as_its_table_of_layers_says() -> None:
+    torch.manual_seed(0)
+    network = MIMOUNet(num_blocks=2).requires_grad_(False).eval()
+    state = network.state_dict()
+
+    def conv(features: Tensor, name: str, *, stride: int = 1, relu: bool = True) -> Tensor:
+        weight, bias = state[f"{name}.0.weight"], state[f"{name}.0.bias"]
+        features = F.conv2d(features, weight, bias, stride, weight.shape[-1] // 2)
+        return F.relu(features) if relu else features
+
+    def up(features: Tensor, name: str) -> Tensor:
+        weight, bias = state[f"{name}.0.weight"], state[f"{name}.0.bias"]
+        return F.relu(F.conv_transpose2d(features, weight, bias, stride=2, padding=1))
+
+    def blocks(features: Tensor, name: str) -> Tensor:
+        for i in range(2):
+            inner = conv(features, f"{name}.{i}.first")
+            features = features + conv(inner, f"{name}.{i}.second", relu=False)
+        return features
+
+    def scm(reduced: Tensor, name: str) -> Tensor:
+        features = reduced
+        for i in range(4):
+            features = conv(features, f"{name}.layers.{i}")
+        return conv(torch.cat([reduced, features], 1), f"{name}.mix", relu=False)
+
+    def fam(features: Tensor, other: Tensor, name: str) -> Tensor:
+        return features + conv(features * other, f"{name}.merge", relu=False)
+
+    def aff(parts: list[Tensor], name: str) -> Tensor:
+        return conv(conv(torch.cat(parts, 1), f"{name}.layers.0"), f"{name}.layers.1", relu=False)
+
+    def twice(features: Tensor) -> Tensor:
+        return features.repeat_interleave(2, -1).repeat_interleave(2, -2)
+
+    x = picture(3, 12, 20)
+    x2, x4 = x[..., ::2, ::2], x[..., ::4, ::4]
+    r1 = blocks(conv(x, "enter1"), "encoder1")
+    r2 = blocks(fam(conv(r1, "enter2", stride=2), scm(x2, "shallow2"), "attend2"), "encoder2")
+    z = blocks(fam(conv(r2, "enter4", stride=2), scm(x4, "shallow4"), "attend4"), "encoder4")
+    z42 = twice(z)
+    fused2 = aff([r1[..., ::2, ::2], r2, z42], "fuse2")
+    fused1 = aff([r1, twice(r2), twice(z42)], "fuse1")
+    z = blocks(z, "decoder4")
+    out4 = conv(z, "leave4", relu=False) + x4
+    z = blocks(conv(torch.cat([up(z, "up4"), fused2], 1), "join2"), "decoder2")
+    out2 = conv(z, "leave2", relu=False) + x2
+    z = blocks(conv(torch.cat([up(z, "up2"), fused1], 1), "join1"), "decoder1")
+    out1 = conv(z, "leave1", relu=False) + x
+    for restored, expected in zip(network.restore_scales(x), (out4, out2, out1), strict=True):
+        torch.testing.assert_close(restored, expected, rtol=0, atol=1e-5)
 
 
 # The order of TensorFlow's depth_to_space, as an index list: new[k] = old[list[k]] for pixel_shuffle.

@@ -31,7 +31,7 @@ def test_every_value_survives_the_way_to_a_tensor_and_back(dtype: str, channels:
     tensor = picture.to_tensor()
     assert tensor.shape == (1, channels, *samples.shape[:2])
     assert tensor.dtype == torch.float32
-    assert (tensor.min(), tensor.max()) == (0, 1)
+    assert [tensor.min(), tensor.max()] == [0, 1]
     back = Picture.from_tensor(tensor, dtype)
     assert back.dtype == dtype
     np.testing.assert_array_equal(back.samples, samples)

@@ -13,7 +13,7 @@ from pellucid.degrade import GaussianNoise, Jpeg, OneOf, Shrink, ShrinkAndEnlarg
 from pellucid.domains import RGB, Gray, Luma, PackedRaw
 from pellucid.errors import RecipeError
 from pellucid.losses import half_sum_of_squares, mean_absolute
-from pellucid.networks import dncnn
+from pellucid.networks import dncnn, srcnn
 from pellucid.networks.srcnn import SRCNN, inner_squares
 from pellucid.recipe import SGD, Adam, Constant, Cosine, Drops, Exponential, Recipe, ScoringProtocol
 
@@ -131,14 +131,21 @@ def test_any_other_name_is_refused(name: str) -> None:
             recipe.find(name)
 
 
+def test_a_recipe_answers_to_its_own_module_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dncnn, "borrowed", srcnn.paper, raising=False)
+    assert "dncnn.borrowed" not in recipe.names()
+    with pytest.raises(RecipeError, match="no recipe"):
+        recipe.find("dncnn.borrowed")
+
+
 def test_a_slip_in_a_name_is_answered_with_the_nearest() -> None:
-    with pytest.raises(RecipeError, match="no recipe 'dncn.gausian'; did you mean dncnn.gaussian") as caught:
+    with pytest.raises(RecipeError, match=r"no recipe 'dncn\.gausian'; did you mean dncnn\.gaussian") as caught:
         recipe.find("dncn.gausian")
     one_line(caught)
 
 
 def test_a_slip_in_a_keyword_is_answered_with_the_nearest() -> None:
-    with pytest.raises(RecipeError, match="dncnn.gaussian has no keyword 'sigma_25'; did you mean sigma_255"):
+    with pytest.raises(RecipeError, match=r"gaussian has no keyword 'sigma_25'; did you mean sigma_255"):
         recipe.find("dncnn.gaussian", sigma_25=15)
     with pytest.raises(RecipeError, match="has no keyword") as caught:
         recipe.find("dncnn.gaussian", **{"k" * 10_000: 1, "\n": 2})
@@ -220,7 +227,7 @@ def test_a_recipe_is_also_a_function() -> None:
     made = dncnn.gaussian(sigma_255=15)
     assert made.name == "dncnn.gaussian"
     assert made.parameters["sigma_255"] == 15
-    with pytest.raises(RecipeError, match="dncnn.gaussian: sigma_255"):
+    with pytest.raises(RecipeError, match=r"dncnn\.gaussian: sigma_255"):
         dncnn.gaussian(sigma_255=-15)
 
 

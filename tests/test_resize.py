@@ -1,12 +1,14 @@
 from fractions import Fraction
 from math import ceil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
@@ -157,3 +159,22 @@ def test_8_bit_is_rounded_and_clamped_after_each_pass() -> None:
     """A black and a white half overshoot to both sides; both end at the peak, not beyond it."""
     image = torch.tensor([[0, 0, 0, 255, 255, 255]] * 2, dtype=torch.uint8)
     assert resize_8bit(image, 2)[0].tolist() == [0, 0, 0, 0, 0, 52, 203, 255, 255, 255, 255, 255]
+
+
+def test_half_the_size_at_8_bit_by_hand() -> None:
+    # Keys' kernel at 1/4, 3/4, 5/4 and 7/4, halved: the weights are exact, and so are the halves to round.
+    one_side = [0.43359375, 0.11328125, -0.03515625, -0.01171875]
+    weights = np.array([*reversed(one_side), *one_side])
+
+    def halved(samples: NDArray[Any], axis: int) -> NDArray[Any]:
+        lines = np.moveaxis(samples, axis, 0)
+        padded = np.concatenate([lines[:1].repeat(3, 0), lines, lines[-1:].repeat(3, 0)]).astype(float)
+        sums = [np.tensordot(weights, padded[i : i + 8], 1) for i in range(0, len(lines), 2)]
+        return np.moveaxis(np.floor(np.stack(sums) + 0.5).clip(0, 255), 0, axis)
+
+    # Few gray levels, so that sums often end on a half.
+    samples = 64 * np.random.default_rng(0).integers(0, 4, (60, 80))
+    expected = halved(halved(samples, 0), 1)
+    assert (expected != halved(halved(samples, 1), 0)).any()  # which pass comes first matters
+    result = resize_8bit(torch.from_numpy(samples.astype(np.uint8)), Fraction(1, 2))
+    np.testing.assert_array_equal(result.numpy(), expected)

@@ -143,7 +143,7 @@ def test_depth_channels_and_alpha_come_back(dtype: str, channels: int, alpha: bo
         assert restored.dtype == dtype
         assert restored.metadata == {"icc-profile-data": b"icc"}
         assert (restored.alpha is not None) == alpha
-        if scale == 1 and alpha:
+        if scale == 1 and mask is not None:
             assert restored.alpha is not None and np.array_equal(restored.alpha, mask)
 
 
@@ -249,7 +249,9 @@ def test_one_file_goes_where_it_is_told(album: Path, weights: Path) -> None:
     assert job.target == album / "x" / "new.tif"
     (job,) = restoration.plan([album / "a.png"], album / "elsewhere")
     assert job.target == album / "elsewhere" / "a.png"
-    (outcome,) = restoration.restore(restoration.plan([album / "a.png"], album / "n.tif"), restoration.load(weights))
+    (outcome,) = restoration.restore(
+        restoration.plan([album / "a.png"], album / "n.tif"), restoration.load(weights)
+    )
     assert outcome.error is None and images.read(album / "n.tif").width == 31
 
 

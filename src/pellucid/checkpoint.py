@@ -91,9 +91,7 @@ def fill(recipe: Recipe, tensors: Mapping[str, Tensor], *, source: str) -> Netwo
     if faults:
         more = f", and {len(faults) - 4} more" if len(faults) > 4 else ""
         raise WeightsError(f"{source} does not fit {_called(recipe)}: {'; '.join(faults[:4])}{more}")
-    state = {
-        name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()
-    }
+    state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     state |= {name: torch.tensor(0) for name in counters - state.keys()}
     network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(False)

@@ -303,8 +303,12 @@ def _finish(outcomes: "Iterator[Outcome]", restorer: "Restorer") -> None:
 
 def _say_what_is_given_up(restorer: "Restorer", jobs: "Sequence[Job]", halo_px: int, tile_px: int | None) -> None:
     from pellucid import images
+    from pellucid.errors import PictureError
 
-    difference = restorer.given_up(images.read(jobs[0].source), halo_px=halo_px, tile_px=tile_px)
+    try:
+        difference = restorer.given_up(images.read(jobs[0].source), halo_px=halo_px, tile_px=tile_px)
+    except PictureError:
+        return  # the run will name it
     typer.echo(
         f"halo of {halo_px} px instead of {restorer.halo_px}: tiles no longer equal the whole; in the middle "
         f"of {jobs[0].source.name} they are off by up to {difference * 255:.2g} of 255",

@@ -86,9 +86,7 @@ class OneOf:
         drawn = torch.randint(
             len(self.choices), (len(clean),), generator=generator, device=generator.device
         ).tolist()
-        pictures = [
-            self.choices[i](picture[None], generator) for picture, i in zip(clean, drawn, strict=True)
-        ]
+        pictures = [self.choices[i](picture[None], generator) for picture, i in zip(clean, drawn, strict=True)]
         return torch.cat(pictures)
 
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pellucid import images, metrics
-from pellucid.degrade import Jpeg, Shrink
+from pellucid.degrade import GaussianNoise, Jpeg, Shrink
 from pellucid.errors import DataError, PellucidError, PictureError
 from pellucid.files import write_whole
 from pellucid.picture import Picture
@@ -117,11 +117,11 @@ def evaluate(
             f"{restorer.recipe.name} is scored on pairs of degraded and clean pictures; "
             f"give the clean ones with --target"
         )
-    pairs = [(path, path) for path in _pictures(data)] if target is None else _paired(data, target)
+    pairs, pairing = _paired(data, target)
     scores, failures = [], []
     for done, (path, partner) in enumerate(pairs, start=1):
         try:
-            clean, degraded = _sample(restorer.recipe, path, None if target is None else partner)
+            clean, degraded = _sample(restorer.recipe, path, partner)
             score, restored = _scored(restorer, path.relative_to(data).as_posix(), clean, degraded)
             if save is not None:
                 images.write(restored, save / path.relative_to(data).with_suffix(".png"), overwrite=overwrite)
@@ -132,23 +132,23 @@ def evaluate(
             progress(done, len(pairs))
     if not scores:
         raise DataError(f"none of the {len(pairs)} pictures in {data} could be scored: {failures[0][1]}")
-    protocol = describe(restorer.recipe, num_pictures=len(scores), paired=target is not None)
+    protocol = describe(restorer.recipe, num_pictures=len(scores), pairing=pairing)
     return Report(restorer.name, restorer.recipe, protocol, tuple(scores), tuple(failures))
 
 
-def describe(recipe: Recipe, *, num_pictures: int, paired: bool) -> dict[str, Any]:
-    """The protocol in words and numbers: all that moves a score."""
+def describe(recipe: Recipe, *, num_pictures: int, pairing: str | None) -> dict[str, Any]:
+    """The protocol in words and numbers: all that moves a score. pairing: how given pairs were matched."""
     protocol = recipe.protocol
-    degradation = None if paired else protocol.degradation
+    degradation = None if pairing else protocol.degradation
     return {
         "colors": COLORS[recipe.domain.colors],
-        "degradation": "given pairs" if degradation is None else repr(degradation),
+        "degradation": f"given pairs, matched {pairing}" if pairing else repr(degradation),
         "resize_kernel": "MATLAB bicubic, antialiased, in float" if isinstance(degradation, Shrink) else None,
         "jpeg_encoder": "libjpeg, gray" if isinstance(degradation, Jpeg) else None,
-        "clean_sizes_cut_to_multiples_of": 1 if paired else protocol.crop_multiple,
+        "clean_sizes_cut_to_multiples_of": None if pairing else protocol.crop_multiple,
         "border_px_left_out": protocol.border_px,
         "rounding": "restored rounded to 8 bit" if protocol.rounds else "restored clipped, not rounded",
-        "noise_seed": protocol.seed if degradation is not None else None,
+        "noise_seed": protocol.seed if isinstance(degradation, GaussianNoise) else None,
         "peak": "white (255 of 8 bit)",
         "ssim": "Gaussian window 11 px, deviation 1.5, K 0.01 and 0.03, valid area",
         "mean": "of the pictures' values",
@@ -217,16 +217,22 @@ def _pictures(folder: Path) -> list[Path]:
     return found
 
 
-def _paired(data: Path, target: Path) -> list[tuple[Path, Path]]:
-    """By relative name; where no name agrees, in sorted order when the counts do."""
-    degraded, clean = _pictures(data), _pictures(target)
+def _paired(data: Path, target: Path | None) -> tuple[list[tuple[Path, Path | None]], str | None]:
+    """Each picture with its clean partner, if any, and how they were matched.
+
+    By relative name; where no name agrees, in sorted order when the counts do.
+    """
+    degraded = _pictures(data)
+    if target is None:
+        return [(path, None) for path in degraded], None
+    clean = _pictures(target)
     by_name = {path.relative_to(target).with_suffix(""): path for path in clean}
     names = [path.relative_to(data).with_suffix("") for path in degraded]
     missing = [name for name in names if name not in by_name]
     if not missing:
-        return [(path, by_name[name]) for path, name in zip(degraded, names, strict=True)]
+        return [(path, by_name[name]) for path, name in zip(degraded, names, strict=True)], "by name"
     if len(missing) == len(names) == len(clean):
-        return list(zip(degraded, clean, strict=True))
+        return list(zip(degraded, clean, strict=True)), "in sorted order, as no names agree"
     raise DataError(
         f"{len(missing)} of {len(names)} pictures in {data} have no partner of their name in {target}, "
         f"first {missing[0]}"

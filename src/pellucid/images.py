@@ -129,6 +129,12 @@ def read(path: str | Path) -> Picture:
     return picture
 
 
+def written_name(name: str) -> str:
+    """The name for a result of a file of this name: the same, or as PNG where its format cannot be written."""
+    path = Path(name)
+    return name if path.suffix.lower() in _WRITERS else path.with_suffix(".png").name
+
+
 def can_write(path: Path) -> None:
     """Raise OutputError when no picture can be written under such a name."""
     if path.suffix.lower() not in _WRITERS:

@@ -137,18 +137,12 @@ class Mosaic:
             raise PictureError(f"mosaic samples of shape {self.samples.shape}; (H, W) is needed")
         period = len(self.pattern)
         if period == 0 or any(len(row) != period or set(row) - set("RGB") for row in self.pattern):
-            raise PictureError(
-                f"filter pattern {self.pattern}; rows of R, G and B as wide as high are needed"
-            )
+            raise PictureError(f"filter pattern {self.pattern}; rows of R, G and B as wide as high are needed")
         black = np.asarray(self.black_level)
         if black.shape not in ((), (period, period)):
-            raise PictureError(
-                f"black level of shape {black.shape}; one number or one for each of the pattern"
-            )
+            raise PictureError(f"black level of shape {black.shape}; one number or one for each of the pattern")
         if not float(black.max()) < self.white_level:
-            raise PictureError(
-                f"black level {black.max():g} is not below the white level {self.white_level:g}"
-            )
+            raise PictureError(f"black level {black.max():g} is not below the white level {self.white_level:g}")
         if not 0 < self.exposure_ratio < float("inf"):
             raise PictureError(f"exposure ratio {self.exposure_ratio:g}; a number above 0 is needed")
 
@@ -178,8 +172,7 @@ class Mosaic:
         """The part inside, sharing memory. It must start on the pattern's grid."""
         if (rows.start or 0) % self.period or (cols.start or 0) % self.period:
             raise PictureError(
-                f"a crop at row {rows.start}, column {cols.start}; "
-                f"a mosaic is cut at multiples of {self.period}"
+                f"a crop at row {rows.start}, column {cols.start}; a mosaic is cut at multiples of {self.period}"
             )
         return replace(self, samples=self.samples[rows, cols])
 

@@ -36,12 +36,16 @@ class View:
     transpose: bool = False
 
     def __call__(self, planes: Tensor) -> Tensor:
-        planes = planes.flip([axis for axis, flip in ((-2, self.flip_rows), (-1, self.flip_cols)) if flip])
-        return planes.transpose(-2, -1) if self.transpose else planes
+        return self._transposed(self._flipped(planes))
 
     def back(self, planes: Tensor) -> Tensor:
-        planes = planes.transpose(-2, -1) if self.transpose else planes
+        return self._flipped(self._transposed(planes))
+
+    def _flipped(self, planes: Tensor) -> Tensor:
         return planes.flip([axis for axis, flip in ((-2, self.flip_rows), (-1, self.flip_cols)) if flip])
+
+    def _transposed(self, planes: Tensor) -> Tensor:
+        return planes.transpose(-2, -1) if self.transpose else planes
 
 
 AS_IT_IS = (View(),)
@@ -114,9 +118,7 @@ class Restorer:
         if tile_px is None:
             tile_px = self._fitting_tile_px(degraded)
         halo_px = self.halo_px if halo_px is None else halo_px
-        return tiling.plan(
-            degraded.height, degraded.width, tile_px=tile_px, halo_px=halo_px, grid_px=self.grid_px
-        )
+        return tiling.plan(degraded.height, degraded.width, tile_px=tile_px, halo_px=halo_px, grid_px=self.grid_px)
 
     def _fitting_tile_px(self, degraded: Degraded) -> int:
         """The whole where it is no more than a tile with its halo would be; else large against the halo."""
@@ -230,8 +232,8 @@ def restore(
         start = time.monotonic()
         try:
             files.check_free(job.target, overwrite=overwrite)
-            degraded = images.read(job.source)
             images.can_write(job.target)
+            degraded = images.read(job.source)
             restored = restorer.restore(
                 degraded,
                 tile_px=tile_px,
@@ -255,11 +257,11 @@ def _jobs(given: Path, out: Path | None) -> Iterator[Job]:
             raise DataError(f"{given} holds no pictures ({', '.join(sorted(images.SUFFIXES))})")
         folder = given.with_name(f"{given.resolve().name}-restored") if out is None else out
         for source in found:
-            yield Job(source, folder / source.relative_to(given))
+            yield Job(source, folder / source.relative_to(given).with_name(images.written_name(source.name)))
     elif out is None:
-        yield Job(given, given.with_name(f"{given.stem}-restored{given.suffix}"))
+        yield Job(given, given.with_name(images.written_name(f"{given.stem}-restored{given.suffix}")))
     else:
-        yield Job(given, out / given.name)
+        yield Job(given, out / images.written_name(given.name))
 
 
 def _check(jobs: Sequence[Job]) -> None:

@@ -7,6 +7,7 @@ Set12; SRCNN has no chance in it.
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -32,13 +33,15 @@ SRCNN_TOLERANCE_DB = 0.02
 DNCNN_TOLERANCE_DB = 0.05
 
 
-def _report(data: Path, weights: str, recipe: str, parameters: str, folder: Path, task: str, test_set: str) -> Report:
+def _report(
+    data: Path, weights: str, recipe: str, parameters: str, folder: Path, task: str, test_set: str
+) -> Report:
     out = folder / "weights.safetensors"
     convert(data / "weights" / weights, recipe, out, **_keywords(parameters))
     return evaluate(load(out, **_keywords(task)), data / SETS[test_set])
 
 
-def _keywords(text: str) -> dict[str, str]:
+def _keywords(text: str) -> dict[str, Any]:
     return dict(pair.split("=") for pair in text.split())
 
 
@@ -66,8 +69,14 @@ def test_srcnn(
 
 @pytest.mark.parametrize(
     ("scale", "test_set", "expected_db"),
-    [(2, "Set5", 33.66), (3, "Set5", 30.39), (4, "Set5", 28.42)]
-    + [(2, "Set14", 30.23), (3, "Set14", 27.54), (4, "Set14", 26.00)],
+    [
+        (2, "Set5", 33.66),
+        (3, "Set5", 30.39),
+        (4, "Set5", 28.42),
+        (2, "Set14", 30.23),
+        (3, "Set14", 27.54),
+        (4, "Set14", 26.00),
+    ],
 )
 def test_the_bicubic_baseline(data: Path, tmp_path: Path, scale: int, test_set: str, expected_db: float) -> None:
     weights = f"srcnn/9-1-5_91_images/x{scale}.mat"
@@ -100,7 +109,14 @@ def test_the_bicubic_baseline(data: Path, tmp_path: Path, scale: int, test_set: 
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            *("dncnn/color_sigma_25.mat", "dncnn.gaussian", "sigma_255=25 channels=3 depth=20", "", "CBSD68", 31.23),
+            *(
+                "dncnn/color_sigma_25.mat",
+                "dncnn.gaussian",
+                "sigma_255=25 channels=3 depth=20",
+                "",
+                "CBSD68",
+                31.23,
+            ),
             marks=pytest.mark.slow,
         ),
         pytest.param(

@@ -193,9 +193,7 @@ def three_tasks(
     quality. With a scale, pictures are enlarged by it before the network sees them.
     """
     if sum(value is not None for value in (sigma_255, scale, quality)) > 1:
-        raise RecipeError(
-            "dncnn.three_tasks: sigma_255, scale and quality are alternatives; give one of them"
-        )
+        raise RecipeError("dncnn.three_tasks: sigma_255, scale and quality are alternatives; give one of them")
     return _as_published(
         network=partial(DnCNN, 1, depth, width, batch_norm, bias),
         domain=Luma(scale or 1),

@@ -116,9 +116,7 @@ class MIMOUNet(Network):
         )
         self.up4, self.up2 = conv_up(128, 64), conv_up(64, 32)
         self.join2, self.join1 = conv(128, 64, 1), conv(64, 32, 1)
-        self.leave4, self.leave2, self.leave1 = (
-            conv(channels, 3, 3, relu=False) for channels in (128, 64, 32)
-        )
+        self.leave4, self.leave2, self.leave1 = (conv(channels, 3, 3, relu=False) for channels in (128, 64, 32))
 
     def forward(self, degraded: Tensor) -> Tensor:
         height, width = degraded.shape[-2:]
@@ -169,9 +167,7 @@ def _fill(picture: Tensor, multiple: int) -> Tensor:
     return picture
 
 
-def multi_scale(
-    network: Network, degraded: Tensor, target: Tensor, *, frequency_weight: float = 0.1
-) -> Tensor:
+def multi_scale(network: Network, degraded: Tensor, target: Tensor, *, frequency_weight: float = 0.1) -> Tensor:
     """Mean absolute error at three scales, and of their spectra (Eqs. 6 and 7).
 
     The smaller targets are bilinear reductions of the full one; spectra are two-sided and unnormalised,

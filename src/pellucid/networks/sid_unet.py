@@ -118,9 +118,7 @@ def _as_published(network: partial[SIDUNet], domain: PackedRaw, num_scenes: int)
 
 
 @recipe
-def sony(
-    conv_bias: bool = True, up_bias: bool = False, channel_order: ChannelOrder = "position-major"
-) -> Recipe:
+def sony(conv_bias: bool = True, up_bias: bool = False, channel_order: ChannelOrder = "position-major") -> Recipe:
     """The Bayer set, Sony A7S II (Table 1): 161 scenes of training."""
     network = partial(
         SIDUNet, planes=4, scale=2, conv_bias=conv_bias, up_bias=up_bias, channel_order=channel_order
@@ -129,9 +127,7 @@ def sony(
 
 
 @recipe
-def fuji(
-    conv_bias: bool = True, up_bias: bool = False, channel_order: ChannelOrder = "position-major"
-) -> Recipe:
+def fuji(conv_bias: bool = True, up_bias: bool = False, channel_order: ChannelOrder = "position-major") -> Recipe:
     """The X-Trans set, Fujifilm X-T2 (Table 1): 135 scenes of training."""
     network = partial(
         SIDUNet, planes=9, scale=3, conv_bias=conv_bias, up_bias=up_bias, channel_order=channel_order

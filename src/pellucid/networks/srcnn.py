@@ -70,9 +70,7 @@ def protocol(scale: int) -> ScoringProtocol:
 
 
 @recipe
-def paper(
-    scale: Scale = 2, mapping_px: Mapping = 5, padding: Padding = "replicate", bias: bool = True
-) -> Recipe:
+def paper(scale: Scale = 2, mapping_px: Mapping = 5, padding: Padding = "replicate", bias: bool = True) -> Recipe:
     """Enlarging by 2, 3 or 4, trained as published (Section 4.1): SGD, 8e8 patches."""
     return Recipe(
         network=partial(SRCNN, mapping_px, padding, bias),
@@ -91,9 +89,7 @@ def paper(
 
 
 @recipe
-def tuned(
-    scale: Scale = 2, mapping_px: Mapping = 5, num_steps: Annotated[int, Field(ge=1)] = 30_000
-) -> Recipe:
+def tuned(scale: Scale = 2, mapping_px: Mapping = 5, num_steps: Annotated[int, Field(ge=1)] = 30_000) -> Recipe:
     """The paper's network, trained in an hour on two cores: Adam, larger patches, flips, a cosine schedule."""
     return Recipe(
         network=partial(SRCNN, mapping_px),

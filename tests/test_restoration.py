@@ -188,12 +188,6 @@ def test_wrong_input_is_named(name: str, degraded: Degraded, options: dict[str, 
         RESTORERS[name].restore(degraded, **options)
 
 
-def test_an_unknown_device_is_named() -> None:
-    for device in ("toaster", "cuda:99", "meta"):
-        with pytest.raises(PellucidError, match="device"):
-            TorchBackend(Identity(), device)
-
-
 # Files and folders
 
 

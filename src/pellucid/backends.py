@@ -23,8 +23,16 @@ class TorchBackend:
     @torch.inference_mode()
     def __call__(self, degraded: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', scale * H, scale * W)."""
-        degraded = degraded.to(self.device).contiguous(memory_format=torch.channels_last)
-        return self._network(degraded).cpu()
+        try:
+            degraded = degraded.to(self.device).contiguous(memory_format=torch.channels_last)
+            return self._network(degraded).cpu()
+        except RuntimeError as error:  # what torch raises on every device, of no class of its own on CPUs
+            if "memory" not in str(error):
+                raise
+            height, width = degraded.shape[-2:]
+            raise PellucidError(
+                f"not enough memory for a tile of {width} x {height} px with its halo; take smaller tiles"
+            ) from error
 
 
 def _device(name: str) -> torch.device:

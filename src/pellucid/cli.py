@@ -56,6 +56,10 @@ def main() -> None:
         app()
     except PellucidError as error:
         _fail(str(error))
+    except OSError as error:  # what no function expected: a full disk, a name too long, a lost share
+        _fail(f"{error.filename or 'file'}: {error.strerror or error}"[:300])
+    except MemoryError:
+        _fail("not enough memory; smaller tiles need less: --tile 256")
 
 
 def _version(wanted: bool) -> None:

@@ -43,7 +43,8 @@ def find(name_or_file: str | Path) -> Path:
     text = str(name_or_file)
     if not text:
         raise WeightsError(f"an empty model name; {suggest('', [model.name for model in listing()])}")
-    if Path(text).suffix == SUFFIX or os.sep in text or Path(text).is_file():
+    # Not Path.is_file: it raises on names that are too long to exist.
+    if text.endswith(SUFFIX) or os.sep in text or os.path.isfile(text):  # noqa: PTH113
         return Path(text)
     named = {model.name: model.path for model in reversed(listing())}
     if text not in named:

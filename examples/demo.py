@@ -88,7 +88,7 @@ def draw(title: str, samples: list[Sample]) -> Image.Image:
 def _draw_row(sheet: Image.Image, pen: ImageDraw.ImageDraw, top: int, one: Sample) -> None:
     changed = one.restored.astype(int) - one.degraded.astype(int)
     crops = [one.degraded, one.restored, one.original, np.clip(128 + 4 * changed, 0, 255).astype(np.uint8)]
-    captions = [f"{one.before_db:.2f} dB", f"{one.after_db:.2f} dB", "", ""]
+    captions = [f"{db:.2f} dB (RGB, whole picture)" for db in (one.before_db, one.after_db)] + ["", ""]
     sheet.paste(_thumbnail(one), (_left(0), top))
     pen.text((_left(0), top + CELL_PX + 6), one.name, INK, ImageFont.load_default(17))
     for i, (samples, caption) in enumerate(zip(crops, captions, strict=True), start=1):
@@ -116,7 +116,9 @@ def title(restorer: pellucid.Restorer) -> str:
     """What was done to the photographs, in words."""
     degradation = restorer.recipe.protocol.degradation
     if isinstance(degradation, Shrink):
-        return f"{restorer.name}: made {degradation.scale} times smaller, enlarged again"
+        return (
+            f"{restorer.name}: {degradation.scale} times smaller, then enlarged: bicubically, and by pellucid"
+        )
     return f"{restorer.name}: {degradation}"
 
 

@@ -1,5 +1,6 @@
 """The contract of every network: what it states about itself is measured, and tiles equal the whole."""
 
+from copy import deepcopy
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -217,27 +218,49 @@ def tiled(network: Network, whole: Tensor, tile_px: int, *, halo_px: int | None 
         part = whole[..., tile.rows.read, tile.cols.read].contiguous(memory_format=torch.channels_last)
         kept = network(part)[..., tile.rows.kept(scale), tile.cols.kept(scale)]
         if result is None:
-            result = torch.full((1, kept.shape[1], height * scale, width * scale), torch.nan)
+            result = kept.new_full((1, kept.shape[1], height * scale, width * scale), torch.nan)
         result[..., tile.rows.placed(scale), tile.cols.placed(scale)] = kept
     assert result is not None
     return result
 
 
 def assert_tiles_equal_whole(name: str, height: int, width: int, tile_px: int, seed: int) -> None:
-    found, network = built_once(name)
+    found, network = lively(name)
     whole = picture(planes_of(found), height, width, seed)
     with torch.inference_mode():
         expected, result = network(whole), tiled(network, whole, tile_px)
-    if min(height, width) >= 16 and network.multiple == 1:
+    if network.multiple == 1 and min(height, width) >= 16:
         assert torch.equal(result, expected)
-    # oneDNN takes other kernels for very small maps, as they occur inside the U-Nets, and those add up in
-    # another order.
-    assert (result - expected).abs().max() <= 1e-6
+        return
+    # oneDNN takes other kernels for very small maps, as they also occur inside U-Nets, and those add up in
+    # another order. In double precision, which it leaves alone, nothing of this is left.
+    assert (result - expected).abs().max() <= 5e-5
+    network, whole = deepcopy(network).double(), whole.double()
+    with torch.inference_mode():
+        assert (tiled(network, whole, tile_px) - network(whole)).abs().max() <= 1e-13
 
 
 @lru_cache
-def built_once(name: str) -> tuple[Recipe, Network]:
-    return built(name)
+def lively(name: str) -> tuple[Recipe, Network]:
+    """A recipe and its network, with weights under which every layer counts.
+
+    As frameworks draw them, the deep layers of a U-Net change its output by less than the rounding: what is
+    wrong there would not show. Here every convolution gives values of deviation 1.
+    """
+
+    def normalize(layer: nn.Module, _: object, output: Tensor) -> Tensor:
+        deviation = output.std()
+        for parameter in layer.parameters():
+            parameter.div_(deviation)
+        return output / deviation
+
+    found, network = built(name)
+    convolutions = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.ConvTranspose2d)]
+    hooks = [convolution.register_forward_hook(normalize) for convolution in convolutions]
+    network(picture(planes_of(found), 32, 32))
+    for hook in hooks:
+        hook.remove()
+    return found, network
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if built(name)[1].halo < FAR])
@@ -253,7 +276,7 @@ def test_tiles_equal_whole(name: str, height: int, width: int, tile_px: int, see
 @given(thin=st.integers(1, 8), more=st.integers(1, 16), upright=st.booleans(), seed=st.integers(0, 99))
 def test_tiles_of_a_strip_equal_the_whole(name: str, thin: int, more: int, upright: bool, seed: int) -> None:
     """Just long enough that neither of two tiles sees the other end."""
-    _, network = built_once(name)
+    _, network = lively(name)
     long = 2 * (network.halo + network.multiple + more)
     height, width = (long, thin) if upright else (thin, long)
     assert_tiles_equal_whole(name, height, width, -(-long // 2), seed)
@@ -261,7 +284,7 @@ def test_tiles_of_a_strip_equal_the_whole(name: str, thin: int, more: int, uprig
 
 @pytest.mark.parametrize("name", [name for name in NAMES if built(name)[1].halo >= 500])
 def test_tiles_of_a_long_strip_equal_the_whole(name: str) -> None:
-    _, network = built_once(name)
+    _, network = lively(name)
     long = 2 * network.halo + 27  # odd, and no multiple of the grid
     assert_tiles_equal_whole(name, 3, long, -(-long // 2), seed=0)
 
@@ -291,7 +314,7 @@ def test_a_halo_one_pixel_short_shows(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name in NAMES if built(name)[1].multiple > 1])
 def test_multiple_is_the_grid_and_nothing_finer_is(name: str) -> None:
     """Read from one grid step on, a picture gives the same far from the cut; from half a step on, it does not."""
-    found, network = built_once(name)
+    found, network = lively(name)
     multiple, scale = network.multiple, network.scale
     far = -(-network.halo // multiple) * multiple + multiple
     whole = picture(planes_of(found), multiple, far + 2 * multiple)
@@ -300,19 +323,19 @@ def test_multiple_is_the_grid_and_nothing_finer_is(name: str) -> None:
         on_grid, off_grid = (
             network(whole[..., start:])[..., (far - start) * scale :] for start in (multiple, multiple // 2)
         )
-    assert (on_grid - expected).abs().max() <= 1e-6
-    assert (off_grid - expected).abs().max() > 1e-5
+    assert (on_grid - expected).abs().max() <= 5e-5
+    assert (off_grid - expected).abs().max() > 1e-2
 
 
 def test_tiles_off_the_grid_show() -> None:
-    found, network = built("sid_unet.sony")
+    found, network = lively("sid_unet.sony")
     whole = picture(planes_of(found), 16, 400)
     tile = plan(16, 400, tile_px=200, halo_px=network.halo, grid_px=1)[1]
     assert tile.cols.read_start % network.multiple
     with torch.inference_mode():
         expected = network(whole)[..., tile.cols.placed(2)]
         off_grid = network(whole[..., tile.cols.read])[..., tile.cols.kept(2)]
-    assert (off_grid - expected).abs().max() > 1e-4
+    assert (off_grid - expected).abs().max() > 1e-2
 
 
 @pytest.mark.parametrize("bias", [True, False])

@@ -6,7 +6,6 @@ and the hash of the tensors. Nothing in a file is run: a recipe's name resolves 
 
 import hashlib
 import json
-import struct
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -50,7 +49,7 @@ def save(path: Path, network: nn.Module, card: Card, *, overwrite: bool = False)
     write_whole(path, content, overwrite=overwrite)
 
 
-def load(path: Path, **parameters: Any) -> tuple[Network, Recipe, Card]:
+def load(path: Path, /, **parameters: Any) -> tuple[Network, Recipe, Card]:
     """Read a weight file: the network in evaluation mode, its recipe and its card.
 
     parameters: recipe keywords to change, as evaluation's noise level. Raises WeightsError when this is no
@@ -87,7 +86,12 @@ def fill(recipe: Recipe, tensors: Mapping[str, Tensor], *, source: str) -> Netwo
         for name in wanted.keys() & found.keys()
         if wanted[name] != found[name]
     ]
-    faults = sorted(differing) + sorted(missing) + sorted(unknown)
+    whole = [
+        f"{name} holds {tensor.dtype}"
+        for name, tensor in tensors.items()
+        if name in wanted.keys() - counters and not tensor.is_floating_point()
+    ]
+    faults = sorted(differing) + sorted(whole) + sorted(missing) + sorted(unknown)
     if faults:
         more = f", and {len(faults) - 4} more" if len(faults) > 4 else ""
         raise WeightsError(f"{source} does not fit {_called(recipe)}: {'; '.join(faults[:4])}{more}")
@@ -102,7 +106,7 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
 
 
@@ -114,7 +118,7 @@ def _read_header(path: Path) -> tuple[Card, str]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
-    except (SafetensorError, OSError, struct.error) as error:
+    except (SafetensorError, OSError) as error:
         raise WeightsError(_unreadable(path, error)) from error
     if "pellucid" not in metadata:
         raise WeightsError(
@@ -123,20 +127,26 @@ def _read_header(path: Path) -> tuple[Card, str]:
         )
     try:
         header = json.loads(metadata["pellucid"])
-        if header["format"] > FORMAT:
+        if header["format"] not in range(1, FORMAT + 1):
             raise WeightsError(
-                f"{path} has format {header['format']}; this version reads up to {FORMAT}: update pellucid"
+                f"{path} has format {str(header['format'])[:20]}; this version reads up to {FORMAT}: update pellucid"
             )
         card = Card(
             recipe=str(header["recipe"]),
             parameters=dict(header["parameters"]),
             provenance=str(header["provenance"]),
             license=str(header["license"]),
-            scores=tuple(dict(score) for score in header["scores"]),
+            scores=tuple(_checked(score) for score in header["scores"]),
         )
         return card, str(header["sha256"])
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise WeightsError(f"{path}: the header is not one of pellucid's ({error!r})") from error
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise WeightsError(f"{path}: the header is not one of pellucid's ({repr(error)[:80]})") from error
+
+
+def _checked(score: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A score with what every reader of cards counts on."""
+    psnr_db = score["psnr_db"]
+    return {**score, "data": str(score["data"]), "psnr_db": None if psnr_db is None else float(psnr_db)}
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

@@ -9,10 +9,13 @@ from pellucid.errors import OutputError
 
 def check_free(path: Path, *, overwrite: bool) -> None:
     """Raise OutputError when something is at path that may not be replaced."""
-    if path.is_dir():
+    if os.path.isdir(path):  # noqa: PTH112  # Path's own raise on names too long and on loops of links
         raise OutputError(f"{path} is a folder; a file name is needed")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists; --overwrite replaces it")
+    if os.path.exists(path):  # noqa: PTH110
+        if not overwrite:
+            raise OutputError(f"{path} exists; --overwrite replaces it")
+        if not path.is_file():
+            raise OutputError(f"{path} is a device, not a file")
 
 
 def write_whole(path: Path, content: bytes, *, overwrite: bool) -> None:
@@ -24,7 +27,7 @@ def write_whole(path: Path, content: bytes, *, overwrite: bool) -> None:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:80]}.", suffix=".part")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".pellucid-", suffix=".part")
         temporary = Path(name)
         with os.fdopen(handle, "wb") as file:
             file.write(content)

@@ -186,7 +186,7 @@ class Mosaic:
 
 
 def _to_tensor(samples: Samples) -> Tensor:
-    planes = np.ascontiguousarray(samples.transpose(2, 0, 1), dtype=np.float32)
+    planes = np.array(samples.transpose(2, 0, 1), dtype=np.float32, order="C")  # a copy, whatever the type
     if samples.dtype.name != "float32":
         planes /= np.float32(PEAKS[samples.dtype.name])
     return torch.from_numpy(planes)[None]

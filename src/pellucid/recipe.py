@@ -165,7 +165,7 @@ def recipe(function: Callable[P, Recipe]) -> Callable[P, Recipe]:
     return checked
 
 
-def find(name: str, **parameters: Any) -> Recipe:
+def find(name: str, /, **parameters: Any) -> Recipe:
     """The recipe of this name, with some keywords changed.
 
     Values may be text, as from a command line. Resolves names inside `pellucid.networks` only. Raises
@@ -222,7 +222,7 @@ def _is_recipe(value: object, module: str) -> bool:
 def _function(name: str) -> Callable[..., Recipe]:
     # Names come out of files too: nothing but a recipe inside the package may answer to one.
     module, _, function = name.partition(".")
-    if re.fullmatch(r"[a-z_]+\.[a-z_]+", name) and module in _modules() and function in _recipes_in(module):
+    if re.fullmatch(r"[a-z_0-9]+\.[a-z_0-9]+", name) and module in _modules() and function in _recipes_in(module):
         loaded = importlib.import_module(f"pellucid.networks.{module}")
         return cast(Callable[..., Recipe], getattr(loaded, function))
     raise RecipeError(f"no recipe {name[:80]!r}; {suggest(name, names())}")
@@ -245,7 +245,7 @@ def _validated(name: str, function: Callable[..., Recipe], given: Mapping[str, A
             parameters[key] = TypeAdapter(parameter.annotation, config=config).validate_python(value)
         except ValidationError as error:
             reason = error.errors()[0]["msg"].removeprefix("Input ")
-            raise RecipeError(f"{name}: {key}={value} is not possible: it {reason}") from error
+            raise RecipeError(f"{name}: {key}={_shown(value)} is not possible: it {reason}") from error
     return parameters
 
 
@@ -255,5 +255,10 @@ def _parsed(value: Any) -> Any:
         return value
     try:
         return json.loads(value.lower().replace("none", "null"))
-    except ValueError:
+    except (ValueError, RecursionError):
         return value
+
+
+def _shown(value: Any) -> str:
+    text = value if isinstance(value, str) and value.isprintable() else repr(value)
+    return text if len(text) <= 80 else f"{text[:80]}..."

@@ -68,6 +68,7 @@ def _resize_axis(image: Tensor, axis: int, scale: Fraction, border: Border) -> T
 
 
 @lru_cache(maxsize=64)
+@torch.inference_mode(False)  # kept for later calls, which may want gradients
 def _contributions(size: int, scale: Fraction, border: Border) -> tuple[Tensor, Tensor]:
     """Which input pixels each output pixel reads and how they weigh: two (output size, taps) tensors."""
     up, down = scale.numerator, scale.denominator

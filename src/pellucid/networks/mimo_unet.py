@@ -161,6 +161,8 @@ def _fill(picture: Tensor, multiple: int) -> Tensor:
     """Mirror at the bottom and right up to a multiple; where there is too little to mirror, repeat the edge."""
     for axis in (-2, -1):
         size = picture.shape[axis]
+        if size % multiple == 0:
+            continue
         positions = torch.arange(size + -size % multiple, device=picture.device)
         positions = (size - 1 - (positions - (size - 1)).abs()).clamp(min=0)
         picture = picture.index_select(axis, positions)

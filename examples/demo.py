@@ -20,7 +20,7 @@ from pellucid import metrics, models
 from pellucid.degrade import Shrink
 from pellucid.picture import Samples
 
-# Photograph -> where its crop lies, (top, left), on a 512 px wide picture.
+# Photograph -> where its crop lies, (top, left).
 PHOTOS = {"astronaut": (60, 160), "chelsea": (80, 110), "coffee": (110, 170), "rocket": (130, 240)}
 CROP_PX = 120
 CELL_PX = 300
@@ -116,9 +116,7 @@ def title(restorer: pellucid.Restorer) -> str:
     """What was done to the photographs, in words."""
     degradation = restorer.recipe.protocol.degradation
     if isinstance(degradation, Shrink):
-        return (
-            f"{restorer.name}: {degradation.scale} times smaller, then enlarged: bicubically, and by pellucid"
-        )
+        return f"{restorer.name}: {degradation.scale} times smaller, then enlarged: bicubically, and by pellucid"
     return f"{restorer.name}: {degradation}"
 
 
@@ -128,9 +126,7 @@ def main() -> None:
     folder: Path = parser.parse_args().out
     folder.mkdir(parents=True, exist_ok=True)
 
-    for model in models.listing():
-        if not model.ships:
-            continue
+    for model in (model for model in models.listing() if model.ships):
         restorer = pellucid.load(model.name)
         samples = [sample(name, restorer) for name in PHOTOS]
         for one in samples:

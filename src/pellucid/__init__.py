@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pellucid.recipe import Recipe as Recipe
     from pellucid.restoration import Restorer as Restorer
     from pellucid.restoration import load as load
+    from pellucid.restoration import plan as plan
     from pellucid.restoration import restore as restore
 
 # Where each public name lives. Loaded when first asked for, so that `import pellucid` does not wait for torch.
@@ -45,6 +46,7 @@ _HOMES = {
     "convert": "converting",
     "evaluate": "evaluation",
     "load": "restoration",
+    "plan": "restoration",
     "read": "images",
     "restore": "restoration",
     "write": "images",

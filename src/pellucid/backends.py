@@ -26,7 +26,7 @@ class TorchBackend:
         if self.device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # ten bits of mantissa: neither scores nor tiles would hold
         # 1.2 to 1.8 times faster on CPUs, and fewer kernels whose rounding depends on the size.
-        self._network = network.to(self.device).eval()
+        self._network = network.eval().folded().to(self.device)
         nn.utils.convert_conv2d_weight_memory_format(self._network, torch.channels_last)
 
     @torch.inference_mode()

@@ -4,10 +4,12 @@ Nothing heavy is imported before a sub-command runs, so that `--help` answers at
 """
 
 import json
+import math
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -52,6 +54,9 @@ def main() -> None:
     """Entry point: errors that users can mend are one line and exit status 1."""
     # Half of the time of a shallow network goes into page faults on fresh activations; huge pages halve it.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may hold anything
     try:
         app()
     except PellucidError as error:
@@ -107,7 +112,9 @@ def restore(
     ] = False,
     strength: Annotated[
         float,
-        typer.Option(min=0, max=1, metavar="0..1", help="0 leaves the input as it is, 1 is the full effect."),
+        typer.Option(
+            min=0, max=1, metavar="0..1", help="0 is the input (enlarged, bicubically), 1 the full effect."
+        ),
     ] = 1.0,
     settings: Annotated[
         list[str] | None,
@@ -117,8 +124,8 @@ def restore(
 ) -> None:
     """Restore pictures, and folders of them.
 
-    A picture keeps its format, depth, transparency and metadata. Results that are already there are left
-    alone, so the same command goes on where it was interrupted.
+    A picture keeps its depth, transparency and, where the format can hold it, its metadata. In a folder,
+    results that are already there are left alone, so the same command goes on where it was interrupted.
     """
     from pellucid import restoration
 
@@ -177,11 +184,11 @@ def evaluate(
             overwrite=overwrite,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
-    _print_report(report)
     if json_file is not None:
         report.write_json(json_file, overwrite=overwrite)
-    for path, error in report.failures:
-        typer.echo(f"not scored: {error}" if str(path) in str(error) else f"not scored: {path}: {error}", err=True)
+    _print_report(report)
+    for _, error in report.failures:
+        _complain(error)
     if report.failures:
         raise typer.Exit(1)
 
@@ -202,10 +209,10 @@ def models(
     for model, card in cards:
         origin = "pellucid" if model.ships else str(model.path.parent)
         if isinstance(card, Card):
-            scores = ", ".join(f"{score['data']} {score['psnr_db']:.2f}" for score in card.scores)
-            table.add_row(model.name, _recipe_text(card), scores or "not measured", card.license, origin)
+            scores = ", ".join(f"{score['data']} {score['psnr_db'] or math.inf:.2f}" for score in card.scores)
+            _add(table, model.name, _recipe_text(card), scores or "not measured", card.license, origin)
         else:
-            table.add_row(model.name, f"[red]{card}[/]", "", "", origin)
+            _add(table, model.name, str(card), "", "", origin, style="red")
     _print(table)
     typer.echo(f"Your own weight files go to {models.user_folder()}")
 
@@ -220,13 +227,13 @@ def recipes(
     if name is None:
         table = _table("recipe", "what it is")
         for known in recipe.names():
-            table.add_row(known, recipe.describe(known)[0])
+            _add(table, known, recipe.describe(known)[0])
     else:
         summary, keywords = recipe.describe(name)
         typer.echo(f"{name}: {summary}")
         table = _table("keyword", "default", "values")
         for keyword, (kind, default) in keywords.items():
-            table.add_row(keyword, str(default), kind)
+            _add(table, keyword, str(default), kind)
     _print(table)
 
 
@@ -259,6 +266,8 @@ def _parameters(pairs: Sequence[str] | None) -> dict[str, Any]:
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise typer.BadParameter(f"{pair!r} is no KEY=VALUE, as sigma_255=25")
+        if key in ("device", "license", "overwrite"):
+            raise typer.BadParameter(f"{key} is an option: --{key}")
         parameters[key] = value
     return parameters
 
@@ -300,7 +309,7 @@ def _finish(outcomes: "Iterator[Outcome]", restorer: "Restorer") -> None:
         skipped = f", {num_skipped} already there (--overwrite does them again)" if num_skipped else ""
         typer.echo(f"{len(restored)} of {len(done)} pictures restored by {restorer.name}{skipped}")
     for outcome in failed:
-        typer.echo(f"pellucid: {outcome.error}", err=True)
+        _complain(outcome.error)
     if failed:
         raise typer.Exit(1)
 
@@ -313,6 +322,8 @@ def _say_what_is_given_up(restorer: "Restorer", jobs: "Sequence[Job]", halo_px: 
         difference = restorer.given_up(images.read(jobs[0].source), halo_px=halo_px, tile_px=tile_px)
     except PictureError:
         return  # the run will name it
+    if difference == 0:
+        return
     typer.echo(
         f"halo of {halo_px} px instead of {restorer.halo_px}: tiles no longer equal the whole; in the middle "
         f"of {jobs[0].source.name} they are off by up to {difference * 255:.2g} of 255",
@@ -323,10 +334,10 @@ def _say_what_is_given_up(restorer: "Restorer", jobs: "Sequence[Job]", halo_px: 
 def _print_report(report: "Report") -> None:
     table = _table("picture", "degraded dB", "PSNR dB", "SSIM", right=(1, 2, 3))
     for score in report.scores:
-        table.add_row(score.name, *_cells(score.degraded_psnr_db, score.psnr_db, score.ssim))
+        _add(table, score.name, *_cells(score.degraded_psnr_db, score.psnr_db, score.ssim))
     table.add_section()
     means = _cells(report.mean_degraded_psnr_db, report.mean_psnr_db, report.mean_ssim)
-    table.add_row(f"mean of {len(report.scores)}", *means, style="bold")
+    _add(table, f"mean of {len(report.scores)}", *means, style="bold")
     _print(table)
     typer.echo(f"{report.model}: {report.recipe.name}")
     for line in report.statement():
@@ -358,6 +369,12 @@ def _table(*columns: str, right: Sequence[int] = ()) -> Any:
     return table
 
 
+def _add(table: Any, *cells: str, style: str | None = None) -> None:
+    from rich.text import Text
+
+    table.add_row(*map(Text, cells), style=style)  # as it stands: names may hold what looks like markup
+
+
 def _print(table: Any) -> None:
     from rich.console import Console
 
@@ -378,6 +395,11 @@ def _progress(*extra: str) -> "Iterator[Progress]":
         yield bar
 
 
+def _complain(problem: object) -> None:
+    """One line on the error stream, whatever a file is called."""
+    typer.echo(f"pellucid: {' '.join(str(problem).split())}", err=True)
+
+
 def _fail(message: str) -> NoReturn:
-    typer.echo(f"pellucid: {' '.join(message.split())}", err=True)
+    _complain(message)
     raise SystemExit(1)

@@ -1,17 +1,20 @@
 """Turn a weight file of the original authors into one of ours: read -> rename -> check -> write."""
 
 import hashlib
+import os
 from pathlib import Path
 
 from pellucid import checkpoint, foreign, translation
 from pellucid.checkpoint import Card
+from pellucid.errors import OutputError
 from pellucid.recipe import find
 
 
 def convert(
-    source: Path,
+    source: str | Path,
     recipe: str,
-    out: Path,
+    out: str | Path,
+    /,
     *,
     license: str = "unknown; see the authors of the weights",
     overwrite: bool = False,
@@ -23,6 +26,9 @@ def convert(
     (biases, batch norm, order of channels) are told from the file. Raises WeightsError naming the tensors
     that do not fit.
     """
+    source, out = Path(source), Path(out)
+    if os.path.realpath(source) == os.path.realpath(out):
+        raise OutputError(f"{out} is the input itself; choose another --out")
     asked_for = find(recipe, **parameters)
     variant, tensors = translation.translate(foreign.read(source), asked_for)
     fitting = find(recipe, **{**parameters, **variant})

@@ -47,6 +47,11 @@ class MissingExtraError(PellucidError):
         super().__init__(f"{purpose} needs an optional package: pip install 'pellucid[{extra}]'")
 
 
+def about(path: object, error: PellucidError) -> PellucidError:
+    """The same error, naming the file it came up with."""
+    return error if str(path) in str(error) else PellucidError(f"{path}: {error}")
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """Name the nearest known names, or list them all: "did you mean a or b?"."""
     known = list(known)

@@ -5,6 +5,7 @@ A score says how it was counted: color space, border, rounding, resize kernel, n
 
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,11 @@ import torch
 from torch import Tensor
 
 from pellucid import images, metrics
-from pellucid.degrade import GaussianNoise, Jpeg, Shrink
-from pellucid.errors import DataError, PellucidError, PictureError
-from pellucid.files import write_whole
+from pellucid.degrade import GaussianNoise, Jpeg
+from pellucid.errors import DataError, OutputError, PellucidError, PictureError, about
+from pellucid.files import check_free, write_whole
 from pellucid.picture import Picture
-from pellucid.recipe import Recipe
+from pellucid.recipe import Recipe, ScoringProtocol
 from pellucid.restoration import Restorer
 
 COLORS = {
@@ -88,6 +89,7 @@ class Report:
                 }
                 for score in self.scores
             ],
+            "failures": [{"name": str(path), "reason": str(error)} for path, error in self.failures],
         }
 
     def write_json(self, path: Path, *, overwrite: bool = False) -> None:
@@ -98,10 +100,10 @@ class Report:
 
 def evaluate(
     restorer: Restorer,
-    data: Path,
+    data: str | Path,
     *,
-    target: Path | None = None,
-    save: Path | None = None,
+    target: str | Path | None = None,
+    save: str | Path | None = None,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
@@ -109,25 +111,28 @@ def evaluate(
 
     data: clean pictures, degraded here; with `target`, degraded ones, whose clean partners lie there under
         the same names (or in the same order, where the two folders name them otherwise).
-    save: a folder for the restored pictures, as 8-bit PNG.
-    Raises DataError when there is nothing to score; pictures that cannot be read are listed in the report.
+    save: a folder for the restored pictures as they are scored (luma recipes: gray), as 8-bit PNG.
+    Raises DataError when there is nothing to score, OutputError when a picture to save would replace another;
+    pictures that cannot be read are listed in the report.
     """
+    data = Path(data)
     if target is None and restorer.recipe.protocol.degradation is None:
         raise DataError(
             f"{restorer.recipe.name} is scored on pairs of degraded and clean pictures; "
             f"give the clean ones with --target"
         )
-    pairs, pairing = _paired(data, target)
+    pairs, pairing = _paired(data, None if target is None else Path(target))
+    saved = {} if save is None else _saved(pairs, data, Path(save), overwrite=overwrite)
     scores, failures = [], []
     for done, (path, partner) in enumerate(pairs, start=1):
         try:
             clean, degraded = _sample(restorer.recipe, path, partner)
             score, restored = _scored(restorer, path.relative_to(data).as_posix(), clean, degraded)
-            if save is not None:
-                images.write(restored, save / path.relative_to(data).with_suffix(".png"), overwrite=overwrite)
+            if path in saved:
+                images.write(restored, saved[path], overwrite=overwrite)
             scores.append(score)
         except PictureError as error:
-            failures.append((path, error))
+            failures.append((path, about(path, error)))
         if progress is not None:
             progress(done, len(pairs))
     if not scores:
@@ -143,7 +148,7 @@ def describe(recipe: Recipe, *, num_pictures: int, pairing: str | None) -> dict[
     return {
         "colors": COLORS[recipe.domain.colors],
         "degradation": f"given pairs, matched {pairing}" if pairing else repr(degradation),
-        "resize_kernel": "MATLAB bicubic, antialiased, in float" if isinstance(degradation, Shrink) else None,
+        "resize_kernel": "MATLAB bicubic, antialiased, in float" if recipe.domain.rate > 1 else None,
         "jpeg_encoder": "libjpeg, gray" if isinstance(degradation, Jpeg) else None,
         "clean_sizes_cut_to_multiples_of": None if pairing else protocol.crop_multiple,
         "border_px_left_out": protocol.border_px,
@@ -160,19 +165,42 @@ def _sample(recipe: Recipe, path: Path, partner: Path | None) -> tuple[Tensor, P
     """(clean planes, degraded picture in float): from a pair, or degraded by the protocol."""
     protocol, domain = recipe.protocol, recipe.domain
     if partner is not None:
-        return _rounded(domain.to_target(images.read(partner))), images.read(path).as_depth("float32")
+        clean = _rounded(domain.to_target(images.read(partner)))
+        _check_size(clean, partner, protocol)
+        return clean, images.read(path).as_depth("float32")
     assert protocol.degradation is not None
     # Color conversion rounds to 8 bit, as it does in MATLAB, where the published scores come from.
     clean = _rounded(domain.to_target(images.read(path)))
     height, width = (size // protocol.crop_multiple * protocol.crop_multiple for size in clean.shape[-2:])
-    if height <= 2 * protocol.border_px or width <= 2 * protocol.border_px:
-        raise PictureError(
-            f"{path} has {clean.shape[-1]} x {clean.shape[-2]} px, too few for sizes cut to multiples of "
-            f"{protocol.crop_multiple} and {protocol.border_px} px of border left out"
-        )
     clean = clean[..., :height, :width]
+    _check_size(clean, path, protocol)
     degraded = protocol.degradation(clean, torch.Generator().manual_seed(protocol.seed))
     return clean, Picture.from_tensor(degraded)
+
+
+def _check_size(clean: Tensor, path: Path, protocol: ScoringProtocol) -> None:
+    if min(clean.shape[-2:]) <= 2 * protocol.border_px:
+        raise PictureError(
+            f"{path} is too small to be scored: {clean.shape[-1]} x {clean.shape[-2]} px, cut to multiples of "
+            f"{protocol.crop_multiple}, of which {protocol.border_px} px on each side are left out"
+        )
+
+
+def _saved(
+    pairs: Sequence[tuple[Path, Path | None]], data: Path, folder: Path, *, overwrite: bool
+) -> dict[Path, Path]:
+    """Where each restored picture goes; refused before any work when one would replace something."""
+    saved = {path: folder / path.relative_to(data).with_suffix(".png") for path, _ in pairs}
+    inputs = {os.path.realpath(path) for pair in pairs for path in pair if path is not None}
+    taken: dict[str, Path] = {}
+    for path, result in saved.items():
+        if os.path.realpath(result) in inputs:
+            raise OutputError(f"{result} is one of the pictures to score; choose another --save")
+        if os.path.realpath(result) in taken:
+            raise OutputError(f"{taken[os.path.realpath(result)]} and {path} would both be saved as {result}")
+        taken[os.path.realpath(result)] = path
+        check_free(result, overwrite=overwrite)
+    return saved
 
 
 def _scored(restorer: Restorer, name: str, clean: Tensor, degraded: Picture) -> tuple[Score, Picture]:
@@ -226,7 +254,12 @@ def _paired(data: Path, target: Path | None) -> tuple[list[tuple[Path, Path | No
     if target is None:
         return [(path, None) for path in degraded], None
     clean = _pictures(target)
-    by_name = {path.relative_to(target).with_suffix(""): path for path in clean}
+    by_name: dict[Path, Path] = {}
+    for path in clean:
+        name = path.relative_to(target).with_suffix("")
+        if name in by_name:
+            raise DataError(f"{by_name[name]} and {path} could both be the partner of {name}")
+        by_name[name] = path
     names = [path.relative_to(data).with_suffix("") for path in degraded]
     missing = [name for name in names if name not in by_name]
     if not missing:

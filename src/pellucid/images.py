@@ -329,7 +329,7 @@ def _encode_bmp(picture: Picture, path: Path) -> bytes:
     try:
         image = PIL.Image.fromarray(picture.samples.squeeze(2) if picture.channels == 1 else picture.samples)
         image.save(content, "BMP", **({"dpi": dots} if dots else {}))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, OverflowError) as error:
         raise OutputError(f"{path} cannot be written as BMP: {error}") from error
     return content.getvalue()
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import wraps
 from math import cos, pi
-from typing import TYPE_CHECKING, Any, ParamSpec, cast
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from torch import Tensor, nn
@@ -37,6 +37,10 @@ class Network(nn.Module):
     if TYPE_CHECKING:
 
         def __call__(self, degraded: Tensor) -> Tensor: ...
+
+    def folded(self) -> Self:
+        """An equal network that is cheaper to run, where there is one."""
+        return self
 
 
 Loss = Callable[[Network, Tensor, Tensor], Tensor]
@@ -129,6 +133,8 @@ class Recipe:
     network: builds it, untrained. initialize: draws its first weights, where the framework's are not meant.
     degradation: makes training pairs out of clean patches; None where the data set has pairs.
     patch_px: side of a training patch of the target. num_steps: of training, with batch_size each.
+    augmentation: patches as they are, mirrored left to right half of the time, or in any of the eight ways to
+        mirror and turn them.
     name, parameters: how to find this recipe again; set by `recipe`.
     """
 
@@ -143,7 +149,7 @@ class Recipe:
     num_steps: int
     protocol: ScoringProtocol
     initialize: Callable[[Network], None] | None = None
-    flips: bool = True
+    augmentation: Literal["none", "mirror", "eight"] = "eight"
     name: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
 

@@ -4,12 +4,14 @@
 the tile size: a tile is computed from all that its pixels can see.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import reduce
 from itertools import product
+from math import dist
 from pathlib import Path
 
 import torch
@@ -19,7 +21,7 @@ from pellucid import checkpoint, files, images, models, tiling
 from pellucid.backends import TorchBackend
 from pellucid.checkpoint import Card
 from pellucid.domains import Degraded
-from pellucid.errors import DataError, OutputError, PellucidError, PictureError
+from pellucid.errors import DataError, OutputError, PellucidError, PictureError, WeightsError, about
 from pellucid.picture import Mosaic, Picture
 from pellucid.recipe import Recipe
 
@@ -109,22 +111,25 @@ class Restorer:
         """What a smaller halo costs: the largest difference, white being 1, on the tile in the middle."""
         degraded = self.recipe.domain.accept(degraded).as_depth("float32")
         tiles = self._plan(degraded, tile_px, halo_px)
-        tile = tiles[len(tiles) // 2]
+        if len(tiles) == 1:
+            return 0.0
+        center = (degraded.height / 2, degraded.width / 2)
+        tile = min(tiles, key=lambda tile: dist(center, (tile.rows.stop, tile.cols.stop)))
         exact = self._restored_tile(degraded, tile, None, AS_IT_IS, 1.0)
         nearly = self._restored_tile(degraded, tile, halo_px, AS_IT_IS, 1.0)
         return float(abs(exact.samples - nearly.samples).max())
 
     def _plan(self, degraded: Degraded, tile_px: int | None, halo_px: int | None) -> list[tiling.Tile]:
-        if tile_px is None:
-            tile_px = self._fitting_tile_px(degraded)
         halo_px = self.halo_px if halo_px is None else halo_px
+        if tile_px is None:
+            tile_px = self._fitting_tile_px(degraded, halo_px)
         return tiling.plan(degraded.height, degraded.width, tile_px=tile_px, halo_px=halo_px, grid_px=self.grid_px)
 
-    def _fitting_tile_px(self, degraded: Degraded) -> int:
+    def _fitting_tile_px(self, degraded: Degraded, halo_px: int) -> int:
         """The whole where it is no more than a tile with its halo would be; else large against the halo."""
         # 512 network pixels keep activations near the caches; a large halo asks for more, memory for less.
-        tile_px = int(max(512, min(1024, 4 * self.backend.halo)) / self.recipe.domain.rate)
-        if degraded.height * degraded.width <= (tile_px + 2 * self.halo_px) ** 2:
+        tile_px = max(int(512 / self.recipe.domain.rate), min(1024, 4 * halo_px))
+        if degraded.height * degraded.width <= (tile_px + 2 * halo_px) ** 2:
             return max(degraded.height, degraded.width)
         return tile_px
 
@@ -139,6 +144,8 @@ class Restorer:
         """The tile, computed in float by every view, their mean at the depth of the degraded picture."""
         parts = [self._seen_by(view, degraded, tile, halo_px, strength) for view in views]
         samples = reduce(torch.add, [part.to_tensor() for part in parts]) / len(parts)
+        if not samples.isfinite().all():
+            raise WeightsError(f"{self.name} gives NaN or infinite samples; its weights are damaged")
         return parts[0].with_tensor(samples, parts[0].alpha_to_tensor()).as_depth(degraded.dtype)
 
     def _seen_by(
@@ -162,7 +169,7 @@ class Restorer:
         return seen.mirrored(size) if mirrored else seen
 
 
-def load(name_or_file: str | Path, *, device: str = "auto", **parameters: object) -> Restorer:
+def load(name_or_file: str | Path, /, *, device: str = "auto", **parameters: object) -> Restorer:
     """A restorer by the name of a model (see `pellucid models`) or by the path of a weight file.
 
     parameters: recipe keywords to change, as `scale=3` of a network of three tasks.
@@ -191,20 +198,24 @@ class Outcome:
     error: PellucidError | None = None
 
 
-def plan(inputs: Sequence[Path], out: Path | None) -> list[Job]:
+def plan(inputs: Sequence[str | Path], out: str | Path | None = None) -> list[Job]:
     """Which file becomes which: files and folders in, a file or a folder out.
 
-    Without out, a file goes beside itself as NAME-restored.EXT, and a folder to FOLDER-restored. Raises when
-    an input does not exist, two results would have one name, or a result would replace its own source.
+    Without out, a file goes beside itself as NAME-restored.EXT, and a folder to FOLDER-restored; with out, one
+    file goes there under a name that has a suffix, and into a folder otherwise. Raises when an input does not
+    exist, two results would have one name, or a result would replace a source.
     """
-    single = len(inputs) == 1 and not inputs[0].is_dir()
-    to_file = single and out is not None and not out.is_dir() and out.suffix.lower() in images.SUFFIXES
-    if to_file and out is not None:
-        jobs = [Job(inputs[0], out)]
-    elif out is not None and out.exists() and not out.is_dir():
+    given = [Path(path) for path in inputs]
+    out = None if out is None else Path(out)
+    for path in given:
+        if not os.path.lexists(path):
+            raise PictureError(f"{path} does not exist")
+    if len(given) == 1 and not given[0].is_dir() and out is not None and out.suffix and not out.is_dir():
+        jobs = [Job(given[0], out)]
+    elif out is not None and os.path.lexists(out) and not out.is_dir():
         raise OutputError(f"{out} is a file; for folders and several pictures, --out is a folder")
     else:
-        jobs = [job for given in inputs for job in _jobs(given, out)]
+        jobs = [job for path in given for job in _jobs(path, out)]
     _check(jobs)
     return jobs
 
@@ -226,7 +237,7 @@ def restore(
     interrupted. The other keywords are those of `Restorer.restore`.
     """
     for job in jobs:
-        if job.target.exists() and not overwrite:
+        if job.target.is_file() and not overwrite:
             yield Outcome(job, skipped=True)
             continue
         start = time.monotonic()
@@ -244,7 +255,7 @@ def restore(
             )
             images.write(restored, job.target, overwrite=overwrite)
         except PellucidError as error:
-            yield Outcome(job, error=error)
+            yield Outcome(job, error=about(job.source, error))
         else:
             megapixels = degraded.height * degraded.width / 1e6
             yield Outcome(job, megapixels, time.monotonic() - start)
@@ -255,8 +266,10 @@ def _jobs(given: Path, out: Path | None) -> Iterator[Job]:
         found = images.find(given)
         if not found:
             raise DataError(f"{given} holds no pictures ({', '.join(sorted(images.SUFFIXES))})")
-        folder = given.with_name(f"{given.resolve().name}-restored") if out is None else out
+        folder = _beside(given) if out is None else out
         for source in found:
+            if _lies_in(folder, given) and _lies_in(source, folder):
+                continue  # results of an earlier run, below the folder they came from
             yield Job(source, folder / source.relative_to(given).with_name(images.written_name(source.name)))
     elif out is None:
         yield Job(given, given.with_name(images.written_name(f"{given.stem}-restored{given.suffix}")))
@@ -264,13 +277,24 @@ def _jobs(given: Path, out: Path | None) -> Iterator[Job]:
         yield Job(given, out / images.written_name(given.name))
 
 
+def _lies_in(path: Path, folder: Path) -> bool:
+    return os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep)
+
+
+def _beside(folder: Path) -> Path:
+    named = folder if folder.name else folder.resolve()
+    if not named.name or named.name == "..":
+        raise OutputError(f"{folder} has no name to put -restored behind; say with --out where results go")
+    return named.with_name(f"{named.name}-restored")
+
+
 def _check(jobs: Sequence[Job]) -> None:
-    taken: dict[Path, Path] = {}
+    """Refuse what would replace a source or another result."""
+    sources = {os.path.realpath(job.source) for job in jobs}
+    taken: dict[str, Path] = {}
     for job in jobs:
-        if not job.source.exists():
-            raise PictureError(f"{job.source} does not exist")
-        target = job.target.resolve()
-        if target == job.source.resolve():
+        target = os.path.realpath(job.target)
+        if target in sources:
             raise OutputError(f"{job.target} is the input itself; choose another --out")
         if target in taken:
             raise OutputError(

@@ -6,7 +6,7 @@ of SGD.
 """
 
 from functools import partial
-from typing import Annotated, Literal, cast
+from typing import Annotated, Literal, Self, cast
 
 import torch
 from pydantic import Field
@@ -57,6 +57,7 @@ class DnCNN(Network):
         self, channels: int = 1, depth: int = 17, width: int = 64, batch_norm: bool = True, bias: bool = True
     ) -> None:
         super().__init__()
+        self.batch_norm = batch_norm
         self.halo = depth  # each 3x3 convolution reaches one pixel further
         ends = {"bias": bias or not batch_norm, "norm": False}
         inner = {"bias": not batch_norm, "norm": batch_norm}
@@ -74,11 +75,13 @@ class DnCNN(Network):
             features = F.relu(layer(features))
         return degraded - self.layers[-1](features)
 
-    def folded(self) -> "DnCNN":
+    def folded(self) -> Self:
         """The same function without batch norm: its running statistics become weights and biases."""
+        if not self.batch_norm:
+            return self
         layers = cast(list[Layer], list(self.layers))
         first = layers[0].conv
-        twin = DnCNN(first.in_channels, len(layers), first.out_channels, batch_norm=False)
+        twin = type(self)(first.in_channels, len(layers), first.out_channels, batch_norm=False)
         state = {}
         for i, layer in enumerate(layers):
             state[f"layers.{i}.conv.weight"], state[f"layers.{i}.conv.bias"] = _folded(layer)
@@ -193,7 +196,9 @@ def three_tasks(
     quality. With a scale, pictures are enlarged by it before the network sees them.
     """
     if sum(value is not None for value in (sigma_255, scale, quality)) > 1:
-        raise RecipeError("dncnn.three_tasks: sigma_255, scale and quality are alternatives; give one of them")
+        raise RecipeError(
+            "dncnn.three_tasks: sigma_255, scale and quality are alternatives; give one, as quality=10 scale=none"
+        )
     return _as_published(
         network=partial(DnCNN, 1, depth, width, batch_norm, bias),
         domain=Luma(scale or 1),

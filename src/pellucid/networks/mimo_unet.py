@@ -208,6 +208,7 @@ def gopro(
         loss=partial(multi_scale, frequency_weight=frequency_weight),
         optimizer=Adam(lr=1e-4),
         schedule=Drops(at_steps=tuple(e * STEPS_PER_EPOCH for e in range(500, 3001, 500)), gamma=0.5),
+        augmentation="mirror",
         patch_px=256,
         batch_size=4,
         num_steps=NUM_EPOCHS * STEPS_PER_EPOCH,

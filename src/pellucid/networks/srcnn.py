@@ -80,7 +80,7 @@ def paper(scale: Scale = 2, mapping_px: Mapping = 5, padding: Padding = "replica
         optimizer=SGD(lr=1e-4, momentum=0.9, slower=("reconstruct", 0.1)),
         schedule=Constant(),
         initialize=draw_small,
-        flips=False,
+        augmentation="none",
         patch_px=33 - 33 % scale,  # 33 in the paper, which cuts patches out of whole enlarged pictures
         batch_size=128,
         num_steps=8 * 10**8 // 128,
@@ -90,7 +90,7 @@ def paper(scale: Scale = 2, mapping_px: Mapping = 5, padding: Padding = "replica
 
 @recipe
 def tuned(scale: Scale = 2, mapping_px: Mapping = 5, num_steps: Annotated[int, Field(ge=1)] = 30_000) -> Recipe:
-    """The paper's network, trained in an hour on two cores: Adam, larger patches, flips, a cosine schedule."""
+    """The paper's network, trained in about an hour on one core: Adam, larger patches, a cosine schedule."""
     return Recipe(
         network=partial(SRCNN, mapping_px),
         domain=Luma(scale),

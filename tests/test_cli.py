@@ -169,6 +169,10 @@ WRONG = [
     ("evaluate tiny-dncn --data album sigma_255=loud", "sigma_255=loud is not possible"),
     ("evaluate tiny-mimo --data album", "give the clean ones with --target"),
     ("evaluate tiny-mimo --data album --target nothing", "nothing holds no pictures"),
+    ("evaluate tiny-dncn --data album name=3", "dncnn.gaussian has no keyword 'name'"),
+    ("restore photo.png --model tiny-dncn --set path=3", "dncnn.gaussian has no keyword 'path'"),
+    ("evaluate tiny-dncn --data album --save album --overwrite", "one of the pictures to score"),
+    ("restore photo.png --model tiny-dncn --out new.gif", "new.gif ends in .gif, which cannot be written"),
     ("recipes dncn.gausian", "did you mean dncnn.gaussian"),
     ("convert weights.pth --recipe dncnn.gaussian --out x.safetensors", "weights.pth"),
     ("convert photo.png --recipe dncnn.gaussian --out x.safetensors", "photo.png"),
@@ -197,6 +201,7 @@ def test_what_users_can_mend_is_one_line_and_exit_code_1(run: Terminal, command:
         "restore photo.png --model tiny-dncn --set sigma",
         "evaluate tiny-dncn",
         "evaluate tiny-dncn --data album sigma",
+        "evaluate tiny-dncn --data album device=cpu",
         "restor photo.png",
         "--nonsense",
     ],
@@ -205,6 +210,19 @@ def test_a_wrong_command_line_is_exit_code_2(run: Terminal, command: str) -> Non
     result = run(command)
     assert result.code == 2
     assert "Traceback" not in result.err and result.out == ""
+
+
+def test_file_names_may_hold_anything(run: Terminal) -> None:
+    for name in ("[red]x[b].png", "two\nlines.png", "\udcff.png", "ä ö.png"):
+        images.write(images.read("photo.png"), Path("odd") / name)
+        images.write(images.read("photo.png"), Path("bad") / name)
+        (Path("bad") / name).write_bytes(b"junk")
+    assert run("restore odd --model tiny-dncn").code == 0
+    assert len(list(Path("odd-restored").iterdir())) == 4
+    result = run("evaluate tiny-dncn --data odd")
+    assert result.code == 0 and "[red]x[b].png" in result.out
+    result = run("restore bad --model tiny-dncn")
+    assert result.code == 1 and len(result.err.splitlines()) == 4
 
 
 def test_help_and_version(run: Terminal) -> None:

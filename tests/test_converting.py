@@ -46,6 +46,8 @@ def test_what_does_not_fit_is_named_and_nothing_is_written(theirs: Path, tmp_pat
     with pytest.raises(WeightsError):
         convert(theirs, "srcnn.paper", out)
     assert not out.exists()
+    with pytest.raises(OutputError, match="is the input itself"):
+        convert(theirs, "dncnn.gaussian", theirs, overwrite=True, depth=3, width=4)
     out.touch()
     with pytest.raises(OutputError, match="exists"):
         convert(theirs, "dncnn.gaussian", out, depth=3, width=4)

@@ -15,7 +15,7 @@ from torch import Tensor
 from pellucid import images, recipe
 from pellucid.backends import TorchBackend
 from pellucid.color import rgb_to_luma
-from pellucid.errors import DataError
+from pellucid.errors import DataError, OutputError
 from pellucid.evaluation import evaluate
 from pellucid.picture import Picture, Samples
 from pellucid.recipe import Network
@@ -107,6 +107,7 @@ def test_a_bad_picture_is_reported_and_stops_nothing(folder: Path) -> None:
     report = evaluate(_restorer("srcnn.paper", scale=4), folder)
     assert len(report.scores) == 3
     assert [path.name for path, _ in report.failures] == ["broken.png", "tiny.png"]
+    assert len(report.to_json()["failures"]) == 2
 
 
 def test_the_report_states_its_protocol(folder: Path, tmp_path: Path) -> None:
@@ -119,6 +120,18 @@ def test_the_report_states_its_protocol(folder: Path, tmp_path: Path) -> None:
     assert set(written["mean"]) == {"psnr_db", "ssim", "degraded_psnr_db"}
     assert written["pictures"][0]["name"] == "a.png"
     assert (tmp_path / "saved" / "deep" / "c.png").exists()
+
+
+def test_saving_never_replaces_a_picture_to_score(folder: Path) -> None:
+    before = (folder / "a.png").read_bytes()
+    with pytest.raises(OutputError, match="one of the pictures to score"):
+        evaluate(_restorer("dncnn.gaussian"), folder, save=folder, overwrite=True)
+    assert (folder / "a.png").read_bytes() == before
+    images.write(images.read(folder / "a.png"), folder / "a.tif")
+    with pytest.raises(OutputError, match="would both be saved"):
+        evaluate(_restorer("dncnn.gaussian"), folder, save=folder.parent / "saved")
+    with pytest.raises(DataError, match="could both be the partner"):
+        evaluate(_restorer("mimo_unet.gopro"), folder, target=folder)
 
 
 @pytest.mark.parametrize(

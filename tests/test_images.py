@@ -655,3 +655,10 @@ def test_a_forked_process_is_told_instead_of_hanging(tmp_path: Path) -> None:
 
     assert "start workers with 'spawn'" in run("first")
     assert run() == "read\n"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may enter any folder")
+def test_a_folder_that_cannot_be_entered_is_named(tmp_path: Path) -> None:
+    (tmp_path / "locked").mkdir(mode=0)
+    with pytest.raises(DataError, match="locked cannot be read"):
+        images.find(tmp_path)

@@ -128,9 +128,7 @@ def _read_header(path: Path) -> tuple[Card, str]:
     try:
         header = json.loads(metadata["pellucid"])
         if header["format"] not in range(1, FORMAT + 1):
-            raise WeightsError(
-                f"{path} has format {str(header['format'])[:20]}; this version reads 1 to {FORMAT}"
-            )
+            raise WeightsError(f"{path} has format {str(header['format'])[:20]}; this version reads 1 to {FORMAT}")
         card = Card(
             recipe=str(header["recipe"]),
             parameters=dict(header["parameters"]),

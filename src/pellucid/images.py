@@ -108,11 +108,16 @@ def find(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; a folder of pictures is needed")
     found = []
-    for parent, folders, names in os.walk(folder):
+    for parent, folders, names in os.walk(folder, onerror=_cannot_be_entered):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = (Path(parent, name) for name in names if not name.startswith("."))
         found += [path for path in paths if path.suffix.lower() in SUFFIXES]
     return sorted(found)
+
+
+def _cannot_be_entered(error: OSError) -> None:
+    """A folder that is passed over in silence is taken for one without pictures."""
+    raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
 def read(path: str | Path) -> Picture:

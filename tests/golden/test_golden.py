@@ -139,6 +139,14 @@ def test_dncnn(
     assert report.mean_psnr_db == pytest.approx(expected_db, abs=DNCNN_TOLERANCE_DB)
 
 
+@pytest.mark.slow
+def test_color_of_one_known_level_beats_the_blind_network(data: Path, tmp_path: Path) -> None:
+    # The papers print a score on CBSD68 for the blind network only.
+    parameters = "sigma_255=25 channels=3 depth=20"
+    report = _report(data, "dncnn/color_sigma_25.mat", "dncnn.gaussian", parameters, tmp_path, "", "CBSD68")
+    assert 31.23 < report.mean_psnr_db < 31.5
+
+
 def test_the_batch_norm_file_equals_its_folded_twin(data: Path, tmp_path: Path) -> None:
     reports = [
         _report(data, f"dncnn/{name}.mat", "dncnn.gaussian", "sigma_255=25", tmp_path / name, "", "Set12")

@@ -128,7 +128,8 @@ def _read_header(path: Path) -> tuple[Card, str]:
     try:
         header = json.loads(metadata["pellucid"])
         if header["format"] not in range(1, FORMAT + 1):
-            raise WeightsError(f"{path} has format {str(header['format'])[:20]}; this version reads 1 to {FORMAT}")
+            found = str(header["format"])[:20]
+            raise WeightsError(f"{path} has format {found}; this version reads 1 to {FORMAT}: update pellucid")
         card = Card(
             recipe=str(header["recipe"]),
             parameters=dict(header["parameters"]),

@@ -109,17 +109,6 @@ def test_the_bicubic_baseline(data: Path, tmp_path: Path, scale: int, test_set: 
             marks=pytest.mark.slow,
         ),
         pytest.param(
-            *(
-                "dncnn/color_sigma_25.mat",
-                "dncnn.gaussian",
-                "sigma_255=25 channels=3 depth=20",
-                "",
-                "CBSD68",
-                31.23,
-            ),
-            marks=pytest.mark.slow,
-        ),
-        pytest.param(
             *("dncnn/color_blind.mat", "dncnn.blind", "channels=3", "sigma_255=25", "CBSD68", 31.23),
             marks=pytest.mark.slow,
         ),

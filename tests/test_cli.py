@@ -109,7 +109,7 @@ def test_evaluate_prints_scores_and_how_they_were_counted(run: Terminal) -> None
     assert again.code == 1 and "report.json exists; --overwrite replaces it" in again.err
 
 
-def test_models_lists_names_recipes_and_licences(run: Terminal) -> None:
+def test_models_lists_names_recipes_and_licenses(run: Terminal) -> None:
     result = run("models")
     assert result.code == 0 and "tiny-dncn" in result.out and "CC0" in result.out
     listed = json.loads(run("models --json").out)
@@ -173,6 +173,8 @@ WRONG = [
     ("restore photo.png --model tiny-dncn --set path=3", "dncnn.gaussian has no keyword 'path'"),
     ("evaluate tiny-dncn --data album --save album --overwrite", "one of the pictures to score"),
     ("restore photo.png --model tiny-dncn --out new.gif", "new.gif ends in .gif, which cannot be written"),
+    ("restore photo.png album --model tiny-dncn --out o.png", "o.png is a file; for folders"),
+    ("convert weights.pth --recipe dncnn.gaussian --out x.pt", "x.pt does not end in .safetensors"),
     ("recipes dncn.gausian", "did you mean dncnn.gaussian"),
     ("convert weights.pth --recipe dncnn.gaussian --out x.safetensors", "weights.pth"),
     ("convert photo.png --recipe dncnn.gaussian --out x.safetensors", "photo.png"),
@@ -210,6 +212,26 @@ def test_a_wrong_command_line_is_exit_code_2(run: Terminal, command: str) -> Non
     result = run(command)
     assert result.code == 2
     assert "Traceback" not in result.err and result.out == ""
+
+
+def test_a_recipe_that_is_not_the_weights_own_is_said(run: Terminal) -> None:
+    message = "sigma_255=50.0, but its weights are for sigma_255=25.0"
+    result = run("evaluate tiny-dncn sigma_255=50 --data album --json report.json")
+    assert result.code == 0 and message in result.err
+    assert message in json.loads(Path("report.json").read_text())["changes"][0]
+    assert message in run("restore photo.png --model tiny-dncn --set sigma_255=50").err
+
+
+def test_ctrl_c_while_starting_is_not_lost(run: Terminal) -> None:
+    command = [sys.executable, "-m", "pellucid", "restore", "photo.png", "--model", "tiny-dncn"]
+    for delay_s in (0.2, 0.4, 0.6):
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+        time.sleep(delay_s)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+        if process.returncode == 0:
+            pytest.skip("this machine was done before it could be interrupted")
+        assert process.returncode in (130, -signal.SIGINT) and not Path("photo-restored.png").exists()
 
 
 def test_file_names_may_hold_anything(run: Terminal) -> None:

@@ -657,6 +657,12 @@ def test_a_forked_process_is_told_instead_of_hanging(tmp_path: Path) -> None:
     assert run() == "read\n"
 
 
+def test_a_pipe_is_no_picture_and_does_not_block(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(PictureError, match="is a pipe"):
+        images.read(tmp_path / "pipe.png")
+
+
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may enter any folder")
 def test_a_folder_that_cannot_be_entered_is_named(tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir(mode=0)

@@ -195,6 +195,8 @@ def test_a_mosaic_becomes_a_picture_of_16_bit() -> None:
     ("name", "degraded", "options", "message"),
     [
         ("sid_unet.sony", Picture(np.zeros((4, 4, 3), np.uint8)), {}, "developed picture.*camera RAW"),
+        ("dncnn.gaussian", "photo.png", {}, "a str; a Picture is needed, as pellucid.read gives it"),
+        ("sid_unet.sony", np.zeros((4, 4)), {}, "a ndarray; a Picture is needed"),
         ("dncnn.gaussian", Mosaic(np.zeros((4, 4)), BAYER, 0, 1), {}, "camera mosaic.*gray or RGB"),
         ("sid_unet.sony", Mosaic(np.zeros((6, 6)), XTRANS, 0, 1), {}, "RBGBRG.*needs RG/GB"),
         ("sid_unet.sony", Mosaic(np.zeros((4, 4)), BAYER, 0, 1), {"strength": 0.5}, "leave it at 1"),

@@ -1,6 +1,6 @@
 """The weight file that knows what it is: one safetensors file with weights, recipe, provenance and scores.
 
-The header's `pellucid` entry is JSON: format version, recipe and its parameters, provenance, licence, scores
+The header's `pellucid` entry is JSON: format version, recipe and its parameters, provenance, license, scores
 and the hash of the tensors. Nothing in a file is run: a recipe's name resolves inside the package only.
 """
 

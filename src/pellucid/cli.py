@@ -6,6 +6,7 @@ Nothing heavy is imported before a sub-command runs, so that `--help` answers at
 import json
 import math
 import os
+import signal
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -62,7 +63,7 @@ def main() -> None:
     except PellucidError as error:
         _fail(str(error))
     except OSError as error:  # what no function expected: a full disk, a name too long, a lost share
-        _fail(f"{error.filename or 'file'}: {error.strerror or error}"[:300])
+        _fail(f"{error.strerror or error}: {str(error.filename)[:200]}")
     except MemoryError:
         _fail("not enough memory; smaller tiles need less: --tile 256")
 
@@ -89,7 +90,7 @@ def _options(
     epilog="Example: `pellucid restore scans/ --model srcnn-x2 --out larger/`",
 )
 def restore(
-    inputs: Annotated[list[Path], typer.Argument(metavar="INPUT", help="Pictures, or folders of them.")],
+    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Pictures, or folders of them.")],
     model: Model,
     out: Annotated[
         Path | None,
@@ -127,7 +128,8 @@ def restore(
     A picture keeps its depth, transparency and, where the format can hold it, its metadata. In a folder,
     results that are already there are left alone, so the same command goes on where it was interrupted.
     """
-    from pellucid import restoration
+    with _interrupts_held():
+        from pellucid import restoration
 
     jobs = restoration.plan(inputs, out)
     if len(jobs) == 1:
@@ -135,6 +137,8 @@ def restore(
 
         check_free(jobs[0].target, overwrite=overwrite)
     restorer = restoration.load(model, device=device, **_parameters(settings))
+    for change in restorer.changes():
+        _note(change)
     if halo is not None and halo < restorer.halo_px:
         _say_what_is_given_up(restorer, jobs, halo, tile)
     options: dict[str, Any] = {
@@ -169,7 +173,8 @@ def evaluate(
     overwrite: Overwrite = False,
 ) -> None:
     """Score a model on a folder: PSNR and SSIM of each picture, the means, and how they were counted."""
-    from pellucid import evaluation, files, restoration
+    with _interrupts_held():
+        from pellucid import evaluation, files, restoration
 
     if json_file is not None:
         files.check_free(json_file, overwrite=overwrite)
@@ -187,6 +192,8 @@ def evaluate(
     if json_file is not None:
         report.write_json(json_file, overwrite=overwrite)
     _print_report(report)
+    for change in restorer.changes():
+        _note(change)
     for _, error in report.failures:
         _complain(error)
     if report.failures:
@@ -197,7 +204,7 @@ def evaluate(
 def models(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
 ) -> None:
-    """List the models that ship and those in your own folder, with scores and licence."""
+    """List the models that ship and those in your own folder, with scores and license."""
     from pellucid import models
     from pellucid.checkpoint import Card
 
@@ -205,7 +212,7 @@ def models(
     if as_json:
         typer.echo(json.dumps([_model_as_json(model, card) for model, card in cards], indent=2))
         return
-    table = _table("model", "recipe", "PSNR in dB", "licence", "from")
+    table = _table("model", "recipe", "PSNR in dB", "license", "from")
     for model, card in cards:
         origin = "pellucid" if model.ships else str(model.path.parent)
         if isinstance(card, Card):
@@ -248,12 +255,13 @@ def convert(
     recipe: Annotated[str, typer.Option(metavar="RECIPE", help="What the weights are, as dncnn.gaussian.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The weight file to write, .safetensors.")],
     license: Annotated[
-        str, typer.Option(metavar="TEXT", help="Licence of the weights.")
+        str, typer.Option(metavar="TEXT", help="License of the weights.")
     ] = "unknown; see the authors of the weights",
     overwrite: Overwrite = False,
 ) -> None:
     """Turn a weight file of the original authors into one that knows what it is. Runs no code of the file."""
-    from pellucid import converting, files
+    with _interrupts_held():
+        from pellucid import converting, files
 
     files.check_free(out, overwrite=overwrite)
     card = converting.convert(source, recipe, out, license=license, overwrite=overwrite, **_parameters(parameters))
@@ -324,10 +332,9 @@ def _say_what_is_given_up(restorer: "Restorer", jobs: "Sequence[Job]", halo_px: 
         return  # the run will name it
     if difference == 0:
         return
-    typer.echo(
+    _note(
         f"halo of {halo_px} px instead of {restorer.halo_px}: tiles no longer equal the whole; in the middle "
-        f"of {jobs[0].source.name} they are off by up to {difference * 255:.2g} of 255",
-        err=True,
+        f"of {jobs[0].source.name} they are off by up to {difference * 255:.2g} of 255"
     )
 
 
@@ -395,9 +402,26 @@ def _progress(*extra: str) -> "Iterator[Progress]":
         yield bar
 
 
-def _complain(problem: object) -> None:
+def _note(text: object) -> None:
     """One line on the error stream, whatever a file is called."""
-    typer.echo(f"pellucid: {' '.join(str(problem).split())}", err=True)
+    typer.echo(" ".join(str(text).split()), err=True)
+
+
+def _complain(problem: object) -> None:
+    _note(f"pellucid: {problem}")
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits until the imports are done: in the midst of torch's own it is lost, or breaks them."""
+    pressed: list[bool] = []
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
 
 
 def _fail(message: str) -> NoReturn:

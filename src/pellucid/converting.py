@@ -7,6 +7,7 @@ from pathlib import Path
 from pellucid import checkpoint, foreign, translation
 from pellucid.checkpoint import Card
 from pellucid.errors import OutputError
+from pellucid.models import SUFFIX
 from pellucid.recipe import find
 
 
@@ -29,6 +30,8 @@ def convert(
     source, out = Path(source), Path(out)
     if os.path.realpath(source) == os.path.realpath(out):
         raise OutputError(f"{out} is the input itself; choose another --out")
+    if out.suffix != SUFFIX:
+        raise OutputError(f"{out} does not end in {SUFFIX}, by which weight files are known; name it so")
     asked_for = find(recipe, **parameters)
     variant, tensors = translation.translate(foreign.read(source), asked_for)
     fitting = find(recipe, **{**parameters, **variant})

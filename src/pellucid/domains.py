@@ -6,7 +6,7 @@ about tiles, but states what they need: how many network pixels a picture pixel 
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from pellucid.raw import BAYER, XTRANS, align, pack_bayer, pack_xtrans
 from pellucid.resize import reach, resize
 
 Degraded = Picture | Mosaic
+D = TypeVar("D", bound=Degraded)
 
 
 class Domain(Protocol):
@@ -190,10 +191,17 @@ class PackedRaw:
 def _picture(degraded: Degraded) -> Picture:
     if isinstance(degraded, Mosaic):
         raise PictureError("a camera mosaic; this recipe restores developed pictures (gray or RGB)")
-    return degraded
+    return _known(degraded)
 
 
 def _mosaic(degraded: Degraded) -> Mosaic:
     if isinstance(degraded, Picture):
         raise PictureError("a developed picture; this recipe restores the mosaic of a camera RAW file")
+    return _known(degraded)
+
+
+def _known(degraded: D) -> D:
+    """Python lets anything through; a path or an array is the usual mistake."""
+    if not isinstance(degraded, Picture | Mosaic):
+        raise PictureError(f"a {type(degraded).__name__}; a Picture is needed, as pellucid.read gives it")
     return degraded

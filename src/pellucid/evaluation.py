@@ -48,6 +48,8 @@ class Report:
     protocol: dict[str, Any]
     scores: tuple[Score, ...]
     failures: tuple[tuple[Path, PellucidError], ...] = ()
+    changes: tuple[str, ...] = ()
+    """Where the recipe is another than the weights were made for."""
 
     @property
     def mean_psnr_db(self) -> float:
@@ -74,6 +76,7 @@ class Report:
         return {
             "model": self.model,
             "recipe": {"name": self.recipe.name, "parameters": dict(self.recipe.parameters)},
+            "changes": list(self.changes),
             "protocol": self.protocol,
             "mean": {
                 "psnr_db": _finite(self.mean_psnr_db),
@@ -138,7 +141,8 @@ def evaluate(
     if not scores:
         raise DataError(f"none of the {len(pairs)} pictures in {data} could be scored: {failures[0][1]}")
     protocol = describe(restorer.recipe, num_pictures=len(scores), pairing=pairing)
-    return Report(restorer.name, restorer.recipe, protocol, tuple(scores), tuple(failures))
+    changes = tuple(restorer.changes())
+    return Report(restorer.name, restorer.recipe, protocol, tuple(scores), tuple(failures), changes)
 
 
 def describe(recipe: Recipe, *, num_pictures: int, pairing: str | None) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Picture files: reading and writing PNG, JPEG, TIFF, WebP and BMP, and reading AVIF.
 
-Samples come through exactly as the file holds them: no colour management (but CMYK becomes sRGB), no gamma,
+Samples come through exactly as the file holds them: no color management (but CMYK becomes sRGB), no gamma,
 no resizing. Orientation is applied, alpha is set apart, everything else travels in `Picture.metadata`.
 Not every format holds everything: libvips neither reads nor writes EXIF in TIFF, WebP has no gray (three
 equal channels instead) and drops an alpha that is opaque throughout, BMP keeps the resolution only.
@@ -8,6 +8,7 @@ equal channels instead) and drops an alpha that is opaque throughout, BMP keeps 
 
 import io
 import os
+import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +36,7 @@ MAX_PIXELS = 500_000_000
 """A header that promises more is refused before anything is decoded: a small file can unpack to any size."""
 
 JPEG_QUALITY = 95
-"""High, and with full-resolution colour: what was just restored shall not gain new block artefacts."""
+"""High, and with full-resolution color: what was just restored shall not gain new block artefacts."""
 
 _MAGIC = {
     b"\x89PNG\r\n\x1a\n": "png",
@@ -96,7 +97,7 @@ _JPEG = _Format(
     "jpegsave_buffer",
     {"Q": JPEG_QUALITY, "subsample_mode": "off", "optimize_coding": True},
 )
-# Lossless like PNG, so that no one loses samples for a suffix; `exact` keeps the colours below alpha = 0.
+# Lossless like PNG, so that no one loses samples for a suffix; `exact` keeps the colors below alpha = 0.
 _WEBP = _Format("WebP", ("uint8",), True, "webpsave_buffer", {"lossless": True, "exact": True})
 _BMP = _Format("BMP", ("uint8",), False)
 _WRITERS = {".png": _PNG, ".tif": _TIFF, ".tiff": _TIFF, ".jpg": _JPEG, ".jpeg": _JPEG, ".webp": _WEBP}
@@ -181,6 +182,8 @@ def _kind(path: Path) -> str:
 
 def _head(path: Path) -> bytes:
     try:
+        if stat.S_ISFIFO(path.stat().st_mode):
+            raise PictureError(f"{path} is a pipe; a picture file is needed")
         with path.open("rb") as file:
             return file.read(16)
     except IsADirectoryError as error:
@@ -249,7 +252,7 @@ def _to_srgb(image: pyvips.Image, path: Path) -> pyvips.Image:
     if image.interpretation != "cmyk":
         return image
     if not image.get_typeof("icc-profile-data"):
-        raise PictureError(f"{path} is CMYK without a colour profile; convert it to RGB first")
+        raise PictureError(f"{path} is CMYK without a color profile; convert it to RGB first")
     return image.icc_transform("srgb", embedded=True, depth=16 if image.format == "ushort" else 8)
 
 

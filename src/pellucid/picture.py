@@ -17,7 +17,7 @@ PEAKS: dict[str, float] = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 """The value of white, by the dtype of the samples."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Picture:
     """One picture at its file's own depth.
 
@@ -43,6 +43,11 @@ class Picture:
                 f"alpha of {self.alpha.dtype} {self.alpha.shape} for samples of {dtype} {shape}; "
                 f"alpha is (H, W, 1) of the samples' type"
             )
+
+    def __repr__(self) -> str:
+        colors = "gray" if self.channels == 1 else "RGB"
+        alpha = "" if self.alpha is None else ", alpha"
+        return f"<Picture {self.width} x {self.height} px, {colors}, {self.dtype}{alpha}>"
 
     @property
     def height(self) -> int:
@@ -118,7 +123,7 @@ class Mosaic:
     """What a camera's sensor read, one sample a pixel, before any development.
 
     samples: (H, W) uint16 or float32 in the file's own units.
-    pattern: colour of the filter on each pixel of the repeating block, row by row: 2 rows of "RG", "GB" for
+    pattern: color of the filter on each pixel of the repeating block, row by row: 2 rows of "RG", "GB" for
         Bayer, 6 rows of 6 for X-Trans.
     black_level: in the samples' units, one number for each pixel of the pattern's block, or one for all.
     white_level: in the samples' units.

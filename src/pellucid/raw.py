@@ -1,4 +1,4 @@
-"""Camera mosaics: packing the sites of one filter colour into planes, as low-light networks take them.
+"""Camera mosaics: packing the sites of one filter color into planes, as low-light networks take them.
 
 Source: Chen, Chen, Xu, Koltun, "Learning to See in the Dark", CVPR 2018, and its released code.
 """

@@ -70,6 +70,18 @@ class Restorer:
         self.grid_px = (Fraction(backend.multiple) / rate).numerator
         """What is read of a picture starts on multiples of this."""
 
+    def __repr__(self) -> str:
+        return f"<Restorer {self.name}: {self.recipe.name} on {self.backend.device}>"
+
+    def changes(self) -> list[str]:
+        """Where the recipe is another than the weights were made for, a line each."""
+        made_for = {} if self.card is None else self.card.parameters
+        return [
+            f"{self.name}: {key}={value}, but its weights are for {key}={made_for[key]}"
+            for key, value in self.recipe.parameters.items()
+            if key in made_for and made_for[key] != value
+        ]
+
     def restore(
         self,
         degraded: Degraded,
@@ -205,6 +217,8 @@ def plan(inputs: Sequence[str | Path], out: str | Path | None = None) -> list[Jo
     file goes there under a name that has a suffix, and into a folder otherwise. Raises when an input does not
     exist, two results would have one name, or a result would replace a source.
     """
+    if not all(str(path) for path in inputs):
+        raise PictureError("an empty name among the inputs; a picture or a folder is needed")
     given = [Path(path) for path in inputs]
     out = None if out is None else Path(out)
     for path in given:
@@ -212,7 +226,7 @@ def plan(inputs: Sequence[str | Path], out: str | Path | None = None) -> list[Jo
             raise PictureError(f"{path} does not exist")
     if len(given) == 1 and not given[0].is_dir() and out is not None and out.suffix and not out.is_dir():
         jobs = [Job(given[0], out)]
-    elif out is not None and os.path.lexists(out) and not out.is_dir():
+    elif out is not None and not out.is_dir() and (os.path.lexists(out) or out.suffix in images.SUFFIXES):
         raise OutputError(f"{out} is a file; for folders and several pictures, --out is a folder")
     else:
         jobs = [job for path in given for job in _jobs(path, out)]

@@ -72,7 +72,7 @@ def sample(name: str, restorer: pellucid.Restorer) -> Sample:
 
 def draw(title: str, samples: list[Sample]) -> Image.Image:
     """A row for each photograph: the whole, then crops before, after, original and what changed."""
-    columns = ["photograph", "before", "pellucid", "original", "what changed, 4 times (gray: nothing)"]
+    columns = ["photograph", "before", "pellucid", "original", "what changed, x4 (gray: none)"]
     width = len(columns) * (CELL_PX + GAP_PX) + GAP_PX
     row_px = CELL_PX + 40
     sheet = Image.new("RGB", (width, 110 + len(samples) * row_px), PAPER)
@@ -116,7 +116,9 @@ def title(restorer: pellucid.Restorer) -> str:
     """What was done to the photographs, in words."""
     degradation = restorer.recipe.protocol.degradation
     if isinstance(degradation, Shrink):
-        return f"{restorer.name}: {degradation.scale} times smaller, then enlarged: bicubically, and by pellucid"
+        return (
+            f"{restorer.name}: {degradation.scale} times smaller, then enlarged: bicubically (before), by pellucid"
+        )
     return f"{restorer.name}: {degradation}"
 
 

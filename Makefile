@@ -9,7 +9,7 @@ demo: $(INSTALLED)  ## restore real photographs and draw a contact sheet
 	$(BIN)/python examples/demo.py --out demo
 
 test: $(INSTALLED)  ## everything that runs in minutes; with PELLUCID_DATA also the authors' numbers
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 golden: $(INSTALLED)  ## every number of the original authors' weights; needs PELLUCID_DATA
 	@test -n "$$PELLUCID_DATA" || { echo "set PELLUCID_DATA to the folder of test sets and weights" >&2; exit 1; }

@@ -192,7 +192,7 @@ def evaluate(
     if json_file is not None:
         report.write_json(json_file, overwrite=overwrite)
     _print_report(report)
-    for change in restorer.changes():
+    for change in report.changes:
         _note(change)
     for _, error in report.failures:
         _complain(error)

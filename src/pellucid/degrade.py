@@ -6,9 +6,10 @@ each picture of the batch".
 """
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from pellucid.resize import resize
+
+T = TypeVar("T")
 
 Degradation = Callable[[Tensor, torch.Generator], Tensor]
 """(clean, generator) -> degraded."""
@@ -83,11 +86,9 @@ class OneOf:
     choices: tuple[Degradation, ...]
 
     def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
-        drawn = torch.randint(
-            len(self.choices), (len(clean),), generator=generator, device=generator.device
-        ).tolist()
-        pictures = [self.choices[i](picture[None], generator) for picture, i in zip(clean, drawn, strict=True)]
-        return torch.cat(pictures)
+        drawn = _choose(self.choices, len(clean), generator)
+        pairs = zip(clean, drawn, strict=True)
+        return torch.cat([degradation(picture[None], generator) for picture, degradation in pairs])
 
 
 @dataclass(frozen=True)
@@ -100,16 +101,18 @@ class ShrinkAndEnlarge:
     scales: tuple[int, ...]
 
     def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
-        drawn = torch.randint(
-            len(self.scales), (len(clean),), generator=generator, device=generator.device
-        ).tolist()
         height, width = clean.shape[-2:]
         pictures = []
-        for picture, i in zip(clean, drawn, strict=True):
-            scale = self.scales[i]
+        for picture, scale in zip(clean, _choose(self.scales, len(clean), generator), strict=True):
             enlarged = resize(resize(picture[None], Fraction(1, scale)), scale)
             pictures.append(enlarged[..., :height, :width])
         return torch.cat(pictures)
+
+
+def _choose(options: Sequence[T], count: int, generator: torch.Generator) -> list[T]:
+    """One of the options for each picture, each as likely."""
+    drawn = torch.randint(len(options), (count,), generator=generator, device=generator.device)
+    return [options[i] for i in drawn.tolist()]
 
 
 def _draw(value: float | tuple[float, float], count: int, generator: torch.Generator) -> Tensor:

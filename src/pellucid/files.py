@@ -9,7 +9,8 @@ from pellucid.errors import OutputError
 
 def check_free(path: Path, *, overwrite: bool) -> None:
     """Raise OutputError when something is at path that may not be replaced."""
-    if os.path.isdir(path):  # noqa: PTH112  # Path's own raise on names too long and on loops of links
+    # os.path, since Path's own methods raise on names that are too long and on loops of links.
+    if os.path.isdir(path):  # noqa: PTH112
         raise OutputError(f"{path} is a folder; a file name is needed")
     if os.path.exists(path):  # noqa: PTH110
         if not overwrite:

@@ -1,0 +1,87 @@
+"""Room for samples: small arrays in memory, large ones in a file that takes memory only where it is looked at.
+
+A scan of 400 megapixels never lies in memory as a whole: it is decoded into such a file, and so is its result
+before it is encoded. The files have no name, so nothing is left of them whatever ends the process. They lie in
+the system's folder for temporary files; the environment variable TMPDIR names another.
+"""
+
+import mmap
+import os
+import tempfile
+from math import prod
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import psutil
+from numpy.typing import NDArray
+
+from pellucid.errors import OutputError
+
+LARGE_BYTES = 2**26
+"""Arrays from this size on lie in a file: 64 MiB, 11 megapixels of 16-bit RGB."""
+
+_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
+_CGROUP_TAKEN = Path("/sys/fs/cgroup/memory.current")
+
+
+def empty(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
+    """An array whose values are not yet set, in memory or, from LARGE_BYTES on, in a file.
+
+    Raises OutputError when the folder for temporary files has no room.
+    """
+    num_bytes = prod(shape) * np.dtype(dtype).itemsize
+    if num_bytes < LARGE_BYTES:
+        return np.empty(shape, dtype)
+    return np.frombuffer(_mapped(num_bytes), dtype).reshape(shape)
+
+
+def forget(samples: NDArray[Any]) -> None:
+    """Give back the memory that a large array takes; what is looked at again comes back from its file.
+
+    Leaves small arrays as they are. Any view of a large array stands for the whole of it.
+    """
+    base: Any = samples
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, memoryview):
+        base = base.obj
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
+
+
+def taken_bytes() -> int:
+    """How much memory this process takes now: its resident set."""
+    return int(psutil.Process().memory_info().rss)
+
+
+def free_bytes() -> int:
+    """How much memory there is still for this process, on this machine or in its container."""
+    free = int(psutil.virtual_memory().available)
+    try:
+        return max(0, min(free, int(_CGROUP_LIMIT.read_text()) - int(_CGROUP_TAKEN.read_text())))
+    except (OSError, ValueError):  # no container, or one without a limit: "max"
+        return free
+
+
+def _mapped(num_bytes: int) -> mmap.mmap:
+    try:
+        with tempfile.TemporaryFile(prefix="pellucid-") as file:
+            _reserve(file, num_bytes)
+            return mmap.mmap(file.fileno(), num_bytes)
+    except OSError as error:
+        raise OutputError(
+            f"{num_bytes / 1e9:.1f} GB for a large picture cannot be had in {tempfile.gettempdir()}: "
+            f"{error.strerror or error}; TMPDIR names another folder"
+        ) from error
+
+
+def _reserve(file: IO[bytes], num_bytes: int) -> None:
+    """Take the room now: a disk that fills up under a mapping ends the process without a word."""
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, num_bytes)
+        return
+    zeros = bytes(2**20)
+    for start in range(0, num_bytes, len(zeros)):
+        file.write(zeros[: num_bytes - start])
+    file.flush()

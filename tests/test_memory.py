@@ -1,0 +1,65 @@
+"""Large arrays lie in files: they hold what is written, and take memory only where they are looked at."""
+
+import errno
+import os
+
+import numpy as np
+import pytest
+
+from pellucid import memory
+from pellucid.errors import OutputError
+
+
+@pytest.fixture
+def low_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "LARGE_BYTES", 1000)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_a_large_array_holds_what_is_written(low_limit: None, dtype: str) -> None:
+    written = np.random.default_rng(0).integers(0, 255, (50, 40, 3)).astype(dtype)
+    array = memory.empty(written.shape, dtype)
+    array[:] = written
+    memory.forget(array[3:5, ::-1])
+    assert array.dtype == dtype
+    assert np.array_equal(array, written)
+
+
+def test_forgetting_a_small_array_changes_nothing() -> None:
+    array = np.arange(6).reshape(2, 3)
+    memory.forget(array[:, 1:])
+    assert array.sum() == 15
+
+
+def test_what_is_forgotten_takes_no_memory() -> None:
+    before = memory.taken_bytes()
+    array = memory.empty((200, 2**20), "uint8")
+    array[:] = 1
+    written = memory.taken_bytes()
+    memory.forget(array)
+    assert written - before > 150e6
+    assert memory.taken_bytes() - before < 50e6
+
+
+def test_no_room_is_one_line(low_limit: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(OutputError, match="No space left on device; TMPDIR names another folder"):
+        memory.empty((100, 100), "uint8")
+
+
+def test_a_container_limits_what_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Fixed:
+        def __init__(self, text: str) -> None:
+            self.text = text
+
+        def read_text(self) -> str:
+            return self.text
+
+    monkeypatch.setattr(memory, "_CGROUP_LIMIT", Fixed("1000000"))
+    monkeypatch.setattr(memory, "_CGROUP_TAKEN", Fixed("400000"))
+    assert memory.free_bytes() == 600000
+    monkeypatch.setattr(memory, "_CGROUP_LIMIT", Fixed("max"))
+    assert memory.free_bytes() > 600000

@@ -13,7 +13,7 @@ from typing import Any
 from pellucid import checkpoint
 from pellucid.checkpoint import Card
 from pellucid.evaluation import evaluate
-from pellucid.restoration import load
+from pellucid.restorer import load
 
 
 def score(path: Path, name: str, folder: Path) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import numpy as np
 from pellucid.backends import TorchBackend
 from pellucid.picture import Picture
 from pellucid.recipe import find
-from pellucid.restoration import Restorer
+from pellucid.restorer import Restorer
 
 NETWORKS = ("srcnn.paper", "dncnn.gaussian", "mimo_unet.gopro")
 TILES_PX = (128, 256, 512)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from pellucid import checkpoint, cli, images, recipe
+from pellucid import checkpoint, cli, images, manifest, recipe
 from pellucid.picture import Picture
 
 
@@ -77,13 +78,45 @@ def test_one_picture_goes_beside_itself(run: Terminal) -> None:
 
 
 def test_a_folder_goes_on_where_it_was_interrupted(run: Terminal) -> None:
-    images.write(images.read("photo.png"), Path("out/a.png"))
-    result = run("restore album --model tiny-dncn --out out --ensemble --strength 0.5 --tile 16")
+    command = "restore album --model tiny-dncn --out out --ensemble --strength 0.5 --tile 16"
+    assert "2 of 2 pictures restored by tiny-dncn" in run(command).out
+    Path("out/deep/b.tif").unlink()
+    result = run(command)
     assert (result.code, result.err) == (0, "")
-    assert "1 of 2 pictures restored by tiny-dncn, 1 already there" in result.out
-    assert np.array_equal(images.read("out/a.png").samples, images.read("photo.png").samples)
+    assert "1 of 2 pictures restored by tiny-dncn" in result.out and "1 already there" in result.out
     assert images.read("out/deep/b.tif").width == 31
-    assert "2 of 2" in run("restore album --model tiny-dncn --out out --overwrite").out
+    assert "2 of 2" in run(f"{command} --overwrite").out
+
+
+def test_what_others_put_there_is_not_replaced(run: Terminal) -> None:
+    images.write(images.read("photo.png"), Path("out/a.png"))
+    result = run("restore album --model tiny-dncn --out out")
+    assert result.code == 1 and "out/a.png exists; --overwrite replaces it" in result.err
+    assert np.array_equal(images.read("out/a.png").samples, images.read("photo.png").samples)
+    result = run("restore album --model tiny-dncn --out out --strength 0.5")
+    assert result.err.count("exists") == 2 and "with other settings; --overwrite" in result.err
+
+
+def test_a_report_says_what_became_of_every_picture(run: Terminal) -> None:
+    run("restore broken.png photo.png --model tiny-dncn --out out --report report.json")
+    report = json.loads(Path("report.json").read_text())
+    assert [entry["status"] for entry in report["pictures"]] == ["failed", "restored"]
+    assert "broken.png" in report["pictures"][0]["error"] and report["pictures"][1]["megapixels"] > 0
+    assert (report["model"], report["recipe"]) == ("tiny-dncn", "dncnn.gaussian")
+    result = run("restore photo.png --model tiny-dncn --report report.json")
+    assert result.code == 1 and "report.json exists" in result.err
+
+
+@pytest.mark.parametrize("wrong", ["--memory much", "--memory 2XB", "--exposure-ratio dark", "--exposure-ratio 0"])
+def test_amounts_that_mean_nothing_are_a_wrong_command_line(run: Terminal, wrong: str) -> None:
+    assert run(f"restore photo.png --model tiny-dncn {wrong}").code == 2
+
+
+def test_a_ceiling_too_small_says_the_least_that_does(run: Terminal) -> None:
+    result = run("restore photo.png --model tiny-dncn --memory 1MB")
+    assert result.code == 1
+    assert re.search(r"too little memory .* the least that does is \d+ MB", result.err)
+    assert run("restore photo.png --model tiny-dncn --memory 4GB").code == 0
 
 
 def test_a_bad_picture_is_named_at_the_end_and_stops_nothing(run: Terminal) -> None:
@@ -91,7 +124,7 @@ def test_a_bad_picture_is_named_at_the_end_and_stops_nothing(run: Terminal) -> N
     assert result.code == 1
     assert "1 of 3 pictures restored" in result.out
     assert [line.split()[1] for line in result.err.splitlines()] == ["broken.png", "empty.png"]
-    assert sorted(path.name for path in Path("out").iterdir()) == ["photo.png"]
+    assert sorted(path.name for path in Path("out").glob("[!.]*")) == ["photo.png"]
 
 
 def test_a_smaller_halo_says_what_it_gives_up(run: Terminal) -> None:
@@ -237,7 +270,7 @@ def test_file_names_may_hold_anything(run: Terminal) -> None:
         images.write(images.read("photo.png"), Path("bad") / name)
         (Path("bad") / name).write_bytes(b"junk")
     assert run("restore odd --model tiny-dncn").code == 0
-    assert len(list(Path("odd-restored").iterdir())) == 4
+    assert len(list(Path("odd-restored").glob("[!.]*"))) == 4
     result = run("evaluate tiny-dncn --data odd")
     assert result.code == 0 and "[red]x[b].png" in result.out
     result = run("restore bad --model tiny-dncn")
@@ -275,7 +308,7 @@ def test_ctrl_c_leaves_whole_files_and_the_same_command_goes_on(run: Terminal) -
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "the same command goes on" in err
-    assert not list(Path("many-restored").glob(".*"))
-    done = [path for path in Path("many-restored").iterdir() if images.read(path).width == 300]
+    assert [path.name for path in Path("many-restored").glob(".*")] == [manifest.NAME]
+    done = [path for path in Path("many-restored").glob("[!.]*") if images.read(path).width == 300]
     result = run("restore many --model tiny-dncn --ensemble")
     assert result.code == 0 and f"{len(done)} already there" in result.out

@@ -20,7 +20,7 @@ from pellucid.evaluation import evaluate
 from pellucid.picture import Picture, Samples
 from pellucid.recipe import Network
 from pellucid.resize import resize
-from pellucid.restoration import Restorer
+from pellucid.restorer import Restorer
 
 
 class Identity(Network):

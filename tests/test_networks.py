@@ -19,7 +19,7 @@ from pellucid.networks.mimo_unet import MIMOUNet
 from pellucid.networks.sid_unet import SIDUNet
 from pellucid.networks.srcnn import SRCNN
 from pellucid.recipe import Network, Recipe
-from pellucid.tiling import plan
+from pellucid.tiling import plan, span
 
 NAMES = recipe.names()
 FAR = 100  # networks that see further than this many pixels are tried on thin pictures and seldom
@@ -214,12 +214,14 @@ def tiled(network: Network, whole: Tensor, tile_px: int, *, halo_px: int | None 
     scale = network.scale
     result: Tensor | None = None
     halo_px = network.halo if halo_px is None else halo_px
-    for tile in plan(height, width, tile_px=tile_px, halo_px=halo_px, grid_px=network.multiple):
-        part = whole[..., tile.rows.read, tile.cols.read].contiguous(memory_format=torch.channels_last)
-        kept = network(part)[..., tile.rows.kept(scale), tile.cols.kept(scale)]
+    for tile in plan(height, width, tile_px=tile_px):
+        rows = span(tile.top, tile.bottom, height, halo_px=halo_px, grid_px=network.multiple)
+        cols = span(tile.left, tile.right, width, halo_px=halo_px, grid_px=network.multiple)
+        part = whole[..., rows.read, cols.read].contiguous(memory_format=torch.channels_last)
+        kept = network(part)[..., rows.kept(scale), cols.kept(scale)]
         if result is None:
             result = kept.new_full((1, kept.shape[1], height * scale, width * scale), torch.nan)
-        result[..., tile.rows.placed(scale), tile.cols.placed(scale)] = kept
+        result[..., *tile.placed(scale)] = kept
     assert result is not None
     return result
 
@@ -330,11 +332,11 @@ def test_multiple_is_the_grid_and_nothing_finer_is(name: str) -> None:
 def test_tiles_off_the_grid_show() -> None:
     found, network = lively("sid_unet.sony")
     whole = picture(planes_of(found), 16, 400)
-    tile = plan(16, 400, tile_px=200, halo_px=network.halo, grid_px=1)[1]
-    assert tile.cols.read_start % network.multiple
+    cols = span(200, 400, 400, halo_px=network.halo, grid_px=1)
+    assert cols.read_start % network.multiple
     with torch.inference_mode():
-        expected = network(whole)[..., tile.cols.placed(2)]
-        off_grid = network(whole[..., tile.cols.read])[..., tile.cols.kept(2)]
+        expected = network(whole)[..., 400:]
+        off_grid = network(whole[..., cols.read])[..., cols.kept(2)]
     assert (off_grid - expected).abs().max() > 1e-2
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from pellucid import checkpoint, models
 from pellucid.evaluation import evaluate
-from pellucid.restoration import load
+from pellucid.restorer import load
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = [model for model in models.listing() if model.ships]

@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from pellucid.picture import Mosaic as Mosaic
     from pellucid.picture import Picture as Picture
     from pellucid.recipe import Recipe as Recipe
-    from pellucid.restoration import Restorer as Restorer
-    from pellucid.restoration import load as load
     from pellucid.restoration import plan as plan
     from pellucid.restoration import restore as restore
+    from pellucid.restorer import Restorer as Restorer
+    from pellucid.restorer import load as load
 
 # Where each public name lives. Loaded when first asked for, so that `import pellucid` does not wait for torch.
 _HOMES = {
@@ -41,11 +41,11 @@ _HOMES = {
     "PictureError": "errors",
     "Recipe": "recipe",
     "RecipeError": "errors",
-    "Restorer": "restoration",
+    "Restorer": "restorer",
     "WeightsError": "errors",
     "convert": "converting",
     "evaluate": "evaluation",
-    "load": "restoration",
+    "load": "restorer",
     "plan": "restoration",
     "read": "images",
     "restore": "restoration",

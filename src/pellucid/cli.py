@@ -6,13 +6,16 @@ Nothing heavy is imported before a sub-command runs, so that `--help` answers at
 import json
 import math
 import os
+import re
 import signal
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -22,7 +25,8 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from pellucid.evaluation import Report
-    from pellucid.restoration import Job, Outcome, Restorer
+    from pellucid.restoration import Job, Outcome, Settings
+    from pellucid.restorer import Restorer
 
 app = typer.Typer(
     name="pellucid",
@@ -48,6 +52,8 @@ Model = Annotated[
 Device = Annotated[
     str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps, ...: where the network runs.")
 ]
+_RESULTS, _RAW, _EFFORT = "How results look", "Camera RAW", "Memory and time"
+
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are already there.")]
 
 
@@ -90,7 +96,10 @@ def _options(
     epilog="Example: `pellucid restore scans/ --model srcnn-x2 --out larger/`",
 )
 def restore(
-    inputs: Annotated[list[str], typer.Argument(metavar="INPUT", help="Pictures, or folders of them.")],
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT", help="Pictures, folders of them, or patterns as 'scans/**/*.tif'."),
+    ],
     model: Model,
     out: Annotated[
         Path | None,
@@ -99,56 +108,157 @@ def restore(
             help="A file for one picture, else a folder. Without it: NAME-restored beside the input.",
         ),
     ] = None,
-    device: Device = "auto",
-    tile: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="PX", help="Side of the tiles. Changes time and memory, not the result."),
+    overwrite: Overwrite = False,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write what became of every picture, as JSON.")
     ] = None,
-    halo: Annotated[
+    format: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FORMAT",
+            help="png, tiff, jpeg, webp or bmp; that of the input by itself.",
+            rich_help_panel=_RESULTS,
+        ),
+    ] = None,
+    quality: Annotated[
         int | None,
-        typer.Option(min=0, metavar="PX", help="Read less around each tile: faster, no longer exact."),
+        typer.Option(
+            min=1,
+            max=100,
+            metavar="1..100",
+            help="Of JPEG and lossy WebP; that of the input by itself.",
+            rich_help_panel=_RESULTS,
+        ),
+    ] = None,
+    bit_depth: Annotated[
+        int | None,
+        typer.Option(
+            metavar="BITS",
+            help="8, 16 or 32 (floating point); that of the input by itself.",
+            rich_help_panel=_RESULTS,
+        ),
     ] = None,
     ensemble: Annotated[
-        bool, typer.Option("--ensemble", help="Mean over eight turned and mirrored versions: 8x the work.")
+        bool,
+        typer.Option(
+            "--ensemble",
+            help="Mean over eight turned and mirrored versions: 8x the work.",
+            rich_help_panel=_RESULTS,
+        ),
     ] = False,
     strength: Annotated[
         float,
         typer.Option(
-            min=0, max=1, metavar="0..1", help="0 is the input (enlarged, bicubically), 1 the full effect."
+            min=0,
+            max=1,
+            metavar="0..1",
+            help="0 is the input (enlarged, bicubically), 1 the full effect.",
+            rich_help_panel=_RESULTS,
         ),
     ] = 1.0,
     settings: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="A keyword of the recipe, as scale=3; repeatable."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="A keyword of the recipe, as scale=3; repeatable.",
+            rich_help_panel=_RESULTS,
+        ),
     ] = None,
-    overwrite: Overwrite = False,
+    exposure_ratio: Annotated[
+        str,
+        typer.Option(
+            metavar="RATIO",
+            help="How many times longer a dark RAW shall look exposed, or auto.",
+            rich_help_panel=_RAW,
+        ),
+    ] = "auto",
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="RAW", help="Take the ratio from a RAW file of the right exposure.", rich_help_panel=_RAW
+        ),
+    ] = None,
+    device: Device = "auto",
+    memory: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            help="All that may be taken, as 2GB; half of what is free by itself.",
+            rich_help_panel=_EFFORT,
+        ),
+    ] = None,
+    workers: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Pictures read ahead and written behind the network.",
+            rich_help_panel=_EFFORT,
+        ),
+    ] = 2,
+    tile: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="PX",
+            help="Side of the tiles. Changes time and memory, not the result.",
+            rich_help_panel=_EFFORT,
+        ),
+    ] = None,
+    halo: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            metavar="PX",
+            help="Read less around each tile: faster, no longer exact.",
+            rich_help_panel=_EFFORT,
+        ),
+    ] = None,
+    max_pixels: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Refuse larger pictures unread; 500 million by itself.",
+            rich_help_panel=_EFFORT,
+        ),
+    ] = None,
 ) -> None:
     """Restore pictures, and folders of them.
 
-    A picture keeps its depth, transparency and, where the format can hold it, its metadata. In a folder,
-    results that are already there are left alone, so the same command goes on where it was interrupted.
+    A picture keeps its depth, transparency and, where the format can hold it, its metadata; docs/formats.md has
+    the table. Camera RAW files are developed first, or, by the recipes for dark ones, restored from the mosaic.
+    In a folder, finished results are left alone, so the same command goes on where it was interrupted.
     """
     with _interrupts_held():
-        from pellucid import restoration
+        from pellucid import files, restoration, restorer
 
-    jobs = restoration.plan(inputs, out)
-    if len(jobs) == 1:
-        from pellucid.files import check_free
-
-        check_free(jobs[0].target, overwrite=overwrite)
-    restorer = restoration.load(model, device=device, **_parameters(settings))
-    for change in restorer.changes():
+    wishes = restoration.Settings(
+        tile_px=tile,
+        halo_px=halo,
+        ensemble=ensemble,
+        strength=strength,
+        memory_bytes=None if memory is None else _bytes(memory),
+        quality=quality,
+        bit_depth=bit_depth,
+        exposure=_exposure(exposure_ratio, reference),
+        **({} if max_pixels is None else {"max_pixels": max_pixels}),
+    )
+    jobs = restoration.plan(inputs, out, format=format)
+    if len(jobs) == 1 and jobs[0].root is None:
+        files.check_free(jobs[0].target, overwrite=overwrite)
+    if report is not None:
+        files.check_free(report, overwrite=overwrite)
+    chosen = restorer.load(model, device=device, **_parameters(settings))
+    for change in chosen.changes():
         _note(change)
-    if halo is not None and halo < restorer.halo_px:
-        _say_what_is_given_up(restorer, jobs, halo, tile)
-    options: dict[str, Any] = {
-        "overwrite": overwrite,
-        "tile_px": tile,
-        "halo_px": halo,
-        "ensemble": ensemble,
-        "strength": strength,
-    }
-    _finish(_restored(jobs, restorer, options), restorer)
+    if halo is not None and halo < chosen.halo_px:
+        _say_what_is_given_up(chosen, jobs, wishes)
+    outcomes = _restored(jobs, chosen, wishes, workers=workers, overwrite=overwrite)
+    if report is not None:
+        restoration.write_report(report, outcomes, chosen, overwrite=overwrite)
+    _finish(outcomes, chosen)
 
 
 @app.command(
@@ -174,15 +284,15 @@ def evaluate(
 ) -> None:
     """Score a model on a folder: PSNR and SSIM of each picture, the means, and how they were counted."""
     with _interrupts_held():
-        from pellucid import evaluation, files, restoration
+        from pellucid import evaluation, files, restorer
 
     if json_file is not None:
         files.check_free(json_file, overwrite=overwrite)
-    restorer = restoration.load(model, device=device, **_parameters(parameters))
+    chosen = restorer.load(model, device=device, **_parameters(parameters))
     with _progress() as bar:
         task = bar.add_task("scoring", total=None)
         report = evaluation.evaluate(
-            restorer,
+            chosen,
             data,
             target=target,
             save=save,
@@ -280,37 +390,72 @@ def _parameters(pairs: Sequence[str] | None) -> dict[str, Any]:
     return parameters
 
 
-def _restored(jobs: "Sequence[Job]", restorer: "Restorer", options: dict[str, Any]) -> "Iterator[Outcome]":
+def _bytes(text: str) -> int:
+    """2GB, 1.5 GiB, 800m: decimal units, and binary ones with an i."""
+    match = re.fullmatch(r"\s*(\d+\.?\d*)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no amount of memory, as 2GB or 800MB")
+    number, unit, binary = match.groups()
+    power = " kmgt".find(unit.lower() or " ")
+    return int(float(number) * (1024 if binary else 1000) ** power)
+
+
+def _exposure(ratio: str, reference: Path | None) -> "float | Path | Literal['auto']":
+    if reference is not None:
+        if ratio != "auto":
+            raise typer.BadParameter("--exposure-ratio and --reference are alternatives; give one")
+        return reference
+    if ratio == "auto":
+        return "auto"
+    try:
+        number = float(ratio)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise typer.BadParameter(f"--exposure-ratio {ratio}: a number above 0, as 100, or auto is needed")
+    return number
+
+
+def _restored(
+    jobs: "Sequence[Job]", restorer: "Restorer", settings: "Settings", *, workers: int, overwrite: bool
+) -> "list[Outcome]":
+    """Do the work; when it is interrupted, say so and leave."""
     from pellucid import restoration
 
+    done: list[Outcome] = []
     with _progress("{task.fields[rate]}") as bar:
         task = bar.add_task("restoring", total=len(jobs), rate="")
-        num_done, megapixels, seconds = 0, 0.0, 0.0
+        start, megapixels = time.monotonic(), 0.0
+        outcomes = restoration.restore(
+            jobs,
+            restorer,
+            settings,
+            workers=workers,
+            overwrite=overwrite,
+            progress=lambda position: bar.update(task, completed=position),
+        )
+        try:
+            for outcome in outcomes:
+                done.append(outcome)
+                megapixels += outcome.megapixels
+                bar.update(task, rate=f"{megapixels / (time.monotonic() - start):.2f} MP/s" if megapixels else "")
+        except KeyboardInterrupt:
+            outcomes.close()
+            bar.stop()
+            typer.echo(
+                f"interrupted after {len(done)} of {len(jobs)}; the same command goes on from here", err=True
+            )
+            raise typer.Exit(130) from None
+    return done
 
-        def tiles(done: int, total: int) -> None:
-            bar.update(task, completed=num_done + done / total)
 
-        for outcome in restoration.restore(jobs, restorer, progress=tiles, **options):
-            num_done += 1
-            megapixels += outcome.megapixels
-            seconds += outcome.seconds
-            rate = f"{megapixels / seconds:.2f} MP/s" if seconds else ""
-            bar.update(task, completed=num_done, rate=rate)
-            yield outcome
-
-
-def _finish(outcomes: "Iterator[Outcome]", restorer: "Restorer") -> None:
-    """Drain the work; say where results lie and what failed."""
-    done: list[Outcome] = []
-    try:
-        for outcome in outcomes:
-            done.append(outcome)
-    except KeyboardInterrupt:
-        typer.echo("interrupted; the same command goes on from here", err=True)
-        raise typer.Exit(130) from None
+def _finish(done: "Sequence[Outcome]", restorer: "Restorer") -> None:
+    """Say where results lie, what is to be known about them, and what failed."""
     restored = [outcome for outcome in done if outcome.error is None and not outcome.skipped]
     failed = [outcome for outcome in done if outcome.error is not None]
     num_skipped = sum(outcome.skipped for outcome in done)
+    for note, count in Counter(note for outcome in done for note in outcome.notes).items():
+        _note(note if len(done) == 1 else f"{count} of {len(done)}: {note}")
     if len(done) == 1 and restored:
         typer.echo(restored[0].job.target)
     elif len(done) > 1:
@@ -322,19 +467,20 @@ def _finish(outcomes: "Iterator[Outcome]", restorer: "Restorer") -> None:
         raise typer.Exit(1)
 
 
-def _say_what_is_given_up(restorer: "Restorer", jobs: "Sequence[Job]", halo_px: int, tile_px: int | None) -> None:
-    from pellucid import images
-    from pellucid.errors import PictureError
+def _say_what_is_given_up(restorer: "Restorer", jobs: "Sequence[Job]", settings: "Settings") -> None:
+    from pellucid import restoration
 
+    assert settings.halo_px is not None
     try:
-        difference = restorer.given_up(images.read(jobs[0].source), halo_px=halo_px, tile_px=tile_px)
-    except PictureError:
+        degraded = restoration.read_degraded(jobs[0].source, restorer, settings)
+        difference = restorer.given_up(degraded, halo_px=settings.halo_px, tile_px=settings.tile_px)
+    except PellucidError:
         return  # the run will name it
     if difference == 0:
         return
     _note(
-        f"halo of {halo_px} px instead of {restorer.halo_px}: tiles no longer equal the whole; in the middle "
-        f"of {jobs[0].source.name} they are off by up to {difference * 255:.2g} of 255"
+        f"halo of {settings.halo_px} px instead of {restorer.halo_px}: tiles no longer equal the whole; in the "
+        f"middle of {jobs[0].source.name} they are off by up to {difference * 255:.2g} of 255"
     )
 
 

@@ -1,12 +1,13 @@
 """Everything a user can cause, as one tree.
 
     PellucidError
-    ├── PictureError      a picture cannot be read, or is not of the kind that is needed
-    ├── RecipeError       no such recipe or keyword, or a value out of range
-    ├── WeightsError      not a weight file, damaged, or it does not fit its recipe
-    ├── DataError         a folder holds no pictures, or pairs that do not match
-    ├── OutputError       a result cannot be written, or would overwrite something
-    └── MissingExtraError an optional package is needed; says which pip command brings it
+    ├── PictureError         a picture cannot be read, or is not of the kind that is needed
+    ├── RecipeError          no such recipe or keyword, or a value out of range
+    ├── WeightsError         not a weight file, damaged, or it does not fit its recipe
+    ├── DataError            a folder holds no pictures, or pairs that do not match
+    ├── OutputError          a result cannot be written, or would overwrite something
+    ├── NotEnoughMemoryError the memory that there is, or may be taken, does not do
+    └── MissingExtraError    an optional package is needed; says which pip command brings it
 
 The command line prints the message in one line and exits with status 1. Each message says what was
 found, what was expected and what to do.
@@ -38,6 +39,10 @@ class DataError(PellucidError):
 
 class OutputError(PellucidError):
     """A result cannot be written, or would overwrite something."""
+
+
+class NotEnoughMemoryError(PellucidError):
+    """The memory that there is, or that may be taken, does not do."""
 
 
 class MissingExtraError(PellucidError):

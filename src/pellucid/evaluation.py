@@ -20,7 +20,7 @@ from pellucid.errors import DataError, OutputError, PellucidError, PictureError,
 from pellucid.files import check_free, write_whole
 from pellucid.picture import Picture
 from pellucid.recipe import Recipe, ScoringProtocol
-from pellucid.restoration import Restorer
+from pellucid.restorer import Restorer
 
 COLORS = {
     "gray": "gray",

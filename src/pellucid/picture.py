@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pellucid import memory
 from pellucid.errors import PictureError
 
 Samples = NDArray[Any]
@@ -79,8 +80,8 @@ class Picture:
 
     def blank(self, height: int, width: int) -> Self:
         """A picture of this kind and another size, its samples not yet set; see `paste`."""
-        alpha = None if self.alpha is None else np.empty((height, width, 1), self.dtype)
-        return replace(self, samples=np.empty((height, width, self.channels), self.dtype), alpha=alpha)
+        alpha = None if self.alpha is None else memory.empty((height, width, 1), self.dtype)
+        return replace(self, samples=memory.empty((height, width, self.channels), self.dtype), alpha=alpha)
 
     def paste(self, part: "Picture", rows: slice, cols: slice) -> None:
         """Set the samples inside. The one thing that changes a picture; for building one up."""

@@ -1,235 +1,98 @@
-"""Restore pictures: read -> domain -> tiles through the network -> domain -> write.
+"""Restore files: read -> network -> write, for one picture or thousands.
 
-`Restorer` is the one door to trained networks; evaluation goes through it too. Its results do not depend on
-the tile size: a tile is computed from all that its pixels can see.
+While one picture is in the network, the next ones are decoded and the last ones encoded. A bad file stops
+nothing; a result is there whole or not at all; the same call goes on where it was interrupted.
 """
 
+import glob
+import json
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from fractions import Fraction
-from functools import reduce
-from itertools import product
-from math import dist
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Any, Literal
 
-import torch
-from torch import Tensor
-
-from pellucid import checkpoint, files, images, models, tiling
-from pellucid.backends import TorchBackend
-from pellucid.checkpoint import Card
+from pellucid import files, images, raw
 from pellucid.domains import Degraded
-from pellucid.errors import DataError, OutputError, PellucidError, PictureError, WeightsError, about
+from pellucid.errors import DataError, NotEnoughMemoryError, OutputError, PellucidError, PictureError, about
+from pellucid.manifest import Manifest, State
 from pellucid.picture import Mosaic, Picture
-from pellucid.recipe import Recipe
-
-Progress = Callable[[int, int], None]
-"""Called with (tiles done, tiles in all)."""
-
-
-@dataclass(frozen=True)
-class View:
-    """One of the eight ways to turn and mirror a picture."""
-
-    flip_rows: bool = False
-    flip_cols: bool = False
-    transpose: bool = False
-
-    def __call__(self, planes: Tensor) -> Tensor:
-        return self._transposed(self._flipped(planes))
-
-    def back(self, planes: Tensor) -> Tensor:
-        return self._flipped(self._transposed(planes))
-
-    def _flipped(self, planes: Tensor) -> Tensor:
-        return planes.flip([axis for axis, flip in ((-2, self.flip_rows), (-1, self.flip_cols)) if flip])
-
-    def _transposed(self, planes: Tensor) -> Tensor:
-        return planes.transpose(-2, -1) if self.transpose else planes
-
-
-AS_IT_IS = (View(),)
-ALL_EIGHT = tuple(View(*flags) for flags in product((False, True), repeat=3))
-
-
-class Restorer:
-    """A trained network with its domain: takes a picture, returns a picture of the same kind.
-
-    name: how it was asked for. card: what its weight file says.
-    """
-
-    def __init__(self, name: str, recipe: Recipe, backend: TorchBackend, card: Card | None = None) -> None:
-        self.name, self.recipe, self.backend, self.card = name, recipe, backend, card
-        rate = recipe.domain.rate
-        self.scale = int(rate * backend.scale)
-        """Result pixels per picture pixel, along one side."""
-        self.halo_px = recipe.domain.halo_px(backend.halo)
-        """How many picture pixels away from its own place a result pixel sees."""
-        self.grid_px = (Fraction(backend.multiple) / rate).numerator
-        """What is read of a picture starts on multiples of this."""
-
-    def __repr__(self) -> str:
-        return f"<Restorer {self.name}: {self.recipe.name} on {self.backend.device}>"
-
-    def changes(self) -> list[str]:
-        """Where the recipe is another than the weights were made for, a line each."""
-        made_for = {} if self.card is None else self.card.parameters
-        return [
-            f"{self.name}: {key}={value}, but its weights are for {key}={made_for[key]}"
-            for key, value in self.recipe.parameters.items()
-            if key in made_for and made_for[key] != value
-        ]
-
-    def restore(
-        self,
-        degraded: Degraded,
-        *,
-        tile_px: int | None = None,
-        halo_px: int | None = None,
-        ensemble: bool = False,
-        strength: float = 1.0,
-        progress: Progress | None = None,
-    ) -> Picture:
-        """Restore one picture, or one mosaic where the recipe takes those.
-
-        tile_px: side of the tiles, in pixels of the degraded picture; chosen by itself when None. It changes
-            time and memory, not the result.
-        halo_px: how much to read around each tile. Less than `halo_px` of the restorer is faster, and no
-            longer exact.
-        ensemble: the mean over all eight turned and mirrored versions: eight times the work.
-        strength: 0 gives the network's input back (for enlarging: the bicubic one), 1 its full effect.
-        """
-        if not 0 <= strength <= 1:
-            raise PellucidError(f"strength {strength:g}; a number from 0 to 1 is needed")
-        if strength != 1 and isinstance(degraded, Mosaic):
-            raise PictureError("strength blends with the input, and a mosaic is no picture; leave it at 1")
-        degraded = self.recipe.domain.accept(degraded)
-        tiles = self._plan(degraded, tile_px, halo_px)
-        views = ALL_EIGHT if ensemble else AS_IT_IS
-        restored: Picture | None = None
-        for done, tile in enumerate(tiles, start=1):
-            part = self._restored_tile(degraded, tile, halo_px, views, strength)
-            if restored is None:
-                restored = part.blank(degraded.height * self.scale, degraded.width * self.scale)
-            restored.paste(part, tile.rows.placed(self.scale), tile.cols.placed(self.scale))
-            if progress is not None:
-                progress(done, len(tiles))
-        assert restored is not None
-        return restored
-
-    def given_up(self, degraded: Degraded, *, halo_px: int, tile_px: int | None = None) -> float:
-        """What a smaller halo costs: the largest difference, white being 1, on the tile in the middle."""
-        degraded = self.recipe.domain.accept(degraded).as_depth("float32")
-        tiles = self._plan(degraded, tile_px, halo_px)
-        if len(tiles) == 1:
-            return 0.0
-        center = (degraded.height / 2, degraded.width / 2)
-        tile = min(tiles, key=lambda tile: dist(center, (tile.rows.stop, tile.cols.stop)))
-        exact = self._restored_tile(degraded, tile, None, AS_IT_IS, 1.0)
-        nearly = self._restored_tile(degraded, tile, halo_px, AS_IT_IS, 1.0)
-        return float(abs(exact.samples - nearly.samples).max())
-
-    def _plan(self, degraded: Degraded, tile_px: int | None, halo_px: int | None) -> list[tiling.Tile]:
-        halo_px = self.halo_px if halo_px is None else halo_px
-        if tile_px is None:
-            tile_px = self._fitting_tile_px(degraded, halo_px)
-        return tiling.plan(degraded.height, degraded.width, tile_px=tile_px, halo_px=halo_px, grid_px=self.grid_px)
-
-    def _fitting_tile_px(self, degraded: Degraded, halo_px: int) -> int:
-        """The whole where it is no more than a tile with its halo would be; else large against the halo."""
-        # 512 network pixels keep activations near the caches; a large halo asks for more, memory for less.
-        tile_px = max(int(512 / self.recipe.domain.rate), min(1024, 4 * halo_px))
-        if degraded.height * degraded.width <= (tile_px + 2 * halo_px) ** 2:
-            return max(degraded.height, degraded.width)
-        return tile_px
-
-    def _restored_tile(
-        self,
-        degraded: Degraded,
-        tile: tiling.Tile,
-        halo_px: int | None,
-        views: Sequence[View],
-        strength: float,
-    ) -> Picture:
-        """The tile, computed in float by every view, their mean at the depth of the degraded picture."""
-        parts = [self._seen_by(view, degraded, tile, halo_px, strength) for view in views]
-        samples = reduce(torch.add, [part.to_tensor() for part in parts]) / len(parts)
-        if not samples.isfinite().all():
-            raise WeightsError(f"{self.name} gives NaN or infinite samples; its weights are damaged")
-        return parts[0].with_tensor(samples, parts[0].alpha_to_tensor()).as_depth(degraded.dtype)
-
-    def _seen_by(
-        self, view: View, degraded: Degraded, tile: tiling.Tile, halo_px: int | None, strength: float
-    ) -> Picture:
-        domain = self.recipe.domain
-        rows = self._span(tile.rows, degraded.height, halo_px, view.flip_rows)
-        cols = self._span(tile.cols, degraded.width, halo_px, view.flip_cols)
-        outer = degraded.crop(rows.read, cols.read).as_depth("float32")
-        network_input = domain.to_input(outer)
-        output = view.back(self.backend(view(network_input)))
-        if strength != 1:
-            output = torch.lerp(network_input, output, strength)
-        return domain.to_picture(output, outer).crop(rows.kept(self.scale), cols.kept(self.scale))
-
-    def _span(self, span: tiling.Span, size: int, halo_px: int | None, mirrored: bool) -> tiling.Span:
-        """What to read of one side. A mirrored picture has its grid at the other end."""
-        halo_px = self.halo_px if halo_px is None else halo_px
-        start, stop = (size - span.stop, size - span.start) if mirrored else (span.start, span.stop)
-        seen = tiling.span(start, stop, size, halo_px=halo_px, grid_px=self.grid_px)
-        return seen.mirrored(size) if mirrored else seen
-
-
-def load(name_or_file: str | Path, /, *, device: str = "auto", **parameters: object) -> Restorer:
-    """A restorer by the name of a model (see `pellucid models`) or by the path of a weight file.
-
-    parameters: recipe keywords to change, as `scale=3` of a network of three tasks.
-    """
-    path = models.find(name_or_file)
-    network, recipe, card = checkpoint.load(path, **parameters)
-    return Restorer(path.stem, recipe, TorchBackend(network, device), card)
+from pellucid.restorer import Progress, Restorer
 
 
 @dataclass(frozen=True)
 class Job:
-    """One picture to restore, and where it goes."""
+    """One picture to restore, and where it goes. root: the folder that remembers what is done, if any."""
 
     source: Path
     target: Path
+    root: Path | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How pictures are read, restored and written; None leaves a choice to the picture or the machine.
+
+    tile_px, halo_px, ensemble, strength, memory_bytes: as for `Restorer.restore`.
+    quality: of JPEG and lossy WebP, 1..100. bit_depth: 8, 16 or 32 (floating point) bits a sample.
+    exposure: of camera RAW files, for recipes that brighten: how many times longer the result shall look
+        exposed, a file exposed as long as that, or "auto".
+    max_pixels: larger pictures are refused before they are decoded.
+    """
+
+    tile_px: int | None = None
+    halo_px: int | None = None
+    ensemble: bool = False
+    strength: float = 1.0
+    memory_bytes: int | None = None
+    quality: int | None = None
+    bit_depth: int | None = None
+    exposure: float | Path | Literal["auto"] = "auto"
+    max_pixels: int = images.MAX_PIXELS
+
+    def deciding(self) -> dict[str, Any]:
+        """Those that decide how a result looks: not tiles and memory."""
+        free = ("tile_px", "memory_bytes", "max_pixels")
+        return {key: str(value) for key, value in asdict(self).items() if key not in free}
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: restored, left alone since its result is there, or failed and why."""
+    """What became of a job: restored, left alone since its result is there, or failed and why.
+
+    seconds: in the network. notes: what people should know about how it was read or written.
+    """
 
     job: Job
     megapixels: float = 0.0
     seconds: float = 0.0
     skipped: bool = False
     error: PellucidError | None = None
+    notes: tuple[str, ...] = ()
 
 
-def plan(inputs: Sequence[str | Path], out: str | Path | None = None) -> list[Job]:
-    """Which file becomes which: files and folders in, a file or a folder out.
+def plan(inputs: Sequence[str | Path], out: str | Path | None = None, *, format: str | None = None) -> list[Job]:
+    """Which file becomes which: files, folders and patterns (scans/**/*.tif) in, a file or a folder out.
 
     Without out, a file goes beside itself as NAME-restored.EXT, and a folder to FOLDER-restored; with out, one
-    file goes there under a name that has a suffix, and into a folder otherwise. Raises when an input does not
-    exist, two results would have one name, or a result would replace a source.
+    file goes there under a name that has a suffix, and into a folder otherwise. format: png, jpeg, tiff, ...;
+    that of each input when None. Raises when an input does not exist, two results would have one name, or a
+    result would replace a source.
     """
-    if not all(str(path) for path in inputs):
-        raise PictureError("an empty name among the inputs; a picture or a folder is needed")
-    given = [Path(path) for path in inputs]
+    given = [path for name in inputs for path in _expanded(name)]
     out = None if out is None else Path(out)
-    for path in given:
-        if not os.path.lexists(path):
-            raise PictureError(f"{path} does not exist")
-    if len(given) == 1 and not given[0].is_dir() and out is not None and out.suffix and not out.is_dir():
-        jobs = [Job(given[0], out)]
+    if len(given) == 1 and not given[0].is_dir() and (out is None or (out.suffix and not out.is_dir())):
+        jobs = [Job(given[0], _beside(given[0], format) if out is None else out)]
     elif out is not None and not out.is_dir() and (os.path.lexists(out) or out.suffix in images.SUFFIXES):
         raise OutputError(f"{out} is a file; for folders and several pictures, --out is a folder")
     else:
-        jobs = [job for path in given for job in _jobs(path, out)]
+        jobs = _told_apart([job for path in given for job in _jobs(path, out, format)])
     _check(jobs)
     return jobs
 
@@ -237,65 +100,273 @@ def plan(inputs: Sequence[str | Path], out: str | Path | None = None) -> list[Jo
 def restore(
     jobs: Sequence[Job],
     restorer: Restorer,
+    settings: Settings = Settings(),  # frozen
     *,
+    workers: int = 2,
     overwrite: bool = False,
-    tile_px: int | None = None,
-    halo_px: int | None = None,
-    ensemble: bool = False,
-    strength: float = 1.0,
-    progress: Progress | None = None,
-) -> Iterator[Outcome]:
-    """Restore files one by one and say what became of each; a bad one does not stop the others.
+    progress: Callable[[float], None] | None = None,
+) -> Generator[Outcome, None, None]:
+    """Restore files and say what became of each, in order; a bad one does not stop the others.
 
-    An existing result is left alone unless overwrite is set, so that the same call goes on where it was
-    interrupted. The other keywords are those of `Restorer.restore`.
+    workers: how many pictures are decoded ahead, and how many encoded behind, while one is in the network.
+    overwrite: also replace results that are already there. Without it, a finished one is left alone, one whose
+        input has changed since is done again, and anything else that is in the way is an error.
+    progress: called with the number of jobs that are through the network, the part of the current one included.
     """
-    for job in jobs:
-        if job.target.is_file() and not overwrite:
-            yield Outcome(job, skipped=True)
-            continue
+    remembered = _Remembered(_described(restorer, settings), overwrite)
+
+    def read(work: _Work) -> _Work:
+        if remembered.is_done(work.job):
+            return replace(work, skipped=True)
+        images.can_write(work.job.target)
+        degraded = read_degraded(work.job.source, restorer, settings)
+        return replace(work, degraded=degraded, megapixels=degraded.height * degraded.width / 1e6)
+
+    def run(progress: Progress, work: _Work) -> _Work:
+        assert work.degraded is not None
         start = time.monotonic()
-        try:
-            files.check_free(job.target, overwrite=overwrite)
-            images.can_write(job.target)
-            degraded = images.read(job.source)
-            restored = restorer.restore(
-                degraded,
-                tile_px=tile_px,
-                halo_px=halo_px,
-                ensemble=ensemble,
-                strength=strength,
-                progress=progress,
+        restored = restorer.restore(
+            work.degraded,
+            tile_px=settings.tile_px,
+            halo_px=settings.halo_px,
+            ensemble=settings.ensemble,
+            strength=settings.strength,
+            memory_bytes=settings.memory_bytes,
+            progress=progress,
+        )
+        return replace(work, degraded=None, restored=restored, seconds=time.monotonic() - start)
+
+    def write(work: _Work) -> _Work:
+        assert work.restored is not None
+        with remembered.noted(work.job) as replaces:
+            images.write(
+                work.restored,
+                work.job.target,
+                overwrite=replaces,
+                quality=settings.quality,
+                bit_depth=settings.bit_depth,
             )
-            images.write(restored, job.target, overwrite=overwrite)
-        except PellucidError as error:
-            yield Outcome(job, error=about(job.source, error))
-        else:
-            megapixels = degraded.height * degraded.width / 1e6
-            yield Outcome(job, megapixels, time.monotonic() - start)
+        return replace(work, restored=None)
+
+    for work in _overlapped(jobs, read, run, write, workers=workers, progress=progress):
+        yield Outcome(work.job, work.megapixels, work.seconds, work.skipped, work.error, work.notes)
 
 
-def _jobs(given: Path, out: Path | None) -> Iterator[Job]:
-    if given.is_dir():
-        found = images.find(given)
-        if not found:
-            raise DataError(f"{given} holds no pictures ({', '.join(sorted(images.SUFFIXES))})")
-        folder = _beside(given) if out is None else out
-        for source in found:
-            if _lies_in(folder, given) and _lies_in(source, folder):
-                continue  # results of an earlier run, below the folder they came from
-            yield Job(source, folder / source.relative_to(given).with_name(images.written_name(source.name)))
-    elif out is None:
-        yield Job(given, given.with_name(images.written_name(f"{given.stem}-restored{given.suffix}")))
-    else:
-        yield Job(given, out / images.written_name(given.name))
+def read_degraded(path: Path, restorer: Restorer, settings: Settings = Settings()) -> Degraded:
+    """What the restorer takes, from any file: a picture, or a mosaic for recipes that take those.
+
+    A camera RAW file is developed by LibRaw first where the recipe takes pictures.
+    """
+    if path.suffix.lower() not in images.RAW_SUFFIXES:
+        return images.read(path, max_pixels=settings.max_pixels)
+    if not restorer.recipe.domain.takes_mosaic:
+        return raw.develop(path, max_pixels=settings.max_pixels)
+    mosaic = raw.read(path, max_pixels=settings.max_pixels)
+    return replace(mosaic, exposure_ratio=_exposure_ratio(mosaic, settings))
+
+
+def write_report(path: Path, outcomes: Sequence[Outcome], restorer: Restorer, *, overwrite: bool) -> None:
+    """What became of every picture, as JSON."""
+    report = {
+        "model": restorer.name,
+        "recipe": restorer.recipe.name,
+        "parameters": dict(restorer.recipe.parameters),
+        "pictures": [_reported(outcome) for outcome in outcomes],
+    }
+    files.write_whole(path, json.dumps(report, indent=2).encode() + b"\n", overwrite=overwrite)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A job on its way: degraded once it is read, restored once it went through the network."""
+
+    job: Job
+    degraded: Degraded | None = None
+    restored: Picture | None = None
+    megapixels: float = 0.0
+    seconds: float = 0.0
+    skipped: bool = False
+    error: PellucidError | None = None
+    notes: tuple[str, ...] = ()
+
+
+Stage = Callable[[_Work], _Work]
+
+
+def _overlapped(
+    jobs: Sequence[Job],
+    read: Stage,
+    run: Callable[[Progress, _Work], _Work],
+    write: Stage,
+    *,
+    workers: int,
+    progress: Callable[[float], None] | None,
+) -> Iterator[_Work]:
+    """All jobs through three stages, in order: reading and writing in threads, running here."""
+    ahead = map(_Work, jobs)
+    with _pool(workers) as readers, _pool(workers) as writers:
+        reading = deque(readers.submit(_attempt, read, work) for work in islice(ahead, workers))
+        writing: deque[Future[_Work]] = deque()
+        for done in range(len(jobs)):
+            work = reading.popleft().result()
+            reading += [readers.submit(_attempt, read, following) for following in islice(ahead, 1)]
+            work = _attempt(partial(run, _shifted(progress, done)), work)
+            writing.append(writers.submit(_attempt, write, work))
+            del work  # or its picture would stay until the next one is restored
+            while writing and (writing[0].done() or len(writing) > workers):
+                yield writing.popleft().result()
+        while writing:
+            yield writing.popleft().result()
+
+
+def _attempt(stage: Stage, work: _Work) -> _Work:
+    """One stage, unless there is nothing left to do; its failure is kept with the job."""
+    if work.skipped or work.error is not None:
+        return work
+    try:
+        return stage(work)
+    except PellucidError as error:
+        failure = about(work.job.source, error)
+    except MemoryError:
+        failure = NotEnoughMemoryError(f"{work.job.source}: not enough memory; --memory sets a ceiling")
+    except OSError as error:  # what no leaf expected: a lost share, a disk that fails
+        failure = PellucidError(f"{work.job.source}: {error.strerror or error}")
+    return _Work(work.job, error=failure)
+
+
+def _shifted(progress: Callable[[float], None] | None, done: int) -> Progress:
+    """Progress within one picture as progress in all of them."""
+    return lambda pixels, all_pixels: progress(done + pixels / all_pixels) if progress else None
+
+
+@contextmanager
+def _pool(workers: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that, on the way out, finish what they are at and begin nothing new."""
+    pool = ThreadPoolExecutor(workers)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+class _Remembered:
+    """The manifests of all folders that results go to."""
+
+    def __init__(self, settings: Mapping[str, Any], overwrite: bool) -> None:
+        self._settings, self._overwrite = settings, overwrite
+        self._by_root: dict[Path, Manifest] = {}
+
+    def is_done(self, job: Job) -> bool:
+        """Whether there is nothing to do. Raises OutputError when something is in the way."""
+        state = self._state(job)
+        if state in (State.FOREIGN, State.OTHERWISE) and not self._overwrite:
+            how = " and was made by another model or with other settings" if state is State.OTHERWISE else ""
+            raise OutputError(f"{job.target} exists{how}; --overwrite replaces it")
+        if state is State.MISSING or self._overwrite:
+            files.check_free(job.target, overwrite=True)
+        return state is State.DONE and not self._overwrite
+
+    @contextmanager
+    def noted(self, job: Job) -> Iterator[bool]:
+        """Whether the result may replace what is there, to be written inside."""
+        manifest = self._of(job)
+        replaces = self._overwrite or self._state(job) is State.OUTDATED
+        if manifest is not None:
+            manifest.begin(job.source, job.target)
+        yield replaces
+        if manifest is not None:
+            manifest.finish(job.source, job.target)
+
+    def _state(self, job: Job) -> State:
+        manifest = self._of(job)
+        if manifest is not None:
+            return manifest.state(job.source, job.target)
+        return State.FOREIGN if os.path.lexists(job.target) else State.MISSING
+
+    def _of(self, job: Job) -> Manifest | None:
+        if job.root is None:
+            return None
+        return self._by_root.setdefault(job.root, Manifest(job.root, self._settings))
+
+
+def _described(restorer: Restorer, settings: Settings) -> dict[str, Any]:
+    """All that decides how a result looks."""
+    return {
+        "weights": restorer.backend.fingerprint(),
+        "recipe": restorer.recipe.name,
+        **{key: str(value) for key, value in restorer.recipe.parameters.items()},
+        **settings.deciding(),
+    }
+
+
+def _exposure_ratio(mosaic: Mosaic, settings: Settings) -> float:
+    if isinstance(settings.exposure, Path):
+        return raw.exposure_ratio(mosaic, raw.read(settings.exposure))
+    return raw.estimated_exposure_ratio(mosaic) if settings.exposure == "auto" else settings.exposure
+
+
+def _reported(outcome: Outcome) -> dict[str, Any]:
+    status = "failed" if outcome.error else "left alone" if outcome.skipped else "restored"
+    return {
+        "source": str(outcome.job.source),
+        "target": str(outcome.job.target),
+        "status": status,
+        "error": None if outcome.error is None else str(outcome.error),
+        "notes": list(outcome.notes),
+        "megapixels": outcome.megapixels,
+        "network_s": outcome.seconds,
+    }
+
+
+def _expanded(name: str | Path) -> list[Path]:
+    """A file or folder, or all that a pattern stands for."""
+    if not str(name):
+        raise PictureError("an empty name among the inputs; a picture or a folder is needed")
+    if os.path.lexists(name):
+        return [Path(name)]
+    # Not Path.glob, which takes no absolute patterns.
+    found = sorted(glob.glob(str(name), recursive=True)) if glob.has_magic(str(name)) else []  # noqa: PTH207
+    if not found:
+        raise PictureError(f"{name} does not exist")
+    return [Path(path) for path in found]
+
+
+def _jobs(given: Path, out: Path | None, format: str | None) -> Iterator[Job]:
+    if not given.is_dir():
+        target = _beside(given, format) if out is None else out / images.written_name(given.name, format)
+        yield Job(given, target, target.parent)
+        return
+    folder = _folder_beside(given) if out is None else out
+    # Results of an earlier run may lie below the folder they came from.
+    found = [path for path in images.find(given) if not (_lies_in(folder, given) and _lies_in(path, folder))]
+    if not found:
+        raise DataError(f"{given} holds no pictures ({', '.join(sorted(images.SUFFIXES))})")
+    for source in found:
+        name = images.written_name(source.name, format)
+        yield Job(source, folder / source.relative_to(given).with_name(name), folder)
+
+
+def _told_apart(jobs: Sequence[Job]) -> list[Job]:
+    """Pictures that differ by their suffix only keep it, where all become one format: a.jpg.png, a.tif.png."""
+    count = Counter(job.target for job in jobs)
+    return [job if count[job.target] == 1 else replace(job, target=_with_both_suffixes(job)) for job in jobs]
+
+
+def _with_both_suffixes(job: Job) -> Path:
+    if job.source.suffix == job.target.suffix:
+        return job.target
+    return job.target.with_name(f"{job.target.stem}{job.source.suffix}{job.target.suffix}")
 
 
 def _lies_in(path: Path, folder: Path) -> bool:
     return os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep)
 
 
-def _beside(folder: Path) -> Path:
+def _beside(path: Path, format: str | None) -> Path:
+    return path.with_name(images.written_name(f"{path.stem}-restored{path.suffix}", format))
+
+
+def _folder_beside(folder: Path) -> Path:
     named = folder if folder.name else folder.resolve()
     if not named.name or named.name == "..":
         raise OutputError(f"{folder} has no name to put -restored behind; say with --out where results go")

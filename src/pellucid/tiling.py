@@ -13,6 +13,33 @@ from pellucid.errors import PellucidError
 
 
 @dataclass(frozen=True)
+class Tile:
+    """A rectangle of picture pixels, [top, bottom) x [left, right)."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def longer_side_px(self) -> int:
+        return max(self.bottom - self.top, self.right - self.left)
+
+    @property
+    def num_pixels(self) -> int:
+        return (self.bottom - self.top) * (self.right - self.left)
+
+    def cut(self, tile_px: int) -> list["Tile"]:
+        """Itself in nearly equal parts of at most tile_px x tile_px, row by row."""
+        rows, cols = _cuts(self.top, self.bottom, tile_px), _cuts(self.left, self.right, tile_px)
+        return [Tile(*row, *col) for row, col in product(rows, cols)]
+
+    def placed(self, scale: int) -> tuple[slice, slice]:
+        """Rows and columns in a result that is this many times larger."""
+        return slice(self.top * scale, self.bottom * scale), slice(self.left * scale, self.right * scale)
+
+
+@dataclass(frozen=True)
 class Span:
     """One side of a tile in picture pixels: [start, stop) is kept of [read_start, read_stop)."""
 
@@ -29,48 +56,31 @@ class Span:
         """The part to keep, within the result of what was read."""
         return slice((self.start - self.read_start) * scale, (self.stop - self.read_start) * scale)
 
-    def placed(self, scale: int = 1) -> slice:
-        """Where it goes in the whole result."""
-        return slice(self.start * scale, self.stop * scale)
-
     def mirrored(self, size: int) -> "Span":
         """The same side counted from the other end of a picture of this size."""
         return Span(size - self.stop, size - self.start, size - self.read_stop, size - self.read_start)
 
 
-@dataclass(frozen=True)
-class Tile:
-    """Two spans: the rows and the columns."""
-
-    rows: Span
-    cols: Span
+def plan(height: int, width: int, *, tile_px: int) -> list[Tile]:
+    """Cover a picture with tiles of at most tile_px x tile_px each, row by row."""
+    if tile_px < 1:
+        raise PellucidError(f"tile of {tile_px} px; at least 1 is needed")
+    return Tile(0, height, 0, width).cut(tile_px)
 
 
 def span(start: int, stop: int, size: int, *, halo_px: int, grid_px: int) -> Span:
-    """What to read so as to keep [start, stop) of a side of this size."""
+    """What to read so as to keep [start, stop) of a side of this size.
+
+    halo_px: how far an output pixel sees. grid_px: what is read starts on multiples of this.
+    """
+    if halo_px < 0:
+        raise PellucidError(f"halo of {halo_px} px; 0 or more is needed")
     read_start = max(0, start - halo_px) // grid_px * grid_px
     read_stop = min(size, -(-(stop + halo_px) // grid_px) * grid_px)
     return Span(start, stop, read_start, read_stop)
 
 
-def plan(height: int, width: int, *, tile_px: int, halo_px: int, grid_px: int) -> list[Tile]:
-    """Cover a picture with tiles that keep at most tile_px x tile_px each, row by row.
-
-    halo_px: how far an output pixel sees. grid_px: what is read starts on multiples of this.
-    """
-    if tile_px < 1:
-        raise PellucidError(f"tile of {tile_px} px; at least 1 is needed")
-    if halo_px < 0:
-        raise PellucidError(f"halo of {halo_px} px; 0 or more is needed")
-    sides = [
-        [span(a, b, size, halo_px=halo_px, grid_px=grid_px) for a, b in _cuts(size, tile_px)]
-        for size in (height, width)
-    ]
-    return [Tile(rows, cols) for rows, cols in product(*sides)]
-
-
-def _cuts(size: int, tile_px: int) -> Iterator[tuple[int, int]]:
+def _cuts(start: int, stop: int, tile_px: int) -> Iterator[tuple[int, int]]:
     """Nearly equal parts: no sliver at the end."""
-    count = -(-size // tile_px)
-    edges = [size * i // count for i in range(count + 1)]
-    return pairwise(edges)
+    count = -(-(stop - start) // tile_px)
+    return pairwise(start + (stop - start) * i // count for i in range(count + 1))

@@ -13,7 +13,7 @@ import pytest
 
 from pellucid.converting import convert
 from pellucid.evaluation import Report, evaluate
-from pellucid.restoration import load
+from pellucid.restorer import load
 
 pytestmark = [
     pytest.mark.golden,

@@ -1,0 +1,44 @@
+"""What a network needs is counted without running it, and agrees with sums by hand."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from pellucid import recipe
+from pellucid.backends import TorchBackend
+from pellucid.footprint import activation_bytes
+from pellucid.recipe import Network
+
+
+class Widening(Network):
+    """One channel to eight and back: the input, the eight and the output are there at once."""
+
+    scale, multiple, halo = 1, 1, 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.widen, self.narrow = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 1, 3, padding=1)
+
+    def forward(self, degraded: Tensor) -> Tensor:
+        return self.narrow(self.widen(degraded))
+
+
+def test_a_sum_by_hand() -> None:
+    assert activation_bytes(Widening(), (2, 1, 30, 40)) == 4 * 2 * 30 * 40 * (1 + 8 + 1)
+
+
+@pytest.mark.parametrize("name", [name for name in recipe.names() if name != "mimo_unet.gopro_plus"])
+def test_needs_grow_with_the_area(name: str) -> None:
+    network = recipe.find(name).network()
+    planes = next(parameter.shape[1] for parameter in network.parameters() if parameter.ndim == 4)
+    if name.startswith("mimo"):
+        planes = 3
+    small, large = (activation_bytes(network, (1, planes, side, side)) for side in (64, 128))
+    assert 3.9 < large / small < 4.1
+
+
+def test_small_inputs_that_run_twice_count_twice() -> None:
+    backend = TorchBackend(Widening(), "cpu")
+    alone, two = backend.working_bytes((1, 1, 100, 100)), backend.working_bytes((2, 1, 100, 100))
+    assert alone == two
+    assert torch.equal(backend(torch.ones(1, 1, 100, 100)), backend(torch.ones(2, 1, 100, 100))[:1])

@@ -28,6 +28,8 @@ class Domain(Protocol):
     def rate(self) -> Fraction:
         """Network input pixels per picture pixel, along one side."""
 
+    takes_mosaic: bool
+
     @property
     def colors(self) -> str:
         """The color space in which targets are given and scores are counted."""
@@ -55,6 +57,7 @@ class Domain(Protocol):
 class Gray:
     """One gray plane. A color picture passes plane by plane, as its noise is independent in each."""
 
+    takes_mosaic = False
     rate = Fraction(1)
     colors = "gray"
 
@@ -83,6 +86,7 @@ class Gray:
 class RGB:
     """Three planes at once. A gray picture passes as three equal planes, of which the mean comes back."""
 
+    takes_mosaic = False
     rate = Fraction(1)
     colors = "rgb"
 
@@ -119,6 +123,7 @@ class Luma:
 
     scale: int = 1
 
+    takes_mosaic = False
     colors = "y"
 
     @property
@@ -158,6 +163,7 @@ class PackedRaw:
     """
 
     sensor: Literal["bayer", "xtrans"] = "bayer"
+    takes_mosaic = True
 
     colors = "rgb"
 

@@ -2,6 +2,8 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pellucid.errors import OutputError
@@ -19,21 +21,22 @@ def check_free(path: Path, *, overwrite: bool) -> None:
             raise OutputError(f"{path} is a device, not a file")
 
 
-def write_whole(path: Path, content: bytes, *, overwrite: bool) -> None:
-    """Write beside the target, then rename; folders on the way are made.
+@contextmanager
+def whole_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """An empty file beside the target to write into, which takes the target's name at the end; folders are made.
 
-    Raises OutputError when the target exists and overwrite is False, or when it cannot be written.
+    Whatever goes wrong on the way, an OSError of the writing included, nothing of it is left behind. Raises
+    OutputError when the target exists and overwrite is False, or when it cannot be written.
     """
     check_free(path, overwrite=overwrite)
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=".pellucid-", suffix=".part")
+        os.close(handle)
         temporary = Path(name)
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        _sync(temporary)
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     except OSError as error:
@@ -41,6 +44,18 @@ def write_whole(path: Path, content: bytes, *, overwrite: bool) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: bytes, *, overwrite: bool) -> None:
+    """Write content as `whole_file` does, and raise as it does."""
+    with whole_file(path, overwrite=overwrite) as temporary:
+        temporary.write_bytes(content)
+
+
+def _sync(path: Path) -> None:
+    """Onto the disk now: a rename that outlives a power cut shall not point to half a file."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _umask() -> int:

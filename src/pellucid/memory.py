@@ -8,6 +8,7 @@ the system's folder for temporary files; the environment variable TMPDIR names a
 import mmap
 import os
 import tempfile
+from collections.abc import Iterator
 from math import prod
 from pathlib import Path
 from typing import IO, Any
@@ -20,6 +21,11 @@ from pellucid.errors import OutputError
 
 LARGE_BYTES = 2**26
 """Arrays from this size on lie in a file: 64 MiB, 11 megapixels of 16-bit RGB."""
+
+STRIP_BYTES = 2**22
+"""How much of large arrays is worked on at a time."""
+
+_STRIPS_REMEMBERED = 16
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _CGROUP_TAKEN = Path("/sys/fs/cgroup/memory.current")
@@ -48,6 +54,28 @@ def forget(samples: NDArray[Any]) -> None:
         base = base.obj
     if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
         base.madvise(mmap.MADV_DONTNEED)
+
+
+def strips(*arrays: NDArray[Any]) -> Iterator[slice]:
+    """The rows of arrays of one height, piece by piece; what was gone through is forgotten on the way."""
+    row_bytes = sum(array[0].nbytes for array in arrays)
+    step = max(1, STRIP_BYTES // row_bytes)
+    height = len(arrays[0])
+    for count, start in enumerate(range(0, height, step), start=1):
+        yield slice(start, min(start + step, height))
+        if count % _STRIPS_REMEMBERED == 0 or start + step >= height:
+            for array in arrays:
+                forget(array)
+
+
+def in_one_run(array: NDArray[Any]) -> NDArray[Any]:
+    """The array itself where it lies in memory row by row without gaps, or else a copy that does."""
+    if array.flags.c_contiguous:
+        return array
+    copy = empty(array.shape, array.dtype.name)
+    for rows in strips(array, copy):
+        copy[rows] = array[rows]
+    return copy
 
 
 def taken_bytes() -> int:

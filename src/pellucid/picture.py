@@ -1,7 +1,8 @@
 """Pictures as their files hold them, and camera mosaics as the sensor read them."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from typing import Any, Self
 
 import numpy as np
@@ -18,6 +19,32 @@ PEAKS: dict[str, float] = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 """The value of white, by the dtype of the samples."""
 
 
+@dataclass(frozen=True)
+class Encoding:
+    """How a file held its picture: what is needed to write a result in the same way.
+
+    format: PNG, JPEG, TIFF, WebP, AVIF or BMP.
+    bits: of one sample as it was stored, 1 to 32; a `Picture` holds 8, 16 or 32.
+    palette: the samples were places in a list of colors.
+    quality: of a JPEG, as the encoder of the Independent JPEG Group counts it: 1 to 100.
+    subsampling: of a JPEG's color, as "4:2:0".
+    compression: of a TIFF: none, lzw, deflate, packbits, zstd or jpeg; None where it is another one.
+    lossless: no sample was changed to make the file smaller.
+    progressive: in several passes over the whole picture, which takes the whole in memory to decode.
+    notes: what else is worth telling people, a line each.
+    """
+
+    format: str
+    bits: int = 8
+    palette: bool = False
+    quality: int | None = None
+    subsampling: str | None = None
+    compression: str | None = None
+    lossless: bool = True
+    progressive: bool = False
+    notes: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Picture:
     """One picture at its file's own depth.
@@ -25,11 +52,13 @@ class Picture:
     samples: (H, W, 1) gray or (H, W, 3) RGB; uint8, uint16, or float32 nominally in [0, 1].
     alpha: (H, W, 1) of the same dtype, or None. It is not restored, only enlarged where the picture is.
     metadata: what else the file carries (ICC profile, EXIF, XMP, ...), by libvips field name.
+    encoding: how its file held it; None for a picture that came from no file.
     """
 
     samples: Samples
     alpha: Samples | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    encoding: Encoding | None = None
 
     def __post_init__(self) -> None:
         shape, dtype = self.samples.shape, self.samples.dtype
@@ -71,17 +100,29 @@ class Picture:
         """The same picture with samples of another type: white stays white."""
         if dtype == self.dtype:
             return self
-        alpha = self.alpha_to_tensor()
-        return replace(
-            self,
-            samples=_from_tensor(self.to_tensor(), dtype),
-            alpha=None if alpha is None else _from_tensor(alpha, dtype),
-        )
+        return self._changed(lambda plane: _converted(plane, dtype))
+
+    def upright(self, orientation: int) -> Self:
+        """Turned and mirrored as an EXIF orientation (1 to 8) says, sharing memory."""
+        if orientation not in range(1, 9):
+            raise PictureError(f"orientation {orientation}; EXIF has 1 to 8")
+        return self._changed(lambda plane: _upright(plane, orientation))
+
+    def filled(self, reach_px: int) -> Self:
+        """With the colors that full transparency hides replaced by those of the nearest visible pixels.
+
+        What looks reach_px far at a picture then sees no hidden color from any visible pixel. The color of a
+        pixel depends on pixels up to reach_px away and on no others, so that the inner part of a crop with a
+        margin of reach_px equals the whole. Hidden colors farther off stay. Alpha stays.
+        """
+        known = None if self.alpha is None else self.alpha[..., 0] > 0
+        if known is None or known.all():
+            return self
+        return replace(self, samples=_filled(self.samples, known, reach_px))
 
     def blank(self, height: int, width: int) -> Self:
         """A picture of this kind and another size, its samples not yet set; see `paste`."""
-        alpha = None if self.alpha is None else memory.empty((height, width, 1), self.dtype)
-        return replace(self, samples=memory.empty((height, width, self.channels), self.dtype), alpha=alpha)
+        return self._changed(lambda plane: memory.empty((height, width, plane.shape[2]), self.dtype))
 
     def paste(self, part: "Picture", rows: slice, cols: slice) -> None:
         """Set the samples inside. The one thing that changes a picture; for building one up."""
@@ -91,8 +132,7 @@ class Picture:
 
     def crop(self, rows: slice, cols: slice) -> Self:
         """The part inside, sharing memory."""
-        alpha = None if self.alpha is None else self.alpha[rows, cols]
-        return replace(self, samples=self.samples[rows, cols], alpha=alpha)
+        return self._changed(lambda plane: plane[rows, cols])
 
     def to_tensor(self) -> Tensor:
         """(1, C, H, W) float32; white is 1."""
@@ -117,6 +157,11 @@ class Picture:
             samples=_from_tensor(samples, self.dtype),
             alpha=None if alpha is None else _from_tensor(alpha, self.dtype),
         )
+
+    def _changed(self, change: Callable[[Samples], Samples]) -> Self:
+        """Samples and alpha changed in the same way."""
+        alpha = None if self.alpha is None else change(self.alpha)
+        return replace(self, samples=change(self.samples), alpha=alpha)
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,3 +249,38 @@ def _from_tensor(planes: Tensor, dtype: str) -> Samples:
         return samples.float().contiguous().numpy()
     rounded = (samples.clamp(0, 1) * PEAKS[dtype] + 0.5).floor()
     return rounded.contiguous().numpy().astype(dtype)
+
+
+def _converted(samples: Samples, dtype: str) -> Samples:
+    converted = memory.empty(samples.shape, dtype)
+    for rows in memory.strips(samples, converted):
+        converted[rows] = _from_tensor(_to_tensor(samples[rows]), dtype)
+    return converted
+
+
+def _upright(plane: Samples, orientation: int) -> Samples:
+    # 5 to 8 lie on their side; what is mirrored then, is mirrored after rows and columns were swapped.
+    turned = plane.swapaxes(0, 1) if orientation > 4 else plane
+    flip_cols, flip_rows = orientation in (2, 3, 6, 7), orientation in (3, 4, 7, 8)
+    return turned[:: -1 if flip_rows else 1, :: -1 if flip_cols else 1]
+
+
+def _filled(samples: Samples, known: NDArray[np.bool_], reach_px: int) -> Samples:
+    """Round by round, each unknown pixel with known ones among its eight neighbors becomes their mean."""
+    height, width, channels = samples.shape
+    colors = np.pad(samples, ((1, 1), (1, 1), (0, 0))).astype(np.float32).reshape(-1, channels)
+    unknown = np.flatnonzero(np.pad(~known, 1))
+    weights = np.pad(known, 1).astype(np.float32).reshape(-1, 1)
+    neighbors = [row * (width + 2) + col for row in (-1, 0, 1) for col in (-1, 0, 1) if row or col]
+    for _ in range(reach_px):
+        # Sums in one fixed order, so that a pixel is the same to the last bit in every crop.
+        counts = reduce(np.add, [weights[unknown + step] for step in neighbors])[:, 0]
+        edge = unknown[counts > 0]
+        if not len(edge):
+            break
+        sums = reduce(np.add, [colors[edge + step] * weights[edge + step] for step in neighbors])
+        colors[edge] = sums / counts[counts > 0, None]
+        weights[edge] = 1
+        unknown = unknown[counts == 0]
+    filled = colors.reshape(height + 2, width + 2, channels)[1:-1, 1:-1]
+    return filled if samples.dtype.kind == "f" else (filled + np.float32(0.5)).astype(samples.dtype)

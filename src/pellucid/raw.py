@@ -79,3 +79,19 @@ def _cut(mosaic: Mosaic, pattern: tuple[str, ...], down: int, right: int) -> Mos
         black = tuple(map(tuple, np.roll(black, (-down, -right), (0, 1)).tolist()))
     samples = mosaic.samples[down : down + height, right : right + width]
     return replace(mosaic, samples=samples, pattern=pattern, black_level=black)
+
+
+def read(path: object, max_pixels: int = 0) -> Mosaic:
+    raise NotImplementedError
+
+
+def develop(path: object, max_pixels: int = 0):
+    raise NotImplementedError
+
+
+def exposure_ratio(a: Mosaic, b: Mosaic) -> float:
+    raise NotImplementedError
+
+
+def estimated_exposure_ratio(a: Mosaic) -> float:
+    raise NotImplementedError

@@ -5,12 +5,13 @@ free to follow the memory that may be taken.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import product
 from math import dist, isqrt
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from pellucid import checkpoint, memory, models, tiling
@@ -46,6 +47,9 @@ class View:
     def _transposed(self, planes: Tensor) -> Tensor:
         return planes.transpose(-2, -1) if self.transpose else planes
 
+
+FILL_PX = 8
+"""How far visible colors are spread below full transparency, before a network sees what is hidden there."""
 
 AS_IT_IS = (View(),)
 ALL_EIGHT = tuple(View(*flags) for flags in product((False, True), repeat=3))
@@ -117,9 +121,7 @@ class Restorer:
         if strength != 1 and isinstance(degraded, Mosaic):
             raise PictureError("strength blends with the input, and a mosaic is no picture; leave it at 1")
         degraded = self.recipe.domain.accept(degraded)
-        manner = _Manner(
-            self.halo_px if halo_px is None else halo_px, ALL_EIGHT if ensemble else AS_IT_IS, strength
-        )
+        manner = _Manner(self._halo_px(degraded, halo_px), ALL_EIGHT if ensemble else AS_IT_IS, strength)
         tile_px = self._tile_px(degraded, tile_px, manner, memory_bytes)
         restored: Picture | None = None
         done = 0
@@ -138,7 +140,7 @@ class Restorer:
     def given_up(self, degraded: Degraded, *, halo_px: int, tile_px: int | None = None) -> float:
         """What a smaller halo costs: the largest difference, white being 1, on the tile in the middle."""
         degraded = self.recipe.domain.accept(degraded)
-        exact, near = _Manner(self.halo_px), _Manner(halo_px)
+        exact, near = _Manner(self._halo_px(degraded, None)), _Manner(self._halo_px(degraded, halo_px))
         tile_px = self._tile_px(degraded, tile_px, near, None)
         tiles = tiling.plan(degraded.height, degraded.width, tile_px=tile_px)
         if len(tiles) == 1:
@@ -147,6 +149,11 @@ class Restorer:
         tile = min(tiles, key=lambda tile: dist(center, (tile.bottom, tile.right)))
         difference = self._in_float(degraded, tile, exact).samples - self._in_float(degraded, tile, near).samples
         return float(abs(difference).max())
+
+    def _halo_px(self, degraded: Degraded, wanted_px: int | None) -> int:
+        """As far as a result pixel sees, and farther where hidden colors are filled first."""
+        transparent = isinstance(degraded, Picture) and degraded.alpha is not None
+        return (self.halo_px if wanted_px is None else wanted_px) + (FILL_PX if transparent else 0)
 
     def _tile_px(
         self, degraded: Degraded, wanted_px: int | None, manner: _Manner, memory_bytes: int | None
@@ -197,7 +204,7 @@ class Restorer:
                 waiting += tile.cut(tile_px)[::-1]
                 continue
             try:
-                part = self._in_float(degraded, tile, manner).as_depth(degraded.dtype)
+                part = self._restored(degraded, tile, manner)
             except (NotEnoughMemoryError, MemoryError) as error:
                 if tile.longer_side_px == 1:
                     raise NotEnoughMemoryError(
@@ -207,6 +214,15 @@ class Restorer:
                 waiting.append(tile)
             else:
                 yield tile, part
+
+    def _restored(self, degraded: Degraded, tile: Tile, manner: _Manner) -> Picture:
+        """One tile at the depth of the degraded picture. Where the size stays, so does what cannot be seen."""
+        part = self._in_float(degraded, tile, manner).as_depth(degraded.dtype)
+        if self.scale != 1 or part.alpha is None or not isinstance(degraded, Picture):
+            return part
+        given = degraded.crop(*tile.placed(1))
+        assert given.alpha is not None
+        return replace(part, samples=np.where(given.alpha == 0, given.samples, part.samples), alpha=given.alpha)
 
     def _in_float(self, degraded: Degraded, tile: Tile, manner: _Manner) -> Picture:
         """One tile, computed by every view, and their mean."""
@@ -225,6 +241,8 @@ class Restorer:
         rows = self._span(tile.top, tile.bottom, degraded.height, manner.halo_px, view.flip_rows)
         cols = self._span(tile.left, tile.right, degraded.width, manner.halo_px, view.flip_cols)
         outer = degraded.crop(rows.read, cols.read).as_depth("float32")
+        if isinstance(outer, Picture):
+            outer = outer.filled(FILL_PX)
         network_input = domain.to_input(outer)
         output = view.back(self.backend(view(network_input)))
         if manner.strength != 1:

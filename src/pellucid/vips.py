@@ -1,0 +1,68 @@
+"""What reading and writing share of libvips: its names for samples, its errors in one line, its one process."""
+
+import os
+
+import pyvips
+
+from pellucid import memory
+from pellucid.errors import PellucidError
+from pellucid.picture import Picture, Samples
+
+FORMATS = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
+"""libvips' names for types of samples."""
+
+INTERPRETATIONS = {
+    ("uint8", 1): "b-w",
+    ("uint8", 3): "srgb",
+    ("uint16", 1): "grey16",
+    ("uint16", 3): "rgb16",
+    ("float32", 1): "b-w",
+    ("float32", 3): "scrgb",
+}
+"""libvips' names for what samples mean, by their type and the number of color channels."""
+
+NO_DOTS_PER_MM = 1.0
+"""What libvips has for files that tell no resolution."""
+
+MM_PER_INCH = 25.4
+
+_pid_of_libvips: int | None = None
+"""The process that used libvips first."""
+
+# Every picture is read once, so the cache of operations would only hold on to memory.
+pyvips.cache_set_max(0)
+
+
+def start(kind: type[PellucidError]) -> None:
+    """To be called before libvips is used: raises kind where it would wait forever.
+
+    Its threads do not survive a fork (seen with 8.18).
+    """
+    global _pid_of_libvips
+    _pid_of_libvips = _pid_of_libvips or os.getpid()
+    if _pid_of_libvips != os.getpid():
+        raise kind(
+            "pictures cannot be read or written in a process forked after its parent did so; "
+            "start workers with 'spawn' or 'forkserver'"
+        )
+    # What libvips notes about one file, read well or not, would head the next error.
+    pyvips.vips_lib.vips_error_clear()
+
+
+def reason(error: pyvips.Error) -> str:
+    """The first line of what libvips has to say."""
+    lines = [line.strip() for line in str(error.detail).splitlines() if line.strip()]
+    return lines[0] if lines else "no reason given"
+
+
+def image(picture: Picture) -> pyvips.Image:
+    """Samples and alpha as libvips sees them, without a copy of large ones; they must outlive the image."""
+    planes = [picture.samples] if picture.alpha is None else [picture.samples, picture.alpha]
+    bands = [_bands(memory.in_one_run(plane)) for plane in planes]
+    joined = bands[0].bandjoin(bands[1:]) if len(bands) > 1 else bands[0]
+    return joined.copy(interpretation=INTERPRETATIONS[picture.dtype, picture.channels])
+
+
+def _bands(plane: Samples) -> pyvips.Image:
+    height, width, channels = plane.shape
+    return pyvips.Image.new_from_memory(plane.data, width, height, channels, FORMATS[plane.dtype.name])

@@ -19,6 +19,9 @@ SMALL_PX = 2**17
 # MIMO-UNet and 1.45 for SID U-Net, whose transposed convolutions need room (benchmarks/memory.py).
 OVERHEAD = 1.5
 
+# How PyTorch and oneDNN say that an allocation failed.
+_MEMORY_SIGNS = ("memory", "could not create a primitive", "could not execute a primitive")
+
 
 class TorchBackend:
     """A network on a device, called with tensors on the CPU and answering on the CPU.
@@ -41,7 +44,7 @@ class TorchBackend:
         try:
             return self._run(degraded.to(self.device).contiguous(memory_format=torch.channels_last)).cpu()
         except RuntimeError as error:  # what torch raises on every device, of no class of its own on CPUs
-            if "memory" not in str(error):
+            if not any(sign in str(error) for sign in _MEMORY_SIGNS):
                 raise
             height, width = degraded.shape[-2:]
             raise NotEnoughMemoryError(

@@ -5,6 +5,7 @@ before it is encoded. The files have no name, so nothing is left of them whateve
 the system's folder for temporary files; the environment variable TMPDIR names another.
 """
 
+import ctypes
 import mmap
 import os
 import tempfile
@@ -26,6 +27,8 @@ STRIP_BYTES = 2**22
 """How much of large arrays is worked on at a time."""
 
 _STRIPS_REMEMBERED = 16
+
+_C_LIBRARY = ctypes.CDLL(None) if os.name == "posix" else None
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _CGROUP_TAKEN = Path("/sys/fs/cgroup/memory.current")
@@ -76,6 +79,12 @@ def in_one_run(array: NDArray[Any]) -> NDArray[Any]:
     for rows in strips(array, copy):
         copy[rows] = array[rows]
     return copy
+
+
+def trim() -> None:
+    """Give back what was freed, but is kept by the C library for the next allocation."""
+    if _C_LIBRARY is not None and hasattr(_C_LIBRARY, "malloc_trim"):
+        _C_LIBRARY.malloc_trim(0)
 
 
 def taken_bytes() -> int:

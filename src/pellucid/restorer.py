@@ -122,10 +122,11 @@ class Restorer:
             raise PictureError("strength blends with the input, and a mosaic is no picture; leave it at 1")
         degraded = self.recipe.domain.accept(degraded)
         manner = _Manner(self._halo_px(degraded, halo_px), ALL_EIGHT if ensemble else AS_IT_IS, strength)
-        tile_px = self._tile_px(degraded, tile_px, manner, memory_bytes)
+        ceiling = memory.taken_bytes() + memory.free_bytes() // 2 if memory_bytes is None else memory_bytes
+        tile_px = self._tile_px(degraded, tile_px, manner, ceiling)
         restored: Picture | None = None
         done = 0
-        for tile, part in self._parts(degraded, tile_px, manner):
+        for tile, part in self._parts(degraded, tile_px, manner, ceiling):
             if restored is None:
                 restored = part.blank(degraded.height * self.scale, degraded.width * self.scale)
             restored.paste(part, *tile.placed(self.scale))
@@ -141,7 +142,7 @@ class Restorer:
         """What a smaller halo costs: the largest difference, white being 1, on the tile in the middle."""
         degraded = self.recipe.domain.accept(degraded)
         exact, near = _Manner(self._halo_px(degraded, None)), _Manner(self._halo_px(degraded, halo_px))
-        tile_px = self._tile_px(degraded, tile_px, near, None)
+        tile_px = self._tile_px(degraded, tile_px, near, memory.taken_bytes() + memory.free_bytes() // 2)
         tiles = tiling.plan(degraded.height, degraded.width, tile_px=tile_px)
         if len(tiles) == 1:
             return 0.0
@@ -155,23 +156,21 @@ class Restorer:
         transparent = isinstance(degraded, Picture) and degraded.alpha is not None
         return (self.halo_px if wanted_px is None else wanted_px) + (FILL_PX if transparent else 0)
 
-    def _tile_px(
-        self, degraded: Degraded, wanted_px: int | None, manner: _Manner, memory_bytes: int | None
-    ) -> int:
+    def _tile_px(self, degraded: Degraded, wanted_px: int | None, manner: _Manner, ceiling: int) -> int:
         """The side of the tiles: as wanted, or what is quick; less where memory asks for it."""
         tile_px = self._quick_tile_px(degraded, manner.halo_px) if wanted_px is None else wanted_px
         taken = memory.taken_bytes()
-        room = memory.free_bytes() // 2 if memory_bytes is None else memory_bytes - taken
+        room = max(0, ceiling - taken)
         read_px = min(tile_px, max(degraded.height, degraded.width)) + 2 * manner.halo_px
         needed = self._working_bytes(degraded, read_px)
         if needed <= room or tile_px < 1:
             return tile_px
         # What is needed grows with the area that is read, and by twice that where small inputs run twice.
-        most_px = isqrt(max(0, room) * read_px**2 // (2 * needed)) - 2 * manner.halo_px
+        most_px = isqrt(room * read_px**2 // (2 * needed)) - 2 * manner.halo_px
         if most_px < 1:
             least = taken + self._working_bytes(degraded, 1 + 2 * manner.halo_px)
             raise NotEnoughMemoryError(
-                f"{_in_mb(taken + max(0, room))} are too little memory for {self.name} on a picture of "
+                f"{_in_mb(ceiling)} are too little memory for {self.name} on a picture of "
                 f"{degraded.width} x {degraded.height} px; the least that does is {_in_mb(least)}"
             )
         return most_px
@@ -195,14 +194,19 @@ class Restorer:
         around = 4 * 4 * height * width * (1 + 3 * self.scale**2)
         return self.backend.working_bytes(shape) + around
 
-    def _parts(self, degraded: Degraded, tile_px: int, manner: _Manner) -> Iterator[tuple[Tile, Picture]]:
+    def _parts(
+        self, degraded: Degraded, tile_px: int, manner: _Manner, ceiling: int
+    ) -> Iterator[tuple[Tile, Picture]]:
         """All tiles, restored, at the depth of the degraded picture; smaller ones once memory runs out."""
+        needed = self._working_bytes(degraded, tile_px + 2 * manner.halo_px)
         waiting = tiling.plan(degraded.height, degraded.width, tile_px=tile_px)[::-1]
         while waiting:
             tile = waiting.pop()
             if tile.longer_side_px > tile_px:
                 waiting += tile.cut(tile_px)[::-1]
                 continue
+            if memory.taken_bytes() + needed > ceiling:
+                memory.trim()
             try:
                 part = self._restored(degraded, tile, manner)
             except (NotEnoughMemoryError, MemoryError) as error:

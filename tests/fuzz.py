@@ -1,0 +1,202 @@
+"""Restore thousands of damaged files and count what happens: python tests/fuzz.py --count 5000 --seed 0
+
+Whole files of every format are mutated: bytes changed, cut, doubled, moved, numbers made huge. A child process
+restores them in folders, so that a crash or a hang is seen and pinned on one file. Each file must end as a whole
+result or as one line of error. `tests/test_fuzz.py` does the same with a few hundred.
+"""
+
+import argparse
+import json
+import os
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import samples
+
+BATCH = 50
+TIMEOUT_S = 120.0
+"""For one folder of files, on a busy machine."""
+
+CHILD = """
+import json, sys, torch
+from pathlib import Path
+from pellucid import recipe, restoration
+from pellucid.backends import TorchBackend
+from pellucid.restorer import Restorer
+torch.set_num_threads(1)
+chosen = recipe.find("dncnn.gaussian", depth=2, width=1)
+restorer = Restorer("tiny", chosen, TorchBackend(chosen.network(), "cpu"))
+jobs = restoration.plan(sys.argv[1:2], sys.argv[2], format="tiff")
+for outcome in restoration.restore(jobs, restorer, restoration.Settings(bit_depth=16), workers=1):
+    error = None if outcome.error is None else str(outcome.error)
+    print(json.dumps([outcome.job.source.name, outcome.job.target.name, error]), flush=True)
+"""
+
+
+@dataclass
+class Tally:
+    """What became of all files."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    faults: list[str] = field(default_factory=list)
+    peak_bytes: int = 0
+
+    def fault(self, text: str) -> None:
+        self.counts["FAULT"] += 1
+        self.faults.append(text)
+
+
+Mutation = Callable[[bytearray, np.random.Generator], bytes]
+
+
+def _flip(content: bytearray, rng: np.random.Generator) -> bytes:
+    for at in rng.integers(0, len(content), rng.integers(1, 9)):
+        content[at] = rng.integers(0, 256)
+    return bytes(content)
+
+
+def _flip_in_head(content: bytearray, rng: np.random.Generator) -> bytes:
+    for at in rng.integers(0, min(200, len(content)), rng.integers(1, 5)):
+        content[at] = rng.integers(0, 256)
+    return bytes(content)
+
+
+def _cut(content: bytearray, rng: np.random.Generator) -> bytes:
+    return bytes(content[: rng.integers(0, len(content))])
+
+
+def _double(content: bytearray, rng: np.random.Generator) -> bytes:
+    start, stop = sorted(rng.integers(0, len(content) + 1, 2))
+    return bytes(content[:stop] + content[start:])
+
+
+def _drop(content: bytearray, rng: np.random.Generator) -> bytes:
+    start = rng.integers(0, len(content))
+    return bytes(content[:start] + content[start + rng.integers(1, 30) :])
+
+
+def _blank(content: bytearray, rng: np.random.Generator) -> bytes:
+    start, stop = sorted(rng.integers(0, len(content) + 1, 2))
+    content[start:stop] = bytes([rng.choice([0, 255])]) * int(stop - start)
+    return bytes(content)
+
+
+def _huge_number(content: bytearray, rng: np.random.Generator) -> bytes:
+    value = rng.choice([0, 1, 0x7FFF, 0xFFFF, 60000, 0x7FFFFFFF, 0xFFFFFFFF])
+    order = rng.choice(["<I", ">I"])
+    at = int(rng.integers(0, max(1, min(400, len(content)) - 4)))
+    content[at : at + 4] = struct.pack(order, value)
+    return bytes(content)
+
+
+MUTATIONS: tuple[Mutation, ...] = (_flip, _flip_in_head, _cut, _double, _drop, _blank, _huge_number)
+
+
+def mutated(seeds: dict[str, bytes], count: int, seed: int) -> Iterator[tuple[str, bytes]]:
+    """(name, content) of so many damaged files, the same for the same seed."""
+    names = sorted(seeds)
+    for i in range(count):
+        rng = np.random.default_rng((seed, i))
+        name = names[i % len(names)]
+        mutation = MUTATIONS[int(rng.integers(len(MUTATIONS)))]
+        content = mutation(bytearray(seeds[name]), rng)
+        stem, _, suffix = name.rpartition(".")
+        yield f"{i:06}-{stem}{mutation.__name__}.{suffix}", content
+
+
+def run(seeds: dict[str, bytes], *, count: int, seed: int) -> Tally:
+    """Restore all damaged files, folder by folder."""
+    tally, batch = Tally(), dict[str, bytes]()
+    for name, content in mutated(seeds, count, seed):
+        batch[name] = content
+        if len(batch) == BATCH:
+            _restore(batch, tally)
+            batch = {}
+    if batch:
+        _restore(batch, tally)
+    return tally
+
+
+def _restore(batch: dict[str, bytes], tally: Tally) -> None:
+    """One folder; after a crash or a hang, the files that are left."""
+    while batch:
+        with tempfile.TemporaryDirectory() as name:
+            folder, out = Path(name, "in"), Path(name, "out")
+            folder.mkdir()
+            for file, content in batch.items():
+                (folder / file).write_bytes(content)
+            ended, lines, errors = _child(folder, out, tally)
+            for source, target, error in lines:
+                batch.pop(source)
+                _judge(source, out / target, error, tally)
+            if batch:
+                culprit = min(batch)
+                tally.fault(f"{culprit}: {ended} {errors[-300:]}")
+                batch.pop(culprit)
+            elif leftovers := list(out.glob(".*.part")):
+                tally.fault(f"left behind: {leftovers}")
+
+
+def _child(folder: Path, out: Path, tally: Tally) -> tuple[str, list[list[str]], str]:
+    log = folder.with_name("log")
+    with log.open("w") as stdout, log.with_suffix(".err").open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-c", CHILD, str(folder), str(out)], stdout=stdout, stderr=stderr
+        )
+        ended = _wait(process, tally)
+    lines = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("]")]
+    return ended, lines, log.with_suffix(".err").read_text()
+
+
+def _wait(process: "subprocess.Popen[bytes]", tally: Tally) -> str:
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while True:
+        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
+        if pid:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            tally.peak_bytes = max(tally.peak_bytes, usage.ru_maxrss * 1024)
+            return f"ended with {process.returncode}"
+        if time.monotonic() > deadline_s:
+            process.kill()
+            deadline_s = float("inf")
+        time.sleep(0.02)
+
+
+def _judge(source: str, target: Path, error: str | None, tally: Tally) -> None:
+    kind = source.rpartition(".")[2]
+    if error is None:
+        tally.counts[f"{kind} restored"] += 1
+        if not target.is_file():
+            tally.fault(f"{source}: no result")
+    else:
+        tally.counts[f"{kind} refused"] += 1
+        if target.exists():
+            tally.fault(f"{source}: refused, but there is a result")
+        if "\n" in error or "Traceback" in error or source not in error:
+            tally.fault(f"{source}: an error of another form: {error}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=5000)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    tally = run(samples.everything(), count=args.count, seed=args.seed)
+    for what, count in sorted(tally.counts.items()):
+        print(f"{count:6} {what}")
+    print(f"peak resident memory of the children: {tally.peak_bytes / 1e6:.0f} MB")
+    for fault in tally.faults:
+        print(fault)
+    sys.exit(bool(tally.faults))
+
+
+if __name__ == "__main__":
+    main()

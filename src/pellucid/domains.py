@@ -13,8 +13,8 @@ from torch import Tensor
 
 from pellucid.color import rgb_to_gray, rgb_to_luma, rgb_to_ycbcr, ycbcr_to_rgb
 from pellucid.errors import PictureError
+from pellucid.packing import BAYER, XTRANS, align, pack_bayer, pack_xtrans
 from pellucid.picture import Mosaic, Picture
-from pellucid.raw import BAYER, XTRANS, align, pack_bayer, pack_xtrans
 from pellucid.resize import reach, resize
 
 Degraded = Picture | Mosaic

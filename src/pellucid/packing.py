@@ -4,6 +4,7 @@ Source: Chen, Chen, Xu, Koltun, "Learning to See in the Dark", CVPR 2018, and it
 """
 
 from dataclasses import replace
+from itertools import product
 
 import numpy as np
 import torch
@@ -51,14 +52,20 @@ def align(mosaic: Mosaic, pattern: tuple[str, ...]) -> Mosaic:
 
     Costs less than one block on each side. Raises PictureError when no phase of the mosaic is the pattern.
     """
-    period = len(pattern)
-    for down in range(period):
-        for right in range(period):
-            if mosaic.period == period and _rolled(mosaic.pattern, down, right) == pattern:
-                return _cut(mosaic, pattern, down, right)
-    raise PictureError(
-        f"a mosaic with the filters {'/'.join(mosaic.pattern)}; this recipe needs {'/'.join(pattern)}"
-    )
+    offset = phase(mosaic.pattern, pattern)
+    if offset is None:
+        raise PictureError(
+            f"a mosaic with the filters {'/'.join(mosaic.pattern)}; this recipe needs {'/'.join(pattern)}"
+        )
+    return _cut(mosaic, pattern, *offset)
+
+
+def phase(found: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[int, int] | None:
+    """The first pixel (row, column) of a pattern from which on it is the wanted one; None if there is none."""
+    for down, right in product(range(len(found)), repeat=2):
+        if _rolled(found, down, right) == wanted:
+            return down, right
+    return None
 
 
 def _rolled(pattern: tuple[str, ...], down: int, right: int) -> tuple[str, ...]:

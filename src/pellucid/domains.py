@@ -32,6 +32,10 @@ class Domain(Protocol):
     def colors(self) -> str:
         """The color space in which targets are given and scores are counted."""
 
+    @property
+    def takes_mosaic(self) -> bool:
+        """Whether it takes the mosaic of a camera RAW file; developed pictures otherwise."""
+
     def halo_px(self, network_halo: int) -> int:
         """How far an output pixel sees in the picture, when it sees this far in the network's input."""
 
@@ -57,6 +61,7 @@ class Gray:
 
     rate = Fraction(1)
     colors = "gray"
+    takes_mosaic = False
 
     def halo_px(self, network_halo: int) -> int:
         return network_halo
@@ -85,6 +90,7 @@ class RGB:
 
     rate = Fraction(1)
     colors = "rgb"
+    takes_mosaic = False
 
     def halo_px(self, network_halo: int) -> int:
         return network_halo
@@ -120,6 +126,7 @@ class Luma:
     scale: int = 1
 
     colors = "y"
+    takes_mosaic = False
 
     @property
     def rate(self) -> Fraction:
@@ -160,6 +167,7 @@ class PackedRaw:
     sensor: Literal["bayer", "xtrans"] = "bayer"
 
     colors = "rgb"
+    takes_mosaic = True
 
     @property
     def rate(self) -> Fraction:

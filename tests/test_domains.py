@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pellucid.color import rgb_to_ycbcr
 from pellucid.domains import RGB, Domain, Gray, Luma, PackedRaw
 from pellucid.errors import PictureError
+from pellucid.packing import BAYER, XTRANS, pack_bayer, pack_xtrans
 from pellucid.picture import Mosaic, Picture
-from pellucid.raw import BAYER, XTRANS, pack_bayer, pack_xtrans
 from pellucid.resize import resize
 
 OF_PICTURES: list[Domain] = [Gray(), RGB(), Luma()]
@@ -29,6 +29,13 @@ def picture(
 def mosaic(pattern: tuple[str, ...] = BAYER, height: int = 12, width: int = 18) -> Mosaic:
     samples = np.random.default_rng(0).integers(0, 1000, (height, width)).astype(np.uint16)
     return Mosaic(samples, pattern, 100, 1100, exposure_ratio=2.5, metadata={"exif": b"camera"})
+
+
+def test_domains_say_what_they_take() -> None:
+    for domain in ALL:
+        degraded = mosaic(XTRANS) if domain == PackedRaw("xtrans") else mosaic(BAYER)
+        assert domain.takes_mosaic == isinstance(domain, PackedRaw)
+        domain.accept(degraded if domain.takes_mosaic else picture())
 
 
 @pytest.mark.parametrize("domain", OF_PICTURES, ids=repr)

@@ -15,7 +15,7 @@ from pellucid.backends import TorchBackend
 from pellucid.domains import Degraded, PackedRaw
 from pellucid.errors import NotEnoughMemoryError, PellucidError, WeightsError
 from pellucid.picture import Mosaic, Picture
-from pellucid.raw import BAYER, XTRANS
+from pellucid.packing import BAYER, XTRANS
 from pellucid.recipe import Network
 from pellucid.restorer import Restorer
 

@@ -47,20 +47,22 @@ def photo(num_pixels: int, bits: int) -> pyvips.Image:
     return pyvips.Image.new_from_memory(samples.data, side, side, 3, kind).copy(interpretation=meaning)
 
 
+_AV1 = {"compression": "av1", "effort": 0}
+
 CASES: dict[str, tuple[int, str, Callable[[pyvips.Image, str], None]]] = {
     "TIFF, 16 bits": (16, ".tif", lambda image, path: image.tiffsave(path)),
     "TIFF, 16 bits, deflate": (16, ".tif", lambda image, path: image.tiffsave(path, compression="deflate")),
     "TIFF, 16 bits, tiles": (16, ".tif", lambda image, path: image.tiffsave(path, tile=True)),
     "PNG, 16 bits": (16, ".png", lambda image, path: image.pngsave(path, compression=1)),
-    "PNG, 8 bits, interlaced": (8, ".png", lambda image, path: image.pngsave(path, compression=1, interlace=True)),
-    "PNG, 16 bits, interlaced": (16, ".png", lambda image, path: image.pngsave(path, compression=1, interlace=True)),
+    "PNG, 8 bits, interlaced": (8, ".png", lambda image, path: image.pngsave(path, interlace=True)),
+    "PNG, 16 bits, interlaced": (16, ".png", lambda image, path: image.pngsave(path, interlace=True)),
     "JPEG": (8, ".jpg", lambda image, path: image.jpegsave(path, Q=90)),
     "JPEG, progressive, 4:2:0": (8, ".jpg", lambda image, path: image.jpegsave(path, Q=85, interlace=True)),
     "JPEG, progressive, 4:4:4": (8, ".jpg", lambda image, path: image.jpegsave(path, Q=95, interlace=True)),
     "WebP, lossy": (8, ".webp", lambda image, path: image.webpsave(path, effort=0)),
     "WebP, lossless": (8, ".webp", lambda image, path: image.webpsave(path, lossless=True, effort=0)),
-    "AVIF": (8, ".avif", lambda image, path: image.heifsave(path, compression="av1", effort=0)),
-    "AVIF, 12 bits": (16, ".avif", lambda image, path: image.heifsave(path, compression="av1", effort=0, bitdepth=12)),
+    "AVIF": (8, ".avif", lambda image, path: image.heifsave(path, **_AV1)),
+    "AVIF, 12 bits": (16, ".avif", lambda image, path: image.heifsave(path, bitdepth=12, **_AV1)),
     "BMP": (8, ".bmp", lambda image, path: _bmp(image, path)),
 }  # fmt: skip
 

@@ -79,9 +79,9 @@ class _Layout:
 
 
 def from_tiff(file: IO[bytes]) -> Tags:
-    """What the first folder of a TIFF, or of the small TIFF that is an EXIF block, says; damaged tags are left out.
+    """What the first folder of a TIFF, or of the small TIFF that is an EXIF block, says of the picture.
 
-    file: open for reading, with `seek`.
+    file: open for reading, with `seek`. Damaged tags are left out.
     """
     try:
         layout, place = _header(file)
@@ -237,9 +237,7 @@ def _pointers(layout: _Layout, links: dict[int, int]) -> dict[int, Value]:
     return {tag: (kind, 1, struct.pack(code, place)) for tag, place in links.items() if place}
 
 
-def _written(
-    layout: _Layout, values: dict[int, Value], start: int, kept: dict[int, Value]
-) -> tuple[bytes, int]:
+def _written(layout: _Layout, values: dict[int, Value], start: int, kept: dict[int, Value]) -> tuple[bytes, int]:
     """Long values, then the folder: (content, place of the folder)."""
     long_values, entries = b"", dict(kept)
     for tag, (kind, count, content) in values.items():

@@ -43,7 +43,7 @@ def from_png(text: str) -> bytes:
 
 def to_png(records: bytes) -> str:
     """A "Raw profile" text, as ImageMagick and ExifTool have it."""
-    content = to_jpeg(records)
+    content = to_jpeg(records).removeprefix(_JPEG_HEAD)
     return f"\niptc\n{len(content):8}\n{content.hex()}\n"
 
 

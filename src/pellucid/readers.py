@@ -1,4 +1,4 @@
-"""From files to pictures: libvips decodes all formats but BMP, strip by strip, so that no large one lies in memory."""
+"""From files to pictures: libvips decodes all formats but BMP, strip by strip into `memory.empty`."""
 
 import os
 import re
@@ -65,7 +65,9 @@ def _open(path: Path, kind: str) -> pyvips.Image:
 
 def _read_vips(path: Path, kind: str, encoding: Encoding, max_pixels: int) -> Picture:
     if kind == "jpeg" and encoding.bits != 8:
-        raise PictureError(f"{path} is a JPEG of {encoding.bits} bits, of which 8 are read; save it as PNG or TIFF")
+        raise PictureError(
+            f"{path} is a JPEG of {encoding.bits} bits, of which 8 are read; save it as PNG or TIFF"
+        )
     image = _open(path, kind)
     _check_size(image.width, image.height, path, max_pixels)
     _check_single(image, path)
@@ -149,11 +151,12 @@ def _filling_16_bits(strip: Samples, encoding: Encoding) -> Samples:
 
 
 def _turned(picture: Picture, orientation: int) -> Picture:
+    """Upright. Large pictures stay as they lie: they are looked at in parts, and a copy would take a file more."""
     upright = picture.upright(orientation)
-    alpha = upright.alpha
-    # Small ones are put in order now; large ones are looked at in parts only, and a copy would cost a whole file.
-    small = [plane if plane.nbytes >= memory.LARGE_BYTES else np.ascontiguousarray(plane) for plane in (upright.samples, *([] if alpha is None else [alpha]))]
-    return replace(upright, samples=small[0], alpha=small[1] if len(small) > 1 else None)
+    if upright.samples.nbytes >= memory.LARGE_BYTES:
+        return upright
+    alpha = None if upright.alpha is None else np.ascontiguousarray(upright.alpha)
+    return replace(upright, samples=np.ascontiguousarray(upright.samples), alpha=alpha)
 
 
 def _metadata(image: pyvips.Image, path: Path, kind: str) -> dict[str, Any]:

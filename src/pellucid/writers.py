@@ -155,7 +155,7 @@ def _add_unwritten(file: IO[bytes], picture: Picture, target: Format) -> None:
 
 
 def _write_bmp(picture: Picture, temporary: Path, path: Path) -> None:
-    """24 bits for color, 8 with a palette of grays for gray; rows from the bottom up, each filled up to 4 bytes."""
+    """24 bits for color, 8 with a palette for gray; rows from the bottom up, each filled up to 4 bytes."""
     height, width, channels = picture.samples.shape
     palette = b"".join(bytes([gray, gray, gray, 0]) for gray in range(256)) if channels == 1 else b""
     row_bytes, start = (width * channels + 3) // 4 * 4, 54 + len(palette)

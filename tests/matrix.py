@@ -407,8 +407,8 @@ def _unfiltered(kind: int, row: Samples, above: Samples, step: int) -> Samples:
     for i, value in enumerate(row.tolist(), start=step):
         left, over, corner = int(out[i - step]), int(up[i]), int(up[i - step])
         guess = left + over - corner
-        paeth = min((left, over, corner), key=lambda known: abs(known - guess))
-        out[i] = (value + (0, left, over, (left + over) // 2, paeth)[kind]) % 256
+        nearest = min((left, over, corner), key=lambda known: abs(known - guess))
+        out[i] = (value + (0, left, over, (left + over) // 2, nearest)[kind]) % 256
     return out[step:].astype(np.uint8)
 
 

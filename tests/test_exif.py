@@ -3,7 +3,6 @@
 import io
 from typing import Any
 
-import matrix
 import numpy as np
 import PIL.Image
 import pytest
@@ -11,6 +10,7 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
+import matrix
 from pellucid import exif
 
 MAKE, MODEL, EXPOSURE, LENS, WIDTH = 0x010F, 0x0110, 0x829A, 0xA434, 0xA002

@@ -4,13 +4,13 @@ import io
 import zlib
 from pathlib import Path
 
-import matrix
 import numpy as np
 import PIL.Image
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import matrix
 from pellucid import images, iptc, png
 from pellucid.picture import Picture
 

@@ -189,7 +189,7 @@ def _unread(file: IO[bytes], kind: str, found: Mapping[str, Any]) -> dict[str, b
 
 def _resolution(image: pyvips.Image, block: bytes) -> dict[str, float]:
     dots = image.xres, image.yres
-    if dots == (vips.NO_DOTS_PER_MM, vips.NO_DOTS_PER_MM):
+    if any(np.allclose(dots, unknown, atol=1e-3) for unknown in vips.UNKNOWN_DOTS_PER_MM):
         told = exif.dots_per_mm(block)
         return {"xres": told[0], "yres": told[1]} if told else {}
     return {"xres": dots[0], "yres": dots[1]}

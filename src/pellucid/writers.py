@@ -20,7 +20,7 @@ JPEG_QUALITY = 95
 WEBP_QUALITY = 95
 """Of results that came from a lossy WebP, which does not tell what its own was."""
 
-_UNKNOWN_DOTS_PER_MM = 72 / vips.MM_PER_INCH
+_UNKNOWN_DOTS_PER_MM = vips.UNKNOWN_DOTS_PER_MM[1]
 """What programs take for a resolution that a file does not tell."""
 
 # What libwebp takes for each pixel.

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pellucid.errors import OutputError, PictureError
-from pellucid.files import check_free, head, write_whole
+from pellucid.files import check_free, head, whole_file, write_whole
 
 
 @pytest.fixture
@@ -137,3 +137,25 @@ def test_names_as_long_as_the_system_takes(tmp_path: Path) -> None:
 def test_a_name_too_long_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(OutputError):
         write_whole(tmp_path / ("a" * 300), b"x", overwrite=False)
+
+
+def test_a_file_takes_its_name_when_it_is_whole(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "a.bin"
+    with whole_file(path, overwrite=False) as temporary:
+        assert temporary.parent == path.parent
+        temporary.write_bytes(b"half")
+        assert not path.exists()
+    assert path.read_bytes() == b"half"
+    assert everything(tmp_path) == ["a.bin", "deep"]
+
+
+@pytest.mark.parametrize(
+    ("raised", "seen"), [(OSError(28, "No space left on device"), OutputError), (ValueError(), ValueError)]
+)
+def test_what_goes_wrong_on_the_way_leaves_nothing(
+    tmp_path: Path, raised: Exception, seen: type[Exception]
+) -> None:
+    with pytest.raises(seen), whole_file(tmp_path / "a.bin", overwrite=False) as temporary:
+        temporary.write_bytes(b"half")
+        raise raised
+    assert everything(tmp_path) == []

@@ -1,5 +1,6 @@
 """Picture files: what comes in is what the file holds, what goes out comes back."""
 
+import base64
 import io
 import os
 import struct
@@ -20,9 +21,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import ImageCms
 
-from pellucid import images
+from pellucid import headers, images, memory
 from pellucid.errors import DataError, OutputError, PellucidError, PictureError
-from pellucid.picture import Picture, Samples
+from pellucid.picture import Encoding, Picture, Samples
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -408,6 +409,189 @@ def test_unknown_metadata_is_not_written(tmp_path: Path) -> None:
     assert again.metadata["xres"] == pytest.approx(10)
 
 
+# --- how the file held it
+
+
+def encoding(content: bytes, folder: Path) -> Encoding:
+    found = read_bytes(content, folder).encoding
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("quality", [1, 10, 25, 49, 50, 51, 75, 90, 95, 99, 100])
+def test_the_quality_of_a_jpeg_is_told_from_its_tables(quality: int, tmp_path: Path) -> None:
+    assert encoding(encoded(photo(), "jpeg", quality=quality), tmp_path).quality == quality
+    assert encoding(encoded(photo()[..., :1], "jpeg", quality=quality), tmp_path).quality == quality
+
+
+def test_tables_of_a_camera_are_near_to_some_quality(tmp_path: Path) -> None:
+    with PIL.Image.open(io.BytesIO(encoded(photo(), "jpeg", quality=88))) as file:
+        tables = file.quantization  # type: ignore[attr-defined]
+    own = [[min(255, value + k % 2) for k, value in enumerate(tables[number])] for number in (0, 1)]
+    found = encoding(encoded(photo(), "jpeg", qtables=own), tmp_path).quality
+    assert found is not None and 85 <= found <= 88
+
+
+@pytest.mark.parametrize("ratio", ["4:4:4", "4:2:2", "4:2:0"])
+def test_the_color_resolution_of_a_jpeg_is_told(ratio: str, tmp_path: Path) -> None:
+    found = encoding(encoded(photo(), "jpeg", subsampling=ratio), tmp_path)
+    assert (found.format, found.bits, found.subsampling, found.progressive) == ("JPEG", 8, ratio, False)
+    assert encoding(encoded(photo(), "jpeg", progressive=True), tmp_path).progressive
+
+
+def test_other_files_tell_how_they_hold_their_samples(tmp_path: Path) -> None:
+    assert encoding(png(b"\0\x40", 2, 1, 1, 0), tmp_path) == Encoding("PNG", 1)
+    palette = png(b"\0\x40", 2, 1, 2, 3, _chunk(b"PLTE", bytes(12)))
+    assert encoding(palette, tmp_path) == Encoding("PNG", 2, palette=True)
+    assert encoding(png_of(noise(3, 4, 3, "uint16")), tmp_path) == Encoding("PNG", 16)
+    lzw = encoded(photo(), "tiff", compression="tiff_lzw")
+    assert encoding(lzw, tmp_path) == Encoding("TIFF", 8, compression="lzw")
+    assert encoding(encoded(photo(), "webp"), tmp_path) == Encoding("WebP", lossless=False)
+    assert encoding(encoded(photo(), "webp", lossless=True, exif=exif()), tmp_path) == Encoding("WebP")
+    assert encoding(encoded(photo(), "bmp"), tmp_path) == Encoding("BMP")
+    assert encoding(encoded(photo(), "avif"), tmp_path) == Encoding("AVIF", lossless=False)
+
+
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_a_tiff_keeps_its_compression(compression: str, tmp_path: Path) -> None:
+    picture = read_bytes(encoded(photo(), "tiff", compression=compression), tmp_path)
+    images.write(picture, tmp_path / "y.tif")
+    with PIL.Image.open(tmp_path / "y.tif") as file:
+        assert file.info["compression"] == compression
+
+
+def test_a_jpeg_in_a_tiff_is_read_and_comes_back_lossless(tmp_path: Path) -> None:
+    content = encoded(photo(), "tiff", compression="jpeg", quality=90)
+    picture = read_bytes(content, tmp_path)
+    assert np.abs(picture.samples.astype(int) - photo()).mean() < 2
+    images.write(picture, tmp_path / "y.tif")
+    assert same(images.read(tmp_path / "y.tif"), picture)
+
+
+def test_a_quality_that_is_asked_for_is_the_only_change(tmp_path: Path) -> None:
+    picture = read_bytes(encoded(photo(), "jpeg", quality=70, subsampling="4:2:0"), tmp_path)
+    images.write(picture, tmp_path / "y.jpg", quality=91)
+    with (tmp_path / "y.jpg").open("rb") as file:
+        assert headers.encoding(tmp_path / "y.jpg", "jpeg").quality == 91
+        assert PIL.Image.open(file).layer[0][1:3] == (2, 2)  # type: ignore[attr-defined]
+    images.write(picture, tmp_path / "y.webp", quality=91)
+    assert not headers.encoding(tmp_path / "y.webp", "webp").lossless
+
+
+@pytest.mark.parametrize(("bit_depth", "dtype"), [(8, "uint8"), (16, "uint16"), (32, "float32")])
+def test_a_depth_that_is_asked_for_is_written(bit_depth: int, dtype: str, tmp_path: Path) -> None:
+    picture = Picture(noise(5, 6, 3, "uint16"), noise(5, 6, 1, "uint16"))
+    images.write(picture, tmp_path / "x.tif", bit_depth=bit_depth)
+    assert same(images.read(tmp_path / "x.tif"), picture.as_depth(dtype))
+
+
+def test_names_of_results() -> None:
+    names: dict[tuple[str, str | None], str]
+    names = {("a.png", None): "a.png", ("a.JPEG", None): "a.JPEG", ("a.avif", None): "a.png"}
+    names |= {("a.b.png", "tiff"): "a.b.tif", ("a.JPEG", "jpg"): "a.JPEG", ("a.tif", "jpeg"): "a.jpg"}
+    for (name, format), expected in names.items():
+        assert images.written_name(name, format) == expected
+    assert "no format gif to write; known: png" in message(
+        lambda: images.written_name("a.png", "gif"), OutputError
+    )
+
+
+def test_an_arithmetic_coded_jpeg_is_read(tmp_path: Path) -> None:
+    # by jpegtran -arithmetic, of a ramp: row and column times 8
+    content = base64.b64decode(
+        "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABALDA4MChAODQ4SERATGCgaGBYWGDEjJR0oOjM9PDkzODdASFxOQERXRTc4UG1RV19iZ2hn"
+        "Pk1xeXBkeFxlZ2P/yQALCAAQABABAREA/8wABgAQEAX/2gAIAQEAAD8A/wBmCMBa97C76sfIgb48eID/2Q=="
+    )
+    rows, cols = np.mgrid[:16, :16]
+    assert np.abs(read_bytes(content, tmp_path).samples[..., 0] - 8.0 * (rows + cols)).max() < 12
+
+
+def test_a_12_bit_jpeg_is_refused_by_name(tmp_path: Path) -> None:
+    content = bytearray(encoded(photo(), "jpeg"))
+    frame = content.index(b"\xff\xc0")
+    content[frame + 1], content[frame + 4] = 0xC1, 12
+    assert "is a JPEG of 12 bits, of which 8 are read" in message(lambda: read_bytes(bytes(content), tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("head", "name"),
+    [(b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"), (b"\0\0\0\x18ftypheic\0\0", "HEIC"), (b"GIF89a", "GIF")],
+)
+def test_pictures_of_other_formats_are_named(head: bytes, name: str, tmp_path: Path) -> None:
+    text = message(lambda: read_bytes(head + bytes(99), tmp_path))
+    assert f"is a {name} file, which cannot be decoded here; convert it to PNG or TIFF first" in text
+
+
+def test_the_orientation_in_xmp_is_reset_too(tmp_path: Path) -> None:
+    for text in (b'<x tiff:Orientation="6"/>', b"<tiff:Orientation>6</tiff:Orientation>"):
+        xmp = read_bytes(encoded(photo(), "jpeg", xmp=text, exif=exif(6)), tmp_path).metadata["xmp-data"]
+        assert xmp == text.replace(b"6", b"1")
+
+
+def test_a_file_without_exif_gets_none(tmp_path: Path) -> None:
+    for kind, suffix in (("jpeg", ".jpg"), ("png", ".png"), ("webp", ".webp"), ("tiff", ".tif")):
+        images.write(read_bytes(encoded(photo(), kind), tmp_path), tmp_path / f"y{suffix}")
+        content = (tmp_path / f"y{suffix}").read_bytes()
+        assert not any(word in content for word in (b"Exif\0", b"eXIf", b"EXIF", b"\x69\x87\4\0"))
+
+
+# --- large pictures
+
+
+def test_a_large_picture_comes_back_in_small_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(memory, "STRIP_BYTES", 1000)
+    picture = Picture(noise(70, 50, 3), noise(70, 50, 1, seed=1))
+    for suffix in (".png", ".tif", ".webp"):
+        images.write(picture, tmp_path / f"x{suffix}")
+        assert same(images.read(tmp_path / f"x{suffix}"), picture)
+    images.write(picture.crop(slice(3, 60), slice(5, 40)), tmp_path / "crop.tif")
+    assert same(images.read(tmp_path / "crop.tif"), picture.crop(slice(3, 60), slice(5, 40)))
+    content = encoded(photo(), "png", exif=exif(6))
+    with PIL.Image.open(io.BytesIO(content)) as file:
+        turned = np.asarray(PIL.ImageOps.exif_transpose(file))
+    images.write(read_bytes(content, tmp_path, "turned.png"), tmp_path / "upright.tif")
+    assert np.array_equal(tifffile.imread(tmp_path / "upright.tif"), turned)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg"])
+def test_a_large_picture_is_never_in_memory_as_a_whole(suffix: str, tmp_path: Path) -> None:
+    samples = np.zeros((10_000, 8_000, 3), np.uint8)
+    samples[::2] = np.arange(8_000, dtype=np.uint16)[:, None] % 251
+    images.write(Picture(samples), tmp_path / f"x{suffix}")
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from pellucid import images\n"
+        "def peak():\n"
+        "    lines = Path('/proc/self/status').read_text().splitlines()\n"
+        "    return int(next(line for line in lines if line.startswith('VmHWM')).split()[1]) * 1024\n"
+        "before = peak()\n"
+        "images.write(images.read(sys.argv[1]), sys.argv[2])\n"
+        "print(peak() - before)\n"
+    )
+    names = [str(tmp_path / f"{name}{suffix}") for name in "xy"]
+    done = subprocess.run([sys.executable, "-c", code, *names], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 110e6 < samples.nbytes / 2
+
+
+def test_what_decoding_takes_is_told_by_the_header(tmp_path: Path) -> None:
+    def told(content: bytes) -> int:
+        (tmp_path / "x").write_bytes(content)
+        return images.decoding_bytes(tmp_path / "x")
+
+    num_pixels = photo().shape[0] * photo().shape[1]
+    assert told(encoded(photo(), "png")) == told(encoded(photo(), "tiff")) == told(encoded(photo(), "jpeg")) == 0
+    assert told(encoded(photo(), "jpeg", progressive=True, subsampling="4:4:4")) == 6 * num_pixels
+    assert told(encoded(photo(), "jpeg", progressive=True, subsampling="4:2:0")) == 3 * num_pixels
+    assert told(encoded(photo()[..., :1], "jpeg", progressive=True)) == 2 * num_pixels
+    assert told(encoded(photo(), "bmp")) == 4 * num_pixels
+    assert 8 * num_pixels < told(encoded(photo(), "webp")) < 10 * num_pixels
+    assert images.encoding_bytes(Picture(photo()), tmp_path / "x.tif") == 0
+    assert images.encoding_bytes(Picture(photo()), tmp_path / "x.webp") > 10 * num_pixels
+
+
 # --- refusals when reading
 
 
@@ -538,6 +722,22 @@ def test_a_bomb_is_refused_by_its_header(kind: str, tmp_path: Path) -> None:
     assert "30000 x 30000 = 900000000 pixels" in text and "500000000" in text
 
 
+@pytest.mark.parametrize("kind", ["png", "jpeg", "tiff", "webp", "bmp", "avif"])
+def test_more_pixels_than_allowed_are_refused_in_every_format(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    content = encoded(photo(20, 30), kind)
+    # Decoding it would fail; of a WebP, libvips wants the whole file to read the header.
+    path.write_bytes(content if kind == "webp" else content[:-5])
+    text = message(lambda: images.read(path, max_pixels=599))
+    assert "30 x 20 = 600 pixels; at most 599 are taken" in text and "--max-pixels" in text
+    path.write_bytes(encoded(photo(20, 30), kind))
+    assert images.read(path, max_pixels=600).width == 30
+
+
+def test_400_megapixels_are_allowed_by_default() -> None:
+    assert images.MAX_PIXELS >= 400e6
+
+
 def test_a_name_is_only_a_name(tmp_path: Path) -> None:
     content = png_of(noise(4, 5, 3))
     assert read_bytes(content, tmp_path, "x[page=2].png").width == 5
@@ -582,6 +782,45 @@ def test_known_suffixes_can_be_written(name: str) -> None:
 def test_nothing_is_lost_silently(suffix: str, dtype: str, alpha: bool, words: str, tmp_path: Path) -> None:
     picture = Picture(noise(3, 4, 3, dtype), noise(3, 4, 1, dtype) if alpha else None)
     assert words in message(lambda: images.write(picture, tmp_path / f"x{suffix}"), OutputError)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_depth_that_can_be_asked_for_is_named(tmp_path: Path) -> None:
+    for dtype, suffix, bits in (("uint16", ".jpg", 8), ("float32", ".png", 16), ("uint16", ".webp", 8)):
+        picture = Picture(noise(3, 4, 3, dtype))
+        text = message(lambda p=picture, s=suffix: images.write(p, tmp_path / f"x{s}"), OutputError)  # type: ignore[misc]
+        assert text.endswith(f"with --bit-depth {bits}")
+        with pytest.raises(OutputError, match=f"--bit-depth {bits}"):
+            images.can_write(tmp_path / f"x{suffix}", picture)
+        images.can_write(tmp_path / f"x{suffix}", picture, bit_depth=bits)
+    with_alpha = Picture(noise(3, 4, 3, "uint16"), noise(3, 4, 1, "uint16"))
+    assert "--bit-depth" not in message(lambda: images.write(with_alpha, tmp_path / "x.jpg"), OutputError)
+    text = message(lambda: images.write(with_alpha, tmp_path / "x.png", bit_depth=12), OutputError)
+    assert "a bit depth of 12; 8, 16, 32 can be written" in text
+    assert "quality of 0" in message(lambda: images.write(with_alpha, tmp_path / "x.png", quality=0), OutputError)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX only")
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp", ".bmp"])
+def test_a_full_disk_is_one_line_and_leaves_nothing(suffix: str, tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys\n"
+        "import numpy as np\n"
+        "from pellucid import images\n"
+        "from pellucid.errors import OutputError\n"
+        "from pellucid.picture import Picture\n"
+        "picture = Picture(np.random.default_rng(0).integers(0, 256, (300, 300, 3), np.uint8))\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (30_000, 30_000))\n"
+        "try: images.write(picture, sys.argv[1])\n"
+        "except OutputError as error: print(error)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / f"x{suffix}")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.stderr == ""
+    assert f"x{suffix} cannot be written" in done.stdout
+    assert done.stdout.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 

@@ -63,3 +63,19 @@ def test_a_container_limits_what_is_free(monkeypatch: pytest.MonkeyPatch) -> Non
     assert memory.free_bytes() == 600000
     monkeypatch.setattr(memory, "_CGROUP_LIMIT", Fixed("max"))
     assert memory.free_bytes() > 600000
+
+
+def test_strips_cover_every_row_once(low_limit: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "STRIP_BYTES", 100)
+    for shape in ((1, 7, 3), (20, 7, 3), (21, 500, 1)):
+        array = memory.empty(shape, "uint8")
+        rows = [row for strip in memory.strips(array, array) for row in range(strip.start, strip.stop)]
+        assert rows == list(range(shape[0]))
+
+
+def test_one_run_is_the_same_array_or_a_copy(low_limit: None) -> None:
+    array = np.arange(6000, dtype=np.uint16).reshape(40, 50, 3)
+    assert memory.in_one_run(array) is array
+    copy = memory.in_one_run(array[::-1, 3:])
+    assert copy.flags.c_contiguous
+    assert np.array_equal(copy, array[::-1, 3:])

@@ -1,4 +1,3 @@
-import io
 from typing import Any
 
 import numpy as np
@@ -9,8 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pellucid import memory
 from pellucid.errors import PictureError
-from pellucid.picture import PEAKS, Exposure, Mosaic, Picture, upright
+from pellucid.picture import PEAKS, Exposure, Mosaic, Picture
 
 BAYER = ("RG", "GB")
 
@@ -194,61 +194,96 @@ def test_impossible_exposures_are_refused(name: str, value: float) -> None:
         Exposure(**{name: value})
 
 
+# --- turned, and filled below transparency
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_upright_is_what_viewers_make_of_the_orientation(orientation: int) -> None:
-    samples = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3)
-    exif = PIL.Image.Exif()
-    exif[0x0112] = orientation
-    tagged = io.BytesIO()
-    PIL.Image.fromarray(samples).save(tagged, "PNG", exif=exif)
-    with PIL.Image.open(tagged) as file:
-        expected = np.asarray(PIL.ImageOps.exif_transpose(file))
-    picture = Picture(samples, samples[..., :1], {"icc": b"profile"})
-    turned = upright(picture, orientation)
-    np.testing.assert_array_equal(turned.samples, expected)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_orientations_agree_with_pillow(orientation: int, channels: int) -> None:
+    samples = np.random.default_rng(0).integers(0, 256, (5, 7, channels), np.uint8)
+    image = PIL.Image.fromarray(samples.squeeze())
+    image.getexif()[0x0112] = orientation
+    expected = np.asarray(PIL.ImageOps.exif_transpose(image))
+    turned = Picture(samples, samples[..., :1]).upright(orientation)
+    np.testing.assert_array_equal(turned.samples.squeeze(), expected)
     assert turned.alpha is not None
-    np.testing.assert_array_equal(turned.alpha, expected[..., :1])
-    assert turned.metadata == {"icc": b"profile"}
-    assert turned.samples.flags.c_contiguous
+    np.testing.assert_array_equal(turned.alpha, turned.samples[..., :1])
+    assert np.shares_memory(turned.samples, samples)
 
 
-def test_each_site_has_its_own_black_level() -> None:
-    raw = Mosaic(
-        np.array([[10, 20, 110], [30, 40, 10], [60, 20, 5]], np.uint16),
-        BAYER,
-        black_level=((10.0, 20.0), (30.0, 40.0)),
-        white_level=110,
-    )
-    # (value - black of the site) / (white - black of the site), and nothing below 0.
-    expected = [[0, 0, 1], [0, 0, 0], [50 / 100, 0, 0]]
-    tensor = raw.to_tensor()
-    assert tensor.shape == (1, 1, 3, 3)
-    assert tensor.dtype == torch.float32
-    torch.testing.assert_close(tensor[0, 0], torch.tensor(expected, dtype=torch.float32))
+@pytest.mark.parametrize("orientation", [0, 9])
+def test_other_orientations_are_refused(orientation: int) -> None:
+    with pytest.raises(PictureError, match=f"orientation {orientation}"):
+        Picture(np.zeros((2, 2, 1), np.uint8)).upright(orientation)
 
 
-def test_one_black_level_serves_all_sites_and_white_may_be_passed() -> None:
-    raw = Mosaic(np.array([[512, 16383], [0, 32254]], np.uint16), BAYER, 512, 16383)
-    assert raw.to_tensor()[0, 0].tolist() == [[0, 1], [0, 2]]
+def hidden(height: int, width: int, dtype: str, seed: int, share: float) -> Picture:
+    """Random colors, of which a share is fully transparent."""
+    rng = np.random.default_rng(seed)
+    peak = 1.0 if dtype == "float32" else np.iinfo(dtype).max
+    samples = (rng.random((height, width, 3)) * peak).astype(dtype)
+    alpha = ((rng.random((height, width, 1)) > share) * peak).astype(dtype)
+    return Picture(samples, alpha)
 
 
-def test_float_mosaics_are_taken() -> None:
-    raw = Mosaic(np.array([[0.25, 1.0]], np.float32), BAYER, 0.25, 1.0)
-    assert raw.to_tensor().flatten().tolist() == [0, 1]
+def test_hidden_colors_become_those_of_visible_neighbors() -> None:
+    samples = np.array([[[10], [99], [99], [99], [99], [40]]], np.uint8)
+    alpha = np.array([[[255], [0], [0], [0], [0], [1]]], np.uint8)
+    picture = Picture(samples, alpha)
+    assert picture.filled(1).samples.ravel().tolist() == [10, 10, 99, 99, 40, 40]
+    assert picture.filled(2).samples.ravel().tolist() == [10, 10, 10, 40, 40, 40]
+    assert picture.filled(9).alpha is alpha
+    assert samples.ravel().tolist() == [10, 99, 99, 99, 99, 40]
 
 
-@given(st.integers(0, 3), st.integers(0, 3))
-def test_a_mosaic_is_cut_on_its_grid_only(top: int, left: int) -> None:
-    raw = mosaic(8, 8, exposure_ratio=3.0)
-    if top % 2 or left % 2:
-        with pytest.raises(PictureError, match="multiples of 2"):
-            raw.crop(slice(top, 8), slice(left, 8))
-    else:
-        part = raw.crop(slice(top, 7), slice(left, 8))
-        np.testing.assert_array_equal(part.samples, raw.samples[top:7, left:8])
-        assert (part.pattern, part.exposure_ratio) == (BAYER, 3.0)
+def test_a_hidden_pixel_is_the_mean_of_its_visible_neighbors() -> None:
+    samples = np.array([[0, 20, 200], [40, 99, 200], [200, 200, 63]], np.uint8)[..., None]
+    alpha = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 1]], np.uint8)[..., None]
+    assert Picture(samples, alpha).filled(1).samples[1, 1].item() == 31  # (0 + 20 + 40 + 63) / 4, rounded up
 
 
-def test_a_mosaic_says_what_it_is() -> None:
-    raw = mosaic(4, 6)
-    assert (raw.height, raw.width, raw.period) == (4, 6, 2)
+@given(seed=st.integers(0, 999), color=st.integers(0, 255), reach_px=st.integers(1, 6))
+def test_no_hidden_color_within_reach_of_a_visible_pixel_stays(seed: int, color: int, reach_px: int) -> None:
+    picture = hidden(14, 17, "uint8", seed, 0.9)
+    assert picture.alpha is not None
+    other = np.where(picture.alpha > 0, picture.samples, np.uint8(color))
+    changed = picture.filled(reach_px).samples != Picture(other, picture.alpha).filled(reach_px).samples
+    rows, cols = np.nonzero(picture.alpha[..., 0])
+    for row, col in zip(rows, cols, strict=True):
+        near = slice(max(0, row - reach_px), row + reach_px + 1), slice(max(0, col - reach_px), col + reach_px + 1)
+        assert not changed[near].any()
+
+
+@given(
+    dtype=st.sampled_from(("uint8", "uint16", "float32")),
+    seed=st.integers(0, 999),
+    share=st.sampled_from((0.3, 0.9, 0.99)),
+    reach_px=st.integers(0, 7),
+    top=st.integers(0, 20),
+    left=st.integers(0, 20),
+)
+def test_filling_a_crop_with_its_margin_is_filling_the_whole(
+    dtype: str, seed: int, share: float, reach_px: int, top: int, left: int
+) -> None:
+    picture = hidden(30, 33, dtype, seed, share)
+    whole = picture.filled(reach_px).samples[top : top + 8, left : left + 9]
+    rows = slice(max(0, top - reach_px), top + 8 + reach_px)
+    cols = slice(max(0, left - reach_px), left + 9 + reach_px)
+    part = picture.crop(rows, cols).filled(reach_px).samples
+    inner = part[top - rows.start :][:8, left - cols.start :][:, :9]
+    np.testing.assert_array_equal(inner, whole)
+
+
+def test_without_transparency_there_is_nothing_to_fill() -> None:
+    opaque = Picture(np.zeros((2, 2, 1), np.uint8), np.ones((2, 2, 1), np.uint8))
+    assert opaque.filled(3) is opaque
+    assert Picture(opaque.samples).filled(3).samples is opaque.samples
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_large_pictures_change_depth_as_small_ones_do(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    picture = Picture(np.random.default_rng(0).integers(0, 65536, (40, 30, 3)).astype(np.uint16))
+    expected = picture.as_depth(dtype)
+    monkeypatch.setattr(memory, "STRIP_BYTES", 1000)
+    monkeypatch.setattr(memory, "LARGE_BYTES", 1000)
+    np.testing.assert_array_equal(picture.as_depth(dtype).samples, expected.samples)

@@ -24,7 +24,7 @@ from PIL.ExifTags import IFD, Base
 from pellucid import dng, images, raw
 from pellucid.errors import PictureError
 from pellucid.packing import BAYER, XTRANS, align, pack_bayer
-from pellucid.picture import Exposure, Mosaic, Picture, upright
+from pellucid.picture import Exposure, Mosaic, Picture
 from test_dng import mosaic, mosaics
 
 Samples = NDArray[np.uint16]
@@ -164,7 +164,7 @@ def test_orientation_means_what_it_means_to_libraw(tmp_path: Path, orientation: 
     found = raw.read(tmp_path / "a.dng")
     as_is = raw.develop_mosaic(level)
     turned = raw.develop(tmp_path / "a.dng")
-    np.testing.assert_array_equal(upright(as_is, found.orientation).samples, turned.samples)
+    np.testing.assert_array_equal(as_is.upright(found.orientation).samples, turned.samples)
     if orientation > 1:
         assert turned.samples.shape != as_is.samples.shape or (turned.samples != as_is.samples).any()
 

@@ -14,8 +14,8 @@ from pellucid import restorer as restorer_module
 from pellucid.backends import TorchBackend
 from pellucid.domains import Degraded, PackedRaw
 from pellucid.errors import NotEnoughMemoryError, PellucidError, WeightsError
-from pellucid.picture import Mosaic, Picture
 from pellucid.packing import BAYER, XTRANS
+from pellucid.picture import Mosaic, Picture
 from pellucid.recipe import Network
 from pellucid.restorer import Restorer
 

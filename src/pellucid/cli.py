@@ -472,7 +472,7 @@ def _say_what_is_given_up(restorer: "Restorer", jobs: "Sequence[Job]", settings:
 
     assert settings.halo_px is not None
     try:
-        degraded = restoration.read_degraded(jobs[0].source, restorer, settings)
+        degraded, _ = restoration.read_degraded(jobs[0].source, restorer, settings)
         difference = restorer.given_up(degraded, halo_px=settings.halo_px, tile_px=settings.tile_px)
     except PellucidError:
         return  # the run will name it

@@ -28,8 +28,6 @@ class Domain(Protocol):
     def rate(self) -> Fraction:
         """Network input pixels per picture pixel, along one side."""
 
-    takes_mosaic: bool
-
     @property
     def colors(self) -> str:
         """The color space in which targets are given and scores are counted."""
@@ -61,7 +59,6 @@ class Domain(Protocol):
 class Gray:
     """One gray plane. A color picture passes plane by plane, as its noise is independent in each."""
 
-    takes_mosaic = False
     rate = Fraction(1)
     colors = "gray"
     takes_mosaic = False
@@ -91,7 +88,6 @@ class Gray:
 class RGB:
     """Three planes at once. A gray picture passes as three equal planes, of which the mean comes back."""
 
-    takes_mosaic = False
     rate = Fraction(1)
     colors = "rgb"
     takes_mosaic = False
@@ -129,7 +125,6 @@ class Luma:
 
     scale: int = 1
 
-    takes_mosaic = False
     colors = "y"
     takes_mosaic = False
 
@@ -170,7 +165,6 @@ class PackedRaw:
     """
 
     sensor: Literal["bayer", "xtrans"] = "bayer"
-    takes_mosaic = True
 
     colors = "rgb"
     takes_mosaic = True

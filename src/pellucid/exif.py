@@ -8,7 +8,7 @@ in a TIFF the same tags stand among those that describe the samples.
 import io
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO
 
 Value = tuple[int, int, bytes]
@@ -26,6 +26,7 @@ MAX_VALUE_BYTES = 2**20
 """Longer values are no description; a damaged count would ask for gigabytes."""
 
 _EXIF, _GPS, _INTEROP = 0x8769, 0x8825, 0xA005
+_IPTC, _PHOTOSHOP = 0x83BB, 0x8649
 _WIDTH, _HEIGHT = 0xA002, 0xA003
 _ACROSS, _DOWN, _UNIT = 0x011A, 0x011B, 0x0128
 _HEAD = b"Exif\0\0"
@@ -45,6 +46,11 @@ class Tags:
 
     def __bool__(self) -> bool:
         return bool(self.main or self.exif or self.gps)
+
+    def with_captions(self, records: bytes, resources: bytes) -> "Tags":
+        """With IPTC records and resources of Photoshop, for which only a TIFF has tags."""
+        values = {tag: (7, len(raw), raw) for tag, raw in ((_IPTC, records), (_PHOTOSHOP, resources)) if raw}
+        return replace(self, main=self.main | values)
 
 
 @dataclass(frozen=True)
@@ -73,9 +79,9 @@ class _Layout:
 
 
 def from_tiff(file: IO[bytes]) -> Tags:
-    """What the first folder of a TIFF, or of the small TIFF that is an EXIF block, says; damaged tags are left out.
+    """What the first folder of a TIFF, or of the small TIFF that is an EXIF block, says of the picture.
 
-    file: open for reading, with `seek`.
+    file: open for reading, with `seek`. Damaged tags are left out.
     """
     try:
         layout, place = _header(file)
@@ -142,7 +148,7 @@ def add_to_tiff(file: IO[bytes], tags: Tags, width: int, height: int) -> None:
     size = {tag: (4, 1, struct.pack("<I", px)) for tag, px in ((_WIDTH, width), (_HEIGHT, height))}
     exif = tags.exif | {tag: value for tag, value in size.items() if tag in tags.exif}
     end = file.seek(0, 2)
-    content, place = _laid_out(layout, Tags(tags.main, exif, tags.interop, tags.gps), end + end % 2, samples)
+    content, place = _laid_out(layout, replace(tags, exif=exif), end + end % 2, samples)
     file.write(bytes(end % 2) + content)
     file.seek(8 if layout.big else 4)
     file.write(struct.pack(layout.offset, place))
@@ -231,9 +237,7 @@ def _pointers(layout: _Layout, links: dict[int, int]) -> dict[int, Value]:
     return {tag: (kind, 1, struct.pack(code, place)) for tag, place in links.items() if place}
 
 
-def _written(
-    layout: _Layout, values: dict[int, Value], start: int, kept: dict[int, Value]
-) -> tuple[bytes, int]:
+def _written(layout: _Layout, values: dict[int, Value], start: int, kept: dict[int, Value]) -> tuple[bytes, int]:
     """Long values, then the folder: (content, place of the folder)."""
     long_values, entries = b"", dict(kept)
     for tag, (kind, count, content) in values.items():

@@ -9,7 +9,7 @@ from pellucid.errors import OutputError
 from pellucid.picture import Picture
 
 SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".avif"})
-"""What is taken for a picture. HEIC and JPEG 2000 are missing: the libvips that pyvips brings cannot decode them."""
+"""What is taken for a picture. HEIC and JPEG 2000 are missing: pyvips' own libvips cannot decode them."""
 
 RAW_SUFFIXES = frozenset(
     {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".gpr", ".iiq", ".kdc", ".mef", ".mos"}

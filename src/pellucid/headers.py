@@ -110,7 +110,11 @@ def _head(path: Path) -> bytes:
 def _other(path: Path, head: bytes) -> str:
     known = [name for magic, name in _NOT_DECODED.items() if head.startswith(magic)]
     known += ["HEIC"] if head[4:12] in _HEIC_BRANDS else []
-    found = f"a {known[0]} file, which cannot be decoded here" if known else "not a PNG, JPEG, TIFF, WebP, AVIF or BMP file"
+    found = (
+        f"a {known[0]} file, which cannot be decoded here"
+        if known
+        else "not a PNG, JPEG, TIFF, WebP, AVIF or BMP file"
+    )
     return f"{path} is {found}; convert it to {'PNG or TIFF' if known else 'one of them'} first"
 
 
@@ -189,7 +193,7 @@ def _tables(segment: bytes) -> dict[int, list[int]]:
 
 
 def _subsampling(sampling: list[int]) -> str | None:
-    """"4:2:0" and the like, from the factors of each component (across in the high bits, down in the low)."""
+    """ "4:2:0" and the like, from the factors of each component (across in the high bits, down in the low)."""
     if len(sampling) < 3 or 0 in (sampling[1] >> 4, sampling[1] & 15):
         return None
     across, down = (sampling[0] >> 4) // (sampling[1] >> 4), (sampling[0] & 15) // (sampling[1] & 15)

@@ -10,22 +10,23 @@ PNG_KEY = "Raw profile type iptc"
 
 _JPEG_HEAD = b"Photoshop 3.0\0"
 _RECORDS = 0x0404
-_STALE = {0x0409, 0x040C, 0x0425}
-"""Previews of the old picture, and the checksum of the old records."""
+_STALE = {_RECORDS, 0x0409, 0x040C, 0x0425}
+"""What is not one of the others: the records, previews of the old picture, the checksum of the old records."""
 
 
 def from_jpeg(content: bytes) -> tuple[bytes, bytes]:
-    """(records, the other resources) of a JPEG's APP13 segment; what cannot be taken apart is left out."""
+    """(records, the other resources but previews) of a JPEG's APP13 segment, or of Photoshop's resources.
+
+    What cannot be taken apart is left out.
+    """
     resources = _resources(content.removeprefix(_JPEG_HEAD))
-    others = b"".join(_resource(kind, name, data) for kind, name, data in resources if kind != _RECORDS)
+    others = b"".join(_resource(*resource) for resource in resources if resource[0] not in _STALE)
     return b"".join(data for kind, _, data in resources if kind == _RECORDS), others
 
 
 def to_jpeg(records: bytes, others: bytes = b"") -> bytes:
     """An APP13 segment."""
-    kept = [resource for resource in _resources(others) if resource[0] not in _STALE | {_RECORDS}]
-    every = [*kept, (_RECORDS, b"\0\0", records)] if records else kept
-    return _JPEG_HEAD + b"".join(_resource(*resource) for resource in every)
+    return _JPEG_HEAD + others + (_resource(_RECORDS, b"\0\0", records) if records else b"")
 
 
 def from_png(text: str) -> bytes:
@@ -42,7 +43,7 @@ def from_png(text: str) -> bytes:
 
 def to_png(records: bytes) -> str:
     """A "Raw profile" text, as ImageMagick and ExifTool have it."""
-    content = to_jpeg(records)
+    content = to_jpeg(records).removeprefix(_JPEG_HEAD)
     return f"\niptc\n{len(content):8}\n{content.hex()}\n"
 
 

@@ -195,7 +195,7 @@ class Mosaic:
     white_balance: gains of red, green and blue, green being 1, that make the light of the scene white, as the
         camera set them; None where it did not. The samples are without them.
     exposure: how it was taken.
-    orientation: EXIF's 1 to 8: how the developed picture is to be turned, see `upright`.
+    orientation: EXIF's 1 to 8: how the developed picture is to be turned, see `Picture.upright`.
     """
 
     samples: Samples
@@ -268,26 +268,6 @@ class Mosaic:
         black = np.tile(self.site_black_levels, repeats)[: self.height, : self.width]
         above = np.maximum(self.samples.astype(np.float32) - black, 0)
         return torch.from_numpy(above / (np.float32(self.white_level) - black))[None, None]
-
-
-def upright(picture: Picture, orientation: int) -> Picture:
-    """The picture turned and mirrored as an EXIF orientation, 1 to 8, asks for; a copy unless it is 1."""
-    alpha = picture.alpha
-    return replace(
-        picture,
-        samples=_turned(picture.samples, orientation),
-        alpha=None if alpha is None else _turned(alpha, orientation),
-    )
-
-
-def _turned(samples: Samples, orientation: int) -> Samples:
-    if orientation in (5, 6, 7, 8):
-        samples = samples.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        samples = samples[::-1]
-    if orientation in (2, 3, 6, 7):
-        samples = samples[:, ::-1]
-    return np.ascontiguousarray(samples)
 
 
 def _to_tensor(samples: Samples) -> Tensor:

@@ -1,17 +1,17 @@
-"""From files to pictures: libvips decodes all formats but BMP, strip by strip, so that no large one lies in memory."""
+"""From files to pictures: libvips decodes all formats but BMP, strip by strip into `memory.empty`."""
 
 import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyvips
 from PIL.BmpImagePlugin import BmpImageFile
 
-from pellucid import exif, iptc, memory, vips
+from pellucid import exif, iptc, memory, png, vips
 from pellucid.errors import PictureError
 from pellucid.picture import Encoding, Picture, Samples
 
@@ -20,11 +20,10 @@ _DTYPES = {name: dtype for dtype, name in vips.FORMATS.items()}
 
 # All else libvips notes is about the file it came from (depth, loader, compression, pages, preview).
 _KEPT_FIELDS = {"icc-profile-data", "exif-data", "xmp-data", "iptc-data", "photoshop-data", "image-description"}
-_KEPT_PREFIX = "png-comment-"
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)\d")
 
-WHOLE_BYTES = {"webp": 8, "heif": 9, "bmp": 4}
-"""What decoding takes for each pixel beyond the samples, where it is the whole at once; see docs/formats.md."""
+WHOLE_BYTES = {"webp": 9, "heif": 19, "bmp": 4}
+"""What decoding takes for each pixel where it is the whole at once, measured by benchmarks/files.py."""
 
 
 def read(path: Path, kind: str, encoding: Encoding, max_pixels: int) -> Picture:
@@ -66,7 +65,9 @@ def _open(path: Path, kind: str) -> pyvips.Image:
 
 def _read_vips(path: Path, kind: str, encoding: Encoding, max_pixels: int) -> Picture:
     if kind == "jpeg" and encoding.bits != 8:
-        raise PictureError(f"{path} is a JPEG of {encoding.bits} bits, of which 8 are read; save it as PNG or TIFF")
+        raise PictureError(
+            f"{path} is a JPEG of {encoding.bits} bits, of which 8 are read; save it as PNG or TIFF"
+        )
     image = _open(path, kind)
     _check_size(image.width, image.height, path, max_pixels)
     _check_single(image, path)
@@ -150,50 +151,48 @@ def _filling_16_bits(strip: Samples, encoding: Encoding) -> Samples:
 
 
 def _turned(picture: Picture, orientation: int) -> Picture:
+    """Upright. Large pictures stay as they lie: they are looked at in parts, and a copy would take a file more."""
     upright = picture.upright(orientation)
-    alpha = upright.alpha
-    # Small ones are put in order now; large ones are looked at in parts only, and a copy would cost a whole file.
-    small = [plane if plane.nbytes >= memory.LARGE_BYTES else np.ascontiguousarray(plane) for plane in (upright.samples, *([] if alpha is None else [alpha]))]
-    return replace(upright, samples=small[0], alpha=small[1] if len(small) > 1 else None)
+    if upright.samples.nbytes >= memory.LARGE_BYTES:
+        return upright
+    alpha = None if upright.alpha is None else np.ascontiguousarray(upright.alpha)
+    return replace(upright, samples=np.ascontiguousarray(upright.samples), alpha=alpha)
 
 
 def _metadata(image: pyvips.Image, path: Path, kind: str) -> dict[str, Any]:
     """What goes along with the samples, in the same form whatever format it came from."""
-    found = {name: image.get(name) for name in image.get_fields() if _is_kept(name)}
-    found |= _resolution(image, found.get("exif-data", b""))
-    if kind == "tiff":
-        with path.open("rb") as file:
-            found |= {"exif-data": exif.to_block(tags)} if (tags := exif.from_tiff(file)) else {}
+    found = {name: image.get(name) for name in _KEPT_FIELDS if image.get_typeof(name)}
+    with path.open("rb") as file:
+        found |= _unread(file, kind, found)
     if "xmp-data" in found:
         # The pixels are upright; some programs would turn them again.
         found["xmp-data"] = _XMP_ORIENTATION.sub(rb"\g<1>1", found["xmp-data"])
-    return found | _captions(found, kind)
+    found |= _resolution(image, found.get("exif-data", b""))
+    return {name: value for name, value in found.items() if value}
+
+
+def _unread(file: IO[bytes], kind: str, found: Mapping[str, Any]) -> dict[str, bytes]:
+    """What libvips does not read, or not as it should: EXIF of TIFF, texts and colors of PNG, IPTC captions."""
+    if kind == "png":
+        chunks, records = png.kept_chunks(file)
+        return {"png-chunks": chunks, "iptc-data": records}
+    if kind == "jpeg":
+        records, others = iptc.from_jpeg(found.get("iptc-data", b""))
+        return {"iptc-data": records, "photoshop-data": others}
+    if kind == "tiff":
+        records, others = iptc.from_jpeg(found.get("photoshop-data", b""))
+        tags = exif.from_tiff(file)
+        block = exif.to_block(tags) if tags else b""
+        return {"exif-data": block, "iptc-data": found.get("iptc-data", records), "photoshop-data": others}
+    return {}
 
 
 def _resolution(image: pyvips.Image, block: bytes) -> dict[str, float]:
     dots = image.xres, image.yres
-    if dots == (vips.NO_DOTS_PER_MM, vips.NO_DOTS_PER_MM):
+    if any(np.allclose(dots, unknown, atol=1e-3) for unknown in vips.UNKNOWN_DOTS_PER_MM):
         told = exif.dots_per_mm(block)
         return {"xres": told[0], "yres": told[1]} if told else {}
     return {"xres": dots[0], "yres": dots[1]}
-
-
-def _is_kept(name: str) -> bool:
-    return name in _KEPT_FIELDS or name.startswith(_KEPT_PREFIX)
-
-
-def _captions(found: Mapping[str, Any], kind: str) -> dict[str, bytes]:
-    """IPTC records as "iptc-data", and Photoshop's other resources as "photoshop-data"."""
-    records, others = b"", b""
-    if kind == "jpeg":
-        records, others = iptc.from_jpeg(found.get("iptc-data", b""))
-    elif kind == "tiff":
-        records, others = iptc.from_jpeg(found.get("photoshop-data", b""))
-        records = found.get("iptc-data", records)
-    elif kind == "png":
-        texts = [text for name, text in found.items() if name.endswith(f"-{iptc.PNG_KEY}")]
-        records = b"".join(map(iptc.from_png, texts))
-    return {"iptc-data": records, "photoshop-data": others}
 
 
 def _damaged(path: Path, reason: object) -> PictureError:

@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from pellucid import files, images, raw
+from pellucid import files, images, memory, raw
 from pellucid.domains import Degraded
 from pellucid.errors import DataError, NotEnoughMemoryError, OutputError, PellucidError, PictureError, about
 from pellucid.manifest import Manifest, State
@@ -119,8 +119,9 @@ def restore(
         if remembered.is_done(work.job):
             return replace(work, skipped=True)
         images.can_write(work.job.target)
-        degraded = read_degraded(work.job.source, restorer, settings)
-        return replace(work, degraded=degraded, megapixels=degraded.height * degraded.width / 1e6)
+        degraded, notes = read_degraded(work.job.source, restorer, settings)
+        megapixels = degraded.height * degraded.width / 1e6
+        return replace(work, degraded=degraded, megapixels=megapixels, notes=notes)
 
     def run(progress: Progress, work: _Work) -> _Work:
         assert work.degraded is not None
@@ -152,17 +153,24 @@ def restore(
         yield Outcome(work.job, work.megapixels, work.seconds, work.skipped, work.error, work.notes)
 
 
-def read_degraded(path: Path, restorer: Restorer, settings: Settings = Settings()) -> Degraded:
-    """What the restorer takes, from any file: a picture, or a mosaic for recipes that take those.
+def read_degraded(
+    path: Path,
+    restorer: Restorer,
+    settings: Settings = Settings(),  # noqa: B008
+) -> tuple[Degraded, tuple[str, ...]]:
+    """What the restorer takes, from any file, and notes on how it came about.
 
-    A camera RAW file is developed by LibRaw first where the recipe takes pictures.
+    A picture, or a mosaic for recipes that take those; a camera RAW file is developed by LibRaw first where the
+    recipe takes pictures.
     """
     if path.suffix.lower() not in images.RAW_SUFFIXES:
-        return images.read(path, max_pixels=settings.max_pixels)
-    if not restorer.recipe.domain.takes_mosaic:
-        return raw.develop(path, max_pixels=settings.max_pixels)
-    mosaic = raw.read(path, max_pixels=settings.max_pixels)
-    return replace(mosaic, exposure_ratio=_exposure_ratio(mosaic, settings))
+        _check_room(path, settings.memory_bytes)
+        picture = images.read(path, max_pixels=settings.max_pixels)
+        return picture, () if picture.encoding is None else picture.encoding.notes
+    if restorer.recipe.domain.takes_mosaic:
+        return _exposed(raw.read(path, max_pixels=settings.max_pixels), settings.exposure)
+    developed = raw.develop(path, max_pixels=settings.max_pixels)
+    return developed, ("camera RAW developed by LibRaw: 16 bit, camera white balance, sRGB",)
 
 
 def write_report(path: Path, outcomes: Sequence[Outcome], restorer: Restorer, *, overwrite: bool) -> None:
@@ -299,10 +307,27 @@ def _described(restorer: Restorer, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _exposure_ratio(mosaic: Mosaic, settings: Settings) -> float:
-    if isinstance(settings.exposure, Path):
-        return raw.exposure_ratio(mosaic, raw.read(settings.exposure))
-    return raw.estimated_exposure_ratio(mosaic) if settings.exposure == "auto" else settings.exposure
+def _check_room(path: Path, ceiling: int | None) -> None:
+    """Refuse what cannot be decoded below the ceiling: not every format comes row by row."""
+    if ceiling is None:
+        return
+    least = memory.taken_bytes() + images.decoding_bytes(path)
+    if least > ceiling:
+        raise NotEnoughMemoryError(
+            f"{path} takes the whole picture in memory to decode: at least {least // 10**6} MB in all, of which "
+            f"--memory allows {ceiling // 10**6}; save it as TIFF, PNG or plain JPEG, not interlaced or progressive"
+        )
+
+
+def _exposed(mosaic: Mosaic, exposure: float | Path | Literal["auto"]) -> tuple[Mosaic, tuple[str, ...]]:
+    """The mosaic with its exposure ratio, and where that is from."""
+    if isinstance(exposure, Path):
+        ratio, origin = raw.exposure_ratio(mosaic, raw.read(exposure)), f"from {exposure.name}"
+    elif exposure == "auto":
+        ratio, origin = raw.estimated_exposure_ratio(mosaic), "estimated from the brightness of the mosaic"
+    else:
+        return replace(mosaic, exposure_ratio=exposure), ()
+    return replace(mosaic, exposure_ratio=ratio), (f"exposure ratio {ratio:.3g}, {origin}",)
 
 
 def _reported(outcome: Outcome) -> dict[str, Any]:

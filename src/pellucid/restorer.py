@@ -136,7 +136,7 @@ class Restorer:
             if progress is not None:
                 progress(done, degraded.height * degraded.width)
         assert restored is not None
-        return restored
+        return restored.upright(degraded.orientation) if isinstance(degraded, Mosaic) else restored
 
     def given_up(self, degraded: Degraded, *, halo_px: int, tile_px: int | None = None) -> float:
         """What a smaller halo costs: the largest difference, white being 1, on the tile in the middle."""

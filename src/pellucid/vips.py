@@ -21,10 +21,10 @@ INTERPRETATIONS = {
 }
 """libvips' names for what samples mean, by their type and the number of color channels."""
 
-NO_DOTS_PER_MM = 1.0
-"""What libvips has for files that tell no resolution."""
-
 MM_PER_INCH = 25.4
+
+UNKNOWN_DOTS_PER_MM = (1.0, 72 / MM_PER_INCH)
+"""What libvips has for files that tell no resolution: 72 dpi for JPEG and PNG."""
 
 _pid_of_libvips: int | None = None
 """The process that used libvips first."""

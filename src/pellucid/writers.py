@@ -4,12 +4,12 @@ import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pyvips
 
-from pellucid import exif, formats, iptc, memory, vips
+from pellucid import exif, formats, iptc, memory, png, vips
 from pellucid.errors import OutputError
 from pellucid.formats import Format
 from pellucid.picture import Encoding, Picture
@@ -20,11 +20,16 @@ JPEG_QUALITY = 95
 WEBP_QUALITY = 95
 """Of results that came from a lossy WebP, which does not tell what its own was."""
 
-_UNKNOWN_DOTS_PER_MM = 72 / vips.MM_PER_INCH
+_UNKNOWN_DOTS_PER_MM = vips.UNKNOWN_DOTS_PER_MM[1]
 """What programs take for a resolution that a file does not tell."""
+
+# What libwebp takes for each pixel.
+_LOSSLESS_WEBP_BYTES = 32
+_LOSSY_WEBP_BYTES = 16
 
 _COMPRESSIONS = ("none", "lzw", "deflate", "packbits", "zstd")
 _TYPES = {bytes: "blob_type", str: "gstr_type", int: "gint_type", float: "gdouble_type"}
+_WRITTEN_FIELDS = ("icc-profile-data", "exif-data", "xmp-data", "image-description")
 _HALVED_COLOR = ("4:2:0", "4:1:1", "4:1:0")
 
 
@@ -38,11 +43,18 @@ def write(picture: Picture, target: Format, temporary: Path, path: Path, quality
         return
     options = {**target.options, **_options(picture, target, quality)}
     _save(picture, target, temporary, path, options)
-    if target is formats.TIFF and "exif-data" in picture.metadata:
-        with temporary.open("rb+") as file:
-            exif.add_to_tiff(
-                file, exif.from_block(picture.metadata["exif-data"]), picture.width, picture.height
-            )
+    with temporary.open("rb+") as file:
+        _add_unwritten(file, picture, target)
+
+
+def encoding_bytes(picture: Picture, target: Format, quality: int | None) -> int:
+    """How much memory encoding takes beyond the samples and a constant; see `images.encoding_bytes`."""
+    options = {} if target is formats.BMP else _options(picture, target, quality)
+    num_pixels = picture.height * picture.width
+    if target is formats.WEBP:
+        return num_pixels * (_LOSSLESS_WEBP_BYTES if options.get("lossless") else _LOSSY_WEBP_BYTES)
+    # All coefficients, of two bytes each.
+    return 2 * num_pixels * picture.channels if options.get("optimize_coding") else 0
 
 
 def _options(picture: Picture, target: Format, quality: int | None) -> dict[str, Any]:
@@ -120,21 +132,30 @@ def _described(image: pyvips.Image, metadata: Mapping[str, Any], target: Format)
 
 
 def _fields(metadata: Mapping[str, Any], target: Format) -> dict[str, Any]:
-    """The metadata in this format's own form, by libvips' names."""
-    fields = {name: value for name, value in metadata.items() if value and name not in ("xres", "yres")}
-    records, others = fields.pop("iptc-data", b""), fields.pop("photoshop-data", b"")
-    if target is formats.TIFF:
-        fields |= {"iptc-data": records} if records else {}
-        fields |= {"photoshop-data": others} if others else {}
-    elif target is formats.JPEG and (records or others):
+    """The metadata for libvips to write, by its names; `_add_unwritten` sees to the rest."""
+    fields = {name: metadata[name] for name in _WRITTEN_FIELDS if name in metadata}
+    records, others = metadata.get("iptc-data", b""), metadata.get("photoshop-data", b"")
+    if target is formats.JPEG and (records or others):
         fields["iptc-data"] = iptc.to_jpeg(records, others)
-    elif target is formats.PNG and records:
-        fields[f"png-comment-999-{iptc.PNG_KEY}"] = iptc.to_png(records)
+    if target is formats.PNG:
+        fields.pop("xmp-data", None)
     return fields
 
 
+def _add_unwritten(file: IO[bytes], picture: Picture, target: Format) -> None:
+    """Put in what libvips does not write, or not as it should: EXIF and IPTC of TIFF, texts and XMP of PNG."""
+    known = picture.metadata
+    records, others = known.get("iptc-data", b""), known.get("photoshop-data", b"")
+    if target is formats.PNG:
+        png.add_chunks(file, known.get("png-chunks", b""), known.get("xmp-data", b""), records)
+    if target is formats.TIFF:
+        tags = exif.from_block(known.get("exif-data", b"")).with_captions(records, others)
+        if tags:
+            exif.add_to_tiff(file, tags, picture.width, picture.height)
+
+
 def _write_bmp(picture: Picture, temporary: Path, path: Path) -> None:
-    """24 bits for color, 8 with a palette of grays for gray; rows from the bottom up, each filled up to 4 bytes."""
+    """24 bits for color, 8 with a palette for gray; rows from the bottom up, each filled up to 4 bytes."""
     height, width, channels = picture.samples.shape
     palette = b"".join(bytes([gray, gray, gray, 0]) for gray in range(256)) if channels == 1 else b""
     row_bytes, start = (width * channels + 3) // 4 * 4, 54 + len(palette)

@@ -1,0 +1,629 @@
+"""What comes back of a picture file that is read and written again, by other programs' eyes.
+
+Each case is a file made by Pillow, tifffile or by hand; it goes through `images.read` and `images.write`, and
+the result is looked at with Pillow, tifffile and a small PNG decoder. `test_matrix.py` runs the cases, and
+
+    python tests/matrix.py > docs/formats.md
+
+writes them down.
+"""
+
+import io
+import struct
+import sys
+import warnings
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import IO, Any
+
+import numpy as np
+import PIL.Image
+from numpy.typing import NDArray
+from PIL import ImageCms, IptcImagePlugin
+from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
+
+from pellucid import images
+from pellucid.headers import ijg_quality
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    import tifffile
+
+Samples = NDArray[Any]
+
+PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def _icc_tag(kind: bytes, content: bytes) -> bytes:
+    return kind + bytes(4) + content
+
+
+def _gray_profile() -> bytes:
+    """ICC's least for gray: D50 white and a gamma of 2.2."""
+    tags = {
+        b"desc": _icc_tag(b"desc", struct.pack(">I", 5) + b"gray\0" + bytes(78)),
+        b"cprt": _icc_tag(b"text", b"none\0"),
+        b"wtpt": _icc_tag(b"XYZ ", struct.pack(">III", 0xF6D6, 0x10000, 0xD32D)),
+        b"kTRC": _icc_tag(b"curv", struct.pack(">IH", 1, 0x0233)),
+    }
+    table, body, start = struct.pack(">I", len(tags)), b"", 128 + 4 + 12 * len(tags)
+    for tag, content in tags.items():
+        content += bytes(-len(content) % 4)
+        table += tag + struct.pack(">II", start + len(body), len(content))
+        body += content
+    head = struct.pack(
+        ">I4sI4s4s4s12s4s", start + len(body), b"lcms", 0x02100000, b"mntr", b"GRAY", b"XYZ ", bytes(12), b"acsp"
+    )
+    return (head.ljust(68, b"\0") + struct.pack(">III", 0xF6D6, 0x10000, 0xD32D)).ljust(128, b"\0") + table + body
+
+
+GRAY_PROFILE = _gray_profile()
+XMP = (
+    b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF '
+    b'xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"></rdf:RDF></x:xmpmeta>'
+)
+IPTC = b"\x1c\x02\x78\x00\x05a cap\x1c\x02\x19\x00\x03sea\x1c\x02\x19\x00\x03sky"
+CAPTIONS = {(2, 120): b"a cap", (2, 25): [b"sea", b"sky"]}
+DPI = 240
+
+MAKE, MODEL, ARTIST, COPYRIGHT, DATE, ORIENTATION = 0x010F, 0x0110, 0x013B, 0x8298, 0x0132, 0x0112
+MAIN = {MAKE: "Canon", MODEL: "EOS 5D", ARTIST: "A. Painter", COPYRIGHT: "(c) 2024", DATE: "2024:05:06 07:08:09"}
+TAKEN = {0x829A: (1, 250), 0x829D: (28, 10), 0x8827: 800, 0x9003: "2024:05:06 07:08:09", 0xA434: "EF 50mm"}
+PLACE = {1: "N", 2: (52.0, 31.0, 12.0), 3: "E", 4: (13.0, 24.0, 36.0)}
+
+
+def noise(channels: int, dtype: str = "uint8", seed: int = 0, height: int = 21, width: int = 30) -> Samples:
+    rng = np.random.default_rng(seed)
+    if dtype == "float32":
+        return rng.random((height, width, channels), np.float32)
+    return rng.integers(0, np.iinfo(dtype).max + 1, (height, width, channels), dtype=dtype)
+
+
+def photo(channels: int = 3) -> Samples:
+    """Smooth, so that JPEG is close."""
+    rows, cols = np.mgrid[:42, :60]
+    planes = [128 + 100 * np.sin(rows / 17 + k) * np.cos(cols / 23 - k) for k in range(channels)]
+    return np.stack(planes, axis=2).astype(np.uint8)
+
+
+def exif() -> PIL.Image.Exif:
+    tags = PIL.Image.Exif()
+    tags.update(MAIN)
+    tags[ORIENTATION] = 1
+    tags.get_ifd(0x8769).update({tag: _fraction(value) for tag, value in TAKEN.items()})
+    tags.get_ifd(0x8825).update(PLACE)
+    return tags
+
+
+def _fraction(value: Any) -> Any:
+    return IFDRational(*value) if isinstance(value, tuple) else value
+
+
+def _profile(samples: Samples) -> bytes:
+    return GRAY_PROFILE if samples.shape[2] < 3 else PROFILE
+
+
+# --- writers
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+
+def png(values: Samples, bits: int, color_type: int, *chunks: bytes, interlaced: bool = False) -> bytes:
+    """A PNG by hand, with all the metadata there is. values: (H, W, C), as large as bits allow."""
+    height, width, _ = values.shape
+    header = struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, interlaced)
+    passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
+    rows = b"".join(
+        b"\0" + _packed(row, bits)
+        for top, left, down, right in passes
+        for row in values[top::down, left::right]
+        if row.size
+    )
+    records = b"8BIM\x04\x04\0\0" + struct.pack(">I", len(IPTC)) + IPTC + bytes(len(IPTC) % 2)
+    captions = f"\niptc\n{len(records):8}\n{records.hex()}\n".encode()
+    parts = [
+        png_chunk(b"IHDR", header),
+        png_chunk(b"iCCP", b"icc\0\0" + zlib.compress(PROFILE if color_type & 2 else GRAY_PROFILE)),
+        png_chunk(b"pHYs", struct.pack(">IIB", round(DPI / 0.0254), round(DPI / 0.0254), 1)),
+        png_chunk(b"eXIf", exif().tobytes().removeprefix(b"Exif\0\0")),
+        png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP),
+        png_chunk(b"tEXt", b"Raw profile type iptc\0" + captions),
+        *chunks,
+        png_chunk(b"IDAT", zlib.compress(rows)),
+        png_chunk(b"IEND", b""),
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
+
+
+_ADAM7 = (
+    (0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1)
+)  # fmt: skip
+
+
+def _packed(row: Samples, bits: int) -> bytes:
+    if bits >= 8:
+        return row.astype(f">u{bits // 8}").tobytes()
+    ones = (row.reshape(-1, 1) >> np.arange(bits - 1, -1, -1)) & 1
+    return np.packbits(ones.reshape(-1).astype(np.uint8)).tobytes()
+
+
+def jpeg(samples: Samples, **options: Any) -> bytes:
+    """By Pillow, and the captions by hand."""
+    content = io.BytesIO()
+    image = PIL.Image.fromarray(samples.squeeze())
+    if options.pop("cmyk", False):
+        image = image.convert("CMYK")
+    options = {"exif": exif(), "icc_profile": _profile(samples), "xmp": XMP, "dpi": (DPI, DPI)} | options
+    image.save(content, "jpeg", **options)
+    resource = b"8BIM\x04\x04\0\0" + struct.pack(">I", len(IPTC)) + IPTC + bytes(len(IPTC) % 2)
+    segment = b"Photoshop 3.0\0" + resource
+    app13 = b"\xff\xed" + struct.pack(">H", len(segment) + 2) + segment
+    return content.getvalue()[:2] + app13 + content.getvalue()[2:]
+
+
+def pillow_tiff(samples: Samples, **options: Any) -> bytes:
+    """With EXIF in its own folders, which tifffile does not write."""
+    content, tags = io.BytesIO(), ImageFileDirectory_v2()
+    for tag, value in (MAIN | {0x02BC: XMP, 0x83BB: IPTC}).items():
+        tags[tag] = value
+    if "compression" not in options:  # libtiff, which then writes for Pillow, takes no folders from it
+        tags[0x8769] = {tag: _fraction(value) for tag, value in TAKEN.items()}
+        tags[0x8825] = PLACE
+    image = PIL.Image.fromarray(samples.squeeze())
+    image.save(content, "tiff", tiffinfo=tags, icc_profile=_profile(samples), dpi=(DPI, DPI), **options)
+    return content.getvalue()
+
+
+def tiff(samples: Samples, **options: Any) -> bytes:
+    """By tifffile, with what of EXIF stands in the first folder."""
+    content = io.BytesIO()
+    extra: list[tuple[Any, ...]] = [(tag, "s", 0, text, True) for tag, text in MAIN.items() if tag != DATE]
+    extra += [(0x02BC, "B", len(XMP), XMP, True), (0x83BB, "B", len(IPTC), IPTC, True)]
+    color: dict[str, Any] = {
+        "photometric": "rgb" if samples.shape[2] > 2 else "minisblack",
+        "planarconfig": "contig",
+    }
+    alpha: dict[str, Any] = {} if samples.shape[2] % 2 else {"extrasamples": ["unassalpha"]}
+    planes = samples
+    if options.get("planarconfig") == "separate":
+        planes = samples.transpose(2, 0, 1)
+    tifffile.imwrite(
+        content,
+        planes if samples.shape[2] > 1 else planes[..., 0],
+        iccprofile=_profile(samples),
+        datetime=MAIN[DATE],
+        extratags=extra,
+        resolution=(DPI, DPI),
+        resolutionunit="inch",
+        metadata=None,
+        **(color | alpha | options),
+    )
+    return content.getvalue()
+
+
+def webp(samples: Samples, **options: Any) -> bytes:
+    content, tags = io.BytesIO(), exif()
+    tags[0x011A] = tags[0x011B] = _fraction((DPI, 1))
+    tags[0x0128] = 2
+    image = PIL.Image.fromarray(samples)
+    image.save(content, "webp", exif=tags.tobytes(), icc_profile=PROFILE, xmp=XMP, exact=True, **options)
+    return content.getvalue()
+
+
+def avif(samples: Samples) -> bytes:
+    content = io.BytesIO()
+    image = PIL.Image.fromarray(samples)
+    image.save(
+        content, "avif", exif=exif().tobytes(), icc_profile=PROFILE, xmp=XMP, quality=100, subsampling="4:4:4"
+    )
+    return content.getvalue()
+
+
+def bmp(values: Samples, bits: int, *, top_down: bool = False, rle: bool = False) -> bytes:
+    """A BMP by hand. values: (H, W, 1) places in a palette of warm grays, or (H, W, 3 or 4) colors."""
+    height, width, _ = values.shape
+    palette = b"".join(bytes(gray) + b"\0" for gray in bmp_palette(bits)[:, ::-1].tolist()) if bits <= 8 else b""
+    masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) if bits == 32 else b""
+    size = 108 if masks else 40
+    rows = values if top_down else values[::-1]
+    if rle:
+        body = b"".join(b"".join(b"\1" + bytes([v]) for v in row) + b"\0\0" for row in rows[..., 0]) + b"\0\1"
+    else:
+        body = b"".join(_bmp_row(row, bits) for row in rows)
+    start, dots = 14 + size + len(palette), round(DPI / 0.0254)
+    header = struct.pack(
+        "<IiiHHIIiiII", size, width, -height if top_down else height, 1, bits,
+        3 if masks else int(rle), len(body), dots, dots, 0, 0,
+    )  # fmt: skip
+    head = struct.pack("<2sIHHI", b"BM", start + len(body), 0, 0, start)
+    return head + header + masks + bytes(size - 40 - len(masks)) + palette + body
+
+
+def bmp_palette(bits: int) -> Samples:
+    gray = np.linspace(0, 255, 2**bits).astype(np.uint8)
+    return np.stack([gray, gray // 2, gray // 3], axis=1)
+
+
+def _bmp_row(row: Samples, bits: int) -> bytes:
+    content = (
+        _packed(row, bits)
+        if bits < 8
+        else row[:, [2, 1, 0, *range(3, row.shape[1])]].tobytes()
+        if bits > 8
+        else row.tobytes()
+    )
+    return content + bytes(-len(content) % 4)
+
+
+# --- the cases
+
+
+@dataclass(frozen=True)
+class Case:
+    """A file, what its samples are, and under which suffix it comes back."""
+
+    name: str
+    suffix: str
+    content: Callable[[], bytes]
+    expected: Callable[[], Samples] | None = None
+    written: str = ""
+
+    @property
+    def target(self) -> str:
+        return self.written or self.suffix
+
+
+def _png_cases() -> Iterator[Case]:
+    for bits in (1, 2, 4, 8, 16):
+        values = noise(1, "uint16") >> (16 - bits)
+        full = (values.astype(np.uint32) * (255 if bits < 8 else 2**bits - 1) // (2**bits - 1)).astype(
+            np.uint16 if bits == 16 else np.uint8
+        )
+        yield _case(f"PNG, gray, {bits} bit", ".png", partial(png, values, bits, 0), full)
+    places = noise(1) >> 4
+    palette = noise(3, seed=3, height=16, width=1)[:, 0]
+    chunk, clear = png_chunk(b"PLTE", palette.tobytes()), noise(1, seed=4, height=16, width=1)[:, 0]
+    opaque = palette[places[..., 0]]
+    yield _case("PNG, palette, 4 bit", ".png", lambda: png(places, 4, 3, chunk), opaque)
+    shown = np.concatenate([opaque, clear[places[..., 0]]], axis=2)
+    transparent = png_chunk(b"tRNS", clear.tobytes())
+    yield _case("PNG, palette, transparent", ".png", lambda: png(places, 4, 3, chunk, transparent), shown)
+    for channels, kind, name in ((2, 4, "gray + alpha"), (3, 2, "RGB"), (4, 6, "RGB + alpha")):
+        for bits in (8, 16):
+            values = noise(channels, f"uint{bits}")
+            yield _case(f"PNG, {name}, {bits} bit", ".png", partial(png, values, bits, kind), values)
+    values = noise(3)
+    yield _case("PNG, RGB, interlaced", ".png", lambda: png(values, 8, 2, interlaced=True), values)
+
+
+def _case(name: str, suffix: str, content: Callable[[], bytes], expected: Samples, written: str = "") -> Case:
+    return Case(name, suffix, content, lambda: expected, written)
+
+
+def _jpeg_cases() -> Iterator[Case]:
+    for quality, ratio in ((95, "4:4:4"), (75, "4:2:0"), (85, "4:2:2")):
+        yield Case(
+            f"JPEG, quality {quality}, {ratio}",
+            ".jpg",
+            partial(jpeg, photo(), quality=quality, subsampling=ratio),
+        )
+    yield Case("JPEG, gray", ".jpg", lambda: jpeg(photo(1), quality=90))
+    yield Case("JPEG, progressive", ".jpg", lambda: jpeg(photo(), quality=90, progressive=True))
+    yield Case("JPEG, CMYK", ".jpg", lambda: jpeg(photo(), quality=90, cmyk=True, icc_profile=None))
+
+
+def _tiff_cases() -> Iterator[Case]:
+    by_pillow: list[tuple[str, Samples, dict[str, Any]]] = [
+        ("gray, 8 bit, LZW", noise(1), {"compression": "tiff_lzw"}),
+        ("RGB, 8 bit", noise(3), {}),
+        ("RGB + alpha, 8 bit, deflate", noise(4), {"compression": "tiff_adobe_deflate"}),
+        ("RGB, 8 bit, PackBits", noise(3), {"compression": "packbits"}),
+        ("RGB, 8 bit, BigTIFF", noise(3), {"big_tiff": True}),
+        ("gray, 16 bit", noise(1, "uint16"), {}),
+    ]
+    for name, samples, options in by_pillow:
+        yield _case(f"TIFF, {name}", ".tif", partial(pillow_tiff, samples, **options), samples)
+    by_tifffile: list[tuple[str, Samples, dict[str, Any]]] = [
+        ("RGB, 16 bit", noise(3, "uint16"), {}),
+        ("gray + alpha, 16 bit", noise(2, "uint16"), {}),
+        ("RGB + alpha, 16 bit, big-endian", noise(4, "uint16"), {"byteorder": ">"}),
+        ("RGB, 16 bit, planes", noise(3, "uint16"), {"planarconfig": "separate"}),
+        ("RGB, 16 bit, tiles, deflate", noise(3, "uint16"), {"tile": (16, 16), "compression": "zlib"}),
+        (
+            "RGB, 16 bit, strips of 5, predictor",
+            noise(3, "uint16"),
+            {"rowsperstrip": 5, "compression": "zlib", "predictor": True},
+        ),
+        ("RGB, 16 bit, BigTIFF", noise(3, "uint16"), {"bigtiff": True}),
+        ("gray, 32 bit float", noise(1, "float32"), {}),
+        ("RGB, 32 bit float", noise(3, "float32"), {}),
+        ("RGB + alpha, 32 bit float", noise(4, "float32"), {}),
+    ]
+    for name, samples, options in by_tifffile:
+        yield _case(f"TIFF, {name}", ".tif", partial(tiff, samples, **options), samples)
+
+
+def _other_cases() -> Iterator[Case]:
+    yield _case("WebP, lossless", ".webp", lambda: webp(noise(3), lossless=True), noise(3))
+    yield _case("WebP, lossless, alpha", ".webp", lambda: webp(noise(4), lossless=True), noise(4))
+    yield Case("WebP, lossy", ".webp", lambda: webp(photo(), quality=80))
+    for bits in (1, 4, 8):
+        values = noise(1) >> (8 - bits)
+        shown = bmp_palette(bits)[values[..., 0]]
+        yield _case(f"BMP, palette, {bits} bit", ".bmp", partial(bmp, values, bits), shown)
+    values = noise(1)
+    yield _case("BMP, palette, RLE", ".bmp", lambda: bmp(values, 8, rle=True), bmp_palette(8)[values[..., 0]])
+    yield _case("BMP, RGB", ".bmp", lambda: bmp(noise(3), 24), noise(3))
+    yield _case("BMP, RGB, top down", ".bmp", lambda: bmp(noise(3), 24, top_down=True), noise(3))
+    yield _case("BMP, RGB + alpha, as PNG", ".bmp", lambda: bmp(noise(4), 32), noise(4), ".png")
+    yield Case("AVIF, as PNG", ".avif", lambda: avif(photo()), None, ".png")
+
+
+def _conversions() -> Iterator[Case]:
+    for suffix, target in ((".png", "PNG"), (".tif", "TIFF"), (".webp", "WebP"), (".bmp", "BMP")):
+        yield Case(f"JPEG to {target}", ".jpg", lambda: jpeg(photo(), quality=90), None, suffix)
+    for suffix, target in ((".png", "PNG"), (".jpg", "JPEG"), (".webp", "WebP"), (".bmp", "BMP")):
+        samples = photo()
+        yield Case(f"TIFF to {target}", ".tif", partial(pillow_tiff, samples), lambda: photo(), suffix)
+    samples = noise(3, "uint16")
+    yield _case("PNG, 16 bit, to TIFF", ".png", lambda: png(samples, 16, 2), samples, ".tif")
+    yield _case("WebP, alpha, to TIFF", ".webp", lambda: webp(noise(4), lossless=True), noise(4), ".tif")
+
+
+SAME = [*_png_cases(), *_jpeg_cases(), *_tiff_cases(), *_other_cases()]
+CONVERSIONS = [*_conversions()]
+
+
+# --- readers
+
+
+def png_samples(content: bytes) -> Samples:
+    """Samples of a PNG of 8 or 16 bits without interlacing, by hand: Pillow would make 8 bits of 16."""
+    width, height, bits, color_type = struct.unpack_from(">IIBB", content, 16)
+    channels = {0: 1, 2: 3, 4: 2, 6: 4}[color_type]
+    place, packed = 8, b""
+    while place < len(content):
+        length, kind = struct.unpack_from(">I4s", content, place)
+        packed += content[place + 8 : place + 8 + length] if kind == b"IDAT" else b""
+        place += length + 12
+    step = channels * bits // 8
+    rows = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(height, 1 + width * step)
+    above = np.zeros(width * step, np.uint8)
+    decoded = [above := _unfiltered(int(row[0]), row[1:], above, step) for row in rows]
+    return np.frombuffer(b"".join(row.tobytes() for row in decoded), f">u{bits // 8}").reshape(
+        height, width, channels
+    )
+
+
+def _unfiltered(kind: int, row: Samples, above: Samples, step: int) -> Samples:
+    out = np.zeros(len(row) + step, np.int64)
+    up = np.concatenate([np.zeros(step, np.int64), above])
+    for i, value in enumerate(row.tolist(), start=step):
+        left, over, corner = int(out[i - step]), int(up[i]), int(up[i - step])
+        guess = left + over - corner
+        nearest = min((left, over, corner), key=lambda known: abs(known - guess))
+        out[i] = (value + (0, left, over, (left + over) // 2, nearest)[kind]) % 256
+    return out[step:].astype(np.uint8)
+
+
+def samples_of(path: Path) -> Samples:
+    """(H, W, C), by a reader that is not ours."""
+    if path.suffix == ".tif":
+        with tifffile.TiffFile(path) as file:
+            page = file.asarray() if file.pages[0].dtype != np.uint8 else _by_pillow(path)
+        return page.reshape(*page.shape[:2], -1)
+    if path.suffix == ".png":
+        return png_samples(path.read_bytes())
+    values = _by_pillow(path)
+    return values.reshape(*values.shape[:2], -1)
+
+
+def _by_pillow(path: Path) -> Samples:
+    with PIL.Image.open(path) as file:
+        return np.asarray(file.convert({"P": "RGB", "1": "L"}.get(file.mode, file.mode)))
+
+
+def metadata_of(path: Path) -> dict[str, Any]:
+    """ICC, EXIF, XMP, IPTC and resolution, by Pillow."""
+    if path.suffix == ".tif":
+        return _metadata_of_tiff(path)
+    with PIL.Image.open(path) as file:
+        file.load()
+        tags, info = file.getexif(), file.info
+        text = info.get("Raw profile type iptc")
+        return {
+            "ICC": info.get("icc_profile"),
+            "EXIF": _told(dict(tags) | tags.get_ifd(0x8769) | tags.get_ifd(0x8825)),
+            "XMP": info.get("xmp"),
+            "IPTC": bool(IPTC.hex() in text if text else IptcImagePlugin.getiptcinfo(file) == CAPTIONS),
+            "resolution": info.get("dpi", (tags.get(0x011A, 0), tags.get(0x011B, 0))),
+        }
+
+
+def _metadata_of_tiff(path: Path) -> dict[str, Any]:
+    """By Pillow's reader of tags alone, since Pillow does not open every kind of TIFF."""
+    with path.open("rb") as file:
+        head = file.read(16)
+        tags = _folder(file, head, ImageFileDirectory_v2(head[: 16 if 43 in head[2:4] else 8]).next)
+        every = tags | _folder(file, head, tags.get(0x8769, 0)) | _folder(file, head, tags.get(0x8825, 0))
+    return {
+        "ICC": tags.get(0x8773),
+        "EXIF": _told(every),
+        "XMP": tags.get(0x02BC),
+        "IPTC": tags.get(0x83BB, b"").rstrip(b"\0") == IPTC,
+        "resolution": (tags[0x011A], tags[0x011B]),
+    }
+
+
+def _folder(file: IO[bytes], head: bytes, place: int) -> dict[int, Any]:
+    if not place:
+        return {}
+    folder = ImageFileDirectory_v2(head[: 16 if 43 in head[2:4] else 8])
+    file.seek(place)
+    folder.load(file)
+    return dict(folder)
+
+
+def _told(tags: dict[int, Any]) -> dict[int, str]:
+    return {tag: str(value) for tag, value in tags.items() if tag in MAIN | TAKEN | PLACE}
+
+
+# --- what comes back
+
+COLUMNS = ("samples", "ICC", "EXIF", "XMP", "IPTC", "resolution")
+
+
+def run(case: Case, folder: Path) -> dict[str, str]:
+    """The case's row of the table."""
+    source, target = folder / f"source{case.suffix}", folder / f"target{case.target}"
+    source.write_bytes(case.content())
+    picture = images.read(source)
+    images.write(picture, target)
+    before, after = metadata_of(source), metadata_of(target)
+    assert len(before["EXIF"]) in (0, len(MAIN), len(MAIN | TAKEN | PLACE)), "the writer left some of it out"
+    row = {name: _verdict(name, before[name], after[name], case.target) for name in COLUMNS[1:]}
+    return {"samples": _samples_verdict(case, source, target)} | row
+
+
+_NOT_HELD = {
+    ".bmp": {"ICC", "EXIF", "XMP", "IPTC"},
+    ".webp": {"IPTC"},
+}
+
+
+def _verdict(name: str, before: Any, after: Any, target: str) -> str:
+    if name == "resolution":
+        before, after = (tuple(float(dots or 0) for dots in told) for told in (before, after))
+        if not before[0]:
+            return "none"
+        return "kept" if np.allclose(before, after, rtol=2e-3) else f"lost: {after}"
+    if not before:
+        return "new: sRGB" if after and name == "ICC" else "none"
+    if target != ".bmp" and before == after:
+        return "kept"
+    return "not held" if not after and name in _NOT_HELD.get(target, ()) else "lost"
+
+
+def _samples_verdict(case: Case, source: Path, target: Path) -> str:
+    after = samples_of(target)
+    if case.target == ".jpg":
+        return _jpeg_verdict(case, source, target)
+    expected = case.expected() if case.expected else samples_of(source)
+    if case.target == ".webp" and case.suffix == ".webp" and case.expected is None:
+        return "lossy" if np.abs(after.astype(int) - expected).mean() < 3 else "lost"
+    gray = after.shape[2] == 3 and expected.shape[2] == 1
+    same = np.array_equal(after, np.repeat(expected, 3, 2) if gray else expected)
+    if not same and case.suffix == ".avif":
+        return "lost" if np.abs(after.astype(int) - expected).max() > 2 else "kept (decoders differ by 1)"
+    if not same and case.suffix == ".jpg":
+        return "lost" if np.abs(after.astype(int) - expected).max() > 2 else "kept"
+    bits = "32 bit" if after.dtype.kind == "f" else f"{8 * after.dtype.itemsize} bit"
+    return f"kept, {bits}" if same and after.dtype.itemsize == expected.dtype.itemsize else "lost"
+
+
+def _jpeg_verdict(case: Case, source: Path, target: Path) -> str:
+    way = _jpeg_way(target)
+    return way + (", kept" if case.suffix == ".jpg" and _jpeg_way(source) == way else "")
+
+
+def _jpeg_way(path: Path) -> str:
+    with PIL.Image.open(path) as file:
+        layer = file.layer  # type: ignore[attr-defined]
+        content = path.read_bytes()
+    place = content.index(b"\xff\xdb")
+    quality = ijg_quality({0: list(content[place + 5 : place + 69])})
+    if len(layer) == 1:
+        return f"quality {quality}, gray"
+    factors = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0"}
+    return f"quality {quality}, {factors[layer[0][1] // layer[1][1], layer[0][2] // layer[1][2]]}"
+
+
+# --- docs/formats.md
+
+TEXT = """\
+# Picture files: what comes back
+
+A restored picture comes back in the format, depth and colors of the file it was made from, with what the camera
+and you wrote into it. This page is measured, not promised: each row is a file that was written by other
+programs, read and written by pellucid, and looked at with other programs again. `python tests/matrix.py` runs
+them all and prints this page; a test keeps it up to date.
+
+## What is computed in which colors
+
+Restoring happens in the picture's own encoding. The numbers in the file go into the network as they are, and
+what comes out is written as the same kind of numbers: nothing is converted into another color space, and
+nothing is rounded to 8 bits on the way. The ICC profile is not applied but kept, so that the result looks in
+every program as the original does. Pictures in Adobe RGB, Display P3 or ProPhoto stay in it.
+
+- **CMYK** is the exception: it becomes sRGB, by the file's own profile or by a general one where it has none,
+  and the result carries an sRGB profile.
+- **Orientation**: the picture is turned as its EXIF says, and the mark is reset, so that nothing turns it twice.
+- **Alpha** is kept beside the colors. The networks do not restore it.
+- **1, 2 and 4 bits and palettes** come back with 8 bits: restored tones are no longer among the few that the
+  palette had.
+- **10 and 12 bits** (AVIF) come back as PNG with 16.
+- **JPEG** comes back with the quality and the color resolution of the original, 4:2:2 with full color
+  resolution. Quality is told from the tables in the file: exactly for most programs, to the nearest for cameras,
+  which use tables of their own. A JPEG made of another format gets quality 95 and full color resolution.
+- **TIFF** comes back with its compression (none, LZW, deflate, PackBits, Zstandard; deflate in place of others),
+  in strips, and as BigTIFF where it needs to be.
+- **WebP** comes back lossless where it was lossless, and with quality 95 where it was lossy, since a WebP does not
+  tell its quality. It has no gray: gray becomes three equal channels.
+- **EXIF** stays as it was but for the size of the picture; the preview of the old picture is dropped. Notes that
+  a camera's maker keeps in a form of its own are carried along as they are.
+- **Resolution** (dpi) stays also where the picture is enlarged. A file that tells none gets 72 dpi where the
+  format wants a number.
+- **Not kept**: pages and frames beyond one (refused), gain maps for HDR screens, layers, masks and clipping paths
+  that lie beside the picture, and what AVIF says of its colors other than by a profile.
+
+Not read: HEIC and JPEG 2000, for which pellucid's picture library brings no decoder; convert them to TIFF or PNG.
+Not written: AVIF, which becomes PNG.
+
+"""
+
+_LEGEND = """\
+In the tables, *none* means that the file has none, as its format or its writer gives none; *not held* that the
+format of the result has no place for it.
+
+"""
+
+MEMORY = """
+## Memory for large pictures
+
+PNG, TIFF and JPEG are read and written strip by strip: a picture of 100 megapixels takes 60 MB beyond the
+program's own 230 MB, whatever its depth. Some formats can only be decoded or encoded as a whole. Measured with
+`python benchmarks/files.py` (peak resident memory, Linux):
+
+| file | bytes per pixel to read | to write |
+|---|--:|--:|
+| TIFF, PNG, JPEG | 0 | 0 (JPEG below 22 megapixels: 6) |
+| progressive JPEG, 4:2:0 and 4:4:4 | 3 and 6 | - |
+| interlaced PNG, RGB of 8 and 16 bits | 3 and 6 | - |
+| WebP, lossy and lossless | 8 and 9 | 16 and 32 |
+| AVIF, 8 and 12 bits | 15 and 19 | - |
+| BMP | 4 | 0 |
+"""
+
+
+def table(cases: list[Case], heading: str) -> str:
+    lines = [f"| {heading} | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
+    for case in cases:
+        with TemporaryDirectory() as folder:
+            row = run(case, Path(folder))
+        lines.append(f"| {case.name} | {' | '.join(row[name] for name in COLUMNS)} |")
+    return "\n".join(lines)
+
+
+def document() -> str:
+    parts = ["## The same format\n", table(SAME, "file"), "\n## Another format\n", table(CONVERSIONS, "file")]
+    return TEXT + _LEGEND + "\n".join(parts) + "\n" + MEMORY
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())

@@ -596,9 +596,9 @@ format of the result has no place for it.
 MEMORY = """
 ## Memory for large pictures
 
-PNG, TIFF and JPEG are read and written strip by strip: a picture of 100 megapixels takes 60 MB beyond the
+PNG, TIFF and JPEG are read and written strip by strip: a picture of 100 megapixels takes 50 to 80 MB beyond the
 program's own 230 MB, whatever its depth. Some formats can only be decoded or encoded as a whole. Measured with
-`python benchmarks/files.py` (peak resident memory, Linux):
+`python benchmarks/files.py` (peak resident memory, Linux; AVIF and BMP at 40 megapixels, the others at 100):
 
 | file | bytes per pixel to read | to write |
 |---|--:|--:|

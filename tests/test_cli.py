@@ -115,7 +115,9 @@ def test_amounts_that_mean_nothing_are_a_wrong_command_line(run: Terminal, wrong
 def test_a_ceiling_too_small_says_the_least_that_does(run: Terminal) -> None:
     result = run("restore photo.png --model tiny-dncn --memory 1MB")
     assert result.code == 1
-    assert re.search(r"too little memory .* the least that does is \d+ MB", result.err)
+    assert re.search(
+        r"photo.png needs at least \d+ MB in all to be decoded, of which --memory allows 1;", result.err
+    )
     assert run("restore photo.png --model tiny-dncn --memory 4GB").code == 0
 
 
@@ -180,7 +182,7 @@ WRONG = [
     ("restore empty.png --model tiny-dncn", "empty.png is empty"),
     ("restore broken.png --model tiny-dncn", "broken.png is damaged"),
     ("restore notes.png --model tiny-dncn", "notes.png is not a PNG"),
-    ("restore frame.arw --model tiny-dncn", "frame.arw is a camera RAW file"),
+    ("restore frame.arw --model tiny-dncn", "frame.arw is damaged, cut short or of a rare kind"),
     ("restore nothing --model tiny-dncn", "nothing holds no pictures"),
     ("restore photo.png --model tiny-dnc", "did you mean tiny-dncn"),
     ("restore photo.png --model missing.safetensors", "missing.safetensors does not exist"),

@@ -1,4 +1,6 @@
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -159,3 +161,26 @@ def test_what_goes_wrong_on_the_way_leaves_nothing(
         temporary.write_bytes(b"half")
         raise raised
     assert everything(tmp_path) == []
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from pellucid.files import whole_file\n"
+        "with whole_file(Path(sys.argv[1]), overwrite=False) as part:\n"
+        "    part.write_bytes(b'half'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    target = tmp_path / "photo.png"
+    subprocess.run([sys.executable, "-c", code, str(target)], check=False)
+    assert len(list(tmp_path.iterdir())) == 1
+    write_whole(tmp_path / "another.png", b"whole", overwrite=False)
+    assert len(list(tmp_path.glob(".*"))) == 1  # that of photo.png is none of its business
+    write_whole(target, b"whole", overwrite=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["another.png", "photo.png"]
+
+
+def test_what_another_process_is_writing_stays(tmp_path: Path) -> None:
+    with whole_file(tmp_path / "photo.png", overwrite=False) as first:
+        write_whole(tmp_path / "photo.png", b"second", overwrite=False)
+        assert first.exists()
+        first.write_bytes(b"first")
+    assert (tmp_path / "photo.png").read_bytes() == b"first"

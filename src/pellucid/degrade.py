@@ -109,6 +109,14 @@ class ShrinkAndEnlarge:
         return torch.cat(pictures)
 
 
+def involves(degradation: Degradation | None, kind: type) -> bool:
+    """Whether a degradation is of this kind, or one of its parts is."""
+    if isinstance(degradation, Chain | OneOf):
+        parts = degradation.steps if isinstance(degradation, Chain) else degradation.choices
+        return any(involves(part, kind) for part in parts)
+    return isinstance(degradation, kind)
+
+
 def _choose(options: Sequence[T], count: int, generator: torch.Generator) -> list[T]:
     """One of the options for each picture, each as likely."""
     drawn = torch.randint(len(options), (count,), generator=generator, device=generator.device)

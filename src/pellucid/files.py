@@ -7,10 +7,18 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from zlib import crc32
 
 from pellucid.errors import OutputError, PictureError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+_SUFFIX = ".part"
 
 
 def head(path: Path, num_bytes: int = 16) -> bytes:
@@ -50,31 +58,62 @@ def check_free(path: Path, *, overwrite: bool) -> None:
 def whole_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
     """An empty file beside the target to write into, which takes the target's name at the end; folders are made.
 
-    Whatever goes wrong on the way, an OSError of the writing included, nothing of it is left behind. Raises
-    OutputError when the target exists and overwrite is False, or when it cannot be written.
+    Whatever goes wrong on the way, an OSError of the writing included, nothing of it is left behind; what a
+    killed process left of the same target is removed. Raises OutputError when the target exists and overwrite
+    is False, or when it cannot be written.
     """
     check_free(path, overwrite=overwrite)
-    temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=".pellucid-", suffix=".part")
-        os.close(handle)
-        temporary = Path(name)
-        yield temporary
-        _sync(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        _sweep(path)
+        with _temporary(path) as temporary:
+            yield temporary
+            _sync(temporary)
+            temporary.chmod(0o666 & ~_umask())
+            temporary.replace(path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, content: bytes, *, overwrite: bool) -> None:
     """Write content as `whole_file` does, and raise as it does."""
     with whole_file(path, overwrite=overwrite) as temporary:
         temporary.write_bytes(content)
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """A file beside the target, locked as long as this process is at it, and gone in the end."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=_SUFFIX)
+    try:
+        _lock(handle)
+        yield Path(name)
+    finally:
+        os.close(handle)
+        Path(name).unlink(missing_ok=True)
+
+
+def _sweep(path: Path) -> None:
+    """Remove unfinished files of the same target that no living process holds."""
+    for leftover in path.parent.glob(f"{_prefix(path)}*{_SUFFIX}"):
+        with suppress(OSError):
+            handle = os.open(leftover, os.O_RDWR)
+            try:
+                _lock(handle)
+                leftover.unlink()
+            finally:
+                os.close(handle)
+
+
+def _lock(handle: int) -> None:
+    """Raise OSError when another process has the lock. On Windows, files in use cannot be removed anyway."""
+    if fcntl is not None:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _prefix(path: Path) -> str:
+    """Tells unfinished files of different targets apart, however long or odd their names."""
+    return f".pellucid-{crc32(os.fsencode(path.name)):08x}-"
 
 
 def _sync(path: Path) -> None:

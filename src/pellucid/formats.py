@@ -17,6 +17,9 @@ RAW_SUFFIXES = frozenset(
 )
 """Camera RAW files, of which many start like a TIFF but hold a mosaic."""
 
+OTHER_SUFFIXES = frozenset({".heic", ".heif", ".hif", ".jp2", ".j2k", ".jxl", ".gif", ".psd", ".exr", ".hdr"})
+"""Pictures that cannot be read here: named when a folder holds them, not passed over in silence."""
+
 DEPTHS = {8: "uint8", 16: "uint16", 32: "float32"}
 """The type of samples, by how many bits a person asks for."""
 
@@ -69,9 +72,10 @@ def of(path: Path) -> Format:
 
 
 def written_name(name: str, target: Format | None) -> str:
-    """The name for a result of a file of this name, in another format where one is given."""
+    """The name for a result of a file of this name, in another format where one is given or needed."""
     path = Path(name)
-    target = target or _BY_SUFFIX.get(path.suffix.lower(), PNG)
+    other = TIFF if path.suffix.lower() in RAW_SUFFIXES else PNG
+    target = target or _BY_SUFFIX.get(path.suffix.lower(), other)
     return name if path.suffix.lower() in target.suffixes else path.with_suffix(target.suffixes[0]).name
 
 

@@ -1,6 +1,5 @@
 """What a picture file says about itself before any sample is decoded."""
 
-import stat
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import IO
 
 import numpy as np
 
-from pellucid import exif
+from pellucid import exif, files
 from pellucid.errors import PictureError
 from pellucid.formats import RAW_SUFFIXES
 from pellucid.picture import Encoding
@@ -49,10 +48,10 @@ def kind(path: Path) -> str:
 
     Raises PictureError when it is none of them, or cannot be read.
     """
-    head = _head(path)
+    head = files.head(path)
     if path.suffix.lower() in RAW_SUFFIXES:
         raise PictureError(
-            f"{path} is a camera RAW file, which this command cannot read yet; develop it to TIFF or PNG first"
+            f"{path} is a camera RAW file, which only `restore` takes; develop it to TIFF or PNG first"
         )
     if not head:
         raise PictureError(f"{path} is empty; a picture is needed")
@@ -91,20 +90,6 @@ def ijg_quality(tables: dict[int, list[int]]) -> int:
             found = np.minimum(tables[number], 255)
             distance += np.abs(np.clip((base * scales + 50) // 100, 1, 255) - found).sum(1)
     return int(qualities[distance.argmin()])
-
-
-def _head(path: Path) -> bytes:
-    try:
-        if stat.S_ISFIFO(path.stat().st_mode):
-            raise PictureError(f"{path} is a pipe; a picture file is needed")
-        with path.open("rb") as file:
-            return file.read(16)
-    except IsADirectoryError as error:
-        raise PictureError(f"{path} is a folder; a picture file is needed") from error
-    except FileNotFoundError as error:
-        raise PictureError(f"{path} does not exist; check the name") from error
-    except OSError as error:
-        raise PictureError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def _other(path: Path, head: bytes) -> str:

@@ -7,11 +7,13 @@ table of what each format holds.
 """
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 
 from pellucid import formats, headers, readers, writers
 from pellucid.errors import DataError, OutputError
 from pellucid.files import whole_file
+from pellucid.formats import OTHER_SUFFIXES as OTHER_SUFFIXES
 from pellucid.formats import RAW_SUFFIXES as RAW_SUFFIXES
 from pellucid.formats import SUFFIXES as SUFFIXES
 from pellucid.picture import Picture
@@ -20,7 +22,7 @@ MAX_PIXELS = 500_000_000
 """A header that promises more is refused before anything is decoded: a small file can unpack to any size."""
 
 
-def find(folder: Path) -> list[Path]:
+def find(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
     """Every picture below a folder, sorted by path, without hidden ones and linked folders."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; a folder of pictures is needed")
@@ -28,7 +30,7 @@ def find(folder: Path) -> list[Path]:
     for parent, folders, names in os.walk(folder, onerror=_cannot_be_entered):
         folders[:] = [name for name in folders if not name.startswith(".")]
         paths = (Path(parent, name) for name in names if not name.startswith("."))
-        found += [path for path in paths if path.suffix.lower() in SUFFIXES]
+        found += [path for path in paths if path.suffix.lower() in suffixes]
     return sorted(found)
 
 
@@ -65,8 +67,8 @@ def encoding_bytes(picture: Picture, path: str | Path, *, quality: int | None = 
 def written_name(name: str, format: str | None = None) -> str:
     """The name for a result of a file of this name.
 
-    The same, or as PNG where its format cannot be written, or as the format asked for: png, tiff, jpeg, webp or
-    bmp. Raises OutputError for another one.
+    The same, or as PNG (TIFF for camera RAW) where its format cannot be written, or as the format asked for:
+    png, tiff, jpeg, webp or bmp. Raises OutputError for another one.
     """
     return formats.written_name(name, None if format is None else formats.named(format))
 

@@ -18,7 +18,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
-from pellucid import files, images, memory, raw
+from pellucid import degrade, files, images, memory, raw, writers
 from pellucid.domains import Degraded
 from pellucid.errors import DataError, NotEnoughMemoryError, OutputError, PellucidError, PictureError, about
 from pellucid.manifest import Manifest, State
@@ -144,7 +144,7 @@ def restore(
                 work.restored,
                 work.job.target,
                 overwrite=replaces,
-                quality=settings.quality,
+                quality=_quality(restorer, settings),
                 bit_depth=settings.bit_depth,
             )
         return replace(work, restored=None)
@@ -156,7 +156,7 @@ def restore(
 def read_degraded(
     path: Path,
     restorer: Restorer,
-    settings: Settings = Settings(),  # noqa: B008
+    settings: Settings = Settings(),
 ) -> tuple[Degraded, tuple[str, ...]]:
     """What the restorer takes, from any file, and notes on how it came about.
 
@@ -307,6 +307,12 @@ def _described(restorer: Restorer, settings: Settings) -> dict[str, Any]:
     }
 
 
+def _quality(restorer: Restorer, settings: Settings) -> int | None:
+    """As asked, or the input's own; high after deblocking, or JPEG would put its blocks back."""
+    deblocks = degrade.involves(restorer.recipe.degradation, degrade.Jpeg)
+    return writers.JPEG_QUALITY if settings.quality is None and deblocks else settings.quality
+
+
 def _check_room(path: Path, ceiling: int | None) -> None:
     """Refuse what cannot be decoded below the ceiling: not every format comes row by row."""
     if ceiling is None:
@@ -314,8 +320,8 @@ def _check_room(path: Path, ceiling: int | None) -> None:
     least = memory.taken_bytes() + images.decoding_bytes(path)
     if least > ceiling:
         raise NotEnoughMemoryError(
-            f"{path} takes the whole picture in memory to decode: at least {least // 10**6} MB in all, of which "
-            f"--memory allows {ceiling // 10**6}; save it as TIFF, PNG or plain JPEG, not interlaced or progressive"
+            f"{path} needs at least {least // 10**6} MB in all to be decoded, of which --memory allows "
+            f"{ceiling // 10**6}; TIFF, PNG and plain JPEG need least, if not interlaced or progressive"
         )
 
 
@@ -363,7 +369,10 @@ def _jobs(given: Path, out: Path | None, format: str | None) -> Iterator[Job]:
         return
     folder = _folder_beside(given) if out is None else out
     # Results of an earlier run may lie below the folder they came from.
-    found = [path for path in images.find(given) if not (_lies_in(folder, given) and _lies_in(path, folder))]
+    taken = images.SUFFIXES | images.RAW_SUFFIXES | images.OTHER_SUFFIXES
+    found = [
+        path for path in images.find(given, taken) if not (_lies_in(folder, given) and _lies_in(path, folder))
+    ]
     if not found:
         raise DataError(f"{given} holds no pictures ({', '.join(sorted(images.SUFFIXES))})")
     for source in found:

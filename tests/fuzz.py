@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -98,6 +99,17 @@ def _huge_number(content: bytearray, rng: np.random.Generator) -> bytes:
     return bytes(content)
 
 
+def _with_checksums(content: bytes) -> bytes:
+    """A PNG whose chunks, as far as they can be told apart, have the checksums of what they hold."""
+    parts, at = [content[:8]], 8
+    while at + 12 <= len(content):
+        (length,) = struct.unpack_from(">I", content, at)
+        chunk = content[at + 4 : at + 8 + length]
+        parts += [content[at : at + 4], chunk, struct.pack(">I", zlib.crc32(chunk))]
+        at += 12 + length
+    return b"".join(parts)
+
+
 MUTATIONS: tuple[Mutation, ...] = (_flip, _flip_in_head, _cut, _double, _drop, _blank, _huge_number)
 
 
@@ -109,6 +121,8 @@ def mutated(seeds: dict[str, bytes], count: int, seed: int) -> Iterator[tuple[st
         name = names[i % len(names)]
         mutation = MUTATIONS[int(rng.integers(len(MUTATIONS)))]
         content = mutation(bytearray(seeds[name]), rng)
+        if name.endswith(".png") and rng.random() < 0.7:
+            content = _with_checksums(content)  # or nothing behind them would ever be reached
         stem, _, suffix = name.rpartition(".")
         yield f"{i:06}-{stem}{mutation.__name__}.{suffix}", content
 

@@ -1,13 +1,16 @@
 """One small whole file of every kind, made by other libraries where there is one."""
 
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import PIL.Image
 import tifffile
 
-from pellucid.picture import Samples
+from pellucid import dng
+from pellucid.packing import XTRANS
+from pellucid.picture import Exposure, Mosaic, Picture, Samples
 
 
 def _noise(height: int, width: int, channels: int, dtype: str = "uint8") -> Samples:
@@ -66,4 +69,18 @@ def pictures() -> dict[str, bytes]:
 
 def everything() -> dict[str, bytes]:
     """Pictures and camera RAW files."""
-    return pictures()
+    return pictures() | raw_files()
+
+
+def raw_files() -> dict[str, bytes]:
+    """Camera RAW files that LibRaw reads: it takes none smaller than 22 px."""
+    bayer = Mosaic(_noise(30, 40, 1, "uint16").squeeze() % 16384, ("RG", "GB"), 512.0, 16383.0)
+    xtrans = Mosaic(_noise(48, 36, 1, "uint16").squeeze() % 16384, XTRANS, 1024.0, 16383.0)
+    exposed = replace(bayer, exposure=Exposure(1 / 30, 800, 2.8), orientation=6)
+    linear = Picture(_noise(30, 40, 3, "uint16"))
+    return {
+        "bayer.dng": dng.encode(bayer),
+        "exposed.dng": dng.encode(exposed),
+        "xtrans.dng": dng.encode(xtrans),
+        "linear.dng": dng.encode_linear(linear),
+    }

@@ -25,6 +25,9 @@ from pellucid.manifest import Manifest, State
 from pellucid.picture import Mosaic, Picture
 from pellucid.restorer import Progress, Restorer
 
+TAKEN_SUFFIXES = images.SUFFIXES | images.RAW_SUFFIXES | images.OTHER_SUFFIXES
+"""Of the files in a folder: what can be read, and what should be but cannot, to be named at the end."""
+
 
 @dataclass(frozen=True)
 class Job:
@@ -369,10 +372,8 @@ def _jobs(given: Path, out: Path | None, format: str | None) -> Iterator[Job]:
         return
     folder = _folder_beside(given) if out is None else out
     # Results of an earlier run may lie below the folder they came from.
-    taken = images.SUFFIXES | images.RAW_SUFFIXES | images.OTHER_SUFFIXES
-    found = [
-        path for path in images.find(given, taken) if not (_lies_in(folder, given) and _lies_in(path, folder))
-    ]
+    inside = _lies_in(folder, given)
+    found = [path for path in images.find(given, TAKEN_SUFFIXES) if not (inside and _lies_in(path, folder))]
     if not found:
         raise DataError(f"{given} holds no pictures ({', '.join(sorted(images.SUFFIXES))})")
     for source in found:

@@ -181,7 +181,7 @@ class Exposure:
                 raise PictureError(f"exposure {name} {value:g}; a number above 0 is needed, or None if unknown")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Mosaic:
     """What a camera's sensor read, one sample a pixel, before any development.
 
@@ -226,6 +226,9 @@ class Mosaic:
             raise PictureError(f"white balance {gains}; gains above 0 of R, G and B are needed, G being 1")
         if self.orientation not in range(1, 9):
             raise PictureError(f"orientation {self.orientation}; one of EXIF's 1 to 8 is needed")
+
+    def __repr__(self) -> str:
+        return f"<Mosaic {self.width} x {self.height} px, {'/'.join(self.pattern)}, {self.samples.dtype}>"
 
     @property
     def height(self) -> int:

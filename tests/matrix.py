@@ -570,7 +570,8 @@ every program as the original does. Pictures in Adobe RGB, Display P3 or ProPhot
 - **10 and 12 bits** (AVIF) come back as PNG with 16.
 - **JPEG** comes back with the quality and the color resolution of the original, 4:2:2 with full color
   resolution. Quality is told from the tables in the file: exactly for most programs, to the nearest for cameras,
-  which use tables of their own. A JPEG made of another format gets quality 95 and full color resolution.
+  which use tables of their own. A JPEG made of another format gets quality 95 and full color resolution, and
+  so does one that was deblocked: at its old quality it would get its blocks back.
 - **TIFF** comes back with its compression (none, LZW, deflate, PackBits, Zstandard; deflate in place of others),
   in strips, and as BigTIFF where it needs to be.
 - **WebP** comes back lossless where it was lossless, and with quality 95 where it was lossy, since a WebP does not

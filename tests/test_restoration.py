@@ -5,14 +5,18 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 
-from pellucid import checkpoint, images, manifest, recipe, restoration, restorer
+from pellucid import checkpoint, dng, images, manifest, recipe, restoration, restorer
+from pellucid.backends import TorchBackend
 from pellucid.errors import DataError, OutputError, PictureError
-from pellucid.picture import Picture
+from pellucid.picture import Exposure, Mosaic, Picture
+from pellucid.restorer import Restorer
 
 
 @pytest.fixture
@@ -200,3 +204,85 @@ def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path, weights: 
     assert {path: path.stat().st_mtime_ns for path in results} == times
     assert len(list(out.glob("[!.]*.png"))) == 30
     assert [path.name for path in out.glob(".*")] == [manifest.NAME]  # nothing half-written is left
+
+
+# Camera RAW
+
+
+@pytest.fixture
+def dark(tmp_path: Path) -> Path:
+    """A dark frame of 1/30 s, on its side, and one of 1 s beside it."""
+    rows, cols = np.mgrid[:64, :96]
+    scene = 2000 + 1500 * np.sin(rows / 9) * np.cos(cols / 7)
+    for name, time_s in (("short.dng", 1 / 30), ("long.dng", 1.0)):
+        samples = (512 + scene * time_s).round().astype(np.uint16)
+        exposure = Exposure(time_s, 800, 2.8)
+        mosaic = Mosaic(samples, ("GR", "BG"), 512.0, 16383.0, exposure=exposure, orientation=6)
+        dng.write(mosaic, tmp_path / name)
+    return tmp_path
+
+
+def _restored(restorer: Restorer, source: Path, exposure: float | Path | str = "auto") -> restoration.Outcome:
+    settings = restoration.Settings(exposure=exposure)  # type: ignore[arg-type]
+    jobs = restoration.plan([source], source.with_name("out"))
+    (outcome,) = restoration.restore(jobs, restorer, settings, overwrite=True)
+    assert outcome.error is None, outcome.error
+    return outcome
+
+
+def test_other_recipes_develop_camera_raw_first_and_say_so(dark: Path, weights: Path) -> None:
+    outcome = _restored(restorer.load(weights), dark / "long.dng")
+    assert outcome.notes == ("camera RAW developed by LibRaw: 16 bit, camera white balance, sRGB",)
+    assert outcome.job.target.name == "long.tif"
+    result = images.read(outcome.job.target)
+    assert (result.dtype, result.width, result.height) == ("uint16", 64, 96)  # upright
+
+
+@pytest.mark.parametrize(
+    ("exposure", "ratio"), [(7.5, 7.5), (Path("long.dng"), 30.0), ("auto", None)], ids=["number", "file", "auto"]
+)
+def test_low_light_recipes_take_the_mosaic(
+    dark: Path, monkeypatch: pytest.MonkeyPatch, exposure: float | Path | str, ratio: float | None
+) -> None:
+    torch.manual_seed(0)
+    chosen = recipe.find("sid_unet.sony")
+    network = Restorer("sony", chosen, TorchBackend(chosen.network(), "cpu"))
+    if isinstance(exposure, Path):
+        exposure = dark / exposure
+    seen: list[Mosaic] = []
+    restore = network.restore
+
+    def watched(mosaic: Mosaic, **how: Any) -> Picture:
+        seen.append(mosaic)
+        return restore(mosaic, **how)
+
+    monkeypatch.setattr(network, "restore", watched)
+    outcome = _restored(network, dark / "short.dng", exposure)
+    if ratio is not None:
+        assert seen[0].exposure_ratio == pytest.approx(ratio, rel=1e-4)
+    assert bool(outcome.notes) == (exposure != 7.5)
+    if outcome.notes:
+        assert outcome.notes[0].startswith(f"exposure ratio {seen[0].exposure_ratio:.3g}, ")
+    result = images.read(outcome.job.target)
+    assert (result.dtype, result.width, result.height) == ("uint16", 64, 94)  # aligned to RGGB, then turned
+    alone = restore(seen[0])
+    assert np.array_equal(result.samples, alone.samples)
+
+
+def test_a_deblocked_jpeg_does_not_get_its_blocks_back(tmp_path: Path) -> None:
+    chosen = recipe.find("dncnn.three_tasks", depth=2, width=2, quality=10)
+    deblocker = Restorer("three", chosen, TorchBackend(chosen.network(), "cpu"))
+    denoiser = Restorer("one", recipe.find("dncnn.gaussian"), TorchBackend(chosen.network(), "cpu"))
+    rng = np.random.default_rng(0)
+    PIL.Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(tmp_path / "a.jpg", quality=10)
+    for network, quality in ((deblocker, 95), (denoiser, 10)):
+        (outcome,) = restoration.restore(restoration.plan([tmp_path / "a.jpg"]), network, overwrite=True)
+        encoding = images.read(outcome.job.target).encoding
+        assert encoding is not None and encoding.quality == quality
+
+
+def test_pictures_of_kinds_that_cannot_be_read_are_named(album: Path, weights: Path) -> None:
+    (album / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    (album / "notes.txt").touch()
+    errors = _errors(list(restoration.restore(restoration.plan([album]), restorer.load(weights))))
+    assert len(errors) == 2 and any("phone.heic is a HEIC file" in error for error in errors)

@@ -266,3 +266,30 @@ def test_a_large_picture_and_its_result_lie_in_files(monkeypatch: pytest.MonkeyP
     restored = roomy.restore(degraded, tile_px=25)
     assert np.array_equal(restored.samples, expected.samples)
     assert forgotten.count(restored.samples.size) == 9
+
+
+# Transparency
+
+
+def test_hidden_colors_do_not_show_and_stay_where_they_are() -> None:
+    restorer = RESTORERS["dncnn.blind"]
+    rng = np.random.default_rng(0)
+    samples = rng.integers(0, 256, (40, 50, 3), np.uint8)
+    alpha = np.zeros((40, 50, 1), np.uint8)
+    alpha[8:30, 10:35] = rng.integers(1, 256, (22, 25, 1))
+    other = np.where(alpha == 0, 255 - samples, samples)
+    one, two = (restorer.restore(Picture(colors, alpha)) for colors in (samples, other))
+    visible = alpha[..., 0] > 0
+    assert np.array_equal(one.samples[visible], two.samples[visible])
+    assert np.array_equal(one.samples[~visible], samples[~visible])
+    assert one.alpha is not None and np.array_equal(one.alpha, alpha)
+
+
+@pytest.mark.parametrize("name", ["dncnn.gaussian", "srcnn.paper", "mimo_unet.gopro"])
+def test_transparent_pictures_in_tiles_equal_the_whole(name: str) -> None:
+    restorer = RESTORERS[name]
+    rng = np.random.default_rng(1)
+    alpha = (rng.random((60, 70, 1)) * (rng.random((60, 70, 1)) > 0.5)).astype(np.float32)
+    alpha[20:50, 5:60] = 0
+    picture = Picture(rng.random((60, 70, 3), np.float32), alpha)
+    _assert_equal(name, restorer.restore(picture, tile_px=23), restorer.restore(picture, tile_px=1000))

@@ -92,6 +92,11 @@ def taken_bytes() -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def ceiling(wanted_bytes: int | None) -> int:
+    """How much this process may take in all: as wanted, or half of what is free beside what it has."""
+    return taken_bytes() + free_bytes() // 2 if wanted_bytes is None else wanted_bytes
+
+
 def free_bytes() -> int:
     """How much memory there is still for this process, on this machine or in its container."""
     free = int(psutil.virtual_memory().available)

@@ -316,15 +316,14 @@ def _quality(restorer: Restorer, settings: Settings) -> int | None:
     return writers.JPEG_QUALITY if settings.quality is None and deblocks else settings.quality
 
 
-def _check_room(path: Path, ceiling: int | None) -> None:
+def _check_room(path: Path, memory_bytes: int | None) -> None:
     """Refuse what cannot be decoded below the ceiling: not every format comes row by row."""
-    if ceiling is None:
-        return
+    ceiling = memory.ceiling(memory_bytes)
     least = memory.taken_bytes() + images.decoding_bytes(path)
     if least > ceiling:
         raise NotEnoughMemoryError(
-            f"{path} needs at least {least // 10**6} MB in all to be decoded, of which --memory allows "
-            f"{ceiling // 10**6}; TIFF, PNG and plain JPEG need least, if not interlaced or progressive"
+            f"{path} needs at least {least // 10**6} MB in all to be decoded, of {ceiling // 10**6} MB that may be "
+            f"taken; --memory allows more, TIFF, PNG and plain JPEG need least, if not interlaced or progressive"
         )
 
 

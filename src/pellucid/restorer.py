@@ -122,7 +122,7 @@ class Restorer:
             raise PictureError("strength blends with the input, and a mosaic is no picture; leave it at 1")
         degraded = self.recipe.domain.accept(degraded)
         manner = _Manner(self._halo_px(degraded, halo_px), ALL_EIGHT if ensemble else AS_IT_IS, strength)
-        ceiling = memory.taken_bytes() + memory.free_bytes() // 2 if memory_bytes is None else memory_bytes
+        ceiling = memory.ceiling(memory_bytes)
         tile_px = self._tile_px(degraded, tile_px, manner, ceiling)
         restored: Picture | None = None
         done = 0
@@ -142,7 +142,7 @@ class Restorer:
         """What a smaller halo costs: the largest difference, white being 1, on the tile in the middle."""
         degraded = self.recipe.domain.accept(degraded)
         exact, near = _Manner(self._halo_px(degraded, None)), _Manner(self._halo_px(degraded, halo_px))
-        tile_px = self._tile_px(degraded, tile_px, near, memory.taken_bytes() + memory.free_bytes() // 2)
+        tile_px = self._tile_px(degraded, tile_px, near, memory.ceiling(None))
         tiles = tiling.plan(degraded.height, degraded.width, tile_px=tile_px)
         if len(tiles) == 1:
             return 0.0

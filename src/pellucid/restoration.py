@@ -322,8 +322,8 @@ def _check_room(path: Path, memory_bytes: int | None) -> None:
     least = memory.taken_bytes() + images.decoding_bytes(path)
     if least > ceiling:
         raise NotEnoughMemoryError(
-            f"{path} needs at least {least // 10**6} MB in all to be decoded, of {ceiling // 10**6} MB that may be "
-            f"taken; --memory allows more, TIFF, PNG and plain JPEG need least, if not interlaced or progressive"
+            f"{path} needs at least {least // 10**6} MB in all to be decoded, of {ceiling // 10**6} MB that may "
+            f"be taken; --memory allows more, and TIFF, PNG and JPEG need least, if not interlaced or progressive"
         )
 
 

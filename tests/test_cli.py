@@ -161,7 +161,7 @@ WRONG = [
     ("restore photo.png --model tiny-dncn --out album/a.png", "album/a.png exists; --overwrite replaces it"),
     ("restore photo.png --model tiny-dncn --out notes.png/x.png", "notes.png/x.png cannot be written"),
     ("restore photo.png album/a.png --model tiny-dncn --out broken.png", "broken.png is a file; for folders"),
-    ("restore photo.png --model tiny-dncn --set sigma=3", "did you mean sigma_255?"),
+    ("restore photo.png --model tiny-dncn --set sigma=3", "did you mean sigma_255"),
     ("restore photo.png --model tiny-dncn --set sigma_255=900", "sigma_255=900 is not possible"),
     ("restore photo.png --model tiny-dncn --set depth=17", "does not fit dncnn.gaussian"),
     ("evaluate tiny-dncn --data nothing", "nothing holds no pictures"),

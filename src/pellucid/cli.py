@@ -8,11 +8,11 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import TextIOWrapper
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from pellucid.evaluation import Report
     from pellucid.restoration import Job, Outcome, Restorer
+    from pellucid.training import Status
 
 app = typer.Typer(
     name="pellucid",
@@ -241,7 +242,112 @@ def recipes(
         table = _table("keyword", "default", "values")
         for keyword, (kind, default) in keywords.items():
             _add(table, keyword, str(default), kind)
+        table.add_section()
+        for keyword, (kind, current) in recipe.training_keywords(recipe.find(name)).items():
+            if keyword not in keywords:
+                _add(table, keyword, "-" if current is None else str(current), kind)
     _print(table)
+
+
+@app.command(
+    rich_help_panel="Train",
+    epilog="Example: `pellucid train dncnn.gaussian sigma_255=15 --data photos/ --out runs/s15`",
+)
+def train(
+    name: Annotated[str, typer.Argument(metavar="RECIPE", help="As dncnn.gaussian; see 'pellucid recipes'.")],
+    parameters: Parameters = None,
+    *,
+    data: Annotated[Path, typer.Option(metavar="FOLDER", help="Pictures to learn from, or a prepared store.")],
+    out: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Run folder: checkpoints, metrics, weights.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="The same as num_steps=N.")] = None,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="The same seed gives the same batches.")] = 0,
+    device: Device = "auto",
+    start_from: Annotated[
+        str | None,
+        typer.Option("--from", metavar="NAME_OR_FILE", help="Begin with these weights, as far as they fit."),
+    ] = None,
+    tune: Annotated[
+        Literal["auto", "off"], typer.Option(help="auto finds the fastest way first; off is plain float32.")
+    ] = "auto",
+    val: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Score these pictures every now and then; keep the best.")
+    ] = None,
+    val_target: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The clean partners of --val, by name.")
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N pictures.")] = None,
+    save_every: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="A checkpoint at least so often.")
+    ] = 300.0,
+    profile: Annotated[bool, typer.Option("--profile", help="Trace some steps into RUN/trace.json.")] = False,
+    measure: Annotated[
+        int | None, typer.Option(min=2, metavar="N", help="Only say how fast N steps are; keeps nothing.")
+    ] = None,
+) -> None:
+    """Train a recipe. The same command goes on where it was stopped, to the same weights.
+
+    Recipes take keywords of training beside their own: lr, batch_size, num_steps, ... as listed by
+    'pellucid recipes NAME'. For many processes: `torchrun --nproc-per-node N -m pellucid train ...`
+    """
+    with _interrupts_held():
+        from pellucid import recipe, training
+        from pellucid.keeping import Validation
+
+    length = {} if steps is None else {"num_steps": steps}
+    found = recipe.find(name, **{**_parameters(parameters), **length})
+    shared: dict[str, Any] = {
+        "seed": seed,
+        "device": device,
+        "tune": tune == "auto",
+        "limit": limit,
+        "note": _note,
+    }
+    if measure is not None:
+        speed = training.measure(found, data, num_steps=measure, **shared)
+        _say_first(
+            f"{speed.images_per_s:.1f} images/s, {speed.waiting:.1%} of the time waiting for data ({speed.choice})"
+        )
+        return
+    if out is None:
+        raise typer.BadParameter("--out RUN is needed; only --measure does without")
+    if val is None and val_target is not None:
+        raise typer.BadParameter("--val-target needs --val")
+    validation = None if val is None else Validation(val, val_target)
+    try:
+        with _training_progress(found.num_steps) as progress:
+            weights = training.train(
+                found,
+                data,
+                out,
+                start_from=start_from,
+                validation=validation,
+                save_every_s=save_every,
+                profile=profile,
+                progress=progress,
+                **shared,
+            )
+    except training.Stopped as stopped:
+        _say_first(f"{stopped}; the same command goes on from here", err=True)
+        raise typer.Exit(128 + stopped.signal_number) from None
+    except KeyboardInterrupt:
+        _say_first("interrupted; the same command goes on from the last checkpoint", err=True)
+        raise typer.Exit(130) from None
+    _say_first(str(weights))
+
+
+@app.command(rich_help_panel="Train", epilog="Example: `pellucid plot runs/a runs/b --out curves.png`")
+def plot(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders of 'pellucid train'.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The picture to draw: .png, .pdf or .svg.")],
+    overwrite: Overwrite = False,
+) -> None:
+    """Draw loss and PSNR of trainings against their steps."""
+    from pellucid import plotting
+
+    plotting.plot(runs, out, overwrite=overwrite)
+    typer.echo(out)
 
 
 @app.command(
@@ -400,6 +506,33 @@ def _progress(*extra: str) -> "Iterator[Progress]":
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         yield bar
+
+
+@contextmanager
+def _training_progress(num_steps: int) -> "Iterator[Callable[[Status], None]]":
+    """A bar on a terminal; elsewhere a line for every hundredth of the steps."""
+    if not sys.stderr.isatty():
+        every = max(1, num_steps // 100)
+        yield lambda s: _note(f"step {s.step}/{num_steps}: {_in_short(s)}") if s.step % every == 0 else None
+        return
+    with _progress("{task.fields[status]}") as bar:
+        task = bar.add_task("training", total=num_steps, status="")
+        yield lambda s: bar.update(task, completed=s.step, status=_in_short(s))
+
+
+def _in_short(status: "Status") -> str:
+    psnr = "" if status.psnr_db is None else f", {status.psnr_db:.2f} dB"
+    left_s = round(status.seconds_left)
+    return (
+        f"loss {status.loss:.4g}{psnr}, lr {status.lr:.3g}, {status.images_per_s:.0f} images/s, "
+        f"{left_s // 3600}:{left_s // 60 % 60:02}:{left_s % 60:02} left, data {status.waiting:.0%}"
+    )
+
+
+def _say_first(text: str, *, err: bool = False) -> None:
+    """Said once, by the first of many processes."""
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(text, err=err)
 
 
 def _note(text: object) -> None:

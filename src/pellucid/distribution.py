@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.distributed.nn import functional as across
 
 from pellucid.backends import find_device
+from pellucid.errors import PellucidError
 
 T = TypeVar("T")
 PATIENCE = timedelta(hours=2)
@@ -43,6 +44,10 @@ class Group:
         shared = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(shared)
         return cast(list[float], (shared / self.world_size).tolist())
+
+    def any(self, value: bool) -> bool:
+        """Whether it is so in any process."""
+        return self.mean(float(value))[0] > 0
 
     def from_first(self, value: T) -> T:
         """The first process's value."""
@@ -78,6 +83,20 @@ def joined(device: str) -> Iterator[Group]:
         yield Group(found, dist.get_rank(), world_size)
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def lost_processes_named(group: Group) -> Iterator[None]:
+    """What PyTorch raises when another process is gone, as one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        lost = isinstance(error, dist.DistError) or "connection" in str(error).lower()
+        if group.world_size == 1 or not lost:
+            raise
+        raise PellucidError(
+            "another process of this training has ended; the same command goes on from the last checkpoint"
+        ) from error
 
 
 def _of_this_process(device: torch.device) -> torch.device:

@@ -42,7 +42,8 @@ class Learner:
     """A network in training, with its optimizer, its average and its loss scale."""
 
     def __init__(self, recipe: Recipe, network: Network, choice: Choice, *, seed: int, group: Group) -> None:
-        self.recipe, self.choice, self._seed, self._group = recipe, choice, seed, group
+        self.recipe, self.choice, self.device = recipe, choice, group.device
+        self._seed, self._group = seed, group
         self.step = 0
         """How many steps are done."""
         self.num_skipped = 0
@@ -105,7 +106,7 @@ class Learner:
 
     @contextmanager
     def _arithmetic(self) -> Iterator[None]:
-        device, precision = self._group.device.type, self.choice.precision
+        device, precision = self.device.type, self.choice.precision
         if device == "cuda":  # each time, as restoring in between forbids it
             torch.backends.cudnn.allow_tf32 = self.choice.tf32
         lower: AbstractContextManager[Any] = nullcontext()

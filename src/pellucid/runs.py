@@ -1,10 +1,10 @@
 """The folder of a training: who it is, how far it is, how it went. One process at a time writes to it.
 
-    RUN/run.json                    the whole recipe, data, seed, versions, hardware, command lines
-    RUN/metrics.jsonl               a line for every few steps, and for every validation
-    RUN/checkpoints/step-*.safetensors   all that goes on from there; the newest and the best are kept
-    RUN/validation/step-*.png       degraded, restored, target
-    RUN/weights.safetensors         the result, for restore and evaluate
+RUN/run.json                    the whole recipe, data, seed, versions, hardware, command lines
+RUN/metrics.jsonl               a line for every few steps, and for every validation
+RUN/checkpoints/step-*.safetensors   all that goes on from there; the newest and the best are kept
+RUN/validation/step-*.png       degraded, restored, target
+RUN/weights.safetensors         the result, for restore and evaluate
 """
 
 import json
@@ -70,7 +70,7 @@ class Run:
 
         Those are set aside under another name.
         """
-        refused = []
+        refused: list[str] = []
         for path in self._checkpoints():
             try:
                 return self._read(path), refused

@@ -405,7 +405,8 @@ def test_scenes_come_once_in_each_round_with_one_of_their_exposures(make: Make, 
 
 def test_gray_and_color_of_any_depth_mix(make: Make, tmp_path: Path) -> None:
     pictures = [noise(30, 30, 1), noise(30, 30, 3, seed=1), noise(30, 30, 1, "uint16", seed=2)]
-    for i, domain in enumerate((Gray(), RGB(), Luma())):
+    domains: list[Domain] = [Gray(), RGB(), Luma()]
+    for i, domain in enumerate(domains):
         recipe = of(domain, GaussianNoise(0))
         store = clean_store(tmp_path / str(i), *pictures)
         _, target = make(recipe, store, batch_size=32).batch(0)

@@ -18,6 +18,7 @@ from pellucid.degrade import (
     OneOf,
     Shrink,
     ShrinkAndEnlarge,
+    draws,
     footprint,
 )
 from pellucid.resize import resize
@@ -189,6 +190,14 @@ def test_jpeg_is_the_same_with_any_number_of_threads(num_threads: int) -> None:
         assert torch.equal(Jpeg(20)(picture, seeded(0)), expected)
     finally:
         torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("degradation", ALL, ids=repr)
+def test_what_draws_nothing_is_the_same_with_any_seed(degradation: Degradation) -> None:
+    generator = seeded(3)
+    degradation(clean(), generator)
+    if not draws(degradation):
+        assert torch.equal(generator.get_state(), seeded(3).get_state())
 
 
 def test_footprints_add_up() -> None:

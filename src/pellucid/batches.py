@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pellucid.cutting import Held, Numbers, Pictures, Size, inner, turned, turned_corner
-from pellucid.degrade import Footprint, footprint
+from pellucid.degrade import Footprint, draws, footprint
 from pellucid.domains import PackedRaw
 from pellucid.errors import DataError, PictureError, RecipeError
 from pellucid.picture import Mosaic, Samples
@@ -300,6 +300,8 @@ class _FromClean:
         return inner(seen, top, left, patch_px, self._rate), inner(clean, top, left, patch_px)
 
     def _degrade(self, clean: Tensor, seeds: Sequence[int]) -> Tensor:
+        if not draws(self._degradation):
+            return self._degradation(clean, torch.Generator(self._device))
         shards = clean.split(len(clean) // len(seeds))
         generators = [torch.Generator(self._device).manual_seed(seed) for seed in seeds]
         return torch.cat([self._degradation(*pair) for pair in zip(shards, generators, strict=True)])

@@ -44,6 +44,11 @@ class Footprint:
     reach_px: int = 0
 
 
+def draws(degradation: Degradation) -> bool:
+    """Whether it draws from the generator; one that does not say is taken to."""
+    return getattr(degradation, "draws", True)
+
+
 def footprint(degradation: Degradation) -> Footprint:
     """The degradation's own `footprint`; one that states none works on each pixel by itself."""
     return getattr(degradation, "footprint", Footprint())
@@ -69,6 +74,8 @@ class Shrink:
     """MATLAB's antialiased bicubic by 1/scale, in floating point; sizes should be multiples of scale."""
 
     scale: int
+
+    draws = False
 
     @property
     def footprint(self) -> Footprint:

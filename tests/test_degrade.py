@@ -12,11 +12,14 @@ from torch import Tensor
 from pellucid.degrade import (
     Chain,
     Degradation,
+    Footprint,
     GaussianNoise,
     Jpeg,
     OneOf,
     Shrink,
     ShrinkAndEnlarge,
+    draws,
+    footprint,
 )
 from pellucid.resize import resize
 
@@ -167,3 +170,40 @@ def test_every_scale_is_drawn() -> None:
     counts = [sum(torch.equal(result, one) for result in results) for one in possible]
     assert sum(counts) == 30
     assert all(counts)
+
+
+def test_pictures_that_drew_the_same_keep_their_places() -> None:
+    def add(value: float) -> Degradation:
+        return lambda pictures, _: pictures + value
+
+    numbered = torch.arange(64.0).reshape(64, 1, 1, 1)
+    added = OneOf((add(0.25), add(0.5)))(numbered, seeded(0)) - numbered
+    assert set(added.flatten().tolist()) == {0.25, 0.5}
+
+
+@pytest.mark.parametrize("num_threads", [1, 4])
+def test_jpeg_is_the_same_with_any_number_of_threads(num_threads: int) -> None:
+    picture, before = clean(9), torch.get_num_threads()
+    expected = torch.cat([Jpeg(20)(one[None], seeded(0)) for one in picture])
+    torch.set_num_threads(num_threads)
+    try:
+        assert torch.equal(Jpeg(20)(picture, seeded(0)), expected)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("degradation", ALL, ids=repr)
+def test_what_draws_nothing_is_the_same_with_any_seed(degradation: Degradation) -> None:
+    generator = seeded(3)
+    degradation(clean(), generator)
+    if not draws(degradation):
+        assert torch.equal(generator.get_state(), seeded(3).get_state())
+
+
+def test_footprints_add_up() -> None:
+    """That they are wide enough is tested where patches are cut; these are worked by hand."""
+    assert footprint(lambda picture, _: picture) == Footprint()
+    assert footprint(GaussianNoise(25)) == Footprint()
+    assert footprint(Shrink(3)) == Footprint(scale=3, grid_px=3, reach_px=6)
+    assert footprint(Chain((Shrink(2), Shrink(3)))) == Footprint(scale=6, grid_px=6, reach_px=4 + 1 + 2 * (6 + 2))
+    assert footprint(OneOf((Jpeg(5), ShrinkAndEnlarge((2, 3))))) == Footprint(grid_px=48, reach_px=12)

@@ -51,11 +51,16 @@ def align(mosaic: Mosaic, pattern: tuple[str, ...]) -> Mosaic:
 
     Costs less than one block on each side. Raises PictureError when no phase of the mosaic is the pattern.
     """
+    return _cut(mosaic, pattern, *phase(mosaic, pattern))
+
+
+def phase(mosaic: Mosaic, pattern: tuple[str, ...]) -> tuple[int, int]:
+    """How many rows and columns before the mosaic goes on with this pattern; PictureError when it never does."""
     period = len(pattern)
     for down in range(period):
         for right in range(period):
             if mosaic.period == period and _rolled(mosaic.pattern, down, right) == pattern:
-                return _cut(mosaic, pattern, down, right)
+                return down, right
     raise PictureError(
         f"a mosaic with the filters {'/'.join(mosaic.pattern)}; this recipe needs {'/'.join(pattern)}"
     )

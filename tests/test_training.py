@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pellucid import checkpoint, images, recipe, restoration, runs, training, tuning
+from pellucid.distribution import Group
 from pellucid.errors import OutputError, PellucidError, RecipeError, WeightsError
 from pellucid.keeping import Keeper, Validation
 from pellucid.learning import Learner
@@ -41,7 +42,11 @@ def scene(seed: int, channels: int = 1) -> Samples:
     rows, cols = np.mgrid[:40, :44] / 40
     waves = [np.sin(rng.uniform(1, 9, 2) @ np.stack([rows.ravel(), cols.ravel()])) for _ in range(channels)]
     planes = np.stack([wave.reshape(40, 44) for wave in waves], axis=-1)
-    return ((planes * 0.2 + 0.5 + 0.3 * (rows + cols > rng.uniform(0.5, 1.5))[..., None]) * 255).clip(0, 255).astype("uint8")
+    return (
+        ((planes * 0.2 + 0.5 + 0.3 * (rows + cols > rng.uniform(0.5, 1.5))[..., None]) * 255)
+        .clip(0, 255)
+        .astype("uint8")
+    )
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +86,7 @@ def equal(one: Path, other: Path) -> bool:
     return checkpoint.fingerprint(tensors(one)) == checkpoint.fingerprint(tensors(other))
 
 
-class Crash(Exception):
+class Crash(Exception):  # noqa: N818  # none that the package raises
     pass
 
 
@@ -364,10 +369,13 @@ def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
+    def fill(status: Status) -> None:
+        if status.step == 3:
+            monkeypatch.setattr(os, "fsync", full)
+
     with pytest.raises(OutputError, match="cannot be written: No space left on device"):
-        with monkeypatch.context() as patch:
-            fill = lambda status: patch.setattr(os, "fsync", full) if status.step == 3 else None  # noqa: E731
-            run(made, stores["clean"], tmp_path / "run", save_every_s=0, progress=fill)
+        run(made, stores["clean"], tmp_path / "run", save_every_s=0, progress=fill)
+    monkeypatch.undo()
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert kept == [f"step-00000000{step}.safetensors" for step in (1, 2, 3)]
     assert equal(whole, run(made, stores["clean"], tmp_path / "run"))
@@ -496,7 +504,7 @@ def test_every_network_learns_one_batch_by_heart(name: str, changes: dict[str, A
     if "sid" in name:
         degraded, target = torch.rand(1, 4, 16, 16), torch.rand(1, 3, 1, 1).expand(1, 3, 32, 32)
     network = training._begun(made, 0, None, lambda _: None)
-    learner = Learner(made, network, tuning.plain(made), seed=0, group=training.Group(torch.device("cpu")))
+    learner = Learner(made, network, tuning.plain(made), seed=0, group=Group(torch.device("cpu")))
     losses = [learner.learn(degraded, target) for _ in range(60)]
     assert losses[-1] < share * losses[0]
 

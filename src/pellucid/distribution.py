@@ -14,7 +14,6 @@ from typing import Any, TypeVar, cast
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn import functional as across
 
 from pellucid.backends import find_device
 from pellucid.errors import PellucidError
@@ -101,7 +100,7 @@ def lost_processes_named(group: Group) -> Iterator[None]:
 
 def _of_this_process(device: torch.device) -> torch.device:
     """Each process of a machine has an accelerator of its own."""
-    if device.type == "cpu" or device.index is not None:
+    if device.type == "cpu" or ":" in str(device):
         return device
     return torch.device(device.type, int(os.environ.get("LOCAL_RANK", "0")))
 
@@ -142,5 +141,21 @@ def share_batch_norms(network: nn.Module) -> None:
                 setattr(parent, name, shared)
 
 
+class _Sum(torch.autograd.Function):
+    """Over all processes; so is its gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor) -> Tensor:
+        summed = values.clone()
+        dist.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        summed = gradients[0].clone()
+        dist.all_reduce(summed)
+        return summed
+
+
 def _mean_of_all(values: Tensor) -> Tensor:
-    return cast(Tensor, across.all_reduce(values)) / dist.get_world_size()
+    return cast(Tensor, _Sum.apply(values)) / dist.get_world_size()

@@ -11,12 +11,14 @@ import pytest
 import torch
 from torch import nn
 
-from pellucid import checkpoint, runs
+from pellucid import checkpoint, recipe, runs
 from pellucid.distribution import Group, SharedBatchNorm2d, joined, share_batch_norms
+from pellucid.recipe import Recipe
 from pellucid.storing import Planned, Stamp, Writer
+from pellucid.training import train
 
-DNCNN = "dncnn.gaussian depth=4 width=4 batch_size=8 patch_px=16 ema_decay=0.9"
-SRCNN = "srcnn.tuned batch_size=8 patch_px=24"
+SRCNN = recipe.find("srcnn.tuned", batch_size=8, patch_px=24, num_steps=20)
+DNCNN = recipe.find("dncnn.gaussian", depth=4, width=4, batch_size=8, patch_px=16, ema_decay=0.9, num_steps=20)
 
 
 @pytest.fixture(scope="module")
@@ -30,12 +32,13 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def start(num_processes: int, command: str, *options: str) -> subprocess.Popen[str]:
-    alone = [sys.executable]
-    many = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(num_processes)]
-    command = f"-m pellucid train {command} --tune off --device cpu"
+def start_two(made: Recipe, store: Path, out: Path) -> subprocess.Popen[str]:
+    keywords = [f"{key}={value}" for key, value in made.parameters.items()]
+    command = (
+        "-m torch.distributed.run --nproc-per-node 2 -m pellucid train --tune off --device cpu --save-every 0.1"
+    )
     return subprocess.Popen(
-        [*(alone if num_processes == 1 else many), *command.split(), *options],
+        [sys.executable, *command.split(), made.name, *keywords, "--data", str(store), "--out", str(out)],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -43,23 +46,18 @@ def start(num_processes: int, command: str, *options: str) -> subprocess.Popen[s
     )
 
 
-def finish(process: subprocess.Popen[str]) -> str:
-    printed, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, printed
-    return printed
-
-
 def losses(folder: Path) -> list[float]:
     return [line["loss"] for line in runs.read_metrics(folder) if "loss" in line]
 
 
-@pytest.mark.parametrize(("command", "tolerance"), [(SRCNN, 1e-5), (DNCNN, 1e-4)])
-def test_two_processes_learn_what_one_does(command: str, tolerance: float, store: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("made", "tolerance"), [(SRCNN, 1e-5), (DNCNN, 1e-4)], ids=["SRCNN", "DnCNN"])
+def test_two_processes_learn_what_one_does(made: Recipe, tolerance: float, store: Path, tmp_path: Path) -> None:
     # Sums in another order differ in the last bits, which batch norm makes larger from step to step.
-    for num_processes in (1, 2):
-        options = ("num_steps=20", "--data", str(store), "--out", str(tmp_path / str(num_processes)))
-        printed = finish(start(num_processes, command, *options))
-        assert printed.count("weights.safetensors") == 1, "said once"
+    process = start_two(made, store, tmp_path / "2")
+    printed, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, printed
+    assert printed.count("weights.safetensors") == 1, "said once"
+    train(made, store, tmp_path / "1", device="cpu", tune=False)
     one, two = losses(tmp_path / "1"), losses(tmp_path / "2")
     assert len(one) == 20
     np.testing.assert_allclose(two, one, rtol=tolerance)
@@ -67,27 +65,22 @@ def test_two_processes_learn_what_one_does(command: str, tolerance: float, store
 
 
 def test_a_process_that_dies_ends_the_run_which_then_goes_on(store: Path, tmp_path: Path) -> None:
-    options = ("num_steps=1000", "--data", str(store), "--out", str(tmp_path / "run"), "--save-every", "0.1")
-    process = start(2, DNCNN, *options)
+    made = DNCNN.with_training(num_steps=400)
+    process = start_two(made, store, tmp_path / "run")
     assert process.stdout is not None
-    while "step 50/" not in process.stdout.readline():
+    while "step 20/" not in process.stdout.readline():
         assert process.poll() is None
     workers = psutil.Process(process.pid).children()
     assert len(workers) == 2
     next(worker for worker in workers if worker.environ()["RANK"] == "1").kill()
-    printed, _ = process.communicate(timeout=60)
+    printed, _ = process.communicate(timeout=240)
     assert process.returncode != 0
     assert "pellucid: another process of this training has ended; the same command goes on" in printed
-    assert list((tmp_path / "run" / "checkpoints").glob("step-*.safetensors"))
     # On one process alone: a training may be moved.
-    assert "goes on from step" in finish(start(1, DNCNN, *options))
-    assert checkpoint.read_card(tmp_path / "run" / "weights.safetensors").recipe == "dncnn.gaussian"
-
-
-def test_a_batch_that_cannot_be_shared_is_refused(store: Path, tmp_path: Path) -> None:
-    process = start(2, SRCNN, "batch_size=3", "--data", str(store), "--out", str(tmp_path / "run"))
-    printed, _ = process.communicate(timeout=60)
-    assert process.returncode != 0 and "2 processes; a batch of this size" in printed
+    notes: list[str] = []
+    weights = train(made, store, tmp_path / "run", device="cpu", tune=False, note=notes.append)
+    assert "goes on from step" in notes[0] and "step 0" not in notes[0]
+    assert checkpoint.read_card(weights).recipe == "dncnn.gaussian"
 
 
 def test_shared_batch_norm_is_that_of_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -16,7 +16,17 @@ from torch.nn import functional as F
 
 from pellucid.batches import Batch, Batches
 from pellucid.cutting import turned
-from pellucid.degrade import Chain, Degradation, GaussianNoise, Jpeg, OneOf, Shrink, ShrinkAndEnlarge
+from pellucid.degrade import (
+    Chain,
+    Degradation,
+    GaussianNoise,
+    Jpeg,
+    OneOf,
+    SensorNoise,
+    Shrink,
+    ShrinkAndEnlarge,
+    Unprocess,
+)
 from pellucid.domains import RGB, Domain, Gray, Luma, PackedRaw
 from pellucid.errors import DataError, PictureError, RecipeError
 from pellucid.picture import Picture, Samples
@@ -335,6 +345,23 @@ def test_raw_is_packed_whole_then_cut_and_turned(
     assert len(seen_turns) > 4
     assert max(float(packed.max()) for packed, _ in wholes) == 1  # cut off at white
     assert min(float(packed.min()) for packed, _ in wholes) == 0  # and at black
+
+
+@pytest.mark.parametrize(("name", "planes"), [("sid_unet.sony", 4), ("sid_unet.fuji", 9)])
+def test_raw_can_be_made_of_developed_pictures(name: str, planes: int, make: Make, tmp_path: Path) -> None:
+    recipe = find(name)
+    assert isinstance(recipe.domain, PackedRaw)
+    unprocess = Unprocess(recipe.domain.pattern)
+    recipe = replace(recipe, degradation=Chain((unprocess, SensorNoise(shot=1e-4, exposure_ratio=(10, 30)))))
+    store = clean_store(tmp_path / "store", smooth(40, 51))
+    degraded, target = make(recipe, store).batch(0)
+    cell = recipe.domain.rate.denominator
+    assert degraded.shape == (8, planes, PATCH_PX // cell, PATCH_PX // cell)
+    assert degraded.min() >= 0 and degraded.max() <= 1
+    whole = whole_target(recipe, store, 0)
+    assert all(row % cell == col % cell == 0 for patch in target for row, col, _ in places(patch, whole)[:1])
+    bright = torch.corrcoef(torch.stack([degraded.mean(dim=(1, 2, 3)), target.square().mean(dim=(1, 2, 3))]))
+    assert bright[0, 1] > 0.5  # brightening is drawn for each
 
 
 def test_black_may_differ_by_filter(make: Make, tmp_path: Path) -> None:

@@ -274,7 +274,8 @@ def _window(recipe: Recipe, patch_px: int, seen: Footprint) -> Window:
         )
     if patch_px < 1 or patch_px % rate.denominator:
         raise RecipeError(f"patch_px={patch_px}: {recipe.name} needs a multiple of {rate.denominator}")
-    reach_px = seen.reach_px + seen.scale * recipe.domain.halo_px(0)
+    cells_seen = recipe.domain.halo_px(0) // recipe.domain.rate.denominator  # of packed mosaics: none but its own
+    reach_px = seen.reach_px + seen.scale * cells_seen
     return Window(patch_px, rate.denominator, seen.grid_px, reach_px)
 
 

@@ -11,13 +11,16 @@ Not found: what is turned or mirrored, and parts that were scaled, compressed or
 MATLAB's rgb2gray.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pellucid import images
+from pellucid.errors import PictureError
 from pellucid.picture import Samples
 from pellucid.store import Store
 
@@ -69,6 +72,21 @@ def find(
         if progress is not None:
             progress(done, len(targets))
     return sorted(found.values(), key=lambda leak: leak.test_name)
+
+
+def in_folder(store: Store, folder: str | Path, progress: Callable[[int, int], None] | None = None) -> list[Leak]:
+    """The pictures below a folder that a store holds, see `find`; those that cannot be read do not count."""
+    return find(store, _pictures(Path(folder)), progress)
+
+
+def _pictures(folder: Path) -> Iterator[tuple[str, Samples]]:
+    for path in images.find(folder):
+        try:
+            picture = images.read(path)
+        except PictureError:
+            continue
+        if picture.dtype != "float32":
+            yield path.relative_to(folder).as_posix(), picture.samples
 
 
 class _Tests:

@@ -29,8 +29,8 @@ from pellucid.degrade import (
 )
 from pellucid.domains import RGB, Domain, Gray, Luma, PackedRaw
 from pellucid.errors import DataError, PictureError, RecipeError
+from pellucid.packing import BAYER, XTRANS
 from pellucid.picture import Picture, Samples
-from pellucid.raw import BAYER, XTRANS
 from pellucid.recipe import Recipe, find, names
 from pellucid.resize import resize
 from pellucid.store import Store
@@ -480,7 +480,7 @@ def test_the_wrong_store_is_refused(name: str, kind: str, message: str, make: Ma
 
 
 def test_another_sensor_is_refused(make: Make, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="0_0: a mosaic with the filters .*; this recipe needs RG/GB"):
+    with pytest.raises(DataError, match="0_0 has the filters RBGBRG/.*; this recipe needs RG/GB"):
         make(find("sid_unet.sony"), raw_store(tmp_path / "store", XTRANS))
 
 

@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from pellucid.store import Store
 from pellucid.storing import Planned, Stamp, Writer
 
 STAMP = Stamp(1, 2, "3")
-FACTS = {"pattern": ["RG", "GB"], "black_level": [[512, 512], [512, 511]], "white_level": 16383}
+FACTS: dict[str, Any] = {"pattern": ["RG", "GB"], "black_level": [[512, 512], [512, 511]], "white_level": 16383}
 
 
 def noise(*shape: int, dtype: str = "uint8", seed: int = 0) -> Samples:

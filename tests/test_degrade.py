@@ -15,6 +15,7 @@ from pellucid.degrade import (
     Footprint,
     GaussianNoise,
     Jpeg,
+    MotionBlur,
     OneOf,
     SensorNoise,
     Shrink,
@@ -36,6 +37,7 @@ ALL: list[Degradation] = [
     ShrinkAndEnlarge((2, 3, 4)),
     SensorNoise(),
     SensorNoise(row=1e-5, exposure_ratio=(100, 300)),
+    MotionBlur(9, (3.0, 12.0)),
 ]
 KEEP_SIZE = [degradation for degradation in ALL if not isinstance(degradation, Shrink | Chain)]
 
@@ -281,3 +283,45 @@ def test_each_pixel_keeps_the_color_of_its_filter() -> None:
     mosaic = Unprocess(pattern)(red, seeded(0))[0, 0]
     brightest = torch.tensor([[name == "R" for name in row * 2] for row in pattern * 2])
     assert torch.equal(mosaic > 0.6 * mosaic.max(), brightest)
+
+
+def test_motion_blur_keeps_light_and_place() -> None:
+    kernels = MotionBlur(31, (5.0, 25.0)).kernels(50, seeded(0))
+    assert kernels.min() >= 0
+    torch.testing.assert_close(kernels.sum(dim=(1, 2)), torch.ones(50))
+    places = torch.arange(31.0) - 15
+    for mass in (kernels.sum(dim=1), kernels.sum(dim=2)):
+        assert (mass * places).sum(dim=1).abs().max() < 0.5  # exactly 0 but where a long way is cut
+    assert len({kernel.numpy().tobytes() for kernel in kernels}) == 50
+
+
+def test_no_motion_is_no_blur() -> None:
+    torch.testing.assert_close(MotionBlur(9, 0.0)(clean(), seeded(0)), clean(), rtol=0, atol=1e-5)
+
+
+def test_longer_ways_blur_more() -> None:
+    peaks = [MotionBlur(63, length).kernels(40, seeded(0)).amax(dim=(1, 2)).mean() for length in (0.0, 20.0, 80.0)]
+    assert peaks[0] == 1
+    assert peaks[0] > 2 * peaks[1] > 4 * peaks[2]
+
+
+def test_motion_blur_adds_light_not_gray_levels() -> None:
+    """A white line on black, spread: the powers of 2.2 add up to what they were."""
+    line = torch.zeros(1, 1, 41, 41)
+    line[..., 20] = 1
+    blurred = MotionBlur(21, 15.0)(line, seeded(1))
+    assert blurred.amax() < 0.95
+    assert (blurred**2.2).sum().item() == pytest.approx(41, rel=1e-4)
+
+
+def test_motion_blur_sees_as_far_as_it_says() -> None:
+    whole, blur = torch.rand(1, 3, 60, 60, generator=seeded(3)), MotionBlur(11, 40.0)
+    reach = footprint(blur).reach_px
+    window = whole[..., 20 - reach : 40 + reach, 20 - reach : 40 + reach]
+    expected = blur(whole, seeded(0))[..., 20:40, 20:40]
+    torch.testing.assert_close(blur(window, seeded(0))[..., reach:-reach, reach:-reach], expected)
+
+
+def test_motion_blur_mirrors_beyond_the_edges() -> None:
+    flat = torch.full((2, 3, 5, 6), 0.25)
+    torch.testing.assert_close(MotionBlur(31, 20.0)(flat, seeded(0)), flat)

@@ -386,7 +386,7 @@ def _corner(domain: PackedRaw, store: Store, i: int) -> tuple[int, int]:
 
 def _facts(mosaic: Mosaic) -> tuple[Tensor, Tensor, Tensor]:
     """Black level of one block, white level and exposure ratio, (1, H, W) each."""
-    white, ratio = (torch.full((1, 1, 1), number) for number in (mosaic.white_level, mosaic.exposure_ratio))
+    white, ratio = (torch.full((1, 1, 1), float(number)) for number in (mosaic.white_level, mosaic.exposure_ratio))
     return torch.tensor(mosaic.site_black_levels)[None], white, ratio
 
 

@@ -16,11 +16,21 @@ from torch.nn import functional as F
 
 from pellucid.batches import Batch, Batches
 from pellucid.cutting import turned
-from pellucid.degrade import Chain, Degradation, GaussianNoise, Jpeg, OneOf, Shrink, ShrinkAndEnlarge
+from pellucid.degrade import (
+    Chain,
+    Degradation,
+    GaussianNoise,
+    Jpeg,
+    OneOf,
+    SensorNoise,
+    Shrink,
+    ShrinkAndEnlarge,
+    Unprocess,
+)
 from pellucid.domains import RGB, Domain, Gray, Luma, PackedRaw
 from pellucid.errors import DataError, PictureError, RecipeError
+from pellucid.packing import BAYER, XTRANS
 from pellucid.picture import Picture, Samples
-from pellucid.raw import BAYER, XTRANS
 from pellucid.recipe import Recipe, find, names
 from pellucid.resize import resize
 from pellucid.store import Store
@@ -337,6 +347,23 @@ def test_raw_is_packed_whole_then_cut_and_turned(
     assert min(float(packed.min()) for packed, _ in wholes) == 0  # and at black
 
 
+@pytest.mark.parametrize(("name", "planes"), [("sid_unet.sony", 4), ("sid_unet.fuji", 9)])
+def test_raw_can_be_made_of_developed_pictures(name: str, planes: int, make: Make, tmp_path: Path) -> None:
+    recipe = find(name)
+    assert isinstance(recipe.domain, PackedRaw)
+    unprocess = Unprocess(recipe.domain.pattern)
+    recipe = replace(recipe, degradation=Chain((unprocess, SensorNoise(shot=1e-4, exposure_ratio=(10, 30)))))
+    store = clean_store(tmp_path / "store", smooth(40, 51))
+    degraded, target = make(recipe, store).batch(0)
+    cell = recipe.domain.rate.denominator
+    assert degraded.shape == (8, planes, PATCH_PX // cell, PATCH_PX // cell)
+    assert degraded.min() >= 0 and degraded.max() <= 1
+    whole = whole_target(recipe, store, 0)
+    assert all(row % cell == col % cell == 0 for patch in target for row, col, _ in places(patch, whole)[:1])
+    bright = torch.corrcoef(torch.stack([degraded.mean(dim=(1, 2, 3)), target.square().mean(dim=(1, 2, 3))]))
+    assert bright[0, 1] > 0.5  # brightening is drawn for each
+
+
 def test_black_may_differ_by_filter(make: Make, tmp_path: Path) -> None:
     black = [[500, 510], [520, 530]]
     with Writer(tmp_path / "store", {}) as writer:
@@ -453,7 +480,7 @@ def test_the_wrong_store_is_refused(name: str, kind: str, message: str, make: Ma
 
 
 def test_another_sensor_is_refused(make: Make, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="0_0: a mosaic with the filters .*; this recipe needs RG/GB"):
+    with pytest.raises(DataError, match="0_0 has the filters RBGBRG/.*; this recipe needs RG/GB"):
         make(find("sid_unet.sony"), raw_store(tmp_path / "store", XTRANS))
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pellucid.color import rgb_to_ycbcr
 from pellucid.domains import RGB, Domain, Gray, Luma, PackedRaw
 from pellucid.errors import PictureError
+from pellucid.packing import BAYER, XTRANS, pack_bayer, pack_xtrans
 from pellucid.picture import Mosaic, Picture
-from pellucid.raw import BAYER, XTRANS, pack_bayer, pack_xtrans
 from pellucid.resize import resize
 
 OF_PICTURES: list[Domain] = [Gray(), RGB(), Luma()]

@@ -15,8 +15,8 @@ from pellucid import checkpoint, images, recipe, restoration
 from pellucid.backends import TorchBackend
 from pellucid.domains import Degraded, PackedRaw
 from pellucid.errors import DataError, OutputError, PellucidError, PictureError, WeightsError
+from pellucid.packing import BAYER, XTRANS
 from pellucid.picture import Mosaic, Picture
-from pellucid.raw import BAYER, XTRANS
 from pellucid.recipe import Network
 from pellucid.restoration import Restorer
 

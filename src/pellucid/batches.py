@@ -33,9 +33,9 @@ from torch import Tensor
 from pellucid.cutting import Held, Numbers, Pictures, Size, inner, turned, turned_corner
 from pellucid.degrade import Footprint, draws, footprint
 from pellucid.domains import PackedRaw
-from pellucid.errors import DataError, PictureError, RecipeError
+from pellucid.errors import DataError, RecipeError
+from pellucid.packing import phase
 from pellucid.picture import Mosaic, Samples
-from pellucid.raw import phase
 from pellucid.recipe import Recipe
 from pellucid.store import Store
 
@@ -274,7 +274,8 @@ def _window(recipe: Recipe, patch_px: int, seen: Footprint) -> Window:
         )
     if patch_px < 1 or patch_px % rate.denominator:
         raise RecipeError(f"patch_px={patch_px}: {recipe.name} needs a multiple of {rate.denominator}")
-    reach_px = seen.reach_px + seen.scale * recipe.domain.halo_px(0)
+    cells_seen = recipe.domain.halo_px(0) // recipe.domain.rate.denominator  # of packed mosaics: none but its own
+    reach_px = seen.reach_px + seen.scale * cells_seen
     return Window(patch_px, rate.denominator, seen.grid_px, reach_px)
 
 
@@ -374,18 +375,19 @@ def _corner(domain: PackedRaw, store: Store, i: int) -> tuple[int, int]:
         raise DataError(
             f"{store.names[i]} is {mosaic.width} x {mosaic.height} px and its target {width} x {height} px"
         )
-    try:
-        return phase(mosaic, domain.pattern)
-    except PictureError as error:
-        raise DataError(f"{store.names[i]}: {error}") from error
+    corner = phase(mosaic.pattern, domain.pattern)
+    if corner is None:
+        raise DataError(
+            f"{store.names[i]} has the filters {'/'.join(mosaic.pattern)}; "
+            f"this recipe needs {'/'.join(domain.pattern)}"
+        )
+    return corner
 
 
 def _facts(mosaic: Mosaic) -> tuple[Tensor, Tensor, Tensor]:
     """Black level of one block, white level and exposure ratio, (1, H, W) each."""
-    black = np.broadcast_to(np.asarray(mosaic.black_level, np.float32), (mosaic.period, mosaic.period))
-    numbers = (np.full((1, 1), number, np.float32) for number in (mosaic.white_level, mosaic.exposure_ratio))
-    block, white, ratio = (torch.tensor(fact)[None] for fact in (black, *numbers))
-    return block, white, ratio
+    white, ratio = (torch.full((1, 1, 1), float(number)) for number in (mosaic.white_level, mosaic.exposure_ratio))
+    return torch.tensor(mosaic.site_black_levels)[None], white, ratio
 
 
 def _whole_cells(picture: Samples, cell_px: int) -> Samples:

@@ -22,8 +22,13 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from pellucid.evaluation import Report
+    from pellucid.preparing import Prepared
     from pellucid.restoration import Job, Outcome, Restorer
+    from pellucid.store import Store
     from pellucid.training import Status
+
+_NUM_LISTED = 20
+"""Of what was left out of a store, so many are named at once."""
 
 app = typer.Typer(
     name="pellucid",
@@ -170,13 +175,18 @@ def evaluate(
     save: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write the restored pictures here, as PNG.")
     ] = None,
+    train_data: Annotated[
+        Path | None,
+        typer.Option("--train-data", metavar="STORE", help="Warn of pictures the model was trained on."),
+    ] = None,
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
     """Score a model on a folder: PSNR and SSIM of each picture, the means, and how they were counted."""
     with _interrupts_held():
-        from pellucid import evaluation, files, restoration
+        from pellucid import evaluation, files, restoration, store
 
+    trained_on = None if train_data is None else store.open(train_data)
     if json_file is not None:
         files.check_free(json_file, overwrite=overwrite)
     restorer = restoration.load(model, device=device, **_parameters(parameters))
@@ -195,10 +205,89 @@ def evaluate(
     _print_report(report)
     for change in report.changes:
         _note(change)
+    if trained_on is not None:
+        _say_leaks(trained_on, target or data)
     for _, error in report.failures:
         _complain(error)
     if report.failures:
         raise typer.Exit(1)
+
+
+@app.command(
+    rich_help_panel="Train",
+    epilog="Example: `pellucid prepare gopro GOPRO_Large.zip --out stores/gopro`, then "
+    "`pellucid prepare check stores/gopro`",
+)
+def prepare(
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND",
+            help="folder (clean pictures), pairs (DEGRADED TARGET), gopro, sid-sony, sid-fuji, patches-h5; "
+            "or check, which reads a finished STORE through.",
+        ),
+    ],
+    paths: Annotated[
+        list[Path], typer.Argument(metavar="SOURCE", help="Folders, or zip and tar archives, read in place.")
+    ],
+    out: Annotated[Path | None, typer.Option(metavar="STORE", help="The folder to make.")] = None,
+    split: Annotated[
+        str | None, typer.Option(metavar="NAME", help="train, test, of SID also val. [default: train]")
+    ] = None,
+    blur: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Of gopro: blur or blur_gamma. [default: blur]")
+    ] = None,
+    lists: Annotated[
+        Path | None, typer.Option(metavar="PATH", help="Of SID: the published list of the split, or their folder.")
+    ] = None,
+    all_bursts: Annotated[
+        bool, typer.Option("--all-bursts", help="Of SID: every short exposure, not only the first of a setting.")
+    ] = False,
+    min_px: Annotated[
+        int, typer.Option("--min-px", min=1, metavar="PX", help="Leave out pictures with a shorter side.")
+    ] = 1,
+    against: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Test pictures: name those that the store holds.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Threads. [default: one a processor]")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make a store anew that is there.")] = False,
+) -> None:
+    """Decode a data set once, into a store to train from.
+
+    The same command goes on where it was interrupted. What cannot be used (damaged, too small, without partner,
+    there twice) is listed at the end and stops nothing; the exit status is 1 only when nothing could be stored.
+    """
+    with _interrupts_held():
+        from pellucid import preparing, store
+        from pellucid.layouts import Options
+
+    if kind == "check":
+        for path in paths:
+            _check_store(store.open(path))
+        return
+    if out is None:
+        raise typer.BadParameter("--out STORE is needed: the folder to make")
+    try:
+        with _progress() as bar:
+            task = bar.add_task("decoding", total=None)
+            prepared = preparing.prepare(
+                kind,
+                paths,
+                out,
+                options=Options(split, blur, lists, all_bursts),
+                workers=workers,
+                min_px=min_px,
+                overwrite=overwrite,
+                progress=lambda done, total: bar.update(task, completed=done, total=total),
+            )
+    except KeyboardInterrupt:
+        typer.echo("interrupted; the same command goes on from here", err=True)
+        raise typer.Exit(130) from None
+    _print_prepared(prepared)
+    if against is not None:
+        _say_leaks(prepared.store, against)
 
 
 @app.command(rich_help_panel="Weights")
@@ -442,6 +531,46 @@ def _say_what_is_given_up(restorer: "Restorer", jobs: "Sequence[Job]", halo_px: 
         f"halo of {halo_px} px instead of {restorer.halo_px}: tiles no longer equal the whole; in the middle "
         f"of {jobs[0].source.name} they are off by up to {difference * 255:.2g} of 255"
     )
+
+
+def _print_prepared(prepared: "Prepared") -> None:
+    made = prepared.store
+    typer.echo(f"{made.folder}: {_store_text(made)}; {prepared.num_decoded} files decoded now")
+    for remark in prepared.remarks:
+        _note(remark)
+    for name, reason in made.left_out[:_NUM_LISTED]:
+        _complain(f"left out: {name}: {reason}")
+    if len(made.left_out) > _NUM_LISTED:
+        _note(f"{len(made.left_out)} left out in all; 'pellucid prepare check {made.folder}' lists them")
+
+
+def _check_store(made: "Store") -> None:
+    with _progress() as bar:
+        task = bar.add_task("reading", total=None)
+        damaged = made.check(lambda done, total: bar.update(task, completed=done, total=total))
+    typer.echo(f"{made.folder}: {_store_text(made)}")
+    for name, reason in made.left_out:
+        typer.echo(f"  left out: {name}: {reason}")
+    for name in damaged:
+        _complain(f"{name} is not what was stored; prepare the store anew with --overwrite")
+    if damaged:
+        raise typer.Exit(1)
+
+
+def _store_text(made: "Store") -> str:
+    what = {"clean": "clean pictures", "pairs": "pairs", "raw": "RAW exposures"}[made.kind]
+    return f"{len(made)} {what}, {made.num_bytes / 1e6:.1f} MB, fingerprint {made.fingerprint[:12]}"
+
+
+def _say_leaks(made: "Store", folder: Path) -> None:
+    from pellucid import leaks
+
+    with _progress() as bar:
+        task = bar.add_task("comparing", total=None)
+        found = leaks.in_folder(made, folder, lambda done, total: bar.update(task, completed=done, total=total))
+    for leak in found:
+        _note(f"warning: {leak}")
+    _note(f"{len(found)} pictures of {folder} were found in {made.folder}")
 
 
 def _print_report(report: "Report") -> None:

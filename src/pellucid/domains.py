@@ -13,8 +13,8 @@ from torch import Tensor
 
 from pellucid.color import rgb_to_gray, rgb_to_luma, rgb_to_ycbcr, ycbcr_to_rgb
 from pellucid.errors import PictureError
+from pellucid.packing import BAYER, XTRANS, align, pack_bayer, pack_xtrans
 from pellucid.picture import Mosaic, Picture
-from pellucid.raw import BAYER, XTRANS, align, pack_bayer, pack_xtrans
 from pellucid.resize import reach, resize
 
 Degraded = Picture | Mosaic
@@ -31,6 +31,10 @@ class Domain(Protocol):
     @property
     def colors(self) -> str:
         """The color space in which targets are given and scores are counted."""
+
+    @property
+    def takes_mosaic(self) -> bool:
+        """Whether it takes the mosaic of a camera RAW file; developed pictures otherwise."""
 
     def halo_px(self, network_halo: int) -> int:
         """How far an output pixel sees in the picture, when it sees this far in the network's input."""
@@ -60,6 +64,7 @@ class Gray:
 
     rate = Fraction(1)
     colors = "gray"
+    takes_mosaic = False
 
     def halo_px(self, network_halo: int) -> int:
         return network_halo
@@ -90,6 +95,7 @@ class RGB:
 
     rate = Fraction(1)
     colors = "rgb"
+    takes_mosaic = False
 
     def halo_px(self, network_halo: int) -> int:
         return network_halo
@@ -128,6 +134,7 @@ class Luma:
     scale: int = 1
 
     colors = "y"
+    takes_mosaic = False
 
     @property
     def rate(self) -> Fraction:
@@ -170,6 +177,7 @@ class PackedRaw:
     sensor: Literal["bayer", "xtrans"] = "bayer"
 
     colors = "rgb"
+    takes_mosaic = True
 
     @property
     def rate(self) -> Fraction:

@@ -1,10 +1,35 @@
-"""Writing so that nothing is lost: a result is there whole or not at all, and never over another unasked."""
+"""Files as such: what stands at a name, and writing so that nothing is lost.
+
+A result is there whole or not at all, and never over another unasked.
+"""
 
 import os
+import stat
 import tempfile
 from pathlib import Path
 
-from pellucid.errors import OutputError
+from pellucid.errors import OutputError, PictureError
+
+
+def head(path: Path, num_bytes: int = 16) -> bytes:
+    """The first bytes of a picture file.
+
+    Raises PictureError when there is no file, nothing in it, or none that can be read from its start.
+    """
+    try:
+        if stat.S_ISFIFO(path.stat().st_mode):
+            raise PictureError(f"{path} is a pipe; a picture file is needed")
+        with path.open("rb") as file:
+            first = file.read(num_bytes)
+    except IsADirectoryError as error:
+        raise PictureError(f"{path} is a folder; a picture file is needed") from error
+    except FileNotFoundError as error:
+        raise PictureError(f"{path} does not exist; check the name") from error
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise PictureError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if not first:
+        raise PictureError(f"{path} is empty; a picture is needed")
+    return first
 
 
 def check_free(path: Path, *, overwrite: bool) -> None:

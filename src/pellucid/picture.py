@@ -118,6 +118,23 @@ class Picture:
         )
 
 
+@dataclass(frozen=True)
+class Exposure:
+    """How a camera took a picture; None for what its file does not say.
+
+    time_s: how long the shutter was open. iso: the sensitivity. f_number: focal length by aperture.
+    """
+
+    time_s: float | None = None
+    iso: float | None = None
+    f_number: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None and not 0 < value < float("inf"):
+                raise PictureError(f"exposure {name} {value:g}; a number above 0 is needed, or None if unknown")
+
+
 @dataclass(frozen=True, eq=False)
 class Mosaic:
     """What a camera's sensor read, one sample a pixel, before any development.
@@ -128,6 +145,11 @@ class Mosaic:
     black_level: in the samples' units, one number for each pixel of the pattern's block, or one for all.
     white_level: in the samples' units.
     exposure_ratio: how many times longer an exposure the result should look like.
+    metadata: what else the file says (EXIF), by libvips field name, as in `Picture`.
+    white_balance: gains of red, green and blue, green being 1, that make the light of the scene white, as the
+        camera set them; None where it did not. The samples are without them.
+    exposure: how it was taken.
+    orientation: EXIF's 1 to 8: how the developed picture is to be turned, see `upright`.
     """
 
     samples: Samples
@@ -136,6 +158,9 @@ class Mosaic:
     white_level: float
     exposure_ratio: float = 1.0
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    white_balance: tuple[float, float, float] | None = None
+    exposure: Exposure = Exposure()
+    orientation: int = 1
 
     def __post_init__(self) -> None:
         if self.samples.ndim != 2 or 0 in self.samples.shape:
@@ -150,6 +175,11 @@ class Mosaic:
             raise PictureError(f"black level {black.max():g} is not below the white level {self.white_level:g}")
         if not 0 < self.exposure_ratio < float("inf"):
             raise PictureError(f"exposure ratio {self.exposure_ratio:g}; a number above 0 is needed")
+        gains = (1.0, 1.0, 1.0) if self.white_balance is None else self.white_balance
+        if len(gains) != 3 or gains[1] != 1 or not all(0 < gain < float("inf") for gain in gains):
+            raise PictureError(f"white balance {gains}; gains above 0 of R, G and B are needed, G being 1")
+        if self.orientation not in range(1, 9):
+            raise PictureError(f"orientation {self.orientation}; one of EXIF's 1 to 8 is needed")
 
     @property
     def height(self) -> int:
@@ -158,6 +188,11 @@ class Mosaic:
     @property
     def width(self) -> int:
         return int(self.samples.shape[1])
+
+    @property
+    def site_black_levels(self) -> NDArray[np.float32]:
+        """(period, period): the black level of each pixel of the pattern's block."""
+        return np.broadcast_to(np.asarray(self.black_level, np.float32), (self.period, self.period))
 
     @property
     def dtype(self) -> str:
@@ -183,11 +218,30 @@ class Mosaic:
 
     def to_tensor(self) -> Tensor:
         """(1, 1, H, W) float32, linear; black is 0, white is 1; below black is cut off."""
-        black = np.broadcast_to(np.asarray(self.black_level, np.float32), (self.period, self.period))
         repeats = (-(-self.height // self.period), -(-self.width // self.period))
-        black = np.tile(black, repeats)[: self.height, : self.width]
+        black = np.tile(self.site_black_levels, repeats)[: self.height, : self.width]
         above = np.maximum(self.samples.astype(np.float32) - black, 0)
         return torch.from_numpy(above / (np.float32(self.white_level) - black))[None, None]
+
+
+def upright(picture: Picture, orientation: int) -> Picture:
+    """The picture turned and mirrored as an EXIF orientation, 1 to 8, asks for; a copy unless it is 1."""
+    alpha = picture.alpha
+    return replace(
+        picture,
+        samples=_turned(picture.samples, orientation),
+        alpha=None if alpha is None else _turned(alpha, orientation),
+    )
+
+
+def _turned(samples: Samples, orientation: int) -> Samples:
+    if orientation in (5, 6, 7, 8):
+        samples = samples.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        samples = samples[::-1]
+    if orientation in (2, 3, 6, 7):
+        samples = samples[:, ::-1]
+    return np.ascontiguousarray(samples)
 
 
 def _to_tensor(samples: Samples) -> Tensor:

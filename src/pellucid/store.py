@@ -45,7 +45,7 @@ class Array:
     shape: tuple[int, ...]
     sha256: str
     facts: Mapping[str, Any] | None = None
-    """Of a mosaic: pattern, black_level and white_level."""
+    """Of a mosaic: pattern, black_level, white_level and white_balance."""
 
     @property
     def num_bytes(self) -> int:
@@ -186,6 +186,7 @@ class Store:
             _tuples(facts["black_level"]),
             facts["white_level"],
             exposure_ratio=item.exposure_ratio or 1.0,
+            white_balance=_tuples(facts.get("white_balance")),
         )
 
     def is_misaligned(self, i: int) -> bool:
@@ -248,8 +249,9 @@ def _reopen(folder: Path, num_items: int) -> Store:
     return open(folder).take(num_items)
 
 
-def _tuples(level: Any) -> Any:
-    return tuple(map(tuple, level)) if isinstance(level, list) else level
+def _tuples(value: Any) -> Any:
+    """Lists of JSON as the tuples they were."""
+    return tuple(map(_tuples, value)) if isinstance(value, list) else value
 
 
 def _read_index(folder: Path) -> _Index:

@@ -64,10 +64,13 @@ class Writer:
     """A store in the making. Several threads may `put`; one process at a time may write.
 
     request: what the store is to hold, JSON; another request never goes on with what is there.
+    wait: for another process to finish, where one writes; else that is an error.
     Raises OutputError when the folder holds something else, or a store of another request.
     """
 
-    def __init__(self, folder: Path, request: Mapping[str, Any], *, overwrite: bool = False) -> None:
+    def __init__(
+        self, folder: Path, request: Mapping[str, Any], *, overwrite: bool = False, wait: bool = False
+    ) -> None:
         self.folder = folder
         self._lock = threading.Lock()
         self._waiting: list[str] = []
@@ -80,7 +83,7 @@ class Writer:
         except OSError as error:
             raise _cannot(folder, error) from error
         try:
-            _lock_file(self._notes, folder)
+            _lock_file(self._notes, folder, wait=wait)
             if overwrite:
                 _erase(self._notes, folder)
             self.noted = _read_notes(self._notes, folder, request)
@@ -212,14 +215,14 @@ def _erase(notes: IO[bytes], folder: Path) -> None:
         path.unlink()
 
 
-def _lock_file(file: IO[bytes], folder: Path) -> None:
+def _lock_file(file: IO[bytes], folder: Path, *, wait: bool) -> None:
     """One process at a time; the system lets go of the lock whatever ends the process."""
     try:
         import fcntl
     except ImportError:  # Windows
         return
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         raise OutputError(f"{folder} is being written by another process; wait for it") from error
 

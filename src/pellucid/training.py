@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from pellucid import checkpoint, distribution, models, runs, store, tuning
+from pellucid import checkpoint, distribution, models, preparing, runs, store, tuning
 from pellucid.batches import Batches
 from pellucid.checkpoint import fingerprint
 from pellucid.distribution import Group
@@ -189,12 +189,7 @@ def measure(
 
 
 def _opened(data: str | Path, limit: int | None) -> Store:
-    if (Path(data) / store.INDEX).exists():
-        found = store.open(data)
-    else:
-        from pellucid import preparing
-
-        found = preparing.cached(data)
+    found = store.open(data) if (Path(data) / store.INDEX).exists() else preparing.cached(data)
     return found if limit is None else found.take(limit)
 
 

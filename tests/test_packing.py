@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid.errors import PictureError
+from pellucid.packing import BAYER, XTRANS, align, pack_bayer, pack_xtrans
 from pellucid.picture import Mosaic
-from pellucid.raw import BAYER, XTRANS, align, pack_bayer, pack_xtrans
 
 # Where each plane of a packed X-Trans block looks, as (row, column) in the 6 x 6 pixels, for the packed
 # pixels (even, even), (even, odd), (odd, even), (odd, odd): as the released code of the paper assigns them.

@@ -1,0 +1,212 @@
+"""Writing DNG files, which every RAW program reads: camera mosaics, and linear pictures.
+
+Source: Adobe, "Digital Negative Specification" 1.4 (2012); EXIF 2.3 for how a picture was taken.
+"""
+
+import io
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import tifffile
+from PIL.ExifTags import IFD, Base
+from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
+from tifffile import DATATYPE
+
+from pellucid.errors import OutputError
+from pellucid.files import check_free, write_whole
+from pellucid.packing import BAYER, XTRANS, phase
+from pellucid.picture import Exposure, Mosaic, Picture, Samples
+
+Tag = tuple[str, DATATYPE, int, Any, bool]
+"""As tifffile takes them: name, type, count, value, and that it is written once."""
+
+_BYTE, _ASCII, _SHORT, _LONG = DATATYPE.BYTE, DATATYPE.ASCII, DATATYPE.SHORT, DATATYPE.LONG
+_RATIONAL, _SRATIONAL = DATATYPE.RATIONAL, DATATYPE.SRATIONAL
+
+_CFA, _LINEAR_RAW = 32803, 34892  # what PhotometricInterpretation says
+
+# From XYZ to linear sRGB (IEC 61966-2-1), in ten-thousandths. Stands for the camera's own matrix, which is
+# not known here: colors come out as if the filters were those of sRGB, in the light that is balanced to white.
+_XYZ_TO_CAMERA = (32406, -15372, -4986, -9689, 18758, 415, 557, -2040, 10570)
+_D65 = 21
+
+_KEPT_EXIF = (
+    *(Base.ExposureTime, Base.FNumber, Base.ISOSpeedRatings, Base.DateTimeOriginal),
+    *(Base.FocalLength, Base.LensMake, Base.LensModel),
+)
+
+
+def write(mosaic: Mosaic, path: str | Path, *, overwrite: bool = False) -> None:
+    """Write a mosaic as a DNG file, whole or not at all; see `encode`.
+
+    Raises OutputError, before anything is written, when DNG cannot hold the mosaic, the name does not end in
+    .dng, or something is at path and overwrite is False.
+    """
+    path = _checked(path, overwrite)
+    write_whole(path, encode(mosaic), overwrite=overwrite)
+
+
+def write_linear(picture: Picture, path: str | Path, *, overwrite: bool = False) -> None:
+    """Write a picture as a linear DNG file: three colors a pixel, still to be developed.
+
+    picture: RGB of 16 bit without alpha, its samples proportional to light, 65535 being white; balanced, with
+        the primaries of sRGB. Raises OutputError as `write` does.
+    """
+    path = _checked(path, overwrite)
+    write_whole(path, encode_linear(picture), overwrite=overwrite)
+
+
+def encode(mosaic: Mosaic) -> bytes:
+    """A DNG file of a Bayer or X-Trans mosaic of 16 bit, uncompressed.
+
+    Holds the samples, pattern, levels, white balance, exposure and orientation, and of the metadata the camera,
+    the lens, the focal length and the time. LibRaw cuts black levels to whole numbers, and reads nothing
+    smaller than 22 x 22 px.
+    Raises OutputError for other samples and patterns.
+    """
+    _check_mosaic(mosaic)
+    exif = _exif(mosaic.metadata)
+    tags = [*_common_tags(exif), *_mosaic_tags(mosaic)]
+    taken = {**_taken(exif), **exposure_tags(mosaic.exposure)}
+    return _tiff(mosaic.samples, _CFA, tags, taken)
+
+
+def encode_linear(picture: Picture) -> bytes:
+    """A linear DNG file of a linear RGB picture of 16 bit, uncompressed; see `write_linear`."""
+    if picture.dtype != "uint16" or picture.channels != 3 or picture.alpha is not None:
+        raise OutputError(f"{picture} cannot be written as linear DNG; 16-bit RGB without alpha is needed")
+    exif = _exif(picture.metadata)
+    tags = [*_common_tags(exif), _as_shot_neutral((1, 1, 1)), ("WhiteLevel", _LONG, 3, (65535,) * 3, True)]
+    return _tiff(picture.samples, _LINEAR_RAW, tags, _taken(exif))
+
+
+def exposure_tags(exposure: Exposure) -> dict[int, Any]:
+    """What is known of an exposure, by EXIF tag."""
+    tags: dict[int, Any] = {}
+    if exposure.time_s is not None:
+        tags[Base.ExposureTime] = IFDRational(*as_ratio(exposure.time_s))
+    if exposure.f_number is not None:
+        tags[Base.FNumber] = IFDRational(*as_ratio(exposure.f_number))
+    if exposure.iso is not None:
+        # Above 65535 more than EXIF's SHORT: what stands beside it then, LibRaw does not read.
+        tags[Base.ISOSpeedRatings] = min(round(exposure.iso), 2**32 - 1)
+    return tags
+
+
+def _checked(path: str | Path, overwrite: bool) -> Path:
+    path = Path(path)
+    if path.suffix.lower() != ".dng":
+        raise OutputError(f"{path} does not end in .dng; RAW files are written as DNG only")
+    check_free(path, overwrite=overwrite)
+    return path
+
+
+def _check_mosaic(mosaic: Mosaic) -> None:
+    if mosaic.samples.dtype != np.uint16:
+        raise OutputError(f"a mosaic of {mosaic.samples.dtype} cannot be written as DNG; uint16 is needed")
+    if phase(mosaic.pattern, BAYER) is None and phase(mosaic.pattern, XTRANS) is None:
+        raise OutputError(
+            f"a mosaic with the filters {'/'.join(mosaic.pattern)} cannot be written as DNG; "
+            f"Bayer or X-Trans is needed"
+        )
+    black = mosaic.site_black_levels
+    if black.min() < 0:
+        raise OutputError(f"black level {black.min():g}; DNG holds none below 0")
+    if mosaic.period > 2 and black.min() != black.max():
+        # LibRaw's Python binding gives one level for each color, so ours could not read it back.
+        raise OutputError(
+            f"black levels from {black.min():g} to {black.max():g}; DNG of X-Trans is written with one for all"
+        )
+
+
+def _common_tags(exif: PIL.Image.Exif) -> list[Tag]:
+    make, model = _text(exif.get(Base.Make)), _text(exif.get(Base.Model))
+    return [
+        *([_ascii("Make", make)] if make else []),
+        *([_ascii("Model", model)] if model else []),
+        ("DNGVersion", _BYTE, 4, (1, 4, 0, 0), True),
+        ("DNGBackwardVersion", _BYTE, 4, (1, 1, 0, 0), True),
+        _ascii("UniqueCameraModel", f"{make} {model}".strip() or "pellucid"),
+        ("ColorMatrix1", _SRATIONAL, 9, [part for value in _XYZ_TO_CAMERA for part in (value, 10_000)], True),
+        ("CalibrationIlluminant1", _SHORT, 1, _D65, True),
+    ]
+
+
+def _mosaic_tags(mosaic: Mosaic) -> list[Tag]:
+    period = mosaic.period
+    colors = bytes("RGB".index(color) for row in mosaic.pattern for color in row)
+    black = [part for level in mosaic.site_black_levels.flat for part in as_ratio(float(level))]
+    tags: list[Tag] = [
+        ("Orientation", _SHORT, 1, mosaic.orientation, True),
+        ("CFARepeatPatternDim", _SHORT, 2, (period, period), True),
+        ("CFAPattern", _BYTE, len(colors), colors, True),
+        ("CFAPlaneColor", _BYTE, 3, (0, 1, 2), True),
+        ("CFALayout", _SHORT, 1, 1, True),
+        ("BlackLevelRepeatDim", _SHORT, 2, (period, period), True),
+        ("BlackLevel", _RATIONAL, period**2, black, True),
+        ("WhiteLevel", _LONG, 1, round(mosaic.white_level), True),
+    ]
+    return tags if mosaic.white_balance is None else [*tags, _as_shot_neutral(mosaic.white_balance)]
+
+
+def _as_shot_neutral(gains: Sequence[float]) -> Tag:
+    """What the camera's colors of something white are: the gains, the other way round."""
+    return "AsShotNeutral", _RATIONAL, 3, [part for gain in gains for part in as_ratio(1 / gain)], True
+
+
+def _ascii(name: str, text: str) -> Tag:
+    return name, _ASCII, 0, text, True
+
+
+def as_ratio(value: float) -> tuple[int, int]:
+    """Numerator and denominator of 32 bit, to 6 digits or better."""
+    if 0 < value < 1:
+        numerator, denominator = as_ratio(1 / value)
+        return denominator, numerator
+    fraction = Fraction(min(value, 2**31)).limit_denominator(max(1, min(10**6, int(2**31 / max(value, 1)))))
+    return fraction.numerator, fraction.denominator
+
+
+def _exif(metadata: Mapping[str, Any]) -> PIL.Image.Exif:
+    """What is given along, empty without it."""
+    exif = PIL.Image.Exif()
+    exif.load(metadata.get("exif-data", b""))
+    return exif
+
+
+def _taken(exif: PIL.Image.Exif) -> dict[int, Any]:
+    known = exif.get_ifd(IFD.Exif)
+    return {tag: known[tag] for tag in _KEPT_EXIF if tag in known}
+
+
+def _text(value: object) -> str:
+    """TIFF holds 7-bit text only."""
+    return value.encode("ascii", "replace").decode() if isinstance(value, str) else ""
+
+
+def _tiff(samples: Samples, photometric: int, tags: Sequence[Tag], taken: Mapping[int, Any]) -> bytes:
+    """One picture, and behind it how it was taken, which is a directory that tifffile does not write."""
+    exif = ImageFileDirectory_v2(b"II*\0\0\0\0\0")
+    exif.update(taken)
+    start = len(_strip(samples, photometric, [*tags, ("ExifTag", _LONG, 1, 0, True)]))
+    content = _strip(samples, photometric, [*tags, ("ExifTag", _LONG, 1, start, True)])
+    return content + exif.tobytes(start)
+
+
+def _strip(samples: Samples, photometric: int, tags: Sequence[Tag]) -> bytes:
+    content = io.BytesIO()
+    tifffile.imwrite(
+        content,
+        np.ascontiguousarray(samples, "<u2"),
+        byteorder="<",
+        photometric=photometric,
+        rowsperstrip=samples.shape[0],
+        metadata=None,
+        software="pellucid",
+        extratags=tags,
+    )
+    return content.getvalue()

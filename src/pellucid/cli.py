@@ -347,6 +347,9 @@ def train(
     parameters: Parameters = None,
     *,
     data: Annotated[Path, typer.Option(metavar="FOLDER", help="Pictures to learn from, or a prepared store.")],
+    target: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The clean partners of --data, by name.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="RUN", help="Run folder: checkpoints, metrics, weights.")
     ] = None,
@@ -387,6 +390,7 @@ def train(
     length = {} if steps is None else {"num_steps": steps}
     found = recipe.find(name, **{**_parameters(parameters), **length})
     shared: dict[str, Any] = {
+        "target": target,
         "seed": seed,
         "device": device,
         "tune": tune == "auto",

@@ -69,6 +69,7 @@ def train(
     data: str | Path,
     out: str | Path,
     *,
+    target: str | Path | None = None,
     seed: int = 0,
     device: str = "auto",
     start_from: str | Path | None = None,
@@ -82,8 +83,9 @@ def train(
 ) -> Path:
     """Train a recipe, or go on where the same call was broken off. Returns the weight file.
 
-    data: a store, or a folder that is made one. out: the run folder. start_from: a model, or a weight file, to
-    begin with; what does not fit is left out, and said. tune: False is plain float32, not compiled.
+    data: a store, or a folder that is made one; with target, degraded pictures, whose clean partners lie there.
+    out: the run folder. start_from: a model, or a weight file, to begin with; what does not fit is left out,
+    and said. tune: False is plain float32, not compiled.
     limit: the first so many pictures of the data. save_every_s: a checkpoint at least so often.
     progress: called after each step. note: called with what people should know, a line each.
 
@@ -95,13 +97,13 @@ def train(
     with ExitStack() as stack:
         group = stack.enter_context(distribution.joined(device))
         note = note if group.is_first else _ignore
-        pictures = _opened(data, limit)
+        pictures = _opened(data, target, limit)
+        batches = stack.enter_context(closing(_batches(recipe, pictures, seed, group)))
         pretrained = _pretrained(start_from)
         run: Run | None = None
         if group.is_first:
             identity = _identity(recipe, pictures, pretrained, seed=seed, limit=limit, tune=tune)
             run = stack.enter_context(runs.opened(out, identity, _facts(recipe, data, pictures)))
-        batches = stack.enter_context(closing(_batches(recipe, pictures, seed, group)))
         choice = group.from_first(_chosen(run, recipe, batches, tune, note))
         learner = Learner(recipe, _begun(recipe, seed, pretrained, note), choice, seed=seed, group=group)
         start = group.from_first(_newest(run, note))
@@ -163,6 +165,7 @@ def measure(
     recipe: Recipe,
     data: str | Path,
     *,
+    target: str | Path | None = None,
     num_steps: int = 300,
     seed: int = 0,
     device: str = "auto",
@@ -174,7 +177,7 @@ def measure(
     with ExitStack() as stack:
         group = stack.enter_context(distribution.joined(device))
         note = note if group.is_first else _ignore
-        batches = stack.enter_context(closing(_batches(recipe, _opened(data, limit), seed, group)))
+        batches = stack.enter_context(closing(_batches(recipe, _opened(data, target, limit), seed, group)))
         choice = tuning.tune(recipe, batches.batch(0), group.device, note) if tune else tuning.plain(recipe)
         choice = group.from_first(choice)
         learner = Learner(recipe, _begun(recipe, seed, None, note), choice, seed=seed, group=group)
@@ -188,8 +191,9 @@ def measure(
         return Speed(num_images / lasted_s, (batches.waited_s - waited_s) / lasted_s, choice)
 
 
-def _opened(data: str | Path, limit: int | None) -> Store:
-    found = store.open(data) if (Path(data) / store.INDEX).exists() else preparing.cached(data)
+def _opened(data: str | Path, target: str | Path | None, limit: int | None) -> Store:
+    is_store = target is None and (Path(data) / store.INDEX).exists()
+    found = store.open(data) if is_store else preparing.cached(data, target=target)
     return found if limit is None else found.take(limit)
 
 
@@ -209,9 +213,9 @@ def _identity(
         "recipe": recipe.name,
         **recipe.parameters,
         "seed": seed,
-        "data": pictures.fingerprint,
+        "data": pictures.fingerprint[:16],
         "limit": limit,
-        "from": None if pretrained is None else fingerprint(pretrained),
+        "from": None if pretrained is None else fingerprint(pretrained)[:16],
         "tune": "auto" if tune else "off",
     }
 

@@ -127,6 +127,25 @@ def test_a_broken_off_training_ends_at_the_same_weights(
     assert [step for step, _, _ in losses[0]] == list(range(1, 11))
 
 
+def test_mean_losses_and_the_best_survive_a_crash(stores: dict[str, Path], pictures: Path, tmp_path: Path) -> None:
+    # A line of metrics is the mean of three steps; the learning rate is so high that the best comes early.
+    made = tiny("dncnn.gaussian", num_steps=300, validate_every=60, lr=3.0, schedule="exponential", last=100)
+    options: dict[str, Any] = {"validation": Validation(pictures)}
+    whole = run(made, stores["clean"], tmp_path / "whole", **options)
+    with pytest.raises(Crash):
+        run(made, stores["clean"], tmp_path / "broken", save_every_s=0, progress=crash_at(200), **options)
+    broken = run(made, stores["clean"], tmp_path / "broken", **options)
+    timing = {"images_per_s", "waiting"}
+    lines = [
+        [{key: value for key, value in line.items() if key not in timing} for line in runs.read_metrics(folder)]
+        for folder in (whole.parent, broken.parent)
+    ]
+    assert lines[0] == lines[1] and len(lines[0]) == 105
+    assert equal(whole, broken)
+    scores = {line["step"]: line["psnr_db"] for line in lines[0] if "psnr_db" in line}
+    assert max(scores, key=lambda step: scores[step]) < 200
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_stops(number: signal.Signals, stores: dict[str, Path], tmp_path: Path) -> None:
     made = tiny("dncnn.gaussian", num_steps=8)

@@ -125,8 +125,7 @@ def train(
 
         while learner.step < recipe.num_steps:
             lr = learner.lr
-            degraded, target = batches.batch(learner.step)
-            loss = learner.learn(degraded, target)
+            loss = learner.learn(*batches.batch(learner.step))
             _complain_of_skipped(learner, seed, note)
             pace.tick()
 

@@ -5,6 +5,7 @@ DistributedDataParallel, over gloo on CPUs and what PyTorch names for the device
 """
 
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,6 +82,9 @@ def joined(device: str) -> Iterator[Group]:
     try:
         yield Group(found, dist.get_rank(), world_size)
     finally:
+        # gloo's destructor joins its threads while it holds Python's lock, for which a thread that still lets go
+        # of the last gradients waits forever. Asleep, this one leaves the lock to it.
+        time.sleep(0.2)
         dist.destroy_process_group()
 
 

@@ -79,12 +79,16 @@ def joined(device: str) -> Iterator[Group]:
     if found.type != "cpu":
         torch.accelerator.set_device_index(found.index or 0)
     dist.init_process_group(dist.get_default_backend_for_device(found), timeout=PATIENCE)
+    # gloo's destructor joins its threads while it holds Python's lock, for which a thread that still lets go of
+    # the last gradients waits forever. Asleep, this one leaves the lock to it.
+    rest_s = 0.2
     try:
         yield Group(found, dist.get_rank(), world_size)
+    except PellucidError:
+        rest_s = 0.0  # torchrun soon ends those that are left, and the reason is to be read first
+        raise
     finally:
-        # gloo's destructor joins its threads while it holds Python's lock, for which a thread that still lets go
-        # of the last gradients waits forever. Asleep, this one leaves the lock to it.
-        time.sleep(0.2)
+        time.sleep(rest_s)
         dist.destroy_process_group()
 
 

@@ -17,8 +17,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pellucid import checkpoint
+from pellucid.optimization import Adam
 from pellucid.picture import Picture
-from pellucid.recipe import Adam, Network, Recipe, find
+from pellucid.recipe import Network, Recipe, find
 
 Pair = tuple[Tensor, Tensor]
 

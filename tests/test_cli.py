@@ -45,6 +45,7 @@ def run(
 ) -> Terminal:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PELLUCID_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "120")
     return Terminal(monkeypatch, capsys)
 
@@ -194,7 +195,7 @@ WRONG = [
     ("restore photo.png --model tiny-dncn --out album/a.png", "album/a.png exists; --overwrite replaces it"),
     ("restore photo.png --model tiny-dncn --out notes.png/x.png", "notes.png/x.png cannot be written"),
     ("restore photo.png album/a.png --model tiny-dncn --out broken.png", "broken.png is a file; for folders"),
-    ("restore photo.png --model tiny-dncn --set sigma=3", "did you mean sigma_255?"),
+    ("restore photo.png --model tiny-dncn --set sigma=3", "did you mean sigma_255"),
     ("restore photo.png --model tiny-dncn --set sigma_255=900", "sigma_255=900 is not possible"),
     ("restore photo.png --model tiny-dncn --set depth=17", "does not fit dncnn.gaussian"),
     ("evaluate tiny-dncn --data nothing", "nothing holds no pictures"),
@@ -277,11 +278,61 @@ def test_file_names_may_hold_anything(run: Terminal) -> None:
     assert result.code == 1 and len(result.err.splitlines()) == 4
 
 
+TINY_TRAINING = "train dncnn.gaussian depth=3 width=4 patch_px=16 batch_size=2 --device cpu --tune off"
+
+
+def test_train_then_evaluate_restore_and_plot(run: Terminal) -> None:
+    result = run(f"{TINY_TRAINING} --steps 4 --data album --out runs/a --val album --limit 1")
+    assert (result.code, result.out.strip()) == (0, "runs/a/weights.safetensors")
+    assert "step 4/4: loss" in result.err and "dB, lr" in result.err and "images/s" in result.err
+    assert run("evaluate runs/a/weights.safetensors --data album").code == 0
+    assert run("restore photo.png --model runs/a/weights.safetensors").code == 0
+    assert run("plot runs/a --out curves.png").out.strip() == "curves.png"
+    again = run(f"{TINY_TRAINING} --steps 4 --data album --out runs/a --val album --limit 1")
+    assert again.code == 0 and "all 4 steps are done" in again.err
+    other = run(f"{TINY_TRAINING} --steps 5 --data album --out runs/a --val album --limit 1")
+    assert other.code == 1 and "with num_steps=4, not 5" in other.err and len(other.err.splitlines()) == 1
+
+
+def test_train_on_pairs(run: Terminal) -> None:
+    images.write(images.read("album/a.png"), Path("blur/a.png"))
+    command = "train mimo_unet.gopro num_blocks=1 patch_px=8 batch_size=1 num_steps=1 --device cpu --tune off"
+    assert "pairs of degraded and clean pictures" in run(f"{command} --data blur --out runs/p").err
+    result = run(f"{command} --data blur --target album --out runs/p --val blur --val-target album")
+    assert (result.code, result.out.strip()) == (0, "runs/p/weights.safetensors"), result.err
+
+
+def test_measure_says_how_fast(run: Terminal) -> None:
+    result = run(f"{TINY_TRAINING} --data album --measure 4")
+    assert result.code == 0 and "images/s" in result.out and "waiting for data (float32" in result.out
+    assert not Path("runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--data album", "--out RUN is needed"),
+        ("--data album --out r --val-target album", "--val-target needs --val"),
+    ],
+)
+def test_a_wrong_train_command_is_a_usage_error(run: Terminal, options: str, message: str) -> None:
+    result = run(f"{TINY_TRAINING} {options}")
+    assert result.code == 2 and message in " ".join(result.err.split())
+
+
+def test_recipes_lists_what_every_training_takes(run: Terminal) -> None:
+    printed = run("recipes srcnn.tuned").out
+    assert "mapping_px" in printed and "ema_decay" in printed
+    assert printed.count("num_steps") == 1
+
+
 def test_help_and_version(run: Terminal) -> None:
     for command in (
         "--help",
         "restore --help",
         "evaluate --help",
+        "train --help",
+        "plot --help",
         "models --help",
         "convert --help",
         "recipes -h",

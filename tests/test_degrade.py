@@ -12,11 +12,17 @@ from torch import Tensor
 from pellucid.degrade import (
     Chain,
     Degradation,
+    Footprint,
     GaussianNoise,
     Jpeg,
+    MotionBlur,
     OneOf,
+    SensorNoise,
     Shrink,
     ShrinkAndEnlarge,
+    Unprocess,
+    draws,
+    footprint,
 )
 from pellucid.resize import resize
 
@@ -29,6 +35,9 @@ ALL: list[Degradation] = [
     Chain((Shrink(2), GaussianNoise(5))),
     OneOf((GaussianNoise((0, 55)), ShrinkAndEnlarge((2, 3, 4)), Jpeg((5, 99)))),
     ShrinkAndEnlarge((2, 3, 4)),
+    SensorNoise(),
+    SensorNoise(row=1e-5, exposure_ratio=(100, 300)),
+    MotionBlur(9, (3.0, 12.0)),
 ]
 KEEP_SIZE = [degradation for degradation in ALL if not isinstance(degradation, Shrink | Chain)]
 
@@ -167,3 +176,152 @@ def test_every_scale_is_drawn() -> None:
     counts = [sum(torch.equal(result, one) for result in results) for one in possible]
     assert sum(counts) == 30
     assert all(counts)
+
+
+def test_pictures_that_drew_the_same_keep_their_places() -> None:
+    def add(value: float) -> Degradation:
+        return lambda pictures, _: pictures + value
+
+    numbered = torch.arange(64.0).reshape(64, 1, 1, 1)
+    added = OneOf((add(0.25), add(0.5)))(numbered, seeded(0)) - numbered
+    assert set(added.flatten().tolist()) == {0.25, 0.5}
+
+
+@pytest.mark.parametrize("num_threads", [1, 4])
+def test_jpeg_is_the_same_with_any_number_of_threads(num_threads: int) -> None:
+    picture, before = clean(9), torch.get_num_threads()
+    expected = torch.cat([Jpeg(20)(one[None], seeded(0)) for one in picture])
+    torch.set_num_threads(num_threads)
+    try:
+        assert torch.equal(Jpeg(20)(picture, seeded(0)), expected)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("degradation", ALL, ids=repr)
+def test_what_draws_nothing_is_the_same_with_any_seed(degradation: Degradation) -> None:
+    generator = seeded(3)
+    degradation(clean(), generator)
+    if not draws(degradation):
+        assert torch.equal(generator.get_state(), seeded(3).get_state())
+
+
+def test_footprints_add_up() -> None:
+    """That they are wide enough is tested where patches are cut; these are worked by hand."""
+    assert footprint(lambda picture, _: picture) == Footprint()
+    assert footprint(GaussianNoise(25)) == Footprint()
+    assert footprint(Shrink(3)) == Footprint(scale=3, grid_px=3, reach_px=6)
+    assert footprint(Chain((Shrink(2), Shrink(3)))) == Footprint(scale=6, grid_px=6, reach_px=4 + 1 + 2 * (6 + 2))
+    assert footprint(OneOf((Jpeg(5), ShrinkAndEnlarge((2, 3))))) == Footprint(grid_px=48, reach_px=12)
+
+
+def test_sensor_noise_has_the_variance_of_its_light() -> None:
+    light = torch.linspace(0.2, 0.8, 4).reshape(4, 1, 1, 1).expand(-1, -1, 400, 500)
+    noise = SensorNoise(shot=1e-3, read=2e-4, num_levels=None)(light, seeded(0)) - light
+    # Of 200,000 samples: the variance is known to 0.3 %, the mean to 0.03 / 447.
+    assert noise.mean(dim=(1, 2, 3)).abs().max() < 4e-4
+    expected = 1e-3 * light[:, 0, 0, 0] + 2e-4
+    torch.testing.assert_close(noise.var(dim=(1, 2, 3)), expected, rtol=0.02, atol=0)
+
+
+def test_a_row_of_a_sensor_shares_its_offset() -> None:
+    light = torch.full((1, 1, 300, 400), 0.5)
+    noise = SensorNoise(shot=1e-8, read=0, row=1e-4, num_levels=None)(light, seeded(0)) - light
+    assert noise.std(dim=-1).max() < 2e-4
+    assert noise.mean(dim=-1).std().item() == pytest.approx(0.01, rel=0.15)  # of 300 rows: 4 %
+
+
+def test_a_sensor_counts_in_whole_numbers_between_black_and_white() -> None:
+    light = torch.rand(2, 1, 60, 60, generator=seeded(1))
+    counted = SensorNoise(shot=0.01, num_levels=100)(light, seeded(0)) * 100
+    torch.testing.assert_close(counted, counted.round(), rtol=0, atol=1e-4)
+    assert (counted.min().item(), counted.max().item()) == (0, 100)
+
+
+def test_short_exposures_are_noisier_and_as_bright() -> None:
+    light = torch.full((2, 1, 300, 400), 0.5)
+    sensor = SensorNoise(shot=1e-4, read=0, num_levels=None, exposure_ratio=50)
+    noise = sensor(light, seeded(0)) - light
+    assert noise.mean().abs() < 2e-3
+    assert noise.var().item() == pytest.approx(50 * 1e-4 * 0.5, rel=0.02)
+
+
+def test_noise_levels_are_those_of_cameras() -> None:
+    """Brooks et al., Eq. 5 of the released code: log read = 2.18 log shot + 1.20, give or take 0.26."""
+    dark = torch.zeros(400, 1, 40, 40)
+    for shot in (1e-4, 1e-2):
+        deviation = (
+            SensorNoise(shot=shot, num_levels=None)(dark, seeded(0)).square().mean(dim=(1, 2, 3)).mul(2).log()
+        )
+        # Half of the noise is below black and cut off, so the mean square is half of the variance.
+        assert deviation.mean().item() == pytest.approx(2.18 * np.log(shot) + 1.20, abs=0.06)
+        assert deviation.std().item() == pytest.approx(0.26, abs=0.05)
+
+
+def test_unprocessing_undoes_development() -> None:
+    """A gray ramp: the color matrix keeps gray, so each filter sees its share of the linear light."""
+    linear = torch.linspace(0.01, 0.6, 50, dtype=torch.float64)
+    toned = linear ** (1 / 2.2)
+    developed = 3 * toned**2 - 2 * toned**3
+    ramp = developed.reshape(1, 1, 1, -1).expand(1, 3, 2, -1).repeat_interleave(2, dim=-1).float()
+    mosaic = Unprocess(red_gain=2.0, blue_gain=1.6)(ramp, seeded(0))[0, 0].double()
+    red, green, other, blue = mosaic[0, 0::2], mosaic[0, 1::2], mosaic[1, 0::2], mosaic[1, 1::2]
+    dimmed = green / linear
+    assert 0.4 < dimmed[0] < 1.2
+    for share in (dimmed, other / linear, 2.0 * red / linear, 1.6 * blue / linear):
+        torch.testing.assert_close(share, dimmed[:1].expand(50), rtol=1e-4, atol=0)
+
+
+def test_saturated_pixels_stay_saturated() -> None:
+    assert Unprocess()(torch.ones(3, 3, 4, 4), seeded(0)).min().item() == pytest.approx(1, abs=1e-5)
+
+
+def test_each_pixel_keeps_the_color_of_its_filter() -> None:
+    pattern = ("RGB", "GBR", "BRG")
+    red = torch.zeros(1, 3, 6, 6)
+    red[:, 0] = 0.5
+    mosaic = Unprocess(pattern)(red, seeded(0))[0, 0]
+    brightest = torch.tensor([[name == "R" for name in row * 2] for row in pattern * 2])
+    assert torch.equal(mosaic > 0.6 * mosaic.max(), brightest)
+
+
+def test_motion_blur_keeps_light_and_place() -> None:
+    kernels = MotionBlur(31, (5.0, 25.0)).kernels(50, seeded(0))
+    assert kernels.min() >= 0
+    torch.testing.assert_close(kernels.sum(dim=(1, 2)), torch.ones(50))
+    places = torch.arange(31.0) - 15
+    for mass in (kernels.sum(dim=1), kernels.sum(dim=2)):
+        assert (mass * places).sum(dim=1).abs().max() < 0.5  # exactly 0 but where a long way is cut
+    assert len({kernel.numpy().tobytes() for kernel in kernels}) == 50
+
+
+def test_no_motion_is_no_blur() -> None:
+    torch.testing.assert_close(MotionBlur(9, 0.0)(clean(), seeded(0)), clean(), rtol=0, atol=1e-5)
+
+
+def test_longer_ways_blur_more() -> None:
+    peaks = [MotionBlur(63, length).kernels(40, seeded(0)).amax(dim=(1, 2)).mean() for length in (0.0, 20.0, 80.0)]
+    assert peaks[0] == 1
+    assert peaks[0] > 2 * peaks[1] > 4 * peaks[2]
+
+
+def test_motion_blur_adds_light_not_gray_levels() -> None:
+    """A white line on black, spread: the powers of 2.2 add up to what they were."""
+    line = torch.zeros(1, 1, 41, 41)
+    line[..., 20] = 1
+    blurred = MotionBlur(21, 15.0)(line, seeded(1))
+    assert blurred.amax() < 0.95
+    assert (blurred**2.2).sum().item() == pytest.approx(41, rel=1e-4)
+
+
+def test_motion_blur_sees_as_far_as_it_says() -> None:
+    whole, blur = torch.rand(1, 3, 60, 60, generator=seeded(3)), MotionBlur(11, 40.0)
+    reach = footprint(blur).reach_px
+    window = whole[..., 20 - reach : 40 + reach, 20 - reach : 40 + reach]
+    expected = blur(whole, seeded(0))[..., 20:40, 20:40]
+    torch.testing.assert_close(blur(window, seeded(0))[..., reach:-reach, reach:-reach], expected)
+
+
+def test_motion_blur_mirrors_beyond_the_edges() -> None:
+    flat = torch.full((2, 3, 5, 6), 0.25)
+    torch.testing.assert_close(MotionBlur(31, 20.0)(flat, seeded(0)), flat)

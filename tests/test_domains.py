@@ -231,3 +231,11 @@ def test_the_rate_is_the_size_of_the_input(domain: Domain) -> None:
 )
 def test_how_far_an_output_pixel_sees(domain: Domain, halo: int, expected: int) -> None:
     assert domain.halo_px(halo) == expected
+
+
+@pytest.mark.parametrize("domain", ALL, ids=repr)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_batches_take_colors_as_targets_do(domain: Domain, channels: int) -> None:
+    pictures = [picture(channels, seed=seed) for seed in (1, 2)]
+    together = domain.to_colors(torch.cat([one.to_tensor() for one in pictures]))
+    assert torch.equal(together, torch.cat([domain.to_target(one) for one in pictures]))

@@ -1,3 +1,4 @@
+import json
 import sys
 from fractions import Fraction
 from typing import Any
@@ -15,7 +16,8 @@ from pellucid.errors import RecipeError
 from pellucid.losses import half_sum_of_squares, mean_absolute
 from pellucid.networks import dncnn, srcnn
 from pellucid.networks.srcnn import SRCNN, inner_squares
-from pellucid.recipe import SGD, Adam, Constant, Cosine, Drops, Exponential, Recipe, ScoringProtocol
+from pellucid.optimization import SGD, Adam, Constant, Cosine, Drops, Exponential
+from pellucid.recipe import Recipe, ScoringProtocol
 
 PUBLISHED = {
     "srcnn.paper",
@@ -417,3 +419,81 @@ def test_no_schedule_leaves_zero_to_one(warmup: int, num_steps: int) -> None:
     schedules = (Cosine(warmup), Exponential(0.1), Drops((3, 7), 0.5), Constant())
     for schedule in schedules:
         assert all(0 <= schedule.factor(step, num_steps) <= 1 for step in range(num_steps))
+
+
+# Keywords that every recipe takes.
+
+
+def test_every_recipe_takes_the_keywords_of_training_and_finds_itself_again() -> None:
+    given = {"lr": "2e-4", "batch_size": "3", "betas": "0.8,0.9", "ema_decay": "0.99", "clip_tensor_norm": "5"}
+    for name in recipe.names():
+        changes = {key: value for key, value in given.items() if not (name == "srcnn.paper" and key == "betas")}
+        found = recipe.find(name, **changes)
+        assert (found.optimizer.lr, found.batch_size, found.ema_decay) == (2e-4, 3, 0.99)
+        again = recipe.find(found.name, **json.loads(json.dumps(found.parameters)))
+        assert again.parameters == found.parameters
+        assert (again.optimizer, again.schedule) == (found.optimizer, found.schedule)
+
+
+def test_what_is_not_given_stays_the_papers() -> None:
+    found = recipe.find("dncnn.gaussian", lr=1e-4)
+    assert found.optimizer == Adam(lr=1e-4)
+    assert found.schedule == recipe.find("dncnn.gaussian").schedule
+    assert set(found.parameters) - set(recipe.find("dncnn.gaussian").parameters) == {"lr"}
+
+
+def test_optimizers_and_schedules_can_be_changed() -> None:
+    found = recipe.find("srcnn.paper", optimizer="adam", schedule="drops", at_steps="10,20", gamma="0.5,0.1")
+    assert found.optimizer == Adam(lr=1e-4, slower=("reconstruct", 0.1))
+    assert found.schedule == Drops((10, 20), (0.5, 0.1))
+    assert [lr_at(found, step) for step in (9, 10, 20)] == pytest.approx([1e-4, 5e-5, 5e-6])
+    warmed = recipe.find("dncnn.gaussian", warmup_steps=4)
+    assert [lr_at(warmed, step) for step in (0, 3, 4)] == pytest.approx([2.5e-4, 1e-3, 1e-3])
+    assert recipe.find("dncnn.gaussian", schedule="cosine", warmup_steps=4).schedule == Cosine(4)
+
+
+def test_a_shorter_training_keeps_the_shape_of_its_schedule() -> None:
+    found = recipe.find("dncnn.gaussian", num_steps=100)
+    assert found.schedule == Drops((60,), 0.1)  # 30 of 50 epochs
+    assert recipe.find("srcnn.tuned", num_steps=100).schedule == Cosine(500)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"learning_rate": 1}, "has no keyword 'learning_rate'; "),
+        ({"batchsize": 1}, "did you mean batch_size"),
+        ({"recipe": 1}, "has no keyword 'recipe'"),
+        ({"lr": 0}, "lr=0 is not possible: it should be greater than 0"),
+        ({"lr": "nan"}, "lr=nan is not possible"),
+        ({"ema_decay": 1}, "ema_decay=1 is not possible"),
+        ({"precision": "int8"}, "precision=int8 is not possible"),
+        ({"momentum": 0.5}, "momentum does not go with adam, which has lr, betas, eps, weight_decay"),
+        ({"last": 0.5}, "last does not go with drops"),
+        ({"schedule": "exponential"}, "exponential needs last="),
+        ({"at_steps": "1,2", "gamma": "0.1,0.2,0.3"}, "3 values of gamma for 2 at_steps"),
+    ],
+)
+def test_a_wrong_keyword_of_training_is_one_line(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
+        recipe.find("dncnn.gaussian", **given)
+    one_line(caught)
+
+
+@pytest.mark.parametrize("name", recipe.names())
+def test_keywords_of_training_are_described_with_the_recipes_values(name: str) -> None:
+    found = recipe.find(name)
+    described = recipe.training_keywords(found)
+    values = {key: value for key, (_, value) in described.items()}
+    assert values["lr"] == found.optimizer.lr
+    assert values["num_steps"] == found.num_steps
+    assert described["ema_decay"][0] == "number from 0 below 1"
+
+
+def test_dncnn_can_start_at_its_input() -> None:
+    found = recipe.find("dncnn.gaussian", depth=3, width=4, initialize="zero-last")
+    network = found.network()
+    assert found.initialize is not None
+    found.initialize(network)
+    noisy = torch.rand(2, 1, 8, 8)
+    assert torch.equal(network(noisy), noisy)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from pellucid.restoration import restore as restore
     from pellucid.restorer import Restorer as Restorer
     from pellucid.restorer import load as load
+    from pellucid.training import train as train
 
 # Where each public name lives. Loaded when first asked for, so that `import pellucid` does not wait for torch.
 _HOMES = {
@@ -49,6 +50,7 @@ _HOMES = {
     "plan": "restoration",
     "read": "images",
     "restore": "restoration",
+    "train": "training",
     "write": "images",
 }
 

@@ -31,7 +31,7 @@ class TorchBackend:
 
     def __init__(self, network: Network, device: str = "auto") -> None:
         self.scale, self.multiple, self.halo = network.scale, network.multiple, network.halo
-        self.device = _device(device)
+        self.device = find_device(device)
         if self.device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # ten bits of mantissa: neither scores nor tiles would hold
         # 1.2 to 1.8 times faster on CPUs, and fewer kernels whose rounding depends on the size.
@@ -74,7 +74,8 @@ class TorchBackend:
         return count == 1 and height * width <= SMALL_PX and self.device.type == "cpu"
 
 
-def _device(name: str) -> torch.device:
+def find_device(name: str) -> torch.device:
+    """The device of this name, or for "auto" the best there is. Raises PellucidError where it cannot be used."""
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:

@@ -48,6 +48,9 @@ class Domain(Protocol):
     def encode(self, planes: Tensor) -> Tensor:
         """Degraded planes, made from targets, as the network takes them."""
 
+    def to_colors(self, planes: Tensor) -> Tensor:
+        """Gray or RGB planes, (N, 1 or 3, H, W), in the colors of the network: (N, C, H, W)."""
+
     def to_target(self, target: Picture) -> Tensor:
         """A clean picture in the colors of the network: (1, C, H, W)."""
 
@@ -75,9 +78,11 @@ class Gray:
     def encode(self, planes: Tensor) -> Tensor:
         return planes
 
+    def to_colors(self, planes: Tensor) -> Tensor:
+        return planes if planes.shape[1] == 1 else rgb_to_gray(planes)
+
     def to_target(self, target: Picture) -> Tensor:
-        planes = target.to_tensor()
-        return planes if target.channels == 1 else rgb_to_gray(planes)
+        return self.to_colors(target.to_tensor())
 
     def to_picture(self, output: Tensor, like: Degraded) -> Picture:
         like = _picture(like)
@@ -104,8 +109,11 @@ class RGB:
     def encode(self, planes: Tensor) -> Tensor:
         return planes
 
+    def to_colors(self, planes: Tensor) -> Tensor:
+        return planes.expand(-1, 3, -1, -1)
+
     def to_target(self, target: Picture) -> Tensor:
-        return target.to_tensor().expand(-1, 3, -1, -1)
+        return self.to_colors(target.to_tensor())
 
     def to_picture(self, output: Tensor, like: Degraded) -> Picture:
         like = _picture(like)
@@ -144,9 +152,11 @@ class Luma:
     def encode(self, planes: Tensor) -> Tensor:
         return resize(planes, self.scale)
 
+    def to_colors(self, planes: Tensor) -> Tensor:
+        return planes if planes.shape[1] == 1 else rgb_to_luma(planes)
+
     def to_target(self, target: Picture) -> Tensor:
-        planes = target.to_tensor()
-        return planes if target.channels == 1 else rgb_to_luma(planes)
+        return self.to_colors(target.to_tensor())
 
     def to_picture(self, output: Tensor, like: Degraded) -> Picture:
         like = _picture(like)
@@ -173,13 +183,18 @@ class PackedRaw:
     def rate(self) -> Fraction:
         return Fraction(1, 2 if self.sensor == "bayer" else 3)
 
+    @property
+    def pattern(self) -> tuple[str, ...]:
+        """The phase of the filters that it packs, row by row."""
+        return BAYER if self.sensor == "bayer" else XTRANS
+
     def halo_px(self, network_halo: int) -> int:
         # A packed pixel holds the sites of a whole cell, seen from any site of another cell.
         cell_px = self.rate.denominator
         return (network_halo + 1) * cell_px - 1
 
     def accept(self, degraded: Degraded) -> Mosaic:
-        return align(_mosaic(degraded), BAYER if self.sensor == "bayer" else XTRANS)
+        return align(_mosaic(degraded), self.pattern)
 
     def to_input(self, degraded: Degraded) -> Tensor:
         mosaic = _mosaic(degraded)
@@ -189,8 +204,11 @@ class PackedRaw:
         packed = pack_bayer(planes) if self.sensor == "bayer" else pack_xtrans(planes)
         return packed.clamp(max=1)
 
+    def to_colors(self, planes: Tensor) -> Tensor:
+        return planes.expand(-1, 3, -1, -1)
+
     def to_target(self, target: Picture) -> Tensor:
-        return target.to_tensor().expand(-1, 3, -1, -1)
+        return self.to_colors(target.to_tensor())
 
     def to_picture(self, output: Tensor, like: Degraded) -> Picture:
         return replace(Picture.from_tensor(output, like.dtype), metadata=_mosaic(like).metadata)

@@ -18,6 +18,7 @@ from pellucid import images, metrics
 from pellucid.degrade import GaussianNoise, Jpeg
 from pellucid.errors import DataError, OutputError, PellucidError, PictureError, about
 from pellucid.files import check_free, write_whole
+from pellucid.pairing import match
 from pellucid.picture import Picture
 from pellucid.recipe import Recipe, ScoringProtocol
 from pellucid.restorer import Restorer
@@ -165,6 +166,22 @@ def describe(recipe: Recipe, *, num_pictures: int, pairing: str | None) -> dict[
     }
 
 
+def strip(restorer: Restorer, data: Path, *, target: Path | None = None, width_px: int = 256) -> Picture:
+    """The middle of the first picture that `evaluate` scores, side by side: degraded, restored, target."""
+    path, partner = _paired(data, target)[0][0]
+    domain = restorer.recipe.domain
+    clean, degraded = _sample(restorer.recipe, path, partner)
+    restored = domain.to_target(restorer.restore(degraded))
+    before = domain.encode(domain.to_target(degraded))
+    planes = [_middle(part, width_px).clamp(0, 1) for part in (before, restored, clean)]
+    return Picture.from_tensor(torch.cat(planes, dim=-1)).as_depth("uint8")
+
+
+def _middle(planes: Tensor, width_px: int) -> Tensor:
+    top, left = (max(0, (size - width_px) // 2) for size in planes.shape[-2:])
+    return planes[..., top : top + width_px, left : left + width_px]
+
+
 def _sample(recipe: Recipe, path: Path, partner: Path | None) -> tuple[Tensor, Picture]:
     """(clean planes, degraded picture in float): from a pair, or degraded by the protocol."""
     protocol, domain = recipe.protocol, recipe.domain
@@ -258,22 +275,15 @@ def _paired(data: Path, target: Path | None) -> tuple[list[tuple[Path, Path | No
     if target is None:
         return [(path, None) for path in degraded], None
     clean = _pictures(target)
-    by_name: dict[Path, Path] = {}
-    for path in clean:
-        name = path.relative_to(target).with_suffix("")
-        if name in by_name:
-            raise DataError(f"{by_name[name]} and {path} could both be the partner of {name}")
-        by_name[name] = path
-    names = [path.relative_to(data).with_suffix("") for path in degraded]
-    missing = [name for name in names if name not in by_name]
-    if not missing:
-        return [(path, by_name[name]) for path, name in zip(degraded, names, strict=True)], "by name"
-    if len(missing) == len(names) == len(clean):
-        return list(zip(degraded, clean, strict=True)), "in sorted order, as no names agree"
-    raise DataError(
-        f"{len(missing)} of {len(names)} pictures in {data} have no partner of their name in {target}, "
-        f"first {missing[0]}"
-    )
+    names = [path.relative_to(data) for path in degraded]
+    pairing = match(names, [path.relative_to(target) for path in clean])
+    if pairing.lonely:
+        raise DataError(
+            f"{len(pairing.lonely)} of {len(names)} pictures in {data} have no partner of their name in {target}, "
+            f"first {names[pairing.lonely[0]].with_suffix('')}"
+        )
+    partners = [clean[number] for number in pairing.partners if number is not None]
+    return list(zip(degraded, partners, strict=True)), pairing.how
 
 
 def _mean(values: Sequence[float]) -> float:

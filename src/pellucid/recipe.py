@@ -10,18 +10,18 @@ import inspect
 import json
 import pkgutil
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import wraps
-from math import cos, pi
-from typing import TYPE_CHECKING, Any, Literal, ParamSpec, Self, cast
+from functools import partial, wraps
+from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, Self, TypeVar, cast
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
 from pellucid.degrade import Degradation
 from pellucid.domains import Domain
 from pellucid.errors import RecipeError, suggest
+from pellucid.optimization import SGD, Adam, Constant, Cosine, Drops, Exponential, Schedule, Warmup
 
 
 class Network(nn.Module):
@@ -43,69 +43,14 @@ class Network(nn.Module):
         return self
 
 
+Augmentation = Literal["none", "mirror", "eight"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Count = Annotated[int, Field(ge=1, le=10**9)]
+Positive = Annotated[float, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
 Loss = Callable[[Network, Tensor, Tensor], Tensor]
 """(network, degraded, target) -> a scalar. The loss calls the network."""
-
-
-@dataclass(frozen=True)
-class Adam:
-    """Adam. `slower` names a layer (a prefix of its parameters) and the factor on its learning rate."""
-
-    lr: float
-    betas: tuple[float, float] = (0.9, 0.999)
-    eps: float = 1e-8
-    slower: tuple[str, float] | None = None
-
-
-@dataclass(frozen=True)
-class SGD:
-    """Stochastic gradient descent with momentum. `slower` as with Adam."""
-
-    lr: float
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    slower: tuple[str, float] | None = None
-
-
-@dataclass(frozen=True)
-class Constant:
-    """The learning rate stays."""
-
-    def factor(self, step: int, num_steps: int) -> float:
-        return 1.0
-
-
-@dataclass(frozen=True)
-class Drops:
-    """The learning rate is multiplied by `gamma` at each of these steps."""
-
-    at_steps: tuple[int, ...]
-    gamma: float
-
-    def factor(self, step: int, num_steps: int) -> float:
-        return self.gamma ** sum(step >= at for at in self.at_steps)
-
-
-@dataclass(frozen=True)
-class Exponential:
-    """The learning rate falls evenly on a logarithmic scale, to `last` times what it was."""
-
-    last: float
-
-    def factor(self, step: int, num_steps: int) -> float:
-        return cast(float, self.last ** (step / max(1, num_steps - 1)))
-
-
-@dataclass(frozen=True)
-class Cosine:
-    """Linear warm-up, then half a cosine down to zero."""
-
-    warmup_steps: int = 0
-
-    def factor(self, step: int, num_steps: int) -> float:
-        if step < self.warmup_steps:
-            return (step + 1) / self.warmup_steps
-        return 0.5 + 0.5 * cos(pi * (step - self.warmup_steps) / max(1, num_steps - self.warmup_steps))
 
 
 @dataclass(frozen=True)
@@ -135,6 +80,10 @@ class Recipe:
     patch_px: side of a training patch of the target. num_steps: of training, with batch_size each.
     augmentation: patches as they are, mirrored left to right half of the time, or in any of the eight ways to
         mirror and turn them.
+    clip_norm, clip_tensor_norm: largest L2 norm of the gradient, of all and of each tensor.
+    precision: of the layers in training; "auto" is float32 or bfloat16, whichever `pellucid train` finds faster.
+    ema_decay: of the moving average of the weights that is validated and kept; 0 keeps the weights as they are.
+    validate_every: steps; a fiftieth of the training where None.
     name, parameters: how to find this recipe again; set by `recipe`.
     """
 
@@ -143,18 +92,39 @@ class Recipe:
     degradation: Degradation | None
     loss: Loss
     optimizer: Adam | SGD
-    schedule: Constant | Drops | Exponential | Cosine
+    schedule: Schedule
     patch_px: int
     batch_size: int
     num_steps: int
     protocol: ScoringProtocol
     initialize: Callable[[Network], None] | None = None
-    augmentation: Literal["none", "mirror", "eight"] = "eight"
+    augmentation: Augmentation = "eight"
+    clip_norm: float | None = None
+    clip_tensor_norm: float | None = None
+    precision: Precision = "auto"
+    ema_decay: float = 0.0
+    validate_every: int | None = None
     name: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
 
+    def with_training(self, **keywords: Any) -> "Recipe":
+        """The same recipe, trained otherwise: `lr`, `batch_size`, ... as `training_keywords` lists them.
+
+        They go into `parameters`, so that `find` knows them again. Raises RecipeError for an unknown keyword,
+        a value out of range, or one that does not go with the optimizer or the schedule.
+        """
+        known = training_keywords(self)
+        for key in keywords:
+            if key not in known:
+                raise RecipeError(f"{self.name} has no keyword {key[:80]!r}; {suggest(key, known)}")
+        checked = _validated(self.name, partial(_trained_otherwise, self), keywords)
+        given = {key: value for key, value in checked.items() if key in keywords and value is not None}
+        changed = _trained_otherwise(self, **checked)
+        return replace(changed, name=self.name, parameters={**self.parameters, **given})
+
 
 P = ParamSpec("P")
+T = TypeVar("T")
 
 
 def recipe(function: Callable[P, Recipe]) -> Callable[P, Recipe]:
@@ -174,10 +144,19 @@ def recipe(function: Callable[P, Recipe]) -> Callable[P, Recipe]:
 def find(name: str, /, **parameters: Any) -> Recipe:
     """The recipe of this name, with some keywords changed.
 
-    Values may be text, as from a command line. Resolves names inside `pellucid.networks` only. Raises
-    RecipeError with the nearest names when there is no such recipe or keyword.
+    parameters: keywords of the recipe and of `Recipe.with_training`; values may be text, as from a command
+    line. Resolves names inside `pellucid.networks` only. Raises RecipeError with the nearest names when there
+    is no such recipe or keyword.
     """
-    return _function(name)(**_known(name, parameters))
+    function = _function(name)
+    own = inspect.signature(function).parameters
+    general = inspect.signature(_trained_otherwise).parameters
+    for key in parameters:
+        if key not in own and (key not in general or key == "recipe"):
+            raise RecipeError(f"{name} has no keyword {key[:80]!r}; {suggest(key, [*own, *list(general)[1:]])}")
+    found = function(**{key: value for key, value in parameters.items() if key in own})
+    otherwise = {key: value for key, value in parameters.items() if key not in own}
+    return found.with_training(**otherwise) if otherwise else found
 
 
 def names() -> list[str]:
@@ -195,15 +174,152 @@ def describe(name: str) -> tuple[str, dict[str, tuple[str, Any]]]:
     return (inspect.getdoc(function) or "").partition("\n")[0], keywords
 
 
+def training_keywords(recipe: Recipe) -> dict[str, tuple[str, Any]]:
+    """What every recipe takes beside its own keywords: name -> (possible values in words, the recipe's value)."""
+    current = {
+        **_fields(recipe.schedule),
+        **_fields(recipe.optimizer),
+        **_fields(recipe),
+        "optimizer": type(recipe.optimizer).__name__.lower(),
+        "schedule": type(_without_warmup(recipe.schedule)).__name__.lower(),
+    }
+    parameters = inspect.signature(partial(_trained_otherwise, recipe)).parameters
+    return {
+        key: (
+            _in_words(TypeAdapter(parameter.annotation).json_schema()).removesuffix(" or none"),
+            current.get(key),
+        )
+        for key, parameter in parameters.items()
+    }
+
+
+OPTIMIZERS: Mapping[str, type[Adam | SGD]] = {"adam": Adam, "sgd": SGD}
+SCHEDULES: Mapping[str, type[Constant | Drops | Exponential | Cosine]] = {
+    "constant": Constant,
+    "drops": Drops,
+    "exponential": Exponential,
+    "cosine": Cosine,
+}
+
+
+def _trained_otherwise(
+    recipe: Recipe,
+    *,
+    num_steps: Count | None = None,
+    batch_size: Count | None = None,
+    patch_px: Count | None = None,
+    augmentation: Augmentation | None = None,
+    optimizer: Literal["adam", "sgd"] | None = None,
+    lr: Positive | None = None,
+    betas: tuple[Share, Share] | None = None,
+    eps: Positive | None = None,
+    momentum: Share | None = None,
+    weight_decay: Annotated[float, Field(ge=0)] | None = None,
+    schedule: Literal["constant", "drops", "exponential", "cosine"] | None = None,
+    at_steps: tuple[Count, ...] | None = None,
+    gamma: Positive | tuple[Positive, ...] | None = None,
+    last: Positive | None = None,
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None,
+    clip_norm: Positive | None = None,
+    clip_tensor_norm: Positive | None = None,
+    precision: Precision | None = None,
+    ema_decay: Share | None = None,
+    validate_every: Count | None = None,
+) -> Recipe:
+    if num_steps is not None:  # the shape of the schedule stays
+        recipe = replace(recipe, num_steps=num_steps, schedule=_stretched(recipe, num_steps))
+    fields = {
+        "batch_size": batch_size,
+        "patch_px": patch_px,
+        "augmentation": augmentation,
+        "clip_norm": clip_norm,
+        "clip_tensor_norm": clip_tensor_norm,
+        "precision": precision,
+        "ema_decay": ema_decay,
+        "validate_every": validate_every,
+    }
+    steps = {"lr": lr, "betas": betas, "eps": eps, "momentum": momentum, "weight_decay": weight_decay}
+    falls = {"at_steps": at_steps, "gamma": gamma, "last": last}
+    optimizer_kind = OPTIMIZERS[optimizer] if optimizer else type(recipe.optimizer)
+    return replace(
+        recipe,
+        **_given(fields),
+        optimizer=_changed(recipe, recipe.optimizer, optimizer_kind, _given(steps)),
+        schedule=_rescheduled(recipe, schedule, warmup_steps, _given(falls)),
+    )
+
+
+def _stretched(recipe: Recipe, num_steps: int) -> Schedule:
+    """The recipe's schedule over another number of steps; what counts in shares of the whole needs no change."""
+    schedule, plain = recipe.schedule, _without_warmup(recipe.schedule)
+    if not isinstance(plain, Drops):
+        return schedule
+    at_steps = tuple(max(1, round(at * num_steps / recipe.num_steps)) for at in plain.at_steps)
+    drops = replace(plain, at_steps=at_steps)
+    return replace(schedule, then=drops) if isinstance(schedule, Warmup) else drops
+
+
+def _rescheduled(recipe: Recipe, name: str | None, warmup_steps: int | None, falls: Mapping[str, Any]) -> Schedule:
+    before = _without_warmup(recipe.schedule)
+    if warmup_steps is None:
+        warmup_steps = _fields(recipe.schedule).get("warmup_steps", 0)
+    kind = SCHEDULES[name] if name else type(before)
+    if kind is Cosine:
+        return _changed(recipe, before, Cosine, {**falls, "warmup_steps": warmup_steps})
+    plain = _changed(recipe, before, kind, falls)
+    if isinstance(plain, Drops) and isinstance(plain.gamma, tuple) and len(plain.gamma) != len(plain.at_steps):
+        raise RecipeError(
+            f"{recipe.name}: {len(plain.gamma)} values of gamma for {len(plain.at_steps)} at_steps; "
+            f"give one for all, or one each"
+        )
+    return Warmup(warmup_steps, plain) if warmup_steps else plain
+
+
+def _changed(recipe: Recipe, before: object, kind: type[T], given: Mapping[str, Any]) -> T:
+    """One of `kind` with the given fields, others from the value before, where it has them."""
+    known = inspect.signature(kind).parameters
+    for key in given:
+        if key not in known:
+            raise RecipeError(
+                f"{recipe.name}: {key} does not go with {kind.__name__.lower()}, which has {_listed(known)}"
+            )
+    values = {**{key: value for key, value in _fields(before).items() if key in known}, **given}
+    for key, parameter in known.items():
+        if key not in values and parameter.default is parameter.empty:
+            raise RecipeError(f"{recipe.name}: {kind.__name__.lower()} needs {key}=")
+    return kind(**values)
+
+
+def _without_warmup(schedule: Schedule) -> Constant | Drops | Exponential | Cosine:
+    return schedule.then if isinstance(schedule, Warmup) else schedule
+
+
+def _fields(value: object) -> dict[str, Any]:
+    inner = _fields(value.then) if isinstance(value, Warmup) else {}
+    return {**inner, **vars(value)}
+
+
+def _given(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if value is not None}
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(name for name in names if name != "slower") or "none"
+
+
 def _in_words(schema: Mapping[str, Any]) -> str:
     """A JSON schema for people: "2, 3, 4", "number from 0 to 255"."""
     if "anyOf" in schema:
         return " or ".join(_in_words(choice) for choice in schema["anyOf"])
     if "enum" in schema:
         return ", ".join(map(str, schema["enum"]))
+    if schema["type"] == "array":
+        return "numbers, as 1,2"
     low, high = schema.get("minimum"), schema.get("maximum")
-    limits = (f" from {low}" if low is not None else "") + (f" to {high}" if high is not None else "")
-    return {"boolean": "true, false", "null": "none"}.get(schema["type"], schema["type"]) + limits
+    above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
+    limits = [("from", low), ("above", above), ("to", high), ("below", below)]
+    kind = {"boolean": "true, false", "null": "none"}.get(schema["type"], schema["type"])
+    return " ".join([kind, *(f"{word} {limit}" for word, limit in limits if limit is not None)])
 
 
 def _modules() -> list[str]:
@@ -234,14 +350,6 @@ def _function(name: str) -> Callable[..., Recipe]:
     raise RecipeError(f"no recipe {name[:80]!r}; {suggest(name, names())}")
 
 
-def _known(name: str, parameters: Mapping[str, Any]) -> Mapping[str, Any]:
-    known = inspect.signature(_function(name)).parameters
-    for key in parameters:
-        if key not in known:
-            raise RecipeError(f"{name} has no keyword {key[:80]!r}; {suggest(key, known)}")
-    return parameters
-
-
 def _validated(name: str, function: Callable[..., Recipe], given: Mapping[str, Any]) -> dict[str, Any]:
     parameters = {}
     for key, parameter in inspect.signature(function).parameters.items():
@@ -259,8 +367,9 @@ def _parsed(value: Any) -> Any:
     """Text as the number or truth value it spells, as from a command line."""
     if not isinstance(value, str):
         return value
+    text = value.lower().replace("none", "null")
     try:
-        return json.loads(value.lower().replace("none", "null"))
+        return json.loads(f"[{text}]" if "," in text and "[" not in text else text)
     except (ValueError, RecursionError):
         return value
 

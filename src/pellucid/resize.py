@@ -55,13 +55,12 @@ def _resize_axis(image: Tensor, axis: int, scale: Fraction, border: Border) -> T
     size = image.shape[axis]
     if scale == 1:
         return image
-    positions, weights = _contributions(size, scale, border)
+    positions, weights = _contributions_on(image.device, image.dtype, size, scale, border)
     shape = (-1, 1) if axis == -2 else (-1,)
     total: Tensor | None = None
     # One multiply-add of whole slices per tap, in a fixed order: the same bits whatever the size.
-    for tap in range(positions.shape[1]):
-        weight = weights[:, tap].to(image.device, image.dtype).reshape(shape)
-        term = image.index_select(axis, positions[:, tap].to(image.device)) * weight
+    for places, weight in zip(positions, weights, strict=True):
+        term = image.index_select(axis, places) * weight.reshape(shape)
         total = term if total is None else total + term
     assert total is not None
     return total
@@ -69,6 +68,16 @@ def _resize_axis(image: Tensor, axis: int, scale: Fraction, border: Border) -> T
 
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)  # kept for later calls, which may want gradients
+def _contributions_on(
+    device: torch.device, dtype: torch.dtype, size: int, scale: Fraction, border: Border
+) -> tuple[Tensor, Tensor]:
+    """`_contributions` where they are used, tap by tap: training would wait for each of them to be copied."""
+    positions, weights = _contributions(size, scale, border)
+    return positions.T.contiguous().to(device), weights.T.contiguous().to(device, dtype)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def _contributions(size: int, scale: Fraction, border: Border) -> tuple[Tensor, Tensor]:
     """Which input pixels each output pixel reads and how they weigh: two (output size, taps) tensors."""
     up, down = scale.numerator, scale.denominator

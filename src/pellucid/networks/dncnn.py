@@ -17,13 +17,15 @@ from pellucid.degrade import Degradation, GaussianNoise, Jpeg, OneOf, Shrink, Sh
 from pellucid.domains import RGB, Domain, Gray, Luma
 from pellucid.errors import RecipeError
 from pellucid.losses import half_sum_of_squares
-from pellucid.recipe import Adam, Drops, Network, Recipe, ScoringProtocol, recipe
+from pellucid.optimization import Adam, Drops
+from pellucid.recipe import Network, Recipe, ScoringProtocol, recipe
 
 Channels = Literal[1, 3]
 Depth = Annotated[int, Field(ge=2, le=1000)]
 Width = Annotated[int, Field(ge=1, le=4096)]
 Sigma = Annotated[float, Field(ge=0, le=255)]
 Quality = Annotated[int, Field(ge=1, le=100)]
+Start = Literal["released", "zero-last"]
 
 STEPS_PER_EPOCH = 1600  # of 128 patches each (Section IV-A)
 NUM_EPOCHS = 50
@@ -114,6 +116,22 @@ def draw_as_released(network: Network) -> None:
                 module.weight.clamp_(-0.025, 0.025)
 
 
+def draw_zero_last(network: Network) -> None:
+    """He initialisation with usual gains; the last convolution is zero, so that training starts at the input.
+
+    Far ahead in short trainings: 5 dB after 300 steps of 32 patches. Differs from the paper.
+    """
+    assert isinstance(network, DnCNN)
+    draw_as_released(network)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.ones_(module.weight)
+    nn.init.zeros_(cast(Layer, network.layers[-1]).conv.weight)
+
+
+STARTS = {"released": draw_as_released, "zero-last": draw_zero_last}
+
+
 def _as_published(
     *,
     network: partial[DnCNN],
@@ -122,6 +140,7 @@ def _as_published(
     patch_px: int,
     steps_per_epoch: int,
     protocol: ScoringProtocol,
+    initialize: Start,
 ) -> Recipe:
     """What all three published trainings share (Section IV-A)."""
     return Recipe(
@@ -131,7 +150,7 @@ def _as_published(
         loss=half_sum_of_squares,
         optimizer=Adam(lr=1e-3),
         schedule=Drops(at_steps=(30 * steps_per_epoch,), gamma=0.1),
-        initialize=draw_as_released,
+        initialize=STARTS[initialize],
         patch_px=patch_px,
         batch_size=128,
         num_steps=NUM_EPOCHS * steps_per_epoch,
@@ -147,6 +166,7 @@ def gaussian(
     width: Width = 64,
     batch_norm: bool = True,
     bias: bool = True,
+    initialize: Start = "released",
 ) -> Recipe:
     """Noise of one known level (DnCNN-S, Table II)."""
     noise = GaussianNoise(sigma_255)
@@ -157,6 +177,7 @@ def gaussian(
         patch_px=40,
         steps_per_epoch=STEPS_PER_EPOCH,
         protocol=ScoringProtocol(noise),
+        initialize=initialize,
     )
 
 
@@ -168,6 +189,7 @@ def blind(
     width: Width = 64,
     batch_norm: bool = True,
     bias: bool = True,
+    initialize: Start = "released",
 ) -> Recipe:
     """Noise of any level up to 55 (DnCNN-B, Section III-D). sigma_255 is what evaluation adds."""
     return _as_published(
@@ -177,6 +199,7 @@ def blind(
         patch_px=50,
         steps_per_epoch=3000,
         protocol=ScoringProtocol(GaussianNoise(sigma_255)),
+        initialize=initialize,
     )
 
 
@@ -189,6 +212,7 @@ def three_tasks(
     width: Width = 64,
     batch_norm: bool = True,
     bias: bool = True,
+    initialize: Start = "released",
 ) -> Recipe:
     """Noise, bicubic enlarging and JPEG blocks in one network (DnCNN-3, Section III-E).
 
@@ -206,6 +230,7 @@ def three_tasks(
         patch_px=50,
         steps_per_epoch=8000,
         protocol=_one_task(sigma_255, scale, quality),
+        initialize=initialize,
     )
 
 

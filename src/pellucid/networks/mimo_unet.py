@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pellucid.domains import RGB
-from pellucid.recipe import Adam, Drops, Network, Recipe, ScoringProtocol, recipe
+from pellucid.optimization import Adam, Drops
+from pellucid.recipe import Network, Recipe, ScoringProtocol, recipe
 
 STEPS_PER_EPOCH = 526  # 2103 pairs of GoPro, 4 a step, the last step short
 NUM_EPOCHS = 3000

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 
 from pellucid.domains import PackedRaw
 from pellucid.losses import mean_absolute
-from pellucid.recipe import Adam, Drops, Network, Recipe, ScoringProtocol, recipe
+from pellucid.optimization import Adam, Drops
+from pellucid.recipe import Network, Recipe, ScoringProtocol, recipe
 
 ChannelOrder = Literal["position-major", "color-major"]
 

@@ -14,7 +14,8 @@ from torch.nn import functional as F
 
 from pellucid.degrade import Shrink
 from pellucid.domains import Luma
-from pellucid.recipe import SGD, Adam, Constant, Cosine, Network, Recipe, ScoringProtocol, recipe
+from pellucid.optimization import SGD, Adam, Constant, Cosine
+from pellucid.recipe import Network, Recipe, ScoringProtocol, recipe
 
 Scale = Literal[2, 3, 4]
 Mapping = Literal[1, 3, 5]

@@ -1,0 +1,148 @@
+"""How fast `pellucid train` is, against two loops as one writes them first.
+
+    python benchmarks/train.py PICTURES --steps 20 --rounds 3
+
+    plain    eager float32, NCHW, patches already in memory: what the arithmetic alone costs
+    decoding the same behind a DataLoader that decodes a PNG for every patch
+    ours     batches from a store, run as tuning chooses
+
+The three take turns, so that a busy machine slows all of them; the best round of each counts.
+"""
+
+import argparse
+import io
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from pellucid import images, optimization, recipe, tuning
+from pellucid.batches import Batches
+from pellucid.distribution import Group
+from pellucid.learning import Learner
+from pellucid.picture import Picture
+from pellucid.recipe import Network, Recipe
+from pellucid.store import Store
+from pellucid.storing import Planned, Stamp, Writer
+
+Pair = tuple[Tensor, Tensor]
+
+RECIPES = {
+    "srcnn.tuned": {},
+    "srcnn.paper": {},
+    "dncnn.gaussian": {"batch_size": 32},
+    "mimo_unet.gopro": {"patch_px": 128, "batch_size": 2},
+}
+
+
+class Decoded(Dataset[Pair]):
+    """A random patch of a PNG, degraded alone."""
+
+    def __init__(self, made: Recipe, files: list[bytes]) -> None:
+        self.made, self.files = made, files
+
+    def __len__(self) -> int:
+        return 10**6
+
+    def __getitem__(self, i: int) -> Pair:
+        samples = np.array(Image.open(io.BytesIO(self.files[i % len(self.files)])).convert("RGB"))
+        side = self.made.patch_px
+        top, left = (int(torch.randint(size - side + 1, ())) for size in samples.shape[:2])
+        patch = Picture(np.ascontiguousarray(samples[top : top + side, left : left + side]))
+        target = self.made.domain.to_target(patch)
+        degraded = target if self.made.degradation is None else self.made.degradation(target, torch.Generator())
+        return self.made.domain.encode(degraded)[0], target[0]
+
+
+def plain_step(made: Recipe) -> Callable[[Pair], None]:
+    network: Network = made.network()
+    optimizer = optimization.build(made.optimizer, network)
+
+    def step(batch: Pair) -> None:
+        loss = made.loss(network, *batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()
+
+    return step
+
+
+def timed(step: Callable[[Pair], object], batches: Iterator[Pair], num_steps: int) -> float:
+    step(next(batches))
+    started = time.perf_counter()
+    for _ in range(num_steps):
+        step(next(batches))
+    return (time.perf_counter() - started) / num_steps
+
+
+def numbered(batches: Batches) -> Iterator[Pair]:
+    step = 0
+    while True:
+        yield batches.batch(step)
+        step += 1
+
+
+def stored(files: list[bytes], folder: Path, *, pairs: bool) -> Store:
+    """A store of these PNGs; as pairs, each is its own partner."""
+    with Writer(folder, {}) as writer:
+        for i, content in enumerate(files):
+            samples = np.array(Image.open(io.BytesIO(content)).convert("RGB"))
+            writer.put(f"{i}", Stamp(len(content), 0, str(i)), samples)
+            writer.put(f"{i} degraded", Stamp(len(content), 0, str(i)), samples)
+        planned = [Planned(f"{i}", f"{i}", f"{i} degraded" if pairs else None) for i in range(len(files))]
+        return writer.finish("pairs" if pairs else "clean", planned, [])
+
+
+def compare(made: Recipe, files: list[bytes], num_steps: int, rounds: int) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        store = stored(files, Path(folder) / "store", pairs=made.degradation is None)
+        batches = Batches(made, store, seed=0)
+        loader = DataLoader(Decoded(made, files), made.batch_size, num_workers=1)
+        decoding, ready, drawn = iter(loader), batches.batch(0), numbered(batches)
+        choice = tuning.tune(made, ready, torch.device("cpu"), lambda _: None)
+        learner = Learner(made, made.network(), choice, seed=0, group=Group(torch.device("cpu")))
+        step = plain_step(made)
+        loops: dict[str, Callable[[], float]] = {
+            "plain": lambda: timed(step, iter(lambda: ready, None), num_steps),
+            "decoding": lambda: timed(step, decoding, num_steps),
+            "ours": lambda: timed(lambda batch: learner.learn(*batch), drawn, num_steps),
+        }
+        taken_s = [{name: loop() for name, loop in loops.items()} for _ in range(rounds)]
+        best_s = {name: min(taken[name] for taken in taken_s) for name in loops}
+        batches.close()
+    ours_s = best_s["ours"]
+    print(
+        f"{made.name}, {made.batch_size} patches of {made.patch_px} px: {1 / ours_s:.2f} steps/s, "
+        f"{best_s['plain'] / ours_s:.2f} x plain, {best_s['decoding'] / ours_s:.2f} x decoding ({choice})",
+        flush=True,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("pictures", type=Path, help="a folder of pictures, at least 128 px on each side")
+    parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--recipes", nargs="*", default=list(RECIPES), choices=list(RECIPES))
+    args = parser.parse_args()
+    files = []
+    for path in images.find(args.pictures):
+        picture = images.read(path)
+        if min(picture.height, picture.width) >= 128:
+            buffer = io.BytesIO()
+            Image.fromarray(picture.samples.squeeze()).save(buffer, "PNG")
+            files.append(buffer.getvalue())
+    for name in args.recipes:
+        made = recipe.find(name, num_steps=10_000, **RECIPES[name])
+        compare(made, files, args.steps, args.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from pellucid import optimization
+from pellucid.optimization import SGD, Adam, Constant, Cosine, Drops, LossScale, Warmup
+
+
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Conv2d(3, 1, 3))
+
+
+def learn(trained: nn.Module, optimizer: torch.optim.Optimizer, num_steps: int, first: int = 0) -> None:
+    for step in range(first, first + num_steps):
+        torch.manual_seed(step)
+        optimizer.zero_grad()
+        trained(torch.rand(2, 1, 8, 8)).square().sum().backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize(
+    ("spec", "expected"),
+    [
+        (Adam(1e-2), lambda p: torch.optim.Adam(p, 1e-2)),
+        (Adam(1e-2, (0.5, 0.9), 1e-4), lambda p: torch.optim.Adam(p, 1e-2, (0.5, 0.9), 1e-4)),
+        (Adam(1e-2, weight_decay=0.1), lambda p: torch.optim.AdamW(p, 1e-2, weight_decay=0.1)),
+        (SGD(1e-3), lambda p: torch.optim.SGD(p, 1e-3, momentum=0.9)),
+        (SGD(1e-3, momentum=0, weight_decay=0.1), lambda p: torch.optim.SGD(p, 1e-3, weight_decay=0.1)),
+    ],
+)
+def test_optimizers_are_those_of_torch(spec: Adam | SGD, expected: Any) -> None:
+    ours, torchs = network(), network()
+    learn(ours, optimization.build(spec, ours), 5)
+    learn(torchs, expected(torchs.parameters()), 5)
+    for one, other in zip(ours.parameters(), torchs.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+
+
+def test_a_slower_layer_has_its_own_learning_rate() -> None:
+    made = network()
+    before = [parameter.detach().clone() for parameter in made.parameters()]
+    optimizer = optimization.build(SGD(1.0, momentum=0, slower=("2", 0.1)), made)
+    optimization.set_lr(optimizer, 1e-3)
+    learn(made, optimizer, 1)
+    for i, (parameter, old) in enumerate(zip(made.parameters(), before, strict=True)):
+        assert parameter.grad is not None
+        lr = 1e-3 if i < 2 else 1e-4
+        torch.testing.assert_close(parameter.detach(), old - lr * parameter.grad)
+
+
+@pytest.mark.parametrize("spec", [Adam(1e-2), SGD(1e-3), SGD(1e-3, momentum=0)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_an_optimizer_goes_on_to_the_last_bit(spec: Adam | SGD, layout: torch.memory_format) -> None:
+    whole, broken = network().to(memory_format=layout), network().to(memory_format=layout)  # type: ignore[call-overload]
+    learn(whole, optimization.build(spec, whole), 7)
+    first = optimization.build(spec, broken)
+    learn(broken, first, 3)
+    saved = {name: t.contiguous().clone() for name, t in optimization.optimizer_tensors(first).items()}
+    again = optimization.build(spec, broken)
+    optimization.set_optimizer_tensors(again, saved)
+    learn(broken, again, 4, first=3)
+    for one, other in zip(whole.parameters(), broken.parameters(), strict=True):
+        assert torch.equal(one, other)
+    assert all(name.startswith(("0.", "2.")) for name in saved)
+
+
+def gradients(seed: int) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [10 * torch.randn(shape, generator=generator) for shape in [(3, 4), (5,), (2, 2, 2)]]
+
+
+@given(st.integers(0, 99), st.floats(0.01, 100))
+def test_clipping_the_norm_of_all_is_that_of_torch(seed: int, max_norm: float) -> None:
+    ours, parameters = gradients(seed), [nn.Parameter(torch.zeros_like(g)) for g in gradients(seed)]
+    for parameter, gradient in zip(parameters, gradients(seed), strict=True):
+        parameter.grad = gradient
+    expected = nn.utils.clip_grad_norm_(parameters, max_norm)
+    total = optimization.clip(ours, max_norm=max_norm, max_norm_each=None)
+    torch.testing.assert_close(total, expected)
+    torch.testing.assert_close(ours, [parameter.grad for parameter in parameters])
+
+
+def test_clipping_each_tensor_leaves_small_ones() -> None:
+    given = [torch.tensor([3.0, 4.0]), torch.tensor([0.3])]
+    total = optimization.clip(given, max_norm=None, max_norm_each=2.5)
+    assert total == pytest.approx((25 + 0.09) ** 0.5)
+    torch.testing.assert_close(given, [torch.tensor([1.5, 2.0]), torch.tensor([0.3])])
+    optimization.clip(given, max_norm=1.0, max_norm_each=2.5)
+    assert sum(float(g.square().sum()) for g in given) ** 0.5 == pytest.approx(1.0, rel=1e-4)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_the_norm_tells_of_a_gradient_that_is_not_finite(bad: float) -> None:
+    given = [torch.ones(3), torch.tensor([1.0, bad])]
+    assert not optimization.clip(given, max_norm=1.0, max_norm_each=None).isfinite()
+
+
+def test_the_average_forgets_its_start() -> None:
+    made = nn.Conv2d(1, 1, 1, bias=False)
+    averaged = {"weight": torch.zeros(1, 1, 1, 1)}
+    nn.init.ones_(made.weight)
+    expected = 0.0
+    for step in range(50):
+        decay = min(0.9, (step + 1) / (step + 10))
+        expected = decay * expected + (1 - decay)
+        optimization.average(averaged, made, decay=0.9, step=step)
+    assert averaged["weight"].item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_average_of_a_batch_norm_counts_its_batches() -> None:
+    made = nn.BatchNorm2d(2)
+    averaged = {name: tensor.clone() for name, tensor in made.state_dict().items()}
+    made(torch.rand(2, 2, 3, 3))
+    optimization.average(averaged, made, decay=0.9, step=0)
+    assert averaged["num_batches_tracked"] == 1
+
+
+def test_the_loss_scale_falls_at_once_and_rises_slowly() -> None:
+    scale = LossScale.of("float16")
+    assert scale.scale == 2**16
+    scale.overflowed()
+    assert scale.scale == 2**15
+    for _ in range(1999):
+        scale.passed()
+    assert scale.scale == 2**15
+    scale.passed()
+    assert (scale.scale, scale.num_clean) == (2**16, 0)
+    still = LossScale.of("bfloat16")
+    still.overflowed()
+    assert still.scale == 1
+
+
+def test_a_warm_up_rises_and_then_leaves_the_schedule_alone() -> None:
+    warmed = Warmup(4, Drops((6,), 0.5))
+    assert [warmed.factor(step, 9) for step in (0, 1, 3, 4, 6)] == [0.25, 0.5, 1, 1, 0.5]
+    assert Warmup(0, Constant()).factor(0, 9) == 1
+    assert Drops((2, 4), (0.5, 0.1)).factor(4, 9) == pytest.approx(0.05)
+    assert Cosine(0).factor(0, 9) == 1

@@ -66,7 +66,7 @@ sys.modules[{heavy!r}] = None  # importing it now fails
 import pellucid
 assert "restore" in dir(pellucid)
 from pellucid.cli import app
-for arguments in (["--help"], ["restore", "--help"], ["evaluate", "--help"], ["--version"]):
+for arguments in (["--help"], ["restore", "--help"], ["prepare", "--help"], ["evaluate", "--help"], ["--version"]):
     with contextlib.redirect_stdout(io.StringIO()) as out:
         app(arguments, standalone_mode=False)
     assert out.getvalue()

@@ -114,6 +114,12 @@ def test_what_is_bad_is_listed_and_stops_nothing(tmp_path: Path) -> None:
     assert all("\n" not in reason for reason in reasons.values())
 
 
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    folder = some_pictures(tmp_path / "in", 1)
+    os.mkfifo(folder / "pipe.png")
+    assert len(prepare("folder", [folder], tmp_path / "s").store) == 1
+
+
 def test_nothing_to_store_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     with pytest.raises(DataError, match="holds no .*png"):
@@ -552,6 +558,17 @@ def test_the_command_prepares_and_checks(tmp_path: Path) -> None:
     assert result.exit_code == 1 and ".png is not what was stored" in result.output
     result = run("prepare", "folder", folder)
     assert result.exit_code == 2 and "--out" in result.output
+
+
+def test_evaluating_warns_of_pictures_trained_on(tmp_path: Path) -> None:
+    for i in range(2):
+        images.write(Picture(photo(48, 48, i)), tmp_path / "train" / f"{i}.png")
+        images.write(Picture(photo(48, 48, 2 * i)), tmp_path / "test" / f"{2 * i}.png")
+    prepare("folder", [tmp_path / "train"], tmp_path / "s")
+    result = run("evaluate", "srcnn-x2", "--data", tmp_path / "test", "--train-data", tmp_path / "s")
+    assert result.exit_code == 0
+    assert "warning: 0.png is 0.png of the training data" in result.output
+    assert "1 pictures of" in result.output
 
 
 def test_the_command_goes_on_after_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pellucid.images import write as write
     from pellucid.picture import Mosaic as Mosaic
     from pellucid.picture import Picture as Picture
+    from pellucid.preparing import prepare as prepare
     from pellucid.recipe import Recipe as Recipe
     from pellucid.restoration import Restorer as Restorer
     from pellucid.restoration import load as load
@@ -47,6 +48,7 @@ _HOMES = {
     "evaluate": "evaluation",
     "load": "restoration",
     "plan": "restoration",
+    "prepare": "preparing",
     "read": "images",
     "restore": "restoration",
     "write": "images",

@@ -9,6 +9,7 @@ import tarfile
 import time
 import zipfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -491,6 +492,24 @@ def test_a_plain_folder_is_decoded_once(tmp_path: Path, monkeypatch: pytest.Monk
     assert len(cached(folder)) == 4
     assert cached(folder, target=folder).kind == "pairs"
     assert preparing.cache_folder() == tmp_path / "cache"
+
+
+def test_processes_that_ask_at_once_share_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("fcntl")
+    monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "cache"))
+    folder = some_pictures(tmp_path / "in", 6)
+    read: list[Path] = []
+    real = images.read
+
+    def slow(path: Path) -> Picture:
+        read.append(path)
+        time.sleep(0.02)
+        return real(path)
+
+    monkeypatch.setattr(images, "read", slow)
+    with ThreadPoolExecutor(3) as pool:  # the lock is one of open files, so threads stand for processes
+        made = list(pool.map(lambda _: cached(folder), range(3)))
+    assert len({each.fingerprint for each in made}) == 1 and len(read) == 6
 
 
 def photo(height: int, width: int, seed: int) -> Samples:

@@ -31,6 +31,13 @@ def mosaic(pattern: tuple[str, ...] = BAYER, height: int = 12, width: int = 18) 
     return Mosaic(samples, pattern, 100, 1100, exposure_ratio=2.5, metadata={"exif": b"camera"})
 
 
+def test_domains_say_what_they_take() -> None:
+    for domain in ALL:
+        degraded = mosaic(XTRANS) if domain == PackedRaw("xtrans") else mosaic(BAYER)
+        assert domain.takes_mosaic == isinstance(domain, PackedRaw)
+        domain.accept(degraded if domain.takes_mosaic else picture())
+
+
 @pytest.mark.parametrize("domain", OF_PICTURES, ids=repr)
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 @pytest.mark.parametrize("channels", [1, 3])

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pellucid.errors import OutputError
-from pellucid.files import check_free, write_whole
+from pellucid.errors import OutputError, PictureError
+from pellucid.files import check_free, head, write_whole
 
 
 @pytest.fixture
@@ -18,6 +18,23 @@ def umask() -> Iterator[None]:
 
 def everything(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*"))
+
+
+def test_the_first_bytes_are_given(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"0123456789abcdefgh")
+    assert head(tmp_path / "a") == b"0123456789abcdef"
+    assert head(tmp_path / "a", 4) == b"0123"
+    assert head(tmp_path / "a", 99) == b"0123456789abcdefgh"
+
+
+def test_what_has_no_first_bytes_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "empty").touch()
+    os.mkfifo(tmp_path / "pipe")
+    faults = {"missing": "does not exist", "": "is a folder", "empty": "is empty", "pipe": "is a pipe"}
+    for name, fault in {**faults, "nul\0": "cannot be read", "long" * 100: "cannot be read"}.items():
+        with pytest.raises(PictureError, match=fault) as caught:
+            head(tmp_path / name)
+        assert "\n" not in str(caught.value)
 
 
 def test_what_is_written_is_there(tmp_path: Path) -> None:

@@ -58,7 +58,7 @@ def _run(code: str) -> str:
     return result.stdout
 
 
-@pytest.mark.parametrize("heavy", ["torch", "numpy", "pyvips", "scipy", "h5py"])
+@pytest.mark.parametrize("heavy", ["torch", "numpy", "pyvips", "rawpy", "tifffile", "scipy", "h5py"])
 def test_import_and_help_do_not_wait_for_heavy_packages(heavy: str) -> None:
     code = f"""
 import sys, contextlib, io

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid.errors import PictureError
-from pellucid.packing import BAYER, XTRANS, align, pack_bayer, pack_xtrans
+from pellucid.packing import BAYER, XTRANS, align, pack_bayer, pack_xtrans, phase
 from pellucid.picture import Mosaic
 
 # Where each plane of a packed X-Trans block looks, as (row, column) in the 6 x 6 pixels, for the packed
@@ -147,6 +147,17 @@ def test_the_four_bayer_phases_by_hand(pattern: tuple[str, ...], top: int, left:
         (1, 1): ((4, 3), (2, 1)),
     }
     assert aligned.black_level == black[top, left]
+
+
+@pytest.mark.parametrize("pattern", [BAYER, XTRANS])
+@given(data=st.data())
+def test_the_phase_is_found(pattern: tuple[str, ...], data: st.DataObject) -> None:
+    sites = st.integers(0, len(pattern) - 1)
+    found = rolled(pattern, data.draw(sites), data.draw(sites))
+    offset = phase(found, pattern)
+    assert offset is not None
+    assert rolled(found, *offset) == pattern
+    assert phase(found, ("RR", "GB")) is None
 
 
 def test_one_black_level_stays_one() -> None:

@@ -1,13 +1,16 @@
+import io
 from typing import Any
 
 import numpy as np
+import PIL.Image
+import PIL.ImageOps
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid.errors import PictureError
-from pellucid.picture import PEAKS, Mosaic, Picture
+from pellucid.picture import PEAKS, Exposure, Mosaic, Picture, upright
 
 BAYER = ("RG", "GB")
 
@@ -171,11 +174,42 @@ def test_pasted_parts_make_the_picture() -> None:
         ({"exposure_ratio": -1}, "exposure ratio -1"),
         ({"exposure_ratio": float("inf")}, "exposure ratio inf"),
         ({"exposure_ratio": float("nan")}, "exposure ratio nan"),
+        ({"white_balance": (2.0, 1.1, 2.0)}, "white balance .*G being 1"),
+        ({"white_balance": (0.0, 1.0, 2.0)}, "white balance"),
+        ({"white_balance": (2.0, 1.0, float("inf"))}, "white balance"),
+        ({"white_balance": (2.0, 1.0)}, "white balance"),
+        ({"orientation": 0}, "orientation 0"),
+        ({"orientation": 9}, "orientation 9"),
     ],
 )
 def test_impossible_mosaics_are_refused(changes: dict[str, Any], fault: str) -> None:
     with pytest.raises(PictureError, match=fault):
         mosaic(**changes)
+
+
+@pytest.mark.parametrize("name", ["time_s", "iso", "f_number"])
+@pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan")])
+def test_impossible_exposures_are_refused(name: str, value: float) -> None:
+    with pytest.raises(PictureError, match=f"exposure {name} {value:g}; a number above 0"):
+        Exposure(**{name: value})
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_upright_is_what_viewers_make_of_the_orientation(orientation: int) -> None:
+    samples = np.arange(6 * 4 * 3, dtype=np.uint8).reshape(6, 4, 3)
+    exif = PIL.Image.Exif()
+    exif[0x0112] = orientation
+    tagged = io.BytesIO()
+    PIL.Image.fromarray(samples).save(tagged, "PNG", exif=exif)
+    with PIL.Image.open(tagged) as file:
+        expected = np.asarray(PIL.ImageOps.exif_transpose(file))
+    picture = Picture(samples, samples[..., :1], {"icc": b"profile"})
+    turned = upright(picture, orientation)
+    np.testing.assert_array_equal(turned.samples, expected)
+    assert turned.alpha is not None
+    np.testing.assert_array_equal(turned.alpha, expected[..., :1])
+    assert turned.metadata == {"icc": b"profile"}
+    assert turned.samples.flags.c_contiguous
 
 
 def test_each_site_has_its_own_black_level() -> None:

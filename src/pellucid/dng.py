@@ -4,6 +4,8 @@ Source: Adobe, "Digital Negative Specification" 1.4 (2012); EXIF 2.3 for how a p
 """
 
 import io
+import struct
+import warnings
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -17,9 +19,12 @@ from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 from tifffile import DATATYPE
 
 from pellucid.errors import OutputError
-from pellucid.files import check_free, write_whole
+from pellucid.files import write_whole
 from pellucid.packing import BAYER, XTRANS, phase
 from pellucid.picture import Exposure, Mosaic, Picture, Samples
+
+ISO_BEYOND = 65535
+"""What EXIF gives for an ISO that is as high or higher."""
 
 Tag = tuple[str, DATATYPE, int, Any, bool]
 """As tifffile takes them: name, type, count, value, and that it is written once."""
@@ -34,9 +39,12 @@ _CFA, _LINEAR_RAW = 32803, 34892  # what PhotometricInterpretation says
 _XYZ_TO_CAMERA = (32406, -15372, -4986, -9689, 18758, 415, 557, -2040, 10570)
 _D65 = 21
 
-_KEPT_EXIF = (
-    *(Base.ExposureTime, Base.FNumber, Base.ISOSpeedRatings, Base.DateTimeOriginal),
-    *(Base.FocalLength, Base.LensMake, Base.LensModel),
+_RECOMMENDED_EXPOSURE_INDEX = 2  # what SensitivityType says
+
+_KEPT_TEXTS = (Base.DateTimeOriginal, Base.LensMake, Base.LensModel)
+_KEPT_NUMBERS = (
+    *(Base.ExposureTime, Base.FNumber, Base.ISOSpeedRatings, Base.SensitivityType, Base.RecommendedExposureIndex),
+    Base.FocalLength,
 )
 
 
@@ -46,7 +54,7 @@ def write(mosaic: Mosaic, path: str | Path, *, overwrite: bool = False) -> None:
     Raises OutputError, before anything is written, when DNG cannot hold the mosaic, the name does not end in
     .dng, or something is at path and overwrite is False.
     """
-    path = _checked(path, overwrite)
+    path = _named(path)
     write_whole(path, encode(mosaic), overwrite=overwrite)
 
 
@@ -56,7 +64,7 @@ def write_linear(picture: Picture, path: str | Path, *, overwrite: bool = False)
     picture: RGB of 16 bit without alpha, its samples proportional to light, 65535 being white; balanced, with
         the primaries of sRGB. Raises OutputError as `write` does.
     """
-    path = _checked(path, overwrite)
+    path = _named(path)
     write_whole(path, encode_linear(picture), overwrite=overwrite)
 
 
@@ -64,24 +72,23 @@ def encode(mosaic: Mosaic) -> bytes:
     """A DNG file of a Bayer or X-Trans mosaic of 16 bit, uncompressed.
 
     Holds the samples, pattern, levels, white balance, exposure and orientation, and of the metadata the camera,
-    the lens, the focal length and the time. LibRaw cuts black levels to whole numbers, and reads nothing
-    smaller than 22 x 22 px.
+    the lens, the focal length and the time. LibRaw cuts black levels to whole numbers, takes no ISO from 65535 on,
+    and reads nothing smaller than 22 x 22 px.
     Raises OutputError for other samples and patterns.
     """
     _check_mosaic(mosaic)
-    exif = _exif(mosaic.metadata)
-    tags = [*_common_tags(exif), *_mosaic_tags(mosaic)]
-    taken = {**_taken(exif), **exposure_tags(mosaic.exposure)}
-    return _tiff(mosaic.samples, _CFA, tags, taken)
+    maker, taken = _known(mosaic.metadata)
+    tags = [*_common_tags(maker), *_mosaic_tags(mosaic)]
+    return _tiff(mosaic.samples, _CFA, tags, {**taken, **exposure_tags(mosaic.exposure)})
 
 
 def encode_linear(picture: Picture) -> bytes:
     """A linear DNG file of a linear RGB picture of 16 bit, uncompressed; see `write_linear`."""
     if picture.dtype != "uint16" or picture.channels != 3 or picture.alpha is not None:
         raise OutputError(f"{picture} cannot be written as linear DNG; 16-bit RGB without alpha is needed")
-    exif = _exif(picture.metadata)
-    tags = [*_common_tags(exif), _as_shot_neutral((1, 1, 1)), ("WhiteLevel", _LONG, 3, (65535,) * 3, True)]
-    return _tiff(picture.samples, _LINEAR_RAW, tags, _taken(exif))
+    maker, taken = _known(picture.metadata)
+    tags = [*_common_tags(maker), _as_shot_neutral((1, 1, 1)), ("WhiteLevel", _LONG, 3, (65535,) * 3, True)]
+    return _tiff(picture.samples, _LINEAR_RAW, tags, taken)
 
 
 def exposure_tags(exposure: Exposure) -> dict[int, Any]:
@@ -92,16 +99,23 @@ def exposure_tags(exposure: Exposure) -> dict[int, Any]:
     if exposure.f_number is not None:
         tags[Base.FNumber] = IFDRational(*as_ratio(exposure.f_number))
     if exposure.iso is not None:
-        # Above 65535 more than EXIF's SHORT: what stands beside it then, LibRaw does not read.
-        tags[Base.ISOSpeedRatings] = min(round(exposure.iso), 2**32 - 1)
+        tags |= _iso_tags(min(round(exposure.iso), 2**32 - 1))
     return tags
 
 
-def _checked(path: str | Path, overwrite: bool) -> Path:
+def as_ratio(value: float) -> tuple[int, int]:
+    """Numerator and denominator of 32 bit, to 6 digits or better."""
+    if 0 < value < 1:
+        numerator, denominator = as_ratio(1 / value)
+        return denominator, numerator
+    fraction = Fraction(min(value, 2**31)).limit_denominator(max(1, min(10**6, int(2**31 / max(value, 1)))))
+    return fraction.numerator, fraction.denominator
+
+
+def _named(path: str | Path) -> Path:
     path = Path(path)
     if path.suffix.lower() != ".dng":
         raise OutputError(f"{path} does not end in .dng; RAW files are written as DNG only")
-    check_free(path, overwrite=overwrite)
     return path
 
 
@@ -114,8 +128,10 @@ def _check_mosaic(mosaic: Mosaic) -> None:
             f"Bayer or X-Trans is needed"
         )
     black = mosaic.site_black_levels
-    if black.min() < 0:
-        raise OutputError(f"black level {black.min():g}; DNG holds none below 0")
+    if black.min() < 0 or mosaic.white_level > 65535:
+        raise OutputError(
+            f"levels from {black.min():g} to {mosaic.white_level:g} cannot be written as DNG of 16 bit"
+        )
     if mosaic.period > 2 and black.min() != black.max():
         # LibRaw's Python binding gives one level for each color, so ours could not read it back.
         raise OutputError(
@@ -123,14 +139,12 @@ def _check_mosaic(mosaic: Mosaic) -> None:
         )
 
 
-def _common_tags(exif: PIL.Image.Exif) -> list[Tag]:
-    make, model = _text(exif.get(Base.Make)), _text(exif.get(Base.Model))
+def _common_tags(maker: Mapping[int, str]) -> list[Tag]:
     return [
-        *([_ascii("Make", make)] if make else []),
-        *([_ascii("Model", model)] if model else []),
+        *(_ascii(Base(tag).name, name) for tag, name in maker.items()),
         ("DNGVersion", _BYTE, 4, (1, 4, 0, 0), True),
         ("DNGBackwardVersion", _BYTE, 4, (1, 1, 0, 0), True),
-        _ascii("UniqueCameraModel", f"{make} {model}".strip() or "pellucid"),
+        _ascii("UniqueCameraModel", " ".join(maker.values()) or "pellucid"),
         ("ColorMatrix1", _SRATIONAL, 9, [part for value in _XYZ_TO_CAMERA for part in (value, 10_000)], True),
         ("CalibrationIlluminant1", _SHORT, 1, _D65, True),
     ]
@@ -162,30 +176,35 @@ def _ascii(name: str, text: str) -> Tag:
     return name, _ASCII, 0, text, True
 
 
-def as_ratio(value: float) -> tuple[int, int]:
-    """Numerator and denominator of 32 bit, to 6 digits or better."""
-    if 0 < value < 1:
-        numerator, denominator = as_ratio(1 / value)
-        return denominator, numerator
-    fraction = Fraction(min(value, 2**31)).limit_denominator(max(1, min(10**6, int(2**31 / max(value, 1)))))
-    return fraction.numerator, fraction.denominator
+def _iso_tags(iso: int) -> dict[int, Any]:
+    """EXIF 2.3, 4.6.5: the number itself below 65535; from there on that, and the number in another place."""
+    if iso < ISO_BEYOND:
+        return {Base.ISOSpeedRatings: iso}
+    return {
+        Base.ISOSpeedRatings: ISO_BEYOND,
+        Base.SensitivityType: _RECOMMENDED_EXPOSURE_INDEX,
+        Base.RecommendedExposureIndex: iso,
+    }
 
 
-def _exif(metadata: Mapping[str, Any]) -> PIL.Image.Exif:
-    """What is given along, empty without it."""
+def _known(metadata: Mapping[str, Any]) -> tuple[dict[int, str], dict[int, Any]]:
+    """Of the EXIF given along, what is kept: make and model, and how the picture was taken."""
     exif = PIL.Image.Exif()
-    exif.load(metadata.get("exif-data", b""))
-    return exif
-
-
-def _taken(exif: PIL.Image.Exif) -> dict[int, Any]:
-    known = exif.get_ifd(IFD.Exif)
-    return {tag: known[tag] for tag in _KEPT_EXIF if tag in known}
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            exif.load(metadata.get("exif-data", b""))
+            maker: dict[int, str] = {tag: _text(exif[tag]) for tag in (Base.Make, Base.Model) if tag in exif}
+            taken = exif.get_ifd(IFD.Exif)
+            kept: dict[int, Any] = {tag: taken[tag] for tag in _KEPT_TEXTS if isinstance(taken.get(tag), str)}
+            kept |= {tag: taken[tag] for tag in _KEPT_NUMBERS if isinstance(taken.get(tag), int | IFDRational)}
+        except (SyntaxError, ValueError, TypeError, KeyError, struct.error):
+            return {}, {}  # damaged EXIF is no reason to lose a picture
+    return maker, kept
 
 
 def _text(value: object) -> str:
     """TIFF holds 7-bit text only."""
-    return value.encode("ascii", "replace").decode() if isinstance(value, str) else ""
+    return str(value).encode("ascii", "replace").decode()
 
 
 def _tiff(samples: Samples, photometric: int, tags: Sequence[Tag], taken: Mapping[int, Any]) -> bytes:

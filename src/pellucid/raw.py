@@ -29,8 +29,8 @@ MAX_PIXELS = 500_000_000
 MAX_EXPOSURE_RATIO = 300.0
 """Where Chen et al. cut the ratio of two exposures, "Learning to See in the Dark", CVPR 2018."""
 
-# As Chen et al. made their ground truth. LibRaw adds its defaults: sRGB primaries, the tone curve of BT.709,
-# AHD (Markesteijn for X-Trans), turned upright.
+# As Chen et al. made their ground truth. LibRaw adds its defaults: the primaries of sRGB, the tone curve
+# of BT.709, turned upright.
 _DEVELOPMENT: dict[str, Any] = {
     "use_camera_wb": True,
     "half_size": False,
@@ -263,7 +263,7 @@ def _pattern(raw: rawpy.RawPy) -> tuple[list[list[int]], tuple[str, ...]]:
     if raw.num_colors == 1 or seen.max() >= len(names):
         raise PictureError("a sensor without color filters; use a recipe that takes pictures")
     if not {names[index] for index in seen.flat} <= set("RGB"):
-        raise PictureError(f"a sensor with filters of the colors {names}; Bayer or X-Trans is needed")
+        raise PictureError(f"a sensor with other filters than R, G and B ({names}); Bayer or X-Trans is needed")
     for period, known in ((2, BAYER), (6, XTRANS)):
         block = seen[:period, :period]
         pattern = tuple("".join(names[index] for index in row) for row in block)
@@ -282,7 +282,12 @@ def _white_balance(raw: rawpy.RawPy) -> tuple[float, float, float] | None:
 
 def _exposure(raw: rawpy.RawPy) -> Exposure:
     other = raw.other
-    return Exposure(_positive(other.shutter_speed), _positive(other.iso_speed), _positive(other.aperture))
+    iso = _positive(other.iso_speed)
+    return Exposure(
+        time_s=_positive(other.shutter_speed),
+        iso=None if iso == dng.ISO_BEYOND else iso,
+        f_number=_positive(other.aperture),
+    )
 
 
 def _positive(value: float) -> float | None:

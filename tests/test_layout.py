@@ -66,7 +66,8 @@ sys.modules[{heavy!r}] = None  # importing it now fails
 import pellucid
 assert "restore" in dir(pellucid)
 from pellucid.cli import app
-for arguments in (["--help"], ["restore", "--help"], ["evaluate", "--help"], ["train", "--help"], ["--version"]):
+COMMANDS = ("restore", "prepare", "train", "evaluate")
+for arguments in (["--help"], *([command, "--help"] for command in COMMANDS), ["--version"]):
     with contextlib.redirect_stdout(io.StringIO()) as out:
         app(arguments, standalone_mode=False)
     assert out.getvalue()

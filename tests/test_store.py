@@ -1,10 +1,11 @@
 """The store: what is put in comes out, in every process; what is damaged is refused in one line."""
 
+import errno
 import json
 import multiprocessing
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import pytest
@@ -211,6 +212,37 @@ def test_writing_goes_on_after_a_line_cut_short(tmp_path: Path) -> None:
         made = writer.finish("clean", [Planned("a", "a"), Planned("c", "c")], [])
     assert np.array_equal(made.target(0), noise(4, 4, 1))
     assert np.array_equal(made.target(1), noise(3, 3, 1, seed=2))
+
+
+class Slow:
+    """Takes seven bytes at a time, and is full at a size: as a disk with little room."""
+
+    def __init__(self, file: IO[bytes], size: int) -> None:
+        self.file, self.size = file, size
+
+    def write(self, content: Any) -> int:
+        if self.file.tell() + 7 > self.size:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return self.file.write(content[:7])
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+def test_a_disk_with_little_room_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = Writer._open_samples
+    monkeypatch.setattr(Writer, "_open_samples", lambda self: Slow(real(self), 100))
+    with Writer(tmp_path / "s", {}) as writer:
+        writer.put("a", STAMP, noise(8, 8, 1))
+        with pytest.raises(OutputError, match="No space left on device; what is done is kept"):
+            writer.put("b", STAMP, noise(8, 8, 1, seed=1))
+    assert (tmp_path / "s" / "samples-00000.bin").stat().st_size == 64
+    monkeypatch.undo()
+    with Writer(tmp_path / "s", {}) as writer:
+        assert list(writer.noted) == ["a"]
+        writer.put("b", STAMP, noise(8, 8, 1, seed=1))
+        made = writer.finish("clean", [Planned("a", "a"), Planned("b", "b")], [])
+    assert made.check() == [] and np.array_equal(made.target(0), noise(8, 8, 1))
 
 
 def test_a_store_is_never_overwritten_unasked(tmp_path: Path) -> None:

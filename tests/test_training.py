@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pellucid import checkpoint, images, recipe, runs, training, tuning
+from pellucid import checkpoint, images, recipe, restorer, runs, training, tuning
 from pellucid.distribution import Group
 from pellucid.errors import OutputError, PellucidError, RecipeError, WeightsError
 from pellucid.keeping import Keeper, Validation
@@ -241,9 +241,9 @@ def test_validation_scores_what_restores(stores: dict[str, Path], pictures: Path
 
     made = tiny("srcnn.tuned", num_steps=4)
     weights = run(made, stores["clean"], tmp_path / "run", validation=Validation(pictures))
-    restorer = load(weights, device="cpu")
+    loaded = restorer.load(weights, device="cpu")
     (score,) = checkpoint.read_card(weights).scores
-    assert evaluate(restorer, pictures).mean_psnr_db == pytest.approx(score["psnr_db"], abs=1e-9)
+    assert evaluate(loaded, pictures).mean_psnr_db == pytest.approx(score["psnr_db"], abs=1e-9)
     assert score["data"] == "pictures" and score["protocol"]["num_pictures"] == 2
     strip = images.read(tmp_path / "run" / "validation" / "step-000000004.png")
     assert (strip.height, strip.width) == (40, 3 * 44)

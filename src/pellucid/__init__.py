@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pellucid.images import write as write
     from pellucid.picture import Mosaic as Mosaic
     from pellucid.picture import Picture as Picture
+    from pellucid.preparing import prepare as prepare
     from pellucid.recipe import Recipe as Recipe
     from pellucid.restoration import plan as plan
     from pellucid.restoration import restore as restore
@@ -48,6 +49,7 @@ _HOMES = {
     "evaluate": "evaluation",
     "load": "restorer",
     "plan": "restoration",
+    "prepare": "preparing",
     "read": "images",
     "restore": "restoration",
     "train": "training",

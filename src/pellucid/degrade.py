@@ -184,6 +184,8 @@ def _choose(options: Sequence[T], count: int, generator: torch.Generator) -> lis
     """One of the options for each picture, each as likely."""
     drawn = torch.randint(len(options), (count,), generator=generator, device=generator.device)
     return [options[i] for i in drawn.tolist()]
+
+
 @dataclass(frozen=True)
 class Unprocess:
     """The mosaic that a camera could have developed to this sRGB picture.

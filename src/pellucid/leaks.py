@@ -98,8 +98,8 @@ class _Tests:
         hashes = [_sliding_hashes(gray) for _, gray in pictures]
         joined = np.concatenate([np.zeros(0, np.uint64), *hashes])
         owners = np.repeat(np.arange(len(hashes)), [len(each) for each in hashes])
-        self.hashes, first = np.unique(joined, return_index=True)
-        self.owners = owners[first]
+        order = np.argsort(joined)
+        self.hashes, self.owners = joined[order], owners[order]
 
     def in_target(self, name: str, gray: NDArray[np.uint8]) -> list[Leak]:
         different = np.count_nonzero(self.slopes != _slopes(gray), axis=1)
@@ -109,10 +109,10 @@ class _Tests:
         return leaks + [Leak(self.names[i], name, "part") for i in sorted(part)]
 
     def _owners_of(self, hashes: _Hashes) -> set[int]:
-        if not len(self.hashes):
-            return set()
-        places = np.searchsorted(self.hashes, hashes).clip(max=len(self.hashes) - 1)
-        return set(self.owners[places[self.hashes[places] == hashes]].tolist())
+        first = np.searchsorted(self.hashes, hashes, "left")
+        last = np.searchsorted(self.hashes, hashes, "right")
+        owners = [self.owners[first[i] : last[i]] for i in np.flatnonzero(first < last)]
+        return {int(owner) for some in owners for owner in some}
 
 
 def _gray(samples: Samples) -> NDArray[np.uint8]:

@@ -125,7 +125,7 @@ def _in_folder(folder: Path, suffixes: Collection[str]) -> Iterator[Source]:
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             path = Path(parent, name)
-            if not name.startswith(".") and path.suffix.lower() in suffixes and path.exists():
+            if not name.startswith(".") and path.suffix.lower() in suffixes and path.is_file():
                 about = path.stat()
                 inside = path.relative_to(folder).as_posix()
                 yield Source(inside, str(path), about.st_size, about.st_mtime_ns, path.read_bytes, path)

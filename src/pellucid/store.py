@@ -224,6 +224,8 @@ class Store:
         if shard not in self._maps:
             try:
                 with shard_path(self.folder, shard).open("rb") as file:
+                    # Not MADV_RANDOM: without reading ahead, crops of 1024 px come from a cold disk at a tenth
+                    # of the speed (4 instead of 40 a second).
                     self._maps[shard] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             except (OSError, ValueError) as error:
                 raise DataError(f"{shard_path(self.folder, shard)} cannot be mapped: {error}") from error

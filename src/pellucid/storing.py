@@ -169,7 +169,11 @@ class Writer:
             self._shard, offset = self._shard + 1, 0
         file = self._open_samples()
         file.seek(offset)
-        file.write(content.data)
+        try:
+            _write_all(file, content)
+        except OSError:
+            file.truncate(self._end)  # room on a full disk for the notes of what is done
+            raise
         self._end = offset + content.nbytes
         return self._shard, offset
 
@@ -195,6 +199,13 @@ class Writer:
         os.fsync(self._notes.fileno())
         self._waiting.clear()
         self._synced_at = time.monotonic()
+
+
+def _write_all(file: IO[bytes], content: Samples) -> None:
+    """A disk that is nearly full, and arrays of more than 2 GB, are written in parts."""
+    left = memoryview(content.data).cast("B")
+    while left:
+        left = left[file.write(left) :]
 
 
 def is_unfinished(folder: Path) -> bool:

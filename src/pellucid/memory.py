@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from pellucid.errors import OutputError
 
-LARGE_BYTES = 2**26
-"""Arrays from this size on lie in a file: 64 MiB, 11 megapixels of 16-bit RGB."""
+LARGE_BYTES = 2**24
+"""Arrays from this size on lie in a file: 16 MiB, 3 megapixels of 16-bit RGB."""
 
 STRIP_BYTES = 2**20
 """How much of large arrays is worked on at a time; with 4 MiB, libvips takes 60 to 170 MB more."""

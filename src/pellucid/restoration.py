@@ -25,6 +25,9 @@ from pellucid.manifest import Manifest, State
 from pellucid.picture import Mosaic, Picture
 from pellucid.restorer import Progress, Restorer
 
+CODEC_BYTES = 100_000_000
+"""What it takes to decode or encode one picture, with samples that are too few to lie in a file."""
+
 TAKEN_SUFFIXES = images.SUFFIXES | images.RAW_SUFFIXES | images.OTHER_SUFFIXES
 """Of the files in a folder: what can be read, and what should be but cannot, to be named at the end."""
 
@@ -116,6 +119,8 @@ def restore(
         input has changed since is done again, and anything else that is in the way is an error.
     progress: called with the number of jobs that are through the network, the part of the current one included.
     """
+    workers = min(workers, len(jobs)) or 1
+    reserved_bytes = 0 if len(jobs) == 1 else 2 * workers * CODEC_BYTES
     remembered = _Remembered(_described(restorer, settings), overwrite)
 
     def read(work: _Work) -> _Work:
@@ -136,6 +141,7 @@ def restore(
             ensemble=settings.ensemble,
             strength=settings.strength,
             memory_bytes=settings.memory_bytes,
+            reserved_bytes=reserved_bytes,
             progress=progress,
         )
         return replace(work, degraded=None, restored=restored, seconds=time.monotonic() - start)

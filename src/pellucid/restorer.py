@@ -101,6 +101,7 @@ class Restorer:
         ensemble: bool = False,
         strength: float = 1.0,
         memory_bytes: int | None = None,
+        reserved_bytes: int = 0,
         progress: Progress | None = None,
     ) -> Picture:
         """Restore one picture, or one mosaic where the recipe takes those.
@@ -112,7 +113,7 @@ class Restorer:
         ensemble: the mean over all eight turned and mirrored versions: eight times the work.
         strength: 0 gives the network's input back (for enlarging: the bicubic one), 1 its full effect.
         memory_bytes: how much the process may take in all; tiles are made as small as that asks. Half of what
-            is free when None.
+            is free when None. reserved_bytes: how much of it is for what goes on beside.
 
         Raises NotEnoughMemoryError, saying the least that would do, when no tile is small enough.
         """
@@ -123,10 +124,10 @@ class Restorer:
         degraded = self.recipe.domain.accept(degraded)
         manner = _Manner(self._halo_px(degraded, halo_px), ALL_EIGHT if ensemble else AS_IT_IS, strength)
         ceiling = memory.ceiling(memory_bytes)
-        tile_px = self._tile_px(degraded, tile_px, manner, ceiling)
+        tile_px = self._tile_px(degraded, tile_px, manner, ceiling, reserved_bytes)
         restored: Picture | None = None
         done = 0
-        for tile, part in self._parts(degraded, tile_px, manner, ceiling):
+        for tile, part in self._parts(degraded, tile_px, manner, ceiling - reserved_bytes):
             if restored is None:
                 restored = part.blank(degraded.height * self.scale, degraded.width * self.scale)
             restored.paste(part, *tile.placed(self.scale))
@@ -136,6 +137,7 @@ class Restorer:
             if progress is not None:
                 progress(done, degraded.height * degraded.width)
         assert restored is not None
+        memory.trim()
         return restored.upright(degraded.orientation) if isinstance(degraded, Mosaic) else restored
 
     def given_up(self, degraded: Degraded, *, halo_px: int, tile_px: int | None = None) -> float:
@@ -156,11 +158,13 @@ class Restorer:
         transparent = isinstance(degraded, Picture) and degraded.alpha is not None
         return (self.halo_px if wanted_px is None else wanted_px) + (FILL_PX if transparent else 0)
 
-    def _tile_px(self, degraded: Degraded, wanted_px: int | None, manner: _Manner, ceiling: int) -> int:
+    def _tile_px(
+        self, degraded: Degraded, wanted_px: int | None, manner: _Manner, ceiling: int, reserved_bytes: int = 0
+    ) -> int:
         """The side of the tiles: as wanted, or what is quick; less where memory asks for it."""
         tile_px = self._quick_tile_px(degraded, manner.halo_px) if wanted_px is None else wanted_px
-        taken = memory.taken_bytes()
-        room = max(0, ceiling - taken)
+        others = memory.taken_bytes() + reserved_bytes
+        room = max(0, ceiling - others)
         read_px = min(tile_px, max(degraded.height, degraded.width)) + 2 * manner.halo_px
         needed = self._working_bytes(degraded, read_px)
         if needed <= room or tile_px < 1:
@@ -168,10 +172,11 @@ class Restorer:
         # What is needed grows with the area that is read, and by twice that where small inputs run twice.
         most_px = isqrt(room * read_px**2 // (2 * needed)) - 2 * manner.halo_px
         if most_px < 1:
-            least = taken + self._working_bytes(degraded, 1 + 2 * manner.halo_px)
+            least = self._working_bytes(degraded, 1 + 2 * manner.halo_px)
             raise NotEnoughMemoryError(
-                f"{_in_mb(ceiling)} are too little memory for {self.name} on a picture of "
-                f"{degraded.width} x {degraded.height} px; the least that does is {_in_mb(least)}"
+                f"{self.name} needs {_in_mb(least)} for the smallest tile of a picture of {degraded.width} x "
+                f"{degraded.height} px, and {_in_mb(room)} are left for it of {_in_mb(ceiling)}; the least "
+                f"ceiling that does is {_in_mb(others + least)}"
             )
         return most_px
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import product
-from math import dist, isqrt
+from math import dist
 from pathlib import Path
 
 import numpy as np
@@ -161,24 +161,19 @@ class Restorer:
     def _tile_px(
         self, degraded: Degraded, wanted_px: int | None, manner: _Manner, ceiling: int, reserved_bytes: int = 0
     ) -> int:
-        """The side of the tiles: as wanted, or what is quick; less where memory asks for it."""
-        tile_px = self._quick_tile_px(degraded, manner.halo_px) if wanted_px is None else wanted_px
+        """The side of the tiles: as wanted, or what is quick; halved as often as memory asks for it."""
         others = memory.taken_bytes() + reserved_bytes
         room = max(0, ceiling - others)
-        read_px = min(tile_px, max(degraded.height, degraded.width)) + 2 * manner.halo_px
-        needed = self._working_bytes(degraded, read_px)
-        if needed <= room or tile_px < 1:
-            return tile_px
-        # What is needed grows with the area that is read, and by twice that where small inputs run twice.
-        most_px = isqrt(room * read_px**2 // (2 * needed)) - 2 * manner.halo_px
-        if most_px < 1:
-            least = self._working_bytes(degraded, 1 + 2 * manner.halo_px)
+        tile_px = self._quick_tile_px(degraded, manner.halo_px) if wanted_px is None else wanted_px
+        while (needed := self._working_bytes(degraded, tile_px + 2 * manner.halo_px)) > room and tile_px > 1:
+            tile_px = max(1, min(tile_px, max(degraded.height, degraded.width)) // 2)
+        if needed > room:
             raise NotEnoughMemoryError(
-                f"{self.name} needs {_in_mb(least)} for the smallest tile of a picture of {degraded.width} x "
+                f"{self.name} needs {_in_mb(needed)} for the smallest tile of a picture of {degraded.width} x "
                 f"{degraded.height} px, and {_in_mb(room)} are left for it of {_in_mb(ceiling)}; the least "
-                f"ceiling that does is {_in_mb(others + least)}"
+                f"ceiling that does is {_in_mb(others + needed)}"
             )
-        return most_px
+        return tile_px
 
     def _quick_tile_px(self, degraded: Degraded, halo_px: int) -> int:
         """The whole where it is no more than a tile with its halo would be; else large against the halo."""

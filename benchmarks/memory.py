@@ -47,7 +47,10 @@ def weights(name: str, folder: Path) -> Path:
 def restored(
     source: Path, target: Path, model: Path, options: list[str], limit_bytes: int | None
 ) -> tuple[float, float]:
-    """(peak resident bytes, seconds) of the command line in a child process."""
+    """(peak resident bytes, seconds) of the command line in a child process.
+
+    The peak that the kernel gives is never below that of this process, which is small.
+    """
 
     def limited() -> None:
         if limit_bytes is not None:

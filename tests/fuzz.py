@@ -7,12 +7,9 @@ result or as one line of error. `tests/test_fuzz.py` does the same with a few hu
 
 import argparse
 import json
-import os
 import struct
-import subprocess
 import sys
 import tempfile
-import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -22,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 import samples
+import watching
 
 BATCH = 50
 TIMEOUT_S = 120.0
@@ -161,28 +159,13 @@ def _restore(batch: dict[str, bytes], tally: Tally) -> None:
 
 
 def _child(folder: Path, out: Path, tally: Tally) -> tuple[str, list[list[str]], str]:
-    log = folder.with_name("log")
-    with log.open("w") as stdout, log.with_suffix(".err").open("w") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-c", CHILD, str(folder), str(out)], stdout=stdout, stderr=stderr
-        )
-        ended = _wait(process, tally)
-    lines = [json.loads(line) for line in log.read_text().splitlines() if line.endswith("]")]
-    return ended, lines, log.with_suffix(".err").read_text()
-
-
-def _wait(process: "subprocess.Popen[bytes]", tally: Tally) -> str:
-    deadline_s = time.monotonic() + TIMEOUT_S
-    while True:
-        pid, status, usage = os.wait4(process.pid, os.WNOHANG)
-        if pid:
-            process.returncode = os.waitstatus_to_exitcode(status)
-            tally.peak_bytes = max(tally.peak_bytes, usage.ru_maxrss * 1024)
-            return f"ended with {process.returncode}"
-        if time.monotonic() > deadline_s:
-            process.kill()
-            deadline_s = float("inf")
-        time.sleep(0.02)
+    """(how it ended, what it printed for each file, what else was said)."""
+    said = folder.with_name("said")
+    status, peak = watching.run([sys.executable, "-c", CHILD, str(folder), str(out)], said, timeout_s=TIMEOUT_S)
+    tally.peak_bytes = max(tally.peak_bytes, peak)
+    text = said.read_text(errors="replace").splitlines()
+    lines = [json.loads(line) for line in text if line.startswith('["') and line.endswith("]")]
+    return f"ended with {status}", lines, "\n".join(text)
 
 
 def _judge(source: str, target: Path, error: str | None, tally: Tally) -> None:

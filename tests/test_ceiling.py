@@ -1,14 +1,12 @@
 """The memory ceiling, enforced and measured from outside: in a child process, by the kernel."""
 
-import os
-import resource
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import watching
 from pellucid import checkpoint, images, recipe
 from pellucid.picture import Picture
 
@@ -20,20 +18,10 @@ LIMIT_DATA = 1_100_000_000
 
 def _restore(source: Path, weights: Path, *options: str) -> tuple[int, int, str]:
     """(exit status, peak resident bytes, what was said) of the command line."""
+    said = source.with_name("said")
     command = [sys.executable, "-m", "pellucid", "restore", str(source), "--model", str(weights), *options]
-    environment = {**os.environ, "OMP_NUM_THREADS": "2"}
-    with (source.parent / "said").open("w+") as said:
-        process = subprocess.Popen(
-            command,
-            stdout=said,
-            stderr=said,
-            env=environment,
-            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_DATA, (LIMIT_DATA, LIMIT_DATA)),
-        )
-        _, status, usage = os.wait4(process.pid, 0)
-        process.returncode = os.waitstatus_to_exitcode(status)
-        said.seek(0)
-        return process.returncode, usage.ru_maxrss * 1024, said.read()
+    status, peak = watching.run(command, said, data_limit_bytes=LIMIT_DATA)
+    return status, peak, said.read_text()
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is counted otherwise")

@@ -28,6 +28,7 @@ def test_the_card_says_what_the_weights_are(theirs: Path, tmp_path: Path) -> Non
     assert card == checkpoint.read_card(out)
     assert card.parameters == {
         "sigma_255": 15,
+        "initialize": "released",
         "channels": 1,
         "depth": 3,
         "width": 4,

@@ -34,10 +34,11 @@ def _imported(path: Path) -> set[str]:
     return found
 
 
+FOLDERS = {"networks", "commands"}
 FILES = {
-    path: "networks" if path.parent.name == "networks" else path.stem
+    path: path.parent.name if path.parent.name in FOLDERS else path.stem
     for path in sorted(PACKAGE.rglob("*.py"))
-    if path.stem not in DOORS or path.parent.name == "networks"
+    if path.stem not in DOORS or path.parent.name in FOLDERS
 }
 
 

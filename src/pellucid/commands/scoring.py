@@ -1,0 +1,81 @@
+"""`pellucid evaluate`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pellucid.options import Device, Overwrite, Parameters, keywords
+from pellucid.terminal import add_row, complain, interrupts_held, note, progress, say_leaks, show, table
+
+if TYPE_CHECKING:
+    from pellucid.evaluation import Report
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name or path of a weight file.")],
+    parameters: Parameters = None,
+    *,
+    data: Annotated[Path, typer.Option(metavar="FOLDER", help="Clean pictures; with --target, degraded ones.")],
+    target: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The clean partners of --data, by name.")
+    ] = None,
+    json_file: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON.")
+    ] = None,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="Write the restored pictures here, as PNG.")
+    ] = None,
+    train_data: Annotated[
+        Path | None,
+        typer.Option("--train-data", metavar="STORE", help="Warn of pictures the model was trained on."),
+    ] = None,
+    device: Device = "auto",
+    overwrite: Overwrite = False,
+) -> None:
+    """Score a model on a folder: PSNR and SSIM of each picture, the means, and how they were counted."""
+    with interrupts_held():
+        from pellucid import evaluation, files, restorer, store
+
+    trained_on = None if train_data is None else store.open(train_data)
+    if json_file is not None:
+        files.check_free(json_file, overwrite=overwrite)
+    chosen = restorer.load(model, device=device, **keywords(parameters))
+    with progress() as bar:
+        task = bar.add_task("scoring", total=None)
+        report = evaluation.evaluate(
+            chosen,
+            data,
+            target=target,
+            save=save,
+            overwrite=overwrite,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+    if json_file is not None:
+        report.write_json(json_file, overwrite=overwrite)
+    _print_report(report)
+    for change in report.changes:
+        note(change)
+    if trained_on is not None:
+        say_leaks(trained_on, target or data)
+    for _, error in report.failures:
+        complain(error)
+    if report.failures:
+        raise typer.Exit(1)
+
+
+def _print_report(report: "Report") -> None:
+    rows = table("picture", "degraded dB", "PSNR dB", "SSIM", right=(1, 2, 3))
+    for score in report.scores:
+        add_row(rows, score.name, *_cells(score.degraded_psnr_db, score.psnr_db, score.ssim))
+    rows.add_section()
+    means = _cells(report.mean_degraded_psnr_db, report.mean_psnr_db, report.mean_ssim)
+    add_row(rows, f"mean of {len(report.scores)}", *means, style="bold")
+    show(rows)
+    typer.echo(f"{report.model}: {report.recipe.name}")
+    for line in report.statement():
+        typer.echo(f"  {line}")
+
+
+def _cells(degraded_db: float, psnr_db: float, ssim: float | None) -> tuple[str, str, str]:
+    return f"{degraded_db:.2f}", f"{psnr_db:.2f}", "-" if ssim is None else f"{ssim:.4f}"

@@ -1,0 +1,89 @@
+"""`pellucid models`, `recipes` and `convert`."""
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pellucid.errors import PellucidError
+from pellucid.options import Overwrite, Parameters, keywords
+from pellucid.terminal import add_row, interrupts_held, show, table
+
+
+def models(
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+) -> None:
+    """List the models that ship and those in your own folder, with scores and license."""
+    from pellucid import models
+    from pellucid.checkpoint import Card
+
+    cards = models.cards()
+    if as_json:
+        typer.echo(json.dumps([_model_as_json(model, card) for model, card in cards], indent=2))
+        return
+    rows = table("model", "recipe", "PSNR in dB", "license", "from")
+    for model, card in cards:
+        origin = "pellucid" if model.ships else str(model.path.parent)
+        if isinstance(card, Card):
+            scores = ", ".join(f"{score['data']} {score['psnr_db'] or math.inf:.2f}" for score in card.scores)
+            add_row(rows, model.name, recipe_text(card), scores or "not measured", card.license, origin)
+        else:
+            add_row(rows, model.name, str(card), "", "", origin, style="red")
+    show(rows)
+    typer.echo(f"Your own weight files go to {models.user_folder()}")
+
+
+def recipes(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="As dncnn.gaussian.")] = None,
+) -> None:
+    """List the recipes, or the keywords of one."""
+    from pellucid import recipe
+
+    if name is None:
+        rows = table("recipe", "what it is")
+        for known in recipe.names():
+            add_row(rows, known, recipe.describe(known)[0])
+    else:
+        summary, keywords = recipe.describe(name)
+        typer.echo(f"{name}: {summary}")
+        rows = table("keyword", "default", "values")
+        for keyword, (kind, default) in keywords.items():
+            add_row(rows, keyword, str(default), kind)
+        rows.add_section()
+        for keyword, (kind, current) in recipe.training_keywords(recipe.find(name)).items():
+            if keyword not in keywords:
+                add_row(rows, keyword, "-" if current is None else str(current), kind)
+    show(rows)
+
+
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="AUTHORS_FILE", help=".mat, .pth, .pkl, .ckpt, .pdparams")],
+    parameters: Parameters = None,
+    *,
+    recipe: Annotated[str, typer.Option(metavar="RECIPE", help="What the weights are, as dncnn.gaussian.")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="The weight file to write, .safetensors.")],
+    license: Annotated[
+        str, typer.Option(metavar="TEXT", help="License of the weights.")
+    ] = "unknown; see the authors of the weights",
+    overwrite: Overwrite = False,
+) -> None:
+    """Turn a weight file of the original authors into one that knows what it is. Runs no code of the file."""
+    with interrupts_held():
+        from pellucid import converting, files
+
+    files.check_free(out, overwrite=overwrite)
+    card = converting.convert(source, recipe, out, license=license, overwrite=overwrite, **keywords(parameters))
+    typer.echo(f"{out}: {recipe_text(card)}")
+
+
+def recipe_text(card: Any) -> str:
+    return " ".join(
+        [card.recipe, *(f"{key}={value}" for key, value in card.parameters.items() if value is not None)]
+    )
+
+
+def _model_as_json(model: Any, card: Any) -> dict[str, Any]:
+    described = {"error": str(card)} if isinstance(card, PellucidError) else dict(vars(card))
+    return {"name": model.name, "path": str(model.path), "ships": model.ships, **described}

@@ -6,7 +6,7 @@ A result is there whole or not at all, and never over another unasked.
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from zlib import crc32
@@ -55,12 +55,14 @@ def check_free(path: Path, *, overwrite: bool) -> None:
 
 
 @contextmanager
-def whole_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
+def whole_file(path: Path, *, overwrite: bool, when_whole: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """An empty file beside the target to write into, which takes the target's name at the end; folders are made.
 
     Whatever goes wrong on the way, an OSError of the writing included, nothing of it is left behind; what a
     killed process left of the same target is removed. Raises OutputError when the target exists, at first or in
     the end, and overwrite is False, or when it cannot be written.
+
+    when_whole: called with the finished file just before it takes its name; its size and time stay.
     """
     check_free(path, overwrite=overwrite)
     try:
@@ -70,6 +72,8 @@ def whole_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
             yield temporary
             _sync(temporary)
             check_free(path, overwrite=overwrite)  # writing takes its time, and others write, too
+            if when_whole is not None:
+                when_whole(temporary)
             temporary.replace(path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error

@@ -345,3 +345,21 @@ def test_pictures_of_kinds_that_cannot_be_read_are_named(album: Path, weights: P
     (album / "notes.txt").touch()
     errors = _errors(list(restoration.restore(restoration.plan([album]), restorer.load(weights))))
     assert len(errors) == 2 and any("phone.heic is a HEIC file" in error for error in errors)
+
+
+def test_patterns_do_not_take_results_for_inputs(album: Path, weights: Path) -> None:
+    network = restorer.load(weights)
+    for _ in range(2):
+        outcomes = list(restoration.restore(restoration.plan([str(album / "*.*")]), network))
+        assert [outcome.job.source.name for outcome in outcomes] == ["a.png", "b.tif", "broken.png"]
+    assert [outcome.skipped for outcome in outcomes] == [True, True, False]
+
+
+def test_what_the_format_cannot_hold_is_said_before_the_network_runs(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = restorer.load(weights)
+    monkeypatch.setattr(network, "restore", lambda *_, **__: pytest.fail("it ran"))
+    images.write(Picture(np.zeros((9, 9, 3), np.uint8), np.ones((9, 9, 1), np.uint8)), tmp_path / "a.png")
+    jobs = restoration.plan([tmp_path / "a.png"], format="jpeg")
+    assert "cannot hold alpha" in _errors(list(restoration.restore(jobs, network)))[0]

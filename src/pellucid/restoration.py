@@ -84,7 +84,8 @@ def plan(inputs: Sequence[str | Path], out: str | Path | None = None, *, format:
     """Which file becomes which: files, folders and patterns (scans/**/*.tif) in, a file or a folder out.
 
     Without out, a file goes beside itself as NAME-restored.EXT, and a folder to FOLDER-restored; with out, one
-    file goes there under a name that has a suffix, and into a folder otherwise. format: png, jpeg, tiff, ...;
+    file goes there under a name that has a suffix, and into a folder otherwise. Results beside their inputs are
+    no inputs themselves. format: png, jpeg, tiff, ...;
     that of each input when None. Raises when an input does not exist, two results would have one name, or a
     result would replace a source.
     """
@@ -96,6 +97,8 @@ def plan(inputs: Sequence[str | Path], out: str | Path | None = None, *, format:
         raise OutputError(f"{out} is a file; for folders and several pictures, --out is a folder")
     else:
         jobs = _told_apart([job for path in given for job in _jobs(path, out, format)])
+        if out is None:
+            jobs = _without_results(jobs)
     _check(jobs)
     return jobs
 
@@ -124,6 +127,8 @@ def restore(
         images.can_write(work.job.target)
         source_stamp = stamp(work.job.source)  # before it is read: it may change while it is in work
         degraded, notes = read_degraded(work.job.source, restorer, settings)
+        if isinstance(degraded, Picture):
+            images.can_write(work.job.target, degraded, bit_depth=settings.bit_depth)
         megapixels = degraded.height * degraded.width / 1e6
         return replace(work, degraded=degraded, megapixels=megapixels, notes=notes, source_stamp=source_stamp)
 
@@ -394,6 +399,12 @@ def _with_both_suffixes(job: Job) -> Path:
     if job.source.suffix == job.target.suffix:
         return job.target
     return job.target.with_name(f"{job.target.stem}{job.source.suffix}{job.target.suffix}")
+
+
+def _without_results(jobs: Sequence[Job]) -> list[Job]:
+    """Without what an earlier run has put beside its input, where a pattern catches it, too."""
+    targets = {os.path.realpath(job.target) for job in jobs}
+    return [job for job in jobs if os.path.realpath(job.source) not in targets]
 
 
 def _lies_in(path: Path, folder: Path) -> bool:

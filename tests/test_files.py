@@ -179,8 +179,34 @@ def test_what_a_killed_process_left_is_removed_by_the_next(tmp_path: Path) -> No
 
 
 def test_what_another_process_is_writing_stays(tmp_path: Path) -> None:
-    with whole_file(tmp_path / "photo.png", overwrite=False) as first:
+    with whole_file(tmp_path / "photo.png", overwrite=True) as first:
         write_whole(tmp_path / "photo.png", b"second", overwrite=False)
         assert first.exists()
         first.write_bytes(b"first")
     assert (tmp_path / "photo.png").read_bytes() == b"first"
+
+
+def test_what_appears_while_a_file_is_written_stays(tmp_path: Path) -> None:
+    path = tmp_path / "photo.png"
+    with pytest.raises(OutputError, match="exists"), whole_file(path, overwrite=False) as temporary:
+        temporary.write_bytes(b"ours")
+        path.write_bytes(b"of others")
+    assert path.read_bytes() == b"of others"
+    assert everything(tmp_path) == ["photo.png"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="locks of POSIX")
+def test_shares_without_locks_can_be_written_to(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", unknown)
+    write_whole(tmp_path / "a.bin", b"x", overwrite=False)
+    assert everything(tmp_path) == ["a.bin"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="permissions of POSIX")
+def test_writing_never_touches_the_umask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # It belongs to the whole process: two threads that look at it at the same time would leave it at 0.
+    monkeypatch.setattr(os, "umask", lambda _: pytest.fail("the umask was changed"))
+    write_whole(tmp_path / "a.bin", b"x", overwrite=False)

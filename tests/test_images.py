@@ -274,6 +274,13 @@ def test_bmp_palettes_are_expanded(mode: str, tmp_path: Path) -> None:
         assert file.info["dpi"] == pytest.approx((300, 300), rel=1e-4)
 
 
+@pytest.mark.parametrize("dots_per_mm", [4e6, 1e300, float("inf"), float("nan"), -3.0])
+def test_a_resolution_that_bmp_cannot_tell_is_left_out(tmp_path: Path, dots_per_mm: float) -> None:
+    path = tmp_path / "a.bmp"
+    images.write(Picture(photo(), metadata={"xres": dots_per_mm, "yres": 10.0}), path)
+    assert struct.unpack_from("<ii", path.read_bytes(), 38) == (0, 10_000)
+
+
 def test_bmp_alpha_is_read(tmp_path: Path) -> None:
     masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
     header = struct.pack("<IiiHHIIiiII", 108, 2, 1, 1, 32, 3, 8, 2835, 2835, 0, 0) + masks + bytes(52)

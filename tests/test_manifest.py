@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pellucid.errors import OutputError
-from pellucid.manifest import NAME, Manifest, State
+from pellucid.manifest import NAME, Manifest, State, stamp
 
 
 @pytest.fixture
@@ -19,10 +19,20 @@ def source(tmp_path: Path) -> Path:
 def _done(folder: Path, source: Path, name: str = "photo.png") -> Path:
     manifest, target = Manifest(folder, {"strength": "1.0"}), folder / name
     folder.mkdir(exist_ok=True)
-    manifest.begin(source, target)
-    target.write_bytes(b"a result")
-    manifest.finish(source, target)
+    _write(manifest, source, target, b"a result")
     return target
+
+
+def _write(manifest: Manifest, source: Path, target: Path, content: bytes) -> None:
+    part = _noted(manifest, source, target, content)
+    part.replace(target)
+
+
+def _noted(manifest: Manifest, source: Path, target: Path, content: bytes) -> Path:
+    part = target.with_name("part")
+    part.write_bytes(content)
+    manifest.note(source, stamp(source), target, part)
+    return part
 
 
 def _state(source: Path, target: Path, strength: str = "1.0") -> State:
@@ -61,12 +71,49 @@ def test_a_result_of_another_input_is_foreign(tmp_path: Path, source: Path) -> N
     assert _state(namesake, target) is State.FOREIGN
 
 
-def test_a_crash_after_the_result_and_before_its_line_loses_nothing(tmp_path: Path, source: Path) -> None:
+def test_a_namesake_in_another_folder_is_another_input(tmp_path: Path, source: Path) -> None:
+    target = _done(tmp_path / "out", source)
+    namesake = tmp_path / "another" / source.name
+    namesake.parent.mkdir()
+    namesake.write_bytes(b"another picture")
+    assert _state(namesake, target) is State.FOREIGN
+    moved = source.rename(tmp_path / "another" / source.name)  # the very same file is known again
+    assert _state(moved, target) is State.DONE
+
+
+def test_a_crash_between_the_line_and_the_result_loses_nothing(tmp_path: Path, source: Path) -> None:
     folder = tmp_path / "out"
+    folder.mkdir()
     manifest, target = Manifest(folder, {"strength": "1.0"}), folder / "photo.png"
-    manifest.begin(source, target)
+    part = _noted(manifest, source, target, b"whole")
     assert _state(source, target) is State.MISSING
-    target.write_bytes(b"whole, since it was renamed")
+    part.replace(target)
+    assert _state(source, target) is State.DONE
+
+
+def test_a_crash_before_a_result_is_replaced_leaves_the_old_one_known(tmp_path: Path, source: Path) -> None:
+    target = _done(tmp_path / "out", source)
+    source.write_bytes(b"changed since")
+    part = _noted(Manifest(target.parent, {"strength": "1.0"}), source, target, b"a new result")
+    assert _state(source, target) is State.OUTDATED
+    part.replace(target)
+    assert _state(source, target) is State.DONE
+
+
+def test_what_others_put_where_a_result_was_to_stand_is_foreign(tmp_path: Path, source: Path) -> None:
+    target = tmp_path / "out" / "photo.png"
+    target.parent.mkdir()
+    _noted(Manifest(target.parent, {"strength": "1.0"}), source, target, b"never renamed")
+    target.write_bytes(b"of others")
+    assert _state(source, target) is State.FOREIGN
+
+
+def test_a_line_cut_short_does_not_take_the_next_with_it(tmp_path: Path, source: Path) -> None:
+    target = _done(tmp_path / "out", source)
+    with (target.parent / NAME).open("a") as file:
+        file.write('\n{"target": "photo.png", "sour')
+    target.unlink()
+    _done(tmp_path / "out", source)
     assert _state(source, target) is State.DONE
 
 
@@ -85,4 +132,4 @@ def test_names_may_hold_anything(tmp_path: Path, source: Path) -> None:
 
 def test_a_folder_that_is_none_is_one_line(tmp_path: Path, source: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written"):
-        Manifest(source, {}).begin(source, source / "photo.png")
+        Manifest(source, {}).note(source, stamp(source), source / "photo.png", source)

@@ -60,7 +60,11 @@ def test_a_container_limits_what_is_free(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(memory, "_CGROUP_LIMIT", Fixed("1000000"))
     monkeypatch.setattr(memory, "_CGROUP_TAKEN", Fixed("400000"))
+    monkeypatch.setattr(memory, "_CGROUP_PARTS", Fixed("anon 7"))
     assert memory.free_bytes() == 600000
+    # Copies of files are given back on demand.
+    monkeypatch.setattr(memory, "_CGROUP_PARTS", Fixed("anon 7\ninactive_file 200000\nactive_file 100000"))
+    assert memory.free_bytes() == 900000
     monkeypatch.setattr(memory, "_CGROUP_LIMIT", Fixed("max"))
     assert memory.free_bytes() > 600000
 

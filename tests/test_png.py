@@ -55,6 +55,11 @@ def test_packed_captions_are_read(tmp_path: Path) -> None:
     assert png.kept_chunks(io.BytesIO(bytes(8) + chunk)) == (b"", matrix.IPTC)
 
 
+def test_a_text_that_is_nothing_but_its_name_is_no_caption() -> None:
+    chunk = matrix.png_chunk(b"tEXt", iptc.PNG_KEY.encode())
+    assert png.kept_chunks(io.BytesIO(bytes(8) + chunk)) == (b"", b"")
+
+
 def test_captions_of_a_jpeg_keep_what_else_photoshop_noted() -> None:
     other, preview = b"8BIM\x03\xed\0\0\0\0\0\x02ab", b"8BIM\x04\x0c\0\0\0\0\0\x02xy"
     segment = iptc.to_jpeg(matrix.IPTC, other)

@@ -153,6 +153,65 @@ def test_a_result_that_someone_changed_is_left_alone(album: Path, weights: Path)
     assert (album.parent / "out" / "a.png").read_bytes() == b"retouched"
 
 
+def test_namesakes_of_another_folder_replace_nothing(album: Path, weights: Path) -> None:
+    network, out = restorer.load(weights), album.parent / "out"
+    list(restoration.restore(restoration.plan([album / "deep"], out), network))
+    before = (out / "c.png").read_bytes()
+    images.write(images.read(album / "a.png"), album.parent / "another" / "c.png")
+    (error,) = _errors(list(restoration.restore(restoration.plan([album.parent / "another"], out), network)))
+    assert "c.png exists; --overwrite" in error
+    assert (out / "c.png").read_bytes() == before
+
+
+def test_a_result_that_could_not_be_replaced_is_not_taken_for_the_new_one(
+    album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, jobs = restorer.load(weights), restoration.plan([album / "deep"], album.parent / "out")
+    list(restoration.restore(jobs, network))
+    images.write(images.read(album / "a.png"), album / "deep" / "c.png", overwrite=True)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pellucid.writers.write", full)
+        assert "No space left" in _errors(list(restoration.restore(jobs, network)))[0]
+    (outcome,) = restoration.restore(jobs, network)
+    assert outcome.error is None and not outcome.skipped
+    expected = network.restore(images.read(album / "a.png")).samples
+    assert np.array_equal(images.read(outcome.job.target).samples, expected)
+
+
+def test_an_input_that_changes_while_it_is_in_work_is_done_again(
+    album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, jobs = restorer.load(weights), restoration.plan([album / "deep"], album.parent / "out")
+    restore, changed = network.restore, images.read(album / "a.png")
+
+    def slow(*given: Any, **how: Any) -> Picture:
+        images.write(changed, album / "deep" / "c.png", overwrite=True)
+        return restore(*given, **how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(network, "restore", slow)
+        list(restoration.restore(jobs, network))
+    (outcome,) = restoration.restore(jobs, network)
+    assert not outcome.skipped
+    assert np.array_equal(images.read(outcome.job.target).samples, restore(changed).samples)
+
+
+def test_the_manifest_is_read_once(album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, count = manifest.Manifest._read, []
+
+    def counted(self: manifest.Manifest) -> Any:
+        count.append(self)
+        return read(self)
+
+    monkeypatch.setattr(manifest.Manifest, "_read", counted)
+    list(restoration.restore(restoration.plan([album]), restorer.load(weights), workers=1))
+    assert len(count) <= 2  # by the reading and the writing thread, should both come at once
+
+
 @pytest.mark.parametrize("workers", [1, 2, 7])
 def test_outcomes_come_in_order_however_many_work(album: Path, weights: Path, workers: int) -> None:
     rng = np.random.default_rng(1)
@@ -286,3 +345,21 @@ def test_pictures_of_kinds_that_cannot_be_read_are_named(album: Path, weights: P
     (album / "notes.txt").touch()
     errors = _errors(list(restoration.restore(restoration.plan([album]), restorer.load(weights))))
     assert len(errors) == 2 and any("phone.heic is a HEIC file" in error for error in errors)
+
+
+def test_patterns_do_not_take_results_for_inputs(album: Path, weights: Path) -> None:
+    network = restorer.load(weights)
+    for _ in range(2):
+        outcomes = list(restoration.restore(restoration.plan([str(album / "*.*")]), network))
+        assert [outcome.job.source.name for outcome in outcomes] == ["a.png", "b.tif", "broken.png"]
+    assert [outcome.skipped for outcome in outcomes] == [True, True, False]
+
+
+def test_what_the_format_cannot_hold_is_said_before_the_network_runs(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = restorer.load(weights)
+    monkeypatch.setattr(network, "restore", lambda *_, **__: pytest.fail("it ran"))
+    images.write(Picture(np.zeros((9, 9, 3), np.uint8), np.ones((9, 9, 1), np.uint8)), tmp_path / "a.png")
+    jobs = restoration.plan([tmp_path / "a.png"], format="jpeg")
+    assert "cannot hold alpha" in _errors(list(restoration.restore(jobs, network)))[0]

@@ -12,7 +12,7 @@ from torch import Tensor
 from pellucid import memory, recipe
 from pellucid import restorer as restorer_module
 from pellucid.backends import TorchBackend
-from pellucid.domains import Degraded, PackedRaw
+from pellucid.domains import Degraded, Gray, PackedRaw
 from pellucid.errors import NotEnoughMemoryError, PellucidError, WeightsError
 from pellucid.packing import BAYER, XTRANS
 from pellucid.picture import Mosaic, Picture
@@ -291,3 +291,27 @@ def test_transparent_pictures_in_tiles_equal_the_whole(name: str) -> None:
     alpha[20:50, 5:60] = 0
     picture = Picture(rng.random((60, 70, 3), np.float32), alpha)
     _assert_equal(name, restorer.restore(picture, tile_px=23), restorer.restore(picture, tile_px=1000))
+
+
+def test_enlarged_alpha_is_a_share() -> None:
+    alpha = np.zeros((20, 30, 1), np.float32)
+    alpha[5:15, 5:15] = 1
+    restored = RESTORERS["srcnn.tuned"].restore(Picture(np.zeros((20, 30, 3), np.float32), alpha))
+    assert restored.alpha is not None
+    assert (restored.alpha.min(), restored.alpha.max()) == (0, 1)
+
+
+def test_memory_that_runs_out_beside_the_network_makes_tiles_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    restorer = RESTORERS["dncnn.gaussian"]
+    degraded = _degraded(restorer, 50, 50, 1)
+    expected = restorer.restore(degraded)
+    to_input, seen = Gray.to_input, []
+
+    def scarce(self: Gray, part: Degraded) -> Tensor:
+        seen.append(part.height)
+        if part.height == 50 and seen.count(50) == 1:
+            torch.empty(10**14)  # raises RuntimeError
+        return to_input(self, part)
+
+    monkeypatch.setattr(Gray, "to_input", scarce)
+    assert np.array_equal(restorer.restore(degraded).samples, expected.samples)

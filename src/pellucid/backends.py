@@ -1,6 +1,8 @@
 """What runs a network: PyTorch, on any device it knows."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -41,15 +43,9 @@ class TorchBackend:
     @torch.inference_mode()
     def __call__(self, degraded: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', scale * H, scale * W)."""
-        try:
+        height, width = degraded.shape[-2:]
+        with allocation(f"a tile of {width} x {height} px with its halo"):
             return self._run(degraded.to(self.device).contiguous(memory_format=torch.channels_last)).cpu()
-        except RuntimeError as error:  # what torch raises on every device, of no class of its own on CPUs
-            if not any(sign in str(error) for sign in _MEMORY_SIGNS):
-                raise
-            height, width = degraded.shape[-2:]
-            raise NotEnoughMemoryError(
-                f"not enough memory for a tile of {width} x {height} px with its halo; take smaller tiles"
-            ) from error
 
     def working_bytes(self, shape: tuple[int, int, int, int]) -> int:
         """Memory of this machine that a call with (N, C, H, W) takes, at most; on another device, its result's."""
@@ -72,6 +68,17 @@ class TorchBackend:
 
     def _runs_twice(self, count: int, height: int, width: int) -> bool:
         return count == 1 and height * width <= SMALL_PX and self.device.type == "cpu"
+
+
+@contextmanager
+def allocation(purpose: str) -> Iterator[None]:
+    """PyTorch inside raises NotEnoughMemoryError when it gets no memory; on CPUs it has no class of its own."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not any(sign in str(error) for sign in _MEMORY_SIGNS):
+            raise
+        raise NotEnoughMemoryError(f"not enough memory for {purpose}; take smaller tiles") from error
 
 
 def find_device(name: str) -> torch.device:

@@ -164,7 +164,8 @@ class Luma:
         if like.channels == 3:
             chroma = self.encode(rgb_to_ycbcr(like.to_tensor())[:, 1:])
             output = ycbcr_to_rgb(torch.cat([output, chroma], dim=1))
-        return like.with_tensor(output, None if alpha is None else self.encode(alpha))
+        # Bicubic sums swing beyond what they are made of; alpha is a share.
+        return like.with_tensor(output, None if alpha is None else self.encode(alpha).clamp(0, 1))
 
 
 @dataclass(frozen=True)

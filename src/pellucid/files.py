@@ -4,9 +4,9 @@ A result is there whole or not at all, and never over another unasked.
 """
 
 import os
+import secrets
 import stat
-import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from zlib import crc32
@@ -55,12 +55,14 @@ def check_free(path: Path, *, overwrite: bool) -> None:
 
 
 @contextmanager
-def whole_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
+def whole_file(path: Path, *, overwrite: bool, when_whole: Callable[[Path], None] | None = None) -> Iterator[Path]:
     """An empty file beside the target to write into, which takes the target's name at the end; folders are made.
 
     Whatever goes wrong on the way, an OSError of the writing included, nothing of it is left behind; what a
-    killed process left of the same target is removed. Raises OutputError when the target exists and overwrite
-    is False, or when it cannot be written.
+    killed process left of the same target is removed. Raises OutputError when the target exists, at first or in
+    the end, and overwrite is False, or when it cannot be written.
+
+    when_whole: called with the finished file just before it takes its name; its size and time stay.
     """
     check_free(path, overwrite=overwrite)
     try:
@@ -69,7 +71,9 @@ def whole_file(path: Path, *, overwrite: bool) -> Iterator[Path]:
         with _temporary(path) as temporary:
             yield temporary
             _sync(temporary)
-            temporary.chmod(0o666 & ~_umask())
+            check_free(path, overwrite=overwrite)  # writing takes its time, and others write, too
+            if when_whole is not None:
+                when_whole(temporary)
             temporary.replace(path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
@@ -84,13 +88,16 @@ def write_whole(path: Path, content: bytes, *, overwrite: bool) -> None:
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
     """A file beside the target, locked as long as this process is at it, and gone in the end."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=_prefix(path), suffix=_SUFFIX)
+    temporary = path.parent / f"{_prefix(path)}{secrets.token_hex(8)}{_SUFFIX}"
+    # Not tempfile's, which leaves the permissions to us: to ask for the umask is to change it, for all threads.
+    handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        _lock(handle)
-        yield Path(name)
+        with suppress(OSError):  # some shares know no locks; nothing is swept there either
+            _lock(handle)
+        yield temporary
     finally:
         os.close(handle)
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def _sweep(path: Path) -> None:
@@ -120,9 +127,3 @@ def _sync(path: Path) -> None:
     """Onto the disk now: a rename that outlives a power cut shall not point to half a file."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -53,8 +53,6 @@ def kind(path: Path) -> str:
         raise PictureError(
             f"{path} is a camera RAW file, which only `restore` takes; develop it to TIFF or PNG first"
         )
-    if not head:
-        raise PictureError(f"{path} is empty; a picture is needed")
     if head[4:12] in (b"ftypavif", b"ftypmif1"):
         return "heif"
     for magic, found in _MAGIC.items():

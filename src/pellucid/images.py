@@ -7,7 +7,7 @@ table of what each format holds.
 """
 
 import os
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from pellucid import formats, headers, readers, writers
@@ -87,6 +87,7 @@ def write(
     overwrite: bool = False,
     quality: int | None = None,
     bit_depth: int | None = None,
+    when_whole: Callable[[Path], None] | None = None,
 ) -> None:
     """Write a picture in the format its suffix names, whole or not at all.
 
@@ -96,6 +97,7 @@ def write(
 
     quality: 1 to 100, for JPEG and, which makes it lossy, for WebP. Other formats lose nothing whatever it is.
     bit_depth: 8, 16 or 32 (floating-point) instead of the picture's own.
+    when_whole: called with the finished file just before it takes its name.
     Raises OutputError, before anything is written, when the format cannot hold the depth or alpha, or when
     something is at path and overwrite is False.
     """
@@ -104,7 +106,7 @@ def write(
     dtype = formats.check_holds(target, picture, path, bit_depth)
     if quality is not None and not 1 <= quality <= 100:
         raise OutputError(f"a quality of {quality}; 1 to 100 is needed")
-    with whole_file(path, overwrite=overwrite) as temporary:
+    with whole_file(path, overwrite=overwrite, when_whole=when_whole) as temporary:
         writers.write(picture.as_depth(dtype), target, temporary, path, quality)
 
 

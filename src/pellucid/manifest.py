@@ -10,12 +10,16 @@ import os
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from pellucid.errors import OutputError
 
 NAME = ".pellucid.jsonl"
-"""One JSON object a line; the last one about a result counts."""
+"""One JSON object a line, from just before a result takes its name; what fits the file that is there counts."""
+
+Stamp = list[int]
+"""See `stamp`."""
 
 
 class State(Enum):
@@ -36,53 +40,76 @@ class Manifest:
         self._folder = folder
         self._settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         self._entries = self._read()
+        self._lock = Lock()
 
     def state(self, source: Path, target: Path) -> State:
         """What stands at target, and whether it is what would be made of source now."""
         if not os.path.lexists(target):
             return State.MISSING
-        entry = self._entries.get(self._key(target))
-        if entry is None or entry["result"] not in (None, _stamp(target)):
+        entry = self._about(target)
+        if entry is None:
             return State.FOREIGN
         if entry["settings"] != self._settings:
             return State.OTHERWISE
-        if entry["source"] == [source.name, *_stamp(source)]:
+        if entry["source"] == [source.name, *stamp(source)]:
             return State.DONE
-        return State.OUTDATED if entry["source"][:1] == [source.name] else State.FOREIGN
+        return State.OUTDATED if entry["place"] == self._place(source) else State.FOREIGN
 
-    def begin(self, source: Path, target: Path) -> None:
-        """Note, before a result is renamed into place, that what will stand there is ours and whole."""
-        self._note(source, target, None)
+    def note(self, source: Path, source_stamp: Stamp, target: Path, whole: Path) -> None:
+        """Note what is about to be renamed to target: whatever happens then, what stands there is told apart.
 
-    def finish(self, source: Path, target: Path) -> None:
-        """Note that the result stands."""
-        self._note(source, target, _stamp(target))
-
-    def _note(self, source: Path, target: Path, result: list[int] | None) -> None:
-        entry = {
+        source_stamp: of the source as it was read. whole: the finished file under its temporary name.
+        """
+        entry: dict[str, Any] = {
             "target": self._key(target),
-            "source": [source.name, *_stamp(source)],
-            "result": result,
+            "source": [source.name, *source_stamp],
+            "place": self._place(source),
+            "result": stamp(whole),
             "settings": self._settings,
         }
-        self._entries[self._key(target)] = entry
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+            with self._lock, self._path.open("a", encoding="utf-8") as file:
+                file.write(f"\n{json.dumps(entry)}\n")  # the line before may have been cut short
         except OSError as error:
             raise OutputError(f"{self._path} cannot be written: {error.strerror or error}") from error
+        self._entries.setdefault(entry["target"], []).append(entry)
+
+    def _about(self, target: Path) -> dict[str, Any] | None:
+        """The last entry about what stands at target now, which may be older than the last about its name."""
+        entries, now = self._entries.get(self._key(target), []), stamp(target)
+        return next((entry for entry in reversed(entries) if entry["result"] == now), None)
+
+    def _place(self, source: Path) -> str:
+        """Where a source is, seen from here: a namesake in another folder is another one."""
+        place = os.path.realpath(source)
+        try:
+            return Path(os.path.relpath(place, os.path.realpath(self._folder))).as_posix()
+        except ValueError:  # on another drive of Windows
+            return place
 
     def _key(self, target: Path) -> str:
         return Path(os.path.relpath(target, self._folder)).as_posix()
 
-    def _read(self) -> dict[str, dict[str, Any]]:
+    def _read(self) -> dict[str, list[dict[str, Any]]]:
         try:
             lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
             return {}
-        entries = [entry for entry in map(_entry, lines) if entry is not None]
-        return {entry["target"]: entry for entry in entries}
+        entries: dict[str, list[dict[str, Any]]] = {}
+        for entry in map(_entry, lines):
+            if entry is not None:
+                entries.setdefault(entry["target"], []).append(entry)
+        return entries
+
+
+def stamp(path: Path) -> Stamp:
+    """Size and time of change: what tells a file from its former self; nothing where there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return []
+    return [status.st_size, status.st_mtime_ns]
 
 
 def _entry(line: str) -> dict[str, Any] | None:
@@ -91,12 +118,6 @@ def _entry(line: str) -> dict[str, Any] | None:
         entry = json.loads(line)
     except ValueError:
         return None
-    kinds = {"target": str, "source": list, "result": list | None, "settings": str}
-    whole = isinstance(entry, dict) and all(isinstance(entry.get(key, 0), kind) for key, kind in kinds.items())
+    kinds = {"target": str, "source": list, "place": str, "result": list, "settings": str}
+    whole = isinstance(entry, dict) and all(isinstance(entry.get(key), kind) for key, kind in kinds.items())
     return entry if whole else None
-
-
-def _stamp(path: Path) -> list[int]:
-    """Size and time of change: what tells a file from its former self."""
-    status = path.stat()
-    return [status.st_size, status.st_mtime_ns]

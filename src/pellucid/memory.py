@@ -32,6 +32,7 @@ _C_LIBRARY = ctypes.CDLL(None) if os.name == "posix" else None
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _CGROUP_TAKEN = Path("/sys/fs/cgroup/memory.current")
+_CGROUP_PARTS = Path("/sys/fs/cgroup/memory.stat")
 
 
 def empty(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
@@ -101,9 +102,16 @@ def free_bytes() -> int:
     """How much memory there is still for this process, on this machine or in its container."""
     free = int(psutil.virtual_memory().available)
     try:
-        return max(0, min(free, int(_CGROUP_LIMIT.read_text()) - int(_CGROUP_TAKEN.read_text())))
+        taken = int(_CGROUP_TAKEN.read_text()) - _cached_bytes(_CGROUP_PARTS.read_text())
+        return max(0, min(free, int(_CGROUP_LIMIT.read_text()) - taken))
     except (OSError, ValueError):  # no container, or one without a limit: "max"
         return free
+
+
+def _cached_bytes(parts: str) -> int:
+    """What a container holds of files, which grows with every file read and is given back on demand."""
+    numbers = dict(line.split() for line in parts.splitlines())
+    return sum(int(numbers.get(name, 0)) for name in ("active_file", "inactive_file"))
 
 
 def _mapped(num_bytes: int) -> mmap.mmap:

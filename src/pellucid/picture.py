@@ -96,6 +96,11 @@ class Picture:
     def dtype(self) -> str:
         return self.samples.dtype.name
 
+    @property
+    def planes(self) -> tuple[Samples, ...]:
+        """Samples, and alpha where there is one."""
+        return (self.samples,) if self.alpha is None else (self.samples, self.alpha)
+
     def as_depth(self, dtype: str) -> Self:
         """The same picture with samples of another type: white stays white."""
         if dtype == self.dtype:

@@ -63,7 +63,7 @@ def _chunks(file: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
 
 def _text(kind: bytes, content: bytes) -> str:
     """The text of a tEXt or zTXt chunk; "" where it cannot be unpacked or is longer than any caption."""
-    packed = content.split(b"\0", 1)[1]
+    packed = content.partition(b"\0")[2]
     try:
         raw = zlib.decompressobj().decompress(packed[1:], _MAX_BYTES) if kind == b"zTXt" else packed
     except zlib.error:

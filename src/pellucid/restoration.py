@@ -12,7 +12,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -21,7 +21,7 @@ from typing import Any, Literal
 from pellucid import degrade, files, images, memory, raw, writers
 from pellucid.domains import Degraded
 from pellucid.errors import DataError, NotEnoughMemoryError, OutputError, PellucidError, PictureError, about
-from pellucid.manifest import Manifest, State
+from pellucid.manifest import Manifest, Stamp, State, stamp
 from pellucid.picture import Mosaic, Picture
 from pellucid.restorer import Progress, Restorer
 
@@ -87,7 +87,8 @@ def plan(inputs: Sequence[str | Path], out: str | Path | None = None, *, format:
     """Which file becomes which: files, folders and patterns (scans/**/*.tif) in, a file or a folder out.
 
     Without out, a file goes beside itself as NAME-restored.EXT, and a folder to FOLDER-restored; with out, one
-    file goes there under a name that has a suffix, and into a folder otherwise. format: png, jpeg, tiff, ...;
+    file goes there under a name that has a suffix, and into a folder otherwise. Results beside their inputs are
+    no inputs themselves. format: png, jpeg, tiff, ...;
     that of each input when None. Raises when an input does not exist, two results would have one name, or a
     result would replace a source.
     """
@@ -99,6 +100,8 @@ def plan(inputs: Sequence[str | Path], out: str | Path | None = None, *, format:
         raise OutputError(f"{out} is a file; for folders and several pictures, --out is a folder")
     else:
         jobs = _told_apart([job for path in given for job in _jobs(path, out, format)])
+        if out is None:
+            jobs = _without_results(jobs)
     _check(jobs)
     return jobs
 
@@ -127,9 +130,12 @@ def restore(
         if remembered.is_done(work.job):
             return replace(work, skipped=True)
         images.can_write(work.job.target)
+        source_stamp = stamp(work.job.source)  # before it is read: it may change while it is in work
         degraded, notes = read_degraded(work.job.source, restorer, settings)
+        if isinstance(degraded, Picture):
+            images.can_write(work.job.target, degraded, bit_depth=settings.bit_depth)
         megapixels = degraded.height * degraded.width / 1e6
-        return replace(work, degraded=degraded, megapixels=megapixels, notes=notes)
+        return replace(work, degraded=degraded, megapixels=megapixels, notes=notes, source_stamp=source_stamp)
 
     def run(progress: Progress, work: _Work) -> _Work:
         assert work.degraded is not None
@@ -148,14 +154,14 @@ def restore(
 
     def write(work: _Work) -> _Work:
         assert work.restored is not None
-        with remembered.noted(work.job) as replaces:
-            images.write(
-                work.restored,
-                work.job.target,
-                overwrite=replaces,
-                quality=_quality(restorer, settings),
-                bit_depth=settings.bit_depth,
-            )
+        images.write(
+            work.restored,
+            work.job.target,
+            overwrite=remembered.may_replace(work.job),
+            quality=_quality(restorer, settings),
+            bit_depth=settings.bit_depth,
+            when_whole=partial(remembered.note, work.job, work.source_stamp),
+        )
         return replace(work, restored=None)
 
     for work in _overlapped(jobs, read, run, write, workers=workers, progress=progress):
@@ -205,6 +211,7 @@ class _Work:
     skipped: bool = False
     error: PellucidError | None = None
     notes: tuple[str, ...] = ()
+    source_stamp: Stamp = field(default_factory=list)
 
 
 Stage = Callable[[_Work], _Work]
@@ -283,16 +290,15 @@ class _Remembered:
             files.check_free(job.target, overwrite=True)
         return state is State.DONE and not self._overwrite
 
-    @contextmanager
-    def noted(self, job: Job) -> Iterator[bool]:
-        """Whether the result may replace what is there, to be written inside."""
+    def may_replace(self, job: Job) -> bool:
+        """Whether the result may take the place of what is there."""
+        return self._overwrite or self._state(job) is State.OUTDATED
+
+    def note(self, job: Job, source_stamp: Stamp, whole: Path) -> None:
+        """Remember a result that is about to take its name, made of a source as it was then."""
         manifest = self._of(job)
-        replaces = self._overwrite or self._state(job) is State.OUTDATED
         if manifest is not None:
-            manifest.begin(job.source, job.target)
-        yield replaces
-        if manifest is not None:
-            manifest.finish(job.source, job.target)
+            manifest.note(job.source, source_stamp, job.target, whole)
 
     def _state(self, job: Job) -> State:
         manifest = self._of(job)
@@ -303,7 +309,10 @@ class _Remembered:
     def _of(self, job: Job) -> Manifest | None:
         if job.root is None:
             return None
-        return self._by_root.setdefault(job.root, Manifest(job.root, self._settings))
+        if job.root not in self._by_root:
+            # Where two threads come here at once, both go on with the first one's.
+            self._by_root.setdefault(job.root, Manifest(job.root, self._settings))
+        return self._by_root[job.root]
 
 
 def _described(restorer: Restorer, settings: Settings) -> dict[str, Any]:
@@ -396,6 +405,12 @@ def _with_both_suffixes(job: Job) -> Path:
     if job.source.suffix == job.target.suffix:
         return job.target
     return job.target.with_name(f"{job.target.stem}{job.source.suffix}{job.target.suffix}")
+
+
+def _without_results(jobs: Sequence[Job]) -> list[Job]:
+    """Without what an earlier run has put beside its input, where a pattern catches it, too."""
+    targets = {os.path.realpath(job.target) for job in jobs}
+    return [job for job in jobs if os.path.realpath(job.source) not in targets]
 
 
 def _lies_in(path: Path, folder: Path) -> bool:

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from pellucid import checkpoint, memory, models, tiling
+from pellucid import backends, checkpoint, memory, models, tiling
 from pellucid.backends import TorchBackend
 from pellucid.checkpoint import Card
 from pellucid.domains import Degraded
 from pellucid.errors import NotEnoughMemoryError, PellucidError, PictureError, WeightsError
-from pellucid.picture import Mosaic, Picture
+from pellucid.picture import Mosaic, Picture, Samples
 from pellucid.recipe import Recipe
 from pellucid.tiling import Span, Tile
 
@@ -131,8 +131,8 @@ class Restorer:
             if restored is None:
                 restored = part.blank(degraded.height * self.scale, degraded.width * self.scale)
             restored.paste(part, *tile.placed(self.scale))
-            for picture in (degraded, restored):
-                memory.forget(picture.samples)
+            for plane in (*_planes(degraded), *restored.planes):
+                memory.forget(plane)
             done += tile.num_pixels
             if progress is not None:
                 progress(done, degraded.height * degraded.width)
@@ -208,7 +208,8 @@ class Restorer:
             if memory.taken_bytes() + needed > ceiling:
                 memory.trim()
             try:
-                part = self._restored(degraded, tile, manner)
+                with backends.allocation("a tile"):
+                    part = self._restored(degraded, tile, manner)
             except (NotEnoughMemoryError, MemoryError) as error:
                 if tile.longer_side_px == 1:
                     raise NotEnoughMemoryError(
@@ -259,6 +260,10 @@ class Restorer:
             start, stop = size - stop, size - start
         seen = tiling.span(start, stop, size, halo_px=halo_px, grid_px=self.grid_px)
         return seen.mirrored(size) if mirrored else seen
+
+
+def _planes(degraded: Degraded) -> tuple[Samples, ...]:
+    return degraded.planes if isinstance(degraded, Picture) else (degraded.samples,)
 
 
 def _in_mb(num_bytes: int) -> str:

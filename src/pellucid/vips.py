@@ -57,8 +57,7 @@ def reason(error: pyvips.Error) -> str:
 
 def image(picture: Picture) -> pyvips.Image:
     """Samples and alpha as libvips sees them, without a copy of large ones; they must outlive the image."""
-    planes = [picture.samples] if picture.alpha is None else [picture.samples, picture.alpha]
-    bands = [_bands(memory.in_one_run(plane)) for plane in planes]
+    bands = [_bands(memory.in_one_run(plane)) for plane in picture.planes]
     joined = bands[0].bandjoin(bands[1:]) if len(bands) > 1 else bands[0]
     return joined.copy(interpretation=INTERPRETATIONS[picture.dtype, picture.channels])
 

@@ -81,7 +81,7 @@ def _tiff_options(picture: Picture, same: Encoding) -> dict[str, Any]:
         # Few readers know the predictor for floating-point samples.
         "predictor": "none" if picture.dtype == "float32" else "horizontal",
         # A plain TIFF ends at 4 GB; compression may need a little more room than the samples.
-        "bigtiff": picture.samples.nbytes > 2_500_000_000,
+        "bigtiff": sum(plane.nbytes for plane in picture.planes) > 2_500_000_000,
     }
 
 
@@ -110,7 +110,8 @@ def _forget_on_the_way(image: pyvips.Image, picture: Picture) -> None:
         nonlocal percent
         if progress.percent > percent:
             percent = progress.percent
-            memory.forget(picture.samples)
+            for plane in picture.planes:
+                memory.forget(plane)
 
     if picture.samples.nbytes >= memory.LARGE_BYTES:
         image.set_progress(True)
@@ -161,7 +162,7 @@ def _write_bmp(picture: Picture, temporary: Path, path: Path) -> None:
     row_bytes, start = (width * channels + 3) // 4 * 4, 54 + len(palette)
     if start + row_bytes * height >= 2**32:
         raise OutputError(f"{path} cannot be written as BMP, which ends at 4 GB; write PNG or TIFF")
-    dots = [round(1000 * picture.metadata.get(name, _UNKNOWN_DOTS_PER_MM)) for name in ("xres", "yres")]
+    dots = [_dots_per_m(picture.metadata.get(name, _UNKNOWN_DOTS_PER_MM)) for name in ("xres", "yres")]
     head = struct.pack("<2sIII", b"BM", start + row_bytes * height, 0, start)
     head += struct.pack(
         "<IiiHHIIiiII", 40, width, height, 1, 8 * channels, 0, row_bytes * height, *dots, len(palette) // 4, 0
@@ -172,3 +173,9 @@ def _write_bmp(picture: Picture, temporary: Path, path: Path) -> None:
         for rows in memory.strips(upside_down):
             strip = upside_down[rows].reshape(rows.stop - rows.start, width * channels)
             file.write(np.pad(strip, ((0, 0), (0, row_bytes - width * channels))).tobytes())
+
+
+def _dots_per_m(dots_per_mm: float) -> int:
+    """As far as BMP can count; 0, which says nothing, for what no picture has."""
+    dots = 1000 * dots_per_mm
+    return round(dots) if 0 < dots < 2**31 - 1 else 0

@@ -20,6 +20,7 @@ import numpy as np
 
 import samples
 import watching
+from pellucid import restoration
 
 BATCH = 50
 TIMEOUT_S = 120.0
@@ -178,7 +179,7 @@ def _judge(source: str, target: Path, error: str | None, tally: Tally) -> None:
         tally.counts[f"{kind} refused"] += 1
         if target.exists():
             tally.fault(f"{source}: refused, but there is a result")
-        if "\n" in error or "Traceback" in error or source not in error:
+        if "\n" in error or restoration.FAULT in error or source not in error:
             tally.fault(f"{source}: an error of another form: {error}")
 
 

@@ -581,7 +581,8 @@ every program as the original does. Pictures in Adobe RGB, Display P3 or ProPhot
 - **Resolution** (dpi) stays also where the picture is enlarged. A file that tells none gets 72 dpi where the
   format wants a number.
 - **Not kept**: pages and frames beyond one (refused), gain maps for HDR screens, layers, masks and clipping paths
-  that lie beside the picture, and what AVIF says of its colors other than by a profile.
+  that lie beside the picture, what AVIF says of its colors other than by a profile, and, in formats other than
+  TIFF, what is more than 64 KB of EXIF (the notes of some cameras), or in JPEG of XMP or IPTC.
 
 Not read: HEIC and JPEG 2000, for which pellucid's picture library brings no decoder; convert them to TIFF or PNG.
 Not written: AVIF, which becomes PNG.

@@ -24,14 +24,27 @@ def _restore(source: Path, weights: Path, *options: str) -> tuple[int, int, str]
     return status, peak, said.read_text()
 
 
-@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is counted otherwise")
-def test_a_large_scan_stays_below_the_ceiling(tmp_path: Path) -> None:
-    """24 megapixels are 144 MB, their result as much, and one layer of the network 384 MB a color plane."""
+pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peak memory is counted otherwise")
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A thin network: what is measured is what lies around it."""
     chosen = recipe.find("dncnn.gaussian", depth=2, width=4)
-    weights = tmp_path / "thin.safetensors"
-    checkpoint.save(weights, chosen.network(), checkpoint.Card(chosen.name, chosen.parameters, "none", "none"))
-    rows = np.random.default_rng(0).integers(0, 65536, (50, 6000, 3), np.uint16)
-    images.write(Picture(np.tile(rows, (80, 1, 1))), tmp_path / "scan.tif")
+    path = tmp_path / "thin.safetensors"
+    checkpoint.save(path, chosen.network(), checkpoint.Card(chosen.name, chosen.parameters, "none", "none"))
+    return path
+
+
+def _scan(height: int, width: int, dtype: str) -> Picture:
+    """Rows that repeat every 50, so that it is made and compressed quickly."""
+    rows = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (50, width, 3), dtype)
+    return Picture(np.tile(rows, (height // 50, 1, 1)))
+
+
+def test_a_large_scan_stays_below_the_ceiling(tmp_path: Path, weights: Path) -> None:
+    """24 megapixels are 144 MB, their result as much, and one layer of the network 384 MB a color plane."""
+    images.write(_scan(4000, 6000, "uint16"), tmp_path / "scan.tif")
     status, peak, said = _restore(tmp_path / "scan.tif", weights, "--memory", "620MB")
     assert status == 0, said
     assert peak < CEILING
@@ -40,7 +53,23 @@ def test_a_large_scan_stays_below_the_ceiling(tmp_path: Path) -> None:
     # What repeats in the scan repeats in the result, whatever tiles it fell into.
     assert np.array_equal(result.samples[50:1000], result.samples[100:1050])
 
-    status, _, said = _restore(
-        tmp_path / "scan.tif", weights, "--memory", "100MB", "--out", str(tmp_path / "b.tif")
-    )
-    assert status == 1 and "needs at least" in said
+
+def test_many_pictures_on_their_way_stay_below_the_ceiling(tmp_path: Path, weights: Path) -> None:
+    """Decoded, restored and encoded at once, six take 300 MB more than one after the other may."""
+    images.write(_scan(3000, 3000, "uint8"), tmp_path / "album" / "0.png")
+    for i in range(1, 6):
+        (tmp_path / "album" / f"{i}.png").hardlink_to(tmp_path / "album" / "0.png")
+    status, peak, said = _restore(tmp_path / "album", weights, "--memory", "620MB", "--workers", "6")
+    assert status == 0, said
+    assert peak < CEILING
+    assert len(list((tmp_path / "album-restored").glob("*.png"))) == 6
+
+
+def test_what_cannot_be_encoded_below_the_ceiling_is_refused_before_it_is_read(
+    tmp_path: Path, weights: Path
+) -> None:
+    """Lossless WebP takes 32 bytes a pixel to be written."""
+    images.write(_scan(3000, 4000, "uint8"), tmp_path / "scan.png")
+    status, peak, said = _restore(tmp_path / "scan.png", weights, "--memory", "620MB", "--format", "webp")
+    assert status == 1 and peak < CEILING
+    assert "needs at least" in said and "of 620 MB that may be taken" in said

@@ -116,7 +116,7 @@ def test_amounts_that_mean_nothing_are_a_wrong_command_line(run: Terminal, wrong
 def test_a_ceiling_too_small_says_the_least_that_does(run: Terminal) -> None:
     result = run("restore photo.png --model tiny-dncn --memory 1MB")
     assert result.code == 1
-    assert re.search(r"photo.png needs at least \d+ MB in all to be decoded, of 1 MB that may be", result.err)
+    assert re.search(r"photo.png needs at least \d+ MB in all to be decoded and encoded, of 1 MB", result.err)
     assert run("restore photo.png --model tiny-dncn --memory 4GB").code == 0
 
 

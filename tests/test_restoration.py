@@ -265,6 +265,21 @@ def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path, weights: 
     assert [path.name for path in out.glob(".*")] == [manifest.NAME]  # nothing half-written is left
 
 
+def test_a_fault_of_ours_stops_nothing_either(album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = images.read
+
+    def odd(path: Path, **how: Any) -> Picture:
+        if path.name == "b.tif":
+            raise IndexError("list index out of range")
+        return read(path, **how)
+
+    monkeypatch.setattr(images, "read", odd)
+    outcomes = list(restoration.restore(restoration.plan([album]), restorer.load(weights)))
+    (error,) = [error for error in _errors(outcomes) if "b.tif" in error]
+    assert "please report it (IndexError: list index out of range)" in error
+    assert sum(outcome.error is None for outcome in outcomes) == 2
+
+
 # Camera RAW
 
 

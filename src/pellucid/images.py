@@ -59,9 +59,18 @@ def decoding_bytes(path: str | Path) -> int:
     return readers.decoding_bytes(path, kind, headers.encoding(path, kind))
 
 
-def encoding_bytes(picture: Picture, path: str | Path, *, quality: int | None = None) -> int:
-    """How much memory `write` takes beyond a constant of 80 MB: 0 but for WebP and small JPEG files."""
-    return writers.encoding_bytes(picture, formats.of(Path(path)), quality)
+def encoding_bytes(path: str | Path, num_pixels: int, *, quality: int | None = None) -> int:
+    """How much memory writing so many pixels under this name takes beyond a constant of 80 MB, at most.
+
+    0 but for WebP and small JPEG files. Raises OutputError when no picture can be written under such a name.
+    """
+    return writers.encoding_bytes(formats.of(Path(path)), num_pixels, quality)
+
+
+def num_pixels(path: str | Path) -> int:
+    """As many as the header says. Raises PictureError as `read` does."""
+    path = Path(path)
+    return readers.num_pixels(path, headers.kind(path))
 
 
 def written_name(name: str, format: str | None = None) -> str:

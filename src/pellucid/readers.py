@@ -33,6 +33,15 @@ def read(path: Path, kind: str, encoding: Encoding, max_pixels: int) -> Picture:
     return _read_vips(path, kind, encoding, max_pixels)
 
 
+def num_pixels(path: Path, kind: str) -> int:
+    """See `images.num_pixels`."""
+    if kind == "bmp":
+        with _open_bmp(path) as file:
+            return int(file.width * file.height)
+    image = _open(path, kind)
+    return int(image.width * image.height)
+
+
 def decoding_bytes(path: Path, kind: str, encoding: Encoding) -> int:
     """How much memory decoding takes beyond the samples and a constant; see `images.decoding_bytes`."""
     if kind == "bmp":
@@ -74,6 +83,7 @@ def _read_vips(path: Path, kind: str, encoding: Encoding, max_pixels: int) -> Pi
     metadata = _metadata(image, path, kind)
     try:
         orientation = image.get("orientation") if image.get_typeof("orientation") else 1
+        orientation = orientation if orientation in range(1, 9) else 1  # some programs write 0
         if kind == "heif":
             encoding = replace(encoding, bits=image.get("bits-per-sample"))
         if image.interpretation == "cmyk":

@@ -13,8 +13,7 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
-from itertools import islice
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,8 +24,10 @@ from pellucid.manifest import Manifest, Stamp, State, stamp
 from pellucid.picture import Mosaic, Picture
 from pellucid.restorer import Progress, Restorer
 
+FAULT = "a fault of pellucid's own; please report it"
+
 CODEC_BYTES = 100_000_000
-"""What it takes to decode or encode one picture, with samples that are too few to lie in a file."""
+"""What decoding and encoding take whatever the picture, with samples that are too few to lie in a file."""
 
 TAKEN_SUFFIXES = images.SUFFIXES | images.RAW_SUFFIXES | images.OTHER_SUFFIXES
 """Of the files in a folder: what can be read, and what should be but cannot, to be named at the end."""
@@ -122,8 +123,6 @@ def restore(
         input has changed since is done again, and anything else that is in the way is an error.
     progress: called with the number of jobs that are through the network, the part of the current one included.
     """
-    workers = min(workers, len(jobs)) or 1
-    reserved_bytes = 0 if len(jobs) == 1 else 2 * workers * CODEC_BYTES
     remembered = _Remembered(_described(restorer, settings), overwrite)
 
     def read(work: _Work) -> _Work:
@@ -137,7 +136,7 @@ def restore(
         megapixels = degraded.height * degraded.width / 1e6
         return replace(work, degraded=degraded, megapixels=megapixels, notes=notes, source_stamp=source_stamp)
 
-    def run(progress: Progress, work: _Work) -> _Work:
+    def run(progress: Progress, reserved_bytes: int, work: _Work) -> _Work:
         assert work.degraded is not None
         start = time.monotonic()
         restored = restorer.restore(
@@ -164,7 +163,9 @@ def restore(
         )
         return replace(work, restored=None)
 
-    for work in _overlapped(jobs, read, run, write, workers=workers, progress=progress):
+    ceiling = memory.ceiling(settings.memory_bytes)
+    budget = _Budget(ceiling, max(1, workers), partial(_needed_bytes, restorer=restorer, settings=settings))
+    for work in _overlapped(jobs, read, run, write, budget=budget, progress=progress):
         yield Outcome(work.job, work.megapixels, work.seconds, work.skipped, work.error, work.notes)
 
 
@@ -179,7 +180,6 @@ def read_degraded(
     recipe takes pictures.
     """
     if path.suffix.lower() not in images.RAW_SUFFIXES:
-        _check_room(path, settings.memory_bytes)
         picture = images.read(path, max_pixels=settings.max_pixels)
         return picture, () if picture.encoding is None else picture.encoding.notes
     if restorer.recipe.domain.takes_mosaic:
@@ -217,30 +217,83 @@ class _Work:
 Stage = Callable[[_Work], _Work]
 
 
+class _Budget:
+    """How many pictures may be on their way: so many to be read ahead, and no more than memory holds.
+
+    One alone is always let in, or refused where even that is too much.
+    """
+
+    def __init__(self, ceiling: int, workers: int, needed_bytes: Callable[[Job], int]) -> None:
+        self.ceiling, self.workers, self.needed_bytes = ceiling, workers, needed_bytes
+        self._shared_bytes = max(0, ceiling - memory.taken_bytes()) // 2
+        self._taken: dict[Job, int] = {}
+
+    @property
+    def taken_bytes(self) -> int:
+        """What all that are on their way take to be decoded and encoded."""
+        return sum(self._taken.values())
+
+    def lets_in(self, job: Job) -> bool:
+        """Whether this one may be on its way now, too; if so, it is from here on."""
+        needed = self.needed_bytes(job)
+        if self._taken and self.taken_bytes + needed > self._shared_bytes:
+            return False
+        self._taken[job] = needed
+        return True
+
+    def check(self, job: Job) -> None:
+        """Raise NotEnoughMemoryError for one that does not fit even alone."""
+        least = memory.taken_bytes() + self._taken[job]
+        if len(self._taken) == 1 and least > self.ceiling:
+            raise NotEnoughMemoryError(
+                f"{job.source} needs at least {least // 10**6} MB in all to be decoded and encoded, of "
+                f"{self.ceiling // 10**6} MB that may be taken; --memory allows more, and TIFF, PNG and JPEG need "
+                f"least, if not interlaced or progressive"
+            )
+
+    def leave(self, job: Job) -> None:
+        del self._taken[job]
+
+
 def _overlapped(
     jobs: Sequence[Job],
     read: Stage,
-    run: Callable[[Progress, _Work], _Work],
+    run: Callable[[Progress, int, _Work], _Work],
     write: Stage,
     *,
-    workers: int,
+    budget: _Budget,
     progress: Callable[[float], None] | None,
 ) -> Iterator[_Work]:
     """All jobs through three stages, in order: reading and writing in threads, running here."""
-    ahead = map(_Work, jobs)
-    with _pool(workers) as readers, _pool(workers) as writers:
-        reading = deque(readers.submit(_attempt, read, work) for work in islice(ahead, workers))
-        writing: deque[Future[_Work]] = deque()
+    waiting = deque(jobs)
+    reading: deque[Future[_Work]] = deque()
+    writing: deque[Future[_Work]] = deque()
+
+    def checked_read(work: _Work) -> _Work:
+        budget.check(work.job)
+        return read(work)
+
+    def written() -> _Work:
+        work = writing.popleft().result()
+        budget.leave(work.job)
+        return work
+
+    with _pool(budget.workers) as readers, _pool(budget.workers) as writers:
         for done in range(len(jobs)):
+            while not reading and not budget.lets_in(waiting[0]):
+                yield written()
+            if not reading:
+                reading.append(readers.submit(_attempt, checked_read, _Work(waiting.popleft())))
+            while waiting and len(reading) <= budget.workers and budget.lets_in(waiting[0]):
+                reading.append(readers.submit(_attempt, checked_read, _Work(waiting.popleft())))
             work = reading.popleft().result()
-            reading += [readers.submit(_attempt, read, following) for following in islice(ahead, 1)]
-            work = _attempt(partial(run, _shifted(progress, done)), work)
+            work = _attempt(partial(run, _shifted(progress, done), budget.taken_bytes), work)
             writing.append(writers.submit(_attempt, write, work))
             del work  # or its picture would stay until the next one is restored
-            while writing and (writing[0].done() or len(writing) > workers):
-                yield writing.popleft().result()
+            while writing and (writing[0].done() or len(writing) > budget.workers):
+                yield written()
         while writing:
-            yield writing.popleft().result()
+            yield written()
 
 
 def _attempt(stage: Stage, work: _Work) -> _Work:
@@ -255,6 +308,8 @@ def _attempt(stage: Stage, work: _Work) -> _Work:
         failure = NotEnoughMemoryError(f"{work.job.source}: not enough memory; --memory sets a ceiling")
     except OSError as error:  # what no leaf expected: a lost share, a disk that fails
         failure = PellucidError(f"{work.job.source}: {error.strerror or error}")
+    except Exception as error:  # one odd file among thousands shall not end the work of a night
+        failure = PellucidError(f"{work.job.source}: {FAULT} ({type(error).__name__}: {str(error)[:200]})")
     return _Work(work.job, error=failure)
 
 
@@ -331,21 +386,29 @@ def _quality(restorer: Restorer, settings: Settings) -> int | None:
     return writers.JPEG_QUALITY if settings.quality is None and deblocks else settings.quality
 
 
-def _check_room(path: Path, memory_bytes: int | None) -> None:
-    """Refuse what cannot be decoded below the ceiling: not every format comes row by row."""
-    ceiling = memory.ceiling(memory_bytes)
-    least = memory.taken_bytes() + images.decoding_bytes(path)
-    if least > ceiling:
-        raise NotEnoughMemoryError(
-            f"{path} needs at least {least // 10**6} MB in all to be decoded, of {ceiling // 10**6} MB that may "
-            f"be taken; --memory allows more, and TIFF, PNG and JPEG need least, if not interlaced or progressive"
-        )
+def _needed_bytes(job: Job, *, restorer: Restorer, settings: Settings) -> int:
+    """What it takes to decode a picture and to encode its result, by a look at the header."""
+    try:
+        if job.source.suffix.lower() in images.RAW_SUFFIXES:
+            developed = not restorer.recipe.domain.takes_mosaic
+            return CODEC_BYTES + raw.decoding_bytes(job.source, developed=developed)
+        num_pixels = images.num_pixels(job.source) * restorer.scale**2
+        encoding = images.encoding_bytes(job.target, num_pixels, quality=settings.quality)
+        return min(CODEC_BYTES, 20_000_000 + 32 * num_pixels) + images.decoding_bytes(job.source) + encoding
+    except PellucidError:
+        return 0  # reading it will say what is wrong
+
+
+@lru_cache(maxsize=1)
+def _reference(path: Path) -> Mosaic:
+    """The same file for every picture of a folder."""
+    return raw.read(path)
 
 
 def _exposed(mosaic: Mosaic, exposure: float | Path | Literal["auto"]) -> tuple[Mosaic, tuple[str, ...]]:
     """The mosaic with its exposure ratio, and where that is from."""
     if isinstance(exposure, Path):
-        ratio, origin = raw.exposure_ratio(mosaic, raw.read(exposure)), f"from {exposure.name}"
+        ratio, origin = raw.exposure_ratio(mosaic, _reference(exposure)), f"from {exposure.name}"
     elif exposure == "auto":
         ratio, origin = raw.estimated_exposure_ratio(mosaic), "estimated from the brightness of the mosaic"
     else:

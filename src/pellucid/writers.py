@@ -47,14 +47,13 @@ def write(picture: Picture, target: Format, temporary: Path, path: Path, quality
         _add_unwritten(file, picture, target)
 
 
-def encoding_bytes(picture: Picture, target: Format, quality: int | None) -> int:
-    """How much memory encoding takes beyond the samples and a constant; see `images.encoding_bytes`."""
-    options = {} if target is formats.BMP else _options(picture, target, quality)
-    num_pixels = picture.height * picture.width
+def encoding_bytes(target: Format, num_pixels: int, quality: int | None) -> int:
+    """How much memory encoding takes beyond the samples and a constant, at most; see `images.encoding_bytes`."""
     if target is formats.WEBP:
-        return num_pixels * (_LOSSLESS_WEBP_BYTES if options.get("lossless") else _LOSSY_WEBP_BYTES)
-    # All coefficients, of two bytes each.
-    return 2 * num_pixels * picture.channels if options.get("optimize_coding") else 0
+        return num_pixels * (_LOSSLESS_WEBP_BYTES if quality is None else _LOSSY_WEBP_BYTES)
+    # All coefficients of three colors, of two bytes each.
+    in_memory = target is formats.JPEG and num_pixels < memory.LARGE_BYTES
+    return 2 * num_pixels * 3 if in_memory else 0
 
 
 def _options(picture: Picture, target: Format, quality: int | None) -> dict[str, Any]:

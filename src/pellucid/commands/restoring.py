@@ -179,16 +179,19 @@ def restore(
         note(change)
     if halo is not None and halo < chosen.halo_px:
         _say_what_is_given_up(chosen, jobs, wishes)
-    outcomes = _restored(jobs, chosen, wishes, workers=workers, overwrite=overwrite)
+    outcomes, interrupted = _restored(jobs, chosen, wishes, workers=workers, overwrite=overwrite)
     if report is not None:
         restoration.write_report(report, outcomes, chosen, overwrite=overwrite)
+    if interrupted:
+        note(f"interrupted after {len(outcomes)} of {len(jobs)}; the same command goes on from here")
+        raise typer.Exit(130)
     _finish(outcomes, chosen)
 
 
 def _restored(
     jobs: "Sequence[Job]", restorer: "Restorer", settings: "Settings", *, workers: int, overwrite: bool
-) -> "list[Outcome]":
-    """Do the work; when it is interrupted, say so and leave."""
+) -> "tuple[list[Outcome], bool]":
+    """What became of the jobs, or, when the work was interrupted, of as many as were done, and whether it was."""
     from pellucid import restoration
 
     done: list[Outcome] = []
@@ -210,12 +213,8 @@ def _restored(
                 bar.update(task, rate=f"{megapixels / (time.monotonic() - start):.2f} MP/s" if megapixels else "")
         except KeyboardInterrupt:
             outcomes.close()
-            bar.stop()
-            typer.echo(
-                f"interrupted after {len(done)} of {len(jobs)}; the same command goes on from here", err=True
-            )
-            raise typer.Exit(130) from None
-    return done
+            return done, True
+    return done, False
 
 
 def _finish(done: "Sequence[Outcome]", restorer: "Restorer") -> None:

@@ -83,7 +83,6 @@ def _read_vips(path: Path, kind: str, encoding: Encoding, max_pixels: int) -> Pi
     metadata = _metadata(image, path, kind)
     try:
         orientation = image.get("orientation") if image.get_typeof("orientation") else 1
-        orientation = orientation if orientation in range(1, 9) else 1  # some programs write 0
         if kind == "heif":
             encoding = replace(encoding, bits=image.get("bits-per-sample"))
         if image.interpretation == "cmyk":

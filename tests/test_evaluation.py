@@ -16,7 +16,7 @@ from pellucid import images, recipe
 from pellucid.backends import TorchBackend
 from pellucid.color import rgb_to_luma
 from pellucid.errors import DataError, OutputError
-from pellucid.evaluation import evaluate
+from pellucid.evaluation import evaluate, strip
 from pellucid.picture import Picture, Samples
 from pellucid.preparing import prepare
 from pellucid.recipe import Network
@@ -214,6 +214,18 @@ def test_mosaics_are_scored_where_the_recipe_sees_them(tmp_path: Path, pattern: 
     assert score.degraded_psnr_db is not None and 5 < score.degraded_psnr_db < 40
     with pytest.raises(DataError, match="scored on developed pictures"):
         evaluate(_restorer("mimo_unet.gopro"), tmp_path / "store")
+
+
+def test_a_mosaic_too_small_for_libraw_has_no_score_to_beat(tmp_path: Path) -> None:
+    facts = {"pattern": ["RG", "GB"], "black_level": 0.0, "white_level": 255.0}
+    with Writer(tmp_path / "store", {}) as writer:
+        writer.put("long", Stamp(1, 2, "3"), _photo(0, 20, 16))
+        writer.put("short", Stamp(1, 2, "3"), _photo(0, 20, 16, 1)[..., 0].astype(np.uint16), facts=facts)
+        writer.finish("raw", [Planned("a", "long", "short", 1.0)], [])
+    restorer = Restorer("developing", recipe.find("sid_unet.sony"), TorchBackend(Developing(), "cpu"))
+    report = evaluate(restorer, tmp_path / "store")
+    assert report.scores[0].degraded_psnr_db is None and report.to_json()["mean"]["degraded_psnr_db"] is None
+    assert strip(restorer, tmp_path / "store").samples.shape == (20, 3 * 16, 3)
 
 
 @pytest.mark.parametrize(

@@ -185,8 +185,6 @@ def describe(recipe: Recipe, collection: Collection, *, num_pictures: int) -> di
     return {
         "colors": COLORS[recipe.domain.colors],
         "degradation": given if pairing else repr(degradation),
-        "degraded_psnr_of": "the mosaic developed by LibRaw, scaled to the target's mean" if is_raw else None,
-        "misaligned_left_out": collection.num_misaligned or None,
         "resize_kernel": "MATLAB bicubic, antialiased, in float" if recipe.domain.rate > 1 else None,
         "jpeg_encoder": "libjpeg, gray" if isinstance(degradation, Jpeg) else None,
         "clean_sizes_cut_to_multiples_of": None if pairing else protocol.crop_multiple,
@@ -197,6 +195,14 @@ def describe(recipe: Recipe, collection: Collection, *, num_pictures: int) -> di
         "ssim": "Gaussian window 11 px, deviation 1.5, K 0.01 and 0.03, valid area",
         "mean": "of the pictures' values",
         "num_pictures": num_pictures,
+        **(_of_mosaics(collection) if is_raw else {}),
+    }
+
+
+def _of_mosaics(collection: Collection) -> dict[str, Any]:
+    return {
+        "degraded_psnr_of": "the mosaic developed by LibRaw, scaled to the target's mean",
+        "misaligned_left_out": collection.num_misaligned,
     }
 
 

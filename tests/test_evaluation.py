@@ -16,11 +16,13 @@ from pellucid import images, recipe
 from pellucid.backends import TorchBackend
 from pellucid.color import rgb_to_luma
 from pellucid.errors import DataError, OutputError
-from pellucid.evaluation import evaluate
+from pellucid.evaluation import evaluate, strip
 from pellucid.picture import Picture, Samples
+from pellucid.preparing import prepare
 from pellucid.recipe import Network
 from pellucid.resize import resize
 from pellucid.restorer import Restorer
+from pellucid.storing import Planned, Stamp, Writer
 
 
 class Identity(Network):
@@ -132,6 +134,98 @@ def test_saving_never_replaces_a_picture_to_score(folder: Path) -> None:
         evaluate(_restorer("dncnn.gaussian"), folder, save=folder.parent / "saved")
     with pytest.raises(DataError, match="could both be the partner"):
         evaluate(_restorer("mimo_unet.gopro"), folder, target=folder)
+
+
+def _prepared(kind: str, *sources: Path) -> Path:
+    out = sources[0].parent / f"{kind}-store"
+    prepare(kind, sources, out)
+    return out
+
+
+def test_a_store_is_scored_as_its_folder(folder: Path) -> None:
+    restorer = _restorer("srcnn.paper", scale=3)
+    from_store, from_folder = (evaluate(restorer, data) for data in (_prepared("folder", folder), folder))
+    assert from_store.scores == from_folder.scores
+    assert from_store.protocol == from_folder.protocol
+
+
+def test_a_store_of_pairs_is_scored_as_its_folders(folder: Path) -> None:
+    degraded = folder.parent / "degraded"
+    for path in images.find(folder):
+        images.write(Picture(np.roll(images.read(path).samples, 1, 1)), degraded / path.relative_to(folder))
+    restorer = _restorer("mimo_unet.gopro")
+    made = _prepared("pairs", degraded, folder)
+    assert evaluate(restorer, made).scores == evaluate(restorer, degraded, target=folder).scores
+    assert evaluate(restorer, made).protocol["degradation"] == "given pairs, matched by the store"
+    with pytest.raises(DataError, match="holds its targets; leave out --target"):
+        evaluate(restorer, made, target=folder)
+
+
+def test_a_store_of_the_wrong_kind_is_named(folder: Path) -> None:
+    made = _prepared("folder", folder)
+    with pytest.raises(DataError, match="scored on pairs .* or a store of pairs"):
+        evaluate(_restorer("mimo_unet.gopro"), made)
+    with pytest.raises(DataError, match="scored on a store of mosaics"):
+        evaluate(_restorer("sid_unet.sony"), made)
+    (made / "index.json").unlink()
+    with pytest.raises(DataError, match="unfinished store"):
+        evaluate(_restorer("dncnn.gaussian"), made)
+
+
+def test_names_in_a_store_save_nothing_outside_the_folder(folder: Path, tmp_path: Path) -> None:
+    made = _prepared("folder", folder)
+    index = json.loads((made / "index.json").read_text())
+    index["items"][0][0] = "../../escaped.png"
+    (made / "index.json").write_text(json.dumps(index))
+    with pytest.raises(OutputError, match="outside"):
+        evaluate(_restorer("dncnn.gaussian"), made, save=tmp_path / "deep" / "saved")
+
+
+class Developing(Network):
+    """Red, the mean of the greens, and blue of each cell, as four equal pixels."""
+
+    scale, multiple, halo = 2, 1, 0
+
+    def forward(self, packed: Tensor) -> Tensor:
+        red, green, blue, green_too = packed.unbind(1)
+        colors = torch.stack([red, (green + green_too) / 2, blue], dim=1)
+        return torch.nn.functional.interpolate(colors, scale_factor=2)
+
+
+@pytest.mark.parametrize("pattern", [("RG", "GB"), ("GR", "BG"), ("BG", "GR")])
+def test_mosaics_are_scored_where_the_recipe_sees_them(tmp_path: Path, pattern: tuple[str, ...]) -> None:
+    """A target whose cells are flat, seen through filters of any phase, is developed without error."""
+    down, right = next((row, col) for row in range(2) for col in range(2) if pattern[row][col] == "R")
+    cells = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint16) * 257
+    target = cells.repeat(2, 0).repeat(2, 1)[2 - down :, 2 - right :][:22, :30]
+    rows, cols = np.mgrid[:22, :30]
+    channels = np.array([["RGB".index(color) for color in row] for row in pattern])[rows % 2, cols % 2]
+    samples = (target[rows, cols, channels] // 257).astype(np.uint16)
+    facts = {"pattern": list(pattern), "black_level": 0.0, "white_level": 510.0}
+    with Writer(tmp_path / "store", {}) as writer:
+        writer.put("long", Stamp(1, 2, "3"), np.ascontiguousarray(target))
+        writer.put("short", Stamp(1, 2, "3"), samples, facts=facts)
+        items = [Planned(name, "long", "short", 2.0, name == "shifted") for name in ("a", "shifted")]
+        writer.finish("raw", items, [])
+    restorer = Restorer("developing", recipe.find("sid_unet.sony"), TorchBackend(Developing(), "cpu"))
+    report = evaluate(restorer, tmp_path / "store")
+    (score,) = report.scores
+    assert score.psnr_db == math.inf and report.protocol["misaligned_left_out"] == 1
+    assert score.degraded_psnr_db is not None and 5 < score.degraded_psnr_db < 40
+    with pytest.raises(DataError, match="scored on developed pictures"):
+        evaluate(_restorer("mimo_unet.gopro"), tmp_path / "store")
+
+
+def test_a_mosaic_too_small_for_libraw_has_no_score_to_beat(tmp_path: Path) -> None:
+    facts = {"pattern": ["RG", "GB"], "black_level": 0.0, "white_level": 255.0}
+    with Writer(tmp_path / "store", {}) as writer:
+        writer.put("long", Stamp(1, 2, "3"), _photo(0, 20, 16))
+        writer.put("short", Stamp(1, 2, "3"), _photo(0, 20, 16, 1)[..., 0].astype(np.uint16), facts=facts)
+        writer.finish("raw", [Planned("a", "long", "short", 1.0)], [])
+    restorer = Restorer("developing", recipe.find("sid_unet.sony"), TorchBackend(Developing(), "cpu"))
+    report = evaluate(restorer, tmp_path / "store")
+    assert report.scores[0].degraded_psnr_db is None and report.to_json()["mean"]["degraded_psnr_db"] is None
+    assert strip(restorer, tmp_path / "store").samples.shape == (20, 3 * 16, 3)
 
 
 @pytest.mark.parametrize(

@@ -588,6 +588,9 @@ def test_evaluating_warns_of_pictures_trained_on(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "warning: 0.png is 0.png of the training data" in result.output
     assert "1 pictures of" in result.output
+    prepare("folder", [tmp_path / "test"], tmp_path / "t")
+    result = run("evaluate", "srcnn-x2", "--data", tmp_path / "t", "--train-data", tmp_path / "s")
+    assert "warning: 0.png is 0.png of the training data" in result.output
 
 
 def test_the_command_goes_on_after_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""Score a restorer: a folder of clean pictures (or of pairs) -> PSNR and SSIM of each, the means, the protocol.
+"""Score a restorer: a folder or a store of pictures -> PSNR and SSIM of each, the means, the protocol.
 
 A score says how it was counted: color space, border, rounding, resize kernel, noise seed, number of pictures.
 """
@@ -8,20 +8,22 @@ import math
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from pellucid import images, metrics
+from pellucid import images, metrics, raw, specimens
 from pellucid.degrade import GaussianNoise, Jpeg
+from pellucid.domains import Degraded, Domain, PackedRaw
 from pellucid.errors import DataError, OutputError, PellucidError, PictureError, about
 from pellucid.files import check_free, write_whole
-from pellucid.pairing import match
-from pellucid.picture import Picture
+from pellucid.packing import phase
+from pellucid.picture import Mosaic, Picture
 from pellucid.recipe import Recipe, ScoringProtocol
 from pellucid.restorer import Restorer
+from pellucid.specimens import Collection, Specimen
 
 COLORS = {
     "gray": "gray",
@@ -32,12 +34,28 @@ COLORS = {
 
 @dataclass(frozen=True)
 class Score:
-    """Of one picture. degraded_psnr_db is that of the network's input, which the network should beat."""
+    """Of one picture.
+
+    degraded_psnr_db is that of the network's input, which the network should beat. Of a mosaic it is that of
+    LibRaw's development, scaled to the target's mean; None where LibRaw takes none so small.
+    """
 
     name: str
     psnr_db: float
     ssim: float | None
-    degraded_psnr_db: float
+    degraded_psnr_db: float | None
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """What is scored. clean, before: (1, C, H, W) planes in the domain's colors, white is 1.
+
+    before: what the network should beat, as Score says; made when it is asked for.
+    """
+
+    clean: Tensor
+    degraded: Degraded
+    before: Callable[[], Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -59,12 +77,11 @@ class Report:
 
     @property
     def mean_ssim(self) -> float | None:
-        known = [score.ssim for score in self.scores if score.ssim is not None]
-        return _mean(known) if known else None
+        return _mean_of_known([score.ssim for score in self.scores])
 
     @property
-    def mean_degraded_psnr_db(self) -> float:
-        return _mean([score.degraded_psnr_db for score in self.scores])
+    def mean_degraded_psnr_db(self) -> float | None:
+        return _mean_of_known([score.degraded_psnr_db for score in self.scores])
 
     def statement(self) -> Iterator[str]:
         """The protocol for people, a fact a line."""
@@ -111,48 +128,63 @@ def evaluate(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Score every picture below a folder by the protocol of the restorer's recipe.
+    """Score every picture of a folder or a store by the protocol of the restorer's recipe.
 
     data: clean pictures, degraded here; with `target`, degraded ones, whose clean partners lie there under
-        the same names (or in the same order, where the two folders name them otherwise).
-    save: a folder for the restored pictures as they are scored (luma recipes: gray), as 8-bit PNG.
-    Raises DataError when there is nothing to score, OutputError when a picture to save would replace another;
-    pictures that cannot be read are listed in the report.
+        the same names (or in the same order, where the two folders name them otherwise). Or a prepared store of
+        clean pictures, of pairs, or of mosaics, which are restored with their exposure ratio; what it marks as
+        misaligned is not scored.
+    save: a folder for the restored pictures as they are scored (luma recipes: gray; mosaics: as the sensor lay),
+        as 8-bit PNG.
+    Raises DataError when there is nothing to score or not what the recipe takes, OutputError when a picture to
+    save would replace another; pictures that cannot be read are listed in the report.
     """
     data = Path(data)
-    if target is None and restorer.recipe.protocol.degradation is None:
-        raise DataError(
-            f"{restorer.recipe.name} is scored on pairs of degraded and clean pictures; "
-            f"give the clean ones with --target"
-        )
-    pairs, pairing = _paired(data, None if target is None else Path(target))
-    saved = {} if save is None else _saved(pairs, data, Path(save), overwrite=overwrite)
+    collection = collect(restorer.recipe, data, target)
+    saved = _saved(collection, None if save is None else Path(save), overwrite=overwrite)
     scores, failures = [], []
-    for done, (path, partner) in enumerate(pairs, start=1):
+    for done, (specimen, result) in enumerate(zip(collection.specimens, saved, strict=True), start=1):
         try:
-            clean, degraded = _sample(restorer.recipe, path, partner)
-            score, restored = _scored(restorer, path.relative_to(data).as_posix(), clean, degraded)
-            if path in saved:
-                images.write(restored, saved[path], overwrite=overwrite)
+            score, restored = _scored(restorer, specimen.name, _sample(restorer.recipe, specimen))
+            if result is not None:
+                images.write(restored, result, overwrite=overwrite)
             scores.append(score)
         except PictureError as error:
-            failures.append((path, about(path, error)))
+            failures.append((specimen.path, about(specimen.path, error)))
         if progress is not None:
-            progress(done, len(pairs))
+            progress(done, len(collection))
     if not scores:
-        raise DataError(f"none of the {len(pairs)} pictures in {data} could be scored: {failures[0][1]}")
-    protocol = describe(restorer.recipe, num_pictures=len(scores), pairing=pairing)
+        raise DataError(f"none of the {len(collection)} pictures in {data} could be scored: {failures[0][1]}")
+    protocol = describe(restorer.recipe, collection, num_pictures=len(scores))
     changes = tuple(restorer.changes())
     return Report(restorer.name, restorer.recipe, protocol, tuple(scores), tuple(failures), changes)
 
 
-def describe(recipe: Recipe, *, num_pictures: int, pairing: str | None) -> dict[str, Any]:
-    """The protocol in words and numbers: all that moves a score. pairing: how given pairs were matched."""
-    protocol = recipe.protocol
+def collect(recipe: Recipe, data: str | Path, target: str | Path | None = None) -> Collection:
+    """What `evaluate` scores. Raises DataError when there is nothing, or not what the recipe takes."""
+    collection = specimens.collect(Path(data), None if target is None else Path(target))
+    given = {"clean": "clean pictures", "pairs": "pairs of pictures", "raw": "mosaics"}[collection.kind]
+    if recipe.domain.takes_mosaic != (collection.kind == "raw"):
+        mosaics = "a store of mosaics, as 'pellucid prepare sid-sony' makes one"
+        needed = mosaics if recipe.domain.takes_mosaic else "developed pictures"
+        raise DataError(f"{data}: {given}; {recipe.name} is scored on {needed}")
+    if collection.kind == "clean" and recipe.protocol.degradation is None:
+        raise DataError(
+            f"{recipe.name} is scored on pairs of degraded and clean pictures; give the clean ones with --target, "
+            f"or a store of pairs"
+        )
+    return collection
+
+
+def describe(recipe: Recipe, collection: Collection, *, num_pictures: int) -> dict[str, Any]:
+    """The protocol in words and numbers: all that moves a score."""
+    protocol, pairing = recipe.protocol, collection.pairing
     degradation = None if pairing else protocol.degradation
+    is_raw = collection.kind == "raw"
+    given = "given mosaics, times their exposure ratios" if is_raw else f"given pairs, matched {pairing}"
     return {
         "colors": COLORS[recipe.domain.colors],
-        "degradation": f"given pairs, matched {pairing}" if pairing else repr(degradation),
+        "degradation": given if pairing else repr(degradation),
         "resize_kernel": "MATLAB bicubic, antialiased, in float" if recipe.domain.rate > 1 else None,
         "jpeg_encoder": "libjpeg, gray" if isinstance(degradation, Jpeg) else None,
         "clean_sizes_cut_to_multiples_of": None if pairing else protocol.crop_multiple,
@@ -163,17 +195,28 @@ def describe(recipe: Recipe, *, num_pictures: int, pairing: str | None) -> dict[
         "ssim": "Gaussian window 11 px, deviation 1.5, K 0.01 and 0.03, valid area",
         "mean": "of the pictures' values",
         "num_pictures": num_pictures,
+        **(_of_mosaics(collection) if is_raw else {}),
+    }
+
+
+def _of_mosaics(collection: Collection) -> dict[str, Any]:
+    return {
+        "degraded_psnr_of": "the mosaic developed by LibRaw, scaled to the target's mean",
+        "misaligned_left_out": collection.num_misaligned,
     }
 
 
 def strip(restorer: Restorer, data: Path, *, target: Path | None = None, width_px: int = 256) -> Picture:
-    """The middle of the first picture that `evaluate` scores, side by side: degraded, restored, target."""
-    path, partner = _paired(data, target)[0][0]
-    domain = restorer.recipe.domain
-    clean, degraded = _sample(restorer.recipe, path, partner)
-    restored = domain.to_target(restorer.restore(degraded))
-    before = domain.encode(domain.to_target(degraded))
-    planes = [_middle(part, width_px).clamp(0, 1) for part in (before, restored, clean)]
+    """The middle of the first picture that `evaluate` scores, side by side: degraded, restored, target.
+
+    The degraded one is as Score says; black for a mosaic that LibRaw does not take.
+    """
+    specimen = collect(restorer.recipe, data, target).specimens[0]
+    sample = _sample(restorer.recipe, specimen)
+    restored = restorer.recipe.domain.to_target(restorer.restore(sample.degraded))
+    before = sample.before()
+    shown = (torch.zeros_like(sample.clean) if before is None else before, restored, sample.clean)
+    planes = [_middle(part, width_px).clamp(0, 1) for part in shown]
     return Picture.from_tensor(torch.cat(planes, dim=-1)).as_depth("uint8")
 
 
@@ -182,21 +225,51 @@ def _middle(planes: Tensor, width_px: int) -> Tensor:
     return planes[..., top : top + width_px, left : left + width_px]
 
 
-def _sample(recipe: Recipe, path: Path, partner: Path | None) -> tuple[Tensor, Picture]:
-    """(clean planes, degraded picture in float): from a pair, or degraded by the protocol."""
+def _sample(recipe: Recipe, specimen: Specimen) -> _Sample:
+    """As it is given, or degraded by the protocol."""
     protocol, domain = recipe.protocol, recipe.domain
-    if partner is not None:
-        clean = _rounded(domain.to_target(images.read(partner)))
-        _check_size(clean, partner, protocol)
-        return clean, images.read(path).as_depth("float32")
-    assert protocol.degradation is not None
     # Color conversion rounds to 8 bit, as it does in MATLAB, where the published scores come from.
-    clean = _rounded(domain.to_target(images.read(path)))
-    height, width = (size // protocol.crop_multiple * protocol.crop_multiple for size in clean.shape[-2:])
-    clean = clean[..., :height, :width]
-    _check_size(clean, path, protocol)
-    degraded = protocol.degradation(clean, torch.Generator().manual_seed(protocol.seed))
-    return clean, Picture.from_tensor(degraded)
+    clean = _rounded(domain.to_target(specimen.clean()))
+    if specimen.degraded is None:
+        assert protocol.degradation is not None
+        height, width = (size // protocol.crop_multiple * protocol.crop_multiple for size in clean.shape[-2:])
+        clean = clean[..., :height, :width]
+        _check_size(clean, specimen.path, protocol)
+        noise = torch.Generator().manual_seed(protocol.seed)
+        degraded: Degraded = Picture.from_tensor(protocol.degradation(clean, noise))
+    else:
+        _check_size(clean, specimen.path, protocol)
+        degraded = specimen.degraded()
+    if isinstance(degraded, Mosaic):
+        return _mosaic_sample(domain, clean, degraded)
+    picture = degraded.as_depth("float32")
+    return _Sample(clean, picture, lambda: domain.encode(domain.to_target(picture)))
+
+
+def _mosaic_sample(domain: Domain, clean: Tensor, mosaic: Mosaic) -> _Sample:
+    """Cut to what of the mosaic a recipe takes: whole blocks of its filters. In float, as pictures are."""
+    if (mosaic.height, mosaic.width) != tuple(clean.shape[-2:]):
+        raise PictureError(
+            f"a mosaic of {mosaic.width} x {mosaic.height} px, "
+            f"but its target has {clean.shape[-1]} x {clean.shape[-2]}"
+        )
+    assert isinstance(domain, PackedRaw)
+    aligned = domain.accept(mosaic)
+    corner = phase(mosaic.pattern, domain.pattern)
+    assert corner is not None  # or it would not have been accepted
+    (down, right), (height, width) = corner, (aligned.height, aligned.width)
+    covered = slice(down, down + height), slice(right, right + width)
+    clean = clean[:, :, covered[0], covered[1]]
+    return _Sample(clean, aligned.as_depth("float32"), lambda: _developed(mosaic, covered, clean))
+
+
+def _developed(mosaic: Mosaic, covered: tuple[slice, slice], clean: Tensor) -> Tensor | None:
+    """The baseline of Chen et al. 2018: developed as the target is, and scaled to its mean."""
+    try:
+        planes = raw.develop_mosaic(mosaic).crop(*covered).to_tensor()
+    except PictureError:
+        return None
+    return (planes * (clean.mean() / planes.mean().clamp(min=1e-6))).clamp(0, 1)
 
 
 def _check_size(clean: Tensor, path: Path, protocol: ScoringProtocol) -> None:
@@ -207,41 +280,47 @@ def _check_size(clean: Tensor, path: Path, protocol: ScoringProtocol) -> None:
         )
 
 
-def _saved(
-    pairs: Sequence[tuple[Path, Path | None]], data: Path, folder: Path, *, overwrite: bool
-) -> dict[Path, Path]:
+def _saved(collection: Collection, folder: Path | None, *, overwrite: bool) -> list[Path | None]:
     """Where each restored picture goes; refused before any work when one would replace something."""
-    saved = {path: folder / path.relative_to(data).with_suffix(".png") for path, _ in pairs}
-    inputs = {os.path.realpath(path) for pair in pairs for path in pair if path is not None}
+    if folder is None:
+        return [None] * len(collection)
+    inputs = {os.path.realpath(path) for specimen in collection.specimens for path in specimen.files}
     taken: dict[str, Path] = {}
-    for path, result in saved.items():
+    saved: list[Path | None] = []
+    for specimen in collection.specimens:
+        name = PurePosixPath(specimen.name)
+        if name.is_absolute() or ".." in name.parts:  # names in a store are whatever its index says
+            raise OutputError(f"{specimen.path} would be saved outside {folder}; it is scored without --save only")
+        result = folder / name.with_suffix(".png")
         if os.path.realpath(result) in inputs:
             raise OutputError(f"{result} is one of the pictures to score; choose another --save")
         if os.path.realpath(result) in taken:
-            raise OutputError(f"{taken[os.path.realpath(result)]} and {path} would both be saved as {result}")
-        taken[os.path.realpath(result)] = path
+            both = f"{taken[os.path.realpath(result)]} and {specimen.path}"
+            raise OutputError(f"{both} would both be saved as {result}")
+        taken[os.path.realpath(result)] = specimen.path
         check_free(result, overwrite=overwrite)
+        saved.append(result)
     return saved
 
 
-def _scored(restorer: Restorer, name: str, clean: Tensor, degraded: Picture) -> tuple[Score, Picture]:
-    domain, protocol = restorer.recipe.domain, restorer.recipe.protocol
-    restored = restorer.restore(degraded)
+def _scored(restorer: Restorer, name: str, sample: _Sample) -> tuple[Score, Picture]:
+    domain, protocol, clean = restorer.recipe.domain, restorer.recipe.protocol, sample.clean
+    restored = restorer.restore(sample.degraded)
     planes = domain.to_target(restored).clamp(0, 1)
-    before = domain.encode(domain.to_target(degraded))
     if planes.shape != clean.shape:
         raise PictureError(
             f"{name} is restored to {planes.shape[-1]} x {planes.shape[-2]} px, "
             f"but its clean partner has {clean.shape[-1]} x {clean.shape[-2]}"
         )
+    before = sample.before()
     if protocol.rounds:
-        planes, before = _rounded(planes), _rounded(before)
+        planes, before = _rounded(planes), None if before is None else _rounded(before)
     inner = _inner(protocol.border_px)
     score = Score(
         name=name,
         psnr_db=metrics.psnr(planes[inner], clean[inner]),
         ssim=metrics.ssim(planes[inner], clean[inner]),
-        degraded_psnr_db=metrics.psnr(before[inner], clean[inner]),
+        degraded_psnr_db=None if before is None else metrics.psnr(before[inner], clean[inner]),
     )
     return score, restored.as_depth("uint8")
 
@@ -255,40 +334,14 @@ def _rounded(planes: Tensor) -> Tensor:
     return (planes.clamp(0, 1) * 255 + 0.5).floor() / 255
 
 
-def _pictures(folder: Path) -> list[Path]:
-    if not folder.exists():
-        raise DataError(f"{folder} does not exist")
-    if not folder.is_dir():
-        raise DataError(f"{folder} is a file; a folder of pictures is needed")
-    found = images.find(folder)
-    if not found:
-        raise DataError(f"{folder} holds no pictures ({', '.join(sorted(images.SUFFIXES))})")
-    return found
-
-
-def _paired(data: Path, target: Path | None) -> tuple[list[tuple[Path, Path | None]], str | None]:
-    """Each picture with its clean partner, if any, and how they were matched.
-
-    By relative name; where no name agrees, in sorted order when the counts do.
-    """
-    degraded = _pictures(data)
-    if target is None:
-        return [(path, None) for path in degraded], None
-    clean = _pictures(target)
-    names = [path.relative_to(data) for path in degraded]
-    pairing = match(names, [path.relative_to(target) for path in clean])
-    if pairing.lonely:
-        raise DataError(
-            f"{len(pairing.lonely)} of {len(names)} pictures in {data} have no partner of their name in {target}, "
-            f"first {names[pairing.lonely[0]].with_suffix('')}"
-        )
-    partners = [clean[number] for number in pairing.partners if number is not None]
-    return list(zip(degraded, partners, strict=True)), pairing.how
-
-
 def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values) if all(map(math.isfinite, values)) else math.inf
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _mean_of_known(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return _mean(known) if known else None
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None

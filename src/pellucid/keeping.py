@@ -18,16 +18,21 @@ from pellucid.checkpoint import Card
 from pellucid.errors import DataError, PellucidError
 from pellucid.evaluation import Report
 from pellucid.learning import Learner
+from pellucid.recipe import Recipe
 from pellucid.restorer import Restorer
 from pellucid.runs import Checkpoint, Json, Run
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Pictures to score every now and then, as `evaluate` takes them."""
+    """Pictures to score every now and then, as `evaluate` takes them: a folder, two, or a store."""
 
     data: Path
     target: Path | None = None
+
+    def check(self, recipe: Recipe) -> None:
+        """Raise DataError where the recipe could not be scored on this."""
+        evaluation.collect(recipe, self.data, self.target)
 
 
 @dataclass

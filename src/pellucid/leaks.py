@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pellucid import images
+from pellucid import images, store
 from pellucid.errors import PictureError
 from pellucid.picture import Samples
 from pellucid.store import Store
@@ -75,11 +75,18 @@ def find(
 
 
 def in_folder(store: Store, folder: str | Path, progress: Callable[[int, int], None] | None = None) -> list[Leak]:
-    """The pictures below a folder that a store holds, see `find`; those that cannot be read do not count."""
+    """The pictures below a folder, or the targets of another store, that a store holds, see `find`.
+
+    What cannot be read does not count.
+    """
     return find(store, _pictures(Path(folder)), progress)
 
 
 def _pictures(folder: Path) -> Iterator[tuple[str, Samples]]:
+    if store.is_there(folder):
+        other = store.open(folder)
+        yield from ((name, other.target(i)) for i, name in enumerate(other.names))
+        return
     for path in images.find(folder):
         try:
             picture = images.read(path)

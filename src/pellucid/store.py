@@ -91,6 +91,11 @@ def open(folder: str | Path) -> "Store":
     return Store(folder, index, len(index.items))
 
 
+def is_there(folder: Path) -> bool:
+    """Whether a folder is a store, finished or not: its samples tell, as other data sets have an index, too."""
+    return shard_path(folder, 0).exists()
+
+
 def shard_path(folder: Path, number: int) -> Path:
     return folder / f"samples-{number:05d}.bin"
 

@@ -94,6 +94,8 @@ def train(
     after Ctrl-C or SIGTERM.
     """
     out = Path(out)
+    if validation is not None:
+        validation.check(recipe)  # not after the first thousand steps
     with ExitStack() as stack:
         group = stack.enter_context(distribution.joined(device))
         note = note if group.is_first else _ignore

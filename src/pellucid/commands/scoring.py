@@ -16,7 +16,10 @@ def evaluate(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Name or path of a weight file.")],
     parameters: Parameters = None,
     *,
-    data: Annotated[Path, typer.Option(metavar="FOLDER", help="Clean pictures; with --target, degraded ones.")],
+    data: Annotated[
+        Path,
+        typer.Option(metavar="FOLDER", help="Clean pictures; with --target, degraded ones; or a prepared store."),
+    ],
     target: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="The clean partners of --data, by name.")
     ] = None,
@@ -33,7 +36,7 @@ def evaluate(
     device: Device = "auto",
     overwrite: Overwrite = False,
 ) -> None:
-    """Score a model on a folder: PSNR and SSIM of each picture, the means, and how they were counted."""
+    """Score a model on a folder or store: PSNR and SSIM of each picture, the means, and how they were counted."""
     with interrupts_held():
         from pellucid import evaluation, files, restorer, store
 
@@ -77,5 +80,9 @@ def _print_report(report: "Report") -> None:
         typer.echo(f"  {line}")
 
 
-def _cells(degraded_db: float, psnr_db: float, ssim: float | None) -> tuple[str, str, str]:
-    return f"{degraded_db:.2f}", f"{psnr_db:.2f}", "-" if ssim is None else f"{ssim:.4f}"
+def _cells(degraded_db: float | None, psnr_db: float, ssim: float | None) -> tuple[str, str, str]:
+    return _cell(degraded_db, 2), _cell(psnr_db, 2), _cell(ssim, 4)
+
+
+def _cell(value: float | None, digits: int) -> str:
+    return "-" if value is None else f"{value:.{digits}f}"

@@ -114,7 +114,8 @@ def train(
         Literal["auto", "off"], typer.Option(help="auto finds the fastest way first; off is plain float32.")
     ] = "auto",
     val: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Score these pictures every now and then; keep the best.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Score these pictures, or this store, every now and then."),
     ] = None,
     val_target: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="The clean partners of --val, by name.")

@@ -1,0 +1,127 @@
+"""The whole way of camera RAW files, by the commands: prepare, train, evaluate, restore."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from pellucid import dng, images, metrics, raw, restorer, runs, store
+from pellucid.cli import app
+from pellucid.degrade import SensorNoise, Unprocess
+from pellucid.picture import Exposure, Mosaic
+
+HEIGHT_PX, WIDTH_PX = 48, 64
+BLACK, WHITE = 512, 16383
+LONG_S, SHORT_S = 10.0, 0.1
+ON_ITS_SIDE = 6
+
+SHORT_FILE = "Sony/short/10003_00_0.1s.ARW"
+
+
+def run(*arguments: object) -> Any:
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result
+
+
+def light(seed: int) -> torch.Tensor:
+    """What a sensor would read of a smooth picture without noise: (1, 1, H, W) linear, white is 1."""
+    generator = torch.Generator().manual_seed(seed)
+    coarse = torch.rand(1, 3, 4, 5, generator=generator)
+    picture = torch.nn.functional.interpolate(coarse, (HEIGHT_PX, WIDTH_PX), mode="bicubic").clamp(0, 1)
+    return Unprocess(red_gain=2.0, blue_gain=1.6)(picture, generator)
+
+
+def camera(path: Path, signal: torch.Tensor, time_s: float, orientation: int) -> None:
+    """A DNG under the name of a camera's file: LibRaw goes by the content."""
+    samples = (signal[0, 0] * (WHITE - BLACK) + BLACK).round().numpy().astype(np.uint16)
+    mosaic = Mosaic(
+        samples,
+        ("RG", "GB"),
+        float(BLACK),
+        float(WHITE),
+        white_balance=(2.0, 1.0, 1.6),
+        exposure=Exposure(time_s, 200.0, 8.0),
+        orientation=orientation,
+    )
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(dng.encode(mosaic))
+
+
+@pytest.fixture(scope="module")
+def dark(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """See in the Dark in small: two scenes to train on, one to test, on its side, and one that is misaligned."""
+    root = tmp_path_factory.mktemp("dark")
+    ratio = LONG_S / SHORT_S
+    noise = SensorNoise(shot=2e-4, read=1e-7, num_levels=WHITE - BLACK, exposure_ratio=ratio)
+    for scene, orientation in (("00001", 1), ("00002", ON_ITS_SIDE), ("10003", ON_ITS_SIDE), ("10034", 1)):
+        bright = light(int(scene))
+        dim = noise(bright, torch.Generator().manual_seed(int(scene))) / ratio
+        camera(root / f"Sony/long/{scene}_00_10s.ARW", bright, LONG_S, orientation)
+        camera(root / f"Sony/short/{scene}_00_0.1s.ARW", dim, SHORT_S, orientation)
+    return root
+
+
+@pytest.fixture(scope="module")
+def stores(dark: Path) -> dict[str, Path]:
+    made = {split: dark / f"{split}-store" for split in ("train", "test")}
+    for split, folder in made.items():
+        run("prepare", "sid-sony", dark, "--split", split, "--out", folder)
+    return made
+
+
+@pytest.fixture(scope="module")
+def weights(stores: dict[str, Path], dark: Path) -> Path:
+    small = ("patch_px=32", "batch_size=2", "validate_every=2")
+    options = ("--steps", 3, "--tune", "off", "--device", "cpu", "--val", stores["test"])
+    run("train", "sid_unet.sony", *small, "--data", stores["train"], *options, "--out", dark / "run")
+    return dark / "run" / "weights.safetensors"
+
+
+def test_training_validates_on_a_store(weights: Path) -> None:
+    scored = [line for line in runs.read_metrics(weights.parent) if line.get("psnr_db") is not None]
+    assert [line["step"] for line in scored] == [2, 3]
+    strip = images.read(weights.parent / "validation" / "step-000000003.png")
+    assert (strip.height, strip.width) == (HEIGHT_PX, 3 * WIDTH_PX)
+
+
+def test_a_store_of_mosaics_is_scored_as_its_files_are_restored(
+    weights: Path, stores: dict[str, Path], dark: Path
+) -> None:
+    report_file, saved = dark / "report.json", dark / "saved"
+    run("evaluate", weights, "--data", stores["test"], "--json", report_file, "--save", saved, "--device", "cpu")
+    report = json.loads(report_file.read_text())
+    (picture,) = report["pictures"]
+    assert picture["name"] == SHORT_FILE and report["failures"] == []
+    assert report["protocol"]["misaligned_left_out"] == 1
+    assert report["protocol"]["degradation"] == "given mosaics, times their exposure ratios"
+
+    # Restored from its file, both stand upright; in the store, both lie as the sensor did.
+    restored_file, long_file = dark / "restored.png", dark / "Sony/long/10003_00_10s.ARW"
+    given = ("--model", weights, "--device", "cpu")
+    run("restore", dark / SHORT_FILE, *given, "--exposure-ratio", 100, "--out", restored_file)
+    restored, target = images.read(restored_file), raw.develop(long_file)
+    assert (restored.height, restored.width) == (target.height, target.width) == (WIDTH_PX, HEIGHT_PX)
+    eight_bit = (part.as_depth("uint8").to_tensor() for part in (restored, target))
+    assert metrics.psnr(*eight_bit) == pytest.approx(picture["psnr_db"], abs=0.02)
+    lying = images.read((saved / SHORT_FILE).with_suffix(".png"))
+    assert np.abs(lying.upright(ON_ITS_SIDE).samples.astype(int) - restored.as_depth("uint8").samples).max() <= 1
+
+    by_reference = dark / "by-reference.png"
+    run("restore", dark / SHORT_FILE, *given, "--reference", long_file, "--out", by_reference)
+    assert np.array_equal(images.read(by_reference).samples, restored.samples)
+
+
+def test_developing_and_scaling_is_the_score_to_beat(weights: Path, stores: dict[str, Path]) -> None:
+    from pellucid.evaluation import evaluate
+
+    found = store.open(stores["test"])
+    developed, target = raw.develop_mosaic(found.mosaic(0)).to_tensor(), found.target(0) / 65535
+    scaled = (developed * (target.mean() / developed.mean()) * 255).clamp(0, 255).round() / 255
+    rounded = torch.from_numpy((target * 255).round() / 255).permute(2, 0, 1)[None]
+    (score,) = evaluate(restorer.load(weights, device="cpu"), stores["test"]).scores
+    assert score.degraded_psnr_db == pytest.approx(metrics.psnr(scaled, rounded), abs=0.01)

@@ -209,7 +209,7 @@ TRAINING_MEANINGS: Mapping[str, str] = {
     "clip_tensor_norm": "largest norm of each tensor's gradient",
     "precision": "of the layers; auto: float32, or bfloat16 where tuning finds it faster",
     "ema_decay": "of an average of the weights, which is what is scored and kept; 0: none",
-    "validate_every": "steps between validations; a fiftieth of num_steps where not given",
+    "validate_every": "steps between validations; a fiftieth of the training where not given",
 }
 
 

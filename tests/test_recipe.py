@@ -490,6 +490,18 @@ def test_keywords_of_training_are_described_with_the_recipes_values(name: str) -
     assert described["ema_decay"][0] == "number from 0 below 1"
 
 
+@pytest.mark.parametrize("name", recipe.names())
+def test_every_keyword_says_what_it_means(name: str) -> None:
+    known = {**recipe.training_keywords(recipe.find(name)), **recipe.describe(name)[1]}
+    meanings = recipe.meanings(name)
+    assert meanings.keys() == known.keys()
+    assert all(meaning and "\n" not in meaning for meaning in meanings.values())
+
+
+def test_a_keyword_without_description_has_no_meaning() -> None:
+    assert recipe._description({"type": "integer"}) == ""
+
+
 def test_dncnn_can_start_at_its_input() -> None:
     found = recipe.find("dncnn.gaussian", depth=3, width=4, initialize="zero-last")
     network = found.network()

@@ -14,6 +14,7 @@ from typing import Any
 
 from pellucid import checkpoint, evaluation, images
 from pellucid.backends import TorchBackend
+from pellucid.board import Board
 from pellucid.checkpoint import Card
 from pellucid.errors import DataError, PellucidError
 from pellucid.evaluation import Report
@@ -64,12 +65,20 @@ class Keeper:
 
     validation: None where nothing is scored; then the last weights are the result, else the best.
     about: who trained on what, for the weights' provenance. every_s: a checkpoint at least so often.
+    board: what else takes metrics and validation strips.
     """
 
     def __init__(
-        self, run: Run, learner: Learner, validation: Validation | None, *, about: str, every_s: float
+        self,
+        run: Run,
+        learner: Learner,
+        validation: Validation | None,
+        *,
+        about: str,
+        every_s: float,
+        board: Board | None = None,
     ) -> None:
-        self._run, self._learner, self._validation = run, learner, validation
+        self._run, self._learner, self._validation, self._board = run, learner, validation, board
         self._about, self._every_s = about, every_s
         self._saved_at = time.monotonic()
         self.history = History()
@@ -81,7 +90,12 @@ class Keeper:
     def log(self, **facts: Any) -> None:
         """Add a line to the metrics: the mean loss since the last, and these facts."""
         loss, num_skipped = self.history.mean_loss(), self._learner.num_skipped
-        self._run.log({"step": self._learner.step, "loss": loss, "num_skipped": num_skipped, **facts})
+        self._log({"step": self._learner.step, "loss": loss, "num_skipped": num_skipped, **facts})
+
+    def _log(self, line: Json) -> None:
+        self._run.log(line)
+        if self._board is not None:
+            self._board.log(line)
 
     def validate(self) -> None:
         """Score the weights as they are; the best so far become the result."""
@@ -91,9 +105,12 @@ class Keeper:
         if not report.scores:
             raise DataError(f"no picture in {self._validation.data} can be scored: {report.failures[0][1]}")
         psnr_db, step = report.mean_psnr_db, self._learner.step
-        self._run.log({"step": step, **report.to_json()["mean"]})
+        self._log({"step": step, **report.to_json()["mean"]})
         strip = evaluation.strip(restorer, self._validation.data, target=self._validation.target)
-        images.write(strip, self._run.folder / "validation" / f"step-{step:09}.png", overwrite=True)
+        path = self._run.folder / "validation" / f"step-{step:09}.png"
+        images.write(strip, path, overwrite=True)
+        if self._board is not None:
+            self._board.show(step, path)
         self.history.psnr_db = psnr_db
         if psnr_db > self.history.best_psnr_db:
             self.history.best_psnr_db, self.history.best_step = psnr_db, step

@@ -1,4 +1,4 @@
-"""Curves of trainings: loss and PSNR against steps, runs side by side; or the same for TensorBoard."""
+"""Curves of trainings: loss and PSNR against steps, runs side by side."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -174,6 +174,45 @@ def describe(name: str) -> tuple[str, dict[str, tuple[str, Any]]]:
     return (inspect.getdoc(function) or "").partition("\n")[0], keywords
 
 
+def meanings(name: str) -> dict[str, str]:
+    """What the keywords of a recipe, its own and those of training, mean: a line for each that has one."""
+    own = {
+        key: _description(TypeAdapter(parameter.annotation).json_schema())
+        for key, parameter in inspect.signature(_function(name)).parameters.items()
+    }
+    return {**TRAINING_MEANINGS, **{key: meaning for key, meaning in own.items() if meaning}}
+
+
+def _description(schema: Mapping[str, Any]) -> str:
+    """What `Field(description=...)` says of a type, or of one of several it may be."""
+    choices = [schema, *schema.get("anyOf", ())]
+    return next((choice["description"] for choice in choices if "description" in choice), "")
+
+
+TRAINING_MEANINGS: Mapping[str, str] = {
+    "num_steps": "length of the training; drops of the learning rate move along",
+    "batch_size": "patches a step, over all processes",
+    "patch_px": "side of a training patch of the target",
+    "augmentation": "patches as they are, mirrored half of the time, or mirrored and turned",
+    "optimizer": "how weights are stepped",
+    "lr": "learning rate, before the schedule",
+    "betas": "of adam: how long it remembers the gradient, and its square",
+    "eps": "of adam: added to what it divides by",
+    "momentum": "of sgd: how long it remembers the gradient",
+    "weight_decay": "pulls weights toward zero; with adam apart from the gradient, as in AdamW",
+    "schedule": "how the learning rate falls",
+    "at_steps": "of drops: when",
+    "gamma": "of drops: times what; one number, or one for each of at_steps",
+    "last": "of exponential: times what at the end",
+    "warmup_steps": "the learning rate rises over so many steps first",
+    "clip_norm": "largest norm of the whole gradient",
+    "clip_tensor_norm": "largest norm of each tensor's gradient",
+    "precision": "of the layers; auto: float32, or bfloat16 where tuning finds it faster",
+    "ema_decay": "of an average of the weights, which is what is scored and kept; 0: none",
+    "validate_every": "steps between validations; a fiftieth of the training where not given",
+}
+
+
 def training_keywords(recipe: Recipe) -> dict[str, tuple[str, Any]]:
     """What every recipe takes beside its own keywords: name -> (possible values in words, the recipe's value)."""
     current = {

@@ -5,6 +5,7 @@ RUN/metrics.jsonl               a line for every few steps, and for every valida
 RUN/checkpoints/step-*.safetensors   all that goes on from there; the newest and the best are kept
 RUN/validation/step-*.png       degraded, restored, target
 RUN/weights.safetensors         the result, for restore and evaluate
+RUN/tensorboard, RUN/trace.json      what --tensorboard and --profile write
 """
 
 import json

@@ -19,8 +19,9 @@ from typing import Any
 
 import torch
 
-from pellucid import checkpoint, distribution, models, preparing, runs, store, tuning
+from pellucid import board, checkpoint, distribution, models, preparing, runs, store, tuning
 from pellucid.batches import Batches
+from pellucid.board import Board
 from pellucid.checkpoint import fingerprint
 from pellucid.distribution import Group
 from pellucid.errors import PellucidError, WeightsError
@@ -78,6 +79,7 @@ def train(
     limit: int | None = None,
     save_every_s: float = 300.0,
     profile: bool = False,
+    tensorboard: bool = False,
     progress: Callable[[Status], None] = _ignore,
     note: Note = _ignore,
 ) -> Path:
@@ -87,6 +89,7 @@ def train(
     out: the run folder. start_from: a model, or a weight file, to begin with; what does not fit is left out,
     and said. tune: False is plain float32, not compiled.
     limit: the first so many pictures of the data. save_every_s: a checkpoint at least so often.
+    profile: trace some steps into `out`/trace.json. tensorboard: write `out`/tensorboard, too.
     progress: called after each step. note: called with what people should know, a line each.
 
     Raises OutputError when the folder is of another training or in use, DataError when the data is not what
@@ -96,6 +99,8 @@ def train(
     out = Path(out)
     if validation is not None:
         validation.check(recipe)  # not after the first thousand steps
+    if tensorboard:
+        board.check_available()
     with ExitStack() as stack:
         group = stack.enter_context(distribution.joined(device))
         note = note if group.is_first else _ignore
@@ -114,8 +119,11 @@ def train(
         keeper: Keeper | None = None
         if run is not None:
             about = f"trained on {Path(data).name} ({len(pictures)} pictures), seed {seed}"
-            keeper = Keeper(run, learner, validation, about=about, every_s=save_every_s)
+            shown = stack.enter_context(closing(Board(out))) if tensorboard else None
+            keeper = Keeper(run, learner, validation, about=about, every_s=save_every_s, board=shown)
             _resume(run, keeper, start, group)
+            if shown is not None:
+                shown.catch_up()
         if learner.step == recipe.num_steps:
             note(f"{out}: all {recipe.num_steps} steps are done")
         profiler = _profiler(run, stack) if profile else None

@@ -125,6 +125,9 @@ def train(
         float, typer.Option(min=0, metavar="SECONDS", help="A checkpoint at least so often.")
     ] = 300.0,
     profile: Annotated[bool, typer.Option("--profile", help="Trace some steps into RUN/trace.json.")] = False,
+    tensorboard: Annotated[
+        bool, typer.Option("--tensorboard", help="Write metrics for TensorBoard into RUN/tensorboard, too.")
+    ] = False,
     measure: Annotated[
         int | None, typer.Option(min=2, metavar="N", help="Only say how fast N steps are; keeps nothing.")
     ] = None,
@@ -169,6 +172,7 @@ def train(
                 validation=validation,
                 save_every_s=save_every,
                 profile=profile,
+                tensorboard=tensorboard,
                 progress=progress,
                 **shared,
             )

@@ -47,14 +47,16 @@ def recipes(
             add_row(rows, known, recipe.describe(known)[0])
     else:
         summary, keywords = recipe.describe(name)
+        meanings = recipe.meanings(name)
         typer.echo(f"{name}: {summary}")
-        rows = table("keyword", "default", "values")
+        rows = table("keyword", "default", "values", "meaning")
         for keyword, (kind, default) in keywords.items():
-            add_row(rows, keyword, str(default), kind)
+            add_row(rows, keyword, str(default), kind, meanings.get(keyword, ""))
         rows.add_section()
         for keyword, (kind, current) in recipe.training_keywords(recipe.find(name)).items():
             if keyword not in keywords:
-                add_row(rows, keyword, "-" if current is None else str(current), kind)
+                value = "-" if current is None else str(current)
+                add_row(rows, keyword, value, kind, meanings[keyword])
     show(rows)
 
 

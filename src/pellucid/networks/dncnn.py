@@ -20,12 +20,18 @@ from pellucid.losses import half_sum_of_squares
 from pellucid.optimization import Adam, Drops
 from pellucid.recipe import Network, Recipe, ScoringProtocol, recipe
 
-Channels = Literal[1, 3]
-Depth = Annotated[int, Field(ge=2, le=1000)]
-Width = Annotated[int, Field(ge=1, le=4096)]
-Sigma = Annotated[float, Field(ge=0, le=255)]
-Quality = Annotated[int, Field(ge=1, le=100)]
-Start = Literal["released", "zero-last"]
+Channels = Annotated[Literal[1, 3], Field(description="1: gray, 3: RGB")]
+Depth = Annotated[int, Field(ge=2, le=1000, description="number of convolutions")]
+Width = Annotated[int, Field(ge=1, le=4096, description="channels of each inner layer")]
+Sigma = Annotated[float, Field(ge=0, le=255, description="deviation of the noise, where white is 255")]
+Norm = Annotated[bool, Field(description="batch norm, as trained; false: folded into the convolutions")]
+Bias = Annotated[bool, Field(description="of the first and the last convolution; false: SaoYan's PyTorch version")]
+Quality = Annotated[int, Field(ge=1, le=100, description="of the JPEG that evaluation makes")]
+Scale = Annotated[Literal[2, 3, 4], Field(description="how many times pictures are enlarged first")]
+Start = Annotated[
+    Literal["released", "zero-last"],
+    Field(description="first weights; zero-last starts at the input, far ahead in short trainings"),
+]
 
 STEPS_PER_EPOCH = 1600  # of 128 patches each (Section IV-A)
 NUM_EPOCHS = 50
@@ -164,8 +170,8 @@ def gaussian(
     channels: Channels = 1,
     depth: Depth = 17,
     width: Width = 64,
-    batch_norm: bool = True,
-    bias: bool = True,
+    batch_norm: Norm = True,
+    bias: Bias = True,
     initialize: Start = "released",
 ) -> Recipe:
     """Noise of one known level (DnCNN-S, Table II)."""
@@ -187,8 +193,8 @@ def blind(
     channels: Channels = 1,
     depth: Depth = 20,
     width: Width = 64,
-    batch_norm: bool = True,
-    bias: bool = True,
+    batch_norm: Norm = True,
+    bias: Bias = True,
     initialize: Start = "released",
 ) -> Recipe:
     """Noise of any level up to 55 (DnCNN-B, Section III-D). sigma_255 is what evaluation adds."""
@@ -206,12 +212,12 @@ def blind(
 @recipe
 def three_tasks(
     sigma_255: Sigma | None = None,
-    scale: Literal[2, 3, 4] | None = None,
+    scale: Scale | None = None,
     quality: Quality | None = None,
     depth: Depth = 20,
     width: Width = 64,
-    batch_norm: bool = True,
-    bias: bool = True,
+    batch_norm: Norm = True,
+    bias: Bias = True,
     initialize: Start = "released",
 ) -> Recipe:
     """Noise, bicubic enlarging and JPEG blocks in one network (DnCNN-3, Section III-E).

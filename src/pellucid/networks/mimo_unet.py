@@ -20,8 +20,13 @@ from pellucid.recipe import Network, Recipe, ScoringProtocol, recipe
 STEPS_PER_EPOCH = 526  # 2103 pairs of GoPro, 4 a step, the last step short
 NUM_EPOCHS = 3000
 
-Upsampling = Literal["nearest", "asymmetric"]
-NumBlocks = Annotated[int, Field(ge=1, le=100)]
+Upsampling = Annotated[
+    Literal["nearest", "asymmetric"],
+    Field(description="between scales; asymmetric: the weights of MindSpore's model zoo"),
+]
+NumBlocks = Annotated[int, Field(ge=1, le=100, description="residual blocks a stage; 20 is MIMO-UNet+")]
+Dropout = Annotated[float, Field(ge=0, lt=1, description="share of fused feature maps dropped in training")]
+Weight = Annotated[float, Field(ge=0, description="of the loss on spectra, beside that on pixels")]
 
 
 def conv(inputs: int, outputs: int, kernel_px: int, *, stride: int = 1, relu: bool = True) -> nn.Sequential:
@@ -197,9 +202,9 @@ def _spectrum(picture: Tensor) -> Tensor:
 @recipe
 def gopro(
     num_blocks: NumBlocks = 8,
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+    dropout: Dropout = 0.0,
     upsampling: Upsampling = "nearest",
-    frequency_weight: Annotated[float, Field(ge=0)] = 0.1,
+    frequency_weight: Weight = 0.1,
 ) -> Recipe:
     """MIMO-UNet on the pairs of GoPro (Table 1): `blur`, not `blur_gamma`, against `sharp`."""
     return Recipe(

@@ -5,9 +5,10 @@ TensorFlow code, down to its biases and the order of its output channels.
 """
 
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -16,7 +17,12 @@ from pellucid.losses import mean_absolute
 from pellucid.optimization import Adam, Drops
 from pellucid.recipe import Network, Recipe, ScoringProtocol, recipe
 
-ChannelOrder = Literal["position-major", "color-major"]
+ChannelOrder = Annotated[
+    Literal["position-major", "color-major"],
+    Field(description="of the output's sub-pixels: as TensorFlow, or as PyTorch and PaddlePaddle"),
+]
+ConvBias = Annotated[bool, Field(description="of convolutions; false: MindSpore's model zoo")]
+UpBias = Annotated[bool, Field(description="of transposed convolutions; true: PaddlePaddle's version")]
 
 NUM_EPOCHS = 4001
 
@@ -119,7 +125,9 @@ def _as_published(network: partial[SIDUNet], domain: PackedRaw, num_scenes: int)
 
 
 @recipe
-def sony(conv_bias: bool = True, up_bias: bool = False, channel_order: ChannelOrder = "position-major") -> Recipe:
+def sony(
+    conv_bias: ConvBias = True, up_bias: UpBias = False, channel_order: ChannelOrder = "position-major"
+) -> Recipe:
     """The Bayer set, Sony A7S II (Table 1): 161 scenes of training."""
     network = partial(
         SIDUNet, planes=4, scale=2, conv_bias=conv_bias, up_bias=up_bias, channel_order=channel_order
@@ -128,7 +136,9 @@ def sony(conv_bias: bool = True, up_bias: bool = False, channel_order: ChannelOr
 
 
 @recipe
-def fuji(conv_bias: bool = True, up_bias: bool = False, channel_order: ChannelOrder = "position-major") -> Recipe:
+def fuji(
+    conv_bias: ConvBias = True, up_bias: UpBias = False, channel_order: ChannelOrder = "position-major"
+) -> Recipe:
     """The X-Trans set, Fujifilm X-T2 (Table 1): 135 scenes of training."""
     network = partial(
         SIDUNet, planes=9, scale=3, conv_bias=conv_bias, up_bias=up_bias, channel_order=channel_order

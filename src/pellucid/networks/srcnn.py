@@ -17,9 +17,13 @@ from pellucid.domains import Luma
 from pellucid.optimization import SGD, Adam, Constant, Cosine
 from pellucid.recipe import Network, Recipe, ScoringProtocol, recipe
 
-Scale = Literal[2, 3, 4]
-Mapping = Literal[1, 3, 5]
-Padding = Literal["replicate", "zeros"]
+Scale = Annotated[Literal[2, 3, 4], Field(description="how many times pictures are enlarged")]
+Mapping = Annotated[Literal[1, 3, 5], Field(description="kernel of the middle layer")]
+Padding = Annotated[
+    Literal["replicate", "zeros"],
+    Field(description="beyond the border: the edge repeated, or zeros, as some ports"),
+]
+Bias = Annotated[bool, Field(description="false: the weights of MindSpore's model zoo")]
 
 
 class SRCNN(Network):
@@ -71,7 +75,7 @@ def protocol(scale: int) -> ScoringProtocol:
 
 
 @recipe
-def paper(scale: Scale = 2, mapping_px: Mapping = 5, padding: Padding = "replicate", bias: bool = True) -> Recipe:
+def paper(scale: Scale = 2, mapping_px: Mapping = 5, padding: Padding = "replicate", bias: Bias = True) -> Recipe:
     """Enlarging by 2, 3 or 4, trained as published (Section 4.1): SGD, 8e8 patches."""
     return Recipe(
         network=partial(SRCNN, mapping_px, padding, bias),

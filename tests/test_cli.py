@@ -104,6 +104,11 @@ def test_a_report_says_what_became_of_every_picture(run: Terminal) -> None:
     assert [entry["status"] for entry in report["pictures"]] == ["failed", "restored"]
     assert "broken.png" in report["pictures"][0]["error"] and report["pictures"][1]["megapixels"] > 0
     assert (report["model"], report["recipe"]) == ("tiny-dncn", "dncnn.gaussian")
+    assert run("restore broken.png photo.png --model tiny-dncn --out out --report report.json").code == 1
+    assert [entry["status"] for entry in json.loads(Path("report.json").read_text())["pictures"]][
+        1
+    ] == "left alone"
+    Path("report.json").write_text("[]")
     result = run("restore photo.png --model tiny-dncn --report report.json")
     assert result.code == 1 and "report.json exists" in result.err
 
@@ -116,7 +121,7 @@ def test_amounts_that_mean_nothing_are_a_wrong_command_line(run: Terminal, wrong
 def test_a_ceiling_too_small_says_the_least_that_does(run: Terminal) -> None:
     result = run("restore photo.png --model tiny-dncn --memory 1MB")
     assert result.code == 1
-    assert re.search(r"photo.png needs at least \d+ MB in all to be decoded and encoded, of 1 MB", result.err)
+    assert re.search(r"photo.png needs more than the 1 MB that may .*; --memory \d+MB does", result.err)
     assert run("restore photo.png --model tiny-dncn --memory 4GB").code == 0
 
 

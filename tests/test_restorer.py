@@ -228,7 +228,7 @@ def test_the_least_that_does_is_enough() -> None:
     degraded = _degraded(restorer, 300, 320, 3)
     with pytest.raises(NotEnoughMemoryError, match="smallest tile of a picture of 320 x 300 px") as error:
         restorer.restore(degraded, memory_bytes=1000)
-    least = int(str(error.value).rpartition("is ")[2].split()[0]) * 10**6
+    least = int(str(error.value).rpartition("--memory ")[2].split("MB")[0]) * 10**6
     manner = restorer_module._Manner(restorer.halo_px)
     assert restorer._tile_px(degraded, None, manner, least + 10**7) >= 1
 

@@ -199,6 +199,15 @@ def write_report(path: Path, outcomes: Sequence[Outcome], restorer: Restorer, *,
     files.write_whole(path, json.dumps(report, indent=2).encode() + b"\n", overwrite=overwrite)
 
 
+def is_report(path: Path) -> bool:
+    """Whether a file is a report of an earlier run, which a later one of the same work may replace."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and {"model", "recipe", "parameters", "pictures"} <= found.keys()
+
+
 @dataclass(frozen=True)
 class _Work:
     """A job on its way: degraded once it is read, restored once it went through the network."""
@@ -245,10 +254,10 @@ class _Budget:
         """Raise NotEnoughMemoryError for one that does not fit even alone."""
         least = memory.taken_bytes() + self._taken[job]
         if len(self._taken) == 1 and least > self.ceiling:
+            # A tenth more than now: what a process takes is never quite the same.
             raise NotEnoughMemoryError(
-                f"{job.source} needs at least {least // 10**6} MB in all to be decoded and encoded, of "
-                f"{self.ceiling // 10**6} MB that may be taken; --memory allows more, and TIFF, PNG and JPEG need "
-                f"least, if not interlaced or progressive"
+                f"{job.source} needs more than the {self.ceiling // 10**6} MB that may be taken to be decoded and "
+                f"encoded; --memory {-(-least * 11 // 10**8) * 10}MB does"
             )
 
     def leave(self, job: Job) -> None:

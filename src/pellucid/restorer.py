@@ -170,8 +170,8 @@ class Restorer:
         if needed > room:
             raise NotEnoughMemoryError(
                 f"{self.name} needs {_in_mb(needed)} for the smallest tile of a picture of {degraded.width} x "
-                f"{degraded.height} px, and {_in_mb(room)} are left for it of {_in_mb(ceiling)}; the least "
-                f"ceiling that does is {_in_mb(others + needed)}"
+                f"{degraded.height} px, and {_in_mb(room)} are left for it of {_in_mb(ceiling)}; --memory "
+                f"{-(-(others + needed) * 11 // 10**8) * 10}MB does"
             )
         return tile_px
 

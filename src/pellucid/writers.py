@@ -1,5 +1,6 @@
 """From pictures to files, encoded from where the samples lie, so that no large picture is in memory as a whole."""
 
+import errno
 import os
 import struct
 from collections.abc import Mapping
@@ -93,7 +94,18 @@ def _save(picture: Picture, target: Format, temporary: Path, path: Path, options
         to = pyvips.Target.new_to_file(os.fsencode(temporary))
         pyvips.Operation.call(target.saver, image, to, keep=":".join(kept), **options)
     except pyvips.Error as error:
-        raise OutputError(f"{path} cannot be written as {target.name}: {vips.reason(error)}") from error
+        reason = "no space left on the disk" if _is_full(temporary) else vips.reason(error)
+        raise OutputError(f"{path} cannot be written as {target.name}: {reason}") from error
+
+
+def _is_full(temporary: Path) -> bool:
+    """Told by the disk, since libvips does not tell: not a block more goes into the file."""
+    try:
+        with temporary.open("ab") as file:
+            file.write(bytes(2**16))
+    except OSError as error:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return False
 
 
 def _needs_exif(metadata: Mapping[str, Any], target: Format) -> bool:

@@ -173,7 +173,7 @@ def restore(
     if len(jobs) == 1 and jobs[0].root is None:
         files.check_free(jobs[0].target, overwrite=overwrite)
     if report is not None:
-        files.check_free(report, overwrite=overwrite)
+        files.check_free(report, overwrite=overwrite or restoration.is_report(report))
     chosen = restorer.load(model, device=device, **keywords(settings))
     for change in chosen.changes():
         note(change)
@@ -181,7 +181,7 @@ def restore(
         _say_what_is_given_up(chosen, jobs, wishes)
     outcomes, interrupted = _restored(jobs, chosen, wishes, workers=workers, overwrite=overwrite)
     if report is not None:
-        restoration.write_report(report, outcomes, chosen, overwrite=overwrite)
+        restoration.write_report(report, outcomes, chosen, overwrite=overwrite or restoration.is_report(report))
     if interrupted:
         note(f"interrupted after {len(outcomes)} of {len(jobs)}; the same command goes on from here")
         raise typer.Exit(130)
@@ -223,8 +223,11 @@ def _finish(done: "Sequence[Outcome]", restorer: "Restorer") -> None:
     failed = [outcome for outcome in done if outcome.error is not None]
     num_skipped = sum(outcome.skipped for outcome in done)
     for remark, count in Counter(remark for outcome in done for remark in outcome.notes).items():
-        note(remark if len(done) == 1 else f"{count} of {len(done)}: {remark}")
-    if len(done) == 1 and restored:
+        first = next(outcome.job.source for outcome in done if remark in outcome.notes)
+        note(f"{first}{f' and {count - 1} more' if count > 1 else ''}: {remark}")
+    if len(done) == 1 and num_skipped:
+        typer.echo(f"{done[0].job.target} is already there (--overwrite does it again)")
+    elif len(done) == 1 and restored:
         typer.echo(restored[0].job.target)
     elif len(done) > 1:
         skipped = f", {num_skipped} already there (--overwrite does them again)" if num_skipped else ""

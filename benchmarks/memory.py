@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pellucid import checkpoint, images, memory
+from pellucid import checkpoint, images, memory, options
 from pellucid.picture import Picture
 from pellucid.recipe import find
 
@@ -80,7 +80,7 @@ def main() -> None:
         source = folder / f"large{args.suffix}"
         images.write(picture(args.megapixels), source)
         model = weights(args.model, folder)
-        ceiling = int(float(args.memory.removesuffix("GB")) * 1e9)
+        ceiling = options.num_bytes(args.memory)
         print(f"{args.model}, {args.megapixels:g} MP, {source.stat().st_size / 1e6:.0f} MB {args.suffix}")
         limit = ceiling if args.limit else None
         peak, seconds = restored(source, folder / f"a{args.suffix}", model, ["--memory", args.memory], limit)

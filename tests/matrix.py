@@ -24,6 +24,7 @@ import numpy as np
 import PIL.Image
 from numpy.typing import NDArray
 from PIL import ImageCms, IptcImagePlugin
+from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
 from pellucid import images
@@ -533,8 +534,8 @@ def _jpeg_verdict(case: Case, source: Path, target: Path) -> str:
 
 
 def _jpeg_way(path: Path) -> str:
-    with PIL.Image.open(path) as file:
-        layer = file.layer  # type: ignore[attr-defined]
+    with JpegImageFile(path) as file:
+        layer = file.layer
         content = path.read_bytes()
     place = content.index(b"\xff\xdb")
     quality = ijg_quality({0: list(content[place + 5 : place + 69])})

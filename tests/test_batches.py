@@ -209,10 +209,10 @@ def test_shards_draw_apart(make: Make, tmp_path: Path) -> None:
 def test_the_global_state_of_chance_is_left_alone(make: Make, tmp_path: Path) -> None:
     recipe = find("dncnn.three_tasks")
     batches = make(recipe, store_for(recipe, tmp_path / "store"))
-    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].tolist()  # type: ignore[index]
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].tolist()
     batches.batch(0)
     assert torch.equal(torch.get_rng_state(), torch_state)
-    assert np.random.get_state()[1].tolist() == numpy_state  # type: ignore[index]
+    assert np.random.get_state(legacy=False)["state"]["key"].tolist() == numpy_state
 
 
 # ---- equal to whole degraded pictures -----------------------------------------------------------

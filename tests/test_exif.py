@@ -63,7 +63,7 @@ def test_tifffile_sees_what_was_put_in_and_the_same_samples(
     file.seek(0)
     with tifffile.TiffFile(file) as again:
         assert len(again.pages) == 1
-        tags = again.pages[0].tags  # type: ignore[union-attr]
+        tags = again.pages.first.tags
         assert np.array_equal(again.asarray(), matrix.noise(3))
         assert tags["Model"].value == "EOS 5D"
         assert tags["ExifTag"].value["ExposureTime"] == (1, 250)

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from pellucid import recipe
 from pellucid.backends import TorchBackend
-from pellucid.footprint import activation_bytes
+from pellucid.footprint import Footprint
 from pellucid.recipe import Network
 
 
@@ -24,7 +24,7 @@ class Widening(Network):
 
 
 def test_a_sum_by_hand() -> None:
-    assert activation_bytes(Widening(), (2, 1, 30, 40)) == 4 * 2 * 30 * 40 * (1 + 8 + 1)
+    assert Footprint(Widening()).activation_bytes((2, 1, 30, 40)) == 4 * 2 * 30 * 40 * (1 + 8 + 1)
 
 
 @pytest.mark.parametrize("name", [name for name in recipe.names() if name != "mimo_unet.gopro_plus"])
@@ -33,7 +33,8 @@ def test_needs_grow_with_the_area(name: str) -> None:
     planes = next(parameter.shape[1] for parameter in network.parameters() if parameter.ndim == 4)
     if name.startswith("mimo"):
         planes = 3
-    small, large = (activation_bytes(network, (1, planes, side, side)) for side in (64, 128))
+    footprint = Footprint(network)
+    small, large = (footprint.activation_bytes((1, planes, side, side)) for side in (64, 128))
     assert 3.9 < large / small < 4.1
 
 

@@ -53,10 +53,17 @@ def test_a_slower_layer_has_its_own_learning_rate() -> None:
         torch.testing.assert_close(parameter.detach(), old - lr * parameter.grad)
 
 
+def laid_out(network: nn.Module, layout: torch.memory_format) -> nn.Module:
+    for parameter in network.parameters():
+        if parameter.ndim == 4:
+            parameter.data = parameter.data.contiguous(memory_format=layout)
+    return network
+
+
 @pytest.mark.parametrize("spec", [Adam(1e-2), SGD(1e-3), SGD(1e-3, momentum=0)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_an_optimizer_goes_on_to_the_last_bit(spec: Adam | SGD, layout: torch.memory_format) -> None:
-    whole, broken = network().to(memory_format=layout), network().to(memory_format=layout)  # type: ignore[call-overload]
+    whole, broken = laid_out(network(), layout), laid_out(network(), layout)
     learn(whole, optimization.build(spec, whole), 7)
     first = optimization.build(spec, broken)
     learn(broken, first, 3)

@@ -5,7 +5,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import PIL.Image
@@ -296,8 +296,11 @@ def dark(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _restored(restorer: Restorer, source: Path, exposure: float | Path | str = "auto") -> restoration.Outcome:
-    settings = restoration.Settings(exposure=exposure)  # type: ignore[arg-type]
+Exposing = float | Path | Literal["auto"]
+
+
+def _restored(restorer: Restorer, source: Path, exposure: Exposing = "auto") -> restoration.Outcome:
+    settings = restoration.Settings(exposure=exposure)
     jobs = restoration.plan([source], source.with_name("out"))
     (outcome,) = restoration.restore(jobs, restorer, settings, overwrite=True)
     assert outcome.error is None, outcome.error
@@ -316,7 +319,7 @@ def test_other_recipes_develop_camera_raw_first_and_say_so(dark: Path, weights: 
     ("exposure", "ratio"), [(7.5, 7.5), (Path("long.dng"), 30.0), ("auto", None)], ids=["number", "file", "auto"]
 )
 def test_low_light_recipes_take_the_mosaic(
-    dark: Path, monkeypatch: pytest.MonkeyPatch, exposure: float | Path | str, ratio: float | None
+    dark: Path, monkeypatch: pytest.MonkeyPatch, exposure: Exposing, ratio: float | None
 ) -> None:
     torch.manual_seed(0)
     chosen = recipe.find("sid_unet.sony")

@@ -247,9 +247,10 @@ class Scarce(TorchBackend):
 def test_when_memory_runs_out_tiles_get_smaller_and_none_is_missing() -> None:
     roomy = RESTORERS["dncnn.gaussian"]
     degraded = _degraded(roomy, 90, 101, 3)
-    scarce = Restorer("scarce", roomy.recipe, Scarce(roomy.backend._network, "cpu"))
+    backend = Scarce(roomy.backend._network, "cpu")
+    scarce = Restorer("scarce", roomy.recipe, backend)
     assert np.array_equal(scarce.restore(degraded).samples, roomy.restore(degraded).samples)
-    scarce.backend.most_px = 5  # type: ignore[attr-defined]
+    backend.most_px = 5
     with pytest.raises(NotEnoughMemoryError, match="however small the tiles"):
         scarce.restore(degraded)
 

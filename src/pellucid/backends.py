@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pellucid.checkpoint import fingerprint
 from pellucid.errors import NotEnoughMemoryError, PellucidError
-from pellucid.footprint import activation_bytes
+from pellucid.footprint import Footprint
 from pellucid.recipe import Network
 
 # PyTorch leaves oneDNN for feature maps of up to 20480 samples when they come alone, and its other kernels add
@@ -39,6 +39,7 @@ class TorchBackend:
         # 1.2 to 1.8 times faster on CPUs, and fewer kernels whose rounding depends on the size.
         self._network = network.eval().folded().to(self.device)
         nn.utils.convert_conv2d_weight_memory_format(self._network, torch.channels_last)
+        self._footprint = Footprint(self._network)
 
     @torch.inference_mode()
     def __call__(self, degraded: Tensor) -> Tensor:
@@ -54,7 +55,7 @@ class TorchBackend:
             return 4 * count * height * width * (channels + 3 * self.scale**2)
         if self._runs_twice(count, height, width):
             count = 2
-        return int(OVERHEAD * activation_bytes(self._network, (count, channels, height, width)))
+        return int(OVERHEAD * self._footprint.activation_bytes((count, channels, height, width)))
 
     def fingerprint(self) -> str:
         """Tells one set of weights from another."""

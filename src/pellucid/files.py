@@ -6,17 +6,18 @@ A result is there whole or not at all, and never over another unasked.
 import os
 import secrets
 import stat
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from zlib import crc32
 
-from pellucid.errors import OutputError, PictureError
+from pellucid.errors import DataError, OutputError, PictureError
 
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
+    fcntl = None  # type: ignore[assignment]  # mypy takes a module's name for nothing else
 
 _SUFFIX = ".part"
 
@@ -42,12 +43,38 @@ def head(path: Path, num_bytes: int = 16) -> bytes:
     return first
 
 
+def walk(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
+    """Every file below a folder with one of the suffixes (lower case, with the dot), not in order.
+
+    Hidden ones and what lies in linked folders are passed over.
+
+    Raises DataError where a folder cannot be entered: left out in silence, it would look empty.
+    """
+    for parent, folders, names in os.walk(folder, onerror=_cannot_be_entered):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in names:
+            path = Path(parent, name)
+            if not name.startswith(".") and path.suffix.lower() in suffixes:
+                yield path
+
+
+def _cannot_be_entered(error: OSError) -> None:
+    raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+
+def no_room(num_bytes: int, purpose: str, error: OSError) -> OutputError:
+    """The folder for temporary files cannot take so much."""
+    return OutputError(
+        f"{num_bytes / 1e6:.0f} MB for {purpose} cannot be had in {tempfile.gettempdir()}: "
+        f"{error.strerror or error}; TMPDIR names another folder"
+    )
+
+
 def check_free(path: Path, *, overwrite: bool) -> None:
     """Raise OutputError when something is at path that may not be replaced."""
-    # os.path, since Path's own methods raise on names that are too long and on loops of links.
-    if os.path.isdir(path):  # noqa: PTH112
+    if os.path.isdir(path):  # noqa: PTH112  # Path's own raises on names too long and on loops of links
         raise OutputError(f"{path} is a folder; a file name is needed")
-    if os.path.exists(path):  # noqa: PTH110
+    if os.path.exists(path):  # noqa: PTH110  # as above
         if not overwrite:
             raise OutputError(f"{path} exists; --overwrite replaces it")
         if not path.is_file():

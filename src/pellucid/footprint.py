@@ -3,6 +3,7 @@
 import copy
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -13,23 +14,29 @@ from torch.utils._pytree import tree_iter
 from pellucid.recipe import Network
 
 
-def activation_bytes(network: Network, shape: Sequence[int]) -> int:
-    """The most that input, features and output of a network take at one time, in float32.
+class Footprint:
+    """What a network takes beside its weights, by a twin that runs on tensors of a shape but no samples."""
 
-    shape: (N, C, H, W) of the input. Without the weights and what the kernels need for themselves. The network
-    runs on tensors that have a shape but no samples.
-    """
-    shadow = copy.deepcopy(network).to("meta")
-    with torch.inference_mode(), _Ledger() as ledger:
-        shadow(torch.empty(tuple(shape), device="meta").contiguous(memory_format=torch.channels_last))
-    return ledger.most
+    def __init__(self, network: Network) -> None:
+        self._twin = copy.deepcopy(network).to("meta")
+        # The pictures of a folder, and their tiles, are of few sizes.
+        self.activation_bytes = lru_cache(maxsize=64)(self._activation_bytes)
+
+    def _activation_bytes(self, shape: tuple[int, int, int, int]) -> int:
+        """The most that input (N, C, H, W), features and output take at one time, in float32.
+
+        Without what the kernels need for themselves.
+        """
+        with torch.inference_mode(), _Ledger() as ledger:
+            self._twin(torch.empty(shape, device="meta").contiguous(memory_format=torch.channels_last))
+        return ledger.most
 
 
 class _Ledger(TorchDispatchMode):
     """Adds up the memory of all tensors that live, after each operation."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's own has no types
         self.most = 0
         self._living: dict[int, int] = {}
 

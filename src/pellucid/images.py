@@ -6,13 +6,12 @@ the file held it in `Picture.encoding`, so that a result is written in the same 
 table of what each format holds.
 """
 
-import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 from pellucid import formats, headers, readers, writers
 from pellucid.errors import DataError, OutputError
-from pellucid.files import whole_file
+from pellucid.files import walk, whole_file
 from pellucid.formats import OTHER_SUFFIXES as OTHER_SUFFIXES
 from pellucid.formats import RAW_SUFFIXES as RAW_SUFFIXES
 from pellucid.formats import SUFFIXES as SUFFIXES
@@ -26,12 +25,7 @@ def find(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
     """Every picture below a folder, sorted by path, without hidden ones and linked folders."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; a folder of pictures is needed")
-    found = []
-    for parent, folders, names in os.walk(folder, onerror=_cannot_be_entered):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        paths = (Path(parent, name) for name in names if not name.startswith("."))
-        found += [path for path in paths if path.suffix.lower() in suffixes]
-    return sorted(found)
+    return sorted(walk(folder, suffixes))
 
 
 def read(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -48,15 +42,16 @@ def read(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     return readers.read(path, kind, headers.encoding(path, kind), max_pixels)
 
 
-def decoding_bytes(path: str | Path) -> int:
-    """How much memory `read` takes for a file beyond the samples of a small picture and a constant of 80 MB.
+def size(path: str | Path) -> tuple[int, int]:
+    """How many pixels a file has, and how many bytes `read` takes for it, after a look at the header.
 
-    0 where rows are decoded one after the other. Progressive JPEG, interlaced PNG, WebP, AVIF and BMP take the
-    whole picture at once. Raises PictureError as `read` does, after a look at the header.
+    The bytes are beyond the samples of a small picture and a constant of 80 MB: 0 where rows are decoded one
+    after the other. Progressive JPEG, interlaced PNG, WebP, AVIF and BMP take the whole picture at once.
+    Raises PictureError as `read` does.
     """
     path = Path(path)
     kind = headers.kind(path)
-    return readers.decoding_bytes(path, kind, headers.encoding(path, kind))
+    return readers.size(path, kind, headers.encoding(path, kind))
 
 
 def encoding_bytes(path: str | Path, num_pixels: int, *, quality: int | None = None) -> int:
@@ -65,12 +60,6 @@ def encoding_bytes(path: str | Path, num_pixels: int, *, quality: int | None = N
     0 but for WebP and small JPEG files. Raises OutputError when no picture can be written under such a name.
     """
     return writers.encoding_bytes(formats.of(Path(path)), num_pixels, quality)
-
-
-def num_pixels(path: str | Path) -> int:
-    """As many as the header says. Raises PictureError as `read` does."""
-    path = Path(path)
-    return readers.num_pixels(path, headers.kind(path))
 
 
 def written_name(name: str, format: str | None = None) -> str:
@@ -117,8 +106,3 @@ def write(
         raise OutputError(f"a quality of {quality}; 1 to 100 is needed")
     with whole_file(path, overwrite=overwrite, when_whole=when_whole) as temporary:
         writers.write(picture.as_depth(dtype), target, temporary, path, quality)
-
-
-def _cannot_be_entered(error: OSError) -> None:
-    """A folder that is passed over in silence is taken for one without pictures."""
-    raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error

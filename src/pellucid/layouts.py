@@ -302,9 +302,8 @@ def _mosaic(path: Path) -> Decoded:
 
 
 def _developed(path: Path) -> Decoded:
-    """Turned back to how the sensor lay, as mosaics are."""
-    picture, orientation = raw.develop(path), raw.read(path).orientation
-    return Decoded(np.ascontiguousarray(picture.upright({6: 8, 8: 6}.get(orientation, orientation)).samples))
+    """As the sensor lay, as mosaics are."""
+    return Decoded(raw.develop(path, upright=False).samples)
 
 
 @dataclass(frozen=True)

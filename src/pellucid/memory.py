@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from pellucid.errors import OutputError
+from pellucid import files
 
 LARGE_BYTES = 2**24
 """Arrays from this size on lie in a file: 16 MiB, 3 megapixels of 16-bit RGB."""
@@ -108,6 +108,14 @@ def free_bytes() -> int:
         return free
 
 
+def enough(num_bytes: int) -> str:
+    """What to ask for with --memory where so much is needed: "430MB".
+
+    A tenth more: what a process takes is never quite the same.
+    """
+    return f"{-(-num_bytes * 11 // 10**8) * 10}MB"
+
+
 def _cached_bytes(parts: str) -> int:
     """What a container holds of files, which grows with every file read and is given back on demand."""
     numbers = dict(line.split() for line in parts.splitlines())
@@ -120,10 +128,7 @@ def _mapped(num_bytes: int) -> mmap.mmap:
             _reserve(file, num_bytes)
             return mmap.mmap(file.fileno(), num_bytes)
     except OSError as error:
-        raise OutputError(
-            f"{num_bytes / 1e9:.1f} GB for a large picture cannot be had in {tempfile.gettempdir()}: "
-            f"{error.strerror or error}; TMPDIR names another folder"
-        ) from error
+        raise files.no_room(num_bytes, "a large picture", error) from error
 
 
 def _reserve(file: IO[bytes], num_bytes: int) -> None:

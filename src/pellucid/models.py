@@ -43,8 +43,7 @@ def find(name_or_file: str | Path) -> Path:
     text = str(name_or_file)
     if not text:
         raise WeightsError(f"an empty model name; {suggest('', [model.name for model in listing()])}")
-    # Not Path.is_file: it raises on names that are too long to exist.
-    if text.endswith(SUFFIX) or os.sep in text or os.path.isfile(text):  # noqa: PTH113
+    if text.endswith(SUFFIX) or os.sep in text or os.path.isfile(text):  # noqa: PTH113  # Path's raises on long names
         return Path(text)
     named = {model.name: model.path for model in reversed(listing())}
     if text not in named:

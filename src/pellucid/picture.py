@@ -244,6 +244,11 @@ class Mosaic:
         return int(self.samples.shape[1])
 
     @property
+    def planes(self) -> tuple[Samples, ...]:
+        """The one plane of samples; see `Picture.planes`."""
+        return (self.samples,)
+
+    @property
     def site_black_levels(self) -> NDArray[np.float32]:
         """(period, period): the black level of each pixel of the pattern's block."""
         return np.broadcast_to(np.asarray(self.black_level, np.float32), (self.period, self.period))

@@ -39,7 +39,7 @@ def prepare(
     paths: Sequence[str | Path],
     out: str | Path,
     *,
-    options: Options = Options(),  # noqa: B008  # frozen
+    options: Options = Options(),  # noqa: B008  # frozen, so one for all calls will do
     workers: int | None = None,
     min_px: int = 1,
     overwrite: bool = False,

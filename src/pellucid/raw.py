@@ -1,7 +1,6 @@
 """Camera RAW files, read by LibRaw: the mosaic for networks that take it, a developed picture for the others."""
 
 import io
-import os
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ from PIL.TiffImagePlugin import IFDRational
 from pellucid import dng
 from pellucid.errors import OutputError, PictureError
 from pellucid.files import head
+from pellucid.forking import OneProcess
 from pellucid.packing import BAYER, XTRANS, phase
 from pellucid.picture import Exposure, Mosaic, Picture, Samples
 
@@ -54,8 +54,7 @@ _NUM_CELLS = 400
 _TRIMMED = 0.02
 _LUMA = {"R": 0.2126, "G": 0.7152, "B": 0.0722}  # BT.709
 
-_pid_of_libraw: int | None = None
-"""The process that used LibRaw first."""
+_PROCESS = OneProcess("RAW files cannot be read")  # OpenMP; seen with LibRaw 0.22
 
 
 def read(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Mosaic:
@@ -69,19 +68,23 @@ def read(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Mosaic:
     """
     path = Path(path)
     with _opened(path, max_pixels) as raw:
+        raw.unpack()
         return _mosaic(raw, _metadata(raw, _maker_in(path)))
 
 
-def develop(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
-    """A camera RAW file developed by LibRaw: RGB of 16 bit, upright, in the white balance of the camera.
+def develop(path: str | Path, *, upright: bool = True, max_pixels: int = MAX_PIXELS) -> Picture:
+    """A camera RAW file developed by LibRaw: RGB of 16 bit, in the white balance of the camera.
 
     Also linear DNG and sensors that are no mosaic. Brightness stays as the camera exposed it. Colors are sRGB with
     the tone curve of BT.709: LibRaw's defaults, as Chen et al. 2018 used them for their ground truth.
+
+    upright: turned as the camera was held; else as the sensor lay, as mosaics are.
     Raises PictureError when the file is missing, damaged, no RAW file, or larger than max_pixels.
     """
     path = Path(path)
     with _opened(path, max_pixels) as raw:
-        return _developed(raw, _metadata(raw, _maker_in(path)))
+        raw.unpack()
+        return _developed(raw, _metadata(raw, _maker_in(path)), upright=upright)
 
 
 def decoding_bytes(path: str | Path, *, developed: bool) -> int:
@@ -183,19 +186,18 @@ def estimated_exposure_ratio(mosaic: Mosaic) -> float:
 
 @contextmanager
 def _opened(path: Path, max_pixels: int) -> Iterator[rawpy.RawPy]:
-    """LibRaw with the samples of a file decoded."""
+    """LibRaw at a file of no more pixels than that; nothing is decoded yet."""
     head(path)
     with _libraw(path) as raw:
         raw.open_file(str(path))
         _check_size(raw.sizes, max_pixels)
-        raw.unpack()
         yield raw
 
 
 @contextmanager
 def _libraw(name: object) -> Iterator[rawpy.RawPy]:
     """A LibRaw whose errors, and those about what it gives, are one line that starts with the name."""
-    _check_process()
+    _PROCESS.check(PictureError)
     with rawpy.RawPy() as raw:
         try:
             yield raw
@@ -211,17 +213,6 @@ def _libraw(name: object) -> Iterator[rawpy.RawPy]:
             raise PictureError(
                 f"{name} is damaged, cut short or of a rare kind ({_reason(error)}); copy it from the camera anew"
             ) from error
-
-
-def _check_process() -> None:
-    """Refuse where LibRaw would wait forever: the threads of OpenMP do not survive a fork (seen with 0.22)."""
-    global _pid_of_libraw
-    _pid_of_libraw = _pid_of_libraw or os.getpid()
-    if _pid_of_libraw != os.getpid():
-        raise PictureError(
-            "RAW files cannot be read in a process forked after its parent did so; "
-            "start workers with 'spawn' or 'forkserver'"
-        )
 
 
 def _reason(error: Exception) -> str:
@@ -257,8 +248,9 @@ def _mosaic(raw: rawpy.RawPy, metadata: Mapping[str, Any]) -> Mosaic:
     )
 
 
-def _developed(raw: rawpy.RawPy, metadata: Mapping[str, Any]) -> Picture:
-    return Picture(raw.postprocess(**_DEVELOPMENT), metadata=metadata)
+def _developed(raw: rawpy.RawPy, metadata: Mapping[str, Any], *, upright: bool = True) -> Picture:
+    turned: dict[str, Any] = {} if upright else {"user_flip": 0}
+    return Picture(raw.postprocess(**_DEVELOPMENT, **turned), metadata=metadata)
 
 
 def _pattern(raw: rawpy.RawPy) -> tuple[list[list[int]], tuple[str, ...]]:

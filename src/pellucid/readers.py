@@ -33,28 +33,24 @@ def read(path: Path, kind: str, encoding: Encoding, max_pixels: int) -> Picture:
     return _read_vips(path, kind, encoding, max_pixels)
 
 
-def num_pixels(path: Path, kind: str) -> int:
-    """See `images.num_pixels`."""
+def size(path: Path, kind: str, encoding: Encoding) -> tuple[int, int]:
+    """Pixels, and the memory that decoding them takes; see `images.size`."""
     if kind == "bmp":
         with _open_bmp(path) as file:
-            return int(file.width * file.height)
+            num_pixels = int(file.width * file.height)
+        return num_pixels, WHOLE_BYTES[kind] * num_pixels
     image = _open(path, kind)
-    return int(image.width * image.height)
+    return image.width * image.height, _decoding_bytes(image, kind, encoding)
 
 
-def decoding_bytes(path: Path, kind: str, encoding: Encoding) -> int:
-    """How much memory decoding takes beyond the samples and a constant; see `images.decoding_bytes`."""
-    if kind == "bmp":
-        with _open_bmp(path) as file:
-            return WHOLE_BYTES[kind] * file.width * file.height
-    image = _open(path, kind)
-    num_pixels = image.width * image.height
+def _decoding_bytes(image: pyvips.Image, kind: str, encoding: Encoding) -> int:
+    num_pixels = int(image.width * image.height)
     if kind in WHOLE_BYTES:
         return WHOLE_BYTES[kind] * num_pixels
     if not encoding.progressive:
         return 0
     if kind == "png":
-        return num_pixels * image.bands * (2 if image.format == "ushort" else 1)
+        return num_pixels * int(image.bands) * (2 if image.format == "ushort" else 1)
     chroma = {"4:4:4": 1.0, "4:2:2": 0.5, "4:4:0": 0.5}.get(encoding.subsampling or "", 0.25)
     # All coefficients, of two bytes each.
     return int(2 * num_pixels * (1 + (image.bands - 1) * chroma))

@@ -89,9 +89,10 @@ def plan(inputs: Sequence[str | Path], out: str | Path | None = None, *, format:
 
     Without out, a file goes beside itself as NAME-restored.EXT, and a folder to FOLDER-restored; with out, one
     file goes there under a name that has a suffix, and into a folder otherwise. Results beside their inputs are
-    no inputs themselves. format: png, jpeg, tiff, ...;
-    that of each input when None. Raises when an input does not exist, two results would have one name, or a
-    result would replace a source.
+    no inputs themselves.
+
+    format: png, jpeg, tiff, ...; that of each input when None.
+    Raises when an input does not exist, two results would have one name, or a result would replace a source.
     """
     given = [path for name in inputs for path in _expanded(name)]
     out = None if out is None else Path(out)
@@ -163,8 +164,15 @@ def restore(
         )
         return replace(work, restored=None)
 
+    def needed_bytes(job: Job) -> int:
+        """What it takes to decode a picture and to encode its result, by a look at the header."""
+        try:
+            return 0 if remembered.is_done(job) else _codec_bytes(job, restorer, settings)
+        except PellucidError:
+            return 0  # reading it will say what is wrong
+
     ceiling = memory.ceiling(settings.memory_bytes)
-    budget = _Budget(ceiling, max(1, workers), partial(_needed_bytes, restorer=restorer, settings=settings))
+    budget = _Budget(ceiling, max(1, workers), needed_bytes)
     for work in _overlapped(jobs, read, run, write, budget=budget, progress=progress):
         yield Outcome(work.job, work.megapixels, work.seconds, work.skipped, work.error, work.notes)
 
@@ -236,6 +244,7 @@ class _Budget:
         self.ceiling, self.workers, self.needed_bytes = ceiling, workers, needed_bytes
         self._shared_bytes = max(0, ceiling - memory.taken_bytes()) // 2
         self._taken: dict[Job, int] = {}
+        self._waiting: dict[Job, int] = {}
 
     @property
     def taken_bytes(self) -> int:
@@ -244,20 +253,20 @@ class _Budget:
 
     def lets_in(self, job: Job) -> bool:
         """Whether this one may be on its way now, too; if so, it is from here on."""
-        needed = self.needed_bytes(job)
-        if self._taken and self.taken_bytes + needed > self._shared_bytes:
+        if job not in self._waiting:
+            self._waiting[job] = self.needed_bytes(job)
+        if self._taken and self.taken_bytes + self._waiting[job] > self._shared_bytes:
             return False
-        self._taken[job] = needed
+        self._taken[job] = self._waiting.pop(job)
         return True
 
     def check(self, job: Job) -> None:
         """Raise NotEnoughMemoryError for one that does not fit even alone."""
         least = memory.taken_bytes() + self._taken[job]
         if len(self._taken) == 1 and least > self.ceiling:
-            # A tenth more than now: what a process takes is never quite the same.
             raise NotEnoughMemoryError(
                 f"{job.source} needs more than the {self.ceiling // 10**6} MB that may be taken to be decoded and "
-                f"encoded; --memory {-(-least * 11 // 10**8) * 10}MB does"
+                f"encoded; --memory {memory.enough(least)} does"
             )
 
     def leave(self, job: Job) -> None:
@@ -395,17 +404,14 @@ def _quality(restorer: Restorer, settings: Settings) -> int | None:
     return writers.JPEG_QUALITY if settings.quality is None and deblocks else settings.quality
 
 
-def _needed_bytes(job: Job, *, restorer: Restorer, settings: Settings) -> int:
-    """What it takes to decode a picture and to encode its result, by a look at the header."""
-    try:
-        if job.source.suffix.lower() in images.RAW_SUFFIXES:
-            developed = not restorer.recipe.domain.takes_mosaic
-            return CODEC_BYTES + raw.decoding_bytes(job.source, developed=developed)
-        num_pixels = images.num_pixels(job.source) * restorer.scale**2
-        encoding = images.encoding_bytes(job.target, num_pixels, quality=settings.quality)
-        return min(CODEC_BYTES, 20_000_000 + 32 * num_pixels) + images.decoding_bytes(job.source) + encoding
-    except PellucidError:
-        return 0  # reading it will say what is wrong
+def _codec_bytes(job: Job, restorer: Restorer, settings: Settings) -> int:
+    if job.source.suffix.lower() in images.RAW_SUFFIXES:
+        developed = not restorer.recipe.domain.takes_mosaic
+        return CODEC_BYTES + raw.decoding_bytes(job.source, developed=developed)
+    num_pixels, decoding = images.size(job.source)
+    num_pixels *= restorer.scale**2
+    encoding = images.encoding_bytes(job.target, num_pixels, quality=settings.quality)
+    return min(CODEC_BYTES, 20_000_000 + 32 * num_pixels) + decoding + encoding
 
 
 @lru_cache(maxsize=1)
@@ -444,8 +450,9 @@ def _expanded(name: str | Path) -> list[Path]:
         raise PictureError("an empty name among the inputs; a picture or a folder is needed")
     if os.path.lexists(name):
         return [Path(name)]
-    # Not Path.glob, which takes no absolute patterns.
-    found = sorted(glob.glob(str(name), recursive=True)) if glob.has_magic(str(name)) else []  # noqa: PTH207
+    found: list[str] = []
+    if glob.has_magic(str(name)):
+        found = sorted(glob.glob(str(name), recursive=True))  # noqa: PTH207  # Path's takes no absolute patterns
     if not found:
         raise PictureError(f"{name} does not exist")
     return [Path(path) for path in found]

@@ -19,7 +19,7 @@ from pellucid.backends import TorchBackend
 from pellucid.checkpoint import Card
 from pellucid.domains import Degraded
 from pellucid.errors import NotEnoughMemoryError, PellucidError, PictureError, WeightsError
-from pellucid.picture import Mosaic, Picture, Samples
+from pellucid.picture import Mosaic, Picture
 from pellucid.recipe import Recipe
 from pellucid.tiling import Span, Tile
 
@@ -131,7 +131,7 @@ class Restorer:
             if restored is None:
                 restored = part.blank(degraded.height * self.scale, degraded.width * self.scale)
             restored.paste(part, *tile.placed(self.scale))
-            for plane in (*_planes(degraded), *restored.planes):
+            for plane in (*degraded.planes, *restored.planes):
                 memory.forget(plane)
             done += tile.num_pixels
             if progress is not None:
@@ -170,8 +170,8 @@ class Restorer:
         if needed > room:
             raise NotEnoughMemoryError(
                 f"{self.name} needs {_in_mb(needed)} for the smallest tile of a picture of {degraded.width} x "
-                f"{degraded.height} px, and {_in_mb(room)} are left for it of {_in_mb(ceiling)}; --memory "
-                f"{-(-(others + needed) * 11 // 10**8) * 10}MB does"
+                f"{degraded.height} px, and {_in_mb(room)} are left for it of {_in_mb(ceiling)}; "
+                f"--memory {memory.enough(others + needed)} does"
             )
         return tile_px
 
@@ -260,10 +260,6 @@ class Restorer:
             start, stop = size - stop, size - start
         seen = tiling.span(start, stop, size, halo_px=halo_px, grid_px=self.grid_px)
         return seen.mirrored(size) if mirrored else seen
-
-
-def _planes(degraded: Degraded) -> tuple[Samples, ...]:
-    return degraded.planes if isinstance(degraded, Picture) else (degraded.samples,)
 
 
 def _in_mb(num_bytes: int) -> str:

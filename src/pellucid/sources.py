@@ -21,7 +21,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pellucid.errors import DataError, OutputError, PictureError
+from pellucid import files
+from pellucid.errors import DataError, PictureError
 
 MAX_BYTES = 2**31
 """Of one file inside an archive: a small archive can declare, and unpack to, any size."""
@@ -74,10 +75,7 @@ class Source:
             try:
                 path.write_bytes(content)
             except OSError as error:
-                raise OutputError(
-                    f"{len(content) / 1e6:.0f} MB for {self.place} cannot be had in {tempfile.gettempdir()}: "
-                    f"{error.strerror or error}; TMPDIR names another folder"
-                ) from error
+                raise files.no_room(len(content), self.place, error) from error
             yield path
 
 
@@ -121,18 +119,11 @@ def _found(sources: Iterator[Source], left_out: list[tuple[str, str]]) -> Found:
 
 
 def _in_folder(folder: Path, suffixes: Collection[str]) -> Iterator[Source]:
-    for parent, folders, names in os.walk(folder, onerror=_cannot_be_entered):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in names:
-            path = Path(parent, name)
-            if not name.startswith(".") and path.suffix.lower() in suffixes and path.is_file():
-                about = path.stat()
-                inside = path.relative_to(folder).as_posix()
-                yield Source(inside, str(path), about.st_size, about.st_mtime_ns, path.read_bytes, path)
-
-
-def _cannot_be_entered(error: OSError) -> None:
-    raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
+    for path in files.walk(folder, suffixes):
+        if path.is_file():
+            about = path.stat()
+            inside = path.relative_to(folder).as_posix()
+            yield Source(inside, str(path), about.st_size, about.st_mtime_ns, path.read_bytes, path)
 
 
 def _in_zip(path: Path, suffixes: Collection[str], left_out: list[tuple[str, str]]) -> Iterator[Source]:

@@ -1,11 +1,10 @@
 """What reading and writing share of libvips: its names for samples, its errors in one line, its one process."""
 
-import os
-
 import pyvips
 
 from pellucid import memory
 from pellucid.errors import PellucidError
+from pellucid.forking import OneProcess
 from pellucid.picture import Picture, Samples
 
 FORMATS = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
@@ -26,25 +25,15 @@ MM_PER_INCH = 25.4
 UNKNOWN_DOTS_PER_MM = (1.0, 72 / MM_PER_INCH)
 """What libvips has for files that tell no resolution: 72 dpi for JPEG and PNG."""
 
-_pid_of_libvips: int | None = None
-"""The process that used libvips first."""
+_PROCESS = OneProcess("pictures cannot be read or written")  # seen with libvips 8.18
 
 # Every picture is read once, so the cache of operations would only hold on to memory.
 pyvips.cache_set_max(0)
 
 
 def start(kind: type[PellucidError]) -> None:
-    """To be called before libvips is used: raises kind where it would wait forever.
-
-    Its threads do not survive a fork (seen with 8.18).
-    """
-    global _pid_of_libvips
-    _pid_of_libvips = _pid_of_libvips or os.getpid()
-    if _pid_of_libvips != os.getpid():
-        raise kind(
-            "pictures cannot be read or written in a process forked after its parent did so; "
-            "start workers with 'spawn' or 'forkserver'"
-        )
+    """To be called before libvips is used: raises kind where it would wait forever."""
+    _PROCESS.check(kind)
     # What libvips notes about one file, read well or not, would head the next error.
     pyvips.vips_lib.vips_error_clear()
 

@@ -14,6 +14,7 @@ import pytest
 
 from pellucid import recipe
 from pellucid.picture import Samples
+from pellucid.store import Kind
 from pellucid.storing import Planned, Stamp, Writer
 from pellucid.training import train
 
@@ -45,6 +46,9 @@ def scene(seed: int, channels: int) -> Samples:
     return np.stack(planes, axis=-1).astype("uint8")
 
 
+KINDS: dict[str, Kind] = {"clean": "clean", "pairs": "pairs", "bayer": "raw", "xtrans": "raw"}
+
+
 def write(folder: Path, kind: str) -> Path:
     stamp = Stamp(1, 2, "3")
     facts: dict[str, Any] = {"black_level": [[16, 16], [16, 16]], "white_level": 255}
@@ -62,7 +66,7 @@ def write(folder: Path, kind: str) -> Path:
                 levels = facts if kind == "bayer" else {**facts, "black_level": [[16] * 6] * 6}
                 writer.put(f"short{i}", stamp, scene(i, 1)[..., 0] // 4 + 16, facts={"pattern": pattern, **levels})
                 planned.append(Planned(f"{i}", f"clean{i}", f"short{i}", 4.0))
-        writer.finish("raw" if kind in ("bayer", "xtrans") else kind, planned, [])  # type: ignore[arg-type]
+        writer.finish(KINDS[kind], planned, [])
     return folder / kind
 
 

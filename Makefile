@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test golden lint install clean
+.PHONY: demo test golden scores lint install clean
 
 demo: $(INSTALLED)  ## restore real photographs and draw a contact sheet
 	$(BIN)/python examples/demo.py --out demo
@@ -14,6 +14,9 @@ test: $(INSTALLED)  ## everything that runs in minutes; with PELLUCID_DATA also 
 golden: $(INSTALLED)  ## every number of the original authors' weights; needs PELLUCID_DATA
 	@test -n "$$PELLUCID_DATA" || { echo "set PELLUCID_DATA to the folder of test sets and weights" >&2; exit 1; }
 	$(BIN)/python -m pytest -m golden tests/golden
+
+scores: $(INSTALLED)  ## every score of the weights that ship, measured again; needs PELLUCID_DATA
+	$(BIN)/python benchmarks/weights.py scores
 
 lint: $(INSTALLED)  ## style, types, spelling
 	$(BIN)/ruff check

@@ -23,7 +23,7 @@ def card(**changes: Any) -> Card:
         "parameters": dict(recipe.find("dncnn.gaussian", **SMALL).parameters),
         "provenance": "a test, with ünïcode",
         "license": "CC0-1.0",
-        "scores": ({"data": "Set12", "psnr_db": 30.5},),
+        "scores": ({"data": "Set12", "keywords": {}, "psnr_db": 30.5},),
     }
     return Card(**{**facts, **changes})
 

@@ -28,7 +28,8 @@ class Card:
     """What a weight file says about itself.
 
     provenance: who trained it, on what, with which command. license: of the weights.
-    scores: measured, each with its data set and protocol, as `pellucid evaluate` reports them.
+    scores: measured, each with its data set, keywords and protocol, as `pellucid evaluate` reports them.
+    history: what the files said that this one has replaced, the newest first.
     """
 
     recipe: str
@@ -36,6 +37,7 @@ class Card:
     provenance: str
     license: str
     scores: tuple[Mapping[str, Any], ...] = field(default=())
+    history: tuple[Mapping[str, Any], ...] = field(default=())
 
 
 def save(path: Path, network: nn.Module, card: Card, *, overwrite: bool = False) -> None:
@@ -136,6 +138,7 @@ def _read_header(path: Path) -> tuple[Card, str]:
             provenance=str(header["provenance"]),
             license=str(header["license"]),
             scores=tuple(_checked(score) for score in header["scores"]),
+            history=tuple(dict(entry) for entry in header.get("history", ())),
         )
         return card, str(header["sha256"])
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
@@ -145,7 +148,12 @@ def _read_header(path: Path) -> tuple[Card, str]:
 def _checked(score: Mapping[str, Any]) -> Mapping[str, Any]:
     """A score with what every reader of cards counts on."""
     psnr_db = score["psnr_db"]
-    return {**score, "data": str(score["data"]), "psnr_db": None if psnr_db is None else float(psnr_db)}
+    return {
+        **score,
+        "data": str(score["data"]),
+        "keywords": dict(score.get("keywords", {})),
+        "psnr_db": None if psnr_db is None else float(psnr_db),
+    }
 
 
 def _read_tensors(path: Path) -> dict[str, Tensor]:

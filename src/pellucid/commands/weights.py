@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,12 +14,16 @@ from pellucid.terminal import add_row, interrupts_held, show, table
 
 
 def models(
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="As srcnn-x2: all about one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
 ) -> None:
-    """List the models that ship and those in your own folder, with scores and license."""
+    """List the models that ship and those in your own folder, with scores and license; or tell all about one."""
     from pellucid import models
     from pellucid.checkpoint import Card
 
+    if name is not None:
+        _tell(name, as_json)
+        return
     cards = models.cards()
     if as_json:
         typer.echo(json.dumps([_model_as_json(model, card) for model, card in cards], indent=2))
@@ -27,12 +32,35 @@ def models(
     for model, card in cards:
         origin = "pellucid" if model.ships else str(model.path.parent)
         if isinstance(card, Card):
-            scores = ", ".join(f"{score['data']} {score['psnr_db'] or math.inf:.2f}" for score in card.scores)
+            scores = ", ".join(f"{_asked(score)} {score['psnr_db'] or math.inf:.2f}" for score in card.scores)
             add_row(rows, model.name, recipe_text(card), scores or "not measured", card.license, origin)
         else:
             add_row(rows, model.name, str(card), "", "", origin, style="red")
     show(rows)
     typer.echo(f"Your own weight files go to {models.user_folder()}")
+
+
+def _tell(name: str, as_json: bool) -> None:
+    """The card of one model, with the command behind each score."""
+    from pellucid import checkpoint, models
+
+    path = models.find(name)
+    card = checkpoint.read_card(path)
+    if as_json:
+        typer.echo(json.dumps({"name": name, "path": str(path), **vars(card)}, indent=2))
+        return
+    typer.echo(f"{name}: {recipe_text(card)}\nfile: {path}\nlicense: {card.license}\norigin: {card.provenance}")
+    for score in card.scores:
+        asked = " ".join(f"{key}={value}" for key, value in score["keywords"].items())
+        command = f"pellucid evaluate {name} --data {score['data']} {asked}".rstrip()
+        typer.echo(f"score: {_asked(score)} {score['psnr_db'] or math.inf:.3f} dB   {command}")
+    for entry in card.history:
+        typer.echo("before: " + "; ".join(f"{value}" for value in entry.values()))
+
+
+def _asked(score: Mapping[str, Any]) -> str:
+    """What a score is of: "Set12 sigma_255=25"."""
+    return " ".join([score["data"], *(f"{key}={value}" for key, value in score["keywords"].items())])
 
 
 def recipes(

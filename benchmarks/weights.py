@@ -1,0 +1,229 @@
+"""The weights that ship: put a training among them, measure their scores again, print README's table.
+
+    export PELLUCID_DATA=...                                     # test sets and training data
+    python benchmarks/weights.py ship runs/dncnn-25 dncnn-gray-25 --license Apache-2.0
+    python benchmarks/weights.py scores                          # `make scores`; or of some: scores srcnn-x2 ...
+    python benchmarks/weights.py table
+
+A training ships only where its mean score is higher than that of the file it replaces, measured on the same sets
+by the same protocol; the new card keeps what the old one said. Weights are stored in float16 where that costs
+less than 0.005 dB on every set.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from math import fsum
+from pathlib import Path
+from typing import Any
+
+from pellucid import checkpoint, leaks, models, preparing, runs, store
+from pellucid.checkpoint import Card
+from pellucid.errors import PellucidError
+from pellucid.evaluation import evaluate
+from pellucid.restorer import load
+
+WEIGHTS = Path(models.__file__).parent / "weights"
+README = Path(__file__).parent.parent / "README.md"
+MOST_LOST_DB = 0.005
+"""What float16 may cost."""
+
+
+@dataclass(frozen=True)
+class Test:
+    """One score of a model: the test set, its folder below PELLUCID_DATA, keywords of the recipe, the goal."""
+
+    data: str
+    goal_db: float
+    keywords: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        return test_data() / FOLDERS[self.data]
+
+
+FOLDERS = {
+    "Set5": "super_resolution/Set5",
+    "Set14": "super_resolution/Set14",
+    "Set12": "denoising/Set12",
+    "BSD68": "denoising/BSD68",
+    "CBSD68": "denoising/CBSD68",
+    "classic5": "deblocking/classic5",
+}
+
+
+def _each(data: str, keyword: str, goals_db: Mapping[int, float]) -> tuple[Test, ...]:
+    return tuple(Test(data, goal_db, {keyword: value}) for value, goal_db in goals_db.items())
+
+
+TESTS: Mapping[str, tuple[Test, ...]] = {
+    "srcnn-x2": (Test("Set5", 36.66), Test("Set14", 32.45)),
+    "srcnn-x3": (Test("Set5", 32.75), Test("Set14", 29.30)),
+    "srcnn-x4": (Test("Set5", 30.49), Test("Set14", 27.50)),
+    "dncnn-gray-15": (Test("Set12", 32.86), Test("BSD68", 31.73)),
+    "dncnn-gray-25": (Test("Set12", 30.44), Test("BSD68", 29.23)),
+    "dncnn-gray-50": (Test("Set12", 27.21), Test("BSD68", 26.23)),
+    "dncnn-gray-blind": _each("Set12", "sigma_255", {15: 32.68, 25: 30.36, 50: 27.21}),
+    "dncnn-color-blind": _each("CBSD68", "sigma_255", {15: 33.89, 25: 31.23, 50: 27.92}),
+    "dncnn-three-tasks": (
+        *_each("classic5", "quality", {10: 29.40, 20: 31.63, 30: 32.91, 40: 33.77}),
+        *_each("Set5", "scale", {2: 37.58, 3: 33.75, 4: 31.40}),
+    ),
+}
+"""What is measured of each model, and the published score of its network (Dong 2014, Zhang 2017)."""
+
+
+def test_data() -> Path:
+    folder = os.environ.get("PELLUCID_DATA")
+    if not folder:
+        sys.exit("set PELLUCID_DATA to the folder of test sets and training data")
+    return Path(folder)
+
+
+def score(path: Path, test: Test) -> dict[str, Any]:
+    """What the header keeps of one report: the means and how they were counted."""
+    report = evaluate(load(path, **test.keywords), test.folder).to_json()
+    return {"data": test.data, "keywords": dict(test.keywords), **report["mean"], "protocol": report["protocol"]}
+
+
+def scored(path: Path, name: str) -> tuple[dict[str, Any], ...]:
+    return tuple(score(path, test) for test in TESTS[name])
+
+
+def ship(run: Path, name: str, license: str) -> None:
+    """Score the weights of a run and, where they are better, put them among those that ship."""
+    _check_leaks(run, name)
+    target = WEIGHTS / f"{name}.safetensors"
+    network, _, card = checkpoint.load(run / "weights.safetensors")
+    card = replace(card, license=license, provenance=_provenance(run, card), scores=())
+    whole, half = target.with_suffix(".whole.part"), target.with_suffix(".half.part")
+    try:
+        checkpoint.save(whole, network, card, overwrite=True)
+        checkpoint.save(half, network.half(), card, overwrite=True)
+        of_whole, of_half = scored(whole, name), scored(half, name)
+        is_half = all(w["psnr_db"] - h["psnr_db"] < MOST_LOST_DB for w, h in zip(of_whole, of_half, strict=True))
+        scores = of_half if is_half else of_whole
+        card = replace(card, scores=scores, history=_history(target, scores))
+        checkpoint.save(target, network if is_half else network.float(), card, overwrite=True)
+    finally:
+        whole.unlink(missing_ok=True)
+        half.unlink(missing_ok=True)
+    print(f"{target}: {'float16' if is_half else 'float32'}")
+    _print_scores(name, card)
+
+
+def _history(target: Path, scores: tuple[dict[str, Any], ...]) -> tuple[Mapping[str, Any], ...]:
+    """What the file to be replaced says, newest first. Exits where it is as good."""
+    if not target.exists():
+        return ()
+    before = checkpoint.read_card(target)
+    old = {_asked(score): score for score in before.scores}
+    pairs = [(score["psnr_db"], old[_asked(score)]["psnr_db"]) for score in scores if _asked(score) in old]
+    if fsum(new - was for new, was in pairs) <= 0:
+        sys.exit(f"{target} has {_list(before.scores)}; this training {_list(scores)}: not replaced")
+    kept = {"recipe": before.recipe, "provenance": before.provenance, "scores": _list(before.scores)}
+    return kept, *before.history
+
+
+def _asked(score: Mapping[str, Any]) -> str:
+    return " ".join([score["data"], *(f"{key}={value}" for key, value in score.get("keywords", {}).items())])
+
+
+def _list(scores: tuple[Mapping[str, Any], ...]) -> str:
+    return ", ".join(f"{_asked(score)} {score['psnr_db']:.3f} dB" for score in scores)
+
+
+def _check_leaks(run: Path, name: str) -> None:
+    """Print each test picture that the training data holds."""
+    data = Path(runs.describe(run)["data"]["folder"])
+    made = store.open(data) if (data / store.INDEX).exists() else preparing.cached(data)
+    for folder in {test.folder for test in TESTS[name]}:
+        found = leaks.in_folder(made, folder)
+        print(f"{folder.name} in {data.name}: {'; '.join(map(str, found)) or 'nothing'}")
+
+
+def _provenance(run: Path, card: Card) -> str:
+    described = runs.describe(run)
+    hardware = described["starts"][-1]["hardware"]
+    return f"{card.provenance}; {_hours(run):.2f} h on {hardware}"
+
+
+def _hours(run: Path) -> float:
+    """Of training alone, by the pace that the metrics tell, over all its starts."""
+    batch_size = runs.describe(run)["training"]["batch_size"]
+    lines = [line for line in runs.read_metrics(run) if "images_per_s" in line]
+    steps = [0, *(line["step"] for line in lines)]
+    taken = (step - before for before, step in pairwise(steps))
+    return fsum(n * batch_size / line["images_per_s"] for n, line in zip(taken, lines, strict=True)) / 3600
+
+
+def measure_again(names: list[str]) -> None:
+    """Score what ships and compare with the headers. Exits with 1 where one differs by more than 0.002 dB."""
+    differing = 0
+    for name in names or shipped():
+        card = checkpoint.read_card(WEIGHTS / f"{name}.safetensors")
+        again = scored(WEIGHTS / f"{name}.safetensors", name)
+        _print_scores(name, replace(card, scores=again))
+        pairs = zip(card.scores, again, strict=True)
+        differing += sum(abs(said["psnr_db"] - found["psnr_db"]) > 0.002 for said, found in pairs)
+    if differing:
+        sys.exit(f"{differing} scores differ from the headers")
+
+
+def _print_scores(name: str, card: Card) -> None:
+    for test, found in zip(TESTS[name], card.scores, strict=True):
+        from_goal = found["psnr_db"] - test.goal_db
+        print(
+            f"{name:18} {_asked(found):22} {found['psnr_db']:.3f} dB / {found['ssim']:.4f}   "
+            f"published {test.goal_db:.2f} ({from_goal:+.2f})   input {found['degraded_psnr_db']:.2f}"
+        )
+
+
+def shipped() -> list[str]:
+    return [name for name in TESTS if (WEIGHTS / f"{name}.safetensors").exists()]
+
+
+def table() -> Iterator[str]:
+    """README's table "Weights that ship", from the headers."""
+    yield "| model | recipe | measured: PSNR / SSIM | published | command behind each score |"
+    yield "|---|---|---|---|---|"
+    for name in shipped():
+        yield row(name, checkpoint.read_card(WEIGHTS / f"{name}.safetensors"))
+
+
+def row(name: str, card: Card) -> str:
+    keywords = " ".join(f"{key}={value}" for key, value in card.parameters.items() if key in ("scale", "channels"))
+    scores = "<br>".join(f"{_asked(s)}: {s['psnr_db']:.2f} dB / {s['ssim']:.4f}" for s in card.scores)
+    goals = "<br>".join(f"{test.goal_db:.2f}" for test in TESTS[name])
+    first = card.scores[0]
+    asked = " ".join(f"{key}={value}" for key, value in first.get("keywords", {}).items())
+    command = f"pellucid evaluate {name} --data {first['data']} {asked}".strip()
+    return f"| `{name}` | `{' '.join([card.recipe, keywords]).strip()}` | {scores} | {goals} | `{command}` |"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    shipping = commands.add_parser("ship")
+    shipping.add_argument("run", type=Path)
+    shipping.add_argument("name", choices=TESTS)
+    shipping.add_argument("--license", default="Apache-2.0")
+    commands.add_parser("scores").add_argument("names", nargs="*", choices=[*TESTS, []])
+    commands.add_parser("table")
+    args = parser.parse_args()
+    try:
+        if args.command == "ship":
+            ship(args.run, args.name, args.license)
+        elif args.command == "scores":
+            measure_again(args.names)
+        else:
+            print("\n".join(table()))
+    except PellucidError as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

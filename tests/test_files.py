@@ -73,7 +73,7 @@ def test_a_folder_is_never_replaced(tmp_path: Path, overwrite: bool) -> None:
 
 def test_a_file_where_a_folder_is_needed_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"file")
-    with pytest.raises(OutputError, match="cannot be written") as caught:
+    with pytest.raises(OutputError, match="is a file, where a folder is needed") as caught:
         write_whole(tmp_path / "a" / "b.bin", b"x", overwrite=False)
     assert "\n" not in str(caught.value)
     assert everything(tmp_path) == ["a"]

@@ -93,7 +93,7 @@ def whole_file(path: Path, *, overwrite: bool, when_whole: Callable[[Path], None
     """
     check_free(path, overwrite=overwrite)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        _make_folder(path.parent)
         _sweep(path)
         with _temporary(path) as temporary:
             yield temporary
@@ -104,6 +104,14 @@ def whole_file(path: Path, *, overwrite: bool, when_whole: Callable[[Path], None
             temporary.replace(path)
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        in_the_way = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+        raise OutputError(f"{in_the_way} is a file, where a folder is needed; choose another name") from error
 
 
 def write_whole(path: Path, content: bytes, *, overwrite: bool) -> None:

@@ -91,4 +91,6 @@ def check_holds(target: Format, picture: Picture, path: Path, bit_depth: int | N
     others = " or ".join(other.name for other in WRITTEN if other.holds(dtype, alpha))
     bits = next(bits for bits, depth in DEPTHS.items() if depth == target.depths[-1])
     hint = f", or make it {target.name} with --bit-depth {bits}" if target.holds(DEPTHS[bits], alpha) else ""
-    raise OutputError(f"{path}: {target.name} cannot hold {what}; write {others}{hint}")
+    known = picture.encoding
+    origin = f" of the {known.format} file it comes from" if known and known.format != target.name else ""
+    raise OutputError(f"{path}: {target.name} cannot hold {what}{origin}; write {others}{hint}")

@@ -224,7 +224,7 @@ def _check_size(sizes: rawpy.ImageSizes, max_pixels: int) -> None:
     num_pixels = sizes.raw_width * sizes.raw_height
     if num_pixels > max_pixels:
         raise PictureError(
-            f"{sizes.raw_width} x {sizes.raw_height} = {num_pixels} pixels; at most {max_pixels} are taken"
+            f"{sizes.raw_width} x {sizes.raw_height} = {num_pixels:,} pixels; at most {max_pixels:,} are taken"
         )
 
 

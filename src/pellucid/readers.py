@@ -94,7 +94,7 @@ def _read_vips(path: Path, kind: str, encoding: Encoding, max_pixels: int) -> Pi
 def _check_size(width: int, height: int, path: Path, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise PictureError(
-            f"{path} has {width} x {height} = {width * height} pixels; at most {max_pixels} are taken, "
+            f"{path} has {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} are taken, "
             f"so cut it into parts first, or allow more with --max-pixels"
         )
 

@@ -29,7 +29,7 @@ def restore(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="A file for one picture, else a folder. Without it: NAME-restored beside the input.",
+            help="A file for one picture, else a folder. Without it, beside the input: NAME-restored.",
         ),
     ] = None,
     overwrite: Overwrite = False,

@@ -2,13 +2,16 @@
 
     python examples/demo.py --out demo
 
-The photographs come with scikit-image. Each is degraded as the model's recipe says (made smaller, noisy, ...),
+The photographs come with scikit-image. Each is made smaller, noisy or blocky, as the model is meant for,
 restored, and shown beside the original. Whole pictures are written too, to be looked at in any viewer.
 """
 
 import argparse
+import io
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +20,20 @@ from skimage import data
 
 import pellucid
 from pellucid import metrics, models
-from pellucid.degrade import Shrink
+from pellucid.degrade import GaussianNoise, Jpeg, Shrink
+from pellucid.domains import Gray
 from pellucid.picture import Samples
 
 # Photograph -> where its crop lies, (top, left).
 PHOTOS = {"astronaut": (60, 160), "chelsea": (80, 110), "coffee": (110, 170), "rocket": (130, 240)}
+
+# What a model is shown at, by keywords of its recipe, where once as it is says too little.
+TASKS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
+    "dncnn-gray-blind": ({"sigma_255": 15}, {"sigma_255": 50}),
+    "dncnn-color-blind": ({"sigma_255": 25}, {"sigma_255": 50}),
+    "dncnn-three-tasks": ({"quality": 10}, {"quality": 30}, {"scale": 3}),
+}
+NUM_PHOTOS = {"srcnn": 4, "dncnn": 2}
 CROP_PX = 120
 CELL_PX = 300
 GAP_PX = 14
@@ -44,17 +56,33 @@ class Sample:
 def degrade(original: pellucid.Picture, restorer: pellucid.Restorer) -> pellucid.Picture:
     """As the recipe's protocol says, in color, rounded to 8 bit as a file would be."""
     degradation = restorer.recipe.protocol.degradation
+    if isinstance(degradation, Jpeg):  # of gray planes; a color JPEG has chroma of its own
+        return _compressed(original, degradation)
     assert degradation is not None
     planes = degradation(original.to_tensor(), torch.Generator().manual_seed(0))
     return pellucid.Picture.from_tensor(planes, "uint8")
 
 
-def sample(name: str, restorer: pellucid.Restorer) -> Sample:
-    """Degrade and restore one photograph."""
+def _compressed(original: pellucid.Picture, jpeg: Jpeg) -> pellucid.Picture:
+    content = io.BytesIO()
+    Image.fromarray(original.samples).save(content, "JPEG", quality=jpeg.quality)
+    return pellucid.Picture(np.array(Image.open(content)))
+
+
+def photograph(name: str, restorer: pellucid.Restorer) -> pellucid.Picture:
+    """In gray for gray models, and cut to whole steps of enlarging."""
     multiple = restorer.recipe.protocol.crop_multiple
     photo: Samples = getattr(data, name)()
     height, width = (size // multiple * multiple for size in photo.shape[:2])
-    original = pellucid.Picture(np.ascontiguousarray(photo[:height, :width]))
+    picture = pellucid.Picture(np.ascontiguousarray(photo[:height, :width]))
+    if not isinstance(restorer.recipe.domain, Gray):
+        return picture
+    return pellucid.Picture.from_tensor(restorer.recipe.domain.to_target(picture), "uint8")
+
+
+def sample(name: str, restorer: pellucid.Restorer) -> Sample:
+    """Degrade and restore one photograph."""
+    original = photograph(name, restorer)
     degraded = degrade(original, restorer)
     restored = restorer.restore(degraded)
     before = restorer.restore(degraded, strength=0)  # what a viewer shows: the bicubic enlargement
@@ -88,18 +116,18 @@ def draw(title: str, samples: list[Sample]) -> Image.Image:
 def _draw_row(sheet: Image.Image, pen: ImageDraw.ImageDraw, top: int, one: Sample) -> None:
     changed = one.restored.astype(int) - one.degraded.astype(int)
     crops = [one.degraded, one.restored, one.original, np.clip(128 + 4 * changed, 0, 255).astype(np.uint8)]
-    captions = [f"{db:.2f} dB (RGB, whole picture)" for db in (one.before_db, one.after_db)] + ["", ""]
+    captions = [f"{db:.2f} dB (whole picture)" for db in (one.before_db, one.after_db)] + ["", ""]
     sheet.paste(_thumbnail(one), (_left(0), top))
     pen.text((_left(0), top + CELL_PX + 6), one.name, INK, ImageFont.load_default(17))
     for i, (samples, caption) in enumerate(zip(crops, captions, strict=True), start=1):
         cut = samples[one.crop[0] : one.crop[0] + CROP_PX, one.crop[1] : one.crop[1] + CROP_PX]
-        cell = Image.fromarray(cut).resize((CELL_PX, CELL_PX), Image.Resampling.NEAREST)
+        cell = Image.fromarray(cut.squeeze()).resize((CELL_PX, CELL_PX), Image.Resampling.NEAREST)
         sheet.paste(cell, (_left(i), top))
         pen.text((_left(i), top + CELL_PX + 6), caption, INK, ImageFont.load_default(17))
 
 
 def _thumbnail(one: Sample) -> Image.Image:
-    whole = Image.fromarray(one.original)
+    whole = Image.fromarray(one.original.squeeze()).convert("RGB")
     (top, left), pen = one.crop, ImageDraw.Draw(whole)
     pen.rectangle((left, top, left + CROP_PX, top + CROP_PX), outline=FRAME, width=4)
     whole.thumbnail((CELL_PX, CELL_PX))
@@ -115,11 +143,22 @@ def _left(column: int) -> int:
 def title(restorer: pellucid.Restorer) -> str:
     """What was done to the photographs, in words."""
     degradation = restorer.recipe.protocol.degradation
+    words = str(degradation)
     if isinstance(degradation, Shrink):
-        return (
-            f"{restorer.name}: {degradation.scale} times smaller, then enlarged: bicubically (before), by pellucid"
-        )
-    return f"{restorer.name}: {degradation}"
+        words = f"{degradation.scale} times smaller, then enlarged: bicubically (before), by pellucid"
+    elif isinstance(degradation, GaussianNoise):
+        words = f"noise of deviation {degradation.sigma_255:g} of 255"
+    elif isinstance(degradation, Jpeg):
+        words = f"JPEG of quality {degradation.quality}"
+    return f"{restorer.name}: {words}"
+
+
+def restorers() -> Iterator[tuple[str, pellucid.Restorer]]:
+    """Every model that ships, at each of its tasks, and a name for the sheet."""
+    for model in (model for model in models.listing() if model.ships):
+        for keywords in TASKS.get(model.name, ({},)):
+            values = [f"{key.partition('_')[0]}-{value}" for key, value in keywords.items()]
+            yield "-".join([model.name, *values]), pellucid.load(model.name, **keywords)
 
 
 def main() -> None:
@@ -128,16 +167,15 @@ def main() -> None:
     folder: Path = parser.parse_args().out
     folder.mkdir(parents=True, exist_ok=True)
 
-    for model in (model for model in models.listing() if model.ships):
-        restorer = pellucid.load(model.name)
-        samples = [sample(name, restorer) for name in PHOTOS]
+    for sheet, restorer in restorers():
+        photos = list(PHOTOS)[: NUM_PHOTOS[restorer.recipe.name.partition(".")[0]]]
+        samples = [sample(name, restorer) for name in photos]
         for one in samples:
             for kind, picture in (("before", one.degraded), ("after", one.restored)):
-                Image.fromarray(picture).save(folder / f"{model.name}-{one.name}-{kind}.png")
-            print(f"{model.name}  {one.name:10}  {one.before_db:.2f} dB -> {one.after_db:.2f} dB")
-        sheet = folder / f"{model.name}.png"
-        draw(title(restorer), samples).save(sheet)
-        print(f"contact sheet: {sheet.resolve()}")
+                Image.fromarray(picture.squeeze()).save(folder / f"{sheet}-{one.name}-{kind}.png")
+            print(f"{sheet}  {one.name:10}  {one.before_db:.2f} dB -> {one.after_db:.2f} dB")
+        draw(title(restorer), samples).save(folder / f"{sheet}.png")
+        print(f"contact sheet: {(folder / sheet).resolve()}.png")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import PIL.Image
 import pytest
 import torch
 
-from pellucid import checkpoint, dng, images, manifest, recipe, restoration, restorer
+from pellucid import checkpoint, dng, images, manifest, memory, recipe, restoration, restorer
 from pellucid.backends import TorchBackend
 from pellucid.errors import DataError, OutputError, PictureError
 from pellucid.picture import Exposure, Mosaic, Picture
@@ -198,6 +198,26 @@ def test_an_input_that_changes_while_it_is_in_work_is_done_again(
     (outcome,) = restoration.restore(jobs, network)
     assert not outcome.skipped
     assert np.array_equal(images.read(outcome.job.target).samples, restore(changed).samples)
+
+
+def test_a_header_is_looked_at_once_and_not_at_all_for_what_is_done(
+    album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[str] = []
+    size = images.size
+
+    def watched(path: Path) -> tuple[int, int]:
+        looked_at.append(path.name)
+        return size(path)[0], 400_000_000  # so much that each picture has to wait until the last has left
+
+    monkeypatch.setattr(images, "size", watched)
+    settings = restoration.Settings(memory_bytes=memory.taken_bytes() + 10**9)
+    network, jobs = restorer.load(weights), restoration.plan([album])
+    list(restoration.restore(jobs, network, settings))
+    assert sorted(looked_at) == ["a.png", "b.tif", "broken.png", "c.png"]
+    looked_at.clear()
+    list(restoration.restore(jobs, network, settings))
+    assert looked_at == ["broken.png"]
 
 
 def test_the_manifest_is_read_once(album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:

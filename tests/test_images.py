@@ -884,32 +884,6 @@ def test_every_suffix_written_is_found() -> None:
 # --- processes
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_process_is_told_instead_of_hanging(tmp_path: Path) -> None:
-    path = tmp_path / "x.png"
-    images.write(Picture(noise(3, 4, 3)), path)
-    code = (
-        "import os, sys\n"
-        "from pellucid import images\n"
-        "from pellucid.errors import PictureError\n"
-        f"read = lambda: images.read({str(path)!r})\n"
-        "if 'first' in sys.argv: read()\n"
-        "if os.fork() == 0:\n"
-        "    try: read()\n"
-        "    except PictureError as error: print(error, flush=True)\n"
-        "    else: print('read', flush=True)\n"
-        "    os._exit(0)\n"
-        "os.wait()\n"
-    )
-
-    def run(*words: str) -> str:
-        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=60)
-        return done.stdout
-
-    assert "start workers with 'spawn'" in run("first")
-    assert run() == "read\n"
-
-
 def test_a_pipe_is_no_picture_and_does_not_block(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(PictureError, match="is a pipe"):

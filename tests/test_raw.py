@@ -4,7 +4,6 @@ import io
 import os
 import random
 import struct
-import subprocess
 import sys
 import zlib
 from dataclasses import replace
@@ -333,30 +332,6 @@ def test_mutated_files_are_read_or_one_line(tmp_path: Path, call: Any) -> None:
             assert found.width * found.height <= 10_000_000, seed
             outcomes["read"] += 1
     assert min(outcomes.values()) > 50
-
-
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_forked_process_is_told_instead_of_hanging(tmp_path: Path) -> None:
-    path = written(tmp_path, dng_file(noise(24, 24)))
-    code = (
-        "import os, sys\n"
-        "from pellucid import raw\n"
-        f"develop = lambda: raw.develop({str(path)!r})\n"
-        "if 'first' in sys.argv: develop()\n"
-        "if os.fork() == 0:\n"
-        "    try: develop()\n"
-        "    except raw.PictureError as error: print(error, flush=True)\n"
-        "    else: print('developed', flush=True)\n"
-        "    os._exit(0)\n"
-        "os.wait()\n"
-    )
-
-    def run(*words: str) -> str:
-        done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, timeout=60)
-        return done.stdout
-
-    assert "start workers with 'spawn'" in run("first")
-    assert run() == "developed\n"
 
 
 LEVELS: dict[str, Any] = {"black_level": 600, "white_level": 15520}

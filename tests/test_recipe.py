@@ -27,8 +27,10 @@ PUBLISHED = {
     "dncnn.three_tasks",
     "mimo_unet.gopro",
     "mimo_unet.gopro_plus",
+    "mimo_unet.synthetic",
     "sid_unet.sony",
     "sid_unet.fuji",
+    "sid_unet.any_camera",
 }
 
 HOSTILE = [

@@ -27,7 +27,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "dncnn.blind": {"depth": 4, "width": 8, "channels": 3},
     "dncnn.three_tasks": {"depth": 4, "width": 8, "scale": 4},
     "mimo_unet.gopro": {"num_blocks": 1},
+    "mimo_unet.synthetic": {"num_blocks": 1, "width": 8},
     "sid_unet.sony": {},
+    "sid_unet.any_camera": {"width": 8},
     "sid_unet.fuji": {},
 }
 

@@ -200,7 +200,7 @@ class MotionBlur:
 
     (N, C, H, W) sRGB -> the same. Beyond its edges the picture is mirrored.
     shake: where kernels come from.
-    highlights: what is white shines by so much more than it shows, so that its blur is white and wide.
+    highlights: what is white in all colors shines by so much more than it shows, so that its blur is white, too.
     noise: of the sensor, on the blurred linear light; such as SensorNoise.
     Source: the order of things, and 0.25 to 1.75 for highlights, of Rim et al., "Realistic Blur Synthesis for
     Learning Image Deblurring", ECCV 2022.
@@ -217,7 +217,7 @@ class MotionBlur:
     def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
         kernels = self.shake.kernels(len(clean), generator).to(clean)
         beyond = uniform(self.highlights, len(clean), generator).to(clean).reshape(-1, 1, 1, 1)
-        light = srgb_to_linear(clean.clamp(0, 1)) + beyond * (clean >= _WHITE)
+        light = srgb_to_linear(clean.clamp(0, 1)) + beyond * _whiteness(clean)
         blurred = _convolved(light, kernels)
         if self.noise is not None:
             blurred = self.noise(blurred, generator)
@@ -339,7 +339,15 @@ class SyntheticRaw:
         return self.noise(light / ratio.to(light).reshape(-1, 1, 1, 1), generator), ratio, gains
 
 
-_WHITE = 254.5 / 255
+_NEARLY_WHITE = 0.95
+
+
+def _whiteness(pictures: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, 1, H, W): 0 for all but what is nearly white, 1 for white.
+
+    A ramp, and of the darkest channel: a threshold for each would make colored specks of a noisy lamp.
+    """
+    return (pictures.amin(dim=1, keepdim=True) - _NEARLY_WHITE).clamp(0, 1 - _NEARLY_WHITE) / (1 - _NEARLY_WHITE)
 
 
 def _convolved(planes: Tensor, kernels: Tensor) -> Tensor:

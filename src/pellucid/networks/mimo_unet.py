@@ -216,10 +216,11 @@ def gopro(
     dropout: Dropout = 0.0,
     upsampling: Upsampling = "nearest",
     frequency_weight: Weight = 0.1,
+    width: Width = 32,
 ) -> Recipe:
     """MIMO-UNet on the pairs of GoPro (Table 1): `blur`, not `blur_gamma`, against `sharp`."""
     return Recipe(
-        network=partial(MIMOUNet, num_blocks, dropout, upsampling),
+        network=partial(MIMOUNet, num_blocks, dropout, upsampling, width),
         domain=RGB(),
         degradation=None,
         loss=partial(multi_scale, frequency_weight=frequency_weight),

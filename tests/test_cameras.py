@@ -78,3 +78,8 @@ def test_white_is_white_for_every_camera() -> None:
     assert (to_camera.sum(dim=-1) > 0.3).all()
     # D65 of sRGB, IEC 61966-2-1.
     np.testing.assert_allclose(RGB_TO_XYZ.sum(dim=1), [0.9505, 1.0, 1.089], atol=1e-3)
+
+
+def test_published_sensors_are_told_by_their_names() -> None:
+    assert repr(SONY_A7S2_LOW) == "SONY_A7S2_LOW"
+    assert repr(Sensor(1e-3, 1e-4)) == "Sensor(shot=0.001, read=0.0001, row=0.0)"

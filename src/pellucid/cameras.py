@@ -55,11 +55,16 @@ class Sensor:
     shot: the light of one electron, so that the variance of shot noise is shot * light; or the (lowest, highest)
         of a draw that is even on a logarithmic scale, as sensitivities are.
     read: the variance that each sample has without light. row: of the offset that all of a row has.
+    name: of one that is published, which says enough.
     """
 
     shot: Range
     read: float | GoesWithShot
     row: float | GoesWithShot = 0.0
+    name: str = ""
+
+    def __repr__(self) -> str:
+        return self.name or f"Sensor(shot={self.shot}, read={self.read}, row={self.row})"
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """(count,) shot, read and row, for a picture each."""
@@ -77,22 +82,26 @@ def _of_levels(slope: float, offset: float, deviation: float) -> GoesWithShot:
 
 
 def _measured(
-    log_gain: tuple[float, float], read: tuple[float, float, float], row: tuple[float, float, float]
+    name: str, log_gain: tuple[float, float], read: tuple[float, float, float], row: tuple[float, float, float]
 ) -> Sensor:
     lowest, highest = (exp(gain) / NUM_LEVELS for gain in log_gain)
-    return Sensor((lowest, highest), _of_levels(*read), _of_levels(*row))
+    return Sensor((lowest, highest), _of_levels(*read), _of_levels(*row), name)
 
 
-PHONES = Sensor((1e-4, 0.012), GoesWithShot(2.18, 1.20, 0.26))
+PHONES = Sensor((1e-4, 0.012), GoesWithShot(2.18, 1.20, 0.26), name="PHONES")
 """As the phones of the Darmstadt Noise Dataset and others: Brooks et al., CVPR 2019, and its released code."""
 
 # The noise model is that of Wei et al., "A Physics-based Noise Formation Model for Extreme Low-light Raw
 # Denoising", CVPR 2020; the numbers are the fits that Feng et al., "Learnability Enhancement for Low-light Raw
 # Denoising", ACM MM 2022, publish with their code, of 14-bit levels: the log of levels an electron; then slope,
 # offset and deviation for the Gaussian read noise, and for the rows.
-SONY_A7S2_LOW = _measured((-1.67214, 0.42228), (0.82966, 1.49343, 0.00359), (0.78782, -0.34227, 0.02832))
+SONY_A7S2_LOW = _measured(
+    "SONY_A7S2_LOW", (-1.67214, 0.42228), (0.82966, 1.49343, 0.00359), (0.78782, -0.34227, 0.02832)
+)
 """ISO 200 to 1600; above, the sensor reads in another way."""
-SONY_A7S2_HIGH = _measured((0.64567, 2.51606), (0.82878, 0.44162, 0.00153), (0.62945, -1.51040, 0.02609))
+SONY_A7S2_HIGH = _measured(
+    "SONY_A7S2_HIGH", (0.64567, 2.51606), (0.82878, 0.44162, 0.00153), (0.62945, -1.51040, 0.02609)
+)
 """ISO 2000 to 12800."""
-NIKON_D850 = _measured((1.2, 2.4828), (0.8322, -0.1754, 0.035165), (0.8322, -2.3326, 0.301333))
+NIKON_D850 = _measured("NIKON_D850", (1.2, 2.4828), (0.8322, -0.1754, 0.035165), (0.8322, -2.3326, 0.301333))
 """ISO 800 to 3200."""

@@ -524,3 +524,18 @@ def test_any_camera_learns_from_what_restoration_shows_it() -> None:
         mosaic = exposed.mosaic(clean, torch.Generator().manual_seed(seed))
         assert mosaic.white_balance != (1, 1, 1) and 50 <= mosaic.exposure_ratio <= 300
         torch.testing.assert_close(found.domain.to_input(mosaic), learned, rtol=0, atol=2e-5)
+
+
+def test_exposure_ratios_come_in_order() -> None:
+    assert recipe.find("sid_unet.any_camera", exposure_ratio="10,10").parameters["exposure_ratio"] == (10, 10)
+    with pytest.raises(RecipeError, match="the lowest comes first"):
+        recipe.find("sid_unet.any_camera", exposure_ratio=(300, 50))
+
+
+def test_learning_from_synthetic_blur_starts_at_the_input() -> None:
+    found = recipe.find("mimo_unet.synthetic", num_blocks=1, width=8)
+    network = found.network()
+    assert found.initialize is not None
+    found.initialize(network)
+    picture = torch.rand(1, 3, 12, 10, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(network(picture), picture)

@@ -186,6 +186,17 @@ def _fill(picture: Tensor, multiple: int) -> Tensor:
     return picture
 
 
+def draw_zero_last(network: Network) -> None:
+    """Zeros in the last convolution of each scale, so that training starts at the input.
+
+    Differs from the paper.
+    """
+    assert isinstance(network, MIMOUNet)
+    for leave in (network.leave1, network.leave2, network.leave4):
+        for parameter in leave.parameters():
+            nn.init.zeros_(parameter)
+
+
 def multi_scale(network: Network, degraded: Tensor, target: Tensor, *, frequency_weight: float = 0.1) -> Tensor:
     """Mean absolute error at three scales, and of their spectra (Eqs. 6 and 7).
 
@@ -262,6 +273,7 @@ def synthetic(
         loss=partial(multi_scale, frequency_weight=frequency_weight),
         optimizer=Adam(lr=2e-4),
         schedule=Cosine(warmup_steps=500),
+        initialize=draw_zero_last,
         patch_px=256,
         batch_size=8,
         num_steps=200_000,

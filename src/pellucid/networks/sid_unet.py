@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from pellucid.cameras import NIKON_D850, SONY_A7S2_HIGH, SONY_A7S2_LOW
 from pellucid.degrade import OneOf, SensorNoise, SyntheticRaw, Unprocess
 from pellucid.domains import PackedRaw
+from pellucid.errors import RecipeError
 from pellucid.losses import mean_absolute
 from pellucid.optimization import Adam, Cosine, Drops
 from pellucid.packing import BAYER
@@ -166,6 +167,8 @@ def any_camera(
     Each picture is made a short exposure: Brooks et al. 2019 for what the camera saw, Wei et al. 2020 for noise.
     Colors are those of an average camera, as its matrix is not in the mosaic.
     """
+    if exposure_ratio[0] > exposure_ratio[1]:
+        raise RecipeError(f"sid_unet.any_camera: exposure_ratio={exposure_ratio}; the lowest comes first")
     # Three quarters of See in the Dark's exposures were taken at ISO 1600 and below, so that half are here.
     sensors = (SONY_A7S2_LOW, SONY_A7S2_LOW, SONY_A7S2_HIGH, NIKON_D850)
     exposed = SyntheticRaw(

@@ -17,6 +17,9 @@ from torch import Tensor
 
 from pellucid.chance import Range, uniform
 
+Places = NDArray[np.complex128]
+"""Rows and columns, as one number each."""
+
 NUM_POINTS = 128
 _NUM_POINTS_OF_SOURCE = 2000
 
@@ -57,32 +60,25 @@ class CameraShake:
     def trajectories(self, count: int, generator: torch.Generator) -> Tensor:
         """(count, NUM_POINTS, 2): rows and columns in pixels, from (0, 0) on."""
 
-        def normal(*shape: int) -> NDArray[np.complex128]:
+        def normal(*shape: int) -> Places:
             drawn = torch.randn(*shape, 2, generator=generator, device=generator.device)
             return torch.view_as_complex(drawn).cpu().numpy().astype(np.complex128)
 
         def even(*shape: int) -> NDArray[np.float64]:
             return torch.rand(shape, generator=generator, device=generator.device).cpu().double().numpy()
 
-        # Steps follow one another, so they are counted on the CPU, in complex numbers: 1 ms for all of them.
         length_px, anxiety = (
             uniform(value, count, generator).cpu().double().numpy() for value in (self.length_px, self.anxiety)
         )
-        step_px = length_px / (NUM_POINTS - 1)
         pull, jerk, impulse = (high * even(count) for high in (0.7, 10.0, 0.2))
         # What happens at each point of the original is made as much stronger here, or likelier.
         rate = _NUM_POINTS_OF_SOURCE / NUM_POINTS
         trembling = anxiety * rate**0.5 * jerk * normal(NUM_POINTS, count)
-        turned = (even(NUM_POINTS, count) < impulse * anxiety * rate) * normal(NUM_POINTS, count)
-        place, direction = np.zeros(count, np.complex128), _unit(normal(count))
-        path = [place]
-        for trembles, turns in zip(trembling[1:], turned[1:], strict=True):
-            change = trembles - anxiety * rate * pull * place + turns - 2 * direction * (turns != 0)
-            direction = _unit(direction + change)
-            place = place + step_px * direction
-            path.append(place)
-        points = torch.from_numpy(np.stack([np.stack([p.real, p.imag], -1) for p in path], axis=1))
-        return points.float().to(generator.device)
+        turning = (even(NUM_POINTS, count) < impulse * anxiety * rate) * normal(NUM_POINTS, count)
+        path = _followed(
+            length_px / (NUM_POINTS - 1), _unit(normal(count)), trembling, turning, anxiety * rate * pull
+        )
+        return torch.from_numpy(np.stack([path.real, path.imag], axis=-1)).float().to(generator.device)
 
 
 HAND_HELD = CameraShake()
@@ -127,7 +123,22 @@ class MeasuredShake:
         return points, weights
 
 
-def _unit(directions: NDArray[np.complex128]) -> NDArray[np.complex128]:
+def _followed(
+    step_px: NDArray[np.float64], direction: Places, trembling: Places, turning: Places, pull: NDArray[np.float64]
+) -> Places:
+    """(N, T) places along each way. Where `turning` is not 0, the camera turns back, and as much aside.
+
+    One step follows the other, so they are counted on the CPU, in complex numbers: 1 ms for all of them.
+    """
+    path = [np.zeros_like(direction)]
+    for trembles, turns in zip(trembling[1:], turning[1:], strict=True):
+        change = trembles - pull * path[-1] + turns - 2 * direction * (turns != 0)
+        direction = _unit(direction + change)
+        path.append(path[-1] + step_px * direction)
+    return np.stack(path, axis=1)
+
+
+def _unit(directions: Places) -> Places:
     return directions / np.maximum(np.abs(directions), 1e-12)
 
 

@@ -146,9 +146,10 @@ def _check_leaks(run: Path, name: str) -> None:
 
 
 def _provenance(run: Path, card: Card) -> str:
-    described = runs.describe(run)
-    hardware = described["starts"][-1]["hardware"]
-    return f"{card.provenance}; {_hours(run):.2f} h on {hardware}"
+    """With hours and hardware; of folders, the last name only."""
+    hardware = runs.describe(run)["starts"][-1]["hardware"]
+    words = [Path(word).name if word.startswith("/") else word for word in card.provenance.split(" ")]
+    return f"{' '.join(words)}; {_hours(run):.2f} h on {hardware}"
 
 
 def _hours(run: Path) -> float:

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -15,16 +15,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pellucid.batches import Batch, Batches
+from pellucid.cameras import Sensor
 from pellucid.cutting import turned
 from pellucid.degrade import (
     Chain,
     Degradation,
     GaussianNoise,
     Jpeg,
+    MotionBlur,
     OneOf,
     SensorNoise,
     Shrink,
     ShrinkAndEnlarge,
+    SyntheticRaw,
     Unprocess,
 )
 from pellucid.domains import RGB, Domain, Gray, Luma, PackedRaw
@@ -87,7 +90,7 @@ def raw_store(
 
 
 def store_for(recipe: Recipe, folder: Path) -> Store:
-    if isinstance(recipe.domain, PackedRaw):
+    if recipe.degradation is None and isinstance(recipe.domain, PackedRaw):
         return raw_store(folder, recipe.domain.pattern)
     if recipe.degradation is None:
         targets = [noise(30, 41, seed=1), noise(25, 33, seed=2)]
@@ -170,7 +173,16 @@ def test_the_paper_s_patches_have_the_paper_s_sizes(make: Make, tmp_path: Path) 
 
 # ---- purity -------------------------------------------------------------------------------------
 
-PURE = ["srcnn.tuned", "dncnn.blind", "dncnn.three_tasks", "mimo_unet.gopro", "sid_unet.sony", "sid_unet.fuji"]
+PURE = [
+    "srcnn.tuned",
+    "dncnn.blind",
+    "dncnn.three_tasks",
+    "mimo_unet.gopro",
+    "mimo_unet.synthetic",
+    "sid_unet.sony",
+    "sid_unet.fuji",
+    "sid_unet.any_camera",
+]
 
 
 @pytest.mark.parametrize("name", PURE)
@@ -270,6 +282,16 @@ def test_turned_patches_are_those_of_the_turned_whole(scale: int, make: Make, tm
     check_against_whole(recipe, store, make(recipe, store, patch_px=15), 2e-6)
 
 
+@dataclass(frozen=True)
+class Fixed:
+    """Every camera moves along the diagonal, so that no kernel is drawn."""
+
+    kernel_px: int
+
+    def kernels(self, count: int, generator: torch.Generator) -> Tensor:
+        return torch.eye(self.kernel_px).expand(count, -1, -1) / self.kernel_px
+
+
 WIDE: list[tuple[Degradation, Domain]] = [
     (ShrinkAndEnlarge((3,)), Gray()),
     (OneOf((ShrinkAndEnlarge((2,)),)), Gray()),
@@ -279,6 +301,8 @@ WIDE: list[tuple[Degradation, Domain]] = [
     (Chain((Jpeg(40), Shrink(2))), Luma(2)),
     (Chain((Shrink(2), Jpeg(40))), Luma(2)),
     (Chain((ShrinkAndEnlarge((3,)), Jpeg(40))), RGB()),
+    (MotionBlur(Fixed(7)), RGB()),
+    (Chain((MotionBlur(Fixed(5), highlights=1.0), Jpeg(70))), RGB()),
 ]
 
 
@@ -351,8 +375,9 @@ def test_raw_is_packed_whole_then_cut_and_turned(
 def test_raw_can_be_made_of_developed_pictures(name: str, planes: int, make: Make, tmp_path: Path) -> None:
     recipe = find(name)
     assert isinstance(recipe.domain, PackedRaw)
-    unprocess = Unprocess(recipe.domain.pattern)
-    recipe = replace(recipe, degradation=Chain((unprocess, SensorNoise(shot=1e-4, exposure_ratio=(10, 30)))))
+    noise = SensorNoise(Sensor(1e-4, 1e-8))
+    raw = SyntheticRaw(Unprocess(recipe.domain.pattern), noise, (10.0, 30.0), white_balanced=False)
+    recipe = replace(recipe, degradation=raw)
     store = clean_store(tmp_path / "store", smooth(40, 51))
     degraded, target = make(recipe, store).batch(0)
     cell = recipe.domain.rate.denominator
@@ -362,6 +387,18 @@ def test_raw_can_be_made_of_developed_pictures(name: str, planes: int, make: Mak
     assert all(row % cell == col % cell == 0 for patch in target for row, col, _ in places(patch, whole)[:1])
     bright = torch.corrcoef(torch.stack([degraded.mean(dim=(1, 2, 3)), target.square().mean(dim=(1, 2, 3))]))
     assert bright[0, 1] > 0.5  # brightening is drawn for each
+
+
+def test_white_balance_is_applied_as_in_restoration(make: Make, tmp_path: Path) -> None:
+    facts = {"pattern": BAYER, "black_level": BLACK, "white_level": WHITE, "white_balance": [0.8, 1.0, 1.6]}
+    with Writer(tmp_path / "store", {}) as writer:
+        writer.put("long", STAMP, noise(24, 24, 3, "uint16"))
+        writer.put("short", STAMP, np.full((24, 24), BLACK + 155, np.uint16), facts=facts)
+        store = writer.finish("raw", [Planned("short", "long", "short", 10.0)], [])
+    domain = PackedRaw(white_balanced=True)
+    degraded, _ = make(replace(find("sid_unet.sony"), domain=domain), store).batch(0)
+    assert torch.equal(degraded.amin(dim=(0, 2, 3)), domain.to_input(store.mosaic(0))[0, :, 0, 0])
+    assert degraded[0, :, 0, 0].tolist() == pytest.approx([0.1, 0.125, 0.2, 0.125], rel=1e-5)
 
 
 def test_black_may_differ_by_filter(make: Make, tmp_path: Path) -> None:

@@ -8,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pellucid.color import rgb_to_gray, rgb_to_luma, rgb_to_ycbcr, ycbcr_to_rgb
+from pellucid.color import (
+    linear_to_srgb,
+    rgb_to_gray,
+    rgb_to_luma,
+    rgb_to_ycbcr,
+    srgb_to_linear,
+    ycbcr_to_rgb,
+)
 
 # What MATLAB's rgb2ycbcr gives at a peak of 255 (its documentation: Y from 16 to 235, chroma from 16 to 240).
 KNOWN = [
@@ -85,3 +92,20 @@ def test_any_leading_dimensions(convert: Callable[[Tensor], Tensor]) -> None:
     rgb = photo(1)
     assert torch.equal(convert(rgb[0]), convert(rgb)[0])
     assert convert(rgb).dtype == torch.float32
+
+
+def test_the_curve_of_srgb_is_that_of_the_standard() -> None:
+    """By scikit-image, whose XYZ of a gray is its light times the white point's; with both ends of the line."""
+    levels = np.concatenate([np.arange(256) / 255, [0.04045, 0.0404, 0.0405]])
+    gray = np.repeat(levels[:, None], 3, axis=1)
+    expected = skimage.color.rgb2xyz(gray)[:, 1] / skimage.color.rgb2xyz(np.ones((1, 3)))[0, 1]
+    light = srgb_to_linear(torch.from_numpy(levels))
+    np.testing.assert_allclose(light.numpy(), expected, atol=1e-7)
+    np.testing.assert_allclose(linear_to_srgb(light).numpy(), levels, atol=1e-7)
+
+
+def test_light_has_a_slope_everywhere() -> None:
+    for curve in (srgb_to_linear, linear_to_srgb):
+        values = torch.tensor([0.0, 1e-3, 0.5, 1.0], requires_grad=True)
+        (slope,) = torch.autograd.grad(curve(values).sum(), values)
+        assert slope.isfinite().all() and (slope > 0).all()

@@ -1,14 +1,18 @@
 import io
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
+import scipy.ndimage
+import scipy.stats
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
+from pellucid.cameras import NUM_LEVELS, GoesWithShot, Sensor
 from pellucid.degrade import (
     Chain,
     Degradation,
@@ -20,11 +24,15 @@ from pellucid.degrade import (
     SensorNoise,
     Shrink,
     ShrinkAndEnlarge,
+    SyntheticRaw,
     Unprocess,
     draws,
     footprint,
 )
+from pellucid.domains import PackedRaw
+from pellucid.packing import BAYER
 from pellucid.resize import resize
+from pellucid.shaking import CameraShake, MeasuredShake
 
 ALL: list[Degradation] = [
     GaussianNoise(25),
@@ -36,8 +44,9 @@ ALL: list[Degradation] = [
     OneOf((GaussianNoise((0, 55)), ShrinkAndEnlarge((2, 3, 4)), Jpeg((5, 99)))),
     ShrinkAndEnlarge((2, 3, 4)),
     SensorNoise(),
-    SensorNoise(row=1e-5, exposure_ratio=(100, 300)),
-    MotionBlur(9, (3.0, 12.0)),
+    SensorNoise(Sensor(1e-3, GoesWithShot(2, 1), row=1e-5), num_levels=None),
+    MotionBlur(CameraShake((3.0, 12.0), 9)),
+    MotionBlur(CameraShake(12.0, 9), highlights=(0.25, 1.75), noise=SensorNoise(num_levels=None)),
 ]
 KEEP_SIZE = [degradation for degradation in ALL if not isinstance(degradation, Shrink | Chain)]
 
@@ -215,47 +224,39 @@ def test_footprints_add_up() -> None:
     assert footprint(OneOf((Jpeg(5), ShrinkAndEnlarge((2, 3))))) == Footprint(grid_px=48, reach_px=12)
 
 
+def noisy(shot: float, read: float = 0.0, row: float = 0.0, num_levels: int | None = None) -> SensorNoise:
+    return SensorNoise(Sensor(shot, read, row), num_levels)
+
+
 def test_sensor_noise_has_the_variance_of_its_light() -> None:
     light = torch.linspace(0.2, 0.8, 4).reshape(4, 1, 1, 1).expand(-1, -1, 400, 500)
-    noise = SensorNoise(shot=1e-3, read=2e-4, num_levels=None)(light, seeded(0)) - light
+    noise = noisy(1e-3, 2e-4)(light, seeded(0)) - light
     # Of 200,000 samples: the variance is known to 0.3 %, the mean to 0.03 / 447.
     assert noise.mean(dim=(1, 2, 3)).abs().max() < 4e-4
     expected = 1e-3 * light[:, 0, 0, 0] + 2e-4
     torch.testing.assert_close(noise.var(dim=(1, 2, 3)), expected, rtol=0.02, atol=0)
 
 
+def test_shot_noise_is_counted_in_whole_electrons() -> None:
+    """A sensor without other noise sees multiples of one electron, as often as Poisson says."""
+    electrons = noisy(0.1)(torch.full((1, 1, 400, 500), 0.25), seeded(0)) * 10
+    torch.testing.assert_close(electrons, electrons.round(), rtol=0, atol=1e-4)
+    shares = torch.bincount(electrons.round().int().flatten(), minlength=6)[:6] / electrons.numel()
+    np.testing.assert_allclose(shares, scipy.stats.poisson.pmf(np.arange(6), 2.5), atol=0.004)
+
+
 def test_a_row_of_a_sensor_shares_its_offset() -> None:
     light = torch.full((1, 1, 300, 400), 0.5)
-    noise = SensorNoise(shot=1e-8, read=0, row=1e-4, num_levels=None)(light, seeded(0)) - light
+    noise = noisy(1e-8, row=1e-4)(light, seeded(0)) - light
     assert noise.std(dim=-1).max() < 2e-4
     assert noise.mean(dim=-1).std().item() == pytest.approx(0.01, rel=0.15)  # of 300 rows: 4 %
 
 
 def test_a_sensor_counts_in_whole_numbers_between_black_and_white() -> None:
     light = torch.rand(2, 1, 60, 60, generator=seeded(1))
-    counted = SensorNoise(shot=0.01, num_levels=100)(light, seeded(0)) * 100
+    counted = noisy(0.01, 1e-3, num_levels=100)(light, seeded(0)) * 100
     torch.testing.assert_close(counted, counted.round(), rtol=0, atol=1e-4)
     assert (counted.min().item(), counted.max().item()) == (0, 100)
-
-
-def test_short_exposures_are_noisier_and_as_bright() -> None:
-    light = torch.full((2, 1, 300, 400), 0.5)
-    sensor = SensorNoise(shot=1e-4, read=0, num_levels=None, exposure_ratio=50)
-    noise = sensor(light, seeded(0)) - light
-    assert noise.mean().abs() < 2e-3
-    assert noise.var().item() == pytest.approx(50 * 1e-4 * 0.5, rel=0.02)
-
-
-def test_noise_levels_are_those_of_cameras() -> None:
-    """Brooks et al., Eq. 5 of the released code: log read = 2.18 log shot + 1.20, give or take 0.26."""
-    dark = torch.zeros(400, 1, 40, 40)
-    for shot in (1e-4, 1e-2):
-        deviation = (
-            SensorNoise(shot=shot, num_levels=None)(dark, seeded(0)).square().mean(dim=(1, 2, 3)).mul(2).log()
-        )
-        # Half of the noise is below black and cut off, so the mean square is half of the variance.
-        assert deviation.mean().item() == pytest.approx(2.18 * np.log(shot) + 1.20, abs=0.06)
-        assert deviation.std().item() == pytest.approx(0.26, abs=0.05)
 
 
 def test_unprocessing_undoes_development() -> None:
@@ -272,6 +273,21 @@ def test_unprocessing_undoes_development() -> None:
         torch.testing.assert_close(share, dimmed[:1].expand(50), rtol=1e-4, atol=0)
 
 
+def test_what_was_unprocessed_can_be_processed_again() -> None:
+    """Flat colors, so that no demosaicking is needed: gain, matrix, gamma and tone curve give them back."""
+    srgb = 0.2 + 0.5 * torch.rand(40, 3, generator=seeded(5))
+    unprocess = Unprocess()
+    mosaic, gains = unprocess.exposed(srgb[..., None, None].expand(-1, -1, 2, 2), seeded(9))
+    matrix, also_gains, brightness = unprocess.cameras(40, seeded(9))
+    assert torch.equal(gains, also_gains)
+    colors = torch.stack([mosaic[:, 0, 0, 0], mosaic[:, 0, 0, 1], mosaic[:, 0, 1, 1]], dim=1).double()
+    balanced = colors * gains / brightness[:, None]
+    light = torch.linalg.solve(matrix.double(), balanced[..., None])[..., 0]
+    toned = light.clamp(min=0) ** (1 / 2.2)
+    torch.testing.assert_close((3 * toned**2 - 2 * toned**3).float(), srgb, rtol=0, atol=2e-4)
+    assert not torch.equal(matrix[0], matrix[1])  # another camera for each
+
+
 def test_saturated_pixels_stay_saturated() -> None:
     assert Unprocess()(torch.ones(3, 3, 4, 4), seeded(0)).min().item() == pytest.approx(1, abs=1e-5)
 
@@ -285,37 +301,123 @@ def test_each_pixel_keeps_the_color_of_its_filter() -> None:
     assert torch.equal(mosaic > 0.6 * mosaic.max(), brightest)
 
 
-def test_motion_blur_keeps_light_and_place() -> None:
-    kernels = MotionBlur(31, (5.0, 25.0)).kernels(50, seeded(0))
-    assert kernels.min() >= 0
-    torch.testing.assert_close(kernels.sum(dim=(1, 2)), torch.ones(50))
-    places = torch.arange(31.0) - 15
-    for mass in (kernels.sum(dim=1), kernels.sum(dim=2)):
-        assert (mass * places).sum(dim=1).abs().max() < 0.5  # exactly 0 but where a long way is cut
-    assert len({kernel.numpy().tobytes() for kernel in kernels}) == 50
+EXPOSED = SyntheticRaw(noise=noisy(1e-4, 1e-7, 1e-8, NUM_LEVELS))
+
+
+@pytest.mark.parametrize("white_balanced", [True, False])
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_networks_learn_from_what_restoration_shows_them(white_balanced: bool, seed: int) -> None:
+    exposed = replace(EXPOSED, white_balanced=white_balanced)
+    domain = PackedRaw(white_balanced=white_balanced)
+    planes = domain.encode(exposed(clean(1, 3), seeded(seed)))
+    torch.testing.assert_close(
+        domain.to_input(exposed.mosaic(clean(1, 3), seeded(seed))), planes, rtol=0, atol=2e-5
+    )
+
+
+def test_a_synthetic_exposure_is_dark_in_its_file_and_as_bright_as_the_picture_afterwards() -> None:
+    mosaic = replace(EXPOSED, exposure_ratio=100.0).mosaic(torch.full((1, 3, 200, 200), 0.5), seeded(3))
+    assert (mosaic.samples.dtype.name, mosaic.exposure_ratio, mosaic.pattern) == ("uint16", 100, BAYER)
+    light = 0.5**2.2  # the tone curve keeps the middle
+    for row, col, color in ((0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 2)):
+        assert mosaic.white_balance is not None
+        share = (mosaic.samples[row::2, col::2].mean() - 512) / NUM_LEVELS * 100 * mosaic.white_balance[color]
+        assert share == pytest.approx(light, rel=0.03)
+    gray = PackedRaw(white_balanced=True).to_input(mosaic).mean(dim=(2, 3))[0]
+    assert gray.tolist() == pytest.approx([light] * 4, rel=0.03)
+
+
+def test_exposures_of_a_batch_differ() -> None:
+    bright = EXPOSED(torch.full((60, 3, 20, 20), 0.5), seeded(0))
+    noise = bright[:, 0, 0::2, 1::2].var(dim=(1, 2))  # of green, which is multiplied with the ratio alone
+    # As many times as large as the ratio, 50 to 300: 1e-4 * light a time, read noise by its square.
+    assert 3 < noise.max() / noise.min() < 40
+
+
+def test_a_longer_exposure_is_less_noisy() -> None:
+    gray = torch.full((1, 3, 100, 100), 0.5)
+    deviations = [
+        replace(EXPOSED, exposure_ratio=ratio)(gray, seeded(0)).std().item() for ratio in (1.0, 50.0, 300.0)
+    ]
+    assert 3 * deviations[0] < deviations[1] < deviations[2] / 2
 
 
 def test_no_motion_is_no_blur() -> None:
-    torch.testing.assert_close(MotionBlur(9, 0.0)(clean(), seeded(0)), clean(), rtol=0, atol=1e-5)
+    still = MotionBlur(CameraShake(0.0, 9))
+    torch.testing.assert_close(still(clean(), seeded(0)), clean(), rtol=0, atol=1e-6)
 
 
-def test_longer_ways_blur_more() -> None:
-    peaks = [MotionBlur(63, length).kernels(40, seeded(0)).amax(dim=(1, 2)).mean() for length in (0.0, 20.0, 80.0)]
-    assert peaks[0] == 1
-    assert peaks[0] > 2 * peaks[1] > 4 * peaks[2]
+def test_motion_blur_is_a_convolution_of_linear_light() -> None:
+    """Against SciPy, in double precision, with a kernel that is no mirror image of itself."""
+    kernel = np.array([[0.0, 3.0, 1.0], [0.0, 2.0, 0.0], [4.0, 0.0, 0.0]])
+    picture = clean(1, 3)
+    blurred = MotionBlur(MeasuredShake([kernel], kernel_px=9))(picture, seeded(0))[0].double().numpy()
+    drawn = MeasuredShake([kernel], kernel_px=9).kernels(1, seeded(0))[0].double().numpy()
+    srgb = picture[0].double().numpy()
+    light = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
+    spread = np.stack([scipy.ndimage.convolve(plane, drawn, mode="reflect") for plane in light])
+    expected = np.where(spread <= 0.0031308, 12.92 * spread, 1.055 * spread ** (1 / 2.4) - 0.055)
+    np.testing.assert_allclose(blurred, expected, atol=2e-6)
+    assert np.abs(blurred - srgb).max() > 0.05
 
 
-def test_motion_blur_adds_light_not_gray_levels() -> None:
-    """A white line on black, spread: the powers of 2.2 add up to what they were."""
+def test_a_white_line_fades_as_light_does() -> None:
+    """Spread over many pixels, a share of the light looks brighter than that share of white."""
     line = torch.zeros(1, 1, 41, 41)
     line[..., 20] = 1
-    blurred = MotionBlur(21, 15.0)(line, seeded(1))
+    blurred = MotionBlur(CameraShake(15.0, 21, 0.0))(line, seeded(1))
     assert blurred.amax() < 0.95
-    assert (blurred**2.2).sum().item() == pytest.approx(41, rel=1e-4)
+    light = torch.where(blurred <= 0.04045, blurred / 12.92, ((blurred + 0.055) / 1.055) ** 2.4)
+    assert light.sum().item() == pytest.approx(41, rel=1e-4)
+    assert blurred.sum() > 1.3 * 41
+
+
+def test_highlights_outshine_their_blur() -> None:
+    lamp = torch.full((1, 1, 31, 31), 0.2)
+    lamp[..., 14:17, 14:17] = 1
+    shake = CameraShake(8.0, 15, 0.0)
+    plain, bright = (MotionBlur(shake, highlights=beyond)(lamp, seeded(2)) for beyond in (0.0, 5.0))
+    assert bright.max().item() == pytest.approx(1, abs=1e-6)  # clipped where the sensor is full
+    assert plain.max() < 0.9
+    assert (bright > 0.9999).sum() > 14  # wider than the lamp
+    dim = torch.full((1, 1, 31, 31), 0.9)  # below white, nothing shines more than it shows
+    torch.testing.assert_close(MotionBlur(shake, highlights=5.0)(dim, seeded(2)), dim)
+
+
+def test_noise_comes_after_the_blur() -> None:
+    flat = torch.full((1, 1, 300, 300), 0.5)
+    light = ((0.5 + 0.055) / 1.055) ** 2.4
+    noise = noisy(1e-4, 2e-5)
+    result = MotionBlur(CameraShake(20.0), noise=noise)(flat, seeded(0))
+    back = ((result + 0.055) / 1.055) ** 2.4
+    assert (back - light).var().item() == pytest.approx(1e-4 * light + 2e-5, rel=0.05)
+    assert torch.corrcoef(torch.stack([back[..., 1:].flatten(), back[..., :-1].flatten()]))[0, 1].abs() < 0.02
+
+
+@dataclass(frozen=True, eq=False)
+class Fixed:
+    """A shake that is always the same."""
+
+    kernel: Tensor
+
+    @property
+    def kernel_px(self) -> int:
+        return len(self.kernel)
+
+    def kernels(self, count: int, generator: torch.Generator) -> Tensor:
+        return self.kernel.expand(count, -1, -1)
+
+
+def test_each_picture_of_a_batch_is_blurred_by_its_own_kernel() -> None:
+    batch, shake = clean(4, 3), CameraShake((2.0, 12.0), 9)
+    together = MotionBlur(shake)(batch, seeded(6))
+    for i, kernel in enumerate(shake.kernels(4, seeded(6))):
+        alone = MotionBlur(Fixed(kernel))(batch[i : i + 1], seeded(0))[0]
+        torch.testing.assert_close(together[i], alone, rtol=0, atol=1e-6)
 
 
 def test_motion_blur_sees_as_far_as_it_says() -> None:
-    whole, blur = torch.rand(1, 3, 60, 60, generator=seeded(3)), MotionBlur(11, 40.0)
+    whole, blur = torch.rand(1, 3, 60, 60, generator=seeded(3)), MotionBlur(CameraShake(40.0, 11))
     reach = footprint(blur).reach_px
     window = whole[..., 20 - reach : 40 + reach, 20 - reach : 40 + reach]
     expected = blur(whole, seeded(0))[..., 20:40, 20:40]
@@ -324,4 +426,4 @@ def test_motion_blur_sees_as_far_as_it_says() -> None:
 
 def test_motion_blur_mirrors_beyond_the_edges() -> None:
     flat = torch.full((2, 3, 5, 6), 0.25)
-    torch.testing.assert_close(MotionBlur(31, 20.0)(flat, seeded(0)), flat)
+    torch.testing.assert_close(MotionBlur(CameraShake(20.0))(flat, seeded(0)), flat)

@@ -159,6 +159,38 @@ def test_a_mosaic_is_packed_amplified_and_cut_at_white(
     assert domain.to_input(raw).min() == 0
 
 
+@pytest.mark.parametrize(
+    ("white_balance", "expected"),
+    [
+        ((2.0, 1.0, 1.5), [0.2, 0.1, 0.15, 0.1]),  # R, G, B, G
+        ((0.5, 1.0, 2.0), [0.1, 0.2, 0.4, 0.2]),  # white stays white where red is to be dimmed
+        (None, [0.215, 0.1, 0.17, 0.1]),  # typical of daylight
+    ],
+)
+def test_a_white_balanced_mosaic_is_multiplied_with_its_gains(
+    white_balance: tuple[float, float, float] | None, expected: list[float]
+) -> None:
+    flat = Mosaic(np.full((4, 4), 150, np.uint16), BAYER, 100, 1100, 2.0, white_balance=white_balance)
+    planes = PackedRaw(white_balanced=True).to_input(flat)
+    assert planes[0, :, 1, 1].tolist() == pytest.approx(expected, rel=1e-5)
+    assert PackedRaw().to_input(flat).unique().tolist() == pytest.approx([0.1])
+    white = Mosaic(np.full((4, 4), 1100, np.uint16), BAYER, 100, 1100, white_balance=white_balance)
+    assert PackedRaw(white_balanced=True).to_input(white).unique().tolist() == [1]  # no colored highlights
+
+
+def test_white_balance_does_not_depend_on_where_a_mosaic_is_cut() -> None:
+    raw = Mosaic(
+        np.random.default_rng(0).integers(100, 1100, (12, 16), np.uint16),
+        BAYER,
+        100,
+        1100,
+        white_balance=(2, 1, 1.5),
+    )
+    domain = PackedRaw(white_balanced=True)
+    part = domain.to_input(raw.crop(slice(4, 10), slice(2, 8)))
+    assert torch.equal(part, domain.to_input(raw)[..., 2:5, 1:4])
+
+
 def test_a_developed_mosaic_is_a_picture_of_16_bit() -> None:
     output = torch.tensor([-0.5, 0.5, 2.0]).reshape(1, 3, 1, 1).expand(1, 3, 12, 18)
     developed = PackedRaw().to_picture(output, mosaic())

@@ -228,6 +228,40 @@ def test_a_mosaic_too_small_for_libraw_has_no_score_to_beat(tmp_path: Path) -> N
     assert strip(restorer, tmp_path / "store").samples.shape == (20, 3 * 16, 3)
 
 
+def test_clean_pictures_are_exposed_as_mosaics(folder: Path) -> None:
+    """Of no store, but of any folder: dark and noisy; LibRaw's development of that is what to beat."""
+    restorer = Restorer("developing", recipe.find("sid_unet.any_camera"), TorchBackend(Developing(), "cpu"))
+    report = evaluate(restorer, folder)
+    assert len(report.scores) == 3
+    for score in report.scores:
+        assert 5 < score.psnr_db < 40
+        assert score.degraded_psnr_db is not None and 5 < score.degraded_psnr_db < 40
+    assert report.protocol["degraded_psnr_of"] == "the mosaic developed by LibRaw, scaled to the target's mean"
+    assert "SyntheticRaw" in report.protocol["degradation"]
+    assert "misaligned_left_out" not in report.protocol
+    assert evaluate(restorer, folder).scores == report.scores
+    assert strip(restorer, folder).width == 3 * 52
+
+
+def test_what_is_drawn_once_a_picture_is_drawn_by_its_name(folder: Path) -> None:
+    """One seed for all would score one way of the camera only; names do not depend on other pictures."""
+    images.write(images.read(folder / "a.png"), folder / "same.png")
+    restorer = _restorer("mimo_unet.synthetic")
+    scores = {score.name: score for score in evaluate(restorer, folder).scores}
+    assert scores["a.png"].psnr_db != scores["same.png"].psnr_db
+    (folder / "b.png").unlink()
+    report = evaluate(restorer, folder)
+    assert {score.name: score for score in report.scores}["same.png"] == scores["same.png"]
+    assert report.protocol["noise_seed"] == "0 and the picture's name"
+    assert report.protocol["jpeg_encoder"] == "libjpeg, 4:2:0"
+
+
+def test_degradations_say_their_seed_where_they_draw(folder: Path) -> None:
+    assert evaluate(_restorer("dncnn.gaussian"), folder).protocol["noise_seed"] == 0
+    jpeg = evaluate(_restorer("dncnn.three_tasks", quality=10), folder).protocol
+    assert (jpeg["noise_seed"], jpeg["jpeg_encoder"]) == (None, "libjpeg, gray")
+
+
 @pytest.mark.parametrize(
     ("data", "name", "message"),
     [
@@ -235,6 +269,7 @@ def test_a_mosaic_too_small_for_libraw_has_no_score_to_beat(tmp_path: Path) -> N
         ("clean/a.png", "dncnn.gaussian", "a folder of pictures is needed"),
         ("empty", "dncnn.gaussian", "holds no pictures"),
         ("clean", "mimo_unet.gopro", "--target"),
+        ("clean", "sid_unet.sony", "a store of mosaics"),
     ],
 )
 def test_wrong_data_is_named(folder: Path, data: str, name: str, message: str) -> None:

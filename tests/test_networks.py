@@ -39,10 +39,12 @@ COUNTS = [
     ("mimo_unet.gopro", {}, 6_807_171),
     ("mimo_unet.gopro", {"upsampling": "asymmetric"}, 6_807_171),
     ("mimo_unet.gopro_plus", {}, 16_107_651),
+    ("mimo_unet.synthetic", {}, 6_807_171),
     ("sid_unet.sony", {}, 7_760_268),
     ("sid_unet.sony", {"up_bias": True}, 7_760_748),
     ("sid_unet.sony", {"conv_bias": False}, 7_757_312),
     ("sid_unet.fuji", {}, 7_762_203),
+    ("sid_unet.any_camera", {}, 7_760_268),
 ]
 
 # Where a recipe has knobs that change how far its network sees, each is measured.
@@ -54,6 +56,8 @@ REACHES = [
     ("dncnn.gaussian", {"depth": 2}),
     ("dncnn.three_tasks", {"scale": 3}),
     ("mimo_unet.gopro", {"num_blocks": 1, "upsampling": "asymmetric"}),
+    ("mimo_unet.synthetic", {"num_blocks": 2, "width": 8}),
+    ("sid_unet.any_camera", {"width": 8}),
 ]
 
 
@@ -81,6 +85,13 @@ def picture(planes: int, height: int, width: int, seed: int = 0) -> Tensor:
 def test_parameters_are_as_many_as_published(name: str, parameters: dict[str, Any], expected: int) -> None:
     _, network = built(name, **parameters)
     assert sum(parameter.numel() for parameter in network.parameters()) == expected
+
+
+@pytest.mark.parametrize(("name", "width"), [("mimo_unet.synthetic", 16), ("sid_unet.any_camera", 8)])
+def test_narrow_networks_have_fewer_weights_by_the_square(name: str, width: int) -> None:
+    (_, wide), (_, narrow) = built(name), built(name, width=width)
+    counts = [sum(parameter.numel() for parameter in network.parameters()) for network in (wide, narrow)]
+    assert counts[1] / counts[0] == pytest.approx((width / 32) ** 2, rel=0.02)
 
 
 def test_every_recipe_is_counted() -> None:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid.errors import PictureError
-from pellucid.packing import BAYER, XTRANS, align, pack_bayer, pack_xtrans, phase
+from pellucid.packing import BAYER, XTRANS, align, balanced, pack_bayer, pack_xtrans, phase
 from pellucid.picture import Mosaic
 
 # Where each plane of a packed X-Trans block looks, as (row, column) in the 6 x 6 pixels, for the packed
@@ -184,3 +184,21 @@ def test_less_than_a_block_is_refused(shape: tuple[int, int]) -> None:
     mosaic: Any = Mosaic(np.ones(shape, np.uint16), ("BG", "GR"), 0, 9)
     with pytest.raises(PictureError, match="at least 2 x 2"):
         align(mosaic, BAYER)
+
+
+def test_balancing_multiplies_each_filter_with_its_gain() -> None:
+    gains = torch.tensor([[2.0, 1.0, 1.5], [0.5, 1.0, 0.75]])
+    result = balanced(torch.ones(2, 1, 3, 5), gains, BAYER)
+    assert result[0, 0].tolist() == [[2, 1, 2, 1, 2], [1, 1.5, 1, 1.5, 1], [2, 1, 2, 1, 2]]
+    assert result[1, 0].tolist() == [[1, 2, 1, 2, 1], [2, 1.5, 2, 1.5, 2], [1, 2, 1, 2, 1]]  # the smallest is 1
+    wide = balanced(torch.ones(1, 1, 7, 7), gains[:1], XTRANS)[0, 0]
+    assert all(
+        wide[row, col] == {"R": 2, "G": 1, "B": 1.5}[XTRANS[row % 6][col % 6]]
+        for row in range(7)
+        for col in range(7)
+    )
+
+
+def test_balancing_by_one_changes_no_bit() -> None:
+    planes = torch.rand(1, 1, 6, 6)
+    assert torch.equal(balanced(planes, torch.ones(1, 3), BAYER), planes)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pellucid import recipe
-from pellucid.degrade import GaussianNoise, Jpeg, OneOf, Shrink, ShrinkAndEnlarge
+from pellucid.degrade import GaussianNoise, Jpeg, OneOf, Shrink, ShrinkAndEnlarge, SyntheticRaw
 from pellucid.domains import RGB, Gray, Luma, PackedRaw
 from pellucid.errors import RecipeError
 from pellucid.losses import half_sum_of_squares, mean_absolute
@@ -27,8 +27,10 @@ PUBLISHED = {
     "dncnn.three_tasks",
     "mimo_unet.gopro",
     "mimo_unet.gopro_plus",
+    "mimo_unet.synthetic",
     "sid_unet.sony",
     "sid_unet.fuji",
+    "sid_unet.any_camera",
 }
 
 HOSTILE = [
@@ -509,3 +511,31 @@ def test_dncnn_can_start_at_its_input() -> None:
     found.initialize(network)
     noisy = torch.rand(2, 1, 8, 8)
     assert torch.equal(network(noisy), noisy)
+
+
+def test_any_camera_learns_from_what_restoration_shows_it() -> None:
+    """The mosaic of a picture's exposure, in the white balance of its file, is what the network is trained on."""
+    found = recipe.find("sid_unet.any_camera")
+    exposed = found.degradation
+    assert isinstance(exposed, SyntheticRaw) and found.protocol.degradation == exposed
+    clean = torch.rand(1, 3, 1, 1, generator=torch.Generator().manual_seed(1)).expand(-1, -1, 8, 12)
+    for seed in range(4):
+        learned = found.domain.encode(exposed(clean, torch.Generator().manual_seed(seed)))
+        mosaic = exposed.mosaic(clean, torch.Generator().manual_seed(seed))
+        assert mosaic.white_balance != (1, 1, 1) and 50 <= mosaic.exposure_ratio <= 300
+        torch.testing.assert_close(found.domain.to_input(mosaic), learned, rtol=0, atol=2e-5)
+
+
+def test_exposure_ratios_come_in_order() -> None:
+    assert recipe.find("sid_unet.any_camera", exposure_ratio="10,10").parameters["exposure_ratio"] == (10, 10)
+    with pytest.raises(RecipeError, match="the lowest comes first"):
+        recipe.find("sid_unet.any_camera", exposure_ratio=(300, 50))
+
+
+def test_learning_from_synthetic_blur_starts_at_the_input() -> None:
+    found = recipe.find("mimo_unet.synthetic", num_blocks=1, width=8)
+    network = found.network()
+    assert found.initialize is not None
+    found.initialize(network)
+    picture = torch.rand(1, 3, 12, 10, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(network(picture), picture)

@@ -1,5 +1,6 @@
 """The one door: tiles equal the whole for every recipe, whatever their size."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pellucid import memory, recipe
+from pellucid import checkpoint, memory, recipe
 from pellucid import restorer as restorer_module
 from pellucid.backends import TorchBackend
 from pellucid.domains import Degraded, Gray, PackedRaw
@@ -17,7 +18,7 @@ from pellucid.errors import NotEnoughMemoryError, PellucidError, WeightsError
 from pellucid.packing import BAYER, XTRANS
 from pellucid.picture import Mosaic, Picture
 from pellucid.recipe import Network
-from pellucid.restorer import Restorer
+from pellucid.restorer import Restorer, load
 
 # Small relatives of every recipe: the same layers and domains, fewer of them, so that a tile costs little.
 SMALL: dict[str, dict[str, Any]] = {
@@ -27,7 +28,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "dncnn.blind": {"depth": 4, "width": 8, "channels": 3},
     "dncnn.three_tasks": {"depth": 4, "width": 8, "scale": 4},
     "mimo_unet.gopro": {"num_blocks": 1},
+    "mimo_unet.synthetic": {"num_blocks": 1, "width": 8},
     "sid_unet.sony": {},
+    "sid_unet.any_camera": {"width": 8},
     "sid_unet.fuji": {},
 }
 
@@ -316,3 +319,13 @@ def test_memory_that_runs_out_beside_the_network_makes_tiles_smaller(monkeypatch
 
     monkeypatch.setattr(Gray, "to_input", scarce)
     assert np.array_equal(restorer.restore(degraded).samples, expected.samples)
+
+
+def test_only_real_changes_of_a_recipe_are_told(tmp_path: Path) -> None:
+    """A card is JSON, where a pair is a list."""
+    made = recipe.find("sid_unet.any_camera", width=4, betas=(0.8, 0.99))
+    card = checkpoint.Card(made.name, made.parameters, "random", "none")
+    checkpoint.save(tmp_path / "any.safetensors", made.network(), card)
+    assert load(tmp_path / "any.safetensors", device="cpu").changes() == []
+    (change,) = load(tmp_path / "any.safetensors", device="cpu", exposure_ratio=(1.0, 10.0)).changes()
+    assert change.startswith("any: exposure_ratio=(1.0, 10.0), but its weights are for")

@@ -528,6 +528,25 @@ def test_every_network_learns_one_batch_by_heart(name: str, changes: dict[str, A
     assert losses[-1] < share * losses[0]
 
 
+@pytest.mark.parametrize(
+    ("name", "changes", "share"),
+    [
+        ("mimo_unet.synthetic", {"num_blocks": 2, "width": 16, "lr": 2e-3, "frequency_weight": 0}, 0.6),
+        ("sid_unet.any_camera", {"width": 8, "lr": 4e-3}, 0.3),
+    ],
+)
+def test_degradations_of_cameras_can_be_undone(name: str, changes: dict[str, Any], share: float) -> None:
+    """One batch, made as training makes it, learned by heart; the target is where the picture was."""
+    made = recipe.find(name, schedule="constant", ema_decay=0, warmup_steps=0, **changes)
+    assert made.degradation is not None
+    target = torch.stack([Picture(scene(i, 3)).to_tensor()[0, :, :32, :32] for i in range(2)])
+    degraded = made.domain.encode(made.degradation(target, torch.Generator().manual_seed(0)))
+    network = training._begun(made, 0, None, lambda _: None)
+    learner = Learner(made, network, tuning.plain(made), seed=0, group=Group(torch.device("cpu")))
+    losses = [learner.learn(degraded, target) for _ in range(150)]
+    assert losses[-1] < share * losses[0]
+
+
 def test_wrong_keywords_are_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="did you mean batch_size"):
         recipe.find("dncnn.gaussian", batchsize=3)

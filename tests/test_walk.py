@@ -10,6 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from pellucid import dng, images, metrics, raw, restorer, runs, store
+from pellucid.cameras import Sensor
 from pellucid.cli import app
 from pellucid.degrade import SensorNoise, Unprocess
 from pellucid.picture import Exposure, Mosaic
@@ -57,10 +58,10 @@ def dark(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """See in the Dark in small: two scenes to train on, one to test, on its side, and one that is misaligned."""
     root = tmp_path_factory.mktemp("dark")
     ratio = LONG_S / SHORT_S
-    noise = SensorNoise(shot=2e-4, read=1e-7, num_levels=WHITE - BLACK, exposure_ratio=ratio)
+    noise = SensorNoise(Sensor(2e-4, 1e-7), num_levels=WHITE - BLACK)
     for scene, orientation in (("00001", 1), ("00002", ON_ITS_SIDE), ("10003", ON_ITS_SIDE), ("10034", 1)):
         bright = light(int(scene))
-        dim = noise(bright, torch.Generator().manual_seed(int(scene))) / ratio
+        dim = noise(bright / ratio, torch.Generator().manual_seed(int(scene)))
         camera(root / f"Sony/long/{scene}_00_10s.ARW", bright, LONG_S, orientation)
         camera(root / f"Sony/short/{scene}_00_0.1s.ARW", dim, SHORT_S, orientation)
     return root

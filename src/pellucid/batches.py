@@ -34,7 +34,7 @@ from pellucid.cutting import Held, Numbers, Pictures, Size, inner, turned, turne
 from pellucid.degrade import Footprint, draws, footprint
 from pellucid.domains import PackedRaw
 from pellucid.errors import DataError, RecipeError
-from pellucid.packing import phase
+from pellucid.packing import balanced, phase
 from pellucid.picture import Mosaic, Samples
 from pellucid.recipe import Recipe
 from pellucid.store import Store
@@ -56,8 +56,8 @@ class Batches:
     prefetch: how many batches are made ahead, in a thread. resident: whether all pictures are held on the
         device; None holds them on an accelerator when they fill no more than a quarter of its free memory.
 
-    Of a store of pairs, a recipe with a degradation of its own takes the targets only. Raises DataError when
-    the store is not what the recipe learns from or too small, RecipeError when sizes do not go together.
+    Of a store of pairs or RAW, a recipe with a degradation of its own takes the targets only. Raises DataError
+    when the store is not what the recipe learns from or too small, RecipeError when sizes do not go together.
     """
 
     batch_size: int
@@ -339,8 +339,8 @@ class _FromRaw:
         covered = list(zip(store.scenes, self._corners, strict=True))
         self._target = Pictures(self._covered, covered, held)
         self.sizes = self._mosaics.sizes
-        facts = [_facts(self._mosaic(i)) for i in range(len(store))]
-        self._black, self._white, self._ratio = (
+        facts = [(*_facts(mosaic), recipe.domain.gains(mosaic)) for mosaic in map(self._mosaic, range(len(store)))]
+        self._black, self._white, self._ratio, self._gains = (
             torch.stack(fact).to(held.device) for fact in zip(*facts, strict=True)
         )
 
@@ -353,12 +353,13 @@ class _FromRaw:
         return turned(degraded, crops.turn), turned(target, crops.turn)
 
     def _linear(self, picture: Numbers, top: Numbers, left: Numbers) -> Tensor:
-        """As `Mosaic.to_tensor`, times the exposure ratio."""
+        """As `Mosaic.to_tensor`, times the exposure ratio and the gains of the filters."""
         ((_, samples),) = self._mosaics.samples(picture, top, left, self.window.size_px)
         which = torch.from_numpy(picture).to(samples.device)
         num_blocks = self.window.size_px // self.window.grid_px
         black = self._black[which].repeat(1, 1, num_blocks, num_blocks)
-        return (samples.float() - black).clamp(min=0) / (self._white[which] - black) * self._ratio[which]
+        bright = (samples.float() - black).clamp(min=0) / (self._white[which] - black) * self._ratio[which]
+        return balanced(bright, self._gains[which][:, 0], self._domain.pattern)
 
     def _mosaic(self, i: int) -> Mosaic:
         return self._domain.accept(self._store.mosaic(i))

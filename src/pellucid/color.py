@@ -1,4 +1,4 @@
-"""BT.601 luma and chroma, as MATLAB's rgb2ycbcr computes them and super-resolution papers score them.
+"""BT.601 luma and chroma, as MATLAB's rgb2ycbcr computes them and super-resolution papers score them; light.
 
 Values are in [0, 1]; luma then lies in [16/255, 235/255] (studio range), chroma in [16/255, 240/255].
 Source: ITU-R BT.601; the coefficients are MATLAB's, exact to three decimals at a peak of 255.
@@ -33,6 +33,16 @@ def rgb_to_gray(rgb: Tensor) -> Tensor:
     """(..., 3, H, W) RGB in [0, 1] -> (..., 1, H, W) gray over the full range, as MATLAB's rgb2gray."""
     weights = torch.tensor([[0.298936021293775, 0.587043074451121, 0.114020904255103]], dtype=torch.float64)
     return _mix(rgb, weights, torch.zeros(1, dtype=torch.float64))
+
+
+def srgb_to_linear(srgb: Tensor) -> Tensor:
+    """Samples of sRGB in [0, 1] -> linear light in [0, 1]. Source: IEC 61966-2-1."""
+    return torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4)
+
+
+def linear_to_srgb(light: Tensor) -> Tensor:
+    """The inverse of `srgb_to_linear`."""
+    return torch.where(light <= 0.0031308, 12.92 * light, 1.055 * light.clamp(min=0.0031308) ** (1 / 2.4) - 0.055)
 
 
 def _mix(planes: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:

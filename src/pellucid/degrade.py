@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from fractions import Fraction
-from math import lcm, log
+from math import lcm
 from typing import TypeVar
 
 import numpy as np
@@ -23,7 +23,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from pellucid.cameras import BLACK_LEVEL, NUM_LEVELS, PHONES, RGB_TO_XYZ, XYZ_TO_CAMERA, Sensor
+from pellucid.chance import Range, uniform
+from pellucid.color import linear_to_srgb, srgb_to_linear
+from pellucid.packing import BAYER, balanced
+from pellucid.picture import Mosaic
 from pellucid.resize import reach, resize
+from pellucid.shaking import HAND_HELD, Shake
 
 T = TypeVar("T")
 
@@ -62,10 +68,10 @@ class GaussianNoise:
     sigma_255: standard deviation on the 0..255 scale, or the (lowest, highest) of a uniform draw.
     """
 
-    sigma_255: float | tuple[float, float]
+    sigma_255: Range
 
     def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
-        sigma = _draw(self.sigma_255, len(clean), generator).to(clean.dtype).to(clean.device)
+        sigma = uniform(self.sigma_255, len(clean), generator).to(clean.dtype).to(clean.device)
         noise = torch.randn(clean.shape, generator=generator, dtype=clean.dtype, device=generator.device)
         return clean + noise.to(clean.device) * (sigma / 255).reshape(-1, 1, 1, 1)
 
@@ -95,11 +101,15 @@ class Jpeg:
 
     quality: int | tuple[int, int]
 
+    @property
+    def draws(self) -> bool:
+        return isinstance(self.quality, tuple)
+
     # Blocks of 8 x 8, with 4:2:0 chroma of 16 x 16; enlarged chroma looks one of its samples further.
     footprint = Footprint(grid_px=16, reach_px=2)
 
     def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
-        qualities = _draw(self.quality, len(clean), generator).round().int().tolist()
+        qualities = uniform(self.quality, len(clean), generator).round().int().tolist()
         num_threads = max(1, min(len(clean), torch.get_num_threads()))
         with ThreadPoolExecutor(num_threads) as pool:  # libjpeg works without the interpreter's lock
             return torch.stack(list(pool.map(_compress, clean.cpu(), qualities))).to(clean)
@@ -110,6 +120,10 @@ class Chain:
     """One degradation after the other."""
 
     steps: tuple[Degradation, ...]
+
+    @property
+    def draws(self) -> bool:
+        return any(map(draws, self.steps))
 
     @property
     def footprint(self) -> Footprint:
@@ -180,10 +194,34 @@ def involves(degradation: Degradation | None, kind: type) -> bool:
     return isinstance(degradation, kind)
 
 
-def _choose(options: Sequence[T], count: int, generator: torch.Generator) -> list[T]:
-    """One of the options for each picture, each as likely."""
-    drawn = torch.randint(len(options), (count,), generator=generator, device=generator.device)
-    return [options[i] for i in drawn.tolist()]
+@dataclass(frozen=True)
+class MotionBlur:
+    """The blur of a shaken camera, in linear light, clipped where the sensor is full: another kernel each picture.
+
+    (N, C, H, W) sRGB -> the same. Beyond its edges the picture is mirrored.
+    shake: where kernels come from.
+    highlights: what is white in all colors shines by so much more than it shows, so that its blur is white, too.
+    noise: of the sensor, on the blurred linear light; such as SensorNoise.
+    Source: the order of things, and 0.25 to 1.75 for highlights, of Rim et al., "Realistic Blur Synthesis for
+    Learning Image Deblurring", ECCV 2022.
+    """
+
+    shake: Shake = HAND_HELD
+    highlights: Range = 0.0
+    noise: Degradation | None = None
+
+    @property
+    def footprint(self) -> Footprint:
+        return Footprint(reach_px=self.shake.kernel_px // 2)
+
+    def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+        kernels = self.shake.kernels(len(clean), generator).to(clean)
+        beyond = uniform(self.highlights, len(clean), generator).to(clean).reshape(-1, 1, 1, 1)
+        light = srgb_to_linear(clean.clamp(0, 1)) + beyond * _whiteness(clean)
+        blurred = _convolved(light, kernels)
+        if self.noise is not None:
+            blurred = self.noise(blurred, generator)
+        return linear_to_srgb(blurred.clamp(0, 1))
 
 
 @dataclass(frozen=True)
@@ -193,36 +231,42 @@ class Unprocess:
     (N, 3, H, W) -> (N, 1, H, W), linear, white is 1. Undone are the tone curve, gamma, the color matrix (a mixture
     of those of four cameras), brightening and white balance, but in saturated pixels.
     pattern: of the filters, row by row; it begins in the corner. red_gain, blue_gain: of the white balance.
+    brightness: of green, against the picture's light; None draws it from a normal of mean 0.8, deviation 0.1.
     Source: Brooks et al., "Unprocessing Images for Learned Raw Denoising", CVPR 2019, and its released code.
     """
 
-    pattern: tuple[str, ...] = ("RG", "GB")
-    red_gain: float | tuple[float, float] = (1.9, 2.4)
-    blue_gain: float | tuple[float, float] = (1.5, 1.9)
+    pattern: tuple[str, ...] = BAYER
+    red_gain: Range = (1.9, 2.4)
+    blue_gain: Range = (1.5, 1.9)
+    brightness: float | None = None
 
     @property
     def footprint(self) -> Footprint:
         return Footprint(grid_px=len(self.pattern))
 
     def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+        return self.exposed(clean, generator)[0]
+
+    def exposed(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The mosaic, and the (N, 3) gains of red, green and blue that balance it, green being 1."""
+        matrix, gains, brightness = self.cameras(len(clean), generator)
         toned = 0.5 - torch.sin(torch.asin(1 - 2 * clean.clamp(0, 1)) / 3)
         light = toned.clamp(min=1e-8) ** 2.2
-        colors = torch.einsum("nij,njhw->nihw", self._matrix(len(clean), generator).to(light), light)
-        return _filtered((colors * self._gains(colors, generator)).clamp(0, 1), self.pattern)
-
-    def _matrix(self, count: int, generator: torch.Generator) -> Tensor:
-        """sRGB to the colors of a camera, one for each picture; white stays white."""
-        weights = torch.rand(count, 4, 1, 1, generator=generator, device=generator.device, dtype=torch.float64)
-        to_camera = (weights * _XYZ_TO_CAMERA.to(weights)).sum(dim=1) @ _RGB_TO_XYZ.to(weights)
-        return to_camera / to_camera.sum(dim=-1, keepdim=True)
-
-    def _gains(self, colors: Tensor, generator: torch.Generator) -> Tensor:
-        count = len(colors)
-        dimmed = 0.8 + 0.1 * torch.randn(count, generator=generator, device=generator.device)
-        red, blue = (1 / _draw(gain, count, generator) for gain in (self.red_gain, self.blue_gain))
-        gains = (torch.stack([red, torch.ones_like(red), blue]) * dimmed).T[..., None, None].to(colors)
+        colors = torch.einsum("nij,njhw->nihw", matrix.to(light), light)
+        shares = (brightness[:, None] / gains)[..., None, None].to(light)
         near_white = ((colors.mean(dim=1, keepdim=True) - 0.9).clamp(min=0) / 0.1) ** 2
-        return torch.maximum(near_white + (1 - near_white) * gains, gains)
+        shares = torch.maximum(near_white + (1 - near_white) * shares, shares)
+        return _filtered((colors * shares).clamp(0, 1), self.pattern), gains
+
+    def cameras(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, 3, 3) from linear sRGB to the camera's colors, white staying white; gains as above; brightness."""
+        weights = torch.rand(count, 4, 1, 1, generator=generator, device=generator.device).double()
+        to_camera = (weights * XYZ_TO_CAMERA.to(weights)).sum(dim=1) @ RGB_TO_XYZ.to(weights)
+        dimmed = 0.8 + 0.1 * torch.randn(count, generator=generator, device=generator.device)
+        red, blue = (uniform(gain, count, generator) for gain in (self.red_gain, self.blue_gain))
+        gains = torch.stack([red, torch.ones_like(red), blue], dim=1)
+        brightness = dimmed if self.brightness is None else torch.full_like(dimmed, self.brightness)
+        return to_camera / to_camera.sum(dim=-1, keepdim=True), gains, brightness
 
 
 @dataclass(frozen=True)
@@ -230,97 +274,91 @@ class SensorNoise:
     """What a sensor makes of linear light: shot noise, read noise, an offset for each row, whole numbers.
 
     Takes and gives mosaics or planes, black is 0 and white is 1; what falls below or above is cut off.
-    shot: the light of one electron, so that its noise has the variance shot * light. A pair is drawn evenly on a
-        logarithmic scale. read: the variance without light; None goes with shot as it does in real cameras.
-    row: the variance of the offset that all of a row has. num_levels: from black to white, None for no rounding.
-    exposure_ratio: how many times shorter the exposure is; the result is as many times brighter again.
-    Source: Brooks et al., CVPR 2019, of which the levels are; shot noise is Poisson's here, Gaussian there.
+    sensor: how strong each is. num_levels: from black to white, None for no rounding.
+    Source: Wei et al., "A Physics-based Noise Formation Model for Extreme Low-light Raw Denoising", CVPR 2020:
+    Poisson's shot noise, Gaussian read noise, rows, quantization.
     """
 
-    shot: float | tuple[float, float] = (1e-4, 0.012)
-    read: float | None = None
-    row: float = 0.0
-    num_levels: int | None = 16383 - 512
-    exposure_ratio: float | tuple[float, float] = 1.0
+    sensor: Sensor = PHONES
+    num_levels: int | None = NUM_LEVELS
 
     def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
         light = clean.to(generator.device)
+        shot, read, row = (part.to(light).reshape(-1, 1, 1, 1) for part in self.sensor.draw(len(light), generator))
 
         def normal(*shape: int) -> Tensor:
             return torch.randn(shape, generator=generator, dtype=light.dtype, device=light.device)
 
-        def each(numbers: Tensor) -> Tensor:
-            return numbers.to(light).reshape(-1, 1, 1, 1)
-
-        ratio = each(_draw(self.exposure_ratio, len(light), generator))
-        shot = each(_draw_log(self.shot, len(light), generator))
-        read = 3.32 * shot**2.18 * (0.26 * normal(len(light), 1, 1, 1)).exp() if self.read is None else self.read
-        counted = shot * torch.poisson((light / ratio).clamp(min=0) / shot, generator=generator)
-        offset = self.row**0.5 * normal(len(light), 1, light.shape[-2], 1)
-        signal = (counted + read**0.5 * normal(*light.shape) + offset).clamp(0, 1)
-        return (_rounded(signal, self.num_levels) * ratio).to(clean.device)
+        counted = shot * torch.poisson(light.clamp(min=0) / shot, generator=generator)
+        offset = row.sqrt() * normal(len(light), 1, light.shape[-2], 1)
+        signal = (counted + read.sqrt() * normal(*light.shape) + offset).clamp(0, 1)
+        return _rounded(signal, self.num_levels).to(clean.device)
 
 
 @dataclass(frozen=True)
-class MotionBlur:
-    """The blur of a shaken camera, in linear light: another random trajectory for each picture.
+class SyntheticRaw:
+    """A dark, noisy camera RAW exposure of what a developed picture shows, made as bright as the picture.
 
-    kernel_px: side of the kernel, odd. length_px: of the trajectory, or the (lowest, highest) of a uniform draw;
-        as it winds, 60 px stray 2.6 px from their middle on average, and up to 17.
-    Source: Boracchi and Foi, "Modeling the Performance of Image Restoration from Motion Blur", IEEE TIP 2012, with
-    its random impulses, pull to the center and jerks.
+    (N, 3, H, W) sRGB -> (N, 1, H, W) linear, before it is cut off at white: what PackedRaw makes of the same
+    exposure's `mosaic`, so that networks learn from what they will see.
+    exposure_ratio: how many times shorter the exposure is. noise: on its light; such as SensorNoise.
+    white_balanced: whether each filter's samples are multiplied with the camera's gain.
     """
 
-    kernel_px: int = 31
-    length_px: float | tuple[float, float] = (10.0, 100.0)
+    unprocess: Unprocess = Unprocess(brightness=1.0)
+    noise: Degradation = SensorNoise()
+    exposure_ratio: Range = (50.0, 300.0)
+    white_balanced: bool = True
 
     @property
     def footprint(self) -> Footprint:
-        return Footprint(reach_px=self.kernel_px // 2)
+        return footprint(Chain((self.unprocess, self.noise)))
 
     def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
-        count, channels, height, width = clean.shape
-        kernels = self.kernels(count, generator).to(clean).repeat_interleave(channels, 0)[:, None]
-        light = clean.clamp(min=0) ** 2.2
-        for axis in (-2, -1):
-            light = _with_mirrored(light, axis, self.kernel_px // 2)
-        blurred = F.conv2d(light.reshape(1, count * channels, *light.shape[-2:]), kernels, groups=count * channels)
-        return blurred.reshape(count, channels, height, width).clamp(min=0) ** (1 / 2.2)
+        signal, ratio, gains = self._exposed(clean, generator)
+        bright = signal * ratio.to(signal).reshape(-1, 1, 1, 1)
+        return balanced(bright, gains.to(signal), self.unprocess.pattern) if self.white_balanced else bright
 
-    def kernels(self, count: int, generator: torch.Generator) -> Tensor:
-        """(count, kernel_px, kernel_px), each of sum 1 with its center of mass in the middle."""
-        path = _trajectories(_draw(self.length_px, count, generator), generator)
-        middle = self.kernel_px // 2
-        path = (path - path.mean(dim=1, keepdim=True)).clamp(-middle, middle)
-        places = torch.arange(self.kernel_px, device=path.device) - middle
-        rows, cols = ((1 - (path[..., axis, None] - places).abs()).clamp(min=0) for axis in (0, 1))
-        return torch.einsum("ntk,ntl->nkl", rows, cols) / path.shape[1]
-
-
-def _trajectories(length_px: Tensor, generator: torch.Generator, num_points: int = 128) -> Tensor:
-    """(N, num_points, 2) rows and columns along N ways of these lengths."""
-
-    def uniform(high: float) -> Tensor:
-        return high * torch.rand(len(length_px), 1, generator=generator, device=generator.device)
-
-    def normal() -> Tensor:
-        return torch.randn(len(length_px), 2, generator=generator, device=generator.device)
-
-    step_px = length_px[:, None] / (num_points - 1)
-    anxiety, pull, jerk, impulse = uniform(0.1), uniform(0.7), uniform(10.0), uniform(0.2)
-    # The original's 2000 points are these 128: what happens at each is made as much stronger, or likelier.
-    rate = 2000 / num_points
-    place, direction = torch.zeros_like(normal()), F.normalize(normal())
-    path = [place]
-    for _ in range(num_points - 1):
-        turns_back = uniform(1.0) < impulse * anxiety * rate
-        change = anxiety * (rate**0.5 * jerk * normal() - rate * pull * place) + turns_back * (
-            normal() - 2 * direction
+    def mosaic(self, clean: Tensor, generator: torch.Generator) -> Mosaic:
+        """The exposure of one picture, (1, 3, H, W), as its file would hold it: 14 bit, black 512, white 16383."""
+        signal, ratio, gains = self._exposed(clean, generator)
+        samples = (signal[0, 0] * NUM_LEVELS + BLACK_LEVEL).round().cpu().numpy().astype(np.uint16)
+        red, green, blue = gains[0].tolist()
+        return Mosaic(
+            samples,
+            self.unprocess.pattern,
+            float(BLACK_LEVEL),
+            float(BLACK_LEVEL + NUM_LEVELS),
+            exposure_ratio=ratio.item(),
+            white_balance=(red, green, blue),
         )
-        direction = F.normalize(direction + change)
-        place = place + step_px * direction
-        path.append(place)
-    return torch.stack(path, dim=1)
+
+    def _exposed(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        ratio = uniform(self.exposure_ratio, len(clean), generator)
+        light, gains = self.unprocess.exposed(clean, generator)
+        return self.noise(light / ratio.to(light).reshape(-1, 1, 1, 1), generator), ratio, gains
+
+
+_NEARLY_WHITE = 0.95
+
+
+def _whiteness(pictures: Tensor) -> Tensor:
+    """(N, C, H, W) -> (N, 1, H, W): 0 for all but what is nearly white, 1 for white.
+
+    A ramp, and of the darkest channel: a threshold for each would make colored specks of a noisy lamp.
+    """
+    return (pictures.amin(dim=1, keepdim=True) - _NEARLY_WHITE).clamp(0, 1 - _NEARLY_WHITE) / (1 - _NEARLY_WHITE)
+
+
+def _convolved(planes: Tensor, kernels: Tensor) -> Tensor:
+    """Each picture with its own kernel, all its planes alike; mirrored beyond the edges."""
+    count, channels, height, width = planes.shape
+    for axis in (-2, -1):
+        planes = _with_mirrored(planes, axis, kernels.shape[-1] // 2)
+    # Convolution turns kernels around, which conv2d does not do.
+    each = kernels.flip(-2, -1).repeat_interleave(channels, 0)[:, None]
+    blurred = F.conv2d(planes.reshape(1, count * channels, *planes.shape[-2:]), each, groups=count * channels)
+    return blurred.reshape(count, channels, height, width)
 
 
 def _with_mirrored(planes: Tensor, axis: int, margin_px: int) -> Tensor:
@@ -328,21 +366,6 @@ def _with_mirrored(planes: Tensor, axis: int, margin_px: int) -> Tensor:
     size = planes.shape[axis]
     folded = torch.arange(-margin_px, size + margin_px, device=planes.device) % (2 * size)
     return planes.index_select(axis, torch.minimum(folded, 2 * size - 1 - folded))
-
-
-_XYZ_TO_CAMERA = torch.tensor(
-    [
-        [[1.0234, -0.2969, -0.2266], [-0.5625, 1.6328, -0.0469], [-0.0703, 0.2188, 0.6406]],
-        [[0.4913, -0.0541, -0.0202], [-0.613, 1.3513, 0.2906], [-0.1564, 0.2151, 0.7183]],
-        [[0.838, -0.263, -0.0639], [-0.2887, 1.0725, 0.2496], [-0.0627, 0.1427, 0.5438]],
-        [[0.6596, -0.2079, -0.0562], [-0.4782, 1.3016, 0.1933], [-0.097, 0.1581, 0.5181]],
-    ],
-    dtype=torch.float64,
-)
-_RGB_TO_XYZ = torch.tensor(
-    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]],
-    dtype=torch.float64,
-)
 
 
 def _filtered(colors: Tensor, pattern: tuple[str, ...]) -> Tensor:
@@ -358,13 +381,6 @@ def _rounded(signal: Tensor, num_levels: int | None) -> Tensor:
     return signal if num_levels is None else (signal * num_levels).round() / num_levels
 
 
-def _draw_log(value: float | tuple[float, float], count: int, generator: torch.Generator) -> Tensor:
-    if isinstance(value, tuple):
-        low, high = value
-        return _draw((log(low), log(high)), count, generator).exp()
-    return _draw(value, count, generator)
-
-
 def _each_by_one(
     options: Sequence[T], apply: Callable[[T, Tensor], Tensor], clean: Tensor, generator: torch.Generator
 ) -> Tensor:
@@ -376,13 +392,6 @@ def _each_by_one(
         if len(members):
             degraded[members] = apply(option, clean[members])
     return degraded
-
-
-def _draw(value: float | tuple[float, float], count: int, generator: torch.Generator) -> Tensor:
-    if isinstance(value, tuple):
-        low, high = value
-        return low + (high - low) * torch.rand(count, generator=generator, device=generator.device)
-    return torch.full((count,), float(value), device=generator.device)
 
 
 def _compress(picture: Tensor, quality: int) -> Tensor:

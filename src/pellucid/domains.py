@@ -13,12 +13,15 @@ from torch import Tensor
 
 from pellucid.color import rgb_to_gray, rgb_to_luma, rgb_to_ycbcr, ycbcr_to_rgb
 from pellucid.errors import PictureError
-from pellucid.packing import BAYER, XTRANS, align, pack_bayer, pack_xtrans
+from pellucid.packing import BAYER, XTRANS, align, balanced, pack_bayer, pack_xtrans
 from pellucid.picture import Mosaic, Picture
 from pellucid.resize import reach, resize
 
 Degraded = Picture | Mosaic
 D = TypeVar("D", bound=Degraded)
+
+TYPICAL_WHITE_BALANCE = (2.15, 1.0, 1.7)
+"""The middle of what Brooks et al., CVPR 2019, draw for cameras."""
 
 
 class Domain(Protocol):
@@ -173,9 +176,13 @@ class PackedRaw:
     """A camera mosaic, packed one plane a filter site, times its exposure ratio, cut off at white.
 
     Bayer: 4 planes of half the size; X-Trans: 9 planes of a third. The output is an RGB picture of 16 bit.
+    white_balanced: the mosaic is first multiplied with the gains its camera set, the smallest counting as 1, so
+        that what is gray is so for the network, whatever the camera and the light; with typical ones where a file
+        says none. Chen et al. leave that to the network, which learns it for the one camera it sees.
     """
 
     sensor: Literal["bayer", "xtrans"] = "bayer"
+    white_balanced: bool = False
 
     colors = "rgb"
     takes_mosaic = True
@@ -199,7 +206,14 @@ class PackedRaw:
 
     def to_input(self, degraded: Degraded) -> Tensor:
         mosaic = _mosaic(degraded)
-        return self.encode(mosaic.to_tensor() * mosaic.exposure_ratio)
+        bright = mosaic.to_tensor() * mosaic.exposure_ratio
+        return self.encode(balanced(bright, self.gains(mosaic), mosaic.pattern))
+
+    def gains(self, mosaic: Mosaic) -> Tensor:
+        """(1, 3): what the colors are multiplied with."""
+        if not self.white_balanced:
+            return torch.ones(1, 3)
+        return torch.tensor([mosaic.white_balance or TYPICAL_WHITE_BALANCE])
 
     def encode(self, planes: Tensor) -> Tensor:
         packed = pack_bayer(planes) if self.sensor == "bayer" else pack_xtrans(planes)

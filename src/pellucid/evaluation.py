@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from pellucid import images, metrics, raw, specimens
-from pellucid.degrade import GaussianNoise, Jpeg
+from pellucid.degrade import Jpeg, SyntheticRaw, draws, involves
 from pellucid.domains import Degraded, Domain, PackedRaw
 from pellucid.errors import DataError, OutputError, PellucidError, PictureError, about
 from pellucid.files import check_free, write_whole
@@ -164,7 +164,10 @@ def collect(recipe: Recipe, data: str | Path, target: str | Path | None = None) 
     """What `evaluate` scores. Raises DataError when there is nothing, or not what the recipe takes."""
     collection = specimens.collect(Path(data), None if target is None else Path(target))
     given = {"clean": "clean pictures", "pairs": "pairs of pictures", "raw": "mosaics"}[collection.kind]
-    if recipe.domain.takes_mosaic != (collection.kind == "raw"):
+    has_mosaics = collection.kind == "raw" or (
+        collection.kind == "clean" and isinstance(recipe.protocol.degradation, SyntheticRaw)
+    )
+    if recipe.domain.takes_mosaic != has_mosaics:
         mosaics = "a store of mosaics, as 'pellucid prepare sid-sony' makes one"
         needed = mosaics if recipe.domain.takes_mosaic else "developed pictures"
         raise DataError(f"{data}: {given}; {recipe.name} is scored on {needed}")
@@ -186,24 +189,29 @@ def describe(recipe: Recipe, collection: Collection, *, num_pictures: int) -> di
         "colors": COLORS[recipe.domain.colors],
         "degradation": given if pairing else repr(degradation),
         "resize_kernel": "MATLAB bicubic, antialiased, in float" if recipe.domain.rate > 1 else None,
-        "jpeg_encoder": "libjpeg, gray" if isinstance(degradation, Jpeg) else None,
+        "jpeg_encoder": _jpeg_encoder(recipe) if involves(degradation, Jpeg) else None,
         "clean_sizes_cut_to_multiples_of": None if pairing else protocol.crop_multiple,
         "border_px_left_out": protocol.border_px,
         "rounding": "restored rounded to 8 bit" if protocol.rounds else "restored clipped, not rounded",
-        "noise_seed": protocol.seed if isinstance(degradation, GaussianNoise) else None,
+        "noise_seed": _noise_seed(protocol) if degradation is not None and draws(degradation) else None,
         "peak": "white (255 of 8 bit)",
         "ssim": "Gaussian window 11 px, deviation 1.5, K 0.01 and 0.03, valid area",
         "mean": "of the pictures' values",
         "num_pictures": num_pictures,
-        **(_of_mosaics(collection) if is_raw else {}),
+        **({"degraded_psnr_of": BASELINE} if recipe.domain.takes_mosaic else {}),
+        **({"misaligned_left_out": collection.num_misaligned} if is_raw else {}),
     }
 
 
-def _of_mosaics(collection: Collection) -> dict[str, Any]:
-    return {
-        "degraded_psnr_of": "the mosaic developed by LibRaw, scaled to the target's mean",
-        "misaligned_left_out": collection.num_misaligned,
-    }
+BASELINE = "the mosaic developed by LibRaw, scaled to the target's mean"
+
+
+def _jpeg_encoder(recipe: Recipe) -> str:
+    return "libjpeg, 4:2:0" if recipe.domain.colors == "rgb" else "libjpeg, gray"
+
+
+def _noise_seed(protocol: ScoringProtocol) -> int | str:
+    return f"{protocol.seed} and the picture's name" if protocol.seed_by_name else protocol.seed
 
 
 def strip(restorer: Restorer, data: Path, *, target: Path | None = None, width_px: int = 256) -> Picture:
@@ -231,12 +239,10 @@ def _sample(recipe: Recipe, specimen: Specimen) -> _Sample:
     # Color conversion rounds to 8 bit, as it does in MATLAB, where the published scores come from.
     clean = _rounded(domain.to_target(specimen.clean()))
     if specimen.degraded is None:
-        assert protocol.degradation is not None
         height, width = (size // protocol.crop_multiple * protocol.crop_multiple for size in clean.shape[-2:])
         clean = clean[..., :height, :width]
         _check_size(clean, specimen.path, protocol)
-        noise = torch.Generator().manual_seed(protocol.seed)
-        degraded: Degraded = Picture.from_tensor(protocol.degradation(clean, noise))
+        degraded = _degraded(protocol, clean, specimen.name)
     else:
         _check_size(clean, specimen.path, protocol)
         degraded = specimen.degraded()
@@ -244,6 +250,14 @@ def _sample(recipe: Recipe, specimen: Specimen) -> _Sample:
         return _mosaic_sample(domain, clean, degraded)
     picture = degraded.as_depth("float32")
     return _Sample(clean, picture, lambda: domain.encode(domain.to_target(picture)))
+
+
+def _degraded(protocol: ScoringProtocol, clean: Tensor, name: str) -> Degraded:
+    chance = protocol.generator(name)
+    if isinstance(protocol.degradation, SyntheticRaw):
+        return protocol.degradation.mosaic(clean, chance)
+    assert protocol.degradation is not None
+    return Picture.from_tensor(protocol.degradation(clean, chance))
 
 
 def _mosaic_sample(domain: Domain, clean: Tensor, mosaic: Mosaic) -> _Sample:

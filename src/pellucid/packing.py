@@ -47,6 +47,18 @@ def pack_xtrans(mosaic: Tensor) -> Tensor:
     return packed
 
 
+def balanced(planes: Tensor, gains: Tensor, pattern: tuple[str, ...]) -> Tensor:
+    """Mosaics (N, 1, H, W) that begin with the pattern, each sample times the gain of its filter: gains is (N, 3).
+
+    The smallest gain counts as 1, so that what was white in every color is so afterwards.
+    """
+    period, (height, width) = len(pattern), planes.shape[-2:]
+    colors = torch.tensor([["RGB".index(name) for name in row] for row in pattern], device=planes.device)
+    sites = (gains / gains.amin(dim=1, keepdim=True))[:, colors][:, None]
+    block = sites.repeat(1, 1, -(-height // period), -(-width // period))
+    return planes * block[..., :height, :width]
+
+
 def align(mosaic: Mosaic, pattern: tuple[str, ...]) -> Mosaic:
     """Cut a mosaic so that it starts with this phase of the pattern and holds whole blocks.
 

@@ -13,8 +13,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial, wraps
+from hashlib import sha256
 from typing import TYPE_CHECKING, Annotated, Any, Literal, ParamSpec, Self, TypeVar, cast
 
+import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
@@ -62,6 +64,8 @@ class ScoringProtocol:
     border_px: not scored on each side.
     rounds: the restored picture is rounded to 8 bit before it is scored.
     seed: of the noise, the same for each picture, so that no score depends on other pictures or their order.
+    seed_by_name: each picture has a seed of its own, made of `seed` and its name; for what is drawn once a
+        picture, as the way of a camera or its noise level, of which many are to be scored.
     """
 
     degradation: Degradation | None
@@ -69,6 +73,14 @@ class ScoringProtocol:
     border_px: int = 0
     rounds: bool = False
     seed: int = 0
+    seed_by_name: bool = False
+
+    def generator(self, name: str) -> torch.Generator:
+        """The chance by which the picture of this name is degraded."""
+        seed = self.seed
+        if self.seed_by_name:
+            seed = int.from_bytes(sha256(f"{self.seed} {name}".encode()).digest()[:7])
+        return torch.Generator().manual_seed(seed)
 
 
 @dataclass(frozen=True, kw_only=True)

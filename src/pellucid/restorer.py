@@ -89,7 +89,7 @@ class Restorer:
         return [
             f"{self.name}: {key}={value}, but its weights are for {key}={made_for[key]}"
             for key, value in self.recipe.parameters.items()
-            if key in made_for and made_for[key] != value
+            if key in made_for and _listed(made_for[key]) != _listed(value)
         ]
 
     def restore(
@@ -260,6 +260,11 @@ class Restorer:
             start, stop = size - stop, size - start
         seen = tiling.span(start, stop, size, halo_px=halo_px, grid_px=self.grid_px)
         return seen.mirrored(size) if mirrored else seen
+
+
+def _listed(value: object) -> object:
+    """A card is JSON, which has lists for tuples."""
+    return list(value) if isinstance(value, tuple) else value
 
 
 def _in_mb(num_bytes: int) -> str:

@@ -31,8 +31,10 @@ TINY: dict[str, dict[str, Any]] = {
     "dncnn.blind": {"depth": 4, "width": 8, "batch_size": 4, "initialize": "zero-last"},
     "dncnn.three_tasks": {"depth": 4, "width": 8, "batch_size": 4},
     "mimo_unet.gopro": {"num_blocks": 1, "batch_size": 2, "patch_px": 32},
+    "mimo_unet.synthetic": {"num_blocks": 1, "width": 8, "batch_size": 2, "patch_px": 32, "warmup_steps": 4},
     "sid_unet.sony": {"patch_px": 32},
     "sid_unet.fuji": {"patch_px": 48},
+    "sid_unet.any_camera": {"width": 8, "batch_size": 2, "patch_px": 32, "warmup_steps": 4},
 }
 
 

@@ -13,9 +13,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pellucid.cameras import PHONES, Sensor
+from pellucid.degrade import Chain, Jpeg, MotionBlur, OneOf, SensorNoise
 from pellucid.domains import RGB
-from pellucid.optimization import Adam, Drops
+from pellucid.optimization import Adam, Cosine, Drops
 from pellucid.recipe import Network, Recipe, ScoringProtocol, recipe
+from pellucid.shaking import CameraShake
 
 STEPS_PER_EPOCH = 526  # 2103 pairs of GoPro, 4 a step, the last step short
 NUM_EPOCHS = 3000
@@ -26,7 +29,9 @@ Upsampling = Annotated[
 ]
 NumBlocks = Annotated[int, Field(ge=1, le=100, description="residual blocks a stage; 20 is MIMO-UNet+")]
 Dropout = Annotated[float, Field(ge=0, lt=1, description="share of fused feature maps dropped in training")]
+Width = Annotated[int, Field(ge=4, le=512, multiple_of=4, description="channels at full size; the paper's are 32")]
 Weight = Annotated[float, Field(ge=0, description="of the loss on spectra, beside that on pixels")]
+LengthPx = Annotated[float, Field(ge=0, le=127, description="longest way of the camera during an exposure")]
 
 
 def conv(inputs: int, outputs: int, kernel_px: int, *, stride: int = 1, relu: bool = True) -> nn.Sequential:
@@ -83,9 +88,9 @@ class Attention(nn.Module):
 class Fusion(nn.Module):
     """Encoder features of all three scales, brought to one (AFF, Section 3.3)."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, width: int, channels: int) -> None:
         super().__init__()
-        self.layers = nn.Sequential(conv(32 + 64 + 128, channels, 1), conv(channels, channels, 3, relu=False))
+        self.layers = nn.Sequential(conv(7 * width, channels, 1), conv(channels, channels, 3, relu=False))
 
     def forward(self, full: Tensor, half: Tensor, quarter: Tensor) -> Tensor:
         return self.layers(torch.cat([full, half, quarter], dim=1))
@@ -98,31 +103,37 @@ class MIMOUNet(Network):
     dropout: share of the fused feature maps dropped in training (MIMO-UNet+ has 0.1).
     upsampling: of features between scales. "asymmetric" is the bilinear one of MindSpore's model zoo, which
         its weights were trained with; the authors' is "nearest".
+    width: channels at full size; twice as many at half, four times at a quarter.
     """
 
     scale = 1
     multiple = 4
 
-    def __init__(self, num_blocks: int = 8, dropout: float = 0.0, upsampling: Upsampling = "nearest") -> None:
+    def __init__(
+        self, num_blocks: int = 8, dropout: float = 0.0, upsampling: Upsampling = "nearest", width: int = 32
+    ) -> None:
         super().__init__()
+        full, half, quarter = width, 2 * width, 4 * width
         self.halo = 28 * num_blocks + 17  # two stages at each of three resolutions; measured by a test
         self.upsampling = upsampling
-        self.shallow2, self.shallow4 = Shallow(64), Shallow(128)
-        self.attend2, self.attend4 = Attention(64), Attention(128)
-        self.enter1 = conv(3, 32, 3)
-        self.enter2 = conv(32, 64, 3, stride=2)
-        self.enter4 = conv(64, 128, 3, stride=2)
+        self.shallow2, self.shallow4 = Shallow(half), Shallow(quarter)
+        self.attend2, self.attend4 = Attention(half), Attention(quarter)
+        self.enter1 = conv(3, full, 3)
+        self.enter2 = conv(full, half, 3, stride=2)
+        self.enter4 = conv(half, quarter, 3, stride=2)
         self.encoder1, self.encoder2, self.encoder4 = (
-            nn.Sequential(*(ResBlock(channels) for _ in range(num_blocks))) for channels in (32, 64, 128)
+            nn.Sequential(*(ResBlock(channels) for _ in range(num_blocks))) for channels in (full, half, quarter)
         )
-        self.fuse1, self.fuse2 = Fusion(32), Fusion(64)
+        self.fuse1, self.fuse2 = Fusion(width, full), Fusion(width, half)
         self.drop = nn.Dropout2d(dropout)
         self.decoder4, self.decoder2, self.decoder1 = (
-            nn.Sequential(*(ResBlock(channels) for _ in range(num_blocks))) for channels in (128, 64, 32)
+            nn.Sequential(*(ResBlock(channels) for _ in range(num_blocks))) for channels in (quarter, half, full)
         )
-        self.up4, self.up2 = conv_up(128, 64), conv_up(64, 32)
-        self.join2, self.join1 = conv(128, 64, 1), conv(64, 32, 1)
-        self.leave4, self.leave2, self.leave1 = (conv(channels, 3, 3, relu=False) for channels in (128, 64, 32))
+        self.up4, self.up2 = conv_up(quarter, half), conv_up(half, full)
+        self.join2, self.join1 = conv(quarter, half, 1), conv(half, full, 1)
+        self.leave4, self.leave2, self.leave1 = (
+            conv(channels, 3, 3, relu=False) for channels in (quarter, half, full)
+        )
 
     def forward(self, degraded: Tensor) -> Tensor:
         height, width = degraded.shape[-2:]
@@ -175,6 +186,17 @@ def _fill(picture: Tensor, multiple: int) -> Tensor:
     return picture
 
 
+def draw_zero_last(network: Network) -> None:
+    """Zeros in the last convolution of each scale, so that training starts at the input.
+
+    Differs from the paper.
+    """
+    assert isinstance(network, MIMOUNet)
+    for leave in (network.leave1, network.leave2, network.leave4):
+        for parameter in leave.parameters():
+            nn.init.zeros_(parameter)
+
+
 def multi_scale(network: Network, degraded: Tensor, target: Tensor, *, frequency_weight: float = 0.1) -> Tensor:
     """Mean absolute error at three scales, and of their spectra (Eqs. 6 and 7).
 
@@ -205,10 +227,11 @@ def gopro(
     dropout: Dropout = 0.0,
     upsampling: Upsampling = "nearest",
     frequency_weight: Weight = 0.1,
+    width: Width = 32,
 ) -> Recipe:
     """MIMO-UNet on the pairs of GoPro (Table 1): `blur`, not `blur_gamma`, against `sharp`."""
     return Recipe(
-        network=partial(MIMOUNet, num_blocks, dropout, upsampling),
+        network=partial(MIMOUNet, num_blocks, dropout, upsampling, width),
         domain=RGB(),
         degradation=None,
         loss=partial(multi_scale, frequency_weight=frequency_weight),
@@ -226,3 +249,41 @@ def gopro(
 def gopro_plus() -> Recipe:
     """MIMO-UNet+ on the pairs of GoPro (Table 1): 20 blocks a stage, dropout 0.1."""
     return gopro(num_blocks=20, dropout=0.1)
+
+
+@recipe
+def synthetic(
+    length_px: LengthPx = 60.0,
+    num_blocks: NumBlocks = 8,
+    width: Width = 32,
+    dropout: Dropout = 0.0,
+    frequency_weight: Weight = 0.1,
+) -> Recipe:
+    """MIMO-UNet on pictures of any folder, blurred as a shaken camera does (no paper's).
+
+    Half of them are compressed as JPEG afterwards. What moves by itself in the picture is not learned.
+    """
+    noise = SensorNoise(CAMERA_BY_DAY, num_levels=None)
+    shaken = MotionBlur(CameraShake((0.0, length_px), anxiety=CALM), highlights=(0.25, 1.75), noise=noise)
+    degradation = Chain((shaken, OneOf((Chain(()), Jpeg((70, 100))))))
+    return Recipe(
+        network=partial(MIMOUNet, num_blocks, dropout, "nearest", width),
+        domain=RGB(),
+        degradation=degradation,
+        loss=partial(multi_scale, frequency_weight=frequency_weight),
+        optimizer=Adam(lr=2e-4),
+        schedule=Cosine(warmup_steps=500),
+        initialize=draw_zero_last,
+        patch_px=256,
+        batch_size=8,
+        num_steps=200_000,
+        ema_decay=0.999,
+        protocol=ScoringProtocol(degradation, seed_by_name=True),
+    )
+
+
+CALM = (0.0, 0.01)
+"""With ways up to 60 px, kernels as large as those that Levin et al. measured, 2.6 to 9.4 px, and smaller ones."""
+
+CAMERA_BY_DAY = Sensor(shot=(1e-5, 5e-4), read=PHONES.read)
+"""At most as noisy as phones are by day: a deviation of 3 of 255 in gray."""

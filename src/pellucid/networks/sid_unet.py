@@ -12,9 +12,13 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pellucid.cameras import NIKON_D850, SONY_A7S2_HIGH, SONY_A7S2_LOW
+from pellucid.degrade import OneOf, SensorNoise, SyntheticRaw, Unprocess
 from pellucid.domains import PackedRaw
+from pellucid.errors import RecipeError
 from pellucid.losses import mean_absolute
-from pellucid.optimization import Adam, Drops
+from pellucid.optimization import Adam, Cosine, Drops
+from pellucid.packing import BAYER
 from pellucid.recipe import Network, Recipe, ScoringProtocol, recipe
 
 ChannelOrder = Annotated[
@@ -23,6 +27,12 @@ ChannelOrder = Annotated[
 ]
 ConvBias = Annotated[bool, Field(description="of convolutions; false: MindSpore's model zoo")]
 UpBias = Annotated[bool, Field(description="of transposed convolutions; true: PaddlePaddle's version")]
+
+Width = Annotated[int, Field(ge=1, le=512, description="channels at full size; the paper's are 32")]
+Ratios = Annotated[
+    tuple[Annotated[float, Field(ge=1)], Annotated[float, Field(ge=1)]],
+    Field(description="lowest and highest exposure ratio to learn"),
+]
 
 NUM_EPOCHS = 4001
 
@@ -48,6 +58,7 @@ class SIDUNet(Network):
         PaddlePaddle's version both, MindSpore's neither.
     channel_order: which output channel is which sub-pixel: TensorFlow's depth_to_space is position-major,
         PyTorch's pixel_shuffle color-major.
+    width: channels at full size; twice as many after each pooling.
     """
 
     multiple = 16
@@ -60,20 +71,21 @@ class SIDUNet(Network):
         conv_bias: bool = True,
         up_bias: bool = False,
         channel_order: ChannelOrder = "position-major",
+        width: int = 32,
     ) -> None:
         super().__init__()
         self.scale = scale
         self.channel_order = channel_order
-        widths = (32, 64, 128, 256, 512)
+        widths = tuple(width * 2**pooling for pooling in range(5))
         self.encoder = nn.ModuleList(
             Pair(inputs, outputs, bias=conv_bias)
             for inputs, outputs in zip((planes, *widths), widths, strict=False)
         )
         self.up = nn.ModuleList(
-            nn.ConvTranspose2d(2 * width, width, 2, stride=2, bias=up_bias) for width in widths[-2::-1]
+            nn.ConvTranspose2d(2 * channels, channels, 2, stride=2, bias=up_bias) for channels in widths[-2::-1]
         )
-        self.decoder = nn.ModuleList(Pair(2 * width, width, bias=conv_bias) for width in widths[-2::-1])
-        self.head = nn.Conv2d(32, 3 * scale**2, 1, bias=conv_bias)
+        self.decoder = nn.ModuleList(Pair(2 * channels, channels, bias=conv_bias) for channels in widths[-2::-1])
+        self.head = nn.Conv2d(width, 3 * scale**2, 1, bias=conv_bias)
 
     def forward(self, packed: Tensor) -> Tensor:
         features = packed
@@ -144,3 +156,38 @@ def fuji(
         SIDUNet, planes=9, scale=3, conv_bias=conv_bias, up_bias=up_bias, channel_order=channel_order
     )
     return _as_published(network, PackedRaw("xtrans"), num_scenes=135)
+
+
+@recipe
+def any_camera(
+    exposure_ratio: Ratios = (50.0, 300.0), width: Width = 32, channel_order: ChannelOrder = "position-major"
+) -> Recipe:
+    """Any Bayer camera by its own white balance, learned from developed pictures of any folder (no paper's).
+
+    Each picture is made a short exposure: Brooks et al. 2019 for what the camera saw, Wei et al. 2020 for noise.
+    Colors are those of an average camera, as its matrix is not in the mosaic.
+    """
+    if exposure_ratio[0] > exposure_ratio[1]:
+        raise RecipeError(f"sid_unet.any_camera: exposure_ratio={exposure_ratio}; the lowest comes first")
+    # Three quarters of See in the Dark's exposures were taken at ISO 1600 and below, so that half are here.
+    sensors = (SONY_A7S2_LOW, SONY_A7S2_LOW, SONY_A7S2_HIGH, NIKON_D850)
+    exposed = SyntheticRaw(
+        # The picture's own brightness: what is drawn there, no network could tell from a darker scene.
+        Unprocess(BAYER, brightness=1.0),
+        OneOf(tuple(map(SensorNoise, sensors))),
+        exposure_ratio,
+    )
+    return Recipe(
+        network=partial(SIDUNet, planes=4, scale=2, channel_order=channel_order, width=width),
+        domain=PackedRaw("bayer", white_balanced=True),
+        degradation=exposed,
+        loss=mean_absolute,
+        optimizer=Adam(lr=2e-4),
+        schedule=Cosine(warmup_steps=500),
+        initialize=draw_as_released,
+        patch_px=256,
+        batch_size=8,
+        num_steps=200_000,
+        ema_decay=0.999,
+        protocol=ScoringProtocol(exposed, rounds=True, seed_by_name=True),
+    )

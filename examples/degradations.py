@@ -1,0 +1,228 @@
+"""Draw what each degradation does to a photograph: the pictures of docs/degradations.md.
+
+    python examples/degradations.py --out docs
+    python examples/degradations.py --out shown --kernels Levin09.mat
+
+The photographs come with scikit-image. Kernels that were measured can be had from Levin et al., "Understanding and
+Evaluating Blind Deconvolution Algorithms", CVPR 2009; of a MATLAB file (version 5 or 7.3), every small matrix is
+taken for one.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import scipy.io
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from skimage import data
+from torch import Tensor
+
+from pellucid.cameras import NIKON_D850, SONY_A7S2_HIGH, SONY_A7S2_LOW, Sensor
+from pellucid.degrade import (
+    Degradation,
+    GaussianNoise,
+    Jpeg,
+    MotionBlur,
+    SensorNoise,
+    ShrinkAndEnlarge,
+    SyntheticRaw,
+    Unprocess,
+)
+from pellucid.domains import PackedRaw
+from pellucid.raw import develop_mosaic
+from pellucid.shaking import CameraShake, MeasuredShake, Shake
+
+CELL_PX, GAP_PX, LINE_PX = 176, 8, 22
+INK, PAPER = (235, 235, 235), (22, 24, 28)
+QUALITY = 82
+
+Cell = tuple[str, Tensor]
+"""A caption, and (3, H, W) in [0, 1]."""
+
+
+def photo(name: str, top: int, left: int, side: int = CELL_PX) -> Tensor:
+    """A square of one of scikit-image's photographs, (1, 3, side, side)."""
+    samples = getattr(data, name)()[top : top + side, left : left + side]
+    return torch.from_numpy(np.ascontiguousarray(samples)).permute(2, 0, 1)[None].float() / 255
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def enlarged(planes: Tensor, factor: int) -> Tensor:
+    """Every pixel as a square."""
+    return planes.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
+
+
+class Still:
+    """A camera that does not move."""
+
+    kernel_px = 31
+
+    def kernels(self, count: int, generator: torch.Generator) -> Tensor:
+        kernel = torch.zeros(count, self.kernel_px, self.kernel_px)
+        kernel[:, self.kernel_px // 2, self.kernel_px // 2] = 1
+        return kernel
+
+
+def shown(kernel: Tensor) -> Tensor:
+    """A kernel as a picture, its brightest pixel white."""
+    factor = CELL_PX // len(kernel)
+    light = enlarged((kernel / kernel.max()).sqrt(), factor)
+    cell = torch.zeros(CELL_PX, CELL_PX)
+    start = (CELL_PX - len(light)) // 2
+    cell[start : start + len(light), start : start + len(light)] = light
+    return cell.expand(3, -1, -1)
+
+
+def simple() -> list[list[Cell]]:
+    """Noise, JPEG and fewer pixels, on a crop enlarged twice."""
+    clean = photo("chelsea", 100, 150, CELL_PX // 2)
+    steps: list[tuple[str, Degradation]] = [
+        ("GaussianNoise(15)", GaussianNoise(15)),
+        ("GaussianNoise(50)", GaussianNoise(50)),
+        ("Jpeg(40)", Jpeg(40)),
+        ("Jpeg(10)", Jpeg(10)),
+        ("ShrinkAndEnlarge((3,))", ShrinkAndEnlarge((3,))),
+    ]
+    cells = [("clean", clean), *((name, step(clean, seeded())) for name, step in steps)]
+    return [[(name, enlarged(planes[0], 2)) for name, planes in cells]]
+
+
+def motion(measured: Sequence[NDArray[Any]]) -> list[list[Cell]]:
+    """Kernels above, what they do to a photograph below."""
+    clean = photo("astronaut", 20, 140)
+    shakes: list[tuple[str, Shake]] = [
+        ("clean", Still()),
+        ("12 px, straight", CameraShake(12.0, anxiety=0.0)),
+        ("40 px, anxiety 0.005", CameraShake(40.0, anxiety=0.005)),
+        ("60 px, anxiety 0.01", CameraShake(60.0, anxiety=0.01)),
+        ("60 px, anxiety 0.1", CameraShake(60.0, anxiety=0.1)),
+        ("100 px, anxiety 0.02", CameraShake(100.0, anxiety=0.02)),
+    ]
+    if measured:
+        shakes[-1] = ("measured", MeasuredShake(measured))
+    kernels = [(name, shown(shake.kernels(1, seeded(3))[0])) for name, shake in shakes]
+    blurred = [("", MotionBlur(shake)(clean, seeded(3))[0]) for _, shake in shakes]
+    return [kernels, blurred]
+
+
+def light() -> list[list[Cell]]:
+    """Why it matters where light is added up, and what comes after it."""
+    clean = photo("astronaut", 300, 320)
+    shake = CameraShake(24.0, anxiety=0.004)
+    noise = SensorNoise(Sensor(5e-4, 1e-5), num_levels=None)
+    gray_levels = torch.nn.functional.conv2d(
+        torch.nn.functional.pad(clean, (15,) * 4, mode="reflect"),
+        shake.kernels(1, seeded(5)).flip(-2, -1).expand(3, 1, -1, -1),
+        groups=3,
+    )
+    noisy = MotionBlur(shake, highlights=1.75, noise=noise)(clean, seeded(5))
+    return [
+        [
+            ("clean", clean[0]),
+            ("gray levels (not ours)", gray_levels[0]),
+            ("in linear light", MotionBlur(shake)(clean, seeded(5))[0]),
+            ("highlights=1.75", MotionBlur(shake, highlights=1.75)(clean, seeded(5))[0]),
+            ("noise=SensorNoise(...)", noisy[0]),
+            ("and Jpeg(50)", Jpeg(50)(noisy, seeded())[0]),
+        ]
+    ]
+
+
+def exposures() -> list[list[Cell]]:
+    """A developed picture, taken again: as its file would be developed, and as a network sees it."""
+    clean = photo("coffee", 40, 170, 2 * CELL_PX)
+    cells = [("clean", clean[0, :, ::2, ::2])]
+    cells.append(("Unprocess, a part", enlarged(_filters(Unprocess(), clean), 4)))
+    dark = SyntheticRaw(noise=SensorNoise(SONY_A7S2_LOW), exposure_ratio=50.0).mosaic(clean, seeded(1))
+    cells.append(("ratio 50: its file", develop_mosaic(dark).to_tensor()[0, :, ::2, ::2]))
+    sensors = [("A7S II, low ISO", SONY_A7S2_LOW), ("A7S II, high ISO", SONY_A7S2_HIGH), ("D850", NIKON_D850)]
+    for i, (name, sensor) in enumerate(sensors):
+        ratio = (50.0, 100.0, 300.0)[i]
+        exposed = SyntheticRaw(noise=SensorNoise(sensor), exposure_ratio=ratio)
+        cells.append((f"{name}, ratio {ratio:.0f}", _seen(exposed, clean)))
+    return [cells]
+
+
+def _filters(unprocess: Unprocess, clean: Tensor) -> Tensor:
+    """A part of a mosaic, every sample in the color of its filter, with gamma: (3, 44, 44)."""
+    side, top, left = CELL_PX // 4, 40, 110
+    mosaic = unprocess(clean, seeded(1))[0, 0, top : top + side, left : left + side] ** (1 / 2.2)
+    colors = torch.zeros(3, side, side)
+    for row, filters in enumerate(unprocess.pattern):
+        for col, name in enumerate(filters):
+            colors["RGB".index(name), row::2, col::2] = mosaic[row::2, col::2]
+    return colors
+
+
+def _seen(exposed: SyntheticRaw, clean: Tensor) -> Tensor:
+    """The packed planes of a network's input as colors, with gamma: (3, H/2, W/2)."""
+    red, green, blue, also_green = PackedRaw(white_balanced=True).to_input(exposed.mosaic(clean, seeded(1)))[0]
+    return torch.stack([red, (green + also_green) / 2, blue]) ** (1 / 2.2)
+
+
+def draw(rows: list[list[Cell]]) -> Image.Image:
+    """All cells, each below its caption."""
+    heights = [CELL_PX + (LINE_PX if any(caption for caption, _ in row) else 0) + GAP_PX for row in rows]
+    width = max(map(len, rows)) * (CELL_PX + GAP_PX) + GAP_PX
+    sheet = Image.new("RGB", (width, sum(heights) + GAP_PX), PAPER)
+    pen, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(14), GAP_PX
+    for row, height in zip(rows, heights, strict=True):
+        for i, (caption, planes) in enumerate(row):
+            left = GAP_PX + i * (CELL_PX + GAP_PX)
+            pen.text((left, top), caption, INK, font)
+            samples = (planes.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()
+            sheet.paste(Image.fromarray(samples), (left, top + height - CELL_PX - GAP_PX))
+        top += height
+    return sheet
+
+
+def kernels_in(path: Path) -> list[NDArray[Any]]:
+    """Every matrix of 3 x 3 to 63 x 63 without negative numbers in a MATLAB file."""
+    found = list(_hdf5_matrices(path)) if h5py.is_hdf5(path) else list(_matrices(scipy.io.loadmat(path)))
+    return [kernel for kernel in found if 3 <= min(kernel.shape) <= max(kernel.shape) <= 63 and kernel.min() >= 0]
+
+
+def _hdf5_matrices(path: Path) -> Iterator[NDArray[Any]]:
+    with h5py.File(path) as file:
+        names: list[str] = []
+        file.visit(names.append)
+        for name in names:
+            if isinstance(file[name], h5py.Dataset) and file[name].ndim == 2 and file[name].dtype.kind == "f":
+                yield np.array(file[name]).T
+
+
+def _matrices(content: Any) -> Iterator[NDArray[Any]]:
+    if isinstance(content, dict):
+        for value in content.values():
+            yield from _matrices(value)
+    elif isinstance(content, np.ndarray) and content.dtype == object:
+        for value in content.ravel():
+            yield from _matrices(value)
+    elif isinstance(content, np.ndarray) and content.ndim == 2 and content.dtype.kind in "fu":
+        yield content.astype(np.float64)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--out", type=Path, default=Path("docs"))
+    parser.add_argument("--kernels", type=Path, help="a MATLAB file of measured kernels, to be shown, too")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    measured = kernels_in(arguments.kernels) if arguments.kernels else []
+    sheets = {"simple": simple(), "motion": motion(measured), "light": light(), "exposures": exposures()}
+    for name, rows in sheets.items():
+        path = arguments.out / f"degradations-{name}.jpg"
+        draw(rows).save(path, quality=QUALITY)
+        print(f"{path}  {path.stat().st_size / 1000:.0f} kB")
+
+
+if __name__ == "__main__":
+    main()

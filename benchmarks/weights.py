@@ -13,6 +13,7 @@ less than 0.005 dB on every set.
 import argparse
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
@@ -20,30 +21,53 @@ from math import fsum
 from pathlib import Path
 from typing import Any
 
-from pellucid import checkpoint, leaks, models, preparing, runs, store
+from pellucid import checkpoint, images, leaks, models, preparing, runs, store
 from pellucid.checkpoint import Card
 from pellucid.errors import PellucidError
-from pellucid.evaluation import evaluate
-from pellucid.restorer import load
+from pellucid.evaluation import Report, evaluate
+from pellucid.restorer import Restorer, load
 
 WEIGHTS = Path(models.__file__).parent / "weights"
 README = Path(__file__).parent.parent / "README.md"
 MOST_LOST_DB = 0.005
 """What float16 may cost."""
+NAMED = ("scale", "channels", "width", "num_blocks")
+"""Keywords that README's table shows: those that make another network."""
 
 
 @dataclass(frozen=True)
 class Test:
-    """One score of a model: the test set, its folder below PELLUCID_DATA, keywords of the recipe, the goal."""
+    """One score of a model: the test set, what is published of the network there, keywords of the recipe."""
 
     data: str
-    goal_db: float
+    goal_db: float | None = None
     keywords: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def folder(self) -> Path:
-        return test_data() / FOLDERS[self.data]
+    def measure(self, restorer: Restorer) -> Report:
+        if self.data in PAIRS:
+            with tempfile.TemporaryDirectory() as name:
+                degraded, target = _sorted_out(*PAIRS[self.data], Path(name))
+                return evaluate(restorer, degraded, target=target)
+        return evaluate(restorer, test_data() / FOLDERS[self.data])
 
+
+def _sorted_out(folder: str, degraded: str, target: str, links: Path) -> tuple[Path, Path]:
+    """Two folders of links to pairs that lie in one or two, told apart by a part of their paths."""
+    for path in images.find(test_data() / folder):
+        inside = path.relative_to(test_data() / folder).as_posix()
+        for kind in (degraded, target):
+            if kind in inside:
+                link = links / kind / inside.replace(kind, "").lstrip("/")
+                link.parent.mkdir(parents=True, exist_ok=True)
+                link.symlink_to(path)
+    return links / degraded, links / target
+
+
+PAIRS = {
+    "GoPro pairs": ("deblurring/gopro_pairs", "_blur1", "_sharp1"),
+    "reds_small test": ("deblurring/reds_small", "test_blur", "test_sharp"),
+}
+"""Folder below PELLUCID_DATA, and what the names of the degraded and of the clean ones hold."""
 
 FOLDERS = {
     "Set5": "super_resolution/Set5",
@@ -72,6 +96,8 @@ TESTS: Mapping[str, tuple[Test, ...]] = {
         *_each("classic5", "quality", {10: 29.40, 20: 31.63, 30: 32.91, 40: 33.77}),
         *_each("Set5", "scale", {2: 37.58, 3: 33.75, 4: 31.40}),
     ),
+    "mimo-unet": (Test("reds_small test"), Test("GoPro pairs")),
+    "sid-any": (Test("CBSD68"),),
 }
 """What is measured of each model, and the published score of its network (Dong 2014, Zhang 2017)."""
 
@@ -85,7 +111,7 @@ def test_data() -> Path:
 
 def score(path: Path, test: Test) -> dict[str, Any]:
     """What the header keeps of one report: the means and how they were counted."""
-    report = evaluate(load(path, **test.keywords), test.folder).to_json()
+    report = test.measure(load(path, **test.keywords)).to_json()
     return {"data": test.data, "keywords": dict(test.keywords), **report["mean"], "protocol": report["protocol"]}
 
 
@@ -140,9 +166,10 @@ def _check_leaks(run: Path, name: str) -> None:
     """Print each test picture that the training data holds."""
     data = Path(runs.describe(run)["data"]["folder"])
     made = store.open(data) if (data / store.INDEX).exists() else preparing.cached(data)
-    for folder in {test.folder for test in TESTS[name]}:
-        found = leaks.in_folder(made, folder)
-        print(f"{folder.name} in {data.name}: {'; '.join(map(str, found)) or 'nothing'}")
+    for test_set in {test.data for test in TESTS[name]}:
+        folder = PAIRS[test_set][0] if test_set in PAIRS else FOLDERS[test_set]
+        found = leaks.in_folder(made, test_data() / folder)
+        print(f"{test_set} in {data.name}: {'; '.join(map(str, found)) or 'nothing'}")
 
 
 def _provenance(run: Path, card: Card) -> str:
@@ -176,10 +203,10 @@ def measure_again(names: list[str]) -> None:
 
 def _print_scores(name: str, card: Card) -> None:
     for test, found in zip(TESTS[name], card.scores, strict=True):
-        from_goal = found["psnr_db"] - test.goal_db
+        published = "" if test.goal_db is None else f"{test.goal_db:.2f} ({found['psnr_db'] - test.goal_db:+.2f})"
         print(
             f"{name:18} {_asked(found):22} {found['psnr_db']:.3f} dB / {found['ssim']:.4f}   "
-            f"published {test.goal_db:.2f} ({from_goal:+.2f})   input {found['degraded_psnr_db']:.2f}"
+            f"published {published or '-':16}   input {found['degraded_psnr_db']:.2f}"
         )
 
 
@@ -189,20 +216,27 @@ def shipped() -> list[str]:
 
 def table() -> Iterator[str]:
     """README's table "Weights that ship", from the headers."""
-    yield "| model | recipe | measured: PSNR / SSIM | published | command behind each score |"
-    yield "|---|---|---|---|---|"
+    yield "| model | recipe | input | measured: PSNR / SSIM | published | command behind each score |"
+    yield "|---|---|---|---|---|---|"
     for name in shipped():
         yield row(name, checkpoint.read_card(WEIGHTS / f"{name}.safetensors"))
 
 
 def row(name: str, card: Card) -> str:
-    keywords = " ".join(f"{key}={value}" for key, value in card.parameters.items() if key in ("scale", "channels"))
+    keywords = " ".join(f"{key}={value}" for key, value in card.parameters.items() if key in NAMED)
     scores = "<br>".join(f"{_asked(s)}: {s['psnr_db']:.2f} dB / {s['ssim']:.4f}" for s in card.scores)
-    goals = "<br>".join(f"{test.goal_db:.2f}" for test in TESTS[name])
-    first = card.scores[0]
-    asked = " ".join(f"{key}={value}" for key, value in first.get("keywords", {}).items())
-    command = f"pellucid evaluate {name} --data {first['data']} {asked}".strip()
-    return f"| `{name}` | `{' '.join([card.recipe, keywords]).strip()}` | {scores} | {goals} | `{command}` |"
+    inputs = "<br>".join(f"{s['degraded_psnr_db']:.2f}" for s in card.scores)
+    goals = "<br>".join("-" if test.goal_db is None else f"{test.goal_db:.2f}" for test in TESTS[name])
+    recipe = " ".join([card.recipe, keywords]).strip()
+    return f"| `{name}` | `{recipe}` | {inputs} | {scores} | {goals} | `{_command(name, card.scores[0])}` |"
+
+
+def _command(name: str, score: Mapping[str, Any]) -> str:
+    data = score["data"]
+    if data in PAIRS:
+        data = "BLURRED --target SHARP"
+    keywords = (f"{key}={value}" for key, value in score["keywords"].items())
+    return " ".join(["pellucid evaluate", name, "--data", data, *keywords])
 
 
 def main() -> None:

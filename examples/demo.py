@@ -10,6 +10,7 @@ import argparse
 import io
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import lcm
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 
 import pellucid
-from pellucid import metrics, models
-from pellucid.degrade import GaussianNoise, Jpeg, Shrink
+from pellucid import metrics, models, raw
+from pellucid.degrade import GaussianNoise, Jpeg, Shrink, SyntheticRaw
 from pellucid.domains import Gray
 from pellucid.picture import Samples
 
@@ -33,7 +34,7 @@ TASKS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "dncnn-color-blind": ({"sigma_255": 25}, {"sigma_255": 50}),
     "dncnn-three-tasks": ({"quality": 10}, {"quality": 30}, {"scale": 3}),
 }
-NUM_PHOTOS = {"srcnn": 4, "dncnn": 2}
+NUM_PHOTOS = {"srcnn": 4, "dncnn": 2, "mimo_unet": 2, "sid_unet": 4}
 CROP_PX = 120
 CELL_PX = 300
 GAP_PX = 14
@@ -53,14 +54,27 @@ class Sample:
     crop: tuple[int, int]
 
 
-def degrade(original: pellucid.Picture, restorer: pellucid.Restorer) -> pellucid.Picture:
-    """As the recipe's protocol says, in color, rounded to 8 bit as a file would be."""
+def degrade(
+    original: pellucid.Picture, restorer: pellucid.Restorer
+) -> tuple[pellucid.Picture | pellucid.Mosaic, pellucid.Picture]:
+    """As the recipe's protocol says, in color, and what people would see of it without the network."""
     degradation = restorer.recipe.protocol.degradation
+    chance = torch.Generator().manual_seed(0)
+    if isinstance(degradation, SyntheticRaw):
+        mosaic = degradation.mosaic(original.to_tensor(), chance)
+        return mosaic, _brightened(mosaic, original)
     if isinstance(degradation, Jpeg):  # of gray planes; a color JPEG has chroma of its own
-        return _compressed(original, degradation)
-    assert degradation is not None
-    planes = degradation(original.to_tensor(), torch.Generator().manual_seed(0))
-    return pellucid.Picture.from_tensor(planes, "uint8")
+        degraded = _compressed(original, degradation)
+    else:
+        assert degradation is not None
+        degraded = pellucid.Picture.from_tensor(degradation(original.to_tensor(), chance), "uint8")
+    return degraded, restorer.restore(degraded, strength=0)  # enlarged bicubically, where it is enlarged
+
+
+def _brightened(mosaic: pellucid.Mosaic, original: pellucid.Picture) -> pellucid.Picture:
+    """Developed by LibRaw, and made as bright as the original."""
+    planes, target = raw.develop_mosaic(mosaic).to_tensor(), original.to_tensor()
+    return pellucid.Picture.from_tensor(planes * (target.mean() / planes.mean()), "uint8")
 
 
 def _compressed(original: pellucid.Picture, jpeg: Jpeg) -> pellucid.Picture:
@@ -70,8 +84,8 @@ def _compressed(original: pellucid.Picture, jpeg: Jpeg) -> pellucid.Picture:
 
 
 def photograph(name: str, restorer: pellucid.Restorer) -> pellucid.Picture:
-    """In gray for gray models, and cut to whole steps of enlarging."""
-    multiple = restorer.recipe.protocol.crop_multiple
+    """In gray for gray models, and cut to whole steps of enlarging and whole blocks of a camera's filters."""
+    multiple = lcm(2, restorer.recipe.protocol.crop_multiple)
     photo: Samples = getattr(data, name)()
     height, width = (size // multiple * multiple for size in photo.shape[:2])
     picture = pellucid.Picture(np.ascontiguousarray(photo[:height, :width]))
@@ -83,9 +97,8 @@ def photograph(name: str, restorer: pellucid.Restorer) -> pellucid.Picture:
 def sample(name: str, restorer: pellucid.Restorer) -> Sample:
     """Degrade and restore one photograph."""
     original = photograph(name, restorer)
-    degraded = degrade(original, restorer)
-    restored = restorer.restore(degraded)
-    before = restorer.restore(degraded, strength=0)  # what a viewer shows: the bicubic enlargement
+    degraded, before = degrade(original, restorer)
+    restored = restorer.restore(degraded).as_depth("uint8")
     target = original.to_tensor()
     return Sample(
         name,
@@ -150,6 +163,8 @@ def title(restorer: pellucid.Restorer) -> str:
         words = f"noise of deviation {degradation.sigma_255:g} of 255"
     elif isinstance(degradation, Jpeg):
         words = f"JPEG of quality {degradation.quality}"
+    elif isinstance(degradation, SyntheticRaw):
+        words = "camera RAW, 50 to 300 times too dark; developed and brightened (before), by pellucid"
     return f"{restorer.name}: {words}"
 
 

@@ -32,6 +32,11 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
+def _network(restorer: Restorer) -> Network:
+    assert isinstance(restorer.backend, TorchBackend)
+    return restorer.backend._network
+
+
 def _restorer(name: str, **parameters: Any) -> Restorer:
     torch.manual_seed(0)
     chosen = recipe.find(name, **parameters)
@@ -247,7 +252,7 @@ class Scarce(TorchBackend):
 def test_when_memory_runs_out_tiles_get_smaller_and_none_is_missing() -> None:
     roomy = RESTORERS["dncnn.gaussian"]
     degraded = _degraded(roomy, 90, 101, 3)
-    scarce = Restorer("scarce", roomy.recipe, Scarce(roomy.backend._network, "cpu"))
+    scarce = Restorer("scarce", roomy.recipe, Scarce(_network(roomy), "cpu"))
     assert np.array_equal(scarce.restore(degraded).samples, roomy.restore(degraded).samples)
     scarce.backend.most_px = 5  # type: ignore[attr-defined]
     with pytest.raises(NotEnoughMemoryError, match="however small the tiles"):

@@ -15,7 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from pellucid import backends, checkpoint, memory, models, tiling
-from pellucid.backends import TorchBackend
+from pellucid.backends import Backend, TorchBackend
 from pellucid.checkpoint import Card
 from pellucid.domains import Degraded
 from pellucid.errors import NotEnoughMemoryError, PellucidError, PictureError, WeightsError
@@ -70,7 +70,7 @@ class Restorer:
     name: how it was asked for. card: what its weight file says.
     """
 
-    def __init__(self, name: str, recipe: Recipe, backend: TorchBackend, card: Card | None = None) -> None:
+    def __init__(self, name: str, recipe: Recipe, backend: Backend, card: Card | None = None) -> None:
         self.name, self.recipe, self.backend, self.card = name, recipe, backend, card
         rate = recipe.domain.rate
         self.scale = int(rate * backend.scale)

@@ -19,7 +19,7 @@ def activation_bytes(network: Network, shape: Sequence[int]) -> int:
     shape: (N, C, H, W) of the input. Without the weights and what the kernels need for themselves. The network
     runs on tensors that have a shape but no samples.
     """
-    shadow = copy.deepcopy(network).to("meta")
+    shadow = copy.deepcopy(network).to("meta").float()
     with torch.inference_mode(), _Ledger() as ledger:
         shadow(torch.empty(tuple(shape), device="meta").contiguous(memory_format=torch.channels_last))
     return ledger.most

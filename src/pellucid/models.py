@@ -9,6 +9,9 @@ from pellucid.errors import WeightsError, suggest
 
 SUFFIX = ".safetensors"
 
+EXPORTED_SUFFIXES = (".onnx", ".xml")
+"""Of what `pellucid export` wrote and a restorer takes again."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -44,7 +47,7 @@ def find(name_or_file: str | Path) -> Path:
     if not text:
         raise WeightsError(f"an empty model name; {suggest('', [model.name for model in listing()])}")
     # Not Path.is_file: it raises on names that are too long to exist.
-    if text.endswith(SUFFIX) or os.sep in text or os.path.isfile(text):  # noqa: PTH113
+    if text.endswith((SUFFIX, *EXPORTED_SUFFIXES)) or os.sep in text or os.path.isfile(text):  # noqa: PTH113
         return Path(text)
     named = {model.name: model.path for model in reversed(listing())}
     if text not in named:

@@ -124,6 +124,16 @@ class OpenVinoBackend(_GraphBackend):
         return restored
 
 
+def check_installed(runtime: str) -> None:
+    """Raise MissingExtraError where what runs graphs, or makes them, is not installed."""
+    for package in ("onnx", "onnxscript"):
+        optional_package(package, purpose=runtime, extra=_EXTRAS[runtime])
+    optional_package(runtime, purpose=runtime, extra=_EXTRAS[runtime])
+
+
+_EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
+
+
 def computes_in() -> set[str]:
     """The precisions in which OpenVINO computes on this CPU: f32, bf16, f16."""
     capabilities = _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

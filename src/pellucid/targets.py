@@ -1,8 +1,10 @@
 """Formats of other runtimes: how a network is written in each, and how its own runtime runs what was written."""
 
+import copy
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +32,15 @@ class Plan:
     facts: Facts
     pictures: Sequence[Tensor] = ()
 
+    @cached_property
+    def shadow(self) -> Network:
+        """The network without weights, which tells how much memory it takes."""
+        return copy.deepcopy(self.network.folded()).to("meta")
+
+    def copy(self) -> "Plan":
+        """With a network of its own, which may be converted."""
+        return replace(self, network=copy.deepcopy(self.network))
+
     def onnx(self, precision: str | None = None) -> "ModelProto":
         """The network as an ONNX graph that computes in a precision, or in float32 where that is int8."""
         dtype = DTYPES.get(precision or self.facts.precision, torch.float32)
@@ -55,7 +66,7 @@ def _write_onnx(plan: Plan, path: Path) -> None:
 
 
 def _run_onnx(plan: Plan, path: Path) -> Run:
-    return runtimes.OnnxBackend(path, plan.facts, plan.network)
+    return runtimes.OnnxBackend(path, plan.facts, plan.shadow)
 
 
 def _write_openvino(plan: Plan, path: Path) -> None:
@@ -74,7 +85,7 @@ def _write_openvino(plan: Plan, path: Path) -> None:
 
 
 def _run_openvino(plan: Plan, path: Path) -> Run:
-    return runtimes.OpenVinoBackend(path, plan.facts, plan.network)
+    return runtimes.OpenVinoBackend(path, plan.facts, plan.shadow)
 
 
 def _write_torch(plan: Plan, path: Path) -> None:

@@ -60,7 +60,7 @@ def export(
         data=data,
         target=target,
         overwrite=overwrite,
-        **keywords(parameters),
+        **keywords(parameters, options=("format", "precision", "shape")),
     )
     typer.echo(f"{exported.path}: {exported.facts.card.recipe} in {precision}")
     typer.echo(f"agrees with float32 torch: {exported.agreement}")

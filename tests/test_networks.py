@@ -70,9 +70,7 @@ def built(name: str, **parameters: Any) -> tuple[Recipe, Network]:
 
 def planes_of(found: Recipe) -> int:
     """How many planes the recipe's domain gives its network."""
-    if isinstance(found.domain, PackedRaw):
-        return 4 if found.domain.sensor == "bayer" else 9
-    return 3 if found.domain.colors == "rgb" else 1
+    return found.domain.num_planes
 
 
 def picture(planes: int, height: int, width: int, seed: int = 0) -> Tensor:

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from pellucid import dng, images, leaks, preparing, sources, store, storing
+from pellucid import dng, files, images, leaks, preparing, sources, store, storing
 from pellucid.cli import app
 from pellucid.errors import DataError, OutputError
 from pellucid.layouts import Options
@@ -491,7 +491,7 @@ def test_a_plain_folder_is_decoded_once(tmp_path: Path, monkeypatch: pytest.Monk
     draw(folder / "new.png", 8, 8, 3, seed=9)
     assert len(cached(folder)) == 4
     assert cached(folder, target=folder).kind == "pairs"
-    assert preparing.cache_folder() == tmp_path / "cache"
+    assert files.cache_folder() == tmp_path / "cache"
 
 
 def test_processes_that_ask_at_once_share_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

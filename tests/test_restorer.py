@@ -35,6 +35,11 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 
 
+def _network(restorer: Restorer) -> Network:
+    assert isinstance(restorer.backend, TorchBackend)
+    return restorer.backend._network
+
+
 def _restorer(name: str, **parameters: Any) -> Restorer:
     torch.manual_seed(0)
     chosen = recipe.find(name, **parameters)
@@ -250,7 +255,7 @@ class Scarce(TorchBackend):
 def test_when_memory_runs_out_tiles_get_smaller_and_none_is_missing() -> None:
     roomy = RESTORERS["dncnn.gaussian"]
     degraded = _degraded(roomy, 90, 101, 3)
-    backend = Scarce(roomy.backend._network, "cpu")
+    backend = Scarce(_network(roomy), "cpu")
     scarce = Restorer("scarce", roomy.recipe, backend)
     assert np.array_equal(scarce.restore(degraded).samples, roomy.restore(degraded).samples)
     backend.most_px = 5

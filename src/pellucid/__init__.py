@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from pellucid.errors import RecipeError as RecipeError
     from pellucid.errors import WeightsError as WeightsError
     from pellucid.evaluation import evaluate as evaluate
+    from pellucid.exporting import export as export
     from pellucid.images import read as read
     from pellucid.images import write as write
     from pellucid.picture import Mosaic as Mosaic
@@ -47,6 +48,7 @@ _HOMES = {
     "WeightsError": "errors",
     "convert": "converting",
     "evaluate": "evaluation",
+    "export": "exporting",
     "load": "restorer",
     "plan": "restoration",
     "prepare": "preparing",

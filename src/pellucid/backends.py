@@ -1,8 +1,9 @@
-"""What runs a network: PyTorch, on any device it knows."""
+"""What runs a network: the role, and PyTorch, on any device it knows."""
 
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -18,26 +19,65 @@ from pellucid.recipe import Network
 SMALL_PX = 2**17
 
 # What kernels and the allocator take beyond the tensors: measured 1.0 times in all for SRCNN and DnCNN, 1.1 for
-# MIMO-UNet and 1.45 for SID U-Net, whose transposed convolutions need room (benchmarks/memory.py).
+# MIMO-UNet and 1.45 for SID U-Net, whose transposed convolutions need room (benchmarks/memory.py). ONNX Runtime
+# takes 0.7 to 1.25 times, OpenVINO 0.7 to 1.1.
 OVERHEAD = 1.5
 
 # How PyTorch and oneDNN say that an allocation failed.
 _MEMORY_SIGNS = ("memory", "could not create a primitive", "could not execute a primitive")
 
 
+Shape = tuple[int, int, int, int]
+"""(N, C, H, W)."""
+
+
+class Backend(Protocol):
+    """What a restorer needs of whatever runs its network: on the CPU, from tensors there to tensors there.
+
+    scale, multiple, halo: as `Network` states them. name: what runs it, in words.
+    """
+
+    scale: int
+    multiple: int
+    halo: int
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def __call__(self, degraded: Tensor) -> Tensor:
+        """(N, C, H, W) float32 -> (N, C', scale * H, scale * W) float32."""
+
+    def working_bytes(self, shape: Shape) -> int:
+        """Memory of this machine that a call with (N, C, H, W) takes, at most."""
+
+    def fingerprint(self) -> str:
+        """Tells one set of weights, and another way to compute with them, from another."""
+
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+"""Precisions in which PyTorch computes."""
+
+
 class TorchBackend:
     """A network on a device, called with tensors on the CPU and answering on the CPU.
 
     device: "auto" is the accelerator PyTorch finds, else the CPU; or a name such as "cpu" or "cuda:1".
+    precision: of the layers, one of DTYPES.
     """
 
-    def __init__(self, network: Network, device: str = "auto") -> None:
+    def __init__(self, network: Network, device: str = "auto", *, precision: str = "float32") -> None:
+        if precision not in DTYPES:
+            raise PellucidError(f"torch computes in {', '.join(DTYPES)}; {precision} is for exported files")
         self.scale, self.multiple, self.halo = network.scale, network.multiple, network.halo
+        self.precision, self._dtype = precision, DTYPES[precision]
         self.device = find_device(device)
         if self.device.type == "cuda":
             torch.backends.cudnn.allow_tf32 = False  # ten bits of mantissa: neither scores nor tiles would hold
         # 1.2 to 1.8 times faster on CPUs, and fewer kernels whose rounding depends on the size.
-        self._network = network.eval().folded().to(self.device)
+        self._network = network.eval().folded().to(self.device, self._dtype)
         nn.utils.convert_conv2d_weight_memory_format(self._network, torch.channels_last)
         self._footprint = Footprint(self._network)
 
@@ -46,9 +86,14 @@ class TorchBackend:
         """(N, C, H, W) -> (N, C', scale * H, scale * W)."""
         height, width = degraded.shape[-2:]
         with allocation(f"a tile of {width} x {height} px with its halo"):
-            return self._run(degraded.to(self.device).contiguous(memory_format=torch.channels_last)).cpu()
+            degraded = degraded.to(self.device, self._dtype).contiguous(memory_format=torch.channels_last)
+            return self._run(degraded).cpu().float()
 
-    def working_bytes(self, shape: tuple[int, int, int, int]) -> int:
+    @property
+    def name(self) -> str:
+        return f"torch {self.precision} on {self.device}"
+
+    def working_bytes(self, shape: Shape) -> int:
         """Memory of this machine that a call with (N, C, H, W) takes, at most; on another device, its result's."""
         count, channels, height, width = shape
         if self.device.type != "cpu":
@@ -58,7 +103,7 @@ class TorchBackend:
         return int(OVERHEAD * self._footprint.activation_bytes((count, channels, height, width)))
 
     def fingerprint(self) -> str:
-        """Tells one set of weights from another."""
+        """Tells one set of weights, and another precision, from another."""
         return fingerprint(self._network.state_dict())
 
     def _run(self, degraded: Tensor) -> Tensor:

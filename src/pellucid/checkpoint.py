@@ -129,10 +129,18 @@ def _read_header(path: Path) -> tuple[Card, str]:
         )
     try:
         header = json.loads(metadata["pellucid"])
+        return parse_card(header, source=path), str(header["sha256"])
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise WeightsError(f"{path}: the header is not one of pellucid's ({repr(error)[:80]})") from error
+
+
+def parse_card(header: Mapping[str, Any], *, source: str | Path) -> Card:
+    """The card that stands in a header, whatever else does. Raises WeightsError when it is not one of ours."""
+    try:
         if header["format"] not in range(1, FORMAT + 1):
             found = str(header["format"])[:20]
-            raise WeightsError(f"{path} has format {found}; this version reads 1 to {FORMAT}: update pellucid")
-        card = Card(
+            raise WeightsError(f"{source} has format {found}; this version reads 1 to {FORMAT}: update pellucid")
+        return Card(
             recipe=str(header["recipe"]),
             parameters=dict(header["parameters"]),
             provenance=str(header["provenance"]),
@@ -140,9 +148,8 @@ def _read_header(path: Path) -> tuple[Card, str]:
             scores=tuple(_checked(score) for score in header["scores"]),
             history=tuple(dict(entry) for entry in header.get("history", ())),
         )
-        return card, str(header["sha256"])
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise WeightsError(f"{path}: the header is not one of pellucid's ({repr(error)[:80]})") from error
+        raise WeightsError(f"{source}: the header is not one of pellucid's ({repr(error)[:80]})") from error
 
 
 def _checked(score: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pellucid.commands import restoring, scoring, training, weights
+from pellucid.commands import exporting, restoring, scoring, training, weights
 from pellucid.errors import PellucidError
 from pellucid.terminal import fail
 
@@ -86,3 +86,8 @@ app.command(
     rich_help_panel="Weights",
     epilog="Example: `pellucid convert net.pth --recipe dncnn.gaussian sigma_255=25 --out mine.safetensors`",
 )(weights.convert)
+app.command(
+    rich_help_panel="Deploy",
+    epilog="Example: `pellucid export srcnn-x2 --out srcnn-x2.onnx`, then "
+    "`pellucid restore photo.png --model srcnn-x2.onnx`",
+)(exporting.export)

@@ -32,6 +32,10 @@ class Domain(Protocol):
         """Network input pixels per picture pixel, along one side."""
 
     @property
+    def num_planes(self) -> int:
+        """How many planes the network takes: C of (N, C, H, W)."""
+
+    @property
     def colors(self) -> str:
         """The color space in which targets are given and scores are counted."""
 
@@ -66,6 +70,7 @@ class Gray:
     """One gray plane. A color picture passes plane by plane, as its noise is independent in each."""
 
     rate = Fraction(1)
+    num_planes = 1
     colors = "gray"
     takes_mosaic = False
 
@@ -97,6 +102,7 @@ class RGB:
     """Three planes at once. A gray picture passes as three equal planes, of which the mean comes back."""
 
     rate = Fraction(1)
+    num_planes = 3
     colors = "rgb"
     takes_mosaic = False
 
@@ -136,6 +142,7 @@ class Luma:
 
     scale: int = 1
 
+    num_planes = 1
     colors = "y"
     takes_mosaic = False
 
@@ -190,6 +197,10 @@ class PackedRaw:
     @property
     def rate(self) -> Fraction:
         return Fraction(1, 2 if self.sensor == "bayer" else 3)
+
+    @property
+    def num_planes(self) -> int:
+        return self.rate.denominator**2
 
     @property
     def pattern(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ A result is there whole or not at all, and never over another unasked.
 import os
 import secrets
 import stat
+import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -79,6 +80,17 @@ def check_free(path: Path, *, overwrite: bool) -> None:
             raise OutputError(f"{path} exists; --overwrite replaces it")
         if not path.is_file():
             raise OutputError(f"{path} is a device, not a file")
+
+
+def cache_folder() -> Path:
+    """Where what can be made again is kept: $PELLUCID_CACHE, else the user's cache. It may be deleted."""
+    if os.environ.get("PELLUCID_CACHE"):
+        return Path(os.environ["PELLUCID_CACHE"])
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "pellucid" / "cache"
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "pellucid"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pellucid"
 
 
 @contextmanager

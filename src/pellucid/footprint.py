@@ -18,7 +18,7 @@ class Footprint:
     """What a network takes beside its weights, by a twin that runs on tensors of a shape but no samples."""
 
     def __init__(self, network: Network) -> None:
-        self._twin = copy.deepcopy(network).to("meta")
+        self._twin = copy.deepcopy(network).to("meta").float()
         # The pictures of a folder, and their tiles, are of few sizes.
         self.activation_bytes = lru_cache(maxsize=64)(self._activation_bytes)
 

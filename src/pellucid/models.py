@@ -9,6 +9,9 @@ from pellucid.errors import WeightsError, suggest
 
 SUFFIX = ".safetensors"
 
+EXPORTED_SUFFIXES = (".onnx", ".xml")
+"""Of what `pellucid export` wrote and a restorer takes again."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -43,7 +46,8 @@ def find(name_or_file: str | Path) -> Path:
     text = str(name_or_file)
     if not text:
         raise WeightsError(f"an empty model name; {suggest('', [model.name for model in listing()])}")
-    if text.endswith(SUFFIX) or os.sep in text or os.path.isfile(text):  # noqa: PTH113  # Path's raises on long names
+    suffixes = (SUFFIX, *EXPORTED_SUFFIXES)
+    if text.endswith(suffixes) or os.sep in text or os.path.isfile(text):  # noqa: PTH113  # Path's raises on long names
         return Path(text)
     named = {model.name: model.path for model in reversed(listing())}
     if text not in named:

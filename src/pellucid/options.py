@@ -21,16 +21,31 @@ Model = Annotated[
 Device = Annotated[
     str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps, ...: where the network runs.")
 ]
+Backend = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BACKEND",
+        help="torch, onnxruntime, openvino, or auto: the fastest that agrees to 60 dB. [default: torch, or "
+        "what an exported MODEL is for]",
+    ),
+]
+Precision = Annotated[
+    str | None,
+    typer.Option(
+        metavar="PRECISION", help="float32, bfloat16, float16, or auto. [default: float32, or an exported MODEL's]"
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are already there.")]
 
 
-def keywords(pairs: Sequence[str] | None) -> dict[str, Any]:
+def keywords(pairs: Sequence[str] | None, *, options: Sequence[str] = ()) -> dict[str, Any]:
+    """Recipe keywords. options: of the command, which would be taken for keywords otherwise."""
     parameters = {}
     for pair in pairs or ():
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise typer.BadParameter(f"{pair!r} is no KEY=VALUE, as sigma_255=25")
-        if key in ("device", "license", "overwrite"):
+        if key in ("device", "license", "overwrite", *options):
             raise typer.BadParameter(f"{key} is an option: --{key}")
         parameters[key] = value
     return parameters

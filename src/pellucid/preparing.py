@@ -6,7 +6,6 @@ interrupted. What cannot be used is listed by name and stops nothing.
 
 import hashlib
 import os
-import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from pellucid import layouts, sources, store
 from pellucid.errors import DataError, OutputError, PictureError
+from pellucid.files import cache_folder
 from pellucid.images import SUFFIXES
 from pellucid.layouts import Job, LeftOut, Options, Plan
 from pellucid.sources import Source
@@ -63,7 +63,7 @@ def cached(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Store:
-    """A plain folder as a store, for training straight from it: kept in `cache_folder`, made anew on a change.
+    """A plain folder as a store, for training straight from it: in `files.cache_folder`, made anew on a change.
 
     folder: clean pictures; with `target`, degraded ones, whose clean partners lie there. Several processes may
     ask at once; one makes the store, the others wait. Raises as `prepare`.
@@ -75,17 +75,6 @@ def cached(
     kind = "folder" if target is None else "pairs"
     planned = layouts.plan(kind, paths, Options())
     return _stored(kind, planned, out, Options(), workers, 1, False, progress, wait_for_others=True).store
-
-
-def cache_folder() -> Path:
-    """Where stores of plain folders are kept: $PELLUCID_CACHE, else the user's cache. It may be deleted."""
-    if os.environ.get("PELLUCID_CACHE"):
-        return Path(os.environ["PELLUCID_CACHE"])
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "pellucid" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "pellucid"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pellucid"
 
 
 def _listing_digest(paths: Sequence[Path]) -> str:

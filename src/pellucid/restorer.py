@@ -14,13 +14,17 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from pellucid import backends, checkpoint, memory, models, tiling
-from pellucid.backends import TorchBackend
+from pellucid import backends, checkpoint, compiling, memory, models, runtimes, tiling
+from pellucid.backends import Backend
 from pellucid.checkpoint import Card
+from pellucid.compiling import Choice
 from pellucid.domains import Degraded
 from pellucid.errors import NotEnoughMemoryError, PellucidError, PictureError, WeightsError
+from pellucid.facts import Facts
 from pellucid.picture import Mosaic, Picture
 from pellucid.recipe import Recipe
+from pellucid.runtimes import OnnxBackend, OpenVinoBackend
+from pellucid.targets import Plan
 from pellucid.tiling import Span, Tile
 
 Progress = Callable[[int, int], None]
@@ -67,11 +71,20 @@ class _Manner:
 class Restorer:
     """A trained network with its domain: takes a picture, returns a picture of the same kind.
 
-    name: how it was asked for. card: what its weight file says.
+    name: how it was asked for. card: what its weight file says. choice: why this backend, where that was not asked
+    for by name.
     """
 
-    def __init__(self, name: str, recipe: Recipe, backend: TorchBackend, card: Card | None = None) -> None:
-        self.name, self.recipe, self.backend, self.card = name, recipe, backend, card
+    def __init__(
+        self,
+        name: str,
+        recipe: Recipe,
+        backend: Backend,
+        card: Card | None = None,
+        *,
+        choice: Choice | None = None,
+    ) -> None:
+        self.name, self.recipe, self.backend, self.card, self.choice = name, recipe, backend, card, choice
         rate = recipe.domain.rate
         self.scale = int(rate * backend.scale)
         """Result pixels per picture pixel, along one side."""
@@ -81,7 +94,7 @@ class Restorer:
         """What is read of a picture starts on multiples of this."""
 
     def __repr__(self) -> str:
-        return f"<Restorer {self.name}: {self.recipe.name} on {self.backend.device}>"
+        return f"<Restorer {self.name}: {self.recipe.name}, {self.backend.name}>"
 
     def changes(self) -> list[str]:
         """Where the recipe is another than the weights were made for, a line each."""
@@ -271,11 +284,57 @@ def _in_mb(num_bytes: int) -> str:
     return f"{-(-num_bytes // 10**6)} MB"
 
 
-def load(name_or_file: str | Path, /, *, device: str = "auto", **parameters: object) -> Restorer:
-    """A restorer by the name of a model (see `pellucid models`) or by the path of a weight file.
+def load(
+    name_or_file: str | Path,
+    /,
+    *,
+    device: str = "auto",
+    backend: str | None = None,
+    precision: str | None = None,
+    **parameters: object,
+) -> Restorer:
+    """A restorer by the name of a model (see `pellucid models`) or the path of a weight file or an exported one.
 
+    backend: torch, onnxruntime, openvino, or auto, the fastest installed that agrees with float32 torch to 60 dB;
+        torch where None, and of an exported file (.onnx, .xml) its own.
+    precision: float32, bfloat16, float16, or auto; float32 where None, and of an exported file its own.
     parameters: recipe keywords to change, as `scale=3` of a network of three tasks.
+
+    Raises WeightsError for what is no model, MissingExtraError for a backend that is not installed.
     """
     path = models.find(name_or_file)
+    if path.suffix.lower() in models.EXPORTED_SUFFIXES:
+        return _load_exported(path, backend, precision, device, parameters)
     network, recipe, card = checkpoint.load(path, **parameters)
-    return Restorer(path.stem, recipe, TorchBackend(network, device), card)
+    facts = Facts.of(network, recipe, card, weights_sha256=checkpoint.fingerprint(network.state_dict()))
+    runs, choice = compiling.backend_for(
+        Plan(network, recipe, facts), device=device, backend=backend, precision=precision
+    )
+    return Restorer(path.stem, recipe, runs, card, choice=choice)
+
+
+def _load_exported(
+    path: Path, backend: str | None, precision: str | None, device: str, parameters: dict[str, object]
+) -> Restorer:
+    compiling.check_names(backend, precision)
+    facts = runtimes.read_facts(path)
+    recipe, network = facts.recipe(source=path, **parameters)
+    if facts.shape is not None:
+        raise WeightsError(
+            f"{path} takes inputs of {facts.shape} only; pictures need one that was exported without --shape"
+        )
+    if precision not in (None, "auto", facts.precision):
+        raise WeightsError(f"{path} computes in {facts.precision}, not {precision}; export it in {precision}")
+    if backends.find_device("cpu" if device == "auto" else device).type != "cpu":
+        raise PellucidError(f"{path} runs on the CPU here, not on {device}; leave --device out")
+    runs = _runtime(path, backend)(path, facts, network)
+    return Restorer(path.stem, recipe, runs, facts.card)
+
+
+def _runtime(path: Path, backend: str | None) -> type[OnnxBackend] | type[OpenVinoBackend]:
+    """Its own, or OpenVINO for ONNX, too."""
+    is_onnx = path.suffix.lower() == ".onnx"
+    if backend == "torch" or (backend == "onnxruntime" and not is_onnx):
+        wanted = "onnxruntime or openvino" if is_onnx else "openvino"
+        raise WeightsError(f"{path} runs in {wanted}, not in {backend}; leave --backend out")
+    return OnnxBackend if is_onnx and backend != "openvino" else OpenVinoBackend

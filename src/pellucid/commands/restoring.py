@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pellucid.errors import PellucidError
-from pellucid.options import Device, Model, Overwrite, exposure, keywords, num_bytes
+from pellucid.options import Backend, Device, Model, Overwrite, Precision, exposure, keywords, num_bytes
 from pellucid.terminal import complain, interrupts_held, note, progress
 
 if TYPE_CHECKING:
@@ -104,6 +104,8 @@ def restore(
         ),
     ] = None,
     device: Device = "auto",
+    backend: Backend = None,
+    precision: Precision = None,
     memory: Annotated[
         str | None,
         typer.Option(
@@ -174,7 +176,10 @@ def restore(
         files.check_free(jobs[0].target, overwrite=overwrite)
     if report is not None:
         files.check_free(report, overwrite=overwrite or restoration.is_report(report))
-    chosen = restorer.load(model, device=device, **keywords(settings))
+    given = keywords(settings, options=("backend", "precision"))
+    chosen = restorer.load(model, device=device, backend=backend, precision=precision, **given)
+    if chosen.choice is not None:
+        note(chosen.choice)
     for change in chosen.changes():
         note(change)
     if halo is not None and halo < chosen.halo_px:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pellucid.options import Device, Overwrite, Parameters, keywords
+from pellucid.options import Backend, Device, Overwrite, Parameters, Precision, keywords
 from pellucid.terminal import add_row, complain, interrupts_held, note, progress, say_leaks, show, table
 
 if TYPE_CHECKING:
@@ -34,6 +34,8 @@ def evaluate(
         typer.Option("--train-data", metavar="STORE", help="Warn of pictures the model was trained on."),
     ] = None,
     device: Device = "auto",
+    backend: Backend = None,
+    precision: Precision = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Score a model on a folder or store: PSNR and SSIM of each picture, the means, and how they were counted."""
@@ -43,7 +45,10 @@ def evaluate(
     trained_on = None if train_data is None else store.open(train_data)
     if json_file is not None:
         files.check_free(json_file, overwrite=overwrite)
-    chosen = restorer.load(model, device=device, **keywords(parameters))
+    given = keywords(parameters, options=("backend", "precision"))
+    chosen = restorer.load(model, device=device, backend=backend, precision=precision, **given)
+    if chosen.choice is not None:
+        note(chosen.choice)
     with progress() as bar:
         task = bar.add_task("scoring", total=None)
         report = evaluation.evaluate(

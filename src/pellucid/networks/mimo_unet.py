@@ -161,26 +161,27 @@ class MIMOUNet(Network):
         return restored4, restored2, restored1
 
     def _enlarge(self, features: Tensor) -> Tensor:
+        enlarged = F.interpolate(features, scale_factor=2, mode="nearest")
         if self.upsampling == "nearest":
-            return F.interpolate(features, scale_factor=2, mode="nearest")
-        return _midpoints(_midpoints(features, -1), -2)
+            return enlarged
+        return _mean_with_next(_mean_with_next(enlarged, -1), -2)
 
 
-def _midpoints(features: Tensor, axis: int) -> Tensor:
-    """Each value, then the mean of it and the next (itself at the end)."""
+def _mean_with_next(features: Tensor, axis: int) -> Tensor:
+    """The mean of each value and the next (itself at the end): doubled ones become themselves and midpoints."""
     size = features.shape[axis]
     following = torch.cat([features.narrow(axis, 1, size - 1), features.narrow(axis, size - 1, 1)], axis)
-    axis = axis % features.ndim
-    return torch.stack([features, (features + following) / 2], axis + 1).flatten(axis, axis + 1)
+    return (features + following) / 2
 
 
 def _fill(picture: Tensor, multiple: int) -> Tensor:
     """Mirror at the bottom and right up to a multiple; where there is too little to mirror, repeat the edge."""
     for axis in (-2, -1):
         size = picture.shape[axis]
-        if size % multiple == 0:
+        # An exported graph is for every size, so that it cannot leave this out for some.
+        if not torch.compiler.is_exporting() and size % multiple == 0:
             continue
-        positions = torch.arange(size + -size % multiple, device=picture.device)
+        positions = torch.arange((size + multiple - 1) // multiple * multiple, device=picture.device)
         positions = (size - 1 - (positions - (size - 1)).abs()).clamp(min=0)
         picture = picture.index_select(axis, positions)
     return picture

@@ -1,0 +1,110 @@
+"""Formats of other runtimes: how a network is written in each, and how its own runtime runs what was written."""
+
+import copy
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from pellucid import graphs, quantizing, runtimes
+from pellucid.backends import DTYPES
+from pellucid.errors import optional_package
+from pellucid.facts import PREFIX, Facts
+from pellucid.recipe import Network, Recipe
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
+
+Run = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be written. pictures: the user's, as the network takes them; int8 is calibrated on these."""
+
+    network: Network
+    recipe: Recipe
+    facts: Facts
+    pictures: Sequence[Tensor] = ()
+
+    @cached_property
+    def shadow(self) -> Network:
+        """The network without weights, which tells how much memory it takes."""
+        return copy.deepcopy(self.network.folded()).to("meta")
+
+    def copy(self) -> "Plan":
+        """With a network of its own, which may be converted."""
+        return replace(self, network=copy.deepcopy(self.network))
+
+    def onnx(self, precision: str | None = None) -> "ModelProto":
+        """The network as an ONNX graph that computes in a precision, or in float32 where that is int8."""
+        dtype = DTYPES.get(precision or self.facts.precision, torch.float32)
+        program = graphs.capture(self.network, self.facts.num_planes, dtype=dtype, shape=self.facts.shape)
+        return graphs.to_onnx(program)
+
+
+@dataclass(frozen=True)
+class Format:
+    """write: into a new file. run: what was written. beside: suffixes of files that belong to it."""
+
+    suffix: str
+    precisions: tuple[str, ...]
+    write: Callable[[Plan, Path], None]
+    run: Callable[[Plan, Path], Run]
+    beside: tuple[str, ...] = ()
+
+
+def _write_onnx(plan: Plan, path: Path) -> None:
+    model = plan.onnx()
+    graphs.annotate(model, plan.facts.to_metadata())
+    path.write_bytes(model.SerializeToString())
+
+
+def _run_onnx(plan: Plan, path: Path) -> Run:
+    return runtimes.OnnxBackend(path, plan.facts, plan.shadow)
+
+
+def _write_openvino(plan: Plan, path: Path) -> None:
+    openvino = optional_package("openvino", purpose="OpenVINO", extra="openvino")
+    graph = path.with_suffix(".onnx")
+    # Half precision is a matter of how the plugin computes; the graph is always that of float32.
+    graph.write_bytes(plan.onnx("float32").SerializeToString())
+    model = openvino.Core().read_model(str(graph))
+    precision = plan.facts.precision
+    if precision == "int8":
+        model = quantizing.quantize_openvino(model, plan.pictures)
+    for key, value in plan.facts.to_metadata().items():
+        model.set_rt_info(value, [PREFIX, key])
+    # float16 holds all that bfloat16 does of weights, which are far from its limits.
+    openvino.save_model(model, str(path), compress_to_fp16=precision in ("float16", "bfloat16"))
+
+
+def _run_openvino(plan: Plan, path: Path) -> Run:
+    return runtimes.OpenVinoBackend(path, plan.facts, plan.shadow)
+
+
+def _write_torch(plan: Plan, path: Path) -> None:
+    program = graphs.capture(
+        plan.network, plan.facts.num_planes, dtype=DTYPES[plan.facts.precision], shape=plan.facts.shape
+    )
+    torch.export.save(program, path, extra_files={f"{PREFIX}.json": json.dumps(plan.facts.to_metadata())})
+
+
+def _run_torch(plan: Plan, path: Path) -> Run:
+    module = torch.export.load(path).module()
+    return torch.inference_mode()(lambda degraded: module(degraded))
+
+
+FORMATS = {
+    # ONNX Runtime has no bfloat16 convolution on CPUs.
+    "onnx": Format(".onnx", ("float32", "float16"), _write_onnx, _run_onnx),
+    "openvino": Format(
+        ".xml", ("float32", "bfloat16", "float16", "int8"), _write_openvino, _run_openvino, beside=(".bin",)
+    ),
+    "torch": Format(".pt2", ("float32", "bfloat16", "float16"), _write_torch, _run_torch),
+}

@@ -33,6 +33,6 @@ def weights(folder: Path, name: str, **parameters: Any) -> Path:
     """A weight file, named as its recipe."""
     chosen, network = built(name, **parameters)
     path = folder / f"{name}.safetensors"
-    scores = ({"data": "Set5", "psnr_db": 33.5},)
+    scores = ({"data": "Set5", "keywords": {}, "psnr_db": 33.5},)
     checkpoint.save(path, network, Card(chosen.name, chosen.parameters, "drawn by chance", "CC0", scores))
     return path

@@ -13,7 +13,7 @@ from pellucid.facts import Facts
 
 def facts_of(name: str = "sid_unet.sony") -> Facts:
     chosen, network = exports.built(name)
-    card = Card(name, {}, "drawn by chance", "CC0", ({"data": "Set5", "psnr_db": 33.5},))
+    card = Card(name, {}, "drawn by chance", "CC0", ({"data": "Set5", "keywords": {}, "psnr_db": 33.5},))
     return Facts.of(network, chosen, card, weights_sha256="ab" * 32)
 
 

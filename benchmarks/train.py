@@ -38,6 +38,7 @@ RECIPES = {
     "srcnn.paper": {},
     "dncnn.gaussian": {"batch_size": 32},
     "mimo_unet.gopro": {"patch_px": 128, "batch_size": 2},
+    "sid_unet.any_camera": {"patch_px": 256, "batch_size": 2},
 }
 
 

@@ -77,7 +77,7 @@ def _write_openvino(plan: Plan, path: Path) -> None:
     model = openvino.Core().read_model(str(graph))
     precision = plan.facts.precision
     if precision == "int8":
-        model = quantizing.quantize_openvino(model, plan.pictures)
+        model = quantizing.quantize(model, plan.pictures)
     for key, value in plan.facts.to_metadata().items():
         model.set_rt_info(value, [PREFIX, key])
     # float16 holds all that bfloat16 does of weights, which are far from its limits.

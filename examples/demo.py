@@ -164,7 +164,7 @@ def title(restorer: pellucid.Restorer) -> str:
     elif isinstance(degradation, Jpeg):
         words = f"JPEG of quality {degradation.quality}"
     elif isinstance(degradation, SyntheticRaw):
-        words = "camera RAW, 50 to 300 times too dark; developed and brightened (before), by pellucid"
+        words = "camera RAW, 50 to 300 times too dark. Before: developed by LibRaw and brightened"
     return f"{restorer.name}: {words}"
 
 

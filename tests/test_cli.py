@@ -356,12 +356,13 @@ def _restoring_many_pictures() -> subprocess.Popen[str]:
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
 
 
-def test_ctrl_c_leaves_whole_files_and_the_same_command_goes_on(run: Terminal) -> None:
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+def test_a_stop_leaves_whole_files_and_the_same_command_goes_on(run: Terminal, stop: signal.Signals) -> None:
     process = _restoring_many_pictures()
     deadline_s = time.monotonic() + 60
     while not list(Path().glob("many-restored/*.png")) and time.monotonic() < deadline_s:
         time.sleep(0.02)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(stop)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "the same command goes on" in err
     assert [path.name for path in Path("many-restored").glob(".*")] == [manifest.NAME]

@@ -335,6 +335,15 @@ def test_other_recipes_develop_camera_raw_first_and_say_so(dark: Path, weights: 
     assert (result.dtype, result.width, result.height) == ("uint16", 64, 96)  # upright
 
 
+def test_people_are_told_where_a_mosaic_is_not_what_was_learned(dark: Path) -> None:
+    chosen = recipe.find("sid_unet.any_camera", width=2)
+    network = Restorer("any", chosen, TorchBackend(chosen.network(), "cpu"))
+    no_white_balance, too_bright = _restored(network, dark / "short.dng", 7.0).notes
+    assert "no white balance" in no_white_balance
+    assert "exposure ratio of 7" in too_bright and "50 to 300" in too_bright
+    assert len(_restored(network, dark / "short.dng", 100.0).notes) == 1
+
+
 @pytest.mark.parametrize(
     ("exposure", "ratio"), [(7.5, 7.5), (Path("long.dng"), 30.0), ("auto", None)], ids=["number", "file", "auto"]
 )

@@ -1,5 +1,6 @@
 """The one door: tiles equal the whole for every recipe, whatever their size."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -250,6 +251,13 @@ class Scarce(TorchBackend):
         if degraded.shape[-1] * degraded.shape[-2] > self.most_px:
             raise NotEnoughMemoryError("not enough memory for a tile")
         return super().__call__(degraded)
+
+
+def test_a_restorer_can_be_sent_to_another_process() -> None:
+    sent = RESTORERS["dncnn.gaussian"]
+    degraded = _degraded(sent, 20, 31, 1)
+    expected = sent.restore(degraded).samples  # what it has found out about sizes goes along
+    assert np.array_equal(pickle.loads(pickle.dumps(sent)).restore(degraded).samples, expected)
 
 
 def test_when_memory_runs_out_tiles_get_smaller_and_none_is_missing() -> None:

@@ -3,7 +3,6 @@
 import copy
 import weakref
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import torch
@@ -19,14 +18,18 @@ class Footprint:
 
     def __init__(self, network: Network) -> None:
         self._twin = copy.deepcopy(network).to("meta").float()
-        # The pictures of a folder, and their tiles, are of few sizes.
-        self.activation_bytes = lru_cache(maxsize=64)(self._activation_bytes)
+        self._counted: dict[tuple[int, int, int, int], int] = {}  # pictures and their tiles are of few sizes
 
-    def _activation_bytes(self, shape: tuple[int, int, int, int]) -> int:
+    def activation_bytes(self, shape: tuple[int, int, int, int]) -> int:
         """The most that input (N, C, H, W), features and output take at one time, in float32.
 
         Without what the kernels need for themselves.
         """
+        if shape not in self._counted:
+            self._counted[shape] = self._count(shape)
+        return self._counted[shape]
+
+    def _count(self, shape: tuple[int, int, int, int]) -> int:
         with torch.inference_mode(), _Ledger() as ledger:
             self._twin(torch.empty(shape, device="meta").contiguous(memory_format=torch.channels_last))
         return ledger.most

@@ -87,12 +87,12 @@ def develop(path: str | Path, *, upright: bool = True, max_pixels: int = MAX_PIX
         return _developed(raw, _metadata(raw, _maker_in(path)), upright=upright)
 
 
-def decoding_bytes(path: str | Path, *, developed: bool) -> int:
+def decoding_bytes(path: str | Path, *, developed: bool, max_pixels: int = MAX_PIXELS) -> int:
     """How much memory `develop`, or else `read`, takes beyond a constant, after a look at the header.
 
     Measured on a DNG of 24 megapixels: 16 bytes a pixel to develop, 6 to read. Raises PictureError as they do.
     """
-    with _opened(Path(path), MAX_PIXELS) as raw:
+    with _opened(Path(path), max_pixels) as raw:
         return (16 if developed else 6) * raw.sizes.raw_width * raw.sizes.raw_height
 
 

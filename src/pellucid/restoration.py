@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pellucid import degrade, files, images, memory, raw, writers
-from pellucid.domains import Degraded
+from pellucid.domains import Degraded, PackedRaw
 from pellucid.errors import DataError, NotEnoughMemoryError, OutputError, PellucidError, PictureError, about
 from pellucid.manifest import Manifest, Stamp, State, stamp
 from pellucid.picture import Mosaic, Picture
+from pellucid.recipe import Recipe
 from pellucid.restorer import Progress, Restorer
 
 FAULT = "a fault of pellucid's own; please report it"
@@ -191,7 +192,8 @@ def read_degraded(
         picture = images.read(path, max_pixels=settings.max_pixels)
         return picture, () if picture.encoding is None else picture.encoding.notes
     if restorer.recipe.domain.takes_mosaic:
-        return _exposed(raw.read(path, max_pixels=settings.max_pixels), settings.exposure)
+        mosaic, origin = _exposed(raw.read(path, max_pixels=settings.max_pixels), settings.exposure)
+        return mosaic, (*origin, *_cautions(mosaic, restorer.recipe))
     developed = raw.develop(path, max_pixels=settings.max_pixels)
     return developed, ("camera RAW developed by LibRaw: 16 bit, camera white balance, sRGB",)
 
@@ -407,7 +409,8 @@ def _quality(restorer: Restorer, settings: Settings) -> int | None:
 def _codec_bytes(job: Job, restorer: Restorer, settings: Settings) -> int:
     if job.source.suffix.lower() in images.RAW_SUFFIXES:
         developed = not restorer.recipe.domain.takes_mosaic
-        return CODEC_BYTES + raw.decoding_bytes(job.source, developed=developed)
+        decoding = raw.decoding_bytes(job.source, developed=developed, max_pixels=settings.max_pixels)
+        return CODEC_BYTES + decoding
     num_pixels, decoding = images.size(job.source)
     num_pixels *= restorer.scale**2
     encoding = images.encoding_bytes(job.target, num_pixels, quality=settings.quality)
@@ -429,6 +432,20 @@ def _exposed(mosaic: Mosaic, exposure: float | Path | Literal["auto"]) -> tuple[
     else:
         return replace(mosaic, exposure_ratio=exposure), ()
     return replace(mosaic, exposure_ratio=ratio), (f"exposure ratio {ratio:.3g}, {origin}",)
+
+
+def _cautions(mosaic: Mosaic, recipe: Recipe) -> Iterator[str]:
+    """Where a mosaic is not what the weights were trained for."""
+    if isinstance(recipe.domain, PackedRaw) and recipe.domain.white_balanced and mosaic.white_balance is None:
+        yield "the file tells no white balance, so that colors may be off: a typical one was taken"
+    learned = recipe.protocol.degradation
+    if isinstance(learned, degrade.SyntheticRaw) and isinstance(learned.exposure_ratio, tuple):
+        low, high = learned.exposure_ratio
+        if not low <= mosaic.exposure_ratio <= high:
+            yield (
+                f"an exposure ratio of {mosaic.exposure_ratio:.3g}, but the weights were trained for {low:g} to "
+                f"{high:g}: they are for pictures much too dark"
+            )
 
 
 def _reported(outcome: Outcome) -> dict[str, Any]:

@@ -10,7 +10,7 @@ RUN/tensorboard, RUN/trace.json      what --tensorboard and --profile write
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -193,12 +193,18 @@ def _check_usable(folder: Path) -> None:
 
 def _check_same(folder: Path, identity: Json) -> None:
     before = describe(folder)["identity"]
-    for key in sorted(before.keys() | identity.keys()):
-        if before.get(key) != identity.get(key):
-            raise OutputError(
-                f"{folder} holds a training with {key}={before.get(key)}, not {identity.get(key)}; "
-                f"choose another --out, or the same {key}"
-            )
+    keys = sorted(key for key in before.keys() | identity.keys() if before.get(key) != identity.get(key))
+    if "recipe" in keys:
+        keys = ["recipe"]  # the keywords of another one say nothing
+    if keys:
+        raise OutputError(
+            f"{folder} holds a training with {_listed(keys, before)}, not {_listed(keys, identity)}; "
+            f"choose another --out, or the same {' and '.join(keys)}"
+        )
+
+
+def _listed(keys: Sequence[str], identity: Json) -> str:
+    return " ".join(f"{key}={identity.get(key, '(not given)')}" for key in keys)
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:

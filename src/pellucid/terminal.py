@@ -85,6 +85,16 @@ def interrupts_held() -> Iterator[None]:
         raise KeyboardInterrupt
 
 
+@contextmanager
+def terminating_as_interrupted() -> Iterator[None]:
+    """SIGTERM, as a service or a queue sends it, ends the work as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def say_leaks(made: "Store", folder: Path) -> None:
     from pellucid import leaks
 

@@ -10,11 +10,14 @@ import typer
 
 from pellucid.errors import PellucidError
 from pellucid.options import Backend, Device, Model, Overwrite, Precision, exposure, keywords, num_bytes
-from pellucid.terminal import complain, interrupts_held, note, progress
+from pellucid.terminal import complain, interrupts_held, note, progress, terminating_as_interrupted
 
 if TYPE_CHECKING:
     from pellucid.restoration import Job, Outcome, Settings
     from pellucid.restorer import Restorer
+
+SAID_EVERY_S = 30.0
+"""How often work tells how far it is where no terminal shows it."""
 
 _RESULTS, _RAW, _EFFORT = "How results look", "Camera RAW", "Memory and time"
 
@@ -200,9 +203,10 @@ def _restored(
     from pellucid import restoration
 
     done: list[Outcome] = []
-    with progress("{task.fields[rate]}") as bar:
+    with terminating_as_interrupted(), progress("{task.fields[rate]}") as bar:
         task = bar.add_task("restoring", total=len(jobs), rate="")
         start, megapixels = time.monotonic(), 0.0
+        said_at = start
         outcomes = restoration.restore(
             jobs,
             restorer,
@@ -215,7 +219,12 @@ def _restored(
             for outcome in outcomes:
                 done.append(outcome)
                 megapixels += outcome.megapixels
-                bar.update(task, rate=f"{megapixels / (time.monotonic() - start):.2f} MP/s" if megapixels else "")
+                now = time.monotonic()
+                rate = f"{megapixels / (now - start):.2f} MP/s" if megapixels else ""
+                bar.update(task, rate=rate)
+                if bar.disable and now - said_at > SAID_EVERY_S:
+                    note(f"{len(done)} of {len(jobs)} pictures done, {rate}")
+                    said_at = now
         except KeyboardInterrupt:
             outcomes.close()
             return done, True

@@ -32,8 +32,8 @@ def models(
     for model, card in cards:
         origin = "pellucid" if model.ships else str(model.path.parent)
         if isinstance(card, Card):
-            scores = ", ".join(f"{_asked(score)} {score['psnr_db'] or math.inf:.2f}" for score in card.scores)
-            add_row(rows, model.name, recipe_text(card), scores or "not measured", card.license, origin)
+            scores = ", ".join(f"{_asked(score)} {_decibels(score):.2f}" for score in card.scores)
+            add_row(rows, model.name, _in_short(card), scores or "not measured", card.license, origin)
         else:
             add_row(rows, model.name, str(card), "", "", origin, style="red")
     show(rows)
@@ -53,9 +53,26 @@ def _tell(name: str, as_json: bool) -> None:
     for score in card.scores:
         asked = " ".join(f"{key}={value}" for key, value in score["keywords"].items())
         command = f"pellucid evaluate {name} --data {score['data']} {asked}".rstrip()
-        typer.echo(f"score: {_asked(score)} {score['psnr_db'] or math.inf:.3f} dB   {command}")
+        typer.echo(f"score: {_asked(score)} {_decibels(score):.3f} dB   {command}")
     for entry in card.history:
         typer.echo("before: " + "; ".join(f"{value}" for value in entry.values()))
+
+
+def _decibels(score: Mapping[str, Any]) -> float:
+    """Equal pictures have none that JSON could hold."""
+    return math.inf if score["psnr_db"] is None else float(score["psnr_db"])
+
+
+def _in_short(card: Any) -> str:
+    """The recipe and what of its own keywords is another than the paper's."""
+    from pellucid import recipe
+
+    try:
+        _, own = recipe.describe(card.recipe)
+    except PellucidError:
+        return recipe_text(card)
+    changed = (f"{key}={value}" for key, value in card.parameters.items() if key in own and value != own[key][1])
+    return " ".join([card.recipe, *(text for text in changed if not text.startswith("num_steps="))])
 
 
 def _asked(score: Mapping[str, Any]) -> str:

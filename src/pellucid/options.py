@@ -55,7 +55,7 @@ def num_bytes(text: str) -> int:
     """2GB, 1.5 GiB, 800m: decimal units, and binary ones with an i."""
     match = re.fullmatch(r"\s*(\d+\.?\d*)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
     if match is None:
-        raise typer.BadParameter(f"{text!r} is no amount of memory, as 2GB or 800MB")
+        raise typer.BadParameter(f"--memory {text}: an amount of memory is needed, as 2GB or 800MB")
     number, unit, binary = match.groups()
     power = " kmgt".find(unit.lower() or " ")
     return int(float(number) * (1024 if binary else 1000) ** power)

@@ -409,9 +409,17 @@ def _validated(name: str, function: Callable[..., Recipe], given: Mapping[str, A
         try:
             parameters[key] = TypeAdapter(parameter.annotation, config=config).validate_python(value)
         except ValidationError as error:
-            reason = error.errors()[0]["msg"].removeprefix("Input ")
+            first = error.errors()[0]
+            reason = _OF_TUPLES.get(first["type"], first["msg"].removeprefix("Input "))
             raise RecipeError(f"{name}: {key}={_shown(value)} is not possible: it {reason}") from error
     return parameters
+
+
+_OF_TUPLES = {
+    "tuple_type": "should be numbers, as 50,300",
+    "missing": "should have more numbers, as 50,300",
+    "too_long": "should have fewer numbers, as 50,300",
+}
 
 
 def _parsed(value: Any) -> Any:

@@ -71,8 +71,9 @@ def _in_short(card: Any) -> str:
         _, own = recipe.describe(card.recipe)
     except PellucidError:
         return recipe_text(card)
-    changed = (f"{key}={value}" for key, value in card.parameters.items() if key in own and value != own[key][1])
-    return " ".join([card.recipe, *(text for text in changed if not text.startswith("num_steps="))])
+    changed = {key: value for key, value in card.parameters.items() if key in own and key != "num_steps"}
+    given = {key: value for key, value in changed.items() if _as_typed(value) != _as_typed(own[key][1])}
+    return " ".join([card.recipe, *(f"{key}={_as_typed(value)}" for key, value in given.items())])
 
 
 def _asked(score: Mapping[str, Any]) -> str:
@@ -126,9 +127,12 @@ def convert(
 
 
 def recipe_text(card: Any) -> str:
-    return " ".join(
-        [card.recipe, *(f"{key}={value}" for key, value in card.parameters.items() if value is not None)]
-    )
+    given = {key: value for key, value in card.parameters.items() if value is not None}
+    return " ".join([card.recipe, *(f"{key}={_as_typed(value)}" for key, value in given.items())])
+
+
+def _as_typed(value: object) -> str:
+    return ",".join(f"{part:g}" for part in value) if isinstance(value, list | tuple) else str(value)
 
 
 def _model_as_json(model: Any, card: Any) -> dict[str, Any]:

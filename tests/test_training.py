@@ -17,7 +17,7 @@ from pellucid import checkpoint, images, recipe, restorer, runs, training, tunin
 from pellucid.distribution import Group
 from pellucid.errors import OutputError, PellucidError, RecipeError, WeightsError
 from pellucid.keeping import Keeper, Validation
-from pellucid.learning import Learner
+from pellucid.learning import Choice, Learner
 from pellucid.picture import Picture, Samples
 from pellucid.recipe import Recipe
 from pellucid.storing import Planned, Stamp, Writer
@@ -550,3 +550,10 @@ def test_degradations_of_cameras_can_be_undone(name: str, changes: dict[str, Any
 def test_wrong_keywords_are_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="did you mean batch_size"):
         recipe.find("dncnn.gaussian", batchsize=3)
+
+
+def test_cuda_graphs_are_tried_where_shapes_are_compiled_and_nowhere_else() -> None:
+    made = recipe.find("dncnn.gaussian")
+    assert {"compiled": True, "graphs": True} in tuning._changes(made, torch.device("cuda"))
+    assert not any("graphs" in change for change in tuning._changes(made, torch.device("cpu")))
+    assert str(Choice(compiled=True, graphs=True)).endswith("compiled with CUDA graphs")

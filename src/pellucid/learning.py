@@ -25,17 +25,20 @@ class Choice:
     """How the same mathematics is run. precision: of the layers; weights and losses stay float32.
 
     tf32: whether CUDA may round float32 to ten bits of mantissa in convolutions.
+    graphs: of what is compiled, whether CUDA replays a recorded graph of kernels, as every batch has one shape.
     """
 
     precision: str = "float32"
     channels_last: bool = False
     compiled: bool = False
     tf32: bool = False
+    graphs: bool = False
 
     def __str__(self) -> str:
         layout = "channels last" if self.channels_last else "channels first"
         tf32 = ", TF32" if self.tf32 else ""
-        return f"{self.precision}{tf32}, {layout}, {'compiled' if self.compiled else 'not compiled'}"
+        graphs = " with CUDA graphs" if self.graphs else ""
+        return f"{self.precision}{tf32}, {layout}, {'compiled' if self.compiled else 'not compiled'}{graphs}"
 
 
 class Learner:
@@ -165,7 +168,7 @@ class _LossOf(nn.Module):
 
 def _runnable(module: nn.Module, choice: Choice, group: Group) -> nn.Module:
     if choice.compiled:
-        module.compile(dynamic=False)
+        module.compile(dynamic=False, mode="reduce-overhead" if choice.graphs else None)
     return group.parallel(module)
 
 

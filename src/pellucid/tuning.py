@@ -60,7 +60,10 @@ def _changes(recipe: Recipe, device: torch.device) -> list[dict[str, Any]]:
         changes.append({"precision": "bfloat16"})
         if device.type == "cuda":
             changes.append({"tf32": True})
-    return [*changes, {"compiled": True}]
+    changes.append({"compiled": True})
+    if device.type == "cuda":
+        changes.append({"compiled": True, "graphs": True})
+    return changes
 
 
 def _step_s(recipe: Recipe, choice: Choice, batch: Batch, device: torch.device) -> float:

@@ -198,7 +198,7 @@ WRONG = [
     ),
     ("restore photo.png --model tiny-dncn --out photo.png --overwrite", "photo.png is the input itself"),
     ("restore photo.png --model tiny-dncn --out album/a.png", "album/a.png exists; --overwrite replaces it"),
-    ("restore photo.png --model tiny-dncn --out notes.png/x.png", "notes.png/x.png cannot be written"),
+    ("restore photo.png --model tiny-dncn --out notes.png/x.png", "notes.png is a file, where a folder is needed"),
     ("restore photo.png album/a.png --model tiny-dncn --out broken.png", "broken.png is a file; for folders"),
     ("restore photo.png --model tiny-dncn --set sigma=3", "did you mean sigma_255"),
     ("restore photo.png --model tiny-dncn --set sigma_255=900", "sigma_255=900 is not possible"),
@@ -296,7 +296,9 @@ def test_train_then_evaluate_restore_and_plot(run: Terminal) -> None:
     again = run(f"{TINY_TRAINING} --steps 4 --data album --out runs/a --val album --limit 1")
     assert again.code == 0 and "all 4 steps are done" in again.err
     other = run(f"{TINY_TRAINING} --steps 5 --data album --out runs/a --val album --limit 1")
-    assert other.code == 1 and "with num_steps=4, not 5" in other.err and len(other.err.splitlines()) == 1
+    assert (
+        other.code == 1 and "with num_steps=4, not num_steps=5" in other.err and len(other.err.splitlines()) == 1
+    )
 
 
 def test_train_on_pairs(run: Terminal) -> None:

@@ -21,7 +21,7 @@ from math import fsum
 from pathlib import Path
 from typing import Any
 
-from pellucid import checkpoint, images, leaks, models, preparing, runs, store
+from pellucid import checkpoint, images, leaks, models, preparing, runs
 from pellucid.checkpoint import Card
 from pellucid.errors import PellucidError
 from pellucid.evaluation import Report, evaluate
@@ -146,26 +146,22 @@ def _history(target: Path, scores: tuple[dict[str, Any], ...]) -> tuple[Mapping[
     if not target.exists():
         return ()
     before = checkpoint.read_card(target)
-    old = {_asked(score): score for score in before.scores}
-    pairs = [(score["psnr_db"], old[_asked(score)]["psnr_db"]) for score in scores if _asked(score) in old]
-    if fsum(new - was for new, was in pairs) <= 0:
+    old_db = {checkpoint.subject(score): score["psnr_db"] for score in before.scores}
+    new_db = {checkpoint.subject(score): score["psnr_db"] for score in scores}
+    if fsum(new_db[key] - old_db[key] for key in new_db.keys() & old_db.keys()) <= 0:
         sys.exit(f"{target} has {_list(before.scores)}; this training {_list(scores)}: not replaced")
     kept = {"recipe": before.recipe, "provenance": before.provenance, "scores": _list(before.scores)}
     return kept, *before.history
 
 
-def _asked(score: Mapping[str, Any]) -> str:
-    return " ".join([score["data"], *(f"{key}={value}" for key, value in score.get("keywords", {}).items())])
-
-
 def _list(scores: tuple[Mapping[str, Any], ...]) -> str:
-    return ", ".join(f"{_asked(score)} {score['psnr_db']:.3f} dB" for score in scores)
+    return ", ".join(f"{checkpoint.subject(score)} {score['psnr_db']:.3f} dB" for score in scores)
 
 
 def _check_leaks(run: Path, name: str) -> None:
     """Print each test picture that the training data holds."""
     data = Path(runs.describe(run)["data"]["folder"])
-    made = store.open(data) if (data / store.INDEX).exists() else preparing.cached(data)
+    made = preparing.opened(data)
     for test_set in {test.data for test in TESTS[name]}:
         folder = PAIRS[test_set][0] if test_set in PAIRS else FOLDERS[test_set]
         found = leaks.in_folder(made, test_data() / folder)
@@ -205,7 +201,7 @@ def _print_scores(name: str, card: Card) -> None:
     for test, found in zip(TESTS[name], card.scores, strict=True):
         published = "" if test.goal_db is None else f"{test.goal_db:.2f} ({found['psnr_db'] - test.goal_db:+.2f})"
         print(
-            f"{name:18} {_asked(found):22} {found['psnr_db']:.3f} dB / {found['ssim']:.4f}   "
+            f"{name:18} {checkpoint.subject(found):22} {found['psnr_db']:.3f} dB / {found['ssim']:.4f}   "
             f"published {published or '-':16}   input {found['degraded_psnr_db']:.2f}"
         )
 
@@ -224,7 +220,7 @@ def table() -> Iterator[str]:
 
 def row(name: str, card: Card) -> str:
     keywords = " ".join(f"{key}={value}" for key, value in card.parameters.items() if key in NAMED)
-    scores = "<br>".join(f"{_asked(s)}: {s['psnr_db']:.2f} dB / {s['ssim']:.4f}" for s in card.scores)
+    scores = "<br>".join(f"{checkpoint.subject(s)}: {s['psnr_db']:.2f} dB / {s['ssim']:.4f}" for s in card.scores)
     inputs = "<br>".join(f"{s['degraded_psnr_db']:.2f}" for s in card.scores)
     goals = "<br>".join("-" if test.goal_db is None else f"{test.goal_db:.2f}" for test in TESTS[name])
     recipe = " ".join([card.recipe, keywords]).strip()

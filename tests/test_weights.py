@@ -1,29 +1,15 @@
 """The weights that ship: they load, they say what they are, and the README says the same."""
 
-import importlib.util
-import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+import weights as script
 
 from pellucid import checkpoint, models
 from pellucid.restorer import load
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = [model for model in models.listing() if model.ships]
-
-
-def _script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("weights", ROOT / "benchmarks" / "weights.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for the names in annotations
-    spec.loader.exec_module(module)
-    return module
-
-
-SCRIPT = _script()
 
 
 def test_something_ships() -> None:
@@ -35,12 +21,12 @@ def test_the_card_is_complete(model: models.Model) -> None:
     card = checkpoint.read_card(model.path)
     assert card.scores and card.provenance and card.license
     assert [(score["data"], score["keywords"]) for score in card.scores] == [
-        (test.data, test.keywords) for test in SCRIPT.TESTS[model.name]
+        (test.data, test.keywords) for test in script.TESTS[model.name]
     ]
 
 
 def test_the_readme_has_the_table_of_the_headers() -> None:
-    assert "\n".join(SCRIPT.table()) in (ROOT / "README.md").read_text()
+    assert "\n".join(script.table()) in (ROOT / "README.md").read_text()
 
 
 def test_all_weights_together_stay_small() -> None:
@@ -51,7 +37,7 @@ def test_all_weights_together_stay_small() -> None:
 def test_the_first_score_on_the_card_is_measured_again(model: models.Model, data: Path) -> None:
     """The others take longer: `make scores` measures them all."""
     said = checkpoint.read_card(model.path).scores[0]
-    report = SCRIPT.TESTS[model.name][0].measure(load(model.name, **said["keywords"]))
+    report = script.TESTS[model.name][0].measure(load(model.name, **said["keywords"]))
     # Another machine sums in another order, which moves a rounded sample here and there.
     assert report.mean_psnr_db == pytest.approx(said["psnr_db"], abs=0.002)
     assert report.to_json()["protocol"] == said["protocol"]

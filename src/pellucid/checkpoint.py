@@ -103,6 +103,11 @@ def fill(recipe: Recipe, tensors: Mapping[str, Tensor], *, source: str) -> Netwo
     return network.eval().requires_grad_(False)
 
 
+def subject(score: Mapping[str, Any]) -> str:
+    """What one score of a card is of: "Set12 sigma_255=25"."""
+    return " ".join([score["data"], *(f"{key}={value}" for key, value in score["keywords"].items())])
+
+
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     """SHA-256 over names, types, shapes and values."""
     digest = hashlib.sha256()

@@ -56,6 +56,12 @@ def prepare(
     return _stored(kind, planned, Path(out), options, workers, min_px, overwrite, progress, wait_for_others=False)
 
 
+def opened(data: str | Path, *, target: str | Path | None = None) -> Store:
+    """What a training reads: a store, or a plain folder (with `target`, two) by `cached`. Raises as they do."""
+    is_store = target is None and store.is_there(Path(data))
+    return store.open(data) if is_store else cached(data, target=target)
+
+
 def cached(
     folder: str | Path,
     *,

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from pellucid import board, checkpoint, distribution, models, preparing, runs, store, tuning
+from pellucid import board, checkpoint, distribution, models, preparing, runs, tuning
 from pellucid.batches import Batches
 from pellucid.board import Board
 from pellucid.checkpoint import fingerprint
@@ -201,8 +201,7 @@ def measure(
 
 
 def _opened(data: str | Path, target: str | Path | None, limit: int | None) -> Store:
-    is_store = target is None and (Path(data) / store.INDEX).exists()
-    found = store.open(data) if is_store else preparing.cached(data, target=target)
+    found = preparing.opened(data, target=target)
     return found if limit is None else found.take(limit)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from weights import FOLDERS
 
 from pellucid.converting import convert
 from pellucid.evaluation import Report, evaluate
@@ -20,15 +21,6 @@ pytestmark = [
     pytest.mark.skipif("PELLUCID_DATA" not in os.environ, reason="needs PELLUCID_DATA: test sets and weights"),
 ]
 
-SETS = {
-    "Set5": "super_resolution/Set5",
-    "Set14": "super_resolution/Set14",
-    "Set12": "denoising/Set12",
-    "BSD68": "denoising/BSD68",
-    "CBSD68": "denoising/CBSD68",
-    "classic5": "deblocking/classic5",
-}
-
 SRCNN_TOLERANCE_DB = 0.02
 DNCNN_TOLERANCE_DB = 0.05
 
@@ -38,7 +30,7 @@ def _report(
 ) -> Report:
     out = folder / "weights.safetensors"
     convert(data / "weights" / weights, recipe, out, **_keywords(parameters))
-    return evaluate(load(out, **_keywords(task)), data / SETS[test_set])
+    return evaluate(load(out, **_keywords(task)), data / FOLDERS[test_set])
 
 
 def _keywords(text: str) -> dict[str, Any]:

@@ -18,8 +18,7 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
 ) -> None:
     """List the models that ship and those in your own folder, with scores and license; or tell all about one."""
-    from pellucid import models
-    from pellucid.checkpoint import Card
+    from pellucid import checkpoint, models
 
     if name is not None:
         _tell(name, as_json)
@@ -31,8 +30,8 @@ def models(
     rows = table("model", "recipe", "PSNR in dB", "license", "from")
     for model, card in cards:
         origin = "pellucid" if model.ships else str(model.path.parent)
-        if isinstance(card, Card):
-            scores = ", ".join(f"{_asked(score)} {_decibels(score):.2f}" for score in card.scores)
+        if isinstance(card, checkpoint.Card):
+            scores = ", ".join(f"{checkpoint.subject(score)} {_decibels(score):.2f}" for score in card.scores)
             add_row(rows, model.name, _in_short(card), scores or "not measured", card.license, origin)
         else:
             add_row(rows, model.name, str(card), "", "", origin, style="red")
@@ -53,7 +52,7 @@ def _tell(name: str, as_json: bool) -> None:
     for score in card.scores:
         asked = " ".join(f"{key}={value}" for key, value in score["keywords"].items())
         command = f"pellucid evaluate {name} --data {score['data']} {asked}".rstrip()
-        typer.echo(f"score: {_asked(score)} {_decibels(score):.3f} dB   {command}")
+        typer.echo(f"score: {checkpoint.subject(score)} {_decibels(score):.3f} dB   {command}")
     for entry in card.history:
         typer.echo("before: " + "; ".join(f"{value}" for value in entry.values()))
 
@@ -74,11 +73,6 @@ def _in_short(card: Any) -> str:
     changed = {key: value for key, value in card.parameters.items() if key in own and key != "num_steps"}
     given = {key: value for key, value in changed.items() if _as_typed(value) != _as_typed(own[key][1])}
     return " ".join([card.recipe, *(f"{key}={_as_typed(value)}" for key, value in given.items())])
-
-
-def _asked(score: Mapping[str, Any]) -> str:
-    """What a score is of: "Set12 sigma_255=25"."""
-    return " ".join([score["data"], *(f"{key}={value}" for key, value in score["keywords"].items())])
 
 
 def recipes(

@@ -7,6 +7,9 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+# Tests import ONNX Runtime by themselves, too; it would report to its makers from a thread of its own.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
 # Most maps here are tiny: a second thread gains little, and on a busy machine each one waits for the other
 # (test_networks.py on two busy cores: 21 s with one thread, 254 s with two).
 torch.set_num_threads(1)

@@ -9,15 +9,17 @@ from torch.export import ExportedProgram
 
 import exports
 from pellucid import errors, graphs, parity
-from pellucid.backends import TorchBackend
+from pellucid.backends import Shape, TorchBackend
 
 onnx = pytest.importorskip("onnx")
 reference = pytest.importorskip("onnxruntime")
 
 
-def captured(name: str, **options: object) -> tuple[ExportedProgram, torch.nn.Module, torch.Tensor]:
+def captured(
+    name: str, *, dtype: torch.dtype = torch.float32, shape: Shape | None = None
+) -> tuple[ExportedProgram, torch.nn.Module, torch.Tensor]:
     chosen, network = exports.built(name)
-    program = graphs.capture(network, chosen.domain.num_planes, **options)  # type: ignore[arg-type]  # of the test
+    program = graphs.capture(network, chosen.domain.num_planes, dtype=dtype, shape=shape)
     return program, network, parity.made_up(chosen, 48)
 
 

@@ -23,12 +23,11 @@ from torch import Tensor
 from pellucid import files, graphs, parity, runtimes
 from pellucid.backends import Backend, TorchBackend, find_device
 from pellucid.errors import MissingExtraError, OutputError, PellucidError, suggest
-from pellucid.facts import Facts
+from pellucid.facts import PRECISIONS, Facts
 from pellucid.parity import Agreement
 from pellucid.targets import Plan
 
 BACKENDS = ("torch", "onnxruntime", "openvino")
-PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 
 LEAST_DB = 60.0
 """How well what "auto" takes agrees with float32 torch: a tenth of a step of 8 bit."""

@@ -15,8 +15,6 @@ found, what was expected and what to do.
 
 from collections.abc import Iterable
 from difflib import get_close_matches
-from importlib import import_module
-from typing import Any
 
 
 class PellucidError(Exception):
@@ -52,14 +50,6 @@ class MissingExtraError(PellucidError):
 
     def __init__(self, purpose: str, extra: str) -> None:
         super().__init__(f"{purpose} needs an optional package: pip install 'pellucid[{extra}]'")
-
-
-def optional_package(name: str, *, purpose: str, extra: str) -> Any:
-    """A package that not everybody needs. Raises MissingExtraError where it is not installed."""
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise MissingExtraError(purpose, extra) from error
 
 
 def about(path: object, error: PellucidError) -> PellucidError:

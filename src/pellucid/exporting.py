@@ -68,7 +68,7 @@ def export(
     """
     out = Path(out)
     chosen = _format(format, out)
-    _check_precision(format_name(format, out), chosen, precision, calibrate)
+    _check_precision(chosen, precision, calibrate)
     for path in _places(out, chosen):
         files.check_free(path, overwrite=overwrite)
     path = models.find(model)
@@ -82,9 +82,10 @@ def export(
     with _beside(out) as folder:
         written = folder / f"model{chosen.suffix}"
         chosen.write(plan, written)
-        agreement = parity.compare(chosen.run(plan, written), reference.backend, _inputs(plan))
+        run = chosen.run(plan, written)
+        agreement = parity.compare(run, reference.backend, _inputs(plan))
         _check_agreement(agreement, precision, out)
-        loss_db = None if data is None else _loss_db(reference, chosen, plan, written, Path(data), target)
+        loss_db = None if data is None else _loss_db(reference, run, Path(data), target)
         _move(written, out, chosen, overwrite=overwrite)
     return Exported(out, facts, agreement, loss_db)
 
@@ -109,18 +110,13 @@ def own_inputs(folder: Path, restorer: Restorer) -> list[Tensor]:
     return inputs
 
 
-def format_name(name: str | None, out: Path) -> str:
-    """The format that is meant, by its name or the suffix of the file."""
-    if name is not None:
-        return name
-    by_suffix = {known.suffix: key for key, known in FORMATS.items()}
-    if out.suffix not in by_suffix:
-        raise PellucidError(f"{out}: say with --format what it shall be: {', '.join(FORMATS)}")
-    return by_suffix[out.suffix]
-
-
 def _format(name: str | None, out: Path) -> Format:
-    name = format_name(name, out)
+    """The format that is meant, by its name or the suffix of the file."""
+    if name is None:
+        chosen = next((known for known in FORMATS.values() if known.suffix == out.suffix), None)
+        if chosen is None:
+            raise PellucidError(f"{out}: say with --format what it shall be: {', '.join(FORMATS)}")
+        return chosen
     if name not in FORMATS:
         raise PellucidError(f"no format {name[:40]!r}; {suggest(name, FORMATS)}")
     chosen = FORMATS[name]
@@ -129,9 +125,10 @@ def _format(name: str | None, out: Path) -> Format:
     return chosen
 
 
-def _check_precision(name: str, chosen: Format, precision: str, calibrate: str | Path | None) -> None:
+def _check_precision(chosen: Format, precision: str, calibrate: str | Path | None) -> None:
     if precision not in chosen.precisions:
-        raise PellucidError(f"{name} has no precision {precision[:40]!r}; it has {', '.join(chosen.precisions)}")
+        names = ", ".join(chosen.precisions)
+        raise PellucidError(f"{chosen.name} has no precision {precision[:40]!r}; it has {names}")
     if precision == "int8" and calibrate is None:
         raise PellucidError("int8 is calibrated on pictures like those to restore; --calibrate FOLDER names them")
 
@@ -163,10 +160,7 @@ def _inputs(plan: Plan) -> list[Tensor]:
     return parity.cut(made_up, [(height, width)])
 
 
-def _loss_db(
-    reference: Restorer, chosen: Format, plan: Plan, written: Path, data: Path, target: str | Path | None
-) -> float:
-    run = chosen.run(plan, written)
+def _loss_db(reference: Restorer, run: Run, data: Path, target: str | Path | None) -> float:
     exported = Restorer(reference.name, reference.recipe, _Borrowed(reference.backend, run), reference.card)
     before, after = (evaluation.evaluate(restorer, data, target=target) for restorer in (reference, exported))
     return before.mean_psnr_db - after.mean_psnr_db

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from pellucid.backends import Shape
-from pellucid.errors import optional_package
+from pellucid.extras import optional_package
 from pellucid.facts import PREFIX
 from pellucid.recipe import Network
 
@@ -85,8 +85,8 @@ def _without_asserts(program: ExportedProgram) -> ExportedProgram:
 
 def to_onnx(program: ExportedProgram) -> "ModelProto":
     """The graph as ONNX, its weights inside. Raises MissingExtraError without the packages."""
-    onnx = optional_package("onnx", purpose="ONNX", extra="onnx")
-    optional_package("onnxscript", purpose="ONNX", extra="onnx")  # what torch.onnx writes with
+    onnx = optional_package("onnx")
+    optional_package("onnxscript")  # what torch.onnx writes with
     with _quiet():
         exported = torch.onnx.export(
             program,
@@ -107,7 +107,7 @@ def to_onnx(program: ExportedProgram) -> "ModelProto":
 
 def annotate(model: "ModelProto", metadata: Mapping[str, str]) -> None:
     """Write the facts into the model's own table."""
-    onnx = optional_package("onnx", purpose="ONNX", extra="onnx")
+    onnx = optional_package("onnx")
     onnx.helper.set_model_props(model, {f"{PREFIX}.{key}": value for key, value in metadata.items()})
 
 

@@ -9,14 +9,13 @@ extremes of all, the one is kept that agrees better with the network on the pict
 import contextlib
 import io
 import logging
-import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
-from pellucid.errors import optional_package
+from pellucid.extras import optional_package
 
 NUM_COMPARED = 8
 """Of the pictures: so many decide between the two ways."""
@@ -24,9 +23,8 @@ NUM_COMPARED = 8
 
 def quantize(model: Any, calibration: Sequence[Tensor]) -> Any:
     """An OpenVINO model with eight-bit convolutions inside. calibration: (N, C, H, W), as the network takes."""
-    os.environ.setdefault("NNCF_CI", "1")  # or it reports each use to its makers
     nncf, advanced, ranges = (
-        optional_package(name, purpose="int8 of OpenVINO", extra="int8")
+        optional_package(name)
         for name in ("nncf", "nncf.quantization.advanced_parameters", "nncf.quantization.range_estimator")
     )
     nncf.set_log_level(logging.ERROR)
@@ -48,7 +46,7 @@ def quantize(model: Any, calibration: Sequence[Tensor]) -> Any:
 
 def _distance(candidate: Any, model: Any, samples: Sequence[Any]) -> float:
     """The mean square between the results of two models."""
-    core = optional_package("openvino", purpose="OpenVINO", extra="openvino").Core()
+    core = optional_package("openvino").Core()
     found, wanted = (
         core.compile_model(each, "CPU", {"INFERENCE_PRECISION_HINT": "f32"}) for each in (candidate, model)
     )

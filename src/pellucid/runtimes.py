@@ -1,10 +1,10 @@
 """What runs an exported graph without PyTorch computing: ONNX Runtime and OpenVINO, on the CPU."""
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pellucid import graphs
-from pellucid.backends import OVERHEAD, Shape, allocation
-from pellucid.errors import NotEnoughMemoryError, PellucidError, WeightsError, optional_package
+from pellucid.backends import OVERHEAD, Shape
+from pellucid.errors import NotEnoughMemoryError, PellucidError, WeightsError
+from pellucid.extras import optional_package
 from pellucid.facts import PREFIX, Facts
 from pellucid.footprint import Footprint
 from pellucid.recipe import Network
@@ -24,7 +25,7 @@ _HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "int8": "f32"}
 """What OpenVINO calls the precision of all that is not quantised."""
 
 
-class _GraphBackend:
+class _GraphBackend(ABC):
     """What both have in common: a graph, the facts about it, and how much memory its network takes."""
 
     runtime: str
@@ -47,7 +48,7 @@ class _GraphBackend:
                 f"the model was exported for inputs of {_by(self.facts.shape)} only, and this one has "
                 f"{_by(degraded.shape)}; export it without --shape"
             )
-        with allocation(f"a tile of {width} x {height} px with its halo"), _failures_of(self.runtime):
+        with _failures_of(self.runtime):
             restored = self._run(np.ascontiguousarray(degraded.numpy(), np.float32))
         if restored.shape[0] != count or restored.shape[2:] != (height * self.scale, width * self.scale):
             raise PellucidError(f"{self.runtime} gave {_by(restored.shape)} for {_by(degraded.shape)}; use torch")
@@ -61,8 +62,9 @@ class _GraphBackend:
         """Tells one file, or way to run weights, from another."""
         return f"{self._fingerprint} {self.runtime} {self.precision}"
 
+    @abstractmethod
     def _run(self, degraded: Samples) -> Samples:
-        raise NotImplementedError
+        """The graph's own output."""
 
 
 class OnnxBackend(_GraphBackend):
@@ -75,7 +77,7 @@ class OnnxBackend(_GraphBackend):
 
     def __init__(self, path: Path, facts: Facts, network: Network, *, fingerprint: str | None = None) -> None:
         super().__init__(facts, network, fingerprint or _digest(path))
-        runtime = optional_package("onnxruntime", purpose="ONNX Runtime", extra="onnx")
+        runtime = optional_package("onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 4  # what goes wrong is said in one line, by us
@@ -112,7 +114,7 @@ class OpenVinoBackend(_GraphBackend):
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
         with _failures_of(self.runtime, path):
-            self._compiled = _openvino().Core().compile_model(str(path), "CPU", options)
+            self._compiled = optional_package("openvino").Core().compile_model(str(path), "CPU", options)
 
     def _hint(self) -> str:
         """A CPU that cannot compute in half precision takes the weights in it, and computes in float32."""
@@ -126,17 +128,13 @@ class OpenVinoBackend(_GraphBackend):
 
 def check_installed(runtime: str) -> None:
     """Raise MissingExtraError where what runs graphs, or makes them, is not installed."""
-    for package in ("onnx", "onnxscript"):
-        optional_package(package, purpose=runtime, extra=_EXTRAS[runtime])
-    optional_package(runtime, purpose=runtime, extra=_EXTRAS[runtime])
-
-
-_EXTRAS = {"onnxruntime": "onnx", "openvino": "openvino"}
+    for package in ("onnx", "onnxscript", runtime):
+        optional_package(package, needed_by=runtime)
 
 
 def computes_in() -> set[str]:
     """The precisions in which OpenVINO computes on this CPU: f32, bf16, f16."""
-    capabilities = _openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    capabilities = optional_package("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return {{"FP32": "f32", "BF16": "bf16", "FP16": "f16"}.get(name, name) for name in capabilities}
 
 
@@ -153,7 +151,7 @@ def read_facts(path: Path) -> Facts:
 
 
 def _onnx_metadata(path: Path) -> Mapping[str, str]:
-    onnx = _onnx()
+    onnx = optional_package("onnx")
     with _failures_of("onnx", path):
         model = onnx.load(str(path), load_external_data=False)
     outside = onnx.TensorProto.EXTERNAL
@@ -166,7 +164,7 @@ def _openvino_metadata(path: Path) -> Mapping[str, str]:
     if not path.with_suffix(".bin").is_file():
         raise WeightsError(f"{path} needs {path.with_suffix('.bin').name} beside it, which holds the weights")
     with _failures_of("openvino", path):
-        info = _openvino().Core().read_model(str(path)).rt_info
+        info = optional_package("openvino").Core().read_model(str(path)).rt_info
         return {key: value.astype(str) for key, value in info[PREFIX].items()} if PREFIX in info else {}
 
 
@@ -195,11 +193,3 @@ def _digest(path: Path) -> str:
 
 def _by(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))
-
-
-def _onnx() -> Any:
-    return optional_package("onnx", purpose="ONNX", extra="onnx")
-
-
-def _openvino() -> Any:
-    return optional_package("openvino", purpose="OpenVINO", extra="openvino")

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from pellucid import graphs, quantizing, runtimes
 from pellucid.backends import DTYPES
-from pellucid.errors import optional_package
-from pellucid.facts import PREFIX, Facts
+from pellucid.extras import optional_package
+from pellucid.facts import PRECISIONS, PREFIX, Facts
 from pellucid.recipe import Network, Recipe
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Plan:
 class Format:
     """write: into a new file. run: what was written. beside: suffixes of files that belong to it."""
 
+    name: str
     suffix: str
     precisions: tuple[str, ...]
     write: Callable[[Plan, Path], None]
@@ -70,7 +71,7 @@ def _run_onnx(plan: Plan, path: Path) -> Run:
 
 
 def _write_openvino(plan: Plan, path: Path) -> None:
-    openvino = optional_package("openvino", purpose="OpenVINO", extra="openvino")
+    openvino = optional_package("openvino")
     graph = path.with_suffix(".onnx")
     # Half precision is a matter of how the plugin computes; the graph is always that of float32.
     graph.write_bytes(plan.onnx("float32").SerializeToString())
@@ -100,11 +101,10 @@ def _run_torch(plan: Plan, path: Path) -> Run:
     return torch.inference_mode()(lambda degraded: module(degraded))
 
 
-FORMATS = {
+_ALL = (
     # ONNX Runtime has no bfloat16 convolution on CPUs.
-    "onnx": Format(".onnx", ("float32", "float16"), _write_onnx, _run_onnx),
-    "openvino": Format(
-        ".xml", ("float32", "bfloat16", "float16", "int8"), _write_openvino, _run_openvino, beside=(".bin",)
-    ),
-    "torch": Format(".pt2", ("float32", "bfloat16", "float16"), _write_torch, _run_torch),
-}
+    Format("onnx", ".onnx", ("float32", "float16"), _write_onnx, _run_onnx),
+    Format("openvino", ".xml", PRECISIONS, _write_openvino, _run_openvino, beside=(".bin",)),
+    Format("torch", ".pt2", ("float32", "bfloat16", "float16"), _write_torch, _run_torch),
+)
+FORMATS = {known.name: known for known in _ALL}

@@ -1,0 +1,33 @@
+"""Packages that not everybody needs: which extra brings each, and that none of them talks behind one's back."""
+
+import os
+from importlib import import_module
+from typing import Any
+
+from pellucid.errors import MissingExtraError
+
+_BROUGHT = {
+    "onnx": ("ONNX", "onnx"),
+    "onnxscript": ("ONNX", "onnx"),
+    "onnxruntime": ("ONNX Runtime", "onnx"),
+    "openvino": ("OpenVINO", "openvino"),
+    "nncf": ("int8 of OpenVINO", "int8"),
+}
+"""What needs a package, and which extra brings it."""
+
+_SILENT = ("ORT_DISABLE_TELEMETRY", "NNCF_CI")
+"""Set before they are imported, or ONNX Runtime and NNCF report each use to their makers over the network."""
+
+
+def optional_package(name: str, *, needed_by: str | None = None) -> Any:
+    """A package, or a module of it, that not everybody needs.
+
+    needed_by: the package for whose sake, whose extra brings both. Raises MissingExtraError where it is missing.
+    """
+    for variable in _SILENT:
+        os.environ.setdefault(variable, "1")
+    try:
+        return import_module(name)
+    except ImportError as error:
+        purpose, extra = _BROUGHT[needed_by or name.partition(".")[0]]
+        raise MissingExtraError(purpose, extra) from error

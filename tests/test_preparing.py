@@ -22,7 +22,7 @@ from pellucid.cli import app
 from pellucid.errors import DataError, OutputError
 from pellucid.layouts import Options
 from pellucid.picture import Mosaic, Picture, Samples
-from pellucid.preparing import cached, prepare
+from pellucid.preparing import cached, opened, prepare
 
 
 def noise(*shape: int, dtype: str = "uint8", seed: int = 0) -> Samples:
@@ -491,6 +491,17 @@ def test_a_plain_folder_is_decoded_once(tmp_path: Path, monkeypatch: pytest.Monk
     draw(folder / "new.png", 8, 8, 3, seed=9)
     assert len(cached(folder)) == 4
     assert cached(folder, target=folder).kind == "pairs"
+
+
+def test_a_folder_with_an_index_of_its_own_is_opened_as_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "cache"))
+    folder = some_pictures(tmp_path / "pictures")
+    (folder / "index.json").write_text("{}")
+    assert len(opened(folder)) == 3
+    made = prepare("folder", [folder], tmp_path / "store").store
+    assert opened(made.folder).folder == made.folder
     assert files.cache_folder() == tmp_path / "cache"
 
 

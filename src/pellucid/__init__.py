@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pellucid.benching import bench as bench
     from pellucid.converting import convert as convert
     from pellucid.errors import DataError as DataError
     from pellucid.errors import MissingExtraError as MissingExtraError
@@ -46,6 +47,7 @@ _HOMES = {
     "RecipeError": "errors",
     "Restorer": "restorer",
     "WeightsError": "errors",
+    "bench": "benching",
     "convert": "converting",
     "evaluate": "evaluation",
     "export": "exporting",

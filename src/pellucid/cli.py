@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from pellucid.commands import exporting, restoring, scoring, training, weights
+from pellucid.commands import benching, exporting, restoring, scoring, training, weights
 from pellucid.errors import PellucidError
 from pellucid.terminal import fail
 
@@ -91,3 +91,6 @@ app.command(
     epilog="Example: `pellucid export srcnn-x2 --out srcnn-x2.onnx`, then "
     "`pellucid restore photo.png --model srcnn-x2.onnx`",
 )(exporting.export)
+app.command(rich_help_panel="Deploy", epilog="Example: `pellucid bench dncnn-gray-25 --megapixels 1`")(
+    benching.bench
+)

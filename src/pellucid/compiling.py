@@ -81,17 +81,17 @@ def backend_for(
             "FOLDER' makes a file to restore with"
         )
     if backend != "auto" and precision != "auto":
-        return _build(plan, backend, precision, device), None
+        return build(plan, backend, precision, device), None
     choice = choose(plan, device=device, backend=backend, precision=precision)
-    return _build(plan, choice.backend, choice.precision, device), choice
+    return build(plan, choice.backend, choice.precision, device), choice
 
 
 def choose(plan: Plan, *, device: str, backend: str, precision: str) -> Choice:
     """The fastest that agrees with float32 torch to LEAST_DB, measured once for each machine and then kept."""
-    ways = [way for way in _ways(device) if backend in ("auto", way[0]) and precision in ("auto", way[1])]
+    ways = [way for way in ways_of(device) if backend in ("auto", way[0]) and precision in ("auto", way[1])]
     if not ways:
         # Of one that is fixed the reason is wanted: not installed, or not in this precision.
-        _build(plan, "torch" if backend == "auto" else backend, precision, device)
+        build(plan, "torch" if backend == "auto" else backend, precision, device)
         raise PellucidError(f"nothing installed here computes in {precision}")
     kept = files.cache_folder() / "choices" / f"{_key(plan, *_surroundings(device), repr(ways))}.json"
     try:
@@ -122,7 +122,8 @@ def graph(plan: Plan) -> Path:
             return made
 
 
-def _build(plan: Plan, backend: str, precision: str, device: str) -> Backend:
+def build(plan: Plan, backend: str, precision: str, device: str) -> Backend:
+    """What runs a plan in one of the `ways_of` a device. Raises as `backend_for`."""
     if backend == "torch":
         return TorchBackend(plan.network, device, precision=precision)
     if find_device(device if device != "auto" else "cpu").type != "cpu":
@@ -140,7 +141,7 @@ def _build(plan: Plan, backend: str, precision: str, device: str) -> Backend:
     )
 
 
-def _ways(device: str) -> Iterator[tuple[str, str]]:
+def ways_of(device: str) -> Iterator[tuple[str, str]]:
     """All that is installed, in float32 and what this device computes in besides."""
     found = find_device(device)
     yield "torch", "float32"
@@ -165,7 +166,7 @@ def _measured(plan: Plan, ways: list[tuple[str, str]], device: str) -> Choice:
     reference_s = _seconds(reference, large)
     choices = []
     for backend, precision in ways:
-        candidate = _build(plan.copy(), backend, precision, device)
+        candidate = build(plan.copy(), backend, precision, device)
         agreement = parity.compare(candidate, reference, inputs)
         speedup = reference_s / _seconds(candidate, large)
         choices.append(Choice(backend, precision, _finite(agreement), speedup))

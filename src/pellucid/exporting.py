@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pellucid import checkpoint, evaluation, files, images, models, parity, restoration
+from pellucid import evaluation, files, images, models, parity, restoration
 from pellucid.backends import Shape, TorchBackend
 from pellucid.errors import DataError, OutputError, PellucidError, suggest
 from pellucid.facts import Facts
@@ -72,13 +72,12 @@ def export(
     for path in _places(out, chosen):
         files.check_free(path, overwrite=overwrite)
     path = models.find(model)
-    network, recipe, card = checkpoint.load(path, **parameters)
-    reference = Restorer(path.stem, recipe, TorchBackend(network, "cpu"), card)
-    facts = Facts.of(network, recipe, card, weights_sha256=checkpoint.fingerprint(network.state_dict()))
-    facts = replace(facts, precision=precision, shape=shape)
+    plan = Plan.load(path, **parameters)
+    facts = replace(plan.facts, precision=precision, shape=shape)
     _check_shape(facts)
+    reference = Restorer(path.stem, plan.recipe, TorchBackend(plan.network, "cpu"), facts.card)
     given = [] if calibrate is None else own_inputs(Path(calibrate), reference)
-    plan = Plan(network, recipe, facts, given)
+    plan = replace(plan, facts=facts, pictures=given)
     with _beside(out) as folder:
         written = folder / f"model{chosen.suffix}"
         chosen.write(plan, written)

@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from pellucid import backends, checkpoint, compiling, memory, models, runtimes, tiling
+from pellucid import backends, compiling, memory, models, runtimes, tiling
 from pellucid.backends import Backend
 from pellucid.checkpoint import Card
 from pellucid.compiling import Choice
 from pellucid.domains import Degraded
 from pellucid.errors import NotEnoughMemoryError, PellucidError, PictureError, WeightsError
-from pellucid.facts import Facts
 from pellucid.picture import Mosaic, Picture
 from pellucid.recipe import Recipe
 from pellucid.runtimes import OnnxBackend, OpenVinoBackend
@@ -305,12 +304,9 @@ def load(
     path = models.find(name_or_file)
     if path.suffix.lower() in models.EXPORTED_SUFFIXES:
         return _load_exported(path, backend, precision, device, parameters)
-    network, recipe, card = checkpoint.load(path, **parameters)
-    facts = Facts.of(network, recipe, card, weights_sha256=checkpoint.fingerprint(network.state_dict()))
-    runs, choice = compiling.backend_for(
-        Plan(network, recipe, facts), device=device, backend=backend, precision=precision
-    )
-    return Restorer(path.stem, recipe, runs, card, choice=choice)
+    plan = Plan.load(path, **parameters)
+    runs, choice = compiling.backend_for(plan, device=device, backend=backend, precision=precision)
+    return Restorer(path.stem, plan.recipe, runs, plan.facts.card, choice=choice)
 
 
 def _load_exported(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pellucid import graphs, quantizing, runtimes
+from pellucid import checkpoint, graphs, quantizing, runtimes
 from pellucid.backends import DTYPES
 from pellucid.extras import optional_package
 from pellucid.facts import PRECISIONS, PREFIX, Facts
@@ -31,6 +31,13 @@ class Plan:
     recipe: Recipe
     facts: Facts
     pictures: Sequence[Tensor] = ()
+
+    @classmethod
+    def load(cls, path: Path, **parameters: object) -> "Plan":
+        """Of a weight file. parameters: recipe keywords to change. Raises as `checkpoint.load`."""
+        network, recipe, card = checkpoint.load(path, **parameters)
+        digest = checkpoint.fingerprint(network.state_dict())
+        return cls(network, recipe, Facts.of(network, recipe, card, weights_sha256=digest))
 
     @cached_property
     def shadow(self) -> Network:

@@ -1,0 +1,73 @@
+"""`pellucid bench`."""
+
+import json
+import math
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pellucid.options import Device, keywords
+from pellucid.terminal import add_row, interrupts_held, progress, show, table
+
+if TYPE_CHECKING:
+    from pellucid.benching import Timing
+
+
+def bench(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name or path of a weight file.")],
+    parameters: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Keywords of the recipe.")
+    ] = None,
+    *,
+    megapixels: Annotated[float, typer.Option(metavar="N", help="Size of the result that is timed.")] = 0.1,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Of the processor. [default: one for each core]")
+    ] = None,
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Time a model on this machine by every way to run it that is installed, against plain PyTorch."""
+    with interrupts_held():
+        import torch
+
+        from pellucid import benching
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    with progress() as bar:
+        task = bar.add_task("timing", total=None)
+        timings = benching.bench(
+            model,
+            megapixels=megapixels,
+            device=device,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            **keywords(parameters, options=("megapixels", "threads")),
+        )
+    if as_json:
+        typer.echo(json.dumps([_as_json(timing) for timing in timings], indent=2))
+        return
+    rows = table("backend", "precision", "megapixels/s", "times plain", "agrees to", right=(2, 3, 4))
+    for timing in timings:
+        add_row(rows, timing.backend, timing.precision, *_cells(timing))
+    show(rows)
+    typer.echo(f"{model}, {megapixels:g} megapixels of result, {torch.get_num_threads()} thread(s)")
+    typer.echo("plain: PyTorch as one writes it first, eager and channels first")
+    typer.echo("to restore by another: --backend, --precision")
+
+
+def _cells(timing: "Timing") -> tuple[str, str, str]:
+    if timing.megapixels_per_s is None or timing.speedup is None:
+        return "-", "-", timing.failure or "-"
+    return f"{timing.megapixels_per_s:.3g}", f"{timing.speedup:.2f}x", _agreement(timing.psnr_db)
+
+
+def _agreement(psnr_db: float | None) -> str:
+    if psnr_db is None:
+        return "-"
+    return "the bit" if psnr_db == math.inf else f"{psnr_db:.0f} dB"
+
+
+def _as_json(timing: "Timing") -> dict[str, object]:
+    """JSON holds no infinity: equal results have none."""
+    return {key: None if value == math.inf else value for key, value in asdict(timing).items()}

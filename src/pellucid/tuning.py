@@ -5,6 +5,7 @@ the recipe leaves it open.
 """
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -43,7 +44,8 @@ def tune(recipe: Recipe, batch: Batch, device: torch.device, note: Note) -> Choi
             continue
         other = replace(best, **change)
         try:
-            other_s = _step_s(recipe, other, batch, device)
+            with warnings.catch_warnings(action="ignore"):  # what a compiler does not do well, its time tells
+                other_s = _step_s(recipe, other, batch, device)
         except Exception as error:  # whatever a compiler or a kernel lacks here, the plain way remains
             note(f"tuning: {other}: does not run here ({' '.join(str(error).split())[:120]})")
             continue

@@ -139,6 +139,13 @@ def test_a_smaller_halo_says_what_it_gives_up(run: Terminal) -> None:
     assert "halo of 4 px instead of 45" in result.err and "of 255" in result.err
 
 
+def test_an_exposure_for_developed_pictures_is_said_to_change_nothing(run: Terminal) -> None:
+    result = run("restore photo.png --model tiny-mimo --exposure-ratio 100")
+    assert result.code == 0
+    assert "tiny-mimo takes developed pictures; --exposure-ratio and --reference change nothing" in result.err
+    assert "--exposure-ratio" not in run("restore photo.png --model tiny-mimo --out again.png").err
+
+
 def test_evaluate_prints_scores_and_how_they_were_counted(run: Terminal) -> None:
     result = run("evaluate tiny-dncn sigma_255=10 --data album --json report.json")
     assert result.code == 0

@@ -185,6 +185,8 @@ def restore(
         note(chosen.choice)
     for change in chosen.changes():
         note(change)
+    if wishes.exposure != "auto" and not chosen.recipe.domain.takes_mosaic:
+        note(f"{chosen.name} takes developed pictures; --exposure-ratio and --reference change nothing")
     if halo is not None and halo < chosen.halo_px:
         _say_what_is_given_up(chosen, jobs, wishes)
     outcomes, interrupted = _restored(jobs, chosen, wishes, workers=workers, overwrite=overwrite)

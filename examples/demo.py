@@ -9,7 +9,7 @@ restored, and shown beside the original. Whole pictures are written too, to be l
 import argparse
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import lcm
 from pathlib import Path
 from typing import Any
@@ -182,6 +182,7 @@ def main() -> None:
     folder: Path = parser.parse_args().out
     folder.mkdir(parents=True, exist_ok=True)
 
+    firsts = []
     for sheet, restorer in restorers():
         photos = list(PHOTOS)[: NUM_PHOTOS[restorer.recipe.name.partition(".")[0]]]
         samples = [sample(name, restorer) for name in photos]
@@ -191,6 +192,9 @@ def main() -> None:
             print(f"{sheet}  {one.name:10}  {one.before_db:.2f} dB -> {one.after_db:.2f} dB")
         draw(title(restorer), samples).save(folder / f"{sheet}.png")
         print(f"contact sheet: {(folder / sheet).resolve()}.png")
+        firsts.append(replace(samples[0], name=sheet))
+    draw("pellucid: every model that ships", firsts).save(folder / "all.png")
+    print(f"all of them on one sheet: {(folder / 'all').resolve()}.png")
 
 
 if __name__ == "__main__":

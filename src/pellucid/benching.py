@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pellucid import compiling, metrics, models, parity
+from pellucid import compiling, metrics, models, parity, targets
 from pellucid.backends import find_device
 from pellucid.errors import PellucidError, WeightsError
 from pellucid.targets import Plan
@@ -65,7 +65,7 @@ def bench(
         raise WeightsError(f"{path} is one way to run a model already; bench compares those of a weight file")
     if not LEAST_MEGAPIXELS <= megapixels <= MOST_MEGAPIXELS:
         raise PellucidError(f"{megapixels:g} megapixels; {LEAST_MEGAPIXELS:g} to {MOST_MEGAPIXELS:g} can be timed")
-    plan = Plan.load(path, **parameters)
+    plan, _ = targets.planned(path, **parameters)
     degraded = _picture(plan, megapixels)
     plain, *others = contenders = _contenders(plan, device)
     for turn in range(NUM_ROUNDS * len(contenders)):

@@ -14,7 +14,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pellucid import evaluation, files, images, models, parity, restoration
+from pellucid import evaluation, files, images, models, parity, restoration, targets
 from pellucid.backends import Shape, TorchBackend
 from pellucid.errors import DataError, OutputError, PellucidError, suggest
 from pellucid.facts import Facts
@@ -72,10 +72,10 @@ def export(
     for path in _places(out, chosen):
         files.check_free(path, overwrite=overwrite)
     path = models.find(model)
-    plan = Plan.load(path, **parameters)
+    plan, card = targets.planned(path, **parameters)
     facts = replace(plan.facts, precision=precision, shape=shape)
     _check_shape(facts)
-    reference = Restorer(path.stem, plan.recipe, TorchBackend(plan.network, "cpu"), facts.card)
+    reference = Restorer(path.stem, plan.recipe, TorchBackend(plan.network, "cpu"), card)
     given = [] if calibrate is None else own_inputs(Path(calibrate), reference)
     plan = replace(plan, facts=facts, pictures=given)
     with _beside(out) as folder:

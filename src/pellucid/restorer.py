@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from pellucid import backends, compiling, memory, models, runtimes, tiling
+from pellucid import backends, compiling, memory, models, runtimes, targets, tiling
 from pellucid.backends import Backend
 from pellucid.checkpoint import Card
 from pellucid.compiling import Choice
@@ -23,7 +23,6 @@ from pellucid.errors import NotEnoughMemoryError, PellucidError, PictureError, W
 from pellucid.picture import Mosaic, Picture
 from pellucid.recipe import Recipe
 from pellucid.runtimes import OnnxBackend, OpenVinoBackend
-from pellucid.targets import Plan
 from pellucid.tiling import Span, Tile
 
 Progress = Callable[[int, int], None]
@@ -304,9 +303,9 @@ def load(
     path = models.find(name_or_file)
     if path.suffix.lower() in models.EXPORTED_SUFFIXES:
         return _load_exported(path, backend, precision, device, parameters)
-    plan = Plan.load(path, **parameters)
+    plan, card = targets.planned(path, **parameters)
     runs, choice = compiling.backend_for(plan, device=device, backend=backend, precision=precision)
-    return Restorer(path.stem, plan.recipe, runs, plan.facts.card, choice=choice)
+    return Restorer(path.stem, plan.recipe, runs, card, choice=choice)
 
 
 def _load_exported(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pellucid import checkpoint, graphs, quantizing, runtimes
 from pellucid.backends import DTYPES
+from pellucid.checkpoint import Card
 from pellucid.extras import optional_package
 from pellucid.facts import PRECISIONS, PREFIX, Facts
 from pellucid.recipe import Network, Recipe
@@ -32,13 +33,6 @@ class Plan:
     facts: Facts
     pictures: Sequence[Tensor] = ()
 
-    @classmethod
-    def load(cls, path: Path, **parameters: object) -> "Plan":
-        """Of a weight file. parameters: recipe keywords to change. Raises as `checkpoint.load`."""
-        network, recipe, card = checkpoint.load(path, **parameters)
-        digest = checkpoint.fingerprint(network.state_dict())
-        return cls(network, recipe, Facts.of(network, recipe, card, weights_sha256=digest))
-
     @cached_property
     def shadow(self) -> Network:
         """The network without weights, which tells how much memory it takes."""
@@ -53,6 +47,16 @@ class Plan:
         dtype = DTYPES.get(precision or self.facts.precision, torch.float32)
         program = graphs.capture(self.network, self.facts.num_planes, dtype=dtype, shape=self.facts.shape)
         return graphs.to_onnx(program)
+
+
+def planned(path: Path, **parameters: object) -> tuple[Plan, Card]:
+    """What is to be written of a weight file, and its card as it stands there; the plan's own has the changes.
+
+    parameters: recipe keywords to change. Raises as `checkpoint.load`.
+    """
+    network, recipe, card = checkpoint.load(path, **parameters)
+    digest = checkpoint.fingerprint(network.state_dict())
+    return Plan(network, recipe, Facts.of(network, recipe, card, weights_sha256=digest)), card
 
 
 @dataclass(frozen=True)

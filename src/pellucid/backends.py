@@ -1,22 +1,21 @@
 """What runs a network: the role, and PyTorch, on any device it knows."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from pellucid.checkpoint import fingerprint
 from pellucid.errors import NotEnoughMemoryError, PellucidError
 from pellucid.footprint import Footprint
 from pellucid.recipe import Network
 
-# PyTorch leaves oneDNN for feature maps of up to 20480 samples when they come alone, and its other kernels add
-# in another order: a small tile would differ from the whole in the last bit. Two at once stay with oneDNN. The
-# smallest features of our networks hold a sample for every five pixels read, or more.
-SMALL_PX = 2**17
+# PyTorch leaves oneDNN for float32 features of up to 20480 samples that come alone to kernels of up to 3 x 3.
+SMALL_SAMPLES, SMALL_KERNEL_PX = 20480, 3
 
 # What kernels and the allocator take beyond the tensors: measured 1.0 times in all for SRCNN and DnCNN, 1.1 for
 # MIMO-UNet and 1.45 for SID U-Net, whose transposed convolutions need room (benchmarks/memory.py). ONNX Runtime
@@ -95,25 +94,45 @@ class TorchBackend:
 
     def working_bytes(self, shape: Shape) -> int:
         """Memory of this machine that a call with (N, C, H, W) takes, at most; on another device, its result's."""
-        count, channels, height, width = shape
         if self.device.type != "cpu":
+            count, channels, height, width = shape
             return 4 * count * height * width * (channels + 3 * self.scale**2)
-        if self._runs_twice(count, height, width):
-            count = 2
-        return int(OVERHEAD * self._footprint.activation_bytes((count, channels, height, width)))
+        with _InCompany():
+            return int(OVERHEAD * self._footprint.activation_bytes(shape))
 
     def fingerprint(self) -> str:
         """Tells one set of weights, and another precision, from another."""
         return fingerprint(self._network.state_dict())
 
     def _run(self, degraded: Tensor) -> Tensor:
-        count, _, height, width = degraded.shape
-        if self._runs_twice(count, height, width):
-            return self._network(degraded.expand(2, -1, -1, -1))[:1]
-        return self._network(degraded)
+        if self.device.type != "cpu":
+            return self._network(degraded)
+        with _InCompany():
+            return self._network(degraded)
 
-    def _runs_twice(self, count: int, height: int, width: int) -> bool:
-        return count == 1 and height * width <= SMALL_PX and self.device.type == "cpu"
+
+class _InCompany(TorchFunctionMode):
+    """Keeps convolutions in oneDNN on the CPU: small features that come alone are given a twin, dropped behind.
+
+    PyTorch's other kernels add in another order, so that a small tile would differ from the whole in the last bit.
+    Layer by layer, since that is cheap: of DnCNN on 64 x 64 pixels only the first, which has one channel to read.
+    """
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Sequence[type],
+        args: Sequence[Any] = (),
+        kwargs: Mapping[str, Any] | None = None,
+    ) -> Any:
+        if func in (torch.conv2d, torch.conv_transpose2d) and _leaves_onednn(*args[:2]):
+            return func(args[0].expand(2, -1, -1, -1), *args[1:], **(kwargs or {}))[:1]
+        return func(*args, **(kwargs or {}))
+
+
+def _leaves_onednn(features: Tensor, weight: Tensor) -> bool:
+    is_small = features.numel() <= SMALL_SAMPLES and min(weight.shape[2:]) <= SMALL_KERNEL_PX
+    return is_small and len(features) == 1 and features.dtype == torch.float32
 
 
 @contextmanager

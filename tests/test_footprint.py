@@ -1,5 +1,8 @@
 """What a network needs is counted without running it, and agrees with sums by hand."""
 
+import subprocess
+import sys
+
 import pytest
 from torch import Tensor, nn
 
@@ -35,6 +38,32 @@ def test_needs_grow_with_the_area(name: str) -> None:
     footprint = Footprint(network)
     small, large = (footprint.activation_bytes((1, planes, side, side)) for side in (64, 128))
     assert 3.9 < large / small < 4.1
+
+
+@pytest.mark.parametrize("name", recipe.names())
+def test_a_rough_bound_is_one_and_is_given_where_there_is_room_for_it(name: str) -> None:
+    chosen = recipe.find(name)
+    backend = TorchBackend(chosen.network(), "cpu")
+    for height, width in ((1, 1), (1, 90), (2, 3), (7, 5), (33, 40), (64, 64), (143, 140), (200, 300)):
+        shape = (1, chosen.domain.num_planes, height, width)
+        exact, rough = backend.working_bytes(shape), backend.working_bytes(shape, room=10**12)
+        assert exact < rough
+        assert backend.working_bytes(shape, room=rough - 10) == exact
+
+
+COUNTED = """
+import sys
+from pellucid import restorer
+from pellucid.picture import Picture
+import numpy as np
+restorer.load("dncnn-gray-25").restore(Picture(np.zeros((30, 40, 3), np.uint8)))
+assert "torch._dynamo" not in sys.modules
+"""
+
+
+def test_a_small_picture_does_not_load_the_compiler() -> None:
+    """It takes as long as to load all the rest."""
+    subprocess.run([sys.executable, "-c", COUNTED], check=True)
 
 
 def test_layers_that_run_twice_count_twice() -> None:

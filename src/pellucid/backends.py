@@ -49,8 +49,11 @@ class Backend(Protocol):
     def __call__(self, degraded: Tensor) -> Tensor:
         """(N, C, H, W) float32 -> (N, C', scale * H, scale * W) float32."""
 
-    def working_bytes(self, shape: Shape) -> int:
-        """Memory of this machine that a call with (N, C, H, W) takes, at most."""
+    def working_bytes(self, shape: Shape, *, room: int = 0) -> int:
+        """Memory of this machine that a call with (N, C, H, W) takes, at most.
+
+        room: where even a rough bound is no more than this, that is the answer, which takes no time.
+        """
 
     def fingerprint(self) -> str:
         """Tells one set of weights, and another way to compute with them, from another."""
@@ -92,13 +95,13 @@ class TorchBackend:
     def name(self) -> str:
         return f"torch {self.precision} on {self.device}"
 
-    def working_bytes(self, shape: Shape) -> int:
+    def working_bytes(self, shape: Shape, *, room: int = 0) -> int:
         """Memory of this machine that a call with (N, C, H, W) takes, at most; on another device, its result's."""
         if self.device.type != "cpu":
             count, channels, height, width = shape
             return 4 * count * height * width * (channels + 3 * self.scale**2)
         with _InCompany():
-            return int(OVERHEAD * self._footprint.activation_bytes(shape))
+            return int(OVERHEAD * self._footprint.activation_bytes(shape, room=room / OVERHEAD))
 
     def fingerprint(self) -> str:
         """Tells one set of weights, and another precision, from another."""

@@ -176,8 +176,8 @@ class _Borrowed:
     def __call__(self, degraded: Tensor) -> Tensor:
         return self._run(degraded)
 
-    def working_bytes(self, shape: Shape) -> int:
-        return int(self._backend.working_bytes(shape))
+    def working_bytes(self, shape: Shape, *, room: int = 0) -> int:
+        return int(self._backend.working_bytes(shape, room=room))
 
     def fingerprint(self) -> str:
         return "export"

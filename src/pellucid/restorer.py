@@ -176,7 +176,7 @@ class Restorer:
         others = memory.taken_bytes() + reserved_bytes
         room = max(0, ceiling - others)
         tile_px = self._quick_tile_px(degraded, manner.halo_px) if wanted_px is None else wanted_px
-        while (needed := self._working_bytes(degraded, tile_px + 2 * manner.halo_px)) > room and tile_px > 1:
+        while (needed := self._working_bytes(degraded, tile_px + 2 * manner.halo_px, room)) > room and tile_px > 1:
             tile_px = max(1, min(tile_px, max(degraded.height, degraded.width)) // 2)
         if needed > room:
             raise NotEnoughMemoryError(
@@ -194,8 +194,11 @@ class Restorer:
             return max(degraded.height, degraded.width)
         return tile_px
 
-    def _working_bytes(self, degraded: Degraded, read_px: int) -> int:
-        """What it takes to compute a tile for which a square of this side is read, up to the whole picture."""
+    def _working_bytes(self, degraded: Degraded, read_px: int, room: int) -> int:
+        """What it takes to compute a tile for which a square of this side is read, up to the whole picture.
+
+        Roughly where even that is no more than there is room for.
+        """
         domain = self.recipe.domain
         height, width = min(read_px, degraded.height), min(read_px, degraded.width)
         sample = degraded.crop(slice(0, self.grid_px), slice(0, self.grid_px)).as_depth("float32")
@@ -203,13 +206,14 @@ class Restorer:
         shape = (count, channels, -int(-height * domain.rate // 1), -int(-width * domain.rate // 1))
         # Beside the network: the part read, in its own depth and in float, its color planes, the result in both.
         around = 4 * 4 * height * width * (1 + 3 * self.scale**2)
-        return self.backend.working_bytes(shape) + around
+        return self.backend.working_bytes(shape, room=max(0, room - around)) + around
 
     def _parts(
         self, degraded: Degraded, tile_px: int, manner: _Manner, ceiling: int
     ) -> Iterator[tuple[Tile, Picture]]:
         """All tiles, restored, at the depth of the degraded picture; smaller ones once memory runs out."""
-        needed = self._working_bytes(degraded, tile_px + 2 * manner.halo_px)
+        room = max(0, ceiling - memory.taken_bytes())
+        needed = self._working_bytes(degraded, tile_px + 2 * manner.halo_px, room)
         waiting = tiling.plan(degraded.height, degraded.width, tile_px=tile_px)[::-1]
         while waiting:
             tile = waiting.pop()

@@ -54,9 +54,9 @@ class _GraphBackend(ABC):
             raise PellucidError(f"{self.runtime} gave {_by(restored.shape)} for {_by(degraded.shape)}; use torch")
         return torch.from_numpy(restored)
 
-    def working_bytes(self, shape: Shape) -> int:
+    def working_bytes(self, shape: Shape, *, room: int = 0) -> int:
         """Memory that a call with (N, C, H, W) takes, at most."""
-        return int(OVERHEAD * self._footprint.activation_bytes(shape))
+        return int(OVERHEAD * self._footprint.activation_bytes(shape, room=room / OVERHEAD))
 
     def fingerprint(self) -> str:
         """Tells one file, or way to run weights, from another."""

@@ -1,7 +1,10 @@
 """Export: what is written agrees with the network, and what does not agree is not written."""
 
 import json
+import shutil
+import sys
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +124,13 @@ def test_a_fixed_shape(weights: dict[str, Path], tmp_path: Path) -> None:
         ("a.xml", {"calibrate": "file"}, DataError, "file is a file; a folder is needed"),
         ("a.onnx", {"shape": (1, 3, 8, 8)}, PellucidError, r"takes \(N, 1, H, W\)"),
         ("file/a.onnx", {}, OutputError, "a.onnx cannot be written"),
+        ("a.pt2", {"format": "aoti", "precision": "int8"}, PellucidError, "aoti has no precision 'int8'"),
+        (
+            "a.mindir",
+            {"precision": "bfloat16"},
+            PellucidError,
+            "mindir has no precision 'bfloat16'; it has float32",
+        ),
     ],
 )
 def test_wrong_calls_are_one_line(
@@ -146,18 +156,71 @@ def test_a_file_that_is_no_model(tmp_path: Path) -> None:
         exporting.export(tmp_path / "notes.safetensors", tmp_path / "a.onnx")
 
 
-@pytest.mark.parametrize(
-    ("package", "suffix", "extra"), [("onnx", ".onnx", "onnx"), ("openvino", ".xml", "openvino")]
-)
+@pytest.mark.parametrize(("package", "suffix"), [("onnx", ".onnx"), ("openvino", ".xml")])
 def test_a_missing_package_is_named_with_its_pip_command(
     weights: dict[str, Path],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     package: str,
     suffix: str,
-    extra: str,
 ) -> None:
-    monkeypatch.setitem(__import__("sys").modules, package, None)
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=rf"pip install 'pellucid\[{package}\]'"):
         exporting.export(weights["dncnn.gaussian"], tmp_path / f"a{suffix}")
     assert list(tmp_path.iterdir()) == []
+
+
+needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there is no C++ compiler: g++")
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    "name",
+    [
+        "dncnn.gaussian",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in exports.SMALL if name != "dncnn.gaussian"),
+    ],
+)
+def test_a_compiled_network_agrees_and_says_what_it_is(
+    weights: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    exported = exporting.export(weights[name], tmp_path / "a.pt2", format="aoti")
+    assert exported.agreement.psnr_db > 115 and exported.agreement.num_inputs == 6
+    inductor: Any = import_module("torch._inductor")
+    told = inductor.aoti_load_package(str(exported.path)).get_metadata()
+    assert (told["pellucid.recipe"], told["pellucid.license"]) == (name, "CC0")
+
+
+def compiler(path: Path, text: str) -> Path:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            "exit 1",
+            r"^aoti compiles the network and finds no C\+\+ compiler; install one \(apt-get install g\+\+\)",
+        ),
+        pytest.param(
+            'case "$*" in --version|"-E "*|*" -E "*) exec g++ "$@" ;; esac; '
+            'echo "x.h:1:2: fatal error: omp.h" >&2; exit 1',
+            r"^aoti cannot compile the network: .*fatal error: omp.h; another compiler may do: CXX=",
+            marks=needs_compiler,
+        ),
+    ],
+)
+def test_a_compiler_that_does_not_do_is_one_line(
+    weights: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str
+) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))  # nothing is compiled there yet
+    config: Any = import_module("torch._inductor.config")
+    with (
+        config.patch({"cpp.cxx": (str(compiler(tmp_path / "compiler", text)),)}),
+        pytest.raises(PellucidError, match=message) as raised,
+    ):
+        exporting.export(weights["srcnn.paper"], tmp_path / "a.pt2", format="aoti")
+    assert "\n" not in str(raised.value)
+    assert not (tmp_path / "a.pt2").exists()

@@ -55,7 +55,8 @@ def export(
 ) -> Exported:
     """Write a model for another runtime, if what was written agrees with the model.
 
-    model: name or path of a weight file. format: onnx, openvino, torch; told from the suffix of `out` where None.
+    model: name or path of a weight file.
+    format: onnx, openvino, torch, aoti; told from the suffix of `out` where None.
     precision: in which it computes: float32, float16, bfloat16 or int8, as far as the format has it.
     shape: the only (N, C, H, W) it shall take, for runtimes that want that; any number and size where None.
     calibrate: pictures like those that will be restored; int8 is calibrated on them, and any export compared.

@@ -57,7 +57,7 @@ def capture(
     sizes = None if shape else ({0: Dim("count", min=1), 2: Dim("height", min=1), 3: Dim("width", min=1)},)
     symbolic: Any = import_module("torch.fx.experimental._config")
     # Oblivious: or guesses from the example's sizes (that a map is wider than 1) become conditions on the input.
-    with _quiet(), symbolic.patch(backed_size_oblivious=True):
+    with quiet(), symbolic.patch(backed_size_oblivious=True):
         program = torch.export.export(
             module,
             (example,),
@@ -87,7 +87,7 @@ def to_onnx(program: ExportedProgram) -> "ModelProto":
     """The graph as ONNX, its weights inside. Raises MissingExtraError without the packages."""
     onnx = optional_package("onnx")
     optional_package("onnxscript")  # what torch.onnx writes with
-    with _quiet():
+    with quiet():
         exported = torch.onnx.export(
             program,
             args=program.example_inputs[0] if program.example_inputs else (),
@@ -143,15 +143,16 @@ def _pool_by_padding(model: "ModelProto") -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without what PyTorch says to itself while it exports."""
     registration: Any = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = registration.level
     registration.setLevel(logging.ERROR)  # that torchvision, which nothing here needs, is not installed
     try:
         with warnings.catch_warnings():
-            # PyTorch's exporter uses what PyTorch deprecates.
+            # PyTorch's exporter and its compiler use what PyTorch deprecates.
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
+            warnings.filterwarnings("ignore", r"`torch.jit.script", DeprecationWarning)
             yield
     finally:
         registration.setLevel(level)

@@ -5,15 +5,18 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.export import ExportedProgram
 
 from pellucid import checkpoint, graphs, quantizing, runtimes
 from pellucid.backends import DTYPES
 from pellucid.checkpoint import Card
+from pellucid.errors import PellucidError
 from pellucid.extras import optional_package
 from pellucid.facts import PRECISIONS, PREFIX, Facts
 from pellucid.recipe import Network, Recipe
@@ -45,8 +48,12 @@ class Plan:
     def onnx(self, precision: str | None = None) -> "ModelProto":
         """The network as an ONNX graph that computes in a precision, or in float32 where that is int8."""
         dtype = DTYPES.get(precision or self.facts.precision, torch.float32)
-        program = graphs.capture(self.network, self.facts.num_planes, dtype=dtype, shape=self.facts.shape)
-        return graphs.to_onnx(program)
+        return graphs.to_onnx(self.captured(dtype))
+
+    def captured(self, dtype: torch.dtype | None = None) -> ExportedProgram:
+        """The network as a graph that computes in a type, or in that of the precision."""
+        dtype = dtype or DTYPES[self.facts.precision]
+        return graphs.capture(self.network, self.facts.num_planes, dtype=dtype, shape=self.facts.shape)
 
 
 def planned(path: Path, **parameters: object) -> tuple[Plan, Card]:
@@ -101,10 +108,7 @@ def _run_openvino(plan: Plan, path: Path) -> Run:
 
 
 def _write_torch(plan: Plan, path: Path) -> None:
-    program = graphs.capture(
-        plan.network, plan.facts.num_planes, dtype=DTYPES[plan.facts.precision], shape=plan.facts.shape
-    )
-    torch.export.save(program, path, extra_files={f"{PREFIX}.json": json.dumps(plan.facts.to_metadata())})
+    torch.export.save(plan.captured(), path, extra_files={f"{PREFIX}.json": json.dumps(plan.facts.to_metadata())})
 
 
 def _run_torch(plan: Plan, path: Path) -> Run:
@@ -112,10 +116,55 @@ def _run_torch(plan: Plan, path: Path) -> Run:
     return torch.inference_mode()(lambda degraded: module(degraded))
 
 
+def _write_aoti(plan: Plan, path: Path) -> None:
+    inductor: Any = import_module("torch._inductor")
+    errors: Any = import_module("torch._inductor.exc")
+    _check_compiler()
+    options = {
+        "aot_inductor.metadata": {f"{PREFIX}.{key}": text for key, text in plan.facts.to_metadata().items()},
+        # As many threads as there are where it runs, not as here.
+        "cpp.dynamic_threads": True,
+    }
+    program = plan.captured()
+    try:
+        with graphs.quiet():
+            inductor.aoti_compile_and_package(program, package_path=str(path), inductor_configs=options)
+    except (errors.InductorError, errors.CppCompileError) as error:
+        said = _what_failed(str(error))
+        raise PellucidError(
+            f"aoti cannot compile the network: {said}; another compiler may do: CXX=/path/to/g++"
+        ) from error
+
+
+def _what_failed(said: str) -> str:
+    """The line of a compiler's report that names the error."""
+    lines = [line.strip()[:200] for line in said.splitlines() if line.strip()]
+    return next((line for line in lines if "error:" in line), lines[0] if lines else "no reason given")
+
+
+def _check_compiler() -> None:
+    builder, errors = (import_module(f"torch._inductor.{name}") for name in ("cpp_builder", "exc"))
+    try:
+        builder.get_cpp_compiler()
+    except (errors.InvalidCxxCompiler, OSError) as error:
+        raise PellucidError(
+            "aoti compiles the network and finds no C++ compiler; install one (apt-get install g++), or say where "
+            "it is: CXX=/path/to/g++"
+        ) from error
+
+
+def _run_aoti(plan: Plan, path: Path) -> Run:
+    inductor: Any = import_module("torch._inductor")
+    module = inductor.aoti_load_package(str(path))
+    return torch.inference_mode()(lambda degraded: module(degraded))
+
+
 _ALL = (
     # ONNX Runtime has no bfloat16 convolution on CPUs.
     Format("onnx", ".onnx", ("float32", "float16"), _write_onnx, _run_onnx),
     Format("openvino", ".xml", PRECISIONS, _write_openvino, _run_openvino, beside=(".bin",)),
+    # Of two formats with one suffix the first is meant where none is named.
     Format("torch", ".pt2", ("float32", "bfloat16", "float16"), _write_torch, _run_torch),
+    Format("aoti", ".pt2", ("float32", "bfloat16", "float16"), _write_aoti, _run_aoti),
 )
 FORMATS = {known.name: known for known in _ALL}

@@ -16,10 +16,10 @@ def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Name or path of a weight file.")],
     parameters: Parameters = None,
     *,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="What to write: .onnx, .xml (and .bin), .pt2, ...")],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="What to write: .onnx, .xml (and .bin), .pt2")],
     format: Annotated[
         str | None,
-        typer.Option(metavar="FORMAT", help="onnx, openvino, torch, ...; by itself, what FILE ends in."),
+        typer.Option(metavar="FORMAT", help="onnx, openvino, torch, aoti; or what FILE ends in."),
     ] = None,
     precision: Annotated[
         str, typer.Option(metavar="PRECISION", help="float32, float16, bfloat16 or int8, as the format has it.")
@@ -41,7 +41,7 @@ def export(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a model for ONNX Runtime, OpenVINO or torch.export, and check that it agrees with the network.
+    """Write a model for another runtime, and check that it agrees with the network.
 
     What is written is first run by its own runtime at odd sizes; if it is off by more than its precision allows,
     nothing is written. An .onnx or .xml file is a MODEL again for 'restore' and 'evaluate'.

@@ -156,7 +156,9 @@ def test_a_file_that_is_no_model(tmp_path: Path) -> None:
         exporting.export(tmp_path / "notes.safetensors", tmp_path / "a.onnx")
 
 
-@pytest.mark.parametrize(("package", "suffix"), [("onnx", ".onnx"), ("openvino", ".xml")])
+@pytest.mark.parametrize(
+    ("package", "suffix"), [("onnx", ".onnx"), ("openvino", ".xml"), ("mindspore", ".mindir")]
+)
 def test_a_missing_package_is_named_with_its_pip_command(
     weights: dict[str, Path],
     tmp_path: Path,
@@ -224,3 +226,12 @@ def test_a_compiler_that_does_not_do_is_one_line(
         exporting.export(weights["srcnn.paper"], tmp_path / "a.pt2", format="aoti")
     assert "\n" not in str(raised.value)
     assert not (tmp_path / "a.pt2").exists()
+
+
+@pytest.mark.skipif(any(Path("/dev").glob("davinci*")), reason="this is Ascend hardware")
+def test_air_is_refused_where_there_is_no_ascend(weights: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(
+        PellucidError, match="^only Ascend hardware with CANN can write AIR, and there is none here"
+    ):
+        exporting.export(weights["dncnn.gaussian"], tmp_path / "a.air")
+    assert list(tmp_path.iterdir()) == []

@@ -17,6 +17,15 @@ def test_a_missing_package_names_the_extra_that_brings_it(monkeypatch: pytest.Mo
         extras.optional_package("onnx", needed_by="openvino")
 
 
+def test_what_is_installed_is_found_without_an_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mindspore", None)
+    with pytest.raises(MissingExtraError, match=r"^MindSpore needs .* pip install 'pellucid\[mindspore\]'$"):
+        extras.check_installed("mindspore")
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    extras.check_installed("colorsys")
+    assert "colorsys" not in sys.modules
+
+
 def test_onnx_runtime_does_not_report_to_its_makers(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     # Where it may report, it keeps a device's number and a database of events in the home folder from here on.

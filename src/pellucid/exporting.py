@@ -6,7 +6,7 @@ weights; one that does not agree never gets its name.
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -56,7 +56,7 @@ def export(
     """Write a model for another runtime, if what was written agrees with the model.
 
     model: name or path of a weight file.
-    format: onnx, openvino, torch, aoti; told from the suffix of `out` where None.
+    format: onnx, openvino, torch, aoti, mindir or air; told from the suffix of `out` where None.
     precision: in which it computes: float32, float16, bfloat16 or int8, as far as the format has it.
     shape: the only (N, C, H, W) it shall take, for runtimes that want that; any number and size where None.
     calibrate: pictures like those that will be restored; int8 is calibrated on them, and any export compared.
@@ -83,7 +83,7 @@ def export(
         written = folder / f"model{chosen.suffix}"
         chosen.write(plan, written)
         run = chosen.run(plan, written)
-        agreement = parity.compare(run, reference.backend, _inputs(plan))
+        agreement = parity.compare(run, reference.backend, _inputs(plan, chosen.sizes))
         _check_agreement(agreement, precision, out)
         loss_db = None if data is None else _loss_db(reference, run, Path(data), target)
         _move(written, out, chosen, overwrite=overwrite)
@@ -148,12 +148,12 @@ def _check_agreement(agreement: Agreement, precision: str, out: Path) -> None:
         )
 
 
-def _inputs(plan: Plan) -> list[Tensor]:
+def _inputs(plan: Plan, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
     """What is compared: made-up pictures at odd sizes and, where there are any, the user's own."""
     shape = plan.facts.shape
     if shape is None:
-        own = [part for degraded in plan.pictures[:4] for part in parity.cut(degraded, parity.SIZES[-2:])]
-        return parity.cut(parity.made_up(plan.recipe)) + own
+        own = [part for degraded in plan.pictures[:4] for part in parity.cut(degraded, sizes[-2:])]
+        return parity.cut(parity.made_up(plan.recipe), sizes) + own
     count, _, height, width = shape
     side = -(-max(height, width) // 12) * 12
     made_up = parity.made_up(plan.recipe, side)[:1].expand(count, -1, -1, -1)

@@ -2,6 +2,7 @@
 
 import os
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from pellucid.errors import MissingExtraError
@@ -12,6 +13,7 @@ _BROUGHT = {
     "onnxruntime": ("ONNX Runtime", "onnx"),
     "openvino": ("OpenVINO", "openvino"),
     "nncf": ("int8 of OpenVINO", "int8"),
+    "mindspore": ("MindSpore", "mindspore"),
 }
 """What needs a package, and which extra brings it."""
 
@@ -31,3 +33,9 @@ def optional_package(name: str, *, needed_by: str | None = None) -> Any:
     except ImportError as error:
         purpose, extra = _BROUGHT[needed_by or name.partition(".")[0]]
         raise MissingExtraError(purpose, extra) from error
+
+
+def check_installed(name: str) -> None:
+    """Raise MissingExtraError where a package is not installed. Nothing is imported."""
+    if find_spec(name) is None:
+        raise MissingExtraError(*_BROUGHT[name])

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.export import ExportedProgram
 
-from pellucid import checkpoint, graphs, quantizing, runtimes
+from pellucid import cells, checkpoint, graphs, mindir, parity, quantizing, runtimes
 from pellucid.backends import DTYPES
 from pellucid.checkpoint import Card
 from pellucid.errors import PellucidError
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 Run = Callable[[Tensor], Tensor]
+
+_SMALL = ((1, 1), (2, 3), (17, 31), (32, 24))
+"""Sizes for MindSpore, whose convolutions on CPUs take 300 times as long as PyTorch's."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,10 @@ def planned(path: Path, **parameters: object) -> tuple[Plan, Card]:
 
 @dataclass(frozen=True)
 class Format:
-    """write: into a new file. run: what was written. beside: suffixes of files that belong to it."""
+    """write: into a new file. run: what was written. beside: suffixes of files that belong to it.
+
+    sizes: of the inputs that the parity check compares, (H, W).
+    """
 
     name: str
     suffix: str
@@ -76,6 +82,7 @@ class Format:
     write: Callable[[Plan, Path], None]
     run: Callable[[Plan, Path], Run]
     beside: tuple[str, ...] = ()
+    sizes: tuple[tuple[int, int], ...] = parity.SIZES
 
 
 def _write_onnx(plan: Plan, path: Path) -> None:
@@ -159,6 +166,30 @@ def _run_aoti(plan: Plan, path: Path) -> Run:
     return torch.inference_mode()(lambda degraded: module(degraded))
 
 
+def _write_mindir(plan: Plan, path: Path, *, air: bool = False) -> None:
+    mindir.write(
+        cells.translate(plan.captured()),
+        path,
+        plan.facts.to_metadata(),
+        num_planes=plan.facts.num_planes,
+        shape=plan.facts.shape,
+        air=air,
+    )
+
+
+def _run_mindir(plan: Plan, path: Path) -> Run:
+    return mindir.Runner(path)
+
+
+def _write_air(plan: Plan, path: Path) -> None:
+    if not any(Path("/dev").glob("davinci*")):
+        raise PellucidError(
+            "only Ascend hardware with CANN can write AIR, and there is none here; export to mindir, MindSpore's "
+            "format for every device"
+        )
+    _write_mindir(plan, path, air=True)
+
+
 _ALL = (
     # ONNX Runtime has no bfloat16 convolution on CPUs.
     Format("onnx", ".onnx", ("float32", "float16"), _write_onnx, _run_onnx),
@@ -166,5 +197,8 @@ _ALL = (
     # Of two formats with one suffix the first is meant where none is named.
     Format("torch", ".pt2", ("float32", "bfloat16", "float16"), _write_torch, _run_torch),
     Format("aoti", ".pt2", ("float32", "bfloat16", "float16"), _write_aoti, _run_aoti),
+    Format("mindir", ".mindir", ("float32", "float16"), _write_mindir, _run_mindir, sizes=_SMALL),
+    # MindSpore does not run AIR files: what is compared is the MindIR file of the same cell.
+    Format("air", ".air", ("float32",), _write_air, _run_mindir, sizes=_SMALL),
 )
 FORMATS = {known.name: known for known in _ALL}

@@ -16,10 +16,12 @@ def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Name or path of a weight file.")],
     parameters: Parameters = None,
     *,
-    out: Annotated[Path, typer.Option(metavar="FILE", help="What to write: .onnx, .xml (and .bin), .pt2")],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="What to write: .onnx, .xml (and .bin), .pt2, .mindir")
+    ],
     format: Annotated[
         str | None,
-        typer.Option(metavar="FORMAT", help="onnx, openvino, torch, aoti; or what FILE ends in."),
+        typer.Option(metavar="FORMAT", help="onnx, openvino, torch, aoti, mindir or air; or what FILE ends in."),
     ] = None,
     precision: Annotated[
         str, typer.Option(metavar="PRECISION", help="float32, float16, bfloat16 or int8, as the format has it.")

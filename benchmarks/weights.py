@@ -11,6 +11,7 @@ less than 0.005 dB on every set.
 """
 
 import argparse
+import copy
 import os
 import sys
 import tempfile
@@ -21,10 +22,14 @@ from math import fsum
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from pellucid import checkpoint, images, leaks, models, preparing, runs
 from pellucid.checkpoint import Card
 from pellucid.errors import PellucidError
 from pellucid.evaluation import Report, evaluate
+from pellucid.networks.mimo_unet import MIMOUNet
+from pellucid.recipe import Network
 from pellucid.restorer import Restorer, load
 
 WEIGHTS = Path(models.__file__).parent / "weights"
@@ -119,26 +124,40 @@ def scored(path: Path, name: str) -> tuple[dict[str, Any], ...]:
     return tuple(score(path, test) for test in TESTS[name])
 
 
-def ship(run: Path, name: str, license: str) -> None:
+def ship(run: Path, name: str, license: str, strength: float) -> None:
     """Score the weights of a run and, where they are better, put them among those that ship."""
     _check_leaks(run, name)
     target = WEIGHTS / f"{name}.safetensors"
     network, _, card = checkpoint.load(run / "weights.safetensors")
     card = replace(card, license=license, provenance=_provenance(run, card), scores=())
+    if strength != 1:
+        _weaken(network, strength)
+        card = replace(card, provenance=f"{card.provenance}; then its last convolutions times {strength:g}")
+    in_half = copy.deepcopy(network).half()
     whole, half = target.with_suffix(".whole.part"), target.with_suffix(".half.part")
     try:
         checkpoint.save(whole, network, card, overwrite=True)
-        checkpoint.save(half, network.half(), card, overwrite=True)
+        checkpoint.save(half, in_half, card, overwrite=True)
         of_whole, of_half = scored(whole, name), scored(half, name)
         is_half = all(w["psnr_db"] - h["psnr_db"] < MOST_LOST_DB for w, h in zip(of_whole, of_half, strict=True))
         scores = of_half if is_half else of_whole
         card = replace(card, scores=scores, history=_history(target, scores))
-        checkpoint.save(target, network if is_half else network.float(), card, overwrite=True)
+        checkpoint.save(target, in_half if is_half else network, card, overwrite=True)
     finally:
         whole.unlink(missing_ok=True)
         half.unlink(missing_ok=True)
     print(f"{target}: {'float16' if is_half else 'float32'}")
     _print_scores(name, card)
+
+
+def _weaken(network: Network, strength: float) -> None:
+    """So that it does what `restore --strength` does of what it has learned: its output is added to its input."""
+    if not isinstance(network, MIMOUNet):
+        sys.exit(f"--strength is of MIMO-UNet, and this is {type(network).__name__}")
+    with torch.no_grad():
+        for head in (network.leave1, network.leave2, network.leave4):
+            for parameter in head.parameters():
+                parameter.mul_(strength)
 
 
 def _history(target: Path, scores: tuple[dict[str, Any], ...]) -> tuple[Mapping[str, Any], ...]:
@@ -242,12 +261,13 @@ def main() -> None:
     shipping.add_argument("run", type=Path)
     shipping.add_argument("name", choices=TESTS)
     shipping.add_argument("--license", default="Apache-2.0")
+    shipping.add_argument("--strength", type=float, default=1.0, help="of MIMO-UNet: how much of it shall be done")
     commands.add_parser("scores").add_argument("names", nargs="*", choices=[*TESTS, []])
     commands.add_parser("table")
     args = parser.parse_args()
     try:
         if args.command == "ship":
-            ship(args.run, args.name, args.license)
+            ship(args.run, args.name, args.license, args.strength)
         elif args.command == "scores":
             measure_again(args.names)
         else:

@@ -12,6 +12,7 @@ made-up pictures. The share is of this machine's own peak, measured on a convolu
 import argparse
 import json
 import math
+import os
 import subprocess
 import sys
 import tempfile
@@ -182,7 +183,10 @@ def in_turns(
     for _ in range(rounds):
         for way in ways:
             command = [sys.executable, __file__, "--one", name, way, "--megapixels", str(megapixels)]
-            ran = subprocess.run([*command, "--threads", str(threads)], capture_output=True, text=True)
+            # What the command line sets for itself, and peers do not: huge pages for fresh activations.
+            environment = {**os.environ, "THP_MEM_ALLOC_ENABLE": "0" if way == PEERS else "1"}
+            command += ["--threads", str(threads)]
+            ran = subprocess.run(command, capture_output=True, text=True, env=environment)
             if ran.returncode:
                 why = (ran.stderr.strip().splitlines() or [f"status {ran.returncode}"])[-1]
                 print(f"{name}, {way}: {why[:100]}", file=sys.stderr)

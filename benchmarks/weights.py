@@ -243,15 +243,9 @@ def row(name: str, card: Card) -> str:
     inputs = "<br>".join(f"{s['degraded_psnr_db']:.2f}" for s in card.scores)
     goals = "<br>".join("-" if test.goal_db is None else f"{test.goal_db:.2f}" for test in TESTS[name])
     recipe = " ".join([card.recipe, keywords]).strip()
-    return f"| `{name}` | `{recipe}` | {inputs} | {scores} | {goals} | `{_command(name, card.scores[0])}` |"
-
-
-def _command(name: str, score: Mapping[str, Any]) -> str:
-    data = score["data"]
-    if data in PAIRS:
-        data = "BLURRED --target SHARP"
-    keywords = (f"{key}={value}" for key, value in score["keywords"].items())
-    return " ".join(["pellucid evaluate", name, "--data", data, *keywords])
+    return (
+        f"| `{name}` | `{recipe}` | {inputs} | {scores} | {goals} | `{checkpoint.command(name, card.scores[0])}` |"
+    )
 
 
 def main() -> None:

@@ -2,8 +2,8 @@
 
     python examples/demo.py --out demo
 
-The photographs come with scikit-image. Each is made smaller, noisy or blocky, as the model is meant for,
-restored, and shown beside the original. Whole pictures are written too, to be looked at in any viewer.
+The photographs come with scikit-image. Each is made smaller, noisy, blocky, blurred or dark, as the model is meant
+for, restored, and shown beside the original. Whole pictures are written too, to be looked at in any viewer.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from skimage import data
 
 import pellucid
 from pellucid import metrics, models, raw
-from pellucid.degrade import GaussianNoise, Jpeg, Shrink, SyntheticRaw
+from pellucid.degrade import Chain, GaussianNoise, Jpeg, Shrink, SyntheticRaw
 from pellucid.domains import Gray
 from pellucid.picture import Samples
 
@@ -163,6 +163,8 @@ def title(restorer: pellucid.Restorer) -> str:
         words = f"noise of deviation {degradation.sigma_255:g} of 255"
     elif isinstance(degradation, Jpeg):
         words = f"JPEG of quality {degradation.quality}"
+    elif isinstance(degradation, Chain):
+        words = "blurred as by a camera that shook"
     elif isinstance(degradation, SyntheticRaw):
         words = "camera RAW, 50 to 300 times too dark. Before: developed by LibRaw and brightened"
     return f"{restorer.name}: {words}"

@@ -108,7 +108,7 @@ def test_auto_takes_the_fastest_that_agrees(monkeypatch: pytest.MonkeyPatch, wei
     seconds = {"torch float32": 8.0, "torch bfloat16": 1.0, "onnxruntime float32": 4.0, "openvino float32": 5.0}
     monkeypatch.setattr(compiling, "_seconds", lambda run, _: seconds[run.name.removesuffix(" on cpu")])
     ways = [tuple(name.split()) for name in seconds]
-    monkeypatch.setattr(compiling, "_ways", lambda _: iter(ways))
+    monkeypatch.setattr(compiling, "ways_of", lambda _: iter(ways))
     monkeypatch.setattr(compiling, "LEAST_DB", 100)  # which bfloat16 does not reach
     chosen = restorer.load(weights, device="cpu", backend="auto")
     assert chosen.backend.name == "onnxruntime float32 on cpu"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pellucid import compiling, metrics, models, parity, targets
-from pellucid.backends import find_device
+from pellucid.backends import allocation, find_device
 from pellucid.errors import PellucidError, WeightsError
 from pellucid.targets import Plan
 
@@ -33,7 +33,7 @@ class Timing:
 
     megapixels_per_s: of the result. speedup: how many times as fast as plain PyTorch. psnr_db: of its result
     against that of plain PyTorch, white being 1; None of plain PyTorch itself. failure: why it does not run, and
-    there are no such numbers.
+    there are no such numbers. Where plain PyTorch fails, nothing is compared with it.
     """
 
     backend: str
@@ -91,7 +91,8 @@ class _Contender:
         try:
             self._run = self._run or self._build()
             start = time.perf_counter()
-            self._restored = self._run(degraded)
+            with allocation("the whole picture at once"):
+                self._restored = self._run(degraded)
             taken_s = time.perf_counter() - start
         except PellucidError as error:
             self._failure = str(error)
@@ -103,13 +104,11 @@ class _Contender:
         if self._failure is not None:
             return Timing(self._backend, self._precision, failure=self._failure)
         height, width = self._restored.shape[-2:]
-        return Timing(
-            self._backend,
-            self._precision,
-            height * width / 1e6 / self._best_s,
-            plain._best_s / self._best_s,
-            None if self is plain else metrics.psnr(self._restored, plain._restored),
-        )
+        megapixels_per_s = height * width / 1e6 / self._best_s
+        if plain._failure is not None:
+            return Timing(self._backend, self._precision, megapixels_per_s)
+        psnr_db = None if self is plain else metrics.psnr(self._restored, plain._restored)
+        return Timing(self._backend, self._precision, megapixels_per_s, plain._best_s / self._best_s, psnr_db)
 
 
 def _contenders(plan: Plan, device: str) -> list[_Contender]:

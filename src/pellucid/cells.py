@@ -162,6 +162,8 @@ def _conv(writer: _Writer, node: Node) -> str:
         # PyTorch's "same" is only of stride 1, and puts an odd one at the end.
         both = [step * (side - 1) for step, side in zip(given["dilation"], kernel, strict=True)]
         sides = [part for total in both for part in (total // 2, total - total // 2)]
+    elif padding == "valid":
+        sides = [0, 0, 0, 0]
     else:
         sides = [part for side in padding for part in (side, side)]
     sizes = f"{inputs * given['groups']}, {outputs}, {tuple(kernel)}"

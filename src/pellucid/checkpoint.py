@@ -6,6 +6,7 @@ and the hash of the tensors. Nothing in a file is run: a recipe's name resolves 
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -106,6 +107,14 @@ def fill(recipe: Recipe, tensors: Mapping[str, Tensor], *, source: str) -> Netwo
 def subject(score: Mapping[str, Any]) -> str:
     """What one score of a card is of: "Set12 sigma_255=25"."""
     return " ".join([score["data"], *(f"{key}={value}" for key, value in score["keywords"].items())])
+
+
+def command(name: str, score: Mapping[str, Any]) -> str:
+    """The command line that measures one score of a model again; of pairs, with words for their two folders."""
+    is_of_pairs = str(score.get("protocol", {}).get("degradation")).startswith("given pairs")
+    data = "DEGRADED --target CLEAN" if is_of_pairs else shlex.quote(score["data"])
+    keywords = (f"{key}={value}" for key, value in score["keywords"].items())
+    return " ".join([f"pellucid evaluate {name} --data {data}", *keywords])
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:

@@ -48,7 +48,11 @@ def write(
     (folder / "job.json").write_text(json.dumps(job))
     with tempfile.TemporaryFile() as log:
         process = _start("write", path, log)
-        process.communicate()
+        try:
+            process.communicate()
+        finally:
+            process.kill()  # or it goes on where this one is interrupted
+            process.wait()
         if process.returncode:
             raise PellucidError(f"MindSpore cannot write the network: {_last_line(process, log)}")
 

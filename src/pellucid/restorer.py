@@ -21,7 +21,7 @@ from pellucid.compiling import Choice
 from pellucid.domains import Degraded
 from pellucid.errors import NotEnoughMemoryError, PellucidError, PictureError, WeightsError
 from pellucid.picture import Mosaic, Picture
-from pellucid.recipe import Recipe
+from pellucid.recipe import Recipe, find
 from pellucid.runtimes import OnnxBackend, OpenVinoBackend
 from pellucid.tiling import Span, Tile
 
@@ -95,8 +95,15 @@ class Restorer:
         return f"<Restorer {self.name}: {self.recipe.name}, {self.backend.name}>"
 
     def changes(self) -> list[str]:
-        """Where the recipe is another than the weights were made for, a line each."""
-        made_for = {} if self.card is None else self.card.parameters
+        """Where the recipe is another than the weights were made for, a line each.
+
+        Not what only evaluation adds, as the level of noise where weights are for any.
+        """
+        if self.card is None:
+            return []
+        made_for = self.card.parameters
+        if find(self.card.recipe, **made_for).degradation == self.recipe.degradation:
+            return []
         return [
             f"{self.name}: {key}={value}, but its weights are for {key}={made_for[key]}"
             for key, value in self.recipe.parameters.items()

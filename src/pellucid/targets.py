@@ -59,7 +59,7 @@ class Plan:
         return graphs.capture(self.network, self.facts.num_planes, dtype=dtype, shape=self.facts.shape)
 
 
-def planned(path: Path, **parameters: object) -> tuple[Plan, Card]:
+def planned(path: Path, /, **parameters: object) -> tuple[Plan, Card]:
     """What is to be written of a weight file, and its card as it stands there; the plan's own has the changes.
 
     parameters: recipe keywords to change. Raises as `checkpoint.load`.

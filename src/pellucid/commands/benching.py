@@ -52,14 +52,15 @@ def bench(
         add_row(rows, timing.backend, timing.precision, *_cells(timing))
     show(rows)
     typer.echo(f"{model}, {megapixels:g} megapixels of result, {torch.get_num_threads()} thread(s)")
-    typer.echo("plain: PyTorch as one writes it first, eager and channels first")
+    typer.echo("plain: PyTorch as one writes it first, eager and channels first, but with huge pages as all here")
     typer.echo("to restore by another: --backend, --precision")
 
 
 def _cells(timing: "Timing") -> tuple[str, str, str]:
-    if timing.megapixels_per_s is None or timing.speedup is None:
+    if timing.megapixels_per_s is None:
         return "-", "-", timing.failure or "-"
-    return f"{timing.megapixels_per_s:.3g}", f"{timing.speedup:.2f}x", _agreement(timing.psnr_db)
+    speedup = "-" if timing.speedup is None else f"{timing.speedup:.2f}x"
+    return f"{timing.megapixels_per_s:.3g}", speedup, _agreement(timing.psnr_db)
 
 
 def _agreement(psnr_db: float | None) -> str:

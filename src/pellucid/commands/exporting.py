@@ -17,7 +17,7 @@ def export(
     parameters: Parameters = None,
     *,
     out: Annotated[
-        Path, typer.Option(metavar="FILE", help="What to write: .onnx, .xml (and .bin), .pt2, .mindir")
+        Path, typer.Option(metavar="FILE", help="What to write: .onnx, .xml (and .bin), .pt2, .mindir, .air")
     ],
     format: Annotated[
         str | None,

@@ -4,13 +4,19 @@ import json
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pellucid.errors import PellucidError
 from pellucid.options import Overwrite, Parameters, keywords
 from pellucid.terminal import add_row, interrupts_held, show, table
+
+if TYPE_CHECKING:
+    from pellucid.checkpoint import Card
+
+MOST_SCORES = 2
+"""Of a model, in the list of all."""
 
 
 def models(
@@ -31,8 +37,7 @@ def models(
     for model, card in cards:
         origin = "pellucid" if model.ships else str(model.path.parent)
         if isinstance(card, checkpoint.Card):
-            scores = ", ".join(f"{checkpoint.subject(score)} {_decibels(score):.2f}" for score in card.scores)
-            add_row(rows, model.name, _in_short(card), scores or "not measured", card.license, origin)
+            add_row(rows, model.name, _in_short(card), _few_scores(card), card.license, origin)
         else:
             add_row(rows, model.name, str(card), "", "", origin, style="red")
     show(rows)
@@ -50,11 +55,19 @@ def _tell(name: str, as_json: bool) -> None:
         return
     typer.echo(f"{name}: {recipe_text(card)}\nfile: {path}\nlicense: {card.license}\norigin: {card.provenance}")
     for score in card.scores:
-        asked = " ".join(f"{key}={value}" for key, value in score["keywords"].items())
-        command = f"pellucid evaluate {name} --data {score['data']} {asked}".rstrip()
-        typer.echo(f"score: {checkpoint.subject(score)} {_decibels(score):.3f} dB   {command}")
+        said = f"{checkpoint.subject(score)} {_decibels(score):.3f} dB"
+        typer.echo(f"score: {said}   {checkpoint.command(name, score)}")
     for entry in card.history:
         typer.echo("before: " + "; ".join(f"{value}" for value in entry.values()))
+
+
+def _few_scores(card: "Card") -> str:
+    """The first of them: a line of the list has no room for all."""
+    from pellucid import checkpoint
+
+    said = [f"{checkpoint.subject(score)} {_decibels(score):.2f}" for score in card.scores]
+    more = f" and {len(said) - MOST_SCORES} more" if len(said) > MOST_SCORES else ""
+    return ", ".join(said[:MOST_SCORES]) + more or "not measured"
 
 
 def _decibels(score: Mapping[str, Any]) -> float:

@@ -166,9 +166,9 @@ def test_models_lists_names_recipes_and_licenses(run: Terminal) -> None:
 def test_a_damaged_model_is_listed_as_such(run: Terminal) -> None:
     Path("models/bad.safetensors").write_bytes(b"junk")
     result = run("models")
-    # On as many lines as its column asks for.
-    assert result.code == 0 and "not a whole safetensors file" in " ".join(result.out.split())
-    assert any("error" in model for model in json.loads(run("models --json").out))
+    assert result.code == 0 and re.search(r"^ ?bad ", result.out, re.MULTILINE)
+    (said,) = [model["error"] for model in json.loads(run("models --json").out) if "error" in model]
+    assert "bad.safetensors is not a whole safetensors file" in said
 
 
 def test_recipes_lists_names_and_keywords(run: Terminal) -> None:

@@ -14,7 +14,7 @@ def test_a_missing_package_names_the_extra_that_brings_it(monkeypatch: pytest.Mo
     with pytest.raises(MissingExtraError, match=r"^ONNX needs .* pip install 'pellucid\[onnx\]'$"):
         extras.optional_package("onnx")
     with pytest.raises(MissingExtraError, match=r"^OpenVINO needs .* pip install 'pellucid\[openvino\]'$"):
-        extras.optional_package("onnx", needed_by="openvino")
+        extras.check_installed("onnx", needed_by="openvino")
 
 
 def test_what_is_installed_is_found_without_an_import(monkeypatch: pytest.MonkeyPatch) -> None:

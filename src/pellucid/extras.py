@@ -21,21 +21,20 @@ _SILENT = ("ORT_DISABLE_TELEMETRY", "NNCF_CI")
 """Set before they are imported, or ONNX Runtime and NNCF report each use to their makers over the network."""
 
 
-def optional_package(name: str, *, needed_by: str | None = None) -> Any:
-    """A package, or a module of it, that not everybody needs.
-
-    needed_by: the package for whose sake, whose extra brings both. Raises MissingExtraError where it is missing.
-    """
+def optional_package(name: str) -> Any:
+    """A package, or a module of it, that not everybody needs. Raises MissingExtraError where it is missing."""
     for variable in _SILENT:
         os.environ.setdefault(variable, "1")
     try:
         return import_module(name)
     except ImportError as error:
-        purpose, extra = _BROUGHT[needed_by or name.partition(".")[0]]
-        raise MissingExtraError(purpose, extra) from error
+        raise MissingExtraError(*_BROUGHT[name.partition(".")[0]]) from error
 
 
-def check_installed(name: str) -> None:
-    """Raise MissingExtraError where a package is not installed. Nothing is imported."""
+def check_installed(name: str, *, needed_by: str | None = None) -> None:
+    """Raise MissingExtraError where a package is not installed. Nothing is imported.
+
+    needed_by: the package for whose sake, whose extra brings both.
+    """
     if find_spec(name) is None:
-        raise MissingExtraError(*_BROUGHT[name])
+        raise MissingExtraError(*_BROUGHT[needed_by or name])

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pellucid import graphs
+from pellucid import extras, graphs
 from pellucid.backends import OVERHEAD, Shape
 from pellucid.errors import NotEnoughMemoryError, PellucidError, WeightsError
 from pellucid.extras import optional_package
@@ -129,7 +129,7 @@ class OpenVinoBackend(_GraphBackend):
 def check_installed(runtime: str) -> None:
     """Raise MissingExtraError where what runs graphs, or makes them, is not installed."""
     for package in ("onnx", "onnxscript", runtime):
-        optional_package(package, needed_by=runtime)
+        extras.check_installed(package, needed_by=runtime)
 
 
 def computes_in() -> set[str]:

@@ -27,12 +27,11 @@ import numpy as np
 import psutil
 import torch
 
-from pellucid import checkpoint, compiling, metrics, parity, recipe
+from pellucid import compiling, metrics, parity, recipe
 from pellucid.backends import Backend
 from pellucid.checkpoint import Card
 from pellucid.degrade import SyntheticRaw
 from pellucid.domains import Degraded
-from pellucid.facts import Facts
 from pellucid.picture import Picture
 from pellucid.restorer import Restorer
 from pellucid.runtimes import OpenVinoBackend
@@ -66,9 +65,7 @@ def plan_of(name: str) -> Plan:
     key, parameters = NETWORKS[name]
     chosen = recipe.find(key, **parameters)
     network = chosen.network().eval().requires_grad_(False)
-    digest = checkpoint.fingerprint(network.state_dict())
-    card = Card(key, chosen.parameters, "untrained", "none")
-    return Plan(network, chosen, Facts.of(network, chosen, card, weights_sha256=digest))
+    return Plan.of(network, chosen, Card(key, chosen.parameters, "untrained", "none"))
 
 
 def side_of(plan: Plan, megapixels: float) -> int:

@@ -10,11 +10,10 @@ import pytest
 import torch
 
 import exports
-from pellucid import checkpoint, compiling, graphs, restorer
+from pellucid import compiling, graphs, restorer
 from pellucid.checkpoint import Card
 from pellucid.compiling import Choice
 from pellucid.errors import MissingExtraError, OutputError, PellucidError
-from pellucid.facts import Facts
 from pellucid.picture import Picture
 from pellucid.targets import Plan
 
@@ -38,9 +37,7 @@ def plan(seed: int = 0) -> Plan:
     torch.manual_seed(seed)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    card = Card(chosen.name, chosen.parameters, "drawn by chance", "CC0")
-    digest = checkpoint.fingerprint(network.state_dict())
-    return Plan(network, chosen, Facts.of(network, chosen, card, weights_sha256=digest))
+    return Plan.of(network, chosen, Card(chosen.name, chosen.parameters, "drawn by chance", "CC0"))
 
 
 def kept(cache: Path) -> list[Path]:

@@ -138,9 +138,10 @@ def _is_size(node: Node) -> bool:
 
 def _arguments(node: Node) -> dict[str, Any]:
     """All arguments of an operation by name, those left out as well."""
-    schema = node.target._schema  # type: ignore[union-attr]  # of an operation
-    given = dict(zip((argument.name for argument in schema.arguments), node.args, strict=False))
-    return {argument.name: argument.default_value for argument in schema.arguments} | given | node.kwargs
+    operation: Any = node.target
+    arguments = operation._schema.arguments
+    given = dict(zip((argument.name for argument in arguments), node.args, strict=False))
+    return {argument.name: argument.default_value for argument in arguments} | given | node.kwargs
 
 
 def _shape(node: Node) -> tuple[Any, ...]:

@@ -23,6 +23,9 @@ from pellucid.recipe import Network, Recipe, find
 
 FORMAT = 1
 
+GIVEN_PAIRS = "given pairs"
+"""How the protocol of a score begins to say that its degraded pictures were given, not made."""
+
 
 @dataclass(frozen=True)
 class Card:
@@ -111,7 +114,7 @@ def subject(score: Mapping[str, Any]) -> str:
 
 def command(name: str, score: Mapping[str, Any]) -> str:
     """The command line that measures one score of a model again; of pairs, with words for their two folders."""
-    is_of_pairs = str(score.get("protocol", {}).get("degradation")).startswith("given pairs")
+    is_of_pairs = str(score.get("protocol", {}).get("degradation")).startswith(GIVEN_PAIRS)
     data = "DEGRADED --target CLEAN" if is_of_pairs else shlex.quote(score["data"])
     keywords = (f"{key}={value}" for key, value in score["keywords"].items())
     return " ".join([f"pellucid evaluate {name} --data {data}", *keywords])

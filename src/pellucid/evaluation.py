@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pellucid import images, metrics, raw, specimens
+from pellucid.checkpoint import GIVEN_PAIRS
 from pellucid.degrade import Jpeg, SyntheticRaw, draws, involves
 from pellucid.domains import Degraded, Domain, PackedRaw
 from pellucid.errors import DataError, OutputError, PellucidError, PictureError, about
@@ -184,7 +185,7 @@ def describe(recipe: Recipe, collection: Collection, *, num_pictures: int) -> di
     protocol, pairing = recipe.protocol, collection.pairing
     degradation = None if pairing else protocol.degradation
     is_raw = collection.kind == "raw"
-    given = "given mosaics, times their exposure ratios" if is_raw else f"given pairs, matched {pairing}"
+    given = "given mosaics, times their exposure ratios" if is_raw else f"{GIVEN_PAIRS}, matched {pairing}"
     return {
         "colors": COLORS[recipe.domain.colors],
         "degradation": given if pairing else repr(degradation),

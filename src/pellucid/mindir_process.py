@@ -5,7 +5,7 @@
     mindir_process.py run NAME     for every line of input: input.npy through NAME.mindir to output.npy;
                                    says "done"
 
-What goes wrong is the last line of the standard error.
+What goes wrong is the last line of the standard error: the first of what MindSpore says, which names it.
 """
 
 import importlib.util

@@ -39,6 +39,12 @@ class Plan:
     facts: Facts
     pictures: Sequence[Tensor] = ()
 
+    @classmethod
+    def of(cls, network: Network, recipe: Recipe, card: Card) -> "Plan":
+        """A float32 file for inputs of any size."""
+        digest = checkpoint.fingerprint(network.state_dict())
+        return cls(network, recipe, Facts.of(network, recipe, card, weights_sha256=digest))
+
     @cached_property
     def shadow(self) -> Network:
         """The network without weights, which tells how much memory it takes."""
@@ -65,8 +71,7 @@ def planned(path: Path, /, **parameters: object) -> tuple[Plan, Card]:
     parameters: recipe keywords to change. Raises as `checkpoint.load`.
     """
     network, recipe, card = checkpoint.load(path, **parameters)
-    digest = checkpoint.fingerprint(network.state_dict())
-    return Plan(network, recipe, Facts.of(network, recipe, card, weights_sha256=digest)), card
+    return Plan.of(network, recipe, card), card
 
 
 @dataclass(frozen=True)

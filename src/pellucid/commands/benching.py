@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pellucid.options import Device, keywords
+from pellucid.options import Device, Parameters, keywords
 from pellucid.terminal import add_row, interrupts_held, progress, show, table
 
 if TYPE_CHECKING:
@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 def bench(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Name or path of a weight file.")],
-    parameters: Annotated[
-        list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Keywords of the recipe.")
-    ] = None,
+    parameters: Parameters = None,
     *,
     megapixels: Annotated[float, typer.Option(metavar="N", help="Size of the result that is timed.")] = 0.1,
     threads: Annotated[

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
-from pellucid import images
-from pellucid.batches import Batches
-from pellucid.picture import Picture, Samples
+from pellucid.data.store import Store
+from pellucid.data.storing import Planned, Stamp, Writer
+from pellucid.learning.batches import Batches
+from pellucid.pictures import images
+from pellucid.pictures.picture import Picture, Samples
 from pellucid.recipe import find
-from pellucid.store import Store
-from pellucid.storing import Planned, Stamp, Writer
 
 NUM_ROUNDS = 3
 STAMP = Stamp(0, 0, "")

@@ -19,7 +19,7 @@ CHILD = """
 import sys, time
 from pathlib import Path
 import torch, pellucid.restoration
-from pellucid import images
+from pellucid.pictures import images
 
 def peak():
     lines = Path("/proc/self/status").read_text().splitlines()
@@ -68,8 +68,8 @@ CASES: dict[str, tuple[int, str, Callable[[pyvips.Image, str], None]]] = {
 
 
 def _bmp(image: pyvips.Image, path: str) -> None:
-    from pellucid import images
-    from pellucid.picture import Picture
+    from pellucid.pictures import images
+    from pellucid.pictures.picture import Picture
 
     images.write(Picture(image.numpy()), path)
 

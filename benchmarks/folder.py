@@ -64,7 +64,7 @@ def loop(source: Path, out: Path, model: str) -> None:
     import torch
     from torch import Tensor
 
-    from pellucid import checkpoint, models
+    from pellucid.weights import checkpoint, models
 
     network, recipe, _ = checkpoint.load(models.find(model))
     network.eval()
@@ -98,7 +98,9 @@ def loop(source: Path, out: Path, model: str) -> None:
 
 def overlap(source: Path, out: Path, model: str) -> str:
     """In this process: when pictures were read, restored and written, told in a line."""
-    from pellucid import images, restoration, restorer
+    from pellucid import restoration, restorer
+    from pellucid.pictures import images
+    from pellucid.restoring import planning
 
     spans: dict[str, list[tuple[float, float]]] = {"codec": [], "network": []}
 
@@ -117,7 +119,7 @@ def overlap(source: Path, out: Path, model: str) -> str:
         setattr(images, name, timed("codec", getattr(images, name)))
     setattr(chosen, "restore", timed("network", chosen.restore))  # noqa: B010  # mypy lets no method be replaced
     start = time.perf_counter()
-    outcomes = list(restoration.restore(restoration.plan([source], out), chosen))
+    outcomes = list(restoration.restore(planning.plan([source], out), chosen))
     wall_s = time.perf_counter() - start
     assert not any(outcome.error for outcome in outcomes)
     codec_s = sum(stop - begin for begin, stop in spans["codec"])

@@ -19,9 +19,12 @@ from pathlib import Path
 
 import numpy as np
 
-from pellucid import checkpoint, images, memory, options
-from pellucid.picture import Picture
+from pellucid.commands import options
+from pellucid.pictures import images
+from pellucid.pictures.picture import Picture
 from pellucid.recipe import find
+from pellucid.system import memory
+from pellucid.weights import checkpoint
 
 
 def picture(megapixels: float, seed: int = 0) -> Picture:

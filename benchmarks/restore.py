@@ -27,15 +27,17 @@ import numpy as np
 import psutil
 import torch
 
-from pellucid import compiling, metrics, parity, recipe
-from pellucid.backends import Backend
-from pellucid.checkpoint import Card
-from pellucid.degrade import SyntheticRaw
+from pellucid import recipe
+from pellucid.backends import compiling, parity
+from pellucid.backends.eager import Backend
+from pellucid.backends.runtimes import OpenVinoBackend
+from pellucid.backends.targets import FORMATS, Plan
+from pellucid.degradations.light import SyntheticRaw
 from pellucid.domains import Degraded
-from pellucid.picture import Picture
+from pellucid.pictures import metrics
+from pellucid.pictures.picture import Picture
 from pellucid.restorer import Restorer
-from pellucid.runtimes import OpenVinoBackend
-from pellucid.targets import FORMATS, Plan
+from pellucid.weights.checkpoint import Card
 
 NETWORKS = {
     "SRCNN 9-1-5": ("srcnn.paper", {"mapping_px": 1}),

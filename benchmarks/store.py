@@ -21,8 +21,9 @@ import h5py
 import lmdb
 import numpy as np
 
-from pellucid import images, store
-from pellucid.picture import Picture, Samples
+from pellucid.data import store
+from pellucid.pictures import images
+from pellucid.pictures.picture import Picture, Samples
 from pellucid.preparing import prepare
 
 HEIGHT, WIDTH, CROP_PX, NUM_PICTURES, NUM_ROUNDS = 720, 1280, 256, 20, 5

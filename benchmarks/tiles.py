@@ -11,8 +11,8 @@ from statistics import median
 
 import numpy as np
 
-from pellucid.backends import TorchBackend
-from pellucid.picture import Picture
+from pellucid.backends.eager import TorchBackend
+from pellucid.pictures.picture import Picture
 from pellucid.recipe import find
 from pellucid.restorer import Restorer
 

@@ -22,14 +22,16 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pellucid import images, optimization, recipe, tuning
-from pellucid.batches import Batches
-from pellucid.distribution import Group
-from pellucid.learning import Learner
-from pellucid.picture import Picture
+from pellucid import optimization, recipe
+from pellucid.data.store import Store
+from pellucid.data.storing import Planned, Stamp, Writer
+from pellucid.learning import tuning
+from pellucid.learning.batches import Batches
+from pellucid.learning.distribution import Group
+from pellucid.learning.learner import Learner
+from pellucid.pictures import images
+from pellucid.pictures.picture import Picture
 from pellucid.recipe import Network, Recipe
-from pellucid.store import Store
-from pellucid.storing import Planned, Stamp, Writer
 
 Pair = tuple[Tensor, Tensor]
 

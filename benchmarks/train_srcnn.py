@@ -16,10 +16,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from pellucid import checkpoint
 from pellucid.optimization import Adam
-from pellucid.picture import Picture
+from pellucid.pictures.picture import Picture
 from pellucid.recipe import Network, Recipe, find
+from pellucid.weights import checkpoint
 
 Pair = tuple[Tensor, Tensor]
 

@@ -24,15 +24,19 @@ from typing import Any
 
 import torch
 
-from pellucid import checkpoint, images, leaks, models, preparing, runs
-from pellucid.checkpoint import Card
+from pellucid import preparing
+from pellucid.data import leaks
 from pellucid.errors import PellucidError
 from pellucid.evaluation import Report, evaluate
+from pellucid.learning import runs
 from pellucid.networks.mimo_unet import MIMOUNet
+from pellucid.pictures import images
 from pellucid.recipe import Network
 from pellucid.restorer import Restorer, load
+from pellucid.weights import checkpoint, models
+from pellucid.weights.checkpoint import Card
 
-WEIGHTS = Path(models.__file__).parent / "weights"
+WEIGHTS = Path(models.__file__).parent
 README = Path(__file__).parent.parent / "README.md"
 MOST_LOST_DB = 0.005
 """What float16 may cost."""

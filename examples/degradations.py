@@ -22,20 +22,13 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 from torch import Tensor
 
-from pellucid.cameras import NIKON_D850, SONY_A7S2_HIGH, SONY_A7S2_LOW, Sensor
-from pellucid.degrade import (
-    Degradation,
-    GaussianNoise,
-    Jpeg,
-    MotionBlur,
-    SensorNoise,
-    ShrinkAndEnlarge,
-    SyntheticRaw,
-    Unprocess,
-)
+from pellucid.degradations.cameras import NIKON_D850, SONY_A7S2_HIGH, SONY_A7S2_LOW, Sensor
+from pellucid.degradations.degradation import Degradation
+from pellucid.degradations.light import MotionBlur, SensorNoise, SyntheticRaw, Unprocess
+from pellucid.degradations.shaking import CameraShake, MeasuredShake, Shake
+from pellucid.degradations.simple import GaussianNoise, Jpeg, ShrinkAndEnlarge
 from pellucid.domains import PackedRaw
-from pellucid.raw import develop_mosaic
-from pellucid.shaking import CameraShake, MeasuredShake, Shake
+from pellucid.pictures.raw import develop_mosaic
 
 CELL_PX, GAP_PX, LINE_PX = 176, 8, 22
 INK, PAPER = (235, 235, 235), (22, 24, 28)

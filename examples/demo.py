@@ -20,10 +20,13 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 
 import pellucid
-from pellucid import metrics, models, raw
-from pellucid.degrade import Chain, GaussianNoise, Jpeg, Shrink, SyntheticRaw
+from pellucid.degradations.degradation import Chain
+from pellucid.degradations.light import SyntheticRaw
+from pellucid.degradations.simple import GaussianNoise, Jpeg, Shrink
 from pellucid.domains import Gray
-from pellucid.picture import Samples
+from pellucid.pictures import metrics, raw
+from pellucid.pictures.picture import Samples
+from pellucid.weights import models
 
 # Photograph -> where its crop lies, (top, left).
 PHOTOS = {"astronaut": (60, 160), "chelsea": (80, 110), "coffee": (110, 170), "rocket": (130, 240)}

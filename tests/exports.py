@@ -5,9 +5,10 @@ from typing import Any
 
 import torch
 
-from pellucid import checkpoint, recipe
-from pellucid.checkpoint import Card
+from pellucid import recipe
 from pellucid.recipe import Network, Recipe
+from pellucid.weights import checkpoint
+from pellucid.weights.checkpoint import Card
 
 SMALL: dict[str, dict[str, Any]] = {
     "srcnn.paper": {"mapping_px": 1},

@@ -20,7 +20,7 @@ import numpy as np
 
 import samples
 import watching
-from pellucid import restoration
+from pellucid.restoring import stages
 
 BATCH = 50
 TIMEOUT_S = 120.0
@@ -30,12 +30,13 @@ CHILD = """
 import json, sys, torch
 from pathlib import Path
 from pellucid import recipe, restoration
-from pellucid.backends import TorchBackend
+from pellucid.restoring import planning
+from pellucid.backends.eager import TorchBackend
 from pellucid.restorer import Restorer
 torch.set_num_threads(1)
 chosen = recipe.find("dncnn.gaussian", depth=2, width=1)
 restorer = Restorer("tiny", chosen, TorchBackend(chosen.network(), "cpu"))
-jobs = restoration.plan(sys.argv[1:2], sys.argv[2], format="tiff")
+jobs = planning.plan(sys.argv[1:2], sys.argv[2], format="tiff")
 for outcome in restoration.restore(jobs, restorer, restoration.Settings(bit_depth=16), workers=1):
     error = None if outcome.error is None else str(outcome.error)
     print(json.dumps([outcome.job.source.name, outcome.job.target.name, error]), flush=True)
@@ -179,7 +180,7 @@ def _judge(source: str, target: Path, error: str | None, tally: Tally) -> None:
         tally.counts[f"{kind} refused"] += 1
         if target.exists():
             tally.fault(f"{source}: refused, but there is a result")
-        if "\n" in error or restoration.FAULT in error or source not in error:
+        if "\n" in error or stages.FAULT in error or source not in error:
             tally.fault(f"{source}: an error of another form: {error}")
 
 

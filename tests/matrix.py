@@ -27,8 +27,8 @@ from PIL import ImageCms, IptcImagePlugin
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 
-from pellucid import images
-from pellucid.headers import ijg_quality
+from pellucid.pictures import images
+from pellucid.pictures.headers import ijg_quality
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

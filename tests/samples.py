@@ -8,9 +8,9 @@ import numpy as np
 import PIL.Image
 import tifffile
 
-from pellucid import dng
-from pellucid.packing import XTRANS
-from pellucid.picture import Exposure, Mosaic, Picture, Samples
+from pellucid.pictures import dng
+from pellucid.pictures.packing import XTRANS
+from pellucid.pictures.picture import Exposure, Mosaic, Picture, Samples
 
 
 def _noise(height: int, width: int, channels: int, dtype: str = "uint8") -> Samples:

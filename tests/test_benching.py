@@ -9,7 +9,8 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 import exports
-from pellucid import benching, compiling
+from pellucid import benching
+from pellucid.backends import compiling
 from pellucid.cli import app
 from pellucid.errors import PellucidError, WeightsError
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 
 import watching
-from pellucid import checkpoint, images, recipe
-from pellucid.picture import Picture
+from pellucid import recipe
+from pellucid.pictures import images
+from pellucid.pictures.picture import Picture
+from pellucid.weights import checkpoint
 
 CEILING = 620_000_000
 """Of which Python, PyTorch and libvips take 260 MB before any work."""

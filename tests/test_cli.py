@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from pellucid import checkpoint, cli, images, manifest, recipe
-from pellucid.picture import Picture
+from pellucid import cli, recipe
+from pellucid.pictures import images
+from pellucid.pictures.picture import Picture
+from pellucid.restoring import manifest
+from pellucid.weights import checkpoint
 
 
 @dataclass

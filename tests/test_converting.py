@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from pellucid import checkpoint
 from pellucid.converting import convert
 from pellucid.errors import OutputError, RecipeError, WeightsError
+from pellucid.weights import checkpoint
 
 
 @pytest.fixture

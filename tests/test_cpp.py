@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import exports
-from pellucid import exporting, images, parity, restorer
-from pellucid.picture import Picture
+from pellucid import exporting, restorer
+from pellucid.backends import parity
+from pellucid.pictures import images
+from pellucid.pictures.picture import Picture
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "cpp"
 openvino = pytest.importorskip("openvino")

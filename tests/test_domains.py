@@ -6,12 +6,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pellucid.color import rgb_to_ycbcr
 from pellucid.domains import RGB, Domain, Gray, Luma, PackedRaw
 from pellucid.errors import PictureError
-from pellucid.packing import BAYER, XTRANS, pack_bayer, pack_xtrans
-from pellucid.picture import Mosaic, Picture
-from pellucid.resize import resize
+from pellucid.pictures.color import rgb_to_ycbcr
+from pellucid.pictures.packing import BAYER, XTRANS, pack_bayer, pack_xtrans
+from pellucid.pictures.picture import Mosaic, Picture
+from pellucid.pictures.resize import resize
 
 OF_PICTURES: list[Domain] = [Gray(), RGB(), Luma()]
 ALL: list[Domain] = [*OF_PICTURES, Luma(2), Luma(3), Luma(4), PackedRaw("bayer"), PackedRaw("xtrans")]

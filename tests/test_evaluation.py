@@ -12,17 +12,18 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor
 
-from pellucid import images, recipe
-from pellucid.backends import TorchBackend
-from pellucid.color import rgb_to_luma
+from pellucid import recipe
+from pellucid.backends.eager import TorchBackend
+from pellucid.data.storing import Planned, Stamp, Writer
 from pellucid.errors import DataError, OutputError
 from pellucid.evaluation import evaluate, strip
-from pellucid.picture import Picture, Samples
+from pellucid.pictures import images
+from pellucid.pictures.color import rgb_to_luma
+from pellucid.pictures.picture import Picture, Samples
+from pellucid.pictures.resize import resize
 from pellucid.preparing import prepare
 from pellucid.recipe import Network
-from pellucid.resize import resize
 from pellucid.restorer import Restorer
-from pellucid.storing import Planned, Stamp, Writer
 
 
 class Identity(Network):

@@ -13,9 +13,11 @@ import pytest
 import torch
 
 import exports
-from pellucid import exporting, images, runtimes, targets
+from pellucid import exporting
+from pellucid.backends import runtimes, targets
 from pellucid.errors import DataError, MissingExtraError, OutputError, PellucidError, WeightsError
-from pellucid.picture import Picture
+from pellucid.pictures import images
+from pellucid.pictures.picture import Picture
 
 pytest.importorskip("onnxruntime")
 pytest.importorskip("openvino")

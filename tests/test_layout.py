@@ -13,40 +13,50 @@ PACKAGE = ROOT / "src" / "pellucid"
 DOORS = {"__init__", "__main__"}  # the public table and the module entry stand above all floors
 
 
-def _floors() -> dict[str, int]:
+Floor = tuple[int, int]
+"""Which line of the list, and which part of it: rooms have floors of their own."""
+
+
+def _floors() -> dict[str, Floor]:
     text = (ROOT / "docs" / "architecture.md").read_text()
     match = re.search(r"## Import floors.*?```\n(.*?)```", text, re.DOTALL)
     assert match is not None
-    rows = match[1].strip().splitlines()
-    return {module: floor for floor, row in enumerate(rows) for module in row.split()}
+    floors: dict[str, Floor] = {}
+    for row, line in enumerate(match[1].strip().splitlines()):
+        room, _, inside = line.rpartition(":")
+        for part, names in enumerate(inside.split("/")):
+            floors |= {f"{room}.{name}".lstrip("."): (row, part) for name in names.split()}
+    return floors
+
+
+def _name(path: Path) -> str:
+    """pictures/png.py -> pictures.png; what lies in a folder of equals goes by the folder's name."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[0] if parts[0] in EQUALS else ".".join(parts)
 
 
 def _imported(path: Path) -> set[str]:
     """Modules of the package that a file imports, anywhere in it."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module == "pellucid":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pellucid."):
-            found.add((node.module or "").split(".")[1])
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "pellucid":
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module or ""}
         elif isinstance(node, ast.Import):
-            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("pellucid.")}
-    return found
+            found |= {alias.name for alias in node.names if alias.name.startswith("pellucid.")}
+    inside = {name.removeprefix("pellucid.") for name in found}
+    return {name.split(".")[0] if name.split(".")[0] in EQUALS else name for name in inside}
 
 
-FOLDERS = {"networks", "commands"}
-FILES = {
-    path: path.parent.name if path.parent.name in FOLDERS else path.stem
-    for path in sorted(PACKAGE.rglob("*.py"))
-    if path.stem not in DOORS or path.parent.name in FOLDERS
-}
+EQUALS = {"networks"}
+"""Folders whose files do not know each other."""
+FILES = {path: _name(path) for path in sorted(PACKAGE.rglob("*.py")) if path.stem not in DOORS}
 
 
 def test_every_module_has_a_floor() -> None:
     assert set(FILES.values()) == set(_floors())
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", FILES, ids=FILES.get)
 def test_imports_point_to_higher_floors_only(path: Path) -> None:
     floors = _floors()
     mine = floors[FILES[path]]
@@ -81,7 +91,8 @@ def test_restores_with_torchvision_blocked(tmp_path: Path) -> None:
 import sys
 sys.modules["torchvision"] = None
 import numpy as np, torch, pellucid
-from pellucid import checkpoint, recipe
+from pellucid import recipe
+from pellucid.weights import checkpoint
 tiny = recipe.find("dncnn.gaussian", depth=3, width=4)
 card = checkpoint.Card(tiny.name, tiny.parameters, "random", "none")
 checkpoint.save(__import__("pathlib").Path({str(tmp_path)!r}) / "tiny.safetensors", tiny.network(), card)

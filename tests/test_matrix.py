@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import matrix
-from pellucid import images
+from pellucid.pictures import images
 
 EVERY = [*matrix.SAME, *matrix.CONVERSIONS]
 

@@ -375,6 +375,35 @@ def test_folding_batch_norm_changes_nothing(channels: int, bias: bool) -> None:
         torch.testing.assert_close(folded.folded()(noisy), folded(noisy), rtol=0, atol=0)
 
 
+@pytest.mark.parametrize("padding", ["zeros", "replicate"])
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (30, 25), (32, 28)])
+def test_srcnn_folded_is_srcnn(padding: Literal["zeros", "replicate"], bias: bool, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    network = SRCNN(5, padding, bias).eval()
+    folded, degraded = network.folded(), picture(1, *size)
+    with torch.inference_mode():
+        expected = network(degraded)
+        assert expected.abs().max() > 1e-5
+        torch.testing.assert_close(folded(degraded), expected, rtol=0, atol=1e-6)
+        assert folded.folded() is folded
+        assert torch.equal(network(degraded), expected)  # it is left as it was
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_srcnn_begins_at_the_enlarged_picture(scale: int) -> None:
+    tuned = recipe.find("srcnn.tuned", scale=scale)
+    network = tuned.network()
+    assert tuned.initialize is not None
+    tuned.initialize(network)
+    degraded = picture(1, 20, 17)
+    torch.testing.assert_close(network(degraded), degraded, rtol=0, atol=1e-7)
+    network(degraded).sum().backward()
+    assert isinstance(network, SRCNN)
+    assert network.reconstruct.weight.grad is not None
+    assert (network.reconstruct.weight.grad[:, 1:] != 0).any()  # the other features can come in
+
+
 def test_dncnn_subtracts_what_it_predicts() -> None:
     network = DnCNN(depth=2, width=1, batch_norm=False)
     with torch.no_grad():

@@ -17,12 +17,15 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from pellucid import dng, files, images, leaks, preparing, sources, store, storing
+from pellucid import preparing
 from pellucid.cli import app
+from pellucid.data import leaks, sources, store, storing
+from pellucid.data.layouts import Options
 from pellucid.errors import DataError, OutputError
-from pellucid.layouts import Options
-from pellucid.picture import Mosaic, Picture, Samples
+from pellucid.pictures import dng, images
+from pellucid.pictures.picture import Mosaic, Picture, Samples
 from pellucid.preparing import cached, opened, prepare
+from pellucid.system import files
 
 
 def noise(*shape: int, dtype: str = "uint8", seed: int = 0) -> Samples:
@@ -297,7 +300,7 @@ def test_see_in_the_dark_by_its_lists(tmp_path: Path) -> None:
 
 def test_the_published_lists_give_the_published_counts(data: Path, tmp_path: Path) -> None:
     """See in the Dark's README: 161 and 20 and 50 scenes; first bursts 280, 36 and 93."""
-    from pellucid.layouts import plan
+    from pellucid.data.layouts import plan
 
     lists = data / "raw" / "sid_lists"
     for split, num_short, num_long in (("train", 280, 161), ("val", 36, 20), ("test", 93, 50)):
@@ -390,7 +393,9 @@ def test_work_goes_on_after_kill_9(tmp_path: Path) -> None:
     code = f"""
 import time
 from pathlib import Path
-from pellucid import images, preparing, storing
+from pellucid import preparing
+from pellucid.data import storing
+from pellucid.pictures import images
 storing.SYNC_S = 0
 real = images.read
 def slow(path):

@@ -10,7 +10,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pellucid import recipe
-from pellucid.degrade import GaussianNoise, Jpeg, OneOf, Shrink, ShrinkAndEnlarge, SyntheticRaw
+from pellucid.degradations.degradation import OneOf
+from pellucid.degradations.light import SyntheticRaw
+from pellucid.degradations.simple import GaussianNoise, Jpeg, Shrink, ShrinkAndEnlarge
 from pellucid.domains import RGB, Gray, Luma, PackedRaw
 from pellucid.errors import RecipeError
 from pellucid.losses import half_sum_of_squares, mean_absolute

@@ -12,11 +12,15 @@ import PIL.Image
 import pytest
 import torch
 
-from pellucid import checkpoint, dng, images, manifest, memory, recipe, restoration, restorer
-from pellucid.backends import TorchBackend
+from pellucid import recipe, restoration, restorer
+from pellucid.backends.eager import TorchBackend
 from pellucid.errors import DataError, OutputError, PictureError
-from pellucid.picture import Exposure, Mosaic, Picture
+from pellucid.pictures import dng, images
+from pellucid.pictures.picture import Exposure, Mosaic, Picture
 from pellucid.restorer import Restorer
+from pellucid.restoring import manifest, planning
+from pellucid.system import memory
+from pellucid.weights import checkpoint
 
 
 @pytest.fixture
@@ -46,7 +50,7 @@ def _errors(outcomes: Sequence[restoration.Outcome]) -> list[str]:
 
 def test_a_folder_keeps_its_tree_and_a_bad_file_stops_nothing(album: Path, weights: Path) -> None:
     network = restorer.load(weights)
-    outcomes = list(restoration.restore(restoration.plan([album], album.parent / "out"), network))
+    outcomes = list(restoration.restore(planning.plan([album], album.parent / "out"), network))
     assert len(outcomes) == 4 and len(_errors(outcomes)) == 1
     assert "broken.png" in _errors(outcomes)[0]
     results = sorted(path.relative_to(album.parent / "out") for path in (album.parent / "out").rglob("[!.]*.*"))
@@ -55,7 +59,7 @@ def test_a_folder_keeps_its_tree_and_a_bad_file_stops_nothing(album: Path, weigh
 
 def test_the_same_call_goes_on_where_it_was_interrupted(album: Path, weights: Path) -> None:
     network = restorer.load(weights)
-    jobs = restoration.plan([album], None)
+    jobs = planning.plan([album], None)
     first = next(restoration.restore(jobs, network))
     before = first.job.target.stat().st_mtime_ns
     rest = list(restoration.restore(jobs, network))
@@ -66,74 +70,74 @@ def test_the_same_call_goes_on_where_it_was_interrupted(album: Path, weights: Pa
 
 
 def test_results_inside_the_folder_are_not_restored_again(album: Path, weights: Path) -> None:
-    jobs = restoration.plan([album], album / "out")
+    jobs = planning.plan([album], album / "out")
     list(restoration.restore(jobs, restorer.load(weights)))
-    assert restoration.plan([album], album / "out") == jobs
+    assert planning.plan([album], album / "out") == jobs
 
 
 def test_a_folder_without_a_name_of_its_own_goes_beside_itself(
     album: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(album)
-    assert restoration.plan(["."])[0].target == album.with_name("album-restored") / "a.png"
+    assert planning.plan(["."])[0].target == album.with_name("album-restored") / "a.png"
     monkeypatch.chdir(album / "deep")
     with pytest.raises(OutputError, match="--out"):
-        restoration.plan([".."])
+        planning.plan([".."])
 
 
 def test_links_that_lead_nowhere_stop_nothing(album: Path, weights: Path) -> None:
     (album / "dangling.png").symlink_to("nowhere")
     (album / "loop.png").symlink_to("loop.png")
-    outcomes = list(restoration.restore(restoration.plan([album]), restorer.load(weights)))
+    outcomes = list(restoration.restore(planning.plan([album]), restorer.load(weights)))
     assert len(_errors(outcomes)) == 3
     with pytest.raises(OutputError):
-        restoration.plan([album / "a.png", album / "b.tif"], album / "loop.png")
+        planning.plan([album / "a.png", album / "b.tif"], album / "loop.png")
 
 
 def test_one_file_goes_where_it_is_told(album: Path, weights: Path) -> None:
-    (job,) = restoration.plan([album / "a.png"], None)
+    (job,) = planning.plan([album / "a.png"], None)
     assert job.target == album / "a-restored.png"
-    (job,) = restoration.plan([album / "a.png"], album / "x" / "new.tif")
+    (job,) = planning.plan([album / "a.png"], album / "x" / "new.tif")
     assert job.target == album / "x" / "new.tif"
-    (job,) = restoration.plan([album / "a.png"], album / "elsewhere")
+    (job,) = planning.plan([album / "a.png"], album / "elsewhere")
     assert job.target == album / "elsewhere" / "a.png"
-    (outcome,) = restoration.restore(restoration.plan([album / "a.png"], album / "n.tif"), restorer.load(weights))
+    (outcome,) = restoration.restore(planning.plan([album / "a.png"], album / "n.tif"), restorer.load(weights))
     assert outcome.error is None and images.read(album / "n.tif").width == 31
 
 
 def test_nothing_is_lost_by_a_wrong_target(album: Path) -> None:
     with pytest.raises(OutputError, match="is the input itself"):
-        restoration.plan([album / "a.png"], album / "a.png")
+        planning.plan([album / "a.png"], album / "a.png")
     with pytest.raises(OutputError, match="is the input itself"):
-        restoration.plan([album], album)
+        planning.plan([album], album)
     images.write(images.read(album / "a.png"), album / "deep" / "a.png")
     with pytest.raises(OutputError, match=r"would both become .*a\.png"):
-        restoration.plan([album / "a.png", album / "deep" / "a.png"], album / "out")
+        planning.plan([album / "a.png", album / "deep" / "a.png"], album / "out")
     with pytest.raises(OutputError, match="is the input itself"):
-        restoration.plan([album / "deep" / "c.png", album / "a.png"], album / "deep" / ".." / "deep")
+        planning.plan([album / "deep" / "c.png", album / "a.png"], album / "deep" / ".." / "deep")
     with pytest.raises(PictureError, match="does not exist"):
-        restoration.plan([album / "missing.png"], None)
+        planning.plan([album / "missing.png"], None)
     (album / "empty").mkdir()
     with pytest.raises(DataError, match="holds no pictures"):
-        restoration.plan([album / "empty"], None)
+        planning.plan([album / "empty"], None)
 
 
 def test_pictures_that_become_one_format_keep_their_suffix(album: Path) -> None:
     images.write(images.read(album / "a.png"), album / "a.tif")
-    targets = [job.target.name for job in restoration.plan([album], album / "out", format="tiff")]
+    targets = [job.target.name for job in planning.plan([album], album / "out", format="tiff")]
     assert sorted(targets) == ["a.png.tif", "a.tif", "b.tif", "broken.tif", "c.tif"]
 
 
 def test_patterns_stand_for_files(album: Path) -> None:
-    jobs = restoration.plan([str(album / "**" / "*.png")], album / "out")
+    jobs = planning.plan([str(album / "**" / "*.png")], album / "out")
     assert {job.source.name for job in jobs} == {"a.png", "c.png", "broken.png"}
     with pytest.raises(PictureError, match="does not exist"):
-        restoration.plan([str(album / "*.xyz")])
+        planning.plan([str(album / "*.xyz")])
 
 
 def test_a_changed_input_is_done_again(album: Path, weights: Path) -> None:
     network = restorer.load(weights)
-    jobs = restoration.plan([album], album.parent / "out")
+    jobs = planning.plan([album], album.parent / "out")
     list(restoration.restore(jobs, network))
     before = images.read(album.parent / "out" / "a.png").samples
     images.write(images.read(album / "deep" / "c.png"), album / "a.png", overwrite=True)
@@ -144,7 +148,7 @@ def test_a_changed_input_is_done_again(album: Path, weights: Path) -> None:
 
 def test_a_result_that_someone_changed_is_left_alone(album: Path, weights: Path) -> None:
     network = restorer.load(weights)
-    jobs = restoration.plan([album], album.parent / "out")
+    jobs = planning.plan([album], album.parent / "out")
     list(restoration.restore(jobs, network))
     (album.parent / "out" / "a.png").write_bytes(b"retouched")
     images.write(images.read(album / "deep" / "c.png"), album / "a.png", overwrite=True)
@@ -155,10 +159,10 @@ def test_a_result_that_someone_changed_is_left_alone(album: Path, weights: Path)
 
 def test_namesakes_of_another_folder_replace_nothing(album: Path, weights: Path) -> None:
     network, out = restorer.load(weights), album.parent / "out"
-    list(restoration.restore(restoration.plan([album / "deep"], out), network))
+    list(restoration.restore(planning.plan([album / "deep"], out), network))
     before = (out / "c.png").read_bytes()
     images.write(images.read(album / "a.png"), album.parent / "another" / "c.png")
-    (error,) = _errors(list(restoration.restore(restoration.plan([album.parent / "another"], out), network)))
+    (error,) = _errors(list(restoration.restore(planning.plan([album.parent / "another"], out), network)))
     assert "c.png exists; --overwrite" in error
     assert (out / "c.png").read_bytes() == before
 
@@ -166,7 +170,7 @@ def test_namesakes_of_another_folder_replace_nothing(album: Path, weights: Path)
 def test_a_result_that_could_not_be_replaced_is_not_taken_for_the_new_one(
     album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network, jobs = restorer.load(weights), restoration.plan([album / "deep"], album.parent / "out")
+    network, jobs = restorer.load(weights), planning.plan([album / "deep"], album.parent / "out")
     list(restoration.restore(jobs, network))
     images.write(images.read(album / "a.png"), album / "deep" / "c.png", overwrite=True)
 
@@ -174,7 +178,7 @@ def test_a_result_that_could_not_be_replaced_is_not_taken_for_the_new_one(
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr("pellucid.writers.write", full)
+        patched.setattr("pellucid.pictures.writers.write", full)
         assert "No space left" in _errors(list(restoration.restore(jobs, network)))[0]
     (outcome,) = restoration.restore(jobs, network)
     assert outcome.error is None and not outcome.skipped
@@ -185,7 +189,7 @@ def test_a_result_that_could_not_be_replaced_is_not_taken_for_the_new_one(
 def test_an_input_that_changes_while_it_is_in_work_is_done_again(
     album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    network, jobs = restorer.load(weights), restoration.plan([album / "deep"], album.parent / "out")
+    network, jobs = restorer.load(weights), planning.plan([album / "deep"], album.parent / "out")
     restore, changed = network.restore, images.read(album / "a.png")
 
     def slow(*given: Any, **how: Any) -> Picture:
@@ -212,7 +216,7 @@ def test_a_header_is_looked_at_once_and_not_at_all_for_what_is_done(
 
     monkeypatch.setattr(images, "size", watched)
     settings = restoration.Settings(memory_bytes=memory.taken_bytes() + 10**9)
-    network, jobs = restorer.load(weights), restoration.plan([album])
+    network, jobs = restorer.load(weights), planning.plan([album])
     list(restoration.restore(jobs, network, settings))
     assert sorted(looked_at) == ["a.png", "b.tif", "broken.png", "c.png"]
     looked_at.clear()
@@ -228,7 +232,7 @@ def test_the_manifest_is_read_once(album: Path, weights: Path, monkeypatch: pyte
         return read(self)
 
     monkeypatch.setattr(manifest.Manifest, "_read", counted)
-    list(restoration.restore(restoration.plan([album]), restorer.load(weights), workers=1))
+    list(restoration.restore(planning.plan([album]), restorer.load(weights), workers=1))
     assert len(count) <= 2  # by the reading and the writing thread, should both come at once
 
 
@@ -238,7 +242,7 @@ def test_outcomes_come_in_order_however_many_work(album: Path, weights: Path, wo
     for i in range(12):
         images.write(Picture(rng.integers(0, 256, (5 + 7 * (i % 3), 9, 3), np.uint8)), album / f"n{i:02}.png")
     network = restorer.load(weights)
-    jobs = restoration.plan([album], album.parent / "out")
+    jobs = planning.plan([album], album.parent / "out")
     positions: list[float] = []
     outcomes = list(restoration.restore(jobs, network, workers=workers, progress=positions.append))
     assert [outcome.job for outcome in outcomes] == jobs
@@ -253,8 +257,9 @@ KILLED = """
 import sys
 from pathlib import Path
 from pellucid import restoration, restorer
+from pellucid.restoring import planning
 print("ready", flush=True)
-list(restoration.restore(restoration.plan([sys.argv[1]], sys.argv[2]), restorer.load(sys.argv[3])))
+list(restoration.restore(planning.plan([sys.argv[1]], sys.argv[2]), restorer.load(sys.argv[3])))
 """
 
 
@@ -277,7 +282,7 @@ def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path, weights: 
     assert len(results) < 30, "killed too late to tell"
     for path in results:
         assert images.read(path).width == 210  # whole, whenever it was
-    outcomes = list(restoration.restore(restoration.plan([album], out), restorer.load(weights)))
+    outcomes = list(restoration.restore(planning.plan([album], out), restorer.load(weights)))
     assert not _errors(outcomes)
     assert sum(outcome.skipped for outcome in outcomes) == len(results)
     assert {path: path.stat().st_mtime_ns for path in results} == times
@@ -294,7 +299,7 @@ def test_a_fault_of_ours_stops_nothing_either(album: Path, weights: Path, monkey
         return read(path, **how)
 
     monkeypatch.setattr(images, "read", odd)
-    outcomes = list(restoration.restore(restoration.plan([album]), restorer.load(weights)))
+    outcomes = list(restoration.restore(planning.plan([album]), restorer.load(weights)))
     (error,) = [error for error in _errors(outcomes) if "b.tif" in error]
     assert "please report it (IndexError: list index out of range)" in error
     assert sum(outcome.error is None for outcome in outcomes) == 2
@@ -321,7 +326,7 @@ Exposing = float | Path | Literal["auto"]
 
 def _restored(restorer: Restorer, source: Path, exposure: Exposing = "auto") -> restoration.Outcome:
     settings = restoration.Settings(exposure=exposure)
-    jobs = restoration.plan([source], source.with_name("out"))
+    jobs = planning.plan([source], source.with_name("out"))
     (outcome,) = restoration.restore(jobs, restorer, settings, overwrite=True)
     assert outcome.error is None, outcome.error
     return outcome
@@ -382,7 +387,7 @@ def test_a_deblocked_jpeg_does_not_get_its_blocks_back(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     PIL.Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(tmp_path / "a.jpg", quality=10)
     for network, quality in ((deblocker, 95), (denoiser, 10)):
-        (outcome,) = restoration.restore(restoration.plan([tmp_path / "a.jpg"]), network, overwrite=True)
+        (outcome,) = restoration.restore(planning.plan([tmp_path / "a.jpg"]), network, overwrite=True)
         encoding = images.read(outcome.job.target).encoding
         assert encoding is not None and encoding.quality == quality
 
@@ -390,14 +395,14 @@ def test_a_deblocked_jpeg_does_not_get_its_blocks_back(tmp_path: Path) -> None:
 def test_pictures_of_kinds_that_cannot_be_read_are_named(album: Path, weights: Path) -> None:
     (album / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
     (album / "notes.txt").touch()
-    errors = _errors(list(restoration.restore(restoration.plan([album]), restorer.load(weights))))
+    errors = _errors(list(restoration.restore(planning.plan([album]), restorer.load(weights))))
     assert len(errors) == 2 and any("phone.heic is a HEIC file" in error for error in errors)
 
 
 def test_patterns_do_not_take_results_for_inputs(album: Path, weights: Path) -> None:
     network = restorer.load(weights)
     for _ in range(2):
-        outcomes = list(restoration.restore(restoration.plan([str(album / "*.*")]), network))
+        outcomes = list(restoration.restore(planning.plan([str(album / "*.*")]), network))
         assert [outcome.job.source.name for outcome in outcomes] == ["a.png", "b.tif", "broken.png"]
     assert [outcome.skipped for outcome in outcomes] == [True, True, False]
 
@@ -408,5 +413,5 @@ def test_what_the_format_cannot_hold_is_said_before_the_network_runs(
     network = restorer.load(weights)
     monkeypatch.setattr(network, "restore", lambda *_, **__: pytest.fail("it ran"))
     images.write(Picture(np.zeros((9, 9, 3), np.uint8), np.ones((9, 9, 1), np.uint8)), tmp_path / "a.png")
-    jobs = restoration.plan([tmp_path / "a.png"], format="jpeg")
+    jobs = planning.plan([tmp_path / "a.png"], format="jpeg")
     assert "cannot hold alpha" in _errors(list(restoration.restore(jobs, network)))[0]

@@ -11,15 +11,17 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pellucid import checkpoint, memory, recipe
+from pellucid import recipe
 from pellucid import restorer as restorer_module
-from pellucid.backends import TorchBackend
+from pellucid.backends.eager import TorchBackend
 from pellucid.domains import Degraded, Gray, PackedRaw
 from pellucid.errors import NotEnoughMemoryError, PellucidError, WeightsError
-from pellucid.packing import BAYER, XTRANS
-from pellucid.picture import Mosaic, Picture
+from pellucid.pictures.packing import BAYER, XTRANS
+from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.recipe import Network
 from pellucid.restorer import Restorer, load
+from pellucid.system import memory
+from pellucid.weights import checkpoint
 
 # Small relatives of every recipe: the same layers and domains, fewer of them, so that a tile costs little.
 SMALL: dict[str, dict[str, Any]] = {

@@ -13,15 +13,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from pellucid import checkpoint, images, recipe, restorer, runs, training, tuning
-from pellucid.distribution import Group
+from pellucid import recipe, restorer, training
+from pellucid.data.storing import Planned, Stamp, Writer
 from pellucid.errors import OutputError, PellucidError, RecipeError, WeightsError
-from pellucid.keeping import Keeper, Validation
-from pellucid.learning import Choice, Learner
-from pellucid.picture import Picture, Samples
+from pellucid.learning import runs, tuning
+from pellucid.learning.distribution import Group
+from pellucid.learning.keeping import Keeper, Validation
+from pellucid.learning.learner import Choice, Learner
+from pellucid.pictures import images
+from pellucid.pictures.picture import Picture, Samples
 from pellucid.recipe import Recipe
-from pellucid.storing import Planned, Stamp, Writer
 from pellucid.training import Status, Stopped, train
+from pellucid.weights import checkpoint
 
 TINY: dict[str, dict[str, Any]] = {
     "srcnn.tuned": {"patch_px": 24, "batch_size": 4, "ema_decay": 0.9},

@@ -9,12 +9,15 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from pellucid import dng, images, metrics, raw, restorer, runs, store
-from pellucid.cameras import Sensor
+from pellucid import restorer
 from pellucid.cli import app
-from pellucid.degrade import SensorNoise, Unprocess
-from pellucid.packing import BAYER, XTRANS
-from pellucid.picture import Exposure, Mosaic
+from pellucid.data import store
+from pellucid.degradations.cameras import Sensor
+from pellucid.degradations.light import SensorNoise, Unprocess
+from pellucid.learning import runs
+from pellucid.pictures import dng, images, metrics, raw
+from pellucid.pictures.packing import BAYER, XTRANS
+from pellucid.pictures.picture import Exposure, Mosaic
 
 HEIGHT_PX, WIDTH_PX = 48, 64
 BLACK, WHITE = 512, 16383

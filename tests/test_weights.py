@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 import weights as script
 
-from pellucid import checkpoint, models
 from pellucid.restorer import load
+from pellucid.weights import checkpoint, models
 
 ROOT = Path(__file__).parent.parent
 SHIPPED = [model for model in models.listing() if model.ships]

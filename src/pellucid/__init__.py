@@ -22,26 +22,26 @@ if TYPE_CHECKING:
     from pellucid.errors import WeightsError as WeightsError
     from pellucid.evaluation import evaluate as evaluate
     from pellucid.exporting import export as export
-    from pellucid.images import read as read
-    from pellucid.images import write as write
-    from pellucid.picture import Mosaic as Mosaic
-    from pellucid.picture import Picture as Picture
+    from pellucid.pictures.images import read as read
+    from pellucid.pictures.images import write as write
+    from pellucid.pictures.picture import Mosaic as Mosaic
+    from pellucid.pictures.picture import Picture as Picture
     from pellucid.preparing import prepare as prepare
     from pellucid.recipe import Recipe as Recipe
-    from pellucid.restoration import plan as plan
     from pellucid.restoration import restore as restore
     from pellucid.restorer import Restorer as Restorer
     from pellucid.restorer import load as load
+    from pellucid.restoring.planning import plan as plan
     from pellucid.training import train as train
 
 # Where each public name lives. Loaded when first asked for, so that `import pellucid` does not wait for torch.
 _HOMES = {
     "DataError": "errors",
     "MissingExtraError": "errors",
-    "Mosaic": "picture",
+    "Mosaic": "pictures.picture",
     "OutputError": "errors",
     "PellucidError": "errors",
-    "Picture": "picture",
+    "Picture": "pictures.picture",
     "PictureError": "errors",
     "Recipe": "recipe",
     "RecipeError": "errors",
@@ -52,12 +52,12 @@ _HOMES = {
     "evaluate": "evaluation",
     "export": "exporting",
     "load": "restorer",
-    "plan": "restoration",
+    "plan": "restoring.planning",
     "prepare": "preparing",
-    "read": "images",
+    "read": "pictures.images",
     "restore": "restoration",
     "train": "training",
-    "write": "images",
+    "write": "pictures.images",
 }
 
 __version__ = version("pellucid")

@@ -13,10 +13,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pellucid import compiling, metrics, models, parity, targets
-from pellucid.backends import allocation, find_device
+from pellucid.backends import compiling, parity, targets
+from pellucid.backends.eager import allocation, find_device
+from pellucid.backends.targets import Plan
 from pellucid.errors import PellucidError, WeightsError
-from pellucid.targets import Plan
+from pellucid.pictures import metrics
+from pellucid.weights import models
 
 Run = Callable[[Tensor], Tensor]
 

@@ -11,8 +11,8 @@ from typing import Annotated
 import typer
 
 from pellucid.commands import benching, exporting, restoring, scoring, training, weights
+from pellucid.commands.terminal import fail
 from pellucid.errors import PellucidError
-from pellucid.terminal import fail
 
 app = typer.Typer(
     name="pellucid",

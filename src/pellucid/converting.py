@@ -4,11 +4,11 @@ import hashlib
 import os
 from pathlib import Path
 
-from pellucid import checkpoint, foreign, translation
-from pellucid.checkpoint import Card
 from pellucid.errors import OutputError
-from pellucid.models import SUFFIX
 from pellucid.recipe import find
+from pellucid.weights import checkpoint, foreign, translation
+from pellucid.weights.checkpoint import Card
+from pellucid.weights.models import SUFFIX
 
 
 def convert(

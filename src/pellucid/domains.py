@@ -11,11 +11,11 @@ from typing import Literal, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from pellucid.color import rgb_to_gray, rgb_to_luma, rgb_to_ycbcr, ycbcr_to_rgb
 from pellucid.errors import PictureError
-from pellucid.packing import BAYER, XTRANS, align, balanced, pack_bayer, pack_xtrans
-from pellucid.picture import Mosaic, Picture
-from pellucid.resize import reach, resize
+from pellucid.pictures.color import rgb_to_gray, rgb_to_luma, rgb_to_ycbcr, ycbcr_to_rgb
+from pellucid.pictures.packing import BAYER, XTRANS, align, balanced, pack_bayer, pack_xtrans
+from pellucid.pictures.picture import Mosaic, Picture
+from pellucid.pictures.resize import reach, resize
 
 Degraded = Picture | Mosaic
 D = TypeVar("D", bound=Degraded)

@@ -14,17 +14,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid import images, metrics, raw, specimens
-from pellucid.checkpoint import GIVEN_PAIRS
-from pellucid.degrade import Jpeg, SyntheticRaw, draws, involves
+from pellucid.data import specimens
+from pellucid.data.specimens import Collection, Specimen
+from pellucid.degradations.degradation import draws, involves
+from pellucid.degradations.light import SyntheticRaw
+from pellucid.degradations.simple import Jpeg
 from pellucid.domains import Degraded, Domain, PackedRaw
 from pellucid.errors import DataError, OutputError, PellucidError, PictureError, about
-from pellucid.files import check_free, write_whole
-from pellucid.packing import phase
-from pellucid.picture import Mosaic, Picture
+from pellucid.pictures import images, metrics, raw
+from pellucid.pictures.packing import phase
+from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.recipe import Recipe, ScoringProtocol
 from pellucid.restorer import Restorer
-from pellucid.specimens import Collection, Specimen
+from pellucid.system.files import check_free, write_whole
+from pellucid.weights.checkpoint import GIVEN_PAIRS
 
 COLORS = {
     "gray": "gray",

@@ -14,13 +14,17 @@ from typing import Any
 
 from torch import Tensor
 
-from pellucid import evaluation, files, images, models, parity, restoration, targets
-from pellucid.backends import Shape, TorchBackend
+from pellucid import evaluation, restoration
+from pellucid.backends import parity, targets
+from pellucid.backends.eager import Shape, TorchBackend
+from pellucid.backends.facts import Facts
+from pellucid.backends.parity import BOUNDS_DB, Agreement
+from pellucid.backends.targets import FORMATS, Format, Plan, Run
 from pellucid.errors import DataError, OutputError, PellucidError, suggest
-from pellucid.facts import Facts
-from pellucid.parity import BOUNDS_DB, Agreement
+from pellucid.pictures import images
 from pellucid.restorer import Restorer
-from pellucid.targets import FORMATS, Format, Plan, Run
+from pellucid.system import files
+from pellucid.weights import models
 
 CALIBRATION_PX = 192
 """Side of what calibration sees of a picture, in network pixels: on whole pictures it takes gigabytes."""

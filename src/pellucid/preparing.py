@@ -12,14 +12,14 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from pellucid import layouts, sources, store
+from pellucid.data import layouts, sources, store
+from pellucid.data.layouts import Job, LeftOut, Options, Plan
+from pellucid.data.sources import Source
+from pellucid.data.store import Array, Store
+from pellucid.data.storing import Noted, Planned, Stamp, Writer
 from pellucid.errors import DataError, OutputError, PictureError
-from pellucid.files import cache_folder
-from pellucid.images import SUFFIXES
-from pellucid.layouts import Job, LeftOut, Options, Plan
-from pellucid.sources import Source
-from pellucid.store import Array, Store
-from pellucid.storing import Noted, Planned, Stamp, Writer
+from pellucid.pictures.images import SUFFIXES
+from pellucid.system.files import cache_folder
 
 Progress = Callable[[int, int], None]
 

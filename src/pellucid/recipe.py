@@ -20,7 +20,7 @@ import torch
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 
-from pellucid.degrade import Degradation
+from pellucid.degradations.degradation import Degradation
 from pellucid.domains import Domain
 from pellucid.errors import RecipeError, suggest
 from pellucid.optimization import SGD, Adam, Constant, Cosine, Drops, Exponential, Schedule, Warmup

@@ -14,16 +14,19 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from pellucid import backends, compiling, memory, models, runtimes, targets, tiling
-from pellucid.backends import Backend
-from pellucid.checkpoint import Card
-from pellucid.compiling import Choice
+from pellucid import tiling
+from pellucid.backends import compiling, runtimes, targets
+from pellucid.backends.compiling import Choice
+from pellucid.backends.eager import Backend, allocation, find_device
+from pellucid.backends.runtimes import OnnxBackend, OpenVinoBackend
 from pellucid.domains import Degraded
 from pellucid.errors import NotEnoughMemoryError, PellucidError, PictureError, WeightsError
-from pellucid.picture import Mosaic, Picture
+from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.recipe import Recipe, find
-from pellucid.runtimes import OnnxBackend, OpenVinoBackend
+from pellucid.system import memory
 from pellucid.tiling import Span, Tile
+from pellucid.weights import models
+from pellucid.weights.checkpoint import Card
 
 Progress = Callable[[int, int], None]
 """Called with (pixels done, pixels in all)."""
@@ -230,7 +233,7 @@ class Restorer:
             if memory.taken_bytes() + needed > ceiling:
                 memory.trim()
             try:
-                with backends.allocation("a tile"):
+                with allocation("a tile"):
                     part = self._restored(degraded, tile, manner)
             except (NotEnoughMemoryError, MemoryError) as error:
                 if tile.longer_side_px == 1:
@@ -331,7 +334,7 @@ def _load_exported(
         )
     if precision not in (None, "auto", facts.precision):
         raise WeightsError(f"{path} computes in {facts.precision}, not {precision}; export it in {precision}")
-    if backends.find_device("cpu" if device == "auto" else device).type != "cpu":
+    if find_device("cpu" if device == "auto" else device).type != "cpu":
         raise PellucidError(f"{path} runs on the CPU here, not on {device}; leave --device out")
     runs = _runtime(path, backend)(path, facts, network)
     return Restorer(path.stem, recipe, runs, facts.card)

@@ -19,18 +19,20 @@ from typing import Any
 
 import torch
 
-from pellucid import board, checkpoint, distribution, models, preparing, runs, tuning
-from pellucid.batches import Batches
-from pellucid.board import Board
-from pellucid.checkpoint import fingerprint
-from pellucid.distribution import Group
+from pellucid import preparing
+from pellucid.data.store import Store
 from pellucid.errors import PellucidError, WeightsError
-from pellucid.keeping import Keeper, Validation, command_line
-from pellucid.learning import Choice, Learner
+from pellucid.learning import board, distribution, runs, tuning
+from pellucid.learning.batches import Batches
+from pellucid.learning.board import Board
+from pellucid.learning.distribution import Group
+from pellucid.learning.keeping import Keeper, Validation, command_line
+from pellucid.learning.learner import Choice, Learner
+from pellucid.learning.runs import Checkpoint, Json, Run
 from pellucid.optimization import TensorsByName
 from pellucid.recipe import Network, Recipe, training_keywords
-from pellucid.runs import Checkpoint, Json, Run
-from pellucid.store import Store
+from pellucid.weights import checkpoint, models
+from pellucid.weights.checkpoint import fingerprint
 
 MAX_SKIPPED = 20
 """So many batches in a row without a finite loss and gradient end a training."""

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from pellucid import recipe
-from pellucid.picture import Samples
-from pellucid.store import Kind
-from pellucid.storing import Planned, Stamp, Writer
+from pellucid.data.store import Kind
+from pellucid.data.storing import Planned, Stamp, Writer
+from pellucid.pictures.picture import Samples
 from pellucid.training import train
 
 FILE = Path(__file__).with_name("curves.json")

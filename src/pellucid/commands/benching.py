@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pellucid.options import Device, Parameters, keywords
-from pellucid.terminal import add_row, interrupts_held, progress, show, table
+from pellucid.commands.options import Device, Parameters, keywords
+from pellucid.commands.terminal import add_row, interrupts_held, progress, show, table
 
 if TYPE_CHECKING:
     from pellucid.benching import Timing

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pellucid.options import Overwrite, Parameters, keywords
-from pellucid.terminal import interrupts_held
+from pellucid.commands.options import Overwrite, Parameters, keywords
+from pellucid.commands.terminal import interrupts_held
 
 if TYPE_CHECKING:
-    from pellucid.backends import Shape
+    from pellucid.backends.eager import Shape
 
 
 def export(

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pellucid.commands.options import Backend, Device, Model, Overwrite, Precision, exposure, keywords, num_bytes
+from pellucid.commands.terminal import complain, interrupts_held, note, progress, terminating_as_interrupted
 from pellucid.errors import PellucidError
-from pellucid.options import Backend, Device, Model, Overwrite, Precision, exposure, keywords, num_bytes
-from pellucid.terminal import complain, interrupts_held, note, progress, terminating_as_interrupted
 
 if TYPE_CHECKING:
-    from pellucid.restoration import Job, Outcome, Settings
+    from pellucid.restoration import Outcome, Settings
     from pellucid.restorer import Restorer
+    from pellucid.restoring.planning import Job
 
 SAID_EVERY_S = 30.0
 """How often work tells how far it is where no terminal shows it."""
@@ -161,7 +162,9 @@ def restore(
     In a folder, finished results are left alone, so the same command goes on where it was interrupted.
     """
     with interrupts_held():
-        from pellucid import files, restoration, restorer
+        from pellucid import restoration, restorer
+        from pellucid.restoring import planning
+        from pellucid.system import files
 
     wishes = restoration.Settings(
         tile_px=tile,
@@ -174,7 +177,7 @@ def restore(
         exposure=exposure(exposure_ratio, reference),
         **({} if max_pixels is None else {"max_pixels": max_pixels}),
     )
-    jobs = restoration.plan(inputs, out, format=format)
+    jobs = planning.plan(inputs, out, format=format)
     if len(jobs) == 1 and jobs[0].root is None:
         files.check_free(jobs[0].target, overwrite=overwrite)
     if report is not None:

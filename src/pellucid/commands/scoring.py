@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pellucid.options import Backend, Device, Overwrite, Parameters, Precision, keywords
-from pellucid.terminal import add_row, complain, interrupts_held, note, progress, say_leaks, show, table
+from pellucid.commands.options import Backend, Device, Overwrite, Parameters, Precision, keywords
+from pellucid.commands.terminal import add_row, complain, interrupts_held, note, progress, say_leaks, show, table
 
 if TYPE_CHECKING:
     from pellucid.evaluation import Report
@@ -40,7 +40,9 @@ def evaluate(
 ) -> None:
     """Score a model on a folder or store: PSNR and SSIM of each picture, the means, and how they were counted."""
     with interrupts_held():
-        from pellucid import evaluation, files, restorer, store
+        from pellucid import evaluation, restorer
+        from pellucid.data import store
+        from pellucid.system import files
 
     trained_on = None if train_data is None else store.open(train_data)
     if json_file is not None:

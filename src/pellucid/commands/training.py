@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pellucid.options import Device, Overwrite, Parameters, keywords
-from pellucid.terminal import complain, interrupts_held, note, progress, say_first, say_leaks
+from pellucid.commands.options import Device, Overwrite, Parameters, keywords
+from pellucid.commands.terminal import complain, interrupts_held, note, progress, say_first, say_leaks
 
 if TYPE_CHECKING:
+    from pellucid.data.store import Store
     from pellucid.preparing import Prepared
-    from pellucid.store import Store
     from pellucid.training import Status
 
 _NUM_LISTED = 20
@@ -62,8 +62,9 @@ def prepare(
     there twice) is listed at the end and stops nothing; the exit status is 1 only when nothing could be stored.
     """
     with interrupts_held():
-        from pellucid import preparing, store
-        from pellucid.layouts import Options
+        from pellucid import preparing
+        from pellucid.data import store
+        from pellucid.data.layouts import Options
 
     if kind == "check":
         for path in paths:
@@ -139,7 +140,7 @@ def train(
     """
     with interrupts_held():
         from pellucid import recipe, training
-        from pellucid.keeping import Validation
+        from pellucid.learning.keeping import Validation
 
     length = {} if steps is None else {"num_steps": steps}
     found = recipe.find(name, **{**keywords(parameters), **length})
@@ -191,7 +192,7 @@ def plot(
     overwrite: Overwrite = False,
 ) -> None:
     """Draw loss and PSNR of trainings against their steps."""
-    from pellucid import plotting
+    from pellucid.learning import plotting
 
     plotting.plot(runs, out, overwrite=overwrite)
     typer.echo(out)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pellucid.commands.options import Overwrite, Parameters, keywords
+from pellucid.commands.terminal import add_row, interrupts_held, show, table
 from pellucid.errors import PellucidError
-from pellucid.options import Overwrite, Parameters, keywords
-from pellucid.terminal import add_row, interrupts_held, show, table
 
 if TYPE_CHECKING:
-    from pellucid.checkpoint import Card
+    from pellucid.weights.checkpoint import Card
 
 MOST_SCORES = 2
 """Of a model, in the list of all."""
@@ -24,7 +24,7 @@ def models(
     as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
 ) -> None:
     """List the models that ship and those in your own folder, with scores and license; or tell all about one."""
-    from pellucid import checkpoint, models
+    from pellucid.weights import checkpoint, models
 
     if name is not None:
         _tell(name, as_json)
@@ -46,7 +46,7 @@ def models(
 
 def _tell(name: str, as_json: bool) -> None:
     """The card of one model, with the command behind each score."""
-    from pellucid import checkpoint, models
+    from pellucid.weights import checkpoint, models
 
     path = models.find(name)
     card = checkpoint.read_card(path)
@@ -63,7 +63,7 @@ def _tell(name: str, as_json: bool) -> None:
 
 def _few_scores(card: "Card") -> str:
     """The first of them: a line of the list has no room for all."""
-    from pellucid import checkpoint
+    from pellucid.weights import checkpoint
 
     said = [f"{checkpoint.subject(score)} {_decibels(score):.2f}" for score in card.scores]
     more = f" and {len(said) - MOST_SCORES} more" if len(said) > MOST_SCORES else ""
@@ -126,7 +126,8 @@ def convert(
 ) -> None:
     """Turn a weight file of the original authors into one that knows what it is. Runs no code of the file."""
     with interrupts_held():
-        from pellucid import converting, files
+        from pellucid import converting
+        from pellucid.system import files
 
     files.check_free(out, overwrite=overwrite)
     card = converting.convert(source, recipe, out, license=license, overwrite=overwrite, **keywords(parameters))

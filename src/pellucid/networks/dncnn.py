@@ -13,7 +13,8 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pellucid.degrade import Degradation, GaussianNoise, Jpeg, OneOf, Shrink, ShrinkAndEnlarge
+from pellucid.degradations.degradation import Degradation, OneOf
+from pellucid.degradations.simple import GaussianNoise, Jpeg, Shrink, ShrinkAndEnlarge
 from pellucid.domains import RGB, Domain, Gray, Luma
 from pellucid.errors import RecipeError
 from pellucid.losses import half_sum_of_squares

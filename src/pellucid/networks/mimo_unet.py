@@ -13,12 +13,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pellucid.cameras import PHONES, Sensor
-from pellucid.degrade import Chain, Jpeg, MotionBlur, OneOf, SensorNoise
+from pellucid.degradations.cameras import PHONES, Sensor
+from pellucid.degradations.degradation import Chain, OneOf
+from pellucid.degradations.light import MotionBlur, SensorNoise
+from pellucid.degradations.shaking import CameraShake
+from pellucid.degradations.simple import Jpeg
 from pellucid.domains import RGB
 from pellucid.optimization import Adam, Cosine, Drops
 from pellucid.recipe import Network, Recipe, ScoringProtocol, recipe
-from pellucid.shaking import CameraShake
 
 STEPS_PER_EPOCH = 526  # 2103 pairs of GoPro, 4 a step, the last step short
 NUM_EPOCHS = 3000

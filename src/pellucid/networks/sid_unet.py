@@ -12,13 +12,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pellucid.cameras import NIKON_D850, SONY_A7S2_HIGH, SONY_A7S2_LOW
-from pellucid.degrade import OneOf, SensorNoise, SyntheticRaw, Unprocess
+from pellucid.degradations.cameras import NIKON_D850, SONY_A7S2_HIGH, SONY_A7S2_LOW
+from pellucid.degradations.degradation import OneOf
+from pellucid.degradations.light import SensorNoise, SyntheticRaw, Unprocess
 from pellucid.domains import PackedRaw
 from pellucid.errors import RecipeError
 from pellucid.losses import mean_absolute
 from pellucid.optimization import Adam, Cosine, Drops
-from pellucid.packing import BAYER
+from pellucid.pictures.packing import BAYER
 from pellucid.recipe import Network, Recipe, ScoringProtocol, recipe
 
 ChannelOrder = Annotated[

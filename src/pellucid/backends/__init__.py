@@ -1,0 +1,1 @@
+"""What runs a network, and what it is exported to."""

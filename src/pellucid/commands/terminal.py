@@ -1,0 +1,106 @@
+"""What people see in their terminal: tables, progress, one line for each thing worth saying."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import typer
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from pellucid.data.store import Store
+
+
+def table(*columns: str, right: Sequence[int] = ()) -> Any:
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i in right else "left", overflow="fold")
+    return table
+
+
+def add_row(table: Any, *cells: str, style: str | None = None) -> None:
+    from rich.text import Text
+
+    table.add_row(*map(Text, cells), style=style)  # as it stands: names may hold what looks like markup
+
+
+def show(table: Any) -> None:
+    from rich.console import Console
+
+    # Into a pipe or a file, lines are as long as they need to be.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+@contextmanager
+def progress(*extra: str) -> "Iterator[Progress]":
+    """A bar on the error stream: how far, how fast, how long still."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    columns += [TextColumn(text) for text in extra]
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        yield bar
+
+
+def say_first(text: str, *, err: bool = False) -> None:
+    """Said once, by the first of many processes."""
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(text, err=err)
+
+
+def note(text: object) -> None:
+    """One line on the error stream, whatever a file is called."""
+    typer.echo(" ".join(str(text).split()), err=True)
+
+
+def complain(problem: object) -> None:
+    note(f"pellucid: {problem}")
+
+
+def fail(message: str) -> NoReturn:
+    complain(message)
+    raise SystemExit(1)
+
+
+@contextmanager
+def interrupts_held() -> Iterator[None]:
+    """Ctrl-C waits until the imports are done: in the midst of torch's own it is lost, or breaks them."""
+    pressed: list[bool] = []
+    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if pressed:
+        raise KeyboardInterrupt
+
+
+@contextmanager
+def terminating_as_interrupted() -> Iterator[None]:
+    """SIGTERM, as a service or a queue sends it, ends the work as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def say_leaks(made: "Store", folder: Path) -> None:
+    from pellucid.data import leaks
+
+    with progress() as bar:
+        task = bar.add_task("comparing", total=None)
+        found = leaks.in_folder(made, folder, lambda done, total: bar.update(task, completed=done, total=total))
+    for leak in found:
+        note(f"warning: {leak}")
+    note(f"{len(found)} pictures of {folder} were found in {made.folder}")

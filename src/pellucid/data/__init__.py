@@ -1,0 +1,1 @@
+"""Folders and published data sets, and the store that trainings read."""

@@ -1,0 +1,1 @@
+"""The parts of a training: batches, steps, what is kept of them."""

@@ -1,0 +1,1 @@
+"""Weight files: ours, the authors', and those that ship, which lie here."""

@@ -1,0 +1,103 @@
+"""Running a network on a device."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import example, given
+from hypothesis import strategies as st
+from torch.overrides import TorchFunctionMode
+
+from pellucid.backends.eager import TorchBackend
+from pellucid.errors import PellucidError
+from pellucid.networks.dncnn import DnCNN
+from pellucid.networks.srcnn import SRCNN
+from pellucid.recipe import Network
+
+
+def test_answers_like_the_network_itself() -> None:
+    torch.manual_seed(0)
+    network = DnCNN(depth=3, width=4).eval()
+    degraded = torch.rand(2, 1, 9, 7)
+    with torch.inference_mode():
+        expected = network(degraded)
+    backend = TorchBackend(network, "cpu")
+    torch.testing.assert_close(backend(degraded), expected)
+    assert (backend.scale, backend.multiple, backend.halo) == (1, 1, 3)
+
+
+NETWORKS: list[Callable[[], Network]] = [
+    lambda: DnCNN(depth=5, width=8),
+    lambda: DnCNN(channels=3, depth=3, width=20),
+    lambda: SRCNN(mapping_px=1),
+    lambda: SRCNN(mapping_px=3),
+    lambda: SRCNN(mapping_px=5),
+]
+
+
+@pytest.mark.parametrize("made", NETWORKS)
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@given(height=st.integers(1, 200), width=st.integers(1, 200), seed=st.integers(0, 99))
+@example(height=143, width=143, seed=0)  # 20449 samples, and 20592: PyTorch changes its kernels between
+@example(height=144, width=143, seed=0)
+def test_a_lone_picture_equals_itself_among_others(
+    made: Callable[[], Network], precision: str, height: int, width: int, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    network = made()
+    pictures = torch.rand(3, next(network.parameters()).shape[1], height, width)
+    backend = TorchBackend(network, "cpu", precision=precision)
+    assert torch.equal(backend(pictures[:1]), backend(pictures)[:1])
+
+
+class Watcher(TorchFunctionMode):
+    """Notes how many pictures each convolution is given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: list[int] = []
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Sequence[type], args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if func is torch.conv2d:
+            self.counts.append(len(args[0]))
+        return func(*args, **(kwargs or {}))
+
+
+def _counts(backend: TorchBackend, *shape: int) -> list[int]:
+    with Watcher() as watcher:
+        backend(torch.rand(*shape))
+    return watcher.counts
+
+
+def test_only_small_features_of_lone_pictures_run_twice() -> None:
+    backend = TorchBackend(DnCNN(depth=4, width=8), "cpu")
+    assert _counts(backend, 1, 1, 64, 64) == [2, 1, 1, 1]  # 1 x 4096 samples, then 8 x 4096
+    assert _counts(backend, 1, 1, 144, 143) == [1, 1, 1, 1]
+    assert _counts(backend, 1, 1, 20, 20) == [2, 2, 2, 2]
+    assert _counts(backend, 3, 1, 20, 20) == [3, 3, 3, 3]
+    assert _counts(TorchBackend(SRCNN(mapping_px=3), "cpu"), 1, 1, 15, 15) == [1, 2, 1]  # 9 x 9 and 5 x 5 do not
+
+
+def test_auto_takes_a_device_that_works() -> None:
+    assert TorchBackend(DnCNN(depth=2, width=1))(torch.rand(1, 1, 4, 4)).device.type == "cpu"
+
+
+@pytest.mark.parametrize("device", ["toaster", "cuda:99", "meta", "cpu:x", ""])
+def test_an_unknown_device_is_named(device: str) -> None:
+    with pytest.raises(PellucidError, match="device"):
+        TorchBackend(DnCNN(depth=2, width=1), device)
+
+
+class Greedy(DnCNN):
+    """Asks for more memory than there is."""
+
+    def forward(self, degraded: torch.Tensor) -> torch.Tensor:
+        return torch.empty(2**60, device=degraded.device)
+
+
+def test_too_little_memory_says_what_helps() -> None:
+    with pytest.raises(PellucidError, match=r"not enough memory for a tile of 7 x 9 px .* smaller tiles"):
+        TorchBackend(Greedy(depth=2, width=1), "cpu")(torch.rand(1, 1, 9, 7))

@@ -1,0 +1,59 @@
+"""Agreement of two ways to compute is counted right, on pictures that are like real ones."""
+
+import math
+
+import pytest
+import torch
+
+from pellucid import recipe
+from pellucid.backends import parity
+from pellucid.errors import PellucidError
+from pellucid.pictures.metrics import psnr
+
+
+def test_equal_results_agree_to_the_bit() -> None:
+    agreement = parity.compare(torch.relu, torch.relu, [torch.rand(1, 1, 2, 3)])
+    assert (agreement.max_error, agreement.psnr_db, agreement.num_inputs) == (0, math.inf, 1)
+    assert str(agreement) == "equal to the bit, largest error 0.0e+00 of white, over 1 inputs"
+
+
+def test_agreement_is_of_all_samples_together() -> None:
+    inputs = [torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 4)]
+    off = [torch.full((1, 1, 2, 2), 0.1), torch.zeros(1, 1, 2, 4)]
+    found = iter(off)
+    agreement = parity.compare(lambda _: next(found), lambda degraded: degraded, inputs)
+    both = (torch.cat([part.flatten() for part in parts]) for parts in (off, inputs))
+    assert agreement.psnr_db == pytest.approx(psnr(*both))
+    assert agreement.max_error == pytest.approx(0.1)
+
+
+def test_no_number_is_no_agreement() -> None:
+    agreement = parity.compare(lambda x: x * math.nan, lambda x: x, [torch.rand(1, 1, 2, 3)])
+    assert agreement.psnr_db == -math.inf
+    with pytest.raises(PellucidError, match=r"gives \(1, 1, 2, 2\) for an input of \(1, 1, 2, 3\)"):
+        parity.compare(lambda x: x[..., :2], lambda x: x, [torch.rand(1, 1, 2, 3)])
+
+
+@pytest.mark.parametrize("name", recipe.names())
+def test_made_up_pictures_are_what_the_network_takes(name: str) -> None:
+    found = recipe.find(name)
+    degraded = parity.made_up(found, 48)
+    assert degraded.shape == (2, found.domain.num_planes, 48, 48)
+    assert degraded.std() > 0.05 and degraded.isfinite().all()
+
+
+def test_leaves_have_the_spectrum_of_photographs() -> None:
+    """Power falls as 1 / f^2, more or less: between noise (0) and a smooth gradient (4)."""
+    picture = parity.dead_leaves(192, torch.Generator().manual_seed(0))
+    power = torch.fft.fft2(picture - picture.mean((1, 2), keepdim=True)).abs().square().mean(0)
+    frequency = torch.fft.fftfreq(192).square()
+    frequency = (frequency[:, None] + frequency[None, :]).sqrt()
+    low, high = (power[(frequency > f / 1.5) & (frequency < f * 1.5)].mean().log2() for f in (1 / 32, 1 / 8))
+    assert 1.2 < (low - high) / 2 < 3
+
+
+def test_cuts_are_as_large_as_there_is() -> None:
+    assert [tuple(part.shape[-2:]) for part in parity.cut(torch.zeros(1, 1, 9, 7), [(1, 1), (20, 5)])] == [
+        (1, 1),
+        (9, 5),
+    ]

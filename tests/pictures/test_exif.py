@@ -1,0 +1,118 @@
+"""EXIF in and out of TIFF: what Pillow wrote is read, and what is written Pillow reads."""
+
+import io
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import tifffile
+from hypothesis import given
+from hypothesis import strategies as st
+
+import matrix
+from pellucid.pictures import exif
+
+MAKE, MODEL, EXPOSURE, LENS, WIDTH = 0x010F, 0x0110, 0x829A, 0xA434, 0xA002
+TEXT, FRACTION = 2, 5
+
+
+def block(order: str = "<") -> bytes:
+    """By Pillow, in either byte order."""
+    tags = matrix.exif()
+    tags.endian = order
+    return tags.tobytes()
+
+
+def plain_tiff(**options: Any) -> io.BytesIO:
+    file = io.BytesIO()
+    tifffile.imwrite(file, matrix.noise(3), photometric="rgb", metadata=None, software=False, **options)
+    return file
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_block_by_pillow_is_read_in_both_byte_orders(order: str) -> None:
+    tags = exif.from_block(block(order))
+    assert tags.main[MAKE] == (TEXT, 6, b"Canon\0")
+    assert tags.exif[LENS] == (TEXT, 8, b"EF 50mm\0")
+    assert tags.exif[EXPOSURE] == (FRACTION, 1, b"\1\0\0\0\xfa\0\0\0")  # 1/250
+    assert tags.gps[1] == (TEXT, 2, b"N\0")
+    assert 0x0112 not in tags.main  # the orientation, which is applied
+
+
+def test_blocks_are_the_same_whatever_their_byte_order() -> None:
+    assert exif.to_block(exif.from_block(block("<"))) == exif.to_block(exif.from_block(block(">")))
+
+
+def test_pillow_reads_our_blocks() -> None:
+    tags = PIL.Image.Exif()
+    tags.load(exif.to_block(exif.from_block(block())))
+    assert {tag: tags[tag] for tag in matrix.MAIN} == matrix.MAIN
+    assert tags.get_ifd(0x8769)[LENS] == "EF 50mm"
+    assert tags.get_ifd(0x8825)[2] == matrix.PLACE[2]
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compression", [None, "zlib"])
+def test_tifffile_sees_what_was_put_in_and_the_same_samples(
+    order: str, big: bool, compression: str | None
+) -> None:
+    file = plain_tiff(byteorder=order, bigtiff=big, compression=compression)
+    exif.add_to_tiff(file, exif.from_block(block()), 21, 30)
+    file.seek(0)
+    with tifffile.TiffFile(file) as again:
+        assert len(again.pages) == 1
+        tags = again.pages.first.tags
+        assert np.array_equal(again.asarray(), matrix.noise(3))
+        assert tags["Model"].value == "EOS 5D"
+        assert tags["ExifTag"].value["ExposureTime"] == (1, 250)
+        assert tags["ExifTag"].value["LensModel"] == "EF 50mm"
+        assert tags["GPSTag"].value["GPSLatitude"] == (52, 1, 31, 1, 12, 1)
+    assert exif.from_tiff(file) == exif.from_block(block())
+
+
+def test_the_size_of_the_picture_is_told_anew() -> None:
+    tags = exif.from_block(block())
+    stale = exif.Tags(tags.main, tags.exif | {WIDTH: (3, 1, b"\7\0")}, tags.interop, tags.gps)
+    file = plain_tiff()
+    exif.add_to_tiff(file, stale, 300, 210)
+    assert exif.number(exif.from_tiff(file).exif, WIDTH) == 300
+    assert WIDTH not in tags.exif  # what was not told is not made up
+
+
+def test_interoperability_stays() -> None:
+    tags = matrix.exif()
+    tags.get_ifd(0x8769)[0xA005] = {1: "R98"}
+    found = exif.from_block(tags.tobytes())
+    assert found.interop == {1: (TEXT, 4, b"R98\0")}
+    assert exif.from_block(exif.to_block(found)) == found
+
+
+def test_resolution_is_told_in_dots_per_mm() -> None:
+    tags = PIL.Image.Exif()
+    tags[0x011A] = tags[0x011B] = 254.0
+    for unit, dots in ((2, 10.0), (3, 25.4)):
+        tags[0x0128] = unit
+        assert exif.dots_per_mm(tags.tobytes()) == pytest.approx((dots, dots))
+    assert exif.dots_per_mm(matrix.exif().tobytes()) is None
+
+
+@given(seed=st.integers(0, 10_000), num_flips=st.integers(1, 12), length=st.integers(0, 400))
+def test_damage_never_raises(seed: int, num_flips: int, length: int) -> None:
+    content = bytearray(block(">" if seed % 2 else "<"))
+    rng = np.random.default_rng(seed)
+    for _ in range(num_flips):
+        content[int(rng.integers(len(content)))] = int(rng.integers(256))
+    for damaged in (bytes(content), bytes(content[:length])):
+        tags = exif.from_block(damaged)
+        assert exif.from_block(exif.to_block(tags)) == tags
+        exif.dots_per_mm(damaged)
+
+
+def test_an_offset_beyond_any_file_is_no_value() -> None:
+    file = plain_tiff(bigtiff=True, description="a long description of it")
+    content = bytearray(file.getvalue())
+    place = content.index((270).to_bytes(2, "little")) + 12
+    content[place : place + 8] = b"\xff" * 8
+    assert exif.from_tiff(io.BytesIO(content)).main == {}

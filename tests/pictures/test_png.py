@@ -1,0 +1,81 @@
+"""Chunks that libvips does not carry: in by hand, out by Pillow."""
+
+import io
+import zlib
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import matrix
+from pellucid.pictures import images, iptc, png
+from pellucid.pictures.picture import Picture
+
+GAMMA = matrix.png_chunk(b"gAMA", (45455).to_bytes(4, "big"))
+HDR = matrix.png_chunk(b"cICP", bytes([9, 16, 0, 1]))
+TEXTS = (
+    matrix.png_chunk(b"tEXt", b"Creation Time\0yesterday"),
+    matrix.png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"packed")),
+    matrix.png_chunk(b"iTXt", "Author\0\0\0\0\0Zoë".encode()),
+)
+
+
+def test_texts_and_color_chunks_come_back_before_the_samples(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(matrix.png(matrix.noise(3), 8, 2, GAMMA, HDR, *TEXTS))
+    images.write(images.read(tmp_path / "a.png"), tmp_path / "b.png")
+    content = (tmp_path / "b.png").read_bytes()
+    for chunk in (GAMMA, HDR, *TEXTS):
+        assert content.count(chunk) == 1
+        assert content.index(chunk) < content.index(b"IDAT")
+    with PIL.Image.open(tmp_path / "b.png") as file:
+        assert (file.info["Creation Time"], file.info["Comment"], file.info["Author"]) == (
+            "yesterday",
+            "packed",
+            "Zoë",
+        )
+
+
+@pytest.mark.parametrize("num_bytes", [1, 2**20 - 1, 2**20, 2 * 2**20 + 5])
+def test_what_stands_behind_is_moved(num_bytes: int) -> None:
+    behind = np.random.default_rng(0).bytes(num_bytes)
+    file = io.BytesIO(bytes(33) + behind)
+    png.add_chunks(file, b"new chunks", b"", b"")
+    assert file.getvalue() == bytes(33) + b"new chunks" + behind
+
+
+def test_packed_captions_are_read(tmp_path: Path) -> None:
+    text = iptc.to_png(matrix.IPTC).encode()
+    chunk = matrix.png_chunk(b"zTXt", f"{iptc.PNG_KEY}\0\0".encode() + zlib.compress(text))
+    (tmp_path / "a.png").write_bytes(matrix.png(matrix.noise(3), 8, 2).replace(b"iptc\n", b"none\n"))
+    with (tmp_path / "a.png").open("rb") as file:
+        assert png.kept_chunks(file)[1] == b""
+    assert png.kept_chunks(io.BytesIO(bytes(8) + chunk)) == (b"", matrix.IPTC)
+
+
+def test_a_text_that_is_nothing_but_its_name_is_no_caption() -> None:
+    chunk = matrix.png_chunk(b"tEXt", iptc.PNG_KEY.encode())
+    assert png.kept_chunks(io.BytesIO(bytes(8) + chunk)) == (b"", b"")
+
+
+def test_captions_of_a_jpeg_keep_what_else_photoshop_noted() -> None:
+    other, preview = b"8BIM\x03\xed\0\0\0\0\0\x02ab", b"8BIM\x04\x0c\0\0\0\0\0\x02xy"
+    segment = iptc.to_jpeg(matrix.IPTC, other)
+    assert iptc.from_jpeg(segment) == (matrix.IPTC, other)
+    assert iptc.from_jpeg(segment + preview) == (matrix.IPTC, other)
+
+
+@given(content=st.binary(max_size=80), cut=st.integers(0, 60))
+def test_damaged_captions_are_left_out(content: bytes, cut: int) -> None:
+    iptc.from_jpeg(b"8BIM" + content)
+    iptc.from_jpeg(iptc.to_jpeg(matrix.IPTC)[:cut])
+    iptc.from_png(content.decode("latin-1"))
+    png.kept_chunks(io.BytesIO(bytes(8) + content))
+
+
+def test_a_picture_without_any_gets_none(tmp_path: Path) -> None:
+    images.write(Picture(matrix.noise(3)), tmp_path / "a.png")
+    content = (tmp_path / "a.png").read_bytes()
+    assert not any(kind in content for kind in (b"tEXt", b"iTXt", b"zTXt", b"eXIf"))

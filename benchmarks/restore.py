@@ -29,7 +29,7 @@ import torch
 
 from pellucid import recipe
 from pellucid.backends import compiling, parity
-from pellucid.backends.eager import Backend
+from pellucid.backends.backend import Backend
 from pellucid.backends.runtimes import OpenVinoBackend
 from pellucid.backends.targets import FORMATS, Plan
 from pellucid.degradations.light import SyntheticRaw

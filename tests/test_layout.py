@@ -25,7 +25,9 @@ def _floors() -> dict[str, Floor]:
     for row, line in enumerate(match[1].strip().splitlines()):
         room, _, inside = line.rpartition(":")
         for part, names in enumerate(inside.split("/")):
-            floors |= {f"{room}.{name}".lstrip("."): (row, part) for name in names.split()}
+            for name in (f"{room}.{name}".lstrip(".") for name in names.split()):
+                assert name not in floors, f"{name} stands there twice"
+                floors[name] = (row, part)
     return floors
 
 
@@ -35,16 +37,27 @@ def _name(path: Path) -> str:
     return parts[0] if parts[0] in EQUALS else ".".join(parts)
 
 
-def _imported(path: Path) -> set[str]:
-    """Modules of the package that a file imports, anywhere in it."""
+def _imported(source: str, known: set[str]) -> set[str]:
+    """Modules of the package that a source imports, anywhere in it, as they stand among the floors."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "pellucid":
-            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module or ""}
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "an import without its whole name"
+            head, _, path = (node.module or "").partition(".")
+            if head == "pellucid":
+                found |= {_home(path, alias.name, known) for alias in node.names if alias.name != "__version__"}
         elif isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names if alias.name.startswith("pellucid.")}
-    inside = {name.removeprefix("pellucid.") for name in found}
-    return {name.split(".")[0] if name.split(".")[0] in EQUALS else name for name in inside}
+            assert not any(alias.name.split(".")[0] == "pellucid" for alias in node.names), "all of pellucid"
+    return found
+
+
+def _home(path: str, name: str, known: set[str]) -> str:
+    """The module that `from pellucid.PATH import NAME` loads."""
+    for module in (f"{path}.{name}".lstrip("."), path):
+        module = module.split(".")[0] if module.split(".")[0] in EQUALS else module
+        if module in known:
+            return module
+    raise AssertionError(f"{name} is imported from pellucid.{path}, which is no module")
 
 
 EQUALS = {"networks"}
@@ -60,8 +73,36 @@ def test_every_module_has_a_floor() -> None:
 def test_imports_point_to_higher_floors_only(path: Path) -> None:
     floors = _floors()
     mine = floors[FILES[path]]
-    wrong = {name for name in _imported(path) if name in floors and floors[name] >= mine}
+    wrong = {name for name in _imported(path.read_text(), set(floors)) if floors[name] >= mine}
     assert not wrong, f"{path.name} imports {wrong}, which do not stand above it"
+
+
+@pytest.mark.parametrize(
+    ("source", "loads"),
+    [
+        ("from pellucid.pictures import png, raw", {"pictures.png", "pictures.raw"}),
+        ("def late():\n    from pellucid.pictures.raw import read", {"pictures.raw"}),
+        ("from pellucid.networks import dncnn", {"networks"}),
+        ("from pellucid import __version__, recipe\nimport os", {"recipe"}),
+    ],
+)
+def test_imports_are_seen(source: str, loads: set[str]) -> None:
+    assert _imported(source, set(_floors())) == loads
+
+
+@pytest.mark.parametrize(
+    "source",
+    ("from . import png", "import pellucid.recipe", "from pellucid import load", "from pellucid.x import y"),
+)
+def test_imports_that_would_not_be_seen_are_refused(source: str) -> None:
+    with pytest.raises(AssertionError):
+        _imported(source, set(_floors()))
+
+
+def test_rooms_say_what_they_are_and_no_more() -> None:
+    for path in PACKAGE.glob("*/__init__.py"):
+        body = ast.parse(path.read_text()).body
+        assert len(body) == 1 and isinstance(body[0], ast.Expr), f"{path.parent.name} hands things on"
 
 
 def _run(code: str) -> str:

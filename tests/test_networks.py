@@ -378,10 +378,15 @@ def test_folding_batch_norm_changes_nothing(channels: int, bias: bool) -> None:
 @pytest.mark.parametrize("padding", ["zeros", "replicate"])
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (30, 25), (32, 28)])
-def test_srcnn_folded_is_srcnn(padding: Literal["zeros", "replicate"], bias: bool, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_srcnn_folded_is_srcnn(
+    padding: Literal["zeros", "replicate"], bias: bool, size: tuple[int, int], dtype: torch.dtype
+) -> None:
     torch.manual_seed(0)
-    network = SRCNN(5, padding, bias).eval()
-    folded, degraded = network.folded(), picture(1, *size)
+    network = SRCNN(5, padding, bias).eval().to(dtype)
+    chance = torch.get_rng_state()
+    folded, degraded = network.folded(), picture(1, *size).to(dtype)
+    assert torch.equal(torch.get_rng_state(), chance)
     with torch.inference_mode():
         expected = network(degraded)
         assert expected.abs().max() > 1e-5

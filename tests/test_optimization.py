@@ -1,13 +1,17 @@
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pellucid import optimization
-from pellucid.optimization import SGD, Adam, Constant, Cosine, Drops, LossScale, Warmup
+from pellucid.optimization import SGD, SOAP, Adam, Constant, Cosine, Drops, LossScale, Optimizer, Warmup
+
+Matrix = NDArray[np.float64]
 
 
 def network() -> nn.Sequential:
@@ -33,12 +37,95 @@ def learn(trained: nn.Module, optimizer: torch.optim.Optimizer, num_steps: int, 
         (SGD(1e-3, momentum=0, weight_decay=0.1), lambda p: torch.optim.SGD(p, 1e-3, weight_decay=0.1)),
     ],
 )
-def test_optimizers_are_those_of_torch(spec: Adam | SGD, expected: Any) -> None:
+def test_optimizers_are_those_of_torch(spec: Optimizer, expected: Any) -> None:
     ours, torchs = network(), network()
     learn(ours, optimization.build(spec, ours), 5)
     learn(torchs, expected(torchs.parameters()), 5)
     for one, other in zip(ours.parameters(), torchs.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-7)
+
+
+def test_soap_goes_far_where_inputs_lie_along_few_directions() -> None:
+    """As neighbouring pixels do. Least squares, whose error is known without noise."""
+    chance = torch.Generator().manual_seed(1)
+    turn, _ = torch.linalg.qr(torch.randn(16, 16, generator=chance))
+    spread = turn * 10 ** torch.linspace(0, -2, 16)
+    wanted = torch.randn(4, 16, generator=chance)
+
+    def error(spec: Optimizer) -> float:
+        layer = nn.Linear(16, 4, bias=False)
+        nn.init.zeros_(layer.weight)
+        optimizer = optimization.build(spec, layer)
+        for step in range(300):
+            optimization.set_lr(optimizer, spec.lr * (1 - step / 300))
+            optimizer.zero_grad()
+            inputs = torch.randn(32, 16, generator=torch.Generator().manual_seed(step)) @ spread.T
+            (layer(inputs) - inputs @ wanted.T).square().sum().backward()
+            optimizer.step()
+        return ((layer.weight.detach() - wanted) @ spread).square().sum().item()
+
+    rates = (0.01, 0.03, 0.1)
+    assert min(error(SOAP(lr, basis_steps=5)) for lr in rates) < 0.01 * min(error(Adam(lr)) for lr in rates)
+
+
+def test_soap_is_algorithm_3() -> None:
+    """Of arXiv:2409.11321, in NumPy and float64; the first axes are power iteration's, as the later ones."""
+    betas, eps, lr, damping = (0.9, 0.8), 1e-8, 0.1, 1e-3
+    chance = np.random.default_rng(0)
+    gradients = chance.normal(size=(8, 3, 5)) * np.array([1, 3, 0.1, 1, 2])
+    layer = nn.Linear(5, 3, bias=False)
+    expected = layer.weight.detach().double().numpy()
+    optimizer = optimization.build(SOAP(lr, betas, eps, basis_steps=2), layer)
+
+    def turned(basis: Matrix, products: Matrix) -> Matrix:
+        damped = products + damping * products.diagonal().max() * np.eye(len(products))
+        return np.linalg.qr(damped @ basis)[0]
+
+    left, right = gradients[0] @ gradients[0].T, gradients[0].T @ gradients[0]
+    q_left, q_right = np.eye(3), np.eye(5)
+    for _ in range(3):
+        q_left, q_right = turned(q_left, left), turned(q_right, right)
+    mean, square = np.zeros((3, 5)), np.zeros((3, 5))
+    for step, gradient in enumerate(gradients):
+        layer.weight.grad = torch.from_numpy(gradient).float()
+        optimizer.step()
+        if step == 0:  # which only looks
+            continue
+        mean = betas[0] * mean + (1 - betas[0]) * gradient
+        square = betas[1] * square + (1 - betas[1]) * (q_left.T @ gradient @ q_right) ** 2
+        deviation = np.sqrt(square / (1 - betas[1] ** step)) + eps
+        scaled = (q_left.T @ mean @ q_right) / (1 - betas[0] ** step) / deviation
+        expected = expected - lr * q_left @ scaled @ q_right.T
+        left = betas[1] * left + (1 - betas[1]) * gradient @ gradient.T
+        right = betas[1] * right + (1 - betas[1]) * gradient.T @ gradient
+        if step % 2 == 0:
+            rows = np.argsort(-np.diag(q_left.T @ left @ q_left), kind="stable")
+            cols = np.argsort(-np.diag(q_right.T @ right @ q_right), kind="stable")
+            square = square[rows][:, cols]
+            q_left, q_right = turned(q_left[:, rows], left), turned(q_right[:, cols], right)
+    np.testing.assert_allclose(layer.weight.detach().numpy(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_soap_in_axes_it_may_not_turn_is_adam(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pellucid.soap.MAX_AXES", 0)
+    ours, torchs = network(), network()
+    optimizer = optimization.build(SOAP(1e-2, (0.9, 0.999)), ours)
+    learn(ours, optimizer, 1, first=100)  # which only looks
+    learn(ours, optimizer, 5)
+    learn(torchs, torch.optim.Adam(torchs.parameters(), 1e-2), 5)
+    for one, other in zip(ours.parameters(), torchs.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+def test_soap_steps_where_gradients_have_few_directions() -> None:
+    """One picture's gradient is of low rank, and LAPACK's eigenvectors of such may not converge."""
+    layer = nn.Conv2d(64, 32, 5)
+    optimizer = optimization.build(SOAP(1e-2, basis_steps=1), layer)
+    for _ in range(3):
+        layer.weight.grad = torch.zeros_like(layer.weight)
+        layer.weight.grad[0, :2] = 1e-6
+        optimizer.step()
+    assert layer.weight.isfinite().all()
 
 
 def test_a_slower_layer_has_its_own_learning_rate() -> None:
@@ -60,9 +147,9 @@ def laid_out(network: nn.Module, layout: torch.memory_format) -> nn.Module:
     return network
 
 
-@pytest.mark.parametrize("spec", [Adam(1e-2), SGD(1e-3), SGD(1e-3, momentum=0)])
+@pytest.mark.parametrize("spec", [Adam(1e-2), SGD(1e-3), SGD(1e-3, momentum=0), SOAP(1e-2, basis_steps=2)])
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_an_optimizer_goes_on_to_the_last_bit(spec: Adam | SGD, layout: torch.memory_format) -> None:
+def test_an_optimizer_goes_on_to_the_last_bit(spec: Optimizer, layout: torch.memory_format) -> None:
     whole, broken = laid_out(network(), layout), laid_out(network(), layout)
     learn(whole, optimization.build(spec, whole), 7)
     first = optimization.build(spec, broken)

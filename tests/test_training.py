@@ -27,7 +27,7 @@ from pellucid.training import Status, Stopped, train
 from pellucid.weights import checkpoint
 
 TINY: dict[str, dict[str, Any]] = {
-    "srcnn.tuned": {"patch_px": 24, "batch_size": 4, "ema_decay": 0.9},
+    "srcnn.tuned": {"mapping_px": 1, "patch_px": 24, "batch_size": 4, "ema_decay": 0.9, "basis_steps": 2},
     "srcnn.paper": {"patch_px": 24, "batch_size": 4, "clip_norm": 1.0},
     "dncnn.gaussian": {"depth": 3, "width": 4, "patch_px": 16, "batch_size": 4, "clip_tensor_norm": 5.0},
     "dncnn.three_tasks": {"depth": 3, "width": 4, "patch_px": 16, "batch_size": 4},
@@ -278,7 +278,7 @@ def test_validation_scores_what_restores(stores: dict[str, Path], pictures: Path
     assert (strip.height, strip.width) == (40, 3 * 44)
     described = runs.describe(tmp_path / "run")
     assert described["starts"][0]["num_processes"] == 1
-    assert described["training"]["lr"] == 1e-3 and described["data"]["num_pictures"] == 5
+    assert described["training"]["lr"] == 3e-3 and described["data"]["num_pictures"] == 5
 
 
 def test_pairs_are_validated_against_their_partners(stores: dict[str, Path], tmp_path: Path) -> None:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-import weights as script
 
+import weights as script
 from pellucid.restorer import load
 from pellucid.weights import checkpoint, models
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from pellucid.backends import compiling, parity, targets
-from pellucid.backends.eager import allocation, find_device
+from pellucid.backends.backend import allocation, find_device
 from pellucid.backends.targets import Plan
 from pellucid.errors import PellucidError, WeightsError
 from pellucid.pictures import metrics

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from pellucid import evaluation, restoration
 from pellucid.backends import parity, targets
-from pellucid.backends.eager import Shape, TorchBackend
+from pellucid.backends.backend import Shape
+from pellucid.backends.eager import TorchBackend
 from pellucid.backends.facts import Facts
 from pellucid.backends.parity import BOUNDS_DB, Agreement
 from pellucid.backends.targets import FORMATS, Format, Plan, Run

@@ -12,6 +12,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from pellucid.soap import SoapOptimizer
+
 TensorsByName = dict[str, Tensor]
 
 
@@ -36,6 +38,18 @@ class SGD:
     lr: float
     momentum: float = 0.9
     weight_decay: float = 0.0
+    slower: tuple[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class SOAP:
+    """Adam in the axes along which a layer's gradients vary, made anew every `basis_steps`; see `soap`."""
+
+    lr: float
+    betas: tuple[float, float] = (0.95, 0.95)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    basis_steps: int = 25
     slower: tuple[str, float] | None = None
 
 
@@ -95,16 +109,19 @@ class Warmup:
         return min(1.0, (step + 1) / max(1, self.warmup_steps)) * self.then.factor(step, num_steps)
 
 
+Optimizer = Adam | SGD | SOAP
 Schedule = Constant | Drops | Exponential | Cosine | Warmup
 
 
-def build(spec: Adam | SGD, network: nn.Module) -> torch.optim.Optimizer:
+def build(spec: Optimizer, network: nn.Module) -> torch.optim.Optimizer:
     """The optimizer of a network; each group's "factor" is that of its learning rate."""
     prefix, factor = spec.slower or ("", 1.0)
     usual = [item for item in network.named_parameters() if spec.slower is None or not item[0].startswith(prefix)]
     slower = [item for item in network.named_parameters() if spec.slower and item[0].startswith(prefix)]
     groups: list[dict[str, Any]] = [{"params": usual, "factor": 1.0}, {"params": slower, "factor": factor}]
     groups = [group for group in groups if group["params"]]
+    if isinstance(spec, SOAP):
+        return SoapOptimizer(groups, spec.lr, spec.betas, spec.eps, spec.weight_decay, spec.basis_steps)
     fused = all(parameter.device.type in ("cpu", "cuda") for parameter in network.parameters())
     if isinstance(spec, SGD):
         return torch.optim.SGD(
@@ -141,8 +158,10 @@ def set_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     for parameter, remembered in optimizer.state.items():
         for quantity, value in remembered.items():
-            if value.shape == parameter.shape:  # in the parameter's memory format: as it was, to the last bit
-                remembered[quantity] = torch.empty_like(parameter).copy_(value)
+            # As it was, or the last bits would differ: in the parameter's memory format, and in memory of its own,
+            # since products of matrices that begin at an odd address of a file are summed in another order.
+            place = torch.empty_like(parameter if value.shape == parameter.shape else value)
+            remembered[quantity] = place.copy_(value)
 
 
 def _parameter_names(optimizer: torch.optim.Optimizer) -> list[str]:

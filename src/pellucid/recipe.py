@@ -23,7 +23,18 @@ from torch import Tensor, nn
 from pellucid.degradations.degradation import Degradation
 from pellucid.domains import Domain
 from pellucid.errors import RecipeError, suggest
-from pellucid.optimization import SGD, Adam, Constant, Cosine, Drops, Exponential, Schedule, Warmup
+from pellucid.optimization import (
+    SGD,
+    SOAP,
+    Adam,
+    Constant,
+    Cosine,
+    Drops,
+    Exponential,
+    Optimizer,
+    Schedule,
+    Warmup,
+)
 
 
 class Network(nn.Module):
@@ -103,7 +114,7 @@ class Recipe:
     domain: Domain
     degradation: Degradation | None
     loss: Loss
-    optimizer: Adam | SGD
+    optimizer: Optimizer
     schedule: Schedule
     patch_px: int
     batch_size: int
@@ -208,10 +219,11 @@ TRAINING_MEANINGS: Mapping[str, str] = {
     "augmentation": "patches as they are, mirrored half of the time, or mirrored and turned",
     "optimizer": "how weights are stepped",
     "lr": "learning rate, before the schedule",
-    "betas": "of adam: how long it remembers the gradient, and its square",
-    "eps": "of adam: added to what it divides by",
+    "betas": "of adam and soap: how long it remembers the gradient, and its square",
+    "basis_steps": "of soap: how often it looks for the axes along which gradients vary",
+    "eps": "of adam and soap: added to what it divides by",
     "momentum": "of sgd: how long it remembers the gradient",
-    "weight_decay": "pulls weights toward zero; with adam apart from the gradient, as in AdamW",
+    "weight_decay": "pulls weights toward zero; with adam and soap apart from the gradient, as in AdamW",
     "schedule": "how the learning rate falls",
     "at_steps": "of drops: when",
     "gamma": "of drops: times what; one number, or one for each of at_steps",
@@ -244,7 +256,7 @@ def training_keywords(recipe: Recipe) -> dict[str, tuple[str, Any]]:
     }
 
 
-OPTIMIZERS: Mapping[str, type[Adam | SGD]] = {"adam": Adam, "sgd": SGD}
+OPTIMIZERS: Mapping[str, type[Optimizer]] = {"adam": Adam, "sgd": SGD, "soap": SOAP}
 SCHEDULES: Mapping[str, type[Constant | Drops | Exponential | Cosine]] = {
     "constant": Constant,
     "drops": Drops,
@@ -260,12 +272,13 @@ def _trained_otherwise(
     batch_size: Count | None = None,
     patch_px: Count | None = None,
     augmentation: Augmentation | None = None,
-    optimizer: Literal["adam", "sgd"] | None = None,
+    optimizer: Literal["adam", "sgd", "soap"] | None = None,
     lr: Positive | None = None,
     betas: tuple[Share, Share] | None = None,
     eps: Positive | None = None,
     momentum: Share | None = None,
     weight_decay: Annotated[float, Field(ge=0)] | None = None,
+    basis_steps: Count | None = None,
     schedule: Literal["constant", "drops", "exponential", "cosine"] | None = None,
     at_steps: tuple[Count, ...] | None = None,
     gamma: Positive | tuple[Positive, ...] | None = None,
@@ -289,7 +302,14 @@ def _trained_otherwise(
         "ema_decay": ema_decay,
         "validate_every": validate_every,
     }
-    steps = {"lr": lr, "betas": betas, "eps": eps, "momentum": momentum, "weight_decay": weight_decay}
+    steps = {
+        "lr": lr,
+        "betas": betas,
+        "eps": eps,
+        "momentum": momentum,
+        "weight_decay": weight_decay,
+        "basis_steps": basis_steps,
+    }
     falls = {"at_steps": at_steps, "gamma": gamma, "last": last}
     optimizer_kind = OPTIMIZERS[optimizer] if optimizer else type(recipe.optimizer)
     return replace(
@@ -334,7 +354,10 @@ def _changed(recipe: Recipe, before: object, kind: type[T], given: Mapping[str, 
             raise RecipeError(
                 f"{recipe.name}: {key} does not go with {kind.__name__.lower()}, which has {_listed(known)}"
             )
-    values = {**{key: value for key, value in _fields(before).items() if key in known}, **given}
+    kept = {key: value for key, value in _fields(before).items() if key in known}
+    if not isinstance(before, kind):  # how long to remember is a matter of each optimizer
+        kept.pop("betas", None)
+    values = {**kept, **given}
     for key, parameter in known.items():
         if key not in values and parameter.default is parameter.empty:
             raise RecipeError(f"{recipe.name}: {kind.__name__.lower()} needs {key}=")

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from pellucid import tiling
 from pellucid.backends import compiling, runtimes, targets
+from pellucid.backends.backend import Backend, allocation, find_device
 from pellucid.backends.compiling import Choice
-from pellucid.backends.eager import Backend, allocation, find_device
 from pellucid.backends.runtimes import OnnxBackend, OpenVinoBackend
 from pellucid.domains import Degraded
 from pellucid.errors import NotEnoughMemoryError, PellucidError, PictureError, WeightsError

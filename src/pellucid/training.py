@@ -222,6 +222,7 @@ def _identity(
     return {
         "recipe": recipe.name,
         **recipe.parameters,
+        "optimizer": str(recipe.optimizer),  # whose state none but its own kind understands
         "seed": seed,
         "data": pictures.fingerprint[:16],
         "limit": limit,

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 import exports
 from pellucid.backends import cells, graphs
-from pellucid.backends.eager import Shape
+from pellucid.backends.backend import Shape
 from pellucid.errors import PellucidError
 from pellucid.recipe import Network
 
@@ -104,7 +104,8 @@ class Other(Network):
     ("layer", "named"),
     [
         (F.gelu, "aten.gelu.default"),
-        (lambda x: F.pad(x, (1, 1, 1, 1), mode="constant"), "aten.pad.default"),
+        (lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"), "aten.pad.default"),
+        (lambda x: F.pad(x, (1, 1, 1, 1), value=1.0), "aten.pad.default"),
         (lambda x: F.max_pool2d(x, 3, padding=1), "aten.max_pool2d.default"),
         (lambda x: F.interpolate(x, scale_factor=1.5, mode="nearest"), "aten.upsample_nearest2d.vec"),
         (lambda x: torch.add(x, x, alpha=2), "aten.add.Tensor"),

@@ -10,7 +10,8 @@ from torch.export import ExportedProgram
 import exports
 from pellucid import errors
 from pellucid.backends import graphs, parity
-from pellucid.backends.eager import Shape, TorchBackend
+from pellucid.backends.backend import Shape
+from pellucid.backends.eager import TorchBackend
 
 onnx = pytest.importorskip("onnx")
 reference = pytest.importorskip("onnxruntime")

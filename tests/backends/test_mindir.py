@@ -35,6 +35,14 @@ def test_half_precision_is_close(tmp_path: Path) -> None:
 
 
 @needs_mindspore
+@pytest.mark.parametrize(("precision", "least_db"), [("float32", 115), ("float16", 50)])
+def test_zeros_beyond_the_border(tmp_path: Path, precision: str, least_db: float) -> None:
+    weights = exports.weights(tmp_path, "srcnn.paper", mapping_px=1, padding="zeros")
+    exported = exporting.export(weights, tmp_path / "a.mindir", precision=precision)
+    assert exported.agreement.psnr_db > least_db
+
+
+@needs_mindspore
 def test_a_fixed_size_and_facts_are_in_the_file(tmp_path: Path) -> None:
     weights = exports.weights(tmp_path, "sid_unet.sony")
     exported = exporting.export(weights, tmp_path / "a.mindir", shape=(1, 4, 20, 18))

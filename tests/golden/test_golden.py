@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from weights import FOLDERS
 
 from pellucid.converting import convert
 from pellucid.evaluation import Report, evaluate
 from pellucid.restorer import load
+from weights import FOLDERS
 
 pytestmark = [
     pytest.mark.golden,

@@ -52,9 +52,10 @@ def losses(folder: Path) -> list[float]:
     return [line["loss"] for line in runs.read_metrics(folder) if "loss" in line]
 
 
-@pytest.mark.parametrize(("made", "tolerance"), [(SRCNN, 1e-5), (DNCNN, 1e-4)], ids=["SRCNN", "DnCNN"])
+@pytest.mark.parametrize(("made", "tolerance"), [(SRCNN, 1e-3), (DNCNN, 1e-4)], ids=["SRCNN", "DnCNN"])
 def test_two_processes_learn_what_one_does(made: Recipe, tolerance: float, store: Path, tmp_path: Path) -> None:
-    # Sums in another order differ in the last bits, which batch norm makes larger from step to step.
+    # Sums in another order differ in the last bits, which batch norm and SOAP make larger from step to step: 2e-4
+    # after 20 by SOAP. A gradient that is not shared shows in the first digits.
     process = start_two(made, store, tmp_path / "2")
     printed, _ = process.communicate(timeout=240)
     assert process.returncode == 0, printed

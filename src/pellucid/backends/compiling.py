@@ -21,7 +21,8 @@ from filelock import FileLock
 from torch import Tensor
 
 from pellucid.backends import graphs, parity, runtimes
-from pellucid.backends.eager import Backend, TorchBackend, find_device
+from pellucid.backends.backend import Backend, find_device
+from pellucid.backends.eager import TorchBackend
 from pellucid.backends.facts import PRECISIONS, Facts
 from pellucid.backends.parity import Agreement
 from pellucid.backends.targets import Plan
@@ -33,7 +34,7 @@ BACKENDS = ("torch", "onnxruntime", "openvino")
 LEAST_DB = 60.0
 """How well what "auto" takes agrees with float32 torch: a tenth of a step of 8 bit."""
 
-VERSION = 1
+VERSION = 2
 """Of the graphs that are kept; a higher one leaves those of earlier releases unused."""
 
 _TRIALS = 3

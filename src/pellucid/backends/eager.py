@@ -1,16 +1,15 @@
-"""What runs a network: the role, and PyTorch, on any device it knows."""
+"""PyTorch runs a network, as it is, on any device it knows."""
 
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from pellucid.backends.backend import Shape, allocation, find_device
 from pellucid.backends.footprint import Footprint
-from pellucid.errors import NotEnoughMemoryError, PellucidError
+from pellucid.errors import PellucidError
 from pellucid.recipe import Network
 from pellucid.weights.checkpoint import fingerprint
 
@@ -21,43 +20,6 @@ SMALL_SAMPLES, SMALL_KERNEL_PX = 20480, 3
 # MIMO-UNet and 1.45 for SID U-Net, whose transposed convolutions need room (benchmarks/memory.py). ONNX Runtime
 # takes 0.7 to 1.25 times, OpenVINO 0.7 to 1.1.
 OVERHEAD = 1.5
-
-# How PyTorch and oneDNN say that an allocation failed.
-_MEMORY_SIGNS = ("memory", "could not create a primitive", "could not execute a primitive")
-
-
-Shape = tuple[int, int, int, int]
-"""(N, C, H, W)."""
-
-
-class Backend(Protocol):
-    """What a restorer needs of whatever runs its network: on the CPU, from tensors there to tensors there.
-
-    scale, multiple, halo: as `Network` states them. name: what runs it, in words.
-    """
-
-    scale: int
-    multiple: int
-    halo: int
-
-    @property
-    def name(self) -> str: ...
-
-    @property
-    def device(self) -> torch.device: ...
-
-    def __call__(self, degraded: Tensor) -> Tensor:
-        """(N, C, H, W) float32 -> (N, C', scale * H, scale * W) float32."""
-
-    def working_bytes(self, shape: Shape, *, room: int = 0) -> int:
-        """Memory of this machine that a call with (N, C, H, W) takes, at most.
-
-        room: where even a rough bound is no more than this, that is the answer, which takes no time.
-        """
-
-    def fingerprint(self) -> str:
-        """Tells one set of weights, and another way to compute with them, from another."""
-
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Precisions in which PyTorch computes."""
@@ -136,31 +98,3 @@ class _InCompany(TorchFunctionMode):
 def _leaves_onednn(features: Tensor, weight: Tensor) -> bool:
     is_small = features.numel() <= SMALL_SAMPLES and min(weight.shape[2:]) <= SMALL_KERNEL_PX
     return is_small and len(features) == 1 and features.dtype == torch.float32
-
-
-@contextmanager
-def allocation(purpose: str) -> Iterator[None]:
-    """PyTorch inside raises NotEnoughMemoryError when it gets no memory; on CPUs it has no class of its own."""
-    try:
-        yield
-    except RuntimeError as error:
-        if not any(sign in str(error) for sign in _MEMORY_SIGNS):
-            raise
-        raise NotEnoughMemoryError(f"not enough memory for {purpose}; take smaller tiles") from error
-
-
-def find_device(name: str) -> torch.device:
-    """The device of this name, or for "auto" the best there is. Raises PellucidError where it cannot be used."""
-    if name == "auto":
-        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
-    try:
-        with warnings.catch_warnings(action="ignore"):  # of device types on their way out
-            device = torch.device(name)
-            torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError, ImportError) as error:
-        best = torch.accelerator.current_accelerator(check_available=True)
-        available = "cpu" if best is None else f"cpu, {best}"
-        raise PellucidError(f"device {name!r} cannot be used here; available: {available}") from error
-    if device.type == "meta":
-        raise PellucidError("device 'meta' computes nothing; use cpu or auto")
-    return device

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from pellucid import __version__
-from pellucid.backends.eager import Shape
+from pellucid.backends.backend import Shape
 from pellucid.errors import RecipeError, WeightsError
 from pellucid.recipe import Network, Recipe, find
 from pellucid.weights import checkpoint

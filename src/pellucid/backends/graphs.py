@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from pellucid.backends.eager import Shape
+from pellucid.backends.backend import Shape
 from pellucid.backends.facts import PREFIX
 from pellucid.recipe import Network
 from pellucid.system.extras import optional_package

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pellucid.backends.backend import Shape
 from pellucid.backends.cells import Cell
-from pellucid.backends.eager import Shape
 from pellucid.backends.facts import PREFIX
 from pellucid.errors import PellucidError
 from pellucid.system.extras import check_installed

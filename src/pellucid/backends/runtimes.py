@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pellucid.backends import graphs
-from pellucid.backends.eager import OVERHEAD, Shape
+from pellucid.backends.backend import Shape
+from pellucid.backends.eager import OVERHEAD
 from pellucid.backends.facts import PREFIX, Facts
 from pellucid.backends.footprint import Footprint
 from pellucid.errors import NotEnoughMemoryError, PellucidError, WeightsError

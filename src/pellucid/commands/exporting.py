@@ -9,7 +9,7 @@ from pellucid.commands.options import Overwrite, Parameters, keywords
 from pellucid.commands.terminal import interrupts_held
 
 if TYPE_CHECKING:
-    from pellucid.backends.eager import Shape
+    from pellucid.backends.backend import Shape
 
 
 def export(

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pellucid.backends.eager import find_device
+from pellucid.backends.backend import find_device
 from pellucid.errors import PellucidError
 
 T = TypeVar("T")

@@ -129,7 +129,7 @@ def _attempt(stage: Stage, work: Work) -> Work:
         failure = about(work.job.source, error)
     except MemoryError:
         failure = NotEnoughMemoryError(f"{work.job.source}: not enough memory; --memory sets a ceiling")
-    except OSError as error:  # what no leaf expected: a lost share, a disk that fails
+    except OSError as error:  # what nothing below expected: a lost share, a disk that fails
         failure = PellucidError(f"{work.job.source}: {error.strerror or error}")
     except Exception as error:  # one odd file among thousands shall not end the work of a night
         failure = PellucidError(f"{work.job.source}: {FAULT} ({type(error).__name__}: {str(error)[:200]})")

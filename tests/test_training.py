@@ -297,6 +297,7 @@ def test_pairs_are_validated_against_their_partners(stores: dict[str, Path], tmp
         ({"limit": 2}, "with data="),
         ({"tune": True}, "with tune=off, not tune=auto"),
         ({"made": tiny("dncnn.gaussian", 2, lr=1e-4)}, r"with lr=\(not given\), not lr=0.0001"),
+        ({"made": tiny("dncnn.gaussian", 2, optimizer="soap")}, "with optimizer=adam, not optimizer=soap"),
         ({"made": tiny("dncnn.gaussian", 3)}, "with num_steps=2, not num_steps=3"),
         ({"made": tiny("dncnn.gaussian", 2, sigma_255=5)}, "with sigma_255=25.0, not sigma_255=5.0"),
         ({"made": tiny("dncnn.three_tasks", 2)}, "with "),
@@ -537,7 +538,7 @@ def test_a_profile_is_a_trace(stores: dict[str, Path], tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "share"),
     [
-        ("srcnn.tuned", {"schedule": "constant"}, 0.1),
+        ("srcnn.tuned", {"mapping_px": 5, "schedule": "constant"}, 0.1),
         ("dncnn.gaussian", {"initialize": "zero-last", "depth": 5, "width": 16}, 0.5),
         ("mimo_unet.gopro", {"dropout": 0, "lr": 1e-3}, 0.5),
         ("sid_unet.sony", {"lr": 1e-3}, 0.5),

@@ -222,7 +222,7 @@ def _identity(
     return {
         "recipe": recipe.name,
         **recipe.parameters,
-        "optimizer": str(recipe.optimizer),  # whose state none but its own kind understands
+        "optimizer": type(recipe.optimizer).__name__.lower(),  # whose state no other kind understands
         "seed": seed,
         "data": pictures.fingerprint[:16],
         "limit": limit,

@@ -3,9 +3,13 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+from pellucid.pictures import images
+from pellucid.pictures.picture import Picture
 
 # Tests import ONNX Runtime by themselves, too; it would report to its makers from a thread of its own.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -31,3 +35,14 @@ def data() -> Path:
     if not folder:
         pytest.skip("needs PELLUCID_DATA, the folder of real pictures and weights")
     return Path(folder)
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Path:
+    """Three pictures at two depths of folder, one broken file between them."""
+    folder = tmp_path / "album"
+    rng = np.random.default_rng(0)
+    for name in ("a.png", "b.tif", "deep/c.png"):
+        images.write(Picture(rng.integers(0, 256, (20, 31, 3), np.uint8)), folder / name)
+    (folder / "broken.png").write_bytes((folder / "a.png").read_bytes()[:150])
+    return folder

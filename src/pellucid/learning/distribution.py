@@ -166,4 +166,4 @@ class _Sum(torch.autograd.Function):
 
 
 def _mean_of_all(values: Tensor) -> Tensor:
-    return cast(Tensor, _Sum.apply(values)) / dist.get_world_size()  # type: ignore[no-untyped-call]  # as torch's own
+    return cast(Tensor, _Sum.apply(values)) / dist.get_world_size()  # type: ignore[no-untyped-call]  # torch's `apply` has no types

@@ -6,7 +6,7 @@ Kernel: Keys, "Cubic convolution interpolation for digital image processing", IE
 """
 
 from fractions import Fraction
-from functools import lru_cache
+from functools import lru_cache, reduce
 from typing import Literal
 
 import torch
@@ -55,6 +55,8 @@ def _resize_axis(image: Tensor, axis: int, scale: Fraction, border: Border) -> T
     size = image.shape[axis]
     if scale == 1:
         return image
+    if scale.denominator == 1:
+        return _enlarge_axis(image, axis, scale.numerator, border)
     positions, weights = _contributions_on(image.device, image.dtype, size, scale, border)
     shape = (-1, 1) if axis == -2 else (-1,)
     total: Tensor | None = None
@@ -64,6 +66,32 @@ def _resize_axis(image: Tensor, axis: int, scale: Fraction, border: Border) -> T
         total = term if total is None else total + term
     assert total is not None
     return total
+
+
+def _enlarge_axis(image: Tensor, axis: int, scale: int, border: Border) -> Tensor:
+    """The same by a whole factor, without gathering: a phase reads whole slices of the picture."""
+    size = image.shape[axis]
+    places, phases = _phases(image.device, image.dtype, size, scale, border)
+    around = image.index_select(axis, places)
+    enlarged = [
+        reduce(torch.add, (around.narrow(axis, start, size) * weight for start, weight in phase))
+        for phase in phases
+    ]
+    return torch.stack(enlarged, axis).flatten(axis - 1, axis)
+
+
+@lru_cache(maxsize=64)
+@torch.inference_mode(False)  # kept for later calls, which may want gradients
+def _phases(
+    device: torch.device, dtype: torch.dtype, size: int, scale: int, border: Border
+) -> tuple[Tensor, list[list[tuple[int, float]]]]:
+    """The places to read, those beyond the border too; where the slices of each phase start and how they weigh."""
+    taps, weights = _taps(1, Fraction(scale))
+    least, most = int(taps.min()), int(taps.max())
+    places = _inside(torch.arange(least, size + most), size, border)
+    rows = zip((taps - least).tolist(), weights.to(dtype).tolist(), strict=True)
+    phases = [[(start, weight) for start, weight in zip(*row, strict=True) if weight != 0] for row in rows]
+    return places.to(device), phases
 
 
 @lru_cache(maxsize=64)
@@ -80,6 +108,13 @@ def _contributions_on(
 @torch.inference_mode(False)
 def _contributions(size: int, scale: Fraction, border: Border) -> tuple[Tensor, Tensor]:
     """Which input pixels each output pixel reads and how they weigh: two (output size, taps) tensors."""
+    taps, weights = _taps(size, scale)
+    used = (weights != 0).any(dim=0)
+    return _inside(taps, size, border)[:, used], weights[:, used]
+
+
+def _taps(size: int, scale: Fraction) -> tuple[Tensor, Tensor]:
+    """The same, of all that the kernel may reach, also beyond the border."""
     up, down = scale.numerator, scale.denominator
     num_outputs = -(-size * up // down)
     antialias = min(1.0, up / down)
@@ -94,9 +129,7 @@ def _contributions(size: int, scale: Fraction, border: Border) -> tuple[Tensor, 
     distances = (centers[:, None] - 2 * up * taps).double() / (2 * up)
 
     weights = antialias * _cubic(antialias * distances)
-    weights = weights / weights.sum(dim=1, keepdim=True)
-    used = (weights != 0).any(dim=0)
-    return _inside(taps, size, border)[:, used], weights[:, used]
+    return taps, weights / weights.sum(dim=1, keepdim=True)
 
 
 def _inside(taps: Tensor, size: int, border: Border) -> Tensor:

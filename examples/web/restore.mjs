@@ -9,21 +9,27 @@ import { PNG } from "pngjs";
 
 import { open, restore } from "./restoring.mjs";
 
-async function main([model, input, output, tile = "256"]) {
-  const { height, width, data } = PNG.sync.read(readFileSync(input));
-  const picture = { height, width, samples: data };
-  const restored = await restore(await open(ort, readFileSync(model)), picture, { tilePx: Number(tile) });
+const GRAY = [0, 4]; // color types of PNG: without and with alpha
+const RGBA = 6;
+
+async function main(model, input, output, tilePx) {
+  const { height, width, colorType, data } = PNG.sync.read(readFileSync(input));
+  const channels = GRAY.includes(colorType) ? 1 : 3;
+  const picture = { height, width, channels, samples: data };
+  const restored = await restore(await open(ort, readFileSync(model)), picture, { tilePx });
   const png = new PNG({ width: restored.width, height: restored.height });
   png.data.set(restored.samples);
-  writeFileSync(output, PNG.sync.write(png));
+  const opaque = { colorType: channels === 1 ? 0 : 2, inputColorType: RGBA };
+  writeFileSync(output, PNG.sync.write(png, opaque));
 }
 
 const words = process.argv.slice(2);
-if (words.length < 3 || words.length > 4 || !(Number(words[3] ?? 1) >= 1)) {
+const tilePx = Number(words[3] ?? 256);
+if (words.length < 3 || words.length > 4 || !Number.isInteger(tilePx) || tilePx < 1) {
   console.error("usage: node restore.mjs MODEL.onnx INPUT.png OUTPUT.png [TILE_PX]");
   process.exit(2);
 }
-main(words).catch((error) => {
-  console.error(`restore: ${error.message}`);
+main(...words.slice(0, 3), tilePx).catch((error) => {
+  console.error(`restore: ${String(error?.message ?? error).replaceAll(/\s*\n\s*/g, " ")}`);
   process.exit(1);
 });

@@ -4,8 +4,8 @@
 // tile, `halo` pixels more are read on every side, starting on multiples of `multiple`, and at the true border
 // nothing is made up. So the result does not depend on the tiles.
 //
-// A picture is { height, width, samples }, 8-bit RGBA, row by row, as a canvas has it. Gray ones stay gray, and alpha
-// stays as it is.
+// A picture is { height, width, channels, samples }: opaque, 8-bit RGBA, row by row, as a canvas has it; channels is 1
+// where the three of every pixel are equal and shall stay so, else 3.
 
 /** A model to restore with. ort: onnxruntime-web. bytes: the file, a Uint8Array. */
 export async function open(ort, bytes) {
@@ -16,32 +16,30 @@ export async function open(ort, bytes) {
 /** A restored picture, `scale` times as large. onTile(done, all) hears of every tile. */
 export async function restore(model, picture, { tilePx = 256, onTile = () => {} } = {}) {
   const { scale } = model.facts;
-  const channels = isGray(picture) ? 1 : 3;
-  const restored = blank(picture.height * scale, picture.width * scale);
+  checkOpaque(picture);
+  const restored = blank(picture.height * scale, picture.width * scale, picture.channels);
   const rows = spans(picture.height, tilePx, model.facts);
   const cols = spans(picture.width, tilePx, model.facts);
   let done = 0;
   for (const row of rows) {
     for (const col of cols) {
-      const degraded = toInput(model, picture, channels, row, col);
+      const degraded = toInput(model, picture, row, col);
       const { restored: output } = await model.session.run({ degraded });
-      paste(restored, channels, output, row, col, scale);
+      paste(restored, output, row, col, scale);
       output.dispose();
       onTile(++done, rows.length * cols.length);
     }
   }
-  copyAlpha(restored, picture, scale);
   return restored;
 }
 
-function isGray({ samples }) {
-  for (let at = 0; at < samples.length; at += 4)
-    if (samples[at] !== samples[at + 1] || samples[at] !== samples[at + 2]) return false;
-  return true;
+function checkOpaque({ samples }) {
+  for (let at = 3; at < samples.length; at += 4)
+    if (samples[at] !== 255) throw new Error("this example restores opaque pictures; pellucid itself handles the others");
 }
 
-function blank(height, width) {
-  return { height, width, samples: new Uint8ClampedArray(height * width * 4) };
+function blank(height, width, channels) {
+  return { height, width, channels, samples: new Uint8ClampedArray(height * width * 4).fill(255) };
 }
 
 /** One side of all tiles: [start, stop) is kept of [readStart, readStop). */
@@ -57,7 +55,7 @@ function spans(size, tilePx, { halo, multiple }) {
 }
 
 /** (N, C, H, W) of what is read for a tile, black 0, white 1. A gray model gets color as three pictures. */
-function toInput({ ort, facts }, { width, samples }, channels, rows, cols) {
+function toInput({ ort, facts }, { width, channels, samples }, rows, cols) {
   const [height, across] = [rows, cols].map((span) => span.readStop - span.readStart);
   const shape = [facts.num_planes === 1 ? channels : 1, facts.num_planes, height, across];
   const values = new Float32Array(shape[0] * shape[1] * height * across);
@@ -70,27 +68,19 @@ function toInput({ ort, facts }, { width, samples }, channels, rows, cols) {
 }
 
 /** The part of a tile's result that is kept. Of a gray picture's three equal planes, the mean comes back. */
-function paste(restored, channels, { dims, data }, rows, cols, scale) {
+function paste(restored, { dims, data }, rows, cols, scale) {
   const [count, planes, height, width] = dims;
-  const together = (count * planes) / channels;
+  const together = (count * planes) / restored.channels;
   for (let row = rows.start * scale; row < rows.stop * scale; row++)
     for (let col = cols.start * scale; col < cols.stop * scale; col++)
       for (let channel = 0; channel < 3; channel++) {
-        const first = channels === 1 ? 0 : channel;
+        const first = restored.channels === 1 ? 0 : channel;
         const [y, x] = [row - rows.readStart * scale, col - cols.readStart * scale];
         let sum = 0;
         for (let i = 0; i < together; i++) sum += data[((first * together + i) * height + y) * width + x];
         const value = Math.min(Math.max(sum / together, 0), 1);
         restored.samples[(row * restored.width + col) * 4 + channel] = Math.floor(value * 255 + 0.5);
       }
-}
-
-function copyAlpha(restored, picture, scale) {
-  for (let row = 0; row < restored.height; row++)
-    for (let col = 0; col < restored.width; col++) {
-      const from = Math.floor(row / scale) * picture.width + Math.floor(col / scale);
-      restored.samples[(row * restored.width + col) * 4 + 3] = picture.samples[from * 4 + 3];
-    }
 }
 
 // What the model says about itself
@@ -101,11 +91,18 @@ export function factsIn(bytes) {
   if (!texts.recipe) throw new Error("this file says nothing about itself; `pellucid export` writes files that do");
   if (!/^(gray|RGB);/.test(texts.input))
     throw new Error(`this example restores gray and RGB pictures; the model takes ${texts.input}`);
-  const counts = ["scale", "multiple", "halo", "num_planes"].map((key) => [key, Number(texts[key])]);
-  return { ...texts, ...Object.fromEntries(counts) };
+  if (texts.shape !== "null") throw new Error(`this model takes ${texts.shape} only; export it without --shape`);
+  const counts = { scale: 1, multiple: 1, halo: 0, num_planes: 1 };
+  for (const [key, least] of Object.entries(counts)) {
+    counts[key] = Number(texts[key] || NaN);
+    if (!Number.isInteger(counts[key]) || counts[key] < least || counts[key] > 4096)
+      throw new Error(`the model says '${key}' is '${texts[key]}'; export it anew`);
+  }
+  return { ...texts, ...counts };
 }
 
 const FIXED_BYTES = { 1: 8, 5: 4 }; // kinds of fields of a fixed length
+const DAMAGED = "this file is no ONNX model, or only the beginning of one";
 const METADATA_PROPS = 14; // of onnx.ModelProto; each a message of key (1) and value (2)
 
 /** `metadata_props` of an ONNX file, which onnxruntime-web does not tell: of those named pellucid.KEY, KEY -> text. */
@@ -115,7 +112,7 @@ function metadataIn(bytes) {
   for (const [number, content] of fieldsOf(bytes)) {
     if (number !== METADATA_PROPS) continue;
     const entry = Object.fromEntries(fieldsOf(content));
-    const [key, value] = [entry[1], entry[2]].map((part) => text.decode(part));
+    const [key, value] = [1, 2].map((part) => text.decode(entry[part]));
     if (key.startsWith("pellucid.")) found[key.slice("pellucid.".length)] = value;
   }
   return found;
@@ -129,6 +126,7 @@ function* fieldsOf(bytes) {
     const kind = tag % 8;
     if (kind === 2) {
       const length = varint(reader);
+      if (reader.at + length > bytes.length) throw new Error(DAMAGED);
       yield [Math.floor(tag / 8), bytes.subarray(reader.at, reader.at + length)];
       reader.at += length;
     } else if (kind === 0) {
@@ -136,7 +134,7 @@ function* fieldsOf(bytes) {
     } else if (kind in FIXED_BYTES) {
       reader.at += FIXED_BYTES[kind];
     } else {
-      throw new Error("this file is no ONNX model");
+      throw new Error(DAMAGED);
     }
   }
 }
@@ -144,7 +142,7 @@ function* fieldsOf(bytes) {
 function varint(reader) {
   let value = 0;
   for (let factor = 1; ; factor *= 128) {
-    if (reader.at >= reader.bytes.length || factor > 2 ** 63) throw new Error("this file is no ONNX model");
+    if (reader.at >= reader.bytes.length || factor > 2 ** 63) throw new Error(DAMAGED);
     const byte = reader.bytes[reader.at++];
     value += (byte % 128) * factor;
     if (byte < 128) return value;

@@ -11,6 +11,6 @@ onmessage = async ({ data: { bytes, picture } }) => {
     const restored = await restore(model, picture, { onTile: (done, all) => postMessage({ done, all }) });
     postMessage({ restored, facts: model.facts });
   } catch (error) {
-    postMessage({ error: error.message });
+    postMessage({ error: String(error?.message ?? error) }); // WebAssembly throws bare numbers, too
   }
 };

@@ -27,33 +27,34 @@ NUM_COMPARED = 8
 
 MOST_TAPS = 2304
 """Of a convolution, 256 channels of 3 x 3: in wider ones, deep in a U-Net, each weight goes to its nearest, since
-the time and memory of rounding them together grow with the square and the cube of this."""
+rounding them together takes memory with the square of this and time with its cube. So do transposed ones."""
 
 
 def quantize(model: Any, calibration: Sequence[Tensor]) -> Any:
     """An OpenVINO model with eight-bit convolutions inside. calibration: (N, C, H, W), as the network takes."""
-    nncf, advanced, ranges = (
-        optional_package(name)
-        for name in ("nncf", "nncf.quantization.advanced_parameters", "nncf.quantization.range_estimator")
-    )
+    nncf, ranges = (optional_package(name) for name in ("nncf", "nncf.quantization.range_estimator"))
     nncf.set_log_level(logging.ERROR)
     samples = [degraded.numpy() for degraded in calibration]
     ends = _ends(model)
-    moments = _moments(model, samples, without=ends)
-    candidates = []
-    for estimator in (ranges.RangeEstimatorParametersSet.MEAN_MINMAX, ranges.RangeEstimatorParametersSet.MINMAX):
-        options = advanced.AdvancedQuantizationParameters(activations_range_estimator_params=estimator)
-        with contextlib.redirect_stdout(io.StringIO()):  # its bars
-            quantized = nncf.quantize(
-                model.clone(),
-                nncf.Dataset(samples),
-                subset_size=len(samples),
-                ignored_scope=nncf.IgnoredScope(names=ends),
-                advanced_parameters=options,
-            )
-        _round_together(quantized, model, moments)
-        candidates.append(quantized)
+    ways = (ranges.RangeEstimatorParametersSet.MEAN_MINMAX, ranges.RangeEstimatorParametersSet.MINMAX)
+    candidates = [_by_nearest(model, samples, ends, way) for way in ways]
+    rounded = _rounded_together(candidates[0], model, _moments(model, samples, without=ends))
+    for candidate in candidates:
+        _put(candidate, rounded)
     return min(candidates, key=lambda candidate: _distance(candidate, model, samples[:NUM_COMPARED]))
+
+
+def _by_nearest(model: Any, samples: Sequence[Any], ends: Sequence[str], ranges: Any) -> Any:
+    """As NNCF has it: each weight goes to its nearest whole number. The weights do not depend on the ranges."""
+    nncf, advanced = (optional_package(name) for name in ("nncf", "nncf.quantization.advanced_parameters"))
+    with contextlib.redirect_stdout(io.StringIO()):  # its bars
+        return nncf.quantize(
+            model.clone(),
+            nncf.Dataset(samples),
+            subset_size=len(samples),
+            ignored_scope=nncf.IgnoredScope(names=list(ends)),
+            advanced_parameters=advanced.AdvancedQuantizationParameters(activations_range_estimator_params=ranges),
+        )
 
 
 def _moments(model: Any, samples: Sequence[Any], *, without: Sequence[str]) -> dict[str, Tensor]:
@@ -64,13 +65,15 @@ def _moments(model: Any, samples: Sequence[Any], *, without: Sequence[str]) -> d
         for name, node in _convolutions(observed).items()
         if name not in without and prod(node.input_value(1).get_shape()[1:]) <= MOST_TAPS
     }
-    observed.add_outputs([node.input_value(0) for node in convolutions.values()])
+    for name, node in convolutions.items():
+        node.input_value(0).get_tensor().add_names({name})  # several may read the same
+    observed.add_outputs(list(convolutions))
     run = _compiled(observed)
     moments = dict.fromkeys(convolutions, torch.zeros(()))
     for sample in samples:
-        _, *features = run([sample]).to_tuple()
-        for (name, node), read in zip(convolutions.items(), features, strict=True):
-            moments[name] = moments[name] + _moments_of(node, torch.from_numpy(read)) / len(samples)
+        read = run([sample])
+        for name, node in convolutions.items():
+            moments[name] = moments[name] + _moments_of(node, torch.from_numpy(read[name])) / len(samples)
     return moments
 
 
@@ -82,17 +85,27 @@ def _moments_of(convolution: Any, features: Tensor) -> Tensor:
     return rounding.second_moments(padded, kernel_px, tuple(how["strides"]), tuple(how["dilations"]))
 
 
-def _round_together(quantized: Any, model: Any, moments: Mapping[str, Tensor]) -> None:
-    """Put other whole numbers into the place of those that NNCF has found, in its steps."""
-    operations = optional_package("openvino.opset13")
+def _rounded_together(quantized: Any, model: Any, moments: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """By the name of each convolution, its weights in whole numbers of NNCF's steps."""
     in_float, in_bits = _convolutions(model), _convolutions(quantized)
+    rounded = {}
     for name, moment in moments.items():
+        if in_bits[name].input_value(1).get_node().get_type_name() != "Multiply":
+            continue  # NNCF left it in float
         weights = torch.tensor(in_float[name].input_value(1).get_node().get_data())
         numbers, steps = _quantized_weights(in_bits[name])
         # NNCF leaves one bit free where sums of processors without VNNI would overflow.
         largest = 63 if abs(numbers.get_data()).max() <= 64 else 127
-        rounded = rounding.together(weights.flatten(1), steps, moment, largest).view(weights.shape)
-        better = operations.constant(rounded.numpy().astype(np.int8))
+        rounded[name] = rounding.together(weights.flatten(1), steps, moment, largest).view(weights.shape)
+    return rounded
+
+
+def _put(quantized: Any, rounded: Mapping[str, Tensor]) -> None:
+    """These whole numbers into the place of NNCF's."""
+    operations, convolutions = optional_package("openvino.opset13"), _convolutions(quantized)
+    for name, weights in rounded.items():
+        numbers, _ = _quantized_weights(convolutions[name])
+        better = operations.constant(weights.numpy().astype(np.int8))
         for reader in numbers.output(0).get_target_inputs():
             reader.replace_source_output(better.output(0))
 
@@ -126,5 +139,5 @@ _COMPUTING = ("Convolution", "Add", "Subtract", "Multiply")
 def _ends(model: Any) -> list[str]:
     """The first convolution, and from the last one on all that computes: also where the picture is added."""
     names = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() in _COMPUTING]
-    first, *_, last = _convolutions(model)
-    return [first, *names[names.index(last) :]]
+    convolutions = list(_convolutions(model))
+    return [convolutions[0], *names[names.index(convolutions[-1]) :]]

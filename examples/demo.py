@@ -38,6 +38,9 @@ TASKS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "dncnn-three-tasks": ({"quality": 10}, {"quality": 30}, {"scale": 3}),
 }
 NUM_PHOTOS = {"srcnn": 4, "dncnn": 2, "mimo_unet": 2, "sid_unet": 4}
+SHOWN = ("srcnn-x3", "dncnn-color-blind-sigma-25", "dncnn-three-tasks-quality-10", "mimo-unet", "sid-any")
+"""On README's picture."""
+
 CROP_PX = 120
 CELL_PX = 300
 GAP_PX = 14
@@ -156,6 +159,14 @@ def _left(column: int) -> int:
     return GAP_PX + column * (CELL_PX + GAP_PX)
 
 
+def for_readme(firsts: list[Sample]) -> Image.Image:
+    """One model of each task, without the title and what changed, at two thirds of the size."""
+    shown = [next(one for one in firsts if one.name == name) for name in SHOWN]
+    sheet = draw("", shown)
+    cut = sheet.crop((0, 64, _left(4), sheet.height))
+    return cut.resize((cut.width * 2 // 3, cut.height * 2 // 3), Image.Resampling.LANCZOS)
+
+
 def title(restorer: pellucid.Restorer) -> str:
     """What was done to the photographs, in words."""
     degradation = restorer.recipe.protocol.degradation
@@ -184,7 +195,9 @@ def restorers() -> Iterator[tuple[str, pellucid.Restorer]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("demo"))
-    folder: Path = parser.parse_args().out
+    parser.add_argument("--readme", type=Path, help="draw README's picture, too")
+    args = parser.parse_args()
+    folder: Path = args.out
     folder.mkdir(parents=True, exist_ok=True)
 
     firsts = []
@@ -199,6 +212,8 @@ def main() -> None:
         print(f"contact sheet: {(folder / sheet).resolve()}.png")
         firsts.append(replace(samples[0], name=sheet))
     draw("pellucid: every model that ships", firsts).save(folder / "all.png")
+    if args.readme:
+        for_readme(firsts).save(args.readme, quality=88)
     print(f"all of them on one sheet: {(folder / 'all').resolve()}.png")
 
 

@@ -128,12 +128,17 @@ def scored(path: Path, name: str) -> tuple[dict[str, Any], ...]:
     return tuple(score(path, test) for test in TESTS[name])
 
 
-def ship(run: Path, name: str, license: str, strength: float) -> None:
-    """Score the weights of a run and, where they are better, put them among those that ship."""
+def ship(run: Path, name: str, license: str, strength: float, note: str) -> None:
+    """Score the weights of a run and, where they are better, put them among those that ship.
+
+    note: what the run does not know: what its data is made of, what was trained before.
+    """
     _check_leaks(run, name)
     target = WEIGHTS / f"{name}.safetensors"
     network, _, card = checkpoint.load(run / "weights.safetensors")
-    card = replace(card, license=license, provenance=_provenance(run, card), scores=())
+    card = replace(
+        card, license=license, provenance="; ".join(filter(None, (_provenance(run, card), note))), scores=()
+    )
     if strength != 1:
         _weaken(network, strength)
         card = replace(card, provenance=f"{card.provenance}; then its last convolutions times {strength:g}")
@@ -260,12 +265,13 @@ def main() -> None:
     shipping.add_argument("name", choices=TESTS)
     shipping.add_argument("--license", default="Apache-2.0")
     shipping.add_argument("--strength", type=float, default=1.0, help="of MIMO-UNet: how much of it shall be done")
+    shipping.add_argument("--note", default="", help="what the run does not know of its data and its start")
     commands.add_parser("scores").add_argument("names", nargs="*", choices=[*TESTS, []])
     commands.add_parser("table")
     args = parser.parse_args()
     try:
         if args.command == "ship":
-            ship(args.run, args.name, args.license, args.strength)
+            ship(args.run, args.name, args.license, args.strength, args.note)
         elif args.command == "scores":
             measure_again(args.names)
         else:

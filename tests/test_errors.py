@@ -31,6 +31,10 @@ def test_a_slip_is_answered_with_the_nearest_name() -> None:
     assert suggest("sgima", ["sigma", "depth", "width"]) == "did you mean sigma?"
 
 
+def test_several_near_names_keep_their_order() -> None:
+    assert suggest("net-x5", ["net-x2", "net-x3", "net-x2"]) == "did you mean net-x2 or net-x3?"
+
+
 def test_a_strange_name_is_answered_with_all_known() -> None:
     assert suggest("zzz", ["sigma", "depth"]) == "known: sigma, depth"
 

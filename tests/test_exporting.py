@@ -237,3 +237,9 @@ def test_air_is_refused_where_there_is_no_ascend(weights: dict[str, Path], tmp_p
     ):
         exporting.export(weights["dncnn.gaussian"], tmp_path / "a.air")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_exported_already_is_refused(weights: dict[str, Path], tmp_path: Path) -> None:
+    exported = exporting.export(weights["dncnn.gaussian"], tmp_path / "a.onnx").path
+    with pytest.raises(PellucidError, match=r"a\.onnx is exported already; name the weights it was made of"):
+        exporting.export(exported, tmp_path / "b.onnx")

@@ -87,10 +87,14 @@ def test_what_it_cannot_use_is_one_line(run: Run, tmp_path: Path) -> None:
         (tmp_path / "cut.onnx", "in.png", "this file is no ONNX model, or only the beginning of one"),
         (tmp_path / "in.png", "in.png", "this file is no ONNX model, or only the beginning of one"),
         (tmp_path / "absent.onnx", "in.png", "ENOENT: no such file"),
+        (model, "cut.onnx", f"{tmp_path / 'cut.onnx'} is no whole PNG"),
         (model, "clear.png", "this example restores opaque pictures"),
     ]:
         ran = run(path, tmp_path / name, tmp_path / "out.png")
         assert ran.returncode == 1 and ran.stderr.startswith(f"restore: {message}") and ran.stderr.count("\n") == 1
+    images.write(opaque, tmp_path / "there.png")
+    ran = run(model, tmp_path / "in.png", tmp_path / "there.png")
+    assert ran.returncode == 1 and "there.png exists; choose another name" in ran.stderr
     for words in ([], [model, tmp_path / "in.png", tmp_path / "out.png", "8.5"]):
         assert run(*words).returncode == 2
     assert not (tmp_path / "out.png").exists()

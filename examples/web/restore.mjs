@@ -2,18 +2,28 @@
 //
 //     node restore.mjs MODEL.onnx INPUT.png OUTPUT.png [TILE_PX]
 
-import { readFileSync, writeFileSync } from "node:fs";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
 
 import * as ort from "onnxruntime-web";
 import { PNG } from "pngjs";
 
 import { open, restore } from "./restoring.mjs";
 
+function readPng(path) {
+  const bytes = readFileSync(path);
+  try {
+    return PNG.sync.read(bytes);
+  } catch (error) {
+    throw new Error(`${path} is no whole PNG: ${error.message}`);
+  }
+}
+
 const GRAY = [0, 4]; // color types of PNG: without and with alpha
 const RGBA = 6;
 
 async function main(model, input, output, tilePx) {
-  const { height, width, colorType, data } = PNG.sync.read(readFileSync(input));
+  if (existsSync(output)) throw new Error(`${output} exists; choose another name`);
+  const { height, width, colorType, data } = readPng(input);
   const channels = GRAY.includes(colorType) ? 1 : 3;
   const picture = { height, width, channels, samples: data };
   const restored = await restore(await open(ort, readFileSync(model)), picture, { tilePx });

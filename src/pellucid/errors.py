@@ -14,7 +14,7 @@ found, what was expected and what to do.
 """
 
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 
 
 class PellucidError(Exception):
@@ -59,8 +59,9 @@ def about(path: object, error: PellucidError) -> PellucidError:
 
 def suggest(name: str, known: Iterable[str]) -> str:
     """Name the nearest known names, or list them all: "did you mean a or b?"."""
-    known = list(known)
-    near = get_close_matches(name, known, n=3, cutoff=0.5)
+    known = list(dict.fromkeys(known))
+    near = sorted(get_close_matches(name, known, n=3, cutoff=0.5), key=known.index)
     if near:
-        return f"did you mean {' or '.join(near)}?"
+        nearest_first = sorted(near, key=lambda other: -SequenceMatcher(None, other, name).ratio())
+        return f"did you mean {' or '.join(nearest_first)}?"
     return f"known: {', '.join(known) or 'none'}"

@@ -78,6 +78,8 @@ def export(
     for path in _places(out, chosen):
         files.check_free(path, overwrite=overwrite)
     path = models.find(model)
+    if path.suffix.lower() in models.EXPORTED_SUFFIXES:
+        raise PellucidError(f"{path} is exported already; name the weights it was made of")
     plan, card = targets.planned(path, **parameters)
     facts = replace(plan.facts, precision=precision, shape=shape)
     _check_shape(facts)

@@ -19,6 +19,16 @@ def test_a_folder_without_a_name_of_its_own_goes_beside_itself(
         planning.plan([".."])
 
 
+def test_a_name_and_a_format_agree(album: Path) -> None:
+    given, out = album / "a.png", album / "b.png"
+    assert planning.plan([given], out, format="png") == [planning.Job(given, out)]
+    assert planning.plan([given], album / "b.jpeg", format="jpg")[0].target == album / "b.jpeg"
+    with pytest.raises(OutputError, match=r"ends in \.png, and the format asked for is jpeg; name it b\.jpg"):
+        planning.plan([given], out, format="jpeg")
+    with pytest.raises(OutputError, match="no format foo"):
+        planning.plan([given], out, format="foo")
+
+
 def test_nothing_is_lost_by_a_wrong_target(album: Path) -> None:
     with pytest.raises(OutputError, match="is the input itself"):
         planning.plan([album / "a.png"], album / "a.png")

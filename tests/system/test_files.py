@@ -1,3 +1,4 @@
+import errno
 import os
 import subprocess
 import sys
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pellucid.errors import OutputError, PictureError
-from pellucid.system.files import check_free, head, whole_file, write_whole
+from pellucid.system.files import check_free, check_writable, head, whole_file, write_whole
 
 
 @pytest.fixture
@@ -48,6 +49,23 @@ def test_what_is_written_is_there(tmp_path: Path) -> None:
 def test_folders_on_the_way_are_made(tmp_path: Path) -> None:
     write_whole(tmp_path / "a" / "b" / "c.bin", b"x", overwrite=False)
     assert (tmp_path / "a" / "b" / "c.bin").read_bytes() == b"x"
+
+
+def test_what_cannot_be_written_is_known_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check_writable(tmp_path / "a" / "b.json", overwrite=False)
+    assert everything(tmp_path) == ["a"]
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file exists; --overwrite"):
+        check_writable(tmp_path / "file", overwrite=False)
+    with pytest.raises(OutputError, match="file is a file, where a folder is needed"):
+        check_writable(tmp_path / "file" / "b.json", overwrite=False)
+
+    def full(*args: object) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "open", full)
+    with pytest.raises(OutputError, match="cannot be written: No space left on device"):
+        check_writable(tmp_path / "b.json", overwrite=False)
 
 
 def test_nothing_is_overwritten_unasked(tmp_path: Path) -> None:

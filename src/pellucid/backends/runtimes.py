@@ -23,6 +23,9 @@ from pellucid.system.extras import optional_package
 
 Samples = NDArray[np.float32]
 
+_HEAD_BYTES = 4096
+"""In which an .xml file says what it is."""
+
 _HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "int8": "f32"}
 """What OpenVINO calls the precision of all that is not quantised."""
 
@@ -165,6 +168,8 @@ def _onnx_metadata(path: Path) -> Mapping[str, str]:
 def _openvino_metadata(path: Path) -> Mapping[str, str]:
     if not path.with_suffix(".bin").is_file():
         raise WeightsError(f"{path} needs {path.with_suffix('.bin').name} beside it, which holds the weights")
+    if b"<net" not in path.read_bytes()[:_HEAD_BYTES]:
+        raise WeightsError(f"{path} is no model that openvino takes")  # it would try all else, and say so aloud
     with _failures_of("openvino", path):
         info = optional_package("openvino").Core().read_model(str(path)).rt_info
         return {key: value.astype(str) for key, value in info[PREFIX].items()} if PREFIX in info else {}

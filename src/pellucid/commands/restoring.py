@@ -181,7 +181,7 @@ def restore(
     if len(jobs) == 1 and jobs[0].root is None:
         files.check_free(jobs[0].target, overwrite=overwrite)
     if report is not None:
-        files.check_free(report, overwrite=overwrite or restoration.is_report(report))
+        files.check_writable(report, overwrite=overwrite or restoration.is_report(report))
     given = keywords(settings, options=("backend", "precision"))
     chosen = restorer.load(model, device=device, backend=backend, precision=precision, **given)
     if chosen.choice is not None:

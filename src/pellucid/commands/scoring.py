@@ -46,7 +46,7 @@ def evaluate(
 
     trained_on = None if train_data is None else store.open(train_data)
     if json_file is not None:
-        files.check_free(json_file, overwrite=overwrite)
+        files.check_writable(json_file, overwrite=overwrite)
     given = keywords(parameters, options=("backend", "precision"))
     chosen = restorer.load(model, device=device, backend=backend, precision=precision, **given)
     if chosen.choice is not None:

@@ -36,7 +36,7 @@ def plan(inputs: Sequence[str | Path], out: str | Path | None = None, *, format:
     given = [path for name in inputs for path in _expanded(name)]
     out = None if out is None else Path(out)
     if len(given) == 1 and not given[0].is_dir() and (out is None or (out.suffix and not out.is_dir())):
-        jobs = [Job(given[0], _beside(given[0], format) if out is None else out)]
+        jobs = [Job(given[0], _beside(given[0], format) if out is None else _agreeing(out, format))]
     elif out is not None and not out.is_dir() and (os.path.lexists(out) or out.suffix in images.SUFFIXES):
         raise OutputError(f"{out} is a file; for folders and several pictures, --out is a folder")
     else:
@@ -97,6 +97,14 @@ def _without_results(jobs: Sequence[Job]) -> list[Job]:
 
 def _lies_in(path: Path, folder: Path) -> bool:
     return os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep)
+
+
+def _agreeing(out: Path, format: str | None) -> Path:
+    """The file to write, if its name and the format asked for are of one kind."""
+    wanted = out.name if format is None else images.written_name(out.name, format)
+    if wanted != out.name:
+        raise OutputError(f"{out} ends in {out.suffix}, and the format asked for is {format}; name it {wanted}")
+    return out
 
 
 def _beside(path: Path, format: str | None) -> Path:

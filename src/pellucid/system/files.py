@@ -118,6 +118,17 @@ def whole_file(path: Path, *, overwrite: bool, when_whole: Callable[[Path], None
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
+def check_writable(path: Path, *, overwrite: bool) -> None:
+    """Raise OutputError before long work where `whole_file` would after it; folders are made."""
+    check_free(path, overwrite=overwrite)
+    try:
+        _make_folder(path.parent)
+        with _temporary(path):
+            pass
+    except OSError as error:
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)

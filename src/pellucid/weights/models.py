@@ -51,7 +51,7 @@ def find(name_or_file: str | Path) -> Path:
         return Path(text)
     named = {model.name: model.path for model in reversed(listing())}
     if text not in named:
-        raise WeightsError(f"no model {text[:80]!r}; {suggest(text, named)} (a file's path works too)")
+        raise WeightsError(f"no model {text[:80]!r}; {suggest(text, reversed(named))} (a file's path works too)")
     return named[text]
 
 

@@ -103,28 +103,30 @@ def whole_file(path: Path, *, overwrite: bool, when_whole: Callable[[Path], None
 
     when_whole: called with the finished file just before it takes its name; its size and time stay.
     """
+    with _place_beside(path, overwrite=overwrite) as temporary:
+        yield temporary
+        _sync(temporary)
+        check_free(path, overwrite=overwrite)  # writing takes its time, and others write, too
+        if when_whole is not None:
+            when_whole(temporary)
+        temporary.replace(path)
+
+
+def check_writable(path: Path, *, overwrite: bool) -> None:
+    """Raise OutputError before long work where `whole_file` would after it; folders are made."""
+    with _place_beside(path, overwrite=overwrite):
+        pass
+
+
+@contextmanager
+def _place_beside(path: Path, *, overwrite: bool) -> Iterator[Path]:
+    """An empty file beside the target, gone in the end. Raises OutputError as `whole_file` does."""
     check_free(path, overwrite=overwrite)
     try:
         _make_folder(path.parent)
         _sweep(path)
         with _temporary(path) as temporary:
             yield temporary
-            _sync(temporary)
-            check_free(path, overwrite=overwrite)  # writing takes its time, and others write, too
-            if when_whole is not None:
-                when_whole(temporary)
-            temporary.replace(path)
-    except OSError as error:
-        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
-
-
-def check_writable(path: Path, *, overwrite: bool) -> None:
-    """Raise OutputError before long work where `whole_file` would after it; folders are made."""
-    check_free(path, overwrite=overwrite)
-    try:
-        _make_folder(path.parent)
-        with _temporary(path):
-            pass
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
 

@@ -136,9 +136,7 @@ def ship(run: Path, name: str, license: str, strength: float, note: str) -> None
     _check_leaks(run, name)
     target = WEIGHTS / f"{name}.safetensors"
     network, _, card = checkpoint.load(run / "weights.safetensors")
-    card = replace(
-        card, license=license, provenance="; ".join(filter(None, (_provenance(run, card), note))), scores=()
-    )
+    card = replace(card, license=license, provenance=_provenance(run, card, note), scores=())
     if strength != 1:
         _weaken(network, strength)
         card = replace(card, provenance=f"{card.provenance}; then its last convolutions times {strength:g}")
@@ -196,11 +194,12 @@ def _check_leaks(run: Path, name: str) -> None:
         print(f"{test_set} in {data.name}: {'; '.join(map(str, found)) or 'nothing'}")
 
 
-def _provenance(run: Path, card: Card) -> str:
-    """With hours and hardware; of folders, the last name only."""
+def _provenance(run: Path, card: Card, note: str) -> str:
+    """With hours, hardware and the note; of folders, the last name only."""
     hardware = runs.describe(run)["starts"][-1]["hardware"]
     words = [Path(word).name if word.startswith("/") else word for word in card.provenance.split(" ")]
-    return f"{' '.join(words)}; {_hours(run):.2f} h on {hardware}"
+    trained = f"{' '.join(words)}; {_hours(run):.2f} h on {hardware}"
+    return f"{trained}; {note}" if note else trained
 
 
 def _hours(run: Path) -> float:

@@ -6,7 +6,7 @@ DistributedDataParallel, over gloo on CPUs and what PyTorch names for the device
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -166,4 +166,5 @@ class _Sum(torch.autograd.Function):
 
 
 def _mean_of_all(values: Tensor) -> Tensor:
-    return cast(Tensor, _Sum.apply(values)) / dist.get_world_size()  # type: ignore[no-untyped-call]  # torch's `apply` has no types
+    summed: Callable[[Tensor], Tensor] = _Sum.apply
+    return summed(values) / dist.get_world_size()

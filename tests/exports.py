@@ -6,6 +6,8 @@ from typing import Any
 import torch
 
 from pellucid import recipe
+from pellucid.backends import parity
+from pellucid.pictures.picture import Picture
 from pellucid.recipe import Network, Recipe
 from pellucid.weights import checkpoint
 from pellucid.weights.checkpoint import Card
@@ -37,3 +39,10 @@ def weights(folder: Path, name: str, **parameters: Any) -> Path:
     scores = ({"data": "Set5", "keywords": {}, "psnr_db": 33.5},)
     checkpoint.save(path, network, Card(chosen.name, chosen.parameters, "drawn by chance", "CC0", scores))
     return path
+
+
+def picture(channels: int) -> Picture:
+    """61 x 90 pixels of 8 bit, with the statistics of a natural one."""
+    chosen, _ = built("mimo_unet.gopro")
+    planes = parity.made_up(chosen, 96)[:1, :channels, :61, :90]
+    return Picture.from_tensor(planes.clamp(0, 1)).as_depth("uint8")

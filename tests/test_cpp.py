@@ -9,9 +9,7 @@ import pytest
 
 import exports
 from pellucid import exporting, restorer
-from pellucid.backends import parity
 from pellucid.pictures import images
-from pellucid.pictures.picture import Picture
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "cpp"
 openvino = pytest.importorskip("openvino")
@@ -32,17 +30,11 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build / "restore"
 
 
-def picture(channels: int) -> Picture:
-    chosen, _ = exports.built("mimo_unet.gopro")
-    planes = parity.made_up(chosen, 96)[:1, :channels, :61, :90]
-    return Picture.from_tensor(planes.clamp(0, 1)).as_depth("uint8")
-
-
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", ["dncnn.gaussian", "mimo_unet.gopro"])
 def test_it_gives_what_pellucid_gives(program: Path, tmp_path: Path, name: str, channels: int) -> None:
     model = exporting.export(exports.weights(tmp_path, name), tmp_path / "a.xml").path
-    degraded = picture(channels)
+    degraded = exports.picture(channels)
     images.write(degraded, tmp_path / "in.png")
     for tile_px in ("1000", "37"):
         result = tmp_path / f"{tile_px}.png"

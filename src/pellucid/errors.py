@@ -60,8 +60,9 @@ def about(path: object, error: PellucidError) -> PellucidError:
 def suggest(name: str, known: Iterable[str]) -> str:
     """Name the nearest known names, or list them all: "did you mean a or b?"."""
     known = list(dict.fromkeys(known))
-    near = sorted(get_close_matches(name, known, n=3, cutoff=0.5), key=known.index)
+    near = get_close_matches(name, known, n=3, cutoff=0.5)
     if near:
-        nearest_first = sorted(near, key=lambda other: -SequenceMatcher(None, other, name).ratio())
-        return f"did you mean {' or '.join(nearest_first)}?"
+        # Nearest first, as found; equally near ones in the order known.
+        near.sort(key=lambda other: (-SequenceMatcher(None, other, name).ratio(), known.index(other)))
+        return f"did you mean {' or '.join(near)}?"
     return f"known: {', '.join(known) or 'none'}"

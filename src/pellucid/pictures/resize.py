@@ -59,13 +59,9 @@ def _resize_axis(image: Tensor, axis: int, scale: Fraction, border: Border) -> T
         return _enlarge_axis(image, axis, scale.numerator, border)
     positions, weights = _contributions_on(image.device, image.dtype, size, scale, border)
     shape = (-1, 1) if axis == -2 else (-1,)
-    total: Tensor | None = None
     # One multiply-add of whole slices per tap, in a fixed order: the same bits whatever the size.
-    for places, weight in zip(positions, weights, strict=True):
-        term = image.index_select(axis, places) * weight.reshape(shape)
-        total = term if total is None else total + term
-    assert total is not None
-    return total
+    taps = zip(positions, weights, strict=True)
+    return reduce(torch.add, (image.index_select(axis, places) * weight.reshape(shape) for places, weight in taps))
 
 
 def _enlarge_axis(image: Tensor, axis: int, scale: int, border: Border) -> Tensor:

@@ -21,11 +21,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, RandomSampler
 
 from pellucid.data.store import Store
-from pellucid.data.storing import Planned, Stamp, Writer
-from pellucid.learning.batches import Batches
+from pellucid.data.store_writer import Planned, Stamp, StoreWriter
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture, Samples
-from pellucid.recipe import find
+from pellucid.recipes.registry import find
+from pellucid.training.batches import Batches
 
 NUM_ROUNDS = 3
 STAMP = Stamp(0, 0, "")
@@ -79,7 +79,7 @@ def store_of(case: Case, folder: Path) -> Store:
     is_raw = case.recipe.startswith("sid")
     facts = {"pattern": ["RG", "GB"], "black_level": 512, "white_level": 16383}
     items, has_pairs = [], False
-    with Writer(folder, {}) as writer:
+    with StoreWriter(folder, {}) as writer:
         for target, degraded in case.files:
             writer.put(str(target), STAMP, images.read(target).samples)
             if degraded is not None:

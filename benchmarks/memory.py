@@ -22,7 +22,7 @@ import numpy as np
 from pellucid.commands import options
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
-from pellucid.recipe import find
+from pellucid.recipes.registry import find
 from pellucid.system import memory
 from pellucid.weights import checkpoint
 
@@ -43,7 +43,9 @@ def weights(name: str, folder: Path) -> Path:
     """A weight file of the recipe, untrained."""
     recipe = find(name.partition(" ")[0], **dict(pair.split("=") for pair in name.split()[1:]))
     path = folder / "untrained.safetensors"
-    checkpoint.save(path, recipe.network(), checkpoint.Card(recipe.name, recipe.parameters, "untrained", "none"))
+    checkpoint.save(
+        path, recipe.network(), checkpoint.WeightsMetadata(recipe.name, recipe.parameters, "untrained", "none")
+    )
     return path
 
 
@@ -83,7 +85,7 @@ def main() -> None:
         source = folder / f"large{args.suffix}"
         images.write(picture(args.megapixels), source)
         model = weights(args.model, folder)
-        ceiling = options.num_bytes(args.memory)
+        ceiling = options.parse_bytes(args.memory)
         print(f"{args.model}, {args.megapixels:g} MP, {source.stat().st_size / 1e6:.0f} MB {args.suffix}")
         limit = ceiling if args.limit else None
         peak, seconds = restored(source, folder / f"a{args.suffix}", model, ["--memory", args.memory], limit)

@@ -27,17 +27,18 @@ import numpy as np
 import psutil
 import torch
 
-from pellucid import recipe
-from pellucid.backends import compiling, parity
+from pellucid.backends import parity, selection
 from pellucid.backends.backend import Backend
+from pellucid.backends.model import Model
 from pellucid.backends.runtimes import OpenVinoBackend
-from pellucid.backends.targets import FORMATS, Plan
-from pellucid.degradations.light import SyntheticRaw
+from pellucid.degradations.raw_synthesis import SyntheticRaw
 from pellucid.domains import Degraded
+from pellucid.export.formats import FORMATS
 from pellucid.pictures import metrics
 from pellucid.pictures.picture import Picture
-from pellucid.restorer import Restorer
-from pellucid.weights.checkpoint import Card
+from pellucid.recipes import registry
+from pellucid.restoration.restorer import Restorer
+from pellucid.weights.checkpoint import WeightsMetadata
 
 NETWORKS = {
     "SRCNN 9-1-5": ("srcnn.paper", {"mapping_px": 1}),
@@ -62,21 +63,21 @@ SMALL_PX = 96
 Run = Callable[[Degraded], Picture]
 
 
-def plan_of(name: str) -> Plan:
+def plan_of(name: str) -> Model:
     torch.manual_seed(0)
     key, parameters = NETWORKS[name]
-    chosen = recipe.find(key, **parameters)
+    chosen = registry.find(key, **parameters)
     network = chosen.network().eval().requires_grad_(False)
-    return Plan.of(network, chosen, Card(key, chosen.parameters, "untrained", "none"))
+    return Model.of(network, chosen, WeightsMetadata(key, chosen.parameters, "untrained", "none"))
 
 
-def side_of(plan: Plan, megapixels: float) -> int:
+def side_of(plan: Model, megapixels: float) -> int:
     """Of the degraded picture whose result has so many."""
     scale = plan.recipe.domain.rate * plan.facts.scale
     return int(math.sqrt(megapixels * 1e6) / scale) // 16 * 16
 
 
-def picture_of(plan: Plan, side_px: int) -> Degraded:
+def picture_of(plan: Model, side_px: int) -> Degraded:
     """Noise of 8 bit, in the colors that the network takes; or what a camera would hold."""
     if plan.recipe.domain.takes_mosaic:
         generator = torch.Generator().manual_seed(0)
@@ -85,13 +86,13 @@ def picture_of(plan: Plan, side_px: int) -> Degraded:
     return Picture(np.random.default_rng(0).integers(0, 256, (side_px, side_px, channels), np.uint8))
 
 
-def runner(plan: Plan, way: str) -> Run:
+def runner(plan: Model, way: str) -> Run:
     if way == PEERS:
         return peers(plan)
     return Restorer("benchmark", plan.recipe, backend_of(plan, *way.split(":"))).restore
 
 
-def peers(plan: Plan) -> Run:
+def peers(plan: Model) -> Run:
     """The picture as a whole through the network as it was trained."""
     domain = plan.recipe.domain
 
@@ -103,11 +104,11 @@ def peers(plan: Plan) -> Run:
     return run
 
 
-def backend_of(plan: Plan, backend: str, precision: str) -> Backend:
+def backend_of(plan: Model, backend: str, precision: str) -> Backend:
     if precision != "int8":
-        return compiling.backend_for(plan, device="cpu", backend=backend, precision=precision)[0]
+        return selection.select_backend(plan, device="cpu", backend=backend, precision=precision)[0]
     facts = replace(plan.facts, precision="int8")
-    inputs = parity.cut(parity.made_up(plan.recipe), [(96, 96)])
+    inputs = parity.crop_inputs(parity.synthetic_inputs(plan.recipe), [(96, 96)])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.xml"
         FORMATS["openvino"].write(replace(plan, facts=facts, pictures=inputs), path)

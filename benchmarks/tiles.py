@@ -13,8 +13,8 @@ import numpy as np
 
 from pellucid.backends.eager import TorchBackend
 from pellucid.pictures.picture import Picture
-from pellucid.recipe import find
-from pellucid.restorer import Restorer
+from pellucid.recipes.registry import find
+from pellucid.restoration.restorer import Restorer
 
 NETWORKS = ("srcnn.paper", "dncnn.gaussian", "mimo_unet.gopro")
 TILES_PX = (128, 256, 512)

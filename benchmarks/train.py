@@ -22,16 +22,17 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pellucid import optimization, recipe
 from pellucid.data.store import Store
-from pellucid.data.storing import Planned, Stamp, Writer
-from pellucid.learning import tuning
-from pellucid.learning.batches import Batches
-from pellucid.learning.distribution import Group
-from pellucid.learning.learner import Learner
+from pellucid.data.store_writer import Planned, Stamp, StoreWriter
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
-from pellucid.recipe import Network, Recipe
+from pellucid.recipes import registry
+from pellucid.recipes.network import Network
+from pellucid.recipes.recipe import Recipe
+from pellucid.training import optimization, tuning
+from pellucid.training.batches import Batches
+from pellucid.training.distributed import Group
+from pellucid.training.learner import Learner
 
 Pair = tuple[Tensor, Tensor]
 
@@ -94,7 +95,7 @@ def numbered(batches: Batches) -> Iterator[Pair]:
 
 def stored(files: list[bytes], folder: Path, *, pairs: bool) -> Store:
     """A store of these PNGs; as pairs, each is its own partner."""
-    with Writer(folder, {}) as writer:
+    with StoreWriter(folder, {}) as writer:
         for i, content in enumerate(files):
             samples = np.array(Image.open(io.BytesIO(content)).convert("RGB"))
             writer.put(f"{i}", Stamp(len(content), 0, str(i)), samples)
@@ -143,7 +144,7 @@ def main() -> None:
             Image.fromarray(picture.samples.squeeze()).save(buffer, "PNG")
             files.append(buffer.getvalue())
     for name in args.recipes:
-        made = recipe.find(name, num_steps=10_000, **RECIPES[name])
+        made = registry.find(name, num_steps=10_000, **RECIPES[name])
         compare(made, files, args.steps, args.rounds)
 
 

@@ -24,19 +24,18 @@ from typing import Any
 
 import torch
 
-from pellucid import preparing
-from pellucid.data import leaks
+from pellucid.data import leaks, preparing
 from pellucid.errors import PellucidError
 from pellucid.evaluation import Report, evaluate
-from pellucid.learning import runs
 from pellucid.networks.mimo_unet import MIMOUNet
 from pellucid.pictures import images
-from pellucid.recipe import Network
-from pellucid.restorer import Restorer, load
+from pellucid.recipes.network import Network
+from pellucid.restoration.restorer import Restorer, load
+from pellucid.training import run_folder
 from pellucid.weights import checkpoint, models
-from pellucid.weights.checkpoint import Card
+from pellucid.weights.checkpoint import WeightsMetadata
 
-WEIGHTS = Path(models.__file__).parent
+WEIGHTS = Path(models.__file__).parent / "shipped"
 README = Path(__file__).parent.parent / "README.md"
 MOST_LOST_DB = 0.005
 """What float16 may cost."""
@@ -171,7 +170,7 @@ def _history(target: Path, scores: tuple[dict[str, Any], ...]) -> tuple[Mapping[
     """What the file to be replaced says, newest first. Exits where it is as good."""
     if not target.exists():
         return ()
-    before = checkpoint.read_card(target)
+    before = checkpoint.read_metadata(target)
     old_db = {checkpoint.subject(score): score["psnr_db"] for score in before.scores}
     new_db = {checkpoint.subject(score): score["psnr_db"] for score in scores}
     if fsum(new_db[key] - old_db[key] for key in new_db.keys() & old_db.keys()) <= 0:
@@ -186,17 +185,17 @@ def _list(scores: tuple[Mapping[str, Any], ...]) -> str:
 
 def _check_leaks(run: Path, name: str) -> None:
     """Print each test picture that the training data holds."""
-    data = Path(runs.describe(run)["data"]["folder"])
-    made = preparing.opened(data)
+    data = Path(run_folder.describe_run(run)["data"]["folder"])
+    made = preparing.open_data(data)
     for test_set in {test.data for test in TESTS[name]}:
         folder = PAIRS[test_set][0] if test_set in PAIRS else FOLDERS[test_set]
         found = leaks.in_folder(made, test_data() / folder)
         print(f"{test_set} in {data.name}: {'; '.join(map(str, found)) or 'nothing'}")
 
 
-def _provenance(run: Path, card: Card, note: str) -> str:
+def _provenance(run: Path, card: WeightsMetadata, note: str) -> str:
     """With hours, hardware and the note; of folders, the last name only."""
-    hardware = runs.describe(run)["starts"][-1]["hardware"]
+    hardware = run_folder.describe_run(run)["starts"][-1]["hardware"]
     words = [Path(word).name if word.startswith("/") else word for word in card.provenance.split(" ")]
     trained = f"{' '.join(words)}; {_hours(run):.2f} h on {hardware}"
     return f"{trained}; {note}" if note else trained
@@ -204,8 +203,8 @@ def _provenance(run: Path, card: Card, note: str) -> str:
 
 def _hours(run: Path) -> float:
     """Of training alone, by the pace that the metrics tell, over all its starts."""
-    batch_size = runs.describe(run)["training"]["batch_size"]
-    lines = [line for line in runs.read_metrics(run) if "images_per_s" in line]
+    batch_size = run_folder.describe_run(run)["training"]["batch_size"]
+    lines = [line for line in run_folder.read_metrics(run) if "images_per_s" in line]
     steps = [0, *(line["step"] for line in lines)]
     taken = (step - before for before, step in pairwise(steps))
     return fsum(n * batch_size / line["images_per_s"] for n, line in zip(taken, lines, strict=True)) / 3600
@@ -215,7 +214,7 @@ def measure_again(names: list[str]) -> None:
     """Score what ships and compare with the headers. Exits with 1 where one differs by more than 0.002 dB."""
     differing = 0
     for name in names or shipped():
-        card = checkpoint.read_card(WEIGHTS / f"{name}.safetensors")
+        card = checkpoint.read_metadata(WEIGHTS / f"{name}.safetensors")
         again = scored(WEIGHTS / f"{name}.safetensors", name)
         _print_scores(name, replace(card, scores=again))
         pairs = zip(card.scores, again, strict=True)
@@ -224,7 +223,7 @@ def measure_again(names: list[str]) -> None:
         sys.exit(f"{differing} scores differ from the headers")
 
 
-def _print_scores(name: str, card: Card) -> None:
+def _print_scores(name: str, card: WeightsMetadata) -> None:
     for test, found in zip(TESTS[name], card.scores, strict=True):
         published = "" if test.goal_db is None else f"{test.goal_db:.2f} ({found['psnr_db'] - test.goal_db:+.2f})"
         print(
@@ -242,10 +241,10 @@ def table() -> Iterator[str]:
     yield "| model | recipe | input | measured: PSNR / SSIM | published | command behind each score |"
     yield "|---|---|---|---|---|---|"
     for name in shipped():
-        yield row(name, checkpoint.read_card(WEIGHTS / f"{name}.safetensors"))
+        yield row(name, checkpoint.read_metadata(WEIGHTS / f"{name}.safetensors"))
 
 
-def row(name: str, card: Card) -> str:
+def row(name: str, card: WeightsMetadata) -> str:
     keywords = " ".join(f"{key}={value}" for key, value in card.parameters.items() if key in NAMED)
     scores = "<br>".join(f"{checkpoint.subject(s)}: {s['psnr_db']:.2f} dB / {s['ssim']:.4f}" for s in card.scores)
     inputs = "<br>".join(f"{s['degraded_psnr_db']:.2f}" for s in card.scores)

@@ -22,11 +22,12 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 from torch import Tensor
 
+from pellucid.degradations.camera_shake import CameraShake, MeasuredShake, Shake
 from pellucid.degradations.cameras import NIKON_D850, SONY_A7S2_HIGH, SONY_A7S2_LOW, Sensor
 from pellucid.degradations.degradation import Degradation
-from pellucid.degradations.light import MotionBlur, SensorNoise, SyntheticRaw, Unprocess
-from pellucid.degradations.shaking import CameraShake, MeasuredShake, Shake
-from pellucid.degradations.simple import GaussianNoise, Jpeg, ShrinkAndEnlarge
+from pellucid.degradations.motion_blur import MotionBlur
+from pellucid.degradations.raw_synthesis import SensorNoise, SyntheticRaw, Unprocess
+from pellucid.degradations.standard import GaussianNoise, Jpeg, ShrinkAndEnlarge
 from pellucid.domains import PackedRaw
 from pellucid.pictures.raw import develop_mosaic
 

@@ -21,8 +21,8 @@ from skimage import data
 
 import pellucid
 from pellucid.degradations.degradation import Chain
-from pellucid.degradations.light import SyntheticRaw
-from pellucid.degradations.simple import GaussianNoise, Jpeg, Shrink
+from pellucid.degradations.raw_synthesis import SyntheticRaw
+from pellucid.degradations.standard import GaussianNoise, Jpeg, Shrink
 from pellucid.domains import Gray
 from pellucid.pictures import metrics, raw
 from pellucid.pictures.picture import Samples
@@ -186,7 +186,7 @@ def title(restorer: pellucid.Restorer) -> str:
 
 def restorers() -> Iterator[tuple[str, pellucid.Restorer]]:
     """Every model that ships, at each of its tasks, and a name for the sheet."""
-    for model in (model for model in models.listing() if model.ships):
+    for model in (model for model in models.list_models() if model.ships):
         for keywords in TASKS.get(model.name, ({},)):
             values = [f"{key.partition('_')[0]}-{value}" for key, value in keywords.items()]
             yield "-".join([model.name, *values]), pellucid.load(model.name, **keywords)

@@ -5,12 +5,13 @@ from typing import Any
 
 import torch
 
-from pellucid import recipe
 from pellucid.backends import parity
 from pellucid.pictures.picture import Picture
-from pellucid.recipe import Network, Recipe
+from pellucid.recipes import registry
+from pellucid.recipes.network import Network
+from pellucid.recipes.recipe import Recipe
 from pellucid.weights import checkpoint
-from pellucid.weights.checkpoint import Card
+from pellucid.weights.checkpoint import WeightsMetadata
 
 SMALL: dict[str, dict[str, Any]] = {
     "srcnn.paper": {"mapping_px": 1},
@@ -22,7 +23,7 @@ SMALL: dict[str, dict[str, Any]] = {
 
 def built(name: str, **parameters: Any) -> tuple[Recipe, Network]:
     torch.manual_seed(0)
-    chosen = recipe.find(name, **(parameters or SMALL[name]))
+    chosen = registry.find(name, **(parameters or SMALL[name]))
     network = chosen.network().eval().requires_grad_(False)
     for module in network.modules():  # as after training, so that folding has something to do
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -37,12 +38,14 @@ def weights(folder: Path, name: str, **parameters: Any) -> Path:
     chosen, network = built(name, **parameters)
     path = folder / f"{name}.safetensors"
     scores = ({"data": "Set5", "keywords": {}, "psnr_db": 33.5},)
-    checkpoint.save(path, network, Card(chosen.name, chosen.parameters, "drawn by chance", "CC0", scores))
+    checkpoint.save(
+        path, network, WeightsMetadata(chosen.name, chosen.parameters, "drawn by chance", "CC0", scores)
+    )
     return path
 
 
 def picture(channels: int) -> Picture:
     """61 x 90 pixels of 8 bit, with the statistics of a natural one."""
     chosen, _ = built("mimo_unet.gopro")
-    planes = parity.made_up(chosen, 96)[:1, :channels, :61, :90]
+    planes = parity.synthetic_inputs(chosen, 96)[:1, :channels, :61, :90]
     return Picture.from_tensor(planes.clamp(0, 1)).as_depth("uint8")

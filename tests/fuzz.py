@@ -20,7 +20,7 @@ import numpy as np
 
 import samples
 import watching
-from pellucid.restoring import stages
+from pellucid.restoration import pipeline
 
 BATCH = 50
 TIMEOUT_S = 120.0
@@ -180,7 +180,7 @@ def _judge(source: str, target: Path, error: str | None, tally: Tally) -> None:
         tally.counts[f"{kind} refused"] += 1
         if target.exists():
             tally.fault(f"{source}: refused, but there is a result")
-        if "\n" in error or stages.FAULT in error or source not in error:
+        if "\n" in error or pipeline.FAULT in error or source not in error:
             tally.fault(f"{source}: an error of another form: {error}")
 
 

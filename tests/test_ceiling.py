@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import watching
-from pellucid import recipe
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
+from pellucid.recipes import registry
 from pellucid.weights import checkpoint
 
 CEILING = 620_000_000
@@ -32,9 +32,11 @@ pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="pe
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
     """A thin network: what is measured is what lies around it."""
-    chosen = recipe.find("dncnn.gaussian", depth=2, width=4)
+    chosen = registry.find("dncnn.gaussian", depth=2, width=4)
     path = tmp_path / "thin.safetensors"
-    checkpoint.save(path, chosen.network(), checkpoint.Card(chosen.name, chosen.parameters, "none", "none"))
+    checkpoint.save(
+        path, chosen.network(), checkpoint.WeightsMetadata(chosen.name, chosen.parameters, "none", "none")
+    )
     return path
 
 

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from pellucid import cli, recipe
+from pellucid import cli
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
-from pellucid.restoring import manifest
+from pellucid.recipes import registry
+from pellucid.restoration import manifest
 from pellucid.weights import checkpoint
 
 
@@ -70,8 +71,8 @@ def album(tmp_path: Path) -> None:
 def tiny(tmp_path: Path) -> None:
     for name, parameters in (("dncnn.gaussian", {"depth": 3, "width": 4}), ("mimo_unet.gopro", {"num_blocks": 1})):
         torch.manual_seed(0)
-        chosen = recipe.find(name, **parameters)
-        card = checkpoint.Card(chosen.name, chosen.parameters, "random", "CC0")
+        chosen = registry.find(name, **parameters)
+        card = checkpoint.WeightsMetadata(chosen.name, chosen.parameters, "random", "CC0")
         checkpoint.save(tmp_path / "models" / f"tiny-{name[:4]}.safetensors", chosen.network(), card)
 
 
@@ -187,7 +188,7 @@ def test_convert_writes_a_file_that_knows_what_it_is(run: Terminal) -> None:
     torch.save(weights, "theirs.pth")
     result = run("convert theirs.pth --recipe srcnn.paper scale=3 --out ours.safetensors --license MIT")
     assert result.code == 0 and "srcnn.paper scale=3" in result.out
-    assert checkpoint.read_card(Path("ours.safetensors")).license == "MIT"
+    assert checkpoint.read_metadata(Path("ours.safetensors")).license == "MIT"
     assert run("restore photo.png --model ours.safetensors").code == 0
     assert images.read("photo-restored.png").width == 93
 

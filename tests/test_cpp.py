@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import exports
-from pellucid import exporting, restorer
+from pellucid.export import exporting
 from pellucid.pictures import images
+from pellucid.restoration import restorer
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "cpp"
 openvino = pytest.importorskip("openvino")

@@ -12,18 +12,18 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor
 
-from pellucid import recipe
 from pellucid.backends.eager import TorchBackend
-from pellucid.data.storing import Planned, Stamp, Writer
+from pellucid.data.preparing import prepare
+from pellucid.data.store_writer import Planned, Stamp, StoreWriter
 from pellucid.errors import DataError, OutputError
 from pellucid.evaluation import evaluate, strip
 from pellucid.pictures import images
 from pellucid.pictures.color import rgb_to_luma
 from pellucid.pictures.picture import Picture, Samples
 from pellucid.pictures.resize import resize
-from pellucid.preparing import prepare
-from pellucid.recipe import Network
-from pellucid.restorer import Restorer
+from pellucid.recipes import registry
+from pellucid.recipes.network import Network
+from pellucid.restoration.restorer import Restorer
 
 
 class Identity(Network):
@@ -36,7 +36,7 @@ class Identity(Network):
 
 
 def _restorer(name: str, **parameters: Any) -> Restorer:
-    return Restorer("identity", recipe.find(name, **parameters), TorchBackend(Identity(), "cpu"))
+    return Restorer("identity", registry.find(name, **parameters), TorchBackend(Identity(), "cpu"))
 
 
 def _photo(seed: int, height: int = 40, width: int = 52, channels: int = 3) -> Samples:
@@ -203,12 +203,12 @@ def test_mosaics_are_scored_where_the_recipe_sees_them(tmp_path: Path, pattern: 
     channels = np.array([["RGB".index(color) for color in row] for row in pattern])[rows % 2, cols % 2]
     samples = (target[rows, cols, channels] // 257).astype(np.uint16)
     facts = {"pattern": list(pattern), "black_level": 0.0, "white_level": 510.0}
-    with Writer(tmp_path / "store", {}) as writer:
+    with StoreWriter(tmp_path / "store", {}) as writer:
         writer.put("long", Stamp(1, 2, "3"), np.ascontiguousarray(target))
         writer.put("short", Stamp(1, 2, "3"), samples, facts=facts)
         items = [Planned(name, "long", "short", 2.0, name == "shifted") for name in ("a", "shifted")]
         writer.finish("raw", items, [])
-    restorer = Restorer("developing", recipe.find("sid_unet.sony"), TorchBackend(Developing(), "cpu"))
+    restorer = Restorer("developing", registry.find("sid_unet.sony"), TorchBackend(Developing(), "cpu"))
     report = evaluate(restorer, tmp_path / "store")
     (score,) = report.scores
     assert score.psnr_db == math.inf and report.protocol["misaligned_left_out"] == 1
@@ -219,11 +219,11 @@ def test_mosaics_are_scored_where_the_recipe_sees_them(tmp_path: Path, pattern: 
 
 def test_a_mosaic_too_small_for_libraw_has_no_score_to_beat(tmp_path: Path) -> None:
     facts = {"pattern": ["RG", "GB"], "black_level": 0.0, "white_level": 255.0}
-    with Writer(tmp_path / "store", {}) as writer:
+    with StoreWriter(tmp_path / "store", {}) as writer:
         writer.put("long", Stamp(1, 2, "3"), _photo(0, 20, 16))
         writer.put("short", Stamp(1, 2, "3"), _photo(0, 20, 16, 1)[..., 0].astype(np.uint16), facts=facts)
         writer.finish("raw", [Planned("a", "long", "short", 1.0)], [])
-    restorer = Restorer("developing", recipe.find("sid_unet.sony"), TorchBackend(Developing(), "cpu"))
+    restorer = Restorer("developing", registry.find("sid_unet.sony"), TorchBackend(Developing(), "cpu"))
     report = evaluate(restorer, tmp_path / "store")
     assert report.scores[0].degraded_psnr_db is None and report.to_json()["mean"]["degraded_psnr_db"] is None
     assert strip(restorer, tmp_path / "store").samples.shape == (20, 3 * 16, 3)
@@ -231,7 +231,7 @@ def test_a_mosaic_too_small_for_libraw_has_no_score_to_beat(tmp_path: Path) -> N
 
 def test_clean_pictures_are_exposed_as_mosaics(folder: Path) -> None:
     """Of no store, but of any folder: dark and noisy; LibRaw's development of that is what to beat."""
-    restorer = Restorer("developing", recipe.find("sid_unet.any_camera"), TorchBackend(Developing(), "cpu"))
+    restorer = Restorer("developing", registry.find("sid_unet.any_camera"), TorchBackend(Developing(), "cpu"))
     report = evaluate(restorer, folder)
     assert len(report.scores) == 3
     for score in report.scores:

@@ -83,7 +83,7 @@ def test_imports_point_to_higher_floors_only(path: Path) -> None:
         ("from pellucid.pictures import png, raw", {"pictures.png", "pictures.raw"}),
         ("def late():\n    from pellucid.pictures.raw import read", {"pictures.raw"}),
         ("from pellucid.networks import dncnn", {"networks"}),
-        ("from pellucid import __version__, recipe\nimport os", {"recipe"}),
+        ("from pellucid import __version__, domains\nimport os", {"domains"}),
     ],
 )
 def test_imports_are_seen(source: str, loads: set[str]) -> None:
@@ -92,7 +92,7 @@ def test_imports_are_seen(source: str, loads: set[str]) -> None:
 
 @pytest.mark.parametrize(
     "source",
-    ("from . import png", "import pellucid.recipe", "from pellucid import load", "from pellucid.x import y"),
+    ("from . import png", "import pellucid.recipes", "from pellucid import load", "from pellucid.x import y"),
 )
 def test_imports_that_would_not_be_seen_are_refused(source: str) -> None:
     with pytest.raises(AssertionError):
@@ -132,10 +132,10 @@ def test_restores_with_torchvision_blocked(tmp_path: Path) -> None:
 import sys
 sys.modules["torchvision"] = None
 import numpy as np, torch, pellucid
-from pellucid import recipe
+from pellucid.recipes import registry
 from pellucid.weights import checkpoint
-tiny = recipe.find("dncnn.gaussian", depth=3, width=4)
-card = checkpoint.Card(tiny.name, tiny.parameters, "random", "none")
+tiny = registry.find("dncnn.gaussian", depth=3, width=4)
+card = checkpoint.WeightsMetadata(tiny.name, tiny.parameters, "random", "none")
 checkpoint.save(__import__("pathlib").Path({str(tmp_path)!r}) / "tiny.safetensors", tiny.network(), card)
 picture = pellucid.Picture(np.zeros((8, 9, 3), np.uint8))
 print(pellucid.load({str(tmp_path / "tiny.safetensors")!r}).restore(picture).samples.shape)

@@ -12,16 +12,17 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pellucid import recipe
 from pellucid.domains import PackedRaw
 from pellucid.networks.dncnn import DnCNN
 from pellucid.networks.mimo_unet import MIMOUNet
 from pellucid.networks.sid_unet import SIDUNet
 from pellucid.networks.srcnn import SRCNN
-from pellucid.recipe import Network, Recipe
-from pellucid.tiling import plan, span
+from pellucid.recipes import registry
+from pellucid.recipes.network import Network
+from pellucid.recipes.recipe import Recipe
+from pellucid.restoration.tiling import plan, span
 
-NAMES = recipe.names()
+NAMES = registry.list_names()
 FAR = 100  # networks that see further than this many pixels are tried on thin pictures and seldom
 
 COUNTS = [
@@ -64,7 +65,7 @@ REACHES = [
 def built(name: str, **parameters: Any) -> tuple[Recipe, Network]:
     """A recipe and its network, in evaluation mode."""
     torch.manual_seed(0)
-    found = recipe.find(name, **parameters)
+    found = registry.find(name, **parameters)
     return found, found.network().eval().requires_grad_(False)
 
 
@@ -397,7 +398,7 @@ def test_srcnn_folded_is_srcnn(
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 def test_srcnn_begins_at_the_enlarged_picture(scale: int) -> None:
-    tuned = recipe.find("srcnn.tuned", scale=scale)
+    tuned = registry.find("srcnn.tuned", scale=scale)
     network = tuned.network()
     assert tuned.initialize is not None
     tuned.initialize(network)

@@ -9,15 +9,15 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from pellucid import restorer
 from pellucid.cli import app
 from pellucid.data import store
 from pellucid.degradations.cameras import Sensor
-from pellucid.degradations.light import SensorNoise, Unprocess
-from pellucid.learning import runs
+from pellucid.degradations.raw_synthesis import SensorNoise, Unprocess
 from pellucid.pictures import dng, images, metrics, raw
 from pellucid.pictures.packing import BAYER, XTRANS
 from pellucid.pictures.picture import Exposure, Mosaic
+from pellucid.restoration import restorer
+from pellucid.training import run_folder
 
 HEIGHT_PX, WIDTH_PX = 48, 64
 BLACK, WHITE = 512, 16383
@@ -92,7 +92,7 @@ def weights(stores: dict[str, Path], dark: Path) -> Path:
 
 
 def test_training_validates_on_a_store(weights: Path) -> None:
-    scored = [line for line in runs.read_metrics(weights.parent) if line.get("psnr_db") is not None]
+    scored = [line for line in run_folder.read_metrics(weights.parent) if line.get("psnr_db") is not None]
     assert [line["step"] for line in scored] == [2, 3]
     strip = images.read(weights.parent / "validation" / "step-000000003.png")
     assert (strip.height, strip.width) == (HEIGHT_PX, 3 * WIDTH_PX)

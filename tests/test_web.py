@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 import exports
-from pellucid import exporting, restorer
+from pellucid.export import exporting
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
+from pellucid.restoration import restorer
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "web"
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

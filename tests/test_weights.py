@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 import weights as script
-from pellucid.restorer import load
+from pellucid.restoration.restorer import load
 from pellucid.weights import checkpoint, models
 
 ROOT = Path(__file__).parent.parent
-SHIPPED = [model for model in models.listing() if model.ships]
+SHIPPED = [model for model in models.list_models() if model.ships]
 
 
 def test_something_ships() -> None:
@@ -17,8 +17,8 @@ def test_something_ships() -> None:
 
 
 @pytest.mark.parametrize("model", SHIPPED, ids=lambda model: model.name)
-def test_the_card_is_complete(model: models.Model) -> None:
-    card = checkpoint.read_card(model.path)
+def test_the_card_is_complete(model: models.NamedModel) -> None:
+    card = checkpoint.read_metadata(model.path)
     assert card.scores and card.provenance and card.license
     assert [(score["data"], score["keywords"]) for score in card.scores] == [
         (test.data, test.keywords) for test in script.TESTS[model.name]
@@ -34,9 +34,9 @@ def test_all_weights_together_stay_small() -> None:
 
 
 @pytest.mark.parametrize("model", SHIPPED, ids=lambda model: model.name)
-def test_the_first_score_on_the_card_is_measured_again(model: models.Model, data: Path) -> None:
+def test_the_first_score_on_the_card_is_measured_again(model: models.NamedModel, data: Path) -> None:
     """The others take longer: `make scores` measures them all."""
-    said = checkpoint.read_card(model.path).scores[0]
+    said = checkpoint.read_metadata(model.path).scores[0]
     report = script.TESTS[model.name][0].measure(load(model.name, **said["keywords"]))
     # Another machine sums in another order, which moves a rounded sample here and there.
     assert report.mean_psnr_db == pytest.approx(said["psnr_db"], abs=0.002)
@@ -50,6 +50,6 @@ LEAST_GAINS_DB = {
 
 
 @pytest.mark.parametrize("model", SHIPPED, ids=lambda model: model.name)
-def test_the_network_beats_its_input(model: models.Model) -> None:
-    for score in checkpoint.read_card(model.path).scores:
+def test_the_network_beats_its_input(model: models.NamedModel) -> None:
+    for score in checkpoint.read_metadata(model.path).scores:
         assert score["psnr_db"] > score["degraded_psnr_db"] + LEAST_GAINS_DB.get(model.name, 1)

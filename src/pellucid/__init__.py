@@ -11,8 +11,8 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pellucid.benching import bench as bench
-    from pellucid.converting import convert as convert
+    from pellucid.backends.benchmark import bench as bench
+    from pellucid.data.preparing import prepare as prepare
     from pellucid.errors import DataError as DataError
     from pellucid.errors import MissingExtraError as MissingExtraError
     from pellucid.errors import OutputError as OutputError
@@ -21,18 +21,18 @@ if TYPE_CHECKING:
     from pellucid.errors import RecipeError as RecipeError
     from pellucid.errors import WeightsError as WeightsError
     from pellucid.evaluation import evaluate as evaluate
-    from pellucid.exporting import export as export
+    from pellucid.export.exporting import export as export
     from pellucid.pictures.images import read as read
     from pellucid.pictures.images import write as write
     from pellucid.pictures.picture import Mosaic as Mosaic
     from pellucid.pictures.picture import Picture as Picture
-    from pellucid.preparing import prepare as prepare
-    from pellucid.recipe import Recipe as Recipe
-    from pellucid.restoration import restore as restore
-    from pellucid.restorer import Restorer as Restorer
-    from pellucid.restorer import load as load
-    from pellucid.restoring.planning import plan as plan
-    from pellucid.training import train as train
+    from pellucid.recipes.recipe import Recipe as Recipe
+    from pellucid.restoration.planning import plan as plan
+    from pellucid.restoration.restore import restore as restore
+    from pellucid.restoration.restorer import Restorer as Restorer
+    from pellucid.restoration.restorer import load as load
+    from pellucid.training.train import train as train
+    from pellucid.weights.converting import convert as convert
 
 # Where each public name lives. Loaded when first asked for, so that `import pellucid` does not wait for torch.
 _HOMES = {
@@ -43,20 +43,20 @@ _HOMES = {
     "PellucidError": "errors",
     "Picture": "pictures.picture",
     "PictureError": "errors",
-    "Recipe": "recipe",
+    "Recipe": "recipes.recipe",
     "RecipeError": "errors",
-    "Restorer": "restorer",
+    "Restorer": "restoration.restorer",
     "WeightsError": "errors",
-    "bench": "benching",
-    "convert": "converting",
+    "bench": "backends.benchmark",
+    "convert": "weights.converting",
     "evaluate": "evaluation",
-    "export": "exporting",
-    "load": "restorer",
-    "plan": "restoring.planning",
-    "prepare": "preparing",
+    "export": "export.exporting",
+    "load": "restoration.restorer",
+    "plan": "restoration.planning",
+    "prepare": "data.preparing",
     "read": "pictures.images",
-    "restore": "restoration",
-    "train": "training",
+    "restore": "restoration.restore",
+    "train": "training.train",
     "write": "pictures.images",
 }
 

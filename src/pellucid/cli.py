@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from pellucid.commands import benching, exporting, restoring, scoring, training, weights
-from pellucid.commands.terminal import fail
+from pellucid.commands import bench, convert, evaluate, export, models, plot, prepare, recipes, restore, train
+from pellucid.commands.terminal import exit_with_error
 from pellucid.errors import PellucidError
 
 app = typer.Typer(
@@ -36,11 +36,11 @@ def main() -> None:
     try:
         app()
     except PellucidError as error:
-        fail(str(error))
+        exit_with_error(str(error))
     except OSError as error:  # what no function expected: a full disk, a name too long, a lost share
-        fail(f"{error.strerror or error}: {str(error.filename)[:200]}")
+        exit_with_error(f"{error.strerror or error}: {str(error.filename)[:200]}")
     except MemoryError:
-        fail("not enough memory; smaller tiles need less: --tile 256")
+        exit_with_error("not enough memory; smaller tiles need less: --tile 256")
 
 
 def _version(wanted: bool) -> None:
@@ -63,34 +63,30 @@ def _options(
 app.command(
     rich_help_panel="Use",
     epilog="Example: `pellucid restore scans/ --model srcnn-x2 --out larger/`",
-)(restoring.restore)
+)(restore.restore)
 app.command(
     rich_help_panel="Use",
     epilog="Example: `pellucid evaluate mine.safetensors --data Set12 sigma_255=50`",
-)(scoring.evaluate)
+)(evaluate.evaluate)
 app.command(
     rich_help_panel="Train",
     epilog="Example: `pellucid prepare gopro GOPRO_Large.zip --out stores/gopro`, then "
     "`pellucid prepare check stores/gopro`",
-)(training.prepare)
+)(prepare.prepare)
 app.command(
     rich_help_panel="Train",
     epilog="Example: `pellucid train dncnn.gaussian sigma_255=15 --data photos/ --out runs/s15`",
-)(training.train)
-app.command(rich_help_panel="Train", epilog="Example: `pellucid plot runs/a runs/b --out curves.png`")(
-    training.plot
-)
-app.command(rich_help_panel="Weights")(weights.models)
-app.command(rich_help_panel="Weights")(weights.recipes)
+)(train.train)
+app.command(rich_help_panel="Train", epilog="Example: `pellucid plot runs/a runs/b --out curves.png`")(plot.plot)
+app.command(rich_help_panel="Weights")(models.models)
+app.command(rich_help_panel="Weights")(recipes.recipes)
 app.command(
     rich_help_panel="Weights",
     epilog="Example: `pellucid convert net.pth --recipe dncnn.gaussian sigma_255=25 --out mine.safetensors`",
-)(weights.convert)
+)(convert.convert)
 app.command(
     rich_help_panel="Deploy",
     epilog="Example: `pellucid export srcnn-x2 --out srcnn-x2.onnx`, then "
     "`pellucid restore photo.png --model srcnn-x2.onnx`",
-)(exporting.export)
-app.command(rich_help_panel="Deploy", epilog="Example: `pellucid bench dncnn-gray-25 --megapixels 1`")(
-    benching.bench
-)
+)(export.export)
+app.command(rich_help_panel="Deploy", epilog="Example: `pellucid bench dncnn-gray-25 --megapixels 1`")(bench.bench)

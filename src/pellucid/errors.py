@@ -52,7 +52,7 @@ class MissingExtraError(PellucidError):
         super().__init__(f"{purpose} needs an optional package: pip install 'pellucid[{extra}]'")
 
 
-def about(path: object, error: PellucidError) -> PellucidError:
+def naming(path: object, error: PellucidError) -> PellucidError:
     """The same error, naming the file it came up with."""
     return error if str(path) in str(error) else PellucidError(f"{path}: {error}")
 

@@ -14,18 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pellucid.data import specimens
-from pellucid.data.specimens import Collection, Specimen
+from pellucid.data import eval_samples
+from pellucid.data.eval_samples import EvalSample, EvalSet
 from pellucid.degradations.degradation import draws, involves
-from pellucid.degradations.light import SyntheticRaw
-from pellucid.degradations.simple import Jpeg
+from pellucid.degradations.raw_synthesis import SyntheticRaw
+from pellucid.degradations.standard import Jpeg
 from pellucid.domains import Degraded, Domain, PackedRaw
-from pellucid.errors import DataError, OutputError, PellucidError, PictureError, about
+from pellucid.errors import DataError, OutputError, PellucidError, PictureError, naming
 from pellucid.pictures import images, metrics, raw
 from pellucid.pictures.packing import phase
 from pellucid.pictures.picture import Mosaic, Picture
-from pellucid.recipe import Recipe, ScoringProtocol
-from pellucid.restorer import Restorer
+from pellucid.recipes.recipe import Recipe, ScoringProtocol
+from pellucid.restoration.restorer import Restorer
 from pellucid.system.files import check_free, write_whole
 from pellucid.weights.checkpoint import GIVEN_PAIRS
 
@@ -154,7 +154,7 @@ def evaluate(
                 images.write(restored, result, overwrite=overwrite)
             scores.append(score)
         except PictureError as error:
-            failures.append((specimen.path, about(specimen.path, error)))
+            failures.append((specimen.path, naming(specimen.path, error)))
         if progress is not None:
             progress(done, len(collection))
     if not scores:
@@ -164,9 +164,9 @@ def evaluate(
     return Report(restorer.name, restorer.recipe, protocol, tuple(scores), tuple(failures), changes)
 
 
-def collect(recipe: Recipe, data: str | Path, target: str | Path | None = None) -> Collection:
+def collect(recipe: Recipe, data: str | Path, target: str | Path | None = None) -> EvalSet:
     """What `evaluate` scores. Raises DataError when there is nothing, or not what the recipe takes."""
-    collection = specimens.collect(Path(data), None if target is None else Path(target))
+    collection = eval_samples.collect(Path(data), None if target is None else Path(target))
     given = {"clean": "clean pictures", "pairs": "pairs of pictures", "raw": "mosaics"}[collection.kind]
     has_mosaics = collection.kind == "raw" or (
         collection.kind == "clean" and isinstance(recipe.protocol.degradation, SyntheticRaw)
@@ -183,7 +183,7 @@ def collect(recipe: Recipe, data: str | Path, target: str | Path | None = None) 
     return collection
 
 
-def describe(recipe: Recipe, collection: Collection, *, num_pictures: int) -> dict[str, Any]:
+def describe(recipe: Recipe, collection: EvalSet, *, num_pictures: int) -> dict[str, Any]:
     """The protocol in words and numbers: all that moves a score."""
     protocol, pairing = recipe.protocol, collection.pairing
     degradation = None if pairing else protocol.degradation
@@ -237,7 +237,7 @@ def _middle(planes: Tensor, width_px: int) -> Tensor:
     return planes[..., top : top + width_px, left : left + width_px]
 
 
-def _sample(recipe: Recipe, specimen: Specimen) -> _Sample:
+def _sample(recipe: Recipe, specimen: EvalSample) -> _Sample:
     """As it is given, or degraded by the protocol."""
     protocol, domain = recipe.protocol, recipe.domain
     # Color conversion rounds to 8 bit, as it does in MATLAB, where the published scores come from.
@@ -298,7 +298,7 @@ def _check_size(clean: Tensor, path: Path, protocol: ScoringProtocol) -> None:
         )
 
 
-def _saved(collection: Collection, folder: Path | None, *, overwrite: bool) -> list[Path | None]:
+def _saved(collection: EvalSet, folder: Path | None, *, overwrite: bool) -> list[Path | None]:
     """Where each restored picture goes; refused before any work when one would replace something."""
     if folder is None:
         return [None] * len(collection)

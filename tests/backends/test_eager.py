@@ -13,7 +13,7 @@ from pellucid.backends.eager import TorchBackend
 from pellucid.errors import PellucidError
 from pellucid.networks.dncnn import DnCNN
 from pellucid.networks.srcnn import SRCNN
-from pellucid.recipe import Network
+from pellucid.recipes.network import Network
 
 
 def test_answers_like_the_network_itself() -> None:

@@ -22,16 +22,16 @@ def captured(
 ) -> tuple[ExportedProgram, torch.nn.Module, torch.Tensor]:
     chosen, network = exports.built(name)
     program = graphs.capture(network, chosen.domain.num_planes, dtype=dtype, shape=shape)
-    return program, network, parity.made_up(chosen, 48)
+    return program, network, parity.synthetic_inputs(chosen, 48)
 
 
 @pytest.mark.parametrize("name", exports.SMALL)
 def test_a_graph_is_the_network_at_every_size(name: str) -> None:
     chosen, network = exports.built(name)
     TorchBackend(network, "cpu")  # which turns the weights about
-    program, degraded = graphs.capture(network, chosen.domain.num_planes), parity.made_up(chosen, 48)
+    program, degraded = graphs.capture(network, chosen.domain.num_planes), parity.synthetic_inputs(chosen, 48)
     module = program.module()
-    for part in parity.cut(degraded, [(1, 1), (1, 2), (2, 3), (17, 31), (32, 48), (33, 48)]):
+    for part in parity.crop_inputs(degraded, [(1, 1), (1, 2), (2, 3), (17, 31), (32, 48), (33, 48)]):
         torch.testing.assert_close(module(part), network(part), rtol=0, atol=1e-5)
 
 
@@ -39,7 +39,7 @@ def test_a_graph_is_the_network_at_every_size(name: str) -> None:
 def test_a_graph_of_half_precision_takes_every_size(name: str) -> None:
     program, network, degraded = captured(name, dtype=torch.bfloat16)
     module = program.module()
-    for part in parity.cut(degraded, [(1, 1), (17, 31)]):
+    for part in parity.crop_inputs(degraded, [(1, 1), (17, 31)]):
         found = module(part)
         assert found.dtype == torch.float32
         torch.testing.assert_close(found, network(part), rtol=0, atol=0.1)

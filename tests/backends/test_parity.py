@@ -5,10 +5,10 @@ import math
 import pytest
 import torch
 
-from pellucid import recipe
 from pellucid.backends import parity
 from pellucid.errors import PellucidError
 from pellucid.pictures.metrics import psnr
+from pellucid.recipes import registry
 
 
 def test_equal_results_agree_to_the_bit() -> None:
@@ -34,10 +34,10 @@ def test_no_number_is_no_agreement() -> None:
         parity.compare(lambda x: x[..., :2], lambda x: x, [torch.rand(1, 1, 2, 3)])
 
 
-@pytest.mark.parametrize("name", recipe.names())
+@pytest.mark.parametrize("name", registry.list_names())
 def test_made_up_pictures_are_what_the_network_takes(name: str) -> None:
-    found = recipe.find(name)
-    degraded = parity.made_up(found, 48)
+    found = registry.find(name)
+    degraded = parity.synthetic_inputs(found, 48)
     assert degraded.shape == (2, found.domain.num_planes, 48, 48)
     assert degraded.std() > 0.05 and degraded.isfinite().all()
 
@@ -53,7 +53,7 @@ def test_leaves_have_the_spectrum_of_photographs() -> None:
 
 
 def test_cuts_are_as_large_as_there_is() -> None:
-    assert [tuple(part.shape[-2:]) for part in parity.cut(torch.zeros(1, 1, 9, 7), [(1, 1), (20, 5)])] == [
+    assert [tuple(part.shape[-2:]) for part in parity.crop_inputs(torch.zeros(1, 1, 9, 7), [(1, 1), (20, 5)])] == [
         (1, 1),
         (9, 5),
     ]

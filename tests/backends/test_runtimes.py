@@ -11,14 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import exports
-from pellucid import exporting, restorer
 from pellucid.backends import parity, runtimes
 from pellucid.backends.backend import Backend
 from pellucid.backends.eager import TorchBackend
 from pellucid.errors import MissingExtraError, NotEnoughMemoryError, PellucidError, WeightsError
+from pellucid.export import exporting
 from pellucid.pictures.packing import BAYER
 from pellucid.pictures.picture import Mosaic, Picture
-from pellucid.restorer import Restorer
+from pellucid.restoration import restorer
+from pellucid.restoration.restorer import Restorer
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -81,7 +82,7 @@ def test_tiles_equal_the_whole_to_1e_6_of_white(
 
 def test_the_role_is_filled_by_all_three(files: dict[str, Path]) -> None:
     path = files["srcnn.paper.onnx"]
-    facts = runtimes.read_facts(path)
+    facts = runtimes.read_metadata(path)
     _, network = facts.recipe(source=path)
     chosen, weights = exports.built("srcnn.paper")
     backends: list[Backend] = [
@@ -89,7 +90,7 @@ def test_the_role_is_filled_by_all_three(files: dict[str, Path]) -> None:
         runtimes.OnnxBackend(path, facts, network),
         runtimes.OpenVinoBackend(path, facts, network),
     ]
-    degraded = parity.made_up(chosen, 48)
+    degraded = parity.synthetic_inputs(chosen, 48)
     wanted = backends[0](degraded)
     for backend in backends:
         assert (backend.scale, backend.multiple, backend.halo) == (1, 1, 6)
@@ -140,7 +141,7 @@ def test_a_fixed_shape_is_no_model_for_pictures(files: dict[str, Path], tmp_path
     path = exporting.export(weights, tmp_path / "a.onnx", shape=(1, 1, 8, 9)).path
     with pytest.raises(WeightsError, match="exported without --shape"):
         restorer.load(path)
-    facts = runtimes.read_facts(path)
+    facts = runtimes.read_metadata(path)
     backend = runtimes.OnnxBackend(path, facts, facts.recipe(source=path)[1])
     with pytest.raises(PellucidError, match="for inputs of 1 x 1 x 8 x 9 only, and this one has 1 x 1 x 9 x 9"):
         backend(torch.zeros(1, 1, 9, 9))

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pellucid.data import store, storing
+from pellucid.data import store, store_writer
 from pellucid.data.store import Store
-from pellucid.data.storing import Planned, Stamp, Writer
+from pellucid.data.store_writer import Planned, Stamp, StoreWriter
 from pellucid.errors import DataError, OutputError
 from pellucid.pictures.picture import Samples
 
@@ -27,14 +27,14 @@ def noise(*shape: int, dtype: str = "uint8", seed: int = 0) -> Samples:
 
 
 def clean_store(folder: Path, *arrays: Samples) -> Store:
-    with Writer(folder, {}) as writer:
+    with StoreWriter(folder, {}) as writer:
         for i, samples in enumerate(arrays):
             writer.put(f"{i}.png", STAMP, samples)
         return writer.finish("clean", [Planned(key, key) for key in writer.noted], [])
 
 
 def raw_store(folder: Path) -> Store:
-    with Writer(folder, {}) as writer:
+    with StoreWriter(folder, {}) as writer:
         writer.put("long", STAMP, noise(8, 6, 3, dtype="uint16"))
         for short in ("a", "b"):
             writer.put(short, STAMP, noise(8, 6, dtype="uint16", seed=ord(short)), facts=FACTS)
@@ -55,7 +55,7 @@ def test_what_is_put_in_comes_out(
     arrays = [noise(*shape, dtype=dtype, seed=i) for i, shape in enumerate(shapes)]
     folder = tmp_path_factory.mktemp("store") / "new"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(storing, "SHARD_BYTES", shard_bytes)
+        patch.setattr(store_writer, "SHARD_BYTES", shard_bytes)
         made = clean_store(folder, *arrays)
     assert made.kind == "clean" and len(made) == len(shapes)
     assert made.sizes == tuple((height, width) for height, width, _ in shapes)
@@ -71,7 +71,7 @@ def test_what_is_put_in_comes_out(
 
 
 def test_pairs_give_both(tmp_path: Path) -> None:
-    with Writer(tmp_path / "s", {}) as writer:
+    with StoreWriter(tmp_path / "s", {}) as writer:
         writer.put("t", STAMP, noise(8, 8, 3))
         writer.put("d", STAMP, noise(4, 4, 3, seed=1))
         made = writer.finish("pairs", [Planned("x.png", "t", "d")], [])
@@ -108,7 +108,7 @@ def test_the_fingerprint_is_that_of_the_content(tmp_path: Path) -> None:
     """Threads put arrays in any order; another pixel, name or fact is another data set."""
     first, second = noise(4, 4, 1), noise(4, 4, 1, seed=1)
     items = [Planned("0.png", "0.png"), Planned("1.png", "1.png")]
-    with Writer(tmp_path / "turned", {}) as writer:
+    with StoreWriter(tmp_path / "turned", {}) as writer:
         writer.put("1.png", STAMP, second)
         writer.put("0.png", STAMP, first)
         turned = writer.finish("clean", items, [])
@@ -146,7 +146,7 @@ def test_a_folder_that_is_no_store_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="is a file"):
         store.open(tmp_path / "file")
-    with Writer(tmp_path / "begun", {}) as writer:
+    with StoreWriter(tmp_path / "begun", {}) as writer:
         writer.put("a", STAMP, noise(2, 2, 1))
     with pytest.raises(DataError, match="unfinished store; the command that began it goes on"):
         store.open(tmp_path / "begun")
@@ -199,15 +199,15 @@ def test_a_changed_sample_is_found(tmp_path: Path) -> None:
 
 
 def test_writing_goes_on_after_a_line_cut_short(tmp_path: Path) -> None:
-    with Writer(tmp_path / "s", {"kind": "clean"}) as writer:
+    with StoreWriter(tmp_path / "s", {"kind": "clean"}) as writer:
         writer.put("a", STAMP, noise(4, 4, 1))
         writer.put("b", STAMP, noise(4, 4, 1, seed=1))
     notes = tmp_path / "s" / "sources.jsonl"
     notes.write_bytes(notes.read_bytes()[:-9])
-    with Writer(tmp_path / "s", {"kind": "clean"}) as writer:
+    with StoreWriter(tmp_path / "s", {"kind": "clean"}) as writer:
         assert list(writer.noted) == ["a"]
         writer.put("c", STAMP, noise(3, 3, 1, seed=2))
-    with Writer(tmp_path / "s", {"kind": "clean"}) as writer:
+    with StoreWriter(tmp_path / "s", {"kind": "clean"}) as writer:
         assert list(writer.noted) == ["a", "c"]
         made = writer.finish("clean", [Planned("a", "a"), Planned("c", "c")], [])
     assert np.array_equal(made.target(0), noise(4, 4, 1))
@@ -230,15 +230,15 @@ class Slow:
 
 
 def test_a_disk_with_little_room_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real = Writer._open_samples
-    monkeypatch.setattr(Writer, "_open_samples", lambda self: Slow(real(self), 100))
-    with Writer(tmp_path / "s", {}) as writer:
+    real = StoreWriter._open_samples
+    monkeypatch.setattr(StoreWriter, "_open_samples", lambda self: Slow(real(self), 100))
+    with StoreWriter(tmp_path / "s", {}) as writer:
         writer.put("a", STAMP, noise(8, 8, 1))
         with pytest.raises(OutputError, match="No space left on device; what is done is kept"):
             writer.put("b", STAMP, noise(8, 8, 1, seed=1))
     assert (tmp_path / "s" / "samples-00000.bin").stat().st_size == 64
     monkeypatch.undo()
-    with Writer(tmp_path / "s", {}) as writer:
+    with StoreWriter(tmp_path / "s", {}) as writer:
         assert list(writer.noted) == ["a"]
         writer.put("b", STAMP, noise(8, 8, 1, seed=1))
         made = writer.finish("clean", [Planned("a", "a"), Planned("b", "b")], [])
@@ -248,17 +248,17 @@ def test_a_disk_with_little_room_loses_nothing(tmp_path: Path, monkeypatch: pyte
 def test_a_store_is_never_overwritten_unasked(tmp_path: Path) -> None:
     clean_store(tmp_path / "s", noise(4, 4, 1))
     with pytest.raises(OutputError, match="other settings"):
-        Writer(tmp_path / "s", {"kind": "pairs"})
-    with Writer(tmp_path / "s", {"kind": "pairs"}, overwrite=True) as writer:
+        StoreWriter(tmp_path / "s", {"kind": "pairs"})
+    with StoreWriter(tmp_path / "s", {"kind": "pairs"}, overwrite=True) as writer:
         assert writer.noted == {} and not writer.is_finished
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("keep me")
     with pytest.raises(OutputError, match="holds something else"):
-        Writer(tmp_path / "mine", {}, overwrite=True)
+        StoreWriter(tmp_path / "mine", {}, overwrite=True)
     assert (tmp_path / "mine" / "letter.txt").read_text() == "keep me"
 
 
 def test_two_writers_do_not_mix(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
-    with Writer(tmp_path / "s", {}), pytest.raises(OutputError, match="another process"):
-        Writer(tmp_path / "s", {})
+    with StoreWriter(tmp_path / "s", {}), pytest.raises(OutputError, match="another process"):
+        StoreWriter(tmp_path / "s", {})

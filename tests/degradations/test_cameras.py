@@ -12,8 +12,8 @@ from pellucid.degradations.cameras import (
     SONY_A7S2_HIGH,
     SONY_A7S2_LOW,
     XYZ_TO_CAMERA,
-    GoesWithShot,
     Sensor,
+    ShotDependentVariance,
 )
 
 
@@ -40,7 +40,7 @@ def test_shot_is_drawn_evenly_on_a_logarithmic_scale() -> None:
 def test_numbers_stay_what_they_are() -> None:
     shot, read, row = Sensor(1e-3, 2e-4, 3e-6).draw(3, seeded(0))
     assert [part.tolist() for part in (shot, read, row)] == [pytest.approx([x] * 3) for x in (1e-3, 2e-4, 3e-6)]
-    _, _, row = Sensor(1e-3, 2e-4, GoesWithShot(2, 0)).draw(3, seeded(0))
+    _, _, row = Sensor(1e-3, 2e-4, ShotDependentVariance(2, 0)).draw(3, seeded(0))
     assert row.tolist() == pytest.approx([1e-6] * 3)
 
 
@@ -59,7 +59,7 @@ def test_fits_agree_with_measurements(
 ) -> None:
     shot = torch.full((500,), levels_per_electron / NUM_LEVELS)
     for part, expected in ((sensor.read, read_levels), (sensor.row, row_levels)):
-        assert isinstance(part, GoesWithShot)
+        assert isinstance(part, ShotDependentVariance)
         levels = part.draw(shot, seeded(0)).sqrt() * NUM_LEVELS
         assert levels.mean().item() == pytest.approx(expected, rel=0.2)
 

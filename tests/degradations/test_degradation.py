@@ -4,11 +4,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pellucid.degradations.cameras import GoesWithShot, Sensor
+from pellucid.degradations.camera_shake import CameraShake
+from pellucid.degradations.cameras import Sensor, ShotDependentVariance
 from pellucid.degradations.degradation import Chain, Degradation, Footprint, OneOf, draws, footprint
-from pellucid.degradations.light import MotionBlur, SensorNoise
-from pellucid.degradations.shaking import CameraShake
-from pellucid.degradations.simple import GaussianNoise, Jpeg, Shrink, ShrinkAndEnlarge
+from pellucid.degradations.motion_blur import MotionBlur
+from pellucid.degradations.raw_synthesis import SensorNoise
+from pellucid.degradations.standard import GaussianNoise, Jpeg, Shrink, ShrinkAndEnlarge
 from pellucid.pictures.resize import resize
 
 ALL: list[Degradation] = [
@@ -21,7 +22,7 @@ ALL: list[Degradation] = [
     OneOf((GaussianNoise((0, 55)), ShrinkAndEnlarge((2, 3, 4)), Jpeg((5, 99)))),
     ShrinkAndEnlarge((2, 3, 4)),
     SensorNoise(),
-    SensorNoise(Sensor(1e-3, GoesWithShot(2, 1), row=1e-5), num_levels=None),
+    SensorNoise(Sensor(1e-3, ShotDependentVariance(2, 1), row=1e-5), num_levels=None),
     MotionBlur(CameraShake((3.0, 12.0), 9)),
     MotionBlur(CameraShake(12.0, 9), highlights=(0.25, 1.75), noise=SensorNoise(num_levels=None)),
 ]

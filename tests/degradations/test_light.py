@@ -8,10 +8,11 @@ import torch
 from test_degradation import clean, seeded
 from torch import Tensor
 
+from pellucid.degradations.camera_shake import CameraShake, MeasuredShake
 from pellucid.degradations.cameras import NUM_LEVELS, Sensor
 from pellucid.degradations.degradation import footprint
-from pellucid.degradations.light import MotionBlur, SensorNoise, SyntheticRaw, Unprocess
-from pellucid.degradations.shaking import CameraShake, MeasuredShake
+from pellucid.degradations.motion_blur import MotionBlur
+from pellucid.degradations.raw_synthesis import SensorNoise, SyntheticRaw, Unprocess
 from pellucid.domains import PackedRaw
 from pellucid.pictures.packing import BAYER
 

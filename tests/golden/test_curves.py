@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pellucid import recipe
 from pellucid.data.store import Kind
-from pellucid.data.storing import Planned, Stamp, Writer
+from pellucid.data.store_writer import Planned, Stamp, StoreWriter
 from pellucid.pictures.picture import Samples
-from pellucid.training import train
+from pellucid.recipes import registry
+from pellucid.training.train import train
 
 FILE = Path(__file__).with_name("curves.json")
 NUM_STEPS = 12
@@ -54,7 +54,7 @@ KINDS: dict[str, Kind] = {"clean": "clean", "pairs": "pairs", "bayer": "raw", "x
 def write(folder: Path, kind: str) -> Path:
     stamp = Stamp(1, 2, "3")
     facts: dict[str, Any] = {"black_level": [[16, 16], [16, 16]], "white_level": 255}
-    with Writer(folder / kind, {}) as writer:
+    with StoreWriter(folder / kind, {}) as writer:
         planned = []
         for i in range(3):
             writer.put(f"clean{i}", stamp, scene(i, 1 if kind == "clean" else 3))
@@ -76,7 +76,7 @@ XTRANS_ROWS = ("RBGBRG", "GGRGGB", "GGBGGR", "BRGRBG", "GGBGGR", "GGRGGB")
 
 
 def curve(name: str, folder: Path) -> list[float]:
-    made = recipe.find(name, **TINY[name], num_steps=NUM_STEPS)
+    made = registry.find(name, **TINY[name], num_steps=NUM_STEPS)
     kind = {"mimo_unet.gopro": "pairs", "sid_unet.sony": "bayer", "sid_unet.fuji": "xtrans"}.get(name, "clean")
     losses: list[float] = []
     train(

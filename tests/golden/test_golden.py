@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from pellucid.converting import convert
 from pellucid.evaluation import Report, evaluate
-from pellucid.restorer import load
+from pellucid.restoration.restorer import load
+from pellucid.weights.converting import convert
 from weights import FOLDERS
 
 pytestmark = [

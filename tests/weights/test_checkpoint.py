@@ -10,28 +10,28 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from pellucid import recipe
 from pellucid.errors import OutputError, PellucidError, RecipeError, WeightsError
+from pellucid.recipes import registry
 from pellucid.weights import checkpoint
-from pellucid.weights.checkpoint import Card, fill, fingerprint, load, read_card, save
+from pellucid.weights.checkpoint import WeightsMetadata, fill, fingerprint, load, read_metadata, save
 
 SMALL: dict[str, Any] = {"depth": 3, "width": 4}
 
 
-def card(**changes: Any) -> Card:
+def card(**changes: Any) -> WeightsMetadata:
     facts = {
         "recipe": "dncnn.gaussian",
-        "parameters": dict(recipe.find("dncnn.gaussian", **SMALL).parameters),
+        "parameters": dict(registry.find("dncnn.gaussian", **SMALL).parameters),
         "provenance": "a test, with ünïcode",
         "license": "CC0-1.0",
         "scores": ({"data": "Set12", "keywords": {}, "psnr_db": 30.5},),
     }
-    return Card(**{**facts, **changes})
+    return WeightsMetadata(**{**facts, **changes})
 
 
 def network(name: str = "dncnn.gaussian", seed: int = 0, **parameters: Any) -> nn.Module:
     torch.manual_seed(seed)
-    made = cast(nn.Module, recipe.find(name, **(parameters or SMALL)).network())
+    made = cast(nn.Module, registry.find(name, **(parameters or SMALL)).network())
     for key, value in made.state_dict().items():
         if key.endswith(("running_mean", "running_var")):
             value.uniform_(0.5, 2)
@@ -84,7 +84,7 @@ def path(tmp_path: Path) -> Path:
 )
 def test_what_is_saved_is_loaded(tmp_path: Path, name: str, parameters: dict[str, Any]) -> None:
     saved = network(name, **parameters)
-    given = card(recipe=name, parameters=dict(recipe.find(name, **parameters).parameters))
+    given = card(recipe=name, parameters=dict(registry.find(name, **parameters).parameters))
     save(tmp_path / "a.safetensors", saved, given)
     loaded, found, read = load(tmp_path / "a.safetensors")
     assert isinstance(loaded, nn.Module)
@@ -106,7 +106,7 @@ def test_the_header_is_read_without_the_weights(path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(checkpoint, "_read_tensors", fail)
     monkeypatch.setattr(checkpoint, "find", fail)
-    assert read_card(path) == card()
+    assert read_metadata(path) == card()
 
 
 def test_the_file_is_plain_safetensors(path: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_flipped_bit_is_noticed(path: Path, place: int) -> None:
     content[place] ^= 1
     path.write_bytes(content)
     assert "damaged" in refusal(path)
-    assert read_card(path) == card()  # the header is whole
+    assert read_metadata(path) == card()  # the header is whole
 
 
 @pytest.mark.parametrize("part", [0.0, 0.001, 0.01, 0.1, 0.3, 0.5, 0.9, 0.999])
@@ -185,7 +185,7 @@ def test_a_cut_file_is_refused(path: Path, part: float) -> None:
     path.write_bytes(content[: int(len(content) * part)])
     assert "is empty" in refusal(path) if part == 0 else "not a whole safetensors file" in refusal(path)
     with pytest.raises(WeightsError):
-        read_card(path)
+        read_metadata(path)
 
 
 @pytest.mark.parametrize("num_bytes", [1, 7, 8, 9, 20])
@@ -259,7 +259,7 @@ def test_a_header_that_is_no_table_is_refused(path: Path, text: str) -> None:
 
 @pytest.mark.parametrize("name", ["os.system", "dncnn._as_published", "dncnn.nn", "", "../x.y", "a" * 10_000])
 def test_a_hostile_recipe_is_refused_and_imports_nothing(path: Path, name: str) -> None:
-    recipe.names()
+    registry.list_names()
     rewritten(path, recipe=name)
     before = set(sys.modules)
     assert "no recipe" in refusal(path, RecipeError)
@@ -318,9 +318,9 @@ def test_old_batch_norms_without_counters_are_taken(path: Path) -> None:
 def test_filling_leaves_the_given_tensors_alone() -> None:
     tensors = dict(network().state_dict())
     before = fingerprint(tensors)
-    filled = fill(recipe.find("dncnn.gaussian", **SMALL), tensors, source="here")
+    filled = fill(registry.find("dncnn.gaussian", **SMALL), tensors, source="here")
     assert fingerprint(tensors) == before
     assert isinstance(filled, nn.Module)
     assert fingerprint(filled.state_dict()) == before
     with pytest.raises(WeightsError, match=r"^here does not fit dncnn.gaussian"):
-        fill(recipe.find("dncnn.gaussian", **SMALL), {}, source="here")
+        fill(registry.find("dncnn.gaussian", **SMALL), {}, source="here")

@@ -5,17 +5,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from pellucid import recipe
 from pellucid.errors import WeightsError
+from pellucid.recipes import registry
 from pellucid.weights import checkpoint, models
 
 
 @pytest.fixture(autouse=True)
 def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PELLUCID_MODELS", str(tmp_path))
-    tiny = recipe.find("dncnn.gaussian", depth=2, width=1)
+    tiny = registry.find("dncnn.gaussian", depth=2, width=1)
     torch.manual_seed(0)
-    card = checkpoint.Card(tiny.name, tiny.parameters, "random", "CC0")
+    card = checkpoint.WeightsMetadata(tiny.name, tiny.parameters, "random", "CC0")
     checkpoint.save(tmp_path / "mine.safetensors", tiny.network(), card)
     (tmp_path / "junk.safetensors").write_bytes(b"junk")
     (tmp_path / "notes.txt").touch()
@@ -23,7 +23,7 @@ def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_those_that_ship_come_first_and_own_ones_after(own_folder: Path) -> None:
-    names = [(model.name, model.ships) for model in models.listing()]
+    names = [(model.name, model.ships) for model in models.list_models()]
     assert names[-2:] == [("junk", False), ("mine", False)]
     assert all(ships for _, ships in names[:-2])
 
@@ -44,13 +44,13 @@ def test_an_unknown_name_is_one_line_with_the_nearest(name: str) -> None:
 
 
 def test_cards_tell_what_cannot_be_read(own_folder: Path) -> None:
-    cards = {model.name: card for model, card in models.cards()}
+    cards = {model.name: card for model, card in models.list_metadata()}
     assert isinstance(cards["junk"], WeightsError)
-    assert isinstance(cards["mine"], checkpoint.Card) and cards["mine"].license == "CC0"
+    assert isinstance(cards["mine"], checkpoint.WeightsMetadata) and cards["mine"].license == "CC0"
 
 
 def test_without_a_folder_of_ones_own_nothing_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PELLUCID_MODELS", "no/such/folder")
-    assert all(model.ships for model in models.listing())
+    assert all(model.ships for model in models.list_models())
     monkeypatch.delenv("PELLUCID_MODELS")
     assert models.user_folder() == Path.home() / ".pellucid" / "models"

@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from pellucid.errors import WeightsError
 from pellucid.networks.dncnn import DnCNN
 from pellucid.networks.mimo_unet import MIMOUNet
-from pellucid.recipe import Network, find
+from pellucid.recipes.network import Network
+from pellucid.recipes.registry import find
 from pellucid.weights import checkpoint, foreign
 from pellucid.weights.foreign import Foreign, Framework
 from pellucid.weights.translation import translate

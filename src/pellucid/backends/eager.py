@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from pellucid.backends.activation_memory import ActivationMemory
 from pellucid.backends.backend import Shape, allocation, find_device
-from pellucid.backends.footprint import Footprint
 from pellucid.errors import PellucidError
-from pellucid.recipe import Network
+from pellucid.recipes.network import Network
 from pellucid.weights.checkpoint import fingerprint
 
 # PyTorch leaves oneDNN for float32 features of up to 20480 samples that come alone to kernels of up to 3 x 3.
@@ -43,7 +43,7 @@ class TorchBackend:
         # 1.2 to 1.8 times faster on CPUs, and fewer kernels whose rounding depends on the size.
         self._network = network.eval().folded().to(self.device, self._dtype)
         nn.utils.convert_conv2d_weight_memory_format(self._network, torch.channels_last)
-        self._footprint = Footprint(self._network)
+        self._footprint = ActivationMemory(self._network)
 
     @torch.inference_mode()
     def __call__(self, degraded: Tensor) -> Tensor:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from pellucid.backends.backend import Shape
-from pellucid.backends.facts import PREFIX
-from pellucid.recipe import Network
-from pellucid.system.extras import optional_package
+from pellucid.backends.metadata import PREFIX
+from pellucid.recipes.network import Network
+from pellucid.system.optional_packages import import_optional
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -85,8 +85,8 @@ def _without_asserts(program: ExportedProgram) -> ExportedProgram:
 
 def to_onnx(program: ExportedProgram) -> "ModelProto":
     """The graph as ONNX, its weights inside. Raises MissingExtraError without the packages."""
-    onnx = optional_package("onnx")
-    optional_package("onnxscript")  # what torch.onnx writes with
+    onnx = import_optional("onnx")
+    import_optional("onnxscript")  # what torch.onnx writes with
     with quiet():
         exported = torch.onnx.export(
             program,
@@ -107,7 +107,7 @@ def to_onnx(program: ExportedProgram) -> "ModelProto":
 
 def annotate(model: "ModelProto", metadata: Mapping[str, str]) -> None:
     """Write the facts into the model's own table."""
-    onnx = optional_package("onnx")
+    onnx = import_optional("onnx")
     onnx.helper.set_model_props(model, {f"{PREFIX}.{key}": value for key, value in metadata.items()})
 
 

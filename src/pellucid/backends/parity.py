@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pellucid.degradations.light import Unprocess
+from pellucid.degradations.raw_synthesis import Unprocess
 from pellucid.domains import PackedRaw
 from pellucid.errors import PellucidError
-from pellucid.recipe import Recipe
+from pellucid.recipes.recipe import Recipe
 
 SIZES = ((1, 1), (2, 3), (17, 31), (64, 64), (97, 66), (131, 160))
 """Of network inputs, (H, W): the smallest, odd and even ones, on and off every grid."""
@@ -56,7 +56,7 @@ def compare(
     return Agreement(largest, _decibels(squares / count), num_inputs)
 
 
-def made_up(recipe: Recipe, side_px: int = SIDE_PX, *, seed: int = 0) -> Tensor:
+def synthetic_inputs(recipe: Recipe, side_px: int = SIDE_PX, *, seed: int = 0) -> Tensor:
     """Two pictures with the statistics of natural ones, degraded and encoded as the network takes them.
 
     side_px: of the network's input, (2, C, side_px, side_px); a multiple of 12.
@@ -70,7 +70,7 @@ def made_up(recipe: Recipe, side_px: int = SIDE_PX, *, seed: int = 0) -> Tensor:
     return domain.encode(planes if degradation is None else degradation(planes, generator))
 
 
-def cut(degraded: Tensor, sizes: Sequence[tuple[int, int]] = SIZES) -> list[Tensor]:
+def crop_inputs(degraded: Tensor, sizes: Sequence[tuple[int, int]] = SIZES) -> list[Tensor]:
     """Inputs of these sizes out of a larger one; of what it has where it is smaller."""
     return [degraded[..., :height, :width].contiguous() for height, width in sizes]
 

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pellucid.backends import graphs
+from pellucid.backends.activation_memory import ActivationMemory
 from pellucid.backends.backend import Shape
 from pellucid.backends.eager import OVERHEAD
-from pellucid.backends.facts import PREFIX, Facts
-from pellucid.backends.footprint import Footprint
+from pellucid.backends.metadata import PREFIX, GraphMetadata
 from pellucid.errors import NotEnoughMemoryError, PellucidError, WeightsError
-from pellucid.recipe import Network
-from pellucid.system import extras
-from pellucid.system.extras import optional_package
+from pellucid.recipes.network import Network
+from pellucid.system import optional_packages
+from pellucid.system.optional_packages import import_optional
 
 Samples = NDArray[np.float32]
 
@@ -35,11 +35,11 @@ class _GraphBackend(ABC):
 
     runtime: str
 
-    def __init__(self, facts: Facts, network: Network, fingerprint: str) -> None:
+    def __init__(self, facts: GraphMetadata, network: Network, fingerprint: str) -> None:
         self.scale, self.multiple, self.halo = facts.scale, facts.multiple, facts.halo
         self.facts, self.precision = facts, facts.precision
         self.device = torch.device("cpu")
-        self._footprint, self._fingerprint = Footprint(network), fingerprint
+        self._footprint, self._fingerprint = ActivationMemory(network), fingerprint
 
     @property
     def name(self) -> str:
@@ -80,9 +80,11 @@ class OnnxBackend(_GraphBackend):
 
     runtime = "onnxruntime"
 
-    def __init__(self, path: Path, facts: Facts, network: Network, *, fingerprint: str | None = None) -> None:
+    def __init__(
+        self, path: Path, facts: GraphMetadata, network: Network, *, fingerprint: str | None = None
+    ) -> None:
         super().__init__(facts, network, fingerprint or _digest(path))
-        runtime = optional_package("onnxruntime")
+        runtime = import_optional("onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 4  # what goes wrong is said in one line, by us
@@ -105,7 +107,7 @@ class OpenVinoBackend(_GraphBackend):
     def __init__(
         self,
         path: Path,
-        facts: Facts,
+        facts: GraphMetadata,
         network: Network,
         *,
         precision: str | None = None,
@@ -119,12 +121,12 @@ class OpenVinoBackend(_GraphBackend):
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
         with _failures_of(self.runtime, path):
-            self._compiled = optional_package("openvino").Core().compile_model(str(path), "CPU", options)
+            self._compiled = import_optional("openvino").Core().compile_model(str(path), "CPU", options)
 
     def _hint(self) -> str:
         """A CPU that cannot compute in half precision takes the weights in it, and computes in float32."""
         hint = _HINTS[self.precision]
-        return hint if hint == "f32" or hint in computes_in() else "f32"
+        return hint if hint == "f32" or hint in supported_precisions() else "f32"
 
     def _run(self, degraded: Samples) -> Samples:
         restored: Samples = self._compiled([degraded], share_inputs=True)[0]
@@ -134,16 +136,16 @@ class OpenVinoBackend(_GraphBackend):
 def check_installed(runtime: str) -> None:
     """Raise MissingExtraError where what runs graphs, or makes them, is not installed."""
     for package in ("onnx", "onnxscript", runtime):
-        extras.check_installed(package, needed_by=runtime)
+        optional_packages.check_installed(package, needed_by=runtime)
 
 
-def computes_in() -> set[str]:
+def supported_precisions() -> set[str]:
     """The precisions in which OpenVINO computes on this CPU: f32, bf16, f16."""
-    capabilities = optional_package("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    capabilities = import_optional("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return {{"FP32": "f32", "BF16": "bf16", "FP16": "f16"}.get(name, name) for name in capabilities}
 
 
-def read_facts(path: Path) -> Facts:
+def read_metadata(path: Path) -> GraphMetadata:
     """What an .onnx or .xml file says about itself; nothing of it is compiled yet.
 
     Raises WeightsError where it is no such file, or none of ours.
@@ -152,11 +154,11 @@ def read_facts(path: Path) -> Facts:
         kind = "is a folder" if path.is_dir() else "does not exist"
         raise WeightsError(f"{path} {kind}; a model file is needed")
     metadata = _onnx_metadata(path) if path.suffix.lower() == ".onnx" else _openvino_metadata(path)
-    return Facts.from_metadata(metadata, source=path)
+    return GraphMetadata.from_metadata(metadata, source=path)
 
 
 def _onnx_metadata(path: Path) -> Mapping[str, str]:
-    onnx = optional_package("onnx")
+    onnx = import_optional("onnx")
     with _failures_of("onnx", path):
         model = onnx.load(str(path), load_external_data=False)
     outside = onnx.TensorProto.EXTERNAL
@@ -171,7 +173,7 @@ def _openvino_metadata(path: Path) -> Mapping[str, str]:
     if b"<net" not in path.read_bytes()[:_HEAD_BYTES]:
         raise WeightsError(f"{path} is no model that openvino takes")  # it would try all else, and say so aloud
     with _failures_of("openvino", path):
-        info = optional_package("openvino").Core().read_model(str(path)).rt_info
+        info = import_optional("openvino").Core().read_model(str(path)).rt_info
         return {key: value.astype(str) for key, value in info[PREFIX].items()} if PREFIX in info else {}
 
 

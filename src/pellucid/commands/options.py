@@ -38,7 +38,7 @@ Precision = Annotated[
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are already there.")]
 
 
-def keywords(pairs: Sequence[str] | None, *, options: Sequence[str] = ()) -> dict[str, Any]:
+def parse_keywords(pairs: Sequence[str] | None, *, options: Sequence[str] = ()) -> dict[str, Any]:
     """Recipe keywords. options: of the command, which would be taken for keywords otherwise."""
     parameters = {}
     for pair in pairs or ():
@@ -51,7 +51,7 @@ def keywords(pairs: Sequence[str] | None, *, options: Sequence[str] = ()) -> dic
     return parameters
 
 
-def num_bytes(text: str) -> int:
+def parse_bytes(text: str) -> int:
     """2GB, 1.5 GiB, 800m: decimal units, and binary ones with an i."""
     match = re.fullmatch(r"\s*(\d+\.?\d*)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
     if match is None:
@@ -61,7 +61,7 @@ def num_bytes(text: str) -> int:
     return int(float(number) * (1024 if binary else 1000) ** power)
 
 
-def exposure(ratio: str, reference: Path | None) -> "float | Path | Literal['auto']":
+def parse_exposure(ratio: str, reference: Path | None) -> "float | Path | Literal['auto']":
     if reference is not None:
         if ratio != "auto":
             raise typer.BadParameter("--exposure-ratio and --reference are alternatives; give one")

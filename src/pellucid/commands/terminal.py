@@ -32,7 +32,7 @@ def add_row(table: Any, *cells: str, style: str | None = None) -> None:
     table.add_row(*map(Text, cells), style=style)  # as it stands: names may hold what looks like markup
 
 
-def show(table: Any) -> None:
+def print_table(table: Any) -> None:
     from rich.console import Console
 
     # Into a pipe or a file, lines are as long as they need to be.
@@ -52,28 +52,28 @@ def progress(*extra: str) -> "Iterator[Progress]":
         yield bar
 
 
-def say_first(text: str, *, err: bool = False) -> None:
+def print_once(text: str, *, err: bool = False) -> None:
     """Said once, by the first of many processes."""
     if os.environ.get("RANK", "0") == "0":
         typer.echo(text, err=err)
 
 
-def note(text: object) -> None:
+def print_note(text: object) -> None:
     """One line on the error stream, whatever a file is called."""
     typer.echo(" ".join(str(text).split()), err=True)
 
 
-def complain(problem: object) -> None:
-    note(f"pellucid: {problem}")
+def print_error(problem: object) -> None:
+    print_note(f"pellucid: {problem}")
 
 
-def fail(message: str) -> NoReturn:
-    complain(message)
+def exit_with_error(message: str) -> NoReturn:
+    print_error(message)
     raise SystemExit(1)
 
 
 @contextmanager
-def interrupts_held() -> Iterator[None]:
+def defer_sigint() -> Iterator[None]:
     """Ctrl-C waits until the imports are done: in the midst of torch's own it is lost, or breaks them."""
     pressed: list[bool] = []
     before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
@@ -86,7 +86,7 @@ def interrupts_held() -> Iterator[None]:
 
 
 @contextmanager
-def terminating_as_interrupted() -> Iterator[None]:
+def sigterm_as_sigint() -> Iterator[None]:
     """SIGTERM, as a service or a queue sends it, ends the work as Ctrl-C does."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
@@ -95,12 +95,12 @@ def terminating_as_interrupted() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def say_leaks(made: "Store", folder: Path) -> None:
+def print_leaks(made: "Store", folder: Path) -> None:
     from pellucid.data import leaks
 
     with progress() as bar:
         task = bar.add_task("comparing", total=None)
         found = leaks.in_folder(made, folder, lambda done, total: bar.update(task, completed=done, total=total))
     for leak in found:
-        note(f"warning: {leak}")
-    note(f"{len(found)} pictures of {folder} were found in {made.folder}")
+        print_note(f"warning: {leak}")
+    print_note(f"{len(found)} pictures of {folder} were found in {made.folder}")

@@ -20,11 +20,11 @@ from typing import Any
 
 import numpy as np
 
-from pellucid.data import sources
+from pellucid.data import archives
+from pellucid.data.archives import Source
 from pellucid.data.pairing import match
-from pellucid.data.sources import Source
 from pellucid.data.store import Kind
-from pellucid.data.storing import Planned
+from pellucid.data.store_writer import Planned
 from pellucid.errors import DataError, MissingExtraError, PictureError
 from pellucid.pictures import images, raw
 from pellucid.pictures.picture import Samples
@@ -67,7 +67,7 @@ class Decoded:
 
 
 @dataclass(frozen=True)
-class Job:
+class DecodeTask:
     """One file to decode to one array or more, each under a key."""
 
     source: Source
@@ -81,11 +81,11 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Plan:
+class DatasetPlan:
     """All of a data set. left_out: names, each with the reason. remarks: what else is to be said."""
 
     kind: Kind
-    jobs: tuple[Job, ...]
+    jobs: tuple[DecodeTask, ...]
     items: tuple[Planned, ...]
     left_out: LeftOut = field(default_factory=list)
     remarks: tuple[str, ...] = ()
@@ -93,7 +93,7 @@ class Plan:
     """Whether equal items are meant to be there."""
 
 
-def plan(kind: str, paths: Sequence[Path], options: Options) -> Plan:
+def plan(kind: str, paths: Sequence[Path], options: Options) -> DatasetPlan:
     """Look at the sources and plan the work; nothing is decoded yet.
 
     Raises DataError when a source does not exist or holds nothing of the kind, or an option does not fit it.
@@ -106,13 +106,13 @@ def plan(kind: str, paths: Sequence[Path], options: Options) -> Plan:
     return KINDS[kind](paths, options)
 
 
-def _folder(paths: Sequence[Path], options: Options) -> Plan:
+def _folder(paths: Sequence[Path], options: Options) -> DatasetPlan:
     found, left_out = _gather(paths, images.SUFFIXES)
     jobs = tuple(_job(source, source.name, _picture) for source in found)
-    return Plan("clean", jobs, tuple(Planned(source.name, source.name) for source in found), left_out)
+    return DatasetPlan("clean", jobs, tuple(Planned(source.name, source.name) for source in found), left_out)
 
 
-def _pairs(paths: Sequence[Path], options: Options) -> Plan:
+def _pairs(paths: Sequence[Path], options: Options) -> DatasetPlan:
     if len(paths) != 2:
         raise DataError(f"pairs are made of two sources, degraded pictures and targets; {len(paths)} given")
     (degraded, left_out), (clean, more) = (_gather([path], images.SUFFIXES) for path in paths)
@@ -127,10 +127,10 @@ def _pairs(paths: Sequence[Path], options: Options) -> Plan:
         item = Planned(worse.name, f"target/{better.name}", f"degraded/{worse.name}")
         jobs += [_job(worse, f"degraded/{worse.name}", _picture), _job(better, item.target, _picture)]
         items.append(item)
-    return Plan("pairs", tuple(jobs), tuple(items), left_out, (f"matched {pairing.how}",))
+    return DatasetPlan("pairs", tuple(jobs), tuple(items), left_out, (f"matched {pairing.how}",))
 
 
-def _gopro(paths: Sequence[Path], options: Options) -> Plan:
+def _gopro(paths: Sequence[Path], options: Options) -> DatasetPlan:
     split, blur = options.split or _GOPRO_SPLITS[0], options.blur or _GOPRO_BLURS[0]
     found, left_out = _gather(paths, images.SUFFIXES)
     folders: dict[str, dict[str, Source]] = {blur: {}, "sharp": {}}
@@ -155,10 +155,10 @@ def _gopro(paths: Sequence[Path], options: Options) -> Plan:
     ]
     couples = [(source, sharp[at]) for at, source in blurred.items() if at in sharp]
     jobs = tuple(_job(source, source.name, _picture) for couple in couples for source in couple)
-    return Plan("pairs", jobs, tuple(Planned(a.name, b.name, a.name) for a, b in couples), left_out)
+    return DatasetPlan("pairs", jobs, tuple(Planned(a.name, b.name, a.name) for a, b in couples), left_out)
 
 
-def _sid(maker: str, paths: Sequence[Path], options: Options) -> Plan:
+def _sid(maker: str, paths: Sequence[Path], options: Options) -> DatasetPlan:
     split = options.split or "train"
     found, left_out = _gather(paths, {_SID_MAKERS[maker]})
     frames = [frame for source in found for frame in _frames(source, paths)]
@@ -187,12 +187,14 @@ def _sid(maker: str, paths: Sequence[Path], options: Options) -> Plan:
     num_misaligned = sum(short.scene in MISALIGNED_SCENES for short, _ in couples)
     if num_misaligned:
         remarks.append(f"{num_misaligned} exposures of misaligned scenes are marked and left out of scores")
-    return Plan("raw", tuple(jobs), tuple(_raw_item(*couple) for couple in couples), left_out, tuple(remarks))
+    return DatasetPlan(
+        "raw", tuple(jobs), tuple(_raw_item(*couple) for couple in couples), left_out, tuple(remarks)
+    )
 
 
-def _patches(paths: Sequence[Path], options: Options) -> Plan:
+def _patches(paths: Sequence[Path], options: Options) -> DatasetPlan:
     kinds: set[Kind] = set()
-    jobs: list[Job] = []
+    jobs: list[DecodeTask] = []
     items: list[Planned] = []
     left_out: LeftOut = []
     for source, path in _patch_files(paths):
@@ -205,14 +207,14 @@ def _patches(paths: Sequence[Path], options: Options) -> Plan:
         kinds.add(kind)
         items += planned
         keys = tuple(key for item in planned for key in (item.target, item.degraded) if key is not None)
-        jobs.append(Job(source, keys, partial(_decoded_patches, source.name, keys)))
+        jobs.append(DecodeTask(source, keys, partial(_decoded_patches, source.name, keys)))
     if len(kinds) != 1:
         found = "clean patches and pairs in one" if kinds else left_out[0][1] if left_out else "no .h5 files"
         raise DataError(f"{_named(paths)}: {found}; give files of one kind")
-    return Plan(kinds.pop(), tuple(jobs), tuple(items), left_out, repeats=True)
+    return DatasetPlan(kinds.pop(), tuple(jobs), tuple(items), left_out, repeats=True)
 
 
-KINDS: dict[str, Callable[[Sequence[Path], Options], Plan]] = {
+KINDS: dict[str, Callable[[Sequence[Path], Options], DatasetPlan]] = {
     "folder": _folder,
     "pairs": _pairs,
     "gopro": _gopro,
@@ -240,7 +242,7 @@ def _gather(paths: Sequence[Path], suffixes: Collection[str]) -> tuple[list[Sour
     if len(set(labels)) < len(labels):
         raise DataError(f"{_named(paths)}: two sources of one name; rename one, as names must tell them apart")
     for path, label in zip(paths, labels, strict=True):
-        found = sources.find(path, suffixes)
+        found = archives.find(path, suffixes)
         if not found.sources:
             reasons = f"; {found.left_out[0][0]}: {found.left_out[0][1]}" if found.left_out else ""
             raise DataError(f"{path} holds no {', '.join(sorted(suffixes))} files{reasons}")
@@ -252,7 +254,7 @@ def _gather(paths: Sequence[Path], suffixes: Collection[str]) -> tuple[list[Sour
 
 def _label(path: Path) -> str:
     name = path.resolve().name
-    suffix = next((suffix for suffix in sources.ARCHIVES if name.lower().endswith(suffix)), "")
+    suffix = next((suffix for suffix in archives.ARCHIVES if name.lower().endswith(suffix)), "")
     return name.removesuffix(name[len(name) - len(suffix) :])
 
 
@@ -277,8 +279,8 @@ def _without(parts: tuple[str, ...], name: str) -> tuple[str, ...]:
     return parts[:last] + parts[last + 1 :]
 
 
-def _job(source: Source, key: str, read: Callable[[Path], Decoded]) -> Job:
-    return Job(source, (key,), lambda path: [(key, read(path))])
+def _job(source: Source, key: str, read: Callable[[Path], Decoded]) -> DecodeTask:
+    return DecodeTask(source, (key,), lambda path: [(key, read(path))])
 
 
 def _picture(path: Path) -> Decoded:
@@ -352,7 +354,7 @@ def _listed(
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{path} cannot be read as a list: {error}") from error
     for path in paths:
-        for source in sources.find(path, {".txt"}).sources:
+        for source in archives.find(path, {".txt"}).sources:
             if PurePosixPath(source.name).name == name:
                 return _rows(
                     source.content().decode(errors="replace"), source.place
@@ -373,7 +375,7 @@ def _patch_files(paths: Sequence[Path]) -> Iterator[tuple[Source, Path]]:
             about = path.stat()
             yield Source(path.name, str(path), about.st_size, about.st_mtime_ns, path.read_bytes, path), path
         elif path.is_dir():
-            for source in sources.find(path, {".h5", ".hdf5"}).sources:
+            for source in archives.find(path, {".h5", ".hdf5"}).sources:
                 yield source, path / source.name
         else:
             raise DataError(f"{path} does not exist; an .h5 file or a folder of them is needed")

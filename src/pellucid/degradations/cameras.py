@@ -6,7 +6,7 @@ from math import exp, log
 import torch
 from torch import Tensor
 
-from pellucid.degradations.chance import Range, log_uniform
+from pellucid.degradations.rng import Range, log_uniform
 
 NUM_LEVELS = 16383 - 512
 """From black to white of the camera that See in the Dark was taken with, 14 bit."""
@@ -32,7 +32,7 @@ RGB_TO_XYZ = torch.tensor(
 
 
 @dataclass(frozen=True)
-class GoesWithShot:
+class ShotDependentVariance:
     """A variance of noise that grows with the shot noise: log variance = slope * log shot + offset.
 
     deviation: of a normal draw around it, on that logarithmic scale.
@@ -59,8 +59,8 @@ class Sensor:
     """
 
     shot: Range
-    read: float | GoesWithShot
-    row: float | GoesWithShot = 0.0
+    read: float | ShotDependentVariance
+    row: float | ShotDependentVariance = 0.0
     name: str = ""
 
     def __repr__(self) -> str:
@@ -70,15 +70,17 @@ class Sensor:
         """(count,) shot, read and row, for a picture each."""
         shot = log_uniform(self.shot, count, generator)
         read, row = (
-            part.draw(shot, generator) if isinstance(part, GoesWithShot) else torch.full_like(shot, part)
+            part.draw(shot, generator) if isinstance(part, ShotDependentVariance) else torch.full_like(shot, part)
             for part in (self.read, self.row)
         )
         return shot, read, row
 
 
-def _of_levels(slope: float, offset: float, deviation: float) -> GoesWithShot:
+def _of_levels(slope: float, offset: float, deviation: float) -> ShotDependentVariance:
     """Of a published fit, log(deviation in levels) = slope * log(levels of an electron) + offset."""
-    return GoesWithShot(2 * slope, 2 * (slope * log(NUM_LEVELS) + offset - log(NUM_LEVELS)), 2 * deviation)
+    return ShotDependentVariance(
+        2 * slope, 2 * (slope * log(NUM_LEVELS) + offset - log(NUM_LEVELS)), 2 * deviation
+    )
 
 
 def _measured(
@@ -88,7 +90,7 @@ def _measured(
     return Sensor((lowest, highest), _of_levels(*read), _of_levels(*row), name)
 
 
-PHONES = Sensor((1e-4, 0.012), GoesWithShot(2.18, 1.20, 0.26), name="PHONES")
+PHONES = Sensor((1e-4, 0.012), ShotDependentVariance(2.18, 1.20, 0.26), name="PHONES")
 """As the phones of the Darmstadt Noise Dataset and others: Brooks et al., CVPR 2019, and its released code."""
 
 # The noise model is that of Wei et al., "A Physics-based Noise Formation Model for Extreme Low-light Raw

@@ -14,12 +14,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pellucid.degradations.degradation import Degradation, OneOf
-from pellucid.degradations.simple import GaussianNoise, Jpeg, Shrink, ShrinkAndEnlarge
+from pellucid.degradations.standard import GaussianNoise, Jpeg, Shrink, ShrinkAndEnlarge
 from pellucid.domains import RGB, Domain, Gray, Luma
 from pellucid.errors import RecipeError
-from pellucid.losses import half_sum_of_squares
-from pellucid.optimization import Adam, Drops
-from pellucid.recipe import Network, Recipe, ScoringProtocol, recipe
+from pellucid.recipes.losses import half_sum_of_squares
+from pellucid.recipes.network import Network
+from pellucid.recipes.optimizers import Adam
+from pellucid.recipes.recipe import Recipe, ScoringProtocol, recipe
+from pellucid.recipes.schedules import Drops
 
 Channels = Annotated[Literal[1, 3], Field(description="1: gray, 3: RGB")]
 Depth = Annotated[int, Field(ge=2, le=1000, description="number of convolutions")]

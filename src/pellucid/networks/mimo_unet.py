@@ -13,14 +13,17 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pellucid.degradations.camera_shake import CameraShake
 from pellucid.degradations.cameras import PHONES, Sensor
 from pellucid.degradations.degradation import Chain, OneOf
-from pellucid.degradations.light import MotionBlur, SensorNoise
-from pellucid.degradations.shaking import CameraShake
-from pellucid.degradations.simple import Jpeg
+from pellucid.degradations.motion_blur import MotionBlur
+from pellucid.degradations.raw_synthesis import SensorNoise
+from pellucid.degradations.standard import Jpeg
 from pellucid.domains import RGB
-from pellucid.optimization import Adam, Cosine, Drops
-from pellucid.recipe import Network, Recipe, ScoringProtocol, recipe
+from pellucid.recipes.network import Network
+from pellucid.recipes.optimizers import Adam
+from pellucid.recipes.recipe import Recipe, ScoringProtocol, recipe
+from pellucid.recipes.schedules import Cosine, Drops
 
 STEPS_PER_EPOCH = 526  # 2103 pairs of GoPro, 4 a step, the last step short
 NUM_EPOCHS = 3000

@@ -14,13 +14,15 @@ from torch.nn import functional as F
 
 from pellucid.degradations.cameras import NIKON_D850, SONY_A7S2_HIGH, SONY_A7S2_LOW
 from pellucid.degradations.degradation import OneOf
-from pellucid.degradations.light import SensorNoise, SyntheticRaw, Unprocess
+from pellucid.degradations.raw_synthesis import SensorNoise, SyntheticRaw, Unprocess
 from pellucid.domains import PackedRaw
 from pellucid.errors import RecipeError
-from pellucid.losses import mean_absolute
-from pellucid.optimization import Adam, Cosine, Drops
 from pellucid.pictures.packing import BAYER
-from pellucid.recipe import Network, Recipe, ScoringProtocol, recipe
+from pellucid.recipes.losses import mean_absolute
+from pellucid.recipes.network import Network
+from pellucid.recipes.optimizers import Adam
+from pellucid.recipes.recipe import Recipe, ScoringProtocol, recipe
+from pellucid.recipes.schedules import Cosine, Drops
 
 ChannelOrder = Annotated[
     Literal["position-major", "color-major"],

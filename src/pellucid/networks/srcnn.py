@@ -14,10 +14,12 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pellucid.degradations.simple import Shrink
+from pellucid.degradations.standard import Shrink
 from pellucid.domains import Luma
-from pellucid.optimization import SGD, SOAP, Constant, Cosine
-from pellucid.recipe import Network, Recipe, ScoringProtocol, recipe
+from pellucid.recipes.network import Network
+from pellucid.recipes.optimizers import SGD, SOAP
+from pellucid.recipes.recipe import Recipe, ScoringProtocol, Steps, recipe
+from pellucid.recipes.schedules import Constant, Cosine
 
 Scale = Annotated[Literal[2, 3, 4], Field(description="how many times pictures are enlarged")]
 Mapping = Annotated[Literal[1, 3, 5], Field(description="kernel of the middle layer")]
@@ -156,7 +158,7 @@ def paper(scale: Scale = 2, mapping_px: Mapping = 5, padding: Padding = "replica
 
 
 @recipe
-def tuned(scale: Scale = 2, mapping_px: Mapping = 5, num_steps: Annotated[int, Field(ge=1)] = 10_000) -> Recipe:
+def tuned(scale: Scale = 2, mapping_px: Mapping = 5, num_steps: Steps = 10_000) -> Recipe:
     """The paper's network, trained in about half an hour on one core: SOAP, larger patches, a cosine schedule."""
     return Recipe(
         network=partial(SRCNN, mapping_px),

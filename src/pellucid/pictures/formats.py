@@ -27,7 +27,7 @@ _DEPTH_NAMES = {"uint8": "8-bit", "uint16": "16-bit", "float32": "floating-point
 
 
 @dataclass(frozen=True)
-class Format:
+class FileFormat:
     """What a file format can hold, least depth first, and the libvips operation that writes it."""
 
     name: str
@@ -41,18 +41,18 @@ class Format:
         return dtype in self.depths and (self.alpha or not alpha)
 
 
-PNG = Format("PNG", (".png",), ("uint8", "uint16"), True, "pngsave_target")
-TIFF = Format("TIFF", (".tif", ".tiff"), ("uint8", "uint16", "float32"), True, "tiffsave_target")
-JPEG = Format("JPEG", (".jpg", ".jpeg"), ("uint8",), False, "jpegsave_target")
+PNG = FileFormat("PNG", (".png",), ("uint8", "uint16"), True, "pngsave_target")
+TIFF = FileFormat("TIFF", (".tif", ".tiff"), ("uint8", "uint16", "float32"), True, "tiffsave_target")
+JPEG = FileFormat("JPEG", (".jpg", ".jpeg"), ("uint8",), False, "jpegsave_target")
 # `exact` keeps the colors below alpha = 0.
-WEBP = Format("WebP", (".webp",), ("uint8",), True, "webpsave_target", {"exact": True})
-BMP = Format("BMP", (".bmp",), ("uint8",), False)
+WEBP = FileFormat("WebP", (".webp",), ("uint8",), True, "webpsave_target", {"exact": True})
+BMP = FileFormat("BMP", (".bmp",), ("uint8",), False)
 WRITTEN = (PNG, TIFF, JPEG, WEBP, BMP)
 
 _BY_SUFFIX = {suffix: target for target in WRITTEN for suffix in target.suffixes}
 
 
-def named(name: str) -> Format:
+def named(name: str) -> FileFormat:
     """The format of a name as people give it: png, tiff or tif, jpeg or jpg, webp, bmp."""
     found = _BY_SUFFIX.get(f".{name.lower()}")
     if found is None:
@@ -62,7 +62,7 @@ def named(name: str) -> Format:
     return found
 
 
-def of(path: Path) -> Format:
+def of(path: Path) -> FileFormat:
     """The format that a suffix stands for. Raises OutputError when there is none to write."""
     found = _BY_SUFFIX.get(path.suffix.lower())
     if found is None:
@@ -71,7 +71,7 @@ def of(path: Path) -> Format:
     return found
 
 
-def written_name(name: str, target: Format | None) -> str:
+def written_name(name: str, target: FileFormat | None) -> str:
     """The name for a result of a file of this name, in another format where one is given or needed."""
     path = Path(name)
     other = TIFF if path.suffix.lower() in RAW_SUFFIXES else PNG
@@ -79,7 +79,7 @@ def written_name(name: str, target: Format | None) -> str:
     return name if path.suffix.lower() in target.suffixes else path.with_suffix(target.suffixes[0]).name
 
 
-def check_holds(target: Format, picture: Picture, path: Path, bit_depth: int | None) -> str:
+def check_holds(target: FileFormat, picture: Picture, path: Path, bit_depth: int | None) -> str:
     """The type of the samples to write. Raises OutputError when the format cannot hold it, or alpha."""
     if bit_depth is not None and bit_depth not in DEPTHS:
         raise OutputError(f"a bit depth of {bit_depth}; {', '.join(map(str, DEPTHS))} can be written")

@@ -21,7 +21,7 @@ from pellucid.pictures import dng
 from pellucid.pictures.packing import BAYER, XTRANS, phase
 from pellucid.pictures.picture import Exposure, Mosaic, Picture, Samples
 from pellucid.system.files import head
-from pellucid.system.forking import OneProcess
+from pellucid.system.processes import OneProcess
 
 MAX_PIXELS = 500_000_000
 """A header that promises more is refused before anything is decoded. The largest sensors have 150 million."""

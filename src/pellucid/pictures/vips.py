@@ -5,7 +5,7 @@ import pyvips
 from pellucid.errors import PellucidError
 from pellucid.pictures.picture import Picture, Samples
 from pellucid.system import memory
-from pellucid.system.forking import OneProcess
+from pellucid.system.processes import OneProcess
 
 FORMATS = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
 """libvips' names for types of samples."""

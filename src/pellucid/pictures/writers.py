@@ -12,7 +12,7 @@ import pyvips
 
 from pellucid.errors import OutputError
 from pellucid.pictures import exif, formats, iptc, png, vips
-from pellucid.pictures.formats import Format
+from pellucid.pictures.formats import FileFormat
 from pellucid.pictures.picture import Encoding, Picture
 from pellucid.system import memory
 
@@ -35,7 +35,7 @@ _WRITTEN_FIELDS = ("icc-profile-data", "exif-data", "xmp-data", "image-descripti
 _HALVED_COLOR = ("4:2:0", "4:1:1", "4:1:0")
 
 
-def write(picture: Picture, target: Format, temporary: Path, path: Path, quality: int | None) -> None:
+def write(picture: Picture, target: FileFormat, temporary: Path, path: Path, quality: int | None) -> None:
     """Write a picture that the format holds into a file that is there and empty.
 
     path: how the file will be called, for errors. Raises OutputError and OSError.
@@ -49,7 +49,7 @@ def write(picture: Picture, target: Format, temporary: Path, path: Path, quality
         _add_unwritten(file, picture, target)
 
 
-def encoding_bytes(target: Format, num_pixels: int, quality: int | None) -> int:
+def encoding_bytes(target: FileFormat, num_pixels: int, quality: int | None) -> int:
     """How much memory encoding takes beyond the samples and a constant, at most; see `images.encoding_bytes`."""
     if target is formats.WEBP:
         return num_pixels * (_LOSSLESS_WEBP_BYTES if quality is None else _LOSSY_WEBP_BYTES)
@@ -58,7 +58,7 @@ def encoding_bytes(target: Format, num_pixels: int, quality: int | None) -> int:
     return 2 * num_pixels * 3 if in_memory else 0
 
 
-def _options(picture: Picture, target: Format, quality: int | None) -> dict[str, Any]:
+def _options(picture: Picture, target: FileFormat, quality: int | None) -> dict[str, Any]:
     """Options of libvips' saver: as the picture's own file was, where it was of this format."""
     known = picture.encoding
     same = known if known and known.format == target.name else Encoding(target.name)
@@ -86,7 +86,7 @@ def _tiff_options(picture: Picture, same: Encoding) -> dict[str, Any]:
     }
 
 
-def _save(picture: Picture, target: Format, temporary: Path, path: Path, options: dict[str, Any]) -> None:
+def _save(picture: Picture, target: FileFormat, temporary: Path, path: Path, options: dict[str, Any]) -> None:
     vips.start(OutputError)
     try:
         image = _described(vips.image(picture), picture.metadata, target)
@@ -109,7 +109,7 @@ def _is_full(temporary: Path) -> bool:
     return False
 
 
-def _needs_exif(metadata: Mapping[str, Any], target: Format) -> bool:
+def _needs_exif(metadata: Mapping[str, Any], target: FileFormat) -> bool:
     """Whether there is something to say in it; libvips would make EXIF up for files that had none."""
     return "exif-data" in metadata or ("xres" in metadata and target in (formats.JPEG, formats.WEBP))
 
@@ -130,7 +130,7 @@ def _forget_on_the_way(image: pyvips.Image, picture: Picture) -> None:
         image.signal_connect("eval", progressed)
 
 
-def _described(image: pyvips.Image, metadata: Mapping[str, Any], target: Format) -> pyvips.Image:
+def _described(image: pyvips.Image, metadata: Mapping[str, Any], target: FileFormat) -> pyvips.Image:
     """With all of the metadata that this format can hold."""
     dots = [metadata.get(name, _UNKNOWN_DOTS_PER_MM) for name in ("xres", "yres")]
     image = image.copy(xres=dots[0], yres=dots[1])
@@ -144,7 +144,7 @@ def _described(image: pyvips.Image, metadata: Mapping[str, Any], target: Format)
     return image
 
 
-def _fields(metadata: Mapping[str, Any], target: Format) -> dict[str, Any]:
+def _fields(metadata: Mapping[str, Any], target: FileFormat) -> dict[str, Any]:
     """The metadata for libvips to write, by its names; `_add_unwritten` sees to the rest."""
     fields = {name: metadata[name] for name in _WRITTEN_FIELDS if name in metadata}
     records, others = metadata.get("iptc-data", b""), metadata.get("photoshop-data", b"")
@@ -155,7 +155,7 @@ def _fields(metadata: Mapping[str, Any], target: Format) -> dict[str, Any]:
     return fields
 
 
-def _add_unwritten(file: IO[bytes], picture: Picture, target: Format) -> None:
+def _add_unwritten(file: IO[bytes], picture: Picture, target: FileFormat) -> None:
     """Put in what libvips does not write, or not as it should: EXIF and IPTC of TIFF, texts and XMP of PNG."""
     known = picture.metadata
     records, others = known.get("iptc-data", b""), known.get("photoshop-data", b"")

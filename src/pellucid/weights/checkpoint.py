@@ -18,7 +18,9 @@ from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
 from pellucid.errors import WeightsError
-from pellucid.recipe import Network, Recipe, find
+from pellucid.recipes.network import Network
+from pellucid.recipes.recipe import Recipe
+from pellucid.recipes.registry import find
 from pellucid.system.files import write_whole
 
 FORMAT = 1
@@ -28,7 +30,7 @@ GIVEN_PAIRS = "given pairs"
 
 
 @dataclass(frozen=True)
-class Card:
+class WeightsMetadata:
     """What a weight file says about itself.
 
     provenance: who trained it, on what, with which command. license: of the weights.
@@ -44,7 +46,7 @@ class Card:
     history: tuple[Mapping[str, Any], ...] = field(default=())
 
 
-def save(path: Path, network: nn.Module, card: Card, *, overwrite: bool = False) -> None:
+def save(path: Path, network: nn.Module, card: WeightsMetadata, *, overwrite: bool = False) -> None:
     """Write a weight file, whole or not at all.
 
     Raises OutputError when the file exists and overwrite is False, or when it cannot be written.
@@ -55,7 +57,7 @@ def save(path: Path, network: nn.Module, card: Card, *, overwrite: bool = False)
     write_whole(path, content, overwrite=overwrite)
 
 
-def load(path: Path, /, **parameters: Any) -> tuple[Network, Recipe, Card]:
+def load(path: Path, /, **parameters: Any) -> tuple[Network, Recipe, WeightsMetadata]:
     """Read a weight file: the network in evaluation mode, its recipe and its card.
 
     parameters: recipe keywords to change, as evaluation's noise level. Raises WeightsError when this is no
@@ -69,7 +71,7 @@ def load(path: Path, /, **parameters: Any) -> tuple[Network, Recipe, Card]:
     return fill(recipe, tensors, source=str(path)), recipe, card
 
 
-def read_card(path: Path) -> Card:
+def read_metadata(path: Path) -> WeightsMetadata:
     """What a weight file says about itself, without reading its weights."""
     return _read_header(path)[0]
 
@@ -133,7 +135,7 @@ def _called(recipe: Recipe) -> str:
     return " ".join([recipe.name, *(f"{key}={value}" for key, value in recipe.parameters.items())])
 
 
-def _read_header(path: Path) -> tuple[Card, str]:
+def _read_header(path: Path) -> tuple[WeightsMetadata, str]:
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -146,18 +148,18 @@ def _read_header(path: Path) -> tuple[Card, str]:
         )
     try:
         header = json.loads(metadata["pellucid"])
-        return parse_card(header, source=path), str(header["sha256"])
+        return parse_metadata(header, source=path), str(header["sha256"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise WeightsError(f"{path}: the header is not one of pellucid's ({repr(error)[:80]})") from error
 
 
-def parse_card(header: Mapping[str, Any], *, source: str | Path) -> Card:
+def parse_metadata(header: Mapping[str, Any], *, source: str | Path) -> WeightsMetadata:
     """The card that stands in a header, whatever else does. Raises WeightsError when it is not one of ours."""
     try:
         if header["format"] not in range(1, FORMAT + 1):
             found = str(header["format"])[:20]
             raise WeightsError(f"{source} has format {found}; this version reads 1 to {FORMAT}: update pellucid")
-        return Card(
+        return WeightsMetadata(
             recipe=str(header["recipe"]),
             parameters=dict(header["parameters"]),
             provenance=str(header["provenance"]),

@@ -14,7 +14,7 @@ EXPORTED_SUFFIXES = (".onnx", ".xml")
 
 
 @dataclass(frozen=True)
-class Model:
+class NamedModel:
     """A weight file that has a name."""
 
     name: str
@@ -27,11 +27,11 @@ def user_folder() -> Path:
     return Path(os.environ.get("PELLUCID_MODELS") or Path.home() / ".pellucid" / "models")
 
 
-def listing() -> list[Model]:
+def list_models() -> list[NamedModel]:
     """All weight files with a name, those that ship first."""
-    shipped = Path(__file__).parent
+    shipped = Path(__file__).parent / "shipped"
     return [
-        Model(path.stem, path, ships=folder == shipped)
+        NamedModel(path.stem, path, ships=folder == shipped)
         for folder in (shipped, user_folder())
         if folder.is_dir()
         for path in sorted(folder.glob(f"*{SUFFIX}"))
@@ -45,23 +45,23 @@ def find(name_or_file: str | Path) -> Path:
     """
     text = str(name_or_file)
     if not text:
-        raise WeightsError(f"an empty model name; {suggest('', [model.name for model in listing()])}")
+        raise WeightsError(f"an empty model name; {suggest('', [model.name for model in list_models()])}")
     suffixes = (SUFFIX, *EXPORTED_SUFFIXES)
     if text.endswith(suffixes) or os.sep in text or os.path.isfile(text):  # noqa: PTH113  # Path's raises on long names
         return Path(text)
-    named = {model.name: model.path for model in reversed(listing())}
+    named = {model.name: model.path for model in reversed(list_models())}
     if text not in named:
         raise WeightsError(f"no model {text[:80]!r}; {suggest(text, reversed(named))} (a file's path works too)")
     return named[text]
 
 
-def cards() -> list[tuple[Model, checkpoint.Card | WeightsError]]:
+def list_metadata() -> list[tuple[NamedModel, checkpoint.WeightsMetadata | WeightsError]]:
     """Each named weight file with what it says about itself, or why that cannot be read."""
-    return [(model, _card(model.path)) for model in listing()]
+    return [(model, _card(model.path)) for model in list_models()]
 
 
-def _card(path: Path) -> checkpoint.Card | WeightsError:
+def _card(path: Path) -> checkpoint.WeightsMetadata | WeightsError:
     try:
-        return checkpoint.read_card(path)
+        return checkpoint.read_metadata(path)
     except WeightsError as error:
         return error

@@ -14,7 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from pellucid.errors import WeightsError
-from pellucid.recipe import Recipe, describe, names
+from pellucid.recipes.recipe import Recipe
+from pellucid.recipes.registry import list_names, own_keywords
 from pellucid.weights.foreign import Foreign
 
 Tensors = dict[str, Tensor]
@@ -67,7 +68,7 @@ def _accepted(foreign: Foreign, variant: Mapping[str, Any], recipe: Recipe) -> d
     for key, value in variant.items():
         if key not in recipe.parameters and value != BUILT_IN[key]:
             family = recipe.name.partition(".")[0]
-            able = [name for name in names() if name.startswith(f"{family}.") and key in describe(name)[1]]
+            able = [name for name in list_names() if name.startswith(f"{family}.") and key in own_keywords(name)]
             raise WeightsError(
                 f"{foreign.path} needs {key}={value}, which {recipe.name} does not have; "
                 f"{' and '.join(able)} {'has' if len(able) == 1 else 'have'} it"

@@ -1,0 +1,72 @@
+"""`pellucid bench`."""
+
+import json
+import math
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pellucid.commands.options import Device, Parameters, parse_keywords
+from pellucid.commands.terminal import add_row, defer_sigint, print_table, progress, table
+
+if TYPE_CHECKING:
+    from pellucid.backends.benchmark import Timing
+
+
+def bench(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name or path of a weight file.")],
+    parameters: Parameters = None,
+    *,
+    megapixels: Annotated[float, typer.Option(metavar="N", help="Size of the result that is timed.")] = 0.1,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help="Of the processor. [default: one for each core]")
+    ] = None,
+    device: Device = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+) -> None:
+    """Time a model on this machine by every way to run it that is installed, against plain PyTorch."""
+    with defer_sigint():
+        import torch
+
+        from pellucid.backends import benchmark
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    with progress() as bar:
+        task = bar.add_task("timing", total=None)
+        timings = benchmark.bench(
+            model,
+            megapixels=megapixels,
+            device=device,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            **parse_keywords(parameters, options=("megapixels", "threads")),
+        )
+    if as_json:
+        typer.echo(json.dumps([_as_json(timing) for timing in timings], indent=2))
+        return
+    rows = table("backend", "precision", "megapixels/s", "times plain", "agrees to", right=(2, 3, 4))
+    for timing in timings:
+        add_row(rows, timing.backend, timing.precision, *_cells(timing))
+    print_table(rows)
+    typer.echo(f"{model}, {megapixels:g} megapixels of result, {torch.get_num_threads()} thread(s)")
+    typer.echo("plain: PyTorch as one writes it first, eager and channels first, but with huge pages as all here")
+    typer.echo("to restore by another: --backend, --precision")
+
+
+def _cells(timing: "Timing") -> tuple[str, str, str]:
+    if timing.megapixels_per_s is None:
+        return "-", "-", timing.failure or "-"
+    speedup = "-" if timing.speedup is None else f"{timing.speedup:.2f}x"
+    return f"{timing.megapixels_per_s:.3g}", speedup, _agreement(timing.psnr_db)
+
+
+def _agreement(psnr_db: float | None) -> str:
+    if psnr_db is None:
+        return "-"
+    return "the bit" if psnr_db == math.inf else f"{psnr_db:.0f} dB"
+
+
+def _as_json(timing: "Timing") -> dict[str, object]:
+    """JSON holds no infinity: equal results have none."""
+    return {key: None if value == math.inf else value for key, value in asdict(timing).items()}

@@ -1,0 +1,102 @@
+"""What the benchmarks of the field do to pictures: noise, fewer pixels, JPEG."""
+
+import io
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from fractions import Fraction
+from math import lcm
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from pellucid.degradations.degradation import Footprint, each_by_one
+from pellucid.degradations.rng import Range, uniform
+from pellucid.pictures.resize import reach, resize
+
+
+@dataclass(frozen=True)
+class GaussianNoise:
+    """White Gaussian noise, neither clipped nor rounded.
+
+    sigma_255: standard deviation on the 0..255 scale, or the (lowest, highest) of a uniform draw.
+    """
+
+    sigma_255: Range
+
+    def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+        sigma = uniform(self.sigma_255, len(clean), generator).to(clean.dtype).to(clean.device)
+        noise = torch.randn(clean.shape, generator=generator, dtype=clean.dtype, device=generator.device)
+        return clean + noise.to(clean.device) * (sigma / 255).reshape(-1, 1, 1, 1)
+
+
+@dataclass(frozen=True)
+class Shrink:
+    """MATLAB's antialiased bicubic by 1/scale, in floating point; sizes should be multiples of scale."""
+
+    scale: int
+
+    draws = False
+
+    @property
+    def footprint(self) -> Footprint:
+        return Footprint(self.scale, self.scale, 2 * self.scale)  # the kernel, widened: two cells a side
+
+    def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+        return resize(clean, Fraction(1, self.scale))
+
+
+@dataclass(frozen=True)
+class ShrinkAndEnlarge:
+    """MATLAB's bicubic down and up again, by a scale drawn anew for each picture; the size stays.
+
+    Sizes that are no multiple of the scale lose nothing: the enlarged picture is cut to the size it had.
+    """
+
+    scales: tuple[int, ...]
+
+    @property
+    def footprint(self) -> Footprint:
+        return Footprint(1, lcm(*self.scales), max((reach(scale) + 2) * scale for scale in self.scales))
+
+    def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+        height, width = clean.shape[-2:]
+
+        def apply(scale: int, pictures: Tensor) -> Tensor:
+            return resize(resize(pictures, Fraction(1, scale)), scale)[..., :height, :width]
+
+        return each_by_one(self.scales, apply, clean, generator)
+
+
+@dataclass(frozen=True)
+class Jpeg:
+    """Rounded to 8 bit and compressed by libjpeg: gray as gray, RGB with 4:2:0 chroma.
+
+    quality: 1..100, or the (lowest, highest) of a uniform draw.
+    """
+
+    quality: int | tuple[int, int]
+
+    @property
+    def draws(self) -> bool:
+        return isinstance(self.quality, tuple)
+
+    # Blocks of 8 x 8, with 4:2:0 chroma of 16 x 16; enlarged chroma looks one of its samples further.
+    footprint = Footprint(grid_px=16, reach_px=2)
+
+    def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+        qualities = uniform(self.quality, len(clean), generator).round().int().tolist()
+        num_threads = max(1, min(len(clean), torch.get_num_threads()))
+        with ThreadPoolExecutor(num_threads) as pool:  # libjpeg works without the interpreter's lock
+            return torch.stack(list(pool.map(_compress, clean.cpu(), qualities))).to(clean)
+
+
+def _compress(picture: Tensor, quality: int) -> Tensor:
+    samples = (picture.clamp(0, 1) * 255 + 0.5).floor().byte().permute(1, 2, 0).numpy()
+    buffer = io.BytesIO()
+    Image.fromarray(samples.squeeze(-1) if samples.shape[-1] == 1 else samples).save(
+        buffer, "JPEG", quality=quality, subsampling="4:2:0"
+    )
+    decoded = np.array(Image.open(buffer))
+    return torch.from_numpy(decoded.reshape(samples.shape)).permute(2, 0, 1).float() / 255

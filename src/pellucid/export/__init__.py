@@ -1,0 +1,1 @@
+"""Exporting a network to the formats of other runtimes."""

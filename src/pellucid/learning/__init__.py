@@ -1,1 +1,0 @@
-"""The parts of a training: batches, steps, what is kept of them."""

@@ -1,0 +1,63 @@
+"""Optimizers as values: what a recipe states about how weights are updated.
+
+A field with a description is also a training keyword, see `overrides`.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from pydantic import Field
+
+from pellucid.recipes.keywords import Count, NonNegative, Positive, Share
+
+LearningRate = Annotated[Positive, Field(description="learning rate, before the schedule")]
+Betas = Annotated[
+    tuple[Share, Share],
+    Field(description="adam, soap: decay of the mean gradient and of the mean squared gradient"),
+]
+Eps = Annotated[Positive, Field(description="adam, soap: added to the denominator")]
+Momentum = Annotated[Share, Field(description="sgd: decay of the mean gradient")]
+WeightDecay = Annotated[
+    NonNegative,
+    Field(description="pulls weights toward zero; decoupled from the gradient with adam and soap (AdamW)"),
+]
+Frequency = Annotated[Count, Field(description="soap: steps between updates of the preconditioner")]
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam, with decoupled weight decay (AdamW).
+
+    slower: a prefix of parameter names, and the factor on their learning rate.
+    """
+
+    lr: LearningRate
+    betas: Betas = (0.9, 0.999)
+    eps: Eps = 1e-8
+    weight_decay: WeightDecay = 0.0
+    slower: tuple[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Stochastic gradient descent with momentum. slower: as for Adam."""
+
+    lr: LearningRate
+    momentum: Momentum = 0.9
+    weight_decay: WeightDecay = 0.0
+    slower: tuple[str, float] | None = None
+
+
+@dataclass(frozen=True)
+class SOAP:
+    """Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024, arXiv:2409.11321)."""
+
+    lr: LearningRate
+    betas: Betas = (0.95, 0.95)
+    eps: Eps = 1e-8
+    weight_decay: WeightDecay = 0.0
+    precondition_frequency: Frequency = 25
+    slower: tuple[str, float] | None = None
+
+
+Optimizer = Adam | SGD | SOAP

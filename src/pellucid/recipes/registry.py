@@ -1,0 +1,89 @@
+"""Recipes by name. The file system is the registry: nothing outside `pellucid.networks` answers to a name."""
+
+import importlib
+import inspect
+import pkgutil
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple, cast
+
+from pellucid.errors import RecipeError, suggest
+from pellucid.recipes.keywords import describe_meaning, describe_values
+from pellucid.recipes.overrides import override, rename_keywords, training_keywords, training_values
+from pellucid.recipes.recipe import Recipe, is_recipe, recipe_signature
+
+
+class Keyword(NamedTuple):
+    """A keyword for people. values: the possible ones, in words. default: the recipe's. meaning: one line."""
+
+    values: str
+    default: Any
+    meaning: str
+
+
+def find(name: str, /, **parameters: Any) -> Recipe:
+    """The recipe of this name, with some keywords changed.
+
+    parameters: the recipe's own keywords, and training keywords as `overrides.override` takes them; values may be
+    text, as from a command line. Raises RecipeError with the nearest names if there is no such recipe or keyword.
+    """
+    function = _function(name)
+    own = recipe_signature(function).parameters
+    parameters = rename_keywords(parameters)
+    for key in parameters:
+        if key not in own and key not in training_keywords():
+            raise RecipeError(f"{name} has no keyword {key[:80]!r}; {suggest(key, [*own, *training_keywords()])}")
+    found = function(**{key: value for key, value in parameters.items() if key in own})
+    return override(found, **{key: value for key, value in parameters.items() if key not in own})
+
+
+def list_names() -> list[str]:
+    """The names of all recipes."""
+    return [f"{module}.{name}" for module in _modules() for name in _recipes_in(module)]
+
+
+def summarize(name: str) -> str:
+    """The first line of a recipe's docstring. Raises RecipeError as `find`."""
+    return (inspect.getdoc(_function(name)) or "").partition("\n")[0]
+
+
+def own_keywords(name: str) -> dict[str, Keyword]:
+    """A recipe's own keywords, without the training keywords. Raises RecipeError as `find`."""
+    return {
+        key: Keyword(
+            describe_values(parameter.annotation), parameter.default, describe_meaning(parameter.annotation)
+        )
+        for key, parameter in recipe_signature(_function(name)).parameters.items()
+    }
+
+
+def describe_training(recipe: Recipe) -> dict[str, Keyword]:
+    """The training keywords with this recipe's values; None if its optimizer or schedule does not have one."""
+    values = training_values(recipe)
+    return {
+        key: Keyword(describe_values(annotation), values[key], describe_meaning(annotation))
+        for key, annotation in training_keywords().items()
+    }
+
+
+def _modules() -> list[str]:
+    package = importlib.import_module("pellucid.networks")
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+
+
+def _recipes_in(module: str) -> list[str]:
+    loaded = importlib.import_module(f"pellucid.networks.{module}")
+    return [name for name, value in vars(loaded).items() if name == _name_in(value, loaded.__name__)]
+
+
+def _name_in(value: object, module: str) -> str | None:
+    return value.__name__ if inspect.isfunction(value) and is_recipe(value, module) else None
+
+
+def _function(name: str) -> Callable[..., Recipe]:
+    # Names are read from files too: only a recipe inside the package may answer to one.
+    module, _, function = name.partition(".")
+    if re.fullmatch(r"[a-z_0-9]+\.[a-z_0-9]+", name) and module in _modules() and function in _recipes_in(module):
+        loaded = importlib.import_module(f"pellucid.networks.{module}")
+        return cast(Callable[..., Recipe], getattr(loaded, function))
+    raise RecipeError(f"no recipe {name[:80]!r}; {suggest(name, list_names())}")

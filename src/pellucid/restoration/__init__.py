@@ -1,0 +1,1 @@
+"""Restoring pictures with a trained network: one picture, files and folders."""

@@ -1,1 +1,0 @@
-"""The parts of restoring folders: what belongs where, what is done, stages that overlap."""

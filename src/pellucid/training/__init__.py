@@ -1,0 +1,1 @@
+"""Training a recipe: batches, steps, checkpoints, metrics."""

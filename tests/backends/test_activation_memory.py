@@ -1,0 +1,74 @@
+"""What a network needs is counted without running it, and agrees with sums by hand."""
+
+import subprocess
+import sys
+
+import pytest
+from torch import Tensor, nn
+
+from pellucid.backends.activation_memory import ActivationMemory
+from pellucid.backends.eager import TorchBackend
+from pellucid.recipes import registry
+from pellucid.recipes.network import Network
+
+
+class Widening(Network):
+    """One channel to eight and back: the input, the eight and the output are there at once."""
+
+    scale, multiple, halo = 1, 1, 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.widen, self.narrow = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, 1, 3, padding=1)
+
+    def forward(self, degraded: Tensor) -> Tensor:
+        return self.narrow(self.widen(degraded))
+
+
+def test_a_sum_by_hand() -> None:
+    assert ActivationMemory(Widening()).activation_bytes((2, 1, 30, 40)) == 4 * 2 * 30 * 40 * (1 + 8 + 1)
+
+
+@pytest.mark.parametrize("name", [name for name in registry.list_names() if name != "mimo_unet.gopro_plus"])
+def test_needs_grow_with_the_area(name: str) -> None:
+    network = registry.find(name).network()
+    planes = next(parameter.shape[1] for parameter in network.parameters() if parameter.ndim == 4)
+    if name.startswith("mimo"):
+        planes = 3
+    footprint = ActivationMemory(network)
+    small, large = (footprint.activation_bytes((1, planes, side, side)) for side in (64, 128))
+    assert 3.9 < large / small < 4.1
+
+
+@pytest.mark.parametrize("name", registry.list_names())
+def test_a_rough_bound_is_one_and_is_given_where_there_is_room_for_it(name: str) -> None:
+    chosen = registry.find(name)
+    backend = TorchBackend(chosen.network(), "cpu")
+    for height, width in ((1, 1), (1, 90), (2, 3), (7, 5), (33, 40), (64, 64), (143, 140), (200, 300)):
+        shape = (1, chosen.domain.num_planes, height, width)
+        exact, rough = backend.working_bytes(shape), backend.working_bytes(shape, room=10**12)
+        assert exact < rough
+        assert backend.working_bytes(shape, room=rough - 10) == exact
+
+
+COUNTED = """
+import sys
+from pellucid import restorer
+from pellucid.pictures.picture import Picture
+import numpy as np
+restorer.load("dncnn-gray-25").restore(Picture(np.zeros((30, 40, 3), np.uint8)))
+assert "torch._dynamo" not in sys.modules
+"""
+
+
+def test_a_small_picture_does_not_load_the_compiler() -> None:
+    """It takes as long as to load all the rest."""
+    subprocess.run([sys.executable, "-c", COUNTED], check=True)
+
+
+def test_layers_that_run_twice_count_twice() -> None:
+    """At 100 x 100 pixels, the eight channels of the first layer are computed twice, the second's one is not."""
+    backend = TorchBackend(Widening(), "cpu")
+    assert backend.working_bytes((1, 1, 100, 100)) == 1.5 * 4 * 100 * 100 * (1 + 2 * 8 + 1)
+    assert backend.working_bytes((2, 1, 100, 100)) == 1.5 * 4 * 2 * 100 * 100 * (1 + 8 + 1)
+    assert backend.working_bytes((1, 1, 200, 200)) == 1.5 * 4 * 200 * 200 * (1 + 8 + 1)

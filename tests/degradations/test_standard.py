@@ -1,0 +1,102 @@
+import io
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from test_degradation import clean, seeded
+
+from pellucid.degradations.standard import GaussianNoise, Jpeg, Shrink, ShrinkAndEnlarge
+from pellucid.pictures.resize import resize
+
+
+@pytest.mark.parametrize("sigma_255", [15, 25, 50])
+def test_noise_has_the_deviation_asked_for(sigma_255: float) -> None:
+    picture = torch.full((2, 1, 400, 500), 0.5)
+    noise = (GaussianNoise(sigma_255)(picture, seeded(0)) - picture) * 255
+    # The deviation of 400,000 samples is known to 1 / sqrt(800,000) = 0.11 %, the mean to sigma / 632.
+    assert noise.std().item() == pytest.approx(sigma_255, rel=0.005)
+    assert noise.mean().item() == pytest.approx(0, abs=sigma_255 / 150)
+
+
+def test_noise_is_neither_clipped_nor_rounded() -> None:
+    noisy = GaussianNoise(50)(torch.zeros(1, 1, 50, 50), seeded(0))
+    assert noisy.min() < -0.1
+    assert (noisy * 255).frac().abs().max() > 0.1
+
+
+def test_no_noise_changes_nothing() -> None:
+    assert torch.equal(GaussianNoise(0)(clean(), seeded(0)), clean())
+
+
+def test_each_picture_draws_its_own_noise_level() -> None:
+    picture = torch.zeros(200, 1, 40, 40)
+    levels = GaussianNoise((10, 50))(picture, seeded(0)).std(dim=(1, 2, 3)) * 255
+    # Uniform from 10 to 50: mean 30, deviation 40 / sqrt(12) = 11.5; each is measured to 2 %.
+    assert levels.min() > 9.4
+    assert levels.max() < 53
+    assert levels.mean().item() == pytest.approx(30, abs=3)
+    assert levels.std().item() == pytest.approx(11.5, abs=1.5)
+
+
+def test_double_stays_double() -> None:
+    assert GaussianNoise(25)(clean().double(), seeded(0)).dtype == torch.float64
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_shrinking_is_matlabs_bicubic(scale: int) -> None:
+    assert torch.equal(Shrink(scale)(clean(), seeded(0)), resize(clean(), Fraction(1, scale)))
+
+
+@pytest.mark.parametrize("quality", [1, 10, 40, 100])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_jpeg_is_pillows(channels: int, quality: int) -> None:
+    picture = clean(2, channels)
+    result = Jpeg(quality)(picture, seeded(0))
+    for one, compressed in zip(picture, result, strict=True):
+        samples = np.floor(one.permute(1, 2, 0).numpy() * np.float32(255) + np.float32(0.5)).astype(np.uint8)
+        image = Image.fromarray(samples[..., 0], "L") if channels == 1 else Image.fromarray(samples, "RGB")
+        file = io.BytesIO()
+        image.save(file, "JPEG", quality=quality, subsampling=2)  # Pillow's number for 4:2:0
+        expected = np.asarray(Image.open(file)).reshape(samples.shape)
+        np.testing.assert_array_equal((compressed * 255).round().permute(1, 2, 0).numpy(), expected)
+        assert np.array_equal(compressed.permute(1, 2, 0).numpy(), expected.astype(np.float32) / 255)
+
+
+def test_jpeg_clamps_first() -> None:
+    wild = torch.tensor([[-3.0, 0.0, 1.0, 4.0]]).repeat(8, 2)[None, None]
+    assert torch.equal(Jpeg(90)(wild, seeded(0)), Jpeg(90)(wild.clamp(0, 1), seeded(0)))
+
+
+def test_jpeg_qualities_stay_within_their_range() -> None:
+    picture = clean(1, 1, 8, 12)
+    possible = [Jpeg(quality)(picture, seeded(0)) for quality in range(30, 33)]
+    drawn = Jpeg((30, 32))(picture.expand(60, -1, -1, -1), seeded(0))
+    matches = [[torch.equal(one, other[0]) for other in possible] for one in drawn]
+    assert all(any(row) for row in matches)
+
+
+@pytest.mark.parametrize("scale", [2, 3, 4])
+def test_shrunk_and_enlarged_is_both(scale: int) -> None:
+    expected = resize(resize(clean(), Fraction(1, scale)), scale)
+    assert torch.equal(ShrinkAndEnlarge((scale,))(clean(), seeded(0)), expected)
+
+
+def test_every_scale_is_drawn() -> None:
+    results = ShrinkAndEnlarge((2, 3, 4))(clean(1).expand(30, -1, -1, -1), seeded(0))
+    possible = [ShrinkAndEnlarge((scale,))(clean(1), seeded(0))[0] for scale in (2, 3, 4)]
+    counts = [sum(torch.equal(result, one) for result in results) for one in possible]
+    assert sum(counts) == 30
+    assert all(counts)
+
+
+@pytest.mark.parametrize("num_threads", [1, 4])
+def test_jpeg_is_the_same_with_any_number_of_threads(num_threads: int) -> None:
+    picture, before = clean(9), torch.get_num_threads()
+    expected = torch.cat([Jpeg(20)(one[None], seeded(0)) for one in picture])
+    torch.set_num_threads(num_threads)
+    try:
+        assert torch.equal(Jpeg(20)(picture, seeded(0)), expected)
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,118 @@
+"""Graphs become the source of MindSpore cells, line by line; what has no translation is named."""
+
+import ast
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import exports
+from pellucid.backends import graphs
+from pellucid.backends.backend import Shape
+from pellucid.errors import PellucidError
+from pellucid.export import mindspore_cell
+from pellucid.recipes.network import Network
+
+VARIANTS: list[tuple[str, dict[str, Any]]] = [
+    *exports.SMALL.items(),
+    ("srcnn.paper", {"padding": "zeros", "bias": False}),
+    ("mimo_unet.gopro", {"num_blocks": 1, "upsampling": "asymmetric", "dropout": 0.1}),
+    ("sid_unet.sony", {"up_bias": True, "conv_bias": False}),
+    ("sid_unet.fuji", {"channel_order": "color-major"}),
+]
+
+
+def translated(name: str, *, shape: Shape | None = None, **parameters: Any) -> tuple[mindspore_cell.Cell, Network]:
+    chosen, network = exports.built(name, **parameters)
+    program = graphs.capture(network, chosen.domain.num_planes, shape=shape)
+    return mindspore_cell.translate(program), network.folded()
+
+
+@pytest.mark.parametrize(("name", "parameters"), VARIANTS)
+def test_a_cell_takes_every_weight_as_it_is(name: str, parameters: dict[str, Any]) -> None:
+    cell, network = translated(name, **parameters)
+    # MIMO-UNet's smaller scales are for its loss.
+    needed = {key: weight for key, weight in network.state_dict().items() if key[:6] not in ("leave2", "leave4")}
+    assert cell.weights.keys() == needed.keys()
+    for key, weight in needed.items():
+        assert torch.equal(cell.weights[key], weight)
+        assert cell.source.count(f'weights["{key}"]') == 1
+    (network_class,) = (node for node in ast.parse(cell.source).body if isinstance(node, ast.ClassDef))
+    assert network_class.name == "Network"
+
+
+@pytest.mark.parametrize("name", exports.SMALL)
+def test_a_fixed_size_is_translated_too(name: str) -> None:
+    planes = exports.built(name)[0].domain.num_planes
+    cell, _ = translated(name, shape=(1, planes, 32, 17))
+    assert ".shape[0]" not in cell.source
+
+
+def test_a_cell_reads_as_the_network() -> None:
+    cell, _ = translated("dncnn.gaussian", depth=2, width=8)
+    layers = (
+        f"        self.layers_{i}_conv = nn.Conv2d({sizes}, (3, 3), pad_mode='pad', padding=(1, 1, 1, 1), "
+        f'has_bias=True, weight_init=Tensor(weights["layers.{i}.conv.weight"]), '
+        f'bias_init=Tensor(weights["layers.{i}.conv.bias"]))\n'
+        for i, sizes in enumerate(("1, 8", "8, 1"))
+    )
+    assert cell.source.split("super().__init__()\n")[1] == "".join(layers) + (
+        "\n"
+        "    def construct(self, degraded):\n"
+        "        conv2d = self.layers_0_conv(degraded)\n"
+        "        relu = ops.relu(conv2d)\n"
+        "        conv2d_1 = self.layers_1_conv(relu)\n"
+        "        sub = degraded - conv2d_1\n"
+        "        return sub\n"
+    )
+
+
+def test_free_sizes_are_those_of_tensors() -> None:
+    """PyTorch's graph has the smaller of two sizes there, which MindSpore has no word for."""
+    cell, _ = translated("sid_unet.sony")
+    assert "slice_1 = conv_transpose2d[:, :, :max_pool2d_2.shape[2]]" in cell.source
+    assert "ops.reshape(conv2d_18, (packed.shape[0], 4, 3, slice_7.shape[2], slice_8.shape[3]))" in cell.source
+
+
+def test_sizes_that_no_tensor_has_are_computed() -> None:
+    cell, _ = translated("mimo_unet.gopro")
+    assert "arange = self.count(0, ((((degraded.shape[2] + 4) - 1) // 4) * 4), 1)" in cell.source
+
+
+def test_half_precision_is_cast_at_both_ends() -> None:
+    chosen, network = exports.built("dncnn.gaussian")
+    cell = mindspore_cell.translate(graphs.capture(network, chosen.domain.num_planes, dtype=torch.float16))
+    assert "ops.cast(degraded, mindspore.float16)" in cell.source
+    assert cell.source.count("dtype=mindspore.float16") == 4
+    assert {weight.dtype for weight in cell.weights.values()} == {torch.float16}
+    assert "mindspore.float32)\n        return" in cell.source
+
+
+class Other(Network):
+    scale, multiple, halo = 1, 1, 0
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, degraded: Tensor) -> Tensor:
+        return self.layer(degraded)
+
+
+@pytest.mark.parametrize(
+    ("layer", "named"),
+    [
+        (F.gelu, "aten.gelu.default"),
+        (lambda x: F.pad(x, (1, 1, 1, 1), mode="reflect"), "aten.pad.default"),
+        (lambda x: F.pad(x, (1, 1, 1, 1), value=1.0), "aten.pad.default"),
+        (lambda x: F.max_pool2d(x, 3, padding=1), "aten.max_pool2d.default"),
+        (lambda x: F.interpolate(x, scale_factor=1.5, mode="nearest"), "aten.upsample_nearest2d.vec"),
+        (lambda x: torch.add(x, x, alpha=2), "aten.add.Tensor"),
+    ],
+)
+def test_what_has_no_translation_is_named(layer: Any, named: str) -> None:
+    program = graphs.capture(Other(layer), 1)
+    with pytest.raises(PellucidError, match=rf"^MindSpore cells have no translation of {named}; export to onnx"):
+        mindspore_cell.translate(program)

@@ -1,0 +1,366 @@
+"""Files: the tree is kept, a bad file stops nothing, and the same call goes on where it was interrupted."""
+
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from pellucid.backends.eager import TorchBackend
+from pellucid.errors import OutputError
+from pellucid.pictures import dng, images
+from pellucid.pictures.picture import Exposure, Mosaic, Picture
+from pellucid.recipes import registry
+from pellucid.restoration import manifest, planning, restore, restorer
+from pellucid.restoration.restorer import Restorer
+from pellucid.system import memory
+from pellucid.weights import checkpoint
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / "models" / "tiny.safetensors"
+    chosen = registry.find("dncnn.gaussian", depth=3, width=4)
+    torch.manual_seed(0)
+    card = checkpoint.WeightsMetadata(chosen.name, chosen.parameters, "random", "none")
+    checkpoint.save(path, chosen.network(), card)
+    return path
+
+
+def _errors(outcomes: Sequence[restore.Outcome]) -> list[str]:
+    return [str(outcome.error) for outcome in outcomes if outcome.error is not None]
+
+
+def test_a_folder_keeps_its_tree_and_a_bad_file_stops_nothing(album: Path, weights: Path) -> None:
+    network = restorer.load(weights)
+    outcomes = list(restore.restore(planning.plan([album], album.parent / "out"), network))
+    assert len(outcomes) == 4 and len(_errors(outcomes)) == 1
+    assert "broken.png" in _errors(outcomes)[0]
+    results = sorted(path.relative_to(album.parent / "out") for path in (album.parent / "out").rglob("[!.]*.*"))
+    assert results == [Path("a.png"), Path("b.tif"), Path("deep/c.png")]
+
+
+def test_the_same_call_goes_on_where_it_was_interrupted(album: Path, weights: Path) -> None:
+    network = restorer.load(weights)
+    jobs = planning.plan([album], None)
+    first = next(restore.restore(jobs, network))
+    before = first.job.target.stat().st_mtime_ns
+    rest = list(restore.restore(jobs, network))
+    assert rest[0].skipped and not rest[2].skipped
+    assert len(_errors(rest)) == 1
+    assert first.job.target.stat().st_mtime_ns == before
+    assert first.job.target.parent == album.with_name("album-restored")
+
+
+def test_results_inside_the_folder_are_not_restored_again(album: Path, weights: Path) -> None:
+    jobs = planning.plan([album], album / "out")
+    list(restore.restore(jobs, restorer.load(weights)))
+    assert planning.plan([album], album / "out") == jobs
+
+
+def test_links_that_lead_nowhere_stop_nothing(album: Path, weights: Path) -> None:
+    (album / "dangling.png").symlink_to("nowhere")
+    (album / "loop.png").symlink_to("loop.png")
+    outcomes = list(restore.restore(planning.plan([album]), restorer.load(weights)))
+    assert len(_errors(outcomes)) == 3
+    with pytest.raises(OutputError):
+        planning.plan([album / "a.png", album / "b.tif"], album / "loop.png")
+
+
+def test_one_file_goes_where_it_is_told(album: Path, weights: Path) -> None:
+    (job,) = planning.plan([album / "a.png"], None)
+    assert job.target == album / "a-restored.png"
+    (job,) = planning.plan([album / "a.png"], album / "x" / "new.tif")
+    assert job.target == album / "x" / "new.tif"
+    (job,) = planning.plan([album / "a.png"], album / "elsewhere")
+    assert job.target == album / "elsewhere" / "a.png"
+    (outcome,) = restore.restore(planning.plan([album / "a.png"], album / "n.tif"), restorer.load(weights))
+    assert outcome.error is None and images.read(album / "n.tif").width == 31
+
+
+def test_a_changed_input_is_done_again(album: Path, weights: Path) -> None:
+    network = restorer.load(weights)
+    jobs = planning.plan([album], album.parent / "out")
+    list(restore.restore(jobs, network))
+    before = images.read(album.parent / "out" / "a.png").samples
+    images.write(images.read(album / "deep" / "c.png"), album / "a.png", overwrite=True)
+    again = list(restore.restore(jobs, network))
+    assert [outcome.skipped for outcome in again] == [False, True, False, True]
+    assert not np.array_equal(images.read(album.parent / "out" / "a.png").samples, before)
+
+
+def test_a_result_that_someone_changed_is_left_alone(album: Path, weights: Path) -> None:
+    network = restorer.load(weights)
+    jobs = planning.plan([album], album.parent / "out")
+    list(restore.restore(jobs, network))
+    (album.parent / "out" / "a.png").write_bytes(b"retouched")
+    images.write(images.read(album / "deep" / "c.png"), album / "a.png", overwrite=True)
+    errors = _errors(list(restore.restore(jobs, network)))
+    assert any("a.png exists; --overwrite" in error for error in errors)
+    assert (album.parent / "out" / "a.png").read_bytes() == b"retouched"
+
+
+def test_namesakes_of_another_folder_replace_nothing(album: Path, weights: Path) -> None:
+    network, out = restorer.load(weights), album.parent / "out"
+    list(restore.restore(planning.plan([album / "deep"], out), network))
+    before = (out / "c.png").read_bytes()
+    images.write(images.read(album / "a.png"), album.parent / "another" / "c.png")
+    (error,) = _errors(list(restore.restore(planning.plan([album.parent / "another"], out), network)))
+    assert "c.png exists; --overwrite" in error
+    assert (out / "c.png").read_bytes() == before
+
+
+def test_a_result_that_could_not_be_replaced_is_not_taken_for_the_new_one(
+    album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, jobs = restorer.load(weights), planning.plan([album / "deep"], album.parent / "out")
+    list(restore.restore(jobs, network))
+    images.write(images.read(album / "a.png"), album / "deep" / "c.png", overwrite=True)
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pellucid.pictures.writers.write", full)
+        assert "No space left" in _errors(list(restore.restore(jobs, network)))[0]
+    (outcome,) = restore.restore(jobs, network)
+    assert outcome.error is None and not outcome.skipped
+    expected = network.restore(images.read(album / "a.png")).samples
+    assert np.array_equal(images.read(outcome.job.target).samples, expected)
+
+
+def test_an_input_that_changes_while_it_is_in_work_is_done_again(
+    album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, jobs = restorer.load(weights), planning.plan([album / "deep"], album.parent / "out")
+    restore_one, changed = network.restore, images.read(album / "a.png")
+
+    def slow(*given: Any, **how: Any) -> Picture:
+        images.write(changed, album / "deep" / "c.png", overwrite=True)
+        return restore_one(*given, **how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(network, "restore", slow)
+        list(restore.restore(jobs, network))
+    (outcome,) = restore.restore(jobs, network)
+    assert not outcome.skipped
+    assert np.array_equal(images.read(outcome.job.target).samples, restore_one(changed).samples)
+
+
+def test_a_header_is_looked_at_once_and_not_at_all_for_what_is_done(
+    album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[str] = []
+    size = images.size
+
+    def watched(path: Path) -> tuple[int, int]:
+        looked_at.append(path.name)
+        return size(path)[0], 400_000_000  # so much that each picture has to wait until the last has left
+
+    monkeypatch.setattr(images, "size", watched)
+    settings = restore.Settings(memory_bytes=memory.taken_bytes() + 10**9)
+    network, jobs = restorer.load(weights), planning.plan([album])
+    list(restore.restore(jobs, network, settings))
+    assert sorted(looked_at) == ["a.png", "b.tif", "broken.png", "c.png"]
+    looked_at.clear()
+    list(restore.restore(jobs, network, settings))
+    assert looked_at == ["broken.png"]
+
+
+def test_the_manifest_is_read_once(album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, count = manifest.Manifest._read, []
+
+    def counted(self: manifest.Manifest) -> Any:
+        count.append(self)
+        return read(self)
+
+    monkeypatch.setattr(manifest.Manifest, "_read", counted)
+    list(restore.restore(planning.plan([album]), restorer.load(weights), workers=1))
+    assert len(count) <= 2  # by the reading and the writing thread, should both come at once
+
+
+@pytest.mark.parametrize("workers", [1, 2, 7])
+def test_outcomes_come_in_order_however_many_work(album: Path, weights: Path, workers: int) -> None:
+    rng = np.random.default_rng(1)
+    for i in range(12):
+        images.write(Picture(rng.integers(0, 256, (5 + 7 * (i % 3), 9, 3), np.uint8)), album / f"n{i:02}.png")
+    network = restorer.load(weights)
+    jobs = planning.plan([album], album.parent / "out")
+    positions: list[float] = []
+    outcomes = list(restore.restore(jobs, network, workers=workers, progress=positions.append))
+    assert [outcome.job for outcome in outcomes] == jobs
+    assert positions == sorted(positions) and positions[-1] <= len(jobs)
+    for outcome in outcomes:
+        if outcome.error is None:
+            alone = network.restore(images.read(outcome.job.source))
+            assert np.array_equal(images.read(outcome.job.target).samples, alone.samples)
+
+
+KILLED = """
+import sys
+from pathlib import Path
+from pellucid import restoration, restorer
+from pellucid.restoring import planning
+print("ready", flush=True)
+list(restoration.restore(planning.plan([sys.argv[1]], sys.argv[2]), restorer.load(sys.argv[3])))
+"""
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path, weights: Path, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    album, out = tmp_path / "many", tmp_path / "out"
+    for i in range(30):
+        images.write(Picture(rng.integers(0, 256, (200, 210, 3), np.uint8)), album / f"{i:02}.png")
+    command = [sys.executable, "-c", KILLED, str(album), str(out), str(weights)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        while not list(out.glob("[!.]*.png")):
+            time.sleep(0.01)
+        time.sleep(rng.random() / 2)
+        process.kill()
+    results = sorted(out.glob("[!.]*.png"))
+    times = {path: path.stat().st_mtime_ns for path in results}
+    assert len(results) < 30, "killed too late to tell"
+    for path in results:
+        assert images.read(path).width == 210  # whole, whenever it was
+    outcomes = list(restore.restore(planning.plan([album], out), restorer.load(weights)))
+    assert not _errors(outcomes)
+    assert sum(outcome.skipped for outcome in outcomes) == len(results)
+    assert {path: path.stat().st_mtime_ns for path in results} == times
+    assert len(list(out.glob("[!.]*.png"))) == 30
+    assert [path.name for path in out.glob(".*")] == [manifest.NAME]  # nothing half-written is left
+
+
+def test_a_fault_of_ours_stops_nothing_either(album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = images.read
+
+    def odd(path: Path, **how: Any) -> Picture:
+        if path.name == "b.tif":
+            raise IndexError("list index out of range")
+        return read(path, **how)
+
+    monkeypatch.setattr(images, "read", odd)
+    outcomes = list(restore.restore(planning.plan([album]), restorer.load(weights)))
+    (error,) = [error for error in _errors(outcomes) if "b.tif" in error]
+    assert "please report it (IndexError: list index out of range)" in error
+    assert sum(outcome.error is None for outcome in outcomes) == 2
+
+
+# Camera RAW
+
+
+@pytest.fixture
+def dark(tmp_path: Path) -> Path:
+    """A dark frame of 1/30 s, on its side, and one of 1 s beside it."""
+    rows, cols = np.mgrid[:64, :96]
+    scene = 2000 + 1500 * np.sin(rows / 9) * np.cos(cols / 7)
+    for name, time_s in (("short.dng", 1 / 30), ("long.dng", 1.0)):
+        samples = (512 + scene * time_s).round().astype(np.uint16)
+        exposure = Exposure(time_s, 800, 2.8)
+        mosaic = Mosaic(samples, ("GR", "BG"), 512.0, 16383.0, exposure=exposure, orientation=6)
+        dng.write(mosaic, tmp_path / name)
+    return tmp_path
+
+
+Exposing = float | Path | Literal["auto"]
+
+
+def _restored(restorer: Restorer, source: Path, exposure: Exposing = "auto") -> restore.Outcome:
+    settings = restore.Settings(exposure=exposure)
+    jobs = planning.plan([source], source.with_name("out"))
+    (outcome,) = restore.restore(jobs, restorer, settings, overwrite=True)
+    assert outcome.error is None, outcome.error
+    return outcome
+
+
+def test_other_recipes_develop_camera_raw_first_and_say_so(dark: Path, weights: Path) -> None:
+    outcome = _restored(restorer.load(weights), dark / "long.dng")
+    assert outcome.notes == ("camera RAW developed by LibRaw: 16 bit, camera white balance, sRGB",)
+    assert outcome.job.target.name == "long.tif"
+    result = images.read(outcome.job.target)
+    assert (result.dtype, result.width, result.height) == ("uint16", 64, 96)  # upright
+
+
+def test_people_are_told_where_a_mosaic_is_not_what_was_learned(dark: Path) -> None:
+    chosen = registry.find("sid_unet.any_camera", width=2)
+    network = Restorer("any", chosen, TorchBackend(chosen.network(), "cpu"))
+    no_white_balance, too_bright = _restored(network, dark / "short.dng", 7.0).notes
+    assert "no white balance" in no_white_balance
+    assert "exposure ratio of 7" in too_bright and "50 to 300" in too_bright
+    assert len(_restored(network, dark / "short.dng", 100.0).notes) == 1
+
+
+@pytest.mark.parametrize(
+    ("exposure", "ratio"), [(7.5, 7.5), (Path("long.dng"), 30.0), ("auto", None)], ids=["number", "file", "auto"]
+)
+def test_low_light_recipes_take_the_mosaic(
+    dark: Path, monkeypatch: pytest.MonkeyPatch, exposure: Exposing, ratio: float | None
+) -> None:
+    torch.manual_seed(0)
+    chosen = registry.find("sid_unet.sony")
+    network = Restorer("sony", chosen, TorchBackend(chosen.network(), "cpu"))
+    if isinstance(exposure, Path):
+        exposure = dark / exposure
+    seen: list[Mosaic] = []
+    restore = network.restore
+
+    def watched(mosaic: Mosaic, **how: Any) -> Picture:
+        seen.append(mosaic)
+        return restore(mosaic, **how)
+
+    monkeypatch.setattr(network, "restore", watched)
+    outcome = _restored(network, dark / "short.dng", exposure)
+    if ratio is not None:
+        assert seen[0].exposure_ratio == pytest.approx(ratio, rel=1e-4)
+    assert bool(outcome.notes) == (exposure != 7.5)
+    if outcome.notes:
+        assert outcome.notes[0].startswith(f"exposure ratio {seen[0].exposure_ratio:.3g}, ")
+    result = images.read(outcome.job.target)
+    assert (result.dtype, result.width, result.height) == ("uint16", 64, 94)  # aligned to RGGB, then turned
+    alone = restore(seen[0])
+    assert np.array_equal(result.samples, alone.samples)
+
+
+def test_a_deblocked_jpeg_does_not_get_its_blocks_back(tmp_path: Path) -> None:
+    chosen = registry.find("dncnn.three_tasks", depth=2, width=2, quality=10)
+    deblocker = Restorer("three", chosen, TorchBackend(chosen.network(), "cpu"))
+    denoiser = Restorer("one", registry.find("dncnn.gaussian"), TorchBackend(chosen.network(), "cpu"))
+    rng = np.random.default_rng(0)
+    PIL.Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(tmp_path / "a.jpg", quality=10)
+    for network, quality in ((deblocker, 95), (denoiser, 10)):
+        (outcome,) = restore.restore(planning.plan([tmp_path / "a.jpg"]), network, overwrite=True)
+        encoding = images.read(outcome.job.target).encoding
+        assert encoding is not None and encoding.quality == quality
+
+
+def test_pictures_of_kinds_that_cannot_be_read_are_named(album: Path, weights: Path) -> None:
+    (album / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    (album / "notes.txt").touch()
+    errors = _errors(list(restore.restore(planning.plan([album]), restorer.load(weights))))
+    assert len(errors) == 2 and any("phone.heic is a HEIC file" in error for error in errors)
+
+
+def test_patterns_do_not_take_results_for_inputs(album: Path, weights: Path) -> None:
+    network = restorer.load(weights)
+    for _ in range(2):
+        outcomes = list(restore.restore(planning.plan([str(album / "*.*")]), network))
+        assert [outcome.job.source.name for outcome in outcomes] == ["a.png", "b.tif", "broken.png"]
+    assert [outcome.skipped for outcome in outcomes] == [True, True, False]
+
+
+def test_what_the_format_cannot_hold_is_said_before_the_network_runs(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = restorer.load(weights)
+    monkeypatch.setattr(network, "restore", lambda *_, **__: pytest.fail("it ran"))
+    images.write(Picture(np.zeros((9, 9, 3), np.uint8), np.ones((9, 9, 1), np.uint8)), tmp_path / "a.png")
+    jobs = planning.plan([tmp_path / "a.png"], format="jpeg")
+    assert "cannot hold alpha" in _errors(list(restore.restore(jobs, network)))[0]

@@ -1,0 +1,346 @@
+"""The one door: tiles equal the whole for every recipe, whatever their size."""
+
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from pellucid.backends.eager import TorchBackend
+from pellucid.domains import Degraded, Gray, PackedRaw
+from pellucid.errors import NotEnoughMemoryError, PellucidError, WeightsError
+from pellucid.pictures.packing import BAYER, XTRANS
+from pellucid.pictures.picture import Mosaic, Picture
+from pellucid.recipes import registry
+from pellucid.recipes.network import Network
+from pellucid.restoration import restorer as restorer_module
+from pellucid.restoration.restorer import Restorer, load
+from pellucid.system import memory
+from pellucid.weights import checkpoint
+
+# Small relatives of every recipe: the same layers and domains, fewer of them, so that a tile costs little.
+SMALL: dict[str, dict[str, Any]] = {
+    "srcnn.paper": {"scale": 3, "mapping_px": 1},
+    "srcnn.tuned": {"scale": 2},
+    "dncnn.gaussian": {"depth": 5, "width": 8},
+    "dncnn.blind": {"depth": 4, "width": 8, "channels": 3},
+    "dncnn.three_tasks": {"depth": 4, "width": 8, "scale": 4},
+    "mimo_unet.gopro": {"num_blocks": 1},
+    "mimo_unet.synthetic": {"num_blocks": 1, "width": 8},
+    "sid_unet.sony": {},
+    "sid_unet.any_camera": {"width": 8},
+    "sid_unet.fuji": {},
+}
+
+
+def _network(restorer: Restorer) -> Network:
+    assert isinstance(restorer.backend, TorchBackend)
+    return restorer.backend._network
+
+
+def _restorer(name: str, **parameters: Any) -> Restorer:
+    torch.manual_seed(0)
+    chosen = registry.find(name, **parameters)
+    return Restorer(name, chosen, TorchBackend(chosen.network(), "cpu"))
+
+
+RESTORERS = {name: _restorer(name, **parameters) for name, parameters in SMALL.items()}
+
+
+def _degraded(restorer: Restorer, height: int, width: int, channels: int, seed: int = 0) -> Degraded:
+    rng = np.random.default_rng(seed)
+    domain = restorer.recipe.domain
+    if isinstance(domain, PackedRaw):
+        pattern = BAYER if domain.sensor == "bayer" else XTRANS
+        period = len(pattern)
+        size = (height + period, width + period)  # at least one whole block
+        return Mosaic(rng.random(size, np.float32), pattern, 0.0, 1.0)
+    return Picture(rng.random((height, width, channels), np.float32))
+
+
+def test_every_recipe_is_covered() -> None:
+    assert set(SMALL) | {"mimo_unet.gopro_plus"} == set(registry.list_names())
+
+
+def _assert_equal(name: str, tiled: Picture, whole: Picture) -> None:
+    """To the bit for the plain stacks of convolutions.
+
+    For the U-Nets to 1e-6: on their reduced feature maps oneDNN divides the sums by the size of the map.
+    """
+    if name.startswith(("srcnn", "dncnn")):
+        assert np.array_equal(tiled.samples, whole.samples)
+    else:
+        np.testing.assert_allclose(tiled.samples, whole.samples, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@settings(max_examples=12, deadline=None)
+@given(
+    height=st.integers(1, 60),
+    width=st.integers(1, 60),
+    tile_px=st.integers(1, 80),
+    channels=st.sampled_from([1, 3]),
+)
+@example(height=1, width=1, tile_px=1, channels=3)
+def test_tiles_equal_the_whole(name: str, height: int, width: int, tile_px: int, channels: int) -> None:
+    restorer = RESTORERS[name]
+    degraded = _degraded(restorer, height, width, channels)
+    tile_px = max(tile_px, (height * width // 30) ** 0.5 // 1, 1) if name[0] in "ms" else tile_px
+    whole = restorer.restore(degraded, tile_px=10_000)
+    tiled = restorer.restore(degraded, tile_px=int(tile_px))
+    _assert_equal(name, tiled, whole)
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize(("size", "channels"), [((160, 163), 1), ((71, 98), 3), ((370, 362), 1)])
+def test_larger_tiles_equal_the_whole(name: str, size: tuple[int, int], channels: int) -> None:
+    # On both sides of the sizes at which PyTorch changes its kernels.
+    restorer = RESTORERS[name]
+    degraded = _degraded(restorer, *size, channels)
+    whole, tiled = restorer.restore(degraded, tile_px=10_000), restorer.restore(degraded, tile_px=150)
+    _assert_equal(name, tiled, whole)
+
+
+@pytest.mark.parametrize("name", ["dncnn.gaussian", "srcnn.tuned", "mimo_unet.gopro"])
+def test_a_smaller_halo_is_not_exact_and_says_by_how_much(name: str) -> None:
+    restorer = RESTORERS[name]
+    degraded = _degraded(restorer, 90, 90, 1)
+    whole, cut = restorer.restore(degraded, tile_px=10_000), restorer.restore(degraded, tile_px=30, halo_px=0)
+    assert not np.allclose(cut.samples, whole.samples, rtol=0, atol=1e-6)
+    assert restorer.given_up(degraded, tile_px=30, halo_px=0) > 1e-6
+    assert restorer.given_up(degraded, tile_px=30, halo_px=restorer.halo_px) == 0
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_ensemble_in_tiles_equals_the_whole(name: str) -> None:
+    restorer = RESTORERS[name]
+    degraded = _degraded(restorer, 37, 26, 3)
+    whole = restorer.restore(degraded, tile_px=10_000, ensemble=True)
+    tiled = restorer.restore(degraded, tile_px=18, ensemble=True)
+    np.testing.assert_allclose(tiled.samples, whole.samples, rtol=0, atol=1e-6)
+
+
+def test_ensemble_is_the_mean_over_eight_views_of_the_picture() -> None:
+    restorer = RESTORERS["dncnn.gaussian"]
+    samples = np.random.default_rng(0).random((12, 17, 1), np.float32)
+    expected = []
+    for flip in (False, True):
+        for turns in range(4):
+            seen = np.rot90(samples[:, ::-1] if flip else samples, turns)
+            back = np.rot90(restorer.restore(Picture(seen.copy())).samples, -turns)
+            expected.append(back[:, ::-1] if flip else back)
+    ensemble = restorer.restore(Picture(samples), ensemble=True).samples
+    np.testing.assert_allclose(ensemble, np.mean(expected, axis=0), rtol=0, atol=1e-6)
+
+
+def test_strength_goes_from_the_input_to_the_full_effect() -> None:
+    restorer = RESTORERS["dncnn.gaussian"]
+    picture = Picture(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))
+    full = restorer.restore(picture).samples
+    assert np.array_equal(restorer.restore(picture, strength=0).samples, picture.samples)
+    assert np.array_equal(restorer.restore(picture, strength=1).samples, full)
+    half = restorer.restore(picture.as_depth("float32"), strength=0.5).samples * 255
+    middle = (picture.samples.astype(float) + restorer.restore(picture.as_depth("float32")).samples * 255) / 2
+    np.testing.assert_allclose(half, middle, atol=1e-3)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("alpha", [False, True])
+def test_depth_channels_and_alpha_come_back(dtype: str, channels: int, alpha: bool) -> None:
+    rng = np.random.default_rng(0)
+    peak = np.iinfo(dtype).max
+    samples = rng.integers(0, peak, (9, 14, channels), dtype, endpoint=True)
+    mask = rng.integers(0, peak, (9, 14, 1), dtype, endpoint=True) if alpha else None
+    for name, scale in (("dncnn.gaussian", 1), ("dncnn.blind", 1), ("srcnn.paper", 3)):
+        restored = RESTORERS[name].restore(Picture(samples, mask, {"icc-profile-data": b"icc"}))
+        assert restored.samples.shape == (9 * scale, 14 * scale, channels)
+        assert restored.dtype == dtype
+        assert restored.metadata == {"icc-profile-data": b"icc"}
+        assert (restored.alpha is not None) == alpha
+        if scale == 1 and mask is not None:
+            assert restored.alpha is not None and np.array_equal(restored.alpha, mask)
+
+
+class Identity(Network):
+    """Gives its input back."""
+
+    scale, multiple, halo = 1, 1, 0
+
+    def forward(self, degraded: Tensor) -> Tensor:
+        return degraded
+
+
+@pytest.mark.parametrize("name", ["dncnn.gaussian", "dncnn.blind", "dncnn.three_tasks", "mimo_unet.gopro"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_identity_network_gives_the_picture_back(name: str, dtype: str, channels: int) -> None:
+    restorer = Restorer(name, registry.find(name), TorchBackend(Identity(), "cpu"))
+    samples = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (33, 20, channels), dtype, endpoint=True)
+    assert np.array_equal(restorer.restore(Picture(samples), tile_px=7).samples, samples)
+
+
+def test_weights_that_give_no_numbers_are_named() -> None:
+    chosen = registry.find("dncnn.gaussian", depth=2, width=1)
+    network = chosen.network()
+    for parameter in network.parameters():
+        parameter.data.fill_(float("nan"))
+    restorer = Restorer("damaged", chosen, TorchBackend(network, "cpu"))
+    with pytest.raises(WeightsError, match="NaN or infinite"):
+        restorer.restore(_degraded(restorer, 5, 5, 1))
+
+
+def test_a_mosaic_becomes_a_picture_of_16_bit() -> None:
+    mosaic = Mosaic(np.full((37, 50), 700, np.uint16), ("GB", "RG"), 512.0, 16383.0, exposure_ratio=100)
+    restored = RESTORERS["sid_unet.sony"].restore(mosaic)
+    assert (restored.samples.shape, restored.dtype) == ((36, 50, 3), "uint16")
+
+
+@pytest.mark.parametrize(
+    ("name", "degraded", "options", "message"),
+    [
+        ("sid_unet.sony", Picture(np.zeros((4, 4, 3), np.uint8)), {}, "developed picture.*camera RAW"),
+        ("dncnn.gaussian", "photo.png", {}, "a str; a Picture is needed, as pellucid.read gives it"),
+        ("sid_unet.sony", np.zeros((4, 4)), {}, "a ndarray; a Picture is needed"),
+        ("dncnn.gaussian", Mosaic(np.zeros((4, 4)), BAYER, 0, 1), {}, "camera mosaic.*gray or RGB"),
+        ("sid_unet.sony", Mosaic(np.zeros((6, 6)), XTRANS, 0, 1), {}, "RBGBRG.*needs RG/GB"),
+        ("sid_unet.sony", Mosaic(np.zeros((4, 4)), BAYER, 0, 1), {"strength": 0.5}, "leave it at 1"),
+        ("dncnn.gaussian", Picture(np.zeros((4, 4, 3), np.uint8)), {"strength": 2}, "from 0 to 1"),
+        ("dncnn.gaussian", Picture(np.zeros((4, 4, 3), np.uint8)), {"tile_px": 0}, "at least 1"),
+        ("dncnn.gaussian", Picture(np.zeros((4, 4, 3), np.uint8)), {"halo_px": -1}, "0 or more"),
+    ],
+)
+def test_wrong_input_is_named(name: str, degraded: Degraded, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(PellucidError, match=message):
+        RESTORERS[name].restore(degraded, **options)
+
+
+# Memory
+
+
+def test_a_ceiling_makes_tiles_smaller_and_changes_nothing() -> None:
+    restorer = RESTORERS["dncnn.gaussian"]
+    degraded = _degraded(restorer, 300, 320, 1)
+    whole = restorer.restore(degraded, tile_px=1000)
+    calls: list[int] = []
+    ceiling = memory.taken_bytes() + 2 * 10**6
+    tiled = restorer.restore(degraded, memory_bytes=ceiling, progress=lambda done, _: calls.append(done))
+    assert len(calls) > 10 and calls[-1] == 300 * 320
+    assert np.array_equal(tiled.samples, whole.samples)
+
+
+def test_the_least_that_does_is_enough() -> None:
+    restorer = RESTORERS["mimo_unet.gopro"]
+    degraded = _degraded(restorer, 300, 320, 3)
+    with pytest.raises(NotEnoughMemoryError, match="smallest tile of a picture of 320 x 300 px") as error:
+        restorer.restore(degraded, memory_bytes=1000)
+    least = int(str(error.value).rpartition("--memory ")[2].split("MB")[0]) * 10**6
+    manner = restorer_module._Manner(restorer.halo_px)
+    assert restorer._tile_px(degraded, None, manner, least + 10**7) >= 1
+
+
+class Scarce(TorchBackend):
+    """A backend on a machine that has no room for more than so many pixels."""
+
+    most_px = 50 * 50
+
+    def __call__(self, degraded: Tensor) -> Tensor:
+        if degraded.shape[-1] * degraded.shape[-2] > self.most_px:
+            raise NotEnoughMemoryError("not enough memory for a tile")
+        return super().__call__(degraded)
+
+
+def test_a_restorer_can_be_sent_to_another_process() -> None:
+    sent = RESTORERS["dncnn.gaussian"]
+    degraded = _degraded(sent, 20, 31, 1)
+    expected = sent.restore(degraded).samples  # what it has found out about sizes goes along
+    assert np.array_equal(pickle.loads(pickle.dumps(sent)).restore(degraded).samples, expected)
+
+
+def test_when_memory_runs_out_tiles_get_smaller_and_none_is_missing() -> None:
+    roomy = RESTORERS["dncnn.gaussian"]
+    degraded = _degraded(roomy, 90, 101, 3)
+    backend = Scarce(_network(roomy), "cpu")
+    scarce = Restorer("scarce", roomy.recipe, backend)
+    assert np.array_equal(scarce.restore(degraded).samples, roomy.restore(degraded).samples)
+    backend.most_px = 5
+    with pytest.raises(NotEnoughMemoryError, match="however small the tiles"):
+        scarce.restore(degraded)
+
+
+def test_a_large_picture_and_its_result_lie_in_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    roomy = RESTORERS["srcnn.tuned"]
+    degraded = _degraded(roomy, 60, 70, 3)
+    expected = roomy.restore(degraded)
+    monkeypatch.setattr(memory, "LARGE_BYTES", 1000)
+    forgotten: list[int] = []
+    monkeypatch.setattr(memory, "forget", lambda samples: forgotten.append(samples.size))
+    restored = roomy.restore(degraded, tile_px=25)
+    assert np.array_equal(restored.samples, expected.samples)
+    assert forgotten.count(restored.samples.size) == 9
+
+
+# Transparency
+
+
+def test_hidden_colors_do_not_show_and_stay_where_they_are() -> None:
+    restorer = RESTORERS["dncnn.blind"]
+    rng = np.random.default_rng(0)
+    samples = rng.integers(0, 256, (40, 50, 3), np.uint8)
+    alpha = np.zeros((40, 50, 1), np.uint8)
+    alpha[8:30, 10:35] = rng.integers(1, 256, (22, 25, 1))
+    other = np.where(alpha == 0, 255 - samples, samples)
+    one, two = (restorer.restore(Picture(colors, alpha)) for colors in (samples, other))
+    visible = alpha[..., 0] > 0
+    assert np.array_equal(one.samples[visible], two.samples[visible])
+    assert np.array_equal(one.samples[~visible], samples[~visible])
+    assert one.alpha is not None and np.array_equal(one.alpha, alpha)
+
+
+@pytest.mark.parametrize("name", ["dncnn.gaussian", "srcnn.paper", "mimo_unet.gopro"])
+def test_transparent_pictures_in_tiles_equal_the_whole(name: str) -> None:
+    restorer = RESTORERS[name]
+    rng = np.random.default_rng(1)
+    alpha = (rng.random((60, 70, 1)) * (rng.random((60, 70, 1)) > 0.5)).astype(np.float32)
+    alpha[20:50, 5:60] = 0
+    picture = Picture(rng.random((60, 70, 3), np.float32), alpha)
+    _assert_equal(name, restorer.restore(picture, tile_px=23), restorer.restore(picture, tile_px=1000))
+
+
+def test_enlarged_alpha_is_a_share() -> None:
+    alpha = np.zeros((20, 30, 1), np.float32)
+    alpha[5:15, 5:15] = 1
+    restored = RESTORERS["srcnn.tuned"].restore(Picture(np.zeros((20, 30, 3), np.float32), alpha))
+    assert restored.alpha is not None
+    assert (restored.alpha.min(), restored.alpha.max()) == (0, 1)
+
+
+def test_memory_that_runs_out_beside_the_network_makes_tiles_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    restorer = RESTORERS["dncnn.gaussian"]
+    degraded = _degraded(restorer, 50, 50, 1)
+    expected = restorer.restore(degraded)
+    to_input, seen = Gray.to_input, []
+
+    def scarce(self: Gray, part: Degraded) -> Tensor:
+        seen.append(part.height)
+        if part.height == 50 and seen.count(50) == 1:
+            torch.empty(10**14)  # raises RuntimeError
+        return to_input(self, part)
+
+    monkeypatch.setattr(Gray, "to_input", scarce)
+    assert np.array_equal(restorer.restore(degraded).samples, expected.samples)
+
+
+def test_only_real_changes_of_a_recipe_are_told(tmp_path: Path) -> None:
+    """A card is JSON, where a pair is a list."""
+    made = registry.find("sid_unet.any_camera", width=4, betas=(0.8, 0.99))
+    card = checkpoint.WeightsMetadata(made.name, made.parameters, "random", "none")
+    checkpoint.save(tmp_path / "any.safetensors", made.network(), card)
+    assert load(tmp_path / "any.safetensors", device="cpu").changes() == []
+    (change,) = load(tmp_path / "any.safetensors", device="cpu", exposure_ratio=(1.0, 10.0)).changes()
+    assert change.startswith("any: exposure_ratio=(1.0, 10.0), but its weights are for")

@@ -1,0 +1,39 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pellucid.errors import MissingExtraError
+from pellucid.system import optional_packages
+
+
+def test_a_missing_package_names_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(MissingExtraError, match=r"^ONNX needs .* pip install 'pellucid\[onnx\]'$"):
+        optional_packages.import_optional("onnx")
+    with pytest.raises(MissingExtraError, match=r"^OpenVINO needs .* pip install 'pellucid\[openvino\]'$"):
+        optional_packages.check_installed("onnx", needed_by="openvino")
+
+
+def test_what_is_installed_is_found_without_an_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "mindspore", None)
+    with pytest.raises(MissingExtraError, match=r"^MindSpore needs .* pip install 'pellucid\[mindspore\]'$"):
+        optional_packages.check_installed("mindspore")
+    monkeypatch.delitem(sys.modules, "colorsys", raising=False)
+    optional_packages.check_installed("colorsys")
+    assert "colorsys" not in sys.modules
+
+
+def test_onnx_runtime_does_not_report_to_its_makers(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    # Where it may report, it keeps a device's number and a database of events in the home folder from here on.
+    script = (
+        "from pellucid.system.extras import optional_package as get; get('onnxruntime').get_available_providers()"
+    )
+    script += "; get('onnxruntime').SessionOptions()"
+    left_out = {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"}
+    environment = {key: value for key, value in os.environ.items() if key not in left_out}
+    subprocess.run([sys.executable, "-c", script], env={**environment, "HOME": str(tmp_path)}, check=True)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -1,0 +1,123 @@
+"""Two processes on one machine, started as users start them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import torch
+from torch import nn
+
+from pellucid.data.store_writer import Planned, Stamp, StoreWriter
+from pellucid.recipes import registry
+from pellucid.recipes.overrides import override
+from pellucid.recipes.recipe import Recipe
+from pellucid.training import run_folder
+from pellucid.training.distributed import Group, SharedBatchNorm2d, join_group, share_batch_norms
+from pellucid.training.train import train
+from pellucid.weights import checkpoint
+
+SRCNN = registry.find("srcnn.tuned", batch_size=8, patch_px=24, num_steps=20)
+DNCNN = registry.find("dncnn.gaussian", depth=4, width=4, batch_size=8, patch_px=16, ema_decay=0.9, num_steps=20)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("store") / "clean"
+    with StoreWriter(folder, {}) as writer:
+        for i in range(3):
+            smooth = np.cumsum(np.random.default_rng(i).normal(0, 3, (40, 44, 1)), axis=1) + 128
+            writer.put(f"{i}.png", Stamp(1, 2, "3"), smooth.clip(0, 255).astype("uint8"))
+        writer.finish("clean", [Planned(key, key) for key in writer.noted], [])
+    return folder
+
+
+def start_two(made: Recipe, store: Path, out: Path) -> subprocess.Popen[str]:
+    keywords = [f"{key}={value}" for key, value in made.parameters.items()]
+    command = (
+        "-m torch.distributed.run --nproc-per-node 2 -m pellucid train --tune off --device cpu --save-every 0.1"
+    )
+    return subprocess.Popen(
+        [sys.executable, *command.split(), made.name, *keywords, "--data", str(store), "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+def losses(folder: Path) -> list[float]:
+    return [line["loss"] for line in run_folder.read_metrics(folder) if "loss" in line]
+
+
+@pytest.mark.parametrize(("made", "tolerance"), [(SRCNN, 1e-3), (DNCNN, 1e-4)], ids=["SRCNN", "DnCNN"])
+def test_two_processes_learn_what_one_does(made: Recipe, tolerance: float, store: Path, tmp_path: Path) -> None:
+    # Sums in another order differ in the last bits, which batch norm and SOAP make larger from step to step: 2e-4
+    # after 20 by SOAP. A gradient that is not shared shows in the first digits.
+    process = start_two(made, store, tmp_path / "2")
+    printed, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, printed
+    assert printed.count("weights.safetensors") == 1, "said once"
+    train(made, store, tmp_path / "1", device="cpu", tune=False)
+    one, two = losses(tmp_path / "1"), losses(tmp_path / "2")
+    assert len(one) == 20
+    np.testing.assert_allclose(two, one, rtol=tolerance)
+    assert run_folder.describe_run(tmp_path / "2")["starts"][0]["num_processes"] == 2
+
+
+def test_a_process_that_dies_ends_the_run_which_then_goes_on(store: Path, tmp_path: Path) -> None:
+    made = override(DNCNN, num_steps=400)
+    process = start_two(made, store, tmp_path / "run")
+    assert process.stdout is not None
+    while "step 20/" not in process.stdout.readline():
+        assert process.poll() is None
+    workers = psutil.Process(process.pid).children()
+    assert len(workers) == 2
+    next(worker for worker in workers if worker.environ()["RANK"] == "1").kill()
+    printed, _ = process.communicate(timeout=240)
+    assert process.returncode != 0
+    assert "pellucid: another process of this training has ended; the same command goes on" in printed
+    # On one process alone: a training may be moved.
+    notes: list[str] = []
+    weights = train(made, store, tmp_path / "run", device="cpu", tune=False, note=notes.append)
+    assert "goes on from step" in notes[0] and "step 0" not in notes[0]
+    assert checkpoint.read_metadata(weights).recipe == "dncnn.gaussian"
+
+
+def test_shared_batch_norm_is_that_of_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Alone in its group, where both must agree."""
+    for name, value in {"RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29731"}.items():
+        monkeypatch.setenv(name, value)
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        ours, torchs = nn.Sequential(nn.BatchNorm2d(3)), nn.Sequential(nn.BatchNorm2d(3))
+        share_batch_norms(ours)
+        assert isinstance(ours[0], SharedBatchNorm2d) and ours.state_dict().keys() == torchs.state_dict().keys()
+        torch.manual_seed(0)
+        for _ in range(3):
+            features = 3 + 2 * torch.randn(4, 3, 5, 6)
+            grads = []
+            for network in (ours, torchs):
+                given = features.clone().requires_grad_()
+                (network(given) ** 3).sum().backward()
+                assert given.grad is not None
+                grads.append(given.grad)
+            torch.testing.assert_close(grads[0], grads[1], rtol=1e-4, atol=1e-3)
+        for (name, tensor), expected in zip(ours.state_dict().items(), torchs.state_dict().values(), strict=True):
+            torch.testing.assert_close(tensor, expected, rtol=1e-5, atol=1e-6, msg=name)
+        ours.eval(), torchs.eval()
+        torch.testing.assert_close(ours(features), torchs(features), rtol=1e-5, atol=1e-5)
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+def test_alone_there_is_nothing_to_share() -> None:
+    with join_group("cpu") as group:
+        assert group == Group(torch.device("cpu"))
+        assert group.mean(1.0, 2.0) == [1.0, 2.0] and group.any(True) and not group.any(False)
+        assert group.from_first("x") == "x"
+        module = nn.Linear(1, 1)
+        assert group.parallel(module) is module

@@ -1,0 +1,596 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pellucid.data.store_writer import Planned, Stamp, StoreWriter
+from pellucid.errors import OutputError, PellucidError, RecipeError, WeightsError
+from pellucid.pictures import images
+from pellucid.pictures.picture import Picture, Samples
+from pellucid.recipes import registry
+from pellucid.recipes.recipe import Recipe
+from pellucid.restoration import restorer
+from pellucid.training import run_folder, tuning
+from pellucid.training import train as training
+from pellucid.training.distributed import Group
+from pellucid.training.learner import ExecutionMode, Learner
+from pellucid.training.recorder import Recorder, Validation
+from pellucid.training.train import Status, Stopped, train
+from pellucid.weights import checkpoint
+
+TINY: dict[str, dict[str, Any]] = {
+    "srcnn.tuned": {"mapping_px": 1, "patch_px": 24, "batch_size": 4, "ema_decay": 0.9, "basis_steps": 2},
+    "srcnn.paper": {"patch_px": 24, "batch_size": 4, "clip_norm": 1.0},
+    "dncnn.gaussian": {"depth": 3, "width": 4, "patch_px": 16, "batch_size": 4, "clip_tensor_norm": 5.0},
+    "dncnn.three_tasks": {"depth": 3, "width": 4, "patch_px": 16, "batch_size": 4},
+    "mimo_unet.gopro": {"num_blocks": 1, "dropout": 0.2, "patch_px": 16, "batch_size": 2},
+}
+
+
+def tiny(name: str, num_steps: int, **changes: Any) -> Recipe:
+    return registry.find(name, **{**TINY[name], "num_steps": num_steps, **changes})
+
+
+def scene(seed: int, channels: int = 1) -> Samples:
+    """A smooth picture with an edge, 40 x 44 px."""
+    rng = np.random.default_rng(seed)
+    rows, cols = np.mgrid[:40, :44] / 40
+    waves = [np.sin(rng.uniform(1, 9, 2) @ np.stack([rows.ravel(), cols.ravel()])) for _ in range(channels)]
+    planes = np.stack([wave.reshape(40, 44) for wave in waves], axis=-1)
+    return (
+        ((planes * 0.2 + 0.5 + 0.3 * (rows + cols > rng.uniform(0.5, 1.5))[..., None]) * 255)
+        .clip(0, 255)
+        .astype("uint8")
+    )
+
+
+@pytest.fixture(scope="session")
+def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A store of clean gray pictures, and one of pairs in color."""
+    folder = tmp_path_factory.mktemp("stores")
+    stamp = Stamp(1, 2, "3")
+    with StoreWriter(folder / "clean", {}) as writer:
+        for i in range(5):
+            writer.put(f"{i}.png", stamp, scene(i))
+        writer.finish("clean", [Planned(key, key) for key in writer.noted], [])
+    with StoreWriter(folder / "pairs", {}) as writer:
+        for i in range(3):
+            sharp = scene(i, channels=3)
+            writer.put(f"sharp{i}", stamp, sharp)
+            writer.put(f"blur{i}", stamp, (sharp // 2 + np.roll(sharp, 1, 1) // 2))
+        writer.finish("pairs", [Planned(f"{i}", f"sharp{i}", f"blur{i}") for i in range(3)], [])
+    return {"clean": folder / "clean", "pairs": folder / "pairs"}
+
+
+def data_for(made: Recipe, stores: dict[str, Path]) -> Path:
+    return stores["clean" if made.degradation is not None else "pairs"]
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    for i in range(2):
+        images.write(Picture(scene(10 + i)), tmp_path / "pictures" / f"{i}.png")
+    return tmp_path / "pictures"
+
+
+def tensors(weights: Path) -> dict[str, Tensor]:
+    return checkpoint.load(weights)[0].state_dict()
+
+
+def equal(one: Path, other: Path) -> bool:
+    return checkpoint.fingerprint(tensors(one)) == checkpoint.fingerprint(tensors(other))
+
+
+class Crash(Exception):  # noqa: N818  # none that the package raises
+    pass
+
+
+def crash_at(*steps: int) -> Callable[[Status], None]:
+    def progress(status: Status) -> None:
+        if status.step in steps:
+            raise Crash
+
+    return progress
+
+
+def run(made: Recipe, data: Path, out: Path, **options: Any) -> Path:
+    return train(made, data, out, device="cpu", **{"tune": False, **options})
+
+
+# Going on where it was broken off.
+
+
+@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("crashes", [(1,), (4, 5), (2, 9)])
+def test_a_broken_off_training_ends_at_the_same_weights(
+    name: str, crashes: tuple[int, ...], stores: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tiny(name, num_steps=10)
+    whole = run(made, data_for(made, stores), tmp_path / "whole")
+    # A checkpoint after every third step, so that steps are taken twice.
+    monkeypatch.setattr(Recorder, "is_due", lambda keeper: keeper._learner.step % 3 == 0)
+    for step in crashes:
+        with pytest.raises(Crash):
+            run(made, data_for(made, stores), tmp_path / "broken", progress=crash_at(step))
+    broken = run(made, data_for(made, stores), tmp_path / "broken")
+    assert equal(whole, broken)
+    losses = [
+        [(line["step"], line["loss"], line["lr"]) for line in run_folder.read_metrics(folder)]
+        for folder in (whole.parent, broken.parent)
+    ]
+    assert losses[0] == losses[1]
+    assert [step for step, _, _ in losses[0]] == list(range(1, 11))
+
+
+def test_mean_losses_and_the_best_survive_a_crash(stores: dict[str, Path], pictures: Path, tmp_path: Path) -> None:
+    # A line of metrics is the mean of three steps; the learning rate is so high that the best comes early.
+    made = tiny("dncnn.gaussian", num_steps=300, validate_every=60, lr=3.0, schedule="exponential", last=100)
+    options: dict[str, Any] = {"validation": Validation(pictures)}
+    whole = run(made, stores["clean"], tmp_path / "whole", **options)
+    with pytest.raises(Crash):
+        run(made, stores["clean"], tmp_path / "broken", save_every_s=0, progress=crash_at(200), **options)
+    broken = run(made, stores["clean"], tmp_path / "broken", **options)
+    timing = {"images_per_s", "waiting"}
+    lines = [
+        [
+            {key: value for key, value in line.items() if key not in timing}
+            for line in run_folder.read_metrics(folder)
+        ]
+        for folder in (whole.parent, broken.parent)
+    ]
+    assert lines[0] == lines[1] and len(lines[0]) == 105
+    assert equal(whole, broken)
+    scores = {line["step"]: line["psnr_db"] for line in lines[0] if "psnr_db" in line}
+    assert max(scores, key=lambda step: scores[step]) < 200
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_stops(number: signal.Signals, stores: dict[str, Path], tmp_path: Path) -> None:
+    made = tiny("dncnn.gaussian", num_steps=8)
+    whole = run(made, stores["clean"], tmp_path / "whole")
+
+    def interrupt(status: Status) -> None:
+        if status.step == 3:
+            # As Python calls it. A real signal to this process would be delivered on the stack that pytest's
+            # faulthandler has set aside, and has crashed a process that had every other library loaded; the next
+            # test sends real ones to a process of their own.
+            handler = signal.getsignal(number)
+            assert callable(handler)
+            handler(number, None)
+
+    handler = signal.getsignal(number)
+    with pytest.raises(Stopped, match="stopped after step 4") as caught:
+        run(made, stores["clean"], tmp_path / "stopped", progress=interrupt)
+    assert caught.value.signal_number == number
+    assert signal.getsignal(number) == handler
+    assert not (tmp_path / "stopped" / "checkpoints" / "step-000000003.safetensors").exists()
+    seen: list[int] = []
+    assert equal(whole, run(made, stores["clean"], tmp_path / "stopped", progress=lambda s: seen.append(s.step)))
+    assert seen == [5, 6, 7, 8]
+
+
+COMMAND = [sys.executable, "-m", "pellucid", "train"]
+
+
+def terminal(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [*COMMAND, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+    )
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_command_saves_and_the_same_command_goes_on(
+    number: signal.Signals, stores: dict[str, Path], tmp_path: Path
+) -> None:
+    made = tiny("dncnn.gaussian", num_steps=300)
+    keywords = [f"{key}={value}" for key, value in made.parameters.items()]
+    command = ["dncnn.gaussian", *keywords, "--data", str(stores["clean"]), "--out", str(tmp_path / "run")]
+    command += ["--tune", "off", "--device", "cpu"]
+    process = terminal(*command)
+    assert process.stderr is not None
+    process.stderr.readline()  # the first line of progress
+    process.send_signal(number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + number and "stopped after step" in said
+    assert list((tmp_path / "run" / "checkpoints").glob("*.safetensors"))
+    process = terminal(*command)
+    process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert equal(run(made, stores["clean"], tmp_path / "whole"), tmp_path / "run" / "weights.safetensors")
+
+
+def test_killed_at_random_the_same_command_ends_at_the_same_weights(
+    stores: dict[str, Path], tmp_path: Path
+) -> None:
+    made = tiny("dncnn.gaussian", num_steps=300)
+    whole = run(made, stores["clean"], tmp_path / "whole")
+    keywords = [f"{key}={value}" for key, value in made.parameters.items()]
+    out = tmp_path / "killed"
+    command = ["dncnn.gaussian", *keywords, "--data", str(stores["clean"]), "--out", str(out), "--tune", "off"]
+    command += ["--device", "cpu", "--save-every", "0.05"]
+    rng = np.random.default_rng(int(time.time()))
+    num_kills = 0
+    while num_kills < 3:
+        process = terminal(*command)
+        assert process.stderr is not None
+        for _ in range(rng.integers(1, 25)):  # lines of progress, one every three steps
+            process.stderr.readline()
+        process.kill()
+        process.communicate()
+        if process.returncode == 0:
+            break
+        num_kills += 1
+    assert num_kills
+    process = terminal(*command)
+    printed, _ = process.communicate(timeout=60)
+    assert process.returncode == 0 and printed.strip() == str(out / "weights.safetensors")
+    assert equal(whole, out / "weights.safetensors")
+    assert not list((out / "checkpoints").glob("*.refused"))
+
+
+def test_a_finished_training_is_left_alone(stores: dict[str, Path], tmp_path: Path) -> None:
+    made = tiny("srcnn.tuned", num_steps=3)
+    weights = run(made, stores["clean"], tmp_path / "run")
+    before = weights.read_bytes()
+    notes: list[str] = []
+    assert run(made, stores["clean"], tmp_path / "run", note=notes.append, progress=crash_at(1, 2, 3)) == weights
+    assert weights.read_bytes() == before
+    assert "all 3 steps are done" in notes[-1]
+
+
+# The run folder.
+
+
+def test_the_newest_checkpoints_and_the_best_are_kept(
+    stores: dict[str, Path], pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tiny("dncnn.gaussian", num_steps=12, validate_every=1, lr=1e-2)
+    run(made, stores["clean"], tmp_path / "run", validation=Validation(pictures))
+    scores = {
+        line["step"]: line["psnr_db"] for line in run_folder.read_metrics(tmp_path / "run") if "psnr_db" in line
+    }
+    assert sorted(scores) == list(range(1, 13))
+    best = max(scores, key=lambda step: scores[step])
+    kept = {int(path.stem[5:]) for path in (tmp_path / "run" / "checkpoints").iterdir()}
+    assert kept == {10, 11, 12, best}
+    card = checkpoint.read_metadata(tmp_path / "run" / "weights.safetensors")
+    assert card.scores[0]["psnr_db"] == scores[best]
+    assert f"step {best} of 12" in card.provenance
+
+
+def test_validation_scores_what_restores(stores: dict[str, Path], pictures: Path, tmp_path: Path) -> None:
+    from pellucid.evaluation import evaluate
+
+    made = tiny("srcnn.tuned", num_steps=4)
+    weights = run(made, stores["clean"], tmp_path / "run", validation=Validation(pictures))
+    loaded = restorer.load(weights, device="cpu")
+    (score,) = checkpoint.read_metadata(weights).scores
+    assert evaluate(loaded, pictures).mean_psnr_db == pytest.approx(score["psnr_db"], abs=1e-9)
+    assert score["data"] == "pictures" and score["protocol"]["num_pictures"] == 2
+    strip = images.read(tmp_path / "run" / "validation" / "step-000000004.png")
+    assert (strip.height, strip.width) == (40, 3 * 44)
+    described = run_folder.describe_run(tmp_path / "run")
+    assert described["starts"][0]["num_processes"] == 1
+    assert described["training"]["lr"] == 3e-3 and described["data"]["num_pictures"] == 5
+
+
+def test_pairs_are_validated_against_their_partners(stores: dict[str, Path], tmp_path: Path) -> None:
+    for i in range(2):
+        images.write(Picture(scene(i, 3)), tmp_path / "sharp" / f"{i}.png")
+        images.write(Picture(np.roll(scene(i, 3), 1, 1)), tmp_path / "blur" / f"{i}.png")
+    made = tiny("mimo_unet.gopro", num_steps=1)
+    run(made, stores["pairs"], tmp_path / "run", validation=Validation(tmp_path / "blur", tmp_path / "sharp"))
+    assert any("psnr_db" in line for line in run_folder.read_metrics(tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"seed": 1}, "with seed=0, not seed=1"),
+        ({"limit": 2}, "with data="),
+        ({"tune": True}, "with tune=off, not tune=auto"),
+        ({"made": tiny("dncnn.gaussian", 2, lr=1e-4)}, r"with lr=\(not given\), not lr=0.0001"),
+        ({"made": tiny("dncnn.gaussian", 2, optimizer="soap")}, "with optimizer=adam, not optimizer=soap"),
+        ({"made": tiny("dncnn.gaussian", 3)}, "with num_steps=2, not num_steps=3"),
+        ({"made": tiny("dncnn.gaussian", 2, sigma_255=5)}, "with sigma_255=25.0, not sigma_255=5.0"),
+        ({"made": tiny("dncnn.three_tasks", 2)}, "with "),
+    ],
+)
+def test_a_run_of_another_training_is_refused(
+    changed: dict[str, Any], message: str, stores: dict[str, Path], tmp_path: Path
+) -> None:
+    run(tiny("dncnn.gaussian", 2), stores["clean"], tmp_path / "run")
+    options = {"made": tiny("dncnn.gaussian", 2), **changed}
+    with pytest.raises(OutputError, match=message) as caught:
+        run(data=stores["clean"], out=tmp_path / "run", **options)
+    assert "\n" not in str(caught.value) and "choose another --out" in str(caught.value)
+
+
+def truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def pickle(path: Path) -> None:
+    torch.save({"network": torch.zeros(3)}, path)
+
+
+def weights_instead(path: Path) -> None:
+    path.write_bytes((path.parent.parent / "weights.safetensors").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason"),
+    [
+        (truncate, "no whole checkpoint"),
+        (flip_a_bit, "damaged"),
+        (empty, "no whole checkpoint"),
+        (pickle, "no whole checkpoint"),
+        (weights_instead, "no checkpoint of a training"),
+    ],
+)
+def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
+    damage: Callable[[Path], None], reason: str, stores: dict[str, Path], tmp_path: Path
+) -> None:
+    made = tiny("dncnn.gaussian", num_steps=6)
+    whole = run(made, stores["clean"], tmp_path / "whole")
+    with pytest.raises(Crash):
+        run(made, stores["clean"], tmp_path / "run", save_every_s=0, progress=crash_at(4))
+    damage(tmp_path / "run" / "checkpoints" / "step-000000004.safetensors")
+    notes: list[str] = []
+    weights = run(made, stores["clean"], tmp_path / "run", note=notes.append)
+    assert reason in notes[0] and "goes on from step 3" in notes[1]
+    assert equal(whole, weights)
+
+
+def test_a_checkpoint_of_another_run_is_refused(stores: dict[str, Path], tmp_path: Path) -> None:
+    for seed in (0, 1):
+        with pytest.raises(Crash):
+            made = tiny("srcnn.tuned", num_steps=6)
+            run(made, stores["clean"], tmp_path / f"{seed}", seed=seed, save_every_s=0, progress=crash_at(3))
+    name = Path("checkpoints") / "step-000000003.safetensors"
+    (tmp_path / "1" / name).replace(tmp_path / "0" / name)
+    notes: list[str] = []
+    run(made, stores["clean"], tmp_path / "0", note=notes.append)
+    assert "of another training" in notes[0] and "goes on from step 2" in notes[1]
+
+
+def test_a_folder_of_something_else_is_refused(stores: dict[str, Path], tmp_path: Path) -> None:
+    made = tiny("srcnn.tuned", num_steps=1)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    with pytest.raises(OutputError, match=r"holds other files \(thesis.tex\)"):
+        run(made, stores["clean"], tmp_path / "mine")
+    with pytest.raises(OutputError, match="is a file; --out is a folder"):
+        run(made, stores["clean"], tmp_path / "mine" / "thesis.tex")
+    for content in ("", "[]", "{}", '{"format": 1}', '{"format": 99, "identity": {}}', "[" * 10_000):
+        (tmp_path / "run").mkdir(exist_ok=True)
+        (tmp_path / "run" / "run.json").write_text(content)
+        with pytest.raises(OutputError, match="run.json|format 99") as caught:
+            run(made, stores["clean"], tmp_path / "run")
+        assert "\n" not in str(caught.value)
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "years of work"
+
+
+def test_torn_metrics_are_mended(stores: dict[str, Path], tmp_path: Path) -> None:
+    made = tiny("srcnn.tuned", num_steps=4)
+    with pytest.raises(Crash):
+        run(made, stores["clean"], tmp_path / "run", save_every_s=0, progress=crash_at(2))
+    with (tmp_path / "run" / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 3, "lo')
+    run(made, stores["clean"], tmp_path / "run")
+    assert [line["step"] for line in run_folder.read_metrics(tmp_path / "run")] == [1, 2, 3, 4]
+
+
+def test_two_trainings_in_one_folder_are_refused(stores: dict[str, Path], tmp_path: Path) -> None:
+    made = tiny("srcnn.tuned", num_steps=2)
+
+    def intrude(_: Status) -> None:
+        run(made, stores["clean"], tmp_path / "run")
+
+    with pytest.raises(OutputError, match="is being trained by another process"):
+        run(made, stores["clean"], tmp_path / "run", progress=intrude)
+    run(made, stores["clean"], tmp_path / "run")  # the lock died with the first
+
+
+def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(
+    stores: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tiny("srcnn.tuned", num_steps=6)
+    whole = run(made, stores["clean"], tmp_path / "whole")
+
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    def fill(status: Status) -> None:
+        if status.step == 3:
+            monkeypatch.setattr(os, "fsync", full)
+
+    with pytest.raises(OutputError, match="cannot be written: No space left on device"):
+        run(made, stores["clean"], tmp_path / "run", save_every_s=0, progress=fill)
+    monkeypatch.undo()
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == [f"step-00000000{step}.safetensors" for step in (1, 2, 3)]
+    assert equal(whole, run(made, stores["clean"], tmp_path / "run"))
+
+
+# Numbers that are not finite.
+
+
+def poison(monkeypatch: pytest.MonkeyPatch, steps: range) -> None:
+    learn = Learner.learn
+
+    def poisoned(learner: Learner, degraded: Tensor, target: Tensor) -> float:
+        return learn(learner, degraded * float("nan") if learner.step in steps else degraded, target)
+
+    monkeypatch.setattr(Learner, "learn", poisoned)
+
+
+def test_a_batch_that_is_not_finite_changes_nothing(
+    stores: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tiny("dncnn.gaussian", num_steps=6, ema_decay=0.9)
+    poison(monkeypatch, range(2, 4))
+    notes: list[str] = []
+    weights = run(made, stores["clean"], tmp_path / "run", note=notes.append)
+    assert [note.partition(";")[0] for note in notes] == [
+        "loss or gradient not finite at step 2 (seed 0)",
+        "loss or gradient not finite at step 3 (seed 0)",
+    ]
+    assert all(tensor.isfinite().all() for tensor in tensors(weights).values())
+    assert run_folder.read_metrics(tmp_path / "run")[-1]["num_skipped"] == 2
+
+
+def test_too_many_in_a_row_end_the_training_with_their_names(
+    stores: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, range(3, 99))
+    with pytest.raises(PellucidError, match="in 20 batches in a row, steps 3 to 22 of seed 7") as caught:
+        run(tiny("srcnn.tuned", num_steps=40), stores["clean"], tmp_path / "run", seed=7)
+    assert "\n" not in str(caught.value)
+
+
+def test_weights_that_are_not_finite_are_never_written(stores: dict[str, Path], tmp_path: Path) -> None:
+    made = tiny("srcnn.paper", num_steps=60, lr=1e30, clip_norm=1e9)
+    with pytest.raises(PellucidError, match="not finite"):
+        run(made, stores["clean"], tmp_path / "run", save_every_s=0)
+    for path in [tmp_path / "run" / "weights.safetensors", *(tmp_path / "run" / "checkpoints").iterdir()]:
+        from safetensors.torch import load_file
+
+        assert all(tensor.isfinite().all() for name, tensor in load_file(path).items() if "optimizer" not in name)
+
+
+# Beginning from other weights, choices, and measuring.
+
+
+def test_fine_tuning_takes_what_fits_and_says_what_does_not(stores: dict[str, Path], tmp_path: Path) -> None:
+    gray = run(tiny("dncnn.gaussian", num_steps=2), stores["clean"], tmp_path / "gray")
+    notes: list[str] = []
+    made = tiny("dncnn.gaussian", num_steps=1, channels=3, lr=1e-30)
+    color = run(made, stores["pairs"], tmp_path / "color", start_from=gray, note=notes.append)
+    assert "left out: layers.0.conv.weight, layers.2.conv.bias, layers.2.conv.weight; begun anew:" in notes[0]
+    torch.testing.assert_close(tensors(color)["layers.1.conv.weight"], tensors(gray)["layers.1.conv.weight"])
+    with pytest.raises(WeightsError, match="none of these weights fits"):
+        run(tiny("srcnn.tuned", num_steps=1), stores["clean"], tmp_path / "other", start_from=gray)
+    with pytest.raises(OutputError, match="with from="):
+        run(made, stores["pairs"], tmp_path / "color")
+
+
+def test_a_tuned_run_goes_on_as_it_was_tuned(
+    stores: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tiny("srcnn.tuned", num_steps=4)
+    notes: list[str] = []
+    with pytest.raises(Crash):
+        run(made, stores["clean"], tmp_path / "run", tune=True, note=notes.append, progress=crash_at(2))
+    assert notes[0].startswith("tuning: float32, channels first, not compiled: ")
+    assert notes[-1].startswith("tuned: ") and any("lasts about" in note for note in notes)
+    monkeypatch.setattr(tuning, "tune", lambda *_: pytest.fail("tuned again"))
+    again: list[str] = []
+    run(made, stores["clean"], tmp_path / "run", tune=True, note=again.append)
+    assert again[0] == f"{notes[-1]}, as this run was begun"
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_lower_precision_learns_and_goes_on(precision: str, stores: dict[str, Path], tmp_path: Path) -> None:
+    made = tiny("dncnn.gaussian", num_steps=30, precision=precision, lr=1e-2)
+    losses: list[float] = []
+    whole = run(made, stores["clean"], tmp_path / "whole", progress=lambda s: losses.append(s.loss))
+    finite = [loss for loss in losses if np.isfinite(loss)]
+    assert len(finite) > 20 and np.mean(finite[-5:]) < 0.8 * finite[0]
+    with pytest.raises(Crash):
+        run(made, stores["clean"], tmp_path / "broken", save_every_s=0, progress=crash_at(12))
+    assert equal(whole, run(made, stores["clean"], tmp_path / "broken"))
+
+
+def test_measuring_keeps_nothing(stores: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    speed = training.measure(tiny("srcnn.tuned", 4), stores["clean"], num_steps=10, device="cpu", tune=False)
+    assert speed.images_per_s > 0 and 0 <= speed.waiting <= 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_profile_is_a_trace(stores: dict[str, Path], tmp_path: Path) -> None:
+    run(tiny("srcnn.tuned", num_steps=20), stores["clean"], tmp_path / "run", profile=True)
+    trace = json.loads((tmp_path / "run" / "trace.json").read_text())
+    assert any("convolution" in event.get("name", "") for event in trace["traceEvents"])
+
+
+# Learning at all.
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "share"),
+    [
+        ("srcnn.tuned", {"mapping_px": 5, "schedule": "constant"}, 0.1),
+        ("dncnn.gaussian", {"initialize": "zero-last", "depth": 5, "width": 16}, 0.5),
+        ("mimo_unet.gopro", {"dropout": 0, "lr": 1e-3}, 0.5),
+        ("sid_unet.sony", {"lr": 1e-3}, 0.5),
+    ],
+)
+def test_every_network_learns_one_batch_by_heart(name: str, changes: dict[str, Any], share: float) -> None:
+    made = registry.find(name, **{**TINY.get(name, {}), "ema_decay": 0, "num_steps": 10**6, **changes})
+    torch.manual_seed(0)
+    channels = 3 if "mimo" in name else 1
+    target = torch.stack([Picture(scene(i, channels)).to_tensor()[0, :, :32, :32] for i in range(2)])
+    degraded = target + 0.1 * torch.randn(target.shape)
+    if "sid" in name:
+        degraded, target = torch.rand(1, 4, 16, 16), torch.rand(1, 3, 1, 1).expand(1, 3, 32, 32)
+    network = training._begun(made, 0, None, lambda _: None)
+    learner = Learner(made, network, tuning.default_mode(made), seed=0, group=Group(torch.device("cpu")))
+    losses = [learner.learn(degraded, target) for _ in range(60)]
+    assert losses[-1] < share * losses[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "share"),
+    [
+        ("mimo_unet.synthetic", {"num_blocks": 2, "width": 16, "lr": 2e-3, "frequency_weight": 0}, 0.6),
+        ("sid_unet.any_camera", {"width": 8, "lr": 4e-3}, 0.3),
+    ],
+)
+def test_degradations_of_cameras_can_be_undone(name: str, changes: dict[str, Any], share: float) -> None:
+    """One batch, made as training makes it, learned by heart; the target is where the picture was."""
+    made = registry.find(name, schedule="constant", ema_decay=0, warmup_steps=0, **changes)
+    assert made.degradation is not None
+    target = torch.stack([Picture(scene(i, 3)).to_tensor()[0, :, :32, :32] for i in range(2)])
+    degraded = made.domain.encode(made.degradation(target, torch.Generator().manual_seed(0)))
+    network = training._begun(made, 0, None, lambda _: None)
+    learner = Learner(made, network, tuning.default_mode(made), seed=0, group=Group(torch.device("cpu")))
+    losses = [learner.learn(degraded, target) for _ in range(150)]
+    assert losses[-1] < share * losses[0]
+
+
+def test_wrong_keywords_are_refused_before_any_work(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match="did you mean batch_size"):
+        registry.find("dncnn.gaussian", batchsize=3)
+
+
+def test_cuda_graphs_are_tried_where_shapes_are_compiled_and_nowhere_else() -> None:
+    made = registry.find("dncnn.gaussian")
+    assert {"compiled": True, "graphs": True} in tuning._changes(made, torch.device("cuda"))
+    assert not any("graphs" in change for change in tuning._changes(made, torch.device("cpu")))
+    assert str(ExecutionMode(compiled=True, graphs=True)).endswith("compiled with CUDA graphs")

@@ -18,7 +18,7 @@ import pyvips
 CHILD = """
 import sys, time
 from pathlib import Path
-import torch, pellucid.restoration
+import torch, pellucid.restoration.restore
 from pellucid.pictures import images
 
 def peak():

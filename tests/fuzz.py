@@ -29,15 +29,15 @@ TIMEOUT_S = 120.0
 CHILD = """
 import json, sys, torch
 from pathlib import Path
-from pellucid import recipe, restoration
-from pellucid.restoring import planning
 from pellucid.backends.eager import TorchBackend
-from pellucid.restorer import Restorer
+from pellucid.recipes import registry
+from pellucid.restoration import planning, restore
+from pellucid.restoration.restorer import Restorer
 torch.set_num_threads(1)
-chosen = recipe.find("dncnn.gaussian", depth=2, width=1)
+chosen = registry.find("dncnn.gaussian", depth=2, width=1)
 restorer = Restorer("tiny", chosen, TorchBackend(chosen.network(), "cpu"))
 jobs = planning.plan(sys.argv[1:2], sys.argv[2], format="tiff")
-for outcome in restoration.restore(jobs, restorer, restoration.Settings(bit_depth=16), workers=1):
+for outcome in restore.restore(jobs, restorer, restore.Settings(bit_depth=16), workers=1):
     error = None if outcome.error is None else str(outcome.error)
     print(json.dumps([outcome.job.source.name, outcome.job.target.name, error]), flush=True)
 """

@@ -27,7 +27,7 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Entry point: errors that users can mend are one line and exit status 1."""
+    """Entry point: errors that users can fix are one line and exit status 1."""
     # Half of the time of a shallow network goes into page faults on fresh activations; huge pages halve it.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     for stream in (sys.stdout, sys.stderr):
@@ -36,7 +36,7 @@ def main() -> None:
     try:
         app()
     except PellucidError as error:
-        exit_with_error(str(error))
+        exit_with_error(error)
     except OSError as error:  # what no function expected: a full disk, a name too long, a lost share
         exit_with_error(f"{error.strerror or error}: {str(error.filename)[:200]}")
     except MemoryError:

@@ -20,7 +20,7 @@ from pellucid.degradations.degradation import draws, involves
 from pellucid.degradations.raw_synthesis import SyntheticRaw
 from pellucid.degradations.standard import Jpeg
 from pellucid.domains import Degraded, Domain, PackedRaw
-from pellucid.errors import DataError, OutputError, PellucidError, PictureError, naming
+from pellucid.errors import DataError, OutputError, PellucidError, PictureError
 from pellucid.pictures import images, metrics, raw
 from pellucid.pictures.packing import phase
 from pellucid.pictures.picture import Mosaic, Picture
@@ -154,7 +154,7 @@ def evaluate(
                 images.write(restored, result, overwrite=overwrite)
             scores.append(score)
         except PictureError as error:
-            failures.append((specimen.path, naming(specimen.path, error)))
+            failures.append((specimen.path, error.about(specimen.path)))
         if progress is not None:
             progress(done, len(collection))
     if not scores:

@@ -53,7 +53,7 @@ def test_a_rough_bound_is_one_and_is_given_where_there_is_room_for_it(name: str)
 
 COUNTED = """
 import sys
-from pellucid import restorer
+from pellucid.restoration import restorer
 from pellucid.pictures.picture import Picture
 import numpy as np
 restorer.load("dncnn-gray-25").restore(Picture(np.zeros((30, 40, 3), np.uint8)))

@@ -392,10 +392,9 @@ def test_work_goes_on_after_kill_9(tmp_path: Path) -> None:
     code = f"""
 import time
 from pathlib import Path
-from pellucid import preparing
-from pellucid.data import storing
+from pellucid.data import preparing, store_writer
 from pellucid.pictures import images
-storing.SYNC_S = 0
+store_writer.SYNC_S = 0
 real = images.read
 def slow(path):
     time.sleep(0.05)

@@ -205,10 +205,9 @@ def test_outcomes_come_in_order_however_many_work(album: Path, weights: Path, wo
 KILLED = """
 import sys
 from pathlib import Path
-from pellucid import restoration, restorer
-from pellucid.restoring import planning
+from pellucid.restoration import planning, restore, restorer
 print("ready", flush=True)
-list(restoration.restore(planning.plan([sys.argv[1]], sys.argv[2]), restorer.load(sys.argv[3])))
+list(restore.restore(planning.plan([sys.argv[1]], sys.argv[2]), restorer.load(sys.argv[3])))
 """
 
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
+from pellucid.errors import PellucidError
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -64,10 +66,23 @@ def print_note(text: object) -> None:
 
 
 def print_error(problem: object) -> None:
-    print_note(f"pellucid: {problem}")
+    """One line on the error stream; hints name options, not arguments."""
+    print_note(f"pellucid: {problem.describe(word_as_option) if isinstance(problem, PellucidError) else problem}")
 
 
-def exit_with_error(message: str) -> NoReturn:
+_OPTIONS = {"memory_bytes": "--memory", "tile_px": "--tile", "halo_px": "--halo", "start_from": "--from"}
+"""Options that are not named like the argument of the function."""
+
+
+def word_as_option(parameter: str, value: Any) -> str:
+    """A parameter as it is typed: `--overwrite`, `--memory 430MB`, `--out`."""
+    option = _OPTIONS.get(parameter, f"--{parameter.replace('_', '-')}")
+    if value is None or value is True:
+        return option
+    return f"{option} {value // 10**6}MB" if parameter.endswith("_bytes") else f"{option} {value}"
+
+
+def exit_with_error(message: object) -> NoReturn:
     print_error(message)
     raise SystemExit(1)
 

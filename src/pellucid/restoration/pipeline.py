@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from pellucid.domains import Degraded
-from pellucid.errors import NotEnoughMemoryError, PellucidError, naming
+from pellucid.errors import NotEnoughMemoryError, PellucidError
 from pellucid.pictures.picture import Picture
 from pellucid.restoration.manifest import Stamp
 from pellucid.restoration.planning import Job
@@ -126,7 +126,7 @@ def _attempt(stage: Stage, work: InFlightItem) -> InFlightItem:
     try:
         return stage(work)
     except PellucidError as error:
-        failure = naming(work.job.source, error)
+        failure = error.about(work.job.source)
     except MemoryError:
         failure = NotEnoughMemoryError(f"{work.job.source}: not enough memory; --memory sets a ceiling")
     except OSError as error:  # what nothing below expected: a lost share, a disk that fails

@@ -77,7 +77,7 @@ def check_free(path: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{path} is a folder; a file name is needed")
     if os.path.exists(path):  # noqa: PTH110  # as above
         if not overwrite:
-            raise OutputError(f"{path} exists; --overwrite replaces it")
+            raise OutputError(f"{path} exists", hint="{overwrite} replaces it", overwrite=True)
         if not path.is_file():
             raise OutputError(f"{path} is a device, not a file")
 

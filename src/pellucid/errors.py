@@ -9,8 +9,8 @@
     ├── NotEnoughMemoryError the available or permitted memory is not enough
     └── MissingExtraError    an optional package is needed; the hint is the pip command
 
-An error states facts (what was found, what was expected) and a hint (what to do). A hint names a parameter in braces,
-`"{overwrite} replaces it"`, so that a Python program reads `overwrite=True` and the command line writes `--overwrite`.
+An error states facts (what was found, what was expected) and a hint (what to do). A hint names parameters in
+braces, e.g. "{overwrite} replaces it": Python programs read `overwrite=True`, the command line `--overwrite`.
 The command line prints the message in one line and exits with status 1.
 """
 

@@ -29,8 +29,8 @@ def test_what_is_installed_is_found_without_an_import(monkeypatch: pytest.Monkey
 def test_onnx_runtime_does_not_report_to_its_makers(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     # Where it may report, it keeps a device's number and a database of events in the home folder from here on.
-    script = "from pellucid.system.optional_packages import import_optional as get; get('onnxruntime').get_available_providers()"
-    script += "; get('onnxruntime').SessionOptions()"
+    script = "from pellucid.system.optional_packages import import_optional; get = import_optional; "
+    script += "get('onnxruntime').get_available_providers(); get('onnxruntime').SessionOptions()"
     left_out = {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"}
     environment = {key: value for key, value in os.environ.items() if key not in left_out}
     subprocess.run([sys.executable, "-c", script], env={**environment, "HOME": str(tmp_path)}, check=True)

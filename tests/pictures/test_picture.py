@@ -1,3 +1,4 @@
+import io
 from typing import Any
 
 import numpy as np
@@ -287,3 +288,112 @@ def test_large_pictures_change_depth_as_small_ones_do(dtype: str, monkeypatch: p
     monkeypatch.setattr(memory, "STRIP_BYTES", 1000)
     monkeypatch.setattr(memory, "LARGE_BYTES", 1000)
     np.testing.assert_array_equal(picture.as_depth(dtype).samples, expected.samples)
+
+
+# --- NumPy and Pillow
+
+DTYPES = ("uint8", "uint16", "float32")
+
+
+@st.composite
+def arrays(draw: st.DrawFn, dtypes: tuple[str, ...] = DTYPES) -> np.ndarray[Any, Any]:
+    """Random samples of each type: (H, W) or (H, W, C) with 2 to 4 channels."""
+    height, width = draw(st.integers(1, 9)), draw(st.integers(1, 9))
+    channels = draw(st.sampled_from([(), (2,), (3,), (4,)]))
+    rng = np.random.default_rng(draw(st.integers(0, 999)))
+    dtype = draw(st.sampled_from(dtypes))
+    return (rng.random((height, width, *channels)) * PEAKS[dtype]).astype(dtype)
+
+
+@given(array=arrays())
+def test_arrays_round_trip(array: np.ndarray[Any, Any]) -> None:
+    picture = Picture.from_array(array)
+    assert (picture.height, picture.width, picture.dtype) == (*array.shape[:2], array.dtype.name)
+    assert (picture.alpha is None) == (array.shape[2:] in [(), (3,)])
+    assert np.shares_memory(picture.samples, array)
+    back = picture.to_array()
+    np.testing.assert_array_equal(back, array)
+    assert back.dtype == array.dtype
+    assert np.shares_memory(back, array) == (picture.alpha is None)
+
+
+def test_one_channel_is_gray() -> None:
+    array = np.arange(6, dtype=np.uint8).reshape(2, 3, 1)
+    np.testing.assert_array_equal(Picture.from_array(array).to_array(), array[..., 0])
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((4, 4)), r"float64; .* array.astype\(numpy.float32\) .* white is 1"),
+        (np.zeros((4, 4), bool), r"bool; .* array.astype\(numpy.uint8\) \* 255"),
+        (np.zeros((4, 4), np.int64), "int64; a picture has uint8, uint16, float32; array.astype"),
+        (np.zeros((4, 4), ">u2"), "uint16 in the byte order of another machine"),
+        (np.zeros((3, 4, 5), np.uint8), r"shape \(3, 4, 5\); .*array.transpose\(1, 2, 0\)"),
+        (np.zeros((2, 4, 4, 3), np.uint8), r"shape \(2, 4, 4, 3\); .*one by one"),
+        (np.zeros(4, np.uint8), r"shape \(4,\); \(H, W\) or \(H, W, C\) with 1 to 4 channels is needed$"),
+        (np.zeros((0, 4), np.uint8), "4 x 0 px"),
+        (torch.zeros(1, 3, 4, 4), "type Tensor; a NumPy array is needed; .*Picture.from_tensor"),
+    ],
+)
+def test_other_arrays_are_refused_with_what_to_do(array: Any, message: str) -> None:
+    with pytest.raises(PictureError, match=message):
+        Picture.from_array(array)
+
+
+@given(array=arrays(("uint8",)))
+def test_pillow_images_round_trip(array: np.ndarray[Any, Any]) -> None:
+    image = PIL.Image.fromarray(array)
+    picture = Picture.from_pil(image)
+    np.testing.assert_array_equal(picture.to_array(), array)
+    back = picture.to_pil()
+    assert (back.mode, back.size) == (image.mode, image.size)
+    np.testing.assert_array_equal(np.asarray(back), array)
+
+
+def test_16_bit_gray_round_trips_through_pillow() -> None:
+    array = ramp("uint16", 1)[..., 0]
+    image = Picture.from_array(array).to_pil()
+    assert image.mode == "I;16"
+    np.testing.assert_array_equal(np.asarray(image), array)
+    np.testing.assert_array_equal(Picture.from_pil(image).to_array(), array)
+
+
+def test_pillow_keeps_the_icc_profile_and_makes_a_transparent_color_alpha() -> None:
+    image = PIL.Image.fromarray(np.array([[0, 7]], np.uint8))
+    image.info = {"icc_profile": b"profile", "transparency": 7}
+    picture = Picture.from_pil(image)
+    assert picture.to_array().tolist() == [[[0, 255], [7, 0]]]
+    assert picture.metadata == {"icc-profile-data": b"profile"}
+    assert picture.to_pil().info["icc_profile"] == b"profile"
+
+
+@pytest.mark.parametrize("mode", ["1", "P", "I", "F", "CMYK"])
+def test_other_modes_are_refused_with_what_to_do(mode: str) -> None:
+    hint = r"numpy.asarray\(image\)" if mode in "IF" else r"image.convert\('RGB'\)"
+    with pytest.raises(PictureError, match=rf"mode {mode}; .*I;16 are supported; .*{hint}"):
+        Picture.from_pil(PIL.Image.new(mode, (2, 2)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "what"),
+    [
+        ((2, 2, 3), "uint16", "RGB, uint16"),
+        ((2, 2, 2), "uint16", "gray, uint16, alpha"),
+        ((2, 2), "float32", "gray, float32"),
+    ],
+)
+def test_what_pillow_has_no_mode_for_is_refused(shape: tuple[int, ...], dtype: str, what: str) -> None:
+    with pytest.raises(PictureError, match=rf"no mode for a picture of {what}; picture.as_depth\('uint8'\)"):
+        Picture.from_array(np.zeros(shape, dtype)).to_pil()
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("shape", [(30, 20), (5000, 40, 4), (3000, 2100, 3)])
+def test_a_notebook_shows_a_small_preview(shape: tuple[int, ...], dtype: str) -> None:
+    picture = Picture.from_array(np.full(shape, PEAKS[dtype] * 0.5, dtype))
+    with PIL.Image.open(io.BytesIO(picture._repr_png_())) as preview:
+        assert preview.format == "PNG"
+        assert max(preview.size) == min(1024, max(shape[:2]))
+        assert preview.mode == {2: "L", 3: "RGB"}.get(len(shape), "") or shape[2] == 4
+        assert abs(int(np.asarray(preview).flat[0]) - 128) <= 3

@@ -1,9 +1,10 @@
-"""Pictures as their files hold them, and camera mosaics as the sensor read them."""
+"""Pictures with the depth of their files, and camera mosaics as the sensor recorded them."""
 
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import reduce
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
@@ -13,10 +14,19 @@ from torch import Tensor
 from pellucid.errors import PictureError
 from pellucid.system import memory
 
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
 Samples = NDArray[Any]
 
 PEAKS: dict[str, float] = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 """The value of white, by the dtype of the samples."""
+
+_PREVIEW_PX = 1024
+"""Longer side of the preview in a notebook."""
+
+_PIL_MODES = ("L", "LA", "RGB", "RGBA", "I;16")
+"""Modes of Pillow that a picture can be made from: gray and RGB of 8 bit, with and without alpha; 16-bit gray."""
 
 
 @dataclass(frozen=True)
@@ -66,18 +76,20 @@ class Picture:
             raise PictureError(f"samples of shape {shape}; a picture is (H, W, 1) gray or (H, W, 3) RGB")
         if shape[0] == 0 or shape[1] == 0:
             raise PictureError(f"a picture of {shape[1]} x {shape[0]} px; at least 1 x 1 is needed")
-        if dtype.name not in PEAKS:
-            raise PictureError(f"samples of type {dtype}; a picture holds {', '.join(PEAKS)}")
+        _check_dtype(dtype)
         if self.alpha is not None and (self.alpha.shape != (*shape[:2], 1) or self.alpha.dtype != dtype):
             raise PictureError(
                 f"alpha of {self.alpha.dtype} {self.alpha.shape} for samples of {dtype} {shape}; "
-                f"alpha is (H, W, 1) of the samples' type"
+                f"alpha is (H, W, 1) of the same type as the samples"
             )
 
     def __repr__(self) -> str:
-        colors = "gray" if self.channels == 1 else "RGB"
+        return f"<Picture {self.width} x {self.height} px, {self._describe()}>"
+
+    def _describe(self) -> str:
+        """E.g. "RGB, uint8, alpha"."""
         alpha = "" if self.alpha is None else ", alpha"
-        return f"<Picture {self.width} x {self.height} px, {colors}, {self.dtype}{alpha}>"
+        return f"{'gray' if self.channels == 1 else 'RGB'}, {self.dtype}{alpha}"
 
     @property
     def height(self) -> int:
@@ -105,13 +117,13 @@ class Picture:
         """The same picture with samples of another type: white stays white."""
         if dtype == self.dtype:
             return self
-        return self._changed(lambda plane: _converted(plane, dtype))
+        return self._map_planes(lambda plane: _converted(plane, dtype))
 
     def upright(self, orientation: int) -> Self:
         """Turned and mirrored as an EXIF orientation (1 to 8) says, sharing memory."""
         if orientation not in range(1, 9):
             raise PictureError(f"orientation {orientation}; EXIF has 1 to 8")
-        return self._changed(lambda plane: _upright(plane, orientation))
+        return self._map_planes(lambda plane: _upright(plane, orientation))
 
     def filled(self, reach_px: int) -> Self:
         """With the colors that full transparency hides replaced by those of the nearest visible pixels.
@@ -127,7 +139,7 @@ class Picture:
 
     def blank(self, height: int, width: int) -> Self:
         """A picture of this kind and another size, its samples not yet set; see `paste`."""
-        return self._changed(lambda plane: memory.empty((height, width, plane.shape[2]), self.dtype))
+        return self._map_planes(lambda plane: memory.empty((height, width, plane.shape[2]), self.dtype))
 
     def paste(self, part: "Picture", rows: slice, cols: slice) -> None:
         """Set the samples inside. The one thing that changes a picture; for building one up."""
@@ -137,7 +149,86 @@ class Picture:
 
     def crop(self, rows: slice, cols: slice) -> Self:
         """The part inside, sharing memory."""
-        return self._changed(lambda plane: plane[rows, cols])
+        return self._map_planes(lambda plane: plane[rows, cols])
+
+    @classmethod
+    def from_array(cls, array: Samples) -> Self:
+        """A picture from a NumPy array: (H, W) or (H, W, C), channels last, RGB order.
+
+        C is 1 (gray), 2 (gray, alpha), 3 (RGB) or 4 (RGB, alpha). The type is uint8, uint16, or float32 with
+        black at 0 and white at 1. Shares the memory of the array. Raises PictureError for other shapes and types.
+        """
+        if not isinstance(array, np.ndarray):
+            raise PictureError(
+                f"an object of type {type(array).__name__}; a NumPy array is needed",
+                hint="Picture.from_pil takes images of Pillow, Picture.from_tensor takes (1, C, H, W) tensors",
+            )
+        _check_dtype(array.dtype)
+        if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4)):
+            raise PictureError(
+                f"an array of shape {array.shape}; (H, W) or (H, W, C) with 1 to 4 channels is needed",
+                hint=_suggest_layout(array.shape),
+            )
+        channels = array[..., None] if array.ndim == 2 else array
+        num_colors = 3 if channels.shape[2] > 2 else 1
+        has_alpha = channels.shape[2] > num_colors
+        return cls(channels[..., :num_colors], channels[..., num_colors:] if has_alpha else None)
+
+    def to_array(self) -> Samples:
+        """(H, W) for gray, (H, W, 3) for RGB; with alpha (H, W, 2) or (H, W, 4), alpha last. Type as in `dtype`.
+
+        Without alpha, the array shares the memory of the picture; with alpha, it is a copy.
+        """
+        if self.alpha is not None:
+            return np.concatenate([self.samples, self.alpha], axis=2)
+        return self.samples[..., 0] if self.channels == 1 else self.samples
+
+    @classmethod
+    def from_pil(cls, image: "Image") -> Self:
+        """A picture from an image of Pillow with mode L, LA, RGB, RGBA or I;16 (16-bit gray).
+
+        The ICC profile is kept, other metadata is not. An EXIF orientation is not applied;
+        `PIL.ImageOps.exif_transpose` does it. Raises PictureError for other modes.
+        """
+        if image.mode not in _PIL_MODES:
+            raise PictureError(
+                f"an image of mode {image.mode}; Pillow's modes {', '.join(_PIL_MODES)} are supported",
+                hint="Picture.from_array takes numpy.asarray(image) as uint8, uint16 or float32"
+                if image.mode in ("I", "F")  # values of unknown range, which Pillow's convert clips at 255
+                else "convert it first, e.g. image.convert('RGB')",
+            )
+        if image.has_transparency_data:  # a transparent color of a PNG becomes alpha
+            image = image.convert({"L": "LA", "RGB": "RGBA"}.get(image.mode))
+        profile = image.info.get("icc_profile")
+        picture = cls.from_array(np.array(image))
+        return replace(picture, metadata={"icc-profile-data": profile}) if profile else picture
+
+    def to_pil(self) -> "Image":
+        """An image of Pillow with mode L, LA, RGB, RGBA or I;16 (16-bit gray); the ICC profile is in its `info`.
+
+        Raises PictureError for 16-bit RGB, 16-bit gray with alpha, and float32: Pillow has no modes for them.
+        """
+        from PIL.Image import fromarray
+
+        is_16_bit_gray = self.dtype == "uint16" and self.channels == 1 and self.alpha is None
+        if self.dtype != "uint8" and not is_16_bit_gray:
+            raise PictureError(
+                f"Pillow has no mode for a picture of {self._describe()}",
+                hint="picture.as_depth('uint8') makes an 8-bit picture, picture.to_array() keeps the depth",
+            )
+        image = fromarray(np.ascontiguousarray(self.to_array()))
+        if "icc-profile-data" in self.metadata:
+            image.info["icc_profile"] = self.metadata["icc-profile-data"]
+        return image
+
+    def _repr_png_(self) -> bytes:
+        """A preview for notebooks: 8 bit, at most 1024 px on the longer side."""
+        step = max(1, max(self.height, self.width) // (2 * _PREVIEW_PX))  # skips pixels: fast for any size
+        preview = self._map_planes(lambda plane: plane[::step, ::step]).as_depth("uint8").to_pil()
+        preview.thumbnail((_PREVIEW_PX, _PREVIEW_PX))
+        file = io.BytesIO()
+        preview.save(file, "PNG")
+        return file.getvalue()
 
     def to_tensor(self) -> Tensor:
         """(1, C, H, W) float32; white is 1."""
@@ -163,7 +254,7 @@ class Picture:
             alpha=None if alpha is None else _from_tensor(alpha, self.dtype),
         )
 
-    def _changed(self, change: Callable[[Samples], Samples]) -> Self:
+    def _map_planes(self, change: Callable[[Samples], Samples]) -> Self:
         """Samples and alpha changed in the same way."""
         alpha = None if self.alpha is None else change(self.alpha)
         return replace(self, samples=change(self.samples), alpha=alpha)
@@ -281,6 +372,28 @@ class Mosaic:
         black = np.tile(self.site_black_levels, repeats)[: self.height, : self.width]
         above = np.maximum(self.samples.astype(np.float32) - black, 0)
         return torch.from_numpy(above / (np.float32(self.white_level) - black))[None, None]
+
+
+def _check_dtype(dtype: np.dtype[Any]) -> None:
+    if dtype.name in PEAKS and dtype.isnative:
+        return
+    hints = {
+        "bool": "array.astype(numpy.uint8) * 255 converts it",
+        "float64": "array.astype(numpy.float32) converts it; black is 0, white is 1",
+        "float16": "array.astype(numpy.float32) converts it; black is 0, white is 1",
+    }
+    byte_order = "" if dtype.isnative else " in the byte order of another machine"
+    raise PictureError(
+        f"samples of type {dtype.name}{byte_order}; a picture has {', '.join(PEAKS)}",
+        hint=hints.get(dtype.name, "array.astype converts it"),
+    )
+
+
+def _suggest_layout(shape: tuple[int, ...]) -> str:
+    """What to do about an array whose axes are not (H, W) or (H, W, C)."""
+    if len(shape) == 3 and shape[0] in (1, 2, 3, 4):
+        return "channels come last: array.transpose(1, 2, 0)"
+    return "pass pictures of a batch one by one" if len(shape) == 4 else ""
 
 
 def _to_tensor(samples: Samples) -> Tensor:

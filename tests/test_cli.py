@@ -210,7 +210,7 @@ WRONG = [
     ),
     ("restore photo.png --model tiny-dncn --out photo.png --overwrite", "photo.png is the input itself"),
     ("restore photo.png --model tiny-dncn --out album/a.png", "album/a.png exists; --overwrite replaces it"),
-    ("restore photo.png --model tiny-dncn --out notes.png/x.png", "notes.png is a file, where a folder is needed"),
+    ("restore photo.png --model tiny-dncn --out notes.png/x.png", "notes.png is a file; a folder is needed"),
     ("restore photo.png album/a.png --model tiny-dncn --out broken.png", "broken.png is a file; for folders"),
     ("restore photo.png --model tiny-dncn --set sigma=3", "did you mean sigma_255"),
     ("restore photo.png --model tiny-dncn --set sigma_255=900", "sigma_255=900 is not possible"),

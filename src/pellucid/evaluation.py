@@ -26,7 +26,7 @@ from pellucid.pictures.packing import phase
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.recipes.recipe import Recipe, ScoringProtocol
 from pellucid.restoration.restorer import Restorer
-from pellucid.system.files import check_free, write_whole
+from pellucid.system.files import check_overwrite, write_atomic
 from pellucid.weights.checkpoint import GIVEN_PAIRS
 
 COLORS = {
@@ -120,7 +120,7 @@ class Report:
     def write_json(self, path: Path, *, overwrite: bool = False) -> None:
         """Write `to_json`, whole or not at all."""
         content = json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n"
-        write_whole(path, content.encode(), overwrite=overwrite)
+        write_atomic(path, content.encode(), overwrite=overwrite)
 
 
 def evaluate(
@@ -316,7 +316,7 @@ def _saved(collection: EvalSet, folder: Path | None, *, overwrite: bool) -> list
             both = f"{taken[os.path.realpath(result)]} and {specimen.path}"
             raise OutputError(f"{both} would both be saved as {result}")
         taken[os.path.realpath(result)] = specimen.path
-        check_free(result, overwrite=overwrite)
+        check_overwrite(result, overwrite=overwrite)
         saved.append(result)
     return saved
 

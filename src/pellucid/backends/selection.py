@@ -101,7 +101,7 @@ def choose_fastest(plan: Model, *, device: str, backend: str, precision: str) ->
     except (OSError, ValueError, TypeError):
         choice = _measured(plan, ways, device)
     with _writable():
-        files.write_whole(kept, json.dumps(vars(choice)).encode(), overwrite=True)
+        files.write_atomic(kept, json.dumps(vars(choice)).encode(), overwrite=True)
     return choice
 
 
@@ -120,7 +120,7 @@ def graph(plan: Model) -> Path:
             graphs.annotate(model, plan.facts.to_metadata())
             content = model.SerializeToString()
             made = folder / f"{key}-{_hash(content)}.onnx"
-            files.write_whole(made, content, overwrite=True)
+            files.write_atomic(made, content, overwrite=True)
             return made
 
 

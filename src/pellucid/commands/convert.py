@@ -29,7 +29,7 @@ def convert(
         from pellucid.system import files
         from pellucid.weights import converting
 
-    files.check_free(out, overwrite=overwrite)
+    files.check_overwrite(out, overwrite=overwrite)
     card = converting.convert(
         source, recipe, out, license=license, overwrite=overwrite, **parse_keywords(parameters)
     )

@@ -187,7 +187,7 @@ def restore(
     )
     jobs = planning.plan(inputs, out, format=format)
     if len(jobs) == 1 and jobs[0].root is None:
-        files.check_free(jobs[0].target, overwrite=overwrite)
+        files.check_overwrite(jobs[0].target, overwrite=overwrite)
     if report is not None:
         files.check_writable(report, overwrite=overwrite or restore.is_report(report))
     given = parse_keywords(settings, options=("backend", "precision"))

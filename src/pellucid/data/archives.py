@@ -75,7 +75,7 @@ class Source:
             try:
                 path.write_bytes(content)
             except OSError as error:
-                raise files.no_room(len(content), self.place, error) from error
+                raise files.no_space_error(len(content), self.place, error) from error
             yield path
 
 
@@ -119,7 +119,7 @@ def _found(sources: Iterator[Source], left_out: list[tuple[str, str]]) -> Found:
 
 
 def _in_folder(folder: Path, suffixes: Collection[str]) -> Iterator[Source]:
-    for path in files.walk(folder, suffixes):
+    for path in files.find_files(folder, suffixes):
         if path.is_file():
             about = path.stat()
             inside = path.relative_to(folder).as_posix()

@@ -15,12 +15,13 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 import numpy as np
+from filelock import lock_descriptor
 
 from pellucid.data import store
 from pellucid.data.store import FORMAT, INDEX, SOURCES, VERSION, Array, Item, Kind, Store
 from pellucid.errors import OutputError
 from pellucid.pictures.picture import Samples
-from pellucid.system.files import write_whole
+from pellucid.system.files import write_atomic
 
 SHARD_BYTES = 2**31
 """A file of samples is full at this size; a larger array has one of its own."""
@@ -158,7 +159,7 @@ class StoreWriter:
             raise _cannot(self.folder, error) from error
         index = {"format": FORMAT, "version": VERSION, "kind": kind, "shards": shards}
         index |= {"arrays": [array.to_json() for array in arrays], "items": rows, "left_out": list(left_out)}
-        write_whole(self.folder / INDEX, _rows_on_lines(index).encode(), overwrite=False)
+        write_atomic(self.folder / INDEX, _rows_on_lines(index).encode(), overwrite=False)
         return store.open(self.folder)
 
     def _append(self, content: Samples) -> tuple[int, int]:
@@ -227,15 +228,13 @@ def _erase(notes: IO[bytes], folder: Path) -> None:
 
 
 def _lock_file(file: IO[bytes], folder: Path, *, wait: bool) -> None:
-    """One process at a time; the system lets go of the lock whatever ends the process."""
+    """Let one process write at a time. The operating system releases the lock when the process ends."""
     try:
-        import fcntl
-    except ImportError:  # Windows
+        is_locked = lock_descriptor(file.fileno(), blocking=wait)
+    except OSError:  # some network shares have no locks
         return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        raise OutputError(f"{folder} is being written by another process; wait for it") from error
+    if not is_locked:
+        raise OutputError(f"{folder} is being written by another process", hint="wait for it")
 
 
 def _read_notes(file: IO[bytes], folder: Path, request: Mapping[str, Any]) -> dict[str, Noted]:

@@ -78,7 +78,7 @@ def export(
     chosen = _format(format, out)
     _check_precision(chosen, precision, calibrate)
     for path in _places(out, chosen):
-        files.check_free(path, overwrite=overwrite)
+        files.check_overwrite(path, overwrite=overwrite)
     path = models.find(model)
     if path.suffix.lower() in models.EXPORTED_SUFFIXES:
         raise PellucidError(f"{path} is exported already; name the weights it was made of")
@@ -221,7 +221,7 @@ def _move(written: Path, out: Path, chosen: ExportFormat, *, overwrite: bool) ->
     """Into place, all files or none: contexts close backwards, so that the one that is loaded comes last."""
     with ExitStack() as stack:
         for place in reversed(_places(out, chosen)):
-            temporary = stack.enter_context(files.whole_file(place, overwrite=overwrite))
+            temporary = stack.enter_context(files.atomic_file(place, overwrite=overwrite))
             shutil.copyfile(written.with_suffix(place.suffix), temporary)
 
 

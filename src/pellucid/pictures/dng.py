@@ -21,7 +21,7 @@ from tifffile import DATATYPE
 from pellucid.errors import OutputError
 from pellucid.pictures.packing import BAYER, XTRANS, phase
 from pellucid.pictures.picture import Exposure, Mosaic, Picture, Samples
-from pellucid.system.files import write_whole
+from pellucid.system.files import write_atomic
 
 ISO_BEYOND = 65535
 """What EXIF gives for an ISO that is as high or higher."""
@@ -55,7 +55,7 @@ def write(mosaic: Mosaic, path: str | Path, *, overwrite: bool = False) -> None:
     .dng, or something is at path and overwrite is False.
     """
     path = _named(path)
-    write_whole(path, encode(mosaic), overwrite=overwrite)
+    write_atomic(path, encode(mosaic), overwrite=overwrite)
 
 
 def write_linear(picture: Picture, path: str | Path, *, overwrite: bool = False) -> None:
@@ -65,7 +65,7 @@ def write_linear(picture: Picture, path: str | Path, *, overwrite: bool = False)
         the primaries of sRGB. Raises OutputError as `write` does.
     """
     path = _named(path)
-    write_whole(path, encode_linear(picture), overwrite=overwrite)
+    write_atomic(path, encode_linear(picture), overwrite=overwrite)
 
 
 def encode(mosaic: Mosaic) -> bytes:

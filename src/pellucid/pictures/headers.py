@@ -49,7 +49,7 @@ def kind(path: Path) -> str:
 
     Raises PictureError when it is none of them, or cannot be read.
     """
-    head = files.head(path)
+    head = files.read_head(path)
     if path.suffix.lower() in RAW_SUFFIXES:
         raise PictureError(
             f"{path} is a camera RAW file, which only `restore` takes; develop it to TIFF or PNG first"

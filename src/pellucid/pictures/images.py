@@ -15,7 +15,7 @@ from pellucid.pictures.formats import OTHER_SUFFIXES as OTHER_SUFFIXES
 from pellucid.pictures.formats import RAW_SUFFIXES as RAW_SUFFIXES
 from pellucid.pictures.formats import SUFFIXES as SUFFIXES
 from pellucid.pictures.picture import Picture
-from pellucid.system.files import walk, whole_file
+from pellucid.system.files import atomic_file, find_files
 
 MAX_PIXELS = 500_000_000
 """A header that promises more is refused before anything is decoded: a small file can unpack to any size."""
@@ -25,7 +25,7 @@ def find(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
     """Every picture below a folder, sorted by path, without hidden ones and linked folders."""
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; a folder of pictures is needed")
-    return sorted(walk(folder, suffixes))
+    return sorted(find_files(folder, suffixes))
 
 
 def read(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -85,7 +85,7 @@ def write(
     overwrite: bool = False,
     quality: int | None = None,
     bit_depth: int | None = None,
-    when_whole: Callable[[Path], None] | None = None,
+    before_rename: Callable[[Path], None] | None = None,
 ) -> None:
     """Write a picture in the format its suffix names, whole or not at all.
 
@@ -95,7 +95,7 @@ def write(
 
     quality: 1 to 100, for JPEG and, which makes it lossy, for WebP. Other formats lose nothing whatever it is.
     bit_depth: 8, 16 or 32 (floating-point) instead of the picture's own.
-    when_whole: called with the finished file just before it takes its name.
+    before_rename: called with the finished file just before it takes its name.
     Raises OutputError, before anything is written, when the format cannot hold the depth or alpha, or when
     something is at path and overwrite is False.
     """
@@ -104,5 +104,5 @@ def write(
     dtype = formats.check_holds(target, picture, path, bit_depth)
     if quality is not None and not 1 <= quality <= 100:
         raise OutputError(f"a quality of {quality}; 1 to 100 is needed")
-    with whole_file(path, overwrite=overwrite, when_whole=when_whole) as temporary:
+    with atomic_file(path, overwrite=overwrite, before_rename=before_rename) as temporary:
         writers.write(picture.as_depth(dtype), target, temporary, path, quality)

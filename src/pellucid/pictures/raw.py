@@ -20,7 +20,7 @@ from pellucid.errors import OutputError, PictureError
 from pellucid.pictures import dng
 from pellucid.pictures.packing import BAYER, XTRANS, phase
 from pellucid.pictures.picture import Exposure, Mosaic, Picture, Samples
-from pellucid.system.files import head
+from pellucid.system.files import read_head
 from pellucid.system.processes import OneProcess
 
 MAX_PIXELS = 500_000_000
@@ -136,7 +136,7 @@ def read_frame(
     path = Path(path)
     if width < 1 or height < 1:
         raise PictureError(f"a frame of {width} x {height} px; at least 1 x 1 is needed")
-    head(path)
+    read_head(path)
     num_bytes, expected = path.stat().st_size, 2 * width * height
     if num_bytes != expected:
         raise PictureError(
@@ -187,7 +187,7 @@ def estimated_exposure_ratio(mosaic: Mosaic) -> float:
 @contextmanager
 def _opened(path: Path, max_pixels: int) -> Iterator[rawpy.RawPy]:
     """LibRaw at a file of no more pixels than that; nothing is decoded yet."""
-    head(path)
+    read_head(path)
     with _libraw(path) as raw:
         raw.open_file(str(path))
         _check_size(raw.sizes, max_pixels)

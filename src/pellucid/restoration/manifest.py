@@ -120,7 +120,7 @@ class Manifests:
             how = " and was made by another model or with other settings" if state is State.OTHERWISE else ""
             raise OutputError(f"{job.target} exists{how}; --overwrite replaces it")
         if state is State.MISSING or self._overwrite:
-            files.check_free(job.target, overwrite=True)
+            files.check_overwrite(job.target, overwrite=True)
         return state is State.DONE and not self._overwrite
 
     def may_replace(self, job: Job) -> bool:

@@ -124,7 +124,7 @@ def restore(
             overwrite=remembered.may_replace(work.job),
             quality=_quality(restorer, settings),
             bit_depth=settings.bit_depth,
-            when_whole=partial(remembered.note, work.job, work.source_stamp),
+            before_rename=partial(remembered.note, work.job, work.source_stamp),
         )
         return replace(work, restored=None)
 
@@ -169,7 +169,7 @@ def write_report(path: Path, outcomes: Sequence[Outcome], restorer: Restorer, *,
         "parameters": dict(restorer.recipe.parameters),
         "pictures": [_reported(outcome) for outcome in outcomes],
     }
-    files.write_whole(path, json.dumps(report, indent=2).encode() + b"\n", overwrite=overwrite)
+    files.write_atomic(path, json.dumps(report, indent=2).encode() + b"\n", overwrite=overwrite)
 
 
 def is_report(path: Path) -> bool:

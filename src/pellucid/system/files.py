@@ -1,32 +1,29 @@
-"""Files as such: what stands at a name, and writing so that nothing is lost.
-
-A result is there whole or not at all, and never over another unasked.
-"""
+"""Finding files, and writing them atomically: complete or not at all, and never over another file unasked."""
 
 import os
 import secrets
 import stat
-import sys
 import tempfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from zlib import crc32
 
-from pellucid.errors import DataError, OutputError, PictureError
+from filelock import lock_descriptor
+from platformdirs import user_cache_path
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]  # mypy takes a module's name for nothing else
+from pellucid.errors import DataError, OutputError, PictureError
 
 _SUFFIX = ".part"
 
+_IS_WINDOWS = os.name == "nt"
 
-def head(path: Path, num_bytes: int = 16) -> bytes:
+
+def read_head(path: Path, num_bytes: int = 16) -> bytes:
     """The first bytes of a picture file.
 
-    Raises PictureError when there is no file, nothing in it, or none that can be read from its start.
+    Raises PictureError if the path is not a file, or the file is empty or cannot be read.
     """
     try:
         if stat.S_ISFIFO(path.stat().st_mode):
@@ -36,7 +33,7 @@ def head(path: Path, num_bytes: int = 16) -> bytes:
     except IsADirectoryError as error:
         raise PictureError(f"{path} is a folder; a picture file is needed") from error
     except FileNotFoundError as error:
-        raise PictureError(f"{path} does not exist; check the name") from error
+        raise PictureError(f"{path} does not exist", hint="check the name") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise PictureError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
     if not first:
@@ -44,14 +41,13 @@ def head(path: Path, num_bytes: int = 16) -> bytes:
     return first
 
 
-def walk(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
-    """Every file below a folder with one of the suffixes (lower case, with the dot), not in order.
+def find_files(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
+    """All files below a folder with one of the suffixes (lower case, with the dot), in no particular order.
 
-    Hidden ones and what lies in linked folders are passed over.
-
-    Raises DataError where a folder cannot be entered: left out in silence, it would look empty.
+    Skips hidden files and folders, and does not follow linked folders.
+    Raises DataError if a folder cannot be read: skipped silently, it would look empty.
     """
-    for parent, folders, names in os.walk(folder, onerror=_cannot_be_entered):
+    for parent, folders, names in os.walk(folder, onerror=_raise_unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             path = Path(parent, name)
@@ -59,20 +55,21 @@ def walk(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
                 yield path
 
 
-def _cannot_be_entered(error: OSError) -> None:
+def _raise_unreadable(error: OSError) -> None:
     raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
-def no_room(num_bytes: int, purpose: str, error: OSError) -> OutputError:
-    """The folder for temporary files cannot take so much."""
+def no_space_error(num_bytes: int, purpose: str, error: OSError) -> OutputError:
+    """The error for a folder of temporary files that is too full or does not exist."""
     return OutputError(
-        f"{num_bytes / 1e6:.0f} MB for {purpose} cannot be had in {tempfile.gettempdir()}: "
-        f"{error.strerror or error}; TMPDIR names another folder"
+        f"{tempfile.gettempdir()} has no space for {num_bytes / 1e6:.0f} MB of {purpose}: "
+        f"{error.strerror or error}",
+        hint="set the environment variable TMPDIR to another folder",
     )
 
 
-def check_free(path: Path, *, overwrite: bool) -> None:
-    """Raise OutputError when something is at path that may not be replaced."""
+def check_overwrite(path: Path, *, overwrite: bool) -> None:
+    """Raise OutputError if something exists at path that must not be replaced."""
     if os.path.isdir(path):  # noqa: PTH112  # Path's own raises on names too long and on loops of links
         raise OutputError(f"{path} is a folder; a file name is needed")
     if os.path.exists(path):  # noqa: PTH110  # as above
@@ -83,50 +80,59 @@ def check_free(path: Path, *, overwrite: bool) -> None:
 
 
 def cache_folder() -> Path:
-    """Where what can be made again is kept: $PELLUCID_CACHE, else the user's cache. It may be deleted."""
-    if os.environ.get("PELLUCID_CACHE"):
-        return Path(os.environ["PELLUCID_CACHE"])
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local") / "pellucid" / "cache"
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "pellucid"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "pellucid"
+    """The folder for data that can be computed again: $PELLUCID_CACHE, or pellucid's folder in the user's cache.
+
+    Users may delete it at any time.
+    """
+    chosen = os.environ.get("PELLUCID_CACHE")
+    return Path(chosen) if chosen else user_cache_path("pellucid", appauthor=False)
 
 
 @contextmanager
-def whole_file(path: Path, *, overwrite: bool, when_whole: Callable[[Path], None] | None = None) -> Iterator[Path]:
-    """An empty file beside the target to write into, which takes the target's name at the end; folders are made.
+def atomic_file(
+    path: Path, *, overwrite: bool, before_rename: Callable[[Path], None] | None = None
+) -> Iterator[Path]:
+    """An empty temporary file next to path, renamed to path at the end. Creates missing folders.
 
-    Whatever goes wrong on the way, an OSError of the writing included, nothing of it is left behind; what a
-    killed process left of the same target is removed. Raises OutputError when the target exists, at first or in
-    the end, and overwrite is False, or when it cannot be written.
+    On any error, the temporary file is removed. Temporary files that killed processes left behind for the same
+    path are removed first. Raises OutputError if path exists, before or after writing, and overwrite is False,
+    or if it cannot be written; an OSError raised while writing becomes an OutputError.
 
-    when_whole: called with the finished file just before it takes its name; its size and time stay.
+    before_rename: called with the complete temporary file, whose size and time stay the same.
     """
-    with _place_beside(path, overwrite=overwrite) as temporary:
-        yield temporary
-        _sync(temporary)
-        check_free(path, overwrite=overwrite)  # writing takes its time, and others write, too
-        if when_whole is not None:
-            when_whole(temporary)
-        temporary.replace(path)
+    with _temporary_next_to(path, overwrite=overwrite) as temporary:
+        yield temporary.path
+        _sync(temporary.path)
+        check_overwrite(path, overwrite=overwrite)  # another process may have written it meanwhile
+        if before_rename is not None:
+            before_rename(temporary.path)
+        temporary.rename(path)
 
 
 def check_writable(path: Path, *, overwrite: bool) -> None:
-    """Raise OutputError before long work where `whole_file` would after it; folders are made."""
-    with _place_beside(path, overwrite=overwrite):
+    """Raise the OutputError of `atomic_file` before a long computation instead of after. Creates folders."""
+    with _temporary_next_to(path, overwrite=overwrite):
         pass
 
 
+def write_atomic(path: Path, content: bytes, *, overwrite: bool) -> None:
+    """Write content by `atomic_file`, with the same errors."""
+    with atomic_file(path, overwrite=overwrite) as temporary:
+        temporary.write_bytes(content)
+
+
 @contextmanager
-def _place_beside(path: Path, *, overwrite: bool) -> Iterator[Path]:
-    """An empty file beside the target, gone in the end. Raises OutputError as `whole_file` does."""
-    check_free(path, overwrite=overwrite)
+def _temporary_next_to(path: Path, *, overwrite: bool) -> Iterator["_Temporary"]:
+    """An empty file next to path, removed at the end. Raises OutputError as `atomic_file` does."""
+    check_overwrite(path, overwrite=overwrite)
     try:
         _make_folder(path.parent)
-        _sweep(path)
-        with _temporary(path) as temporary:
+        _remove_leftovers(path)
+        temporary = _Temporary.create(path)
+        try:
             yield temporary
+        finally:
+            temporary.remove()
     except OSError as error:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
 
@@ -135,55 +141,73 @@ def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        in_the_way = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-        raise OutputError(f"{in_the_way} is a file, where a folder is needed; choose another name") from error
+        obstacle = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+        raise OutputError(f"{obstacle} is a file; a folder is needed", hint="choose another name") from error
 
 
-def write_whole(path: Path, content: bytes, *, overwrite: bool) -> None:
-    """Write content as `whole_file` does, and raise as it does."""
-    with whole_file(path, overwrite=overwrite) as temporary:
-        temporary.write_bytes(content)
+@dataclass
+class _Temporary:
+    """A temporary file that no other process removes while this process has it open.
+
+    On POSIX, an open file can be removed, so it is locked. The lock is on the file itself: a separate lock file
+    would remain in the user's folder. On Windows, an open file can be neither removed nor renamed, and a lock
+    would keep other handles of this process from writing.
+    """
+
+    path: Path
+    descriptor: int | None
+
+    @classmethod
+    def create(cls, target: Path) -> "_Temporary":
+        path = target.parent / f"{_prefix(target)}{secrets.token_hex(8)}{_SUFFIX}"
+        # Not by tempfile, which leaves the permissions to us: reading the umask means setting it for all threads.
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        if not _IS_WINDOWS:
+            with suppress(OSError):  # some network shares have no locks; there, leftovers are not removed either
+                lock_descriptor(descriptor, blocking=False)
+        return cls(path, descriptor)
+
+    def rename(self, target: Path) -> None:
+        if _IS_WINDOWS:
+            self._close()
+        self.path.replace(target)
+
+    def remove(self) -> None:
+        """Unless it was renamed."""
+        self._close()
+        self.path.unlink(missing_ok=True)
+
+    def _close(self) -> None:
+        if self.descriptor is not None:
+            os.close(self.descriptor)
+        self.descriptor = None
 
 
-@contextmanager
-def _temporary(path: Path) -> Iterator[Path]:
-    """A file beside the target, locked as long as this process is at it, and gone in the end."""
-    temporary = path.parent / f"{_prefix(path)}{secrets.token_hex(8)}{_SUFFIX}"
-    # Not tempfile's, which leaves the permissions to us: to ask for the umask is to change it, for all threads.
-    handle = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-    try:
-        with suppress(OSError):  # some shares know no locks; nothing is swept there either
-            _lock(handle)
-        yield temporary
-    finally:
-        os.close(handle)
-        temporary.unlink(missing_ok=True)
-
-
-def _sweep(path: Path) -> None:
-    """Remove unfinished files of the same target that no living process holds."""
+def _remove_leftovers(path: Path) -> None:
+    """Remove temporary files of the same path that no running process has open."""
     for leftover in path.parent.glob(f"{_prefix(path)}*{_SUFFIX}"):
         with suppress(OSError):
-            handle = os.open(leftover, os.O_RDWR)
-            try:
-                _lock(handle)
-                leftover.unlink()
-            finally:
-                os.close(handle)
+            if _IS_WINDOWS:
+                leftover.unlink()  # fails if it is open
+            else:
+                _remove_unlocked(leftover)
 
 
-def _lock(handle: int) -> None:
-    """Raise OSError when another process has the lock. On Windows, files in use cannot be removed anyway."""
-    if fcntl is not None:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+def _remove_unlocked(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDWR)
+    try:
+        if lock_descriptor(descriptor, blocking=False):
+            path.unlink()
+    finally:
+        os.close(descriptor)
 
 
 def _prefix(path: Path) -> str:
-    """Tells unfinished files of different targets apart, however long or odd their names."""
+    """The start of the names of a path's temporary files; short, however long the name of the path is."""
     return f".pellucid-{crc32(os.fsencode(path.name)):08x}-"
 
 
 def _sync(path: Path) -> None:
-    """Onto the disk now: a rename that outlives a power cut shall not point to half a file."""
+    """Flush to the disk, so that after a power failure a renamed file is complete."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())

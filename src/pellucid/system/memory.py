@@ -128,7 +128,7 @@ def _mapped(num_bytes: int) -> mmap.mmap:
             _reserve(file, num_bytes)
             return mmap.mmap(file.fileno(), num_bytes)
     except OSError as error:
-        raise files.no_room(num_bytes, "a large picture", error) from error
+        raise files.no_space_error(num_bytes, "a large picture", error) from error
 
 
 def _reserve(file: IO[bytes], num_bytes: int) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pellucid.errors import MissingExtraError, OutputError
-from pellucid.system.files import check_free, write_whole
+from pellucid.system.files import check_overwrite, write_atomic
 from pellucid.training.run_folder import describe_run, read_metrics
 
 CURVES = {"loss": "loss", "psnr_db": "PSNR in dB"}
@@ -20,7 +20,7 @@ def plot(folders: Sequence[str | Path], out: str | Path, *, overwrite: bool = Fa
     out = Path(out)
     if out.suffix not in (".png", ".pdf", ".svg"):
         raise OutputError(f"{out}: curves are drawn as .png, .pdf or .svg")
-    check_free(out, overwrite=overwrite)
+    check_overwrite(out, overwrite=overwrite)
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -30,7 +30,7 @@ def plot(folders: Sequence[str | Path], out: str | Path, *, overwrite: bool = Fa
     figure = Figure(figsize=(6 * len(shown), 4), layout="constrained")
     for axes, key in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         _draw(axes, {name: run[key] for name, run in curves.items()}, key)
-    write_whole(out, _encoded(figure, out.suffix[1:]), overwrite=overwrite)
+    write_atomic(out, _encoded(figure, out.suffix[1:]), overwrite=overwrite)
 
 
 def _curves(folder: Path) -> dict[str, list[tuple[int, float]]]:

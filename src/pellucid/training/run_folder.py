@@ -22,7 +22,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 
 from pellucid.errors import OutputError, WeightsError
-from pellucid.system.files import write_whole
+from pellucid.system.files import write_atomic
 from pellucid.training.optimization import TensorsByName
 from pellucid.weights.checkpoint import fingerprint
 
@@ -61,7 +61,7 @@ class Run:
             "sha256": fingerprint(checkpoint.tensors),
         }
         content = serialize(checkpoint.tensors, metadata={"pellucid_training": json.dumps(header)})
-        write_whole(self._path(checkpoint.step), content, overwrite=True)
+        write_atomic(self._path(checkpoint.step), content, overwrite=True)
         for path in self._checkpoints()[NUM_KEPT:]:
             if best_step is None or path != self._path(best_step):
                 path.unlink()
@@ -84,7 +84,7 @@ class Run:
         """Forget metrics of steps that a broken-off run took after its last checkpoint."""
         kept = [line for line in read_metrics(self.folder) if line["step"] <= step]
         text = "".join(json.dumps(line) + "\n" for line in kept)
-        write_whole(self._metrics, text.encode(), overwrite=True)
+        write_atomic(self._metrics, text.encode(), overwrite=True)
 
     def log(self, line: Json) -> None:
         """Add a line to the metrics."""
@@ -208,4 +208,4 @@ def _listed(keys: Sequence[str], identity: Json) -> str:
 
 
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    write_whole(path, (json.dumps(content, indent=2) + "\n").encode(), overwrite=True)
+    write_atomic(path, (json.dumps(content, indent=2) + "\n").encode(), overwrite=True)

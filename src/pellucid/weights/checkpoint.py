@@ -21,7 +21,7 @@ from pellucid.errors import WeightsError
 from pellucid.recipes.network import Network
 from pellucid.recipes.recipe import Recipe
 from pellucid.recipes.registry import find
-from pellucid.system.files import write_whole
+from pellucid.system.files import write_atomic
 
 FORMAT = 1
 
@@ -54,7 +54,7 @@ def save(path: Path, network: nn.Module, card: WeightsMetadata, *, overwrite: bo
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
     header = {"format": FORMAT, **asdict(card), "sha256": fingerprint(tensors)}
     content = serialize(tensors, metadata={"pellucid": json.dumps(header)})
-    write_whole(path, content, overwrite=overwrite)
+    write_atomic(path, content, overwrite=overwrite)
 
 
 def load(path: Path, /, **parameters: Any) -> tuple[Network, Recipe, WeightsMetadata]:

@@ -26,7 +26,7 @@ def peak():
     return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) / 1024
 
 at_start, seconds = peak(), time.monotonic()
-expected = images.size(sys.argv[1])[1] / 2**20
+expected = images.decoding_cost(sys.argv[1])[1] / 2**20
 picture = images.read(sys.argv[1])
 after_read, read_s = peak(), time.monotonic() - seconds
 images.write(picture, sys.argv[2])

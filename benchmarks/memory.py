@@ -30,12 +30,12 @@ from pellucid.weights import checkpoint
 def picture(megapixels: float, seed: int = 0) -> Picture:
     """Noise, made strip by strip."""
     side = math.isqrt(int(megapixels * 1e6))
-    samples = memory.empty((side, side, 3), "uint16")
+    samples = memory.allocate((side, side, 3), "uint16")
     rng = np.random.default_rng(seed)
     for top in range(0, side, 256):
         strip = samples[top : top + 256]
         strip[:] = rng.integers(0, 65536, strip.shape, np.uint16)
-        memory.forget(samples)
+        memory.release(samples)
     return Picture(samples)
 
 

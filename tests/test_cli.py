@@ -125,7 +125,7 @@ def test_amounts_that_mean_nothing_are_a_wrong_command_line(run: Terminal, wrong
 def test_a_ceiling_too_small_says_the_least_that_does(run: Terminal) -> None:
     result = run("restore photo.png --model tiny-dncn --memory 1MB")
     assert result.code == 1
-    assert re.search(r"photo.png needs more than the 1 MB that may .*; --memory \d+MB does", result.err)
+    assert re.search(r"photo.png needs more than the 1 MB that may .*; --memory \d+MB is enough", result.err)
     assert run("restore photo.png --model tiny-dncn --memory 4GB").code == 0
 
 
@@ -198,7 +198,7 @@ WRONG = [
     ("restore empty.png --model tiny-dncn", "empty.png is empty"),
     ("restore broken.png --model tiny-dncn", "broken.png is damaged"),
     ("restore notes.png --model tiny-dncn", "notes.png is not a PNG"),
-    ("restore frame.arw --model tiny-dncn", "frame.arw is damaged, cut short or of a rare kind"),
+    ("restore frame.arw --model tiny-dncn", "frame.arw is damaged, truncated or of an unsupported type"),
     ("restore nothing --model tiny-dncn", "nothing holds no pictures"),
     ("restore photo.png --model tiny-dnc", "did you mean tiny-dncn"),
     ("restore photo.png --model missing.safetensors", "missing.safetensors does not exist"),
@@ -223,7 +223,10 @@ WRONG = [
     ("evaluate tiny-dncn --data album name=3", "dncnn.gaussian has no keyword 'name'"),
     ("restore photo.png --model tiny-dncn --set path=3", "dncnn.gaussian has no keyword 'path'"),
     ("evaluate tiny-dncn --data album --save album --overwrite", "one of the pictures to score"),
-    ("restore photo.png --model tiny-dncn --out new.gif", "new.gif ends in .gif, which cannot be written"),
+    (
+        "restore photo.png --model tiny-dncn --out new.gif",
+        "new.gif cannot be written, because the suffix .gif is not supported",
+    ),
     ("restore photo.png album --model tiny-dncn --out o.png", "o.png is a file; for folders"),
     ("convert weights.pth --recipe dncnn.gaussian --out x.pt", "x.pt does not end in .safetensors"),
     ("recipes dncn.gausian", "did you mean dncnn.gaussian"),

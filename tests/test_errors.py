@@ -7,46 +7,48 @@ from pellucid import errors
 from pellucid.commands.terminal import word_as_option
 from pellucid.errors import MissingExtraError, PellucidError, suggest
 
-KINDS = [
-    kind
-    for _, kind in inspect.getmembers(errors, inspect.isclass)
-    if issubclass(kind, Exception) and kind is not PellucidError
+ERROR_CLASSES = [
+    error_class
+    for _, error_class in inspect.getmembers(errors, inspect.isclass)
+    if issubclass(error_class, Exception) and error_class is not PellucidError
 ]
 
 
-def test_one_except_catches_everything() -> None:
-    assert len(KINDS) >= 6
-    assert all(issubclass(kind, PellucidError) for kind in KINDS)
+def test_every_error_is_a_pellucid_error() -> None:
+    assert len(ERROR_CLASSES) >= 6
+    assert all(issubclass(error_class, PellucidError) for error_class in ERROR_CLASSES)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_drawn_tree_names_every_error(kind: type[Exception]) -> None:
+@pytest.mark.parametrize("error_class", ERROR_CLASSES)
+def test_the_tree_in_the_docstring_names_every_error(error_class: type[Exception]) -> None:
     assert errors.__doc__ is not None
-    assert f"── {kind.__name__} " in errors.__doc__
+    assert f"── {error_class.__name__} " in errors.__doc__
 
 
-def test_a_missing_package_comes_with_the_command_that_brings_it() -> None:
+def test_a_missing_package_comes_with_its_pip_command() -> None:
     assert "pip install 'pellucid[convert]'" in str(MissingExtraError("reading MATLAB files", "convert"))
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind is not MissingExtraError])
-def test_an_error_keeps_its_class_on_the_way_up(kind: type[PellucidError]) -> None:
-    error = kind("it exists", hint="{overwrite} replaces it", overwrite=True)
+@pytest.mark.parametrize(
+    "error_class", [error_class for error_class in ERROR_CLASSES if error_class is not MissingExtraError]
+)
+def test_about_and_pickle_keep_the_class(error_class: type[PellucidError]) -> None:
+    error = error_class("it exists", hint="{overwrite} replaces it", overwrite=True)
     above = error.about("a.png")
-    assert type(above) is kind and str(above) == "a.png: it exists; overwrite=True replaces it"
+    assert type(above) is error_class and str(above) == "a.png: it exists; overwrite=True replaces it"
     assert str(error) == "it exists; overwrite=True replaces it"
     assert above.about("a.png") is above
-    again = pickle.loads(pickle.dumps(above))  # as from another process
-    assert type(again) is kind and str(again) == str(above)
+    copy = pickle.loads(pickle.dumps(above))  # as from another process
+    assert type(copy) is error_class and str(copy) == str(above)
 
 
-def test_a_missing_package_keeps_its_class_too() -> None:
+def test_about_and_pickle_keep_a_missing_extra_error() -> None:
     above = MissingExtraError("reading MATLAB files", "convert").about("w.mat")
     assert isinstance(above, MissingExtraError) and str(above).startswith("w.mat: reading MATLAB files needs")
     assert isinstance(pickle.loads(pickle.dumps(above)), MissingExtraError)
 
 
-def test_a_hint_is_worded_by_who_shows_it() -> None:
+def test_hints_are_worded_as_arguments_or_options() -> None:
     error = PellucidError(
         "800 MB are needed", hint="{memory_bytes} is enough, or another {out}", memory_bytes=8 * 10**8
     )
@@ -54,25 +56,25 @@ def test_a_hint_is_worded_by_who_shows_it() -> None:
     assert error.describe(word_as_option) == "800 MB are needed; --memory 800MB is enough, or another --out"
 
 
-def test_braces_that_name_nothing_special_stay_readable() -> None:
+def test_braces_in_facts_are_kept() -> None:
     assert str(PellucidError("{odd} {name")) == "{odd} {name"
 
 
-def test_a_slip_is_answered_with_the_nearest_name() -> None:
+def test_suggest_names_the_most_similar() -> None:
     assert suggest("sgima", ["sigma", "depth", "width"]) == "did you mean sigma?"
 
 
-def test_several_near_names_keep_their_order() -> None:
+def test_suggest_orders_equally_similar_names_as_given() -> None:
     assert suggest("net-x5", ["net-x2", "net-x3", "net-x2"]) == "did you mean net-x2 or net-x3?"
 
 
-def test_a_strange_name_is_answered_with_all_known() -> None:
+def test_suggest_lists_all_names_if_none_is_similar() -> None:
     assert suggest("zzz", ["sigma", "depth"]) == "known: sigma, depth"
 
 
-def test_nothing_known_is_said() -> None:
+def test_suggest_without_names() -> None:
     assert suggest("sigma", []) == "known: none"
 
 
-def test_an_iterator_of_names_is_used_once() -> None:
+def test_suggest_takes_an_iterator() -> None:
     assert suggest("zzz", iter(["sigma"])) == "known: sigma"

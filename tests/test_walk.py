@@ -118,7 +118,10 @@ def test_a_store_of_mosaics_is_scored_as_its_files_are_restored(
     eight_bit = (part.as_depth("uint8").to_tensor() for part in (restored, target))
     assert metrics.psnr(*eight_bit) == pytest.approx(picture["psnr_db"], abs=0.02)
     lying = images.read((saved / SHORT_FILE).with_suffix(".png"))
-    assert np.abs(lying.upright(ON_ITS_SIDE).samples.astype(int) - restored.as_depth("uint8").samples).max() <= 1
+    assert (
+        np.abs(lying.apply_orientation(ON_ITS_SIDE).samples.astype(int) - restored.as_depth("uint8").samples).max()
+        <= 1
+    )
 
     by_reference = dark / "by-reference.png"
     run("restore", dark / SHORT_FILE, *given, "--reference", long_file, "--out", by_reference)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pellucid.errors import PictureError
 from pellucid.pictures.color import rgb_to_gray, rgb_to_luma, rgb_to_ycbcr, ycbcr_to_rgb
-from pellucid.pictures.packing import BAYER, XTRANS, align, balanced, pack_bayer, pack_xtrans
+from pellucid.pictures.packing import BAYER, XTRANS, align, apply_gains, pack_bayer, pack_xtrans
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.pictures.resize import reach, resize
 
@@ -218,7 +218,7 @@ class PackedRaw:
     def to_input(self, degraded: Degraded) -> Tensor:
         mosaic = _mosaic(degraded)
         bright = mosaic.to_tensor() * mosaic.exposure_ratio
-        return self.encode(balanced(bright, self.gains(mosaic), mosaic.pattern))
+        return self.encode(apply_gains(bright, self.gains(mosaic), mosaic.pattern))
 
     def gains(self, mosaic: Mosaic) -> Tensor:
         """(1, 3): what the colors are multiplied with."""

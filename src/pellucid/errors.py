@@ -1,13 +1,13 @@
-"""Everything that a user can cause and fix, as one tree.
+"""Errors that a user can cause and fix, in one tree.
 
     PellucidError
-    ├── PictureError         a picture cannot be read, or is not of the kind that is needed
-    ├── RecipeError          no such recipe or keyword, or a value out of range
-    ├── WeightsError         not a weight file, damaged, or it does not fit its recipe
+    ├── PictureError         a picture cannot be read, or is of the wrong kind
+    ├── RecipeError          an unknown recipe or keyword, or a value out of range
+    ├── WeightsError         not a weight file, a damaged one, or one of another network
     ├── DataError            a folder contains no pictures, or pairs that do not match
-    ├── OutputError          a result cannot be written, or would overwrite something
-    ├── NotEnoughMemoryError the available or permitted memory is not enough
-    └── MissingExtraError    an optional package is needed; the hint is the pip command
+    ├── OutputError          a result cannot be written, or would replace a file
+    ├── NotEnoughMemoryError more memory is needed than is available or allowed
+    └── MissingExtraError    an optional package is not installed; the hint is the pip command
 
 An error states facts (what was found, what was expected) and a hint (what to do). A hint names parameters in
 braces, e.g. "{overwrite} replaces it": Python programs read `overwrite=True`, the command line `--overwrite`.
@@ -20,18 +20,20 @@ from difflib import SequenceMatcher, get_close_matches
 from typing import Any, Self
 
 Wording = Callable[[str, Any], str]
-"""(parameter, value) -> how to write it, e.g. `overwrite=True`; a value of None means the parameter itself."""
+"""(parameter, value) -> text, e.g. `overwrite=True`; a value of None means only the name of the parameter."""
 
 
 def word_as_argument(parameter: str, value: Any) -> str:
-    """A parameter as a Python program writes it: `overwrite=True`, or only `out` if there is no value."""
+    """A parameter as a Python program writes it: `overwrite=True`, or `out` if the value is None."""
     return parameter if value is None else f"{parameter}={value!r}"
 
 
 class PellucidError(Exception):
-    """Anything that a user can cause and fix.
+    """Base class of all errors that a user can cause and fix.
 
-    facts: what was found and what was expected. hint: what to do; parameters in braces. parameters: their values.
+    facts: what was found and what was expected.
+    hint: what to do; names of parameters in braces.
+    parameters: values of the parameters that the hint names.
     """
 
     def __init__(self, facts: str, *, hint: str = "", **parameters: Any) -> None:
@@ -42,14 +44,14 @@ class PellucidError(Exception):
         return self.describe()
 
     def describe(self, word: Wording = word_as_argument) -> str:
-        """Facts and hint in one line, parameters written by `word`."""
+        """Facts and hint in one line, with parameters written by `word`."""
         if not self.hint:
             return self.facts
         hint = re.sub(r"\{(\w+)\}", lambda name: word(name[1], self.parameters.get(name[1])), self.hint)
         return f"{self.facts}; {hint}"
 
     def about(self, path: object) -> Self:
-        """The same error, of the same class, with the file that it is about in front."""
+        """A copy of this error that starts with the file it is about, or the error itself if it names the file."""
         if str(path) in str(self):
             return self
         error = self.__class__.__new__(self.__class__)
@@ -62,24 +64,24 @@ class PellucidError(Exception):
         return _restore_error, (self.__class__, vars(self))
 
 
-def _restore_error(kind: type[PellucidError], state: dict[str, Any]) -> PellucidError:
-    """An error from another process."""
-    error = kind.__new__(kind)
+def _restore_error(error_class: type[PellucidError], state: dict[str, Any]) -> PellucidError:
+    """Unpickle an error, e.g. one raised in another process."""
+    error = error_class.__new__(error_class)
     vars(error).update(state)
     error.args = (error.facts,)
     return error
 
 
 class PictureError(PellucidError):
-    """A picture cannot be read, or is not of the kind that is needed."""
+    """A picture cannot be read, or is of the wrong kind."""
 
 
 class RecipeError(PellucidError):
-    """No such recipe or keyword, or a value out of range."""
+    """An unknown recipe or keyword, or a value out of range."""
 
 
 class WeightsError(PellucidError):
-    """Not a weight file, damaged, or it does not fit its recipe."""
+    """Not a weight file, a damaged one, or one of another network."""
 
 
 class DataError(PellucidError):
@@ -87,26 +89,26 @@ class DataError(PellucidError):
 
 
 class OutputError(PellucidError):
-    """A result cannot be written, or would overwrite something."""
+    """A result cannot be written, or would replace a file."""
 
 
 class NotEnoughMemoryError(PellucidError):
-    """The available or permitted memory is not enough."""
+    """More memory is needed than is available or allowed."""
 
 
 class MissingExtraError(PellucidError):
-    """An optional package is needed."""
+    """An optional package is not installed."""
 
     def __init__(self, purpose: str, extra: str) -> None:
         super().__init__(f"{purpose} needs an optional package", hint=f"pip install 'pellucid[{extra}]'")
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """The nearest known names, e.g. "did you mean a or b?", or all of them."""
+    """A hint for an unknown name: "did you mean a or b?" with the most similar known names, or all known names."""
     known = list(dict.fromkeys(known))
-    near = get_close_matches(name, known, n=3, cutoff=0.5)
-    if near:
-        # Nearest first, as found; equally near ones in the order of `known`.
-        near.sort(key=lambda other: (-SequenceMatcher(None, other, name).ratio(), known.index(other)))
-        return f"did you mean {' or '.join(near)}?"
+    similar = get_close_matches(name, known, n=3, cutoff=0.5)
+    if similar:
+        # Most similar first; equally similar ones in the order of `known`.
+        similar.sort(key=lambda other: (-SequenceMatcher(None, other, name).ratio(), known.index(other)))
+        return f"did you mean {' or '.join(similar)}?"
     return f"known: {', '.join(known) or 'none'}"

@@ -22,7 +22,7 @@ from pellucid.degradations.standard import Jpeg
 from pellucid.domains import Degraded, Domain, PackedRaw
 from pellucid.errors import DataError, OutputError, PellucidError, PictureError
 from pellucid.pictures import images, metrics, raw
-from pellucid.pictures.packing import phase
+from pellucid.pictures.packing import find_phase
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.recipes.recipe import Recipe, ScoringProtocol
 from pellucid.restoration.restorer import Restorer
@@ -273,7 +273,7 @@ def _mosaic_sample(domain: Domain, clean: Tensor, mosaic: Mosaic) -> _Sample:
         )
     assert isinstance(domain, PackedRaw)
     aligned = domain.accept(mosaic)
-    corner = phase(mosaic.pattern, domain.pattern)
+    corner = find_phase(mosaic.pattern, domain.pattern)
     assert corner is not None  # or it would not have been accepted
     (down, right), (height, width) = corner, (aligned.height, aligned.width)
     covered = slice(down, down + height), slice(right, right + width)

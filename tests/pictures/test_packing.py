@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid.errors import PictureError
-from pellucid.pictures.packing import BAYER, XTRANS, align, balanced, pack_bayer, pack_xtrans, phase
+from pellucid.pictures.packing import BAYER, XTRANS, align, apply_gains, find_phase, pack_bayer, pack_xtrans
 from pellucid.pictures.picture import Mosaic
 
 # Where each plane of a packed X-Trans block looks, as (row, column) in the 6 x 6 pixels, for the packed
@@ -154,10 +154,10 @@ def test_the_four_bayer_phases_by_hand(pattern: tuple[str, ...], top: int, left:
 def test_the_phase_is_found(pattern: tuple[str, ...], data: st.DataObject) -> None:
     sites = st.integers(0, len(pattern) - 1)
     found = rolled(pattern, data.draw(sites), data.draw(sites))
-    offset = phase(found, pattern)
+    offset = find_phase(found, pattern)
     assert offset is not None
     assert rolled(found, *offset) == pattern
-    assert phase(found, ("RR", "GB")) is None
+    assert find_phase(found, ("RR", "GB")) is None
 
 
 def test_one_black_level_stays_one() -> None:
@@ -188,10 +188,10 @@ def test_less_than_a_block_is_refused(shape: tuple[int, int]) -> None:
 
 def test_balancing_multiplies_each_filter_with_its_gain() -> None:
     gains = torch.tensor([[2.0, 1.0, 1.5], [0.5, 1.0, 0.75]])
-    result = balanced(torch.ones(2, 1, 3, 5), gains, BAYER)
+    result = apply_gains(torch.ones(2, 1, 3, 5), gains, BAYER)
     assert result[0, 0].tolist() == [[2, 1, 2, 1, 2], [1, 1.5, 1, 1.5, 1], [2, 1, 2, 1, 2]]
     assert result[1, 0].tolist() == [[1, 2, 1, 2, 1], [2, 1.5, 2, 1.5, 2], [1, 2, 1, 2, 1]]  # the smallest is 1
-    wide = balanced(torch.ones(1, 1, 7, 7), gains[:1], XTRANS)[0, 0]
+    wide = apply_gains(torch.ones(1, 1, 7, 7), gains[:1], XTRANS)[0, 0]
     assert all(
         wide[row, col] == {"R": 2, "G": 1, "B": 1.5}[XTRANS[row % 6][col % 6]]
         for row in range(7)
@@ -201,4 +201,4 @@ def test_balancing_multiplies_each_filter_with_its_gain() -> None:
 
 def test_balancing_by_one_changes_no_bit() -> None:
     planes = torch.rand(1, 1, 6, 6)
-    assert torch.equal(balanced(planes, torch.ones(1, 3), BAYER), planes)
+    assert torch.equal(apply_gains(planes, torch.ones(1, 3), BAYER), planes)

@@ -17,7 +17,7 @@ BAYER = ("RG", "GB")
 
 
 def ramp(dtype: str, channels: int) -> np.ndarray[Any, Any]:
-    """Every value of an integer type once in each channel, in another order in each."""
+    """Every value of an integer type once in each channel, in a different order in each."""
     values = np.arange(int(PEAKS[dtype]) + 1, dtype=dtype).reshape(-1, 256)
     return np.stack([np.roll(values, channel) for channel in range(channels)], axis=-1)
 
@@ -29,7 +29,7 @@ def mosaic(height: int = 4, width: int = 4, **changes: Any) -> Mosaic:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
-def test_every_value_survives_the_way_to_a_tensor_and_back(dtype: str, channels: int) -> None:
+def test_every_value_round_trips_through_a_tensor(dtype: str, channels: int) -> None:
     samples = ramp(dtype, channels)
     picture = Picture(samples)
     tensor = picture.to_tensor()
@@ -42,7 +42,7 @@ def test_every_value_survives_the_way_to_a_tensor_and_back(dtype: str, channels:
     np.testing.assert_array_equal(picture.with_tensor(tensor).samples, samples)
 
 
-def test_float_samples_are_kept_as_they_are() -> None:
+def test_float_samples_are_not_clamped() -> None:
     samples = np.array([[[-0.5], [0.25], [1.75]]], np.float32)
     back = Picture.from_tensor(Picture(samples).to_tensor())
     assert back.dtype == "float32"
@@ -51,27 +51,27 @@ def test_float_samples_are_kept_as_they_are() -> None:
 
 @pytest.mark.parametrize(
     ("value", "expected"),
-    # 0.3 * 255 is 76.5 and 0.7 * 255 is 178.5: halves, which even rounding would send down.
+    # 0.3 * 255 is 76.5 and 0.7 * 255 is 178.5, which rounding half to even would round down.
     [(-0.1, 0), (0.4 / 255, 0), (0.6 / 255, 1), (0.3, 77), (0.5, 128), (0.7, 179), (1.5, 255)],
 )
 def test_integers_clamp_and_round_half_up(value: float, expected: int) -> None:
     assert Picture.from_tensor(torch.full((1, 1, 1, 1), value), "uint8").samples.item() == expected
 
 
-def test_channels_and_rows_stay_where_they_are() -> None:
+def test_tensors_have_channels_first() -> None:
     samples = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
     tensor = (Picture(samples).to_tensor() * 255).round()
     assert tensor[0, :, 0, 0].tolist() == [0, 1, 2]
     assert tensor[0, 0].tolist() == [[0, 3], [6, 9]]
 
 
-def test_a_picture_says_what_it_is() -> None:
+def test_properties() -> None:
     picture = Picture(np.zeros((2, 5, 3), np.uint16))
     assert (picture.height, picture.width, picture.channels, picture.dtype) == (2, 5, 3, "uint16")
 
 
 @pytest.mark.parametrize(
-    ("shape", "dtype", "fault"),
+    ("shape", "dtype", "message"),
     [
         ((4, 4), "uint8", r"shape \(4, 4\)"),
         ((4, 4, 2), "uint8", r"shape \(4, 4, 2\)"),
@@ -83,21 +83,21 @@ def test_a_picture_says_what_it_is() -> None:
         ((4, 4, 1), "bool", "bool"),
     ],
 )
-def test_impossible_pictures_are_refused(shape: tuple[int, ...], dtype: str, fault: str) -> None:
-    with pytest.raises(PictureError, match=fault):
+def test_invalid_pictures_are_refused(shape: tuple[int, ...], dtype: str, message: str) -> None:
+    with pytest.raises(PictureError, match=message):
         Picture(np.zeros(shape, dtype))
 
 
 @pytest.mark.parametrize(
     "alpha", [np.zeros((4, 4, 1), np.uint16), np.zeros((4, 5, 1), np.uint8), np.zeros((4, 4), np.uint8)]
 )
-def test_alpha_must_fit(alpha: np.ndarray[Any, Any]) -> None:
+def test_alpha_of_another_shape_or_type_is_refused(alpha: np.ndarray[Any, Any]) -> None:
     with pytest.raises(PictureError, match="alpha"):
         Picture(np.zeros((4, 4, 3), np.uint8), alpha)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-def test_read_only_samples_are_taken_and_stay(dtype: str) -> None:
+def test_read_only_samples_are_copied(dtype: str) -> None:
     samples = np.full((2, 2, 1), 1, dtype)
     samples.flags.writeable = False
     tensor = Picture(samples).to_tensor()  # no warning, which would be an error here
@@ -105,7 +105,7 @@ def test_read_only_samples_are_taken_and_stay(dtype: str) -> None:
     assert (samples == 1).all()
 
 
-def test_a_crop_takes_alpha_and_metadata_along() -> None:
+def test_a_crop_has_alpha_and_metadata() -> None:
     samples = np.arange(60, dtype=np.uint8).reshape(4, 5, 3)
     alpha = np.arange(20, dtype=np.uint8).reshape(4, 5, 1)
     part = Picture(samples, alpha, {"icc": b"profile"}).crop(slice(1, 3), slice(2, 5))
@@ -133,7 +133,7 @@ def test_alpha_to_tensor_has_one_plane() -> None:
     assert Picture(picture.samples).alpha_to_tensor() is None
 
 
-def test_more_depth_and_back_loses_nothing() -> None:
+def test_more_depth_and_back_is_exact() -> None:
     samples = ramp("uint8", 3)
     deeper = Picture(samples, samples[..., :1]).as_depth("uint16")
     # 65535 = 257 * 255
@@ -145,10 +145,10 @@ def test_more_depth_and_back_loses_nothing() -> None:
     assert back.as_depth("uint8") is back
 
 
-def test_pasted_parts_make_the_picture() -> None:
+def test_a_picture_is_assembled_by_paste() -> None:
     samples = np.arange(36, dtype=np.uint8).reshape(4, 3, 3)
     picture = Picture(samples, samples[..., :1], {"icc": b"profile"})
-    copy = picture.blank(4, 3)
+    copy = picture.empty_like(4, 3)
     for rows in (slice(0, 1), slice(1, 4)):
         copy.paste(picture.crop(rows, slice(0, 3)), rows, slice(0, 3))
     np.testing.assert_array_equal(copy.samples, samples)
@@ -159,7 +159,7 @@ def test_pasted_parts_make_the_picture() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "fault"),
+    ("changes", "message"),
     [
         ({"samples": np.zeros((4, 4, 1), np.uint16)}, r"shape \(4, 4, 1\)"),
         ({"samples": np.zeros((0, 4), np.uint16)}, r"shape \(0, 4\)"),
@@ -175,7 +175,7 @@ def test_pasted_parts_make_the_picture() -> None:
         ({"exposure_ratio": -1}, "exposure ratio -1"),
         ({"exposure_ratio": float("inf")}, "exposure ratio inf"),
         ({"exposure_ratio": float("nan")}, "exposure ratio nan"),
-        ({"white_balance": (2.0, 1.1, 2.0)}, "white balance .*G being 1"),
+        ({"white_balance": (2.0, 1.1, 2.0)}, "white balance .*with 1 for G"),
         ({"white_balance": (0.0, 1.0, 2.0)}, "white balance"),
         ({"white_balance": (2.0, 1.0, float("inf"))}, "white balance"),
         ({"white_balance": (2.0, 1.0)}, "white balance"),
@@ -183,19 +183,19 @@ def test_pasted_parts_make_the_picture() -> None:
         ({"orientation": 9}, "orientation 9"),
     ],
 )
-def test_impossible_mosaics_are_refused(changes: dict[str, Any], fault: str) -> None:
-    with pytest.raises(PictureError, match=fault):
+def test_invalid_mosaics_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(PictureError, match=message):
         mosaic(**changes)
 
 
 @pytest.mark.parametrize("name", ["time_s", "iso", "f_number"])
 @pytest.mark.parametrize("value", [0, -1, float("inf"), float("nan")])
-def test_impossible_exposures_are_refused(name: str, value: float) -> None:
+def test_invalid_exposures_are_refused(name: str, value: float) -> None:
     with pytest.raises(PictureError, match=f"exposure {name} {value:g}; a number above 0"):
         Exposure(**{name: value})
 
 
-# --- turned, and filled below transparency
+# --- orientation and transparency
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -205,21 +205,21 @@ def test_orientations_agree_with_pillow(orientation: int, channels: int) -> None
     image = PIL.Image.fromarray(samples.squeeze())
     image.getexif()[0x0112] = orientation
     expected = np.asarray(PIL.ImageOps.exif_transpose(image))
-    turned = Picture(samples, samples[..., :1]).upright(orientation)
-    np.testing.assert_array_equal(turned.samples.squeeze(), expected)
-    assert turned.alpha is not None
-    np.testing.assert_array_equal(turned.alpha, turned.samples[..., :1])
-    assert np.shares_memory(turned.samples, samples)
+    oriented = Picture(samples, samples[..., :1]).apply_orientation(orientation)
+    np.testing.assert_array_equal(oriented.samples.squeeze(), expected)
+    assert oriented.alpha is not None
+    np.testing.assert_array_equal(oriented.alpha, oriented.samples[..., :1])
+    assert np.shares_memory(oriented.samples, samples)
 
 
 @pytest.mark.parametrize("orientation", [0, 9])
 def test_other_orientations_are_refused(orientation: int) -> None:
     with pytest.raises(PictureError, match=f"orientation {orientation}"):
-        Picture(np.zeros((2, 2, 1), np.uint8)).upright(orientation)
+        Picture(np.zeros((2, 2, 1), np.uint8)).apply_orientation(orientation)
 
 
-def hidden(height: int, width: int, dtype: str, seed: int, share: float) -> Picture:
-    """Random colors, of which a share is fully transparent."""
+def random_picture(height: int, width: int, dtype: str, seed: int, share: float) -> Picture:
+    """Random colors. share: fraction of fully transparent pixels."""
     rng = np.random.default_rng(seed)
     peak = 1.0 if dtype == "float32" else np.iinfo(dtype).max
     samples = (rng.random((height, width, 3)) * peak).astype(dtype)
@@ -227,28 +227,28 @@ def hidden(height: int, width: int, dtype: str, seed: int, share: float) -> Pict
     return Picture(samples, alpha)
 
 
-def test_hidden_colors_become_those_of_visible_neighbors() -> None:
+def test_hidden_colors_are_filled_from_visible_neighbors() -> None:
     samples = np.array([[[10], [99], [99], [99], [99], [40]]], np.uint8)
     alpha = np.array([[[255], [0], [0], [0], [0], [1]]], np.uint8)
     picture = Picture(samples, alpha)
-    assert picture.filled(1).samples.ravel().tolist() == [10, 10, 99, 99, 40, 40]
-    assert picture.filled(2).samples.ravel().tolist() == [10, 10, 10, 40, 40, 40]
-    assert picture.filled(9).alpha is alpha
+    assert picture.fill_hidden(1).samples.ravel().tolist() == [10, 10, 99, 99, 40, 40]
+    assert picture.fill_hidden(2).samples.ravel().tolist() == [10, 10, 10, 40, 40, 40]
+    assert picture.fill_hidden(9).alpha is alpha
     assert samples.ravel().tolist() == [10, 99, 99, 99, 99, 40]
 
 
 def test_a_hidden_pixel_is_the_mean_of_its_visible_neighbors() -> None:
     samples = np.array([[0, 20, 200], [40, 99, 200], [200, 200, 63]], np.uint8)[..., None]
     alpha = np.array([[1, 1, 0], [1, 0, 0], [0, 0, 1]], np.uint8)[..., None]
-    assert Picture(samples, alpha).filled(1).samples[1, 1].item() == 31  # (0 + 20 + 40 + 63) / 4, rounded up
+    assert Picture(samples, alpha).fill_hidden(1).samples[1, 1].item() == 31  # (0 + 20 + 40 + 63) / 4, rounded up
 
 
 @given(seed=st.integers(0, 999), color=st.integers(0, 255), reach_px=st.integers(1, 6))
-def test_no_hidden_color_within_reach_of_a_visible_pixel_stays(seed: int, color: int, reach_px: int) -> None:
-    picture = hidden(14, 17, "uint8", seed, 0.9)
+def test_all_hidden_colors_near_visible_pixels_are_replaced(seed: int, color: int, reach_px: int) -> None:
+    picture = random_picture(14, 17, "uint8", seed, 0.9)
     assert picture.alpha is not None
     other = np.where(picture.alpha > 0, picture.samples, np.uint8(color))
-    changed = picture.filled(reach_px).samples != Picture(other, picture.alpha).filled(reach_px).samples
+    changed = picture.fill_hidden(reach_px).samples != Picture(other, picture.alpha).fill_hidden(reach_px).samples
     rows, cols = np.nonzero(picture.alpha[..., 0])
     for row, col in zip(rows, cols, strict=True):
         near = slice(max(0, row - reach_px), row + reach_px + 1), slice(max(0, col - reach_px), col + reach_px + 1)
@@ -263,26 +263,26 @@ def test_no_hidden_color_within_reach_of_a_visible_pixel_stays(seed: int, color:
     top=st.integers(0, 20),
     left=st.integers(0, 20),
 )
-def test_filling_a_crop_with_its_margin_is_filling_the_whole(
+def test_filling_a_crop_with_a_margin_equals_filling_the_whole(
     dtype: str, seed: int, share: float, reach_px: int, top: int, left: int
 ) -> None:
-    picture = hidden(30, 33, dtype, seed, share)
-    whole = picture.filled(reach_px).samples[top : top + 8, left : left + 9]
+    picture = random_picture(30, 33, dtype, seed, share)
+    whole = picture.fill_hidden(reach_px).samples[top : top + 8, left : left + 9]
     rows = slice(max(0, top - reach_px), top + 8 + reach_px)
     cols = slice(max(0, left - reach_px), left + 9 + reach_px)
-    part = picture.crop(rows, cols).filled(reach_px).samples
+    part = picture.crop(rows, cols).fill_hidden(reach_px).samples
     inner = part[top - rows.start :][:8, left - cols.start :][:, :9]
     np.testing.assert_array_equal(inner, whole)
 
 
-def test_without_transparency_there_is_nothing_to_fill() -> None:
+def test_opaque_pictures_are_not_filled() -> None:
     opaque = Picture(np.zeros((2, 2, 1), np.uint8), np.ones((2, 2, 1), np.uint8))
-    assert opaque.filled(3) is opaque
-    assert Picture(opaque.samples).filled(3).samples is opaque.samples
+    assert opaque.fill_hidden(3) is opaque
+    assert Picture(opaque.samples).fill_hidden(3).samples is opaque.samples
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
-def test_large_pictures_change_depth_as_small_ones_do(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_pictures_are_converted_like_small_ones(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     picture = Picture(np.random.default_rng(0).integers(0, 65536, (40, 30, 3)).astype(np.uint16))
     expected = picture.as_depth(dtype)
     monkeypatch.setattr(memory, "STRIP_BYTES", 1000)

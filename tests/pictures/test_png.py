@@ -47,32 +47,32 @@ def test_what_stands_behind_is_moved(num_bytes: int) -> None:
 
 
 def test_packed_captions_are_read(tmp_path: Path) -> None:
-    text = iptc.to_png(matrix.IPTC).encode()
+    text = iptc.build_png_text(matrix.IPTC).encode()
     chunk = matrix.png_chunk(b"zTXt", f"{iptc.PNG_KEY}\0\0".encode() + zlib.compress(text))
     (tmp_path / "a.png").write_bytes(matrix.png(matrix.noise(3), 8, 2).replace(b"iptc\n", b"none\n"))
     with (tmp_path / "a.png").open("rb") as file:
-        assert png.kept_chunks(file)[1] == b""
-    assert png.kept_chunks(io.BytesIO(bytes(8) + chunk)) == (b"", matrix.IPTC)
+        assert png.read_chunks(file)[1] == b""
+    assert png.read_chunks(io.BytesIO(bytes(8) + chunk)) == (b"", matrix.IPTC)
 
 
 def test_a_text_that_is_nothing_but_its_name_is_no_caption() -> None:
     chunk = matrix.png_chunk(b"tEXt", iptc.PNG_KEY.encode())
-    assert png.kept_chunks(io.BytesIO(bytes(8) + chunk)) == (b"", b"")
+    assert png.read_chunks(io.BytesIO(bytes(8) + chunk)) == (b"", b"")
 
 
 def test_captions_of_a_jpeg_keep_what_else_photoshop_noted() -> None:
     other, preview = b"8BIM\x03\xed\0\0\0\0\0\x02ab", b"8BIM\x04\x0c\0\0\0\0\0\x02xy"
-    segment = iptc.to_jpeg(matrix.IPTC, other)
-    assert iptc.from_jpeg(segment) == (matrix.IPTC, other)
-    assert iptc.from_jpeg(segment + preview) == (matrix.IPTC, other)
+    segment = iptc.build_segment(matrix.IPTC, other)
+    assert iptc.parse_resources(segment) == (matrix.IPTC, other)
+    assert iptc.parse_resources(segment + preview) == (matrix.IPTC, other)
 
 
 @given(content=st.binary(max_size=80), cut=st.integers(0, 60))
 def test_damaged_captions_are_left_out(content: bytes, cut: int) -> None:
-    iptc.from_jpeg(b"8BIM" + content)
-    iptc.from_jpeg(iptc.to_jpeg(matrix.IPTC)[:cut])
-    iptc.from_png(content.decode("latin-1"))
-    png.kept_chunks(io.BytesIO(bytes(8) + content))
+    iptc.parse_resources(b"8BIM" + content)
+    iptc.parse_resources(iptc.build_segment(matrix.IPTC)[:cut])
+    iptc.parse_png_text(content.decode("latin-1"))
+    png.read_chunks(io.BytesIO(bytes(8) + content))
 
 
 def test_a_picture_without_any_gets_none(tmp_path: Path) -> None:

@@ -157,14 +157,14 @@ def test_a_header_is_looked_at_once_and_not_at_all_for_what_is_done(
     album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_at: list[str] = []
-    size = images.size
+    size = images.decoding_cost
 
     def watched(path: Path) -> tuple[int, int]:
         looked_at.append(path.name)
         return size(path)[0], 400_000_000  # so much that each picture has to wait until the last has left
 
-    monkeypatch.setattr(images, "size", watched)
-    settings = restore.Settings(memory_bytes=memory.taken_bytes() + 10**9)
+    monkeypatch.setattr(images, "decoding_cost", watched)
+    settings = restore.Settings(memory_bytes=memory.used_bytes() + 10**9)
     network, jobs = restorer.load(weights), planning.plan([album])
     list(restore.restore(jobs, network, settings))
     assert sorted(looked_at) == ["a.png", "b.tif", "broken.png", "c.png"]
@@ -362,4 +362,4 @@ def test_what_the_format_cannot_hold_is_said_before_the_network_runs(
     monkeypatch.setattr(network, "restore", lambda *_, **__: pytest.fail("it ran"))
     images.write(Picture(np.zeros((9, 9, 3), np.uint8), np.ones((9, 9, 1), np.uint8)), tmp_path / "a.png")
     jobs = planning.plan([tmp_path / "a.png"], format="jpeg")
-    assert "cannot hold alpha" in _errors(list(restore.restore(jobs, network)))[0]
+    assert "cannot store alpha" in _errors(list(restore.restore(jobs, network)))[0]

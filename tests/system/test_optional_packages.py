@@ -9,7 +9,7 @@ from pellucid.errors import MissingExtraError
 from pellucid.system import optional_packages
 
 
-def test_a_missing_package_names_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(MissingExtraError, match=r"^ONNX needs .* pip install 'pellucid\[onnx\]'$"):
         optional_packages.import_optional("onnx")
@@ -17,7 +17,7 @@ def test_a_missing_package_names_the_extra_that_brings_it(monkeypatch: pytest.Mo
         optional_packages.check_installed("onnx", needed_by="openvino")
 
 
-def test_what_is_installed_is_found_without_an_import(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_installed_imports_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "mindspore", None)
     with pytest.raises(MissingExtraError, match=r"^MindSpore needs .* pip install 'pellucid\[mindspore\]'$"):
         optional_packages.check_installed("mindspore")
@@ -26,9 +26,9 @@ def test_what_is_installed_is_found_without_an_import(monkeypatch: pytest.Monkey
     assert "colorsys" not in sys.modules
 
 
-def test_onnx_runtime_does_not_report_to_its_makers(tmp_path: Path) -> None:
+def test_onnx_runtime_sends_no_telemetry(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
-    # Where it may report, it keeps a device's number and a database of events in the home folder from here on.
+    # With telemetry, it writes a device id and a database of events into the home folder.
     script = "from pellucid.system.optional_packages import import_optional; get = import_optional; "
     script += "get('onnxruntime').get_available_providers(); get('onnxruntime').SessionOptions()"
     left_out = {"ORT_DISABLE_TELEMETRY", "XDG_CACHE_HOME"}

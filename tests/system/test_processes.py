@@ -1,4 +1,4 @@
-"""Where a library would wait forever in a forked process, people are told so instead."""
+"""Forked processes get an error where a library would hang forever."""
 
 import os
 import subprocess
@@ -11,7 +11,7 @@ import pytest
 from pellucid.pictures import dng, images
 from pellucid.pictures.picture import Mosaic, Picture
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 PROGRAM = """
 import os, sys
@@ -45,14 +45,14 @@ def path(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return path
 
 
-def said(path: Path, *words: str) -> str:
+def output_of(path: Path, *words: str) -> str:
     command = [sys.executable, "-c", PROGRAM, str(path), *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=60).stdout
 
 
-def test_a_process_forked_from_one_that_read_is_refused(path: Path) -> None:
-    assert "start workers with 'spawn' or 'forkserver'" in said(path, "first")
+def test_a_process_forked_after_its_parent_read_gets_an_error(path: Path) -> None:
+    assert "start workers with 'spawn' or 'forkserver'" in output_of(path, "first")
 
 
-def test_a_process_forked_before_any_reading_reads(path: Path) -> None:
-    assert said(path) == "read\n"
+def test_a_process_forked_before_any_reading_can_read(path: Path) -> None:
+    assert output_of(path) == "read\n"

@@ -21,7 +21,7 @@ import numpy as np
 
 from pellucid.errors import DataError
 from pellucid.pictures.picture import Mosaic, Samples
-from pellucid.system.memory import forget
+from pellucid.system.memory import release
 
 Kind = Literal["clean", "pairs", "raw"]
 
@@ -244,7 +244,7 @@ class Store:
         self._handed_out += num_bytes
         if self._handed_out > RESIDENT_BYTES:
             for mapped in list(self._maps.values()):
-                forget(np.frombuffer(mapped, np.uint8))
+                release(np.frombuffer(mapped, np.uint8))
             self._handed_out = num_bytes
 
     def _check_kind(self, kind: Kind, what: str) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from pellucid.degradations.cameras import BLACK_LEVEL, NUM_LEVELS, PHONES, RGB_TO_XYZ, XYZ_TO_CAMERA, Sensor
 from pellucid.degradations.degradation import Chain, Degradation, Footprint, footprint
 from pellucid.degradations.rng import Range, uniform
-from pellucid.pictures.packing import BAYER, balanced
+from pellucid.pictures.packing import BAYER, apply_gains
 from pellucid.pictures.picture import Mosaic
 
 
@@ -106,7 +106,7 @@ class SyntheticRaw:
     def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
         signal, ratio, gains = self._exposed(clean, generator)
         bright = signal * ratio.to(signal).reshape(-1, 1, 1, 1)
-        return balanced(bright, gains.to(signal), self.unprocess.pattern) if self.white_balanced else bright
+        return apply_gains(bright, gains.to(signal), self.unprocess.pattern) if self.white_balanced else bright
 
     def mosaic(self, clean: Tensor, generator: torch.Generator) -> Mosaic:
         """The exposure of one picture, (1, 3, H, W), as its file would hold it: 14 bit, black 512, white 16383."""

@@ -1,6 +1,7 @@
-"""BT.601 luma and chroma, as MATLAB's rgb2ycbcr computes them and super-resolution papers score them; light.
+"""Color conversions: BT.601 luma and chroma as in MATLAB's rgb2ycbcr, gray, and linear light.
 
-Values are in [0, 1]; luma then lies in [16/255, 235/255] (studio range), chroma in [16/255, 240/255].
+Values are in [0, 1]; luma is in [16/255, 235/255] (studio range), chroma in [16/255, 240/255]. Super-resolution
+papers score this luma.
 Source: ITU-R BT.601; the coefficients are MATLAB's, exact to three decimals at a peak of 255.
 """
 
@@ -25,18 +26,18 @@ def ycbcr_to_rgb(ycbcr: Tensor) -> Tensor:
 
 
 def rgb_to_luma(rgb: Tensor) -> Tensor:
-    """(..., 3, H, W) RGB in [0, 1] -> (..., 1, H, W) luma of BT.601 in [16/255, 235/255]."""
+    """(..., 3, H, W) RGB in [0, 1] -> (..., 1, H, W) BT.601 luma in [16/255, 235/255]."""
     return _mix(rgb, _TO_YCBCR[:1] / 255, _OFFSET[:1] / 255)
 
 
 def rgb_to_gray(rgb: Tensor) -> Tensor:
-    """(..., 3, H, W) RGB in [0, 1] -> (..., 1, H, W) gray over the full range, as MATLAB's rgb2gray."""
+    """(..., 3, H, W) RGB in [0, 1] -> (..., 1, H, W) gray in [0, 1], as MATLAB's rgb2gray."""
     weights = torch.tensor([[0.298936021293775, 0.587043074451121, 0.114020904255103]], dtype=torch.float64)
     return _mix(rgb, weights, torch.zeros(1, dtype=torch.float64))
 
 
 def srgb_to_linear(srgb: Tensor) -> Tensor:
-    """Samples of sRGB in [0, 1] -> linear light in [0, 1]. Source: IEC 61966-2-1."""
+    """sRGB samples in [0, 1] -> linear light in [0, 1]. Source: IEC 61966-2-1."""
     return torch.where(srgb <= 0.04045, srgb / 12.92, ((srgb.clamp(min=0.04045) + 0.055) / 1.055) ** 2.4)
 
 
@@ -46,8 +47,8 @@ def linear_to_srgb(light: Tensor) -> Tensor:
 
 
 def _mix(planes: Tensor, matrix: Tensor, offset: Tensor) -> Tensor:
-    # Sums of scaled planes rather than a matrix product: products of different sizes add in different
-    # orders, and a tile must give the same bits as the whole picture.
+    # Not a matrix product, whose order of additions depends on the size: a tile must give the same bits as the
+    # whole picture.
     rows = zip(matrix.tolist(), offset.tolist(), strict=True)
     a, b, c = planes.unbind(-3)
     return torch.stack([a * x + b * y + c * z + shift for (x, y, z), shift in rows], dim=-3)

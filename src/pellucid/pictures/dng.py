@@ -1,6 +1,6 @@
-"""Writing DNG files, which every RAW program reads: camera mosaics, and linear pictures.
+"""Writing DNG files, which every RAW program reads: camera mosaics and linear pictures.
 
-Source: Adobe, "Digital Negative Specification" 1.4 (2012); EXIF 2.3 for how a picture was taken.
+Source: Adobe, "Digital Negative Specification" 1.4 (2012); EXIF 2.3 for the exposure.
 """
 
 import io
@@ -19,27 +19,27 @@ from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 from tifffile import DATATYPE
 
 from pellucid.errors import OutputError
-from pellucid.pictures.packing import BAYER, XTRANS, phase
+from pellucid.pictures.packing import BAYER, XTRANS, find_phase
 from pellucid.pictures.picture import Exposure, Mosaic, Picture, Samples
 from pellucid.system.files import write_atomic
 
-ISO_BEYOND = 65535
-"""What EXIF gives for an ISO that is as high or higher."""
+MAX_EXIF_ISO = 65535
+"""The ISO in EXIF that means this value or a higher one."""
 
 Tag = tuple[str, DATATYPE, int, Any, bool]
-"""As tifffile takes them: name, type, count, value, and that it is written once."""
+"""Tag of tifffile: name, type, count, value, and whether to write it once."""
 
 _BYTE, _ASCII, _SHORT, _LONG = DATATYPE.BYTE, DATATYPE.ASCII, DATATYPE.SHORT, DATATYPE.LONG
 _RATIONAL, _SRATIONAL = DATATYPE.RATIONAL, DATATYPE.SRATIONAL
 
-_CFA, _LINEAR_RAW = 32803, 34892  # what PhotometricInterpretation says
+_CFA, _LINEAR_RAW = 32803, 34892  # values of PhotometricInterpretation
 
-# From XYZ to linear sRGB (IEC 61966-2-1), in ten-thousandths. Stands for the camera's own matrix, which is
-# not known here: colors come out as if the filters were those of sRGB, in the light that is balanced to white.
+# From XYZ to linear sRGB (IEC 61966-2-1), in ten-thousandths. Replaces the matrix of the camera, which is not
+# known: colors are developed as if the filters were those of sRGB, under the light that is balanced to white.
 _XYZ_TO_CAMERA = (32406, -15372, -4986, -9689, 18758, 415, 557, -2040, 10570)
 _D65 = 21
 
-_RECOMMENDED_EXPOSURE_INDEX = 2  # what SensitivityType says
+_RECOMMENDED_EXPOSURE_INDEX = 2  # a value of SensitivityType
 
 _KEPT_TEXTS = (Base.DateTimeOriginal, Base.LensMake, Base.LensModel)
 _KEPT_NUMBERS = (
@@ -49,50 +49,50 @@ _KEPT_NUMBERS = (
 
 
 def write(mosaic: Mosaic, path: str | Path, *, overwrite: bool = False) -> None:
-    """Write a mosaic as a DNG file, whole or not at all; see `encode`.
+    """Write a mosaic as a DNG file atomically; see `encode`.
 
-    Raises OutputError, before anything is written, when DNG cannot hold the mosaic, the name does not end in
-    .dng, or something is at path and overwrite is False.
+    Raises OutputError if DNG cannot store the mosaic, if the suffix is not .dng, if the file exists and overwrite
+    is False, or if it cannot be written.
     """
-    path = _named(path)
+    path = _check_suffix(path)
     write_atomic(path, encode(mosaic), overwrite=overwrite)
 
 
 def write_linear(picture: Picture, path: str | Path, *, overwrite: bool = False) -> None:
-    """Write a picture as a linear DNG file: three colors a pixel, still to be developed.
+    """Write a picture as a linear DNG file: three colors per pixel, still to be developed.
 
-    picture: RGB of 16 bit without alpha, its samples proportional to light, 65535 being white; balanced, with
+    picture: 16-bit RGB without alpha, with samples proportional to light, white at 65535, white balanced, and with
         the primaries of sRGB. Raises OutputError as `write` does.
     """
-    path = _named(path)
+    path = _check_suffix(path)
     write_atomic(path, encode_linear(picture), overwrite=overwrite)
 
 
 def encode(mosaic: Mosaic) -> bytes:
-    """A DNG file of a Bayer or X-Trans mosaic of 16 bit, uncompressed.
+    """The content of an uncompressed DNG file of a 16-bit Bayer or X-Trans mosaic.
 
-    Holds the samples, pattern, levels, white balance, exposure and orientation, and of the metadata the camera,
-    the lens, the focal length and the time. LibRaw cuts black levels to whole numbers, takes no ISO from 65535 on,
-    and reads nothing smaller than 22 x 22 px.
+    Contains the samples, pattern, levels, white balance, exposure and orientation, and from the metadata the
+    camera, lens, focal length and time. When reading it, LibRaw truncates black levels to integers, ignores ISO
+    values from 65535 on, and refuses less than 22 x 22 px.
     Raises OutputError for other samples and patterns.
     """
     _check_mosaic(mosaic)
-    maker, taken = _known(mosaic.metadata)
+    maker, taken = _parse_metadata(mosaic.metadata)
     tags = [*_common_tags(maker), *_mosaic_tags(mosaic)]
-    return _tiff(mosaic.samples, _CFA, tags, {**taken, **exposure_tags(mosaic.exposure)})
+    return _build_tiff(mosaic.samples, _CFA, tags, {**taken, **exposure_tags(mosaic.exposure)})
 
 
 def encode_linear(picture: Picture) -> bytes:
-    """A linear DNG file of a linear RGB picture of 16 bit, uncompressed; see `write_linear`."""
+    """The content of an uncompressed linear DNG file; see `write_linear`."""
     if picture.dtype != "uint16" or picture.channels != 3 or picture.alpha is not None:
         raise OutputError(f"{picture} cannot be written as linear DNG; 16-bit RGB without alpha is needed")
-    maker, taken = _known(picture.metadata)
+    maker, taken = _parse_metadata(picture.metadata)
     tags = [*_common_tags(maker), _as_shot_neutral((1, 1, 1)), ("WhiteLevel", _LONG, 3, (65535,) * 3, True)]
-    return _tiff(picture.samples, _LINEAR_RAW, tags, taken)
+    return _build_tiff(picture.samples, _LINEAR_RAW, tags, taken)
 
 
 def exposure_tags(exposure: Exposure) -> dict[int, Any]:
-    """What is known of an exposure, by EXIF tag."""
+    """The known values of an exposure, by EXIF tag."""
     tags: dict[int, Any] = {}
     if exposure.time_s is not None:
         tags[Base.ExposureTime] = IFDRational(*as_ratio(exposure.time_s))
@@ -104,7 +104,7 @@ def exposure_tags(exposure: Exposure) -> dict[int, Any]:
 
 
 def as_ratio(value: float) -> tuple[int, int]:
-    """Numerator and denominator of 32 bit, to 6 digits or better."""
+    """Numerator and denominator of at most 32 bits, exact to 6 digits or better."""
     if 0 < value < 1:
         numerator, denominator = as_ratio(1 / value)
         return denominator, numerator
@@ -112,30 +112,28 @@ def as_ratio(value: float) -> tuple[int, int]:
     return fraction.numerator, fraction.denominator
 
 
-def _named(path: str | Path) -> Path:
+def _check_suffix(path: str | Path) -> Path:
     path = Path(path)
     if path.suffix.lower() != ".dng":
-        raise OutputError(f"{path} does not end in .dng; RAW files are written as DNG only")
+        raise OutputError(f"{path} does not end in .dng; RAW files are only written as DNG")
     return path
 
 
 def _check_mosaic(mosaic: Mosaic) -> None:
     if mosaic.samples.dtype != np.uint16:
         raise OutputError(f"a mosaic of {mosaic.samples.dtype} cannot be written as DNG; uint16 is needed")
-    if phase(mosaic.pattern, BAYER) is None and phase(mosaic.pattern, XTRANS) is None:
+    if find_phase(mosaic.pattern, BAYER) is None and find_phase(mosaic.pattern, XTRANS) is None:
         raise OutputError(
             f"a mosaic with the filters {'/'.join(mosaic.pattern)} cannot be written as DNG; "
             f"Bayer or X-Trans is needed"
         )
     black = mosaic.site_black_levels
     if black.min() < 0 or mosaic.white_level > 65535:
-        raise OutputError(
-            f"levels from {black.min():g} to {mosaic.white_level:g} cannot be written as DNG of 16 bit"
-        )
+        raise OutputError(f"levels from {black.min():g} to {mosaic.white_level:g} cannot be written as 16-bit DNG")
     if mosaic.period > 2 and black.min() != black.max():
-        # LibRaw's Python binding gives one level for each color, so ours could not read it back.
+        # LibRaw's Python binding gives one level per color, so `raw.read` would get other levels.
         raise OutputError(
-            f"black levels from {black.min():g} to {black.max():g}; DNG of X-Trans is written with one for all"
+            f"black levels from {black.min():g} to {black.max():g}; a DNG of X-Trans has one for all pixels"
         )
 
 
@@ -168,7 +166,7 @@ def _mosaic_tags(mosaic: Mosaic) -> list[Tag]:
 
 
 def _as_shot_neutral(gains: Sequence[float]) -> Tag:
-    """What the camera's colors of something white are: the gains, the other way round."""
+    """The camera's colors of a white surface: the reciprocals of the gains."""
     return "AsShotNeutral", _RATIONAL, 3, [part for gain in gains for part in as_ratio(1 / gain)], True
 
 
@@ -177,46 +175,46 @@ def _ascii(name: str, text: str) -> Tag:
 
 
 def _iso_tags(iso: int) -> dict[int, Any]:
-    """EXIF 2.3, 4.6.5: the number itself below 65535; from there on that, and the number in another place."""
-    if iso < ISO_BEYOND:
+    """EXIF 2.3, 4.6.5: from 65535 on, the tag has that value, and another tag has the real one."""
+    if iso < MAX_EXIF_ISO:
         return {Base.ISOSpeedRatings: iso}
     return {
-        Base.ISOSpeedRatings: ISO_BEYOND,
+        Base.ISOSpeedRatings: MAX_EXIF_ISO,
         Base.SensitivityType: _RECOMMENDED_EXPOSURE_INDEX,
         Base.RecommendedExposureIndex: iso,
     }
 
 
-def _known(metadata: Mapping[str, Any]) -> tuple[dict[int, str], dict[int, Any]]:
-    """Of the EXIF given along, what is kept: make and model, and how the picture was taken."""
+def _parse_metadata(metadata: Mapping[str, Any]) -> tuple[dict[int, str], dict[int, Any]]:
+    """The EXIF to keep: (make and model, tags about the exposure)."""
     exif = PIL.Image.Exif()
     with warnings.catch_warnings(action="ignore"):
         try:
             exif.load(metadata.get("exif-data", b""))
-            maker: dict[int, str] = {tag: _text(exif[tag]) for tag in (Base.Make, Base.Model) if tag in exif}
+            maker: dict[int, str] = {tag: _to_ascii(exif[tag]) for tag in (Base.Make, Base.Model) if tag in exif}
             taken = exif.get_ifd(IFD.Exif)
             kept: dict[int, Any] = {tag: taken[tag] for tag in _KEPT_TEXTS if isinstance(taken.get(tag), str)}
             kept |= {tag: taken[tag] for tag in _KEPT_NUMBERS if isinstance(taken.get(tag), int | IFDRational)}
         except (SyntaxError, ValueError, TypeError, KeyError, struct.error):
-            return {}, {}  # damaged EXIF is no reason to lose a picture
+            return {}, {}  # damaged EXIF must not prevent writing the picture
     return maker, kept
 
 
-def _text(value: object) -> str:
-    """TIFF holds 7-bit text only."""
+def _to_ascii(value: object) -> str:
+    """TIFF stores 7-bit text only."""
     return str(value).encode("ascii", "replace").decode()
 
 
-def _tiff(samples: Samples, photometric: int, tags: Sequence[Tag], taken: Mapping[int, Any]) -> bytes:
-    """One picture, and behind it how it was taken, which is a directory that tifffile does not write."""
+def _build_tiff(samples: Samples, photometric: int, tags: Sequence[Tag], taken: Mapping[int, Any]) -> bytes:
+    """A TIFF of one picture, followed by the EXIF directory, which tifffile does not write."""
     exif = ImageFileDirectory_v2(b"II*\0\0\0\0\0")
     exif.update(taken)
-    start = len(_strip(samples, photometric, [*tags, ("ExifTag", _LONG, 1, 0, True)]))
-    content = _strip(samples, photometric, [*tags, ("ExifTag", _LONG, 1, start, True)])
+    start = len(_build_main_tiff(samples, photometric, [*tags, ("ExifTag", _LONG, 1, 0, True)]))
+    content = _build_main_tiff(samples, photometric, [*tags, ("ExifTag", _LONG, 1, start, True)])
     return content + exif.tobytes(start)
 
 
-def _strip(samples: Samples, photometric: int, tags: Sequence[Tag]) -> bytes:
+def _build_main_tiff(samples: Samples, photometric: int, tags: Sequence[Tag]) -> bytes:
     content = io.BytesIO()
     tifffile.imwrite(
         content,

@@ -1,4 +1,4 @@
-"""What a picture file says about itself before any sample is decoded."""
+"""Format and encoding of picture files, from their headers."""
 
 import struct
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ _NOT_DECODED = {
 _HEIC_BRANDS = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftyphevx", b"ftypheim", b"ftypheis")
 _COMPRESSIONS = {1: "none", 5: "lzw", 7: "jpeg", 8: "deflate", 32946: "deflate", 32773: "packbits", 50000: "zstd"}
 
-# Tables K.1 (brightness) and K.2 (color) of the JPEG standard, in the zigzag order of the files.
+# Tables K.1 (luma) and K.2 (chroma) of the JPEG standard, in the zigzag order of the files.
 # fmt: off
 _K1 = np.array([
     16, 11, 12, 14, 12, 10, 16, 14, 13, 14, 18, 17, 16, 19, 24, 40, 26, 24, 22, 22, 24, 49, 35, 37, 29, 40, 58, 51,
@@ -44,77 +44,79 @@ _K2 = np.array([17, 18, 18, 24, 21, 24, 47, 26, 26, 47, 99, 66, 56, 66, *[99] * 
 # fmt: on
 
 
-def kind(path: Path) -> str:
-    """Which reader a file needs, by its first bytes: png, jpeg, tiff, webp, heif (AVIF) or bmp.
+def find_loader(path: Path) -> str:
+    """The loader that a file needs, by its first bytes: png, jpeg, tiff, webp, heif (AVIF) or bmp.
 
-    Raises PictureError when it is none of them, or cannot be read.
+    Raises PictureError if it is another file, or cannot be read.
     """
     head = files.read_head(path)
     if path.suffix.lower() in RAW_SUFFIXES:
         raise PictureError(
-            f"{path} is a camera RAW file, which only `restore` takes; develop it to TIFF or PNG first"
+            f"{path} is a camera RAW file, which only `pellucid restore` reads",
+            hint="develop it to TIFF or PNG first",
         )
     if head[4:12] in (b"ftypavif", b"ftypmif1"):
         return "heif"
-    for magic, found in _MAGIC.items():
-        if head.startswith(magic) and (found != "webp" or head[8:12] == b"WEBP"):
-            return found
-    raise PictureError(_other(path, head))
+    for magic, loader in _MAGIC.items():
+        if head.startswith(magic) and (loader != "webp" or head[8:12] == b"WEBP"):
+            return loader
+    raise _unsupported(path, head)
 
 
-def encoding(path: Path, kind: str) -> Encoding:
-    """How a file of this kind holds its picture. What a damaged one does not say is left at its default."""
-    describe = {"png": _png, "jpeg": _jpeg, "tiff": _tiff, "webp": _webp, "bmp": _bmp}.get(kind)
+def read_encoding(path: Path, loader: str) -> Encoding:
+    """How a file stores its picture. Fields that a damaged header does not contain keep their defaults."""
+    parse = {"png": _parse_png, "jpeg": _parse_jpeg, "tiff": _parse_tiff, "webp": _parse_webp, "bmp": _parse_bmp}
     try:
         with path.open("rb") as file:
-            return describe(file) if describe else Encoding("AVIF", lossless=False)
+            return parse[loader](file) if loader in parse else Encoding("AVIF", lossless=False)
     except (struct.error, IndexError):
-        return Encoding({"webp": "WebP"}.get(kind, kind.upper()))
+        return Encoding({"webp": "WebP"}.get(loader, loader.upper()))
     except OSError as error:
         raise PictureError(f"{path} cannot be read: {error.strerror or error}") from error
 
 
 def ijg_quality(tables: dict[int, list[int]]) -> int:
-    """The quality whose tables of the Independent JPEG Group are nearest to these.
+    """The quality, 1 to 100, for which the Independent JPEG Group's encoder has the most similar tables.
 
-    tables: 64 numbers each, in the order of the file, brightness as 0 and color as 1. Exact for encoders that
-    use the standard's tables, as most programs do; a fair guess for cameras, which have their own.
+    tables: 64 numbers each, in the order of the file; 0 is luma, 1 is chroma. Exact for encoders that use the
+    tables of the standard, as most programs do; an estimate for cameras, which have their own.
     """
     qualities = np.arange(100, 0, -1)
     scales = np.where(qualities < 50, 5000 // qualities, 200 - 2 * qualities)[:, None]
     distance = np.zeros(len(qualities), np.int64)
     for number, base in ((0, _K1), (1, _K2)):
         if number in tables:
-            # The standard's numbers beyond 8 bits cannot be told apart from those cut there.
+            # Encoders clip values of more than 8 bits.
             found = np.minimum(tables[number], 255)
             distance += np.abs(np.clip((base * scales + 50) // 100, 1, 255) - found).sum(1)
     return int(qualities[distance.argmin()])
 
 
-def _other(path: Path, head: bytes) -> str:
+def _unsupported(path: Path, head: bytes) -> PictureError:
     known = [name for magic, name in _NOT_DECODED.items() if head.startswith(magic)]
     known += ["HEIC"] if head[4:12] in _HEIC_BRANDS else []
-    found = (
-        f"a {known[0]} file, which cannot be decoded here"
-        if known
-        else "not a PNG, JPEG, TIFF, WebP, AVIF or BMP file"
+    if known:
+        return PictureError(
+            f"{path} is a {known[0]} file, which is not supported", hint="convert it to PNG or TIFF first"
+        )
+    return PictureError(
+        f"{path} is not a PNG, JPEG, TIFF, WebP, AVIF or BMP file", hint="convert it to one of them first"
     )
-    return f"{path} is {found}; convert it to {'PNG or TIFF' if known else 'one of them'} first"
 
 
-def _png(file: IO[bytes]) -> Encoding:
+def _parse_png(file: IO[bytes]) -> Encoding:
     bits, color, _, _, interlaced = struct.unpack_from(">BBBBB", file.read(29), 24)
     return Encoding("PNG", bits, palette=color == 3, progressive=bool(interlaced))
 
 
-def _bmp(file: IO[bytes]) -> Encoding:
+def _parse_bmp(file: IO[bytes]) -> Encoding:
     head = file.read(32)
     (size,) = struct.unpack_from("<I", head, 14)
     (bits,) = struct.unpack_from("<H", head, 24 if size == 12 else 28)
     return Encoding("BMP", min(bits, 8), palette=bits <= 8)
 
 
-def _webp(file: IO[bytes]) -> Encoding:
+def _parse_webp(file: IO[bytes]) -> Encoding:
     file.seek(12)
     while len(head := file.read(8)) == 8:
         if head[:4] in (b"VP8 ", b"VP8L"):
@@ -124,8 +126,8 @@ def _webp(file: IO[bytes]) -> Encoding:
     return Encoding("WebP")
 
 
-def _tiff(file: IO[bytes]) -> Encoding:
-    tags = exif.first_folder(file)
+def _parse_tiff(file: IO[bytes]) -> Encoding:
+    tags = exif.first_directory(file)
     compression = _COMPRESSIONS.get(exif.number(tags, 0x0103) or 1)
     return Encoding(
         "TIFF",
@@ -136,30 +138,31 @@ def _tiff(file: IO[bytes]) -> Encoding:
     )
 
 
-def _jpeg(file: IO[bytes]) -> Encoding:
+def _parse_jpeg(file: IO[bytes]) -> Encoding:
     tables: dict[int, list[int]] = {}
-    bits, progressive, sampling = 8, False, []
+    factors: list[int] = []
+    bits, progressive = 8, False
     for marker, segment in _segments(file):
         if marker == 0xDB:
-            tables |= _tables(segment)
-        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # those start no frame
+            tables |= _parse_tables(segment)
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # no start of a frame
             bits, progressive = segment[0], marker % 4 == 2
-            sampling = list(segment[7::3])
+            factors = list(segment[7::3])
     return Encoding(
         "JPEG",
         bits,
         quality=ijg_quality(tables) if tables else None,
-        subsampling=_subsampling(sampling),
+        subsampling=_name_subsampling(factors),
         lossless=False,
         progressive=progressive,
     )
 
 
 def _segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """Marker and content of each segment up to the first samples."""
+    """(marker, content) of each segment before the first samples."""
     file.seek(2)
     while (head := file.read(2)) and head[0] == 0xFF:
-        while head[1] == 0xFF:  # any number of these may fill up before a marker
+        while head[1] == 0xFF:  # any number of fill bytes may precede a marker
             head = head[1:] + file.read(1)
         if head[1] == 0xDA:
             return
@@ -167,19 +170,19 @@ def _segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
         yield head[1], file.read(max(0, length - 2))
 
 
-def _tables(segment: bytes) -> dict[int, list[int]]:
-    found, place = {}, 0
-    while place < len(segment):
-        wide, number = segment[place] >> 4, segment[place] & 15
-        found[number] = list(struct.unpack_from(">64H" if wide else ">64B", segment, place + 1))
-        place += 1 + 64 * (2 if wide else 1)
-    return found
+def _parse_tables(segment: bytes) -> dict[int, list[int]]:
+    tables, offset = {}, 0
+    while offset < len(segment):
+        is_16_bit, number = segment[offset] >> 4, segment[offset] & 15
+        tables[number] = list(struct.unpack_from(">64H" if is_16_bit else ">64B", segment, offset + 1))
+        offset += 1 + 64 * (2 if is_16_bit else 1)
+    return tables
 
 
-def _subsampling(sampling: list[int]) -> str | None:
-    """ "4:2:0" and the like, from the factors of each component (across in the high bits, down in the low)."""
-    if len(sampling) < 3 or 0 in (sampling[1] >> 4, sampling[1] & 15):
+def _name_subsampling(factors: list[int]) -> str | None:
+    """E.g. "4:2:0". factors: for each component, horizontal in the high 4 bits, vertical in the low 4 bits."""
+    if len(factors) < 3 or 0 in (factors[1] >> 4, factors[1] & 15):
         return None
-    across, down = (sampling[0] >> 4) // (sampling[1] >> 4), (sampling[0] & 15) // (sampling[1] & 15)
+    across, down = (factors[0] >> 4) // (factors[1] >> 4), (factors[0] & 15) // (factors[1] & 15)
     names = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0", (1, 2): "4:4:0", (4, 1): "4:1:1", (4, 2): "4:1:0"}
     return names.get((across, down))

@@ -1,9 +1,8 @@
 """Picture files: reading and writing PNG, JPEG, TIFF, WebP and BMP, and reading AVIF.
 
-Samples come through exactly as the file holds them: no color management (but CMYK becomes sRGB), no gamma,
-no resizing. Orientation is applied, alpha is set apart, everything else travels in `Picture.metadata`, and how
-the file held it in `Picture.encoding`, so that a result is written in the same way. docs/formats.md has the
-table of what each format holds.
+Samples are read exactly as stored: without color management (except that CMYK becomes sRGB), gamma or resizing.
+The orientation is applied, alpha is separated, other metadata goes into `Picture.metadata`, and the way of storage
+into `Picture.encoding`, so that a result is written in the same way. docs/formats.md shows what each format keeps.
 """
 
 from collections.abc import Callable, Collection
@@ -18,64 +17,68 @@ from pellucid.pictures.picture import Picture
 from pellucid.system.files import atomic_file, find_files
 
 MAX_PIXELS = 500_000_000
-"""A header that promises more is refused before anything is decoded: a small file can unpack to any size."""
+"""Files with more pixels are refused before decoding: a small file can unpack to any size."""
 
 
 def find(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
-    """Every picture below a folder, sorted by path, without hidden ones and linked folders."""
+    """All pictures below a folder, sorted by path, without hidden files and linked folders.
+
+    Raises DataError if it is not a folder, or one that cannot be read.
+    """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; a folder of pictures is needed")
     return sorted(find_files(folder, suffixes))
 
 
 def read(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
-    """The picture in a file, at the file's depth and upright.
+    """Read a PNG, JPEG, TIFF, WebP, AVIF or BMP file with its own bit depth, and apply its orientation.
 
-    1, 2 and 4-bit samples and palettes come as 8 bit; 10 and 12 bit fill 16. Premultiplied alpha is divided
-    out. What a file is follows from its first bytes, not from its suffix. A large picture is decoded into a
-    file of its own (see `memory`), and takes little memory.
-    Raises PictureError when the file is missing, damaged, no single gray or RGB picture, or when its header
-    promises more than max_pixels.
+    Samples of 1, 2 and 4 bits and palettes become 8 bit; 10 and 12 bits become 16 bit. Premultiplied alpha is
+    divided out. The format is recognized by the first bytes, not by the suffix. A large picture is decoded into
+    a temporary file (see `pellucid.system.memory`) and takes little memory.
+
+    max_pixels: files with more pixels are refused before decoding.
+    Raises PictureError if the file is missing, damaged, not a single gray or RGB picture, or too large.
     """
     path = Path(path)
-    kind = headers.kind(path)
-    return readers.read(path, kind, headers.encoding(path, kind), max_pixels)
+    loader = headers.find_loader(path)
+    return readers.read(path, loader, headers.read_encoding(path, loader), max_pixels)
 
 
-def size(path: str | Path) -> tuple[int, int]:
-    """How many pixels a file has, and how many bytes `read` takes for it, after a look at the header.
+def decoding_cost(path: str | Path) -> tuple[int, int]:
+    """(number of pixels, bytes of memory that `read` needs), from the header of a file.
 
-    The bytes are beyond the samples of a small picture and a constant of 80 MB: 0 where rows are decoded one
-    after the other. Progressive JPEG, interlaced PNG, WebP, AVIF and BMP take the whole picture at once.
+    The bytes are in addition to the samples of a small picture and a constant of 80 MB. They are 0 for formats
+    that are decoded row by row; progressive JPEG, interlaced PNG, WebP, AVIF and BMP are decoded as a whole.
     Raises PictureError as `read` does.
     """
     path = Path(path)
-    kind = headers.kind(path)
-    return readers.size(path, kind, headers.encoding(path, kind))
+    loader = headers.find_loader(path)
+    return readers.decoding_cost(path, loader, headers.read_encoding(path, loader))
 
 
 def encoding_bytes(path: str | Path, num_pixels: int, *, quality: int | None = None) -> int:
-    """How much memory writing so many pixels under this name takes beyond a constant of 80 MB, at most.
+    """The most memory that writing a picture to this path needs, in addition to a constant of 80 MB.
 
-    0 but for WebP and small JPEG files. Raises OutputError when no picture can be written under such a name.
+    0 except for WebP and small JPEG files. Raises OutputError if the suffix cannot be written.
     """
-    return writers.encoding_bytes(formats.of(Path(path)), num_pixels, quality)
+    return writers.encoding_bytes(formats.format_by_suffix(Path(path)), num_pixels, quality)
 
 
-def written_name(name: str, format: str | None = None) -> str:
-    """The name for a result of a file of this name.
+def result_name(name: str, format: str | None = None) -> str:
+    """The file name of a result, given the name of its input.
 
-    The same, or as PNG (TIFF for camera RAW) where its format cannot be written, or as the format asked for:
-    png, tiff, jpeg, webp or bmp. Raises OutputError for another one.
+    format: png, tiff, jpeg, webp or bmp. By default the format of the input, or PNG if it cannot be written (TIFF
+    for camera RAW). Raises OutputError for other formats.
     """
-    return formats.written_name(name, None if format is None else formats.named(format))
+    return formats.result_name(name, None if format is None else formats.format_by_name(format))
 
 
-def can_write(path: Path, picture: Picture | None = None, *, bit_depth: int | None = None) -> None:
-    """Raise OutputError when no picture, or not this one at this depth, can be written under such a name."""
-    target = formats.of(path)
+def check_format(path: Path, picture: Picture | None = None, *, bit_depth: int | None = None) -> None:
+    """Raise OutputError if the suffix of path cannot be written, or its format cannot store the picture."""
+    file_format = formats.format_by_suffix(path)
     if picture is not None:
-        formats.check_holds(target, picture, path, bit_depth)
+        formats.choose_dtype(file_format, picture, path, bit_depth)
 
 
 def write(
@@ -87,22 +90,23 @@ def write(
     bit_depth: int | None = None,
     before_rename: Callable[[Path], None] | None = None,
 ) -> None:
-    """Write a picture in the format its suffix names, whole or not at all.
+    """Write a picture atomically, in the format of the path's suffix: PNG, JPEG, TIFF, WebP or BMP.
 
-    What came from a file of the same format is written as that was: a JPEG with its quality and color
-    resolution, a TIFF with its compression, a lossy WebP lossy. A JPEG of another origin gets a quality of 95
-    and full color resolution; everything else is lossless.
+    A picture that was read from a file of the same format is written in the same way: a JPEG with its quality and
+    chroma subsampling, a TIFF with its compression, a lossy WebP lossy. A JPEG that was another format gets
+    quality 95 and full color resolution. Everything else is lossless.
 
-    quality: 1 to 100, for JPEG and, which makes it lossy, for WebP. Other formats lose nothing whatever it is.
+    overwrite: replace an existing file.
+    quality: 1 to 100, for JPEG, and for WebP, which it makes lossy. Other formats ignore it.
     bit_depth: 8, 16 or 32 (floating-point) instead of the picture's own.
-    before_rename: called with the finished file just before it takes its name.
-    Raises OutputError, before anything is written, when the format cannot hold the depth or alpha, or when
-    something is at path and overwrite is False.
+    before_rename: called with the complete temporary file, just before it is renamed to path.
+    Raises OutputError if the format cannot store the depth or alpha, if the file exists and overwrite is False, or
+    if it cannot be written. Nothing incomplete is left behind.
     """
     path = Path(path)
-    target = formats.of(path)
-    dtype = formats.check_holds(target, picture, path, bit_depth)
+    file_format = formats.format_by_suffix(path)
+    dtype = formats.choose_dtype(file_format, picture, path, bit_depth)
     if quality is not None and not 1 <= quality <= 100:
         raise OutputError(f"a quality of {quality}; 1 to 100 is needed")
     with atomic_file(path, overwrite=overwrite, before_rename=before_rename) as temporary:
-        writers.write(picture.as_depth(dtype), target, temporary, path, quality)
+        writers.write(picture.as_depth(dtype), file_format, temporary, path, quality)

@@ -1,7 +1,7 @@
-"""IPTC captions and keywords: the same records, packed in another way by each format.
+"""IPTC captions and keywords: the same records, stored in a different way by each format.
 
-TIFF holds the records bare, JPEG as one of Photoshop's resources, PNG as a text of hexadecimal digits
-around those. A `Picture` carries the bare records, and Photoshop's other resources apart from them.
+TIFF stores the records themselves, JPEG stores them as one of Photoshop's image resources, PNG as a text of
+hexadecimal digits of such a resource. `Picture.metadata` has the records, and separately the other resources.
 """
 
 import struct
@@ -10,27 +10,27 @@ PNG_KEY = "Raw profile type iptc"
 
 _JPEG_HEAD = b"Photoshop 3.0\0"
 _RECORDS = 0x0404
-_STALE = {_RECORDS, 0x0409, 0x040C, 0x0425}
-"""What is not one of the others: the records, previews of the old picture, the checksum of the old records."""
+_REPLACED = {_RECORDS, 0x0409, 0x040C, 0x0425}
+"""Resources that are not kept with the others: the records, thumbnails, the checksum of the records."""
 
 
-def from_jpeg(content: bytes) -> tuple[bytes, bytes]:
-    """(records, the other resources but previews) of a JPEG's APP13 segment, or of Photoshop's resources.
+def parse_resources(content: bytes) -> tuple[bytes, bytes]:
+    """(records, other resources without thumbnails) of the APP13 segment of a JPEG, or of Photoshop's resources.
 
-    What cannot be taken apart is left out.
+    Stops at damaged resources.
     """
-    resources = _resources(content.removeprefix(_JPEG_HEAD))
-    others = b"".join(_resource(*resource) for resource in resources if resource[0] not in _STALE)
-    return b"".join(data for kind, _, data in resources if kind == _RECORDS), others
+    resources = _split_resources(content.removeprefix(_JPEG_HEAD))
+    others = b"".join(_build_resource(*resource) for resource in resources if resource[0] not in _REPLACED)
+    return b"".join(data for number, _, data in resources if number == _RECORDS), others
 
 
-def to_jpeg(records: bytes, others: bytes = b"") -> bytes:
-    """An APP13 segment."""
-    return _JPEG_HEAD + others + (_resource(_RECORDS, b"\0\0", records) if records else b"")
+def build_segment(records: bytes, others: bytes = b"") -> bytes:
+    """An APP13 segment for a JPEG."""
+    return _JPEG_HEAD + others + (_build_resource(_RECORDS, b"\0\0", records) if records else b"")
 
 
-def from_png(text: str) -> bytes:
-    """The records of a "Raw profile" text; b"" for another text."""
+def parse_png_text(text: str) -> bytes:
+    """The records in a "Raw profile" text, or b"" if it contains none."""
     lines = text.split("\n", 3)
     if len(lines) < 4 or lines[1] != "iptc":
         return b""
@@ -38,31 +38,31 @@ def from_png(text: str) -> bytes:
         content = bytes.fromhex(lines[3])
     except ValueError:
         return b""
-    return from_jpeg(content)[0]
+    return parse_resources(content)[0]
 
 
-def to_png(records: bytes) -> str:
-    """A "Raw profile" text, as ImageMagick and ExifTool have it."""
-    content = to_jpeg(records).removeprefix(_JPEG_HEAD)
+def build_png_text(records: bytes) -> str:
+    """A "Raw profile" text as written by ImageMagick and ExifTool."""
+    content = build_segment(records).removeprefix(_JPEG_HEAD)
     return f"\niptc\n{len(content):8}\n{content.hex()}\n"
 
 
-def _resources(content: bytes) -> list[tuple[int, bytes, bytes]]:
-    """Number, name as stored, and data of each."""
-    found, place = [], 0
-    while content[place : place + 4] == b"8BIM" and len(content) >= place + 12:
-        (kind,) = struct.unpack_from(">H", content, place + 4)
-        name_end = place + 6 + (content[place + 6] + 2) // 2 * 2
+def _split_resources(content: bytes) -> list[tuple[int, bytes, bytes]]:
+    """(number, name as stored, data) of each resource."""
+    found, offset = [], 0
+    while content[offset : offset + 4] == b"8BIM" and len(content) >= offset + 12:
+        (number,) = struct.unpack_from(">H", content, offset + 4)
+        name_end = offset + 6 + (content[offset + 6] + 2) // 2 * 2
         if len(content) < name_end + 4:
             break
         (length,) = struct.unpack_from(">I", content, name_end)
         data = content[name_end + 4 : name_end + 4 + length]
         if len(data) < length:
             break
-        found.append((kind, content[place + 6 : name_end], data))
-        place = name_end + 4 + length + length % 2
+        found.append((number, content[offset + 6 : name_end], data))
+        offset = name_end + 4 + length + length % 2
     return found
 
 
-def _resource(kind: int, name: bytes, data: bytes) -> bytes:
-    return b"8BIM" + struct.pack(">H", kind) + name + struct.pack(">I", len(data)) + data + bytes(len(data) % 2)
+def _build_resource(number: int, name: bytes, data: bytes) -> bytes:
+    return b"8BIM" + struct.pack(">H", number) + name + struct.pack(">I", len(data)) + data + bytes(len(data) % 2)

@@ -1,4 +1,4 @@
-"""Camera mosaics: packing the sites of one filter color into planes, as low-light networks take them.
+"""Packing camera mosaics into planes of one filter color each, the input of low-light networks.
 
 Source: Chen, Chen, Xu, Koltun, "Learning to See in the Dark", CVPR 2018, and its released code.
 """
@@ -16,8 +16,8 @@ from pellucid.pictures.picture import Mosaic
 BAYER = ("RG", "GB")
 XTRANS = ("RBGBRG", "GGRGGB", "GGBGGR", "BRGRBG", "GGBGGR", "GGRGGB")
 
-# Where the four sub-positions (even, even), (even, odd), (odd, even), (odd, odd) of the first five planes of a
-# packed X-Trans block lie in its 6 x 6 pixels.
+# Pixels of the 6 x 6 block at the positions (even, even), (even, odd), (odd, even), (odd, odd) of the first five
+# planes of a packed X-Trans mosaic.
 _XTRANS_SITES = (
     ((0, 0), (0, 4), (3, 1), (3, 3)),  # red
     ((0, 2), (0, 5), (3, 2), (3, 5)),  # green
@@ -28,7 +28,7 @@ _XTRANS_SITES = (
 
 
 def pack_bayer(mosaic: Tensor) -> Tensor:
-    """(N, 1, H, W) in RGGB order, H and W even -> (N, 4, H/2, W/2): R, G of R's rows, B, G of B's rows."""
+    """(N, 1, H, W) in RGGB order, H and W even -> (N, 4, H/2, W/2): R, G of red rows, B, G of blue rows."""
     return torch.cat(
         [mosaic[..., 0::2, 0::2], mosaic[..., 0::2, 1::2], mosaic[..., 1::2, 1::2], mosaic[..., 1::2, 0::2]],
         dim=1,
@@ -47,10 +47,10 @@ def pack_xtrans(mosaic: Tensor) -> Tensor:
     return packed
 
 
-def balanced(planes: Tensor, gains: Tensor, pattern: tuple[str, ...]) -> Tensor:
-    """Mosaics (N, 1, H, W) that begin with the pattern, each sample times the gain of its filter: gains is (N, 3).
+def apply_gains(planes: Tensor, gains: Tensor, pattern: tuple[str, ...]) -> Tensor:
+    """Mosaics (N, 1, H, W) that start with the pattern, multiplied by the (N, 3) gains of red, green and blue.
 
-    The smallest gain counts as 1, so that what was white in every color is so afterwards.
+    Gains are divided by the smallest one, so that samples at white in all colors stay at white.
     """
     period, (height, width) = len(pattern), planes.shape[-2:]
     colors = torch.tensor([["RGB".index(name) for name in row] for row in pattern], device=planes.device)
@@ -60,32 +60,32 @@ def balanced(planes: Tensor, gains: Tensor, pattern: tuple[str, ...]) -> Tensor:
 
 
 def align(mosaic: Mosaic, pattern: tuple[str, ...]) -> Mosaic:
-    """Cut a mosaic so that it starts with this phase of the pattern and holds whole blocks.
+    """Crop a mosaic so that it starts with the pattern and has complete blocks.
 
-    Costs less than one block on each side. Raises PictureError when no phase of the mosaic is the pattern.
+    Removes less than one block on each side. Raises PictureError if the mosaic has another pattern in every phase.
     """
-    offset = phase(mosaic.pattern, pattern)
+    offset = find_phase(mosaic.pattern, pattern)
     if offset is None:
         raise PictureError(
             f"a mosaic with the filters {'/'.join(mosaic.pattern)}; this recipe needs {'/'.join(pattern)}"
         )
-    return _cut(mosaic, pattern, *offset)
+    return _crop(mosaic, pattern, *offset)
 
 
-def phase(found: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[int, int] | None:
-    """The first pixel (row, column) of a pattern from which on it is the wanted one; None if there is none."""
+def find_phase(found: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[int, int] | None:
+    """The first (row, column) of a repeating pattern where the wanted pattern starts, or None."""
     for down, right in product(range(len(found)), repeat=2):
-        if _rolled(found, down, right) == wanted:
+        if _roll(found, down, right) == wanted:
             return down, right
     return None
 
 
-def _rolled(pattern: tuple[str, ...], down: int, right: int) -> tuple[str, ...]:
+def _roll(pattern: tuple[str, ...], down: int, right: int) -> tuple[str, ...]:
     rows = pattern[down:] + pattern[:down]
     return tuple(row[right:] + row[:right] for row in rows)
 
 
-def _cut(mosaic: Mosaic, pattern: tuple[str, ...], down: int, right: int) -> Mosaic:
+def _crop(mosaic: Mosaic, pattern: tuple[str, ...], down: int, right: int) -> Mosaic:
     period = len(pattern)
     height = (mosaic.height - down) // period * period
     width = (mosaic.width - right) // period * period

@@ -31,17 +31,18 @@ _PIL_MODES = ("L", "LA", "RGB", "RGBA", "I;16")
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a file held its picture: what is needed to write a result in the same way.
+    """How a file stores its picture: what is needed to write a result in the same way.
 
     format: PNG, JPEG, TIFF, WebP, AVIF or BMP.
-    bits: of one sample as it was stored, 1 to 32; a `Picture` holds 8, 16 or 32.
-    palette: the samples were places in a list of colors.
-    quality: of a JPEG, as the encoder of the Independent JPEG Group counts it: 1 to 100.
-    subsampling: of a JPEG's color, as "4:2:0".
-    compression: of a TIFF: none, lzw, deflate, packbits, zstd or jpeg; None where it is another one.
-    lossless: no sample was changed to make the file smaller.
-    progressive: in several passes over the whole picture, which takes the whole in memory to decode.
-    notes: what else is worth telling people, a line each.
+    bits: bits per sample in the file, 1 to 32; a `Picture` has 8, 16 or 32.
+    palette: whether the file stores indices into a list of colors.
+    quality: quality of a JPEG, 1 to 100, on the scale of the Independent JPEG Group's encoder.
+    subsampling: chroma subsampling of a JPEG, e.g. "4:2:0".
+    compression: compression of a TIFF: none, lzw, deflate, packbits, zstd or jpeg; None if it is another one.
+    lossless: whether the compression keeps every sample.
+    progressive: whether the file needs several passes (progressive JPEG, interlaced PNG), so that decoding takes
+        memory for the whole picture.
+    notes: what the user should know about the conversion, one line each.
     """
 
     format: str
@@ -57,12 +58,14 @@ class Encoding:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Picture:
-    """One picture at its file's own depth.
+    """A picture with the depth of its file. Raises PictureError if the arrays do not fit together.
 
-    samples: (H, W, 1) gray or (H, W, 3) RGB; uint8, uint16, or float32 nominally in [0, 1].
-    alpha: (H, W, 1) of the same dtype, or None. It is not restored, only enlarged where the picture is.
-    metadata: what else the file carries (ICC profile, EXIF, XMP, ...), by libvips field name.
-    encoding: how its file held it; None for a picture that came from no file.
+    samples: (H, W, 1) gray or (H, W, 3) RGB; uint8, uint16, or float32 with black at 0 and white at 1.
+    alpha: (H, W, 1) of the same dtype, or None. Restoring resizes it if needed, but does not change it otherwise.
+    metadata: what else the file contains (ICC profile, EXIF, XMP, ...), by libvips field name.
+    encoding: how the file stores the picture; None if it does not come from a file.
+
+    `from_array`, `from_pil` and `from_tensor` convert other data to pictures.
     """
 
     samples: Samples
@@ -101,54 +104,55 @@ class Picture:
 
     @property
     def channels(self) -> int:
-        """1 for gray, 3 for RGB; alpha does not count."""
+        """1 for gray, 3 for RGB, not counting alpha."""
         return int(self.samples.shape[2])
 
     @property
     def dtype(self) -> str:
+        """Type of the samples: uint8, uint16 or float32."""
         return self.samples.dtype.name
 
     @property
     def planes(self) -> tuple[Samples, ...]:
-        """Samples, and alpha where there is one."""
+        """Samples, and alpha if there is one."""
         return (self.samples,) if self.alpha is None else (self.samples, self.alpha)
 
     def as_depth(self, dtype: str) -> Self:
-        """The same picture with samples of another type: white stays white."""
+        """The same picture with samples of another type: uint8, uint16 or float32. White stays white."""
         if dtype == self.dtype:
             return self
-        return self._map_planes(lambda plane: _converted(plane, dtype))
+        return self._map_planes(lambda plane: _convert(plane, dtype))
 
-    def upright(self, orientation: int) -> Self:
-        """Turned and mirrored as an EXIF orientation (1 to 8) says, sharing memory."""
+    def apply_orientation(self, orientation: int) -> Self:
+        """The picture rotated and mirrored by an EXIF orientation (1 to 8), as a view."""
         if orientation not in range(1, 9):
             raise PictureError(f"orientation {orientation}; EXIF has 1 to 8")
-        return self._map_planes(lambda plane: _upright(plane, orientation))
+        return self._map_planes(lambda plane: _orient(plane, orientation))
 
-    def filled(self, reach_px: int) -> Self:
-        """With the colors that full transparency hides replaced by those of the nearest visible pixels.
+    def fill_hidden(self, reach_px: int) -> Self:
+        """The picture with colors under full transparency replaced by those of the nearest visible pixels.
 
-        What looks reach_px far at a picture then sees no hidden color from any visible pixel. The color of a
-        pixel depends on pixels up to reach_px away and on no others, so that the inner part of a crop with a
-        margin of reach_px equals the whole. Hidden colors farther off stay. Alpha stays.
+        Hidden colors within reach_px of a visible pixel are replaced, so a filter of that radius does not mix them
+        into visible ones. A new color depends only on pixels within reach_px: filling a crop with a margin of
+        reach_px gives the same inner part as filling the whole. Hidden colors farther away and alpha are kept.
         """
         known = None if self.alpha is None else self.alpha[..., 0] > 0
         if known is None or known.all():
             return self
-        return replace(self, samples=_filled(self.samples, known, reach_px))
+        return replace(self, samples=_fill_hidden(self.samples, known, reach_px))
 
-    def blank(self, height: int, width: int) -> Self:
-        """A picture of this kind and another size, its samples not yet set; see `paste`."""
-        return self._map_planes(lambda plane: memory.empty((height, width, plane.shape[2]), self.dtype))
+    def empty_like(self, height: int, width: int) -> Self:
+        """An uninitialized picture of another size with the same channels, type and metadata; see `paste`."""
+        return self._map_planes(lambda plane: memory.allocate((height, width, plane.shape[2]), self.dtype))
 
     def paste(self, part: "Picture", rows: slice, cols: slice) -> None:
-        """Set the samples inside. The one thing that changes a picture; for building one up."""
+        """Copy a part into this picture, e.g. one of `empty_like`. The only method that changes a picture."""
         self.samples[rows, cols] = part.samples
         if self.alpha is not None:
             self.alpha[rows, cols] = part.alpha
 
     def crop(self, rows: slice, cols: slice) -> Self:
-        """The part inside, sharing memory."""
+        """A part of the picture, as a view."""
         return self._map_planes(lambda plane: plane[rows, cols])
 
     @classmethod
@@ -235,19 +239,19 @@ class Picture:
         return _to_tensor(self.samples)
 
     def alpha_to_tensor(self) -> Tensor | None:
-        """(1, 1, H, W) float32; opaque is 1. None without alpha."""
+        """(1, 1, H, W) float32; opaque is 1. None if there is no alpha."""
         return None if self.alpha is None else _to_tensor(self.alpha)
 
     @classmethod
     def from_tensor(cls, samples: Tensor, dtype: str = "float32") -> Self:
-        """A picture from (1, C, H, W), white is 1.
+        """A picture from a (1, C, H, W) tensor with white at 1, on any device.
 
-        Integer depths clamp and round half up; float32 keeps values as they are.
+        Integer types are clamped and rounded half up; float32 keeps values as they are.
         """
         return cls(_from_tensor(samples, dtype))
 
     def with_tensor(self, samples: Tensor, alpha: Tensor | None = None) -> Self:
-        """The same kind of picture, depth and metadata, with other contents: (1, C, H, W) and (1, 1, H, W)."""
+        """A picture of (1, C, H, W) samples and (1, 1, H, W) alpha with the same type, metadata and encoding."""
         return replace(
             self,
             samples=_from_tensor(samples, self.dtype),
@@ -255,16 +259,16 @@ class Picture:
         )
 
     def _map_planes(self, change: Callable[[Samples], Samples]) -> Self:
-        """Samples and alpha changed in the same way."""
+        """The same change to samples and alpha."""
         alpha = None if self.alpha is None else change(self.alpha)
         return replace(self, samples=change(self.samples), alpha=alpha)
 
 
 @dataclass(frozen=True)
 class Exposure:
-    """How a camera took a picture; None for what its file does not say.
+    """How a camera exposed a picture. None for values that the file does not contain.
 
-    time_s: how long the shutter was open. iso: the sensitivity. f_number: focal length by aperture.
+    time_s: exposure time. iso: sensitivity. f_number: focal length divided by the diameter of the aperture.
     """
 
     time_s: float | None = None
@@ -279,19 +283,18 @@ class Exposure:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Mosaic:
-    """What a camera's sensor read, one sample a pixel, before any development.
+    """Undeveloped samples of a camera's sensor, one per pixel. Raises PictureError for impossible values.
 
     samples: (H, W) uint16 or float32 in the file's own units.
-    pattern: color of the filter on each pixel of the repeating block, row by row: 2 rows of "RG", "GB" for
-        Bayer, 6 rows of 6 for X-Trans.
-    black_level: in the samples' units, one number for each pixel of the pattern's block, or one for all.
-    white_level: in the samples' units.
-    exposure_ratio: how many times longer an exposure the result should look like.
-    metadata: what else the file says (EXIF), by libvips field name, as in `Picture`.
-    white_balance: gains of red, green and blue, green being 1, that make the light of the scene white, as the
-        camera set them; None where it did not. The samples are without them.
-    exposure: how it was taken.
-    orientation: EXIF's 1 to 8: how the developed picture is to be turned, see `Picture.upright`.
+    pattern: filter colors of the repeating block, row by row: "RG", "GB" for Bayer, 6 rows of 6 for X-Trans.
+    black_level: in units of the samples, one number, or one for each pixel of the block.
+    white_level: in units of the samples.
+    exposure_ratio: factor by which the result should look longer exposed.
+    metadata: EXIF of the file, by libvips field name, as in `Picture`.
+    white_balance: the camera's gains of red, green and blue that make the light of the scene white; green is 1.
+        Not applied to the samples. None if the camera did not set them.
+    exposure: how the camera exposed it.
+    orientation: EXIF orientation (1 to 8) of the developed picture, see `Picture.apply_orientation`.
     """
 
     samples: Samples
@@ -309,19 +312,21 @@ class Mosaic:
             raise PictureError(f"mosaic samples of shape {self.samples.shape}; (H, W) is needed")
         period = len(self.pattern)
         if period == 0 or any(len(row) != period or set(row) - set("RGB") for row in self.pattern):
-            raise PictureError(f"filter pattern {self.pattern}; rows of R, G and B as wide as high are needed")
+            raise PictureError(f"filter pattern {self.pattern}; a square of R, G and B is needed")
         black = np.asarray(self.black_level)
         if black.shape not in ((), (period, period)):
-            raise PictureError(f"black level of shape {black.shape}; one number or one for each of the pattern")
+            raise PictureError(
+                f"black level of shape {black.shape}; one number, or one for each pixel of the pattern, is needed"
+            )
         if not float(black.max()) < self.white_level:
             raise PictureError(f"black level {black.max():g} is not below the white level {self.white_level:g}")
         if not 0 < self.exposure_ratio < float("inf"):
             raise PictureError(f"exposure ratio {self.exposure_ratio:g}; a number above 0 is needed")
         gains = (1.0, 1.0, 1.0) if self.white_balance is None else self.white_balance
         if len(gains) != 3 or gains[1] != 1 or not all(0 < gain < float("inf") for gain in gains):
-            raise PictureError(f"white balance {gains}; gains above 0 of R, G and B are needed, G being 1")
+            raise PictureError(f"white balance {gains}; gains of R, G and B above 0 are needed, with 1 for G")
         if self.orientation not in range(1, 9):
-            raise PictureError(f"orientation {self.orientation}; one of EXIF's 1 to 8 is needed")
+            raise PictureError(f"orientation {self.orientation}; EXIF has 1 to 8")
 
     def __repr__(self) -> str:
         return f"<Mosaic {self.width} x {self.height} px, {'/'.join(self.pattern)}, {self.samples.dtype}>"
@@ -336,22 +341,22 @@ class Mosaic:
 
     @property
     def planes(self) -> tuple[Samples, ...]:
-        """The one plane of samples; see `Picture.planes`."""
+        """The only plane, see `Picture.planes`."""
         return (self.samples,)
 
     @property
     def site_black_levels(self) -> NDArray[np.float32]:
-        """(period, period): the black level of each pixel of the pattern's block."""
+        """(period, period): the black level of each pixel of the block."""
         return np.broadcast_to(np.asarray(self.black_level, np.float32), (self.period, self.period))
 
     @property
     def dtype(self) -> str:
-        """The depth of the picture that this is developed to: uint16, or float32 for float samples."""
+        """Type of the picture that this is developed to: uint16, or float32 for float samples."""
         return "float32" if self.samples.dtype.kind == "f" else "uint16"
 
     @property
     def period(self) -> int:
-        """2 for Bayer, 6 for X-Trans."""
+        """Side of the block in pixels: 2 for Bayer, 6 for X-Trans."""
         return len(self.pattern)
 
     def as_depth(self, dtype: str) -> Self:
@@ -359,15 +364,15 @@ class Mosaic:
         return replace(self, samples=self.samples.astype(dtype))
 
     def crop(self, rows: slice, cols: slice) -> Self:
-        """The part inside, sharing memory. It must start on the pattern's grid."""
+        """A part of the mosaic, as a view. Raises PictureError unless it starts at a multiple of `period`."""
         if (rows.start or 0) % self.period or (cols.start or 0) % self.period:
             raise PictureError(
-                f"a crop at row {rows.start}, column {cols.start}; a mosaic is cut at multiples of {self.period}"
+                f"a crop at row {rows.start}, column {cols.start}; multiples of {self.period} are needed"
             )
         return replace(self, samples=self.samples[rows, cols])
 
     def to_tensor(self) -> Tensor:
-        """(1, 1, H, W) float32, linear; black is 0, white is 1; below black is cut off."""
+        """(1, 1, H, W) float32, linear; black is 0, white is 1; values below black are clamped to 0."""
         repeats = (-(-self.height // self.period), -(-self.width // self.period))
         black = np.tile(self.site_black_levels, repeats)[: self.height, : self.width]
         above = np.maximum(self.samples.astype(np.float32) - black, 0)
@@ -397,7 +402,7 @@ def _suggest_layout(shape: tuple[int, ...]) -> str:
 
 
 def _to_tensor(samples: Samples) -> Tensor:
-    planes = np.array(samples.transpose(2, 0, 1), dtype=np.float32, order="C")  # a copy, whatever the type
+    planes = np.array(samples.transpose(2, 0, 1), dtype=np.float32, order="C")  # always a copy
     if samples.dtype.name != "float32":
         planes /= np.float32(PEAKS[samples.dtype.name])
     return torch.from_numpy(planes)[None]
@@ -411,29 +416,29 @@ def _from_tensor(planes: Tensor, dtype: str) -> Samples:
     return rounded.contiguous().numpy().astype(dtype)
 
 
-def _converted(samples: Samples, dtype: str) -> Samples:
-    converted = memory.empty(samples.shape, dtype)
+def _convert(samples: Samples, dtype: str) -> Samples:
+    converted = memory.allocate(samples.shape, dtype)
     for rows in memory.strips(samples, converted):
         converted[rows] = _from_tensor(_to_tensor(samples[rows]), dtype)
     return converted
 
 
-def _upright(plane: Samples, orientation: int) -> Samples:
-    # 5 to 8 lie on their side; what is mirrored then, is mirrored after rows and columns were swapped.
-    turned = plane.swapaxes(0, 1) if orientation > 4 else plane
+def _orient(plane: Samples, orientation: int) -> Samples:
+    # 5 to 8 swap rows and columns, before any flip.
+    swapped = plane.swapaxes(0, 1) if orientation > 4 else plane
     flip_cols, flip_rows = orientation in (2, 3, 6, 7), orientation in (3, 4, 7, 8)
-    return turned[:: -1 if flip_rows else 1, :: -1 if flip_cols else 1]
+    return swapped[:: -1 if flip_rows else 1, :: -1 if flip_cols else 1]
 
 
-def _filled(samples: Samples, known: NDArray[np.bool_], reach_px: int) -> Samples:
-    """Round by round, each unknown pixel with known ones among its eight neighbors becomes their mean."""
+def _fill_hidden(samples: Samples, known: NDArray[np.bool_], reach_px: int) -> Samples:
+    """Repeatedly set each unknown pixel to the mean of the known ones among its eight neighbors."""
     height, width, channels = samples.shape
     colors = np.pad(samples, ((1, 1), (1, 1), (0, 0))).astype(np.float32).reshape(-1, channels)
     unknown = np.flatnonzero(np.pad(~known, 1))
     weights = np.pad(known, 1).astype(np.float32).reshape(-1, 1)
     neighbors = [row * (width + 2) + col for row in (-1, 0, 1) for col in (-1, 0, 1) if row or col]
     for _ in range(reach_px):
-        # Sums in one fixed order, so that a pixel is the same to the last bit in every crop.
+        # Sums in a fixed order, so that a pixel has the same bits in every crop.
         counts = reduce(np.add, [weights[unknown + step] for step in neighbors])[:, 0]
         edge = unknown[counts > 0]
         if not len(edge):

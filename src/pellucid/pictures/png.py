@@ -1,7 +1,7 @@
-"""What libvips does not carry through a PNG as it should: texts, XMP, captions, and how its colors are meant.
+"""PNG metadata that libvips does not copy correctly: texts, XMP, captions, and the meaning of colors.
 
-libvips (8.18) cuts the names of texts at the first space, writes XMP as a kind of text that other programs do
-not look for, and leaves out all chunks about color but the ICC profile.
+libvips (8.18) truncates keywords of texts at the first space, writes XMP as a type of text that other programs do
+not read, and drops all chunks about color except the ICC profile.
 """
 
 import struct
@@ -16,73 +16,73 @@ _TEXT = {b"tEXt", b"zTXt", b"iTXt"}
 _XMP_KEY = b"XML:com.adobe.xmp"
 _MAX_BYTES = 2**24
 _HEADER_END = 33
-"""Behind the signature and the first chunk, IHDR."""
+"""Bytes of the signature and the first chunk, IHDR."""
 
 
-def kept_chunks(file: IO[bytes]) -> tuple[bytes, bytes]:
-    """(chunks about color and texts, as they are; IPTC records) of a PNG. XMP and EXIF in texts are left out."""
+def read_chunks(file: IO[bytes]) -> tuple[bytes, bytes]:
+    """(unchanged chunks about color and texts, IPTC records) of a PNG, without texts that contain XMP or EXIF."""
     chunks, records = b"", b""
-    for kind, content in _chunks(file):
+    for kind, content in _iterate_chunks(file):
         if kind in _COLOR:
-            chunks += _chunk(kind, content)
+            chunks += _build_chunk(kind, content)
         elif kind in _TEXT:
             key = content.split(b"\0", 1)[0]
             if key == iptc.PNG_KEY.encode():
-                records += iptc.from_png(_text(kind, content))
+                records += iptc.parse_png_text(_decode_text(kind, content))
             elif key != _XMP_KEY and not key.startswith(b"Raw profile type "):
-                chunks += _chunk(kind, content)
+                chunks += _build_chunk(kind, content)
     return chunks, records
 
 
 def add_chunks(file: IO[bytes], chunks: bytes, xmp: bytes, records: bytes) -> None:
-    """Put chunks as `kept_chunks` gives them, XMP and IPTC records into a PNG, where every reader looks.
+    """Insert chunks of `read_chunks`, XMP and IPTC records before the samples of a PNG.
 
     file: open for reading and writing.
     """
     if xmp:
-        chunks += _chunk(b"iTXt", _XMP_KEY + b"\0\0\0\0\0" + xmp)
+        chunks += _build_chunk(b"iTXt", _XMP_KEY + b"\0\0\0\0\0" + xmp)
     if records:
-        chunks += _chunk(b"tEXt", f"{iptc.PNG_KEY}\0{iptc.to_png(records)}".encode())
+        chunks += _build_chunk(b"tEXt", f"{iptc.PNG_KEY}\0{iptc.build_png_text(records)}".encode())
     if chunks:
         _insert(file, _HEADER_END, chunks)
 
 
-def _chunks(file: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """Kind and content of those that are of interest, of a damaged file up to the damage."""
-    place = 8
+def _iterate_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """(type, content) of chunks about color and texts; stops where a file is damaged."""
+    offset = 8
     while True:
-        file.seek(place)
-        head = file.read(8)
-        if len(head) < 8:
+        file.seek(offset)
+        header = file.read(8)
+        if len(header) < 8:
             return
-        length, kind = struct.unpack(">I4s", head)
+        length, kind = struct.unpack(">I4s", header)
         if kind in _COLOR | _TEXT and length <= _MAX_BYTES:
             yield kind, file.read(length)
-        place += length + 12
+        offset += length + 12
 
 
-def _text(kind: bytes, content: bytes) -> str:
-    """The text of a tEXt or zTXt chunk; "" where it cannot be unpacked or is longer than any caption."""
-    packed = content.partition(b"\0")[2]
+def _decode_text(kind: bytes, content: bytes) -> str:
+    """The text of a tEXt or zTXt chunk, truncated at 16 MiB; "" if it is damaged."""
+    text = content.partition(b"\0")[2]
     try:
-        raw = zlib.decompressobj().decompress(packed[1:], _MAX_BYTES) if kind == b"zTXt" else packed
+        text = zlib.decompressobj().decompress(text[1:], _MAX_BYTES) if kind == b"zTXt" else text
     except zlib.error:
         return ""
-    return raw.decode("latin-1")
+    return text.decode("latin-1")
 
 
-def _chunk(kind: bytes, content: bytes) -> bytes:
+def _build_chunk(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
 
-def _insert(file: IO[bytes], place: int, content: bytes) -> None:
-    """Move what is behind place, from the end on, block by block."""
+def _insert(file: IO[bytes], offset: int, content: bytes) -> None:
+    """Insert content at an offset: moves the rest of the file, block by block, starting at the end."""
     block_bytes = 2**20
-    for stop in range(file.seek(0, 2), place, -block_bytes):
-        start = max(place, stop - block_bytes)
+    for stop in range(file.seek(0, 2), offset, -block_bytes):
+        start = max(offset, stop - block_bytes)
         file.seek(start)
         block = file.read(stop - start)
         file.seek(start + len(content))
         file.write(block)
-    file.seek(place)
+    file.seek(offset)
     file.write(content)

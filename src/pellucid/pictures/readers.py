@@ -1,4 +1,4 @@
-"""From files to pictures: libvips decodes all formats but BMP, strip by strip into `memory.empty`."""
+"""Reading picture files: libvips decodes all formats except BMP, strip by strip into `memory.allocate`."""
 
 import os
 import re
@@ -19,176 +19,179 @@ from pellucid.system import memory
 _COLORS = {"b-w": 1, "grey16": 1, "srgb": 3, "rgb": 3, "rgb16": 3, "scrgb": 3}
 _DTYPES = {name: dtype for dtype, name in vips.FORMATS.items()}
 
-# All else libvips notes is about the file it came from (depth, loader, compression, pages, preview).
+# Other fields of libvips describe the file (depth, loader, compression, pages, thumbnail).
 _KEPT_FIELDS = {"icc-profile-data", "exif-data", "xmp-data", "iptc-data", "photoshop-data", "image-description"}
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)\d")
 
-WHOLE_BYTES = {"webp": 9, "heif": 19, "bmp": 4}
-"""What decoding takes for each pixel where it is the whole at once, measured by benchmarks/files.py."""
+BYTES_PER_PIXEL = {"webp": 9, "heif": 19, "bmp": 4}
+"""Memory per pixel of formats that are decoded as a whole, measured by benchmarks/files.py."""
 
 
-def read(path: Path, kind: str, encoding: Encoding, max_pixels: int) -> Picture:
-    """The picture in a file of this kind, upright. Raises PictureError as `images.read` does."""
-    if kind == "bmp":
+def read(path: Path, loader: str, encoding: Encoding, max_pixels: int) -> Picture:
+    """Read a file by a loader of `headers.find_loader`. Raises PictureError as `images.read` does."""
+    if loader == "bmp":
         return _read_bmp(path, encoding, max_pixels)
-    return _read_vips(path, kind, encoding, max_pixels)
+    return _read_vips(path, loader, encoding, max_pixels)
 
 
-def size(path: Path, kind: str, encoding: Encoding) -> tuple[int, int]:
-    """Pixels, and the memory that decoding them takes; see `images.size`."""
-    if kind == "bmp":
+def decoding_cost(path: Path, loader: str, encoding: Encoding) -> tuple[int, int]:
+    """(pixels, bytes of memory that decoding needs), see `images.decoding_cost`."""
+    if loader == "bmp":
         with _open_bmp(path) as file:
             num_pixels = int(file.width * file.height)
-        return num_pixels, WHOLE_BYTES[kind] * num_pixels
-    image = _open(path, kind)
-    return image.width * image.height, _decoding_bytes(image, kind, encoding)
+        return num_pixels, BYTES_PER_PIXEL[loader] * num_pixels
+    image = _open(path, loader)
+    return image.width * image.height, _decoding_bytes(image, loader, encoding)
 
 
-def _decoding_bytes(image: pyvips.Image, kind: str, encoding: Encoding) -> int:
+def _decoding_bytes(image: pyvips.Image, loader: str, encoding: Encoding) -> int:
     num_pixels = int(image.width * image.height)
-    if kind in WHOLE_BYTES:
-        return WHOLE_BYTES[kind] * num_pixels
+    if loader in BYTES_PER_PIXEL:
+        return BYTES_PER_PIXEL[loader] * num_pixels
     if not encoding.progressive:
         return 0
-    if kind == "png":
+    if loader == "png":
         return num_pixels * int(image.bands) * (2 if image.format == "ushort" else 1)
     chroma = {"4:4:4": 1.0, "4:2:2": 0.5, "4:4:0": 0.5}.get(encoding.subsampling or "", 0.25)
-    # All coefficients, of two bytes each.
+    # All coefficients, two bytes each.
     return int(2 * num_pixels * (1 + (image.bands - 1) * chroma))
 
 
-def _open(path: Path, kind: str) -> pyvips.Image:
-    """The header; samples are decoded from top to bottom as they are asked for."""
-    vips.start(PictureError)
+def _open(path: Path, loader: str) -> pyvips.Image:
+    """Read the header; samples are decoded on demand, from top to bottom."""
+    vips.begin(PictureError)
     try:
-        # A source takes no options from the file's name, as "scan[page=2]" would be, and fsencode any bytes.
+        # A source does not parse options in the file name, e.g. "scan[page=2]", and fsencode takes any bytes.
         source = pyvips.Source.new_from_file(os.fsencode(path))
-        # The named loader: guessing would let in formats that are no pictures, such as CSV or SVG.
-        return pyvips.Operation.call(f"{kind}load_source", source, access="sequential", fail_on="error")
+        # A given loader: libvips would also recognize files that are not pictures, e.g. CSV or SVG.
+        return pyvips.Operation.call(f"{loader}load_source", source, access="sequential", fail_on="error")
     except pyvips.Error as error:
         raise _damaged(path, vips.reason(error)) from error
 
 
-def _read_vips(path: Path, kind: str, encoding: Encoding, max_pixels: int) -> Picture:
-    if kind == "jpeg" and encoding.bits != 8:
+def _read_vips(path: Path, loader: str, encoding: Encoding, max_pixels: int) -> Picture:
+    if loader == "jpeg" and encoding.bits != 8:
         raise PictureError(
-            f"{path} is a JPEG of {encoding.bits} bits, of which 8 are read; save it as PNG or TIFF"
+            f"{path} is a JPEG of {encoding.bits} bits; only 8 bits are supported", hint="save it as PNG or TIFF"
         )
-    image = _open(path, kind)
+    image = _open(path, loader)
     _check_size(image.width, image.height, path, max_pixels)
     _check_single(image, path)
-    metadata = _metadata(image, path, kind)
+    metadata = _metadata(image, path, loader)
     try:
         orientation = image.get("orientation") if image.get_typeof("orientation") else 1
-        if kind == "heif":
+        if loader == "heif":
             encoding = replace(encoding, bits=image.get("bits-per-sample"))
         if image.interpretation == "cmyk":
-            image, note = _to_srgb(image)
+            image, note = _convert_cmyk(image)
             metadata["icc-profile-data"] = image.get("icc-profile-data")
             encoding = replace(encoding, notes=(*encoding.notes, note))
-        samples, alpha = _decoded(image, encoding, path)
+        samples, alpha = _decode(image, encoding, path)
     except pyvips.Error as error:
         raise _damaged(path, vips.reason(error)) from error
-    return _turned(Picture(samples, alpha, metadata, encoding), orientation)
+    return _apply_orientation(Picture(samples, alpha, metadata, encoding), orientation)
 
 
 def _check_size(width: int, height: int, path: Path, max_pixels: int) -> None:
     if width * height > max_pixels:
         raise PictureError(
-            f"{path} has {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} are taken, "
-            f"so cut it into parts first, or allow more with --max-pixels"
+            f"{path} has {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} are allowed",
+            hint="cut it into parts first, or set {max_pixels}",
+            max_pixels=width * height,
         )
 
 
 def _check_single(image: pyvips.Image, path: Path) -> None:
     num_pages = image.get("n-pages") if image.get_typeof("n-pages") else 1
     if num_pages > 1:
-        raise PictureError(f"{path} holds {num_pages} pages or frames; one is needed, so split it first")
+        raise PictureError(f"{path} has {num_pages} pages or frames; one is needed", hint="split it first")
 
 
-def _to_srgb(image: pyvips.Image) -> tuple[pyvips.Image, str]:
-    """CMYK turned into sRGB, and what to tell people about it."""
+def _convert_cmyk(image: pyvips.Image) -> tuple[pyvips.Image, str]:
+    """The image in sRGB, and a note about it for the user."""
     depth = 16 if image.format == "ushort" else 8
-    own = bool(image.get_typeof("icc-profile-data"))
-    note = "CMYK turned into sRGB by " + ("its own profile" if own else "a general profile, as it has none")
-    return image.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=depth), note
+    has_profile = bool(image.get_typeof("icc-profile-data"))
+    profile = "its own profile" if has_profile else "a general profile, because it has none"
+    return image.icc_transform(
+        "srgb", embedded=True, input_profile="cmyk", depth=depth
+    ), f"CMYK converted to sRGB by {profile}"
 
 
-def _decoded(image: pyvips.Image, encoding: Encoding, path: Path) -> tuple[Samples, Samples | None]:
-    """Samples and alpha, set apart on the way so that no copy of the whole is needed."""
+def _decode(image: pyvips.Image, encoding: Encoding, path: Path) -> tuple[Samples, Samples | None]:
+    """Samples and alpha, separated strip by strip, without a copy of the whole."""
     num_colors, dtype = _num_colors(image, path), _DTYPES[image.format]
     height, width, bands = image.height, image.width, image.bands
-    samples = memory.empty((height, width, num_colors), dtype)
-    alpha = memory.empty((height, width, 1), dtype) if bands > num_colors else None
+    samples = memory.allocate((height, width, num_colors), dtype)
+    alpha = memory.allocate((height, width, 1), dtype) if bands > num_colors else None
     region, num_bad = pyvips.Region.new(image), 0
     for rows in memory.strips(samples, *([] if alpha is None else [alpha])):
         num_rows = rows.stop - rows.start
         strip: Samples = np.frombuffer(region.fetch(0, rows.start, width, num_rows), dtype)
-        strip = _filling_16_bits(strip.reshape(num_rows, width, bands), encoding)
+        strip = _expand_to_16_bits(strip.reshape(num_rows, width, bands), encoding)
         num_bad += int((~np.isfinite(strip)).sum()) if dtype == "float32" else 0
         samples[rows] = strip[..., :num_colors]
         if alpha is not None:
             alpha[rows] = strip[..., num_colors:]
     if num_bad:
-        raise PictureError(f"{path} holds {num_bad} NaN or infinite samples; replace them first")
+        raise PictureError(f"{path} has {num_bad} NaN or infinite samples", hint="replace them first")
     return samples, alpha
 
 
 def _num_colors(image: pyvips.Image, path: Path) -> int:
-    """1 for gray, 3 for RGB; PictureError for other channels and sample types."""
+    """1 for gray, 3 for RGB. Raises PictureError for other channels and sample types."""
     if image.format not in _DTYPES:
         raise PictureError(
-            f"{path} has samples of libvips type '{image.format}'; "
-            f"unsigned 8 or 16-bit or 32-bit floating-point samples are needed"
+            f"{path} has samples of libvips type '{image.format}'; 8-bit or 16-bit unsigned, or 32-bit "
+            f"floating-point samples are needed"
         )
     colors = _COLORS.get(image.interpretation)
     if colors is None or image.bands - colors not in (0, 1):
-        kind = "" if colors else f" of kind '{image.interpretation}'"
+        colors_of = "" if colors else f" of type '{image.interpretation}'"
         raise PictureError(
-            f"{path} has {image.bands} channels{kind}; gray or RGB, with or without alpha, is needed"
+            f"{path} has {image.bands} channels{colors_of}; gray or RGB, with or without alpha, is needed"
         )
     return colors
 
 
-def _filling_16_bits(strip: Samples, encoding: Encoding) -> Samples:
-    """10 and 12-bit samples of AVIF with white at 65535; libvips leaves them in the high bits."""
-    few = encoding.format == "AVIF" and 8 < encoding.bits < 16
-    return strip | strip >> encoding.bits if few else strip
+def _expand_to_16_bits(strip: Samples, encoding: Encoding) -> Samples:
+    """Scale 10 and 12-bit samples of AVIF to white at 65535; libvips puts them into the high bits."""
+    is_shifted = encoding.format == "AVIF" and 8 < encoding.bits < 16
+    return strip | strip >> encoding.bits if is_shifted else strip
 
 
-def _turned(picture: Picture, orientation: int) -> Picture:
-    """Upright. Large pictures stay as they lie: they are looked at in parts, and a copy would take a file more."""
-    upright = picture.upright(orientation)
+def _apply_orientation(picture: Picture, orientation: int) -> Picture:
+    """The upright picture: a view of a large one, because a copy would take another file; else contiguous."""
+    upright = picture.apply_orientation(orientation)
     if upright.samples.nbytes >= memory.LARGE_BYTES:
         return upright
     alpha = None if upright.alpha is None else np.ascontiguousarray(upright.alpha)
     return replace(upright, samples=np.ascontiguousarray(upright.samples), alpha=alpha)
 
 
-def _metadata(image: pyvips.Image, path: Path, kind: str) -> dict[str, Any]:
-    """What goes along with the samples, in the same form whatever format it came from."""
+def _metadata(image: pyvips.Image, path: Path, loader: str) -> dict[str, Any]:
+    """The metadata to keep, in the same form for every format."""
     found = {name: image.get(name) for name in _KEPT_FIELDS if image.get_typeof(name)}
     with path.open("rb") as file:
-        found |= _unread(file, kind, found)
+        found |= _read_other_metadata(file, loader, found)
     if "xmp-data" in found:
-        # The pixels are upright; some programs would turn them again.
+        # The samples are upright already; some programs would rotate them again.
         found["xmp-data"] = _XMP_ORIENTATION.sub(rb"\g<1>1", found["xmp-data"])
     found |= _resolution(image, found.get("exif-data", b""))
     return {name: value for name, value in found.items() if value}
 
 
-def _unread(file: IO[bytes], kind: str, found: Mapping[str, Any]) -> dict[str, bytes]:
-    """What libvips does not read, or not as it should: EXIF of TIFF, texts and colors of PNG, IPTC captions."""
-    if kind == "png":
-        chunks, records = png.kept_chunks(file)
+def _read_other_metadata(file: IO[bytes], loader: str, found: Mapping[str, Any]) -> dict[str, bytes]:
+    """What libvips does not read, or not correctly: EXIF of TIFF, texts and color chunks of PNG, IPTC."""
+    if loader == "png":
+        chunks, records = png.read_chunks(file)
         return {"png-chunks": chunks, "iptc-data": records}
-    if kind == "jpeg":
-        records, others = iptc.from_jpeg(found.get("iptc-data", b""))
+    if loader == "jpeg":
+        records, others = iptc.parse_resources(found.get("iptc-data", b""))
         return {"iptc-data": records, "photoshop-data": others}
-    if kind == "tiff":
-        records, others = iptc.from_jpeg(found.get("photoshop-data", b""))
-        tags = exif.from_tiff(file)
-        block = exif.to_block(tags) if tags else b""
+    if loader == "tiff":
+        records, others = iptc.parse_resources(found.get("photoshop-data", b""))
+        tags = exif.parse_tiff(file)
+        block = exif.build_block(tags) if tags else b""
         return {"exif-data": block, "iptc-data": found.get("iptc-data", records), "photoshop-data": others}
     return {}
 
@@ -196,22 +199,23 @@ def _unread(file: IO[bytes], kind: str, found: Mapping[str, Any]) -> dict[str, b
 def _resolution(image: pyvips.Image, block: bytes) -> dict[str, float]:
     dots = image.xres, image.yres
     if any(np.allclose(dots, unknown, atol=1e-3) for unknown in vips.UNKNOWN_DOTS_PER_MM):
-        told = exif.dots_per_mm(block)
-        return {"xres": told[0], "yres": told[1]} if told else {}
+        in_exif = exif.dots_per_mm(block)
+        return {"xres": in_exif[0], "yres": in_exif[1]} if in_exif else {}
     return {"xres": dots[0], "yres": dots[1]}
 
 
 def _damaged(path: Path, reason: object) -> PictureError:
     return PictureError(
-        f"{path} is damaged, cut short or of a rare kind ({reason}); save it anew as PNG or 8 or 16-bit TIFF"
+        f"{path} is damaged, truncated or of an unsupported type ({reason})",
+        hint="save it again as PNG, or as 8-bit or 16-bit TIFF",
     )
 
 
 def _open_bmp(path: Path) -> BmpImageFile:
-    # libvips' binary cannot read BMP. Not PIL.Image.open, which has another limit of pixels.
+    # The libvips of pyvips cannot read BMP. Not PIL.Image.open, which has its own limit of pixels.
     try:
         return BmpImageFile(path)
-    except (OSError, SyntaxError, ValueError) as error:  # Pillow says SyntaxError where it means no BMP
+    except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for files that are not BMP
         raise _damaged(path, error) from error
 
 
@@ -224,15 +228,15 @@ def _read_bmp(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
             file.load()
         except (OSError, SyntaxError, ValueError) as error:
             raise _damaged(path, error) from error
-        samples, alpha = _decoded_bmp(file)
+        samples, alpha = _decode_bmp(file)
     return Picture(samples, alpha, metadata, encoding)
 
 
-def _decoded_bmp(file: BmpImageFile) -> tuple[Samples, Samples | None]:
+def _decode_bmp(file: BmpImageFile) -> tuple[Samples, Samples | None]:
     mode = {"1": "L", "P": "RGB"}.get(file.mode, file.mode)
     num_colors = min(len(mode), 3)
-    samples = memory.empty((file.height, file.width, num_colors), "uint8")
-    alpha = memory.empty((file.height, file.width, 1), "uint8") if len(mode) > num_colors else None
+    samples = memory.allocate((file.height, file.width, num_colors), "uint8")
+    alpha = memory.allocate((file.height, file.width, 1), "uint8") if len(mode) > num_colors else None
     for rows in memory.strips(samples):
         strip = np.asarray(file.crop((0, rows.start, file.width, rows.stop)).convert(mode))
         strip = strip.reshape(rows.stop - rows.start, file.width, -1)

@@ -1,7 +1,7 @@
-"""Bicubic resizing that agrees with MATLAB's imresize.
+"""Bicubic resizing with the results of MATLAB's imresize.
 
-MATLAB widens the cubic kernel when it shrinks (antialiasing), which OpenCV and torch's default do not; the
-difference is about 0.2 in [0, 1], enough to make a published super-resolution score meaningless.
+MATLAB widens the cubic kernel to reduce an image (antialiasing), unlike OpenCV and torch by default. The
+difference is about 0.2 in [0, 1], which makes published super-resolution scores meaningless.
 Kernel: Keys, "Cubic convolution interpolation for digital image processing", IEEE TASSP 1981, a = -0.5.
 """
 
@@ -16,11 +16,13 @@ Border = Literal["symmetric", "clamp"]
 
 
 def resize(image: Tensor, scale: int | Fraction, *, border: Border = "symmetric") -> Tensor:
-    """Enlarge or shrink by an exact factor, in floating point.
+    """Enlarge or reduce by an exact factor, in floating point.
 
     image: (..., H, W), any float dtype. Returns (..., ceil(H * scale), ceil(W * scale)), not clamped.
-    Each output pixel depends on the phase of its position alone, so that a tile resized by itself equals
-    the same place of the whole, bit for bit, `reach(scale)` pixels away from the cut.
+    border: how the image continues: mirrored including the border pixel, or by repeating the border pixel.
+
+    A tile resized separately has the same bits as that part of the whole image, except within `reach(scale)`
+    pixels of the cut.
     """
     for axis in (-2, -1):
         image = _resize_axis(image, axis, Fraction(scale), border)
@@ -28,11 +30,11 @@ def resize(image: Tensor, scale: int | Fraction, *, border: Border = "symmetric"
 
 
 def resize_8bit(image: Tensor, scale: int | Fraction) -> Tensor:
-    """Enlarge or shrink as MATLAB does with uint8 pictures: rounded and clamped after each pass, height first.
+    """Enlarge or reduce as MATLAB does for uint8: rounded and clamped after each pass, height first.
 
     image: (..., H, W) uint8. Returns uint8.
     """
-    # The compiled part of MATLAB that handles uint8 repeats the border pixel instead of mirroring.
+    # For uint8, MATLAB repeats the border pixel instead of mirroring.
     for axis in (-2, -1):
         resized = _resize_axis(image.double(), axis, Fraction(scale), "clamp")
         image = (resized + 0.5).floor().clamp(0, 255).to(torch.uint8)
@@ -40,11 +42,11 @@ def resize_8bit(image: Tensor, scale: int | Fraction) -> Tensor:
 
 
 def reach(scale: int, *, beyond: int = 0) -> int:
-    """How many input pixels away from its own place an enlarged pixel looks.
+    """The distance in input pixels from which an enlarged pixel is computed.
 
-    beyond: the same for everything within this many enlarged pixels of it.
+    beyond: the same for all enlarged pixels within this distance of it.
     """
-    center = -(-beyond // scale) + 2  # far enough from the border that nothing is folded back
+    center = -(-beyond // scale) + 2  # far enough from the border not to be mirrored
     positions, weights = _contributions(2 * center + 1, Fraction(scale), "clamp")
     seen = positions[center * scale - beyond : (center + 1) * scale + beyond]
     used = weights[center * scale - beyond : (center + 1) * scale + beyond] != 0
@@ -59,16 +61,18 @@ def _resize_axis(image: Tensor, axis: int, scale: Fraction, border: Border) -> T
         return _enlarge_axis(image, axis, scale.numerator, border)
     positions, weights = _contributions_on(image.device, image.dtype, size, scale, border)
     shape = (-1, 1) if axis == -2 else (-1,)
-    # One multiply-add of whole slices per tap, in a fixed order: the same bits whatever the size.
+    # One multiply-add of slices per tap in a fixed order, for the same bits at any size.
     taps = zip(positions, weights, strict=True)
-    return reduce(torch.add, (image.index_select(axis, places) * weight.reshape(shape) for places, weight in taps))
+    return reduce(
+        torch.add, (image.index_select(axis, positions) * weight.reshape(shape) for positions, weight in taps)
+    )
 
 
 def _enlarge_axis(image: Tensor, axis: int, scale: int, border: Border) -> Tensor:
-    """The same by a whole factor, without gathering: a phase reads whole slices of the picture."""
+    """The same for an integer factor, without gathering: each phase reads contiguous slices of the image."""
     size = image.shape[axis]
-    places, phases = _phases(image.device, image.dtype, size, scale, border)
-    around = image.index_select(axis, places)
+    positions, phases = _phases(image.device, image.dtype, size, scale, border)
+    around = image.index_select(axis, positions)
     enlarged = [
         reduce(torch.add, (around.narrow(axis, start, size) * weight for start, weight in phase))
         for phase in phases
@@ -77,25 +81,25 @@ def _enlarge_axis(image: Tensor, axis: int, scale: int, border: Border) -> Tenso
 
 
 @lru_cache(maxsize=64)
-@torch.inference_mode(False)  # kept for later calls, which may want gradients
+@torch.inference_mode(False)  # cached for later calls, which may need gradients
 def _phases(
     device: torch.device, dtype: torch.dtype, size: int, scale: int, border: Border
 ) -> tuple[Tensor, list[list[tuple[int, float]]]]:
-    """The places to read, those beyond the border too; where the slices of each phase start and how they weigh."""
+    """(positions to read, including those beyond the border; for each phase, starts of its slices and weights)."""
     taps, weights = _taps(1, Fraction(scale))
     least, most = int(taps.min()), int(taps.max())
-    places = _inside(torch.arange(least, size + most), size, border)
+    positions = _into_image(torch.arange(least, size + most), size, border)
     rows = zip((taps - least).tolist(), weights.to(dtype).tolist(), strict=True)
     phases = [[(start, weight) for start, weight in zip(*row, strict=True) if weight != 0] for row in rows]
-    return places.to(device), phases
+    return positions.to(device), phases
 
 
 @lru_cache(maxsize=64)
-@torch.inference_mode(False)  # kept for later calls, which may want gradients
+@torch.inference_mode(False)  # cached for later calls, which may need gradients
 def _contributions_on(
     device: torch.device, dtype: torch.dtype, size: int, scale: Fraction, border: Border
 ) -> tuple[Tensor, Tensor]:
-    """`_contributions` where they are used, tap by tap: training would wait for each of them to be copied."""
+    """`_contributions` by tap on the device, cached because training would wait for each copy."""
     positions, weights = _contributions(size, scale, border)
     return positions.T.contiguous().to(device), weights.T.contiguous().to(device, dtype)
 
@@ -103,21 +107,21 @@ def _contributions_on(
 @lru_cache(maxsize=64)
 @torch.inference_mode(False)
 def _contributions(size: int, scale: Fraction, border: Border) -> tuple[Tensor, Tensor]:
-    """Which input pixels each output pixel reads and how they weigh: two (output size, taps) tensors."""
+    """Positions of the input pixels of each output pixel, and their weights: two (output size, taps) tensors."""
     taps, weights = _taps(size, scale)
     used = (weights != 0).any(dim=0)
-    return _inside(taps, size, border)[:, used], weights[:, used]
+    return _into_image(taps, size, border)[:, used], weights[:, used]
 
 
 def _taps(size: int, scale: Fraction) -> tuple[Tensor, Tensor]:
-    """The same, of all that the kernel may reach, also beyond the border."""
+    """The same for all positions within the kernel, including those beyond the border."""
     up, down = scale.numerator, scale.denominator
     num_outputs = -(-size * up // down)
     antialias = min(1.0, up / down)
     num_taps = -(-4 * down // up) + 2 if up < down else 6
 
-    # The centre of output i lies at u = ((2i + 1) down - up) / (2 up) on the input's grid. Kept as integers,
-    # so that equal phases give equal bits wherever they stand in the picture.
+    # The center of output i is at u = ((2i + 1) down - up) / (2 up) on the grid of the input. Computed with
+    # integers, so that equal phases give equal bits at every position.
     centers = (2 * torch.arange(num_outputs) + 1) * down - up
     half_width = 2 / antialias
     first = torch.floor(centers / (2 * up) - half_width).long()
@@ -128,11 +132,11 @@ def _taps(size: int, scale: Fraction) -> tuple[Tensor, Tensor]:
     return taps, weights / weights.sum(dim=1, keepdim=True)
 
 
-def _inside(taps: Tensor, size: int, border: Border) -> Tensor:
+def _into_image(taps: Tensor, size: int, border: Border) -> Tensor:
     if border == "clamp":
         return taps.clamp(0, size - 1)
-    folded = taps % (2 * size)  # mirrored, the border pixel repeated, as often as it takes
-    return torch.where(folded < size, folded, 2 * size - 1 - folded)
+    mirrored = taps % (2 * size)  # mirrored including the border pixel, any number of times
+    return torch.where(mirrored < size, mirrored, 2 * size - 1 - mirrored)
 
 
 def _cubic(x: Tensor) -> Tensor:

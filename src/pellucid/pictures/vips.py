@@ -1,14 +1,14 @@
-"""What reading and writing share of libvips: its names for samples, its errors in one line, its one process."""
+"""What reading and writing with libvips share: names of sample types, one-line errors, and the check for forks."""
 
 import pyvips
 
 from pellucid.errors import PellucidError
 from pellucid.pictures.picture import Picture, Samples
 from pellucid.system import memory
-from pellucid.system.processes import OneProcess
+from pellucid.system.processes import ForkGuard
 
 FORMATS = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
-"""libvips' names for types of samples."""
+"""Type of the samples -> libvips format."""
 
 INTERPRETATIONS = {
     ("uint8", 1): "b-w",
@@ -18,35 +18,35 @@ INTERPRETATIONS = {
     ("float32", 1): "b-w",
     ("float32", 3): "scrgb",
 }
-"""libvips' names for what samples mean, by their type and the number of color channels."""
+"""(type of the samples, number of color channels) -> libvips interpretation."""
 
 MM_PER_INCH = 25.4
 
 UNKNOWN_DOTS_PER_MM = (1.0, 72 / MM_PER_INCH)
-"""What libvips has for files that tell no resolution: 72 dpi for JPEG and PNG."""
+"""Resolutions that libvips reports for files without one: 1 per mm, or 72 dpi for JPEG and PNG."""
 
-_PROCESS = OneProcess("pictures cannot be read or written")  # seen with libvips 8.18
+_FORK_GUARD = ForkGuard("pictures cannot be read or written")  # hangs with libvips 8.18
 
-# Every picture is read once, so the cache of operations would only hold on to memory.
+# Every picture is read once, so the cache of operations would only waste memory.
 pyvips.cache_set_max(0)
 
 
-def start(kind: type[PellucidError]) -> None:
-    """To be called before libvips is used: raises kind where it would wait forever."""
-    _PROCESS.check(kind)
-    # What libvips notes about one file, read well or not, would head the next error.
+def begin(error_class: type[PellucidError]) -> None:
+    """Call before each use of libvips. Raises error_class in a forked process, where libvips would hang."""
+    _FORK_GUARD.check(error_class)
+    # Otherwise warnings about one file would be in the next error.
     pyvips.vips_lib.vips_error_clear()
 
 
 def reason(error: pyvips.Error) -> str:
-    """The first line of what libvips has to say."""
+    """The first line of a libvips error."""
     lines = [line.strip() for line in str(error.detail).splitlines() if line.strip()]
-    return lines[0] if lines else "no reason given"
+    return lines[0] if lines else "unknown reason"
 
 
-def image(picture: Picture) -> pyvips.Image:
-    """Samples and alpha as libvips sees them, without a copy of large ones; they must outlive the image."""
-    bands = [_bands(memory.in_one_run(plane)) for plane in picture.planes]
+def to_vips(picture: Picture) -> pyvips.Image:
+    """Samples and alpha as a libvips image. It shares their memory: the picture must outlive it."""
+    bands = [_bands(memory.as_contiguous(plane)) for plane in picture.planes]
     joined = bands[0].bandjoin(bands[1:]) if len(bands) > 1 else bands[0]
     return joined.copy(interpretation=INTERPRETATIONS[picture.dtype, picture.channels])
 

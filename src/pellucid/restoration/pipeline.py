@@ -47,7 +47,7 @@ class Budget:
 
     def __init__(self, ceiling: int, workers: int, needed_bytes: Callable[[Job], int]) -> None:
         self.ceiling, self.workers, self.needed_bytes = ceiling, workers, needed_bytes
-        self._shared_bytes = max(0, ceiling - memory.taken_bytes()) // 2
+        self._shared_bytes = max(0, ceiling - memory.used_bytes()) // 2
         self._taken: dict[Job, int] = {}
         self._waiting: dict[Job, int] = {}
 
@@ -67,11 +67,13 @@ class Budget:
 
     def check(self, job: Job) -> None:
         """Raise NotEnoughMemoryError for one that does not fit even alone."""
-        least = memory.taken_bytes() + self._taken[job]
+        least = memory.used_bytes() + self._taken[job]
         if len(self._taken) == 1 and least > self.ceiling:
             raise NotEnoughMemoryError(
                 f"{job.source} needs more than the {self.ceiling // 10**6} MB that may be taken to be decoded and "
-                f"encoded; --memory {memory.enough(least)} does"
+                f"encoded",
+                hint="{memory_bytes} is enough",
+                memory_bytes=memory.enough_bytes(least),
             )
 
     def leave(self, job: Job) -> None:

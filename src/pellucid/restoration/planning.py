@@ -63,7 +63,7 @@ def _expanded(name: str | Path) -> list[Path]:
 
 def _jobs(given: Path, out: Path | None, format: str | None) -> Iterator[Job]:
     if not given.is_dir():
-        target = _beside(given, format) if out is None else out / images.written_name(given.name, format)
+        target = _beside(given, format) if out is None else out / images.result_name(given.name, format)
         yield Job(given, target, target.parent)
         return
     folder = _folder_beside(given) if out is None else out
@@ -73,7 +73,7 @@ def _jobs(given: Path, out: Path | None, format: str | None) -> Iterator[Job]:
     if not found:
         raise DataError(f"{given} holds no pictures ({', '.join(sorted(images.SUFFIXES))})")
     for source in found:
-        name = images.written_name(source.name, format)
+        name = images.result_name(source.name, format)
         yield Job(source, folder / source.relative_to(given).with_name(name), folder)
 
 
@@ -101,14 +101,14 @@ def _lies_in(path: Path, folder: Path) -> bool:
 
 def _agreeing(out: Path, format: str | None) -> Path:
     """The file to write, if its name and the format asked for are of one kind."""
-    wanted = out.name if format is None else images.written_name(out.name, format)
+    wanted = out.name if format is None else images.result_name(out.name, format)
     if wanted != out.name:
         raise OutputError(f"{out} ends in {out.suffix}, and the format asked for is {format}; name it {wanted}")
     return out
 
 
 def _beside(path: Path, format: str | None) -> Path:
-    return path.with_name(images.written_name(f"{path.stem}-restored{path.suffix}", format))
+    return path.with_name(images.result_name(f"{path.stem}-restored{path.suffix}", format))
 
 
 def _folder_beside(folder: Path) -> Path:

@@ -93,11 +93,11 @@ def restore(
     def read(work: InFlightItem) -> InFlightItem:
         if remembered.is_done(work.job):
             return replace(work, skipped=True)
-        images.can_write(work.job.target)
+        images.check_format(work.job.target)
         source_stamp = stamp(work.job.source)  # before it is read: it may change while it is in work
         degraded, notes = read_degraded(work.job.source, restorer, settings)
         if isinstance(degraded, Picture):
-            images.can_write(work.job.target, degraded, bit_depth=settings.bit_depth)
+            images.check_format(work.job.target, degraded, bit_depth=settings.bit_depth)
         megapixels = degraded.height * degraded.width / 1e6
         return replace(work, degraded=degraded, megapixels=megapixels, notes=notes, source_stamp=source_stamp)
 
@@ -135,7 +135,7 @@ def restore(
         except PellucidError:
             return 0  # reading it will say what is wrong
 
-    ceiling = memory.ceiling(settings.memory_bytes)
+    ceiling = memory.limit_bytes(settings.memory_bytes)
     budget = Budget(ceiling, max(1, workers), needed_bytes)
     for work in run_overlapped(jobs, read, run, write, budget=budget, progress=progress):
         yield Outcome(work.job, work.megapixels, work.seconds, work.skipped, work.error, work.notes)
@@ -202,7 +202,7 @@ def _codec_bytes(job: Job, restorer: Restorer, settings: Settings) -> int:
         developed = not restorer.recipe.domain.takes_mosaic
         decoding = raw.decoding_bytes(job.source, developed=developed, max_pixels=settings.max_pixels)
         return CODEC_BYTES + decoding
-    num_pixels, decoding = images.size(job.source)
+    num_pixels, decoding = images.decoding_cost(job.source)
     num_pixels *= restorer.scale**2
     encoding = images.encoding_bytes(job.target, num_pixels, quality=settings.quality)
     return min(CODEC_BYTES, 20_000_000 + 32 * num_pixels) + decoding + encoding
@@ -219,7 +219,7 @@ def _exposed(mosaic: Mosaic, exposure: float | Path | Literal["auto"]) -> tuple[
     if isinstance(exposure, Path):
         ratio, origin = raw.exposure_ratio(mosaic, _reference(exposure)), f"from {exposure.name}"
     elif exposure == "auto":
-        ratio, origin = raw.estimated_exposure_ratio(mosaic), "estimated from the brightness of the mosaic"
+        ratio, origin = raw.estimate_exposure_ratio(mosaic), "estimated from the brightness of the mosaic"
     else:
         return replace(mosaic, exposure_ratio=exposure), ()
     return replace(mosaic, exposure_ratio=ratio), (f"exposure ratio {ratio:.3g}, {origin}",)

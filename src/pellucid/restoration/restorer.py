@@ -145,28 +145,28 @@ class Restorer:
             raise PictureError("strength blends with the input, and a mosaic is no picture; leave it at 1")
         degraded = self.recipe.domain.accept(degraded)
         manner = _Manner(self._halo_px(degraded, halo_px), ALL_EIGHT if ensemble else AS_IT_IS, strength)
-        ceiling = memory.ceiling(memory_bytes)
+        ceiling = memory.limit_bytes(memory_bytes)
         tile_px = self._tile_px(degraded, tile_px, manner, ceiling, reserved_bytes)
         restored: Picture | None = None
         done = 0
         for tile, part in self._parts(degraded, tile_px, manner, ceiling - reserved_bytes):
             if restored is None:
-                restored = part.blank(degraded.height * self.scale, degraded.width * self.scale)
+                restored = part.empty_like(degraded.height * self.scale, degraded.width * self.scale)
             restored.paste(part, *tile.placed(self.scale))
             for plane in (*degraded.planes, *restored.planes):
-                memory.forget(plane)
+                memory.release(plane)
             done += tile.num_pixels
             if progress is not None:
                 progress(done, degraded.height * degraded.width)
         assert restored is not None
         memory.trim()
-        return restored.upright(degraded.orientation) if isinstance(degraded, Mosaic) else restored
+        return restored.apply_orientation(degraded.orientation) if isinstance(degraded, Mosaic) else restored
 
     def given_up(self, degraded: Degraded, *, halo_px: int, tile_px: int | None = None) -> float:
         """What a smaller halo costs: the largest difference, white being 1, on the tile in the middle."""
         degraded = self.recipe.domain.accept(degraded)
         exact, near = _Manner(self._halo_px(degraded, None)), _Manner(self._halo_px(degraded, halo_px))
-        tile_px = self._tile_px(degraded, tile_px, near, memory.ceiling(None))
+        tile_px = self._tile_px(degraded, tile_px, near, memory.limit_bytes(None))
         tiles = tiling.plan(degraded.height, degraded.width, tile_px=tile_px)
         if len(tiles) == 1:
             return 0.0
@@ -184,7 +184,7 @@ class Restorer:
         self, degraded: Degraded, wanted_px: int | None, manner: _Manner, ceiling: int, reserved_bytes: int = 0
     ) -> int:
         """The side of the tiles: as wanted, or what is quick; halved as often as memory asks for it."""
-        others = memory.taken_bytes() + reserved_bytes
+        others = memory.used_bytes() + reserved_bytes
         room = max(0, ceiling - others)
         tile_px = self._quick_tile_px(degraded, manner.halo_px) if wanted_px is None else wanted_px
         while (needed := self._working_bytes(degraded, tile_px + 2 * manner.halo_px, room)) > room and tile_px > 1:
@@ -192,8 +192,9 @@ class Restorer:
         if needed > room:
             raise NotEnoughMemoryError(
                 f"{self.name} needs {_in_mb(needed)} for the smallest tile of a picture of {degraded.width} x "
-                f"{degraded.height} px, and {_in_mb(room)} are left for it of {_in_mb(ceiling)}; "
-                f"--memory {memory.enough(others + needed)} does"
+                f"{degraded.height} px, and {_in_mb(room)} are left for it of {_in_mb(ceiling)}",
+                hint="{memory_bytes} is enough",
+                memory_bytes=memory.enough_bytes(others + needed),
             )
         return tile_px
 
@@ -223,7 +224,7 @@ class Restorer:
         self, degraded: Degraded, tile_px: int, manner: _Manner, ceiling: int
     ) -> Iterator[tuple[Tile, Picture]]:
         """All tiles, restored, at the depth of the degraded picture; smaller ones once memory runs out."""
-        room = max(0, ceiling - memory.taken_bytes())
+        room = max(0, ceiling - memory.used_bytes())
         needed = self._working_bytes(degraded, tile_px + 2 * manner.halo_px, room)
         waiting = tiling.plan(degraded.height, degraded.width, tile_px=tile_px)[::-1]
         while waiting:
@@ -231,7 +232,7 @@ class Restorer:
             if tile.longer_side_px > tile_px:
                 waiting += tile.cut(tile_px)[::-1]
                 continue
-            if memory.taken_bytes() + needed > ceiling:
+            if memory.used_bytes() + needed > ceiling:
                 memory.trim()
             try:
                 with allocation("a tile"):
@@ -273,7 +274,7 @@ class Restorer:
         cols = self._span(tile.left, tile.right, degraded.width, manner.halo_px, view.flip_cols)
         outer = degraded.crop(rows.read, cols.read).as_depth("float32")
         if isinstance(outer, Picture):
-            outer = outer.filled(FILL_PX)
+            outer = outer.fill_hidden(FILL_PX)
         network_input = domain.to_input(outer)
         output = view.back(self.backend(view(network_input)))
         if manner.strength != 1:

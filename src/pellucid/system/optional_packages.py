@@ -1,4 +1,4 @@
-"""Packages that not everybody needs: which extra brings each, and that none of them talks behind one's back."""
+"""Optional packages: which extra installs each, and their telemetry switched off."""
 
 import os
 from importlib import import_module
@@ -7,7 +7,7 @@ from typing import Any
 
 from pellucid.errors import MissingExtraError
 
-_BROUGHT = {
+_EXTRAS = {
     "onnx": ("ONNX", "onnx"),
     "onnxscript": ("ONNX", "onnx"),
     "onnxruntime": ("ONNX Runtime", "onnx"),
@@ -15,26 +15,26 @@ _BROUGHT = {
     "nncf": ("int8 of OpenVINO", "int8"),
     "mindspore": ("MindSpore", "mindspore"),
 }
-"""What needs a package, and which extra brings it."""
+"""Package -> what to call it in errors, and the extra that installs it."""
 
-_SILENT = ("ORT_DISABLE_TELEMETRY", "NNCF_CI")
-"""Set before they are imported, or ONNX Runtime and NNCF report each use to their makers over the network."""
+_TELEMETRY_OFF = ("ORT_DISABLE_TELEMETRY", "NNCF_CI")
+"""Environment variables set before an import; otherwise ONNX Runtime and NNCF report each use over the network."""
 
 
 def import_optional(name: str) -> Any:
-    """A package, or a module of it, that not everybody needs. Raises MissingExtraError where it is missing."""
-    for variable in _SILENT:
+    """Import an optional package or a module of it. Raises MissingExtraError if it is not installed."""
+    for variable in _TELEMETRY_OFF:
         os.environ.setdefault(variable, "1")
     try:
         return import_module(name)
     except ImportError as error:
-        raise MissingExtraError(*_BROUGHT[name.partition(".")[0]]) from error
+        raise MissingExtraError(*_EXTRAS[name.partition(".")[0]]) from error
 
 
 def check_installed(name: str, *, needed_by: str | None = None) -> None:
-    """Raise MissingExtraError where a package is not installed. Nothing is imported.
+    """Raise MissingExtraError if a package is not installed, without importing it.
 
-    needed_by: the package for whose sake, whose extra brings both.
+    needed_by: the package that depends on it; the error names the extra that installs both.
     """
     if find_spec(name) is None:
-        raise MissingExtraError(*_BROUGHT[needed_by or name])
+        raise MissingExtraError(*_EXTRAS[needed_by or name])

@@ -34,7 +34,7 @@ from pellucid.data.store import Store
 from pellucid.degradations.degradation import Footprint, draws, footprint
 from pellucid.domains import PackedRaw
 from pellucid.errors import DataError, RecipeError
-from pellucid.pictures.packing import balanced, phase
+from pellucid.pictures.packing import apply_gains, find_phase
 from pellucid.pictures.picture import Mosaic, Samples
 from pellucid.recipes.recipe import Recipe
 from pellucid.training.crops import Numbers, Pictures, Placement, Size, augment, augment_corner, crop_inner
@@ -359,7 +359,7 @@ class _FromRaw:
         num_blocks = self.window.size_px // self.window.grid_px
         black = self._black[which].repeat(1, 1, num_blocks, num_blocks)
         bright = (samples.float() - black).clamp(min=0) / (self._white[which] - black) * self._ratio[which]
-        return balanced(bright, self._gains[which][:, 0], self._domain.pattern)
+        return apply_gains(bright, self._gains[which][:, 0], self._domain.pattern)
 
     def _mosaic(self, i: int) -> Mosaic:
         return self._domain.accept(self._store.mosaic(i))
@@ -376,7 +376,7 @@ def _corner(domain: PackedRaw, store: Store, i: int) -> tuple[int, int]:
         raise DataError(
             f"{store.names[i]} is {mosaic.width} x {mosaic.height} px and its target {width} x {height} px"
         )
-    corner = phase(mosaic.pattern, domain.pattern)
+    corner = find_phase(mosaic.pattern, domain.pattern)
     if corner is None:
         raise DataError(
             f"{store.names[i]} has the filters {'/'.join(mosaic.pattern)}; "

@@ -1,8 +1,8 @@
-"""How much memory a picture file takes to read and to write, beyond what the program itself takes.
+"""Memory for reading and writing a picture file, in addition to the memory of the program.
 
     python benchmarks/files.py [--megapixels 100]
 
-Each file is read and written in a process of its own; its peak resident memory is the measure (Linux).
+Each file is read and written in its own process, whose peak resident memory is measured (Linux).
 """
 
 import argparse
@@ -35,7 +35,7 @@ print(at_start, after_read, peak(), expected, read_s, time.monotonic() - seconds
 
 
 def photo(num_pixels: int, bits: int) -> pyvips.Image:
-    """Waves with a little noise, RGB."""
+    """RGB waves with a little noise."""
     side = int(num_pixels**0.5)
     rows, cols = np.ogrid[:side, :side]
     rng = np.random.default_rng(0)
@@ -43,8 +43,10 @@ def photo(num_pixels: int, bits: int) -> pyvips.Image:
     for k in range(3):
         wave = 0.5 + 0.4 * np.sin(rows / 170 + k, dtype=np.float32) * np.cos(cols / 230 - k, dtype=np.float32)
         samples[..., k] = wave * (2**bits - 1) + rng.integers(0, 4, (side, side), dtype=np.uint8)
-    kind, meaning = ("ushort", "rgb16") if bits == 16 else ("uchar", "srgb")
-    return pyvips.Image.new_from_memory(samples.data, side, side, 3, kind).copy(interpretation=meaning)
+    pixel_format, interpretation = ("ushort", "rgb16") if bits == 16 else ("uchar", "srgb")
+    return pyvips.Image.new_from_memory(samples.data, side, side, 3, pixel_format).copy(
+        interpretation=interpretation
+    )
 
 
 _AV1 = {"compression": "av1", "effort": 0}
@@ -77,10 +79,10 @@ def _bmp(image: pyvips.Image, path: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--megapixels", type=float, default=100)
-    parser.add_argument("--only", default="", help="files whose name holds this")
+    parser.add_argument("--only", default="", help="only cases whose name contains this")
     args = parser.parse_args()
     num_pixels = args.megapixels * 1e6
-    print("| file | read, MB | per pixel | `decoding_bytes` | read + write, MB | seconds |")
+    print("| file | read, MB | per pixel | `decoding_cost` | read + write, MB | seconds |")
     print("|---|--:|--:|--:|--:|--:|")
     for name, (bits, suffix, save) in CASES.items():
         if args.only in name:

@@ -1,8 +1,8 @@
 """Restore thousands of damaged files and count what happens: python tests/fuzz.py --count 5000 --seed 0
 
-Whole files of every format are mutated: bytes changed, cut, doubled, moved, numbers made huge. A child process
-restores them in folders, so that a crash or a hang is seen and pinned on one file. Each file must end as a whole
-result or as one line of error. `tests/test_fuzz.py` does the same with a few hundred.
+Intact files of every format are mutated: bytes are changed, truncated, duplicated, dropped, and numbers made huge.
+A child process restores folders of them, so that a crash or a hang is detected and attributed to one file. Each
+file must give a complete result or a one-line error. `tests/test_fuzz.py` runs a few hundred.
 """
 
 import argparse
@@ -18,8 +18,8 @@ from pathlib import Path
 
 import numpy as np
 
-import samples
-import watching
+import child_processes
+import sample_files
 from pellucid.restoration import pipeline
 
 BATCH = 50
@@ -45,13 +45,13 @@ for outcome in restore.restore(jobs, restorer, restore.Settings(bit_depth=16), w
 
 @dataclass
 class Tally:
-    """What became of all files."""
+    """The outcomes of all files."""
 
     counts: Counter[str] = field(default_factory=Counter)
     faults: list[str] = field(default_factory=list)
     peak_bytes: int = 0
 
-    def fault(self, text: str) -> None:
+    def add_fault(self, text: str) -> None:
         self.counts["FAULT"] += 1
         self.faults.append(text)
 
@@ -71,11 +71,11 @@ def _flip_in_head(content: bytearray, rng: np.random.Generator) -> bytes:
     return bytes(content)
 
 
-def _cut(content: bytearray, rng: np.random.Generator) -> bytes:
+def _truncate(content: bytearray, rng: np.random.Generator) -> bytes:
     return bytes(content[: rng.integers(0, len(content))])
 
 
-def _double(content: bytearray, rng: np.random.Generator) -> bytes:
+def _duplicate(content: bytearray, rng: np.random.Generator) -> bytes:
     start, stop = sorted(rng.integers(0, len(content) + 1, 2))
     return bytes(content[:stop] + content[start:])
 
@@ -99,8 +99,8 @@ def _huge_number(content: bytearray, rng: np.random.Generator) -> bytes:
     return bytes(content)
 
 
-def _with_checksums(content: bytes) -> bytes:
-    """A PNG whose chunks, as far as they can be told apart, have the checksums of what they hold."""
+def _fix_checksums(content: bytes) -> bytes:
+    """A PNG with correct checksums for all chunks that can be parsed."""
     parts, at = [content[:8]], 8
     while at + 12 <= len(content):
         (length,) = struct.unpack_from(">I", content, at)
@@ -110,27 +110,27 @@ def _with_checksums(content: bytes) -> bytes:
     return b"".join(parts)
 
 
-MUTATIONS: tuple[Mutation, ...] = (_flip, _flip_in_head, _cut, _double, _drop, _blank, _huge_number)
+MUTATIONS: tuple[Mutation, ...] = (_flip, _flip_in_head, _truncate, _duplicate, _drop, _blank, _huge_number)
 
 
-def mutated(seeds: dict[str, bytes], count: int, seed: int) -> Iterator[tuple[str, bytes]]:
-    """(name, content) of so many damaged files, the same for the same seed."""
-    names = sorted(seeds)
+def mutate(originals: dict[str, bytes], count: int, seed: int) -> Iterator[tuple[str, bytes]]:
+    """(name, content) of damaged files, reproducible by seed. originals: the intact files."""
+    names = sorted(originals)
     for i in range(count):
         rng = np.random.default_rng((seed, i))
         name = names[i % len(names)]
         mutation = MUTATIONS[int(rng.integers(len(MUTATIONS)))]
-        content = mutation(bytearray(seeds[name]), rng)
+        content = mutation(bytearray(originals[name]), rng)
         if name.endswith(".png") and rng.random() < 0.7:
-            content = _with_checksums(content)  # or nothing behind them would ever be reached
+            content = _fix_checksums(content)  # otherwise only the checksums would be tested
         stem, _, suffix = name.rpartition(".")
         yield f"{i:06}-{stem}{mutation.__name__}.{suffix}", content
 
 
-def run(seeds: dict[str, bytes], *, count: int, seed: int) -> Tally:
+def run(originals: dict[str, bytes], *, count: int, seed: int) -> Tally:
     """Restore all damaged files, folder by folder."""
     tally, batch = Tally(), dict[str, bytes]()
-    for name, content in mutated(seeds, count, seed):
+    for name, content in mutate(originals, count, seed):
         batch[name] = content
         if len(batch) == BATCH:
             _restore(batch, tally)
@@ -141,33 +141,34 @@ def run(seeds: dict[str, bytes], *, count: int, seed: int) -> Tally:
 
 
 def _restore(batch: dict[str, bytes], tally: Tally) -> None:
-    """One folder; after a crash or a hang, the files that are left."""
+    """Restore one folder; after a crash or a hang, restore the remaining files."""
     while batch:
         with tempfile.TemporaryDirectory() as name:
             folder, out = Path(name, "in"), Path(name, "out")
             folder.mkdir()
             for file, content in batch.items():
                 (folder / file).write_bytes(content)
-            ended, lines, errors = _child(folder, out, tally)
-            for source, target, error in lines:
+            status, outcomes, text = _run_child(folder, out, tally)
+            for source, target, error in outcomes:
                 batch.pop(source)
                 _judge(source, out / target, error, tally)
             if batch:
                 culprit = min(batch)
-                tally.fault(f"{culprit}: {ended} {errors[-300:]}")
+                tally.add_fault(f"{culprit}: exit status {status} {text[-300:]}")
                 batch.pop(culprit)
             elif leftovers := list(out.glob(".*.part")):
-                tally.fault(f"left behind: {leftovers}")
+                tally.add_fault(f"left behind: {leftovers}")
 
 
-def _child(folder: Path, out: Path, tally: Tally) -> tuple[str, list[list[str]], str]:
-    """(how it ended, what it printed for each file, what else was said)."""
-    said = folder.with_name("said")
-    status, peak = watching.run([sys.executable, "-c", CHILD, str(folder), str(out)], said, timeout_s=TIMEOUT_S)
+def _run_child(folder: Path, out: Path, tally: Tally) -> tuple[int, list[list[str]], str]:
+    """(exit status, [source, target, error] of each file, all output)."""
+    output = folder.with_name("output")
+    command = [sys.executable, "-c", CHILD, str(folder), str(out)]
+    status, peak = child_processes.run(command, output, timeout_s=TIMEOUT_S)
     tally.peak_bytes = max(tally.peak_bytes, peak)
-    text = said.read_text(errors="replace").splitlines()
-    lines = [json.loads(line) for line in text if line.startswith('["') and line.endswith("]")]
-    return f"ended with {status}", lines, "\n".join(text)
+    text = output.read_text(errors="replace")
+    lines = [line for line in text.splitlines() if line.startswith('["') and line.endswith("]")]
+    return status, [json.loads(line) for line in lines], text
 
 
 def _judge(source: str, target: Path, error: str | None, tally: Tally) -> None:
@@ -175,13 +176,13 @@ def _judge(source: str, target: Path, error: str | None, tally: Tally) -> None:
     if error is None:
         tally.counts[f"{kind} restored"] += 1
         if not target.is_file():
-            tally.fault(f"{source}: no result")
+            tally.add_fault(f"{source}: no result")
     else:
         tally.counts[f"{kind} refused"] += 1
         if target.exists():
-            tally.fault(f"{source}: refused, but there is a result")
+            tally.add_fault(f"{source}: refused, but has a result")
         if "\n" in error or pipeline.FAULT in error or source not in error:
-            tally.fault(f"{source}: an error of another form: {error}")
+            tally.add_fault(f"{source}: not a one-line error that names the file: {error}")
 
 
 def main() -> None:
@@ -189,10 +190,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
-    tally = run(samples.everything(), count=args.count, seed=args.seed)
+    tally = run(sample_files.all_files(), count=args.count, seed=args.seed)
     for what, count in sorted(tally.counts.items()):
         print(f"{count:6} {what}")
-    print(f"peak resident memory of the children: {tally.peak_bytes / 1e6:.0f} MB")
+    print(f"peak resident memory of the child processes: {tally.peak_bytes / 1e6:.0f} MB")
     for fault in tally.faults:
         print(fault)
     sys.exit(bool(tally.faults))

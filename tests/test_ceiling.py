@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import watching
+import child_processes
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 from pellucid.recipes import registry
@@ -22,7 +22,7 @@ def _restore(source: Path, weights: Path, *options: str) -> tuple[int, int, str]
     """(exit status, peak resident bytes, what was said) of the command line."""
     said = source.with_name("said")
     command = [sys.executable, "-m", "pellucid", "restore", str(source), "--model", str(weights), *options]
-    status, peak = watching.run(command, said, data_limit_bytes=LIMIT_DATA)
+    status, peak = child_processes.run(command, said, data_limit_bytes=LIMIT_DATA)
     return status, peak, said.read_text()
 
 

@@ -192,7 +192,7 @@ def test_damaged_archives_are_one_line(tmp_path: Path) -> None:
         last = [member for member in archive if member.isreg()][-1]
     cut.write_bytes(cut.read_bytes()[: last.offset_data + 10])
     made = prepare("folder", [cut], tmp_path / "t").store
-    assert len(made) == 2 and "truncated" in made.left_out[0][1]
+    assert len(made) == 2 and "cut short" in made.left_out[0][1]
 
 
 def test_pairs_are_matched_by_name(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 
-import matrix
+import format_matrix
 from pellucid.pictures import exif
 
 MAKE, MODEL, EXPOSURE, LENS, WIDTH = 0x010F, 0x0110, 0x829A, 0xA434, 0xA002
@@ -19,14 +19,14 @@ TEXT, FRACTION = 2, 5
 
 def block(order: str = "<") -> bytes:
     """By Pillow, in either byte order."""
-    tags = matrix.exif()
+    tags = format_matrix.exif()
     tags.endian = order
     return tags.tobytes()
 
 
 def plain_tiff(**options: Any) -> io.BytesIO:
     file = io.BytesIO()
-    tifffile.imwrite(file, matrix.noise(3), photometric="rgb", metadata=None, software=False, **options)
+    tifffile.imwrite(file, format_matrix.noise(3), photometric="rgb", metadata=None, software=False, **options)
     return file
 
 
@@ -47,9 +47,9 @@ def test_blocks_are_the_same_whatever_their_byte_order() -> None:
 def test_pillow_reads_our_blocks() -> None:
     tags = PIL.Image.Exif()
     tags.load(exif.build_block(exif.parse_block(block())))
-    assert {tag: tags[tag] for tag in matrix.MAIN} == matrix.MAIN
+    assert {tag: tags[tag] for tag in format_matrix.MAIN} == format_matrix.MAIN
     assert tags.get_ifd(0x8769)[LENS] == "EF 50mm"
-    assert tags.get_ifd(0x8825)[2] == matrix.PLACE[2]
+    assert tags.get_ifd(0x8825)[2] == format_matrix.PLACE[2]
 
 
 @pytest.mark.parametrize("big", [False, True])
@@ -64,7 +64,7 @@ def test_tifffile_sees_what_was_put_in_and_the_same_samples(
     with tifffile.TiffFile(file) as again:
         assert len(again.pages) == 1
         tags = again.pages.first.tags
-        assert np.array_equal(again.asarray(), matrix.noise(3))
+        assert np.array_equal(again.asarray(), format_matrix.noise(3))
         assert tags["Model"].value == "EOS 5D"
         assert tags["ExifTag"].value["ExposureTime"] == (1, 250)
         assert tags["ExifTag"].value["LensModel"] == "EF 50mm"
@@ -82,7 +82,7 @@ def test_the_size_of_the_picture_is_told_anew() -> None:
 
 
 def test_interoperability_stays() -> None:
-    tags = matrix.exif()
+    tags = format_matrix.exif()
     tags.get_ifd(0x8769)[0xA005] = {1: "R98"}
     found = exif.parse_block(tags.tobytes())
     assert found.interop == {1: (TEXT, 4, b"R98\0")}
@@ -95,7 +95,7 @@ def test_resolution_is_told_in_dots_per_mm() -> None:
     for unit, dots in ((2, 10.0), (3, 25.4)):
         tags[0x0128] = unit
         assert exif.dots_per_mm(tags.tobytes()) == pytest.approx((dots, dots))
-    assert exif.dots_per_mm(matrix.exif().tobytes()) is None
+    assert exif.dots_per_mm(format_matrix.exif().tobytes()) is None
 
 
 @given(seed=st.integers(0, 10_000), num_flips=st.integers(1, 12), length=st.integers(0, 400))

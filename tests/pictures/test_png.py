@@ -10,21 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import matrix
+import format_matrix
 from pellucid.pictures import images, iptc, png
 from pellucid.pictures.picture import Picture
 
-GAMMA = matrix.png_chunk(b"gAMA", (45455).to_bytes(4, "big"))
-HDR = matrix.png_chunk(b"cICP", bytes([9, 16, 0, 1]))
+GAMMA = format_matrix.png_chunk(b"gAMA", (45455).to_bytes(4, "big"))
+HDR = format_matrix.png_chunk(b"cICP", bytes([9, 16, 0, 1]))
 TEXTS = (
-    matrix.png_chunk(b"tEXt", b"Creation Time\0yesterday"),
-    matrix.png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"packed")),
-    matrix.png_chunk(b"iTXt", "Author\0\0\0\0\0Zoë".encode()),
+    format_matrix.png_chunk(b"tEXt", b"Creation Time\0yesterday"),
+    format_matrix.png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(b"packed")),
+    format_matrix.png_chunk(b"iTXt", "Author\0\0\0\0\0Zoë".encode()),
 )
 
 
 def test_texts_and_color_chunks_come_back_before_the_samples(tmp_path: Path) -> None:
-    (tmp_path / "a.png").write_bytes(matrix.png(matrix.noise(3), 8, 2, GAMMA, HDR, *TEXTS))
+    (tmp_path / "a.png").write_bytes(format_matrix.png(format_matrix.noise(3), 8, 2, GAMMA, HDR, *TEXTS))
     images.write(images.read(tmp_path / "a.png"), tmp_path / "b.png")
     content = (tmp_path / "b.png").read_bytes()
     for chunk in (GAMMA, HDR, *TEXTS):
@@ -47,35 +47,35 @@ def test_what_stands_behind_is_moved(num_bytes: int) -> None:
 
 
 def test_packed_captions_are_read(tmp_path: Path) -> None:
-    text = iptc.build_png_text(matrix.IPTC).encode()
-    chunk = matrix.png_chunk(b"zTXt", f"{iptc.PNG_KEY}\0\0".encode() + zlib.compress(text))
-    (tmp_path / "a.png").write_bytes(matrix.png(matrix.noise(3), 8, 2).replace(b"iptc\n", b"none\n"))
+    text = iptc.build_png_text(format_matrix.IPTC).encode()
+    chunk = format_matrix.png_chunk(b"zTXt", f"{iptc.PNG_KEY}\0\0".encode() + zlib.compress(text))
+    (tmp_path / "a.png").write_bytes(format_matrix.png(format_matrix.noise(3), 8, 2).replace(b"iptc\n", b"none\n"))
     with (tmp_path / "a.png").open("rb") as file:
         assert png.read_chunks(file)[1] == b""
-    assert png.read_chunks(io.BytesIO(bytes(8) + chunk)) == (b"", matrix.IPTC)
+    assert png.read_chunks(io.BytesIO(bytes(8) + chunk)) == (b"", format_matrix.IPTC)
 
 
 def test_a_text_that_is_nothing_but_its_name_is_no_caption() -> None:
-    chunk = matrix.png_chunk(b"tEXt", iptc.PNG_KEY.encode())
+    chunk = format_matrix.png_chunk(b"tEXt", iptc.PNG_KEY.encode())
     assert png.read_chunks(io.BytesIO(bytes(8) + chunk)) == (b"", b"")
 
 
 def test_captions_of_a_jpeg_keep_what_else_photoshop_noted() -> None:
     other, preview = b"8BIM\x03\xed\0\0\0\0\0\x02ab", b"8BIM\x04\x0c\0\0\0\0\0\x02xy"
-    segment = iptc.build_segment(matrix.IPTC, other)
-    assert iptc.parse_resources(segment) == (matrix.IPTC, other)
-    assert iptc.parse_resources(segment + preview) == (matrix.IPTC, other)
+    segment = iptc.build_segment(format_matrix.IPTC, other)
+    assert iptc.parse_resources(segment) == (format_matrix.IPTC, other)
+    assert iptc.parse_resources(segment + preview) == (format_matrix.IPTC, other)
 
 
 @given(content=st.binary(max_size=80), cut=st.integers(0, 60))
 def test_damaged_captions_are_left_out(content: bytes, cut: int) -> None:
     iptc.parse_resources(b"8BIM" + content)
-    iptc.parse_resources(iptc.build_segment(matrix.IPTC)[:cut])
+    iptc.parse_resources(iptc.build_segment(format_matrix.IPTC)[:cut])
     iptc.parse_png_text(content.decode("latin-1"))
     png.read_chunks(io.BytesIO(bytes(8) + content))
 
 
 def test_a_picture_without_any_gets_none(tmp_path: Path) -> None:
-    images.write(Picture(matrix.noise(3)), tmp_path / "a.png")
+    images.write(Picture(format_matrix.noise(3)), tmp_path / "a.png")
     content = (tmp_path / "a.png").read_bytes()
     assert not any(kind in content for kind in (b"tEXt", b"iTXt", b"zTXt", b"eXIf"))

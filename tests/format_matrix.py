@@ -1,11 +1,12 @@
-"""What comes back of a picture file that is read and written again, by other programs' eyes.
+"""What a picture file keeps when it is read and written again, checked by other programs.
 
-Each case is a file made by Pillow, tifffile or by hand; it goes through `images.read` and `images.write`, and
-the result is looked at with Pillow, tifffile and a small PNG decoder. `test_matrix.py` runs the cases, and
+Each case is a file made by Pillow, by tifffile or by code in this module. It goes through `images.read` and
+`images.write`, and the result is checked with Pillow, tifffile and a small PNG decoder. `test_format_matrix.py`
+runs the cases, and
 
-    python tests/matrix.py > docs/formats.md
+    python tests/format_matrix.py > docs/formats.md
 
-writes them down.
+writes the documentation.
 """
 
 import io
@@ -44,7 +45,7 @@ def _icc_tag(kind: bytes, content: bytes) -> bytes:
 
 
 def _gray_profile() -> bytes:
-    """ICC's least for gray: D50 white and a gamma of 2.2."""
+    """A minimal ICC profile for gray: D50 white and a gamma of 2.2."""
     tags = {
         b"desc": _icc_tag(b"desc", struct.pack(">I", 5) + b"gray\0" + bytes(78)),
         b"cprt": _icc_tag(b"text", b"none\0"),
@@ -85,7 +86,7 @@ def noise(channels: int, dtype: str = "uint8", seed: int = 0, height: int = 21, 
 
 
 def photo(channels: int = 3) -> Samples:
-    """Smooth, so that JPEG is close."""
+    """Smooth, so that JPEG changes little."""
     rows, cols = np.mgrid[:42, :60]
     planes = [128 + 100 * np.sin(rows / 17 + k) * np.cos(cols / 23 - k) for k in range(channels)]
     return np.stack(planes, axis=2).astype(np.uint8)
@@ -116,12 +117,12 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
 
 
 def png(values: Samples, bits: int, color_type: int, *chunks: bytes, interlaced: bool = False) -> bytes:
-    """A PNG by hand, with all the metadata there is. values: (H, W, C), as large as bits allow."""
+    """A PNG with all kinds of metadata. values: (H, W, C), with the given number of bits."""
     height, width, _ = values.shape
     header = struct.pack(">IIBBBBB", width, height, bits, color_type, 0, 0, interlaced)
     passes = _ADAM7 if interlaced else ((0, 0, 1, 1),)
     rows = b"".join(
-        b"\0" + _packed(row, bits)
+        b"\0" + _pack_bits(row, bits)
         for top, left, down, right in passes
         for row in values[top::down, left::right]
         if row.size
@@ -147,7 +148,7 @@ _ADAM7 = (
 )  # fmt: skip
 
 
-def _packed(row: Samples, bits: int) -> bytes:
+def _pack_bits(row: Samples, bits: int) -> bytes:
     if bits >= 8:
         return row.astype(f">u{bits // 8}").tobytes()
     ones = (row.reshape(-1, 1) >> np.arange(bits - 1, -1, -1)) & 1
@@ -155,7 +156,7 @@ def _packed(row: Samples, bits: int) -> bytes:
 
 
 def jpeg(samples: Samples, **options: Any) -> bytes:
-    """By Pillow, and the captions by hand."""
+    """By Pillow; the captions are added here."""
     content = io.BytesIO()
     image = PIL.Image.fromarray(samples.squeeze())
     if options.pop("cmyk", False):
@@ -169,11 +170,11 @@ def jpeg(samples: Samples, **options: Any) -> bytes:
 
 
 def pillow_tiff(samples: Samples, **options: Any) -> bytes:
-    """With EXIF in its own folders, which tifffile does not write."""
+    """By Pillow, with EXIF directories, which tifffile does not write."""
     content, tags = io.BytesIO(), ImageFileDirectory_v2()
     for tag, value in (MAIN | {0x02BC: XMP, 0x83BB: IPTC}).items():
         tags[tag] = value
-    if "compression" not in options:  # libtiff, which then writes for Pillow, takes no folders from it
+    if "compression" not in options:  # with compression, Pillow writes by libtiff, without directories
         tags[0x8769] = {tag: _fraction(value) for tag, value in TAKEN.items()}
         tags[0x8825] = PLACE
     image = PIL.Image.fromarray(samples.squeeze())
@@ -182,7 +183,7 @@ def pillow_tiff(samples: Samples, **options: Any) -> bytes:
 
 
 def tiff(samples: Samples, **options: Any) -> bytes:
-    """By tifffile, with what of EXIF stands in the first folder."""
+    """By tifffile, with the EXIF tags of the first directory."""
     content = io.BytesIO()
     extra: list[tuple[Any, ...]] = [(tag, "s", 0, text, True) for tag, text in MAIN.items() if tag != DATE]
     extra += [(0x02BC, "B", len(XMP), XMP, True), (0x83BB, "B", len(IPTC), IPTC, True)]
@@ -227,7 +228,7 @@ def avif(samples: Samples) -> bytes:
 
 
 def bmp(values: Samples, bits: int, *, top_down: bool = False, rle: bool = False) -> bytes:
-    """A BMP by hand. values: (H, W, 1) places in a palette of warm grays, or (H, W, 3 or 4) colors."""
+    """A BMP. values: (H, W, 1) indices into a palette of warm grays, or (H, W, 3 or 4) colors."""
     height, width, _ = values.shape
     palette = b"".join(bytes(gray) + b"\0" for gray in bmp_palette(bits)[:, ::-1].tolist()) if bits <= 8 else b""
     masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000) if bits == 32 else b""
@@ -253,7 +254,7 @@ def bmp_palette(bits: int) -> Samples:
 
 def _bmp_row(row: Samples, bits: int) -> bytes:
     content = (
-        _packed(row, bits)
+        _pack_bits(row, bits)
         if bits < 8
         else row[:, [2, 1, 0, *range(3, row.shape[1])]].tobytes()
         if bits > 8
@@ -267,17 +268,17 @@ def _bmp_row(row: Samples, bits: int) -> bytes:
 
 @dataclass(frozen=True)
 class Case:
-    """A file, what its samples are, and under which suffix it comes back."""
+    """A file, its expected samples, and the suffix of the result if it is another one."""
 
     name: str
     suffix: str
     content: Callable[[], bytes]
     expected: Callable[[], Samples] | None = None
-    written: str = ""
+    result_suffix: str = ""
 
     @property
     def target(self) -> str:
-        return self.written or self.suffix
+        return self.result_suffix or self.suffix
 
 
 def _png_cases() -> Iterator[Case]:
@@ -287,14 +288,14 @@ def _png_cases() -> Iterator[Case]:
             np.uint16 if bits == 16 else np.uint8
         )
         yield _case(f"PNG, gray, {bits} bit", ".png", partial(png, values, bits, 0), full)
-    places = noise(1) >> 4
+    indices = noise(1) >> 4
     palette = noise(3, seed=3, height=16, width=1)[:, 0]
     chunk, clear = png_chunk(b"PLTE", palette.tobytes()), noise(1, seed=4, height=16, width=1)[:, 0]
-    opaque = palette[places[..., 0]]
-    yield _case("PNG, palette, 4 bit", ".png", lambda: png(places, 4, 3, chunk), opaque)
-    shown = np.concatenate([opaque, clear[places[..., 0]]], axis=2)
+    opaque = palette[indices[..., 0]]
+    yield _case("PNG, palette, 4 bit", ".png", lambda: png(indices, 4, 3, chunk), opaque)
+    shown = np.concatenate([opaque, clear[indices[..., 0]]], axis=2)
     transparent = png_chunk(b"tRNS", clear.tobytes())
-    yield _case("PNG, palette, transparent", ".png", lambda: png(places, 4, 3, chunk, transparent), shown)
+    yield _case("PNG, palette, transparent", ".png", lambda: png(indices, 4, 3, chunk, transparent), shown)
     for channels, kind, name in ((2, 4, "gray + alpha"), (3, 2, "RGB"), (4, 6, "RGB + alpha")):
         for bits in (8, 16):
             values = noise(channels, f"uint{bits}")
@@ -303,8 +304,10 @@ def _png_cases() -> Iterator[Case]:
     yield _case("PNG, RGB, interlaced", ".png", lambda: png(values, 8, 2, interlaced=True), values)
 
 
-def _case(name: str, suffix: str, content: Callable[[], bytes], expected: Samples, written: str = "") -> Case:
-    return Case(name, suffix, content, lambda: expected, written)
+def _case(
+    name: str, suffix: str, content: Callable[[], bytes], expected: Samples, result_suffix: str = ""
+) -> Case:
+    return Case(name, suffix, content, lambda: expected, result_suffix)
 
 
 def _jpeg_cases() -> Iterator[Case]:
@@ -385,24 +388,24 @@ CONVERSIONS = [*_conversions()]
 
 
 def png_samples(content: bytes) -> Samples:
-    """Samples of a PNG of 8 or 16 bits without interlacing, by hand: Pillow would make 8 bits of 16."""
+    """Samples of a PNG of 8 or 16 bits without interlacing. Pillow would convert 16 bits to 8."""
     width, height, bits, color_type = struct.unpack_from(">IIBB", content, 16)
     channels = {0: 1, 2: 3, 4: 2, 6: 4}[color_type]
-    place, packed = 8, b""
-    while place < len(content):
-        length, kind = struct.unpack_from(">I4s", content, place)
-        packed += content[place + 8 : place + 8 + length] if kind == b"IDAT" else b""
-        place += length + 12
+    offset, compressed = 8, b""
+    while offset < len(content):
+        length, kind = struct.unpack_from(">I4s", content, offset)
+        compressed += content[offset + 8 : offset + 8 + length] if kind == b"IDAT" else b""
+        offset += length + 12
     step = channels * bits // 8
-    rows = np.frombuffer(zlib.decompress(packed), np.uint8).reshape(height, 1 + width * step)
+    rows = np.frombuffer(zlib.decompress(compressed), np.uint8).reshape(height, 1 + width * step)
     above = np.zeros(width * step, np.uint8)
-    decoded = [above := _unfiltered(int(row[0]), row[1:], above, step) for row in rows]
+    decoded = [above := _undo_filter(int(row[0]), row[1:], above, step) for row in rows]
     return np.frombuffer(b"".join(row.tobytes() for row in decoded), f">u{bits // 8}").reshape(
         height, width, channels
     )
 
 
-def _unfiltered(kind: int, row: Samples, above: Samples, step: int) -> Samples:
+def _undo_filter(kind: int, row: Samples, above: Samples, step: int) -> Samples:
     out = np.zeros(len(row) + step, np.int64)
     up = np.concatenate([np.zeros(step, np.int64), above])
     for i, value in enumerate(row.tolist(), start=step):
@@ -414,18 +417,18 @@ def _unfiltered(kind: int, row: Samples, above: Samples, step: int) -> Samples:
 
 
 def samples_of(path: Path) -> Samples:
-    """(H, W, C), by a reader that is not ours."""
+    """(H, W, C), by a reader that is not part of pellucid."""
     if path.suffix == ".tif":
         with tifffile.TiffFile(path) as file:
-            page = file.asarray() if file.pages[0].dtype != np.uint8 else _by_pillow(path)
+            page = file.asarray() if file.pages[0].dtype != np.uint8 else _read_by_pillow(path)
         return page.reshape(*page.shape[:2], -1)
     if path.suffix == ".png":
         return png_samples(path.read_bytes())
-    values = _by_pillow(path)
+    values = _read_by_pillow(path)
     return values.reshape(*values.shape[:2], -1)
 
 
-def _by_pillow(path: Path) -> Samples:
+def _read_by_pillow(path: Path) -> Samples:
     with PIL.Image.open(path) as file:
         return np.asarray(file.convert({"P": "RGB", "1": "L"}.get(file.mode, file.mode)))
 
@@ -440,7 +443,7 @@ def metadata_of(path: Path) -> dict[str, Any]:
         text = info.get("Raw profile type iptc")
         return {
             "ICC": info.get("icc_profile"),
-            "EXIF": _told(dict(tags) | tags.get_ifd(0x8769) | tags.get_ifd(0x8825)),
+            "EXIF": _select_tags(dict(tags) | tags.get_ifd(0x8769) | tags.get_ifd(0x8825)),
             "XMP": info.get("xmp"),
             "IPTC": bool(IPTC.hex() in text if text else IptcImagePlugin.getiptcinfo(file) == CAPTIONS),
             "resolution": info.get("dpi", (tags.get(0x011A, 0), tags.get(0x011B, 0))),
@@ -448,51 +451,53 @@ def metadata_of(path: Path) -> dict[str, Any]:
 
 
 def _metadata_of_tiff(path: Path) -> dict[str, Any]:
-    """By Pillow's reader of tags alone, since Pillow does not open every kind of TIFF."""
+    """By Pillow's parser of directories, because Pillow does not open every TIFF."""
     with path.open("rb") as file:
         head = file.read(16)
-        tags = _folder(file, head, ImageFileDirectory_v2(head[: 16 if 43 in head[2:4] else 8]).next)
-        every = tags | _folder(file, head, tags.get(0x8769, 0)) | _folder(file, head, tags.get(0x8825, 0))
+        tags = _directory(file, head, ImageFileDirectory_v2(head[: 16 if 43 in head[2:4] else 8]).next)
+        every = tags | _directory(file, head, tags.get(0x8769, 0)) | _directory(file, head, tags.get(0x8825, 0))
     return {
         "ICC": tags.get(0x8773),
-        "EXIF": _told(every),
+        "EXIF": _select_tags(every),
         "XMP": tags.get(0x02BC),
         "IPTC": tags.get(0x83BB, b"").rstrip(b"\0") == IPTC,
         "resolution": (tags[0x011A], tags[0x011B]),
     }
 
 
-def _folder(file: IO[bytes], head: bytes, place: int) -> dict[int, Any]:
-    if not place:
+def _directory(file: IO[bytes], head: bytes, offset: int) -> dict[int, Any]:
+    if not offset:
         return {}
-    folder = ImageFileDirectory_v2(head[: 16 if 43 in head[2:4] else 8])
-    file.seek(place)
-    folder.load(file)
-    return dict(folder)
+    directory = ImageFileDirectory_v2(head[: 16 if 43 in head[2:4] else 8])
+    file.seek(offset)
+    directory.load(file)
+    return dict(directory)
 
 
-def _told(tags: dict[int, Any]) -> dict[int, str]:
+def _select_tags(tags: dict[int, Any]) -> dict[int, str]:
     return {tag: str(value) for tag, value in tags.items() if tag in MAIN | TAKEN | PLACE}
 
 
-# --- what comes back
+# --- verdicts
 
 COLUMNS = ("samples", "ICC", "EXIF", "XMP", "IPTC", "resolution")
 
 
 def run(case: Case, folder: Path) -> dict[str, str]:
-    """The case's row of the table."""
+    """The row of a case: column -> verdict."""
     source, target = folder / f"source{case.suffix}", folder / f"target{case.target}"
     source.write_bytes(case.content())
     picture = images.read(source)
     images.write(picture, target)
     before, after = metadata_of(source), metadata_of(target)
-    assert len(before["EXIF"]) in (0, len(MAIN), len(MAIN | TAKEN | PLACE)), "the writer left some of it out"
+    assert len(before["EXIF"]) in (0, len(MAIN), len(MAIN | TAKEN | PLACE)), (
+        "the other program did not write all tags"
+    )
     row = {name: _verdict(name, before[name], after[name], case.target) for name in COLUMNS[1:]}
     return {"samples": _samples_verdict(case, source, target)} | row
 
 
-_NOT_HELD = {
+_NOT_SUPPORTED = {
     ".bmp": {"ICC", "EXIF", "XMP", "IPTC"},
     ".webp": {"IPTC"},
 }
@@ -500,7 +505,7 @@ _NOT_HELD = {
 
 def _verdict(name: str, before: Any, after: Any, target: str) -> str:
     if name == "resolution":
-        before, after = (tuple(float(dots or 0) for dots in told) for told in (before, after))
+        before, after = (tuple(float(dots or 0) for dots in pair) for pair in (before, after))
         if not before[0]:
             return "none"
         return "kept" if np.allclose(before, after, rtol=2e-3) else f"lost: {after}"
@@ -508,7 +513,7 @@ def _verdict(name: str, before: Any, after: Any, target: str) -> str:
         return "new: sRGB" if after and name == "ICC" else "none"
     if target != ".bmp" and before == after:
         return "kept"
-    return "not held" if not after and name in _NOT_HELD.get(target, ()) else "lost"
+    return "not supported" if not after and name in _NOT_SUPPORTED.get(target, ()) else "lost"
 
 
 def _samples_verdict(case: Case, source: Path, target: Path) -> str:
@@ -529,16 +534,16 @@ def _samples_verdict(case: Case, source: Path, target: Path) -> str:
 
 
 def _jpeg_verdict(case: Case, source: Path, target: Path) -> str:
-    way = _jpeg_way(target)
-    return way + (", kept" if case.suffix == ".jpg" and _jpeg_way(source) == way else "")
+    settings = _jpeg_settings(target)
+    return settings + (", kept" if case.suffix == ".jpg" and _jpeg_settings(source) == settings else "")
 
 
-def _jpeg_way(path: Path) -> str:
+def _jpeg_settings(path: Path) -> str:
     with JpegImageFile(path) as file:
         layer = file.layer
         content = path.read_bytes()
-    place = content.index(b"\xff\xdb")
-    quality = ijg_quality({0: list(content[place + 5 : place + 69])})
+    offset = content.index(b"\xff\xdb")
+    quality = ijg_quality({0: list(content[offset + 5 : offset + 69])})
     if len(layer) == 1:
         return f"quality {quality}, gray"
     factors = {(1, 1): "4:4:4", (2, 1): "4:2:2", (2, 2): "4:2:0"}
@@ -548,59 +553,58 @@ def _jpeg_way(path: Path) -> str:
 # --- docs/formats.md
 
 TEXT = """\
-# Picture files: what comes back
+# Picture files: what is kept
 
-A restored picture comes back in the format, depth and colors of the file it was made from, with what the camera
-and you wrote into it. This page is measured, not promised: each row is a file that was written by other
-programs, read and written by pellucid, and looked at with other programs again. `python tests/matrix.py` runs
-them all and prints this page; a test keeps it up to date.
+A restored picture is written in the format, depth and colors of its input file, with the metadata of the camera
+and your own. This page is measured: each row is a file written by other programs, read and written by pellucid,
+and checked with other programs again. `python tests/format_matrix.py` runs all cases and prints this page; a test
+keeps it up to date.
 
-## What is computed in which colors
+## Colors and metadata
 
-Restoring happens in the picture's own encoding. The numbers in the file go into the network as they are, and
-what comes out is written as the same kind of numbers: nothing is converted into another color space, and
-nothing is rounded to 8 bits on the way. The ICC profile is not applied but kept, so that the result looks in
-every program as the original does. Pictures in Adobe RGB, Display P3 or ProPhoto stay in it.
+Restoration uses the colors of the file as they are. The numbers in the file go into the network, and the result is
+written as the same type of numbers, without conversion to another color space and without rounding to 8 bits. The
+ICC profile is not applied but kept, so that the result looks like the original in every program. Pictures in Adobe
+RGB, Display P3 or ProPhoto stay in their color space.
 
-- **CMYK** is the exception: it becomes sRGB, by the file's own profile or by a general one where it has none,
-  and the result carries an sRGB profile.
-- **Orientation**: the picture is turned as its EXIF says, and the mark is reset, so that nothing turns it twice.
-- **Alpha** is kept beside the colors. The networks do not restore it.
-- **1, 2 and 4 bits and palettes** come back with 8 bits: restored tones are no longer among the few that the
-  palette had.
-- **10 and 12 bits** (AVIF) come back as PNG with 16.
-- **JPEG** comes back with the quality and the color resolution of the original, 4:2:2 with full color
-  resolution. Quality is told from the tables in the file: exactly for most programs, to the nearest for cameras,
-  which use tables of their own. A JPEG made of another format gets quality 95 and full color resolution, and
-  so does one that was deblocked: at its old quality it would get its blocks back.
-- **TIFF** comes back with its compression (none, LZW, deflate, PackBits, Zstandard; deflate in place of others),
-  in strips, and as BigTIFF where it needs to be.
-- **WebP** comes back lossless where it was lossless, and with quality 95 where it was lossy, since a WebP does not
-  tell its quality. It has no gray: gray becomes three equal channels.
-- **EXIF** stays as it was but for the size of the picture; the preview of the old picture is dropped. Notes that
-  a camera's maker keeps in a form of its own are carried along as they are.
-- **Resolution** (dpi) stays also where the picture is enlarged. A file that tells none gets 72 dpi where the
-  format wants a number.
-- **Not kept**: pages and frames beyond one (refused), gain maps for HDR screens, layers, masks and clipping paths
-  that lie beside the picture, what AVIF says of its colors other than by a profile, and, in formats other than
-  TIFF, what is more than 64 KB of EXIF (the notes of some cameras), or in JPEG of XMP or IPTC.
+- **CMYK** is the exception: it is converted to sRGB, by the profile of the file or by a general one if it has
+  none, and the result has an sRGB profile.
+- **Orientation**: the EXIF orientation is applied and reset, so that no program applies it again.
+- **Alpha** is kept, but not restored by the networks.
+- **1, 2 and 4 bits and palettes** become 8 bits, because restored colors are usually not in the palette.
+- **10 and 12 bits** (AVIF) become 16-bit PNG.
+- **JPEG** is written with the quality and chroma subsampling of the original; 4:2:2 becomes 4:4:4. The quality is
+  estimated from the tables in the file: exact for most programs, the nearest value for cameras, which have their
+  own tables. A JPEG that was another format gets quality 95 and full color resolution. So does a deblocked JPEG:
+  its old quality would cause new blocks.
+- **TIFF** is written with the compression of the original (none, LZW, deflate, PackBits, Zstandard; deflate
+  replaces others), in strips, and as BigTIFF if necessary.
+- **WebP** is written lossless if the original is lossless, and with quality 95 if it is lossy, because WebP does
+  not store its quality. WebP has no gray: gray becomes three equal channels.
+- **EXIF** is kept, except that the size is updated and the thumbnail of the original is removed. Maker notes, the
+  private data of camera makers, are copied unchanged.
+- **Resolution** (dpi) is kept, also if the picture is enlarged. If the file has none, formats that need a number
+  get 72 dpi.
+- **Not kept**: additional pages and frames (such files are refused), gain maps for HDR screens, layers, masks and
+  clipping paths, color descriptions of AVIF other than a profile, and, in formats other than TIFF, EXIF of more
+  than 64 KB (e.g. maker notes of some cameras); in JPEG, also XMP and IPTC of more than 64 KB.
 
-Not read: HEIC and JPEG 2000, for which pellucid's picture library brings no decoder; convert them to TIFF or PNG.
+Not read: HEIC and JPEG 2000, which the bundled libvips cannot decode; convert them to TIFF or PNG.
 Not written: AVIF, which becomes PNG.
 
 """
 
 _LEGEND = """\
-In the tables, *none* means that the file has none, as its format or its writer gives none; *not held* that the
-format of the result has no place for it.
+In the tables, *none* means that the original has none, because of its format or the program that wrote it.
+*not supported* means that the format of the result cannot store it.
 
 """
 
 MEMORY = """
 ## Memory for large pictures
 
-PNG, TIFF and JPEG are read and written strip by strip: a picture of 100 megapixels takes 50 to 80 MB beyond the
-program's own 230 MB, whatever its depth. Some formats can only be decoded or encoded as a whole. Measured with
+PNG, TIFF and JPEG are read and written strip by strip: a picture of 100 megapixels takes 50 to 80 MB in addition
+to the 230 MB of the program, at any depth. Some formats can only be decoded or encoded as a whole. Measured with
 `python benchmarks/files.py` (peak resident memory, Linux; AVIF and BMP at 40 megapixels, the others at 100):
 
 | file | bytes per pixel to read | to write |

@@ -1,4 +1,4 @@
-"""One small whole file of every kind, made by other libraries where there is one."""
+"""Small intact files of every kind, written by other libraries where possible."""
 
 import io
 from dataclasses import replace
@@ -40,7 +40,7 @@ def _tiff(samples: Samples, **options: Any) -> bytes:
 
 
 def pictures() -> dict[str, bytes]:
-    """File name -> content."""
+    """File name -> content of picture files."""
     color, gray = _noise(23, 31, 3), _noise(23, 31, 1)
     deep, alpha = _noise(23, 31, 3, "uint16"), _noise(23, 31, 4)
     return {
@@ -67,20 +67,20 @@ def pictures() -> dict[str, bytes]:
     }
 
 
-def everything() -> dict[str, bytes]:
-    """Pictures and camera RAW files."""
+def all_files() -> dict[str, bytes]:
+    """File name -> content of pictures and camera RAW files."""
     return pictures() | raw_files()
 
 
 def raw_files() -> dict[str, bytes]:
-    """Camera RAW files that LibRaw reads: it takes none smaller than 22 px."""
+    """Camera RAW files. LibRaw needs at least 22 px."""
     bayer = Mosaic(_noise(30, 40, 1, "uint16").squeeze() % 16384, ("RG", "GB"), 512.0, 16383.0)
     xtrans = Mosaic(_noise(48, 36, 1, "uint16").squeeze() % 16384, XTRANS, 1024.0, 16383.0)
-    exposed = replace(bayer, exposure=Exposure(1 / 30, 800, 2.8), orientation=6)
+    rotated = replace(bayer, exposure=Exposure(1 / 30, 800, 2.8), orientation=6)
     linear = Picture(_noise(30, 40, 3, "uint16"))
     return {
         "bayer.dng": dng.encode(bayer),
-        "exposed.dng": dng.encode(exposed),
+        "rotated.dng": dng.encode(rotated),
         "xtrans.dng": dng.encode(xtrans),
         "linear.dng": dng.encode_linear(linear),
     }

@@ -1,4 +1,4 @@
-"""Child processes, watched: how they end, and the most memory they took."""
+"""Runs child processes and measures their peak memory."""
 
 import re
 import subprocess
@@ -8,15 +8,15 @@ from pathlib import Path
 
 
 def run(
-    command: Sequence[str], said: Path, *, timeout_s: float = 300.0, data_limit_bytes: int | None = None
+    command: Sequence[str], output: Path, *, timeout_s: float = 300.0, data_limit_bytes: int | None = None
 ) -> tuple[int, int]:
-    """(exit status, peak resident bytes) of a command whose output goes to a file; -9 after timeout_s.
+    """Run a command with its output in a file: (exit status, peak resident bytes). -9 means a timeout.
 
-    data_limit_bytes: private memory that the kernel gives at all. The peak is that of the program alone: what
-    `getrusage` says includes the process that it was forked from.
+    data_limit_bytes: limit of private memory, enforced by the kernel.
+    The peak is read from /proc, because `getrusage` includes the process that the command was forked from.
     """
     limited = () if data_limit_bytes is None else ("prlimit", f"--data={data_limit_bytes}")
-    with said.open("w") as file:
+    with output.open("w") as file:
         process = subprocess.Popen([*limited, *command], stdout=file, stderr=file)
         deadline_s, peak = time.monotonic() + timeout_s, 0
         while process.poll() is None:

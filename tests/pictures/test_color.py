@@ -17,7 +17,7 @@ from pellucid.pictures.color import (
     ycbcr_to_rgb,
 )
 
-# What MATLAB's rgb2ycbcr gives at a peak of 255 (its documentation: Y from 16 to 235, chroma from 16 to 240).
+# Results of MATLAB's rgb2ycbcr at a peak of 255 (documented: Y from 16 to 235, chroma from 16 to 240).
 KNOWN = [
     ((1, 1, 1), (235.0, 128.0, 128.0)),
     ((0, 0, 0), (16.0, 128.0, 128.0)),
@@ -50,7 +50,7 @@ def test_ycbcr_agrees_with_skimage(seed: int) -> None:
 
 
 @given(st.integers(0, 10**6))
-def test_there_and_back_is_the_same(seed: int) -> None:
+def test_ycbcr_round_trips(seed: int) -> None:
     rgb = photo(seed)
     torch.testing.assert_close(ycbcr_to_rgb(rgb_to_ycbcr(rgb)), rgb, rtol=0, atol=1e-6)
     torch.testing.assert_close(ycbcr_to_rgb(rgb_to_ycbcr(rgb.double())), rgb.double(), rtol=0, atol=1e-14)
@@ -65,8 +65,8 @@ def test_values_beyond_the_range_are_not_clamped() -> None:
     assert 255 * rgb_to_luma(pixel((2, 2, 2))).item() == pytest.approx(16 + 2 * 219)
 
 
-def test_gray_is_as_matlab_weighs() -> None:
-    # rgb2gray takes the first row of inv([1 .956 .621; 1 -.272 -.647; 1 -1.106 1.703]).
+def test_gray_has_the_weights_of_matlab() -> None:
+    # rgb2gray uses the first row of inv([1 .956 .621; 1 -.272 -.647; 1 -1.106 1.703]).
     from_yiq = np.array([[1, 0.956, 0.621], [1, -0.272, -0.647], [1, -1.106, 1.703]])
     expected = np.linalg.inv(from_yiq)[0]
     weights = [rgb_to_gray(pixel(rgb)).item() for rgb in ((1, 0, 0), (0, 1, 0), (0, 0, 1))]
@@ -74,13 +74,13 @@ def test_gray_is_as_matlab_weighs() -> None:
 
 
 def test_gray_keeps_white() -> None:
-    # MATLAB's weights add up to 1: at 16 bit a gray of 65535 would otherwise become 65528.
+    # MATLAB's weights add up to 1; otherwise a 16-bit gray of 65535 would become 65528.
     assert rgb_to_gray(pixel((1, 1, 1))).item() == pytest.approx(1, abs=1e-6)
 
 
 @pytest.mark.parametrize("convert", [rgb_to_gray, rgb_to_luma, rgb_to_ycbcr, ycbcr_to_rgb])
 @given(seed=st.integers(0, 10**6), top=st.integers(0, 8), left=st.integers(0, 40))
-def test_a_part_has_the_bits_of_the_whole(
+def test_a_crop_has_the_bits_of_the_whole(
     convert: Callable[[Tensor], Tensor], seed: int, top: int, left: int
 ) -> None:
     whole = photo(seed, 9, 41)
@@ -94,8 +94,8 @@ def test_any_leading_dimensions(convert: Callable[[Tensor], Tensor]) -> None:
     assert convert(rgb).dtype == torch.float32
 
 
-def test_the_curve_of_srgb_is_that_of_the_standard() -> None:
-    """By scikit-image, whose XYZ of a gray is its light times the white point's; with both ends of the line."""
+def test_the_srgb_curve_agrees_with_skimage() -> None:
+    """In scikit-image, the XYZ of a gray is its linear light times the white point."""
     levels = np.concatenate([np.arange(256) / 255, [0.04045, 0.0404, 0.0405]])
     gray = np.repeat(levels[:, None], 3, axis=1)
     expected = skimage.color.rgb2xyz(gray)[:, 1] / skimage.color.rgb2xyz(np.ones((1, 3)))[0, 1]
@@ -104,7 +104,7 @@ def test_the_curve_of_srgb_is_that_of_the_standard() -> None:
     np.testing.assert_allclose(linear_to_srgb(light).numpy(), levels, atol=1e-7)
 
 
-def test_light_has_a_slope_everywhere() -> None:
+def test_linear_light_has_finite_gradients() -> None:
     for curve in (srgb_to_linear, linear_to_srgb):
         values = torch.tensor([0.0, 1e-3, 0.5, 1.0], requires_grad=True)
         (slope,) = torch.autograd.grad(curve(values).sum(), values)

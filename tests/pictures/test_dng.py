@@ -1,4 +1,4 @@
-"""DNG files, checked by readers that are not ours: LibRaw and tifffile."""
+"""DNG files, checked by other readers: LibRaw and tifffile."""
 
 import io
 import random
@@ -28,7 +28,7 @@ EXIF_TAGS = {
 }
 
 
-def rolled(pattern: tuple[str, ...], down: int, right: int) -> tuple[str, ...]:
+def roll(pattern: tuple[str, ...], down: int, right: int) -> tuple[str, ...]:
     rows = pattern[down:] + pattern[:down]
     return tuple(row[right:] + row[:right] for row in rows)
 
@@ -54,7 +54,7 @@ def mosaic(**changes: Any) -> Mosaic:
     return Mosaic(**{**known, **changes})
 
 
-def seen_by_libraw(content: bytes) -> rawpy.RawPy:
+def read_by_libraw(content: bytes) -> rawpy.RawPy:
     raw = rawpy.RawPy()
     raw.open_buffer(io.BytesIO(content))
     raw.unpack()
@@ -69,10 +69,10 @@ def mosaics(draw: st.DrawFn) -> Mosaic:
     levels = st.integers(0, 4000)
     site_levels = st.tuples(*[st.tuples(*[levels] * 2)] * 2)
     rng = np.random.default_rng(draw(st.integers(0, 10**6)))
-    gains = st.floats(0.2, 10)  # LibRaw ignores red where it is 100 times blue, or blue 100 times red
+    gains = st.floats(0.2, 10)  # LibRaw ignores ratios of red and blue from 100 on
     return Mosaic(
         rng.integers(0, 65536, (draw(st.integers(22, 60)), draw(st.integers(22, 60))), np.uint16),
-        rolled(pattern, draw(phases), draw(phases)),
+        roll(pattern, draw(phases), draw(phases)),
         draw(levels if period == 6 else site_levels),
         draw(st.integers(4001, 65535)),
         white_balance=draw(st.none() | st.tuples(gains, st.just(1.0), gains)),
@@ -87,7 +87,7 @@ def mosaics(draw: st.DrawFn) -> Mosaic:
 
 @given(mosaics())
 def test_libraw_reads_what_was_written(given_mosaic: Mosaic) -> None:
-    with seen_by_libraw(dng.encode(given_mosaic)) as raw:
+    with read_by_libraw(dng.encode(given_mosaic)) as raw:
         np.testing.assert_array_equal(raw.raw_image_visible, given_mosaic.samples)
         names = raw.color_desc.decode()
         period = given_mosaic.period
@@ -105,7 +105,7 @@ def test_libraw_reads_what_was_written(given_mosaic: Mosaic) -> None:
         assert raw.other.shutter_speed == pytest.approx(exposure.time_s or 0, rel=1e-5)
         assert raw.other.iso_speed == (exposure.iso or 0)
         assert raw.other.aperture == pytest.approx(exposure.f_number or 0, rel=1e-5)
-        # LibRaw's own numbering, from its manual: 3 is a half turn, 5 a quarter to the left, 6 to the right.
+        # LibRaw's numbering, from its manual: 3 rotates by 180 degrees, 5 by 90 to the left, 6 by 90 to the right.
         flips = {1: 0, 3: 3, 8: 5, 6: 6}
         if given_mosaic.orientation in flips:
             assert raw.sizes.flip == flips[given_mosaic.orientation]
@@ -141,15 +141,15 @@ def test_tifffile_reads_the_tags_of_the_standard(tmp_path: Path) -> None:
     }
 
 
-def test_white_in_the_light_of_the_scene_becomes_gray() -> None:
-    # What a gray card gives without white balance: more green than red and blue.
+def test_the_white_balance_makes_a_gray_card_gray() -> None:
+    # A gray card without white balance: more green than red and blue.
     light = {"R": 6000 / 2.0, "G": 6000.0, "B": 6000 / 1.5}
     colors = np.array([["R", "G"], ["G", "B"]])
     samples = np.tile(np.vectorize(light.get)(colors), (20, 20)).astype(np.uint16) + 512
     given_mosaic = mosaic(samples=samples, pattern=BAYER, black_level=512, orientation=1)
-    with seen_by_libraw(dng.encode(given_mosaic)) as raw:
+    with read_by_libraw(dng.encode(given_mosaic)) as raw:
         card = raw.postprocess(use_camera_wb=True, no_auto_bright=True, output_bps=16, gamma=(1, 1))
-    # 6000 of 16383 - 512, and LibRaw's matrices keep gray gray to a thousandth.
+    # 6000 of 16383 - 512; LibRaw's matrices keep gray to a thousandth.
     np.testing.assert_allclose(card / 65535, 6000 / 15871, rtol=2e-3)
 
 
@@ -164,7 +164,7 @@ def test_a_linear_picture_keeps_its_samples(tmp_path: Path) -> None:
         assert raw.white_level == 65535
         assert raw.other.shutter_speed == 0.125
         linear = raw.postprocess(use_camera_wb=True, no_auto_bright=True, output_bps=16, gamma=(1, 1))
-    # The standard's matrix and LibRaw's own agree to 4 digits.
+    # The matrix of the standard and that of LibRaw agree to 4 digits.
     np.testing.assert_allclose(linear, samples, rtol=1e-3, atol=20)
 
 
@@ -179,7 +179,7 @@ def test_a_linear_picture_keeps_its_samples(tmp_path: Path) -> None:
         ({"pattern": XTRANS, "black_level": (*[(0,) * 6] * 5, (0, 0, 0, 0, 0, 9))}, "from 0 to 9"),
     ],
 )
-def test_what_dng_cannot_hold_is_refused(tmp_path: Path, changes: dict[str, Any], fault: str) -> None:
+def test_mosaics_that_dng_cannot_store_are_refused(tmp_path: Path, changes: dict[str, Any], fault: str) -> None:
     with pytest.raises(OutputError, match=fault):
         dng.write(mosaic(**changes), tmp_path / "a.dng")
     assert list(tmp_path.iterdir()) == []
@@ -195,13 +195,13 @@ def test_what_dng_cannot_hold_is_refused(tmp_path: Path, changes: dict[str, Any]
     ],
     ids=repr,
 )
-def test_other_pictures_are_refused_as_linear(tmp_path: Path, picture: Picture) -> None:
+def test_only_16_bit_rgb_is_written_as_linear_dng(tmp_path: Path, picture: Picture) -> None:
     with pytest.raises(OutputError, match="16-bit RGB without alpha"):
         dng.write_linear(picture, tmp_path / "a.dng")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_is_overwritten_unasked_and_the_suffix_counts(tmp_path: Path) -> None:
+def test_existing_files_and_other_suffixes_are_refused(tmp_path: Path) -> None:
     picture = Picture(np.zeros((24, 24, 3), np.uint16))
     (tmp_path / "a.dng").write_bytes(b"mine")
     with pytest.raises(OutputError, match="exists"):
@@ -216,7 +216,7 @@ def test_nothing_is_overwritten_unasked_and_the_suffix_counts(tmp_path: Path) ->
     assert (tmp_path / "a.dng").read_bytes() == dng.encode(mosaic())
 
 
-def test_what_is_not_known_is_not_written() -> None:
+def test_unknown_values_are_not_written() -> None:
     bare = replace(mosaic(), white_balance=None, exposure=Exposure(), metadata={})
     with tifffile.TiffFile(io.BytesIO(dng.encode(bare))) as file:
         tags = file.pages.first.tags
@@ -225,7 +225,7 @@ def test_what_is_not_known_is_not_written() -> None:
         assert tags["UniqueCameraModel"].value == "pellucid"
 
 
-def test_damaged_exif_is_left_out() -> None:
+def test_damaged_exif_is_ignored() -> None:
     whole, refused = camera()["exif-data"], 0
     for seed in range(300):
         draw = random.Random(seed)
@@ -248,14 +248,14 @@ def test_damaged_exif_is_left_out() -> None:
         (1e30, {"ISOSpeedRatings": 65535, "SensitivityType": 2, "RecommendedExposureIndex": 2**32 - 1}),
     ],
 )
-def test_an_iso_beyond_16_bit_stands_where_exif_has_room(iso: float, expected: dict[str, int]) -> None:
+def test_an_iso_beyond_16_bit_is_in_another_tag(iso: float, expected: dict[str, int]) -> None:
     content = dng.encode(replace(mosaic(), exposure=Exposure(iso=iso), metadata={}))
     with tifffile.TiffFile(io.BytesIO(content)) as file:
         assert file.pages.first.tags["ExifTag"].value == expected
 
 
 @given(st.floats(1e-9, 2**31))
-def test_ratios_fit_32_bit_and_are_near(value: float) -> None:
+def test_ratios_are_close_and_fit_32_bit(value: float) -> None:
     numerator, denominator = dng.as_ratio(value)
     assert 0 < denominator < 2**32
     assert 0 <= numerator < 2**32

@@ -1,4 +1,4 @@
-"""EXIF in and out of TIFF: what Pillow wrote is read, and what is written Pillow reads."""
+"""EXIF of TIFF files and blocks, written and checked by Pillow and tifffile."""
 
 import io
 from typing import Any
@@ -31,16 +31,16 @@ def plain_tiff(**options: Any) -> io.BytesIO:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_a_block_by_pillow_is_read_in_both_byte_orders(order: str) -> None:
+def test_blocks_are_parsed_in_both_byte_orders(order: str) -> None:
     tags = exif.parse_block(block(order))
     assert tags.main[MAKE] == (TEXT, 6, b"Canon\0")
     assert tags.exif[LENS] == (TEXT, 8, b"EF 50mm\0")
     assert tags.exif[EXPOSURE] == (FRACTION, 1, b"\1\0\0\0\xfa\0\0\0")  # 1/250
     assert tags.gps[1] == (TEXT, 2, b"N\0")
-    assert 0x0112 not in tags.main  # the orientation, which is applied
+    assert 0x0112 not in tags.main  # the orientation is applied instead
 
 
-def test_blocks_are_the_same_whatever_their_byte_order() -> None:
+def test_the_byte_order_does_not_change_the_tags() -> None:
     assert exif.build_block(exif.parse_block(block("<"))) == exif.build_block(exif.parse_block(block(">")))
 
 
@@ -55,9 +55,7 @@ def test_pillow_reads_our_blocks() -> None:
 @pytest.mark.parametrize("big", [False, True])
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("compression", [None, "zlib"])
-def test_tifffile_sees_what_was_put_in_and_the_same_samples(
-    order: str, big: bool, compression: str | None
-) -> None:
+def test_tifffile_reads_added_tags_and_the_same_samples(order: str, big: bool, compression: str | None) -> None:
     file = plain_tiff(byteorder=order, bigtiff=big, compression=compression)
     exif.add_to_tiff(file, exif.parse_block(block()), 21, 30)
     file.seek(0)
@@ -72,16 +70,16 @@ def test_tifffile_sees_what_was_put_in_and_the_same_samples(
     assert exif.parse_tiff(file) == exif.parse_block(block())
 
 
-def test_the_size_of_the_picture_is_told_anew() -> None:
+def test_the_size_in_exif_is_updated() -> None:
     tags = exif.parse_block(block())
     stale = exif.Tags(tags.main, tags.exif | {WIDTH: (3, 1, b"\7\0")}, tags.interop, tags.gps)
     file = plain_tiff()
     exif.add_to_tiff(file, stale, 300, 210)
     assert exif.number(exif.parse_tiff(file).exif, WIDTH) == 300
-    assert WIDTH not in tags.exif  # what was not told is not made up
+    assert WIDTH not in tags.exif  # tags are replaced, never added
 
 
-def test_interoperability_stays() -> None:
+def test_interoperability_is_kept() -> None:
     tags = format_matrix.exif()
     tags.get_ifd(0x8769)[0xA005] = {1: "R98"}
     found = exif.parse_block(tags.tobytes())
@@ -89,7 +87,7 @@ def test_interoperability_stays() -> None:
     assert exif.parse_block(exif.build_block(found)) == found
 
 
-def test_resolution_is_told_in_dots_per_mm() -> None:
+def test_the_resolution_is_in_dots_per_mm() -> None:
     tags = PIL.Image.Exif()
     tags[0x011A] = tags[0x011B] = 254.0
     for unit, dots in ((2, 10.0), (3, 25.4)):
@@ -99,7 +97,7 @@ def test_resolution_is_told_in_dots_per_mm() -> None:
 
 
 @given(seed=st.integers(0, 10_000), num_flips=st.integers(1, 12), length=st.integers(0, 400))
-def test_damage_never_raises(seed: int, num_flips: int, length: int) -> None:
+def test_damaged_exif_never_raises(seed: int, num_flips: int, length: int) -> None:
     content = bytearray(block(">" if seed % 2 else "<"))
     rng = np.random.default_rng(seed)
     for _ in range(num_flips):
@@ -110,7 +108,7 @@ def test_damage_never_raises(seed: int, num_flips: int, length: int) -> None:
         exif.dots_per_mm(damaged)
 
 
-def test_an_offset_beyond_any_file_is_no_value() -> None:
+def test_an_offset_beyond_the_file_is_ignored() -> None:
     file = plain_tiff(bigtiff=True, description="a long description of it")
     content = bytearray(file.getvalue())
     place = content.index((270).to_bytes(2, "little")) + 12

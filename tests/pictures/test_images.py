@@ -1,4 +1,4 @@
-"""Picture files: what comes in is what the file holds, what goes out comes back."""
+"""Reading and writing picture files, compared with other libraries."""
 
 import base64
 import io
@@ -46,14 +46,14 @@ def noise(height: int, width: int, channels: int, dtype: str = "uint8", seed: in
 
 
 def photo(height: int = 60, width: int = 70) -> Samples:
-    """Smooth in every channel, so that JPEG is close."""
+    """Smooth in every channel, so that JPEG changes little."""
     rows, cols = np.mgrid[:height, :width]
     planes = [128 + 100 * np.sin(rows / 17 + k) * np.cos(cols / 23 - k) for k in range(3)]
     return np.stack(planes, axis=2).astype(np.uint8)
 
 
 def png(rows: bytes, width: int, height: int, depth: int, color_type: int, *chunks: bytes) -> bytes:
-    """A PNG by hand; rows hold a filter byte (0) each."""
+    """A PNG of given rows, each with a filter byte (0)."""
     header = struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0)
     parts = [_chunk(b"IHDR", header), *chunks, _chunk(b"IDAT", zlib.compress(rows)), _chunk(b"IEND", b"")]
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
@@ -96,7 +96,7 @@ def same(one: Picture, other: Picture) -> bool:
 
 
 def message(call: Callable[[], object], kind: type[PellucidError] = PictureError) -> str:
-    """What the error says; one line, whatever happened."""
+    """The message of the error that a call raises: always one line."""
     with pytest.raises(kind) as caught:
         call()
     text = str(caught.value)
@@ -126,7 +126,7 @@ def pictures(draw: st.DrawFn, dtypes: tuple[str, ...], alpha: bool = True, gray:
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".tiff", ".PNG"])
 @settings(max_examples=30, deadline=None)
 @given(picture=pictures(("uint8", "uint16")))
-def test_png_and_tiff_come_back_exactly(suffix: str, picture: Picture) -> None:
+def test_png_and_tiff_round_trip(suffix: str, picture: Picture) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder, "x" + suffix)
         images.write(picture, path)
@@ -135,7 +135,7 @@ def test_png_and_tiff_come_back_exactly(suffix: str, picture: Picture) -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(picture=pictures(("float32",)))
-def test_float_tiff_comes_back_exactly(picture: Picture) -> None:
+def test_float_tiff_round_trips(picture: Picture) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder, "x.tif")
         images.write(picture, path)
@@ -145,24 +145,24 @@ def test_float_tiff_comes_back_exactly(picture: Picture) -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(picture=pictures(("uint8",), gray=False))
-def test_webp_comes_back_exactly(picture: Picture) -> None:
+def test_webp_round_trips(picture: Picture) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder, "x.webp")
         images.write(picture, path)
-        opaque = picture.alpha is not None and bool((picture.alpha == 255).all())  # which WebP leaves out
+        opaque = picture.alpha is not None and bool((picture.alpha == 255).all())  # WebP drops opaque alpha
         assert same(images.read(path), Picture(picture.samples) if opaque else picture)
 
 
 @settings(max_examples=20, deadline=None)
 @given(picture=pictures(("uint8",), alpha=False))
-def test_bmp_comes_back_exactly(picture: Picture) -> None:
+def test_bmp_round_trips(picture: Picture) -> None:
     with TemporaryDirectory() as folder:
         path = Path(folder, "x.bmp")
         images.write(picture, path)
         assert same(images.read(path), picture)
 
 
-def test_gray_webp_comes_back_as_three_equal_channels(tmp_path: Path) -> None:
+def test_gray_becomes_rgb_in_webp(tmp_path: Path) -> None:
     gray = Picture(noise(5, 7, 1), noise(5, 7, 1, seed=1))
     images.write(gray, tmp_path / "x.webp")
     again = images.read(tmp_path / "x.webp")
@@ -189,7 +189,7 @@ def test_jpeg_has_quality_95_and_full_color(tmp_path: Path) -> None:
     assert [layer[1:3] for layer in ours] == [(1, 1)] * 3
 
 
-def test_a_crop_is_written_as_seen(tmp_path: Path) -> None:
+def test_a_crop_is_written(tmp_path: Path) -> None:
     part = Picture(noise(20, 30, 3), noise(20, 30, 1)).crop(slice(3, 11), slice(5, 19))
     images.write(part, tmp_path / "x.png")
     assert same(images.read(tmp_path / "x.png"), part)
@@ -197,12 +197,12 @@ def test_a_crop_is_written_as_seen(tmp_path: Path) -> None:
     assert same(images.read(tmp_path / "x.bmp"), Picture(part.samples))
 
 
-# --- against other writers and readers
+# --- compared with other writers and readers
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_png_by_hand_is_read(channels: int, dtype: str, tmp_path: Path) -> None:
+def test_png_of_every_color_type_is_read(channels: int, dtype: str, tmp_path: Path) -> None:
     samples = noise(5, 7, channels, dtype)
     picture = read_bytes(png_of(samples), tmp_path)
     assert picture.dtype == dtype
@@ -248,7 +248,7 @@ def test_planar_big_endian_and_inverted_tiff_are_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("depth", [1, 2, 4])
-def test_few_bits_are_spread_over_eight(depth: int, tmp_path: Path) -> None:
+def test_samples_of_few_bits_are_scaled_to_8_bits(depth: int, tmp_path: Path) -> None:
     levels = (1 << depth) - 1
     values = np.arange(8 // depth) % (levels + 1)
     packed = sum(int(value) << (8 - depth * (k + 1)) for k, value in enumerate(values))
@@ -279,7 +279,7 @@ def test_bmp_palettes_are_expanded(mode: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("dots_per_mm", [4e6, 1e300, float("inf"), float("nan"), -3.0])
-def test_a_resolution_that_bmp_cannot_tell_is_left_out(tmp_path: Path, dots_per_mm: float) -> None:
+def test_a_resolution_that_bmp_cannot_store_is_dropped(tmp_path: Path, dots_per_mm: float) -> None:
     path = tmp_path / "a.bmp"
     images.write(Picture(photo(), metadata={"xres": dots_per_mm, "yres": 10.0}), path)
     assert struct.unpack_from("<ii", path.read_bytes(), 38) == (0, 10_000)
@@ -294,7 +294,7 @@ def test_bmp_alpha_is_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("depth", "dtype"), [(8, "uint8"), (10, "uint16"), (12, "uint16")])
-def test_avif_fills_its_depth(depth: int, dtype: str, tmp_path: Path) -> None:
+def test_white_in_avif_is_the_maximum(depth: int, dtype: str, tmp_path: Path) -> None:
     import pyvips
 
     white = pyvips.Image.black(16, 16, bands=3).copy(interpretation="rgb16").cast("ushort") + 65535
@@ -306,13 +306,13 @@ def test_avif_fills_its_depth(depth: int, dtype: str, tmp_path: Path) -> None:
     assert int(picture.samples.min()) == np.iinfo(dtype).max
 
 
-def test_cmyk_without_a_profile_gets_a_general_one_and_says_so(tmp_path: Path) -> None:
+def test_cmyk_without_a_profile_is_converted_with_a_note(tmp_path: Path) -> None:
     content = io.BytesIO()
     PIL.Image.fromarray(np.full((8, 8, 3), (200, 60, 30), np.uint8)).convert("CMYK").save(content, "jpeg")
     picture = read_bytes(content.getvalue(), tmp_path, "x.jpg")
     assert picture.encoding is not None
     assert picture.encoding.notes == ("CMYK converted to sRGB by a general profile, because it has none",)
-    # inks reach less than screens, and Pillow's own CMYK is no print: reddish is all that can be asked for
+    # Inks cover fewer colors than screens, and Pillow's CMYK is not print: only the hue can be checked.
     assert picture.samples[..., 0].min() > 150 and picture.samples[..., 1:].max() < 110
     assert picture.metadata["icc-profile-data"][12:20] == b"mntrRGB "
 
@@ -327,11 +327,11 @@ def test_cmyk_with_a_profile_becomes_srgb(depth: int, dtype: str, tmp_path: Path
     picture = images.read(tmp_path / "x.tif")
     assert (picture.dtype, picture.samples.shape) == (dtype, (8, 8, 3))
     values = picture.samples * (255 / np.iinfo(dtype).max)
-    assert np.abs(values - (200, 60, 30)).max() < 20  # inks reach less than screens
+    assert np.abs(values - (200, 60, 30)).max() < 20  # inks cover fewer colors than screens
     assert picture.metadata["icc-profile-data"][12:20] == b"mntrRGB "
 
 
-def test_what_is_read_may_be_changed(tmp_path: Path) -> None:
+def test_samples_are_writable(tmp_path: Path) -> None:
     picture = read_bytes(png_of(noise(4, 4, 1)), tmp_path)
     picture.samples[0, 0, 0] = 1
     assert picture.to_tensor().shape == (1, 1, 4, 4)
@@ -356,8 +356,8 @@ def test_orientation_is_applied_once(kind: str, orientation: int, tmp_path: Path
 
 
 @pytest.mark.parametrize("kind", ["jpeg", "png", "tiff", "webp"])
-def test_a_tall_picture_is_turned(kind: str, tmp_path: Path) -> None:
-    # taller than the rows that libvips holds while it decodes in sequence
+def test_a_tall_picture_is_rotated(kind: str, tmp_path: Path) -> None:
+    # Taller than the rows that libvips keeps in sequential decoding.
     content = encoded(photo(3000, 10), kind, exif=exif(6))
     assert read_bytes(content, tmp_path).samples.shape == (10, 3000, 3)
 
@@ -378,7 +378,7 @@ def test_profile_and_exif_are_kept(kind: str, suffix: str, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".tif"])
-def test_xmp_resolution_and_profile_go_everywhere(suffix: str, tmp_path: Path) -> None:
+def test_xmp_resolution_and_profile_are_kept_in_every_format(suffix: str, tmp_path: Path) -> None:
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     content = encoded(photo(12, 20), "jpeg", xmp=XMP, icc_profile=profile, dpi=(300, 300))
     picture = read_bytes(content, tmp_path)
@@ -386,7 +386,7 @@ def test_xmp_resolution_and_profile_go_everywhere(suffix: str, tmp_path: Path) -
     again = images.read(tmp_path / f"y{suffix}").metadata
     assert again["xmp-data"] == XMP
     assert again["icc-profile-data"] == profile
-    if suffix != ".webp":  # WebP has no resolution of its own; libvips writes it as EXIF and does not look there
+    if suffix != ".webp":  # libvips writes the resolution of WebP as EXIF, but does not read it
         assert again["xres"] * 25.4 == pytest.approx(300, rel=1e-4)
 
 
@@ -400,19 +400,19 @@ def test_tiff_text_and_png_comments_are_kept(tmp_path: Path) -> None:
         assert file.info["Author"] == "me"
 
 
-def test_a_preview_of_the_old_picture_is_dropped(tmp_path: Path) -> None:
-    preview = encoded(photo(8, 8), "jpeg")
-    # EXIF is a TIFF: an empty first folder, then one with the preview's compression, place and length
-    entries = (0x0103, 3, 1, 6), (0x0201, 4, 1, 56), (0x0202, 4, 1, len(preview))
+def test_the_thumbnail_of_the_original_is_dropped(tmp_path: Path) -> None:
+    thumbnail = encoded(photo(8, 8), "jpeg")
+    # EXIF is a TIFF: an empty first directory, then one with the thumbnail's compression, offset and length.
+    entries = (0x0103, 3, 1, 6), (0x0201, 4, 1, 56), (0x0202, 4, 1, len(thumbnail))
     second = struct.pack("<H", 3) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + bytes(4)
-    tags = b"II*\0" + struct.pack("<IHI", 8, 0, 14) + second + preview
+    tags = b"II*\0" + struct.pack("<IHI", 8, 0, 14) + second + thumbnail
     content = encoded(photo(), "jpeg", exif=b"Exif\0\0" + tags)
     assert content.count(b"\xff\xd8\xff") == 2
     images.write(read_bytes(content, tmp_path), tmp_path / "y.jpg")
     assert (tmp_path / "y.jpg").read_bytes().count(b"\xff\xd8\xff") == 1
 
 
-def test_unknown_metadata_is_not_written(tmp_path: Path) -> None:
+def test_unknown_metadata_is_ignored(tmp_path: Path) -> None:
     metadata = {"xres": 10.0, "yres": 10.0, "camera": object(), "exif-ifd0-Model": 3, "orientation": 6}
     images.write(Picture(noise(3, 5, 3), None, metadata), tmp_path / "x.png")
     again = images.read(tmp_path / "x.png")
@@ -420,7 +420,7 @@ def test_unknown_metadata_is_not_written(tmp_path: Path) -> None:
     assert again.metadata["xres"] == pytest.approx(10)
 
 
-# --- how the file held it
+# --- encoding
 
 
 def encoding(content: bytes, folder: Path) -> Encoding:
@@ -430,12 +430,12 @@ def encoding(content: bytes, folder: Path) -> Encoding:
 
 
 @pytest.mark.parametrize("quality", [1, 10, 25, 49, 50, 51, 75, 90, 95, 99, 100])
-def test_the_quality_of_a_jpeg_is_told_from_its_tables(quality: int, tmp_path: Path) -> None:
+def test_the_quality_of_a_jpeg_is_estimated_from_its_tables(quality: int, tmp_path: Path) -> None:
     assert encoding(encoded(photo(), "jpeg", quality=quality), tmp_path).quality == quality
     assert encoding(encoded(photo()[..., :1], "jpeg", quality=quality), tmp_path).quality == quality
 
 
-def test_tables_of_a_camera_are_near_to_some_quality(tmp_path: Path) -> None:
+def test_other_tables_get_the_nearest_quality(tmp_path: Path) -> None:
     with JpegImageFile(io.BytesIO(encoded(photo(), "jpeg", quality=88))) as file:
         tables = file.quantization
     own = [[min(255, value + k % 2) for k, value in enumerate(tables[number])] for number in (0, 1)]
@@ -444,13 +444,13 @@ def test_tables_of_a_camera_are_near_to_some_quality(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ratio", ["4:4:4", "4:2:2", "4:2:0"])
-def test_the_color_resolution_of_a_jpeg_is_told(ratio: str, tmp_path: Path) -> None:
+def test_the_subsampling_of_a_jpeg_is_read(ratio: str, tmp_path: Path) -> None:
     found = encoding(encoded(photo(), "jpeg", subsampling=ratio), tmp_path)
     assert (found.format, found.bits, found.subsampling, found.progressive) == ("JPEG", 8, ratio, False)
     assert encoding(encoded(photo(), "jpeg", progressive=True), tmp_path).progressive
 
 
-def test_other_files_tell_how_they_hold_their_samples(tmp_path: Path) -> None:
+def test_the_encoding_of_other_formats_is_read(tmp_path: Path) -> None:
     assert encoding(png(b"\0\x40", 2, 1, 1, 0), tmp_path) == Encoding("PNG", 1)
     palette = png(b"\0\x40", 2, 1, 2, 3, _chunk(b"PLTE", bytes(12)))
     assert encoding(palette, tmp_path) == Encoding("PNG", 2, palette=True)
@@ -471,7 +471,7 @@ def test_a_tiff_keeps_its_compression(compression: str, tmp_path: Path) -> None:
         assert file.info["compression"] == compression
 
 
-def test_a_jpeg_in_a_tiff_is_read_and_comes_back_lossless(tmp_path: Path) -> None:
+def test_a_jpeg_in_a_tiff_is_written_lossless(tmp_path: Path) -> None:
     content = encoded(photo(), "tiff", compression="jpeg", quality=90)
     picture = read_bytes(content, tmp_path)
     assert np.abs(picture.samples.astype(int) - photo()).mean() < 2
@@ -479,7 +479,7 @@ def test_a_jpeg_in_a_tiff_is_read_and_comes_back_lossless(tmp_path: Path) -> Non
     assert same(images.read(tmp_path / "y.tif"), picture)
 
 
-def test_a_quality_that_is_asked_for_is_the_only_change(tmp_path: Path) -> None:
+def test_a_requested_quality_changes_nothing_else(tmp_path: Path) -> None:
     picture = read_bytes(encoded(photo(), "jpeg", quality=70, subsampling="4:2:0"), tmp_path)
     images.write(picture, tmp_path / "y.jpg", quality=91)
     assert headers.read_encoding(tmp_path / "y.jpg", "jpeg").quality == 91
@@ -490,7 +490,7 @@ def test_a_quality_that_is_asked_for_is_the_only_change(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("bit_depth", "dtype"), [(8, "uint8"), (16, "uint16"), (32, "float32")])
-def test_a_depth_that_is_asked_for_is_written(bit_depth: int, dtype: str, tmp_path: Path) -> None:
+def test_the_requested_depth_is_written(bit_depth: int, dtype: str, tmp_path: Path) -> None:
     picture = Picture(noise(5, 6, 3, "uint16"), noise(5, 6, 1, "uint16"))
     images.write(picture, tmp_path / "x.tif", bit_depth=bit_depth)
     assert same(images.read(tmp_path / "x.tif"), picture.as_depth(dtype))
@@ -508,7 +508,7 @@ def test_names_of_results() -> None:
 
 
 def test_an_arithmetic_coded_jpeg_is_read(tmp_path: Path) -> None:
-    # by jpegtran -arithmetic, of a ramp: row and column times 8
+    # By jpegtran -arithmetic, from a ramp: 8 * (row + column).
     content = base64.b64decode(
         "/9j/4AAQSkZJRgABAQAAAQABAAD/2wBDABALDA4MChAODQ4SERATGCgaGBYWGDEjJR0oOjM9PDkzODdASFxOQERXRTc4UG1RV19iZ2hn"
         "Pk1xeXBkeFxlZ2P/yQALCAAQABABAREA/8wABgAQEAX/2gAIAQEAAD8A/wBmCMBa97C76sfIgb48eID/2Q=="
@@ -517,7 +517,7 @@ def test_an_arithmetic_coded_jpeg_is_read(tmp_path: Path) -> None:
     assert np.abs(read_bytes(content, tmp_path).samples[..., 0] - 8.0 * (rows + cols)).max() < 12
 
 
-def test_a_12_bit_jpeg_is_refused_by_name(tmp_path: Path) -> None:
+def test_a_12_bit_jpeg_is_refused(tmp_path: Path) -> None:
     content = bytearray(encoded(photo(), "jpeg"))
     frame = content.index(b"\xff\xc0")
     content[frame + 1], content[frame + 4] = 0xC1, 12
@@ -530,7 +530,7 @@ def test_a_12_bit_jpeg_is_refused_by_name(tmp_path: Path) -> None:
     ("head", "name"),
     [(b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"), (b"\0\0\0\x18ftypheic\0\0", "HEIC"), (b"GIF89a", "GIF")],
 )
-def test_pictures_of_other_formats_are_named(head: bytes, name: str, tmp_path: Path) -> None:
+def test_unsupported_formats_are_named(head: bytes, name: str, tmp_path: Path) -> None:
     text = message(lambda: read_bytes(head + bytes(99), tmp_path))
     assert f"is a {name} file, which is not supported; convert it to PNG or TIFF first" in text
 
@@ -551,7 +551,7 @@ def test_a_file_without_exif_gets_none(tmp_path: Path) -> None:
 # --- large pictures
 
 
-def test_a_large_picture_comes_back_in_small_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_pictures_are_processed_in_strips(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "LARGE_BYTES", 1000)
     monkeypatch.setattr(memory, "STRIP_BYTES", 1000)
     picture = Picture(noise(70, 50, 3), noise(70, 50, 1, seed=1))
@@ -589,28 +589,28 @@ def test_a_large_picture_is_never_in_memory_as_a_whole(suffix: str, tmp_path: Pa
     assert int(done.stdout) < 110e6 < samples.nbytes / 2
 
 
-def test_what_decoding_takes_is_told_by_the_header(tmp_path: Path) -> None:
-    def told(content: bytes) -> int:
+def test_the_decoding_cost_is_known_from_the_header(tmp_path: Path) -> None:
+    def cost(content: bytes) -> int:
         (tmp_path / "x").write_bytes(content)
         num_pixels, decoding_bytes = images.decoding_cost(tmp_path / "x")
         assert num_pixels == photo().shape[0] * photo().shape[1]
         return decoding_bytes
 
     num_pixels = photo().shape[0] * photo().shape[1]
-    assert told(encoded(photo(), "png")) == told(encoded(photo(), "tiff")) == told(encoded(photo(), "jpeg")) == 0
-    assert told(encoded(photo(), "jpeg", progressive=True, subsampling="4:4:4")) == 6 * num_pixels
-    assert told(encoded(photo(), "jpeg", progressive=True, subsampling="4:2:0")) == 3 * num_pixels
-    assert told(encoded(photo()[..., :1], "jpeg", progressive=True)) == 2 * num_pixels
-    assert told(encoded(photo(), "bmp")) == 4 * num_pixels
-    assert 8 * num_pixels < told(encoded(photo(), "webp")) < 10 * num_pixels
+    assert cost(encoded(photo(), "png")) == cost(encoded(photo(), "tiff")) == cost(encoded(photo(), "jpeg")) == 0
+    assert cost(encoded(photo(), "jpeg", progressive=True, subsampling="4:4:4")) == 6 * num_pixels
+    assert cost(encoded(photo(), "jpeg", progressive=True, subsampling="4:2:0")) == 3 * num_pixels
+    assert cost(encoded(photo()[..., :1], "jpeg", progressive=True)) == 2 * num_pixels
+    assert cost(encoded(photo(), "bmp")) == 4 * num_pixels
+    assert 8 * num_pixels < cost(encoded(photo(), "webp")) < 10 * num_pixels
     assert images.encoding_bytes(tmp_path / "x.tif", num_pixels) == 0
     assert images.encoding_bytes(tmp_path / "x.webp", num_pixels) > 10 * num_pixels
 
 
-# --- refusals when reading
+# --- errors when reading
 
 
-def test_no_picture_says_what_is_there(tmp_path: Path) -> None:
+def test_files_that_are_not_pictures_are_described(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("<svg xmlns='http://www.w3.org/2000/svg' width='9' height='9'/>")
     (tmp_path / "table.csv").write_text("1,2\n3,4\n")
     (tmp_path / "empty.png").touch()
@@ -628,7 +628,7 @@ def test_an_unreadable_file_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a.arw", "b.RAF", "c.dng", "d.cr3"])
-def test_camera_raw_says_what_to_do(name: str, tmp_path: Path) -> None:
+def test_camera_raw_files_give_a_hint(name: str, tmp_path: Path) -> None:
     text = message(lambda: read_bytes(encoded(photo(), "tiff"), tmp_path, name))
     assert name in text and "camera RAW" in text and "develop it" in text
 
@@ -646,11 +646,11 @@ def test_camera_raw_says_what_to_do(name: str, tmp_path: Path) -> None:
         ("avif", {}),
     ],
 )
-def test_a_truncated_file_is_refused_wherever_it_ends(
+def test_a_truncated_file_is_refused(
     kind: str, options: dict[str, Any], tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     content = encoded(photo(), kind, **options)
-    # the last 12 bytes of a PNG (IEND) and the last 2 of a BMP row (padding) hold no samples
+    # the last 12 bytes of a PNG (IEND) and the last 2 of a BMP row (padding) contain no samples
     for length in {1, 3, 9, 15, 16, 17, 30, 60, 140, *range(200, len(content) - 13, len(content) // 12)}:
         text = message(partial(read_bytes, content[:length], tmp_path, "cut.png"))
         assert "cut.png" in text
@@ -664,7 +664,7 @@ def test_a_truncated_file_is_refused_wherever_it_ends(
     seed=st.integers(0, 999),
     num_flips=st.integers(1, 8),
 )
-def test_damage_gives_a_picture_or_one_line(kind: str, seed: int, num_flips: int) -> None:
+def test_damaged_files_give_a_picture_or_a_one_line_error(kind: str, seed: int, num_flips: int) -> None:
     content = bytearray(encoded(photo(20, 20), kind))
     rng = np.random.default_rng(seed)
     for _ in range(num_flips):
@@ -678,7 +678,7 @@ def test_damage_gives_a_picture_or_one_line(kind: str, seed: int, num_flips: int
             assert "\n" not in str(error)
 
 
-def test_a_stale_note_of_libvips_does_not_head_the_next_error(tmp_path: Path) -> None:
+def test_warnings_of_libvips_are_not_in_the_next_error(tmp_path: Path) -> None:
     (tmp_path / "first.avif").write_bytes(encoded(noise(5, 7, 3), "avif"))
     message(lambda: images.read(tmp_path / "first.avif", max_pixels=10))
     assert "first" not in message(lambda: read_bytes(encoded(photo(), "png")[:40], tmp_path, "x.png"))
@@ -700,7 +700,7 @@ def test_other_channels_are_counted(channels: int, tmp_path: Path) -> None:
     assert f"x.tif has {channels} channels; gray or RGB, with or without alpha, is needed" in text
 
 
-def test_a_rare_kind_of_tiff_is_one_line(tmp_path: Path) -> None:
+def test_unsupported_tiffs_give_a_one_line_error(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "lab.tif", noise(6, 7, 3), photometric="cielab")
     tifffile.imwrite(tmp_path / "double.tif", np.ones((6, 7)))
     for name in ("lab.tif", "double.tif"):
@@ -715,7 +715,7 @@ def test_other_sample_types_are_named(dtype: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_no_number_is_refused(value: float, tmp_path: Path) -> None:
+def test_nan_and_infinity_are_refused(value: float, tmp_path: Path) -> None:
     samples = noise(6, 7, 3, "float32")
     samples[2, 3, 1] = value
     tifffile.imwrite(tmp_path / "x.tif", samples, photometric="rgb")
@@ -729,7 +729,7 @@ def test_half_floats_become_floats(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["png", "bmp"])
-def test_a_bomb_is_refused_by_its_header(kind: str, tmp_path: Path) -> None:
+def test_a_decompression_bomb_is_refused_by_its_header(kind: str, tmp_path: Path) -> None:
     size = 30_000
     header = struct.pack("<2sIHHIIiiHHIIiiII", b"BM", 99, 0, 0, 54, 40, size, size, 1, 24, 0, 0, 1, 1, 0, 0)
     content = png(bytes(99), size, size, 8, 2) if kind == "png" else header + bytes(99)
@@ -741,7 +741,7 @@ def test_a_bomb_is_refused_by_its_header(kind: str, tmp_path: Path) -> None:
 def test_more_pixels_than_allowed_are_refused_in_every_format(kind: str, tmp_path: Path) -> None:
     path = tmp_path / "x"
     content = encoded(photo(20, 30), kind)
-    # Decoding it would fail; of a WebP, libvips wants the whole file to read the header.
+    # Decoding would fail. For the header of a WebP, libvips needs the whole file.
     path.write_bytes(content if kind == "webp" else content[:-5])
     text = message(lambda: images.read(path, max_pixels=599))
     assert "30 x 20 = 600 pixels; at most 599 are allowed" in text and text.endswith("set max_pixels=600")
@@ -753,7 +753,7 @@ def test_400_megapixels_are_allowed_by_default() -> None:
     assert images.MAX_PIXELS >= 400e6
 
 
-def test_a_name_is_only_a_name(tmp_path: Path) -> None:
+def test_names_with_special_characters_can_be_used(tmp_path: Path) -> None:
     content = png_of(noise(4, 5, 3))
     assert read_bytes(content, tmp_path, "x[page=2].png").width == 5
     assert read_bytes(content, tmp_path, "x.png[n=-1]").width == 5
@@ -764,11 +764,11 @@ def test_a_name_is_only_a_name(tmp_path: Path) -> None:
         assert images.read(path).width == 5
 
 
-# --- refusals when writing
+# --- errors when writing
 
 
 @pytest.mark.parametrize("name", ["x.gif", "x", "x.arw", "x.avif"])
-def test_an_unknown_suffix_lists_the_known(name: str, tmp_path: Path) -> None:
+def test_an_unknown_suffix_gives_the_known_ones(name: str, tmp_path: Path) -> None:
     for call in (
         lambda: images.check_format(tmp_path / name),
         lambda: images.write(Picture(noise(2, 2, 1)), tmp_path / name),
@@ -794,13 +794,15 @@ def test_known_suffixes_can_be_written(name: str) -> None:
         (".png", "float32", False, "PNG cannot store floating-point samples; write TIFF"),
     ],
 )
-def test_nothing_is_lost_silently(suffix: str, dtype: str, alpha: bool, words: str, tmp_path: Path) -> None:
+def test_formats_refuse_what_they_cannot_store(
+    suffix: str, dtype: str, alpha: bool, words: str, tmp_path: Path
+) -> None:
     picture = Picture(noise(3, 4, 3, dtype), noise(3, 4, 1, dtype) if alpha else None)
     assert words in message(lambda: images.write(picture, tmp_path / f"x{suffix}"), OutputError)
     assert not list(tmp_path.iterdir())
 
 
-def test_a_depth_that_can_be_asked_for_is_named(tmp_path: Path) -> None:
+def test_the_hint_contains_a_depth_that_works(tmp_path: Path) -> None:
     for dtype, suffix, bits in (("uint16", ".jpg", 8), ("float32", ".png", 16), ("uint16", ".webp", 8)):
         picture = Picture(noise(3, 4, 3, dtype))
         text = message(partial(images.write, picture, tmp_path / f"x{suffix}"), OutputError)
@@ -818,7 +820,7 @@ def test_a_depth_that_can_be_asked_for_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="POSIX only")
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp", ".bmp"])
-def test_a_full_disk_is_one_line_and_leaves_nothing(suffix: str, tmp_path: Path) -> None:
+def test_a_full_disk_gives_a_one_line_error_and_leaves_nothing(suffix: str, tmp_path: Path) -> None:
     code = (
         "import resource, signal, sys\n"
         "import numpy as np\n"
@@ -840,7 +842,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(suffix: str, tmp_path: Path)
 
 
 @pytest.mark.parametrize(("suffix", "width"), [(".webp", 16_400), (".jpg", 65_600)])
-def test_too_wide_for_the_format_is_one_line(suffix: str, width: int, tmp_path: Path) -> None:
+def test_too_wide_for_the_format_gives_a_one_line_error(suffix: str, width: int, tmp_path: Path) -> None:
     picture = Picture(np.zeros((1, width, 1), np.uint8))
     text = message(lambda: images.write(picture, tmp_path / f"x{suffix}"), OutputError)
     assert "cannot be written as" in text
@@ -848,7 +850,7 @@ def test_too_wide_for_the_format_is_one_line(suffix: str, width: int, tmp_path: 
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp"])
-def test_an_existing_file_stays_unless_asked(suffix: str, tmp_path: Path) -> None:
+def test_existing_files_are_only_replaced_with_overwrite(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"x{suffix}"
     path.write_bytes(b"mine")
     picture = Picture(noise(3, 4, 3))
@@ -887,13 +889,13 @@ def test_every_suffix_written_is_found() -> None:
 # --- processes
 
 
-def test_a_pipe_is_no_picture_and_does_not_block(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_without_blocking(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     with pytest.raises(PictureError, match="is a pipe"):
         images.read(tmp_path / "pipe.png")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may enter any folder")
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can enter any folder")
 def test_a_folder_that_cannot_be_entered_is_named(tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir(mode=0)
     with pytest.raises(DataError, match="locked cannot be read"):

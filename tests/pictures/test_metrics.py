@@ -1,4 +1,4 @@
-"""Scores against scikit-image's."""
+"""Metrics, compared with scikit-image."""
 
 import math
 
@@ -26,7 +26,7 @@ def test_scores_agree_with_scikit_image(height: int, width: int, channels: int, 
     assert metrics.psnr(*planes) == pytest.approx(
         peak_signal_noise_ratio(target, restored, data_range=1), abs=1e-9
     )
-    # scikit-image filters beyond the border too; its mean leaves out a border of 5 px: the valid area.
+    # scikit-image also filters beyond the border, but its mean excludes 5 px, so it covers the valid area.
     expected = structural_similarity(
         target,
         restored,
@@ -39,7 +39,7 @@ def test_scores_agree_with_scikit_image(height: int, width: int, channels: int, 
     assert metrics.ssim(*planes) == pytest.approx(expected, abs=1e-9)
 
 
-def test_equal_pictures_have_infinite_psnr_and_full_similarity() -> None:
+def test_equal_pictures_have_infinite_psnr_and_ssim_1() -> None:
     picture = torch.rand(1, 1, 16, 16)
     assert metrics.psnr(picture, picture) == math.inf
     assert metrics.ssim(picture, picture) == pytest.approx(1)
@@ -50,5 +50,5 @@ def test_a_known_error_has_a_known_psnr() -> None:
     assert metrics.psnr(target + 0.1, target) == pytest.approx(20, abs=1e-5)
 
 
-def test_a_picture_smaller_than_the_window_has_no_similarity() -> None:
+def test_a_picture_smaller_than_the_window_has_no_ssim() -> None:
     assert metrics.ssim(torch.rand(1, 1, 10, 30), torch.rand(1, 1, 10, 30)) is None

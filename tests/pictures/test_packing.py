@@ -10,8 +10,8 @@ from pellucid.errors import PictureError
 from pellucid.pictures.packing import BAYER, XTRANS, align, apply_gains, find_phase, pack_bayer, pack_xtrans
 from pellucid.pictures.picture import Mosaic
 
-# Where each plane of a packed X-Trans block looks, as (row, column) in the 6 x 6 pixels, for the packed
-# pixels (even, even), (even, odd), (odd, even), (odd, odd): as the released code of the paper assigns them.
+# (row, column) in the 6 x 6 pixels of an X-Trans block for each packed plane, at the packed pixels (even, even),
+# (even, odd), (odd, even), (odd, odd): as in the released code of the paper.
 XTRANS_TABLE = [
     ("R", [(0, 0), (0, 4), (3, 1), (3, 3)]),
     ("G", [(0, 2), (0, 5), (3, 2), (3, 5)]),
@@ -29,8 +29,8 @@ def numbered(height: int, width: int) -> torch.Tensor:
     return torch.arange(float(height * width)).reshape(1, 1, height, width)
 
 
-def rolled(pattern: tuple[str, ...], down: int, right: int) -> tuple[str, ...]:
-    """What a sensor of this pattern shows from another pixel on."""
+def roll(pattern: tuple[str, ...], down: int, right: int) -> tuple[str, ...]:
+    """The pattern when it starts at another pixel."""
     period = len(pattern)
     return tuple(
         "".join(pattern[(row + down) % period][(col + right) % period] for col in range(period))
@@ -39,13 +39,13 @@ def rolled(pattern: tuple[str, ...], down: int, right: int) -> tuple[str, ...]:
 
 
 def sensor(pattern: tuple[str, ...], height: int, width: int, *, down: int, right: int) -> Mosaic:
-    """A sensor seen from pixel (down, right) on; samples, colors and black levels tell where they come from."""
+    """A mosaic that starts at pixel (down, right). Samples and black levels are numbered by their origin."""
     period = len(pattern)
     rows, cols = np.mgrid[down : down + height, right : right + width]
     site = rows % period * period + cols % period
     return Mosaic(
         samples=(1000 + site).astype(np.uint16),
-        pattern=rolled(pattern, down, right),
+        pattern=roll(pattern, down, right),
         black_level=tuple(
             tuple(float((down + row) % period * period + (right + col) % period) for col in range(period))
             for row in range(period)
@@ -56,7 +56,7 @@ def sensor(pattern: tuple[str, ...], height: int, width: int, *, down: int, righ
     )
 
 
-def test_bayer_packed_by_hand() -> None:
+def test_bayer_packing() -> None:
     mosaic = torch.tensor([[0, 1, 2, 3], [4, 5, 6, 7], [8, 9, 10, 11], [12, 13, 14, 15]], dtype=torch.float32)[
         None, None
     ]
@@ -67,14 +67,14 @@ def test_bayer_packed_by_hand() -> None:
     assert pack_bayer(mosaic)[0].tolist() == [red, green_of_red_rows, blue, green_of_blue_rows]
 
 
-def test_xtrans_packed_as_the_table_says() -> None:
+def test_xtrans_packing_follows_the_table() -> None:
     packed = pack_xtrans(numbered(6, 6))
     assert packed.shape == (1, 9, 2, 2)
     for plane, (_, sites) in zip(packed[0], XTRANS_TABLE, strict=True):
         assert plane.flatten().tolist() == [6 * row + col for row, col in sites]
 
 
-def test_every_block_of_xtrans_is_packed_alike() -> None:
+def test_every_xtrans_block_is_packed_in_the_same_way() -> None:
     packed = pack_xtrans(numbered(12, 12))
     assert packed.shape == (1, 9, 4, 4)
     for plane, (_, sites) in zip(packed[0], XTRANS_TABLE, strict=True):
@@ -83,7 +83,7 @@ def test_every_block_of_xtrans_is_packed_alike() -> None:
             assert plane[i // 2 :: 2, i % 2 :: 2].tolist() == expected
 
 
-def test_the_table_sees_one_color_in_each_plane() -> None:
+def test_each_plane_of_the_table_has_one_color() -> None:
     for color, sites in XTRANS_TABLE:
         assert {XTRANS[row][col] for row, col in sites} == {color}
 
@@ -100,7 +100,7 @@ def test_every_site_is_used_once(high: int, wide: int, count: int) -> None:
 
 def test_the_patterns_are_those_of_the_cameras() -> None:
     assert BAYER == ("RG", "GB")
-    # X-Trans: every row and column holds all colors, 20 green, 8 red and 8 blue in all.
+    # X-Trans: all colors in every row and column; in total 20 green, 8 red and 8 blue.
     text = "".join(XTRANS)
     assert [text.count(color) for color in "RGB"] == [8, 20, 8]
     columns = ["".join(column) for column in zip(*XTRANS, strict=True)]
@@ -109,7 +109,9 @@ def test_the_patterns_are_those_of_the_cameras() -> None:
 
 @pytest.mark.parametrize(("pattern", "num_sites"), [(BAYER, 2), (XTRANS, 6)])
 @given(data=st.data())
-def test_any_phase_is_cut_to_the_pattern(pattern: tuple[str, ...], num_sites: int, data: st.DataObject) -> None:
+def test_any_phase_is_cropped_to_the_pattern(
+    pattern: tuple[str, ...], num_sites: int, data: st.DataObject
+) -> None:
     down, right = data.draw(st.integers(0, num_sites - 1)), data.draw(st.integers(0, num_sites - 1))
     height, width = data.draw(st.integers(12, 30)), data.draw(st.integers(12, 30))
     given_mosaic = sensor(pattern, height, width, down=down, right=right)
@@ -120,11 +122,11 @@ def test_any_phase_is_cut_to_the_pattern(pattern: tuple[str, ...], num_sites: in
     assert height - 2 * num_sites < aligned.height <= height
     assert width - 2 * num_sites < aligned.width <= width
     assert np.shares_memory(aligned.samples, given_mosaic.samples)
-    # Sample and black level were numbered by the same site, so black and sample still belong together ...
+    # Sample and black level have the number of the same site, so they still belong together ...
     assert (aligned.to_tensor().numpy() > 0).all()
     black = np.array(aligned.black_level)
     np.testing.assert_array_equal(aligned.samples[:num_sites, :num_sites] - 1000, black)
-    # ... and the colors are where the pattern has them.
+    # ... and the colors match the pattern.
     for row in range(num_sites):
         for col in range(num_sites):
             site = int(black[row, col])
@@ -136,7 +138,7 @@ def test_any_phase_is_cut_to_the_pattern(pattern: tuple[str, ...], num_sites: in
     ("pattern", "top", "left"),
     [(("RG", "GB"), 0, 0), (("GR", "BG"), 0, 1), (("GB", "RG"), 1, 0), (("BG", "GR"), 1, 1)],
 )
-def test_the_four_bayer_phases_by_hand(pattern: tuple[str, ...], top: int, left: int) -> None:
+def test_the_four_bayer_phases(pattern: tuple[str, ...], top: int, left: int) -> None:
     samples = np.arange(25, dtype=np.uint16).reshape(5, 5)
     aligned = align(Mosaic(samples, pattern, ((1.0, 2.0), (3.0, 4.0)), 100), BAYER)
     np.testing.assert_array_equal(aligned.samples, samples[top : top + 4, left : left + 4])
@@ -153,10 +155,10 @@ def test_the_four_bayer_phases_by_hand(pattern: tuple[str, ...], top: int, left:
 @given(data=st.data())
 def test_the_phase_is_found(pattern: tuple[str, ...], data: st.DataObject) -> None:
     sites = st.integers(0, len(pattern) - 1)
-    found = rolled(pattern, data.draw(sites), data.draw(sites))
+    found = roll(pattern, data.draw(sites), data.draw(sites))
     offset = find_phase(found, pattern)
     assert offset is not None
-    assert rolled(found, *offset) == pattern
+    assert roll(found, *offset) == pattern
     assert find_phase(found, ("RR", "GB")) is None
 
 
@@ -164,7 +166,7 @@ def test_one_black_level_stays_one() -> None:
     assert align(Mosaic(np.ones((4, 4), np.uint16), ("GB", "RG"), 0, 9), BAYER).black_level == 0
 
 
-def test_what_is_aligned_stays() -> None:
+def test_an_aligned_mosaic_is_unchanged() -> None:
     aligned = align(sensor(XTRANS, 12, 18, down=0, right=0), XTRANS)
     assert (aligned.height, aligned.width) == (12, 18)
 
@@ -186,7 +188,7 @@ def test_less_than_a_block_is_refused(shape: tuple[int, int]) -> None:
         align(mosaic, BAYER)
 
 
-def test_balancing_multiplies_each_filter_with_its_gain() -> None:
+def test_gains_multiply_their_filters() -> None:
     gains = torch.tensor([[2.0, 1.0, 1.5], [0.5, 1.0, 0.75]])
     result = apply_gains(torch.ones(2, 1, 3, 5), gains, BAYER)
     assert result[0, 0].tolist() == [[2, 1, 2, 1, 2], [1, 1.5, 1, 1.5, 1], [2, 1, 2, 1, 2]]
@@ -199,6 +201,6 @@ def test_balancing_multiplies_each_filter_with_its_gain() -> None:
     )
 
 
-def test_balancing_by_one_changes_no_bit() -> None:
+def test_gains_of_1_change_no_bit() -> None:
     planes = torch.rand(1, 1, 6, 6)
     assert torch.equal(apply_gains(planes, torch.ones(1, 3), BAYER), planes)

@@ -1,4 +1,4 @@
-"""Chunks that libvips does not carry: in by hand, out by Pillow."""
+"""PNG chunks that libvips does not keep, checked by Pillow."""
 
 import io
 import zlib
@@ -23,7 +23,7 @@ TEXTS = (
 )
 
 
-def test_texts_and_color_chunks_come_back_before_the_samples(tmp_path: Path) -> None:
+def test_texts_and_color_chunks_are_inserted_before_the_samples(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(format_matrix.png(format_matrix.noise(3), 8, 2, GAMMA, HDR, *TEXTS))
     images.write(images.read(tmp_path / "a.png"), tmp_path / "b.png")
     content = (tmp_path / "b.png").read_bytes()
@@ -39,14 +39,14 @@ def test_texts_and_color_chunks_come_back_before_the_samples(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("num_bytes", [1, 2**20 - 1, 2**20, 2 * 2**20 + 5])
-def test_what_stands_behind_is_moved(num_bytes: int) -> None:
+def test_the_rest_of_the_file_is_moved(num_bytes: int) -> None:
     behind = np.random.default_rng(0).bytes(num_bytes)
     file = io.BytesIO(bytes(33) + behind)
     png.add_chunks(file, b"new chunks", b"", b"")
     assert file.getvalue() == bytes(33) + b"new chunks" + behind
 
 
-def test_packed_captions_are_read(tmp_path: Path) -> None:
+def test_compressed_captions_are_read(tmp_path: Path) -> None:
     text = iptc.build_png_text(format_matrix.IPTC).encode()
     chunk = format_matrix.png_chunk(b"zTXt", f"{iptc.PNG_KEY}\0\0".encode() + zlib.compress(text))
     (tmp_path / "a.png").write_bytes(format_matrix.png(format_matrix.noise(3), 8, 2).replace(b"iptc\n", b"none\n"))
@@ -55,12 +55,12 @@ def test_packed_captions_are_read(tmp_path: Path) -> None:
     assert png.read_chunks(io.BytesIO(bytes(8) + chunk)) == (b"", format_matrix.IPTC)
 
 
-def test_a_text_that_is_nothing_but_its_name_is_no_caption() -> None:
+def test_a_text_without_content_is_ignored() -> None:
     chunk = format_matrix.png_chunk(b"tEXt", iptc.PNG_KEY.encode())
     assert png.read_chunks(io.BytesIO(bytes(8) + chunk)) == (b"", b"")
 
 
-def test_captions_of_a_jpeg_keep_what_else_photoshop_noted() -> None:
+def test_other_photoshop_resources_are_kept() -> None:
     other, preview = b"8BIM\x03\xed\0\0\0\0\0\x02ab", b"8BIM\x04\x0c\0\0\0\0\0\x02xy"
     segment = iptc.build_segment(format_matrix.IPTC, other)
     assert iptc.parse_resources(segment) == (format_matrix.IPTC, other)
@@ -68,14 +68,14 @@ def test_captions_of_a_jpeg_keep_what_else_photoshop_noted() -> None:
 
 
 @given(content=st.binary(max_size=80), cut=st.integers(0, 60))
-def test_damaged_captions_are_left_out(content: bytes, cut: int) -> None:
+def test_damaged_captions_are_ignored(content: bytes, cut: int) -> None:
     iptc.parse_resources(b"8BIM" + content)
     iptc.parse_resources(iptc.build_segment(format_matrix.IPTC)[:cut])
     iptc.parse_png_text(content.decode("latin-1"))
     png.read_chunks(io.BytesIO(bytes(8) + content))
 
 
-def test_a_picture_without_any_gets_none(tmp_path: Path) -> None:
+def test_without_metadata_nothing_is_added(tmp_path: Path) -> None:
     images.write(Picture(format_matrix.noise(3)), tmp_path / "a.png")
     content = (tmp_path / "a.png").read_bytes()
     assert not any(kind in content for kind in (b"tEXt", b"iTXt", b"zTXt", b"eXIf"))

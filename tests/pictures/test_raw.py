@@ -1,4 +1,4 @@
-"""Camera RAW files, of which none is at hand: tifffile builds what stands for them, and one real frame helps."""
+"""Camera RAW files: synthetic ones built by tifffile, and one real frame."""
 
 import io
 import os
@@ -36,7 +36,7 @@ def noise(*shape: int) -> Samples:
 
 
 def dng_file(samples: Samples, photometric: int = CFA, **tags: tuple[str, Any]) -> bytes:
-    """A DNG file built by tifffile: its tags by name, as (type, values)."""
+    """A DNG file built by tifffile. tags: (type, values) by name."""
     known: dict[str, tuple[str, Any]] = {
         "DNGVersion": ("1B", (1, 4, 0, 0)),
         "UniqueCameraModel": ("1s", "Builder"),
@@ -68,8 +68,8 @@ def dng_file(samples: Samples, photometric: int = CFA, **tags: tuple[str, Any]) 
     return content.getvalue()
 
 
-def with_short(content: bytes, tag: int, value: int) -> bytes:
-    """The same file with another number in a tag of 16 or 32 bit."""
+def replace_short(content: bytes, tag: int, value: int) -> bytes:
+    """The same file with another number in a 16-bit or 32-bit tag."""
     for kind in (3, 4):
         place = content.find(struct.pack("<HHI", tag, kind, 1))
         if place >= 0:
@@ -83,7 +83,7 @@ def written(folder: Path, content: bytes, name: str = "a.dng") -> Path:
 
 
 @given(given_mosaic=mosaics())
-def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, given_mosaic: Mosaic) -> None:
+def test_a_written_dng_is_read(tmp_path_factory: pytest.TempPathFactory, given_mosaic: Mosaic) -> None:
     path = tmp_path_factory.mktemp("dng") / "a.dng"
     dng.write(given_mosaic, path)
     found = raw.read(path)
@@ -104,14 +104,14 @@ def test_what_is_written_is_read(tmp_path_factory: pytest.TempPathFactory, given
 def test_the_metadata_is_exif_without_orientation(tmp_path: Path) -> None:
     dng.write(mosaic(orientation=8), tmp_path / "a.dng")
     for metadata in (raw.read(tmp_path / "a.dng").metadata, raw.develop(tmp_path / "a.dng").metadata):
-        # Through a PNG file and Pillow, as a user's viewer would.
+        # Through a PNG file and Pillow, like a viewer.
         images.write(
             Picture(np.zeros((2, 2, 3), np.uint16), metadata=metadata), tmp_path / "a.png", overwrite=True
         )
         with PIL.Image.open(tmp_path / "a.png") as file:
             exif = file.getexif()
         assert (exif[Base.Make], exif[Base.Model]) == ("ACME", "Dark 1")
-        assert exif.get(Base.Orientation, 1) == 1  # libvips says so itself
+        assert exif.get(Base.Orientation, 1) == 1  # written by libvips
         taken = exif.get_ifd(IFD.Exif)
         assert taken[Base.DateTimeOriginal] == "2018:06:21 23:45:01"
         assert taken[Base.ExposureTime] == pytest.approx(1 / 30)
@@ -122,7 +122,7 @@ def test_the_metadata_is_exif_without_orientation(tmp_path: Path) -> None:
         assert taken[Base.ColorSpace] == 1  # sRGB
 
 
-def test_what_the_file_does_not_say_is_not_made_up(tmp_path: Path) -> None:
+def test_missing_metadata_stays_missing(tmp_path: Path) -> None:
     found = raw.read(written(tmp_path, dng_file(noise(24, 24))))
     assert (found.white_balance, found.exposure, found.orientation) == (None, Exposure(), 1)
     exif = PIL.Image.Exif()
@@ -133,10 +133,10 @@ def test_what_the_file_does_not_say_is_not_made_up(tmp_path: Path) -> None:
 @pytest.mark.parametrize("top", [0, 3, 4, 13])
 @pytest.mark.parametrize("left", [0, 5, 8])
 @pytest.mark.parametrize("pattern", [BAYER, XTRANS])
-def test_only_what_is_to_be_seen_is_read_in_its_own_phase(
+def test_only_the_active_area_is_read_with_its_phase(
     tmp_path: Path, top: int, left: int, pattern: tuple[str, ...]
 ) -> None:
-    """DNG 1.4: the pattern starts where the ActiveArea does. Every sample says here what its color is."""
+    """DNG 1.4: the pattern starts at the ActiveArea. Here, every sample is the number of its color."""
     height, width, period = 60, 70, len(pattern)
     rows, cols = np.mgrid[-top : height - top, -left : width - left] % period
     codes = np.array([["RGB".index(color) for color in row] for row in pattern])
@@ -148,7 +148,7 @@ def test_only_what_is_to_be_seen_is_read_in_its_own_phase(
         ActiveArea=("1I", (top, left, height - 2, width - 3)),
     )
     found = raw.read(written(tmp_path, content))
-    # LibRaw leaves out one row and column more of a Bayer sensor where it starts on an odd one.
+    # LibRaw skips another row or column of a Bayer sensor if the area starts at an odd one.
     assert height - top - 4 < found.height <= height - top - 2
     assert width - left - 5 < found.width <= width - left - 3
     colors = np.array([["RGB".index(color) for color in row] for row in found.pattern])
@@ -157,7 +157,7 @@ def test_only_what_is_to_be_seen_is_read_in_its_own_phase(
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_orientation_means_what_it_means_to_libraw(tmp_path: Path, orientation: int) -> None:
+def test_the_orientation_agrees_with_libraw(tmp_path: Path, orientation: int) -> None:
     level = Mosaic(noise(30, 40), BAYER, 0, 16383)
     dng.write(replace(level, orientation=orientation), tmp_path / "a.dng")
     found = raw.read(tmp_path / "a.dng")
@@ -168,7 +168,7 @@ def test_orientation_means_what_it_means_to_libraw(tmp_path: Path, orientation: 
         assert turned.samples.shape != as_is.samples.shape or (turned.samples != as_is.samples).any()
 
 
-def test_development_is_that_of_the_paper(tmp_path: Path) -> None:
+def test_development_agrees_with_the_paper(tmp_path: Path) -> None:
     dng.write(mosaic(), tmp_path / "a.dng")
     developed = raw.develop(tmp_path / "a.dng")
     with rawpy.imread(str(tmp_path / "a.dng")) as file:
@@ -178,11 +178,11 @@ def test_development_is_that_of_the_paper(tmp_path: Path) -> None:
     np.testing.assert_array_equal(raw.develop_mosaic(mosaic()).samples, expected)
 
 
-def test_development_takes_what_is_no_mosaic(tmp_path: Path) -> None:
+def test_linear_dng_is_developed(tmp_path: Path) -> None:
     gray = noise(24, 30)
     linear = raw.develop(written(tmp_path, dng_file(np.dstack([gray] * 3), LINEAR_RAW)))
     assert linear.samples.shape == (24, 30, 3)
-    without_filters = with_short(dng_file(gray, photometric=1), 262, LINEAR_RAW)
+    without_filters = replace_short(dng_file(gray, photometric=1), 262, LINEAR_RAW)
     assert raw.develop(written(tmp_path, without_filters)).samples.shape == (24, 30, 1)
 
 
@@ -194,13 +194,13 @@ def test_development_takes_what_is_no_mosaic(tmp_path: Path) -> None:
         (Mosaic(noise(512, 511), XTRANS, 0, 16383), "511 x 512 px; LibRaw needs at least 512 x 512"),
     ],
 )
-def test_mosaics_that_libraw_does_not_develop(given_mosaic: Mosaic, fault: str) -> None:
+def test_mosaics_that_libraw_cannot_develop_are_refused(given_mosaic: Mosaic, fault: str) -> None:
     with pytest.raises(PictureError, match=fault):
         raw.develop_mosaic(given_mosaic)
 
 
 @pytest.mark.parametrize("size", [22, 512])
-def test_the_smallest_that_libraw_develops(size: int) -> None:
+def test_the_smallest_mosaics_are_developed(size: int) -> None:
     pattern = BAYER if size == 22 else XTRANS
     assert raw.develop_mosaic(Mosaic(noise(size, size), pattern, 0, 16383)).samples.shape == (size, size, 3)
 
@@ -208,7 +208,10 @@ def test_the_smallest_that_libraw_develops(size: int) -> None:
 OTHER_SENSORS = {
     "three colors a pixel": (dng_file(noise(24, 24, 3), LINEAR_RAW), "several colors at every pixel.*pictures"),
     "four colors a pixel": (dng_file(noise(24, 24, 4), LINEAR_RAW), "several colors at every pixel.*pictures"),
-    "no filters": (with_short(dng_file(noise(24, 24), photometric=1), 262, LINEAR_RAW), "without color filters"),
+    "no filters": (
+        replace_short(dng_file(noise(24, 24), photometric=1), 262, LINEAR_RAW),
+        "without color filters",
+    ),
     "CMYG": (
         dng_file(noise(24, 24), CFAPattern=("1B", (0, 1, 2, 3)), CFAPlaneColor=("1B", (3, 4, 5, 1))),
         "other filters than R, G and B",
@@ -240,8 +243,8 @@ def test_other_sensors_are_refused_by_name(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("call", [raw.read, raw.develop])
 def test_a_huge_size_is_refused_before_anything_is_decoded(tmp_path: Path, call: Any) -> None:
-    # LibRaw itself would say that the samples are missing, or that it has no memory.
-    content = with_short(with_short(dng_file(noise(24, 24)), 256, 60000), 257, 50000)
+    # LibRaw would report missing samples, or not enough memory.
+    content = replace_short(replace_short(dng_file(noise(24, 24)), 256, 60000), 257, 50000)
     with pytest.raises(PictureError, match="60000 x 50000 = 3,000,000,000 pixels; at most 500,000,000"):
         call(written(tmp_path, content))
     small = written(tmp_path, dng_file(noise(24, 30)))
@@ -250,14 +253,14 @@ def test_a_huge_size_is_refused_before_anything_is_decoded(tmp_path: Path, call:
         call(small, max_pixels=719)
 
 
-def test_levels_that_cannot_be_are_refused_with_the_name(tmp_path: Path) -> None:
+def test_impossible_levels_are_refused(tmp_path: Path) -> None:
     path = written(tmp_path, dng_file(noise(24, 24), BlackLevel=("1I", (20000,))))
     with pytest.raises(PictureError, match="a.dng: black level 20000 is not below the white level 16383"):
         raw.read(path)
 
 
 @pytest.mark.parametrize("call", [raw.read, raw.develop, lambda path: raw.read_frame(path, 1, 1, **LEVELS)])
-def test_what_is_no_file_is_one_line(tmp_path: Path, call: Any) -> None:
+def test_other_files_give_a_one_line_error(tmp_path: Path, call: Any) -> None:
     (tmp_path / "empty.dng").touch()
     os.mkfifo(tmp_path / "pipe.dng")
     for name, fault in (
@@ -273,8 +276,8 @@ def test_what_is_no_file_is_one_line(tmp_path: Path, call: Any) -> None:
         assert "\n" not in str(caught.value)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="any bytes are a name on Linux only")
-def test_a_name_that_is_no_text_is_one_line(tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform != "linux", reason="names of any bytes exist on Linux only")
+def test_a_name_that_is_not_utf8_gives_a_one_line_error(tmp_path: Path) -> None:
     path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff.dng"))
     path.write_bytes(dng_file(noise(24, 24)))
     with pytest.raises(PictureError, match="not a file name in UTF-8; rename it"):
@@ -282,7 +285,7 @@ def test_a_name_that_is_no_text_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("call", [raw.read, raw.develop])
-def test_files_cut_short_are_one_line(tmp_path: Path, call: Any) -> None:
+def test_truncated_files_give_a_one_line_error(tmp_path: Path, call: Any) -> None:
     content = dng.encode(mosaic())
     end_of_samples = content.index(mosaic().samples.tobytes()) + mosaic().samples.nbytes
     for length in [*range(1, 600, 37), end_of_samples // 2, end_of_samples - 1]:
@@ -299,7 +302,7 @@ MAGICS = (
 
 @pytest.mark.parametrize("magic", MAGICS)
 @pytest.mark.parametrize("suffix", [".dng", ".arw", ".raf"])
-def test_random_bytes_are_one_line(tmp_path: Path, magic: bytes, suffix: str) -> None:
+def test_random_bytes_give_a_one_line_error(tmp_path: Path, magic: bytes, suffix: str) -> None:
     draw = random.Random(zlib.crc32(magic))
     for length in (100, 3000, 40000):
         path = written(tmp_path, magic + draw.randbytes(length), f"a{suffix}")
@@ -309,8 +312,8 @@ def test_random_bytes_are_one_line(tmp_path: Path, magic: bytes, suffix: str) ->
             assert "\n" not in str(caught.value)
 
 
-def mutated(content: bytes, seed: int) -> bytes:
-    """A file with a few bytes before its samples changed, and now and then cut short."""
+def mutate(content: bytes, seed: int) -> bytes:
+    """A file with a few changed bytes before its samples, sometimes truncated."""
     draw = random.Random(seed)
     changed = bytearray(content)
     end_of_head = content.index(mosaic().samples.tobytes())
@@ -320,11 +323,11 @@ def mutated(content: bytes, seed: int) -> bytes:
 
 
 @pytest.mark.parametrize("call", [raw.read, raw.develop])
-def test_mutated_files_are_read_or_one_line(tmp_path: Path, call: Any) -> None:
+def test_mutated_files_are_read_or_give_a_one_line_error(tmp_path: Path, call: Any) -> None:
     content, outcomes = dng.encode(mosaic()), {"read": 0, "refused": 0}
     for seed in range(400):
         try:
-            found = call(written(tmp_path, mutated(content, seed)), max_pixels=10_000_000)
+            found = call(written(tmp_path, mutate(content, seed)), max_pixels=10_000_000)
         except PictureError as error:
             assert "\n" not in str(error), seed
             outcomes["refused"] += 1
@@ -337,7 +340,7 @@ def test_mutated_files_are_read_or_one_line(tmp_path: Path, call: Any) -> None:
 LEVELS: dict[str, Any] = {"black_level": 600, "white_level": 15520}
 
 
-def test_a_frame_without_a_header_is_little_endian_row_by_row(tmp_path: Path) -> None:
+def test_a_frame_is_read_little_endian_row_by_row(tmp_path: Path) -> None:
     path = written(tmp_path, bytes(range(12)), "frame.raw")
     frame = raw.read_frame(path, 3, 2, pattern=("GB", "RG"), **LEVELS, white_balance=(2, 1, 3))
     assert frame.samples.tolist() == [[0x0100, 0x0302, 0x0504], [0x0706, 0x0908, 0x0B0A]]
@@ -364,7 +367,7 @@ PHASES = {"rggb": ("RG", "GB"), "bggr": ("BG", "GR"), "grbg": ("GR", "BG"), "gbr
 
 
 def real_frame(data: Path, phase: str = "rggb") -> Mosaic:
-    """14 bit of a real camera, daylight; the four phases hold the same samples at other places of each block."""
+    """14 bit of a real camera, daylight; the four phases have the same samples at other positions of a block."""
     return raw.read_frame(
         data / "raw" / "bayer_frames" / f"DSC_1339_768x512_{phase}.raw",
         768,
@@ -377,8 +380,8 @@ def real_frame(data: Path, phase: str = "rggb") -> Mosaic:
 
 @pytest.mark.parametrize(
     ("phase", "planes"),
-    # Which plane of the RGGB file each plane is, and how many blocks later it starts: the samples of a block
-    # changed places in it, so cutting to the grid takes some from this block and some from the next.
+    # The plane of the RGGB file for each plane, and its offset in blocks: the samples have other positions in
+    # their block, so cropping to the grid takes some from this block and some from the next.
     [
         ("rggb", [(0, 0, 0), (1, 0, 0), (2, 0, 0), (3, 0, 0)]),
         ("grbg", [(0, 0, 0), (1, 0, 1), (2, 0, 1), (3, 0, 0)]),
@@ -405,15 +408,15 @@ def test_the_phases_of_a_real_frame_develop_to_the_same_picture(data: Path, phas
         developed = raw.develop_mosaic(real_frame(data, phase)).samples[16:-16, 16:-16] / 65535
         return developed.reshape(60, 8, 92, 8, 3).mean(axis=(1, 3))
 
-    # No shift makes the files equal: within each block the colors changed places, each by at most a pixel down
-    # and one to the right. A whole picture moved so far differs by 0.0095 in these means, the phases by 0.0035
-    # to 0.0066, and one that is taken for another by 0.12.
+    # No shift makes the files equal: within each block, each color moved by at most one pixel down and right.
+    # A whole picture moved so far differs by 0.0095 in these means, the phases by 0.0035 to 0.0066, and a wrong
+    # phase by 0.12.
     found, expected = seen(phase), seen("rggb")
     assert abs(found - expected).mean() < 0.0095
     assert abs(found.mean(axis=(0, 1)) - expected.mean(axis=(0, 1))).max() < 0.002
 
 
-def taken(**known: float) -> Mosaic:
+def mosaic_with_exposure(**known: float) -> Mosaic:
     return Mosaic(noise(4, 4), BAYER, 0, 16383, exposure=Exposure(**known))
 
 
@@ -422,7 +425,7 @@ def taken(**known: float) -> Mosaic:
     [
         ({"time_s": 0.1}, {"time_s": 10}, 100),
         ({"time_s": 0.04}, {"time_s": 10}, 250),
-        ({"time_s": 0.033}, {"time_s": 10}, 300),  # 303: cut, as in the paper's lists
+        ({"time_s": 0.033}, {"time_s": 10}, 300),  # 303: clamped, as in the lists of the paper
         ({"time_s": 0.1}, {"time_s": 30}, 300),
         ({"time_s": 0.1, "iso": 100}, {"time_s": 1, "iso": 400}, 40),
         ({"time_s": 0.1, "f_number": 4}, {"time_s": 1, "f_number": 2}, 40),
@@ -431,20 +434,20 @@ def taken(**known: float) -> Mosaic:
         ({"time_s": 2}, {"time_s": 2}, 1),
     ],
 )
-def test_exposure_ratios_by_hand(short: dict[str, float], long: dict[str, float], ratio: float) -> None:
-    assert raw.exposure_ratio(taken(**short), taken(**long)) == pytest.approx(ratio)
+def test_exposure_ratios(short: dict[str, float], long: dict[str, float], ratio: float) -> None:
+    assert raw.exposure_ratio(mosaic_with_exposure(**short), mosaic_with_exposure(**long)) == pytest.approx(ratio)
 
 
-def test_exposure_ratios_that_cannot_be() -> None:
+def test_impossible_exposure_ratios_are_refused() -> None:
     for short, long in (({"iso": 100}, {"time_s": 1}), ({"time_s": 1}, {"iso": 100, "f_number": 2})):
         with pytest.raises(PictureError, match="exposure time is missing"):
-            raw.exposure_ratio(taken(**short), taken(**long))
+            raw.exposure_ratio(mosaic_with_exposure(**short), mosaic_with_exposure(**long))
     with pytest.raises(PictureError, match="10 times less light than the short one; swap"):
-        raw.exposure_ratio(taken(time_s=1), taken(time_s=0.1))
+        raw.exposure_ratio(mosaic_with_exposure(time_s=1), mosaic_with_exposure(time_s=0.1))
 
 
-def darkened(given_mosaic: Mosaic, times: float, *, read_noise: float = 5, num_hot: int = 0) -> Mosaic:
-    """What the sensor would have read so many times darker: photons counted, then read noise, then 14 bit."""
+def darken(given_mosaic: Mosaic, times: float, *, read_noise: float = 5, num_hot: int = 0) -> Mosaic:
+    """The mosaic of a darker exposure: shot noise, read noise, 14 bit."""
     rng = np.random.default_rng(0)
     electrons = (given_mosaic.samples.astype(float) - 600).clip(0) / times
     samples = rng.poisson(electrons) + rng.normal(0, read_noise, electrons.shape) + 600
@@ -455,17 +458,17 @@ def darkened(given_mosaic: Mosaic, times: float, *, read_noise: float = 5, num_h
 
 @pytest.mark.parametrize("times", [1, 10, 30, 100, 250])
 @pytest.mark.parametrize("faults", [{}, {"read_noise": 20}, {"num_hot": 800}])
-def test_the_estimate_grows_as_the_frame_gets_darker(data: Path, times: float, faults: dict[str, Any]) -> None:
+def test_the_estimate_is_proportional_to_darkness(data: Path, times: float, faults: dict[str, Any]) -> None:
     frame = real_frame(data)
     bright = raw.estimate_exposure_ratio(frame)
-    assert 1 < bright < 3  # a photograph in daylight, exposed for its sky
-    estimate = raw.estimate_exposure_ratio(darkened(frame, times, **faults))
+    assert 1 < bright < 3  # a photograph in daylight, exposed for the sky
+    estimate = raw.estimate_exposure_ratio(darken(frame, times, **faults))
     expected = min(bright * times, 300)
     assert expected / 1.1 < estimate < expected * 1.1
 
 
-def test_the_estimate_makes_a_photograph(data: Path) -> None:
-    frame = darkened(real_frame(data), 50, read_noise=0)
+def test_the_estimate_has_the_brightness_of_a_photograph(data: Path) -> None:
+    frame = darken(real_frame(data), 50, read_noise=0)
     ratio = raw.estimate_exposure_ratio(frame)
     above = (frame.samples.astype(float) - 600).clip(0) * ratio
     amplified = replace(frame, samples=(above + 600).clip(0, 15520).astype(np.uint16))
@@ -475,14 +478,14 @@ def test_the_estimate_makes_a_photograph(data: Path) -> None:
 
 
 @pytest.mark.parametrize("pattern", [BAYER, XTRANS])
-def test_an_even_gray_is_made_as_bright_as_it_says(pattern: tuple[str, ...]) -> None:
-    # Gray after gamma 2.2 is 0.4 where the light is 0.4**2.2 of white.
+def test_a_uniform_gray_becomes_the_documented_brightness(pattern: tuple[str, ...]) -> None:
+    # Gray is 0.4 after gamma 2.2 if the light is 0.4**2.2 of white.
     even = Mosaic(np.full((61, 73), 600 + 100, np.uint16), pattern, 600, 15600)
     assert raw.estimate_exposure_ratio(even) == pytest.approx(0.4**2.2 / (100 / 15000), rel=1e-3)
 
 
-def test_the_estimate_sees_the_colors_as_balanced() -> None:
-    # The gray of above in light of little red and blue.
+def test_the_estimate_uses_the_white_balance() -> None:
+    # The same gray in a light with little red and blue.
     light = np.array([[100 / 2, 100], [100, 100 / 5]])
     gray = Mosaic((600 + np.tile(light, (30, 30))).astype(np.uint16), BAYER, 600, 15600, white_balance=(2, 1, 5))
     assert raw.estimate_exposure_ratio(gray) == pytest.approx(0.4**2.2 / (100 / 15000), rel=1e-3)
@@ -495,7 +498,7 @@ def test_the_estimate_stays_within_its_limits(level: int, ratio: float) -> None:
 
 
 def test_highlights_limit_the_estimate() -> None:
-    # A lit window on a fifth of a black picture: brightness alone would ask for 300.
+    # A bright window on a fifth of a black picture: brightness alone would give 300.
     samples = np.full((100, 100), 600, np.uint16)
     samples[:, :20] = 600 + 1500
     window = Mosaic(samples, BAYER, 600, 15600)

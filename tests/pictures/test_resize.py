@@ -23,12 +23,12 @@ def noise(seed: int, height: int, width: int, dtype: torch.dtype = torch.float32
     return torch.rand(1, 1, height, width, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
-def mirrored(image: Tensor, margin: int) -> Tensor:
-    """Padded by mirroring, the border pixel repeated: numpy's symmetric."""
+def mirror(image: Tensor, margin: int) -> Tensor:
+    """Pad by mirroring including the border pixel: numpy's symmetric."""
     return torch.from_numpy(np.pad(image[0, 0].numpy(), margin, mode="symmetric"))[None, None]
 
 
-def scaled(side: slice, scale: Fraction) -> slice:
+def scale_slice(side: slice, scale: Fraction) -> slice:
     return slice(int(side.start * scale), int(side.stop * scale))
 
 
@@ -40,7 +40,7 @@ def samples(path: Path) -> Tensor:
 @pytest.mark.golden
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize(("name", "num_pictures"), [("Set5", 5), ("Set14", 14)])
-def test_matlab_reproduced_bit_for_bit(data: Path, name: str, num_pictures: int, scale: int) -> None:
+def test_results_equal_matlab_bit_for_bit(data: Path, name: str, num_pictures: int, scale: int) -> None:
     folder = data / "super_resolution" / "matlab_lr" / f"{name}_SRF{scale}"
     large = sorted(folder.glob("*_HR.png"))
     assert len(large) == num_pictures
@@ -51,11 +51,11 @@ def test_matlab_reproduced_bit_for_bit(data: Path, name: str, num_pictures: int,
 
 @pytest.mark.parametrize("scale", SCALES)
 @given(seed=st.integers(0, 10**6), height=st.integers(5, 9), width=st.integers(5, 12))
-def test_equals_torch_on_a_mirrored_picture(scale: Fraction, seed: int, height: int, width: int) -> None:
-    # torch's antialiased bicubic is MATLAB's but for the border, so the border is moved away.
+def test_results_equal_torch_on_a_mirrored_picture(scale: Fraction, seed: int, height: int, width: int) -> None:
+    # torch's antialiased bicubic equals MATLAB's except at the border, so the border is moved away.
     image = noise(seed, height * scale.denominator, width * scale.denominator, torch.float64)
     margin = 4 * scale.denominator
-    padded = mirrored(image, margin)
+    padded = mirror(image, margin)
     size = [int(n * scale) for n in padded.shape[-2:]]
     enlarged = F.interpolate(padded, size=size, mode="bicubic", antialias=True)
     cut = int(margin * scale)
@@ -63,8 +63,8 @@ def test_equals_torch_on_a_mirrored_picture(scale: Fraction, seed: int, height: 
     torch.testing.assert_close(resize(image, scale), expected, rtol=0, atol=1e-12)
 
 
-def test_a_step_by_hand() -> None:
-    # Keys' kernel at a = -1/2 weighs the two middle outputs of an enlarged step: the taps of phase 1/4 are
+def test_a_step() -> None:
+    # Keys' kernel at a = -1/2 gives the two middle outputs of an enlarged step: the taps of phase 1/4 are
     # -0.0703125, 0.8671875, 0.2265625, -0.0234375.
     step = torch.tensor([[0.0, 0.0, 0.0, 1.0, 1.0, 1.0]], dtype=torch.float64)
     expected = [0.0, 0.0, 0.0, -0.0234375, -0.0703125, 0.203125, 0.796875, 1.0703125, 1.0234375, 1.0, 1.0, 1.0]
@@ -72,7 +72,9 @@ def test_a_step_by_hand() -> None:
 
 
 @given(any_scale, st.integers(1, 9), st.integers(1, 9), st.sampled_from([torch.float32, torch.float64]))
-def test_constants_stay_and_sizes_round_up(scale: Fraction, height: int, width: int, dtype: torch.dtype) -> None:
+def test_constants_are_kept_and_sizes_round_up(
+    scale: Fraction, height: int, width: int, dtype: torch.dtype
+) -> None:
     result = resize(torch.full((2, 3, height, width), 0.75, dtype=dtype), scale)
     assert result.shape == (2, 3, ceil(height * scale), ceil(width * scale))
     assert result.dtype == dtype
@@ -80,7 +82,7 @@ def test_constants_stay_and_sizes_round_up(scale: Fraction, height: int, width: 
 
 
 @given(any_scale, st.integers(1, 5), st.integers(1, 5), st.integers(0, 255))
-def test_constants_stay_at_8_bit(scale: Fraction, height: int, width: int, value: int) -> None:
+def test_constants_are_kept_at_8_bit(scale: Fraction, height: int, width: int, value: int) -> None:
     result = resize_8bit(torch.full((1, height, width), value, dtype=torch.uint8), scale)
     assert result.shape == (1, ceil(height * scale), ceil(width * scale))
     assert result.dtype == torch.uint8
@@ -89,10 +91,10 @@ def test_constants_stay_at_8_bit(scale: Fraction, height: int, width: int, value
 
 @st.composite
 def parts(draw: st.DrawFn, scale: Fraction) -> tuple[int, slice, slice]:
-    """A side's size, a part of it on the scale's grid, and what of the part no cut can reach."""
+    """(size of a side, a part on the grid of the scale, the inner part that no cut affects)."""
     down = scale.denominator
     before, count, after = draw(st.integers(0, 8)), draw(st.integers(1, 12)), draw(st.integers(0, 8))
-    # The widened kernel reaches 2 / scale, less than 4 steps of the grid. No cut, nothing to stay away from.
+    # The widened kernel reaches 2 / scale, less than 4 steps of the grid. Borders of the image need no margin.
     kept = slice(before and before + 4, (before and before + 4) + count)
     stop = kept.stop + (4 if after else 0)
     size = stop + after
@@ -101,20 +103,20 @@ def parts(draw: st.DrawFn, scale: Fraction) -> tuple[int, slice, slice]:
 
 
 @given(any_scale, st.integers(0, 10**6), st.data())
-def test_a_part_has_the_bits_of_the_whole(scale: Fraction, seed: int, data: st.DataObject) -> None:
+def test_a_crop_has_the_bits_of_the_whole(scale: Fraction, seed: int, data: st.DataObject) -> None:
     height, rows, kept_rows = data.draw(parts(scale))
     width, cols, kept_cols = data.draw(parts(scale))
     image = noise(seed, height, width)
-    whole = resize(image, scale)[..., scaled(kept_rows, scale), scaled(kept_cols, scale)]
+    whole = resize(image, scale)[..., scale_slice(kept_rows, scale), scale_slice(kept_cols, scale)]
     part = resize(image[..., rows, cols], scale)
-    in_rows = scaled(slice(kept_rows.start - rows.start, kept_rows.stop - rows.start), scale)
-    in_cols = scaled(slice(kept_cols.start - cols.start, kept_cols.stop - cols.start), scale)
+    in_rows = scale_slice(slice(kept_rows.start - rows.start, kept_rows.stop - rows.start), scale)
+    in_cols = scale_slice(slice(kept_cols.start - cols.start, kept_cols.stop - cols.start), scale)
     assert whole.numel() > 0
     assert torch.equal(part[..., in_rows, in_cols], whole)
 
 
 @given(st.integers(2, 4), st.integers(0, 10**6), st.integers(1, 20), st.integers(0, 15))
-def test_an_enlarged_part_is_whole_beyond_its_reach(scale: int, seed: int, size: int, start: int) -> None:
+def test_an_enlarged_crop_equals_the_whole_beyond_its_reach(scale: int, seed: int, size: int, start: int) -> None:
     image = noise(seed, 3, 16 + size)
     kept = start + (reach(scale) if start else 0)
     part = resize(image[..., start:], scale)[..., (kept - start) * scale :]
@@ -123,7 +125,7 @@ def test_an_enlarged_part_is_whole_beyond_its_reach(scale: int, seed: int, size:
 
 @pytest.mark.parametrize("scale", [1, 2, 3, 4])
 @pytest.mark.parametrize("beyond", [0, 1, 2, 3, 5, 8, 17, 20])
-def test_reach_is_what_gradients_measure(scale: int, beyond: int) -> None:
+def test_reach_agrees_with_gradients(scale: int, beyond: int) -> None:
     center = beyond + 6
     row = torch.zeros(1, 2 * center + 1, dtype=torch.float64, requires_grad=True)
     enlarged = resize(row, scale)[0, center * scale - beyond : (center + 1) * scale + beyond]
@@ -134,8 +136,8 @@ def test_reach_is_what_gradients_measure(scale: int, beyond: int) -> None:
     assert reach(scale, beyond=beyond) == int(seen.abs().max())
 
 
-def test_gradients_pass_where_a_picture_was_restored_before() -> None:
-    """What is remembered from inference mode must serve training too."""
+def test_gradients_work_after_inference() -> None:
+    """Tensors cached in inference mode must work in training too."""
     with torch.inference_mode():
         expected = resize(torch.ones(1, 37), 2)
     row = torch.ones(1, 37, requires_grad=True)
@@ -156,25 +158,25 @@ def test_the_border_is_mirrored_or_clamped() -> None:
 
 
 def test_8_bit_is_rounded_and_clamped_after_each_pass() -> None:
-    """A black and a white half overshoot to both sides; both end at the peak, not beyond it."""
+    """An edge between black and white overshoots on both sides and is clamped."""
     image = torch.tensor([[0, 0, 0, 255, 255, 255]] * 2, dtype=torch.uint8)
     assert resize_8bit(image, 2)[0].tolist() == [0, 0, 0, 0, 0, 52, 203, 255, 255, 255, 255, 255]
 
 
-def test_half_the_size_at_8_bit_by_hand() -> None:
-    # Keys' kernel at 1/4, 3/4, 5/4 and 7/4, halved: the weights are exact, and so are the halves to round.
+def test_half_the_size_at_8_bit() -> None:
+    # Keys' kernel at 1/4, 3/4, 5/4 and 7/4, divided by 2: exact weights, and exact halves before rounding.
     one_side = [0.43359375, 0.11328125, -0.03515625, -0.01171875]
     weights = np.array([*reversed(one_side), *one_side])
 
-    def halved(samples: NDArray[Any], axis: int) -> NDArray[Any]:
+    def halve(samples: NDArray[Any], axis: int) -> NDArray[Any]:
         lines = np.moveaxis(samples, axis, 0)
         padded = np.concatenate([lines[:1].repeat(3, 0), lines, lines[-1:].repeat(3, 0)]).astype(float)
         sums = [np.tensordot(weights, padded[i : i + 8], 1) for i in range(0, len(lines), 2)]
         return np.moveaxis(np.floor(np.stack(sums) + 0.5).clip(0, 255), 0, axis)
 
-    # Few gray levels, so that sums often end on a half.
+    # Few gray levels, so that sums are often halves.
     samples = 64 * np.random.default_rng(0).integers(0, 4, (60, 80))
-    expected = halved(halved(samples, 0), 1)
-    assert (expected != halved(halved(samples, 1), 0)).any()  # which pass comes first matters
+    expected = halve(halve(samples, 0), 1)
+    assert (expected != halve(halve(samples, 1), 0)).any()  # the order of the passes matters
     result = resize_8bit(torch.from_numpy(samples.astype(np.uint8)), Fraction(1, 2))
     np.testing.assert_array_equal(result.numpy(), expected)

@@ -1,1 +1,1 @@
-"""Pictures and camera RAW: samples, colors, metadata, and the files that hold them."""
+"""Pictures and camera RAW: samples, colors, metadata and file formats."""

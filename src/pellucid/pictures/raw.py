@@ -69,7 +69,7 @@ def read(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Mosaic:
     path = Path(path)
     with _open(path, max_pixels) as raw:
         raw.unpack()
-        return _mosaic(raw, _metadata(raw, _read_maker(path)))
+        return _to_mosaic(raw, _build_metadata(raw, _read_maker(path)))
 
 
 def develop(path: str | Path, *, upright: bool = True, max_pixels: int = MAX_PIXELS) -> Picture:
@@ -84,7 +84,7 @@ def develop(path: str | Path, *, upright: bool = True, max_pixels: int = MAX_PIX
     path = Path(path)
     with _open(path, max_pixels) as raw:
         raw.unpack()
-        return _develop(raw, _metadata(raw, _read_maker(path)), upright=upright)
+        return _develop(raw, _build_metadata(raw, _read_maker(path)), upright=upright)
 
 
 def decoding_bytes(path: str | Path, *, developed: bool, max_pixels: int = MAX_PIXELS) -> int:
@@ -235,7 +235,7 @@ def _check_size(sizes: rawpy.ImageSizes, max_pixels: int) -> None:
         )
 
 
-def _mosaic(raw: rawpy.RawPy, metadata: Mapping[str, Any]) -> Mosaic:
+def _to_mosaic(raw: rawpy.RawPy, metadata: Mapping[str, Any]) -> Mosaic:
     if raw.raw_type is not rawpy.RawType.Flat:
         raise PictureError(
             "several colors at every pixel (linear DNG, sRAW, pixel shift or Foveon) instead of a mosaic",
@@ -249,8 +249,8 @@ def _mosaic(raw: rawpy.RawPy, metadata: Mapping[str, Any]) -> Mosaic:
         levels[0][0] if np.ptp(levels) == 0 else tuple(map(tuple, levels)),
         float(raw.white_level),
         metadata=metadata,
-        white_balance=_white_balance(raw),
-        exposure=_exposure(raw),
+        white_balance=_read_white_balance(raw),
+        exposure=_read_exposure(raw),
         orientation=_ORIENTATIONS.get(raw.sizes.flip, 1),
     )
 
@@ -282,7 +282,7 @@ def _find_pattern(raw: rawpy.RawPy) -> tuple[list[list[int]], tuple[str, ...]]:
     raise PictureError("a sensor with another arrangement of filters; Bayer or X-Trans is needed")
 
 
-def _white_balance(raw: rawpy.RawPy) -> tuple[float, float, float] | None:
+def _read_white_balance(raw: rawpy.RawPy) -> tuple[float, float, float] | None:
     red, green, blue, _ = raw.camera_whitebalance
     if not green > 0:
         return None
@@ -290,7 +290,7 @@ def _white_balance(raw: rawpy.RawPy) -> tuple[float, float, float] | None:
     return None if gains[0] is None or gains[2] is None else (gains[0], 1.0, gains[2])
 
 
-def _exposure(raw: rawpy.RawPy) -> Exposure:
+def _read_exposure(raw: rawpy.RawPy) -> Exposure:
     other = raw.other
     iso = _round_known(other.iso_speed)
     return Exposure(
@@ -306,9 +306,9 @@ def _round_known(value: float) -> float | None:
     return shortest if isfinite(shortest) and shortest > 0 else None
 
 
-def _metadata(raw: rawpy.RawPy, maker: Mapping[int, str]) -> dict[str, Any]:
+def _build_metadata(raw: rawpy.RawPy, maker: Mapping[int, str]) -> dict[str, Any]:
     """Camera and exposure as EXIF, without the orientation, which is applied."""
-    taken = {**dng.exposure_tags(_exposure(raw)), **_lens_tags(raw), Base.ColorSpace: _SRGB}
+    taken = {**dng.exposure_tags(_read_exposure(raw)), **_lens_tags(raw), Base.ColorSpace: _SRGB}
     if raw.other.timestamp.timestamp() > 0:
         taken[Base.DateTimeOriginal] = f"{raw.other.timestamp:%Y:%m:%d %H:%M:%S}"
     exif = PIL.Image.Exif()

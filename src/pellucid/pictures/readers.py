@@ -77,7 +77,7 @@ def _read_vips(path: Path, loader: str, encoding: Encoding, max_pixels: int) -> 
     image = _open(path, loader)
     _check_size(image.width, image.height, path, max_pixels)
     _check_single(image, path)
-    metadata = _metadata(image, path, loader)
+    metadata = _read_metadata(image, path, loader)
     try:
         orientation = image.get("orientation") if image.get_typeof("orientation") else 1
         if loader == "heif":
@@ -168,7 +168,7 @@ def _apply_orientation(picture: Picture, orientation: int) -> Picture:
     return replace(upright, samples=np.ascontiguousarray(upright.samples), alpha=alpha)
 
 
-def _metadata(image: pyvips.Image, path: Path, loader: str) -> dict[str, Any]:
+def _read_metadata(image: pyvips.Image, path: Path, loader: str) -> dict[str, Any]:
     """The metadata to keep, in the same form for every format."""
     found = {name: image.get(name) for name in _KEPT_FIELDS if image.get_typeof(name)}
     with path.open("rb") as file:
@@ -176,7 +176,7 @@ def _metadata(image: pyvips.Image, path: Path, loader: str) -> dict[str, Any]:
     if "xmp-data" in found:
         # The samples are upright already; some programs would rotate them again.
         found["xmp-data"] = _XMP_ORIENTATION.sub(rb"\g<1>1", found["xmp-data"])
-    found |= _resolution(image, found.get("exif-data", b""))
+    found |= _read_resolution(image, found.get("exif-data", b""))
     return {name: value for name, value in found.items() if value}
 
 
@@ -196,7 +196,7 @@ def _read_other_metadata(file: IO[bytes], loader: str, found: Mapping[str, Any])
     return {}
 
 
-def _resolution(image: pyvips.Image, block: bytes) -> dict[str, float]:
+def _read_resolution(image: pyvips.Image, block: bytes) -> dict[str, float]:
     dots = image.xres, image.yres
     if any(np.allclose(dots, unknown, atol=1e-3) for unknown in vips.UNKNOWN_DOTS_PER_MM):
         in_exif = exif.dots_per_mm(block)

@@ -84,7 +84,7 @@ def store_of(case: Case, folder: Path) -> Store:
             writer.put(str(target), STAMP, images.read(target).samples)
             if degraded is not None:
                 samples, has_pairs = images.read(degraded).samples, True
-                writer.put(str(degraded), STAMP, samples[..., 0] if is_raw else samples, facts=facts)
+                writer.put(str(degraded), STAMP, samples[..., 0] if is_raw else samples, metadata=facts)
             ratio = 100.0 if is_raw else None
             items.append(Planned(str(target), str(target), None if degraded is None else str(degraded), ratio))
         return writer.finish("raw" if is_raw else "pairs" if has_pairs else "clean", items, [])

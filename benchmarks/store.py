@@ -121,13 +121,13 @@ def sony_sized(folder: Path) -> Path:
     """A store of the size of See in the Dark's Sony training set, its files sparse."""
     height, width = SONY_PX
     shapes = [(height, width, 3)] * NUM_SCENES + [(height, width)] * NUM_SHORTS
-    facts = {"pattern": ["RG", "GB"], "black_level": 512.0, "white_level": 16383.0}
+    metadata = {"pattern": ["RG", "GB"], "black_level": 512.0, "white_level": 16383.0}
     arrays, ends = [], [0]
     for shape in shapes:
-        row = store.Array(len(ends) - 1, ends[-1], "uint16", shape, "", facts if len(shape) == 2 else None)
+        row = store.Array(len(ends) - 1, ends[-1], "uint16", shape, "", metadata if len(shape) == 2 else None)
         if ends[-1] + row.num_bytes > 2**31:
             ends.append(0)
-            row = store.Array(len(ends) - 1, 0, "uint16", shape, "", row.facts)
+            row = store.Array(len(ends) - 1, 0, "uint16", shape, "", row.metadata)
         ends[-1] += row.num_bytes
         arrays.append(row.to_json())
     items = [store.Item(f"{i}", i % NUM_SCENES, NUM_SCENES + i, 300.0).to_json() for i in range(NUM_SHORTS)]

@@ -189,7 +189,7 @@ def _check_leaks(run: Path, name: str) -> None:
     made = preparing.open_data(data)
     for test_set in {test.data for test in TESTS[name]}:
         folder = PAIRS[test_set][0] if test_set in PAIRS else FOLDERS[test_set]
-        found = leaks.in_folder(made, test_data() / folder)
+        found = leaks.find_leaks_in_folder(made, test_data() / folder)
         print(f"{test_set} in {data.name}: {'; '.join(map(str, found)) or 'nothing'}")
 
 

@@ -205,7 +205,7 @@ def test_mosaics_are_scored_where_the_recipe_sees_them(tmp_path: Path, pattern: 
     facts = {"pattern": list(pattern), "black_level": 0.0, "white_level": 510.0}
     with StoreWriter(tmp_path / "store", {}) as writer:
         writer.put("long", Stamp(1, 2, "3"), np.ascontiguousarray(target))
-        writer.put("short", Stamp(1, 2, "3"), samples, facts=facts)
+        writer.put("short", Stamp(1, 2, "3"), samples, metadata=facts)
         items = [Planned(name, "long", "short", 2.0, name == "shifted") for name in ("a", "shifted")]
         writer.finish("raw", items, [])
     restorer = Restorer("developing", registry.find("sid_unet.sony"), TorchBackend(Developing(), "cpu"))
@@ -221,7 +221,7 @@ def test_a_mosaic_too_small_for_libraw_has_no_score_to_beat(tmp_path: Path) -> N
     facts = {"pattern": ["RG", "GB"], "black_level": 0.0, "white_level": 255.0}
     with StoreWriter(tmp_path / "store", {}) as writer:
         writer.put("long", Stamp(1, 2, "3"), _photo(0, 20, 16))
-        writer.put("short", Stamp(1, 2, "3"), _photo(0, 20, 16, 1)[..., 0].astype(np.uint16), facts=facts)
+        writer.put("short", Stamp(1, 2, "3"), _photo(0, 20, 16, 1)[..., 0].astype(np.uint16), metadata=facts)
         writer.finish("raw", [Planned("a", "long", "short", 1.0)], [])
     restorer = Restorer("developing", registry.find("sid_unet.sony"), TorchBackend(Developing(), "cpu"))
     report = evaluate(restorer, tmp_path / "store")

@@ -33,8 +33,12 @@ def _floors() -> dict[str, Floor]:
 
 def _name(path: Path) -> str:
     """pictures/png.py -> pictures.png; what lies in a folder of equals goes by the folder's name."""
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
-    return parts[0] if parts[0] in EQUALS else ".".join(parts)
+    name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    return _folder_of_equals(name) or name
+
+
+def _folder_of_equals(name: str) -> str | None:
+    return next((folder for folder in EQUALS if name == folder or name.startswith(f"{folder}.")), None)
 
 
 def _imported(source: str, known: set[str]) -> set[str]:
@@ -54,13 +58,13 @@ def _imported(source: str, known: set[str]) -> set[str]:
 def _home(path: str, name: str, known: set[str]) -> str:
     """The module that `from pellucid.PATH import NAME` loads."""
     for module in (f"{path}.{name}".lstrip("."), path):
-        module = module.split(".")[0] if module.split(".")[0] in EQUALS else module
+        module = _folder_of_equals(module) or module
         if module in known:
             return module
     raise AssertionError(f"{name} is imported from pellucid.{path}, which is no module")
 
 
-EQUALS = {"networks"}
+EQUALS = {"networks", "data.datasets"}
 """Folders whose files do not know each other."""
 FILES = {path: _name(path) for path in sorted(PACKAGE.rglob("*.py")) if path.stem not in DOORS}
 

@@ -79,7 +79,7 @@ def dark(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def stores(dark: Path) -> dict[str, Path]:
     made = {split: dark / f"{split}-store" for split in ("train", "test")}
     for split, folder in made.items():
-        run("prepare", "sid-sony", dark, "--split", split, "--out", folder)
+        run("prepare", "sid-sony", dark, "--set", f"split={split}", "--out", folder)
     return made
 
 
@@ -146,7 +146,7 @@ def test_x_trans_goes_the_whole_way(tmp_path: Path) -> None:
         camera(tmp_path / f"Fuji/long/{scene}_00_10s.RAF", signal, LONG_S, pattern=XTRANS)
         camera(tmp_path / f"Fuji/short/{scene}_00_0.1s.RAF", signal * SHORT_S / LONG_S, SHORT_S, pattern=XTRANS)
     for split in ("train", "test"):
-        run("prepare", "sid-fuji", tmp_path, "--split", split, "--out", tmp_path / split)
+        run("prepare", "sid-fuji", tmp_path, "--set", f"split={split}", "--out", tmp_path / split)
     (made,) = store.open(tmp_path / "train").names
     assert made == "Fuji/short/00001_00_0.1s.RAF"
     options = ("--steps", 2, "--tune", "off", "--device", "cpu", "--out", tmp_path / "run")

@@ -147,7 +147,7 @@ def evaluate(
     collection = collect(restorer.recipe, data, target)
     saved = _saved(collection, None if save is None else Path(save), overwrite=overwrite)
     scores, failures = [], []
-    for done, (specimen, result) in enumerate(zip(collection.specimens, saved, strict=True), start=1):
+    for done, (specimen, result) in enumerate(zip(collection.samples, saved, strict=True), start=1):
         try:
             score, restored = _scored(restorer, specimen.name, _sample(restorer.recipe, specimen))
             if result is not None:
@@ -223,7 +223,7 @@ def strip(restorer: Restorer, data: Path, *, target: Path | None = None, width_p
 
     The degraded one is as Score says; black for a mosaic that LibRaw does not take.
     """
-    specimen = collect(restorer.recipe, data, target).specimens[0]
+    specimen = collect(restorer.recipe, data, target).samples[0]
     sample = _sample(restorer.recipe, specimen)
     restored = restorer.recipe.domain.to_target(restorer.restore(sample.degraded))
     before = sample.before()
@@ -241,15 +241,15 @@ def _sample(recipe: Recipe, specimen: EvalSample) -> _Sample:
     """As it is given, or degraded by the protocol."""
     protocol, domain = recipe.protocol, recipe.domain
     # Color conversion rounds to 8 bit, as it does in MATLAB, where the published scores come from.
-    clean = _rounded(domain.to_target(specimen.clean()))
-    if specimen.degraded is None:
+    clean = _rounded(domain.to_target(specimen.read_target()))
+    if specimen.read_degraded is None:
         height, width = (size // protocol.crop_multiple * protocol.crop_multiple for size in clean.shape[-2:])
         clean = clean[..., :height, :width]
         _check_size(clean, specimen.path, protocol)
         degraded = _degraded(protocol, clean, specimen.name)
     else:
         _check_size(clean, specimen.path, protocol)
-        degraded = specimen.degraded()
+        degraded = specimen.read_degraded()
     if isinstance(degraded, Mosaic):
         return _mosaic_sample(domain, clean, degraded)
     picture = degraded.as_depth("float32")
@@ -302,10 +302,10 @@ def _saved(collection: EvalSet, folder: Path | None, *, overwrite: bool) -> list
     """Where each restored picture goes; refused before any work when one would replace something."""
     if folder is None:
         return [None] * len(collection)
-    inputs = {os.path.realpath(path) for specimen in collection.specimens for path in specimen.files}
+    inputs = {os.path.realpath(path) for specimen in collection.samples for path in specimen.files}
     taken: dict[str, Path] = {}
     saved: list[Path | None] = []
-    for specimen in collection.specimens:
+    for specimen in collection.samples:
         name = PurePosixPath(specimen.name)
         if name.is_absolute() or ".." in name.parts:  # names in a store are whatever its index says
             raise OutputError(f"{specimen.path} would be saved outside {folder}; it is scored without --save only")

@@ -18,8 +18,7 @@ import pytest
 from typer.testing import CliRunner
 
 from pellucid.cli import app
-from pellucid.data import archives, leaks, preparing, store, store_writer
-from pellucid.data.layouts import Options
+from pellucid.data import archives, leaks, preparing, registry, store, store_writer
 from pellucid.data.preparing import cache_folder_as_store, open_data, prepare
 from pellucid.errors import DataError, OutputError
 from pellucid.pictures import dng, images
@@ -94,7 +93,7 @@ def test_depth_and_channels_stay_and_alpha_goes(tmp_path: Path) -> None:
     assert made.names == ("clear.png", "deep.png", "gray.png")
     for i, expected in enumerate((clear, deep, gray)):
         assert made.target(i).dtype == expected.dtype and np.array_equal(made.target(i), expected)
-    assert prepared.remarks == ("1 of 3: transparency was dropped",)
+    assert prepared.messages == ("1 of 3: transparency was dropped",)
     ((name, reason),) = made.left_out
     assert name == "float.tif" and "floating-point samples" in reason
 
@@ -112,7 +111,7 @@ def test_what_is_bad_is_listed_and_stops_nothing(tmp_path: Path) -> None:
     reasons = dict(made.left_out)
     assert set(reasons) == {"cut.png", "empty.png", "text.png", "tiny.png", "twin.png"}
     assert "same picture as deep/0.png" in reasons["twin.png"]
-    assert "too small: 9 x 2 px, 4 are needed" in reasons["tiny.png"]
+    assert "too small: 9 x 2 px; 4 px are needed" in reasons["tiny.png"]
     assert "x.zip/cut.png is damaged" in reasons["cut.png"]  # not the name of a passing copy
     assert all("\n" not in reason for reason in reasons.values())
 
@@ -125,17 +124,17 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
 
 def test_nothing_to_store_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    with pytest.raises(DataError, match="holds no .*png"):
+    with pytest.raises(DataError, match="contains no .*png"):
         prepare("folder", [tmp_path / "in"], tmp_path / "s")
     (tmp_path / "in" / "bad.png").write_text("hello")
-    with pytest.raises(DataError, match="none of 1 could be stored, first bad.png"):
+    with pytest.raises(DataError, match="none of 1 items could be stored, first bad.png"):
         prepare("folder", [tmp_path / "in"], tmp_path / "s")
     with pytest.raises(DataError, match="does not exist"):
         prepare("folder", [tmp_path / "none"], tmp_path / "s")
-    with pytest.raises(DataError, match="known: folder, pairs"):
+    with pytest.raises(DataError, match="no data set 'floder'; did you mean folder"):
         prepare("floder", [tmp_path / "in"], tmp_path / "s")
-    with pytest.raises(DataError, match="folder has no split 'train'; known: none"):
-        prepare("folder", [tmp_path / "in"], tmp_path / "s", options=Options(split="train"))
+    with pytest.raises(DataError, match="folder has no keyword 'split'"):
+        prepare("folder", [tmp_path / "in"], tmp_path / "s", split="train")
 
 
 def add_bytes(archive: tarfile.TarFile, name: str, content: bytes, declared: int | None = None) -> None:
@@ -165,7 +164,12 @@ def test_hostile_tars_write_nothing_and_stop_nothing(tmp_path: Path) -> None:
     made = prepare("folder", [tmp_path / "x.tar"], tmp_path / "s").store
     assert made.names == ("good.png",)
     reasons = " ".join(f"{name}: {reason}" for name, reason in made.left_out)
-    for part in ("escaped.png: its name leads out", "absolute.png: its name leads out", "huge.png", "inner.zip"):
+    for part in (
+        "escaped.png: its name points outside",
+        "absolute.png: its name points outside",
+        "huge.png",
+        "inner.zip",
+    ):
         assert part in reasons
     assert "broken.tar" in reasons and "link.png" not in reasons and "hidden" not in reasons
     assert not (tmp_path.parent / "escaped.png").exists()
@@ -192,7 +196,7 @@ def test_damaged_archives_are_one_line(tmp_path: Path) -> None:
         last = [member for member in archive if member.isreg()][-1]
     cut.write_bytes(cut.read_bytes()[: last.offset_data + 10])
     made = prepare("folder", [cut], tmp_path / "t").store
-    assert len(made) == 2 and "cut short" in made.left_out[0][1]
+    assert len(made) == 2 and "truncated" in made.left_out[0][1]
 
 
 def test_pairs_are_matched_by_name(tmp_path: Path) -> None:
@@ -205,10 +209,10 @@ def test_pairs_are_matched_by_name(tmp_path: Path) -> None:
     assert made.kind == "pairs" and made.names == ("a.png",)
     assert np.array_equal(made.degraded(0), noise(4, 4, 3, seed=8)) and made.sizes == ((8, 8),)
     reasons = dict(made.left_out)
-    assert "no target of its name" in reasons["degraded/e.png"]
-    assert "no degraded picture" in reasons["target/d.jpg"]
+    assert "no target has its name" in reasons["degraded/e.png"]
+    assert "no degraded picture has its name" in reasons["target/d.jpg"]
     assert "not a PNG" in reasons["target/b.jpg"] and "could not be decoded" in reasons["b.png"]
-    assert "no whole multiple" in reasons["c.png"]
+    assert "not a multiple" in reasons["c.png"]
     with pytest.raises(DataError, match="two sources"):
         prepare("pairs", [tmp_path / "low"], tmp_path / "t")
 
@@ -229,15 +233,14 @@ def test_gopro_gives_the_split_and_the_blur_that_are_asked_for(tmp_path: Path) -
     assert train.names == ("train/GOPR_train/blur/000.png", "train/GOPR_train/blur/001.png")
     assert np.array_equal(train.degraded(1), noise(4, 6, 3, seed=1))
     assert np.array_equal(train.target(1), noise(4, 6, 3, seed=21))
-    options = Options(split="test", blur="blur_gamma")
-    gamma = prepare("gopro", [archive], tmp_path / "test", options=options).store
+    gamma = prepare("gopro", [archive], tmp_path / "test", split="test", blur="blur_gamma").store
     assert np.array_equal(gamma.degraded(0), noise(4, 6, 3, seed=40))
-    only_test = prepare("gopro", [root / "test"], tmp_path / "only", options=Options(split="test")).store
+    only_test = prepare("gopro", [root / "test"], tmp_path / "only", split="test").store
     assert len(only_test) == 2
-    with pytest.raises(DataError, match="no pictures of 'train'"):
+    with pytest.raises(DataError, match="'train' has no pictures"):
         prepare("gopro", [root / "test"], tmp_path / "none")
-    with pytest.raises(DataError, match="gopro has no split 'val'; known: train, test"):
-        prepare("gopro", [root], tmp_path / "none", options=Options(split="val"))
+    with pytest.raises(DataError, match="gopro: split=val is not possible: it should be 'train' or 'test'"):
+        prepare("gopro", [root], tmp_path / "none", split="val")
 
 
 def camera(path: Path, seed: int) -> None:
@@ -260,7 +263,7 @@ def test_see_in_the_dark_by_scene(tmp_path: Path) -> None:
     root = sid_tree(tmp_path / "dataset")
     prepared = prepare("sid-sony", [root], tmp_path / "train")
     made = prepared.store
-    assert made.kind == "raw" and "no Sony_train_list.txt at hand" in prepared.remarks[0]
+    assert made.kind == "raw" and "there is no Sony_train_list.txt" in prepared.messages[0]
     assert made.names == tuple(f"Sony/short/0000{i}_00_{s}s.ARW" for i in (1, 2) for s in ("0.033", "0.1"))
     assert made.scenes[0] == made.scenes[1] != made.scenes[2]
     mosaic = made.mosaic(0)
@@ -284,23 +287,21 @@ def test_see_in_the_dark_by_its_lists(tmp_path: Path) -> None:
     rows = ["10034_00_0.1s", "10034_01_0.1s", "10003_00_0.033s", "10003_00_0.04s"]
     lines = [f"./Sony/short/{row}.ARW ./Sony/long/{row[:5]}_00_10s.ARW ISO200 F8" for row in rows]
     (root / "Sony_test_list.txt").write_text("\n".join(lines))
-    prepared = prepare("sid-sony", [root], tmp_path / "s", options=Options(split="test"))
+    prepared = prepare("sid-sony", [root], tmp_path / "s", split="test")
     made = prepared.store
     assert made.names == ("Sony/short/10003_00_0.033s.ARW", "Sony/short/10034_00_0.1s.ARW")
     assert [made.is_misaligned(i) for i in range(2)] == [False, True]
-    assert made.left_out == (("10003_00_0.04s.ARW", "it is in the list, but not there"),)
-    assert "1 exposures of misaligned scenes are marked" in prepared.remarks[1]
-    options = Options(split="test", lists=root / "Sony_test_list.txt", all_bursts=True)
-    assert len(prepare("sid-sony", [root / "Sony"], tmp_path / "all", options=options).store) == 3
+    assert made.left_out == (("10003_00_0.04s.ARW", "it is in the list, but missing"),)
+    assert "1 exposures are of misaligned scenes" in prepared.messages[1]
+    keywords: dict[str, Any] = {"split": "test", "lists": root / "Sony_test_list.txt", "all_bursts": True}
+    assert len(prepare("sid-sony", [root / "Sony"], tmp_path / "all", **keywords).store) == 3
     (root / "Sony_test_list.txt").write_text("nonsense")
     with pytest.raises(DataError, match="is not a list of short and long exposures"):
-        prepare("sid-sony", [root], tmp_path / "none", options=Options(split="test"))
+        prepare("sid-sony", [root], tmp_path / "none", split="test")
 
 
 def test_the_published_lists_give_the_published_counts(data: Path, tmp_path: Path) -> None:
     """See in the Dark's README: 161 and 20 and 50 scenes; first bursts 280, 36 and 93."""
-    from pellucid.data.layouts import plan
-
     lists = data / "raw" / "sid_lists"
     for split, num_short, num_long in (("train", 280, 161), ("val", 36, 20), ("test", 93, 50)):
         root = tmp_path / split
@@ -308,8 +309,8 @@ def test_the_published_lists_give_the_published_counts(data: Path, tmp_path: Pat
             for name in line.split()[:2]:
                 (root / name).parent.mkdir(parents=True, exist_ok=True)
                 (root / name).touch()
-        planned = plan("sid-sony", [root], Options(split=split, lists=lists))
-        by_number = plan("sid-sony", [root], Options(split=split))
+        planned = registry.plan("sid-sony", [root], {"split": split, "lists": lists})
+        by_number = registry.plan("sid-sony", [root], {"split": split})
         assert len(planned.items) == num_short and len({item.target for item in planned.items}) == num_long
         assert planned.items == by_number.items
         assert sum(not item.misaligned for item in planned.items) == (88 if split == "test" else num_short)
@@ -342,7 +343,7 @@ def test_patches_of_the_srcnn_code(tmp_path: Path) -> None:
     made = prepared.store
     assert made.kind == "pairs" and len(made) == 7
     assert np.abs(made.degraded(4)[..., 0] / 65535 - luma[0, 4] / 255).max() <= 0.5 / 65535 + 1e-7
-    assert prepared.remarks == ("14 of 14: rounded to 16 bit",)
+    assert prepared.messages == ("14 of 14: rounded to 16 bit",)
     whole = prepare("patches-h5", [tmp_path / "eval.h5"], tmp_path / "e").store
     assert np.abs(whole.target(0)[..., 0] / 65535 - luma[1, 0] / 255).max() <= 0.5 / 65535 + 1e-7
 
@@ -360,7 +361,7 @@ def test_bad_patches_are_one_line(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "huge.h5", "w") as file:
         file.create_dataset("lr", (10**9, 33, 33), "f4", chunks=(1, 33, 33))
         file.create_dataset("hr", (10**9, 33, 33), "f4", chunks=(1, 33, 33))
-    with pytest.raises(DataError, match="declares 4356000000000 bytes, which do not lie in the file"):
+    with pytest.raises(DataError, match="declares 4356000000000 bytes, which the file does not contain"):
         prepare("patches-h5", [tmp_path / "huge.h5"], tmp_path / "s")
 
 
@@ -432,7 +433,7 @@ def test_a_changed_source_is_noticed(tmp_path: Path) -> None:
     os.utime(folder / "deep" / "1.png", (1, 1))  # another time, the same content
     again = prepare("folder", [folder], tmp_path / "s")
     assert again.num_decoded == 1
-    assert again.remarks == ("deep/0.png changed since it was decoded, and was decoded anew",)
+    assert again.messages == ("deep/0.png has changed since it was decoded, and was decoded again",)
     assert np.array_equal(again.store.target(0), noise(8, 6, 3, seed=99))
 
 
@@ -442,7 +443,9 @@ def test_a_finished_store_stays_as_it_is(tmp_path: Path) -> None:
     before = prepare("folder", [folder], tmp_path / "s").store
     assert prepare("folder", [folder], tmp_path / "s").store.fingerprint == before.fingerprint
     draw(folder / "new.png", 8, 8, 3, seed=9)
-    with pytest.raises(OutputError, match="1 of its sources are new, changed or gone, first new.png; --overwrite"):
+    with pytest.raises(
+        OutputError, match="1 of its sources are new, changed or missing, first new.png; overwrite=True"
+    ):
         prepare("folder", [folder], tmp_path / "s")
     with pytest.raises(OutputError, match="other settings"):
         prepare("folder", [folder], tmp_path / "s", min_px=4)
@@ -467,7 +470,7 @@ def test_a_full_disk_is_one_line_and_the_work_goes_on(tmp_path: Path, monkeypatc
         return real(self, content)
 
     monkeypatch.setattr(store_writer.StoreWriter, "_append", full)
-    with pytest.raises(OutputError, match="No space left on device; what is done is kept") as caught:
+    with pytest.raises(OutputError, match="No space left on device; finished files are kept") as caught:
         prepare("folder", [folder], tmp_path / "s", workers=1)
     assert "\n" not in str(caught.value)
     monkeypatch.setattr(store_writer.StoreWriter, "_append", real)
@@ -481,7 +484,7 @@ def test_several_sources_are_told_apart(tmp_path: Path) -> None:
         "a/x.png",
         "b/x.png",
     )
-    with pytest.raises(DataError, match="two sources of one name"):
+    with pytest.raises(DataError, match="two sources have the same name"):
         prepare("folder", [tmp_path / "a", tmp_path / "a"], tmp_path / "t")
 
 
@@ -554,7 +557,7 @@ def test_leaks_are_found(tmp_path: Path) -> None:
         "unknown.png": photo(128, 160, 50),
         "flat.png": np.full((64, 64, 1), 7, np.uint8),
     }
-    found = {leak.test_name: (leak.store_name, leak.extent) for leak in leaks.find(made, tests.items())}
+    found = {leak.test_name: (leak.store_name, leak.extent) for leak in leaks.find_leaks(made, tests.items())}
     assert found == {
         "same.png": ("0.png", "whole"),
         "gray.png": ("1.png", "whole"),
@@ -568,9 +571,11 @@ def test_leaks_are_found(tmp_path: Path) -> None:
 def test_the_known_overlap_of_published_sets_is_found(data: Path, tmp_path: Path) -> None:
     """BSD68 is the gray half of CBSD68; Set12's starfish is cut from a training picture of BSDS."""
     made = prepare("folder", [data / "denoising" / "CBSD68"], tmp_path / "c").store
-    assert len(leaks.in_folder(made, data / "denoising" / "BSD68")) == 68
+    assert len(leaks.find_leaks_in_folder(made, data / "denoising" / "BSD68")) == 68
     made = prepare("folder", [data / "training" / "Train400"], tmp_path / "t").store
-    assert [leak.test_name for leak in leaks.in_folder(made, data / "denoising" / "Set12")] == ["04.png"]
+    assert [leak.test_name for leak in leaks.find_leaks_in_folder(made, data / "denoising" / "Set12")] == [
+        "04.png"
+    ]
 
 
 def run(*arguments: object) -> Any:
@@ -590,7 +595,7 @@ def test_the_command_prepares_and_checks(tmp_path: Path) -> None:
     content[0] ^= 1
     shard.write_bytes(content)
     result = run("prepare", "check", tmp_path / "s")
-    assert result.exit_code == 1 and ".png is not what was stored" in result.output
+    assert result.exit_code == 1 and ".png has changed since it was stored" in result.output
     result = run("prepare", "folder", folder)
     assert result.exit_code == 2 and "--out" in result.output
 
@@ -615,4 +620,4 @@ def test_the_command_goes_on_after_ctrl_c(tmp_path: Path, monkeypatch: pytest.Mo
 
     monkeypatch.setattr(preparing, "prepare", interrupted)
     result = run("prepare", "folder", tmp_path, "--out", tmp_path / "s")
-    assert result.exit_code == 130 and "the same command goes on" in result.output
+    assert result.exit_code == 130 and "the same command resumes" in result.output

@@ -19,7 +19,7 @@ from pellucid.errors import DataError, OutputError
 from pellucid.pictures.picture import Samples
 
 STAMP = Stamp(1, 2, "3")
-FACTS: dict[str, Any] = {"pattern": ["RG", "GB"], "black_level": [[512, 512], [512, 511]], "white_level": 16383}
+METADATA: dict[str, Any] = {"pattern": ["RG", "GB"], "black_level": [[512, 512], [512, 511]], "white_level": 16383}
 
 
 def noise(*shape: int, dtype: str = "uint8", seed: int = 0) -> Samples:
@@ -30,14 +30,14 @@ def clean_store(folder: Path, *arrays: Samples) -> Store:
     with StoreWriter(folder, {}) as writer:
         for i, samples in enumerate(arrays):
             writer.put(f"{i}.png", STAMP, samples)
-        return writer.finish("clean", [Planned(key, key) for key in writer.noted], [])
+        return writer.finish("clean", [Planned(key, key) for key in writer.records], [])
 
 
 def raw_store(folder: Path) -> Store:
     with StoreWriter(folder, {}) as writer:
         writer.put("long", STAMP, noise(8, 6, 3, dtype="uint16"))
         for short in ("a", "b"):
-            writer.put(short, STAMP, noise(8, 6, dtype="uint16", seed=ord(short)), facts=FACTS)
+            writer.put(short, STAMP, noise(8, 6, dtype="uint16", seed=ord(short)), metadata=METADATA)
         items = [Planned("a", "long", "a", 100.0), Planned("b", "long", "b", 300.0, misaligned=True)]
         return writer.finish("raw", items, [("c", "damaged")])
 
@@ -77,7 +77,7 @@ def test_pairs_give_both(tmp_path: Path) -> None:
         made = writer.finish("pairs", [Planned("x.png", "t", "d")], [])
     assert np.array_equal(made.degraded(0), noise(4, 4, 3, seed=1))
     assert made.target(0).shape == (8, 8, 3)
-    with pytest.raises(DataError, match="kind 'pairs' and holds no mosaics"):
+    with pytest.raises(DataError, match="kind 'pairs' and contains no mosaics"):
         made.mosaic(0)
 
 
@@ -86,7 +86,7 @@ def test_raw_gives_mosaics_that_share_a_target(tmp_path: Path) -> None:
     mosaic = made.mosaic(1)
     assert np.array_equal(mosaic.samples, noise(8, 6, dtype="uint16", seed=ord("b")))
     assert mosaic.pattern == ("RG", "GB") and mosaic.exposure_ratio == 300
-    assert np.array_equal(mosaic.black_level, FACTS["black_level"])
+    assert np.array_equal(mosaic.black_level, METADATA["black_level"])
     assert mosaic.white_level == 16383
     assert made.scenes[0] == made.scenes[1]
     assert made.num_bytes == 8 * 6 * 2 * (3 + 1 + 1)
@@ -148,7 +148,7 @@ def test_a_folder_that_is_no_store_is_one_line(tmp_path: Path) -> None:
         store.open(tmp_path / "file")
     with StoreWriter(tmp_path / "begun", {}) as writer:
         writer.put("a", STAMP, noise(2, 2, 1))
-    with pytest.raises(DataError, match="unfinished store; the command that began it goes on"):
+    with pytest.raises(DataError, match="unfinished store; the command that started it resumes it"):
         store.open(tmp_path / "begun")
 
 
@@ -164,7 +164,7 @@ def test_a_folder_that_is_no_store_is_one_line(tmp_path: Path) -> None:
         ("[4, 4, 1]", '["4", 4, 1]', "damaged store"),
         ('"0.png", 0', '"0.png", 5', "damaged store"),
         ('"items"', '"goods"', "damaged store"),
-        ("{", "", "no JSON"),
+        ("{", "", "not JSON"),
     ],
 )
 def test_a_damaged_index_is_one_line(tmp_path: Path, before: str, after: str, message: str) -> None:
@@ -205,10 +205,10 @@ def test_writing_goes_on_after_a_line_cut_short(tmp_path: Path) -> None:
     notes = tmp_path / "s" / "sources.jsonl"
     notes.write_bytes(notes.read_bytes()[:-9])
     with StoreWriter(tmp_path / "s", {"kind": "clean"}) as writer:
-        assert list(writer.noted) == ["a"]
+        assert list(writer.records) == ["a"]
         writer.put("c", STAMP, noise(3, 3, 1, seed=2))
     with StoreWriter(tmp_path / "s", {"kind": "clean"}) as writer:
-        assert list(writer.noted) == ["a", "c"]
+        assert list(writer.records) == ["a", "c"]
         made = writer.finish("clean", [Planned("a", "a"), Planned("c", "c")], [])
     assert np.array_equal(made.target(0), noise(4, 4, 1))
     assert np.array_equal(made.target(1), noise(3, 3, 1, seed=2))
@@ -234,12 +234,12 @@ def test_a_disk_with_little_room_loses_nothing(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(StoreWriter, "_open_samples", lambda self: Slow(real(self), 100))
     with StoreWriter(tmp_path / "s", {}) as writer:
         writer.put("a", STAMP, noise(8, 8, 1))
-        with pytest.raises(OutputError, match="No space left on device; what is done is kept"):
+        with pytest.raises(OutputError, match="No space left on device; finished files are kept"):
             writer.put("b", STAMP, noise(8, 8, 1, seed=1))
     assert (tmp_path / "s" / "samples-00000.bin").stat().st_size == 64
     monkeypatch.undo()
     with StoreWriter(tmp_path / "s", {}) as writer:
-        assert list(writer.noted) == ["a"]
+        assert list(writer.records) == ["a"]
         writer.put("b", STAMP, noise(8, 8, 1, seed=1))
         made = writer.finish("clean", [Planned("a", "a"), Planned("b", "b")], [])
     assert made.check() == [] and np.array_equal(made.target(0), noise(8, 8, 1))
@@ -250,10 +250,10 @@ def test_a_store_is_never_overwritten_unasked(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="other settings"):
         StoreWriter(tmp_path / "s", {"kind": "pairs"})
     with StoreWriter(tmp_path / "s", {"kind": "pairs"}, overwrite=True) as writer:
-        assert writer.noted == {} and not writer.is_finished
+        assert writer.records == {} and not writer.is_finished
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("keep me")
-    with pytest.raises(OutputError, match="holds something else"):
+    with pytest.raises(OutputError, match="contains files, but is not a store"):
         StoreWriter(tmp_path / "mine", {}, overwrite=True)
     assert (tmp_path / "mine" / "letter.txt").read_text() == "keep me"
 

@@ -19,11 +19,11 @@ from pellucid.errors import RecipeError
 from pellucid.networks import dncnn, srcnn
 from pellucid.networks.srcnn import SRCNN, inner_squares
 from pellucid.recipes import registry
-from pellucid.recipes.keywords import describe_meaning
 from pellucid.recipes.losses import half_sum_of_squares, mean_absolute
 from pellucid.recipes.optimizers import SGD, SOAP, Adam
 from pellucid.recipes.recipe import Recipe, ScoringProtocol
 from pellucid.recipes.schedules import Constant, Cosine, Drops, Exponential
+from pellucid.system.keywords import describe_meaning
 
 PUBLISHED = {
     "srcnn.paper",

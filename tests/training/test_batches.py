@@ -53,7 +53,7 @@ def clean_store(folder: Path, *pictures: Samples) -> Store:
     with StoreWriter(folder, {}) as writer:
         for i, picture in enumerate(pictures):
             writer.put(f"{i}.png", STAMP, picture)
-        return writer.finish("clean", [Planned(key, key) for key in writer.noted], [])
+        return writer.finish("clean", [Planned(key, key) for key in writer.records], [])
 
 
 def pair_store(folder: Path, targets: Sequence[Samples], degraded: Sequence[Samples]) -> Store:
@@ -76,7 +76,7 @@ def raw_store(
             writer.put(f"long/{scene}", STAMP, noise(40, 49, 3, "uint16", scene))
             for i, ratio in enumerate(shorts):
                 dark = noise(40, 49, 1, "uint16", 10 * scene + i + 100)[..., 0] % int(2 * (WHITE - BLACK) / ratio)
-                writer.put(f"{scene}_{i}", STAMP, dark + np.uint16(BLACK - 5), facts=facts)
+                writer.put(f"{scene}_{i}", STAMP, dark + np.uint16(BLACK - 5), metadata=facts)
                 items.append(Planned(f"{scene}_{i}", f"long/{scene}", f"{scene}_{i}", ratio))
         return writer.finish("raw", items, [])
 
@@ -385,7 +385,7 @@ def test_white_balance_is_applied_as_in_restoration(make: Make, tmp_path: Path) 
     facts = {"pattern": BAYER, "black_level": BLACK, "white_level": WHITE, "white_balance": [0.8, 1.0, 1.6]}
     with StoreWriter(tmp_path / "store", {}) as writer:
         writer.put("long", STAMP, noise(24, 24, 3, "uint16"))
-        writer.put("short", STAMP, np.full((24, 24), BLACK + 155, np.uint16), facts=facts)
+        writer.put("short", STAMP, np.full((24, 24), BLACK + 155, np.uint16), metadata=facts)
         store = writer.finish("raw", [Planned("short", "long", "short", 10.0)], [])
     domain = PackedRaw(white_balanced=True)
     degraded, _ = make(replace(find("sid_unet.sony"), domain=domain), store).batch(0)
@@ -398,7 +398,7 @@ def test_black_may_differ_by_filter(make: Make, tmp_path: Path) -> None:
     with StoreWriter(tmp_path / "store", {}) as writer:
         writer.put("long", STAMP, noise(24, 24, 3, "uint16"))
         facts = {"pattern": BAYER, "black_level": black, "white_level": WHITE}
-        writer.put("short", STAMP, np.tile(np.array(black, np.uint16), (12, 12)) + np.uint16(100), facts=facts)
+        writer.put("short", STAMP, np.tile(np.array(black, np.uint16), (12, 12)) + np.uint16(100), metadata=facts)
         store = writer.finish("raw", [Planned("short", "long", "short", 10.0)], [])
     degraded, _ = make(find("sid_unet.sony"), store).batch(0)
     whole = find("sid_unet.sony").domain.to_input(store.mosaic(0))[0, :, 0, 0]
@@ -445,7 +445,7 @@ def test_scenes_come_once_in_each_round_with_one_of_their_exposures(make: Make, 
             writer.put(f"long{scene}", STAMP, flat(scene, 20, 20, "uint16"))
             for i in range(num_shorts):
                 name = f"{scene}_{i}"
-                writer.put(name, STAMP, np.full((20, 20), BLACK + 10 * scene + i, np.uint16), facts=facts)
+                writer.put(name, STAMP, np.full((20, 20), BLACK + 10 * scene + i, np.uint16), metadata=facts)
                 items.append(Planned(name, f"long{scene}", name, 1.0))
         store = writer.finish("raw", items, [])
     batches = make(find("sid_unet.sony"), store, batch_size=1)
@@ -555,10 +555,11 @@ def test_an_enlarging_domain_needs_shrinking(make: Make, tmp_path: Path) -> None
 
 
 def test_what_goes_wrong_ahead_is_raised_where_it_is_asked_for(make: Make, tmp_path: Path) -> None:
-    def broken(clean: Tensor, generator: torch.Generator) -> Tensor:
-        raise PictureError("broken")
+    class Broken(GaussianNoise):
+        def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+            raise PictureError("broken")
 
-    batches = make(of(RGB(), broken), clean_store(tmp_path / "store", noise(30, 30)))
+    batches = make(of(RGB(), Broken(0)), clean_store(tmp_path / "store", noise(30, 30)))
     for step in (0, 1):
         with pytest.raises(PictureError, match="broken"):
             batches.batch(step)

@@ -31,7 +31,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for i in range(3):
             smooth = np.cumsum(np.random.default_rng(i).normal(0, 3, (40, 44, 1)), axis=1) + 128
             writer.put(f"{i}.png", Stamp(1, 2, "3"), smooth.clip(0, 255).astype("uint8"))
-        writer.finish("clean", [Planned(key, key) for key in writer.noted], [])
+        writer.finish("clean", [Planned(key, key) for key in writer.records], [])
     return folder
 
 

@@ -62,7 +62,7 @@ def stores(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     with StoreWriter(folder / "clean", {}) as writer:
         for i in range(5):
             writer.put(f"{i}.png", stamp, scene(i))
-        writer.finish("clean", [Planned(key, key) for key in writer.noted], [])
+        writer.finish("clean", [Planned(key, key) for key in writer.records], [])
     with StoreWriter(folder / "pairs", {}) as writer:
         for i in range(3):
             sharp = scene(i, channels=3)

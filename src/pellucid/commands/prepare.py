@@ -5,7 +5,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pellucid.commands.terminal import defer_sigint, print_error, print_leaks, print_note, progress
+from pellucid.commands.options import parse_keywords
+from pellucid.commands.terminal import (
+    add_row,
+    defer_sigint,
+    print_error,
+    print_leaks,
+    print_note,
+    print_table,
+    progress,
+    table,
+)
 
 if TYPE_CHECKING:
     from pellucid.data.preparing import Prepared
@@ -13,7 +23,7 @@ if TYPE_CHECKING:
 
 
 _NUM_LISTED = 20
-"""Of what was left out of a store, so many are named at once."""
+"""How many of the files that were left out are named."""
 
 
 def prepare(
@@ -22,51 +32,53 @@ def prepare(
         typer.Argument(
             metavar="KIND",
             help="folder (clean pictures), pairs (DEGRADED TARGET), gopro, sid-sony, sid-fuji, patches-h5; "
-            "or check, which reads a finished STORE through.",
+            "or check, which reads a finished STORE and verifies it.",
         ),
     ],
     paths: Annotated[
-        list[Path], typer.Argument(metavar="SOURCE", help="Folders, or zip and tar archives, read in place.")
-    ],
-    out: Annotated[Path | None, typer.Option(metavar="STORE", help="The folder to make.")] = None,
-    split: Annotated[
-        str | None, typer.Option(metavar="NAME", help="train, test, of SID also val. [default: train]")
+        list[Path] | None,
+        typer.Argument(
+            metavar="SOURCE",
+            help="Folders, or zip and tar archives, which are not unpacked. Without SOURCE, KIND is described.",
+        ),
     ] = None,
-    blur: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Of gopro: blur or blur_gamma. [default: blur]")
+    out: Annotated[Path | None, typer.Option(metavar="STORE", help="The folder to create.")] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A keyword of KIND, e.g. split=test; repeatable."),
     ] = None,
-    lists: Annotated[
-        Path | None, typer.Option(metavar="PATH", help="Of SID: the published list of the split, or their folder.")
-    ] = None,
-    all_bursts: Annotated[
-        bool, typer.Option("--all-bursts", help="Of SID: every short exposure, not only the first of a setting.")
-    ] = False,
     min_px: Annotated[
         int, typer.Option("--min-px", min=1, metavar="PX", help="Leave out pictures with a shorter side.")
     ] = 1,
     against: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Test pictures: name those that the store holds.")
+        Path | None, typer.Option(metavar="FOLDER", help="Test pictures: list those that are also in the store.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Threads. [default: one a processor]")
+        int | None, typer.Option(min=1, metavar="N", help="Threads. [default: one for each processor]")
     ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Make a store anew that is there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store that already exists.")] = False,
 ) -> None:
-    """Decode a data set once, into a store to train from.
+    """Decode a data set once, into a store for training.
 
-    The same command goes on where it was interrupted. What cannot be used (damaged, too small, without partner,
-    there twice) is listed at the end and stops nothing; the exit status is 1 only when nothing could be stored.
+    The same command resumes where it was interrupted. Files that cannot be used (damaged, too small, unmatched,
+    duplicates) are listed at the end and do not stop the others; the exit status is 1 only if nothing could be
+    stored.
     """
     with defer_sigint():
-        from pellucid.data import preparing, store
-        from pellucid.data.layouts import Options
+        from pellucid.data import preparing, registry, store
 
+    if not paths:
+        if kind == "check":
+            raise typer.BadParameter("check needs a STORE")
+        _describe_kind(kind)
+        return
     if kind == "check":
         for path in paths:
             _check_store(store.open(path))
         return
     if out is None:
-        raise typer.BadParameter("--out STORE is needed: the folder to make")
+        raise typer.BadParameter("--out STORE is needed: the folder to create")
+    keywords = registry.validate_keywords(kind, parse_keywords(settings))
     try:
         with progress() as bar:
             task = bar.add_task("decoding", total=None)
@@ -74,25 +86,37 @@ def prepare(
                 kind,
                 paths,
                 out,
-                options=Options(split, blur, lists, all_bursts),
                 workers=workers,
                 min_px=min_px,
                 overwrite=overwrite,
                 progress=lambda done, total: bar.update(task, completed=done, total=total),
+                **keywords,
             )
     except KeyboardInterrupt:
-        typer.echo("interrupted; the same command goes on from here", err=True)
+        typer.echo("interrupted; the same command resumes from here", err=True)
         raise typer.Exit(130) from None
     _print_prepared(prepared)
     if against is not None:
         print_leaks(prepared.store, against)
 
 
+def _describe_kind(kind: str) -> None:
+    from pellucid.data import registry
+
+    typer.echo(f"{kind}: {registry.summarize(kind)}")
+    rows = table("keyword", "default", "values", "meaning")
+    for key, keyword in registry.own_keywords(kind).items():
+        default = "-" if keyword.default is None else str(keyword.default).lower()
+        add_row(rows, key, default, keyword.values, keyword.meaning)
+    if rows.row_count:
+        print_table(rows)
+
+
 def _print_prepared(prepared: "Prepared") -> None:
     made = prepared.store
     typer.echo(f"{made.folder}: {_store_text(made)}; {prepared.num_decoded} files decoded now")
-    for remark in prepared.remarks:
-        print_note(remark)
+    for message in prepared.messages:
+        print_note(message)
     for name, reason in made.left_out[:_NUM_LISTED]:
         print_error(f"left out: {name}: {reason}")
     if len(made.left_out) > _NUM_LISTED:
@@ -107,7 +131,7 @@ def _check_store(made: "Store") -> None:
     for name, reason in made.left_out:
         typer.echo(f"  left out: {name}: {reason}")
     for name in damaged:
-        print_error(f"{name} is not what was stored; prepare the store anew with --overwrite")
+        print_error(f"{name} has changed since it was stored; prepare the store again with --overwrite")
     if damaged:
         raise typer.Exit(1)
 

@@ -115,7 +115,9 @@ def print_leaks(made: "Store", folder: Path) -> None:
 
     with progress() as bar:
         task = bar.add_task("comparing", total=None)
-        found = leaks.in_folder(made, folder, lambda done, total: bar.update(task, completed=done, total=total))
+        found = leaks.find_leaks_in_folder(
+            made, folder, lambda done, total: bar.update(task, completed=done, total=total)
+        )
     for leak in found:
         print_note(f"warning: {leak}")
     print_note(f"{len(found)} pictures of {folder} were found in {made.folder}")

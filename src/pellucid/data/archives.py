@@ -1,7 +1,7 @@
 """Files in folders and archives: found without unpacking, read one at a time.
 
-Archives are zip files and tar files, also tars inside a tar, as large sets come. A name inside an archive is
-only ever a name: nothing is written under it.
+Archives are zip and tar files, also tar files inside of a tar file, as large data sets are published. A name
+inside an archive is only used as a name: nothing is ever written to it.
 """
 
 import bz2
@@ -25,7 +25,7 @@ from pellucid.errors import DataError, PictureError
 from pellucid.system import files
 
 MAX_BYTES = 2**31
-"""Of one file inside an archive: a small archive can declare, and unpack to, any size."""
+"""Limit for each file inside an archive: a small archive can declare, and unpack to, any size."""
 
 ARCHIVES = (".zip", ".tar", ".tgz", ".tar.gz", ".tbz2", ".tar.bz2", ".txz", ".tar.xz")
 
@@ -36,38 +36,44 @@ _COMPRESSED: dict[bytes, Callable[..., Any]] = {
 }
 _MAX_DEPTH = 3
 _UNREADABLE = (OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zlib.error, lzma.LZMAError)
-"""What archive modules raise on damage and on encryption."""
+"""What archive modules raise if an archive is damaged or encrypted."""
 _ARCHIVE_ERRORS = (tarfile.TarError, zipfile.BadZipFile, *_UNREADABLE)
 
 
 @dataclass(frozen=True)
 class Source:
-    """One file. name: its posix path inside the folder or archive it was found in."""
+    """One file. Of a file in an archive, the time is that of the archive.
+
+    name: posix path inside the folder or archive. location: path including the folder or archive, for messages.
+    """
 
     name: str
-    place: str
-    """Where it lies, for people."""
+    location: str
     num_bytes: int
     mtime_ns: int
     _read: Callable[[], bytes]
-    _local: Path | None = None
+    _path: Path | None = None
+    """Of a file that is not in an archive."""
 
     def content(self) -> bytes:
-        """All bytes. Raises PictureError when they cannot be had."""
+        """All bytes. Raises PictureError if they cannot be read."""
         try:
             return self._read()
         except zipfile.BadZipFile as error:
-            raise PictureError(f"{self.place} is damaged inside its archive: {error}") from error
+            raise PictureError(f"{self.location} is damaged inside its archive: {error}") from error
         except _UNREADABLE as error:
             raise PictureError(
-                f"{self.place} cannot be read: {getattr(error, 'strerror', None) or error}"
+                f"{self.location} cannot be read: {getattr(error, 'strerror', None) or error}"
             ) from error
 
     @contextmanager
-    def file(self) -> Iterator[Path]:
-        """A path to read from: the file itself or, of an archive, a copy that goes again."""
-        if self._local is not None:
-            yield self._local
+    def open_path(self) -> Iterator[Path]:
+        """A path to read from: the file itself or, of an archive, a temporary copy.
+
+        Raises PictureError if the file cannot be read, OutputError if there is no space for the copy.
+        """
+        if self._path is not None:
+            yield self._path
             return
         with tempfile.TemporaryDirectory(prefix="pellucid-") as folder:
             path = Path(folder, f"file{PurePosixPath(self.name).suffix[:16]}")
@@ -75,112 +81,114 @@ class Source:
             try:
                 path.write_bytes(content)
             except OSError as error:
-                raise files.no_space_error(len(content), self.place, error) from error
+                raise files.no_space_error(len(content), self.location, error) from error
             yield path
 
 
 @dataclass(frozen=True)
 class Found:
-    """What a folder or an archive holds: the files, sorted by name, and what had to be passed over."""
+    """The files in a folder or an archive, sorted by name.
+
+    left_out: locations of files that cannot be used, each with the reason.
+    """
 
     sources: tuple[Source, ...]
     left_out: tuple[tuple[str, str], ...] = ()
-    """Places, each with the reason."""
 
 
-def find(path: str | Path, suffixes: Collection[str]) -> Found:
-    """Every file with one of the suffixes below a folder or in an archive; hidden ones do not count.
+def find_files(path: str | Path, suffixes: Collection[str]) -> Found:
+    """All files with one of the suffixes in a folder of any depth or in an archive, without hidden files.
 
-    suffixes: lower case, with the dot. Raises DataError when there is no such folder or archive.
+    suffixes: lower case, with the dot. Raises DataError if there is no such folder or archive.
     """
     path = Path(path)
     if path.is_dir():
-        return _found(_in_folder(path, suffixes), [])
+        return _sort(_walk_folder(path, suffixes), [])
     if not path.exists():
         raise DataError(f"{path} does not exist; a folder, zip or tar is needed")
     if not path.is_file():
-        raise DataError(f"{path} is no file; a folder, zip or tar is needed")
+        raise DataError(f"{path} is not a file or folder; a folder, zip or tar is needed")
     left_out: list[tuple[str, str]] = []
     try:
         if zipfile.is_zipfile(path):
-            return _found(_in_zip(path, suffixes, left_out), left_out)
-        return _found(_in_tar_file(path, suffixes, left_out), left_out)
+            return _sort(_walk_zip(path, suffixes, left_out), left_out)
+        return _sort(_walk_tar(path, suffixes, left_out), left_out)
     except _ARCHIVE_ERRORS as error:
         raise DataError(f"{path} cannot be read as a zip or tar archive: {error}") from error
 
 
-def _found(sources: Iterator[Source], left_out: list[tuple[str, str]]) -> Found:
+def _sort(sources: Iterator[Source], left_out: list[tuple[str, str]]) -> Found:
     by_name: dict[str, Source] = {}
     for source in sources:
         if source.name in by_name:
-            left_out.append((source.place, "its archive holds a file of this name twice; the last one counts"))
+            left_out.append((source.location, "its archive has two files of this name; the last one is used"))
         by_name[source.name] = source
     return Found(tuple(by_name[name] for name in sorted(by_name)), tuple(left_out))
 
 
-def _in_folder(folder: Path, suffixes: Collection[str]) -> Iterator[Source]:
+def _walk_folder(folder: Path, suffixes: Collection[str]) -> Iterator[Source]:
     for path in files.find_files(folder, suffixes):
         if path.is_file():
-            about = path.stat()
-            inside = path.relative_to(folder).as_posix()
-            yield Source(inside, str(path), about.st_size, about.st_mtime_ns, path.read_bytes, path)
+            stat = path.stat()
+            name = path.relative_to(folder).as_posix()
+            yield Source(name, str(path), stat.st_size, stat.st_mtime_ns, path.read_bytes, path)
 
 
-def _in_zip(path: Path, suffixes: Collection[str], left_out: list[tuple[str, str]]) -> Iterator[Source]:
+def _walk_zip(path: Path, suffixes: Collection[str], left_out: list[tuple[str, str]]) -> Iterator[Source]:
     archive = zipfile.ZipFile(path)
     mtime_ns = path.stat().st_mtime_ns
     for info in archive.infolist():
-        place = f"{path}/{info.filename}"
-        if not info.is_dir() and _is_wanted(info.filename, place, info.file_size, suffixes, left_out):
+        location = f"{path}/{info.filename}"
+        if not info.is_dir() and _is_wanted(info.filename, location, info.file_size, suffixes, left_out):
             yield Source(
                 str(PurePosixPath(info.filename)),
-                place,
+                location,
                 info.file_size,
                 mtime_ns,
-                partial(_zip_content, archive, info),
+                partial(_read_from_zip, archive, info),
             )
 
 
-def _zip_content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
-    with archive.open(info) as file:  # reading in several threads is safe: zipfile locks its file
+def _read_from_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    with archive.open(info) as file:  # safe in several threads: zipfile locks its file
         return file.read(info.file_size)
 
 
-def _in_tar_file(path: Path, suffixes: Collection[str], left_out: list[tuple[str, str]]) -> Iterator[Source]:
+def _walk_tar(path: Path, suffixes: Collection[str], left_out: list[tuple[str, str]]) -> Iterator[Source]:
     mtime_ns = path.stat().st_mtime_ns
-    unpacked = _unpacked(path)
-    read = partial(_range_of_file, path) if unpacked is None else partial(_range_of_map, unpacked)
+    unpacked = _decompress(path)
+    read = partial(_read_range, path) if unpacked is None else partial(_slice_map, unpacked)
     with path.open("rb") as file:
-        yield from _Tar(read, str(path), mtime_ns, suffixes, left_out).sources(unpacked or file, 0, "", 0)
+        yield from _Tar(read, str(path), mtime_ns, suffixes, left_out).walk(unpacked or file, 0, "", 0)
 
 
-def _unpacked(path: Path) -> mmap.mmap | None:
-    """A compressed tar unpacked into a file without a name, as its parts can only be read in order; else None."""
+def _decompress(path: Path) -> mmap.mmap | None:
+    """A compressed tar as a temporary file, as it can only be read in order; None if it is not compressed."""
     with path.open("rb") as file:
         head = file.read(8)
         file.seek(0)
-        unpack = next((unpack for magic, unpack in _COMPRESSED.items() if head.startswith(magic)), None)
-        if unpack is None:
+        decompress = next((open_ for magic, open_ in _COMPRESSED.items() if head.startswith(magic)), None)
+        if decompress is None:
             return None
-        with unpack(file) as packed, tempfile.TemporaryFile(prefix="pellucid-") as room:
-            shutil.copyfileobj(packed, room, 2**20)
-            room.flush()
-            return mmap.mmap(room.fileno(), 0, access=mmap.ACCESS_READ)
+        with decompress(file) as packed, tempfile.TemporaryFile(prefix="pellucid-") as unpacked:
+            shutil.copyfileobj(packed, unpacked, 2**20)
+            unpacked.flush()
+            return mmap.mmap(unpacked.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def _range_of_file(path: Path, start: int, num_bytes: int) -> bytes:
+def _read_range(path: Path, start: int, num_bytes: int) -> bytes:
     with path.open("rb") as file:
         file.seek(start)
         return file.read(num_bytes)
 
 
-def _range_of_map(mapped: mmap.mmap, start: int, num_bytes: int) -> bytes:
+def _slice_map(mapped: mmap.mmap, start: int, num_bytes: int) -> bytes:
     return mapped[start : start + num_bytes]
 
 
 @dataclass(frozen=True)
 class _Tar:
-    """A tar, and tars inside it, as ranges of one file."""
+    """A tar file and the tar files in it, as ranges of one file."""
 
     read: Callable[[int, int], bytes]
     path: str
@@ -188,8 +196,8 @@ class _Tar:
     suffixes: Collection[str]
     left_out: list[tuple[str, str]]
 
-    def sources(self, file: Any, start: int, folder: str, depth: int) -> Iterator[Source]:
-        """file: the tar itself, which lies at `start` of the outermost one."""
+    def walk(self, file: Any, start: int, folder: str, depth: int) -> Iterator[Source]:
+        """file: the tar itself, which starts at byte `start` of the outermost one."""
         file.seek(0, os.SEEK_END)
         end = file.tell()
         file.seek(0)
@@ -197,49 +205,49 @@ class _Tar:
             try:
                 for member in archive:
                     if member.isreg():
-                        yield from self._member(archive, member, start, end, folder, depth)
+                        yield from self._walk_member(archive, member, start, end, folder, depth)
             except _ARCHIVE_ERRORS as error:
-                self.left_out.append((f"{self.path}/{folder}", f"the tar is damaged from here on: {error}"))
+                self.left_out.append((f"{self.path}/{folder}", f"its tar file is damaged from here on: {error}"))
 
-    def _member(
+    def _walk_member(
         self, archive: tarfile.TarFile, member: tarfile.TarInfo, start: int, end: int, folder: str, depth: int
     ) -> Iterator[Source]:
         name = f"{folder}{member.name}"
-        place = f"{self.path}/{name}"
+        location = f"{self.path}/{name}"
         if not 0 <= member.size <= end - member.offset_data or member.issparse():
             if _has_suffix(name, self.suffixes):
                 self.left_out.append(
-                    (place, f"its archive is cut short or declares too much: {member.size} bytes")
+                    (location, f"its archive is truncated, or declares too much: {member.size} bytes")
                 )
         elif name.lower().endswith(".tar") and depth < _MAX_DEPTH:
-            yield from self._inner(archive.extractfile(member), start + member.offset_data, name, depth)
-        elif _is_wanted(name, place, member.size, self.suffixes, self.left_out):
+            yield from self._walk_inner(archive.extractfile(member), start + member.offset_data, name, depth)
+        elif _is_wanted(name, location, member.size, self.suffixes, self.left_out):
             content = partial(self.read, start + member.offset_data, member.size)
-            yield Source(str(PurePosixPath(name)), place, member.size, self.mtime_ns, content)
+            yield Source(str(PurePosixPath(name)), location, member.size, self.mtime_ns, content)
 
-    def _inner(self, file: Any, start: int, name: str, depth: int) -> Iterator[Source]:
+    def _walk_inner(self, file: Any, start: int, name: str, depth: int) -> Iterator[Source]:
         try:
-            yield from self.sources(file, start, f"{name[:-4]}/", depth + 1)
+            yield from self.walk(file, start, f"{name[:-4]}/", depth + 1)
         except _ARCHIVE_ERRORS as error:
             self.left_out.append((f"{self.path}/{name}", f"it cannot be read as a tar: {error}"))
 
 
 def _is_wanted(
-    name: str, place: str, num_bytes: int, suffixes: Collection[str], left_out: list[tuple[str, str]]
+    name: str, location: str, num_bytes: int, suffixes: Collection[str], left_out: list[tuple[str, str]]
 ) -> bool:
-    """Whether a file of an archive counts; what a user may miss is noted."""
+    """Whether a file of an archive is used; adds to `left_out` what users may miss."""
     path = PurePosixPath(name)
     if any(part.startswith(".") and part != ".." for part in path.parts) or "__MACOSX" in path.parts:
         return False
     if not _has_suffix(name, suffixes):
         if name.lower().endswith(ARCHIVES):
-            left_out.append((place, "an archive inside an archive; unpack it and give it as a source of its own"))
+            left_out.append((location, "it is an archive inside an archive; unpack it and give it as a source"))
         return False
     if ".." in path.parts or path.is_absolute():
-        left_out.append((place, "its name leads out of the archive"))
+        left_out.append((location, "its name points outside the archive"))
         return False
     if num_bytes > MAX_BYTES:
-        left_out.append((place, f"it declares {num_bytes} bytes; at most {MAX_BYTES} are taken"))
+        left_out.append((location, f"it declares {num_bytes} bytes; at most {MAX_BYTES} are allowed"))
         return False
     return True
 

@@ -1,8 +1,8 @@
-"""Specimens: what there is to score, whether it lies in a folder, in two that match, or in a prepared store.
+"""Evaluation samples: what there is to score in a folder, in two folders that match, or in a store.
 
-folder                clean pictures, still to be degraded
-folder and target     degraded pictures and their clean partners
-store                 of the one, of the other, or mosaics and their developed long exposures
+folder                clean pictures, which are degraded before they are scored
+folder and target     degraded pictures and their targets
+store                 clean pictures, pairs, or mosaics and their developed long exposures
 """
 
 from collections.abc import Callable
@@ -20,109 +20,109 @@ from pellucid.pictures.picture import Mosaic, Picture
 
 @dataclass(frozen=True)
 class EvalSample:
-    """One picture to score; nothing is decoded before it is asked for.
+    """One picture to score. Nothing is decoded before it is read.
 
-    name: posix path inside its folder or store. path: what errors name. files: the pictures it is made of.
-    clean: reads what the network should make. degraded: reads what it gets; None where that is made of `clean`.
+    name: posix path inside its folder or store. path: for messages.
+    read_target: what the network should produce. read_degraded: what it gets; None if that is made of the target.
+    files: all files of the sample; none if it is in a store.
     """
 
     name: str
     path: Path
-    clean: Callable[[], Picture]
-    degraded: Callable[[], Picture | Mosaic] | None = None
+    read_target: Callable[[], Picture]
+    read_degraded: Callable[[], Picture | Mosaic] | None = None
     files: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
 class EvalSet:
-    """All that is to be scored, never empty.
+    """All samples of an evaluation; at least one.
 
-    pairing: how degraded and clean pictures were matched; None where they were not.
-    num_misaligned: items left out, as their targets are known to be shifted.
+    pairing: how degraded pictures and targets were matched; None if the samples are clean pictures.
+    num_misaligned: samples left out because their targets are known to be shifted.
     """
 
     kind: Kind
-    specimens: tuple[EvalSample, ...]
+    samples: tuple[EvalSample, ...]
     pairing: str | None = None
     num_misaligned: int = 0
 
     def __len__(self) -> int:
-        return len(self.specimens)
+        return len(self.samples)
 
 
 def collect(data: Path, target: Path | None = None) -> EvalSet:
-    """The pictures below a folder, with their partners of the same name below another one; or a store.
+    """The pictures in a folder, with their targets of the same name in another one; or the items of a store.
 
-    Where no name agrees, partners go by sorted order when the counts do.
-    Raises DataError when there is nothing, a picture has no partner, or the store is damaged.
+    If no names agree, targets are matched by sorted order, provided there are as many.
+    Raises DataError if there are no pictures, a picture has no target, or the store is damaged.
     """
-    if store.is_there(data):
+    if store.is_store(data):
         if target is not None:
-            raise DataError(f"{data} is a store, which holds its targets; leave out --target")
-        return _of_store(store.open(data))
-    return _of_folder(data) if target is None else _of_pairs(data, target)
+            raise DataError(f"{data} is a store, which contains its targets", hint="omit {target}")
+        return _collect_store(store.open(data))
+    return _collect_folder(data) if target is None else _collect_pairs(data, target)
 
 
-def _of_folder(folder: Path) -> EvalSet:
-    paths = _pictures(folder)
-    return EvalSet("clean", tuple(_specimen(path, folder, partial(images.read, path)) for path in paths))
+def _collect_folder(folder: Path) -> EvalSet:
+    paths = _find_pictures(folder)
+    return EvalSet("clean", tuple(_make_sample(path, folder, partial(images.read, path)) for path in paths))
 
 
-def _of_pairs(data: Path, target: Path) -> EvalSet:
-    degraded, clean = _pictures(data), _pictures(target)
+def _collect_pairs(data: Path, target: Path) -> EvalSet:
+    degraded, targets = _find_pictures(data), _find_pictures(target)
     names = [path.relative_to(data) for path in degraded]
-    pairing = match(names, [path.relative_to(target) for path in clean])
-    if pairing.lonely:
+    pairing = match(names, [path.relative_to(target) for path in targets])
+    if pairing.unmatched:
         raise DataError(
-            f"{len(pairing.lonely)} of {len(names)} pictures in {data} have no partner of their name in {target}, "
-            f"first {names[pairing.lonely[0]].with_suffix('')}"
+            f"{len(pairing.unmatched)} of {len(names)} pictures in {data} have no target of the same name in "
+            f"{target}, first {names[pairing.unmatched[0]].with_suffix('')}"
         )
-    partners = [clean[number] for number in pairing.partners if number is not None]
-    specimens = [
-        _specimen(path, data, partial(images.read, partner), partial(images.read, path), partner)
+    partners = [targets[number] for number in pairing.partners if number is not None]
+    samples = [
+        _make_sample(path, data, partial(images.read, partner), partial(images.read, path), partner)
         for path, partner in zip(degraded, partners, strict=True)
     ]
-    return EvalSet("pairs", tuple(specimens), pairing.how)
+    return EvalSet("pairs", tuple(samples), pairing.method)
 
 
-def _specimen(
+def _make_sample(
     path: Path,
     folder: Path,
-    clean: Callable[[], Picture],
-    degraded: Callable[[], Picture] | None = None,
-    *more: Path,
+    read_target: Callable[[], Picture],
+    read_degraded: Callable[[], Picture] | None = None,
+    *more_files: Path,
 ) -> EvalSample:
-    return EvalSample(path.relative_to(folder).as_posix(), path, clean, degraded, (path, *more))
+    name = path.relative_to(folder).as_posix()
+    return EvalSample(name, path, read_target, read_degraded, (path, *more_files))
 
 
-def _of_store(found: Store) -> EvalSet:
-    aligned = [i for i in range(len(found)) if not found.is_misaligned(i)]
+def _collect_store(data: Store) -> EvalSet:
+    aligned = [i for i in range(len(data)) if not data.is_misaligned(i)]
     if not aligned:
-        raise DataError(
-            f"{found.folder}: all {len(found)} exposures are of misaligned scenes, which are not scored"
-        )
+        raise DataError(f"{data.folder}: all {len(data)} exposures are of misaligned scenes, which are not scored")
 
-    def specimen(i: int) -> EvalSample:
-        name, clean = found.names[i], lambda: Picture(found.target(i))
-        return EvalSample(name, found.folder / name, clean, _degraded(found, i))
+    def make_sample(i: int) -> EvalSample:
+        name = data.names[i]
+        return EvalSample(name, data.folder / name, lambda: Picture(data.target(i)), _degraded_reader(data, i))
 
-    pairing = None if found.kind == "clean" else "by the store"
-    return EvalSet(found.kind, tuple(map(specimen, aligned)), pairing, len(found) - len(aligned))
+    pairing = None if data.kind == "clean" else "by the store"
+    return EvalSet(data.kind, tuple(map(make_sample, aligned)), pairing, len(data) - len(aligned))
 
 
-def _degraded(found: Store, i: int) -> Callable[[], Picture | Mosaic] | None:
-    if found.kind == "pairs":
-        return lambda: Picture(found.degraded(i))
-    # Lying as the sensor did, and so do the targets: a mosaic out of a store does not say how to turn it.
-    return partial(found.mosaic, i) if found.kind == "raw" else None
+def _degraded_reader(data: Store, i: int) -> Callable[[], Picture | Mosaic] | None:
+    if data.kind == "pairs":
+        return lambda: Picture(data.degraded(i))
+    # Neither mosaics nor targets are rotated: a store does not contain the camera's orientation.
+    return partial(data.mosaic, i) if data.kind == "raw" else None
 
 
-def _pictures(folder: Path) -> list[Path]:
+def _find_pictures(folder: Path) -> list[Path]:
     if not folder.exists():
         raise DataError(f"{folder} does not exist")
     if not folder.is_dir():
         raise DataError(f"{folder} is a file; a folder of pictures is needed")
     found = images.find(folder)
     if not found:
-        raise DataError(f"{folder} holds no pictures ({', '.join(sorted(images.SUFFIXES))})")
+        raise DataError(f"{folder} contains no pictures ({', '.join(sorted(images.SUFFIXES))})")
     return found

@@ -1,14 +1,14 @@
-"""Test pictures that lie in a training set, whose scores would then say nothing.
+"""Test pictures that are also in the training data, where their scores would mean nothing.
 
-Two looks at the decoded samples, in gray:
+Decoded samples are compared in gray, in two ways:
 
-    whole   thumbnails of 16 x 17 px, compared by the signs of their slopes: the same picture in color or gray,
-            at another size, or compressed again
-    part    blocks of 32 x 32 px, equal to the last bit at any offset: one is a crop of the other, or both are
-            crops of a third, with 63 x 63 px in common
+    whole   thumbnails of 16 x 17 px, by the signs of their slopes: finds the same picture in color or gray, at
+            another size, or compressed again
+    part    blocks of 32 x 32 px, bit for bit, at any offset: finds crops of each other, and crops of a third
+            picture that have 63 x 63 px in common
 
-Not found: what is turned or mirrored, and parts that were scaled, compressed or turned gray by other weights than
-MATLAB's rgb2gray.
+Not found: pictures that are rotated or mirrored, and parts that are scaled, compressed, or converted to gray with
+weights other than those of MATLAB's rgb2gray.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -30,22 +30,22 @@ BLOCK_PX = 32
 
 _THUMBNAIL = (16, 17)
 _MAX_DIFFERENT_BITS = 12
-"""Of 256 slopes. Unrelated photographs differ in about 100, the same at JPEG quality 30 in a few."""
+"""Out of 256. Unrelated photographs differ in about 100 bits, a photograph and its JPEG of quality 30 in a few."""
 
 _MIN_CONTRAST = 16
-"""Flat blocks and pictures, as of a clear sky, are alike by chance; of 255."""
+"""Out of 255. Flat blocks and pictures, e.g. of a clear sky, agree by chance."""
 
 _GRAY = (0.298936021293775, 0.587043074451121, 0.114020904255103)  # MATLAB's rgb2gray
 
 _Hashes = NDArray[np.uint64]
 _ROW_WEIGHTS = np.random.default_rng(0).integers(2**64, size=BLOCK_PX, dtype=np.uint64) | np.uint64(1)
-# Small enough that sums over 32 samples are exact in float64, which is much quicker than 64-bit integers.
+# Small enough that sums over 32 samples are exact in float64, which is much faster than 64-bit integers.
 _COLUMN_WEIGHTS = np.random.default_rng(1).integers(2**39, size=BLOCK_PX).astype(np.float64)
 
 
 @dataclass(frozen=True)
 class Leak:
-    """A test picture that a store holds, as a whole or in part."""
+    """A test picture that is in a store, as a whole or in part."""
 
     test_name: str
     store_name: str
@@ -56,18 +56,19 @@ class Leak:
         return f"{self.test_name} {what} {self.store_name} of the training data"
 
 
-def find(
+def find_leaks(
     store: Store, pictures: Iterable[tuple[str, Samples]], progress: Callable[[int, int], None] | None = None
 ) -> list[Leak]:
-    """The test pictures that a store holds among its targets, each with the first item it is found in.
+    """The test pictures among the targets of a store, each with the first item it is found in.
 
-    pictures: (name, samples) of (H, W, C) uint8 or uint16. Time goes into reading the store once.
+    pictures: (name, samples), (H, W, C) uint8 or uint16. progress: called with (done, total), in targets.
+    The store is read once, which takes most of the time.
     """
-    tests = _Tests([(name, _gray(samples)) for name, samples in pictures])
+    tests = _Tests([(name, _to_gray(samples)) for name, samples in pictures])
     found: dict[str, Leak] = {}
     targets = dict(zip(reversed(store.scenes), reversed(range(len(store))), strict=True))
     for done, i in enumerate(sorted(targets.values()), start=1):
-        for leak in tests.in_target(store.names[i], _gray(store.target(i))):
+        for leak in tests.find_in(store.names[i], _to_gray(store.target(i))):
             if leak.test_name not in found or found[leak.test_name].extent == "part" != leak.extent:
                 found[leak.test_name] = leak
         if progress is not None:
@@ -75,16 +76,18 @@ def find(
     return sorted(found.values(), key=lambda leak: leak.test_name)
 
 
-def in_folder(store: Store, folder: str | Path, progress: Callable[[int, int], None] | None = None) -> list[Leak]:
-    """The pictures below a folder, or the targets of another store, that a store holds, see `find`.
+def find_leaks_in_folder(
+    store: Store, folder: str | Path, progress: Callable[[int, int], None] | None = None
+) -> list[Leak]:
+    """As `find_leaks`, for the pictures in a folder or the targets of another store.
 
-    What cannot be read does not count.
+    Pictures that cannot be read, or have floating-point samples, are ignored.
     """
-    return find(store, _pictures(Path(folder)), progress)
+    return find_leaks(store, _read_pictures(Path(folder)), progress)
 
 
-def _pictures(folder: Path) -> Iterator[tuple[str, Samples]]:
-    if store.is_there(folder):
+def _read_pictures(folder: Path) -> Iterator[tuple[str, Samples]]:
+    if store.is_store(folder):
         other = store.open(folder)
         yield from ((name, other.target(i)) for i, name in enumerate(other.names))
         return
@@ -98,21 +101,22 @@ def _pictures(folder: Path) -> Iterator[tuple[str, Samples]]:
 
 
 class _Tests:
-    """All test pictures, ready to be looked up."""
+    """An index of all test pictures."""
 
     def __init__(self, pictures: list[tuple[str, NDArray[np.uint8]]]) -> None:
         self.names = [name for name, _ in pictures]
-        self.slopes = np.array([_slopes(gray) for _, gray in pictures]).reshape(-1, 256)
-        hashes = [_sliding_hashes(gray) for _, gray in pictures]
+        self.slopes = np.array([_hash_slopes(gray) for _, gray in pictures]).reshape(-1, 256)
+        hashes = [_hash_all_blocks(gray) for _, gray in pictures]
         joined = np.concatenate([np.zeros(0, np.uint64), *hashes])
         owners = np.repeat(np.arange(len(hashes)), [len(each) for each in hashes])
         order = np.argsort(joined)
         self.hashes, self.owners = joined[order], owners[order]
 
-    def in_target(self, name: str, gray: NDArray[np.uint8]) -> list[Leak]:
-        different = np.count_nonzero(self.slopes != _slopes(gray), axis=1)
+    def find_in(self, name: str, gray: NDArray[np.uint8]) -> list[Leak]:
+        """The test pictures that are in a target of this name."""
+        different = np.count_nonzero(self.slopes != _hash_slopes(gray), axis=1)
         whole = set(np.flatnonzero(different <= _MAX_DIFFERENT_BITS).tolist()) if _has_contrast(gray) else set()
-        part = self._owners_of(_block_hashes(gray)) - whole
+        part = self._owners_of(_hash_separate_blocks(gray)) - whole
         leaks = [Leak(self.names[i], name, "whole") for i in sorted(whole)]
         return leaks + [Leak(self.names[i], name, "part") for i in sorted(part)]
 
@@ -123,8 +127,8 @@ class _Tests:
         return {int(owner) for some in owners for owner in some}
 
 
-def _gray(samples: Samples) -> NDArray[np.uint8]:
-    """(H, W) of 8 bit; rounded as MATLAB does."""
+def _to_gray(samples: Samples) -> NDArray[np.uint8]:
+    """(H, W, C) uint8 or uint16 -> (H, W) uint8, rounded as MATLAB does."""
     eight = samples if samples.dtype == np.uint8 else ((samples.astype(np.uint32) + 128) // 257).astype(np.uint8)
     if eight.shape[2] == 1:
         return eight[..., 0]
@@ -136,15 +140,15 @@ def _has_contrast(gray: NDArray[np.uint8]) -> bool:
     return int(gray.max()) - int(gray.min()) >= _MIN_CONTRAST
 
 
-def _slopes(gray: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """(256,): where the thumbnail brightens to the right."""
-    rows, columns = (_means_matrix(size, num) for size, num in zip(gray.shape, _THUMBNAIL, strict=True))
-    thumbnail = rows @ gray.astype(np.float64) @ columns.T  # one type, or numpy multiplies without BLAS
+def _hash_slopes(gray: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(256,): where the thumbnail becomes brighter to the right."""
+    rows, columns = (_averaging_matrix(size, num) for size, num in zip(gray.shape, _THUMBNAIL, strict=True))
+    thumbnail = rows @ gray.astype(np.float64) @ columns.T  # of mixed types, NumPy would not use BLAS
     return np.diff(thumbnail, axis=1).ravel() > 0
 
 
-def _means_matrix(size: int, num_cells: int) -> NDArray[np.float64]:
-    """(num_cells, size): each row the mean over one cell, its edges counted by what of them lies inside."""
+def _averaging_matrix(size: int, num_cells: int) -> NDArray[np.float64]:
+    """(num_cells, size): each row averages one cell, whose outer pixels are weighted by their share in it."""
     edges = np.linspace(0, size, num_cells + 1)
     left, right = edges[:-1, None], edges[1:, None]
     pixels = np.arange(size)
@@ -152,8 +156,8 @@ def _means_matrix(size: int, num_cells: int) -> NDArray[np.float64]:
     return covered / covered.sum(axis=1, keepdims=True)
 
 
-def _sliding_hashes(gray: NDArray[np.uint8]) -> _Hashes:
-    """Of the blocks at every offset; arithmetic is modulo 2^64."""
+def _hash_all_blocks(gray: NDArray[np.uint8]) -> _Hashes:
+    """Of the blocks at every offset. Arithmetic is modulo 2^64."""
     height, width = gray.shape
     if min(height, width) < BLOCK_PX:
         return np.zeros(0, np.uint64)
@@ -163,8 +167,8 @@ def _sliding_hashes(gray: NDArray[np.uint8]) -> _Hashes:
     return np.asarray(both).ravel()
 
 
-def _block_hashes(gray: NDArray[np.uint8]) -> _Hashes:
-    """Of the blocks side by side that have some contrast."""
+def _hash_separate_blocks(gray: NDArray[np.uint8]) -> _Hashes:
+    """Of the blocks of a grid, without those of low contrast."""
     rows, columns = (size // BLOCK_PX for size in gray.shape)
     blocks = gray[: rows * BLOCK_PX, : columns * BLOCK_PX].reshape(rows, BLOCK_PX, columns, BLOCK_PX)
     contrast = np.ptp(blocks, axis=(1, 3))

@@ -1,4 +1,4 @@
-"""Which clean picture belongs to which degraded one: by name or, where no names agree, in order."""
+"""Which target belongs to which degraded picture: by name or, if no names agree, by sorted order."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,29 +9,30 @@ from pellucid.errors import DataError
 
 @dataclass(frozen=True)
 class Pairing:
-    """partners: for each degraded picture the number of its clean one, or None. how: in words, for a report."""
+    """partners: for each degraded picture the number of its target, or None. method: in words, for a report."""
 
     partners: tuple[int | None, ...]
-    how: str
+    method: str
 
     @property
-    def lonely(self) -> tuple[int, ...]:
-        """The degraded pictures without a partner."""
+    def unmatched(self) -> tuple[int, ...]:
+        """The numbers of the degraded pictures without a target."""
         return tuple(i for i, partner in enumerate(self.partners) if partner is None)
 
 
-def match(degraded: Sequence[PurePath], clean: Sequence[PurePath]) -> Pairing:
-    """Match two sorted lists of relative paths; suffixes do not count.
+def match(degraded: Sequence[PurePath], targets: Sequence[PurePath]) -> Pairing:
+    """Match two sorted lists of relative paths by name, ignoring suffixes.
 
-    Raises DataError when a clean picture's name stands for two of them.
+    If not a single name agrees and the lists are equally long, their order decides. Raises DataError if two
+    targets have the same name.
     """
     by_name: dict[PurePath, int] = {}
-    for number, path in enumerate(clean):
+    for number, path in enumerate(targets):
         name = path.with_suffix("")
         if name in by_name:
-            raise DataError(f"{clean[by_name[name]]} and {path} could both be the partner of {name}")
+            raise DataError(f"{targets[by_name[name]]} and {path} could both be the target of {name}")
         by_name[name] = number
     partners = tuple(by_name.get(path.with_suffix("")) for path in degraded)
-    if len(degraded) == len(clean) and not any(partner is not None for partner in partners):
-        return Pairing(tuple(range(len(clean))), "in sorted order, as no names agree")
+    if len(degraded) == len(targets) and not any(partner is not None for partner in partners):
+        return Pairing(tuple(range(len(targets))), "in sorted order, as no names agree")
     return Pairing(partners, "by name")

@@ -1,37 +1,56 @@
-"""Prepare data to train on: published data sets, folders and archives -> one store of decoded samples.
+"""Prepare data for training: published data sets, folders and archives -> a store of decoded samples.
 
-Plan, decode in parallel, note each array as it is done, write the index. The same command goes on where it was
-interrupted. What cannot be used is listed by name and stops nothing.
+Plan, decode in parallel, record each array once it is on disk, write the index. The same call resumes where it was
+interrupted. Files that cannot be used are listed by name and do not stop the others.
 """
 
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from pellucid.data import archives, layouts, store
+from pellucid.data import archives, registry, store
 from pellucid.data.archives import Source
-from pellucid.data.layouts import DatasetPlan, DecodeTask, LeftOut, Options
+from pellucid.data.dataset import DatasetPlan, DecodeTask, LeftOut
 from pellucid.data.store import Array, Store
-from pellucid.data.store_writer import Noted, Planned, Stamp, StoreWriter
+from pellucid.data.store_writer import Planned, Record, Stamp, StoreWriter
 from pellucid.errors import DataError, OutputError, PictureError
 from pellucid.pictures.images import SUFFIXES
 from pellucid.system.files import cache_folder
 
 Progress = Callable[[int, int], None]
+"""(done, total), in files."""
+
+_FIRST_KEYWORDS = {"split": None, "blur": None, "lists": None, "all_bursts": False}
+"""Stores contain these keywords whatever the data set, as earlier versions wrote them; otherwise a store that was
+started by an earlier version could not be resumed."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A finished store, and how it came about. What was left out is in `store.left_out`."""
+    """A finished store. What was left out is in `store.left_out`.
+
+    num_decoded: files decoded by this call; the others were in the store before.
+    messages: what users should know, one line each.
+    """
 
     store: Store
     num_decoded: int
-    """Files decoded now; the others were there already."""
-    remarks: tuple[str, ...] = ()
+    messages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Settings:
+    workers: int | None = None
+    min_px: int = 1
+    overwrite: bool = False
+    progress: Progress | None = None
+    waits: bool = False
+    """For another process that writes the store; otherwise that is an error."""
 
 
 def prepare(
@@ -39,26 +58,33 @@ def prepare(
     paths: Sequence[str | Path],
     out: str | Path,
     *,
-    options: Options = Options(),  # noqa: B008  # frozen, so one for all calls will do
     workers: int | None = None,
     min_px: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
+    **keywords: Any,
 ) -> Prepared:
-    """Decode a data set into a store, or go on with one that was begun.
+    """Decode a data set into a store, or resume an unfinished one.
 
-    kind: one of `layouts.KINDS`. paths: folders, zip or tar archives. workers: threads, else one a processor.
-    min_px: pictures with a shorter side are left out.
-    A finished store of the same sources is returned as it is. Raises DataError when nothing can be stored,
-    OutputError when `out` holds something else or another data set, or its disk is full.
+    kind: of the data set, e.g. "folder" or "gopro"; `registry.list_kinds` lists them.
+    paths: folders, zip or tar archives. out: the folder of the store.
+    workers: threads; by default one for each processor. min_px: pictures with a shorter side are left out.
+    overwrite: replace a finished store. keywords: of the data set, e.g. split="test"; see its function.
+    A finished store of the same sources is returned as it is. Raises DataError if nothing can be stored or a
+    keyword is not possible, OutputError if `out` contains something else or another data set, or its disk is full.
     """
-    planned = layouts.plan(kind, [Path(path) for path in paths], options)
-    return _stored(kind, planned, Path(out), options, workers, min_px, overwrite, progress, wait_for_others=False)
+    plan = registry.plan(kind, [Path(path) for path in paths], keywords)
+    request = _make_request(kind, keywords, min_px)
+    return _fill_store(plan, Path(out), request, _Settings(workers, min_px, overwrite, progress))
 
 
 def open_data(data: str | Path, *, target: str | Path | None = None) -> Store:
-    """What a training reads: a store, or a plain folder (with `target`, two) by `cached`. Raises as they do."""
-    is_store = target is None and store.is_there(Path(data))
+    """What a training reads: a store, or pictures in a folder.
+
+    data: a store, or a folder of clean pictures; with `target`, a folder of degraded pictures, whose targets are
+    there. Raises DataError as `store.open` and `cache_folder_as_store`.
+    """
+    is_store = target is None and store.is_store(Path(data))
     return store.open(data) if is_store else cache_folder_as_store(data, target=target)
 
 
@@ -69,84 +95,81 @@ def cache_folder_as_store(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Store:
-    """A plain folder as a store, for training straight from it: in `files.cache_folder`, made anew on a change.
+    """A folder as a store in `files.cache_folder`, for training from it directly. Changed files make a new store.
 
-    folder: clean pictures; with `target`, degraded ones, whose clean partners lie there. Several processes may
-    ask at once; one makes the store, the others wait. Raises as `prepare`.
+    folder: clean pictures; with `target`, degraded pictures, whose targets are there. If several processes ask at
+    once, one makes the store and the others wait. Raises as `prepare`.
     """
     paths = [Path(path).resolve() for path in (folder, target) if path is not None]
-    out = cache_folder() / f"{paths[0].name}-{_listing_digest(paths)[:16]}"
+    out = cache_folder() / f"{paths[0].name}-{_hash_listing(paths)[:16]}"
     if (out / store.INDEX).exists():
         return store.open(out)
     kind = "folder" if target is None else "pairs"
-    planned = layouts.plan(kind, paths, Options())
-    return _stored(kind, planned, out, Options(), workers, 1, False, progress, wait_for_others=True).store
+    plan = registry.plan(kind, paths, {})
+    settings = _Settings(workers, progress=progress, waits=True)
+    return _fill_store(plan, out, _make_request(kind, {}, settings.min_px), settings).store
 
 
-def _listing_digest(paths: Sequence[Path]) -> str:
+def _make_request(kind: str, keywords: Mapping[str, Any], min_px: int) -> dict[str, Any]:
+    """What the store contains, as JSON. Paths are not part of it: files may move before a store is resumed."""
+    given = registry.validate_keywords(kind, keywords)
+    content = {key: value for key, value in given.items() if not isinstance(value, Path)}
+    return {"kind": kind, "min_px": min_px, **_FIRST_KEYWORDS, **content}
+
+
+def _hash_listing(paths: Sequence[Path]) -> str:
+    """Of names, sizes and times of all pictures."""
     listing = hashlib.sha256(f"{store.FORMAT} {store.VERSION}".encode())
     for path in paths:
         listing.update(f"{path}\n".encode(errors="surrogateescape"))
-        for source in archives.find(path, SUFFIXES).sources:
+        for source in archives.find_files(path, SUFFIXES).sources:
             line = f"{source.name} {source.num_bytes} {source.mtime_ns}\n"
             listing.update(line.encode(errors="surrogateescape"))
     return listing.hexdigest()
 
 
-def _stored(
-    kind: str,
-    planned: DatasetPlan,
-    out: Path,
-    options: Options,
-    workers: int | None,
-    min_px: int,
-    overwrite: bool,
-    progress: Progress | None,
-    *,
-    wait_for_others: bool,
-) -> Prepared:
-    request = {"kind": kind, "min_px": min_px, **asdict(options), "lists": None}
-    with StoreWriter(out, request, overwrite=overwrite, wait=wait_for_others) as writer:
-        todo, changed = _todo(planned, writer)
+def _fill_store(plan: DatasetPlan, out: Path, request: Mapping[str, Any], settings: _Settings) -> Prepared:
+    with StoreWriter(out, request, overwrite=settings.overwrite, wait=settings.waits) as writer:
+        tasks, changed = _find_unfinished(plan, writer)
         if writer.is_finished:
-            _check_unchanged(planned, writer, todo)
+            _check_unchanged(plan, writer, tasks)
             return Prepared(store.open(out), 0)
-        failures = _decode_all(todo, writer, workers or _num_processors(), progress)
-        items, left_out = _sound_items(planned, writer, failures, min_px)
+        failures = _decode_all(tasks, writer, settings.workers or _count_processors(), settings.progress)
+        items, left_out = _select_items(plan, writer, failures, settings.min_px)
         if not items:
             first = f", first {left_out[0][0]}: {left_out[0][1]}" if left_out else ""
-            raise DataError(f"none of {len(planned.items)} could be stored{first}")
-        remarks = [*planned.remarks, *_changes(items, writer)]
-        remarks += [f"{name} changed since it was decoded, and was decoded anew" for name in changed]
-        made = writer.finish(planned.kind, items, left_out)
-        return Prepared(made, len(todo) - len(failures), tuple(remarks))
+            raise DataError(f"none of {len(plan.items)} items could be stored{first}")
+        messages = [*plan.messages, *_count_changes(items, writer)]
+        messages += [f"{name} has changed since it was decoded, and was decoded again" for name in changed]
+        made = writer.finish(plan.kind, items, left_out)
+        return Prepared(made, len(tasks) - len(failures), tuple(messages))
 
 
-def _num_processors() -> int:
+def _count_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _todo(planned: DatasetPlan, writer: StoreWriter) -> tuple[list[DecodeTask], list[str]]:
-    """The jobs not yet done, and the names of those whose file is no longer what was decoded."""
-    todo, changed = [], []
-    for job in planned.jobs:
-        noted = [writer.noted.get(key) for key in job.keys]
-        if any(each is not None and not _is_current(each, job.source) for each in noted):
-            changed.append(job.name)
-            for key in job.keys:
-                writer.noted.pop(key, None)
-        if any(key not in writer.noted for key in job.keys):
-            todo.append(job)
-    return todo, changed
+def _find_unfinished(plan: DatasetPlan, writer: StoreWriter) -> tuple[list[DecodeTask], list[str]]:
+    """The tasks that are not done, and the names of files that have changed since they were decoded."""
+    tasks, changed = [], []
+    for task in plan.tasks:
+        records = [writer.records.get(key) for key in task.keys]
+        if any(record is not None and not _is_current(record, task.source) for record in records):
+            changed.append(task.name)
+            for key in task.keys:
+                writer.records.pop(key, None)
+        if any(key not in writer.records for key in task.keys):
+            tasks.append(task)
+    return tasks, changed
 
 
-def _is_current(noted: Noted, source: Source) -> bool:
-    """Whether a file is what it was: by size and time, else by its content."""
-    stamp = noted.stamp
+def _is_current(record: Record, source: Source) -> bool:
+    """Whether a file is the one that was decoded: by size and time or, if only its time differs, by content."""
+    stamp = record.stamp
     if stamp.num_bytes != source.num_bytes or stamp.mtime_ns == source.mtime_ns:
         return stamp.num_bytes == source.num_bytes
     try:
-        with source.file() as path:
+        with source.open_path() as path:
             return _sha256(path) == stamp.sha256
     except (PictureError, OSError):
         return False
@@ -157,47 +180,48 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _check_unchanged(planned: DatasetPlan, writer: StoreWriter, todo: Sequence[DecodeTask]) -> None:
-    """A finished store is what it is: another listing needs a word of the user."""
-    finished = store.open(writer.folder)
-    known = {name for name, _ in finished.left_out}
-    planned_keys = {key for job in planned.jobs for key in job.keys}
-    differing = [job.name for job in todo if job.name not in known]
-    differing += [name for name in writer.noted if name not in planned_keys]
+def _check_unchanged(plan: DatasetPlan, writer: StoreWriter, unfinished: Sequence[DecodeTask]) -> None:
+    """A finished store is never changed: users decide what happens if the sources are no longer the same."""
+    known = {name for name, _ in store.open(writer.folder).left_out}
+    planned_keys = {key for task in plan.tasks for key in task.keys}
+    differing = [task.name for task in unfinished if task.name not in known]
+    differing += [name for name in writer.records if name not in planned_keys]
     if differing:
         raise OutputError(
-            f"{writer.folder} is finished, but {len(differing)} of its sources are new, changed or gone, "
-            f"first {differing[0]}; --overwrite makes it anew"
+            f"{writer.folder} is finished, but {len(differing)} of its sources are new, changed or missing, "
+            f"first {differing[0]}",
+            hint="{overwrite} makes it again",
+            overwrite=True,
         )
 
 
 def _decode_all(
-    todo: Sequence[DecodeTask], writer: StoreWriter, workers: int, progress: Progress | None
+    tasks: Sequence[DecodeTask], writer: StoreWriter, workers: int, progress: Progress | None
 ) -> LeftOut:
-    """Decode into the store; the files that cannot be, each with the reason."""
+    """Decode into the store; returns the files that cannot be decoded, each with the reason."""
     failures: LeftOut = []
-    # Threads, as decoders work outside of Python: 1.9 times as fast with two, where two processes that send the
-    # samples back gain 1.1 times.
+    # Threads, as decoders run outside of Python: a speedup of 1.9 with two of them, where two processes that send
+    # the samples back give 1.1.
     with ThreadPoolExecutor(workers) as pool:
         try:
-            for done, failure in enumerate(_run_few(pool, todo, writer, 2 * workers), start=1):
+            for done, failure in enumerate(_run_few(pool, tasks, writer, 2 * workers), start=1):
                 failures += failure
                 if progress is not None:
-                    progress(done, len(todo))
-        except BaseException:  # a full disk, Ctrl-C: what is under way comes to its end, nothing more begins
+                    progress(done, len(tasks))
+        except BaseException:  # a full disk, Ctrl-C: running tasks finish, waiting ones do not start
             pool.shutdown(cancel_futures=True)
             raise
     return sorted(failures)
 
 
 def _run_few(
-    pool: ThreadPoolExecutor, todo: Sequence[DecodeTask], writer: StoreWriter, num_waiting: int
+    pool: ThreadPoolExecutor, tasks: Sequence[DecodeTask], writer: StoreWriter, max_waiting: int
 ) -> Iterator[LeftOut]:
-    """Results as they come, with few jobs handed in at a time."""
+    """Results as they come; only a few tasks are submitted at a time."""
     waiting: set[Future[LeftOut]] = set()
-    for job in todo:
-        waiting.add(pool.submit(_decode, job, writer))
-        if len(waiting) >= num_waiting:
+    for task in tasks:
+        waiting.add(pool.submit(_decode, task, writer))
+        if len(waiting) >= max_waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in done)
     while waiting:
@@ -205,71 +229,72 @@ def _run_few(
         yield from (future.result() for future in done)
 
 
-def _decode(job: DecodeTask, writer: StoreWriter) -> LeftOut:
+def _decode(task: DecodeTask, writer: StoreWriter) -> LeftOut:
     try:
-        with job.source.file() as path:
-            _decode_file(job, path, writer)
+        with task.source.open_path() as path:
+            _decode_file(task, path, writer)
     except PictureError as error:
-        return [(job.name, str(error))]
+        return [(task.name, str(error))]
     except MemoryError:
-        return [(job.name, "it needs more memory than there is")]
+        return [(task.name, "there is not enough memory to decode it")]
     return []
 
 
-def _decode_file(job: DecodeTask, path: Path, writer: StoreWriter) -> None:
+def _decode_file(task: DecodeTask, path: Path, writer: StoreWriter) -> None:
     try:
-        stamp = Stamp(job.source.num_bytes, job.source.mtime_ns, _sha256(path))
-        for key, decoded in job.decode(path):
-            if key not in writer.noted:
-                writer.put(key, stamp, decoded.samples, facts=decoded.facts, changes=decoded.changes)
+        stamp = Stamp(task.source.num_bytes, task.source.mtime_ns, _sha256(path))
+        for key, decoded in task.decode(path):
+            if key not in writer.records:
+                writer.put(key, stamp, decoded.samples, metadata=decoded.metadata, changes=decoded.changes)
     except OSError as error:
-        raise PictureError(f"{job.source.place} cannot be read: {error.strerror or error}") from error
-    except PictureError as error:  # a file of an archive has a passing name, which tells nobody anything
-        raise PictureError(str(error).replace(str(path), job.source.place)) from error
+        raise PictureError(f"{task.source.location} cannot be read: {error.strerror or error}") from error
+    except PictureError as error:  # a file of an archive has a temporary name, which means nothing to users
+        raise PictureError(str(error).replace(str(path), task.source.location)) from error
 
 
-def _sound_items(
-    planned: DatasetPlan, writer: StoreWriter, failures: LeftOut, min_px: int
-) -> tuple[list[Planned], list[tuple[str, str]]]:
-    """The items that go into the store; the others by name, each with the reason."""
-    left_out = [*planned.left_out, *failures]
+def _select_items(
+    plan: DatasetPlan, writer: StoreWriter, failures: LeftOut, min_px: int
+) -> tuple[list[Planned], LeftOut]:
+    """The items to store, and the names of all others, each with the reason."""
+    left_out = [*plan.left_out, *failures]
     items: list[Planned] = []
     seen: dict[tuple[str, ...], str] = {}
-    for item in planned.items:
-        keys = [key for key in (item.target, item.degraded) if key is not None]
-        if any(key not in writer.noted for key in keys):
-            if item.degraded in writer.noted:  # what failed itself is listed already
+    for item in plan.items:
+        keys = item.keys
+        if any(key not in writer.records for key in keys):
+            if item.degraded in writer.records:  # otherwise it is among the failures
                 left_out.append((item.name, f"its target {item.target} could not be decoded"))
             continue
-        arrays = [writer.noted[key].array for key in keys]
-        reason = _why_not(arrays, planned, min_px)
-        same = tuple(array.sha256 for array in arrays)
-        if reason is None and not planned.repeats and same in seen:
-            reason = f"it is the same picture as {seen[same]}"
+        arrays = [writer.records[key].array for key in keys]
+        reason = _reason_against(arrays, plan, min_px)
+        content = tuple(array.sha256 for array in arrays)
+        if reason is None and not plan.allows_duplicates and content in seen:
+            reason = f"it is the same picture as {seen[content]}"
         if reason is None:
-            seen[same] = item.name
+            seen[content] = item.name
             items.append(item)
         else:
             left_out.append((item.name, reason))
     return items, left_out
 
 
-def _why_not(arrays: Sequence[Array], planned: DatasetPlan, min_px: int) -> str | None:
+def _reason_against(arrays: Sequence[Array], plan: DatasetPlan, min_px: int) -> str | None:
+    """Why the arrays of an item, the target first, cannot be stored; None if they can."""
     (height, width), *others = [array.shape[:2] for array in arrays]
     if min(height, width) < min_px:
-        return f"it is too small: {width} x {height} px, {min_px} are needed"
+        return f"it is too small: {width} x {height} px; {min_px} px are needed"
     for other_height, other_width in others:
-        if planned.kind == "raw" and (height, width) != (other_height, other_width):
+        if plan.kind == "raw" and (height, width) != (other_height, other_width):
             return f"its mosaic has {other_width} x {other_height} px and its target {width} x {height}"
         if height % other_height or width % other_width or height // other_height != width // other_width:
             return (
                 f"it has {other_width} x {other_height} px and its target {width} x {height}, "
-                f"which is no whole multiple"
+                f"which is not a multiple"
             )
     return None
 
 
-def _changes(items: Sequence[Planned], writer: StoreWriter) -> list[str]:
-    keys = dict.fromkeys(key for item in items for key in (item.target, item.degraded) if key is not None)
-    counts = Counter(change for key in keys for change in writer.noted[key].changes)
+def _count_changes(items: Sequence[Planned], writer: StoreWriter) -> list[str]:
+    keys = dict.fromkeys(key for item in items for key in item.keys)
+    counts = Counter(change for key in keys for change in writer.records[key].changes)
     return [f"{count} of {len(keys)}: {change}" for change, count in sorted(counts.items())]

@@ -1,10 +1,10 @@
-"""The store: decoded samples in memory-mapped files, and an index. Drawing a crop costs reading the crop.
+"""The store, a decoded data set: samples in memory-mapped files, and an index. A crop costs as much as its bytes.
 
-    index.json         format version, kind, where each array lies, which arrays make an item; written last
-    samples-00000.bin  the arrays one after another, uint8 or uint16, little-endian, rows first
+    index.json         format version, kind, where each array is, which arrays belong to an item; written last
+    samples-00000.bin  the arrays one after another, uint8 or uint16, little-endian, row by row
     sources.jsonl      what each array was decoded from
 
-A store without its index is unfinished. `preparing` makes stores, `batches` draws from them.
+A store without an index is unfinished. `preparing` makes stores, `batches` draws from them.
 """
 
 import hashlib
@@ -29,40 +29,43 @@ FORMAT, VERSION = "pellucid store", 1
 INDEX, SOURCES = "index.json", "sources.jsonl"
 
 RESIDENT_BYTES = 2**29
-"""How much of a store may be in this process's memory before its pages are given back to the system."""
+"""How much of a store may be in the memory of this process before its pages are released."""
 
 DTYPES: dict[str, np.dtype[Any]] = {"uint8": np.dtype("uint8"), "uint16": np.dtype("<u2")}
-"""What samples may be, and how they lie in the files."""
+"""Types of samples, and how the files contain them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Array:
-    """Where an array lies, and what it holds. shape: (H, W, C), or (H, W) for a mosaic."""
+    """Where an array is, and its content.
+
+    shape: (H, W, C), or (H, W) for a mosaic. sha256: see `digest`.
+    metadata: of a mosaic: pattern, black_level, white_level and white_balance.
+    """
 
     shard: int
     offset: int
     dtype: str
     shape: tuple[int, ...]
     sha256: str
-    facts: Mapping[str, Any] | None = None
-    """Of a mosaic: pattern, black_level, white_level and white_balance."""
+    metadata: Mapping[str, Any] | None = None
 
     @property
     def num_bytes(self) -> int:
         return prod(self.shape) * DTYPES[self.dtype].itemsize
 
     def to_json(self) -> list[Any]:
-        return [self.shard, self.offset, self.dtype, list(self.shape), self.sha256, self.facts]
+        return [self.shard, self.offset, self.dtype, list(self.shape), self.sha256, self.metadata]
 
     @classmethod
     def from_json(cls, row: list[Any]) -> Self:
-        shard, offset, dtype, shape, sha256, facts = row
-        return cls(shard, offset, dtype, tuple(shape), sha256, facts)
+        shard, offset, dtype, shape, sha256, metadata = row
+        return cls(shard, offset, dtype, tuple(shape), sha256, metadata)
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One sample to train on; `target` and `degraded` number the arrays. Only raw items have an exposure ratio."""
+    """A training sample. target, degraded: numbers of arrays. Only items of raw stores have an exposure ratio."""
 
     name: str
     target: int
@@ -84,15 +87,15 @@ class _Index:
 
 
 def open(folder: str | Path) -> "Store":
-    """The finished store in a folder. Raises DataError when there is none, or a damaged one or another version."""
+    """The finished store in a folder. Raises DataError if there is none, it is damaged, or of another version."""
     folder = Path(folder)
     index = _read_index(folder)
     _check_shards(folder, index)
     return Store(folder, index, len(index.items))
 
 
-def is_there(folder: Path) -> bool:
-    """Whether a folder is a store, finished or not: its samples tell, as other data sets have an index, too."""
+def is_store(folder: Path) -> bool:
+    """Whether a folder is a store, finished or not: it has samples. Other data sets have an index.json, too."""
     return shard_path(folder, 0).exists()
 
 
@@ -101,16 +104,16 @@ def shard_path(folder: Path, number: int) -> Path:
 
 
 def digest(samples: Samples) -> str:
-    """SHA-256 over type, shape and samples: equal for equal decoded content."""
+    """SHA-256 of type, shape and samples."""
     content = hashlib.sha256(f"{samples.dtype.name} {samples.shape} ".encode())
     content.update(np.ascontiguousarray(samples).data)
     return content.hexdigest()
 
 
 class Store:
-    """Items of one kind, each decoded once. May be opened, copied to and used in many processes and threads.
+    """Decoded items of one kind. May be used in many threads and processes, and pickled.
 
-    clean: a target each. pairs: a target and a degraded picture. raw: a target and a mosaic.
+    kind "clean": each item is a target. "pairs": a target and a degraded picture. "raw": a target and a mosaic.
     """
 
     def __init__(self, folder: Path, index: _Index, num_items: int) -> None:
@@ -118,7 +121,7 @@ class Store:
         self._index = index
         self._items = index.items[:num_items]
         self._maps: dict[int, mmap.mmap] = {}
-        self._handed_out = 0
+        self._num_bytes_mapped = 0
 
     def __len__(self) -> int:
         return len(self._items)
@@ -135,12 +138,12 @@ class Store:
 
     @property
     def left_out(self) -> tuple[tuple[str, str], ...]:
-        """Names of what did not come into the store when it was made, each with the reason."""
+        """Names of what could not be stored, each with the reason."""
         return self._index.left_out
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The posix path of each item inside its source; of the degraded file where there are two."""
+        """The posix path of each item inside its source; if an item has two files, of the degraded one."""
         return tuple(item.name for item in self._items)
 
     @cached_property
@@ -151,7 +154,7 @@ class Store:
 
     @cached_property
     def scenes(self) -> tuple[int, ...]:
-        """A number for each item, the same for items that share a target: exposures of one scene."""
+        """A number for each item, the same for items that share a target, e.g. exposures of one scene."""
         return tuple(item.target for item in self._items)
 
     @cached_property
@@ -161,51 +164,54 @@ class Store:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 over names and contents, whatever order they were decoded and stored in."""
+        """SHA-256 of names and contents. It does not depend on the order in which they were decoded."""
         content = hashlib.sha256(f"{FORMAT} {VERSION} {self.kind}".encode())
         for item in self._items:
             arrays = [self._index.arrays[i] for i in (item.target, item.degraded) if i is not None]
-            facts = [(array.dtype, array.shape, array.sha256, array.facts) for array in arrays]
-            line = [item.name, facts, item.exposure_ratio, item.misaligned]
+            contents = [(array.dtype, array.shape, array.sha256, array.metadata) for array in arrays]
+            line = [item.name, contents, item.exposure_ratio, item.misaligned]
             content.update(json.dumps(line, sort_keys=True).encode())
         return content.hexdigest()
 
     def target(self, i: int) -> Samples:
-        """(H, W, C) uint8 or uint16, C 1 or 3, mapped from the file and read-only."""
+        """(H, W, C) uint8 or uint16, C = 1 or 3, mapped from the file and read-only."""
         return self._array(self._items[i].target)
 
     def degraded(self, i: int) -> Samples:
-        """The same, of the degraded picture. Only for pairs."""
+        """The degraded picture, in the form of `target`. Raises DataError unless this is a store of pairs."""
         self._check_kind("pairs", "degraded pictures")
         return self._array(cast(int, self._items[i].degraded))
 
     def mosaic(self, i: int) -> Mosaic:
-        """The short exposure as the sensor read it, its samples mapped and read-only. Only for raw."""
+        """The short exposure, its samples mapped and read-only. Raises DataError unless this is a raw store."""
         self._check_kind("raw", "mosaics")
         item = self._items[i]
         number = cast(int, item.degraded)
-        facts = self._index.arrays[number].facts or {}
+        metadata = self._index.arrays[number].metadata or {}
         return Mosaic(
             self._array(number),
-            tuple(facts["pattern"]),
-            _tuples(facts["black_level"]),
-            facts["white_level"],
+            tuple(metadata["pattern"]),
+            _to_tuples(metadata["black_level"]),
+            metadata["white_level"],
             exposure_ratio=item.exposure_ratio or 1.0,
-            white_balance=_tuples(facts.get("white_balance")),
+            white_balance=_to_tuples(metadata.get("white_balance")),
         )
 
     def is_misaligned(self, i: int) -> bool:
-        """Whether the pair is known to be shifted against its target, so that it shall not be scored."""
+        """Whether the item is known to be shifted against its target, so that it must not be scored."""
         return self._items[i].misaligned
 
     def take(self, num_items: int) -> "Store":
-        """The first items only."""
+        """A store of the first items only; of all, if there are fewer."""
         if num_items < 1:
-            raise DataError(f"the first {num_items} items of a store; at least 1 is needed")
+            raise DataError(f"{num_items} items of a store were asked for; at least 1 is needed")
         return Store(self.folder, self._index, min(num_items, len(self)))
 
     def check(self, progress: Callable[[int, int], None] | None = None) -> list[str]:
-        """Read everything; the names of the items whose samples are not those that were stored."""
+        """Read everything; returns the names of the items whose samples have changed since they were stored.
+
+        progress: called with (done, total), in arrays.
+        """
         numbers = self._numbers()
         bad = set()
         for done, number in enumerate(numbers, start=1):
@@ -221,7 +227,7 @@ class Store:
 
     def _array(self, number: int) -> Samples:
         array = self._index.arrays[number]
-        self._give_back(array.num_bytes)
+        self._release_pages(array.num_bytes)
         mapped = self._map(array.shard)
         return np.ndarray(array.shape, DTYPES[array.dtype], mapped, array.offset)
 
@@ -229,36 +235,36 @@ class Store:
         if shard not in self._maps:
             try:
                 with shard_path(self.folder, shard).open("rb") as file:
-                    # Not MADV_RANDOM: without reading ahead, crops of 1024 px come from a cold disk at a tenth
-                    # of the speed (4 instead of 40 a second).
+                    # Not MADV_RANDOM: without read-ahead, crops of 1024 px come from a disk at a tenth of the
+                    # speed (4 instead of 40 per second) if they are not in the system's cache.
                     self._maps[shard] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             except (OSError, ValueError) as error:
                 raise DataError(f"{shard_path(self.folder, shard)} cannot be mapped: {error}") from error
         return self._maps[shard]
 
-    def _give_back(self, num_bytes: int) -> None:
-        """Let go of all pages once so much was handed out that they could fill RESIDENT_BYTES.
+    def _release_pages(self, num_bytes: int) -> None:
+        """Release all pages once the arrays returned so far could fill RESIDENT_BYTES.
 
-        Arrays in use stay valid: what is looked at again comes back from the system's cache of the file.
+        Arrays in use stay valid: their pages are mapped again from the system's cache of the file.
         """
-        self._handed_out += num_bytes
-        if self._handed_out > RESIDENT_BYTES:
+        self._num_bytes_mapped += num_bytes
+        if self._num_bytes_mapped > RESIDENT_BYTES:
             for mapped in list(self._maps.values()):
                 release(np.frombuffer(mapped, np.uint8))
-            self._handed_out = num_bytes
+            self._num_bytes_mapped = num_bytes
 
     def _check_kind(self, kind: Kind, what: str) -> None:
         if self.kind != kind:
-            raise DataError(f"{self.folder} is a store of kind '{self.kind}' and holds no {what}")
+            raise DataError(f"{self.folder} is a store of kind '{self.kind}' and contains no {what}")
 
 
 def _reopen(folder: Path, num_items: int) -> Store:
     return open(folder).take(num_items)
 
 
-def _tuples(value: Any) -> Any:
-    """Lists of JSON as the tuples they were."""
-    return tuple(map(_tuples, value)) if isinstance(value, list) else value
+def _to_tuples(value: Any) -> Any:
+    """Lists from JSON as tuples."""
+    return tuple(map(_to_tuples, value)) if isinstance(value, list) else value
 
 
 def _read_index(folder: Path) -> _Index:
@@ -266,39 +272,45 @@ def _read_index(folder: Path) -> _Index:
     try:
         content = json.loads(path.read_bytes())
     except FileNotFoundError as error:
-        raise DataError(_why_none(folder)) from error
+        raise _missing_error(folder) from error
     except NotADirectoryError as error:
         raise DataError(f"{folder} is a file; the folder of a store is needed") from error
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, RecursionError) as error:
-        raise _damaged(folder, f"{INDEX} is no JSON") from error
+        raise _damage_error(folder, f"{INDEX} is not JSON") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
-        raise DataError(f"{path} is not the index of a store; 'pellucid prepare' makes stores")
+        raise DataError(f"{path} is not the index of a store", hint=_HOW_TO_MAKE)
     if content.get("version") != VERSION:
         raise DataError(
-            f"{folder} is a store of version {content.get('version')}; this pellucid reads version {VERSION}, "
-            f"so prepare it anew with --overwrite"
+            f"{folder} is a store of version {content.get('version')}; this pellucid reads version {VERSION}",
+            hint="prepare it again with {overwrite}",
+            overwrite=True,
         )
     try:
-        return _parsed(content)
+        return _parse_index(content)
     except (KeyError, TypeError, ValueError) as error:
-        raise _damaged(folder, f"{INDEX} does not hold what it should") from error
+        raise _damage_error(folder, f"the content of {INDEX} is not valid") from error
 
 
-def _why_none(folder: Path) -> str:
+_HOW_TO_MAKE = "'pellucid prepare' makes a store of pictures"
+
+
+def _missing_error(folder: Path) -> DataError:
     if not folder.exists():
-        return f"{folder} does not exist; 'pellucid prepare' makes stores"
+        return DataError(f"{folder} does not exist", hint=_HOW_TO_MAKE)
     if (folder / SOURCES).exists():
-        return f"{folder} is an unfinished store; the command that began it goes on from there"
-    return f"{folder} is not a store (it holds no {INDEX}); 'pellucid prepare' makes one of pictures"
+        return DataError(f"{folder} is an unfinished store", hint="the command that started it resumes it")
+    return DataError(f"{folder} is not a store: it contains no {INDEX}", hint=_HOW_TO_MAKE)
 
 
-def _damaged(folder: Path, reason: str) -> DataError:
-    return DataError(f"{folder} is a damaged store: {reason}; prepare it anew with --overwrite")
+def _damage_error(folder: Path, reason: str) -> DataError:
+    return DataError(
+        f"{folder} is a damaged store: {reason}", hint="prepare it again with {overwrite}", overwrite=True
+    )
 
 
-def _parsed(content: dict[str, Any]) -> _Index:
+def _parse_index(content: dict[str, Any]) -> _Index:
     arrays = tuple(Array.from_json(row) for row in content["arrays"])
     items = tuple(Item(*row) for row in content["items"])
     index = _Index(
@@ -308,13 +320,13 @@ def _parsed(content: dict[str, Any]) -> _Index:
         items,
         tuple((name, reason) for name, reason in content["left_out"]),
     )
-    sound = (
+    is_valid = (
         index.kind in ("clean", "pairs", "raw")
         and items != ()
-        and all(_is_sound(array, index.shards) for array in arrays)
+        and all(_is_valid(array, index.shards) for array in arrays)
         and all(_is_complete(item, index) for item in items)
     )
-    if not sound:
+    if not is_valid:
         raise ValueError("an array outside its file, or an item without its arrays")
     return index
 
@@ -328,7 +340,7 @@ def _is_complete(item: Item, index: _Index) -> bool:
     )
 
 
-def _is_sound(array: Array, shards: tuple[int, ...]) -> bool:
+def _is_valid(array: Array, shards: tuple[int, ...]) -> bool:
     return (
         array.dtype in ("uint8", "uint16")
         and len(array.shape) in (2, 3)
@@ -339,12 +351,12 @@ def _is_sound(array: Array, shards: tuple[int, ...]) -> bool:
 
 
 def _check_shards(folder: Path, index: _Index) -> None:
-    """A file cut short would end the process at the first look beyond its end."""
+    """Reading a mapped file beyond its end would kill the process."""
     for number, num_bytes in enumerate(index.shards):
         path = shard_path(folder, number)
         try:
             found = path.stat().st_size
         except OSError as error:
-            raise _damaged(folder, f"{path.name} cannot be read ({error.strerror})") from error
+            raise _damage_error(folder, f"{path.name} cannot be read ({error.strerror})") from error
         if found != num_bytes:
-            raise _damaged(folder, f"{path.name} has {found} bytes instead of {num_bytes}")
+            raise _damage_error(folder, f"{path.name} has {found} bytes instead of {num_bytes}")

@@ -1,7 +1,7 @@
-"""Making a store: arrays are appended as they come, and noted; the index comes last.
+"""Writing a store: arrays are appended as they come, each with a record; the index comes last.
 
-What is noted survives `kill -9` and a power failure: samples are on the disk before the note is. Whoever begins
-again with the same request goes on from there.
+Records survive `kill -9` and a power failure: the samples are on disk before their record is. A writer with the
+same request resumes an unfinished store.
 """
 
 import json
@@ -24,17 +24,17 @@ from pellucid.pictures.picture import Samples
 from pellucid.system.files import write_atomic
 
 SHARD_BYTES = 2**31
-"""A file of samples is full at this size; a larger array has one of its own."""
+"""Size limit for a file of samples; a larger array has a file of its own."""
 
 SYNC_S = 2.0
-"""How much work a kill may cost, in seconds: notes wait so long for their samples to reach the disk."""
+"""How much work a kill may cost: records wait this long for their samples to be on disk."""
 
 _ALIGNMENT = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """What a source file was when it was decoded."""
+    """Identifies the content of a source file when it was decoded."""
 
     num_bytes: int
     mtime_ns: int
@@ -42,8 +42,8 @@ class Stamp:
 
 
 @dataclass(frozen=True, slots=True)
-class Noted:
-    """One array in the making of a store: what it came from, where it lies, and what was changed on the way."""
+class Record:
+    """An array in the store: its source, where it is, and what was changed, e.g. "transparency was dropped"."""
 
     stamp: Stamp
     array: Array
@@ -52,7 +52,7 @@ class Noted:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """An item before its arrays have numbers: they go by the keys they were put under."""
+    """An item whose arrays do not have numbers yet. target, degraded: keys of arrays."""
 
     name: str
     target: str
@@ -60,13 +60,18 @@ class Planned:
     exposure_ratio: float | None = None
     misaligned: bool = False
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Of its arrays, the target first."""
+        return (self.target,) if self.degraded is None else (self.target, self.degraded)
+
 
 class StoreWriter:
-    """A store in the making. Several threads may `put`; one process at a time may write.
+    """Writes a store. Several threads may `put`, but only one process at a time may write.
 
-    request: what the store is to hold, JSON; another request never goes on with what is there.
-    wait: for another process to finish, where one writes; else that is an error.
-    Raises OutputError when the folder holds something else, or a store of another request.
+    request: what the store is made of, as JSON; only the same request resumes an unfinished store.
+    overwrite: delete what is in the store. wait: for another process that writes; otherwise that is an error.
+    Raises OutputError if the folder contains something else, or a store of another request.
     """
 
     def __init__(
@@ -78,24 +83,27 @@ class StoreWriter:
         self._synced_at = time.monotonic()
         self._samples: IO[bytes] | None = None
         try:
-            _check_ours(folder)
+            _check_folder(folder)
             folder.mkdir(parents=True, exist_ok=True)
-            self._notes = (folder / SOURCES).open("a+b")
+            self._journal = (folder / SOURCES).open("a+b")
         except OSError as error:
-            raise _cannot(folder, error) from error
+            raise _write_error(folder, error) from error
         try:
-            _lock_file(self._notes, folder, wait=wait)
+            _lock_file(self._journal, folder, wait=wait)
             if overwrite:
-                _erase(self._notes, folder)
-            self.noted = _read_notes(self._notes, folder, request)
+                _erase(self._journal, folder)
+            self.records = _read_journal(self._journal, folder, request)
         except BaseException:
-            self._notes.close()
+            self._journal.close()
             raise
-        ends = [(noted.array.shard, noted.array.offset + noted.array.num_bytes) for noted in self.noted.values()]
+        ends = [
+            (record.array.shard, record.array.offset + record.array.num_bytes) for record in self.records.values()
+        ]
         self._shard, self._end = max(ends, default=(0, 0))
 
     @property
     def is_finished(self) -> bool:
+        """Whether the store has its index."""
         return (self.folder / INDEX).exists()
 
     def __enter__(self) -> Self:
@@ -108,9 +116,9 @@ class StoreWriter:
             self._sync()
         except OSError as failure:
             if error is None:
-                raise _cannot(self.folder, failure) from failure
+                raise _write_error(self.folder, failure) from failure
         finally:
-            self._notes.close()
+            self._journal.close()
             if self._samples is not None:
                 self._samples.close()
 
@@ -120,28 +128,31 @@ class StoreWriter:
         stamp: Stamp,
         samples: Samples,
         *,
-        facts: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
         changes: Sequence[str] = (),
     ) -> None:
-        """Append an array under a key, replacing what was noted under it. Raises OutputError on a full disk."""
+        """Append an array and record it under a key, replacing any earlier record of that key.
+
+        samples: (H, W, C) or (H, W), uint8 or uint16. Raises OutputError if they cannot be written.
+        """
         content = np.ascontiguousarray(samples.astype(store.DTYPES[samples.dtype.name], copy=False))
         sha256 = store.digest(content)
         with self._lock:
             try:
                 shard, offset = self._append(content)
-                array = Array(shard, offset, content.dtype.name, content.shape, sha256, facts)
-                self.noted[key] = Noted(stamp, array, tuple(changes))
-                self._waiting.append(_note(key, self.noted[key]))
+                array = Array(shard, offset, content.dtype.name, content.shape, sha256, metadata)
+                self.records[key] = Record(stamp, array, tuple(changes))
+                self._waiting.append(_to_line(key, self.records[key]))
                 if time.monotonic() - self._synced_at >= SYNC_S:
                     self._sync()
             except OSError as error:
-                raise _cannot(self.folder, error) from error
+                raise _write_error(self.folder, error) from error
 
     def finish(self, kind: Kind, items: Sequence[Planned], left_out: Sequence[tuple[str, str]]) -> Store:
-        """Write the index: the store is whole from now on. left_out: names, each with the reason."""
-        keys = dict.fromkeys(key for item in items for key in (item.target, item.degraded) if key is not None)
+        """Write the index, which completes the store. left_out: names, each with the reason."""
+        keys = dict.fromkeys(key for item in items for key in item.keys)
         number = {key: i for i, key in enumerate(keys)}
-        arrays = [self.noted[key].array for key in keys]
+        arrays = [self.records[key].array for key in keys]
         rows = [
             Item(
                 item.name,
@@ -156,10 +167,10 @@ class StoreWriter:
             self._sync()
             shards = [store.shard_path(self.folder, i).stat().st_size for i in range(self._shard + 1)]
         except OSError as error:
-            raise _cannot(self.folder, error) from error
+            raise _write_error(self.folder, error) from error
         index = {"format": FORMAT, "version": VERSION, "kind": kind, "shards": shards}
         index |= {"arrays": [array.to_json() for array in arrays], "items": rows, "left_out": list(left_out)}
-        write_atomic(self.folder / INDEX, _rows_on_lines(index).encode(), overwrite=False)
+        write_atomic(self.folder / INDEX, _format_index(index).encode(), overwrite=False)
         return store.open(self.folder)
 
     def _append(self, content: Samples) -> tuple[int, int]:
@@ -173,7 +184,7 @@ class StoreWriter:
         try:
             _write_all(file, content)
         except OSError:
-            file.truncate(self._end)  # room on a full disk for the notes of what is done
+            file.truncate(self._end)  # on a full disk, this leaves space for the records of what is done
             raise
         self._end = offset + content.nbytes
         return self._shard, offset
@@ -195,34 +206,35 @@ class StoreWriter:
     def _sync(self) -> None:
         if self._waiting and self._samples is not None:
             os.fsync(self._samples.fileno())
-        self._notes.write("".join(self._waiting).encode())
-        self._notes.flush()
-        os.fsync(self._notes.fileno())
+        self._journal.write("".join(self._waiting).encode())
+        self._journal.flush()
+        os.fsync(self._journal.fileno())
         self._waiting.clear()
         self._synced_at = time.monotonic()
 
 
 def _write_all(file: IO[bytes], content: Samples) -> None:
-    """A disk that is nearly full, and arrays of more than 2 GB, are written in parts."""
-    left = memoryview(content.data).cast("B")
-    while left:
-        left = left[file.write(left) :]
+    """One `write` may write only a part: on a disk that is nearly full, and of arrays of more than 2 GB."""
+    remaining = memoryview(content.data).cast("B")
+    while remaining:
+        remaining = remaining[file.write(remaining) :]
 
 
 def is_unfinished(folder: Path) -> bool:
+    """Whether a folder is a store without an index."""
     return (folder / SOURCES).exists() and not (folder / INDEX).exists()
 
 
-def _check_ours(folder: Path) -> None:
-    ours = (folder / INDEX).exists() or (folder / SOURCES).exists()
-    if not ours and folder.exists() and any(folder.iterdir()):
-        raise OutputError(f"{folder} holds something else than a store; give --out a new or empty folder")
+def _check_folder(folder: Path) -> None:
+    is_store = (folder / INDEX).exists() or (folder / SOURCES).exists()
+    if not is_store and folder.exists() and any(folder.iterdir()):
+        raise OutputError(f"{folder} contains files, but is not a store", hint="{out} needs a new or empty folder")
 
 
-def _erase(notes: IO[bytes], folder: Path) -> None:
-    """The index goes first, so that a kill leaves an unfinished store and no damaged one."""
+def _erase(journal: IO[bytes], folder: Path) -> None:
+    """The index is deleted first, so that a kill leaves an unfinished store, not a damaged one."""
     (folder / INDEX).unlink(missing_ok=True)
-    notes.truncate(0)
+    journal.truncate(0)
     for path in folder.glob("samples-*.bin"):
         path.unlink()
 
@@ -237,8 +249,8 @@ def _lock_file(file: IO[bytes], folder: Path, *, wait: bool) -> None:
         raise OutputError(f"{folder} is being written by another process", hint="wait for it")
 
 
-def _read_notes(file: IO[bytes], folder: Path, request: Mapping[str, Any]) -> dict[str, Noted]:
-    """What was noted, up to a line that a kill cut short, which is cut off."""
+def _read_journal(file: IO[bytes], folder: Path, request: Mapping[str, Any]) -> dict[str, Record]:
+    """The records by key. A last line that a kill cut short is deleted. Writes the header of a new journal."""
     header = json.dumps({"format": FORMAT, "version": VERSION, "request": request}, sort_keys=True)
     file.seek(0)
     first = file.readline()
@@ -249,30 +261,31 @@ def _read_notes(file: IO[bytes], folder: Path, request: Mapping[str, Any]) -> di
         return {}
     if first.decode(errors="replace").rstrip("\n") != header:
         raise OutputError(
-            f"{folder} was made with other settings or by another version; "
-            f"choose another --out, or --overwrite to make it anew"
+            f"{folder} is a store made with other settings, or by another version",
+            hint="choose another {out}, or make it again with {overwrite}",
+            overwrite=True,
         )
-    noted = {}
-    whole = len(first)
-    for key, entry, num_bytes in _notes_in(file):
-        whole += num_bytes
-        if _has_samples(folder, entry.array):
-            noted[key] = entry
-    file.truncate(whole)
-    return noted
+    records = {}
+    num_valid_bytes = len(first)
+    for key, record, num_bytes in _parse_lines(file):
+        num_valid_bytes += num_bytes
+        if _has_samples(folder, record.array):
+            records[key] = record
+    file.truncate(num_valid_bytes)
+    return records
 
 
-def _notes_in(file: IO[bytes]) -> Iterator[tuple[str, Noted, int]]:
+def _parse_lines(file: IO[bytes]) -> Iterator[tuple[str, Record, int]]:
     for line in file:
         try:
             key, stamp, array, changes = json.loads(line)
-            yield key, Noted(Stamp(**stamp), Array.from_json(array), tuple(changes)), len(line)
+            yield key, Record(Stamp(**stamp), Array.from_json(array), tuple(changes)), len(line)
         except (ValueError, TypeError):
             return
 
 
-def _note(key: str, noted: Noted) -> str:
-    return json.dumps([key, asdict(noted.stamp), noted.array.to_json(), list(noted.changes)]) + "\n"
+def _to_line(key: str, record: Record) -> str:
+    return json.dumps([key, asdict(record.stamp), record.array.to_json(), list(record.changes)]) + "\n"
 
 
 def _has_samples(folder: Path, array: Array) -> bool:
@@ -282,8 +295,8 @@ def _has_samples(folder: Path, array: Array) -> bool:
         return False
 
 
-def _rows_on_lines(index: Mapping[str, Any]) -> str:
-    """JSON with one array, item or name on each line: to be read and compared by people too."""
+def _format_index(index: Mapping[str, Any]) -> str:
+    """JSON with one array, item or name in each line, so that people can read and compare it."""
     fields = []
     for name, value in index.items():
         rows = isinstance(value, list) and value and isinstance(value[0], list | tuple)
@@ -292,8 +305,8 @@ def _rows_on_lines(index: Mapping[str, Any]) -> str:
     return "{\n" + ",\n".join(fields) + "\n}\n"
 
 
-def _cannot(folder: Path, error: OSError) -> OutputError:
+def _write_error(folder: Path, error: OSError) -> OutputError:
     return OutputError(
-        f"{folder} cannot be written: {error.strerror or error}; what is done is kept, "
-        f"and the same command goes on from there"
+        f"{folder} cannot be written: {error.strerror or error}",
+        hint="finished files are kept; the same command resumes from there",
     )

@@ -1,1 +1,1 @@
-"""What is done to clean pictures, so that networks learn to undo it."""
+"""What degrades clean pictures, so that networks learn to undo it."""

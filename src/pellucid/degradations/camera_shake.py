@@ -1,8 +1,8 @@
-"""Camera shake as kernels: random trajectories, or kernels that were measured, drawn between the pixels.
+"""Camera shake as blur kernels: random trajectories or measured kernels, with sub-pixel accuracy.
 
-Points of light are spread over the four pixels around them (a tent of one pixel each way), so that a shift by a
-part of a pixel shows, and no pixel is skipped. A kernel's center of mass is its middle: what is blurred stays in
-its place on average.
+Each point of a kernel is distributed over the four pixels around it (bilinearly), so that shifts by a fraction of
+a pixel count and lines have no gaps. The center of mass of a kernel is its middle, so that blurred pictures do not
+move.
 """
 
 from collections.abc import Sequence
@@ -17,36 +17,38 @@ from torch import Tensor
 
 from pellucid.degradations.rng import Range, uniform
 
-Places = NDArray[np.complex128]
-"""Rows and columns, as one number each."""
+Points = NDArray[np.complex128]
+"""Points in a plane, row + column * 1j."""
 
 NUM_POINTS = 128
+"""Of a trajectory."""
+
 _NUM_POINTS_OF_SOURCE = 2000
 
 
 class Shake(Protocol):
-    """Where kernels come from."""
+    """Draws kernels."""
 
     @property
     def kernel_px(self) -> int:
-        """Side of the kernels, odd."""
+        """Side of the kernels; odd."""
 
     def kernels(self, count: int, generator: torch.Generator) -> Tensor:
-        """(count, kernel_px, kernel_px) on the generator's device: never negative, each of sum 1 and centered."""
+        """(count, kernel_px, kernel_px) on the generator's device: not negative, centered, of sum 1."""
 
 
 @dataclass(frozen=True)
 class CameraShake:
-    """A hand that follows its way with inertia, trembles, is pulled back to where it began, and jerks at times.
+    """Random trajectories of a hand-held camera: inertia, tremor, a pull back to the start, and occasional jerks.
 
-    length_px: of the trajectory, to the part of a pixel, or the (lowest, highest) of a uniform draw; up to 127,
-        beyond which points lie more than a pixel apart. The ways wind, so that kernels are smaller: see `anxiety`.
-    kernel_px: side of the kernels, odd. A way that does not fit is drawn together until it does.
-    anxiety: how much it is turned aside on the way, 0 for a straight line. Ways of 60 px lie 2.5 px from their
-        middle (root mean square) with the source's (0, 0.1), and 6.6 px with (0, 0.01); kernels that Levin et al.
-        measured, 2.6 to 9.4 px.
+    length_px: of the trajectory, or the (lowest, highest) of a uniform draw; up to 127, as points must not be more
+        than a pixel apart. Trajectories wind, so that kernels are smaller: see `anxiety`.
+    kernel_px: side of the kernels; odd. A trajectory that does not fit is scaled down until it does.
+    anxiety: how much the trajectory winds; 0 is a straight line. The root mean square distance from the middle is
+        2.5 px for trajectories of 60 px with the source's (0, 0.1), 6.6 px with (0, 0.01), and 2.6 to 9.4 px for
+        kernels that Levin et al. measured.
     Source: Boracchi and Foi, "Modeling the Performance of Image Restoration from Motion Blur", IEEE TIP 2012, with
-    its random impulses, pull to the center and jerks. Its 2000 points are 128 here.
+    128 points instead of 2000.
     """
 
     length_px: Range = (0.0, 100.0)
@@ -55,43 +57,44 @@ class CameraShake:
 
     def kernels(self, count: int, generator: torch.Generator) -> Tensor:
         points = self.trajectories(count, generator)
-        return _spread(_centered(points), torch.full_like(points[..., 0], 1 / NUM_POINTS), self.kernel_px)
+        return _rasterize(_center(points), torch.full_like(points[..., 0], 1 / NUM_POINTS), self.kernel_px)
 
     def trajectories(self, count: int, generator: torch.Generator) -> Tensor:
-        """(count, NUM_POINTS, 2): rows and columns in pixels, from (0, 0) on."""
+        """(count, NUM_POINTS, 2): rows and columns in pixels, starting at (0, 0)."""
 
-        def normal(*shape: int) -> Places:
+        def draw_normal(*shape: int) -> Points:
             drawn = torch.randn(*shape, 2, generator=generator, device=generator.device)
             return torch.view_as_complex(drawn).cpu().numpy().astype(np.complex128)
 
-        def even(*shape: int) -> NDArray[np.float64]:
+        def draw_uniform(*shape: int) -> NDArray[np.float64]:
             return torch.rand(shape, generator=generator, device=generator.device).cpu().double().numpy()
 
         length_px, anxiety = (
             uniform(value, count, generator).cpu().double().numpy() for value in (self.length_px, self.anxiety)
         )
-        pull, jerk, impulse = (high * even(count) for high in (0.7, 10.0, 0.2))
-        # What happens at each point of the original is made as much stronger here, or likelier.
+        pull, tremor_scale, jerk_rate = (high * draw_uniform(count) for high in (0.7, 10.0, 0.2))
+        # With fewer points, what happens at each of them is stronger, or more likely, by this factor.
         rate = _NUM_POINTS_OF_SOURCE / NUM_POINTS
-        trembling = anxiety * rate**0.5 * jerk * normal(NUM_POINTS, count)
-        turning = (even(NUM_POINTS, count) < impulse * anxiety * rate) * normal(NUM_POINTS, count)
-        path = _followed(
-            length_px / (NUM_POINTS - 1), _unit(normal(count)), trembling, turning, anxiety * rate * pull
+        tremor = anxiety * rate**0.5 * tremor_scale * draw_normal(NUM_POINTS, count)
+        jerks = (draw_uniform(NUM_POINTS, count) < jerk_rate * anxiety * rate) * draw_normal(NUM_POINTS, count)
+        path = _follow(
+            length_px / (NUM_POINTS - 1), _normalize(draw_normal(count)), tremor, jerks, anxiety * rate * pull
         )
         return torch.from_numpy(np.stack([path.real, path.imag], axis=-1)).float().to(generator.device)
 
 
 HAND_HELD = CameraShake()
+"""With the parameters of the source, and trajectories up to 100 px."""
 
 
 @dataclass(frozen=True, eq=False)
 class MeasuredShake:
-    """Kernels that were measured, one for each picture: turned and mirrored at random, and made smaller.
+    """Measured kernels: a random one for each picture, randomly rotated by quarter turns, mirrored and shrunk.
 
-    measured: (height, width) each, not negative, of any sum and size, as Levin et al. publish theirs with
+    measured: (height, width) each, not negative, of any sum and size, e.g. those that Levin et al. publish with
         "Understanding and Evaluating Blind Deconvolution Algorithms", CVPR 2009.
-    zoom: times the size they were measured in, at most 1, or the (lowest, highest) of a uniform draw.
-    kernel_px: side of the kernels given, odd. One that does not fit is made smaller until it does.
+    zoom: factor of the size, at most 1, or the (lowest, highest) of a uniform draw.
+    kernel_px: side of the kernels; odd. A kernel that does not fit is scaled down until it does.
     """
 
     measured: Sequence[NDArray[Any]] = field(repr=False)
@@ -101,55 +104,55 @@ class MeasuredShake:
     def kernels(self, count: int, generator: torch.Generator) -> Tensor:
         points, weights = (part.to(generator.device) for part in self._points)
         drawn = torch.randint(len(points), (count,), generator=generator, device=generator.device)
-        turns = torch.randint(8, (count,), generator=generator, device=generator.device)
+        transforms = torch.randint(8, (count,), generator=generator, device=generator.device)
         zoom = uniform(self.zoom, count, generator)
         points = points[drawn] * zoom[:, None, None]
-        points = torch.where((turns & 4 > 0)[:, None, None], points.flip(-1), points)
-        signs = torch.stack([1 - (turns & 2), 1 - 2 * (turns & 1)], dim=-1)
-        return _spread(points * signs[:, None], weights[drawn], self.kernel_px)
+        points = torch.where((transforms & 4 > 0)[:, None, None], points.flip(-1), points)
+        signs = torch.stack([1 - (transforms & 2), 1 - 2 * (transforms & 1)], dim=-1)
+        return _rasterize(points * signs[:, None], weights[drawn], self.kernel_px)
 
     @cached_property
     def _points(self) -> tuple[Tensor, Tensor]:
-        """Places around each center of mass and weights of sum 1, (kernels, points, 2) and (kernels, points)."""
+        """Points relative to the center of mass, (kernels, points, 2), and weights of sum 1, (kernels, points)."""
         count, most = len(self.measured), max(int(np.count_nonzero(kernel)) for kernel in self.measured)
         points, weights = torch.zeros(count, most, 2), torch.zeros(count, most)
         for i, kernel in enumerate(self.measured):
-            places = np.argwhere(kernel)
-            light = torch.from_numpy(np.asarray(kernel, np.float64)[tuple(places.T)])
+            pixels = np.argwhere(kernel)
+            light = torch.from_numpy(np.asarray(kernel, np.float64)[tuple(pixels.T)])
             light = light / light.sum()
-            offsets = torch.from_numpy(places).double()
-            points[i, : len(places)] = (offsets - (light[:, None] * offsets).sum(dim=0)).float()
-            weights[i, : len(places)] = light.float()
+            positions = torch.from_numpy(pixels).double()
+            points[i, : len(pixels)] = (positions - (light[:, None] * positions).sum(dim=0)).float()
+            weights[i, : len(pixels)] = light.float()
         return points, weights
 
 
-def _followed(
-    step_px: NDArray[np.float64], direction: Places, trembling: Places, turning: Places, pull: NDArray[np.float64]
-) -> Places:
-    """(N, T) places along each way. Where `turning` is not 0, the camera turns back, and as much aside.
+def _follow(
+    step_px: NDArray[np.float64], direction: Points, tremor: Points, jerks: Points, pull: NDArray[np.float64]
+) -> Points:
+    """(N, T) points along each trajectory. Where a jerk is not 0, it is added to a reversal of the direction.
 
-    One step follows the other, so they are counted on the CPU, in complex numbers: 1 ms for all of them.
+    Each step depends on the one before, so they are computed on the CPU, in complex numbers: 1 ms for all of them.
     """
     path = [np.zeros_like(direction)]
-    for trembles, turns in zip(trembling[1:], turning[1:], strict=True):
-        change = trembles - pull * path[-1] + turns - 2 * direction * (turns != 0)
-        direction = _unit(direction + change)
+    for shift, jerk in zip(tremor[1:], jerks[1:], strict=True):
+        change = shift - pull * path[-1] + jerk - 2 * direction * (jerk != 0)
+        direction = _normalize(direction + change)
         path.append(path[-1] + step_px * direction)
     return np.stack(path, axis=1)
 
 
-def _unit(directions: Places) -> Places:
+def _normalize(directions: Points) -> Points:
     return directions / np.maximum(np.abs(directions), 1e-12)
 
 
-def _centered(points: Tensor) -> Tensor:
+def _center(points: Tensor) -> Tensor:
     return points - points.mean(dim=1, keepdim=True)
 
 
-def _spread(points: Tensor, weights: Tensor, kernel_px: int) -> Tensor:
-    """(N, T, 2) places around the middle and (N, T) light -> (N, kernel_px, kernel_px)."""
+def _rasterize(points: Tensor, weights: Tensor, kernel_px: int) -> Tensor:
+    """(N, T, 2) points around the middle and their (N, T) weights -> (N, kernel_px, kernel_px) kernels."""
     middle = kernel_px // 2
     points = points * (middle / points.abs().amax(dim=(1, 2), keepdim=True).clamp(min=1e-6)).clamp(max=1)
-    places = torch.arange(kernel_px, device=points.device) - middle
-    rows, cols = ((1 - (points[..., axis, None] - places).abs()).clamp(min=0) for axis in (0, 1))
+    pixels = torch.arange(kernel_px, device=points.device) - middle
+    rows, cols = ((1 - (points[..., axis, None] - pixels).abs()).clamp(min=0) for axis in (0, 1))
     return torch.einsum("nt,ntk,ntl->nkl", weights, rows, cols)

@@ -1,4 +1,4 @@
-"""Cameras as numbers: how they see color, and how noisy they are."""
+"""Measured properties of cameras: their color matrices, and the noise of their sensors."""
 
 from dataclasses import dataclass
 from math import exp, log
@@ -9,9 +9,10 @@ from torch import Tensor
 from pellucid.degradations.rng import Range, log_uniform
 
 NUM_LEVELS = 16383 - 512
-"""From black to white of the camera that See in the Dark was taken with, 14 bit."""
+"""From black to white, of 14-bit mosaics of the Sony camera of See in the Dark."""
 
 BLACK_LEVEL = 512
+"""Of the same mosaics."""
 
 XYZ_TO_CAMERA = torch.tensor(
     [
@@ -22,88 +23,89 @@ XYZ_TO_CAMERA = torch.tensor(
     ],
     dtype=torch.float64,
 )
-"""Of four cameras, as in the released code of Brooks et al., CVPR 2019."""
+"""Color matrices of four cameras, (4, 3, 3), from the released code of Brooks et al., CVPR 2019."""
 
 RGB_TO_XYZ = torch.tensor(
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]],
     dtype=torch.float64,
 )
-"""Of linear sRGB, D65."""
+"""From linear sRGB, D65."""
 
 
 @dataclass(frozen=True)
 class ShotDependentVariance:
-    """A variance of noise that grows with the shot noise: log variance = slope * log shot + offset.
+    """A noise variance that grows with the gain, as shot noise does: log variance = slope * log gain + offset.
 
-    deviation: of a normal draw around it, on that logarithmic scale.
+    deviation: standard deviation of a normal draw around it, on the logarithmic scale.
     """
 
     slope: float
     offset: float
     deviation: float = 0.0
 
-    def draw(self, shot: Tensor, generator: torch.Generator) -> Tensor:
-        """One for each of the given."""
-        around = self.deviation * torch.randn(shot.shape, generator=generator, device=generator.device).to(shot)
-        return (self.slope * shot.log() + self.offset + around).exp()
+    def draw(self, gain: Tensor, generator: torch.Generator) -> Tensor:
+        """A variance for each gain."""
+        noise = self.deviation * torch.randn(gain.shape, generator=generator, device=generator.device).to(gain)
+        return (self.slope * gain.log() + self.offset + noise).exp()
 
 
 @dataclass(frozen=True)
 class Sensor:
-    """How noisy a sensor is over a span of sensitivities; black is 0 and white is 1.
+    """The noise of a sensor over a range of sensitivities. Black is 0 and white is 1.
 
-    shot: the light of one electron, so that the variance of shot noise is shot * light; or the (lowest, highest)
-        of a draw that is even on a logarithmic scale, as sensitivities are.
-    read: the variance that each sample has without light. row: of the offset that all of a row has.
-    name: of one that is published, which says enough.
+    gain: signal per electron, so that the variance of shot noise is gain * signal; or the (lowest, highest) of a
+        uniform draw on a logarithmic scale, as sensitivities are spaced.
+    read: variance of each sample without light. row: variance of the offset that all samples of a row share.
+    name: of a published sensor, which replaces the numbers in its repr.
     """
 
-    shot: Range
+    gain: Range
     read: float | ShotDependentVariance
     row: float | ShotDependentVariance = 0.0
     name: str = ""
 
     def __repr__(self) -> str:
-        return self.name or f"Sensor(shot={self.shot}, read={self.read}, row={self.row})"
+        return self.name or f"Sensor(gain={self.gain}, read={self.read}, row={self.row})"
 
     def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """(count,) shot, read and row, for a picture each."""
-        shot = log_uniform(self.shot, count, generator)
+        """(count,) gains, read variances and row variances, one of each for each picture."""
+        gain = log_uniform(self.gain, count, generator)
         read, row = (
-            part.draw(shot, generator) if isinstance(part, ShotDependentVariance) else torch.full_like(shot, part)
+            part.draw(gain, generator) if isinstance(part, ShotDependentVariance) else torch.full_like(gain, part)
             for part in (self.read, self.row)
         )
-        return shot, read, row
+        return gain, read, row
 
 
-def _of_levels(slope: float, offset: float, deviation: float) -> ShotDependentVariance:
-    """Of a published fit, log(deviation in levels) = slope * log(levels of an electron) + offset."""
+def _from_levels(slope: float, offset: float, deviation: float) -> ShotDependentVariance:
+    """From a published fit, log(standard deviation in levels) = slope * log(levels per electron) + offset."""
     return ShotDependentVariance(
         2 * slope, 2 * (slope * log(NUM_LEVELS) + offset - log(NUM_LEVELS)), 2 * deviation
     )
 
 
-def _measured(
+def _make_sensor(
     name: str, log_gain: tuple[float, float], read: tuple[float, float, float], row: tuple[float, float, float]
 ) -> Sensor:
+    """log_gain: log(levels per electron), (lowest, highest). read, row: see `_from_levels`."""
     lowest, highest = (exp(gain) / NUM_LEVELS for gain in log_gain)
-    return Sensor((lowest, highest), _of_levels(*read), _of_levels(*row), name)
+    return Sensor((lowest, highest), _from_levels(*read), _from_levels(*row), name)
 
 
 PHONES = Sensor((1e-4, 0.012), ShotDependentVariance(2.18, 1.20, 0.26), name="PHONES")
-"""As the phones of the Darmstadt Noise Dataset and others: Brooks et al., CVPR 2019, and its released code."""
+"""Phones, fitted to the Darmstadt Noise Dataset and others by Brooks et al., CVPR 2019, and its released code."""
 
 # The noise model is that of Wei et al., "A Physics-based Noise Formation Model for Extreme Low-light Raw
-# Denoising", CVPR 2020; the numbers are the fits that Feng et al., "Learnability Enhancement for Low-light Raw
-# Denoising", ACM MM 2022, publish with their code, of 14-bit levels: the log of levels an electron; then slope,
-# offset and deviation for the Gaussian read noise, and for the rows.
-SONY_A7S2_LOW = _measured(
+# Denoising", CVPR 2020. The numbers are fits of 14-bit levels that Feng et al., "Learnability Enhancement for
+# Low-light Raw Denoising", ACM MM 2022, publish with their code: log(levels per electron); then slope, offset and
+# deviation of the Gaussian read noise, and of the row noise.
+SONY_A7S2_LOW = _make_sensor(
     "SONY_A7S2_LOW", (-1.67214, 0.42228), (0.82966, 1.49343, 0.00359), (0.78782, -0.34227, 0.02832)
 )
-"""ISO 200 to 1600; above, the sensor reads in another way."""
-SONY_A7S2_HIGH = _measured(
+"""ISO 200 to 1600; above, the sensor switches to its second gain."""
+SONY_A7S2_HIGH = _make_sensor(
     "SONY_A7S2_HIGH", (0.64567, 2.51606), (0.82878, 0.44162, 0.00153), (0.62945, -1.51040, 0.02609)
 )
 """ISO 2000 to 12800."""
-NIKON_D850 = _measured("NIKON_D850", (1.2, 2.4828), (0.8322, -0.1754, 0.035165), (0.8322, -2.3326, 0.301333))
+NIKON_D850 = _make_sensor("NIKON_D850", (1.2, 2.4828), (0.8322, -0.1754, 0.035165), (0.8322, -2.3326, 0.301333))
 """ISO 800 to 3200."""

@@ -1,35 +1,33 @@
 """Degradations: a clean batch and a generator in, a degraded batch out.
 
-Every degradation takes (N, C, H, W) in [0, 1] and draws chance from the generator alone, so that the same
-seed gives the same picture anywhere. A number says "always this"; a pair says "uniformly between, anew for
-each picture of the batch". Chance is drawn on the generator's device: a seed means the same pictures on all
-CPUs, and others on an accelerator.
+Every degradation takes (N, C, H, W) in [0, 1] and draws random numbers from the generator only, so that the same
+seed always gives the same pictures. As a parameter, a number means "always this", and a pair "uniformly between
+these, drawn for each picture of the batch". Numbers are drawn on the device of the generator: a seed gives the
+same pictures on all CPUs, but others on an accelerator.
 
-A degradation that looks further than one pixel says so in its `footprint`, so that a patch can be degraded as
-the part of the whole picture that it is.
+A degradation states its `footprint`, so that a patch can be degraded exactly as in the whole picture.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import lcm
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
-T = TypeVar("T")
+from pellucid.errors import RecipeError
 
-Degradation = Callable[[Tensor, torch.Generator], Tensor]
-"""(clean, generator) -> degraded."""
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Footprint:
-    """What must surround a patch for it to be degraded as in its picture. The default: nothing.
+    """What must surround a patch so that it is degraded as in its picture. By default nothing: pixel by pixel.
 
-    scale: how many times shorter the sides become.
-    grid_px: cells, counted from the picture's corner, that are degraded as one.
-    reach_px: how far beyond the patch clean pixels are seen; all of a cell that is seen at all.
+    scale: by which the sides of the picture are divided.
+    grid_px: side of the cells, counted from the picture's corner, that are degraded together.
+    reach_px: how far beyond the patch the degradation reads clean pixels, up to the edge of their cell.
     """
 
     scale: int = 1
@@ -37,19 +35,46 @@ class Footprint:
     reach_px: int = 0
 
 
+class Degradation(Protocol):
+    """Turns clean pictures into degraded ones."""
+
+    @property
+    def draws(self) -> bool:
+        """Whether it draws random numbers."""
+
+    @property
+    def footprint(self) -> Footprint:
+        """What it reads around each pixel."""
+
+    def __call__(self, clean: Tensor, generator: torch.Generator, /) -> Tensor:
+        """(N, C, H, W) in [0, 1] -> (N, C, H / scale, W / scale)."""
+
+
 def draws(degradation: Degradation) -> bool:
-    """Whether it draws from the generator; one that does not say is taken to."""
-    return getattr(degradation, "draws", True)
+    """Whether it draws random numbers. Raises RecipeError if the degradation does not state it."""
+    return bool(_read_statement(degradation, "draws", "True if it draws from its generator, else False"))
 
 
 def footprint(degradation: Degradation) -> Footprint:
-    """The degradation's own `footprint`; one that states none works on each pixel by itself."""
-    return getattr(degradation, "footprint", Footprint())
+    """What it reads around each pixel. Raises RecipeError if the degradation does not state it.
+
+    There is no default: patches with borders that are too narrow would silently be trained on.
+    """
+    statement = _read_statement(degradation, "footprint", "Footprint() if it works on each pixel by itself")
+    assert isinstance(statement, Footprint)
+    return statement
+
+
+def _read_statement(degradation: Degradation, name: str, example: str) -> object:
+    statement = getattr(degradation, name, None)
+    if statement is None:
+        raise RecipeError(f"the degradation {degradation!r} has no attribute '{name}'", hint=f"add it: {example}")
+    return statement
 
 
 @dataclass(frozen=True)
 class Chain:
-    """One degradation after the other."""
+    """Several degradations, one after the other."""
 
     steps: tuple[Degradation, ...]
 
@@ -59,15 +84,7 @@ class Chain:
 
     @property
     def footprint(self) -> Footprint:
-        whole = Footprint()
-        for part in map(footprint, self.steps):
-            beyond_px = part.reach_px + part.grid_px - 1  # a cell of this step may stand across one of the last
-            whole = Footprint(
-                whole.scale * part.scale,
-                lcm(whole.grid_px, whole.scale * part.grid_px),
-                whole.reach_px + whole.scale * beyond_px,
-            )
-        return whole
+        return join_footprints(*map(footprint, self.steps))
 
     def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
         for step in self.steps:
@@ -75,14 +92,29 @@ class Chain:
         return clean
 
 
+def join_footprints(*footprints: Footprint) -> Footprint:
+    """The footprint of several steps, in their order."""
+    whole = Footprint()
+    for step in footprints:
+        reach_px = step.reach_px + step.grid_px - 1  # a cell of this step may overlap two cells of earlier ones
+        whole = Footprint(
+            whole.scale * step.scale,
+            lcm(whole.grid_px, whole.scale * step.grid_px),
+            whole.reach_px + whole.scale * reach_px,
+        )
+    return whole
+
+
 @dataclass(frozen=True)
 class OneOf:
-    """One of several degradations, each as likely, drawn anew for each picture of the batch.
+    """One of several degradations for each picture of the batch, all equally likely.
 
-    All of them must keep the size.
+    None of them may change the size.
     """
 
     choices: tuple[Degradation, ...]
+
+    draws = True
 
     @property
     def footprint(self) -> Footprint:
@@ -93,21 +125,21 @@ class OneOf:
         def apply(degradation: Degradation, pictures: Tensor) -> Tensor:
             return degradation(pictures, generator)
 
-        return each_by_one(self.choices, apply, clean, generator)
+        return apply_one_each(self.choices, apply, clean, generator)
 
 
 def involves(degradation: Degradation | None, kind: type) -> bool:
-    """Whether a degradation is of this kind, or one of its parts is."""
+    """Whether a degradation is of this class, or a part of it is."""
     if isinstance(degradation, Chain | OneOf):
         parts = degradation.steps if isinstance(degradation, Chain) else degradation.choices
         return any(involves(part, kind) for part in parts)
     return isinstance(degradation, kind)
 
 
-def each_by_one(
+def apply_one_each(
     options: Sequence[T], apply: Callable[[T, Tensor], Tensor], clean: Tensor, generator: torch.Generator
 ) -> Tensor:
-    """Every picture by one of the options, each as likely; those that drew the same one go together."""
+    """Apply one of the options to each picture, all equally likely; pictures with the same option as one batch."""
     drawn = torch.randint(len(options), (len(clean),), generator=generator, device=generator.device)
     drawn, degraded = drawn.to(clean.device), torch.empty_like(clean)
     for i, option in enumerate(options):

@@ -1,4 +1,4 @@
-"""What light goes through: a shaken camera, its filters, its sensor. In linear light, and batched."""
+"""Synthetic camera RAW: a developed picture -> the mosaic that a sensor could have recorded, with its noise."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pellucid.degradations.cameras import BLACK_LEVEL, NUM_LEVELS, PHONES, RGB_TO_XYZ, XYZ_TO_CAMERA, Sensor
-from pellucid.degradations.degradation import Chain, Degradation, Footprint, footprint
+from pellucid.degradations.degradation import Degradation, Footprint, footprint, join_footprints
 from pellucid.degradations.rng import Range, uniform
 from pellucid.pictures.packing import BAYER, apply_gains
 from pellucid.pictures.picture import Mosaic
@@ -15,12 +15,12 @@ from pellucid.pictures.picture import Mosaic
 
 @dataclass(frozen=True)
 class Unprocess:
-    """The mosaic that a camera could have developed to this sRGB picture.
+    """The mosaic that a camera could have developed into this sRGB picture.
 
-    (N, 3, H, W) -> (N, 1, H, W), linear, white is 1. Undone are the tone curve, gamma, the color matrix (a mixture
-    of those of four cameras), brightening and white balance, but in saturated pixels.
-    pattern: of the filters, row by row; it begins in the corner. red_gain, blue_gain: of the white balance.
-    brightness: of green, against the picture's light; None draws it from a normal of mean 0.8, deviation 0.1.
+    (N, 3, H, W) sRGB -> (N, 1, H, W), linear, white is 1. This inverts the tone curve, gamma, the color matrix (a
+    random mixture of those of four cameras), brightening, and white balance. Saturated pixels stay saturated.
+    pattern: of the color filters, row by row, from the corner. red_gain, blue_gain: of the white balance.
+    brightness: of green, relative to the linear picture; None: drawn from a normal distribution, 0.8 +- 0.1.
     Source: Brooks et al., "Unprocessing Images for Learned Raw Denoising", CVPR 2019, and its released code.
     """
 
@@ -29,26 +29,28 @@ class Unprocess:
     blue_gain: Range = (1.5, 1.9)
     brightness: float | None = None
 
+    draws = True
+
     @property
     def footprint(self) -> Footprint:
         return Footprint(grid_px=len(self.pattern))
 
     def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
-        return self.exposed(clean, generator)[0]
+        return self.expose(clean, generator)[0]
 
-    def exposed(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """The mosaic, and the (N, 3) gains of red, green and blue that balance it, green being 1."""
-        matrix, gains, brightness = self.cameras(len(clean), generator)
+    def expose(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """The mosaic, and its white balance: (N, 3) gains of red, green and blue, 1 for green."""
+        matrix, gains, brightness = self.draw_cameras(len(clean), generator)
         toned = 0.5 - torch.sin(torch.asin(1 - 2 * clean.clamp(0, 1)) / 3)
         light = toned.clamp(min=1e-8) ** 2.2
         colors = torch.einsum("nij,njhw->nihw", matrix.to(light), light)
         shares = (brightness[:, None] / gains)[..., None, None].to(light)
         near_white = ((colors.mean(dim=1, keepdim=True) - 0.9).clamp(min=0) / 0.1) ** 2
         shares = torch.maximum(near_white + (1 - near_white) * shares, shares)
-        return _mosaicked((colors * shares).clamp(0, 1), self.pattern), gains
+        return _apply_filters((colors * shares).clamp(0, 1), self.pattern), gains
 
-    def cameras(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, 3, 3) from linear sRGB to the camera's colors, white staying white; gains as above; brightness."""
+    def draw_cameras(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """(N, 3, 3) from linear sRGB to the camera's colors, white to white; (N, 3) gains; (N,) brightness."""
         weights = torch.rand(count, 4, 1, 1, generator=generator, device=generator.device).double()
         to_camera = (weights * XYZ_TO_CAMERA.to(weights)).sum(dim=1) @ RGB_TO_XYZ.to(weights)
         dimmed = 0.8 + 0.1 * torch.randn(count, generator=generator, device=generator.device)
@@ -60,38 +62,40 @@ class Unprocess:
 
 @dataclass(frozen=True)
 class SensorNoise:
-    """What a sensor makes of linear light: shot noise, read noise, an offset for each row, whole numbers.
+    """The noise of a sensor in linear light: Poisson shot noise, Gaussian read noise, row noise, quantization.
 
-    Takes and gives mosaics or planes, black is 0 and white is 1; what falls below or above is cut off.
-    sensor: how strong each is. num_levels: from black to white, None for no rounding.
-    Source: Wei et al., "A Physics-based Noise Formation Model for Extreme Low-light Raw Denoising", CVPR 2020:
-    Poisson's shot noise, Gaussian read noise, rows, quantization.
+    (N, C, H, W) mosaics or planes -> the same. Black is 0 and white is 1; the result is clipped to that range.
+    sensor: how strong the noise is. num_levels: from black to white; None: no quantization.
+    Source: Wei et al., "A Physics-based Noise Formation Model for Extreme Low-light Raw Denoising", CVPR 2020.
     """
 
     sensor: Sensor = PHONES
     num_levels: int | None = NUM_LEVELS
 
+    draws = True
+    footprint = Footprint()
+
     def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
         light = clean.to(generator.device)
-        shot, read, row = (part.to(light).reshape(-1, 1, 1, 1) for part in self.sensor.draw(len(light), generator))
+        gain, read, row = (part.to(light).reshape(-1, 1, 1, 1) for part in self.sensor.draw(len(light), generator))
 
         def normal(*shape: int) -> Tensor:
             return torch.randn(shape, generator=generator, dtype=light.dtype, device=light.device)
 
-        counted = shot * torch.poisson(light.clamp(min=0) / shot, generator=generator)
+        electrons = torch.poisson(light.clamp(min=0) / gain, generator=generator)
         offset = row.sqrt() * normal(len(light), 1, light.shape[-2], 1)
-        signal = (counted + read.sqrt() * normal(*light.shape) + offset).clamp(0, 1)
-        return _rounded(signal, self.num_levels).to(clean.device)
+        signal = (gain * electrons + read.sqrt() * normal(*light.shape) + offset).clamp(0, 1)
+        return _quantize(signal, self.num_levels).to(clean.device)
 
 
 @dataclass(frozen=True)
 class SyntheticRaw:
-    """A dark, noisy camera RAW exposure of what a developed picture shows, made as bright as the picture.
+    """A dark, noisy camera RAW exposure of the scene in a developed picture, made as bright as that picture.
 
-    (N, 3, H, W) sRGB -> (N, 1, H, W) linear, before it is cut off at white: what PackedRaw makes of the same
-    exposure's `mosaic`, so that networks learn from what they will see.
-    exposure_ratio: how many times shorter the exposure is. noise: on its light; such as SensorNoise.
-    white_balanced: whether each filter's samples are multiplied with the camera's gain.
+    (N, 3, H, W) sRGB -> (N, 1, H, W) linear, not clipped at white: what PackedRaw makes of the `mosaic` of the
+    same exposure, so that training and restoration agree.
+    exposure_ratio: how many times shorter the exposure is. noise: of the dark exposure, e.g. SensorNoise.
+    white_balanced: whether the samples of each filter are multiplied by the camera's white balance.
     """
 
     unprocess: Unprocess = Unprocess(brightness=1.0)
@@ -99,18 +103,20 @@ class SyntheticRaw:
     exposure_ratio: Range = (50.0, 300.0)
     white_balanced: bool = True
 
+    draws = True
+
     @property
     def footprint(self) -> Footprint:
-        return footprint(Chain((self.unprocess, self.noise)))
+        return join_footprints(footprint(self.unprocess), footprint(self.noise))
 
     def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
-        signal, ratio, gains = self._exposed(clean, generator)
+        signal, ratio, gains = self._expose(clean, generator)
         bright = signal * ratio.to(signal).reshape(-1, 1, 1, 1)
         return apply_gains(bright, gains.to(signal), self.unprocess.pattern) if self.white_balanced else bright
 
     def mosaic(self, clean: Tensor, generator: torch.Generator) -> Mosaic:
-        """The exposure of one picture, (1, 3, H, W), as its file would hold it: 14 bit, black 512, white 16383."""
-        signal, ratio, gains = self._exposed(clean, generator)
+        """The exposure of one picture, (1, 3, H, W), as in a camera's file: 14 bits, black 512, white 16383."""
+        signal, ratio, gains = self._expose(clean, generator)
         samples = (signal[0, 0] * NUM_LEVELS + BLACK_LEVEL).round().cpu().numpy().astype(np.uint16)
         red, green, blue = gains[0].tolist()
         return Mosaic(
@@ -122,14 +128,14 @@ class SyntheticRaw:
             white_balance=(red, green, blue),
         )
 
-    def _exposed(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def _expose(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         ratio = uniform(self.exposure_ratio, len(clean), generator)
-        light, gains = self.unprocess.exposed(clean, generator)
+        light, gains = self.unprocess.expose(clean, generator)
         return self.noise(light / ratio.to(light).reshape(-1, 1, 1, 1), generator), ratio, gains
 
 
-def _mosaicked(colors: Tensor, pattern: tuple[str, ...]) -> Tensor:
-    """(N, 3, H, W) -> (N, 1, H, W): of each pixel the color of its filter."""
+def _apply_filters(colors: Tensor, pattern: tuple[str, ...]) -> Tensor:
+    """(N, 3, H, W) -> (N, 1, H, W): the color of each pixel's filter."""
     period, mosaic = len(pattern), colors.new_empty(len(colors), 1, *colors.shape[-2:])
     for row, filters in enumerate(pattern):
         for col, name in enumerate(filters):
@@ -137,5 +143,5 @@ def _mosaicked(colors: Tensor, pattern: tuple[str, ...]) -> Tensor:
     return mosaic
 
 
-def _rounded(signal: Tensor, num_levels: int | None) -> Tensor:
+def _quantize(signal: Tensor, num_levels: int | None) -> Tensor:
     return signal if num_levels is None else (signal * num_levels).round() / num_levels

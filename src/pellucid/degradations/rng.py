@@ -1,4 +1,4 @@
-"""Numbers drawn for each picture of a batch, on the device of the generator they come from."""
+"""Random numbers for each picture of a batch, drawn on the device of the generator."""
 
 from math import log
 
@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 Range = float | tuple[float, float]
-"""Always this number, or uniformly between two, anew for each picture."""
+"""Always this number, or uniformly between two, drawn for each picture."""
 
 
 def uniform(value: Range, count: int, generator: torch.Generator) -> Tensor:
-    """(count,) numbers, evenly between the two."""
+    """(count,) numbers, uniform between the two."""
     if isinstance(value, tuple):
         low, high = value
         return low + (high - low) * torch.rand(count, generator=generator, device=generator.device)
@@ -18,7 +18,7 @@ def uniform(value: Range, count: int, generator: torch.Generator) -> Tensor:
 
 
 def log_uniform(value: Range, count: int, generator: torch.Generator) -> Tensor:
-    """(count,) numbers above 0, evenly on a logarithmic scale."""
+    """(count,) numbers above 0, uniform on a logarithmic scale."""
     if isinstance(value, tuple):
         low, high = value
         return uniform((log(low), log(high)), count, generator).exp()

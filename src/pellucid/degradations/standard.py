@@ -1,4 +1,4 @@
-"""What the benchmarks of the field do to pictures: noise, fewer pixels, JPEG."""
+"""The degradations of common benchmarks: Gaussian noise, bicubic downscaling, JPEG."""
 
 import io
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pellucid.degradations.degradation import Footprint, each_by_one
+from pellucid.degradations.degradation import Footprint, apply_one_each
 from pellucid.degradations.rng import Range, uniform
 from pellucid.pictures.resize import reach, resize
 
@@ -25,6 +25,9 @@ class GaussianNoise:
 
     sigma_255: Range
 
+    draws = True
+    footprint = Footprint()
+
     def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
         sigma = uniform(self.sigma_255, len(clean), generator).to(clean.dtype).to(clean.device)
         noise = torch.randn(clean.shape, generator=generator, dtype=clean.dtype, device=generator.device)
@@ -33,7 +36,7 @@ class GaussianNoise:
 
 @dataclass(frozen=True)
 class Shrink:
-    """MATLAB's antialiased bicubic by 1/scale, in floating point; sizes should be multiples of scale."""
+    """Downscaling by MATLAB's antialiased bicubic, without rounding. Sizes should be multiples of `scale`."""
 
     scale: int
 
@@ -41,7 +44,7 @@ class Shrink:
 
     @property
     def footprint(self) -> Footprint:
-        return Footprint(self.scale, self.scale, 2 * self.scale)  # the kernel, widened: two cells a side
+        return Footprint(self.scale, self.scale, 2 * self.scale)  # the kernel reads two cells to each side
 
     def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
         return resize(clean, Fraction(1, self.scale))
@@ -49,12 +52,14 @@ class Shrink:
 
 @dataclass(frozen=True)
 class ShrinkAndEnlarge:
-    """MATLAB's bicubic down and up again, by a scale drawn anew for each picture; the size stays.
+    """Downscaling with MATLAB's bicubic kernel and upscaling to the same size, by a scale drawn for each picture.
 
-    Sizes that are no multiple of the scale lose nothing: the enlarged picture is cut to the size it had.
+    Sizes need not be multiples of the scale: the enlarged picture is cropped.
     """
 
     scales: tuple[int, ...]
+
+    draws = True
 
     @property
     def footprint(self) -> Footprint:
@@ -66,14 +71,14 @@ class ShrinkAndEnlarge:
         def apply(scale: int, pictures: Tensor) -> Tensor:
             return resize(resize(pictures, Fraction(1, scale)), scale)[..., :height, :width]
 
-        return each_by_one(self.scales, apply, clean, generator)
+        return apply_one_each(self.scales, apply, clean, generator)
 
 
 @dataclass(frozen=True)
 class Jpeg:
-    """Rounded to 8 bit and compressed by libjpeg: gray as gray, RGB with 4:2:0 chroma.
+    """Rounding to 8 bits and compression by libjpeg: gray as gray, RGB with 4:2:0 chroma.
 
-    quality: 1..100, or the (lowest, highest) of a uniform draw.
+    quality: 1 to 100, or the (lowest, highest) of a uniform draw.
     """
 
     quality: int | tuple[int, int]
@@ -82,13 +87,13 @@ class Jpeg:
     def draws(self) -> bool:
         return isinstance(self.quality, tuple)
 
-    # Blocks of 8 x 8, with 4:2:0 chroma of 16 x 16; enlarged chroma looks one of its samples further.
+    # Blocks have 8 x 8 px, those of 4:2:0 chroma 16 x 16; upsampling chroma reads one more sample on each side.
     footprint = Footprint(grid_px=16, reach_px=2)
 
     def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
         qualities = uniform(self.quality, len(clean), generator).round().int().tolist()
         num_threads = max(1, min(len(clean), torch.get_num_threads()))
-        with ThreadPoolExecutor(num_threads) as pool:  # libjpeg works without the interpreter's lock
+        with ThreadPoolExecutor(num_threads) as pool:  # libjpeg releases Python's global lock
             return torch.stack(list(pool.map(_compress, clean.cpu(), qualities))).to(clean)
 
 

@@ -291,5 +291,5 @@ def synthetic(
 CALM = (0.0, 0.01)
 """With ways up to 60 px, kernels as large as those that Levin et al. measured, 2.6 to 9.4 px, and smaller ones."""
 
-CAMERA_BY_DAY = Sensor(shot=(1e-5, 5e-4), read=PHONES.read)
+CAMERA_BY_DAY = Sensor(gain=(1e-5, 5e-4), read=PHONES.read)
 """At most as noisy as phones are by day: a deviation of 3 of 255 in gray."""

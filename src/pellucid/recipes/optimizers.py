@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pellucid.recipes.keywords import Count, NonNegative, Positive, Share
+from pellucid.system.keywords import Count, NonNegative, Positive, Share
 
 LearningRate = Annotated[Positive, Field(description="learning rate, before the schedule")]
 Betas = Annotated[

@@ -12,10 +12,10 @@ from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
 from pydantic import Field
 
 from pellucid.errors import RecipeError, suggest
-from pellucid.recipes.keywords import validate
 from pellucid.recipes.optimizers import Optimizer
 from pellucid.recipes.recipe import Recipe
 from pellucid.recipes.schedules import Drops, Schedule
+from pellucid.system.keywords import validate
 
 T = TypeVar("T")
 
@@ -68,7 +68,10 @@ def override(recipe: Recipe, **keywords: Any) -> Recipe:
     for key in keywords:
         if key not in types:
             raise RecipeError(f"{recipe.name} has no keyword {key[:80]!r}; {suggest(key, types)}")
-    optional = {key: validate(recipe.name, key, types[key] | None, value) for key, value in keywords.items()}
+    optional = {
+        key: validate(recipe.name, key, types[key] | None, value, error=RecipeError)
+        for key, value in keywords.items()
+    }
     given = {key: value for key, value in optional.items() if value is not None}
     changed = _rescale_drops(recipe, given.get("num_steps", recipe.num_steps))
     own = _described_fields(Recipe)

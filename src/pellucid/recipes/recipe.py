@@ -17,10 +17,11 @@ from pydantic import Field
 
 from pellucid.degradations.degradation import Degradation
 from pellucid.domains import Domain
-from pellucid.recipes.keywords import Count, Positive, Share, validate
+from pellucid.errors import RecipeError
 from pellucid.recipes.network import Loss, Network
 from pellucid.recipes.optimizers import Optimizer
 from pellucid.recipes.schedules import Schedule
+from pellucid.system.keywords import Count, Positive, Share, validate
 
 Steps = Annotated[Count, Field(description="length of the training; steps at which the rate drops are rescaled")]
 BatchSize = Annotated[Count, Field(description="patches per step, over all processes")]
@@ -112,7 +113,7 @@ def recipe(function: Callable[P, Recipe]) -> Callable[P, Recipe]:
         signature = recipe_signature(function)
         given = signature.bind(*args, **kwargs).arguments
         parameters = {
-            key: validate(name, key, parameter.annotation, given.get(key, parameter.default))
+            key: validate(name, key, parameter.annotation, given.get(key, parameter.default), error=RecipeError)
             for key, parameter in signature.parameters.items()
         }
         return replace(cast(Callable[..., Recipe], function)(**parameters), name=name, parameters=parameters)

@@ -5,20 +5,12 @@ import inspect
 import pkgutil
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 from pellucid.errors import RecipeError, suggest
-from pellucid.recipes.keywords import describe_meaning, describe_values
 from pellucid.recipes.overrides import override, rename_keywords, training_keywords, training_values
 from pellucid.recipes.recipe import Recipe, is_recipe, recipe_signature
-
-
-class Keyword(NamedTuple):
-    """A keyword for people. values: the possible ones, in words. default: the recipe's. meaning: one line."""
-
-    values: str
-    default: Any
-    meaning: str
+from pellucid.system.keywords import Keyword, describe
 
 
 def find(name: str, /, **parameters: Any) -> Recipe:
@@ -50,9 +42,7 @@ def summarize(name: str) -> str:
 def own_keywords(name: str) -> dict[str, Keyword]:
     """A recipe's own keywords, without the training keywords. Raises RecipeError as `find`."""
     return {
-        key: Keyword(
-            describe_values(parameter.annotation), parameter.default, describe_meaning(parameter.annotation)
-        )
+        key: describe(parameter.annotation, parameter.default)
         for key, parameter in recipe_signature(_function(name)).parameters.items()
     }
 
@@ -60,10 +50,7 @@ def own_keywords(name: str) -> dict[str, Keyword]:
 def describe_training(recipe: Recipe) -> dict[str, Keyword]:
     """The training keywords with this recipe's values; None if its optimizer or schedule does not have one."""
     values = training_values(recipe)
-    return {
-        key: Keyword(describe_values(annotation), values[key], describe_meaning(annotation))
-        for key, annotation in training_keywords().items()
-    }
+    return {key: describe(annotation, values[key]) for key, annotation in training_keywords().items()}
 
 
 def _modules() -> list[str]:

@@ -9,7 +9,7 @@ from typing import Annotated, cast
 
 from pydantic import Field
 
-from pellucid.recipes.keywords import Count, Positive, WholeNumber
+from pellucid.system.keywords import Count, Positive, WholeNumber
 
 WarmupSteps = Annotated[WholeNumber, Field(description="steps over which the learning rate first rises linearly")]
 DropSteps = Annotated[tuple[Count, ...], Field(description="drops: steps at which the learning rate drops")]

@@ -1,15 +1,16 @@
-"""Keywords of recipes: their types, their validation, and their description for people.
+"""Typed keywords of recipes and data sets: their validation, and their description for people.
 
 A keyword's description and limits are part of its type: `Annotated[float, Field(ge=0, description="...")]`.
 """
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any
+from contextlib import suppress
+from typing import Annotated, Any, NamedTuple
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from pellucid.errors import RecipeError
+from pellucid.errors import PellucidError
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
 WholeNumber = Annotated[int, Field(ge=0)]
@@ -26,17 +27,35 @@ _TUPLE_REASONS = {
 _TYPE_WORDS = {"boolean": "true, false", "null": "none"}
 
 
-def validate(name: str, key: str, annotation: Any, value: Any) -> Any:
-    """A keyword's value as its type wants it; text is parsed, as from a command line.
+def validate(owner: str, key: str, annotation: Any, value: Any, *, error: type[PellucidError]) -> Any:
+    """The value of a keyword, converted to its type; text is parsed, as from a command line.
 
-    name: of the recipe, for the message. Raises RecipeError, in one line, for a value that is not possible.
+    owner: the recipe or data set, for the message. Raises an `error` of one line if the value is not possible.
     """
+    adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=_CONFIG)
+    parsed = _parse(value)
     try:
-        return TypeAdapter(annotation, config=_CONFIG).validate_python(_parse(value))
-    except ValidationError as error:
-        first = error.errors()[0]
+        return adapter.validate_python(parsed)
+    except ValidationError as invalid:
+        if parsed is not value:
+            with suppress(ValidationError):
+                return adapter.validate_python(value)  # text that only looks like a number, e.g. a folder "2024"
+        first = invalid.errors()[0]
         reason = _TUPLE_REASONS.get(first["type"], first["msg"].removeprefix("Input "))
-        raise RecipeError(f"{name}: {key}={_shorten(_parse(value))} is not possible: it {reason}") from error
+        raise error(f"{owner}: {key}={_shorten(parsed)} is not possible: it {reason}") from invalid
+
+
+class Keyword(NamedTuple):
+    """A keyword for people. values: the possible ones, in words. default: its own. meaning: one line."""
+
+    values: str
+    default: Any
+    meaning: str
+
+
+def describe(annotation: Any, default: Any) -> Keyword:
+    """A keyword of this type and default, described for people."""
+    return Keyword(describe_values(annotation), default, describe_meaning(annotation))
 
 
 def describe_values(annotation: Any) -> str:
@@ -61,7 +80,8 @@ def _describe_schema(schema: Mapping[str, Any]) -> str:
     low, high = schema.get("minimum"), schema.get("maximum")
     above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
     limits = [("from", low), ("above", above), ("to", high), ("below", below)]
-    kind = _TYPE_WORDS.get(schema["type"], schema["type"])
+    kind = schema.get("format", schema["type"])  # a path is a string of the format "path"
+    kind = _TYPE_WORDS.get(kind, kind)
     return " ".join([kind, *(f"{word} {limit}" for word, limit in limits if limit is not None)])
 
 

@@ -1,0 +1,31 @@
+"""Degraded pictures and their targets, in two folders or archives."""
+
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from pellucid.data.dataset import DatasetPlan, DecodeTask, dataset, gather_files, picture_task
+from pellucid.data.pairing import match
+from pellucid.data.store_writer import Planned
+from pellucid.errors import DataError
+from pellucid.pictures import images
+
+
+@dataset
+def pairs(paths: Sequence[Path]) -> DatasetPlan:
+    """Two sources, degraded pictures and then their targets, matched by name."""
+    if len(paths) != 2:
+        raise DataError(f"pairs need two sources, degraded pictures and then targets; {len(paths)} given")
+    (degraded, left_out), (targets, more_left_out) = (gather_files([path], images.SUFFIXES) for path in paths)
+    pairing = match(*([PurePosixPath(source.name) for source in sources] for sources in (degraded, targets)))
+    left_out += more_left_out
+    left_out += [(f"degraded/{degraded[i].name}", "no target has its name") for i in pairing.unmatched]
+    unused = sorted(set(range(len(targets))) - set(pairing.partners))
+    left_out += [(f"target/{targets[i].name}", "no degraded picture has its name") for i in unused]
+    tasks: list[DecodeTask] = []
+    items = []
+    for source, partner in zip(degraded, pairing.partners, strict=True):
+        if partner is not None:
+            item = Planned(source.name, f"target/{targets[partner].name}", f"degraded/{source.name}")
+            tasks += [picture_task(source, item.degraded), picture_task(targets[partner], item.target)]
+            items.append(item)
+    return DatasetPlan("pairs", tuple(tasks), tuple(items), left_out, (f"matched {pairing.method}",))

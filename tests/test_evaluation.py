@@ -100,7 +100,7 @@ def test_pairs_without_a_common_name_go_by_order_when_the_counts_agree(folder: P
     report = evaluate(_restorer("mimo_unet.gopro"), tmp_path / "blur", target=folder)
     assert report.to_json()["mean"]["psnr_db"] is None  # equal pictures
     images.write(Picture(_photo(9)), tmp_path / "blur" / "blur9.png")
-    with pytest.raises(DataError, match="4 of 4 pictures .* no partner"):
+    with pytest.raises(DataError, match="4 of 4 pictures .* no target of the same name"):
         evaluate(_restorer("mimo_unet.gopro"), tmp_path / "blur", target=folder)
 
 
@@ -133,7 +133,7 @@ def test_saving_never_replaces_a_picture_to_score(folder: Path) -> None:
     images.write(images.read(folder / "a.png"), folder / "a.tif")
     with pytest.raises(OutputError, match="would both be saved"):
         evaluate(_restorer("dncnn.gaussian"), folder, save=folder.parent / "saved")
-    with pytest.raises(DataError, match="could both be the partner"):
+    with pytest.raises(DataError, match="could both be the target"):
         evaluate(_restorer("mimo_unet.gopro"), folder, target=folder)
 
 
@@ -158,7 +158,7 @@ def test_a_store_of_pairs_is_scored_as_its_folders(folder: Path) -> None:
     made = _prepared("pairs", degraded, folder)
     assert evaluate(restorer, made).scores == evaluate(restorer, degraded, target=folder).scores
     assert evaluate(restorer, made).protocol["degradation"] == "given pairs, matched by the store"
-    with pytest.raises(DataError, match="holds its targets; leave out --target"):
+    with pytest.raises(DataError, match="contains its targets; omit target"):
         evaluate(restorer, made, target=folder)
 
 
@@ -268,7 +268,7 @@ def test_degradations_say_their_seed_where_they_draw(folder: Path) -> None:
     [
         ("missing", "dncnn.gaussian", "does not exist"),
         ("clean/a.png", "dncnn.gaussian", "a folder of pictures is needed"),
-        ("empty", "dncnn.gaussian", "holds no pictures"),
+        ("empty", "dncnn.gaussian", "contains no pictures"),
         ("clean", "mimo_unet.gopro", "--target"),
         ("clean", "sid_unet.sony", "a store of mosaics"),
     ],

@@ -22,7 +22,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def test_read_noise_of_phones_follows_the_published_fit() -> None:
-    """Brooks et al., released code: log read = 2.18 log shot + 1.20, with a deviation of 0.26. Our gain is their shot."""
+    """Brooks et al., released code: log read = 2.18 log shot + 1.20 +- 0.26. Our gain is their shot."""
     gain, read, row = PHONES.draw(4000, seeded(0))
     difference = read.log() - (2.18 * gain.log() + 1.20)
     assert difference.mean().item() == pytest.approx(0, abs=0.02)

@@ -66,7 +66,9 @@ def write(folder: Path, kind: str) -> Path:
             else:
                 pattern = ["RG", "GB"] if kind == "bayer" else list(XTRANS_ROWS)
                 levels = facts if kind == "bayer" else {**facts, "black_level": [[16] * 6] * 6}
-                writer.put(f"short{i}", stamp, scene(i, 1)[..., 0] // 4 + 16, metadata={"pattern": pattern} | levels)
+                writer.put(
+                    f"short{i}", stamp, scene(i, 1)[..., 0] // 4 + 16, metadata={"pattern": pattern} | levels
+                )
                 planned.append(Planned(f"{i}", f"clean{i}", f"short{i}", 4.0))
         writer.finish(KINDS[kind], planned, [])
     return folder / kind

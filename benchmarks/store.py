@@ -1,10 +1,10 @@
-"""What the store costs and gains: random crops per second against other ways to keep pictures, and memory.
+"""Random crops per second from a store and from other formats, and the memory that a store needs.
 
     python benchmarks/store.py
-    python benchmarks/store.py --sony       # also memory, on a sparse store as large as Sony's set
+    python benchmarks/store.py --sony       # also memory, with a store as large as Sony's See in the Dark
 
-Crops of 256 x 256 px from 20 pictures of 1280 x 720 px, files in the system's cache, one thread. The ways take
-turns; each figure is the median of the rounds. Needs h5py and lmdb: pip install 'pellucid[bench]'.
+Crops of 256 x 256 px from 20 pictures of 1280 x 720 px, files in the system's cache, one thread. The formats take
+turns; each number is the median of all rounds. Needs h5py and lmdb: pip install 'pellucid[bench]'.
 """
 
 import argparse
@@ -33,11 +33,12 @@ SONY_PX, NUM_SCENES, NUM_SHORTS, SONY_CROP_PX = (2848, 4256), 161, 280, 1024
 NUM_DRAWS = 1500
 LIMIT_GB = 8
 
-Ways = dict[str, Callable[[int], Samples]]
+Formats = dict[str, Callable[[int], Samples]]
+"""Name of a format -> the picture of a number."""
 
 
-def pictures() -> list[Samples]:
-    """Smooth with a little noise, so that PNG compresses them as photographs."""
+def make_pictures() -> list[Samples]:
+    """Smooth with a little noise, so that PNG compresses them like photographs."""
     rng = np.random.default_rng(0)
     rows, columns = np.mgrid[:HEIGHT, :WIDTH] / 100
     waves = [np.sin(rows * a) * np.cos(columns * b) for a, b in rng.uniform(0.5, 3, (NUM_PICTURES, 2))]
@@ -45,38 +46,38 @@ def pictures() -> list[Samples]:
     return [np.clip(wave[..., None] * 90 + 128 + noise, 0, 255).astype(np.uint8) for wave in waves]
 
 
-def ways(folder: Path) -> Ways:
-    """A picture by its number, in each way it can be kept."""
+def write_formats(folder: Path) -> Formats:
+    """The same pictures in each format."""
     names = []
-    for i, samples in enumerate(pictures()):
+    for i, samples in enumerate(make_pictures()):
         names.append(folder / "png" / f"{i:02}.png")
         images.write(Picture(samples), names[-1])
     made = prepare("folder", [folder / "png"], folder / "store").store
-    contiguous, chunked = _hdf5(folder, made)
-    raw, packed = _lmdb(folder, made, names)
+    contiguous, chunked = _write_hdf5(folder, made)
+    raw, packed = _write_lmdb(folder, made, names)
     shape = made.target(0).shape
     scratch = folder / "one.png"
 
-    def decoded(i: int) -> Samples:
+    def decode(i: int) -> Samples:
         with packed.begin() as values:
             scratch.write_bytes(values.get(b"%d" % i, b""))
         return images.read(scratch).samples
 
-    def kept_raw(i: int) -> Samples:
+    def read_raw(i: int) -> Samples:
         with raw.begin(buffers=True) as values:
             return np.frombuffer(values.get(b"%d" % i, b""), np.uint8).reshape(shape)
 
     return {
         "PNG, decoded and cropped": lambda i: images.read(names[i]).samples,
-        "LMDB of PNG": decoded,
+        "LMDB of PNG": decode,
         "HDF5, gzip in chunks of 128 px": lambda i: chunked[str(i)],
         "HDF5, contiguous": lambda i: contiguous[str(i)],
-        "LMDB of raw samples": kept_raw,
+        "LMDB of raw samples": read_raw,
         "store": made.target,
     }
 
 
-def _hdf5(folder: Path, made: store.Store) -> tuple[h5py.File, h5py.File]:
+def _write_hdf5(folder: Path, made: store.Store) -> tuple[h5py.File, h5py.File]:
     contiguous, chunked = (h5py.File(folder / name, "w") for name in ("contiguous.h5", "chunked.h5"))
     for i in range(len(made)):
         contiguous[str(i)] = made.target(i)
@@ -84,7 +85,7 @@ def _hdf5(folder: Path, made: store.Store) -> tuple[h5py.File, h5py.File]:
     return contiguous, chunked
 
 
-def _lmdb(folder: Path, made: store.Store, names: list[Path]) -> tuple[lmdb.Environment, lmdb.Environment]:
+def _write_lmdb(folder: Path, made: store.Store, names: list[Path]) -> tuple[lmdb.Environment, lmdb.Environment]:
     raw, packed = (lmdb.open(str(folder / name), map_size=2**30) for name in ("raw.lmdb", "png.lmdb"))
     for i, name in enumerate(names):
         with raw.begin(write=True) as values:
@@ -94,7 +95,7 @@ def _lmdb(folder: Path, made: store.Store, names: list[Path]) -> tuple[lmdb.Envi
     return raw, packed
 
 
-def crops_per_second(picture: Callable[[int], Samples], rng: np.random.Generator) -> float:
+def measure_crops_per_s(picture: Callable[[int], Samples], rng: np.random.Generator) -> float:
     count, start = 0, time.perf_counter()
     while time.perf_counter() - start < ROUND_S:
         row, column = int(rng.integers(HEIGHT - CROP_PX + 1)), int(rng.integers(WIDTH - CROP_PX + 1))
@@ -104,21 +105,21 @@ def crops_per_second(picture: Callable[[int], Samples], rng: np.random.Generator
     return count / (time.perf_counter() - start)
 
 
-def compare_ways(folder: Path) -> None:
+def compare_formats(folder: Path) -> None:
     rng = np.random.default_rng(1)
-    known = ways(folder)
-    speeds: dict[str, list[float]] = {name: [] for name in known}
+    formats = write_formats(folder)
+    speeds: dict[str, list[float]] = {name: [] for name in formats}
     for _ in range(NUM_ROUNDS):
-        for name, picture in known.items():
-            speeds[name].append(crops_per_second(picture, rng))
+        for name, picture in formats.items():
+            speeds[name].append(measure_crops_per_s(picture, rng))
     slowest = median(next(iter(speeds.values())))
-    print(f"{'':32} crops/s   x PNG")
+    print(f"{'':32} crops/s   speedup over PNG")
     for name, each in speeds.items():
         print(f"{name:32} {median(each):7.0f} {median(each) / slowest:7.1f}")
 
 
-def sony_sized(folder: Path) -> Path:
-    """A store of the size of See in the Dark's Sony training set, its files sparse."""
+def make_sparse_store(folder: Path) -> Path:
+    """A store with sparse files, as large as See in the Dark's Sony training set."""
     height, width = SONY_PX
     shapes = [(height, width, 3)] * NUM_SCENES + [(height, width)] * NUM_SHORTS
     metadata = {"pattern": ["RG", "GB"], "black_level": 512.0, "white_level": 16383.0}
@@ -141,14 +142,14 @@ def sony_sized(folder: Path) -> Path:
 
 
 def draw_crops(
-    folder: Path, gives_back: bool, results: "multiprocessing.Queue[tuple[float, float, float]]"
+    folder: Path, releases_pages: bool, results: "multiprocessing.Queue[tuple[float, float, float]]"
 ) -> None:
-    """In a process of its own: memory in GB before and at its highest, and draws per second."""
-    if not gives_back:
+    """Run in a process of its own. Results: memory before and at its peak in GB, and draws per second."""
+    if not releases_pages:
         store.RESIDENT_BYTES = sys.maxsize
     rng = np.random.default_rng(0)
     made = store.open(folder)
-    before_gb = highest_gb()
+    before_gb = peak_memory_gb()
     start = time.perf_counter()
     for _ in range(NUM_DRAWS):
         i = int(rng.integers(len(made)))
@@ -156,49 +157,49 @@ def draw_crops(
         inside = slice(row, row + SONY_CROP_PX), slice(column, column + SONY_CROP_PX)
         np.array(made.target(i)[inside])
         np.array(made.mosaic(i).crop(*inside).samples)
-    results.put((before_gb, highest_gb(), NUM_DRAWS / (time.perf_counter() - start)))
+    results.put((before_gb, peak_memory_gb(), NUM_DRAWS / (time.perf_counter() - start)))
 
 
 def read_through(folder: Path) -> None:
-    """Into the system's cache, as far as it has room."""
+    """Load files into the system's cache, as far as they fit."""
     for path in folder.glob("*.bin"):
         with path.open("rb") as file:
             while file.read(2**24):
                 pass
 
 
-def highest_gb() -> float:
-    """The most memory this process ever had, mapped pages included."""
+def peak_memory_gb() -> float:
+    """Of this process so far, including mapped pages."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1e6 for line in lines if line.startswith("VmHWM"))
 
 
 def measure_memory(folder: Path) -> None:
-    sony = sony_sized(folder / "sony")
+    sony = make_sparse_store(folder / "sony")
     read_through(sony)
     print(f"\nSony's training set: {store.open(sony).num_bytes / 1e9:.1f} GB of samples; {NUM_DRAWS} draws of a")
-    print(f"{SONY_CROP_PX} px crop from a mosaic and its target; highest memory, mapped pages included")
+    print(f"{SONY_CROP_PX} px crop from a mosaic and its target; peak memory, including mapped pages")
     context = multiprocessing.get_context("spawn")
-    for gives_back in (True, False):
+    for releases_pages in (True, False):
         results: multiprocessing.Queue[tuple[float, float, float]] = context.Queue()
-        process = context.Process(target=draw_crops, args=(sony, gives_back, results))
+        process = context.Process(target=draw_crops, args=(sony, releases_pages, results))
         process.start()
-        before_gb, most_gb, draws = results.get()
+        before_gb, peak_gb, draws = results.get()
         process.join()
-        how = "store" if gives_back else "never giving pages back"
-        print(f"{how:32} {most_gb:5.2f} GB, of which {before_gb:.2f} before the first; {draws:.0f} draws/s")
-        if gives_back and most_gb > LIMIT_GB:
+        name = "store" if releases_pages else "store, never releasing pages"
+        print(f"{name:32} {peak_gb:5.2f} GB, of which {before_gb:.2f} before the first draw; {draws:.0f} draws/s")
+        if releases_pages and peak_gb > LIMIT_GB:
             raise SystemExit(f"more than {LIMIT_GB} GB")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
-        "--sony", action="store_true", help="also memory, on a sparse store as large as Sony's set"
+        "--sony", action="store_true", help="also memory, with a sparse store as large as the Sony set"
     )
     measures_memory: bool = parser.parse_args().sony
     with tempfile.TemporaryDirectory() as folder:
-        compare_ways(Path(folder))
+        compare_formats(Path(folder))
         if measures_memory:
             measure_memory(Path(folder))
 

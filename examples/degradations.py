@@ -1,11 +1,11 @@
 """Draw what each degradation does to a photograph: the pictures of docs/degradations.md.
 
     python examples/degradations.py --out docs
-    python examples/degradations.py --out shown --kernels Levin09.mat
+    python examples/degradations.py --out docs --kernels Levin09.mat
 
-The photographs come with scikit-image. Kernels that were measured can be had from Levin et al., "Understanding and
-Evaluating Blind Deconvolution Algorithms", CVPR 2009; of a MATLAB file (version 5 or 7.3), every small matrix is
-taken for one.
+The photographs come with scikit-image. Measured kernels are published with Levin et al., "Understanding and Evaluating
+Blind Deconvolution Algorithms", CVPR 2009. Every small matrix in a MATLAB file (version 5 or 7.3) is assumed to be a
+kernel.
 """
 
 import argparse
@@ -49,8 +49,8 @@ def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def enlarged(planes: Tensor, factor: int) -> Tensor:
-    """Every pixel as a square."""
+def enlarge(planes: Tensor, factor: int) -> Tensor:
+    """Repeat each pixel as a square."""
     return planes.repeat_interleave(factor, -1).repeat_interleave(factor, -2)
 
 
@@ -65,10 +65,10 @@ class Still:
         return kernel
 
 
-def shown(kernel: Tensor) -> Tensor:
-    """A kernel as a picture, its brightest pixel white."""
+def draw_kernel(kernel: Tensor) -> Tensor:
+    """A kernel as a picture, (3, CELL_PX, CELL_PX), its brightest pixel white."""
     factor = CELL_PX // len(kernel)
-    light = enlarged((kernel / kernel.max()).sqrt(), factor)
+    light = enlarge((kernel / kernel.max()).sqrt(), factor)
     cell = torch.zeros(CELL_PX, CELL_PX)
     start = (CELL_PX - len(light)) // 2
     cell[start : start + len(light), start : start + len(light)] = light
@@ -76,7 +76,7 @@ def shown(kernel: Tensor) -> Tensor:
 
 
 def simple() -> list[list[Cell]]:
-    """Noise, JPEG and fewer pixels, on a crop enlarged twice."""
+    """Noise, JPEG and downscaling, at twice the size."""
     clean = photo("chelsea", 100, 150, CELL_PX // 2)
     steps: list[tuple[str, Degradation]] = [
         ("GaussianNoise(15)", GaussianNoise(15)),
@@ -86,11 +86,11 @@ def simple() -> list[list[Cell]]:
         ("ShrinkAndEnlarge((3,))", ShrinkAndEnlarge((3,))),
     ]
     cells = [("clean", clean), *((name, step(clean, seeded())) for name, step in steps)]
-    return [[(name, enlarged(planes[0], 2)) for name, planes in cells]]
+    return [[(name, enlarge(planes[0], 2)) for name, planes in cells]]
 
 
 def motion(measured: Sequence[NDArray[Any]]) -> list[list[Cell]]:
-    """Kernels above, what they do to a photograph below."""
+    """Kernels, and below them a photograph that they blur."""
     clean = photo("astronaut", 20, 140)
     shakes: list[tuple[str, Shake]] = [
         ("clean", Still()),
@@ -102,13 +102,13 @@ def motion(measured: Sequence[NDArray[Any]]) -> list[list[Cell]]:
     ]
     if measured:
         shakes[-1] = ("measured", MeasuredShake(measured))
-    kernels = [(name, shown(shake.kernels(1, seeded(3))[0])) for name, shake in shakes]
+    kernels = [(name, draw_kernel(shake.kernels(1, seeded(3))[0])) for name, shake in shakes]
     blurred = [("", MotionBlur(shake)(clean, seeded(3))[0]) for _, shake in shakes]
     return [kernels, blurred]
 
 
 def light() -> list[list[Cell]]:
-    """Why it matters where light is added up, and what comes after it."""
+    """Blur of gray levels and of linear light, and the steps that follow."""
     clean = photo("astronaut", 300, 320)
     shake = CameraShake(24.0, anxiety=0.004)
     noise = SensorNoise(Sensor(5e-4, 1e-5), num_levels=None)
@@ -131,22 +131,22 @@ def light() -> list[list[Cell]]:
 
 
 def exposures() -> list[list[Cell]]:
-    """A developed picture, taken again: as its file would be developed, and as a network sees it."""
+    """Synthetic exposures of a developed picture, as LibRaw develops them and as a network sees them."""
     clean = photo("coffee", 40, 170, 2 * CELL_PX)
     cells = [("clean", clean[0, :, ::2, ::2])]
-    cells.append(("Unprocess, a part", enlarged(_filters(Unprocess(), clean), 4)))
+    cells.append(("Unprocess, a part", enlarge(_color_samples(Unprocess(), clean), 4)))
     dark = SyntheticRaw(noise=SensorNoise(SONY_A7S2_LOW), exposure_ratio=50.0).mosaic(clean, seeded(1))
     cells.append(("ratio 50: its file", develop_mosaic(dark).to_tensor()[0, :, ::2, ::2]))
     sensors = [("A7S II, low ISO", SONY_A7S2_LOW), ("A7S II, high ISO", SONY_A7S2_HIGH), ("D850", NIKON_D850)]
     for i, (name, sensor) in enumerate(sensors):
         ratio = (50.0, 100.0, 300.0)[i]
-        exposed = SyntheticRaw(noise=SensorNoise(sensor), exposure_ratio=ratio)
-        cells.append((f"{name}, ratio {ratio:.0f}", _seen(exposed, clean)))
+        raw = SyntheticRaw(noise=SensorNoise(sensor), exposure_ratio=ratio)
+        cells.append((f"{name}, ratio {ratio:.0f}", _to_network_colors(raw, clean)))
     return [cells]
 
 
-def _filters(unprocess: Unprocess, clean: Tensor) -> Tensor:
-    """A part of a mosaic, every sample in the color of its filter, with gamma: (3, 44, 44)."""
+def _color_samples(unprocess: Unprocess, clean: Tensor) -> Tensor:
+    """A part of a mosaic, (3, 44, 44): each sample in the color of its filter, with gamma."""
     side, top, left = CELL_PX // 4, 40, 110
     mosaic = unprocess(clean, seeded(1))[0, 0, top : top + side, left : left + side] ** (1 / 2.2)
     colors = torch.zeros(3, side, side)
@@ -156,14 +156,14 @@ def _filters(unprocess: Unprocess, clean: Tensor) -> Tensor:
     return colors
 
 
-def _seen(exposed: SyntheticRaw, clean: Tensor) -> Tensor:
-    """The packed planes of a network's input as colors, with gamma: (3, H/2, W/2)."""
-    red, green, blue, also_green = PackedRaw(white_balanced=True).to_input(exposed.mosaic(clean, seeded(1)))[0]
+def _to_network_colors(raw: SyntheticRaw, clean: Tensor) -> Tensor:
+    """The packed planes of a network's input as colors, (3, H/2, W/2), with gamma."""
+    red, green, blue, also_green = PackedRaw(white_balanced=True).to_input(raw.mosaic(clean, seeded(1)))[0]
     return torch.stack([red, (green + also_green) / 2, blue]) ** (1 / 2.2)
 
 
 def draw(rows: list[list[Cell]]) -> Image.Image:
-    """All cells, each below its caption."""
+    """A sheet of all cells, each below its caption."""
     heights = [CELL_PX + (LINE_PX if any(caption for caption, _ in row) else 0) + GAP_PX for row in rows]
     width = max(map(len, rows)) * (CELL_PX + GAP_PX) + GAP_PX
     sheet = Image.new("RGB", (width, sum(heights) + GAP_PX), PAPER)
@@ -178,13 +178,13 @@ def draw(rows: list[list[Cell]]) -> Image.Image:
     return sheet
 
 
-def kernels_in(path: Path) -> list[NDArray[Any]]:
-    """Every matrix of 3 x 3 to 63 x 63 without negative numbers in a MATLAB file."""
-    found = list(_hdf5_matrices(path)) if h5py.is_hdf5(path) else list(_matrices(scipy.io.loadmat(path)))
+def read_kernels(path: Path) -> list[NDArray[Any]]:
+    """The matrices in a MATLAB file that have 3 x 3 to 63 x 63 elements and no negative ones."""
+    found = list(_read_hdf5(path)) if h5py.is_hdf5(path) else list(_find_matrices(scipy.io.loadmat(path)))
     return [kernel for kernel in found if 3 <= min(kernel.shape) <= max(kernel.shape) <= 63 and kernel.min() >= 0]
 
 
-def _hdf5_matrices(path: Path) -> Iterator[NDArray[Any]]:
+def _read_hdf5(path: Path) -> Iterator[NDArray[Any]]:
     with h5py.File(path) as file:
         names: list[str] = []
         file.visit(names.append)
@@ -193,13 +193,13 @@ def _hdf5_matrices(path: Path) -> Iterator[NDArray[Any]]:
                 yield np.array(file[name]).T
 
 
-def _matrices(content: Any) -> Iterator[NDArray[Any]]:
+def _find_matrices(content: Any) -> Iterator[NDArray[Any]]:
     if isinstance(content, dict):
         for value in content.values():
-            yield from _matrices(value)
+            yield from _find_matrices(value)
     elif isinstance(content, np.ndarray) and content.dtype == object:
         for value in content.ravel():
-            yield from _matrices(value)
+            yield from _find_matrices(value)
     elif isinstance(content, np.ndarray) and content.ndim == 2 and content.dtype.kind in "fu":
         yield content.astype(np.float64)
 
@@ -207,10 +207,10 @@ def _matrices(content: Any) -> Iterator[NDArray[Any]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("docs"))
-    parser.add_argument("--kernels", type=Path, help="a MATLAB file of measured kernels, to be shown, too")
+    parser.add_argument("--kernels", type=Path, help="a MATLAB file of measured kernels to draw, too")
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    measured = kernels_in(arguments.kernels) if arguments.kernels else []
+    measured = read_kernels(arguments.kernels) if arguments.kernels else []
     sheets = {"simple": simple(), "motion": motion(measured), "light": light(), "exposures": exposures()}
     for name, rows in sheets.items():
         path = arguments.out / f"degradations-{name}.jpg"

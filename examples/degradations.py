@@ -3,9 +3,9 @@
     python examples/degradations.py --out docs
     python examples/degradations.py --out docs --kernels Levin09.mat
 
-The photographs come with scikit-image. Measured kernels are published with Levin et al., "Understanding and Evaluating
-Blind Deconvolution Algorithms", CVPR 2009. Every small matrix in a MATLAB file (version 5 or 7.3) is assumed to be a
-kernel.
+The photographs come with scikit-image. Levin et al., "Understanding and Evaluating Blind Deconvolution
+Algorithms", CVPR 2009, publish measured kernels. Every small matrix in a MATLAB file (version 5 or 7.3) is assumed
+to be a kernel.
 """
 
 import argparse

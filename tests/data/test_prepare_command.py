@@ -1,0 +1,82 @@
+"""`pellucid prepare`, and what `pellucid evaluate` reports about training data."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from data_sources import some_pictures
+from test_leaks import photo
+from typer.testing import CliRunner
+
+from pellucid.cli import app
+from pellucid.data import preparing, registry
+from pellucid.data.preparing import prepare
+from pellucid.errors import DataError
+from pellucid.pictures import images
+from pellucid.pictures.picture import Picture
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=True)
+
+
+def test_the_command_prepares_and_checks(tmp_path: Path) -> None:
+    folder = some_pictures(tmp_path / "in")
+    (folder / "bad.png").write_text("hello")
+    result = run("prepare", "folder", folder, "--out", tmp_path / "s", "--against", folder)
+    assert result.exit_code == 0
+    assert "3 clean pictures" in result.output and "left out: bad.png:" in result.output
+    assert "3 pictures of" in result.output and "warning: deep/0.png is deep/0.png" in result.output
+    assert run("prepare", "check", tmp_path / "s").exit_code == 0
+    shard = tmp_path / "s" / "samples-00000.bin"
+    content = bytearray(shard.read_bytes())
+    content[0] ^= 1
+    shard.write_bytes(content)
+    result = run("prepare", "check", tmp_path / "s")
+    assert result.exit_code == 1 and ".png has changed since it was stored" in result.output
+    result = run("prepare", "folder", folder)
+    assert result.exit_code == 2 and "--out" in result.output
+
+
+def test_evaluating_warns_of_pictures_trained_on(tmp_path: Path) -> None:
+    for i in range(2):
+        images.write(Picture(photo(48, 48, i)), tmp_path / "train" / f"{i}.png")
+        images.write(Picture(photo(48, 48, 2 * i)), tmp_path / "test" / f"{2 * i}.png")
+    prepare("folder", [tmp_path / "train"], tmp_path / "s")
+    result = run("evaluate", "srcnn-x2", "--data", tmp_path / "test", "--train-data", tmp_path / "s")
+    assert result.exit_code == 0
+    assert "warning: 0.png is 0.png of the training data" in result.output
+    assert "1 pictures of" in result.output
+    prepare("folder", [tmp_path / "test"], tmp_path / "t")
+    result = run("evaluate", "srcnn-x2", "--data", tmp_path / "t", "--train-data", tmp_path / "s")
+    assert "warning: 0.png is 0.png of the training data" in result.output
+
+
+def test_the_command_goes_on_after_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(preparing, "prepare", interrupted)
+    result = run("prepare", "folder", tmp_path, "--out", tmp_path / "s")
+    assert result.exit_code == 130 and "the same command resumes" in result.output
+
+
+def test_the_command_passes_keywords_on(tmp_path: Path) -> None:
+    for split in ("train", "test"):
+        for folder in ("blur", "sharp"):
+            some_pictures(tmp_path / "in" / split / folder, 1 + (split == "test"))
+    result = run("prepare", "gopro", tmp_path / "in", "--out", tmp_path / "s", "--set", "split=test")
+    assert "2 pairs" in result.output
+    result = run("prepare", "gopro", tmp_path / "in", "--out", tmp_path / "t", "--set", "workers=2")
+    assert result.exit_code == 1 and isinstance(result.exception, DataError)
+    assert "gopro has no keyword 'workers'" in str(result.exception)
+
+
+@pytest.mark.parametrize("kind", registry.list_kinds())
+def test_the_command_describes_every_data_set(kind: str) -> None:
+    assert kind in " ".join(run("prepare", "--help").output.replace("│", " ").split())
+    described = run("prepare", kind).output
+    assert described.startswith(f"{kind}: {registry.summarize(kind)}")
+    assert all(key in described for key in registry.own_keywords(kind))
+    result = run("prepare", "check")
+    assert result.exit_code == 2 and "check needs a STORE" in result.output

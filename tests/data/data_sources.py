@@ -15,26 +15,26 @@ def noise(*shape: int, dtype: str = "uint8", seed: int = 0) -> Samples:
     return np.random.default_rng(seed).integers(0, np.iinfo(dtype).max, shape, dtype)
 
 
-def draw(path: Path, *shape: int, dtype: str = "uint8", seed: int = 0) -> Samples:
+def write_noise(path: Path, *shape: int, dtype: str = "uint8", seed: int = 0) -> Samples:
     samples = noise(*shape, dtype=dtype, seed=seed)
     images.write(Picture(samples), path)
     return samples
 
 
-def some_pictures(folder: Path, num: int = 3) -> Path:
+def write_pictures(folder: Path, num: int = 3) -> Path:
     for i in range(num):
-        draw(folder / "deep" / f"{i}.png", 8, 6 + i, 3, seed=i)
+        write_noise(folder / "deep" / f"{i}.png", 8, 6 + i, 3, seed=i)
     return folder
 
 
-def as_zip(folder: Path, path: Path) -> Path:
+def zip_folder(folder: Path, path: Path) -> Path:
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(folder.rglob("*.*")):
             archive.write(file, file.relative_to(folder))
     return path
 
 
-def as_tar(folder: Path, path: Path, mode: Any = "w") -> Path:
+def tar_folder(folder: Path, path: Path, mode: Any = "w") -> Path:
     with tarfile.open(path, mode) as archive:
         archive.add(folder, ".")
     return path

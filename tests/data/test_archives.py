@@ -8,33 +8,33 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from data_sources import as_tar, as_zip, draw, noise, some_pictures
+from data_sources import noise, tar_folder, write_noise, write_pictures, zip_folder
 
 from pellucid.data import archives
 from pellucid.data.preparing import prepare
 from pellucid.errors import DataError
 
 
-def as_nested_tar(folder: Path, path: Path) -> Path:
-    """As ILSVRC2013_DET_train comes: a tar of tars."""
-    inner = as_tar(folder / "deep", folder.parent / "deep.tar")
+def tar_nested(folder: Path, path: Path) -> Path:
+    """A tar of tars, as ILSVRC2013_DET_train is published."""
+    inner = tar_folder(folder / "deep", folder.parent / "deep.tar")
     with tarfile.open(path, "w") as archive:
         archive.add(inner, "deep.tar")
     return path
 
 
 PACKINGS: dict[str, Callable[[Path, Path], Path]] = {
-    "zip": lambda folder, out: as_zip(folder, out / "x.zip"),
-    "tar": lambda folder, out: as_tar(folder, out / "x.tar"),
-    "tar.gz": lambda folder, out: as_tar(folder, out / "x.tar.gz", "w:gz"),
-    "tar.xz": lambda folder, out: as_tar(folder, out / "x.tar.xz", "w:xz"),
-    "tar in tar": lambda folder, out: as_nested_tar(folder, out / "x.tar"),
+    "zip": lambda folder, out: zip_folder(folder, out / "x.zip"),
+    "tar": lambda folder, out: tar_folder(folder, out / "x.tar"),
+    "tar.gz": lambda folder, out: tar_folder(folder, out / "x.tar.gz", "w:gz"),
+    "tar.xz": lambda folder, out: tar_folder(folder, out / "x.tar.xz", "w:xz"),
+    "tar in tar": lambda folder, out: tar_nested(folder, out / "x.tar"),
 }
 
 
 @pytest.mark.parametrize("packing", PACKINGS)
-def test_archives_give_what_the_folder_gives(packing: str, tmp_path: Path) -> None:
-    folder = some_pictures(tmp_path / "data")
+def test_archives_equal_the_folder(packing: str, tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "data")
     plain = prepare("folder", [folder], tmp_path / "plain").store
     packed = prepare("folder", [PACKINGS[packing](folder, tmp_path)], tmp_path / "packed").store
     assert packed.names == ("deep/0.png", "deep/1.png", "deep/2.png")
@@ -42,13 +42,13 @@ def test_archives_give_what_the_folder_gives(packing: str, tmp_path: Path) -> No
     assert np.array_equal(packed.target(2), noise(8, 8, 3, seed=2))
 
 
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
-    folder = some_pictures(tmp_path / "in", 1)
+def test_pipes_are_ignored(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "in", 1)
     os.mkfifo(folder / "pipe.png")
     assert len(prepare("folder", [folder], tmp_path / "s").store) == 1
 
 
-def add_bytes(archive: tarfile.TarFile, name: str, content: bytes, declared: int | None = None) -> None:
+def add_file(archive: tarfile.TarFile, name: str, content: bytes, declared: int | None = None) -> None:
     member = tarfile.TarInfo(name)
     member.size = len(content)
     if declared is not None:
@@ -58,20 +58,20 @@ def add_bytes(archive: tarfile.TarFile, name: str, content: bytes, declared: int
     archive.addfile(member, io.BytesIO(content))
 
 
-def test_hostile_tars_write_nothing_and_stop_nothing(tmp_path: Path) -> None:
-    draw(tmp_path / "good.png", 4, 4, 1)
+def test_hostile_members_of_a_tar_are_left_out(tmp_path: Path) -> None:
+    write_noise(tmp_path / "good.png", 4, 4, 1)
     content = (tmp_path / "good.png").read_bytes()
     with tarfile.open(tmp_path / "x.tar", "w") as archive:
-        add_bytes(archive, "good.png", content)
-        add_bytes(archive, "../../escaped.png", content)
-        add_bytes(archive, "/absolute.png", content)
-        add_bytes(archive, ".hidden.png", content)
-        add_bytes(archive, "inner.zip", b"")
-        add_bytes(archive, "broken.tar", b"no tar at all" * 100)
+        add_file(archive, "good.png", content)
+        add_file(archive, "../../escaped.png", content)
+        add_file(archive, "/absolute.png", content)
+        add_file(archive, ".hidden.png", content)
+        add_file(archive, "inner.zip", b"")
+        add_file(archive, "broken.tar", b"no tar at all" * 100)
         link = tarfile.TarInfo("link.png")
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
         archive.addfile(link)
-        add_bytes(archive, "huge.png", b"", declared=2**62)
+        add_file(archive, "huge.png", b"", declared=2**62)
     made = prepare("folder", [tmp_path / "x.tar"], tmp_path / "s").store
     assert made.names == ("good.png",)
     reasons = " ".join(f"{name}: {reason}" for name, reason in made.left_out)
@@ -86,23 +86,23 @@ def test_hostile_tars_write_nothing_and_stop_nothing(tmp_path: Path) -> None:
     assert not (tmp_path.parent / "escaped.png").exists()
 
 
-def test_a_hostile_zip_is_refused_by_its_declared_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_declared_sizes_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(archives, "MAX_BYTES", 1000)
-    draw(tmp_path / "in" / "good.png", 4, 4, 1)
+    write_noise(tmp_path / "in" / "good.png", 4, 4, 1)
     (tmp_path / "in" / "bomb.png").write_bytes(bytes(2000))
-    made = prepare("folder", [as_zip(tmp_path / "in", tmp_path / "x.zip")], tmp_path / "s").store
+    made = prepare("folder", [zip_folder(tmp_path / "in", tmp_path / "x.zip")], tmp_path / "s").store
     ((name, reason),) = made.left_out
     assert name.endswith("x.zip/bomb.png") and "declares 2000 bytes" in reason
 
 
-def test_damaged_archives_are_one_line(tmp_path: Path) -> None:
-    folder = some_pictures(tmp_path / "in")
-    for path in (as_tar(folder, tmp_path / "x.tar.gz", "w:gz"), as_zip(folder, tmp_path / "x.zip")):
+def test_damaged_archives_give_an_error_of_one_line(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "in")
+    for path in (tar_folder(folder, tmp_path / "x.tar.gz", "w:gz"), zip_folder(folder, tmp_path / "x.zip")):
         path.write_bytes(path.read_bytes()[:-200])
         with pytest.raises(DataError, match="cannot be read as a zip or tar") as caught:
             prepare("folder", [path], tmp_path / "s")
         assert "\n" not in str(caught.value)
-    cut = as_tar(folder, tmp_path / "x.tar")
+    cut = tar_folder(folder, tmp_path / "x.tar")
     with tarfile.open(cut) as archive:
         last = [member for member in archive if member.isreg()][-1]
     cut.write_bytes(cut.read_bytes()[: last.offset_data + 10])
@@ -110,9 +110,9 @@ def test_damaged_archives_are_one_line(tmp_path: Path) -> None:
     assert len(made) == 2 and "truncated" in made.left_out[0][1]
 
 
-def test_several_sources_are_told_apart(tmp_path: Path) -> None:
+def test_names_start_with_their_source_if_there_are_several(tmp_path: Path) -> None:
     for name in ("a", "b"):
-        draw(tmp_path / name / "x.png", 4, 4, 1, seed=ord(name))
+        write_noise(tmp_path / name / "x.png", 4, 4, 1, seed=ord(name))
     assert prepare("folder", [tmp_path / "a", tmp_path / "b"], tmp_path / "s").store.names == (
         "a/x.png",
         "b/x.png",

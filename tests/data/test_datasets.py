@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data_sources import as_zip, draw, noise, some_pictures
+from data_sources import noise, write_noise, write_pictures, zip_folder
 
 from pellucid.data import datasets, registry
 from pellucid.data.preparing import prepare
@@ -18,9 +18,9 @@ from pellucid.pictures.picture import Mosaic
 
 def test_pairs_are_matched_by_name(tmp_path: Path) -> None:
     for name, height in (("a", 8), ("b", 8), ("c", 9), ("e", 8)):
-        draw(tmp_path / "low" / f"{name}.png", height // 2, 4, 3, seed=height)
+        write_noise(tmp_path / "low" / f"{name}.png", height // 2, 4, 3, seed=height)
     for i, name in enumerate("abcd"):
-        draw(tmp_path / "high" / f"{name}.jpg", 8 + (name == "c"), 8, 3, seed=i)
+        write_noise(tmp_path / "high" / f"{name}.jpg", 8 + (name == "c"), 8, 3, seed=i)
     (tmp_path / "high" / "b.jpg").write_text("bad")
     made = prepare("pairs", [tmp_path / "low", tmp_path / "high"], tmp_path / "s").store
     assert made.kind == "pairs" and made.names == ("a.png",)
@@ -34,18 +34,18 @@ def test_pairs_are_matched_by_name(tmp_path: Path) -> None:
         prepare("pairs", [tmp_path / "low"], tmp_path / "t")
 
 
-def gopro_tree(root: Path) -> Path:
+def write_gopro(root: Path) -> Path:
     for i, (split, folder) in enumerate(
         (s, f) for s in ("train", "test") for f in ("blur", "blur_gamma", "sharp")
     ):
         for frame in range(2):
-            draw(root / split / f"GOPR_{split}" / folder / f"00{frame}.png", 4, 6, 3, seed=10 * i + frame)
+            write_noise(root / split / f"GOPR_{split}" / folder / f"00{frame}.png", 4, 6, 3, seed=10 * i + frame)
     return root
 
 
-def test_gopro_gives_the_split_and_the_blur_that_are_asked_for(tmp_path: Path) -> None:
-    root = gopro_tree(tmp_path / "GOPRO_Large")
-    archive = as_zip(root.parent, tmp_path.parent / f"{tmp_path.name}.zip")
+def test_gopro_split_and_blur(tmp_path: Path) -> None:
+    root = write_gopro(tmp_path / "GOPRO_Large")
+    archive = zip_folder(root.parent, tmp_path.parent / f"{tmp_path.name}.zip")
     train = prepare("gopro", [root], tmp_path / "train").store
     assert train.names == ("train/GOPR_train/blur/000.png", "train/GOPR_train/blur/001.png")
     assert np.array_equal(train.degraded(1), noise(4, 6, 3, seed=1))
@@ -60,24 +60,24 @@ def test_gopro_gives_the_split_and_the_blur_that_are_asked_for(tmp_path: Path) -
         prepare("gopro", [root], tmp_path / "none", split="val")
 
 
-def camera(path: Path, seed: int) -> None:
-    """A small DNG under a name of See in the Dark; LibRaw goes by the content."""
+def write_raw(path: Path, seed: int) -> None:
+    """A small DNG, named like a file of See in the Dark; LibRaw recognizes it by its content."""
     samples = noise(32, 48, dtype="uint16", seed=seed) // 8 + 600
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(dng.encode(Mosaic(samples, ("RG", "GB"), 512.0, 16383.0, white_balance=(2.0, 1.0, 1.5))))
 
 
-def sid_tree(root: Path) -> Path:
+def write_sid(root: Path) -> Path:
     for scene in ("00001", "00002", "10034", "10003"):
-        camera(root / "Sony" / "long" / f"{scene}_00_10s.ARW", int(scene))
-        camera(root / "Sony" / "short" / f"{scene}_00_0.1s.ARW", int(scene) + 1)
-        camera(root / "Sony" / "short" / f"{scene}_00_0.033s.ARW", int(scene) + 2)
-        camera(root / "Sony" / "short" / f"{scene}_01_0.1s.ARW", int(scene) + 3)
+        write_raw(root / "Sony" / "long" / f"{scene}_00_10s.ARW", int(scene))
+        write_raw(root / "Sony" / "short" / f"{scene}_00_0.1s.ARW", int(scene) + 1)
+        write_raw(root / "Sony" / "short" / f"{scene}_00_0.033s.ARW", int(scene) + 2)
+        write_raw(root / "Sony" / "short" / f"{scene}_01_0.1s.ARW", int(scene) + 3)
     return root
 
 
-def test_see_in_the_dark_by_scene(tmp_path: Path) -> None:
-    root = sid_tree(tmp_path / "dataset")
+def test_see_in_the_dark_without_lists(tmp_path: Path) -> None:
+    root = write_sid(tmp_path / "dataset")
     prepared = prepare("sid-sony", [root], tmp_path / "train")
     made = prepared.store
     assert made.kind == "raw" and "there is no Sony_train_list.txt" in prepared.messages[0]
@@ -90,17 +90,17 @@ def test_see_in_the_dark_by_scene(tmp_path: Path) -> None:
     assert made.target(0).shape == (32, 48, 3) and made.target(0).dtype == np.uint16
 
 
-def test_see_in_the_dark_develops_as_its_authors_do(tmp_path: Path) -> None:
+def test_see_in_the_dark_is_developed_as_its_authors_do(tmp_path: Path) -> None:
     rawpy = pytest.importorskip("rawpy")
-    root = sid_tree(tmp_path / "dataset")
+    root = write_sid(tmp_path / "dataset")
     made = prepare("sid-sony", [root], tmp_path / "s").store
     with rawpy.imread(str(root / "Sony" / "long" / "00001_00_10s.ARW")) as raw:
         expected = raw.postprocess(use_camera_wb=True, half_size=False, no_auto_bright=True, output_bps=16)
     assert np.array_equal(made.target(0), expected)
 
 
-def test_see_in_the_dark_by_its_lists(tmp_path: Path) -> None:
-    root = sid_tree(tmp_path / "dataset")
+def test_see_in_the_dark_with_its_lists(tmp_path: Path) -> None:
+    root = write_sid(tmp_path / "dataset")
     rows = ["10034_00_0.1s", "10034_01_0.1s", "10003_00_0.033s", "10003_00_0.04s"]
     lines = [f"./Sony/short/{row}.ARW ./Sony/long/{row[:5]}_00_10s.ARW ISO200 F8" for row in rows]
     (root / "Sony_test_list.txt").write_text("\n".join(lines))
@@ -118,7 +118,7 @@ def test_see_in_the_dark_by_its_lists(tmp_path: Path) -> None:
 
 
 def test_the_published_lists_give_the_published_counts(data: Path, tmp_path: Path) -> None:
-    """See in the Dark's README: 161 and 20 and 50 scenes; first bursts 280, 36 and 93."""
+    """See in the Dark's README: 161, 20 and 50 scenes; 280, 36 and 93 exposures."""
     lists = data / "raw" / "sid_lists"
     for split, num_short, num_long in (("train", 280, 161), ("val", 36, 20), ("test", 93, 50)):
         root = tmp_path / split
@@ -165,7 +165,7 @@ def test_patches_of_the_srcnn_code(tmp_path: Path) -> None:
     assert np.abs(whole.target(0)[..., 0] / 65535 - luma[1, 0] / 255).max() <= 0.5 / 65535 + 1e-7
 
 
-def test_bad_patches_are_one_line(tmp_path: Path) -> None:
+def test_bad_patches_give_an_error_of_one_line(tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     (tmp_path / "text.h5").write_text("hello")
     with pytest.raises(DataError, match="text.h5 cannot be read as HDF5"):
@@ -182,7 +182,7 @@ def test_bad_patches_are_one_line(tmp_path: Path) -> None:
         prepare("patches-h5", [tmp_path / "huge.h5"], tmp_path / "s")
 
 
-def test_keywords_are_those_of_the_data_set() -> None:
+def test_keywords_are_validated_by_the_data_set() -> None:
     with pytest.raises(DataError, match=r"'splt' \(did you mean split\?\); split: .* \(train, test\); blur: "):
         registry.plan("gopro", [Path()], {"splt": "test"})
     with pytest.raises(DataError, match=r"folder has no keyword 'split' \(known: none\)$"):
@@ -214,5 +214,5 @@ def test_a_new_file_is_a_new_data_set(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(datasets, "__path__", [*datasets.__path__, str(tmp_path)])
     monkeypatch.delitem(sys.modules, "pellucid.data.datasets.mine", raising=False)
     assert {"my-pictures", "folder", "gopro", "sid-sony"} <= set(registry.list_kinds())
-    sources = [some_pictures(tmp_path / name) for name in "abc"]
+    sources = [write_pictures(tmp_path / name) for name in "abc"]
     assert len(prepare("my-pictures", sources[:1], tmp_path / "s", nth=2).store) == 3

@@ -13,7 +13,7 @@ from pellucid.pictures.picture import Picture, Samples
 
 
 def photo(height: int, width: int, seed: int) -> Samples:
-    """Smooth blobs of weak color: like a photograph, and unlike another seed's."""
+    """Smooth blobs in weak colors, like a photograph, different for each seed."""
     coarse = np.random.default_rng(seed).normal(size=(height // 16 + 1, width // 16 + 1))
     rows, columns = np.linspace(0, height // 16, height), np.linspace(0, width // 16, width)
     across = np.stack([np.interp(columns, np.arange(len(row)), row) for row in coarse])
@@ -50,7 +50,7 @@ def test_leaks_are_found(tmp_path: Path) -> None:
 
 
 def test_the_known_overlap_of_published_sets_is_found(data: Path, tmp_path: Path) -> None:
-    """BSD68 is the gray half of CBSD68; Set12's starfish is cut from a training picture of BSDS."""
+    """BSD68 is the gray half of CBSD68; Set12's starfish is a crop of a training picture of BSDS."""
     made = prepare("folder", [data / "denoising" / "CBSD68"], tmp_path / "c").store
     assert len(leaks.find_leaks_in_folder(made, data / "denoising" / "BSD68")) == 68
     made = prepare("folder", [data / "training" / "Train400"], tmp_path / "t").store
@@ -60,14 +60,16 @@ def test_the_known_overlap_of_published_sets_is_found(data: Path, tmp_path: Path
 
 
 def bars(bits: NDArray[np.bool_]) -> Samples:
-    """A picture whose thumbnail of 16 x 17 px brightens to the right where a bit of (16, 16) is set."""
+    """A picture whose thumbnail of 16 x 17 px becomes brighter to the right where a bit of (16, 16) is set."""
     levels = np.cumsum(np.where(bits, 5, -5), axis=1)
     thumbnail = np.concatenate([np.zeros((16, 1), int), levels], axis=1) + 128
     return thumbnail.repeat(8, axis=0).repeat(8, axis=1)[..., None].astype(np.uint8)
 
 
 @pytest.mark.parametrize(("num_different", "is_leak"), [(0, True), (12, True), (13, False), (30, False)])
-def test_pictures_with_different_slopes_are_not_leaks(tmp_path: Path, num_different: int, is_leak: bool) -> None:
+def test_pictures_with_more_than_12_different_slopes_are_not_leaks(
+    tmp_path: Path, num_different: int, is_leak: bool
+) -> None:
     """Up to 12 of the 256 slopes of a thumbnail may differ, as they do after compression."""
     rng = np.random.default_rng(3)
     bits = rng.random((16, 16)) < 0.5

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from data_sources import some_pictures
+from data_sources import write_pictures
 from test_leaks import photo
 from typer.testing import CliRunner
 
@@ -21,7 +21,7 @@ def run(*arguments: object) -> Any:
 
 
 def test_the_command_prepares_and_checks(tmp_path: Path) -> None:
-    folder = some_pictures(tmp_path / "in")
+    folder = write_pictures(tmp_path / "in")
     (folder / "bad.png").write_text("hello")
     result = run("prepare", "folder", folder, "--out", tmp_path / "s", "--against", folder)
     assert result.exit_code == 0
@@ -38,7 +38,7 @@ def test_the_command_prepares_and_checks(tmp_path: Path) -> None:
     assert result.exit_code == 2 and "--out" in result.output
 
 
-def test_evaluating_warns_of_pictures_trained_on(tmp_path: Path) -> None:
+def test_evaluate_warns_of_leaks(tmp_path: Path) -> None:
     for i in range(2):
         images.write(Picture(photo(48, 48, i)), tmp_path / "train" / f"{i}.png")
         images.write(Picture(photo(48, 48, 2 * i)), tmp_path / "test" / f"{2 * i}.png")
@@ -52,7 +52,7 @@ def test_evaluating_warns_of_pictures_trained_on(tmp_path: Path) -> None:
     assert "warning: 0.png is 0.png of the training data" in result.output
 
 
-def test_the_command_goes_on_after_ctrl_c(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_is_reported_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
@@ -64,7 +64,7 @@ def test_the_command_goes_on_after_ctrl_c(tmp_path: Path, monkeypatch: pytest.Mo
 def test_the_command_passes_keywords_on(tmp_path: Path) -> None:
     for split in ("train", "test"):
         for folder in ("blur", "sharp"):
-            some_pictures(tmp_path / "in" / split / folder, 1 + (split == "test"))
+            write_pictures(tmp_path / "in" / split / folder, 1 + (split == "test"))
     result = run("prepare", "gopro", tmp_path / "in", "--out", tmp_path / "s", "--set", "split=test")
     assert "2 pairs" in result.output
     result = run("prepare", "gopro", tmp_path / "in", "--out", tmp_path / "t", "--set", "workers=2")

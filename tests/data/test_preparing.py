@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from data_sources import as_zip, draw, noise, some_pictures
+from data_sources import noise, write_noise, write_pictures, zip_folder
 
 from pellucid.data import preparing, store, store_writer
 from pellucid.data.preparing import cache_folder_as_store, open_data, prepare
@@ -22,9 +22,9 @@ from pellucid.pictures.picture import Picture, Samples
 from pellucid.system import files
 
 
-def test_depth_and_channels_stay_and_alpha_goes(tmp_path: Path) -> None:
-    deep = draw(tmp_path / "in" / "deep.png", 5, 7, 3, dtype="uint16")
-    gray = draw(tmp_path / "in" / "gray.png", 5, 7, 1, seed=1)
+def test_depth_and_channels_are_kept_and_transparency_is_dropped(tmp_path: Path) -> None:
+    deep = write_noise(tmp_path / "in" / "deep.png", 5, 7, 3, dtype="uint16")
+    gray = write_noise(tmp_path / "in" / "gray.png", 5, 7, 1, seed=1)
     clear = noise(5, 7, 3, seed=2)
     images.write(Picture(clear, alpha=noise(5, 7, 1)), tmp_path / "in" / "clear.png")
     images.write(Picture(np.ones((5, 7, 1), np.float32)), tmp_path / "in" / "float.tif")
@@ -38,21 +38,21 @@ def test_depth_and_channels_stay_and_alpha_goes(tmp_path: Path) -> None:
     assert name == "float.tif" and "floating-point samples" in reason
 
 
-def test_what_is_bad_is_listed_and_stops_nothing(tmp_path: Path) -> None:
-    folder = some_pictures(tmp_path / "in")
+def test_bad_files_are_listed_and_do_not_stop_the_others(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "in")
     whole = (folder / "deep" / "0.png").read_bytes()
     (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
     (folder / "empty.png").touch()
     (folder / "text.png").write_text("hello")
     (folder / "twin.png").write_bytes(whole)
-    draw(folder / "tiny.png", 2, 9, 3)
-    made = prepare("folder", [as_zip(folder, tmp_path / "x.zip")], tmp_path / "s", min_px=4).store
+    write_noise(folder / "tiny.png", 2, 9, 3)
+    made = prepare("folder", [zip_folder(folder, tmp_path / "x.zip")], tmp_path / "s", min_px=4).store
     assert made.names == ("deep/0.png", "deep/1.png", "deep/2.png")
     reasons = dict(made.left_out)
     assert set(reasons) == {"cut.png", "empty.png", "text.png", "tiny.png", "twin.png"}
     assert "same picture as deep/0.png" in reasons["twin.png"]
     assert "too small: 9 x 2 px; 4 px are needed" in reasons["tiny.png"]
-    assert "x.zip/cut.png is damaged" in reasons["cut.png"]  # not the name of a passing copy
+    assert "x.zip/cut.png is damaged" in reasons["cut.png"]  # not the name of a temporary copy
     assert all("\n" not in reason for reason in reasons.values())
 
 
@@ -71,8 +71,8 @@ def test_nothing_to_store_is_an_error(tmp_path: Path) -> None:
         prepare("folder", [tmp_path / "in"], tmp_path / "s", split="train")
 
 
-def test_what_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = some_pictures(tmp_path / "in", 5)
+def test_an_interrupted_store_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write_pictures(tmp_path / "in", 5)
     read: list[str] = []
     real = images.read
 
@@ -93,9 +93,9 @@ def test_what_is_done_is_not_done_again(tmp_path: Path, monkeypatch: pytest.Monk
     assert prepare("folder", [folder], tmp_path / "s").num_decoded == 0
 
 
-def test_work_goes_on_after_kill_9(tmp_path: Path) -> None:
+def test_a_store_is_resumed_after_kill_9(tmp_path: Path) -> None:
     for i in range(40):
-        draw(tmp_path / "in" / f"{i:02}.png", 40, 40, 3, seed=i)
+        write_noise(tmp_path / "in" / f"{i:02}.png", 40, 40, 3, seed=i)
     code = f"""
 import time
 from pathlib import Path
@@ -126,29 +126,29 @@ preparing.prepare("folder", [Path({str(tmp_path / "in")!r})], {str(tmp_path / "s
     assert again.store.fingerprint == prepare("folder", [tmp_path / "in"], tmp_path / "fresh").store.fingerprint
 
 
-def test_a_changed_source_is_noticed(tmp_path: Path) -> None:
-    folder = some_pictures(tmp_path / "in")
+def test_changed_sources_are_decoded_again(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "in")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             store_writer.StoreWriter, "finish", lambda *_: pytest.skip.Exception
-        )  # as if it had been killed here
+        )  # as if the process had been killed here
         with pytest.raises(AttributeError):
             _ = prepare("folder", [folder], tmp_path / "s").store.names
-    draw(tmp_path / "other.png", 8, 6, 3, seed=99)
+    write_noise(tmp_path / "other.png", 8, 6, 3, seed=99)
     (tmp_path / "other.png").replace(folder / "deep" / "0.png")
-    os.utime(folder / "deep" / "1.png", (1, 1))  # another time, the same content
+    os.utime(folder / "deep" / "1.png", (1, 1))  # a new time, but the same content
     again = prepare("folder", [folder], tmp_path / "s")
     assert again.num_decoded == 1
     assert again.messages == ("deep/0.png has changed since it was decoded, and was decoded again",)
     assert np.array_equal(again.store.target(0), noise(8, 6, 3, seed=99))
 
 
-def test_a_finished_store_stays_as_it_is(tmp_path: Path) -> None:
-    folder = some_pictures(tmp_path / "in")
+def test_a_finished_store_is_not_changed(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "in")
     (folder / "bad.png").write_text("hello")
     before = prepare("folder", [folder], tmp_path / "s").store
     assert prepare("folder", [folder], tmp_path / "s").store.fingerprint == before.fingerprint
-    draw(folder / "new.png", 8, 8, 3, seed=9)
+    write_noise(folder / "new.png", 8, 8, 3, seed=9)
     with pytest.raises(
         OutputError, match="1 of its sources are new, changed or missing, first new.png; overwrite=True"
     ):
@@ -162,9 +162,9 @@ def test_a_finished_store_stays_as_it_is(tmp_path: Path) -> None:
     assert len(prepare("folder", [folder], tmp_path / "s", overwrite=True).store) == 2
 
 
-def test_a_full_disk_is_one_line_and_the_work_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_is_resumed_after_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
-    folder = some_pictures(tmp_path / "in", 6)
+    folder = write_pictures(tmp_path / "in", 6)
     real = store_writer.StoreWriter._append
     calls: list[int] = []
 
@@ -182,24 +182,24 @@ def test_a_full_disk_is_one_line_and_the_work_goes_on(tmp_path: Path, monkeypatc
     assert prepare("folder", [folder], tmp_path / "s").num_decoded == 3
 
 
-def test_a_plain_folder_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "cache"))
-    folder = some_pictures(tmp_path / "in")
+    folder = write_pictures(tmp_path / "in")
     first = cache_folder_as_store(folder)
     monkeypatch.setattr(images, "read", lambda path: pytest.fail("decoded again"))
     assert cache_folder_as_store(folder).folder == first.folder and len(first) == 3
     monkeypatch.undo()
     monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "cache"))
-    draw(folder / "new.png", 8, 8, 3, seed=9)
+    write_noise(folder / "new.png", 8, 8, 3, seed=9)
     assert len(cache_folder_as_store(folder)) == 4
     assert cache_folder_as_store(folder, target=folder).kind == "pairs"
 
 
-def test_a_folder_with_an_index_of_its_own_is_opened_as_pictures(
+def test_a_folder_with_another_index_json_is_opened_as_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "cache"))
-    folder = some_pictures(tmp_path / "pictures")
+    folder = write_pictures(tmp_path / "pictures")
     (folder / "index.json").write_text("{}")
     assert len(open_data(folder)) == 3
     made = prepare("folder", [folder], tmp_path / "store").store
@@ -207,10 +207,10 @@ def test_a_folder_with_an_index_of_its_own_is_opened_as_pictures(
     assert files.cache_folder() == tmp_path / "cache"
 
 
-def test_processes_that_ask_at_once_share_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_several_processes_only_one_decodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("fcntl")
     monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "cache"))
-    folder = some_pictures(tmp_path / "in", 6)
+    folder = write_pictures(tmp_path / "in", 6)
     read: list[Path] = []
     real = images.read
 
@@ -220,14 +220,14 @@ def test_processes_that_ask_at_once_share_the_work(tmp_path: Path, monkeypatch: 
         return real(path)
 
     monkeypatch.setattr(images, "read", slow)
-    with ThreadPoolExecutor(3) as pool:  # the lock is one of open files, so threads stand for processes
+    with ThreadPoolExecutor(3) as pool:  # the lock belongs to the open file, so that threads can replace processes
         made = list(pool.map(lambda _: cache_folder_as_store(folder), range(3)))
     assert len({each.fingerprint for each in made}) == 1 and len(read) == 6
 
 
 def test_a_store_of_an_earlier_version_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its header holds all keywords, whatever the data set, with None for defaults."""
-    folder = some_pictures(tmp_path / "in", 2)
+    """Its header contains these keywords for every data set, with null for defaults."""
+    folder = write_pictures(tmp_path / "in", 2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store_writer.StoreWriter, "finish", lambda *_: pytest.fail("killed"))
         with pytest.raises(pytest.fail.Exception):
@@ -249,7 +249,7 @@ def test_a_store_of_an_earlier_version_is_resumed(tmp_path: Path, monkeypatch: p
         ("sid-sony", {"lists": Path("lists"), "all_bursts": "true"}, {"all_bursts": True}),
     ],
 )
-def test_the_keywords_given_are_recorded_as_earlier_versions_did(
+def test_keywords_are_recorded_in_the_form_of_earlier_versions(
     kind: str, keywords: dict[str, Any], recorded: dict[str, Any]
 ) -> None:
     defaults = {"split": None, "blur": None, "lists": None, "all_bursts": False}

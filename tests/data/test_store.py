@@ -1,4 +1,4 @@
-"""The store: what is put in comes out, in every process; what is damaged is refused in one line."""
+"""The store: samples are the same in every process; damage is an error of one line."""
 
 import errno
 import json
@@ -49,7 +49,7 @@ def raw_store(folder: Path) -> Store:
     dtype=st.sampled_from(["uint8", "uint16"]),
     shard_bytes=st.integers(1, 600),
 )
-def test_what_is_put_in_comes_out(
+def test_stored_arrays_are_read_back(
     shapes: list[tuple[int, int, int]], dtype: str, shard_bytes: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     arrays = [noise(*shape, dtype=dtype, seed=i) for i, shape in enumerate(shapes)]
@@ -70,7 +70,7 @@ def test_what_is_put_in_comes_out(
     )
 
 
-def test_pairs_give_both(tmp_path: Path) -> None:
+def test_a_store_of_pairs_has_targets_and_degraded_pictures(tmp_path: Path) -> None:
     with StoreWriter(tmp_path / "s", {}) as writer:
         writer.put("t", STAMP, noise(8, 8, 3))
         writer.put("d", STAMP, noise(4, 4, 3, seed=1))
@@ -81,7 +81,7 @@ def test_pairs_give_both(tmp_path: Path) -> None:
         made.mosaic(0)
 
 
-def test_raw_gives_mosaics_that_share_a_target(tmp_path: Path) -> None:
+def test_a_raw_store_has_mosaics_that_share_a_target(tmp_path: Path) -> None:
     made = raw_store(tmp_path / "s")
     mosaic = made.mosaic(1)
     assert np.array_equal(mosaic.samples, noise(8, 6, dtype="uint16", seed=ord("b")))
@@ -94,7 +94,7 @@ def test_raw_gives_mosaics_that_share_a_target(tmp_path: Path) -> None:
     assert made.left_out == (("c", "damaged"),)
 
 
-def test_the_first_items_are_a_store(tmp_path: Path) -> None:
+def test_take_gives_the_first_items(tmp_path: Path) -> None:
     made = clean_store(tmp_path / "s", *(noise(4, 4, 1, seed=i) for i in range(3)))
     first = made.take(2)
     assert first.names == ("0.png", "1.png") and len(made) == 3
@@ -104,16 +104,16 @@ def test_the_first_items_are_a_store(tmp_path: Path) -> None:
         made.take(0)
 
 
-def test_the_fingerprint_is_that_of_the_content(tmp_path: Path) -> None:
-    """Threads put arrays in any order; another pixel, name or fact is another data set."""
+def test_the_fingerprint_depends_on_content_but_not_on_order(tmp_path: Path) -> None:
+    """Threads put arrays in any order. A different pixel makes a different data set."""
     first, second = noise(4, 4, 1), noise(4, 4, 1, seed=1)
     items = [Planned("0.png", "0.png"), Planned("1.png", "1.png")]
-    with StoreWriter(tmp_path / "turned", {}) as writer:
+    with StoreWriter(tmp_path / "other-order", {}) as writer:
         writer.put("1.png", STAMP, second)
         writer.put("0.png", STAMP, first)
-        turned = writer.finish("clean", items, [])
+        reordered = writer.finish("clean", items, [])
     made = clean_store(tmp_path / "s", first, second)
-    assert made.fingerprint == turned.fingerprint
+    assert made.fingerprint == reordered.fingerprint
     assert made.fingerprint != clean_store(tmp_path / "other", first, first).fingerprint
 
 
@@ -121,7 +121,7 @@ def _sum_of(made: Store) -> int:
     return int(made.target(1).sum())
 
 
-def test_other_processes_read_the_same(tmp_path: Path) -> None:
+def test_other_processes_read_the_same_samples(tmp_path: Path) -> None:
     made = clean_store(tmp_path / "s", noise(4, 4, 1), noise(5, 5, 3, seed=1)).take(2)
     expected = _sum_of(made)
     with multiprocessing.get_context("spawn").Pool(2) as pool:
@@ -130,7 +130,7 @@ def test_other_processes_read_the_same(tmp_path: Path) -> None:
     assert len(copy) == 1 and copy.fingerprint == made.take(1).fingerprint
 
 
-def test_arrays_stay_valid_when_pages_are_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_arrays_stay_valid_when_pages_are_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = clean_store(tmp_path / "s", noise(64, 64, 3), noise(64, 64, 3, seed=1))
     monkeypatch.setattr(store, "RESIDENT_BYTES", 1)
     first = made.target(0)
@@ -138,7 +138,7 @@ def test_arrays_stay_valid_when_pages_are_given_back(tmp_path: Path, monkeypatch
     assert np.array_equal(first, noise(64, 64, 3))
 
 
-def test_a_folder_that_is_no_store_is_one_line(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_a_store_gives_an_error_of_one_line(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="does not exist"):
         store.open(tmp_path / "none")
     with pytest.raises(DataError, match="is not a store"):
@@ -167,7 +167,7 @@ def test_a_folder_that_is_no_store_is_one_line(tmp_path: Path) -> None:
         ("{", "", "not JSON"),
     ],
 )
-def test_a_damaged_index_is_one_line(tmp_path: Path, before: str, after: str, message: str) -> None:
+def test_a_damaged_index_gives_an_error_of_one_line(tmp_path: Path, before: str, after: str, message: str) -> None:
     clean_store(tmp_path / "s", noise(4, 4, 1))
     path = tmp_path / "s" / "index.json"
     text = json.dumps(json.loads(path.read_text()))
@@ -178,7 +178,7 @@ def test_a_damaged_index_is_one_line(tmp_path: Path, before: str, after: str, me
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_cut_short_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     clean_store(tmp_path / "s", noise(4, 4, 1))
     shard = tmp_path / "s" / "samples-00000.bin"
     shard.write_bytes(shard.read_bytes()[:-1])
@@ -198,12 +198,12 @@ def test_a_changed_sample_is_found(tmp_path: Path) -> None:
     assert store.open(tmp_path / "s").check() == ["1.png"]
 
 
-def test_writing_goes_on_after_a_line_cut_short(tmp_path: Path) -> None:
+def test_writing_resumes_after_a_truncated_record(tmp_path: Path) -> None:
     with StoreWriter(tmp_path / "s", {"kind": "clean"}) as writer:
         writer.put("a", STAMP, noise(4, 4, 1))
         writer.put("b", STAMP, noise(4, 4, 1, seed=1))
-    notes = tmp_path / "s" / "sources.jsonl"
-    notes.write_bytes(notes.read_bytes()[:-9])
+    journal = tmp_path / "s" / "sources.jsonl"
+    journal.write_bytes(journal.read_bytes()[:-9])
     with StoreWriter(tmp_path / "s", {"kind": "clean"}) as writer:
         assert list(writer.records) == ["a"]
         writer.put("c", STAMP, noise(3, 3, 1, seed=2))
@@ -214,8 +214,8 @@ def test_writing_goes_on_after_a_line_cut_short(tmp_path: Path) -> None:
     assert np.array_equal(made.target(1), noise(3, 3, 1, seed=2))
 
 
-class Slow:
-    """Takes seven bytes at a time, and is full at a size: as a disk with little room."""
+class SmallDisk:
+    """Writes seven bytes at a time, up to a size, like a disk that is nearly full."""
 
     def __init__(self, file: IO[bytes], size: int) -> None:
         self.file, self.size = file, size
@@ -229,9 +229,9 @@ class Slow:
         return getattr(self.file, name)
 
 
-def test_a_disk_with_little_room_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_loses_no_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real = StoreWriter._open_samples
-    monkeypatch.setattr(StoreWriter, "_open_samples", lambda self: Slow(real(self), 100))
+    monkeypatch.setattr(StoreWriter, "_open_samples", lambda self: SmallDisk(real(self), 100))
     with StoreWriter(tmp_path / "s", {}) as writer:
         writer.put("a", STAMP, noise(8, 8, 1))
         with pytest.raises(OutputError, match="No space left on device; finished files are kept"):
@@ -245,7 +245,7 @@ def test_a_disk_with_little_room_loses_nothing(tmp_path: Path, monkeypatch: pyte
     assert made.check() == [] and np.array_equal(made.target(0), noise(8, 8, 1))
 
 
-def test_a_store_is_never_overwritten_unasked(tmp_path: Path) -> None:
+def test_nothing_is_overwritten_by_default(tmp_path: Path) -> None:
     clean_store(tmp_path / "s", noise(4, 4, 1))
     with pytest.raises(OutputError, match="other settings"):
         StoreWriter(tmp_path / "s", {"kind": "pairs"})
@@ -258,7 +258,7 @@ def test_a_store_is_never_overwritten_unasked(tmp_path: Path) -> None:
     assert (tmp_path / "mine" / "letter.txt").read_text() == "keep me"
 
 
-def test_two_writers_do_not_mix(tmp_path: Path) -> None:
+def test_two_processes_cannot_write_at_once(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     with StoreWriter(tmp_path / "s", {}), pytest.raises(OutputError, match="another process"):
         StoreWriter(tmp_path / "s", {})

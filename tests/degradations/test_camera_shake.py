@@ -14,7 +14,7 @@ def seeded(seed: int) -> torch.Generator:
 
 
 def measured(count: int = 3, seed: int = 0) -> list[np.ndarray[tuple[int, int], np.dtype[np.float64]]]:
-    """Blots of several sizes."""
+    """Blurred spots of several sizes."""
     rng = np.random.default_rng(seed)
     return [scipy.ndimage.gaussian_filter(rng.random((9 + 2 * i, 13)) ** 9, 0.8) for i in range(count)]
 
@@ -36,7 +36,7 @@ SHAKES = [
 
 
 @pytest.mark.parametrize("shake", SHAKES, ids=repr)
-def test_kernels_keep_light_and_place(shake: Shake) -> None:
+def test_kernels_are_centered_and_have_a_sum_of_1(shake: Shake) -> None:
     kernels = shake.kernels(200, seeded(0))
     assert kernels.shape == (200, shake.kernel_px, shake.kernel_px)
     assert kernels.min() >= 0
@@ -45,50 +45,50 @@ def test_kernels_keep_light_and_place(shake: Shake) -> None:
 
 
 @pytest.mark.parametrize("shake", SHAKES, ids=repr)
-def test_the_seed_decides_every_kernel(shake: Shake) -> None:
+def test_the_same_seed_gives_the_same_kernels(shake: Shake) -> None:
     assert torch.equal(shake.kernels(9, seeded(4)), shake.kernels(9, seeded(4)))
     assert not torch.equal(shake.kernels(9, seeded(4)), shake.kernels(9, seeded(5)))
 
 
-def test_ways_differ() -> None:
+def test_trajectories_differ() -> None:
     assert len({kernel.numpy().tobytes() for kernel in CameraShake().kernels(50, seeded(0))}) == 50
 
 
 @pytest.mark.parametrize("length_px", [0.0, 0.3, 7.7, 60.0])
 @pytest.mark.parametrize("anxiety", [0.0, 0.1])
-def test_ways_are_as_long_as_asked(length_px: float, anxiety: float) -> None:
-    ways = CameraShake(length_px, anxiety=anxiety).trajectories(20, seeded(1))
-    lengths = ways.diff(dim=1).norm(dim=-1).sum(dim=1)
+def test_trajectories_have_the_given_length(length_px: float, anxiety: float) -> None:
+    trajectories = CameraShake(length_px, anxiety=anxiety).trajectories(20, seeded(1))
+    lengths = trajectories.diff(dim=1).norm(dim=-1).sum(dim=1)
     torch.testing.assert_close(lengths, torch.full((20,), length_px), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("length_px", [0.0, 0.25, 0.5, 1.0, 1.5, 4.0, 20.0])
-def test_straight_ways_spread_as_lines_do(length_px: float) -> None:
-    """An even line has the variance length^2 / 12, to the part of a pixel. Spreading each point over its pixels
-    adds (x - floor)(1 - x + floor) in each direction, a quarter of a pixel at most."""
+def test_straight_trajectories_have_the_variance_of_a_line(length_px: float) -> None:
+    """A uniform line has the variance length^2 / 12, also for fractions of a pixel. Distributing points over their
+    pixels adds (x - floor)(1 - x + floor) in each direction, a quarter of a pixel at most."""
     _, square = moments(CameraShake(length_px, anxiety=0.0).kernels(300, seeded(2)))
     line = length_px**2 / 12
     assert square.min() > line * 0.99 - 1e-4
     assert square.max() < line * 1.03 + 0.5
-    if length_px <= 1:  # points near the middle are spread by as much as they are away from it
+    if length_px <= 1:  # points near the middle are spread by their distance from it
         assert square.max() < line * 1.03 + length_px / 2 + 1e-4
 
 
-def test_spreading_grows_with_every_part_of_a_pixel() -> None:
+def test_kernels_grow_with_each_fraction_of_a_pixel() -> None:
     spreads = [moments(CameraShake(x / 4, anxiety=0.0).kernels(300, seeded(3)))[1].mean() for x in range(12)]
     assert all(shorter < longer for shorter, longer in pairwise(spreads))
 
 
-def test_anxious_ways_wind() -> None:
+def test_anxiety_makes_trajectories_wind() -> None:
     calm, anxious = (moments(CameraShake(60.0, 61, a).kernels(300, seeded(0)))[1].mean() for a in (0.005, 0.1))
     assert calm > 4 * anxious
 
 
-def test_ways_that_do_not_fit_are_drawn_together() -> None:
+def test_trajectories_that_do_not_fit_are_scaled_down() -> None:
     kernels = CameraShake(100.0, 9, 0.0).kernels(50, seeded(0))
     assert moments(kernels)[0].abs().max() < 1e-4
     filled = (kernels > 0).any(dim=1).sum(dim=1).maximum((kernels > 0).any(dim=2).sum(dim=1))
-    assert (filled == 9).all()  # from edge to edge, and not heaped up there
+    assert (filled == 9).all()  # from edge to edge, without clipping there
     assert kernels.amax() < 0.25
 
 
@@ -102,8 +102,8 @@ def test_lines_have_no_gaps() -> None:
         assert len(cols) == cols.max() - cols.min() + 1
 
 
-def test_measured_kernels_come_in_all_eight_ways() -> None:
-    """A shape without symmetry, its center of mass in a pixel's middle: turned, it is what NumPy makes of it."""
+def test_measured_kernels_are_rotated_and_mirrored_in_all_eight_ways() -> None:
+    """An asymmetric kernel whose center of mass is in the middle of a pixel, against NumPy's rotations."""
     shape = np.zeros((5, 5))
     shape[0, 1], shape[4, 2], shape[3, 3] = 2, 1, 2
     ways = [np.rot90(flipped, k) / shape.sum() for flipped in (shape, shape[::-1]) for k in range(4)]
@@ -118,7 +118,7 @@ def test_every_measured_kernel_is_drawn() -> None:
     assert sorted({round(peak, 3) for peak in peaks.tolist()}) == [0.2, 0.333, 1.0]
 
 
-def test_smaller_kernels_spread_less() -> None:
+def test_zoomed_kernels_have_a_smaller_variance() -> None:
     whole, half = (
         moments(MeasuredShake(measured(), zoom).kernels(300, seeded(0)))[1].mean() for zoom in (1.0, 0.5)
     )

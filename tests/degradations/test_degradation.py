@@ -136,7 +136,7 @@ def test_footprints_add_up() -> None:
 
 @pytest.mark.parametrize("wrap", [lambda step: step, lambda step: Chain((step,)), lambda step: OneOf((step,))])
 def test_a_degradation_must_state_its_footprint(wrap: Callable[[object], Degradation]) -> None:
-    """With a default, patches would be trained on whose borders are degraded differently."""
+    """With a default, the borders of training patches would silently be degraded differently."""
 
     def blur(clean: Tensor, generator: torch.Generator) -> Tensor:
         return resize(resize(clean, Fraction(1, 2)), 2)

@@ -95,7 +95,7 @@ def test_jpeg_equals_pillow(channels: int, quality: int) -> None:
         samples = np.floor(one.permute(1, 2, 0).numpy() * np.float32(255) + np.float32(0.5)).astype(np.uint8)
         image = Image.fromarray(samples[..., 0], "L") if channels == 1 else Image.fromarray(samples, "RGB")
         file = io.BytesIO()
-        image.save(file, "JPEG", quality=quality, subsampling=2)  # Pillow's number for 4:2:0
+        image.save(file, "JPEG", quality=quality, subsampling=2)  # Pillow's constant for 4:2:0
         expected = np.asarray(Image.open(file)).reshape(samples.shape)
         np.testing.assert_array_equal((compressed * 255).round().permute(1, 2, 0).numpy(), expected)
         assert np.array_equal(compressed.permute(1, 2, 0).numpy(), expected.astype(np.float32) / 255)

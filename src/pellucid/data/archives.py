@@ -86,7 +86,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Found:
+class FileList:
     """The files in a folder or an archive, sorted by name.
 
     left_out: locations of files that cannot be used, each with the reason.
@@ -96,7 +96,7 @@ class Found:
     left_out: tuple[tuple[str, str], ...] = ()
 
 
-def find_files(path: str | Path, suffixes: Collection[str]) -> Found:
+def find_files(path: str | Path, suffixes: Collection[str]) -> FileList:
     """All files with one of the suffixes in a folder of any depth or in an archive, without hidden files.
 
     suffixes: lower case, with the dot. Raises DataError if there is no such folder or archive.
@@ -117,13 +117,13 @@ def find_files(path: str | Path, suffixes: Collection[str]) -> Found:
         raise DataError(f"{path} cannot be read as a zip or tar archive: {error}") from error
 
 
-def _sort(sources: Iterator[Source], left_out: list[tuple[str, str]]) -> Found:
+def _sort(sources: Iterator[Source], left_out: list[tuple[str, str]]) -> FileList:
     by_name: dict[str, Source] = {}
     for source in sources:
         if source.name in by_name:
             left_out.append((source.location, "its archive has two files of this name; the last one is used"))
         by_name[source.name] = source
-    return Found(tuple(by_name[name] for name in sorted(by_name)), tuple(left_out))
+    return FileList(tuple(by_name[name] for name in sorted(by_name)), tuple(left_out))
 
 
 def _walk_folder(folder: Path, suffixes: Collection[str]) -> Iterator[Source]:

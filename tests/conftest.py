@@ -1,4 +1,4 @@
-"""What all tests share: one thread, repeatable examples, and the folder of real pictures and weights."""
+"""For all tests: one thread, reproducible examples, and the folder of real pictures and weights."""
 
 import os
 from pathlib import Path
@@ -11,11 +11,11 @@ from hypothesis import HealthCheck, settings
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 
-# Tests import ONNX Runtime by themselves, too; it would report to its makers from a thread of its own.
+# Some tests import ONNX Runtime directly; by default, it sends telemetry from a thread of its own.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-# Most maps here are tiny: a second thread gains little, and on a busy machine each one waits for the other
-# (test_networks.py on two busy cores: 21 s with one thread, 254 s with two).
+# Most feature maps in tests are tiny: a second thread gains little, and on a busy machine threads wait for each
+# other (test_networks.py on two busy cores: 21 s with one thread, 254 s with two).
 torch.set_num_threads(1)
 
 settings.register_profile(
@@ -30,7 +30,7 @@ settings.load_profile("pellucid")
 
 @pytest.fixture(scope="session")
 def data() -> Path:
-    """The folder that PELLUCID_DATA names."""
+    """The folder in PELLUCID_DATA; tests that need it are skipped if the variable is not set."""
     folder = os.environ.get("PELLUCID_DATA")
     if not folder:
         pytest.skip("needs PELLUCID_DATA, the folder of real pictures and weights")
@@ -39,7 +39,7 @@ def data() -> Path:
 
 @pytest.fixture
 def album(tmp_path: Path) -> Path:
-    """Three pictures at two depths of folder, one broken file between them."""
+    """A folder with two pictures, a broken one, and a subfolder with another picture."""
     folder = tmp_path / "album"
     rng = np.random.default_rng(0)
     for name in ("a.png", "b.tif", "deep/c.png"):

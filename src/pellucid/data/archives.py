@@ -96,7 +96,7 @@ class FileList:
     left_out: tuple[tuple[str, str], ...] = ()
 
 
-def find_files(path: str | Path, suffixes: Collection[str]) -> FileList:
+def list_files(path: str | Path, suffixes: Collection[str]) -> FileList:
     """All files with one of the suffixes in a folder of any depth or in an archive, without hidden files.
 
     suffixes: lower case, with the dot. Raises DataError if there is no such folder or archive.

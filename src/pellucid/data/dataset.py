@@ -96,7 +96,7 @@ def gather_files(paths: Sequence[Path], suffixes: Collection[str]) -> tuple[list
     if len(set(labels)) < len(labels):
         raise DataError(f"{join_paths(paths)}: two sources have the same name", hint="rename one of them")
     for path, label in zip(paths, labels, strict=True):
-        found = archives.find_files(path, suffixes)
+        found = archives.list_files(path, suffixes)
         if not found.sources:
             reasons = f"; {found.left_out[0][0]}: {found.left_out[0][1]}" if found.left_out else ""
             raise DataError(f"{path} contains no {', '.join(sorted(suffixes))} files{reasons}")

@@ -122,7 +122,7 @@ def _hash_listing(paths: Sequence[Path]) -> str:
     listing = hashlib.sha256(f"{store.FORMAT} {store.VERSION}".encode())
     for path in paths:
         listing.update(f"{path}\n".encode(errors="surrogateescape"))
-        for source in archives.find_files(path, SUFFIXES).sources:
+        for source in archives.list_files(path, SUFFIXES).sources:
             line = f"{source.name} {source.num_bytes} {source.mtime_ns}\n"
             listing.update(line.encode(errors="surrogateescape"))
     return listing.hexdigest()

@@ -32,7 +32,7 @@ def patches_h5(paths: Sequence[Path]) -> DatasetPlan:
     tasks: list[DecodeTask] = []
     items: list[Planned] = []
     left_out: LeftOut = []
-    for source, path in _find_files(paths):
+    for source, path in _list_files(paths):
         try:
             with _open(path, source.name) as file:
                 kind, planned = _plan_file(file, source.name)
@@ -52,13 +52,13 @@ def patches_h5(paths: Sequence[Path]) -> DatasetPlan:
     return DatasetPlan(kinds.pop(), tuple(tasks), tuple(items), left_out, allows_duplicates=True)
 
 
-def _find_files(paths: Sequence[Path]) -> Iterator[tuple[Source, Path]]:
+def _list_files(paths: Sequence[Path]) -> Iterator[tuple[Source, Path]]:
     for path in paths:
         if path.is_file():
             stat = path.stat()
             yield Source(path.name, str(path), stat.st_size, stat.st_mtime_ns, path.read_bytes, path), path
         elif path.is_dir():
-            for source in archives.find_files(path, {".h5", ".hdf5"}).sources:
+            for source in archives.list_files(path, {".h5", ".hdf5"}).sources:
                 yield source, path / source.name
         else:
             raise DataError(f"{path} does not exist; an .h5 file or a folder of them is needed")

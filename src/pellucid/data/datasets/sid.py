@@ -149,7 +149,7 @@ def _find_list(name: str, paths: Sequence[Path], lists: Path | None) -> tuple[di
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{path} cannot be read as a list: {error}") from error
     for path in paths:
-        for source in archives.find_files(path, {".txt"}).sources:
+        for source in archives.list_files(path, {".txt"}).sources:
             if PurePosixPath(source.name).name == name:
                 text = source.content().decode(errors="replace")
                 return _parse_list(text, source.location), f"exposures from {source.location}"

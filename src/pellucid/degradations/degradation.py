@@ -68,7 +68,8 @@ def footprint(degradation: Degradation) -> Footprint:
 def _read_statement(degradation: Degradation, name: str, example: str) -> object:
     statement = getattr(degradation, name, None)
     if statement is None:
-        raise RecipeError(f"the degradation {degradation!r} has no attribute '{name}'", hint=f"add it: {example}")
+        called = getattr(degradation, "__name__", repr(degradation))
+        raise RecipeError(f"the degradation {called} has no attribute '{name}'", hint=f"add it: {example}")
     return statement
 
 

@@ -1,1 +1,1 @@
-"""One file for each published data set. `registry` finds them by the names of their functions."""
+"""One file for each published data set. A new file is a new data set: `registry` finds its functions."""

@@ -25,7 +25,7 @@ def test_a_name_and_a_format_agree(album: Path) -> None:
     assert planning.plan([given], album / "b.jpeg", format="jpg")[0].target == album / "b.jpeg"
     with pytest.raises(OutputError, match=r"ends in \.png, and the format asked for is jpeg; name it b\.jpg"):
         planning.plan([given], out, format="jpeg")
-    with pytest.raises(OutputError, match="no format foo"):
+    with pytest.raises(OutputError, match="the format foo cannot be written"):
         planning.plan([given], out, format="foo")
 
 

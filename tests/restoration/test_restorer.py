@@ -279,7 +279,7 @@ def test_a_large_picture_and_its_result_lie_in_files(monkeypatch: pytest.MonkeyP
     expected = roomy.restore(degraded)
     monkeypatch.setattr(memory, "LARGE_BYTES", 1000)
     forgotten: list[int] = []
-    monkeypatch.setattr(memory, "forget", lambda samples: forgotten.append(samples.size))
+    monkeypatch.setattr(memory, "release", lambda samples: forgotten.append(samples.size))
     restored = roomy.restore(degraded, tile_px=25)
     assert np.array_equal(restored.samples, expected.samples)
     assert forgotten.count(restored.samples.size) == 9

@@ -197,6 +197,13 @@ def test_a_crop_is_written(tmp_path: Path) -> None:
     assert same(images.read(tmp_path / "x.bmp"), Picture(part.samples))
 
 
+@pytest.mark.parametrize("channels", [2, 4])
+def test_an_interleaved_array_is_written(channels: int, tmp_path: Path) -> None:
+    array = noise(9, 7, channels, "uint16")
+    images.write(Picture.from_array(array), tmp_path / "x.png")
+    assert np.array_equal(images.read(tmp_path / "x.png").to_array(), array)
+
+
 # --- compared with other writers and readers
 
 

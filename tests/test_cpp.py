@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import exports
-from pellucid.export import exporting
+import small_models
+from pellucid.exporting import export as exporting
 from pellucid.pictures import images
 from pellucid.restoration import restorer
 
@@ -34,8 +34,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", ["dncnn.gaussian", "mimo_unet.gopro"])
 def test_it_gives_what_pellucid_gives(program: Path, tmp_path: Path, name: str, channels: int) -> None:
-    model = exporting.export(exports.weights(tmp_path, name), tmp_path / "a.xml").path
-    degraded = exports.picture(channels)
+    model = exporting.export(small_models.save_weights(tmp_path, name), tmp_path / "a.xml").path
+    degraded = small_models.make_picture(channels)
     images.write(degraded, tmp_path / "in.png")
     for tile_px in ("1000", "37"):
         result = tmp_path / f"{tile_px}.png"
@@ -49,7 +49,7 @@ def test_it_gives_what_pellucid_gives(program: Path, tmp_path: Path, name: str, 
 
 
 def test_what_it_cannot_use_is_one_line(program: Path, tmp_path: Path) -> None:
-    model = exporting.export(exports.weights(tmp_path, "srcnn.paper"), tmp_path / "a.xml").path
+    model = exporting.export(small_models.save_weights(tmp_path, "srcnn.paper"), tmp_path / "a.xml").path
     cases: list[tuple[list[str | Path], int, str]] = [
         ([model, "in.png", "out.png"], 1, "restore: this example restores gray and RGB pictures; the model takes"),
         ([tmp_path / "absent.xml", "in.png", "out.png"], 1, "restore: "),

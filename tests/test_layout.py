@@ -64,7 +64,7 @@ def _home(path: str, name: str, known: set[str]) -> str:
     raise AssertionError(f"{name} is imported from pellucid.{path}, which is no module")
 
 
-EQUALS = {"networks", "data.datasets"}
+EQUALS = {"networks", "data.datasets", "exporting.formats"}
 """Folders whose files do not know each other."""
 FILES = {path: _name(path) for path in sorted(PACKAGE.rglob("*.py")) if path.stem not in DOORS}
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import exports
-from pellucid.export import exporting
+import small_models
+from pellucid.exporting import export as exporting
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 from pellucid.restoration import restorer
@@ -43,14 +43,14 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 
 def _picture(colors: str = "RGB") -> Picture:
     if colors == "RGB without colors":
-        return Picture(exports.picture(1).samples.repeat(3, axis=2))
-    return exports.picture(1 if colors == "gray" else 3)
+        return Picture(small_models.make_picture(1).samples.repeat(3, axis=2))
+    return small_models.make_picture(1 if colors == "gray" else 3)
 
 
 @pytest.mark.parametrize("colors", ["gray", "RGB", "RGB without colors"])
 @pytest.mark.parametrize("name", ["dncnn.gaussian", "mimo_unet.gopro"])
 def test_it_gives_what_pellucid_gives(run: Run, tmp_path: Path, name: str, colors: str) -> None:
-    model = exporting.export(exports.weights(tmp_path, name), tmp_path / "a.onnx").path
+    model = exporting.export(small_models.save_weights(tmp_path, name), tmp_path / "a.onnx").path
     degraded = _picture(colors)
     images.write(degraded, tmp_path / "in.png")
     wanted = restorer.load(model).restore(degraded).samples
@@ -65,7 +65,10 @@ def test_it_gives_what_pellucid_gives(run: Run, tmp_path: Path, name: str, color
 
 
 def test_what_it_cannot_use_is_one_line(run: Run, tmp_path: Path) -> None:
-    weights, luma = exports.weights(tmp_path, "dncnn.gaussian"), exports.weights(tmp_path, "srcnn.paper")
+    weights, luma = (
+        small_models.save_weights(tmp_path, "dncnn.gaussian"),
+        small_models.save_weights(tmp_path, "srcnn.paper"),
+    )
     model = exporting.export(weights, tmp_path / "a.onnx").path
     (tmp_path / "cut.onnx").write_bytes(model.read_bytes()[:-1000])
     opaque, clear = _picture(), np.full((61, 90, 1), 7, np.uint8)

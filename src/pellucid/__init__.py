@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from pellucid.errors import RecipeError as RecipeError
     from pellucid.errors import WeightsError as WeightsError
     from pellucid.evaluation import evaluate as evaluate
-    from pellucid.export.exporting import export as export
+    from pellucid.exporting.export import export as export
     from pellucid.pictures.images import read as read
     from pellucid.pictures.images import write as write
     from pellucid.pictures.picture import Mosaic as Mosaic
@@ -50,7 +50,7 @@ _HOMES = {
     "bench": "backends.benchmark",
     "convert": "weights.converting",
     "evaluate": "evaluation",
-    "export": "export.exporting",
+    "export": "exporting.export",
     "load": "restoration.restorer",
     "plan": "restoration.planning",
     "prepare": "data.preparing",

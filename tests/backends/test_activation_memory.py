@@ -35,8 +35,8 @@ def test_needs_grow_with_the_area(name: str) -> None:
     planes = next(parameter.shape[1] for parameter in network.parameters() if parameter.ndim == 4)
     if name.startswith("mimo"):
         planes = 3
-    footprint = ActivationMemory(network)
-    small, large = (footprint.activation_bytes((1, planes, side, side)) for side in (64, 128))
+    memory = ActivationMemory(network)
+    small, large = (memory.activation_bytes((1, planes, side, side)) for side in (64, 128))
     assert 3.9 < large / small < 4.1
 
 
@@ -46,9 +46,9 @@ def test_a_rough_bound_is_one_and_is_given_where_there_is_room_for_it(name: str)
     backend = TorchBackend(chosen.network(), "cpu")
     for height, width in ((1, 1), (1, 90), (2, 3), (7, 5), (33, 40), (64, 64), (143, 140), (200, 300)):
         shape = (1, chosen.domain.num_planes, height, width)
-        exact, rough = backend.working_bytes(shape), backend.working_bytes(shape, room=10**12)
+        exact, rough = backend.working_bytes(shape), backend.working_bytes(shape, available_bytes=10**12)
         assert exact < rough
-        assert backend.working_bytes(shape, room=rough - 10) == exact
+        assert backend.working_bytes(shape, available_bytes=rough - 10) == exact
 
 
 COUNTED = """

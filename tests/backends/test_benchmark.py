@@ -8,7 +8,7 @@ import pytest
 from torch import Tensor
 from typer.testing import CliRunner
 
-import exports
+import small_models
 from pellucid.backends import benchmark, selection
 from pellucid.cli import app
 from pellucid.errors import PellucidError, WeightsError
@@ -24,7 +24,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["dncnn.gaussian", "sid_unet.sony"])
 def test_every_way_is_timed_and_agrees(name: str, tmp_path: Path) -> None:
     calls: list[tuple[int, int]] = []
-    weights = exports.weights(tmp_path, name)
+    weights = small_models.save_weights(tmp_path, name)
     plain, *others = benchmark.bench(
         weights, megapixels=SMALL, device="cpu", progress=lambda *call: calls.append(call)
     )
@@ -46,21 +46,23 @@ def test_a_way_that_fails_is_told_and_stops_no_other(tmp_path: Path, monkeypatch
         return broken
 
     monkeypatch.setattr(selection, "build", build)
-    plain, *others = benchmark.bench(exports.weights(tmp_path, "dncnn.gaussian"), megapixels=SMALL, device="cpu")
+    plain, *others = benchmark.bench(
+        small_models.save_weights(tmp_path, "dncnn.gaussian"), megapixels=SMALL, device="cpu"
+    )
     assert plain.megapixels_per_s is not None
     assert {other.failure for other in others} == {"the processor is on fire"}
 
 
 def test_only_sizes_that_fit_and_weights_are_timed(tmp_path: Path) -> None:
     with pytest.raises(PellucidError, match=r"100 megapixels; 0.001 to 4 can be timed"):
-        benchmark.bench(exports.weights(tmp_path, "dncnn.gaussian"), megapixels=100)
+        benchmark.bench(small_models.save_weights(tmp_path, "dncnn.gaussian"), megapixels=100)
     (tmp_path / "model.onnx").write_bytes(b"")
     with pytest.raises(WeightsError, match="bench compares those of a weight file"):
         benchmark.bench(tmp_path / "model.onnx")
 
 
 def test_the_command_prints_a_row_for_each_way(tmp_path: Path) -> None:
-    weights = str(exports.weights(tmp_path, "dncnn.gaussian"))
+    weights = str(small_models.save_weights(tmp_path, "dncnn.gaussian"))
     command = ["bench", weights, "--megapixels", str(SMALL), "--device", "cpu"]
     shown = CliRunner().invoke(app, command)
     assert shown.exit_code == 0, shown.output

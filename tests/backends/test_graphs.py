@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.export import ExportedProgram
 
-import exports
+import small_models
 from pellucid import errors
 from pellucid.backends import graphs, parity
 from pellucid.backends.backend import Shape
@@ -20,14 +20,14 @@ reference = pytest.importorskip("onnxruntime")
 def captured(
     name: str, *, dtype: torch.dtype = torch.float32, shape: Shape | None = None
 ) -> tuple[ExportedProgram, torch.nn.Module, torch.Tensor]:
-    chosen, network = exports.built(name)
+    chosen, network = small_models.build(name)
     program = graphs.capture(network, chosen.domain.num_planes, dtype=dtype, shape=shape)
     return program, network, parity.synthetic_inputs(chosen, 48)
 
 
-@pytest.mark.parametrize("name", exports.SMALL)
+@pytest.mark.parametrize("name", small_models.RECIPES)
 def test_a_graph_is_the_network_at_every_size(name: str) -> None:
-    chosen, network = exports.built(name)
+    chosen, network = small_models.build(name)
     TorchBackend(network, "cpu")  # which turns the weights about
     program, degraded = graphs.capture(network, chosen.domain.num_planes), parity.synthetic_inputs(chosen, 48)
     module = program.module()

@@ -10,12 +10,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import exports
+import small_models
 from pellucid.backends import parity, runtimes
 from pellucid.backends.backend import Backend
 from pellucid.backends.eager import TorchBackend
 from pellucid.errors import MissingExtraError, NotEnoughMemoryError, PellucidError, WeightsError
-from pellucid.export import exporting
+from pellucid.exporting import export as exporting
 from pellucid.pictures.packing import BAYER
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.restoration import restorer
@@ -33,8 +33,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Every small network in both formats, by NAME.SUFFIX."""
     folder = tmp_path_factory.mktemp("models")
     made = {}
-    for name in exports.SMALL:
-        weights = exports.weights(folder, name)
+    for name in small_models.RECIPES:
+        weights = small_models.save_weights(folder, name)
         for suffix in SUFFIXES:
             made[f"{name}{suffix}"] = exporting.export(weights, folder / f"{name}{suffix}").path
     return made
@@ -45,7 +45,7 @@ def restorers(files: dict[str, Path]) -> dict[str, Restorer]:
     return {name: restorer.load(path) for name, path in files.items()}
 
 
-ALL = [f"{name}{suffix}" for name in exports.SMALL for suffix in SUFFIXES]
+ALL = [f"{name}{suffix}" for name in small_models.RECIPES for suffix in SUFFIXES]
 
 
 def degraded(chosen: Restorer, height: int, width: int, channels: int = 3) -> Picture | Mosaic:
@@ -83,8 +83,8 @@ def test_tiles_equal_the_whole_to_1e_6_of_white(
 def test_the_role_is_filled_by_all_three(files: dict[str, Path]) -> None:
     path = files["srcnn.paper.onnx"]
     facts = runtimes.read_metadata(path)
-    _, network = facts.recipe(source=path)
-    chosen, weights = exports.built("srcnn.paper")
+    _, network = facts.resolve(source=path)
+    chosen, weights = small_models.build("srcnn.paper")
     backends: list[Backend] = [
         TorchBackend(weights, "cpu"),
         runtimes.OnnxBackend(path, facts, network),
@@ -142,7 +142,7 @@ def test_a_fixed_shape_is_no_model_for_pictures(files: dict[str, Path], tmp_path
     with pytest.raises(WeightsError, match="exported without --shape"):
         restorer.load(path)
     facts = runtimes.read_metadata(path)
-    backend = runtimes.OnnxBackend(path, facts, facts.recipe(source=path)[1])
+    backend = runtimes.OnnxBackend(path, facts, facts.resolve(source=path)[1])
     with pytest.raises(PellucidError, match="for inputs of 1 x 1 x 8 x 9 only, and this one has 1 x 1 x 9 x 9"):
         backend(torch.zeros(1, 1, 9, 9))
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-import exports
+import small_models
 from pellucid.backends import graphs, selection
 from pellucid.backends.model import Model
 from pellucid.backends.selection import BackendChoice
@@ -30,15 +30,15 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Path:
-    return exports.weights(tmp_path, "dncnn.gaussian")
+    return small_models.save_weights(tmp_path, "dncnn.gaussian")
 
 
 def plan(seed: int = 0) -> Model:
-    chosen, network = exports.built("dncnn.gaussian")
+    chosen, network = small_models.build("dncnn.gaussian")
     torch.manual_seed(seed)
     for parameter in network.parameters():
         torch.nn.init.normal_(parameter, std=0.1)
-    return Model.of(network, chosen, WeightsMetadata(chosen.name, chosen.parameters, "drawn by chance", "CC0"))
+    return Model.of(network, chosen, WeightsMetadata(chosen.name, chosen.parameters, "random", "CC0"))
 
 
 def kept(cache: Path) -> list[Path]:

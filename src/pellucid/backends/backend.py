@@ -1,4 +1,4 @@
-"""What a restorer needs of whatever runs its network, and of devices."""
+"""The contract of a backend, which runs a network, and how a device is found."""
 
 import warnings
 from collections.abc import Iterator
@@ -15,9 +15,9 @@ Shape = tuple[int, int, int, int]
 
 
 class Backend(Protocol):
-    """What a restorer needs of whatever runs its network: on the CPU, from tensors there to tensors there.
+    """Runs a network. Inputs and outputs are tensors on the CPU, whatever the device.
 
-    scale, multiple, halo: as `Network` states them. name: what runs it, in words.
+    scale, multiple, halo: of the network; see `recipes.network.Network`.
     """
 
     scale: int
@@ -25,45 +25,54 @@ class Backend(Protocol):
     halo: int
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """Runtime, precision and device, e.g. "openvino bfloat16 on cpu"."""
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """Where the network runs."""
 
     def __call__(self, degraded: Tensor) -> Tensor:
-        """(N, C, H, W) float32 -> (N, C', scale * H, scale * W) float32."""
+        """(N, C, H, W) float32 -> (N, C', scale * H, scale * W) float32.
 
-    def working_bytes(self, shape: Shape, *, room: int = 0) -> int:
-        """Memory of this machine that a call with (N, C, H, W) takes, at most.
+        Raises NotEnoughMemoryError if memory runs out.
+        """
 
-        room: where even a rough bound is no more than this, that is the answer, which takes no time.
+    def working_bytes(self, shape: Shape, *, available_bytes: int = 0) -> int:
+        """An upper bound of the main memory that a call with an input of this shape takes.
+
+        available_bytes: if a rough bound, which takes no time to compute, is not above this, it is returned.
         """
 
     def fingerprint(self) -> str:
-        """Tells one set of weights, and another way to compute with them, from another."""
+        """Differs if the weights, the runtime or the precision differ."""
 
 
-# How PyTorch and oneDNN say that an allocation failed.
+# In messages of PyTorch and oneDNN about a failed allocation.
 _MEMORY_SIGNS = ("memory", "could not create a primitive", "could not execute a primitive")
 
 
 @contextmanager
-def allocation(purpose: str) -> Iterator[None]:
-    """PyTorch inside raises NotEnoughMemoryError when it gets no memory; on CPUs it has no class of its own."""
+def allocation(purpose: str, *, hint: str = "use smaller tiles ({tile_px})") -> Iterator[None]:
+    """Raise NotEnoughMemoryError if PyTorch runs out of memory inside; on CPUs, it has no exception class for
+    this."""
     try:
         yield
     except RuntimeError as error:
         if not any(sign in str(error) for sign in _MEMORY_SIGNS):
             raise
-        raise NotEnoughMemoryError(f"not enough memory for {purpose}; take smaller tiles") from error
+        raise NotEnoughMemoryError(f"not enough memory for {purpose}", hint=hint) from error
 
 
 def find_device(name: str) -> torch.device:
-    """The device of this name, or for "auto" the best there is. Raises PellucidError where it cannot be used."""
+    """The device of this name; for "auto", the accelerator if there is one, otherwise the CPU.
+
+    Raises PellucidError if the device is unknown or cannot be used.
+    """
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:
-        with warnings.catch_warnings(action="ignore"):  # of device types on their way out
+        with warnings.catch_warnings(action="ignore"):  # about deprecated device types
             device = torch.device(name)
             torch.empty(1, device=device)
     except (RuntimeError, AssertionError, ImportError) as error:  # a bad name; CUDA not built in; a plugin missing
@@ -71,5 +80,5 @@ def find_device(name: str) -> torch.device:
         available = "cpu" if best is None else f"cpu, {best}"
         raise PellucidError(f"device {name!r} cannot be used here; available: {available}") from error
     if device.type == "meta":
-        raise PellucidError("device 'meta' computes nothing; use cpu or auto")
+        raise PellucidError("device 'meta' does not compute anything", hint="{device} can be cpu or auto")
     return device

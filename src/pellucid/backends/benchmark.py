@@ -1,6 +1,6 @@
-"""How fast a model runs on this machine, by every way to run it that is installed.
+"""How fast a model runs on this machine, with every installed backend and precision.
 
-The ways take turns, so that what else the machine does slows all of them; the fastest round of each counts.
+Candidates take turns, so that other load on the machine affects all of them. The fastest round of each one counts.
 """
 
 import math
@@ -13,9 +13,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pellucid.backends import model, parity, selection
+from pellucid.backends import parity, selection
 from pellucid.backends.backend import allocation, find_device
-from pellucid.backends.model import Model
+from pellucid.backends.model import Model, load_model
 from pellucid.errors import PellucidError, WeightsError
 from pellucid.pictures import metrics
 from pellucid.weights import models
@@ -23,19 +23,20 @@ from pellucid.weights import models
 Run = Callable[[Tensor], Tensor]
 
 NUM_ROUNDS = 4
-"""The first one does not count: it builds, compiles and takes memory."""
+"""The first one does not count: it builds, compiles and allocates memory."""
 
-LEAST_MEGAPIXELS, MOST_MEGAPIXELS = 0.001, 4.0
-"""All of a picture is run at once here, as pellucid never does: at 4 megapixels a U-Net takes gigabytes."""
+MIN_MEGAPIXELS, MAX_MEGAPIXELS = 0.001, 4.0
+"""The network runs on a whole picture here, not on tiles: at 4 megapixels, a U-Net takes gigabytes."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """One way to run a model.
+    """One backend and precision. The first one of all, "eager", is the baseline.
 
-    megapixels_per_s: of the result. speedup: how many times as fast as plain PyTorch. psnr_db: of its result
-    against that of plain PyTorch, white being 1; None of plain PyTorch itself. failure: why it does not run, and
-    there are no such numbers. Where plain PyTorch fails, nothing is compared with it.
+    megapixels_per_s: of the result.
+    speedup: over eager.
+    psnr_db: of the result against eager, infinite if they are equal; None for eager itself.
+    failure: why it does not run; all numbers are None then. If eager does not run, speedup and psnr_db are None.
     """
 
     backend: str
@@ -55,29 +56,36 @@ def bench(
     progress: Callable[[int, int], None] = lambda done, total: None,
     **parameters: object,
 ) -> list[Timing]:
-    """Time a model by every way that is installed; the first is plain PyTorch, as one writes it first.
+    """Time a model with every installed backend and precision, on one whole picture.
 
-    That is: eager, float32, channels first, batch norm as it was trained. megapixels: of the result. progress:
-    called with how many runs are done, and of how many. parameters: recipe keywords to change.
+    The first result is the baseline: PyTorch in eager mode and float32, with the network as it was trained (NCHW,
+    batch norm not folded). A backend that fails does not stop the others; its `Timing.failure` contains the
+    reason.
 
-    Raises WeightsError for what is no weight file, PellucidError for a size or a device that cannot be.
+    name_or_file: of a weight file. megapixels: size of the result, 0.001 to 4. progress: called with the number of
+    finished runs and of all runs. parameters: recipe keywords to change.
+
+    Raises WeightsError if there is no such weight file, PellucidError for another size or an unknown device.
     """
     path = models.find(name_or_file)
     if path.suffix.lower() in models.EXPORTED_SUFFIXES:
-        raise WeightsError(f"{path} is one way to run a model already; bench compares those of a weight file")
-    if not LEAST_MEGAPIXELS <= megapixels <= MOST_MEGAPIXELS:
-        raise PellucidError(f"{megapixels:g} megapixels; {LEAST_MEGAPIXELS:g} to {MOST_MEGAPIXELS:g} can be timed")
-    plan, _ = model.load_model(path, **parameters)
-    degraded = _picture(plan, megapixels)
-    plain, *others = contenders = _contenders(plan, device)
-    for turn in range(NUM_ROUNDS * len(contenders)):
-        progress(turn, NUM_ROUNDS * len(contenders))
-        contenders[turn % len(contenders)].run(degraded, counts=turn >= len(contenders))
-    return [plain.timing(plain), *(other.timing(plain) for other in others)]
+        raise WeightsError(f"{path} is an exported file; bench times weight files (.safetensors)")
+    if not MIN_MEGAPIXELS <= megapixels <= MAX_MEGAPIXELS:
+        raise PellucidError(
+            f"{megapixels:g} megapixels cannot be timed",
+            hint=f"{{megapixels}} can be {MIN_MEGAPIXELS:g} to {MAX_MEGAPIXELS:g}",
+        )
+    model, _ = load_model(path, **parameters)
+    degraded = _synthetic_input(model, megapixels)
+    eager, *others = candidates = _list_candidates(model, device)
+    for turn in range(NUM_ROUNDS * len(candidates)):
+        progress(turn, NUM_ROUNDS * len(candidates))
+        candidates[turn % len(candidates)].run(degraded, counts=turn >= len(candidates))
+    return [eager.timing(eager), *(other.timing(eager) for other in others)]
 
 
-class _Contender:
-    """A way to run a network; what it raises takes it out of the race."""
+class _Candidate:
+    """A backend and precision. If it raises a PellucidError, it is not run again."""
 
     def __init__(self, backend: str, precision: str, build: Callable[[], Run]) -> None:
         self._backend, self._precision = backend, precision
@@ -92,41 +100,42 @@ class _Contender:
             return
         try:
             self._run = self._run or self._build()
-            start = time.perf_counter()
-            with allocation("the whole picture at once"):
+            start_s = time.perf_counter()
+            with allocation("the whole picture", hint="use a smaller {megapixels}"):
                 self._restored = self._run(degraded)
-            taken_s = time.perf_counter() - start
+            duration_s = time.perf_counter() - start_s
         except PellucidError as error:
             self._failure = str(error)
             return
         if counts:
-            self._best_s = min(self._best_s, taken_s)
+            self._best_s = min(self._best_s, duration_s)
 
-    def timing(self, plain: "_Contender") -> Timing:
+    def timing(self, eager: "_Candidate") -> Timing:
         if self._failure is not None:
             return Timing(self._backend, self._precision, failure=self._failure)
         height, width = self._restored.shape[-2:]
         megapixels_per_s = height * width / 1e6 / self._best_s
-        if plain._failure is not None:
+        if eager._failure is not None:
             return Timing(self._backend, self._precision, megapixels_per_s)
-        psnr_db = None if self is plain else metrics.psnr(self._restored, plain._restored)
-        return Timing(self._backend, self._precision, megapixels_per_s, plain._best_s / self._best_s, psnr_db)
+        psnr_db = None if self is eager else metrics.psnr(self._restored, eager._restored)
+        return Timing(self._backend, self._precision, megapixels_per_s, eager._best_s / self._best_s, psnr_db)
 
 
-def _contenders(plan: Model, device: str) -> list[_Contender]:
-    ways = [
-        _Contender(*way, build=partial(selection.build_backend, plan.copy(), *way, device))
-        for way in selection.list_options(device)
+def _list_candidates(model: Model, device: str) -> list[_Candidate]:
+    others = [
+        _Candidate(*candidate, build=partial(selection.build_backend, model.copy(), *candidate, device))
+        for candidate in selection.list_candidates(device)
     ]
-    return [_Contender("plain", "float32", partial(_plain, plan, device)), *ways]
+    return [_Candidate("eager", "float32", partial(_build_eager, model, device)), *others]
 
 
-def _plain(plan: Model, device: str) -> Run:
+def _build_eager(model: Model, device: str) -> Run:
+    """The network without any change: not folded, NCHW."""
     found = find_device(device)
-    network = plan.network.eval().to(found)
+    network = model.network.eval().to(found)
     return torch.inference_mode()(lambda degraded: network(degraded.to(found)).cpu())
 
 
-def _picture(plan: Model, megapixels: float) -> Tensor:
-    side_px = math.sqrt(megapixels * 1e6) / plan.facts.scale
-    return parity.synthetic_inputs(plan.recipe, max(12, round(side_px / 12) * 12))[:1].contiguous()
+def _synthetic_input(model: Model, megapixels: float) -> Tensor:
+    side_px = math.sqrt(megapixels * 1e6) / model.metadata.scale
+    return parity.synthetic_inputs(model.recipe, max(12, round(side_px / 12) * 12))[:1].contiguous()

@@ -1,6 +1,7 @@
-"""PyTorch runs a network, as it is, on any device it knows."""
+"""Runs a network with PyTorch in eager mode, on any device that PyTorch supports."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -13,37 +14,36 @@ from pellucid.errors import PellucidError
 from pellucid.recipes.network import Network
 from pellucid.weights.checkpoint import fingerprint
 
-# PyTorch leaves oneDNN for float32 features of up to 20480 samples that come alone to kernels of up to 3 x 3.
+# On CPUs, PyTorch does not use oneDNN for a float32 batch of one with up to 20480 samples and kernels up to 3 x 3.
 SMALL_SAMPLES, SMALL_KERNEL_PX = 20480, 3
-
-# What kernels and the allocator take beyond the tensors: measured 1.0 times in all for SRCNN and DnCNN, 1.1 for
-# MIMO-UNet and 1.45 for SID U-Net, whose transposed convolutions need room (benchmarks/memory.py). ONNX Runtime
-# takes 0.7 to 1.25 times, OpenVINO 0.7 to 1.1.
-OVERHEAD = 1.5
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 """Precisions in which PyTorch computes."""
 
 
 class TorchBackend:
-    """A network on a device, called with tensors on the CPU and answering on the CPU.
+    """PyTorch as a `Backend`. The network may be converted in place.
 
-    device: "auto" is the accelerator PyTorch finds, else the CPU; or a name such as "cpu" or "cuda:1".
+    device: "auto" for the accelerator if there is one, otherwise the CPU; or a name, e.g. "cpu" or "cuda:1".
     precision: of the layers, one of DTYPES.
+
+    Raises PellucidError for another precision, and for a device that cannot be used.
     """
 
     def __init__(self, network: Network, device: str = "auto", *, precision: str = "float32") -> None:
         if precision not in DTYPES:
-            raise PellucidError(f"torch computes in {', '.join(DTYPES)}; {precision} is for exported files")
+            raise PellucidError(f"torch computes in {', '.join(DTYPES)}; {precision} is only for exported files")
         self.scale, self.multiple, self.halo = network.scale, network.multiple, network.halo
         self.precision, self._dtype = precision, DTYPES[precision]
         self.device = find_device(device)
         if self.device.type == "cuda":
-            torch.backends.cudnn.allow_tf32 = False  # ten bits of mantissa: neither scores nor tiles would hold
-        # 1.2 to 1.8 times faster on CPUs, and fewer kernels whose rounding depends on the size.
+            # TF32 has a mantissa of 10 bits: scores would change, and tiles would differ from the whole picture.
+            torch.backends.cudnn.allow_tf32 = False
+        # Folding and channels last: 1.2 to 1.8 times faster on CPUs, and fewer kernels whose rounding depends on
+        # the size.
         self._network = network.eval().folded().to(self.device, self._dtype)
         nn.utils.convert_conv2d_weight_memory_format(self._network, torch.channels_last)
-        self._footprint = ActivationMemory(self._network)
+        self._memory = ActivationMemory(self._network)
 
     @torch.inference_mode()
     def __call__(self, degraded: Tensor) -> Tensor:
@@ -57,30 +57,39 @@ class TorchBackend:
     def name(self) -> str:
         return f"torch {self.precision} on {self.device}"
 
-    def working_bytes(self, shape: Shape, *, room: int = 0) -> int:
-        """Memory of this machine that a call with (N, C, H, W) takes, at most; on another device, its result's."""
+    def working_bytes(self, shape: Shape, *, available_bytes: int = 0) -> int:
+        """An upper bound of the main memory for a call; on another device, only the input and the output."""
         if self.device.type != "cpu":
             count, channels, height, width = shape
             return 4 * count * height * width * (channels + 3 * self.scale**2)
-        with _InCompany():
-            return int(OVERHEAD * self._footprint.activation_bytes(shape, room=room / OVERHEAD))
+        with force_onednn():
+            return self._memory.working_bytes(shape, available_bytes=available_bytes)
 
     def fingerprint(self) -> str:
-        """Tells one set of weights, and another precision, from another."""
+        """Differs if the weights or the precision differ."""
         return fingerprint(self._network.state_dict())
 
     def _run(self, degraded: Tensor) -> Tensor:
         if self.device.type != "cpu":
             return self._network(degraded)
-        with _InCompany():
+        with force_onednn():
             return self._network(degraded)
 
 
-class _InCompany(TorchFunctionMode):
-    """Keeps convolutions in oneDNN on the CPU: small features that come alone are given a twin, dropped behind.
+def force_onednn() -> AbstractContextManager[object]:
+    """Run all convolutions inside with oneDNN.
 
-    PyTorch's other kernels add in another order, so that a small tile would differ from the whole in the last bit.
-    Layer by layer, since that is cheap: of DnCNN on 64 x 64 pixels only the first, which has one channel to read.
+    PyTorch's other kernels sum in another order, so a small tile would differ from the whole picture in the last
+    bit.
+    """
+    return _DoubleSmallBatches()
+
+
+class _DoubleSmallBatches(TorchFunctionMode):
+    """Repeats a small batch of one, which PyTorch would not give to oneDNN, and drops the second result.
+
+    This is decided layer by layer, as it is cheap: in DnCNN on 64 x 64 pixels, only the first layer, which has one
+    input channel, runs twice.
     """
 
     def __torch_function__(
@@ -90,11 +99,11 @@ class _InCompany(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        if func in (torch.conv2d, torch.conv_transpose2d) and _leaves_onednn(*args[:2]):
+        if func in (torch.conv2d, torch.conv_transpose2d) and _avoids_onednn(*args[:2]):
             return func(args[0].expand(2, -1, -1, -1), *args[1:], **(kwargs or {}))[:1]
         return func(*args, **(kwargs or {}))
 
 
-def _leaves_onednn(features: Tensor, weight: Tensor) -> bool:
+def _avoids_onednn(features: Tensor, weight: Tensor) -> bool:
     is_small = features.numel() <= SMALL_SAMPLES and min(weight.shape[2:]) <= SMALL_KERNEL_PX
     return is_small and len(features) == 1 and features.dtype == torch.float32

@@ -1,4 +1,4 @@
-"""A network as a graph that other programs run: captured once, for every size, and written as ONNX."""
+"""Captures a network as a graph for inputs of any size, and writes it as ONNX."""
 
 import copy
 import logging
@@ -13,25 +13,20 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from pellucid.backends.backend import Shape
-from pellucid.backends.metadata import PREFIX
+from pellucid.backends.metadata import INPUT, OPSET, OUTPUT, PREFIX
 from pellucid.recipes.network import Network
 from pellucid.system.optional_packages import import_optional
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-INPUT, OUTPUT = "degraded", "restored"
-
-OPSET = 18
-"""The oldest that PyTorch writes: more runtimes take it, and no network needs a newer one."""
-
-# What a graph is captured with. Odd at every level of a U-Net, so that cutting to size is captured, and two
-# pictures, since PyTorch takes a single one for a constant.
+# Example input for capturing. Its size is odd at every level of a U-Net, so that crops are captured; its batch has
+# two pictures, as PyTorch treats a batch size of 1 as a constant.
 _EXAMPLE_COUNT, _EXAMPLE_SIZE = 2, (33, 49)
 
 
-class _InOtherPrecision(nn.Module):
-    """A network that computes in another type between float32 and float32."""
+class _Cast(nn.Module):
+    """A network that computes in another type; input and output stay float32."""
 
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()
@@ -44,19 +39,21 @@ class _InOtherPrecision(nn.Module):
 def capture(
     network: Network, num_planes: int, *, dtype: torch.dtype = torch.float32, shape: Shape | None = None
 ) -> ExportedProgram:
-    """The network, folded, as a graph from float32 to float32.
+    """The folded network as a graph with float32 input and output. The network itself is not changed.
 
-    dtype: in which it computes. shape: the only (N, C, H, W) that it shall take; any number and size where None.
+    dtype: in which the graph computes. shape: the only input shape (N, C, H, W) that it accepts; any number and
+    size of pictures if None.
     """
     network = copy.deepcopy(network).eval().folded().cpu().float().requires_grad_(False)
     for parameter in network.parameters():
-        # As files hold them: backends turn them about, and 1 x 1 kernels keep strides that look like either way.
+        # Contiguous, also if a backend made them channels last; `contiguous` may keep the strides of 1 x 1
+        # kernels.
         parameter.data = torch.empty(parameter.shape).copy_(parameter.data)
-    module = network if dtype == torch.float32 else _InOtherPrecision(network, dtype)
+    module = network if dtype == torch.float32 else _Cast(network, dtype)
     example = torch.zeros(shape or (_EXAMPLE_COUNT, num_planes, *_EXAMPLE_SIZE))
     sizes = None if shape else ({0: Dim("count", min=1), 2: Dim("height", min=1), 3: Dim("width", min=1)},)
     symbolic: Any = import_module("torch.fx.experimental._config")
-    # Oblivious: or guesses from the example's sizes (that a map is wider than 1) become conditions on the input.
+    # Size oblivious: otherwise guesses from the example's sizes, e.g. width > 1, become conditions on the input.
     with quiet(), symbolic.patch(backed_size_oblivious=True):
         program = torch.export.export(
             module,
@@ -65,14 +62,14 @@ def capture(
             strict=False,
             prefer_deferred_runtime_asserts_over_guards=True,
         )
-    return _without_asserts(program)
+    return _remove_asserts(program)
 
 
-def _without_asserts(program: ExportedProgram) -> ExportedProgram:
-    """Without checks that sizes relate as the example's did.
+def _remove_asserts(program: ExportedProgram) -> ExportedProgram:
+    """Without assertions that sizes relate to each other like those of the example.
 
-    They are about how tensors lie in memory, on which our layers do not depend: that the graph is right for
-    other sizes, 1 x 1 among them, is what the parity check of every export shows.
+    They are about the memory layout of tensors, on which no layer depends. The parity check of every export shows
+    that the graph is correct at other sizes, including 1 x 1.
     """
     graph = program.graph
     for node in list(graph.nodes):
@@ -84,9 +81,10 @@ def _without_asserts(program: ExportedProgram) -> ExportedProgram:
 
 
 def to_onnx(program: ExportedProgram) -> "ModelProto":
-    """The graph as ONNX, its weights inside. Raises MissingExtraError without the packages."""
+    """The graph as an ONNX model that contains its weights. Raises MissingExtraError without onnx and
+    onnxscript."""
     onnx = import_optional("onnx")
-    import_optional("onnxscript")  # what torch.onnx writes with
+    import_optional("onnxscript")  # torch.onnx needs it
     with quiet():
         exported = torch.onnx.export(
             program,
@@ -105,34 +103,28 @@ def to_onnx(program: ExportedProgram) -> "ModelProto":
     return model
 
 
-def annotate(model: "ModelProto", metadata: Mapping[str, str]) -> None:
-    """Write the facts into the model's own table."""
+def annotate(model: "ModelProto", entries: Mapping[str, str]) -> None:
+    """Write metadata, as of `GraphMetadata.to_entries`, into the model's own table."""
     onnx = import_optional("onnx")
-    onnx.helper.set_model_props(model, {f"{PREFIX}.{key}": value for key, value in metadata.items()})
-
-
-def metadata_of(properties: Mapping[str, str]) -> dict[str, str]:
-    """The facts out of a table of everybody's."""
-    head = f"{PREFIX}."
-    return {key.removeprefix(head): value for key, value in properties.items() if key.startswith(head)}
+    onnx.helper.set_model_props(model, {f"{PREFIX}.{key}": value for key, value in entries.items()})
 
 
 def _name_sizes(model: "ModelProto") -> None:
-    """Call free sizes by what they are, where PyTorch numbers them."""
+    """Give free sizes names; PyTorch numbers them."""
     for value in (*model.graph.input, *model.graph.output):
         scale = "" if value.name == INPUT else "restored_"
         names = ("count", None, f"{scale}height", f"{scale}width")
         for dimension, name in zip(value.type.tensor_type.shape.dim, names, strict=True):
             if name is not None and not dimension.HasField("dim_value"):
                 dimension.dim_param = name
-    # Of what is in between, runtimes infer the sizes themselves.
+    # Runtimes infer the sizes of intermediate values themselves.
     del model.graph.value_info[:]
 
 
 def _pool_by_padding(model: "ModelProto") -> None:
-    """Pool odd sizes by one row and column of nothing more at the end, which is the same as rounding up.
+    """Pad pooling by one row and column at the end instead of rounding the size up, which gives the same result.
 
-    OpenVINO takes no window that is larger than the picture; with padding, 1 x 1 passes as well.
+    OpenVINO does not accept a window that is larger than the input; with padding, 1 x 1 works too.
     """
     for node in model.graph.node:
         attributes = {attribute.name: attribute for attribute in node.attribute}
@@ -144,13 +136,13 @@ def _pool_by_padding(model: "ModelProto") -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what PyTorch says to itself while it exports."""
+    """Suppress the warnings that PyTorch's exporter and compiler give about PyTorch itself."""
     registration: Any = logging.getLogger("torch.onnx._internal.exporter._registration")
     level = registration.level
-    registration.setLevel(logging.ERROR)  # that torchvision, which nothing here needs, is not installed
+    registration.setLevel(logging.ERROR)  # it warns that torchvision, which is not needed, is not installed
     try:
         with warnings.catch_warnings():
-            # PyTorch's exporter and its compiler use what PyTorch deprecates.
+            # They use deprecated parts of PyTorch.
             warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
             warnings.filterwarnings("ignore", r"`torch.jit.script", DeprecationWarning)
             yield

@@ -1,8 +1,8 @@
-"""What an exported file says about itself: how to run it, and the card of its weights.
+"""The metadata of an exported file: how to run its graph, and the metadata of its weights.
 
-Every format keeps a table of texts beside its graph; the facts stand there, one a key, so that programs in any
-language read them. Numbers and lists are JSON. Nothing in them is run: a recipe's name resolves inside the
-package only, and what the file says of its network must be what the recipe says.
+Every format has a table of texts next to its graph. Each field is one key there, so programs in any language can
+read it. Numbers and lists are JSON. A file cannot run code: the name of a recipe resolves only inside the package,
+and what the file reports about its network must equal what the recipe states.
 """
 
 import json
@@ -23,7 +23,13 @@ from pellucid.weights import checkpoint
 from pellucid.weights.checkpoint import WeightsMetadata
 
 PREFIX = "pellucid"
-"""Of the keys, where a format has one table for everybody."""
+"""Of the keys, in formats with one table for all programs: `pellucid.KEY`."""
+
+INPUT, OUTPUT = "degraded", "restored"
+"""Names of the graph's input and output."""
+
+OPSET = 18
+"""Of ONNX. The oldest opset that PyTorch writes: more runtimes support it, and no network needs a newer one."""
 
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 
@@ -37,14 +43,17 @@ _INPUTS = {
 
 @dataclass(frozen=True)
 class GraphMetadata:
-    """How to run a graph, and whose weights it holds.
+    """How to run a graph, and which weights it contains.
 
-    scale, multiple, halo: as `Network` states them. num_planes: C of its input, (N, C, H, W).
-    precision: in which it computes. weights_sha256: of the float32 weights it was made of.
-    shape: the only (N, C, H, W) that it takes; any where None.
+    weights: metadata of the weights, with the recipe and keywords of this graph.
+    scale, multiple, halo: of the network; see `recipes.network.Network`.
+    num_planes: C of the input, (N, C, H, W).
+    weights_sha256: of the float32 weights from which the graph was made.
+    precision: in which the graph computes, one of PRECISIONS.
+    shape: the only input shape (N, C, H, W) that the graph accepts; any number and size of pictures if None.
     """
 
-    card: WeightsMetadata
+    weights: WeightsMetadata
     scale: int
     multiple: int
     halo: int
@@ -55,23 +64,23 @@ class GraphMetadata:
 
     @classmethod
     def of(
-        cls, network: Network, recipe: Recipe, card: WeightsMetadata, *, weights_sha256: str
+        cls, network: Network, recipe: Recipe, weights: WeightsMetadata, *, weights_sha256: str
     ) -> "GraphMetadata":
-        """Of weights as they were trained."""
-        card = replace(card, recipe=recipe.name, parameters=recipe.parameters)
+        """For a float32 graph of any input shape. recipe: may have other keywords than `weights`."""
+        weights = replace(weights, recipe=recipe.name, parameters=recipe.parameters)
         num_planes = recipe.domain.num_planes
-        return cls(card, network.scale, network.multiple, network.halo, num_planes, weights_sha256)
+        return cls(weights, network.scale, network.multiple, network.halo, num_planes, weights_sha256)
 
-    def to_metadata(self) -> dict[str, str]:
-        """Key -> text, as every format can hold it."""
-        recipe = find(self.card.recipe, **self.card.parameters)
+    def to_entries(self) -> dict[str, str]:
+        """Key -> text, without PREFIX; every format can contain this."""
+        recipe = find(self.weights.recipe, **self.weights.parameters)
         texts = {
             "format": checkpoint.FORMAT,
-            "recipe": self.card.recipe,
-            "parameters": dict(self.card.parameters),
-            "provenance": self.card.provenance,
-            "license": self.card.license,
-            "scores": [dict(score) for score in self.card.scores],
+            "recipe": self.weights.recipe,
+            "parameters": dict(self.weights.parameters),
+            "provenance": self.weights.provenance,
+            "license": self.weights.license,
+            "scores": [dict(score) for score in self.weights.scores],
             "scale": self.scale,
             "multiple": self.multiple,
             "halo": self.halo,
@@ -79,37 +88,43 @@ class GraphMetadata:
             "weights_sha256": self.weights_sha256,
             "precision": self.precision,
             "shape": self.shape,
-            "input": f"{_input_in_words(recipe)}; {_RANGE}",
+            "input": f"{_describe_input(recipe)}; {_RANGE}",
             "output": f"{'RGB' if recipe.domain.takes_mosaic else 'the same'}, {self.scale}x the size; {_RANGE}",
             "made_by": f"pellucid {__version__}",
         }
         return {key: value if isinstance(value, str) else json.dumps(value) for key, value in texts.items()}
 
     @classmethod
-    def from_metadata(cls, metadata: Mapping[str, str], *, source: str | Path) -> "GraphMetadata":
-        """The facts that stand in a file. Raises WeightsError when there are none, or none of ours."""
-        if "recipe" not in metadata:
-            raise WeightsError(f"{source} says nothing about itself; `pellucid export` writes files that do")
+    def from_entries(cls, entries: Mapping[str, str], *, source: str | Path) -> "GraphMetadata":
+        """The inverse of `to_entries`. Raises WeightsError if entries are missing or not pellucid's.
+
+        source: names the file in errors.
+        """
+        if "recipe" not in entries:
+            raise WeightsError(
+                f"{source} does not contain pellucid's metadata", hint="`pellucid export` writes files that do"
+            )
         try:
-            header = {**metadata, **{key: json.loads(metadata[key]) for key in _OF_JSON}}
-            precision = metadata["precision"]
+            header = {**entries, **{key: json.loads(entries[key]) for key in _JSON_KEYS}}
+            precision = entries["precision"]
             if precision not in PRECISIONS:
                 raise ValueError(f"precision {precision[:20]}")
-            scale, multiple, halo, num_planes = map(_count, map(header.__getitem__, _COUNTS))
-            shape = None if header["shape"] is None else _shape(header["shape"])
+            scale, multiple, halo, num_planes = map(_parse_count, map(header.__getitem__, _COUNTS))
+            shape = None if header["shape"] is None else _parse_shape(header["shape"])
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise WeightsError(f"{source}: its facts are not pellucid's ({repr(error)[:80]})") from error
-        card = checkpoint.parse_metadata(header, source=source)
-        weights = metadata.get("weights_sha256", "")
-        return cls(card, scale, multiple, halo, num_planes, weights, precision, shape)
+            raise WeightsError(f"{source}: the metadata is not pellucid's ({repr(error)[:80]})") from error
+        weights = checkpoint.parse_metadata(header, source=source)
+        weights_sha256 = entries.get("weights_sha256", "")
+        return cls(weights, scale, multiple, halo, num_planes, weights_sha256, precision, shape)
 
-    def recipe(self, *, source: str | Path, **parameters: Any) -> tuple[Recipe, Network]:
-        """The recipe, and its network without weights, which tells how much memory it takes.
+    def resolve(self, *, source: str | Path, **parameters: Any) -> tuple[Recipe, Network]:
+        """The recipe, and its folded network on the meta device: shapes without weights.
 
-        parameters: recipe keywords to change. Raises WeightsError where the recipe's network is another.
+        source: names the file in errors. parameters: recipe keywords to change. Raises WeightsError if there is no
+        such recipe, or if the graph does not fit its network.
         """
         try:
-            recipe = find(self.card.recipe, **{**self.card.parameters, **parameters})
+            recipe = find(self.weights.recipe, **{**self.weights.parameters, **parameters})
         except RecipeError as error:
             raise WeightsError(f"{source}: {error}") from error
         with torch.device("meta"):
@@ -118,28 +133,28 @@ class GraphMetadata:
         wanted = (network.scale, network.multiple, network.halo, recipe.domain.num_planes)
         if found != wanted:
             raise WeightsError(
-                f"{source} has scale, multiple, halo and planes {found}, but {recipe.name} has {wanted}; "
-                f"export it anew"
+                f"{source} has scale, multiple, halo and planes {found}, but {recipe.name} has {wanted}",
+                hint="export it again",
             )
         return recipe, network
 
 
 _COUNTS = ("scale", "multiple", "halo", "num_planes")
-_OF_JSON = ("format", "parameters", "scores", "shape", *_COUNTS)
+_JSON_KEYS = ("format", "parameters", "scores", "shape", *_COUNTS)
 
 
-def _shape(value: list[object]) -> Shape:
-    count, planes, height, width = map(_count, value)
+def _parse_shape(value: list[object]) -> Shape:
+    count, planes, height, width = map(_parse_count, value)
     return count, planes, height, width
 
 
-def _count(value: object) -> int:
+def _parse_count(value: object) -> int:
     if not isinstance(value, int) or not 0 <= value < 2**20:
-        raise ValueError(f"{str(value)[:20]} is no count")
+        raise ValueError(f"{str(value)[:20]} is not a count")
     return value
 
 
-def _input_in_words(recipe: Recipe) -> str:
+def _describe_input(recipe: Recipe) -> str:
     if recipe.domain.takes_mosaic:
         return "a camera mosaic, one plane a filter site, times its exposure ratio, cut off at white"
     return _INPUTS[recipe.domain.colors]

@@ -1,67 +1,48 @@
-"""A model: weights and recipe, loaded and ready for any backend."""
+"""A model: a network with weights, its recipe and its metadata, ready for any backend."""
 
 import copy
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-from torch.export import ExportedProgram
-
-from pellucid.backends import graphs
-from pellucid.backends.eager import DTYPES
 from pellucid.backends.metadata import GraphMetadata
 from pellucid.recipes.network import Network
 from pellucid.recipes.recipe import Recipe
 from pellucid.weights import checkpoint
 from pellucid.weights.checkpoint import WeightsMetadata
 
-if TYPE_CHECKING:
-    from onnx import ModelProto
-
 
 @dataclass(frozen=True)
 class Model:
-    """What is to be written. pictures: the user's, as the network takes them; int8 is calibrated on these."""
+    """network: with weights, in float32. metadata: what every graph of it reports about itself."""
 
     network: Network
     recipe: Recipe
-    facts: GraphMetadata
-    pictures: Sequence[Tensor] = ()
+    metadata: GraphMetadata
 
     @classmethod
-    def of(cls, network: Network, recipe: Recipe, card: WeightsMetadata) -> "Model":
-        """A float32 file for inputs of any size."""
-        digest = checkpoint.fingerprint(network.state_dict())
-        return cls(network, recipe, GraphMetadata.of(network, recipe, card, weights_sha256=digest))
+    def of(
+        cls, network: Network, recipe: Recipe, weights: WeightsMetadata, *, sha256: str | None = None
+    ) -> "Model":
+        """sha256: `checkpoint.fingerprint` of the network if known; None computes it."""
+        sha256 = sha256 or checkpoint.fingerprint(network.state_dict())
+        return cls(network, recipe, GraphMetadata.of(network, recipe, weights, weights_sha256=sha256))
 
     @cached_property
-    def shadow(self) -> Network:
-        """The network without weights, which tells how much memory it takes."""
+    def meta_network(self) -> Network:
+        """The folded network on PyTorch's meta device: shapes without weights, to find how much memory it
+        takes."""
         return copy.deepcopy(self.network.folded()).to("meta")
 
     def copy(self) -> "Model":
-        """With a network of its own, which may be converted."""
+        """A model with its own network: `TorchBackend` may convert a network in place."""
         return replace(self, network=copy.deepcopy(self.network))
-
-    def onnx(self, precision: str | None = None) -> "ModelProto":
-        """The network as an ONNX graph that computes in a precision, or in float32 where that is int8."""
-        dtype = DTYPES.get(precision or self.facts.precision, torch.float32)
-        return graphs.to_onnx(self.captured(dtype))
-
-    def captured(self, dtype: torch.dtype | None = None) -> ExportedProgram:
-        """The network as a graph that computes in a type, or in that of the precision."""
-        dtype = dtype or DTYPES[self.facts.precision]
-        return graphs.capture(self.network, self.facts.num_planes, dtype=dtype, shape=self.facts.shape)
 
 
 def load_model(path: Path, /, **parameters: object) -> tuple[Model, WeightsMetadata]:
-    """What is to be written of a weight file, and its card as it stands there; the plan's own has the changes.
+    """The model in a weight file, and the metadata in the file; that of the model has the changed keywords.
 
     parameters: recipe keywords to change. Raises as `checkpoint.load`.
     """
-    network, recipe, card = checkpoint.load(path, **parameters)
-    return Model.of(network, recipe, card), card
+    network, recipe, weights = checkpoint.load(path, **parameters)
+    return Model.of(network, recipe, weights), weights

@@ -1,4 +1,4 @@
-"""How well two ways to run one network agree, on pictures like real ones and at sizes that trip exports up."""
+"""How closely the results of two backends agree, on realistic pictures and at sizes that break exports."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -13,53 +13,56 @@ from pellucid.errors import PellucidError
 from pellucid.recipes.recipe import Recipe
 
 SIZES = ((1, 1), (2, 3), (17, 31), (64, 64), (97, 66), (131, 160))
-"""Of network inputs, (H, W): the smallest, odd and even ones, on and off every grid."""
+"""(H, W) of network inputs: the smallest, odd and even ones, on and off the grid of every network."""
 
 SIDE_PX = 192
-"""Of pictures that are made here, in network pixels."""
+"""Side of synthetic pictures, in network pixels."""
 
-BOUNDS_DB = {"float32": 100.0, "float16": 55.0, "bfloat16": 45.0, "int8": 35.0}
-"""What an export in this precision must reach. Trained weights are measured in docs/export.md."""
+MIN_PSNR_DB = {"float32": 100.0, "float16": 55.0, "bfloat16": 45.0, "int8": 35.0}
+"""PSNR against float32 that an export in this precision must reach. docs/export.md has that of trained weights."""
 
 NUM_LEAVES = 150
 
 
 @dataclass(frozen=True)
 class Agreement:
-    """max_error, psnr_db: between the two, where white is 1; an infinite PSNR is of equal results."""
+    """How closely two sets of results agree, over all samples of all inputs.
+
+    max_error: largest absolute difference; white is 1. psnr_db: infinite for equal results.
+    """
 
     max_error: float
     psnr_db: float
     num_inputs: int
 
     def __str__(self) -> str:
-        decibels = "equal to the bit" if self.psnr_db == math.inf else f"{self.psnr_db:.1f} dB"
-        return f"{decibels}, largest error {self.max_error:.1e} of white, over {self.num_inputs} inputs"
+        psnr = "exact" if self.psnr_db == math.inf else f"PSNR {self.psnr_db:.1f} dB"
+        return f"{psnr}, largest error {self.max_error:.1e} of white, {self.num_inputs} inputs"
 
 
 def compare(
     candidate: Callable[[Tensor], Tensor], reference: Callable[[Tensor], Tensor], inputs: Iterable[Tensor]
 ) -> Agreement:
-    """Run both on every input. Raises PellucidError where the sizes of their results differ."""
+    """Run both on every input, (N, C, H, W). Raises PellucidError if the shapes of results differ."""
     largest, squares, count, num_inputs = 0.0, 0.0, 0, 0
     for degraded in inputs:
         found, wanted = candidate(degraded), reference(degraded)
         if found.shape != wanted.shape:
             raise PellucidError(
-                f"the exported model gives {tuple(found.shape)} for an input of {tuple(degraded.shape)}, and the "
-                f"network {tuple(wanted.shape)}"
+                f"for an input of {tuple(degraded.shape)}, the result has shape {tuple(found.shape)} instead of "
+                f"{tuple(wanted.shape)}"
             )
         error = (found.double() - wanted.double()).abs().nan_to_num(nan=math.inf)
         largest = max(largest, error.max().item())
         squares, count = squares + error.square().sum().item(), count + error.numel()
         num_inputs += 1
-    return Agreement(largest, _decibels(squares / count), num_inputs)
+    return Agreement(largest, _to_psnr_db(squares / count), num_inputs)
 
 
 def synthetic_inputs(recipe: Recipe, side_px: int = SIDE_PX, *, seed: int = 0) -> Tensor:
-    """Two pictures with the statistics of natural ones, degraded and encoded as the network takes them.
+    """Two synthetic pictures with the statistics of natural ones, degraded and encoded: (2, C, side_px, side_px).
 
-    side_px: of the network's input, (2, C, side_px, side_px); a multiple of 12.
+    side_px: a multiple of 12.
     """
     generator = torch.Generator().manual_seed(seed)
     domain, degradation = recipe.domain, recipe.protocol.degradation
@@ -71,27 +74,27 @@ def synthetic_inputs(recipe: Recipe, side_px: int = SIDE_PX, *, seed: int = 0) -
 
 
 def crop_inputs(degraded: Tensor, sizes: Sequence[tuple[int, int]] = SIZES) -> list[Tensor]:
-    """Inputs of these sizes out of a larger one; of what it has where it is smaller."""
+    """Crops of these sizes, (H, W), from the top left of an input; smaller if the input is smaller."""
     return [degraded[..., :height, :width].contiguous() for height, width in sizes]
 
 
 def dead_leaves(side_px: int, generator: torch.Generator) -> Tensor:
-    """Discs of all sizes that hide each other, softly shaded: (3, side_px, side_px), black is 0, white 1.
+    """Overlapping, softly shaded discs of all sizes: (3, side_px, side_px), black is 0, white is 1.
 
-    Edges at every scale and a spectrum that falls as that of photographs. Source: Lee, Mumford, Huang,
+    They have edges at every scale, and a spectrum like that of photographs. Source: Lee, Mumford, Huang,
     "Occlusion Models for Natural Images", IJCV 2001.
     """
 
     def uniform(*shape: int) -> Tensor:
         return torch.rand(shape, generator=generator)
 
-    places = torch.arange(side_px, dtype=torch.float32) / side_px
-    rows, cols = places[:, None], places[None, :]
+    positions = torch.arange(side_px, dtype=torch.float32) / side_px
+    rows, cols = positions[:, None], positions[None, :]
     picture = uniform(3, 1, 1).expand(3, side_px, side_px).clone()
     smallest, largest = 0.01, 0.5
     for _ in range(NUM_LEAVES):
         share = uniform(1).item()
-        # Radii by the law 1 / r^3, at which the picture looks the same at every scale.
+        # Radii have the density 1 / r^3, so that the picture has the same statistics at every scale.
         radius = (largest**-2 + share * (smallest**-2 - largest**-2)) ** -0.5
         down, right = rows - uniform(1), cols - uniform(1)
         shade = 0.3 * (down * (uniform(1) - 0.5) + right * (uniform(1) - 0.5)) / radius
@@ -99,5 +102,5 @@ def dead_leaves(side_px: int, generator: torch.Generator) -> Tensor:
     return (picture + 0.02 * torch.randn(picture.shape, generator=generator)).clamp(0, 1)
 
 
-def _decibels(mean_square: float) -> float:
+def _to_psnr_db(mean_square: float) -> float:
     return math.inf if mean_square == 0 else -10 * math.log10(mean_square)

@@ -1,4 +1,4 @@
-"""What runs an exported graph without PyTorch computing: ONNX Runtime and OpenVINO, on the CPU."""
+"""Runs an exported graph with ONNX Runtime or OpenVINO, on the CPU."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -11,11 +11,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pellucid.backends import graphs
 from pellucid.backends.activation_memory import ActivationMemory
 from pellucid.backends.backend import Shape
-from pellucid.backends.eager import OVERHEAD
-from pellucid.backends.metadata import PREFIX, GraphMetadata
+from pellucid.backends.metadata import INPUT, OUTPUT, PREFIX, GraphMetadata
 from pellucid.errors import NotEnoughMemoryError, PellucidError, WeightsError
 from pellucid.recipes.network import Network
 from pellucid.system import optional_packages
@@ -24,22 +22,25 @@ from pellucid.system.optional_packages import import_optional
 Samples = NDArray[np.float32]
 
 _HEAD_BYTES = 4096
-"""In which an .xml file says what it is."""
+"""Within these bytes, OpenVINO's .xml files have their <net> element."""
 
-_HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "int8": "f32"}
-"""What OpenVINO calls the precision of all that is not quantised."""
+_PRECISION_HINTS = {"float32": "f32", "bfloat16": "bf16", "float16": "f16", "int8": "f32"}
+"""OpenVINO's names of the precision of all layers that are not quantized."""
 
 
 class _GraphBackend(ABC):
-    """What both have in common: a graph, the facts about it, and how much memory its network takes."""
+    """Base class of both backends.
+
+    network: the same network, with or without weights; only its shapes are used, to find how much memory it takes.
+    """
 
     runtime: str
 
-    def __init__(self, facts: GraphMetadata, network: Network, fingerprint: str) -> None:
-        self.scale, self.multiple, self.halo = facts.scale, facts.multiple, facts.halo
-        self.facts, self.precision = facts, facts.precision
+    def __init__(self, metadata: GraphMetadata, network: Network, fingerprint: str) -> None:
+        self.scale, self.multiple, self.halo = metadata.scale, metadata.multiple, metadata.halo
+        self.metadata, self.precision = metadata, metadata.precision
         self.device = torch.device("cpu")
-        self._footprint, self._fingerprint = ActivationMemory(network), fingerprint
+        self._memory, self._fingerprint = ActivationMemory(network), fingerprint
 
     @property
     def name(self) -> str:
@@ -48,58 +49,68 @@ class _GraphBackend(ABC):
     def __call__(self, degraded: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', scale * H, scale * W)."""
         count, _, height, width = degraded.shape
-        if self.facts.shape is not None and tuple(degraded.shape) != self.facts.shape:
+        if self.metadata.shape is not None and tuple(degraded.shape) != self.metadata.shape:
             raise PellucidError(
-                f"the model was exported for inputs of {_by(self.facts.shape)} only, and this one has "
-                f"{_by(degraded.shape)}; export it without --shape"
+                f"the model was exported for inputs of {_format_shape(self.metadata.shape)}, but this input has "
+                f"{_format_shape(degraded.shape)}",
+                hint="export it again, without {shape}",
             )
-        with _failures_of(self.runtime):
+        with _translate_errors(self.runtime):
             restored = self._run(np.ascontiguousarray(degraded.numpy(), np.float32))
         if restored.shape[0] != count or restored.shape[2:] != (height * self.scale, width * self.scale):
-            raise PellucidError(f"{self.runtime} gave {_by(restored.shape)} for {_by(degraded.shape)}; use torch")
+            raise PellucidError(
+                f"for an input of {_format_shape(degraded.shape)}, {self.runtime} returned "
+                f"{_format_shape(restored.shape)}",
+                hint="{backend} can be another one",
+            )
         return torch.from_numpy(restored)
 
-    def working_bytes(self, shape: Shape, *, room: int = 0) -> int:
-        """Memory that a call with (N, C, H, W) takes, at most."""
-        return int(OVERHEAD * self._footprint.activation_bytes(shape, room=room / OVERHEAD))
+    def working_bytes(self, shape: Shape, *, available_bytes: int = 0) -> int:
+        """An upper bound of the memory for a call."""
+        return self._memory.working_bytes(shape, available_bytes=available_bytes)
 
     def fingerprint(self) -> str:
-        """Tells one file, or way to run weights, from another."""
+        """Differs if the file, the weights, the runtime or the precision differ."""
         return f"{self._fingerprint} {self.runtime} {self.precision}"
 
     @abstractmethod
     def _run(self, degraded: Samples) -> Samples:
-        """The graph's own output."""
+        """The output of the graph."""
 
 
 class OnnxBackend(_GraphBackend):
-    """An ONNX file in ONNX Runtime. As many threads as PyTorch has.
+    """An ONNX file in ONNX Runtime, with as many threads as PyTorch.
 
-    network: the same one without weights, which tells how much memory it takes.
+    metadata: of the file; see `read_metadata`. network: only its shapes are used, for `working_bytes`.
+    fingerprint: of the weights if known; of the file if None.
+
+    Raises MissingExtraError without onnxruntime, WeightsError if it cannot load the file.
     """
 
     runtime = "onnxruntime"
 
     def __init__(
-        self, path: Path, facts: GraphMetadata, network: Network, *, fingerprint: str | None = None
+        self, path: Path, metadata: GraphMetadata, network: Network, *, fingerprint: str | None = None
     ) -> None:
-        super().__init__(facts, network, fingerprint or _digest(path))
+        super().__init__(metadata, network, fingerprint or _hash_file(path))
         runtime = import_optional("onnxruntime")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 4  # what goes wrong is said in one line, by us
-        with _failures_of(self.runtime, path):
+        options.log_severity_level = 4  # only fatal ones: errors are raised as one line
+        with _translate_errors(self.runtime, path):
             self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
     def _run(self, degraded: Samples) -> Samples:
-        restored: Samples = self._session.run([graphs.OUTPUT], {graphs.INPUT: degraded})[0]
+        restored: Samples = self._session.run([OUTPUT], {INPUT: degraded})[0]
         return restored
 
 
 class OpenVinoBackend(_GraphBackend):
-    """An OpenVINO or ONNX file in OpenVINO. As many threads as PyTorch has.
+    """An OpenVINO (.xml with .bin) or ONNX file in OpenVINO, with as many threads as PyTorch.
 
-    precision: in which a graph of float32 computes; that of the file where None.
+    precision: in which a float32 graph computes; that of the file if None. Other arguments: see `OnnxBackend`.
+
+    Raises MissingExtraError without openvino, WeightsError if it cannot load the file.
     """
 
     runtime = "openvino"
@@ -107,25 +118,25 @@ class OpenVinoBackend(_GraphBackend):
     def __init__(
         self,
         path: Path,
-        facts: GraphMetadata,
+        metadata: GraphMetadata,
         network: Network,
         *,
         precision: str | None = None,
         fingerprint: str | None = None,
     ) -> None:
-        super().__init__(facts, network, fingerprint or _digest(path))
-        self.precision = precision or facts.precision
+        super().__init__(metadata, network, fingerprint or _hash_file(path))
+        self.precision = precision or metadata.precision
         options = {
-            # Without it, CPUs with bfloat16 compute in that whatever the file says.
-            "INFERENCE_PRECISION_HINT": self._hint(),
+            # Without this, CPUs that support bfloat16 use it, whatever the precision of the file.
+            "INFERENCE_PRECISION_HINT": self._choose_hint(),
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
-        with _failures_of(self.runtime, path):
+        with _translate_errors(self.runtime, path):
             self._compiled = import_optional("openvino").Core().compile_model(str(path), "CPU", options)
 
-    def _hint(self) -> str:
-        """A CPU that cannot compute in half precision takes the weights in it, and computes in float32."""
-        hint = _HINTS[self.precision]
+    def _choose_hint(self) -> str:
+        """float32 on CPUs that cannot compute in half precision."""
+        hint = _PRECISION_HINTS[self.precision]
         return hint if hint == "f32" or hint in supported_precisions() else "f32"
 
     def _run(self, degraded: Samples) -> Samples:
@@ -134,71 +145,79 @@ class OpenVinoBackend(_GraphBackend):
 
 
 def check_installed(runtime: str) -> None:
-    """Raise MissingExtraError where what runs graphs, or makes them, is not installed."""
+    """Raise MissingExtraError if a runtime, or a package that writes graphs for it, is not installed."""
     for package in ("onnx", "onnxscript", runtime):
         optional_packages.check_installed(package, needed_by=runtime)
 
 
 def supported_precisions() -> set[str]:
-    """The precisions in which OpenVINO computes on this CPU: f32, bf16, f16."""
+    """The precisions in which OpenVINO computes on this CPU, out of f32, bf16 and f16."""
     capabilities = import_optional("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return {{"FP32": "f32", "BF16": "bf16", "FP16": "f16"}.get(name, name) for name in capabilities}
 
 
 def read_metadata(path: Path) -> GraphMetadata:
-    """What an .onnx or .xml file says about itself; nothing of it is compiled yet.
+    """The metadata of an .onnx or .xml file; the graph is not compiled.
 
-    Raises WeightsError where it is no such file, or none of ours.
+    Raises WeightsError if there is no such file, or if it is not pellucid's.
     """
     if not path.is_file():
-        kind = "is a folder" if path.is_dir() else "does not exist"
-        raise WeightsError(f"{path} {kind}; a model file is needed")
-    metadata = _onnx_metadata(path) if path.suffix.lower() == ".onnx" else _openvino_metadata(path)
-    return GraphMetadata.from_metadata(metadata, source=path)
+        raise WeightsError(f"{path} {'is a folder, not a model file' if path.is_dir() else 'does not exist'}")
+    entries = _read_onnx_entries(path) if path.suffix.lower() == ".onnx" else _read_openvino_entries(path)
+    return GraphMetadata.from_entries(entries, source=path)
 
 
-def _onnx_metadata(path: Path) -> Mapping[str, str]:
+def _read_onnx_entries(path: Path) -> Mapping[str, str]:
     onnx = import_optional("onnx")
-    with _failures_of("onnx", path):
+    with _translate_errors("onnx", path):
         model = onnx.load(str(path), load_external_data=False)
-    outside = onnx.TensorProto.EXTERNAL
-    if any(tensor.data_location == outside for tensor in model.graph.initializer):
-        raise WeightsError(f"{path} keeps weights in other files; pellucid's own are one file")
-    return graphs.metadata_of({entry.key: entry.value for entry in model.metadata_props})
+    external = onnx.TensorProto.EXTERNAL
+    if any(tensor.data_location == external for tensor in model.graph.initializer):
+        raise WeightsError(f"{path} refers to weights in other files, which is not supported")
+    head = f"{PREFIX}."
+    return {
+        entry.key.removeprefix(head): entry.value for entry in model.metadata_props if entry.key.startswith(head)
+    }
 
 
-def _openvino_metadata(path: Path) -> Mapping[str, str]:
+def _read_openvino_entries(path: Path) -> Mapping[str, str]:
     if not path.with_suffix(".bin").is_file():
-        raise WeightsError(f"{path} needs {path.with_suffix('.bin').name} beside it, which holds the weights")
+        raise WeightsError(f"{path} needs {path.with_suffix('.bin').name}, the file with its weights, next to it")
     if b"<net" not in path.read_bytes()[:_HEAD_BYTES]:
-        raise WeightsError(f"{path} is no model that openvino takes")  # it would try all else, and say so aloud
-    with _failures_of("openvino", path):
+        # OpenVINO would try all its other formats, and print their errors.
+        raise WeightsError(f"{path} is not a model that openvino can load")
+    with _translate_errors("openvino", path):
         info = import_optional("openvino").Core().read_model(str(path)).rt_info
         return {key: value.astype(str) for key, value in info[PREFIX].items()} if PREFIX in info else {}
 
 
 @contextmanager
-def _failures_of(runtime: str, path: Path | None = None) -> Iterator[None]:
-    """What a runtime raises, in one line: for a file that is none, or memory that does not do."""
+def _translate_errors(runtime: str, path: Path | None = None) -> Iterator[None]:
+    """Raise what a runtime raises as a PellucidError of one line.
+
+    path: of the file that is being loaded; None while it runs.
+    """
     try:
         yield
     except (PellucidError, MemoryError, KeyboardInterrupt):
         raise
-    except Exception as error:  # the runtimes have trees of exceptions of their own, which share no root
-        said = " ".join(str(error).split())
+    except Exception as error:  # the exceptions of the runtimes have no common base class
+        message = " ".join(str(error).split())
         if path is not None:
-            raise WeightsError(f"{path} is no model that {runtime} takes: {said[:160]}") from error
-        if any(sign in said.lower() for sign in ("alloc", "memory")):
-            raise NotEnoughMemoryError(f"not enough memory in {runtime}; take smaller tiles") from error
-        raise PellucidError(f"{runtime} cannot run the model: {said[:200]}") from error
+            raise WeightsError(f"{path} is not a model that {runtime} can load: {message[:160]}") from error
+        if any(sign in message.lower() for sign in ("alloc", "memory")):
+            raise NotEnoughMemoryError(
+                f"not enough memory in {runtime}", hint="use smaller tiles ({tile_px})"
+            ) from error
+        raise PellucidError(f"{runtime} cannot run the model: {message[:200]}") from error
 
 
-def _digest(path: Path) -> str:
+def _hash_file(path: Path) -> str:
     digest = hashlib.sha256(path.read_bytes())
     if path.suffix.lower() == ".xml":
         digest.update(path.with_suffix(".bin").read_bytes())
     return digest.hexdigest()
 
 
-def _by(shape: tuple[int, ...]) -> str:
+def _format_shape(shape: tuple[int, ...]) -> str:
     return " x ".join(map(str, shape))

@@ -1,8 +1,8 @@
-"""The fastest way to run weights here: another runtime's graph, made once and kept, and the choice among them.
+"""Builds the backend for a model, and selects the fastest one.
 
-Graphs lie in the user's cache under a name that holds what they were made of and the hash of their content, so
-that a stale one is never found and a broken one never believed. Several processes may ask at once: one makes
-the graph, the others wait.
+ONNX Runtime and OpenVINO run graphs, which are created once and kept in the user's cache. The name of a graph's
+file contains a hash of what it was made from and a hash of its content, so outdated and damaged graphs are never
+used. If several processes need a graph at the same time, one creates it and the others wait.
 """
 
 import hashlib
@@ -20,29 +20,33 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from pellucid.backends import graphs, parity, runtimes
+from pellucid.backends import parity, runtimes
 from pellucid.backends.backend import Backend, find_device
 from pellucid.backends.eager import TorchBackend
-from pellucid.backends.metadata import PRECISIONS, GraphMetadata
+from pellucid.backends.metadata import OPSET, PRECISIONS
 from pellucid.backends.model import Model
-from pellucid.backends.parity import Agreement
 from pellucid.errors import MissingExtraError, OutputError, PellucidError, suggest
 from pellucid.system import files
 
 BACKENDS = ("torch", "onnxruntime", "openvino")
 
-LEAST_DB = 60.0
-"""How well what "auto" takes agrees with float32 torch: a tenth of a step of 8 bit."""
+AUTO_MIN_PSNR_DB = 60.0
+"""PSNR against torch float32 that "auto" requires: an RMS error of a quarter of an 8-bit step."""
 
-VERSION = 2
-"""Of the graphs that are kept; a higher one leaves those of earlier releases unused."""
+CACHE_VERSION = 2
+"""Increased when graphs change, so that those of earlier releases are not used."""
 
-_TRIALS = 3
+_NUM_TRIALS = 3
+_EXACT_DB = 999.0
+"""PSNR of equal results, as JSON has no infinity."""
 
 
 @dataclass(frozen=True)
 class BackendChoice:
-    """What runs a network, how well it agrees with float32 torch, and how many times faster it is."""
+    """The backend and precision that "auto" selected, and how they compare with torch float32.
+
+    psnr_db: PSNR of the results against torch float32; 999 if they are equal.
+    """
 
     backend: str
     precision: str
@@ -51,13 +55,13 @@ class BackendChoice:
 
     def __str__(self) -> str:
         if (self.backend, self.precision) == ("torch", "float32"):
-            return "torch in float32 is the fastest here that agrees with itself to 60 dB"
-        agrees = "equals it" if self.psnr_db > 200 else f"agrees to {self.psnr_db:.1f} dB"
-        return f"{self.backend} in {self.precision}: {self.speedup:.1f}x as fast as torch in float32, {agrees}"
+            return f"torch float32: the fastest with a PSNR of at least {AUTO_MIN_PSNR_DB:.0f} dB against float32"
+        psnr = "exact" if self.psnr_db >= _EXACT_DB else f"PSNR against float32: {self.psnr_db:.1f} dB"
+        return f"{self.backend} {self.precision}: {self.speedup:.1f}x speedup over torch float32, {psnr}"
 
 
 def check_names(backend: str | None, precision: str | None) -> None:
-    """Raise PellucidError for a backend or precision that nobody has."""
+    """Raise PellucidError for an unknown backend or precision."""
     if backend not in (None, "auto", *BACKENDS):
         raise PellucidError(f"no backend {backend[:40]!r}; {suggest(backend, ('auto', *BACKENDS))}")
     if precision not in (None, "auto", *PRECISIONS):
@@ -65,12 +69,15 @@ def check_names(backend: str | None, precision: str | None) -> None:
 
 
 def select_backend(
-    plan: Model, *, device: str = "auto", backend: str | None = None, precision: str | None = None
+    model: Model, *, device: str = "auto", backend: str | None = None, precision: str | None = None
 ) -> tuple[Backend, BackendChoice | None]:
-    """What is to run these weights, and why where that was left to us.
+    """The backend for a model, and how it was chosen if "auto" chose it. The network may be converted in place.
 
-    backend, precision: by name, or "auto". torch in float32 where neither is given. Raises MissingExtraError for
-    a runtime that is not installed, PellucidError for one that has not this precision.
+    backend: one of BACKENDS or "auto"; torch if None, but auto if `precision` is.
+    precision: float32, bfloat16, float16 or "auto"; float32 if None, but auto if `backend` is.
+
+    Raises MissingExtraError for a runtime that is not installed, PellucidError for an unknown name, and for a
+    backend that does not support the precision or the device.
     """
     check_names(backend, precision)
     if backend is None:
@@ -79,36 +86,49 @@ def select_backend(
         precision = "auto" if backend == "auto" else "float32"
     if precision == "int8":
         raise PellucidError(
-            "int8 is calibrated on pictures: 'pellucid export MODEL --out MODEL.xml --precision int8 --calibrate "
-            "FOLDER' makes a file to restore with"
+            "int8 needs calibration on pictures, so only exported files can have it",
+            hint="`pellucid export` writes such a file",
         )
     if backend != "auto" and precision != "auto":
-        return build_backend(plan, backend, precision, device), None
-    choice = choose_fastest(plan, device=device, backend=backend, precision=precision)
-    return build_backend(plan, choice.backend, choice.precision, device), choice
+        return build_backend(model, backend, precision, device), None
+    choice = choose_fastest(model, device=device, backend=backend, precision=precision)
+    return build_backend(model, choice.backend, choice.precision, device), choice
 
 
-def choose_fastest(plan: Model, *, device: str, backend: str, precision: str) -> BackendChoice:
-    """The fastest that agrees with float32 torch to LEAST_DB, measured once for each machine and then kept."""
-    ways = [way for way in list_options(device) if backend in ("auto", way[0]) and precision in ("auto", way[1])]
-    if not ways:
-        # Of one that is fixed the reason is wanted: not installed, or not in this precision.
-        build_backend(plan, "torch" if backend == "auto" else backend, precision, device)
-        raise PellucidError(f"nothing installed here computes in {precision}")
-    kept = files.cache_folder() / "choices" / f"{_key(plan, *_surroundings(device), repr(ways))}.json"
+def choose_fastest(model: Model, *, device: str, backend: str, precision: str) -> BackendChoice:
+    """The fastest candidate with AUTO_MIN_PSNR_DB; measured once on each machine, then read from the cache.
+
+    backend, precision: by name, or "auto" for all. Raises as `select_backend`.
+    """
+    candidates = [
+        candidate
+        for candidate in list_candidates(device)
+        if backend in ("auto", candidate[0]) and precision in ("auto", candidate[1])
+    ]
+    if not candidates:
+        # Raises the reason: a package is missing, or the precision is not supported.
+        build_backend(model, "torch" if backend == "auto" else backend, precision, device)
+        raise PellucidError(f"no installed backend computes in {precision}")
+    path = files.cache_folder() / "choices" / f"{_hash_model(model, *_environment(device), repr(candidates))}.json"
     try:
-        return BackendChoice(**json.loads(kept.read_bytes()))
+        return BackendChoice(**json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError):
-        choice = _measured(plan, ways, device)
-    with _writable():
-        files.write_atomic(kept, json.dumps(vars(choice)).encode(), overwrite=True)
+        choice = _measure_fastest(model, candidates, device)
+    with _translate_cache_errors():
+        files.write_atomic(path, json.dumps(vars(choice)).encode(), overwrite=True)
     return choice
 
 
-def graph(plan: Model) -> Path:
-    """The weights as a float32 ONNX file in the user's cache, made now where it is not there or broken."""
-    folder, key = files.cache_folder() / "graphs", _key(plan)
-    with _writable():
+def cache_graph(model: Model) -> Path:
+    """The path of the model as a float32 ONNX file in the user's cache; created if it is missing or damaged.
+
+    Raises MissingExtraError without onnx and onnxscript, OutputError if the cache cannot be written.
+    """
+    # Capturing graphs is not needed to run weights with PyTorch.
+    from pellucid.backends import graphs
+
+    folder, key = files.cache_folder() / "graphs", _hash_model(model)
+    with _translate_cache_errors():
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{key}.lock"):
             for found in folder.glob(f"{key}-*.onnx"):
@@ -116,35 +136,38 @@ def graph(plan: Model) -> Path:
                 if found.stem.endswith(_hash(content)):
                     return found
                 found.unlink()
-            model = plan.onnx("float32")
-            graphs.annotate(model, plan.facts.to_metadata())
-            content = model.SerializeToString()
-            made = folder / f"{key}-{_hash(content)}.onnx"
-            files.write_atomic(made, content, overwrite=True)
-            return made
+            graph = graphs.to_onnx(graphs.capture(model.network, model.metadata.num_planes))
+            graphs.annotate(graph, model.metadata.to_entries())
+            content = graph.SerializeToString()
+            created = folder / f"{key}-{_hash(content)}.onnx"
+            files.write_atomic(created, content, overwrite=True)
+            return created
 
 
-def build_backend(plan: Model, backend: str, precision: str, device: str) -> Backend:
-    """What runs a plan in one of the `ways_of` a device. Raises as `backend_for`."""
+def build_backend(model: Model, backend: str, precision: str, device: str) -> Backend:
+    """The backend of this name, one of BACKENDS. Raises as `select_backend`."""
     if backend == "torch":
-        return TorchBackend(plan.network, device, precision=precision)
+        return TorchBackend(model.network, device, precision=precision)
     if find_device(device if device != "auto" else "cpu").type != "cpu":
-        raise PellucidError(f"{backend} runs on the CPU here; leave --device out, or take --backend torch")
+        raise PellucidError(
+            f"{backend} runs on the CPU, not on {device}", hint="{backend} runs there", backend="torch"
+        )
     runtimes.check_installed(backend)
-    fingerprint = plan.facts.weights_sha256
+    metadata, fingerprint = model.metadata, model.metadata.weights_sha256
     if backend == "onnxruntime":
         if precision != "float32":
             raise PellucidError(
-                f"onnxruntime computes in float32 here; 'pellucid export --precision {precision}' makes a file"
+                f"onnxruntime runs weight files in float32, not in {precision}",
+                hint="`pellucid export` can write a file in another precision",
             )
-        return runtimes.OnnxBackend(graph(plan), plan.facts, plan.shadow, fingerprint=fingerprint)
+        return runtimes.OnnxBackend(cache_graph(model), metadata, model.meta_network, fingerprint=fingerprint)
     return runtimes.OpenVinoBackend(
-        graph(plan), plan.facts, plan.shadow, precision=precision, fingerprint=fingerprint
+        cache_graph(model), metadata, model.meta_network, precision=precision, fingerprint=fingerprint
     )
 
 
-def list_options(device: str) -> Iterator[tuple[str, str]]:
-    """All that is installed, in float32 and what this device computes in besides."""
+def list_candidates(device: str) -> Iterator[tuple[str, str]]:
+    """(backend, precision) of all installed backends: float32, and half precision if the device supports it."""
     found = find_device(device)
     yield "torch", "float32"
     yield "torch", "bfloat16"
@@ -161,52 +184,47 @@ def list_options(device: str) -> Iterator[tuple[str, str]]:
             yield "openvino", "bfloat16"
 
 
-def _measured(plan: Model, ways: list[tuple[str, str]], device: str) -> BackendChoice:
-    degraded = parity.synthetic_inputs(plan.recipe)
+def _measure_fastest(model: Model, candidates: list[tuple[str, str]], device: str) -> BackendChoice:
+    degraded = parity.synthetic_inputs(model.recipe)
     inputs, large = parity.crop_inputs(degraded, parity.SIZES[-2:]), degraded[:1].contiguous()
-    reference = TorchBackend(plan.network, device)
-    reference_s = _seconds(reference, large)
+    reference = TorchBackend(model.network, device)
+    reference_s = _time_s(reference, large)
     choices = []
-    for backend, precision in ways:
-        candidate = build_backend(plan.copy(), backend, precision, device)
-        agreement = parity.compare(candidate, reference, inputs)
-        speedup = reference_s / _seconds(candidate, large)
-        choices.append(BackendChoice(backend, precision, _finite(agreement), speedup))
-    good = [choice for choice in choices if choice.psnr_db >= LEAST_DB]
-    return max(good or [BackendChoice("torch", "float32", _finite(None), 1.0)], key=lambda choice: choice.speedup)
+    for backend, precision in candidates:
+        candidate = build_backend(model.copy(), backend, precision, device)
+        psnr_db = min(parity.compare(candidate, reference, inputs).psnr_db, _EXACT_DB)
+        choices.append(BackendChoice(backend, precision, psnr_db, reference_s / _time_s(candidate, large)))
+    accurate = [choice for choice in choices if choice.psnr_db >= AUTO_MIN_PSNR_DB]
+    default = BackendChoice("torch", "float32", _EXACT_DB, 1.0)
+    return max(accurate or [default], key=lambda choice: choice.speedup)
 
 
-def _seconds(run: Callable[[Tensor], Tensor], degraded: Tensor) -> float:
-    """The least of a few times: others use the machine, too."""
+def _time_s(run: Callable[[Tensor], Tensor], degraded: Tensor) -> float:
+    """The shortest of a few times, as other processes use the machine too."""
     run(degraded)
-    taken = []
-    for _ in range(_TRIALS):
-        start = time.perf_counter()
+    times_s = []
+    for _ in range(_NUM_TRIALS):
+        start_s = time.perf_counter()
         run(degraded)
-        taken.append(time.perf_counter() - start)
-    return min(taken)
+        times_s.append(time.perf_counter() - start_s)
+    return min(times_s)
 
 
-def _finite(agreement: Agreement | None) -> float:
-    """As JSON can hold it."""
-    return 999.0 if agreement is None else min(agreement.psnr_db, 999.0)
-
-
-def _key(plan: Model, *more: object) -> str:
-    """What a graph is made of: weights, recipe, and who wrote it."""
-    facts: GraphMetadata = plan.facts
-    parts = (VERSION, graphs.OPSET, torch.__version__, facts.weights_sha256, facts.card.recipe, more)
-    parameters = json.dumps(dict(facts.card.parameters), sort_keys=True)
+def _hash_model(model: Model, *more: object) -> str:
+    """A hash of everything that determines a graph: weights, recipe and the versions of its writers."""
+    metadata = model.metadata
+    parts = (CACHE_VERSION, OPSET, torch.__version__, metadata.weights_sha256, metadata.weights.recipe, more)
+    parameters = json.dumps(dict(metadata.weights.parameters), sort_keys=True)
     return _hash(repr((*parts, parameters)).encode())
 
 
-def _surroundings(device: str) -> tuple[object, ...]:
-    """All that decides what is fastest: processor, threads, and who computes."""
+def _environment(device: str) -> tuple[object, ...]:
+    """Everything that determines which backend is the fastest: processor, threads, device and versions."""
     machine = (platform.machine(), platform.processor(), os.cpu_count(), torch.get_num_threads())
-    return (*machine, str(find_device(device)), *map(_version, ("onnxruntime", "openvino")))
+    return (*machine, str(find_device(device)), *map(_find_version, ("onnxruntime", "openvino")))
 
 
-def _version(package: str) -> str | None:
+def _find_version(package: str) -> str | None:
     try:
         return version(package)
     except PackageNotFoundError:
@@ -218,11 +236,12 @@ def _hash(content: bytes) -> str:
 
 
 @contextmanager
-def _writable() -> Iterator[None]:
+def _translate_cache_errors() -> Iterator[None]:
     try:
         yield
     except (OSError, OutputError) as error:
         reason = getattr(error, "strerror", None) or error
         raise OutputError(
-            f"the cache {files.cache_folder()} cannot be written: {reason}; PELLUCID_CACHE names another folder"
+            f"the cache {files.cache_folder()} cannot be written: {reason}",
+            hint="PELLUCID_CACHE sets another folder",
         ) from error

@@ -18,14 +18,14 @@ def bench(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Name or path of a weight file.")],
     parameters: Parameters = None,
     *,
-    megapixels: Annotated[float, typer.Option(metavar="N", help="Size of the result that is timed.")] = 0.1,
+    megapixels: Annotated[float, typer.Option(metavar="N", help="Size of the result.")] = 0.1,
     threads: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Of the processor. [default: one for each core]")
+        int | None, typer.Option(metavar="N", min=1, help="Number of CPU threads. [default: one per core]")
     ] = None,
     device: Device = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Time a model on this machine by every way to run it that is installed, against plain PyTorch."""
+    """Time a model with every installed backend, compared with PyTorch in eager mode."""
     with defer_sigint():
         import torch
 
@@ -43,30 +43,30 @@ def bench(
             **parse_keywords(parameters, options=("megapixels", "threads")),
         )
     if as_json:
-        typer.echo(json.dumps([_as_json(timing) for timing in timings], indent=2))
+        typer.echo(json.dumps([_to_json(timing) for timing in timings], indent=2))
         return
-    rows = table("backend", "precision", "megapixels/s", "times plain", "agrees to", right=(2, 3, 4))
+    rows = table("backend", "precision", "megapixels/s", "speedup", "PSNR vs eager", right=(2, 3, 4))
     for timing in timings:
         add_row(rows, timing.backend, timing.precision, *_cells(timing))
     print_table(rows)
-    typer.echo(f"{model}, {megapixels:g} megapixels of result, {torch.get_num_threads()} thread(s)")
-    typer.echo("plain: PyTorch as one writes it first, eager and channels first, but with huge pages as all here")
-    typer.echo("to restore by another: --backend, --precision")
+    typer.echo(f"{model}, result of {megapixels:g} megapixels, {torch.get_num_threads()} thread(s)")
+    typer.echo("eager: PyTorch in float32 and NCHW, batch norm not folded; with huge pages, like all others")
+    typer.echo("To use another backend: pellucid restore --backend BACKEND --precision PRECISION")
 
 
 def _cells(timing: "Timing") -> tuple[str, str, str]:
     if timing.megapixels_per_s is None:
         return "-", "-", timing.failure or "-"
     speedup = "-" if timing.speedup is None else f"{timing.speedup:.2f}x"
-    return f"{timing.megapixels_per_s:.3g}", speedup, _agreement(timing.psnr_db)
+    return f"{timing.megapixels_per_s:.3g}", speedup, _format_psnr(timing.psnr_db)
 
 
-def _agreement(psnr_db: float | None) -> str:
+def _format_psnr(psnr_db: float | None) -> str:
     if psnr_db is None:
         return "-"
-    return "the bit" if psnr_db == math.inf else f"{psnr_db:.0f} dB"
+    return "exact" if psnr_db == math.inf else f"{psnr_db:.0f} dB"
 
 
-def _as_json(timing: "Timing") -> dict[str, object]:
-    """JSON holds no infinity: equal results have none."""
+def _to_json(timing: "Timing") -> dict[str, object]:
+    """JSON has no infinity: the PSNR of equal results becomes null."""
     return {key: None if value == math.inf else value for key, value in asdict(timing).items()}

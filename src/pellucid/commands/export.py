@@ -17,62 +17,68 @@ def export(
     parameters: Parameters = None,
     *,
     out: Annotated[
-        Path, typer.Option(metavar="FILE", help="What to write: .onnx, .xml (and .bin), .pt2, .mindir, .air")
+        Path, typer.Option(metavar="FILE", help="File to write: .onnx, .xml (and .bin), .pt2, .mindir or .air.")
     ],
     format: Annotated[
         str | None,
-        typer.Option(metavar="FORMAT", help="onnx, openvino, torch, aoti, mindir or air; or what FILE ends in."),
+        typer.Option(
+            metavar="FORMAT", help="onnx, openvino, torch, aoti, mindir or air. [default: by the suffix of FILE]"
+        ),
     ] = None,
     precision: Annotated[
-        str, typer.Option(metavar="PRECISION", help="float32, float16, bfloat16 or int8, as the format has it.")
+        str,
+        typer.Option(metavar="PRECISION", help="float32, float16, bfloat16 or int8, if the format supports it."),
     ] = "float32",
     shape: Annotated[
         str | None,
-        typer.Option(metavar="N,C,H,W", help="The only size it shall take. [default: any]"),
+        typer.Option(
+            metavar="N,C,H,W", help="The only input shape that the file accepts. [default: any number and size]"
+        ),
     ] = None,
     calibrate: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Pictures like those to restore: int8 is calibrated on them."),
+        typer.Option(
+            metavar="FOLDER", help="Degraded pictures like those to restore; int8 needs them for calibration."
+        ),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Labelled pictures, as of 'evaluate': what it loses on them."),
+        typer.Option(metavar="FOLDER", help="Data set, as for 'evaluate'; the loss of PSNR on it is measured."),
     ] = None,
     target: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="The clean partners of --data, by name.")
+        Path | None, typer.Option(metavar="FOLDER", help="Clean pictures with the names of those in --data.")
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a model for another runtime, and check that it agrees with the network.
+    """Write a model for another runtime, after checking its results.
 
-    What is written is first run by its own runtime at odd sizes; if it is off by more than its precision allows,
-    nothing is written. An .onnx or .xml file is a MODEL again for 'restore' and 'evaluate'.
+    The new file is first run by its own runtime, at odd sizes. If its results differ from the network's by more
+    than the precision allows, nothing is written. 'restore' and 'evaluate' accept .onnx and .xml files as --model.
     """
-    wanted = None if shape is None else _shape(shape)
     with defer_sigint():
-        from pellucid.export import exporting
+        from pellucid.exporting import export as exporting
 
     exported = exporting.export(
         model,
         out,
         format=format,
         precision=precision,
-        shape=wanted,
+        shape=None if shape is None else _parse_shape(shape),
         calibrate=calibrate,
         data=data,
         target=target,
         overwrite=overwrite,
         **parse_keywords(parameters, options=("format", "precision", "shape")),
     )
-    typer.echo(f"{exported.path}: {exported.facts.card.recipe} in {precision}")
-    typer.echo(f"agrees with float32 torch: {exported.agreement}")
+    typer.echo(f"{exported.path}: {exported.metadata.weights.recipe} in {precision}")
+    typer.echo(f"against torch float32: {exported.agreement}")
     if exported.loss_db is not None:
-        typer.echo(f"loses {exported.loss_db:.3f} dB of mean PSNR on {data}")
+        typer.echo(f"loss of mean PSNR on {data}: {exported.loss_db:.3f} dB")
 
 
-def _shape(text: str) -> "Shape":
+def _parse_shape(text: str) -> "Shape":
     try:
         count, planes, height, width = map(int, text.split(","))
     except ValueError:
-        raise typer.BadParameter(f"{text!r} is no shape N,C,H,W, as 1,1,256,256") from None
+        raise typer.BadParameter(f"{text!r} is not a shape N,C,H,W, e.g. 1,1,256,256") from None
     return count, planes, height, width

@@ -218,7 +218,7 @@ class Restorer:
         shape = (count, channels, -int(-height * domain.rate // 1), -int(-width * domain.rate // 1))
         # Beside the network: the part read, in its own depth and in float, its color planes, the result in both.
         around = 4 * 4 * height * width * (1 + 3 * self.scale**2)
-        return self.backend.working_bytes(shape, room=max(0, room - around)) + around
+        return self.backend.working_bytes(shape, available_bytes=max(0, room - around)) + around
 
     def _parts(
         self, degraded: Degraded, tile_px: int, manner: _Manner, ceiling: int
@@ -329,7 +329,7 @@ def _load_exported(
 ) -> Restorer:
     selection.check_names(backend, precision)
     facts = runtimes.read_metadata(path)
-    recipe, network = facts.recipe(source=path, **parameters)
+    recipe, network = facts.resolve(source=path, **parameters)
     if facts.shape is not None:
         raise WeightsError(
             f"{path} takes inputs of {facts.shape} only; pictures need one that was exported without --shape"
@@ -339,7 +339,7 @@ def _load_exported(
     if find_device("cpu" if device == "auto" else device).type != "cpu":
         raise PellucidError(f"{path} runs on the CPU here, not on {device}; leave --device out")
     runs = _runtime(path, backend)(path, facts, network)
-    return Restorer(path.stem, recipe, runs, facts.card)
+    return Restorer(path.stem, recipe, runs, facts.weights)
 
 
 def _runtime(path: Path, backend: str | None) -> type[OnnxBackend] | type[OpenVinoBackend]:

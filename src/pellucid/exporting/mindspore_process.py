@@ -1,11 +1,11 @@
-"""MindSpore's side of `mindir`: a program of its own, which needs nothing of pellucid.
+"""The program that runs MindSpore for `mindspore.py`, in a process of its own. It does not import pellucid.
 
-    mindir_process.py write NAME   reads cell.py, weights.npz and job.json of the folder it is in; writes
-                                   NAME.mindir and, where the job's format is AIR, NAME.air
-    mindir_process.py run NAME     for every line of input: input.npy through NAME.mindir to output.npy;
-                                   says "done"
+    mindspore_process.py write NAME   reads cell.py, weights.npz and job.json in the current directory; writes
+                                      NAME.mindir and, if the format of the job is AIR, NAME.air
+    mindspore_process.py run NAME     for each line of input: runs input.npy through NAME.mindir, writes output.npy
+                                      and replies "done"
 
-What goes wrong is the last line of the standard error: the first of what MindSpore says, which names it.
+On failure, the last line of the standard error is the first line of MindSpore's message, which names the error.
 """
 
 import importlib.util
@@ -21,16 +21,16 @@ from mindspore import Tensor, nn
 
 
 def write(name: str, job: dict[str, Any]) -> None:
-    """shape: of the input, None where a size is free. facts: texts to write inside."""
+    """job: format; shape of the input, None for each free size; metadata, texts to write into the file."""
     if job["format"] == "AIR":
         mindspore.set_device("Ascend")
-    network = _module("cell").Network(np.load("weights.npz")).set_train(False)
+    network = _import_file("cell").Network(np.load("weights.npz")).set_train(False)
     example = Tensor(shape=job["shape"], dtype=mindspore.float32)
     if None not in job["shape"]:
         example = Tensor(np.zeros(job["shape"], np.float32))
 
     def annotate(model: Any) -> None:
-        for key, text in job["facts"].items():
+        for key, text in job["metadata"].items():
             model.user_info[key] = text
 
     mindspore.export(network, example, file_name=f"{name}.mindir", file_format="MINDIR", custom_func=annotate)
@@ -39,16 +39,16 @@ def write(name: str, job: dict[str, Any]) -> None:
 
 
 def run(name: str, replies: IO[str]) -> None:
-    """Until the input ends."""
+    """Process inputs until the standard input ends."""
     network = nn.GraphCell(mindspore.load(f"{name}.mindir"))
     for _ in sys.stdin:
         restored = network(Tensor(np.load("input.npy"))).asnumpy()
         np.save("output.npy", restored)
-        print("done", file=replies, flush=True)  # what the other side waits for
+        print("done", file=replies, flush=True)
 
 
-def _module(name: str) -> Any:
-    """A file of this folder. As a module, since MindSpore reads the source of what it compiles."""
+def _import_file(name: str) -> Any:
+    """A file in the current directory as a module: MindSpore reads the source of what it compiles."""
     spec = importlib.util.spec_from_file_location(name, f"{name}.py")
     assert spec is not None and spec.loader is not None
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
@@ -58,15 +58,15 @@ def _module(name: str) -> Any:
 
 def _main(verb: str, name: str) -> None:
     with os.fdopen(os.dup(1), "w") as replies:
-        os.dup2(2, 1)  # what MindSpore says of itself is no reply
+        os.dup2(2, 1)  # MindSpore also writes to the standard output; only replies may go there
         try:
             if verb == "run":
                 run(name, replies)
             else:
                 write(name, json.loads(Path("job.json").read_text()))
-        except Exception as error:  # MindSpore's are of many kinds, and their texts of many lines
-            said = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            sys.exit(f"\n{said}")
+        except Exception as error:  # MindSpore raises many classes, with messages of many lines
+            message = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            sys.exit(f"\n{message}")
 
 
 if __name__ == "__main__":

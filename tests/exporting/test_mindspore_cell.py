@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-import exports
+import small_models
 from pellucid.backends import graphs
 from pellucid.backends.backend import Shape
 from pellucid.errors import PellucidError
-from pellucid.export import mindspore_cell
+from pellucid.exporting import mindspore_cell
 from pellucid.recipes.network import Network
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
-    *exports.SMALL.items(),
+    *small_models.RECIPES.items(),
     ("srcnn.paper", {"padding": "zeros", "bias": False}),
     ("mimo_unet.gopro", {"num_blocks": 1, "upsampling": "asymmetric", "dropout": 0.1}),
     ("sid_unet.sony", {"up_bias": True, "conv_bias": False}),
@@ -25,7 +25,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 
 
 def translated(name: str, *, shape: Shape | None = None, **parameters: Any) -> tuple[mindspore_cell.Cell, Network]:
-    chosen, network = exports.built(name, **parameters)
+    chosen, network = small_models.build(name, **parameters)
     program = graphs.capture(network, chosen.domain.num_planes, shape=shape)
     return mindspore_cell.translate(program), network.folded()
 
@@ -43,9 +43,9 @@ def test_a_cell_takes_every_weight_as_it_is(name: str, parameters: dict[str, Any
     assert network_class.name == "Network"
 
 
-@pytest.mark.parametrize("name", exports.SMALL)
+@pytest.mark.parametrize("name", small_models.RECIPES)
 def test_a_fixed_size_is_translated_too(name: str) -> None:
-    planes = exports.built(name)[0].domain.num_planes
+    planes = small_models.build(name)[0].domain.num_planes
     cell, _ = translated(name, shape=(1, planes, 32, 17))
     assert ".shape[0]" not in cell.source
 
@@ -82,7 +82,7 @@ def test_sizes_that_no_tensor_has_are_computed() -> None:
 
 
 def test_half_precision_is_cast_at_both_ends() -> None:
-    chosen, network = exports.built("dncnn.gaussian")
+    chosen, network = small_models.build("dncnn.gaussian")
     cell = mindspore_cell.translate(graphs.capture(network, chosen.domain.num_planes, dtype=torch.float16))
     assert "ops.cast(degraded, mindspore.float16)" in cell.source
     assert cell.source.count("dtype=mindspore.float16") == 4

@@ -7,14 +7,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional as F
 
-from pellucid.export import gptq
+from pellucid.exporting import gptq
 
 
 def _drawn(rows: int, taps: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
     """Weights, steps, and inputs that go together, as neighbouring pixels do."""
-    chance = torch.Generator().manual_seed(seed)
-    weights = torch.randn(rows, taps, generator=chance)
-    inputs = torch.rand(2000, 1, generator=chance) + 0.05 * torch.randn(2000, taps, generator=chance)
+    rng = torch.Generator().manual_seed(seed)
+    weights = torch.randn(rows, taps, generator=rng)
+    inputs = torch.rand(2000, 1, generator=rng) + 0.05 * torch.randn(2000, taps, generator=rng)
     return weights, weights.abs().amax(1, keepdim=True).double() / 127, inputs.double()
 
 
@@ -22,7 +22,7 @@ def _drawn(rows: int, taps: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 @given(st.integers(16, 64), st.integers(16, 90), st.integers(0, 10**6))
 def test_errors_cancel(rows: int, taps: int, seed: int) -> None:
     weights, steps, inputs = _drawn(rows, taps, seed)
-    together = gptq.together(weights, steps, inputs.T @ inputs / len(inputs), 127)
+    together = gptq.round_jointly(weights, steps, inputs.T @ inputs / len(inputs), 127)
     nearest = (weights / steps).round()
     assert torch.equal(together, together.round()) and together.abs().max() <= 127
     lost = [((whole * steps - weights) @ inputs.T).square().mean() for whole in (together, nearest)]
@@ -32,12 +32,12 @@ def test_errors_cancel(rows: int, taps: int, seed: int) -> None:
 def test_without_correlation_each_goes_to_its_nearest() -> None:
     weights, steps, _ = _drawn(5, 40, 0)
     for moments in (torch.eye(40).double(), torch.zeros(40, 40).double()):
-        assert torch.equal(gptq.together(weights, steps, moments, 127), (weights / steps).round())
+        assert torch.equal(gptq.round_jointly(weights, steps, moments, 127), (weights / steps).round())
 
 
 def test_no_number_is_larger_than_it_may_be() -> None:
     weights, steps, inputs = _drawn(5, 40, 1)
-    assert gptq.together(weights, steps / 3, inputs.T @ inputs, 63).abs().max() == 63
+    assert gptq.round_jointly(weights, steps / 3, inputs.T @ inputs, 63).abs().max() == 63
 
 
 @pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2)])

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-import exports
+import small_models
 from pellucid.backends import model, runtimes
 from pellucid.errors import DataError, MissingExtraError, OutputError, PellucidError, WeightsError
-from pellucid.export import exporting, formats
+from pellucid.exporting import export as exporting, export_format, registry
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 
@@ -26,7 +26,7 @@ pytest.importorskip("openvino")
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("weights")
-    return {name: exports.weights(folder, name) for name in exports.SMALL}
+    return {name: small_models.save_weights(folder, name) for name in small_models.RECIPES}
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def album(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml", ".pt2"])
-@pytest.mark.parametrize("name", exports.SMALL)
+@pytest.mark.parametrize("name", small_models.RECIPES)
 def test_every_network_agrees_in_every_format(
     weights: dict[str, Path], tmp_path: Path, name: str, suffix: str
 ) -> None:
@@ -61,13 +61,13 @@ def test_half_precision_is_close(
 ) -> None:
     exported = exporting.export(weights["dncnn.gaussian"], tmp_path / name, precision=precision)
     assert least_db < exported.agreement.psnr_db < 115
-    assert exported.facts.precision == precision
+    assert exported.metadata.precision == precision
 
 
 def test_facts_travel_along(weights: dict[str, Path], tmp_path: Path) -> None:
     for suffix in (".onnx", ".xml"):
         exported = exporting.export(weights["srcnn.paper"], tmp_path / f"model{suffix}")
-        assert runtimes.read_metadata(exported.path) == exported.facts
+        assert runtimes.read_metadata(exported.path) == exported.metadata
     exporting.export(weights["srcnn.paper"], tmp_path / "model.pt2")
     extra = {"pellucid.json": ""}
     torch.export.load(tmp_path / "model.pt2", extra_files=extra)
@@ -182,7 +182,7 @@ needs_compiler = pytest.mark.skipif(shutil.which("g++") is None, reason="there i
     "name",
     [
         "dncnn.gaussian",
-        *(pytest.param(name, marks=pytest.mark.slow) for name in exports.SMALL if name != "dncnn.gaussian"),
+        *(pytest.param(name, marks=pytest.mark.slow) for name in small_models.RECIPES if name != "dncnn.gaussian"),
     ],
 )
 def test_a_compiled_network_agrees_and_says_what_it_is(

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-import exports
+import small_models
 from pellucid.backends import parity, runtimes
 from pellucid.errors import MissingExtraError
-from pellucid.export import exporting, quantization
+from pellucid.exporting import export as exporting, quantization
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 from pellucid.restoration import restorer
@@ -21,7 +21,7 @@ pytest.importorskip("openvino")
 
 @pytest.fixture
 def album(tmp_path: Path) -> Path:
-    chosen, _ = exports.built("dncnn.gaussian")
+    chosen, _ = small_models.build("dncnn.gaussian")
     for seed in range(2):
         for i, planes in enumerate(parity.synthetic_inputs(chosen, 48, seed=seed)):
             picture = Picture.from_tensor(planes[None].clamp(0, 1)).as_depth("uint8")
@@ -35,11 +35,11 @@ def test_eight_bits_inside_and_float_at_the_ends(
     album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("nncf")
-    weights = exports.weights(tmp_path, "dncnn.gaussian")
+    weights = small_models.save_weights(tmp_path, "dncnn.gaussian")
     out = tmp_path / "a.xml"
     exported = exporting.export(weights, out, precision="int8", calibrate=album, data=album)
     assert capsys.readouterr().out == ""
-    assert parity.BOUNDS_DB["int8"] < exported.agreement.psnr_db < 90
+    assert parity.MIN_PSNR_DB["int8"] < exported.agreement.psnr_db < 90
     assert exported.loss_db is not None and abs(exported.loss_db) < 0.5
     graph = out.read_text()
     assert graph.count('element_type="i8"') == 2  # the weights of both inner convolutions, of four
@@ -50,10 +50,10 @@ def test_eight_bits_inside_and_float_at_the_ends(
 def _graph(kind: str) -> Any:
     """OpenVINO's own: one convolution; or, between two, branches that read the same, a stride and a dilation."""
     openvino, operations = pytest.importorskip("openvino"), pytest.importorskip("openvino.opset13")
-    chance = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
 
     def convolved(x: Any, shape: tuple[int, int, int, int], stride: int = 1, dilation: int = 1) -> Any:
-        weights = chance.normal(size=shape) / np.sqrt(np.prod(shape[1:]))
+        weights = rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]))
         padding = [dilation * (shape[2] // 2)] * 2
         constant = operations.constant(weights.astype(np.float32))
         return operations.convolution(x, constant, [stride] * 2, padding, padding, [dilation] * 2)
@@ -78,21 +78,25 @@ def test_rounded_together_it_agrees_better(monkeypatch: pytest.MonkeyPatch) -> N
         list(torch.rand(4, 1, 1, 40, 44, generator=torch.Generator().manual_seed(0))),
     )
     together = quantization.quantize(model, pictures)
-    monkeypatch.setattr(quantization, "_put", lambda quantized, rounded: None)
+    monkeypatch.setattr(quantization, "_replace_weights", lambda quantized, rounded: None)
     nearest = quantization.quantize(model, pictures)
     samples = [picture.numpy() for picture in pictures]
-    assert quantization._distance(together, model, samples) < 0.6 * quantization._distance(nearest, model, samples)
+    assert quantization._mean_squared_error(together, model, samples) < 0.6 * quantization._mean_squared_error(
+        nearest, model, samples
+    )
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_a_lone_convolution_stays_in_float() -> None:
     pytest.importorskip("nncf")
     model, pictures = _graph("one convolution"), [torch.rand(1, 1, 40, 44)]
-    assert quantization._distance(quantization.quantize(model, pictures), model, [pictures[0].numpy()]) == 0
+    assert (
+        quantization._mean_squared_error(quantization.quantize(model, pictures), model, [pictures[0].numpy()]) == 0
+    )
 
 
 def test_a_missing_package_is_named(album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "nncf", None)
-    weights = exports.weights(tmp_path, "dncnn.gaussian")
+    weights = small_models.save_weights(tmp_path, "dncnn.gaussian")
     with pytest.raises(MissingExtraError, match=r"pip install 'pellucid\[int8\]'"):
         exporting.export(weights, tmp_path / "a.xml", precision="int8", calibrate=album)

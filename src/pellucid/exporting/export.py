@@ -1,0 +1,246 @@
+"""Export: a weight file -> a graph in the format of another runtime, compared with the network, then saved.
+
+The file is first written to a temporary folder next to `out`, run there by its own runtime and compared with the
+network. It is moved to `out` only if the results agree.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pellucid import evaluation
+from pellucid.backends import parity
+from pellucid.backends.backend import Backend, Shape
+from pellucid.backends.eager import TorchBackend
+from pellucid.backends.metadata import GraphMetadata
+from pellucid.backends.model import load_model
+from pellucid.backends.parity import MIN_PSNR_DB, Agreement
+from pellucid.errors import DataError, OutputError, PellucidError
+from pellucid.exporting import registry
+from pellucid.exporting.export_format import ExportFormat, ExportRequest, Run
+from pellucid.pictures import images
+from pellucid.restoration import restore
+from pellucid.restoration.restorer import Restorer
+from pellucid.system import files
+from pellucid.weights import models
+
+CROP_PX = 192
+"""Side of the crop that is used of each picture, in network pixels: calibration on whole pictures takes
+gigabytes."""
+
+MAX_PICTURES = 32
+"""How many pictures of a folder are used, evenly spread: for calibration, and some for the comparison."""
+
+NUM_COMPARED = 4
+"""How many of the user's pictures are compared."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """A file that was written.
+
+    agreement: of its results with those of the network in float32.
+    loss_db: loss of mean PSNR on the user's data set, negative for a gain; None if there was no data set.
+    """
+
+    path: Path
+    metadata: GraphMetadata
+    agreement: Agreement
+    loss_db: float | None = None
+
+
+def export(
+    model: str | Path,
+    out: str | Path,
+    /,
+    *,
+    format: str | None = None,
+    precision: str = "float32",
+    shape: Shape | None = None,
+    calibrate: str | Path | None = None,
+    data: str | Path | None = None,
+    target: str | Path | None = None,
+    overwrite: bool = False,
+    **parameters: object,
+) -> Exported:
+    """Write a model for another runtime, after checking that its results agree with the network's.
+
+    The new file is run by its own runtime on synthetic pictures, at odd sizes from 1 x 1 to 131 x 160 px, and on
+    those of `calibrate`. Its PSNR against the network in float32 must be at least 100 dB (float32), 55 dB
+    (float16), 45 dB (bfloat16) or 35 dB (int8); otherwise nothing is written.
+
+    model: name or path of a weight file.
+    out: the file to write. Its folder is created.
+    format: onnx, openvino, torch, aoti, mindir or air; by the suffix of `out` if None.
+    precision: in which the file computes: float32, float16, bfloat16 or int8, if the format supports it.
+    shape: the only input shape (N, C, H, W) that the file accepts; any number and size of pictures if None.
+    calibrate: folder of degraded pictures like those to restore. int8 needs it for calibration.
+    data, target: a data set, as for `evaluate`; the loss of PSNR on it is measured.
+    overwrite: replace files that exist.
+    parameters: recipe keywords to change.
+
+    Raises PellucidError for an unknown format or precision, and if results do not agree; MissingExtraError without
+    the packages of the format; DataError for a folder without pictures; WeightsError as `load`; OutputError if
+    `out` exists or cannot be written.
+    """
+    out = Path(out)
+    chosen = registry.find_format(format, out)
+    _check_precision(chosen, precision, calibrate)
+    for path in _list_outputs(out, chosen):
+        files.check_overwrite(path, overwrite=overwrite)
+    path = models.find(model)
+    if path.suffix.lower() in models.EXPORTED_SUFFIXES:
+        raise PellucidError(f"{path} is already exported", hint="use the weight file that it was made from")
+    loaded, weights_metadata = load_model(path, **parameters)
+    _check_shape(shape, loaded.metadata)
+    reference = Restorer(path.stem, loaded.recipe, TorchBackend(loaded.network, "cpu"), weights_metadata)
+    pictures = [] if calibrate is None else read_inputs(Path(calibrate), reference)
+    request = ExportRequest(loaded, precision, shape, pictures)
+    with _temporary_folder(out) as folder:
+        written = folder / f"model{chosen.suffix}"
+        chosen.write(request, written)
+        run = chosen.run(request, written)
+        agreement = parity.compare(run, reference.backend, _parity_inputs(request, chosen.parity_sizes))
+        _check_agreement(agreement, precision, out)
+        loss_db = None if data is None else _measure_loss_db(reference, run, Path(data), target)
+        _move(written, out, chosen, overwrite=overwrite)
+    return Exported(out, request.metadata, agreement, loss_db)
+
+
+def read_inputs(folder: Path, restorer: Restorer) -> list[Tensor]:
+    """Center crops of a folder's pictures as network inputs. Raises DataError if it contains no pictures."""
+    if not folder.is_dir():
+        raise DataError(f"{folder} {'is a file, not a folder' if folder.exists() else 'does not exist'}")
+    domain = restorer.recipe.domain
+    suffixes = images.RAW_SUFFIXES if domain.takes_mosaic else images.SUFFIXES
+    found = images.find(folder, suffixes)
+    if not found:
+        kind = "camera RAW files" if domain.takes_mosaic else f"pictures ({', '.join(sorted(suffixes))})"
+        raise DataError(f"{folder} contains no {kind}")
+    inputs = []
+    for path in found[:: -(-len(found) // MAX_PICTURES)]:
+        degraded, _ = restore.read_degraded(path, restorer)
+        degraded = domain.accept(degraded)
+        side_px = max(1, int(CROP_PX / domain.rate))
+        rows, cols = (_center(size, side_px, restorer.grid_px) for size in (degraded.height, degraded.width))
+        inputs.append(domain.to_input(degraded.crop(rows, cols).as_depth("float32")))
+    return inputs
+
+
+def _center(size: int, side_px: int, grid_px: int) -> slice:
+    start = max(0, (size - side_px) // 2) // grid_px * grid_px
+    return slice(start, min(size, start + side_px))
+
+
+# Checks
+
+
+def _check_precision(chosen: ExportFormat, precision: str, calibrate: str | Path | None) -> None:
+    if precision not in chosen.precisions:
+        names = ", ".join(chosen.precisions)
+        raise PellucidError(f"{chosen.name} does not support precision {precision[:40]!r}; it supports {names}")
+    if precision == "int8" and calibrate is None:
+        raise PellucidError(
+            "int8 needs pictures for calibration",
+            hint="{calibrate} is a folder of degraded pictures like those to restore",
+        )
+
+
+def _check_shape(shape: Shape | None, metadata: GraphMetadata) -> None:
+    if shape is not None and (len(shape) != 4 or min(shape) < 1 or shape[1] != metadata.num_planes):
+        name, num_planes = metadata.weights.recipe, metadata.num_planes
+        raise PellucidError(f"shape {shape}: {name} needs (N, {num_planes}, H, W), each at least 1")
+
+
+def _check_agreement(agreement: Agreement, precision: str, out: Path) -> None:
+    needed_db = MIN_PSNR_DB[precision]
+    if not agreement.psnr_db >= needed_db:
+        raise PellucidError(
+            f"{out} is not written: in {precision}, {agreement} against the network; at least {needed_db:.0f} dB "
+            f"are needed"
+        )
+
+
+def _parity_inputs(request: ExportRequest, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
+    """Synthetic pictures at odd sizes, and crops of some of the user's own."""
+    recipe = request.model.recipe
+    if request.shape is None:
+        own = [
+            crop
+            for degraded in request.pictures[:NUM_COMPARED]
+            for crop in parity.crop_inputs(degraded, sizes[-2:])
+        ]
+        return parity.crop_inputs(parity.synthetic_inputs(recipe), sizes) + own
+    count, _, height, width = request.shape
+    side_px = -(-max(height, width) // 12) * 12
+    degraded = parity.synthetic_inputs(recipe, side_px)[:1].expand(count, -1, -1, -1)
+    return parity.crop_inputs(degraded, [(height, width)])
+
+
+def _measure_loss_db(reference: Restorer, run: Run, data: Path, target: str | Path | None) -> float:
+    exported = Restorer(reference.name, reference.recipe, _RunAsBackend(reference.backend, run), reference.card)
+    before, after = (evaluation.evaluate(restorer, data, target=target) for restorer in (reference, exported))
+    return before.mean_psnr_db - after.mean_psnr_db
+
+
+class _RunAsBackend:
+    """An exported file as a backend, with the scale, halo and memory of the network's backend."""
+
+    def __init__(self, backend: Backend, run: Run) -> None:
+        self.scale, self.multiple, self.halo = backend.scale, backend.multiple, backend.halo
+        self._backend, self._run = backend, run
+
+    @property
+    def name(self) -> str:
+        return "export"
+
+    @property
+    def device(self) -> torch.device:
+        return self._backend.device
+
+    def __call__(self, degraded: Tensor) -> Tensor:
+        return self._run(degraded)
+
+    def working_bytes(self, shape: Shape, *, available_bytes: int = 0) -> int:
+        return self._backend.working_bytes(shape, available_bytes=available_bytes)
+
+    def fingerprint(self) -> str:
+        return "export"
+
+
+# Files
+
+
+def _list_outputs(out: Path, chosen: ExportFormat) -> list[Path]:
+    """All files of the export; `out`, which users load, is the last one."""
+    return [*(out.with_suffix(suffix) for suffix in chosen.companions), out]
+
+
+@contextmanager
+def _temporary_folder(out: Path) -> Iterator[Path]:
+    """A folder next to `out`, removed at the end."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.mkdtemp(prefix=".pellucid-", dir=out.parent)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
+    try:
+        yield Path(folder)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _move(written: Path, out: Path, chosen: ExportFormat, *, overwrite: bool) -> None:
+    """Move all files into place, or none. The stack closes backwards, so `out` comes last."""
+    with ExitStack() as stack:
+        for path in reversed(_list_outputs(out, chosen)):
+            temporary = stack.enter_context(files.atomic_file(path, overwrite=overwrite))
+            shutil.copyfile(written.with_suffix(path.suffix), temporary)

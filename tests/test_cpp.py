@@ -1,4 +1,4 @@
-"""The C++ example is built, runs without Python, and gives what the command line gives."""
+"""The C++ example compiles, runs without Python, and gives the same result as the command line."""
 
 import shutil
 import subprocess
@@ -22,8 +22,8 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if shutil.which(tool) is None:
             pytest.skip(f"needs {tool}")
     build = tmp_path_factory.mktemp("build")
-    where = f"-DOpenVINO_DIR={openvino.utils.get_cmake_path()}"
-    configured = subprocess.run(["cmake", "-S", EXAMPLE, "-B", build, where], capture_output=True, text=True)
+    option = f"-DOpenVINO_DIR={openvino.utils.get_cmake_path()}"
+    configured = subprocess.run(["cmake", "-S", EXAMPLE, "-B", build, option], capture_output=True, text=True)
     if "Could NOT find PNG" in configured.stderr:
         pytest.skip("needs the headers of libpng")
     assert configured.returncode == 0, configured.stderr
@@ -33,7 +33,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", ["dncnn.gaussian", "mimo_unet.gopro"])
-def test_it_gives_what_pellucid_gives(program: Path, tmp_path: Path, name: str, channels: int) -> None:
+def test_the_result_equals_pellucids(program: Path, tmp_path: Path, name: str, channels: int) -> None:
     model = exporting.export(small_models.save_weights(tmp_path, name), tmp_path / "a.xml").path
     degraded = small_models.make_picture(channels)
     images.write(degraded, tmp_path / "in.png")
@@ -43,12 +43,12 @@ def test_it_gives_what_pellucid_gives(program: Path, tmp_path: Path, name: str, 
         ran = subprocess.run(command, capture_output=True, text=True, env={})
         assert ran.returncode == 0, ran.stderr
         wanted = restorer.load(model).restore(degraded).samples
-        # Equal, but for values within 1e-6 of halfway between two steps.
+        # Equal, except values within 1e-6 of the middle between two steps.
         off = np.abs(images.read(result).samples.astype(int) - wanted)
         assert off.max() <= 1 and (off > 0).mean() < 1e-3
 
 
-def test_what_it_cannot_use_is_one_line(program: Path, tmp_path: Path) -> None:
+def test_wrong_arguments_print_a_one_line_error(program: Path, tmp_path: Path) -> None:
     model = exporting.export(small_models.save_weights(tmp_path, "srcnn.paper"), tmp_path / "a.xml").path
     cases: list[tuple[list[str | Path], int, str]] = [
         ([model, "in.png", "out.png"], 1, "restore: this example restores gray and RGB pictures; the model takes"),

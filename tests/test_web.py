@@ -1,4 +1,4 @@
-"""The example for browsers and Node gives what the command line gives."""
+"""The example for browsers and Node gives the same result as the command line."""
 
 import shutil
 import subprocess
@@ -22,7 +22,7 @@ pytest.importorskip("onnx")
 
 @pytest.fixture(scope="session")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """The example's program in Node, installed in a folder of its own."""
+    """The example's program for Node, installed in its own folder."""
     for tool in ("node", "npm"):
         if shutil.which(tool) is None:
             pytest.skip(f"needs {tool}")
@@ -41,7 +41,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-def _picture(colors: str = "RGB") -> Picture:
+def _make_picture(colors: str = "RGB") -> Picture:
     if colors == "RGB without colors":
         return Picture(small_models.make_picture(1).samples.repeat(3, axis=2))
     return small_models.make_picture(1 if colors == "gray" else 3)
@@ -49,9 +49,9 @@ def _picture(colors: str = "RGB") -> Picture:
 
 @pytest.mark.parametrize("colors", ["gray", "RGB", "RGB without colors"])
 @pytest.mark.parametrize("name", ["dncnn.gaussian", "mimo_unet.gopro"])
-def test_it_gives_what_pellucid_gives(run: Run, tmp_path: Path, name: str, colors: str) -> None:
+def test_the_result_equals_pellucids(run: Run, tmp_path: Path, name: str, colors: str) -> None:
     model = exporting.export(small_models.save_weights(tmp_path, name), tmp_path / "a.onnx").path
-    degraded = _picture(colors)
+    degraded = _make_picture(colors)
     images.write(degraded, tmp_path / "in.png")
     wanted = restorer.load(model).restore(degraded).samples
     for tile_px in ("1000", "37"):
@@ -59,19 +59,19 @@ def test_it_gives_what_pellucid_gives(run: Run, tmp_path: Path, name: str, color
         assert ran.returncode == 0, ran.stderr
         found = images.read(tmp_path / f"{tile_px}.png").samples
         assert found.shape == wanted.shape
-        # Equal, but for values within 1e-5 of halfway between two steps: it adds in another order.
+        # Equal, except values within 1e-5 of the middle between two steps: sums have another order.
         off = np.abs(found.astype(int) - wanted)
         assert off.max() <= 1 and (off > 0).mean() < 1e-3
 
 
-def test_what_it_cannot_use_is_one_line(run: Run, tmp_path: Path) -> None:
+def test_wrong_arguments_print_a_one_line_error(run: Run, tmp_path: Path) -> None:
     weights, luma = (
         small_models.save_weights(tmp_path, "dncnn.gaussian"),
         small_models.save_weights(tmp_path, "srcnn.paper"),
     )
     model = exporting.export(weights, tmp_path / "a.onnx").path
     (tmp_path / "cut.onnx").write_bytes(model.read_bytes()[:-1000])
-    opaque, clear = _picture(), np.full((61, 90, 1), 7, np.uint8)
+    opaque, clear = _make_picture(), np.full((61, 90, 1), 7, np.uint8)
     images.write(opaque, tmp_path / "in.png")
     images.write(Picture(opaque.samples, alpha=clear), tmp_path / "clear.png")
     for path, name, message in [

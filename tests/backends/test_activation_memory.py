@@ -1,4 +1,4 @@
-"""What a network needs is counted without running it, and agrees with sums by hand."""
+"""The memory of a network is counted without running it, and equals sums made by hand."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from pellucid.recipes.network import Network
 
 
 class Widening(Network):
-    """One channel to eight and back: the input, the eight and the output are there at once."""
+    """One channel to eight and back: the input, the eight channels and the output exist at the same time."""
 
     scale, multiple, halo = 1, 1, 2
 
@@ -25,12 +25,12 @@ class Widening(Network):
         return self.narrow(self.widen(degraded))
 
 
-def test_a_sum_by_hand() -> None:
+def test_equals_a_sum_by_hand() -> None:
     assert ActivationMemory(Widening()).activation_bytes((2, 1, 30, 40)) == 4 * 2 * 30 * 40 * (1 + 8 + 1)
 
 
 @pytest.mark.parametrize("name", [name for name in registry.list_names() if name != "mimo_unet.gopro_plus"])
-def test_needs_grow_with_the_area(name: str) -> None:
+def test_grows_with_the_area(name: str) -> None:
     network = registry.find(name).network()
     planes = next(parameter.shape[1] for parameter in network.parameters() if parameter.ndim == 4)
     if name.startswith("mimo"):
@@ -41,7 +41,7 @@ def test_needs_grow_with_the_area(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", registry.list_names())
-def test_a_rough_bound_is_one_and_is_given_where_there_is_room_for_it(name: str) -> None:
+def test_the_rough_bound_is_returned_if_it_is_available(name: str) -> None:
     chosen = registry.find(name)
     backend = TorchBackend(chosen.network(), "cpu")
     for height, width in ((1, 1), (1, 90), (2, 3), (7, 5), (33, 40), (64, 64), (143, 140), (200, 300)):
@@ -51,7 +51,7 @@ def test_a_rough_bound_is_one_and_is_given_where_there_is_room_for_it(name: str)
         assert backend.working_bytes(shape, available_bytes=rough - 10) == exact
 
 
-COUNTED = """
+RESTORE_SMALL_PICTURE = """
 import sys
 from pellucid.restoration import restorer
 from pellucid.pictures.picture import Picture
@@ -62,12 +62,12 @@ assert "torch._dynamo" not in sys.modules
 
 
 def test_a_small_picture_does_not_load_the_compiler() -> None:
-    """It takes as long as to load all the rest."""
-    subprocess.run([sys.executable, "-c", COUNTED], check=True)
+    """That takes as long as loading everything else."""
+    subprocess.run([sys.executable, "-c", RESTORE_SMALL_PICTURE], check=True)
 
 
 def test_layers_that_run_twice_count_twice() -> None:
-    """At 100 x 100 pixels, the eight channels of the first layer are computed twice, the second's one is not."""
+    """At 100 x 100 pixels, the first layer, with eight output channels, runs twice, the second layer once."""
     backend = TorchBackend(Widening(), "cpu")
     assert backend.working_bytes((1, 1, 100, 100)) == 1.5 * 4 * 100 * 100 * (1 + 2 * 8 + 1)
     assert backend.working_bytes((2, 1, 100, 100)) == 1.5 * 4 * 2 * 100 * 100 * (1 + 8 + 1)

@@ -1,4 +1,4 @@
-"""Running a network on a device."""
+"""Running a network with PyTorch on a device."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from pellucid.networks.srcnn import SRCNN
 from pellucid.recipes.network import Network
 
 
-def test_answers_like_the_network_itself() -> None:
+def test_equals_the_network() -> None:
     torch.manual_seed(0)
     network = DnCNN(depth=3, width=4).eval()
     degraded = torch.rand(2, 1, 9, 7)
@@ -36,23 +36,23 @@ NETWORKS: list[Callable[[], Network]] = [
 ]
 
 
-@pytest.mark.parametrize("made", NETWORKS)
+@pytest.mark.parametrize("build", NETWORKS)
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @given(height=st.integers(1, 200), width=st.integers(1, 200), seed=st.integers(0, 99))
-@example(height=143, width=143, seed=0)  # 20449 samples, and 20592: PyTorch changes its kernels between
+@example(height=143, width=143, seed=0)  # 20449 samples, and 20592: PyTorch switches kernels in between
 @example(height=144, width=143, seed=0)
-def test_a_lone_picture_equals_itself_among_others(
-    made: Callable[[], Network], precision: str, height: int, width: int, seed: int
+def test_a_single_picture_equals_itself_in_a_batch(
+    build: Callable[[], Network], precision: str, height: int, width: int, seed: int
 ) -> None:
     torch.manual_seed(seed)
-    network = made()
+    network = build()
     pictures = torch.rand(3, next(network.parameters()).shape[1], height, width)
     backend = TorchBackend(network, "cpu", precision=precision)
     assert torch.equal(backend(pictures[:1]), backend(pictures)[:1])
 
 
-class Watcher(TorchFunctionMode):
-    """Notes how many pictures each convolution is given."""
+class BatchSizes(TorchFunctionMode):
+    """Records the batch size of each convolution."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,38 +66,44 @@ class Watcher(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-def _counts(backend: TorchBackend, *shape: int) -> list[int]:
-    with Watcher() as watcher:
+def _batch_sizes(backend: TorchBackend, *shape: int) -> list[int]:
+    with BatchSizes() as modes:
         backend(torch.rand(*shape))
-    return watcher.counts
+    return modes.counts
 
 
-def test_only_small_features_of_lone_pictures_run_twice() -> None:
+def test_only_small_features_of_a_single_picture_run_twice() -> None:
     backend = TorchBackend(DnCNN(depth=4, width=8), "cpu")
-    assert _counts(backend, 1, 1, 64, 64) == [2, 1, 1, 1]  # 1 x 4096 samples, then 8 x 4096
-    assert _counts(backend, 1, 1, 144, 143) == [1, 1, 1, 1]
-    assert _counts(backend, 1, 1, 20, 20) == [2, 2, 2, 2]
-    assert _counts(backend, 3, 1, 20, 20) == [3, 3, 3, 3]
-    assert _counts(TorchBackend(SRCNN(mapping_px=3), "cpu"), 1, 1, 15, 15) == [1, 2, 1]  # 9 x 9 and 5 x 5 do not
+    assert _batch_sizes(backend, 1, 1, 64, 64) == [2, 1, 1, 1]  # 1 x 4096 samples, then 8 x 4096
+    assert _batch_sizes(backend, 1, 1, 144, 143) == [1, 1, 1, 1]
+    assert _batch_sizes(backend, 1, 1, 20, 20) == [2, 2, 2, 2]
+    assert _batch_sizes(backend, 3, 1, 20, 20) == [3, 3, 3, 3]
+    assert _batch_sizes(TorchBackend(SRCNN(mapping_px=3), "cpu"), 1, 1, 15, 15) == [
+        1,
+        2,
+        1,
+    ]  # 9 x 9 and 5 x 5 do not
 
 
-def test_auto_takes_a_device_that_works() -> None:
+def test_auto_finds_a_device() -> None:
     assert TorchBackend(DnCNN(depth=2, width=1))(torch.rand(1, 1, 4, 4)).device.type == "cpu"
 
 
 @pytest.mark.parametrize("device", ["toaster", "cuda:99", "meta", "cpu:x", ""])
-def test_an_unknown_device_is_named(device: str) -> None:
+def test_an_unknown_device_is_an_error(device: str) -> None:
     with pytest.raises(PellucidError, match="device"):
         TorchBackend(DnCNN(depth=2, width=1), device)
 
 
 class Greedy(DnCNN):
-    """Asks for more memory than there is."""
+    """Allocates more memory than there is."""
 
     def forward(self, degraded: torch.Tensor) -> torch.Tensor:
         return torch.empty(2**60, device=degraded.device)
 
 
-def test_too_little_memory_says_what_helps() -> None:
-    with pytest.raises(PellucidError, match=r"not enough memory for a tile of 7 x 9 px .* smaller tiles"):
+def test_running_out_of_memory_has_a_hint() -> None:
+    with pytest.raises(
+        PellucidError, match=r"not enough memory for a tile of 7 x 9 px .*; use smaller tiles \(tile_px\)"
+    ):
         TorchBackend(Greedy(depth=2, width=1), "cpu")(torch.rand(1, 1, 9, 7))

@@ -1,4 +1,4 @@
-"""Graphs hold the network for every size, and say what they are."""
+"""Graphs equal the network at every size, and contain metadata."""
 
 import sys
 
@@ -12,12 +12,13 @@ from pellucid import errors
 from pellucid.backends import graphs, parity
 from pellucid.backends.backend import Shape
 from pellucid.backends.eager import TorchBackend
+from pellucid.backends.metadata import INPUT, OPSET
 
 onnx = pytest.importorskip("onnx")
 reference = pytest.importorskip("onnxruntime")
 
 
-def captured(
+def capture(
     name: str, *, dtype: torch.dtype = torch.float32, shape: Shape | None = None
 ) -> tuple[ExportedProgram, torch.nn.Module, torch.Tensor]:
     chosen, network = small_models.build(name)
@@ -26,9 +27,9 @@ def captured(
 
 
 @pytest.mark.parametrize("name", small_models.RECIPES)
-def test_a_graph_is_the_network_at_every_size(name: str) -> None:
+def test_a_graph_equals_the_network_at_every_size(name: str) -> None:
     chosen, network = small_models.build(name)
-    TorchBackend(network, "cpu")  # which turns the weights about
+    TorchBackend(network, "cpu")  # changes the memory layout of the weights
     program, degraded = graphs.capture(network, chosen.domain.num_planes), parity.synthetic_inputs(chosen, 48)
     module = program.module()
     for part in parity.crop_inputs(degraded, [(1, 1), (1, 2), (2, 3), (17, 31), (32, 48), (33, 48)]):
@@ -36,8 +37,8 @@ def test_a_graph_is_the_network_at_every_size(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["mimo_unet.gopro", "sid_unet.sony"])
-def test_a_graph_of_half_precision_takes_every_size(name: str) -> None:
-    program, network, degraded = captured(name, dtype=torch.bfloat16)
+def test_a_graph_in_half_precision_accepts_every_size(name: str) -> None:
+    program, network, degraded = capture(name, dtype=torch.bfloat16)
     module = program.module()
     for part in parity.crop_inputs(degraded, [(1, 1), (17, 31)]):
         found = module(part)
@@ -46,25 +47,25 @@ def test_a_graph_of_half_precision_takes_every_size(name: str) -> None:
         assert not torch.equal(found, network(part))
 
 
-def test_a_network_is_left_as_it_was() -> None:
-    _, network, _ = captured("dncnn.gaussian", dtype=torch.float16)
+def test_capturing_does_not_change_the_network() -> None:
+    _, network, _ = capture("dncnn.gaussian", dtype=torch.float16)
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
 
 
-def test_onnx_is_one_file_with_named_free_sizes_and_facts() -> None:
-    program, _, _ = captured("sid_unet.sony")
+def test_onnx_has_named_free_sizes_and_metadata() -> None:
+    program, _, _ = capture("sid_unet.sony")
     model = graphs.to_onnx(program)
     graphs.annotate(model, {"scale": "2", "license": "CC0"})
-    assert graphs.metadata_of({entry.key: entry.value for entry in model.metadata_props}) == {
-        "scale": "2",
-        "license": "CC0",
+    assert {entry.key: entry.value for entry in model.metadata_props} == {
+        "pellucid.scale": "2",
+        "pellucid.license": "CC0",
     }
     sizes = [
         [dimension.dim_param or dimension.dim_value for dimension in value.type.tensor_type.shape.dim]
         for value in (model.graph.input[0], model.graph.output[0])
     ]
     assert sizes == [["count", 4, "height", "width"], ["count", 3, "restored_height", "restored_width"]]
-    assert model.opset_import[0].version == graphs.OPSET
+    assert model.opset_import[0].version == OPSET
     assert not any(
         attribute.i
         for node in model.graph.node
@@ -73,19 +74,19 @@ def test_onnx_is_one_file_with_named_free_sizes_and_facts() -> None:
     )
 
 
-def test_a_fixed_size_is_fixed() -> None:
-    program, network, _ = captured("dncnn.gaussian", shape=(1, 1, 20, 30))
+def test_a_fixed_shape_is_fixed() -> None:
+    program, network, _ = capture("dncnn.gaussian", shape=(1, 1, 20, 30))
     model = graphs.to_onnx(program)
     sizes = [dimension.dim_value for dimension in model.graph.input[0].type.tensor_type.shape.dim]
     assert sizes == [1, 1, 20, 30]
     degraded = torch.rand(1, 1, 20, 30)
     session = reference.InferenceSession(model.SerializeToString())
-    found = session.run(None, {graphs.INPUT: degraded.numpy()})[0]
+    found = session.run(None, {INPUT: degraded.numpy()})[0]
     np.testing.assert_allclose(found, network(degraded).numpy(), atol=1e-5)
 
 
-def test_without_the_packages_the_pip_command_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    program, _, _ = captured("dncnn.gaussian")
+def test_a_missing_package_is_named_with_the_pip_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    program, _, _ = capture("dncnn.gaussian")
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(errors.MissingExtraError, match=r"pip install 'pellucid\[onnx\]'"):
         graphs.to_onnx(program)

@@ -1,4 +1,4 @@
-"""What exported files say about themselves, and what is believed of it."""
+"""The metadata of exported files, and which metadata is rejected."""
 
 from typing import Any
 
@@ -11,50 +11,50 @@ from pellucid.recipes import registry
 from pellucid.weights.checkpoint import WeightsMetadata
 
 
-def facts_of(name: str = "sid_unet.sony") -> GraphMetadata:
+def make_metadata(name: str = "sid_unet.sony") -> GraphMetadata:
     chosen, network = small_models.build(name)
-    card = WeightsMetadata(name, {}, "random", "CC0", ({"data": "Set5", "keywords": {}, "psnr_db": 33.5},))
-    return GraphMetadata.of(network, chosen, card, weights_sha256="ab" * 32)
+    weights = WeightsMetadata(name, {}, "random", "CC0", ({"data": "Set5", "keywords": {}, "psnr_db": 33.5},))
+    return GraphMetadata.of(network, chosen, weights, weights_sha256="ab" * 32)
 
 
 @pytest.mark.parametrize("name", small_models.RECIPES)
-def test_facts_come_back_out_of_texts(name: str) -> None:
-    facts = facts_of(name)
-    metadata = facts.to_entries()
-    assert all(isinstance(value, str) for value in metadata.values())
-    assert GraphMetadata.from_entries(metadata, source="x.onnx") == facts
-    found, network = facts.resolve(source="x.onnx")
+def test_metadata_survives_a_round_trip_through_texts(name: str) -> None:
+    metadata = make_metadata(name)
+    entries = metadata.to_entries()
+    assert all(isinstance(value, str) for value in entries.values())
+    assert GraphMetadata.from_entries(entries, source="x.onnx") == metadata
+    found, network = metadata.resolve(source="x.onnx")
     assert (found.name, found.parameters) == (name, registry.find(name, **small_models.RECIPES[name]).parameters)
-    assert network.halo == facts.halo and next(network.parameters()).is_meta
+    assert network.halo == metadata.halo and next(network.parameters()).is_meta
 
 
-def test_a_program_in_any_language_finds_what_it_needs() -> None:
-    metadata = facts_of().to_entries()
-    assert (metadata["scale"], metadata["multiple"], metadata["halo"]) == ("2", "16", "107")
-    assert "camera mosaic" in metadata["input"] and "2x the size" in metadata["output"]
-    assert "black is 0, white is 1" in metadata["input"]
-    assert (metadata["license"], metadata["shape"]) == ("CC0", "null")
+def test_other_programs_find_what_they_need() -> None:
+    entries = make_metadata().to_entries()
+    assert (entries["scale"], entries["multiple"], entries["halo"]) == ("2", "16", "107")
+    assert "camera mosaic" in entries["input"] and "2x the size" in entries["output"]
+    assert "black is 0, white is 1" in entries["input"]
+    assert (entries["license"], entries["shape"]) == ("CC0", "null")
 
 
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"recipe": None}, "says nothing about itself; `pellucid export`"),
-        ({"scale": "two"}, "facts are not pellucid's"),
-        ({"scale": "-1"}, "is no count"),
-        ({"halo": "1e9"}, "is no count"),
-        ({"shape": "[1, 2]"}, "facts are not pellucid's"),
-        ({"parameters": "[" * 10**5}, "facts are not pellucid's"),
+        ({"recipe": None}, "does not contain pellucid's metadata; `pellucid export`"),
+        ({"scale": "two"}, "metadata is not pellucid's"),
+        ({"scale": "-1"}, "is not a count"),
+        ({"halo": "1e9"}, "is not a count"),
+        ({"shape": "[1, 2]"}, "metadata is not pellucid's"),
+        ({"parameters": "[" * 10**5}, "metadata is not pellucid's"),
         ({"precision": "float8"}, "precision float8"),
         ({"license": None}, "not one of pellucid's"),
         ({"format": "99"}, "format 99; this version reads"),
     ],
 )
-def test_what_is_not_ours_is_refused(changed: dict[str, Any], message: str) -> None:
-    metadata = {**facts_of().to_entries(), **changed}
+def test_foreign_or_damaged_metadata_is_rejected(changed: dict[str, Any], message: str) -> None:
+    entries = {**make_metadata().to_entries(), **changed}
     with pytest.raises(WeightsError, match=message):
         GraphMetadata.from_entries(
-            {key: value for key, value in metadata.items() if value is not None}, source="x.onnx"
+            {key: value for key, value in entries.items() if value is not None}, source="x.onnx"
         )
 
 
@@ -67,12 +67,10 @@ def test_what_is_not_ours_is_refused(changed: dict[str, Any], message: str) -> N
             {"halo": "1"},
             r"halo and planes \(2, 16, 1, 4\), but sid_unet.sony has \(2, 16, 107, 4\)",
         ),
-        ({"recipe": "sid_unet.fuji"}, "export it anew"),
+        ({"recipe": "sid_unet.fuji"}, "; export it again"),
     ],
 )
-def test_names_resolve_inside_the_package_and_facts_must_be_the_networks(
-    changed: dict[str, str], message: str
-) -> None:
-    facts = GraphMetadata.from_entries({**facts_of().to_entries(), **changed}, source="x.onnx")
+def test_recipes_resolve_inside_the_package_and_must_fit_the_graph(changed: dict[str, str], message: str) -> None:
+    metadata = GraphMetadata.from_entries({**make_metadata().to_entries(), **changed}, source="x.onnx")
     with pytest.raises(WeightsError, match=message):
-        facts.resolve(source="x.onnx")
+        metadata.resolve(source="x.onnx")

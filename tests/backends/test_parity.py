@@ -1,4 +1,4 @@
-"""Agreement of two ways to compute is counted right, on pictures that are like real ones."""
+"""Agreement is computed over all samples, on realistic pictures."""
 
 import math
 
@@ -11,13 +11,13 @@ from pellucid.pictures.metrics import psnr
 from pellucid.recipes import registry
 
 
-def test_equal_results_agree_to_the_bit() -> None:
+def test_equal_results_are_exact() -> None:
     agreement = parity.compare(torch.relu, torch.relu, [torch.rand(1, 1, 2, 3)])
     assert (agreement.max_error, agreement.psnr_db, agreement.num_inputs) == (0, math.inf, 1)
-    assert str(agreement) == "equal to the bit, largest error 0.0e+00 of white, over 1 inputs"
+    assert str(agreement) == "exact, largest error 0.0e+00 of white, 1 inputs"
 
 
-def test_agreement_is_of_all_samples_together() -> None:
+def test_agreement_is_computed_over_all_samples() -> None:
     inputs = [torch.zeros(1, 1, 2, 2), torch.zeros(1, 1, 2, 4)]
     off = [torch.full((1, 1, 2, 2), 0.1), torch.zeros(1, 1, 2, 4)]
     found = iter(off)
@@ -27,23 +27,23 @@ def test_agreement_is_of_all_samples_together() -> None:
     assert agreement.max_error == pytest.approx(0.1)
 
 
-def test_no_number_is_no_agreement() -> None:
+def test_nan_and_other_shapes_do_not_agree() -> None:
     agreement = parity.compare(lambda x: x * math.nan, lambda x: x, [torch.rand(1, 1, 2, 3)])
     assert agreement.psnr_db == -math.inf
-    with pytest.raises(PellucidError, match=r"gives \(1, 1, 2, 2\) for an input of \(1, 1, 2, 3\)"):
+    with pytest.raises(PellucidError, match=r"input of \(1, 1, 2, 3\), the result has shape \(1, 1, 2, 2\)"):
         parity.compare(lambda x: x[..., :2], lambda x: x, [torch.rand(1, 1, 2, 3)])
 
 
 @pytest.mark.parametrize("name", registry.list_names())
-def test_made_up_pictures_are_what_the_network_takes(name: str) -> None:
+def test_synthetic_inputs_fit_the_network(name: str) -> None:
     found = registry.find(name)
     degraded = parity.synthetic_inputs(found, 48)
     assert degraded.shape == (2, found.domain.num_planes, 48, 48)
     assert degraded.std() > 0.05 and degraded.isfinite().all()
 
 
-def test_leaves_have_the_spectrum_of_photographs() -> None:
-    """Power falls as 1 / f^2, more or less: between noise (0) and a smooth gradient (4)."""
+def test_dead_leaves_have_the_spectrum_of_photographs() -> None:
+    """Power falls roughly like 1 / f^2: between noise (0) and a smooth gradient (4)."""
     picture = parity.dead_leaves(192, torch.Generator().manual_seed(0))
     power = torch.fft.fft2(picture - picture.mean((1, 2), keepdim=True)).abs().square().mean(0)
     frequency = torch.fft.fftfreq(192).square()
@@ -52,7 +52,7 @@ def test_leaves_have_the_spectrum_of_photographs() -> None:
     assert 1.2 < (low - high) / 2 < 3
 
 
-def test_cuts_are_as_large_as_there_is() -> None:
+def test_crops_are_not_larger_than_the_input() -> None:
     assert [tuple(part.shape[-2:]) for part in parity.crop_inputs(torch.zeros(1, 1, 9, 7), [(1, 1), (20, 5)])] == [
         (1, 1),
         (9, 5),

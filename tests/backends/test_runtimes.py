@@ -1,4 +1,4 @@
-"""Other runtimes: the same answer as PyTorch's at every size, in tiles too, and one line for what is no model."""
+"""Other runtimes give PyTorch's results at every size, also in tiles; errors are one line."""
 
 import sys
 from pathlib import Path
@@ -32,12 +32,12 @@ SUFFIXES = (".onnx", ".xml")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Every small network in both formats, by NAME.SUFFIX."""
     folder = tmp_path_factory.mktemp("models")
-    made = {}
+    written = {}
     for name in small_models.RECIPES:
         weights = small_models.save_weights(folder, name)
         for suffix in SUFFIXES:
-            made[f"{name}{suffix}"] = exporting.export(weights, folder / f"{name}{suffix}").path
-    return made
+            written[f"{name}{suffix}"] = exporting.export(weights, folder / f"{name}{suffix}").path
+    return written
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +48,7 @@ def restorers(files: dict[str, Path]) -> dict[str, Restorer]:
 ALL = [f"{name}{suffix}" for name in small_models.RECIPES for suffix in SUFFIXES]
 
 
-def degraded(chosen: Restorer, height: int, width: int, channels: int = 3) -> Picture | Mosaic:
+def make_degraded(chosen: Restorer, height: int, width: int, channels: int = 3) -> Picture | Mosaic:
     rng = np.random.default_rng(height * width)
     if chosen.recipe.domain.takes_mosaic:
         return Mosaic(rng.random((height + 2, width + 2), np.float32), BAYER, 0.0, 1.0)
@@ -64,7 +64,7 @@ def test_an_exported_file_restores_as_its_weights_do(
     assert (exported.card.license, exported.card.scores) == ("CC0", original.card.scores)
     assert exported.recipe.parameters == original.recipe.parameters
     for size in ((1, 1), (23, 40), (64, 64)):
-        picture = degraded(original, *size)
+        picture = make_degraded(original, *size)
         found, wanted = (chosen.restore(picture).samples for chosen in (exported, original))
         np.testing.assert_allclose(found, wanted, rtol=0, atol=3e-6)
 
@@ -72,35 +72,39 @@ def test_an_exported_file_restores_as_its_weights_do(
 @pytest.mark.parametrize("name", ALL)
 @settings(max_examples=6, deadline=None)
 @given(height=st.integers(1, 70), width=st.integers(1, 70), tile_px=st.integers(12, 60))
-def test_tiles_equal_the_whole_to_1e_6_of_white(
+def test_tiles_equal_the_whole_picture_within_1e_6(
     restorers: dict[str, Restorer], name: str, height: int, width: int, tile_px: int
 ) -> None:
-    picture = degraded(restorers[name], height, width)
+    picture = make_degraded(restorers[name], height, width)
     whole, tiled = (restorers[name].restore(picture, tile_px=side).samples for side in (10_000, tile_px))
     np.testing.assert_allclose(tiled, whole, rtol=0, atol=1e-6)
 
 
-def test_the_role_is_filled_by_all_three(files: dict[str, Path]) -> None:
+def test_all_three_are_backends(files: dict[str, Path]) -> None:
     path = files["srcnn.paper.onnx"]
-    facts = runtimes.read_metadata(path)
-    _, network = facts.resolve(source=path)
+    metadata = runtimes.read_metadata(path)
+    _, network = metadata.resolve(source=path)
     chosen, weights = small_models.build("srcnn.paper")
     backends: list[Backend] = [
         TorchBackend(weights, "cpu"),
-        runtimes.OnnxBackend(path, facts, network),
-        runtimes.OpenVinoBackend(path, facts, network),
+        runtimes.OnnxBackend(path, metadata, network),
+        runtimes.OpenVinoBackend(path, metadata, network),
     ]
     degraded = parity.synthetic_inputs(chosen, 48)
     wanted = backends[0](degraded)
+    shape = (1, 1, 400, 400)
+    exact_bytes = backends[0].working_bytes(shape)
     for backend in backends:
         assert (backend.scale, backend.multiple, backend.halo) == (1, 1, 6)
         assert backend.device.type == "cpu"
         torch.testing.assert_close(backend(degraded), wanted, rtol=0, atol=2e-6)
-        assert backend.working_bytes((1, 1, 400, 400)) == backends[0].working_bytes((1, 1, 400, 400))
+        for available_bytes in (0, exact_bytes, 10**12):
+            found_bytes = backend.working_bytes(shape, available_bytes=available_bytes)
+            assert found_bytes == backends[0].working_bytes(shape, available_bytes=available_bytes)
     assert len({backend.fingerprint() for backend in backends}) == len({backend.name for backend in backends}) == 3
 
 
-def test_a_file_that_changes_has_another_fingerprint(files: dict[str, Path], tmp_path: Path) -> None:
+def test_the_fingerprint_changes_with_the_file(files: dict[str, Path], tmp_path: Path) -> None:
     path = files["srcnn.paper.xml"]
     before = restorer.load(path).backend.fingerprint()
     for suffix in (".xml", ".bin"):
@@ -112,7 +116,7 @@ def test_a_file_that_changes_has_another_fingerprint(files: dict[str, Path], tmp
     assert restorer.load(tmp_path / path.name).backend.fingerprint() != before
 
 
-def test_openvino_runs_onnx_files_too(files: dict[str, Path]) -> None:
+def test_openvino_runs_onnx_files(files: dict[str, Path]) -> None:
     chosen = restorer.load(files["dncnn.gaussian.onnx"], backend="openvino")
     assert chosen.backend.name == "openvino float32 on cpu"
 
@@ -124,11 +128,11 @@ def test_openvino_runs_onnx_files_too(files: dict[str, Path]) -> None:
         ("dncnn.gaussian.onnx", {"backend": "torch"}, "runs in onnxruntime or openvino, not in torch"),
         ("dncnn.gaussian.onnx", {"backend": "tensorrt"}, "no backend 'tensorrt'; known: auto, torch"),
         ("dncnn.gaussian.onnx", {"precision": "bfloat16"}, "computes in float32, not bfloat16"),
-        ("dncnn.gaussian.onnx", {"depth": 5}, "export it anew"),
+        ("dncnn.gaussian.onnx", {"depth": 5}, "; export it again"),
         ("dncnn.gaussian.onnx", {"sigma": 5}, "has no keyword"),
     ],
 )
-def test_wrong_wishes_are_one_line(
+def test_wrong_arguments_raise_a_one_line_error(
     files: dict[str, Path], name: str, options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(PellucidError, match=message) as raised:
@@ -136,19 +140,19 @@ def test_wrong_wishes_are_one_line(
     assert "\n" not in str(raised.value)
 
 
-def test_a_fixed_shape_is_no_model_for_pictures(files: dict[str, Path], tmp_path: Path) -> None:
+def test_a_file_with_a_fixed_shape_cannot_restore_pictures(files: dict[str, Path], tmp_path: Path) -> None:
     weights = files["dncnn.gaussian.onnx"].with_suffix(".safetensors")
     path = exporting.export(weights, tmp_path / "a.onnx", shape=(1, 1, 8, 9)).path
     with pytest.raises(WeightsError, match="exported without --shape"):
         restorer.load(path)
-    facts = runtimes.read_metadata(path)
-    backend = runtimes.OnnxBackend(path, facts, facts.resolve(source=path)[1])
-    with pytest.raises(PellucidError, match="for inputs of 1 x 1 x 8 x 9 only, and this one has 1 x 1 x 9 x 9"):
+    metadata = runtimes.read_metadata(path)
+    backend = runtimes.OnnxBackend(path, metadata, metadata.resolve(source=path)[1])
+    with pytest.raises(PellucidError, match="for inputs of 1 x 1 x 8 x 9, but this input has 1 x 1 x 9 x 9"):
         backend(torch.zeros(1, 1, 9, 9))
 
 
-def foreign(path: Path) -> None:
-    """Somebody's ONNX file: it adds a number."""
+def write_foreign(path: Path) -> None:
+    """An ONNX file of another program."""
     info = onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [1])
     out = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [1])
     graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", [info], [out])
@@ -156,23 +160,23 @@ def foreign(path: Path) -> None:
     onnx.save(onnx.helper.make_model(graph, opset_imports=opset, ir_version=8), path)
 
 
-def test_files_that_are_none_of_ours_are_one_line(files: dict[str, Path], tmp_path: Path) -> None:
+def test_other_files_raise_a_one_line_error(files: dict[str, Path], tmp_path: Path) -> None:
     whole = files["srcnn.paper.onnx"].read_bytes()
     (tmp_path / "cut.onnx").write_bytes(whole[: len(whole) // 2])
-    (tmp_path / "text.onnx").write_text("no model")
+    (tmp_path / "text.onnx").write_text("not a model")
     (tmp_path / "empty.onnx").touch()
-    foreign(tmp_path / "foreign.onnx")
+    write_foreign(tmp_path / "foreign.onnx")
     (tmp_path / "alone.xml").write_bytes(files["srcnn.paper.xml"].read_bytes())
     (tmp_path / "text.xml").write_text("<net>")
     (tmp_path / "text.bin").touch()
     (tmp_path / "folder.xml").mkdir()
     expected = {
-        "cut.onnx": "is no model that onnx takes",
-        "text.onnx": "is no model that onnx takes",
-        "empty.onnx": "says nothing about itself; `pellucid export`",
-        "foreign.onnx": "says nothing about itself; `pellucid export`",
-        "alone.xml": "needs alone.bin beside it",
-        "text.xml": "is no model that openvino takes",
+        "cut.onnx": "is not a model that onnx can load",
+        "text.onnx": "is not a model that onnx can load",
+        "empty.onnx": "does not contain pellucid's metadata; `pellucid export`",
+        "foreign.onnx": "does not contain pellucid's metadata; `pellucid export`",
+        "alone.xml": "needs alone.bin, the file with its weights, next to it",
+        "text.xml": "is not a model that openvino can load",
         "folder.xml": "is a folder",
         "absent.onnx": "does not exist",
     }
@@ -182,17 +186,16 @@ def test_files_that_are_none_of_ours_are_one_line(files: dict[str, Path], tmp_pa
         assert "\n" not in str(raised.value)
 
 
-def test_weights_in_other_files_are_refused(files: dict[str, Path], tmp_path: Path) -> None:
+def test_weights_in_other_files_are_rejected(files: dict[str, Path], tmp_path: Path) -> None:
     model = onnx.load(files["srcnn.paper.onnx"])
     onnx.save(model, tmp_path / "a.onnx", save_as_external_data=True, location="elsewhere.bin", size_threshold=0)
-    with pytest.raises(WeightsError, match="keeps weights in other files"):
+    with pytest.raises(WeightsError, match="refers to weights in other files"):
         restorer.load(tmp_path / "a.onnx")
 
 
-def test_ours_with_another_graph_inside_is_one_line(files: dict[str, Path], tmp_path: Path) -> None:
-    """Facts of ours over a graph that is not."""
+def test_a_foreign_graph_with_our_metadata_raises_a_one_line_error(files: dict[str, Path], tmp_path: Path) -> None:
     model, other = onnx.load(files["srcnn.paper.onnx"]), tmp_path / "a.onnx"
-    foreign(other)
+    write_foreign(other)
     changed = onnx.load(other)
     changed.metadata_props.extend(model.metadata_props)
     onnx.save(changed, other)
@@ -200,19 +203,19 @@ def test_ours_with_another_graph_inside_is_one_line(files: dict[str, Path], tmp_
         restorer.load(other).restore(Picture(np.zeros((4, 4, 1), np.uint8)))
 
 
-def test_memory_that_runs_out_makes_tiles_smaller(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_shrink_when_memory_runs_out(files: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     chosen = restorer.load(files["dncnn.gaussian.onnx"])
-    picture = degraded(chosen, 50, 60, 1)
+    picture = make_degraded(chosen, 50, 60, 1)
     wanted = chosen.restore(picture).samples
     assert isinstance(chosen.backend, runtimes.OnnxBackend)
     run = chosen.backend._run
 
-    def scarce(part: Any) -> Any:
+    def run_in_little_memory(part: Any) -> Any:
         if part.shape[-1] > 40:
             raise RuntimeError("Failed to allocate memory for requested buffer of size 1")
         return run(part)
 
-    monkeypatch.setattr(chosen.backend, "_run", scarce)
+    monkeypatch.setattr(chosen.backend, "_run", run_in_little_memory)
     np.testing.assert_allclose(chosen.restore(picture).samples, wanted, rtol=0, atol=1e-6)
     with pytest.raises(NotEnoughMemoryError, match="smaller tiles"):
         chosen.backend(torch.zeros(1, 1, 50, 60))
@@ -221,7 +224,7 @@ def test_memory_that_runs_out_makes_tiles_smaller(files: dict[str, Path], monkey
 @pytest.mark.parametrize(
     ("suffix", "package"), [(".onnx", "onnxruntime"), (".onnx", "onnx"), (".xml", "openvino")]
 )
-def test_a_missing_package_is_named_with_its_pip_command(
+def test_a_missing_package_is_named_with_the_pip_command(
     files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, suffix: str, package: str
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)

@@ -1,4 +1,4 @@
-"""Graphs of ordinary weights: made once, kept, rebuilt when broken; and the choice of the fastest."""
+"""Graphs are created once and kept, and replaced if damaged; "auto" selects the fastest backend."""
 
 import json
 import multiprocessing
@@ -33,7 +33,7 @@ def weights(tmp_path: Path) -> Path:
     return small_models.save_weights(tmp_path, "dncnn.gaussian")
 
 
-def plan(seed: int = 0) -> Model:
+def make_model(seed: int = 0) -> Model:
     chosen, network = small_models.build("dncnn.gaussian")
     torch.manual_seed(seed)
     for parameter in network.parameters():
@@ -41,7 +41,7 @@ def plan(seed: int = 0) -> Model:
     return Model.of(network, chosen, WeightsMetadata(chosen.name, chosen.parameters, "random", "CC0"))
 
 
-def kept(cache: Path) -> list[Path]:
+def cached_graphs(cache: Path) -> list[Path]:
     return sorted((cache / "graphs").glob("*.onnx"))
 
 
@@ -62,78 +62,84 @@ def test_torch_computes_in_half_precision(weights: Path) -> None:
     assert 0 < np.abs(half.restore(PICTURE).samples - wanted).max() < 0.05
 
 
-def test_a_graph_is_made_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = selection.graph(plan())
-    monkeypatch.setattr(graphs, "to_onnx", None)  # calling it now fails
-    assert selection.graph(plan()) == first and kept(cache) == [first]
+def test_a_graph_is_created_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = selection.cache_graph(make_model())
+    monkeypatch.setattr(graphs, "to_onnx", None)  # calling it would fail
+    assert selection.cache_graph(make_model()) == first and cached_graphs(cache) == [first]
 
 
 def test_other_weights_have_another_graph(cache: Path) -> None:
-    assert selection.graph(plan()) != selection.graph(plan(seed=1))
-    assert len(kept(cache)) == 2
+    assert selection.cache_graph(make_model()) != selection.cache_graph(make_model(seed=1))
+    assert len(cached_graphs(cache)) == 2
 
 
 @pytest.mark.parametrize("damage", [b"", b"broken"])
-def test_a_broken_graph_is_made_anew(cache: Path, damage: bytes) -> None:
-    path = selection.graph(plan())
+def test_a_damaged_graph_is_created_again(cache: Path, damage: bytes) -> None:
+    path = selection.cache_graph(make_model())
     whole = path.read_bytes()
     path.write_bytes(damage or whole[:-9] + b"123456789")
-    assert selection.graph(plan()).read_bytes() == whole and kept(cache) == [path]
+    assert selection.cache_graph(make_model()).read_bytes() == whole and cached_graphs(cache) == [path]
 
 
-def _make(cache: Path) -> str:
+def _cache_graph(cache: Path) -> str:
     torch.set_num_threads(1)
-    return str(selection.graph(plan()))
+    return str(selection.cache_graph(make_model()))
 
 
-def test_processes_that_ask_at_once_get_one_graph(cache: Path) -> None:
+def test_simultaneous_processes_share_one_graph(cache: Path) -> None:
     with multiprocessing.get_context("fork").Pool(3) as pool:
-        made = pool.map(_make, [cache] * 3)
-    assert len(set(made)) == 1 and len(kept(cache)) == 1
+        paths = pool.map(_cache_graph, [cache] * 3)
+    assert len(set(paths)) == 1 and len(cached_graphs(cache)) == 1
 
 
-def test_a_cache_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_cannot_be_written_raises_a_one_line_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "file"))
-    with pytest.raises(OutputError, match="the cache .*file cannot be written: .*PELLUCID_CACHE names another"):
-        selection.graph(plan())
+    with pytest.raises(OutputError, match="the cache .*file cannot be written: .*PELLUCID_CACHE sets another"):
+        selection.cache_graph(make_model())
 
 
 # Auto
 
 
-def test_auto_takes_the_fastest_that_agrees(monkeypatch: pytest.MonkeyPatch, weights: Path, cache: Path) -> None:
+def test_auto_selects_the_fastest_accurate_backend(
+    monkeypatch: pytest.MonkeyPatch, weights: Path, cache: Path
+) -> None:
     seconds = {"torch float32": 8.0, "torch bfloat16": 1.0, "onnxruntime float32": 4.0, "openvino float32": 5.0}
-    monkeypatch.setattr(selection, "_seconds", lambda run, _: seconds[run.name.removesuffix(" on cpu")])
-    ways = [tuple(name.split()) for name in seconds]
-    monkeypatch.setattr(selection, "ways_of", lambda _: iter(ways))
-    monkeypatch.setattr(selection, "LEAST_DB", 100)  # which bfloat16 does not reach
+    monkeypatch.setattr(selection, "_time_s", lambda run, _: seconds[run.name.removesuffix(" on cpu")])
+    candidates = [tuple(name.split()) for name in seconds]
+    monkeypatch.setattr(selection, "list_candidates", lambda _: iter(candidates))
+    monkeypatch.setattr(selection, "AUTO_MIN_PSNR_DB", 100)  # bfloat16 does not reach this
     chosen = restorer.load(weights, device="cpu", backend="auto")
     assert chosen.backend.name == "onnxruntime float32 on cpu"
-    assert chosen.choice is not None and str(chosen.choice).startswith("onnxruntime in float32: 2.0x as fast")
+    assert chosen.choice is not None and str(chosen.choice).startswith(
+        "onnxruntime float32: 2.0x speedup over torch"
+    )
     assert restorer.load(weights, device="cpu", backend="torch", precision="auto").backend.name.startswith(
         "torch float32"
     )
-    monkeypatch.setattr(selection, "_measured", None)  # calling it now fails
+    monkeypatch.setattr(selection, "_measure_fastest", None)  # calling it would fail
     assert restorer.load(weights, device="cpu", backend="auto").choice == chosen.choice
 
 
-def test_auto_works_as_it_is_measured_here(weights: Path) -> None:
+def test_auto_works_with_real_measurements(weights: Path) -> None:
     chosen = restorer.load(weights, device="cpu", precision="auto")
-    assert chosen.choice is not None and chosen.choice.psnr_db >= selection.LEAST_DB
+    assert chosen.choice is not None and chosen.choice.psnr_db >= selection.AUTO_MIN_PSNR_DB
     wanted = restorer.load(weights, device="cpu").restore(PICTURE).samples
     np.testing.assert_allclose(chosen.restore(PICTURE).samples, wanted, rtol=0, atol=0.02)
 
 
-def test_a_broken_choice_is_made_anew(weights: Path, cache: Path) -> None:
+def test_a_damaged_choice_is_replaced(weights: Path, cache: Path) -> None:
     restorer.load(weights, device="cpu", backend="openvino", precision="auto")
-    (noted,) = (cache / "choices").glob("*.json")
-    noted.write_text('{"backend": "openvino"}')
+    (path,) = (cache / "choices").glob("*.json")
+    path.write_text('{"backend": "openvino"}')
     restorer.load(weights, device="cpu", backend="openvino", precision="auto")
-    assert BackendChoice(**json.loads(noted.read_text())).backend == "openvino"
+    assert BackendChoice(**json.loads(path.read_text())).backend == "openvino"
 
 
-def test_auto_takes_what_is_installed(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_uses_only_installed_packages(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     chosen = restorer.load(weights, device="cpu", backend="auto", precision="float32")
     assert chosen.backend.name == "torch float32 on cpu"
@@ -146,12 +152,15 @@ def test_auto_takes_what_is_installed(weights: Path, monkeypatch: pytest.MonkeyP
     [
         ({"backend": "tensorrt"}, "no backend 'tensorrt'"),
         ({"precision": "float8"}, "no precision 'float8'"),
-        ({"precision": "int8"}, "int8 is calibrated on pictures: 'pellucid export"),
-        ({"backend": "onnxruntime", "precision": "bfloat16"}, "onnxruntime computes in float32 here"),
+        ({"precision": "int8"}, "int8 needs calibration on pictures.*; `pellucid export`"),
+        (
+            {"backend": "onnxruntime", "precision": "bfloat16"},
+            "onnxruntime runs weight files in float32, not in bfloat16",
+        ),
         ({"backend": "openvino", "device": "cuda:7"}, "device 'cuda:7'"),
     ],
 )
-def test_wrong_wishes_are_one_line(weights: Path, options: dict[str, str], message: str) -> None:
+def test_wrong_arguments_raise_a_one_line_error(weights: Path, options: dict[str, str], message: str) -> None:
     with pytest.raises(PellucidError, match=message) as raised:
         restorer.load(weights, **options)
     assert "\n" not in str(raised.value)

@@ -1,4 +1,4 @@
-"""MindIR files agree with the network, and MindSpore's faults are one line."""
+"""MindIR files agree with the network, and MindSpore's errors become one line."""
 
 import gc
 import os
@@ -9,9 +9,12 @@ import pytest
 import torch
 
 import small_models
-from pellucid.backends import graphs
+from pellucid.backends.model import Model
 from pellucid.errors import PellucidError
-from pellucid.exporting import export as exporting, mindspore, mindspore_cell
+from pellucid.exporting import export as exporting
+from pellucid.exporting import mindspore
+from pellucid.exporting.export_format import ExportRequest
+from pellucid.weights.checkpoint import WeightsMetadata
 
 needs_mindspore = pytest.mark.skipif(
     find_spec("mindspore") is None, reason="MindSpore is not installed: pip install 'pellucid[mindspore]'"
@@ -36,34 +39,34 @@ def test_half_precision_is_close(tmp_path: Path) -> None:
 
 @needs_mindspore
 @pytest.mark.parametrize(("precision", "least_db"), [("float32", 115), ("float16", 50)])
-def test_zeros_beyond_the_border(tmp_path: Path, precision: str, least_db: float) -> None:
+def test_zero_padding_agrees(tmp_path: Path, precision: str, least_db: float) -> None:
     weights = small_models.save_weights(tmp_path, "srcnn.paper", mapping_px=1, padding="zeros")
     exported = exporting.export(weights, tmp_path / "a.mindir", precision=precision)
     assert exported.agreement.psnr_db > least_db
 
 
 @needs_mindspore
-def test_a_fixed_size_and_facts_are_in_the_file(tmp_path: Path) -> None:
+def test_a_fixed_shape_and_the_metadata_are_in_the_file(tmp_path: Path) -> None:
     weights = small_models.save_weights(tmp_path, "sid_unet.sony")
     exported = exporting.export(weights, tmp_path / "a.mindir", shape=(1, 4, 20, 18))
     assert exported.agreement.psnr_db > 115 and exported.agreement.num_inputs == 1
     content = exported.path.read_bytes()
-    # As protobuf has an entry of a map: the key, its length before it, then the value.
+    # An entry of a map in protobuf: tag, length and text of the key, then of the value.
     for key, text in (("recipe", "sid_unet.sony"), ("license", "CC0"), ("shape", "[1, 4, 20, 18]")):
         name = f"pellucid.{key}".encode()
         assert bytes([10, len(name)]) + name + bytes([18, len(text)]) + text.encode() in content
 
 
 @needs_mindspore
-def test_a_damaged_file_is_one_line(tmp_path: Path) -> None:
-    (tmp_path / "model.mindir").write_bytes(b"no model")
+def test_a_damaged_file_raises_a_one_line_error(tmp_path: Path) -> None:
+    (tmp_path / "model.mindir").write_bytes(b"not a model")
     run = mindspore.Runner(tmp_path / "model.mindir")
     with pytest.raises(PellucidError, match=r"^MindSpore cannot run the model: \S.*") as raised:
         run(torch.zeros(1, 1, 2, 2))
     assert "\n" not in str(raised.value)
 
 
-# The program's part is played by others here, so that MindSpore need not be installed
+# Other programs replace MindSpore's here, so it need not be installed
 
 
 @pytest.fixture
@@ -75,24 +78,25 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 ENDS = [
     ("import sys; print('a warning', file=sys.stderr); sys.exit('no such layer')", "no such layer"),
-    ("import os; os.kill(os.getpid(), 9)", "it was ended by signal 9"),
-    ("import sys; sys.exit(1)", "it says no reason"),
+    ("import os; os.kill(os.getpid(), 9)", "the process was ended by signal 9"),
+    ("import sys; sys.exit(1)", "no reason given"),
 ]
 
 
 @pytest.mark.parametrize(("text", "reason"), ENDS)
-def test_why_a_file_cannot_be_written_or_run_is_said(program: Path, text: str, reason: str) -> None:
+def test_errors_contain_the_reason(program: Path, text: str, reason: str) -> None:
     program.write_text(text)
-    network = small_models.build("dncnn.gaussian")[1]
-    cell = mindspore_cell.translate(graphs.capture(network, 1))
+    recipe, network = small_models.build("dncnn.gaussian")
+    weights = WeightsMetadata(recipe.name, recipe.parameters, "random", "CC0")
+    request = ExportRequest(Model.of(network, recipe, weights))
     path = program.with_name("model.mindir")
     with pytest.raises(PellucidError, match=f"^MindSpore cannot write the network: {reason}$"):
-        mindir.write(cell, path, {}, num_planes=1, shape=None)
+        mindspore.write(request, path)
     with pytest.raises(PellucidError, match=f"^MindSpore cannot run the model: {reason}$"):
         mindspore.Runner(path)(torch.zeros(1, 1, 2, 2))
 
 
-def test_inputs_go_through_one_process_that_ends_with_its_runner(program: Path) -> None:
+def test_one_process_runs_all_inputs_and_ends_with_its_runner(program: Path) -> None:
     program.write_text(
         "import os, sys, numpy as np\n"
         "for _ in sys.stdin:\n"
@@ -102,10 +106,10 @@ def test_inputs_go_through_one_process_that_ends_with_its_runner(program: Path) 
     run = mindspore.Runner(program.with_name("model.mindir"))
     inputs = [torch.zeros(1, 1, 1, 1), torch.ones(2, 1, 2, 2)]
     found = [run(degraded) for degraded in inputs]
-    number = int(found[0].item())
-    assert torch.equal(found[1], inputs[1] + number)
-    os.kill(number, 0)  # it is there
+    process_id = int(found[0].item())
+    assert torch.equal(found[1], inputs[1] + process_id)
+    os.kill(process_id, 0)  # it is running
     del run
     gc.collect()
     with pytest.raises(ProcessLookupError):
-        os.kill(number, 0)
+        os.kill(process_id, 0)

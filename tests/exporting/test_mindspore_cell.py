@@ -1,4 +1,4 @@
-"""Graphs become the source of MindSpore cells, line by line; what has no translation is named."""
+"""Graphs become the source of MindSpore cells, line by line; unsupported operations are named."""
 
 import ast
 from typing import Any
@@ -24,16 +24,16 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def translated(name: str, *, shape: Shape | None = None, **parameters: Any) -> tuple[mindspore_cell.Cell, Network]:
+def translate(name: str, *, shape: Shape | None = None, **parameters: Any) -> tuple[mindspore_cell.Cell, Network]:
     chosen, network = small_models.build(name, **parameters)
     program = graphs.capture(network, chosen.domain.num_planes, shape=shape)
     return mindspore_cell.translate(program), network.folded()
 
 
 @pytest.mark.parametrize(("name", "parameters"), VARIANTS)
-def test_a_cell_takes_every_weight_as_it_is(name: str, parameters: dict[str, Any]) -> None:
-    cell, network = translated(name, **parameters)
-    # MIMO-UNet's smaller scales are for its loss.
+def test_a_cell_uses_every_weight_once(name: str, parameters: dict[str, Any]) -> None:
+    cell, network = translate(name, **parameters)
+    # MIMO-UNet's outputs at smaller scales are only for its loss.
     needed = {key: weight for key, weight in network.state_dict().items() if key[:6] not in ("leave2", "leave4")}
     assert cell.weights.keys() == needed.keys()
     for key, weight in needed.items():
@@ -44,14 +44,14 @@ def test_a_cell_takes_every_weight_as_it_is(name: str, parameters: dict[str, Any
 
 
 @pytest.mark.parametrize("name", small_models.RECIPES)
-def test_a_fixed_size_is_translated_too(name: str) -> None:
+def test_a_fixed_shape_is_translated(name: str) -> None:
     planes = small_models.build(name)[0].domain.num_planes
-    cell, _ = translated(name, shape=(1, planes, 32, 17))
+    cell, _ = translate(name, shape=(1, planes, 32, 17))
     assert ".shape[0]" not in cell.source
 
 
-def test_a_cell_reads_as_the_network() -> None:
-    cell, _ = translated("dncnn.gaussian", depth=2, width=8)
+def test_a_cell_has_the_layers_of_the_network() -> None:
+    cell, _ = translate("dncnn.gaussian", depth=2, width=8)
     layers = (
         f"        self.layers_{i}_conv = nn.Conv2d({sizes}, (3, 3), pad_mode='pad', padding=(1, 1, 1, 1), "
         f'has_bias=True, weight_init=Tensor(weights["layers.{i}.conv.weight"]), '
@@ -69,19 +69,19 @@ def test_a_cell_reads_as_the_network() -> None:
     )
 
 
-def test_free_sizes_are_those_of_tensors() -> None:
-    """PyTorch's graph has the smaller of two sizes there, which MindSpore has no word for."""
-    cell, _ = translated("sid_unet.sony")
+def test_free_sizes_are_read_from_tensors() -> None:
+    """PyTorch's graph contains the minimum of two sizes, which MindSpore cannot express."""
+    cell, _ = translate("sid_unet.sony")
     assert "slice_1 = conv_transpose2d[:, :, :max_pool2d_2.shape[2]]" in cell.source
     assert "ops.reshape(conv2d_18, (packed.shape[0], 4, 3, slice_7.shape[2], slice_8.shape[3]))" in cell.source
 
 
-def test_sizes_that_no_tensor_has_are_computed() -> None:
-    cell, _ = translated("mimo_unet.gopro")
+def test_other_sizes_are_computed() -> None:
+    cell, _ = translate("mimo_unet.gopro")
     assert "arange = self.count(0, ((((degraded.shape[2] + 4) - 1) // 4) * 4), 1)" in cell.source
 
 
-def test_half_precision_is_cast_at_both_ends() -> None:
+def test_half_precision_casts_input_and_output() -> None:
     chosen, network = small_models.build("dncnn.gaussian")
     cell = mindspore_cell.translate(graphs.capture(network, chosen.domain.num_planes, dtype=torch.float16))
     assert "ops.cast(degraded, mindspore.float16)" in cell.source
@@ -112,7 +112,9 @@ class Other(Network):
         (lambda x: torch.add(x, x, alpha=2), "aten.add.Tensor"),
     ],
 )
-def test_what_has_no_translation_is_named(layer: Any, named: str) -> None:
+def test_an_unsupported_operation_is_named(layer: Any, named: str) -> None:
     program = graphs.capture(Other(layer), 1)
-    with pytest.raises(PellucidError, match=rf"^MindSpore cells have no translation of {named}; export to onnx"):
+    with pytest.raises(
+        PellucidError, match=rf"^{named} cannot be translated to a MindSpore cell; format can be onnx"
+    ):
         mindspore_cell.translate(program)

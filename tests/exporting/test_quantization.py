@@ -1,4 +1,4 @@
-"""Eight bits inside, float at the ends, close to the network."""
+"""int8 inside, float at both ends, close to the network."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,8 @@ import torch
 import small_models
 from pellucid.backends import parity, runtimes
 from pellucid.errors import MissingExtraError
-from pellucid.exporting import export as exporting, quantization
+from pellucid.exporting import export as exporting
+from pellucid.exporting import quantization
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 from pellucid.restoration import restorer
@@ -29,9 +30,9 @@ def album(tmp_path: Path) -> Path:
     return tmp_path / "album"
 
 
-# NNCF goes on using what numpy and networkx deprecate.
+# NNCF uses deprecated parts of NumPy and NetworkX.
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_eight_bits_inside_and_float_at_the_ends(
+def test_inner_layers_are_int8_and_both_ends_float(
     album: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     pytest.importorskip("nncf")
@@ -48,46 +49,46 @@ def test_eight_bits_inside_and_float_at_the_ends(
 
 
 def _graph(kind: str) -> Any:
-    """OpenVINO's own: one convolution; or, between two, branches that read the same, a stride and a dilation."""
+    """An OpenVINO model: one convolution; or two, with branches, a stride and a dilation between them."""
     openvino, operations = pytest.importorskip("openvino"), pytest.importorskip("openvino.opset13")
     rng = np.random.default_rng(0)
 
-    def convolved(x: Any, shape: tuple[int, int, int, int], stride: int = 1, dilation: int = 1) -> Any:
+    def convolve(x: Any, shape: tuple[int, int, int, int], stride: int = 1, dilation: int = 1) -> Any:
         weights = rng.normal(size=shape) / np.sqrt(np.prod(shape[1:]))
         padding = [dilation * (shape[2] // 2)] * 2
         constant = operations.constant(weights.astype(np.float32))
         return operations.convolution(x, constant, [stride] * 2, padding, padding, [dilation] * 2)
 
     degraded = operations.parameter([-1, 1, -1, -1], np.float32)
-    result = convolved(degraded, (1 if kind == "one convolution" else 8, 1, 3, 3))
+    result = convolve(degraded, (1 if kind == "one convolution" else 8, 1, 3, 3))
     if kind == "branches":
         read = operations.relu(result)
         both = operations.add(
-            operations.relu(convolved(read, (8, 8, 3, 3), dilation=2)),
-            operations.relu(convolved(read, (8, 8, 1, 1))),
+            operations.relu(convolve(read, (8, 8, 3, 3), dilation=2)),
+            operations.relu(convolve(read, (8, 8, 1, 1))),
         )
-        result = convolved(operations.relu(convolved(both, (8, 8, 3, 3), stride=2)), (1, 8, 3, 3))
+        result = convolve(operations.relu(convolve(both, (8, 8, 3, 3), stride=2)), (1, 8, 3, 3))
     return openvino.Model([operations.result(result)], [degraded], kind)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_rounded_together_it_agrees_better(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_joint_rounding_agrees_better(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("nncf")
     model, pictures = (
         _graph("branches"),
         list(torch.rand(4, 1, 1, 40, 44, generator=torch.Generator().manual_seed(0))),
     )
-    together = quantization.quantize(model, pictures)
+    joint = quantization.quantize(model, pictures)
     monkeypatch.setattr(quantization, "_replace_weights", lambda quantized, rounded: None)
     nearest = quantization.quantize(model, pictures)
     samples = [picture.numpy() for picture in pictures]
-    assert quantization._mean_squared_error(together, model, samples) < 0.6 * quantization._mean_squared_error(
+    assert quantization._mean_squared_error(joint, model, samples) < 0.6 * quantization._mean_squared_error(
         nearest, model, samples
     )
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_a_lone_convolution_stays_in_float() -> None:
+def test_a_single_convolution_stays_in_float() -> None:
     pytest.importorskip("nncf")
     model, pictures = _graph("one convolution"), [torch.rand(1, 1, 40, 44)]
     assert (

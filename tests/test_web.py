@@ -83,13 +83,13 @@ def test_wrong_arguments_print_a_one_line_error(run: Run, tmp_path: Path) -> Non
         (
             exporting.export(weights, tmp_path / "c.onnx", shape=(1, 1, 8, 8)).path,
             "in.png",
-            "this model takes [1, 1,",
+            "this model accepts only inputs of [1, 1,",
         ),
-        (tmp_path / "cut.onnx", "in.png", "this file is no ONNX model, or only the beginning of one"),
-        (tmp_path / "in.png", "in.png", "this file is no ONNX model, or only the beginning of one"),
+        (tmp_path / "cut.onnx", "in.png", "this file is not an ONNX model, or it is incomplete"),
+        (tmp_path / "in.png", "in.png", "this file is not an ONNX model, or it is incomplete"),
         (tmp_path / "absent.onnx", "in.png", "ENOENT: no such file"),
-        (model, "cut.onnx", f"{tmp_path / 'cut.onnx'} is no whole PNG"),
-        (model, "clear.png", "this example restores opaque pictures"),
+        (model, "cut.onnx", f"{tmp_path / 'cut.onnx'} is not a complete PNG"),
+        (model, "clear.png", "this example restores only opaque pictures"),
     ]:
         ran = run(path, tmp_path / name, tmp_path / "out.png")
         assert ran.returncode == 1 and ran.stderr.startswith(f"restore: {message}") and ran.stderr.count("\n") == 1

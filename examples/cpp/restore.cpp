@@ -2,9 +2,9 @@
 //
 //     restore MODEL.xml INPUT.png OUTPUT.png [TILE_PX]
 //
-// For models that take pictures as they are: gray ones, which restore color plane by plane, and RGB ones. The
-// picture goes through in tiles: of each, `halo` pixels more are read on every side, starting on multiples of
-// `multiple`, and at the true border nothing is made up. So the result does not depend on the tiles.
+// For gray and RGB models; a gray model restores each color plane by itself. The picture is restored in tiles. For
+// each tile, `halo` more pixels are read on every side, starting on multiples of `multiple`. At the border of the
+// picture, nothing is padded. So the result does not depend on the size of the tiles.
 
 #include <png.h>
 
@@ -18,7 +18,7 @@
 #include <string>
 #include <vector>
 
-// Samples of 8 bit, row by row, the channels of a pixel together.
+// 8-bit samples, row by row, with interleaved channels.
 struct Picture {
     size_t height = 0, width = 0, channels = 0;
     std::vector<unsigned char> samples;
@@ -31,12 +31,12 @@ struct Picture {
     }
 };
 
-// What the model says about itself.
-struct Facts {
+// The metadata of the model.
+struct Metadata {
     size_t scale, multiple, halo, num_planes;
     std::string input, precision;
 
-    explicit Facts(const ov::Model& model)
+    explicit Metadata(const ov::Model& model)
         : scale(number(model, "scale")),
           multiple(number(model, "multiple")),
           halo(number(model, "halo")),
@@ -49,7 +49,7 @@ struct Facts {
 
     static std::string text(const ov::Model& model, const std::string& key) {
         if (!model.has_rt_info("pellucid", key))
-            throw std::runtime_error("the model says no '" + key + "'; `pellucid export` writes models that do");
+            throw std::runtime_error("the model has no metadata '" + key + "'; use a model from `pellucid export`");
         return model.get_rt_info<std::string>("pellucid", key);
     }
 
@@ -58,13 +58,13 @@ struct Facts {
     }
 };
 
-// One side of a tile: [start, stop) is kept of [read_start, read_stop).
+// Rows or columns of a tile: [read_start, read_stop) is read, [start, stop) of the result is kept.
 struct Span {
     size_t start, stop, read_start, read_stop;
 
-    Span(size_t start, size_t stop, size_t size, const Facts& facts) : start(start), stop(stop) {
-        read_start = (start > facts.halo ? start - facts.halo : 0) / facts.multiple * facts.multiple;
-        read_stop = (stop + facts.halo + facts.multiple - 1) / facts.multiple * facts.multiple;
+    Span(size_t start, size_t stop, size_t size, const Metadata& metadata) : start(start), stop(stop) {
+        read_start = (start > metadata.halo ? start - metadata.halo : 0) / metadata.multiple * metadata.multiple;
+        read_stop = (stop + metadata.halo + metadata.multiple - 1) / metadata.multiple * metadata.multiple;
         read_stop = std::min(size, read_stop);
     }
 
@@ -93,7 +93,7 @@ void write_png(const char* path, const Picture& picture) {
         throw std::runtime_error(std::string(path) + ": " + image.message);
 }
 
-// (N, C, H, W) of what is read for a tile, black 0, white 1. A gray model gets color as N pictures of one plane.
+// The input of a tile, (N, C, H, W), black is 0, white is 1. For a gray model, N color planes with C = 1.
 ov::Tensor to_input(Picture& picture, const Span& rows, const Span& cols, size_t num_planes) {
     const size_t count = num_planes == 1 ? picture.channels : 1;
     ov::Tensor input(ov::element::f32, {count, num_planes, rows.read(), cols.read()});
@@ -105,19 +105,19 @@ ov::Tensor to_input(Picture& picture, const Span& rows, const Span& cols, size_t
     return input;
 }
 
-// The part of a tile's result that is kept. Of a gray picture's three equal planes, the mean comes back.
-void paste(Picture& restored, const ov::Tensor& output, const Span& rows, const Span& cols, const Facts& facts) {
+// Copies the kept part of a tile's output. The three outputs of an RGB model for a gray picture are averaged.
+void paste(Picture& restored, const ov::Tensor& output, const Span& rows, const Span& cols, const Metadata& metadata) {
     const ov::Shape shape = output.get_shape();
     const size_t height = shape[2], width = shape[3], num_planes = shape[0] * shape[1];
-    const size_t together = num_planes / restored.channels;
-    for (size_t row = rows.start * facts.scale; row < rows.stop * facts.scale; ++row)
-        for (size_t col = cols.start * facts.scale; col < cols.stop * facts.scale; ++col)
+    const size_t num_averaged = num_planes / restored.channels;
+    for (size_t row = rows.start * metadata.scale; row < rows.stop * metadata.scale; ++row)
+        for (size_t col = cols.start * metadata.scale; col < cols.stop * metadata.scale; ++col)
             for (size_t channel = 0; channel < restored.channels; ++channel) {
-                const size_t y = row - rows.read_start * facts.scale, x = col - cols.read_start * facts.scale;
+                const size_t y = row - rows.read_start * metadata.scale, x = col - cols.read_start * metadata.scale;
                 float sum = 0;
-                for (size_t i = 0; i < together; ++i)
-                    sum += output.data<float>()[((channel * together + i) * height + y) * width + x];
-                const float value = std::clamp(sum / static_cast<float>(together), 0.0f, 1.0f);
+                for (size_t i = 0; i < num_averaged; ++i)
+                    sum += output.data<float>()[((channel * num_averaged + i) * height + y) * width + x];
+                const float value = std::clamp(sum / static_cast<float>(num_averaged), 0.0f, 1.0f);
                 restored.at(row, col, channel) = static_cast<unsigned char>(std::floor(value * 255.0f + 0.5f));
             }
 }
@@ -125,21 +125,21 @@ void paste(Picture& restored, const ov::Tensor& output, const Span& rows, const 
 void restore(const char* model_path, const char* input_path, const char* output_path, size_t tile_px) {
     ov::Core core;
     const std::shared_ptr<ov::Model> model = core.read_model(model_path);
-    const Facts facts(*model);
-    // Without this, CPUs with bfloat16 compute in that whatever the model says.
-    const auto precision = facts.precision == "bfloat16" ? ov::element::bf16 : ov::element::f32;
+    const Metadata metadata(*model);
+    // Without this, CPUs that support bfloat16 use it, whatever the precision of the model.
+    const auto precision = metadata.precision == "bfloat16" ? ov::element::bf16 : ov::element::f32;
     ov::CompiledModel compiled = core.compile_model(model, "CPU", ov::hint::inference_precision(precision));
     ov::InferRequest request = compiled.create_infer_request();
 
     Picture picture = read_png(input_path);
-    Picture restored(picture.height * facts.scale, picture.width * facts.scale, picture.channels);
+    Picture restored(picture.height * metadata.scale, picture.width * metadata.scale, picture.channels);
     for (size_t top = 0; top < picture.height; top += tile_px)
         for (size_t left = 0; left < picture.width; left += tile_px) {
-            const Span rows(top, std::min(top + tile_px, picture.height), picture.height, facts);
-            const Span cols(left, std::min(left + tile_px, picture.width), picture.width, facts);
-            request.set_input_tensor(to_input(picture, rows, cols, facts.num_planes));
+            const Span rows(top, std::min(top + tile_px, picture.height), picture.height, metadata);
+            const Span cols(left, std::min(left + tile_px, picture.width), picture.width, metadata);
+            request.set_input_tensor(to_input(picture, rows, cols, metadata.num_planes));
             request.infer();
-            paste(restored, request.get_output_tensor(), rows, cols, facts);
+            paste(restored, request.get_output_tensor(), rows, cols, metadata);
         }
     write_png(output_path, restored);
 }

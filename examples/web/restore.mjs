@@ -14,11 +14,11 @@ function readPng(path) {
   try {
     return PNG.sync.read(bytes);
   } catch (error) {
-    throw new Error(`${path} is no whole PNG: ${error.message}`);
+    throw new Error(`${path} is not a complete PNG: ${error.message}`);
   }
 }
 
-const GRAY = [0, 4]; // color types of PNG: without and with alpha
+const GRAY = [0, 4]; // color types of PNG, without and with alpha
 const RGBA = 6;
 
 async function main(model, input, output, tilePx) {
@@ -33,13 +33,13 @@ async function main(model, input, output, tilePx) {
   writeFileSync(output, PNG.sync.write(png, opaque));
 }
 
-const words = process.argv.slice(2);
-const tilePx = Number(words[3] ?? 256);
-if (words.length < 3 || words.length > 4 || !Number.isInteger(tilePx) || tilePx < 1) {
+const args = process.argv.slice(2);
+const tilePx = Number(args[3] ?? 256);
+if (args.length < 3 || args.length > 4 || !Number.isInteger(tilePx) || tilePx < 1) {
   console.error("usage: node restore.mjs MODEL.onnx INPUT.png OUTPUT.png [TILE_PX]");
   process.exit(2);
 }
-main(...words.slice(0, 3), tilePx).catch((error) => {
+main(...args.slice(0, 3), tilePx).catch((error) => {
   console.error(`restore: ${String(error?.message ?? error).replaceAll(/\s*\n\s*/g, " ")}`);
   process.exit(1);
 });

@@ -1,25 +1,25 @@
 // Restore a picture in tiles with a model that `pellucid export MODEL --out MODEL.onnx` wrote.
 //
-// For models that take pictures as they are: gray ones, which restore color plane by plane, and RGB ones. Of each
-// tile, `halo` pixels more are read on every side, starting on multiples of `multiple`, and at the true border
-// nothing is made up. So the result does not depend on the tiles.
+// For gray and RGB models; a gray model restores each color plane by itself. For each tile, `halo` more pixels are read
+// on every side, starting on multiples of `multiple`. At the border of the picture, nothing is padded. So the result
+// does not depend on the size of the tiles.
 //
-// A picture is { height, width, channels, samples }: opaque, 8-bit RGBA, row by row, as a canvas has it; channels is 1
-// where the three of every pixel are equal and shall stay so, else 3.
+// A picture is { height, width, channels, samples }: opaque 8-bit RGBA, row by row, like the ImageData of a canvas.
+// channels is 1 if red, green and blue of every pixel are equal and must stay equal, otherwise 3.
 
-/** A model to restore with. ort: onnxruntime-web. bytes: the file, a Uint8Array. */
+/** Load a model. ort: onnxruntime-web. bytes: the file, a Uint8Array. Throws if the model cannot be used. */
 export async function open(ort, bytes) {
-  const facts = factsIn(bytes);
-  return { ort, facts, session: await ort.InferenceSession.create(bytes) };
+  const metadata = readMetadata(bytes);
+  return { ort, metadata, session: await ort.InferenceSession.create(bytes) };
 }
 
-/** A restored picture, `scale` times as large. onTile(done, all) hears of every tile. */
+/** The restored picture, `scale` times as large. onTile(done, all) is called after each tile. */
 export async function restore(model, picture, { tilePx = 256, onTile = () => {} } = {}) {
-  const { scale } = model.facts;
+  const { scale } = model.metadata;
   checkOpaque(picture);
   const restored = blank(picture.height * scale, picture.width * scale, picture.channels);
-  const rows = spans(picture.height, tilePx, model.facts);
-  const cols = spans(picture.width, tilePx, model.facts);
+  const rows = spans(picture.height, tilePx, model.metadata);
+  const cols = spans(picture.width, tilePx, model.metadata);
   let done = 0;
   for (const row of rows) {
     for (const col of cols) {
@@ -35,14 +35,14 @@ export async function restore(model, picture, { tilePx = 256, onTile = () => {} 
 
 function checkOpaque({ samples }) {
   for (let at = 3; at < samples.length; at += 4)
-    if (samples[at] !== 255) throw new Error("this example restores opaque pictures; pellucid itself handles the others");
+    if (samples[at] !== 255) throw new Error("this example restores only opaque pictures; pellucid itself restores others too");
 }
 
 function blank(height, width, channels) {
   return { height, width, channels, samples: new Uint8ClampedArray(height * width * 4).fill(255) };
 }
 
-/** One side of all tiles: [start, stop) is kept of [readStart, readStop). */
+/** Rows or columns of all tiles: [readStart, readStop) is read, [start, stop) of the result is kept. */
 function spans(size, tilePx, { halo, multiple }) {
   const all = [];
   for (let start = 0; start < size; start += tilePx) {
@@ -54,10 +54,10 @@ function spans(size, tilePx, { halo, multiple }) {
   return all;
 }
 
-/** (N, C, H, W) of what is read for a tile, black 0, white 1. A gray model gets color as three pictures. */
-function toInput({ ort, facts }, { width, channels, samples }, rows, cols) {
+/** The input of a tile, (N, C, H, W), black is 0, white is 1. A gray model gets color planes as N = 3 pictures. */
+function toInput({ ort, metadata }, { width, channels, samples }, rows, cols) {
   const [height, across] = [rows, cols].map((span) => span.readStop - span.readStart);
-  const shape = [facts.num_planes === 1 ? channels : 1, facts.num_planes, height, across];
+  const shape = [metadata.num_planes === 1 ? channels : 1, metadata.num_planes, height, across];
   const values = new Float32Array(shape[0] * shape[1] * height * across);
   let at = 0;
   for (let plane = 0; plane < shape[0] * shape[1]; plane++)
@@ -67,79 +67,79 @@ function toInput({ ort, facts }, { width, channels, samples }, rows, cols) {
   return new ort.Tensor("float32", values, shape);
 }
 
-/** The part of a tile's result that is kept. Of a gray picture's three equal planes, the mean comes back. */
+/** Copy the kept part of a tile's output. The three outputs of an RGB model for a gray picture are averaged. */
 function paste(restored, { dims, data }, rows, cols, scale) {
   const [count, planes, height, width] = dims;
-  const together = (count * planes) / restored.channels;
+  const numAveraged = (count * planes) / restored.channels;
   for (let row = rows.start * scale; row < rows.stop * scale; row++)
     for (let col = cols.start * scale; col < cols.stop * scale; col++)
       for (let channel = 0; channel < 3; channel++) {
         const first = restored.channels === 1 ? 0 : channel;
         const [y, x] = [row - rows.readStart * scale, col - cols.readStart * scale];
         let sum = 0;
-        for (let i = 0; i < together; i++) sum += data[((first * together + i) * height + y) * width + x];
-        const value = Math.min(Math.max(sum / together, 0), 1);
+        for (let i = 0; i < numAveraged; i++) sum += data[((first * numAveraged + i) * height + y) * width + x];
+        const value = Math.min(Math.max(sum / numAveraged, 0), 1);
         restored.samples[(row * restored.width + col) * 4 + channel] = Math.floor(value * 255 + 0.5);
       }
 }
 
-// What the model says about itself
+// Metadata of the model
 
-/** scale, multiple, halo, num_planes and the words of the file. Throws where it is none of pellucid's. */
-export function factsIn(bytes) {
-  const texts = metadataIn(bytes);
-  if (!texts.recipe) throw new Error("this file says nothing about itself; `pellucid export` writes files that do");
+/** scale, multiple, halo and num_planes as numbers, all else as texts. Throws if the file is not from pellucid. */
+export function readMetadata(bytes) {
+  const texts = readEntries(bytes);
+  if (!texts.recipe) throw new Error("this file has no pellucid metadata; use a file from `pellucid export`");
   if (!/^(gray|RGB);/.test(texts.input))
     throw new Error(`this example restores gray and RGB pictures; the model takes ${texts.input}`);
-  if (texts.shape !== "null") throw new Error(`this model takes ${texts.shape} only; export it without --shape`);
-  const counts = { scale: 1, multiple: 1, halo: 0, num_planes: 1 };
-  for (const [key, least] of Object.entries(counts)) {
-    counts[key] = Number(texts[key] || NaN);
-    if (!Number.isInteger(counts[key]) || counts[key] < least || counts[key] > 4096)
-      throw new Error(`the model says '${key}' is '${texts[key]}'; export it anew`);
+  if (texts.shape !== "null") throw new Error(`this model accepts only inputs of ${texts.shape}; export it without --shape`);
+  const numbers = { scale: 1, multiple: 1, halo: 0, num_planes: 1 };
+  for (const [key, minimum] of Object.entries(numbers)) {
+    numbers[key] = Number(texts[key] || NaN);
+    if (!Number.isInteger(numbers[key]) || numbers[key] < minimum || numbers[key] > 4096)
+      throw new Error(`the metadata '${key}' of this model is '${texts[key]}'; export it again`);
   }
-  return { ...texts, ...counts };
+  return { ...texts, ...numbers };
 }
 
-const FIXED_BYTES = { 1: 8, 5: 4 }; // kinds of fields of a fixed length
-const DAMAGED = "this file is no ONNX model, or only the beginning of one";
-const METADATA_PROPS = 14; // of onnx.ModelProto; each a message of key (1) and value (2)
+const FIXED_BYTES = { 1: 8, 5: 4 }; // lengths of wire types with a fixed length
+const DAMAGED = "this file is not an ONNX model, or it is incomplete";
+const METADATA_PROPS = 14; // field of onnx.ModelProto; each is a message with a key (1) and a value (2)
 
-/** `metadata_props` of an ONNX file, which onnxruntime-web does not tell: of those named pellucid.KEY, KEY -> text. */
-function metadataIn(bytes) {
+/** KEY -> text for all `pellucid.KEY` in the `metadata_props` of an ONNX file; onnxruntime-web cannot read them. */
+function readEntries(bytes) {
   const text = new TextDecoder();
   const found = {};
-  for (const [number, content] of fieldsOf(bytes)) {
+  for (const [number, content] of readFields(bytes)) {
     if (number !== METADATA_PROPS) continue;
-    const entry = Object.fromEntries(fieldsOf(content));
+    const entry = Object.fromEntries(readFields(content));
     const [key, value] = [1, 2].map((part) => text.decode(entry[part]));
     if (key.startsWith("pellucid.")) found[key.slice("pellucid.".length)] = value;
   }
   return found;
 }
 
-/** [number, content] of each field of a message of Protocol Buffers that holds bytes. */
-function* fieldsOf(bytes) {
+/** [number, content] of each field of a Protocol Buffers message that contains bytes. */
+function* readFields(bytes) {
   const reader = { bytes, at: 0 };
   while (reader.at < bytes.length) {
-    const tag = varint(reader);
-    const kind = tag % 8;
-    if (kind === 2) {
-      const length = varint(reader);
+    const tag = readVarint(reader);
+    const wireType = tag % 8;
+    if (wireType === 2) {
+      const length = readVarint(reader);
       if (reader.at + length > bytes.length) throw new Error(DAMAGED);
       yield [Math.floor(tag / 8), bytes.subarray(reader.at, reader.at + length)];
       reader.at += length;
-    } else if (kind === 0) {
-      varint(reader);
-    } else if (kind in FIXED_BYTES) {
-      reader.at += FIXED_BYTES[kind];
+    } else if (wireType === 0) {
+      readVarint(reader);
+    } else if (wireType in FIXED_BYTES) {
+      reader.at += FIXED_BYTES[wireType];
     } else {
       throw new Error(DAMAGED);
     }
   }
 }
 
-function varint(reader) {
+function readVarint(reader) {
   let value = 0;
   for (let factor = 1; ; factor *= 128) {
     if (reader.at >= reader.bytes.length || factor > 2 ** 63) throw new Error(DAMAGED);

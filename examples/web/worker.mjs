@@ -1,5 +1,5 @@
-// Restores beside the page, which stays alive meanwhile. Takes { bytes, picture }; answers with { done, all } for
-// every tile, then with { restored, facts }, or with { error }.
+// Restores in a worker, so that the page stays responsive. Receives { bytes, picture }. Sends { done, all } after each
+// tile, then { restored, metadata }; or { error }.
 
 import * as ort from "./node_modules/onnxruntime-web/dist/ort.wasm.bundle.min.mjs";
 
@@ -9,8 +9,8 @@ onmessage = async ({ data: { bytes, picture } }) => {
   try {
     const model = await open(ort, bytes);
     const restored = await restore(model, picture, { onTile: (done, all) => postMessage({ done, all }) });
-    postMessage({ restored, facts: model.facts });
+    postMessage({ restored, metadata: model.metadata });
   } catch (error) {
-    postMessage({ error: String(error?.message ?? error) }); // WebAssembly throws bare numbers, too
+    postMessage({ error: String(error?.message ?? error) }); // WebAssembly may throw plain numbers
   }
 };

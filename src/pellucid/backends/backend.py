@@ -54,8 +54,7 @@ _MEMORY_SIGNS = ("memory", "could not create a primitive", "could not execute a 
 
 @contextmanager
 def allocation(purpose: str, *, hint: str = "use smaller tiles ({tile_px})") -> Iterator[None]:
-    """Raise NotEnoughMemoryError if PyTorch runs out of memory inside; on CPUs, it has no exception class for
-    this."""
+    """Raise NotEnoughMemoryError if PyTorch runs out of memory inside, which has no exception class on CPUs."""
     try:
         yield
     except RuntimeError as error:

@@ -59,8 +59,7 @@ def bench(
     """Time a model with every installed backend and precision, on one whole picture.
 
     The first result is the baseline: PyTorch in eager mode and float32, with the network as it was trained (NCHW,
-    batch norm not folded). A backend that fails does not stop the others; its `Timing.failure` contains the
-    reason.
+    batch norm not folded). If a backend fails, its `Timing.failure` contains the reason, and the others still run.
 
     name_or_file: of a weight file. megapixels: size of the result, 0.001 to 4. progress: called with the number of
     finished runs and of all runs. parameters: recipe keywords to change.

@@ -41,13 +41,12 @@ def capture(
 ) -> ExportedProgram:
     """The folded network as a graph with float32 input and output. The network itself is not changed.
 
-    dtype: in which the graph computes. shape: the only input shape (N, C, H, W) that it accepts; any number and
-    size of pictures if None.
+    dtype: in which the graph computes.
+    shape: the only input shape (N, C, H, W) that it accepts; any number and size of pictures if None.
     """
     network = copy.deepcopy(network).eval().folded().cpu().float().requires_grad_(False)
     for parameter in network.parameters():
-        # Contiguous, also if a backend made them channels last; `contiguous` may keep the strides of 1 x 1
-        # kernels.
+        # Contiguous, even after channels last. `Tensor.contiguous` may keep the strides of 1 x 1 kernels.
         parameter.data = torch.empty(parameter.shape).copy_(parameter.data)
     module = network if dtype == torch.float32 else _Cast(network, dtype)
     example = torch.zeros(shape or (_EXAMPLE_COUNT, num_planes, *_EXAMPLE_SIZE))
@@ -81,8 +80,7 @@ def _remove_asserts(program: ExportedProgram) -> ExportedProgram:
 
 
 def to_onnx(program: ExportedProgram) -> "ModelProto":
-    """The graph as an ONNX model that contains its weights. Raises MissingExtraError without onnx and
-    onnxscript."""
+    """The graph as an ONNX model with weights. Raises MissingExtraError without onnx and onnxscript."""
     onnx = import_optional("onnx")
     import_optional("onnxscript")  # torch.onnx needs it
     with quiet():

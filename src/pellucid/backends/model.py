@@ -30,8 +30,7 @@ class Model:
 
     @cached_property
     def meta_network(self) -> Network:
-        """The folded network on PyTorch's meta device: shapes without weights, to find how much memory it
-        takes."""
+        """The folded network on PyTorch's meta device: shapes without weights, for its memory."""
         return copy.deepcopy(self.network.folded()).to("meta")
 
     def copy(self) -> "Model":

@@ -31,8 +31,7 @@ from pellucid.system import files
 from pellucid.weights import models
 
 CROP_PX = 192
-"""Side of the crop that is used of each picture, in network pixels: calibration on whole pictures takes
-gigabytes."""
+"""Side of the crop used of each picture, in network pixels: calibration on whole pictures takes gigabytes."""
 
 MAX_PICTURES = 32
 """How many pictures of a folder are used, evenly spread: for calibration, and some for the comparison."""
@@ -86,8 +85,8 @@ def export(
     parameters: recipe keywords to change.
 
     Raises PellucidError for an unknown format or precision, and if results do not agree; MissingExtraError without
-    the packages of the format; DataError for a folder without pictures; WeightsError as `load`; OutputError if
-    `out` exists or cannot be written.
+    the packages of the format; DataError for a folder without pictures; WeightsError as `load`;
+    OutputError if `out` exists or cannot be written.
     """
     out = Path(out)
     chosen = registry.find_format(format, out)

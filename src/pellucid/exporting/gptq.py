@@ -32,8 +32,8 @@ def second_moments(
 def round_jointly(weights: Tensor, steps: Tensor, moments: Tensor, largest: int) -> Tensor:
     """(O, K) integers q, -largest <= q <= largest, so that q * steps gives nearly the same outputs as the weights.
 
-    weights: (O, K), O rows of K taps. steps: (O, 1), the quantization step of each row. moments: (K, K), from
-    `second_moments`.
+    weights: (O, K), O rows of K taps. steps: (O, 1), the quantization step of each row.
+    moments: (K, K), from `second_moments`.
 
     Taps are rounded one by one, those with the largest inputs first. After each, the remaining taps are moved to
     compensate its error as well as possible on inputs with these moments (Algorithm 1, without its blocks). Takes

@@ -34,8 +34,7 @@ class Network(nn.Cell):
 
 @dataclass(frozen=True)
 class Cell:
-    """source: of a module with the class `Network(weights)`. weights: by name; `Network` takes them as NumPy
-    arrays."""
+    """source: of a module with the class `Network(weights)`. weights: by name, for `Network` as NumPy arrays."""
 
     source: str
     weights: Mapping[str, Tensor]

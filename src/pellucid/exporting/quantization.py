@@ -28,8 +28,7 @@ NUM_COMPARED = 8
 
 MAX_TAPS = 2304
 """Largest kernel, 256 channels of 3 x 3, that is rounded jointly: memory grows with the square of the number of
-taps, time with its cube. In larger ones, deep in a U-Net, and in transposed ones each weight is rounded by
-itself."""
+taps, time with its cube. In larger and in transposed ones, each weight is rounded by itself."""
 
 
 def quantize(model: Any, calibration: Sequence[Tensor]) -> Any:

@@ -18,8 +18,7 @@ def list_formats() -> list[ExportFormat]:
 def find_format(name: str | None, out: Path) -> ExportFormat:
     """The format of this name; if None, the default format for the suffix of `out`.
 
-    Raises PellucidError for an unknown name or suffix, OutputError if `out` does not have the suffix of the
-    format.
+    Raises PellucidError for an unknown name or suffix, OutputError if `out` has another suffix.
     """
     known = {each.name: each for each in list_formats()}
     if name is None:

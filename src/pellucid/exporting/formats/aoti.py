@@ -1,7 +1,7 @@
 """AOTInductor: one .pt2 file with the network as machine code, which libtorch loads in C++.
 
-Metadata is in the package as `pellucid.KEY`. The file runs only on this type of processor and with this release of
-PyTorch.
+Metadata is in the package as `pellucid.KEY`. The file runs only on this type of
+processor and with this release of PyTorch.
 """
 
 from importlib import import_module

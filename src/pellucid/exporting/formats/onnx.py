@@ -1,7 +1,7 @@
 """ONNX: one .onnx file, opset 18, checked with ONNX Runtime.
 
-Metadata is in `metadata_props` as `pellucid.KEY`. There is no bfloat16: ONNX Runtime has no such convolution on
-CPUs.
+Metadata is in `metadata_props` as `pellucid.KEY`. ONNX Runtime has no bfloat16 convolution
+on CPUs.
 """
 
 from pathlib import Path

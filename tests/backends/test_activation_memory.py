@@ -72,3 +72,19 @@ def test_layers_that_run_twice_count_twice() -> None:
     assert backend.working_bytes((1, 1, 100, 100)) == 1.5 * 4 * 100 * 100 * (1 + 2 * 8 + 1)
     assert backend.working_bytes((2, 1, 100, 100)) == 1.5 * 4 * 2 * 100 * 100 * (1 + 8 + 1)
     assert backend.working_bytes((1, 1, 200, 200)) == 1.5 * 4 * 200 * 200 * (1 + 8 + 1)
+
+
+def test_half_precision_counts_as_float32() -> None:
+    """An upper bound, as kernels may convert features to float32."""
+    full, half = (TorchBackend(Widening(), "cpu", precision=precision) for precision in ("float32", "bfloat16"))
+    assert half.working_bytes((2, 1, 100, 100)) == full.working_bytes((2, 1, 100, 100))
+
+
+def test_the_rough_bound_includes_the_overhead() -> None:
+    """It is 4 times the outputs of both layers and the input, padded by 3 pixels."""
+    memory = ActivationMemory(Widening())
+    rough_bytes = 4 * 4 * 103 * 103 * (1 + 8 + 1)
+    assert memory.activation_bytes((1, 1, 100, 100), available_bytes=rough_bytes) == rough_bytes
+    assert memory.working_bytes((1, 1, 100, 100), available_bytes=rough_bytes * 3 // 2) == rough_bytes * 3 // 2
+    exact_bytes = 1.5 * 4 * 100 * 100 * (1 + 8 + 1)
+    assert memory.working_bytes((1, 1, 100, 100), available_bytes=rough_bytes * 3 // 2 - 1) == exact_bytes

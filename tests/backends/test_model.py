@@ -31,7 +31,7 @@ def _load(path: Path) -> tuple[int, set[str]]:
 def test_loading_weights_hashes_them_once_and_does_not_import_exporting(tmp_path: Path) -> None:
     num_hashes, modules = _load(small_models.save_weights(tmp_path, "srcnn.paper"))
     assert num_hashes == 1
-    # torch imports torch.export itself; what captures graphs and runs other runtimes is ours to avoid.
+    # `import torch` loads torch.export; graphs.py, which uses it, must not be loaded.
     unneeded = {"pellucid.backends.graphs", "pellucid.backends.benchmark", "pellucid.evaluation"}
     packages = ("pellucid.exporting", "onnx", "onnxscript", "onnxruntime", "openvino", "nncf", "mindspore")
     assert not unneeded & modules

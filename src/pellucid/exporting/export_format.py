@@ -42,7 +42,7 @@ class ExportRequest:
 
     @cached_property
     def metadata(self) -> GraphMetadata:
-        """What the exported file must say about itself."""
+        """The metadata of the exported file."""
         return replace(self.model.metadata, precision=self.precision, shape=self.shape)
 
     def capture(self, dtype: torch.dtype | None = None) -> ExportedProgram:
@@ -60,7 +60,7 @@ class ExportFormat:
     """A file format, and how its own runtime runs what was written.
 
     suffix: of the file, with its dot. precisions: those that the format supports.
-    write: writes a request to a path that does not exist yet. The folder is temporary.
+    write: writes a request to a path that does not exist yet. The folder is temporary, so it may contain other files.
     run: loads the written file into its own runtime.
     companions: suffixes of further files that belong to it, e.g. the weights of an .xml file.
     is_default: whether `suffix` alone means this format; False if another format uses the same suffix.

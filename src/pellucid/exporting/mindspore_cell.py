@@ -106,7 +106,7 @@ class _Writer:
         return self._weight_names[node.name].rpartition(".")[0].replace(".", "_")
 
     def value(self, value: object) -> str:
-        """An argument: a tensor by its name, a size by `size`, a number as it is."""
+        """An argument: a tensor by its name, a size by `size`, a number unchanged."""
         return value.name if isinstance(value, Node) and not _is_size(value) else self.size(value)
 
     def size(self, value: Any) -> str:
@@ -328,13 +328,13 @@ def _write_transpose(writer: _Writer, node: Node) -> str:
 
 def _write_pad(writer: _Writer, node: Node) -> str:
     arguments = _find_arguments(node)
-    ways = {"replicate": ("ops.PadV3(mode='edge')", ""), "constant": ("ops.PadV3()", ", 0.0")}
-    if arguments["mode"] not in ways or arguments.get("value"):
+    modes = {"replicate": ("ops.PadV3(mode='edge')", ""), "constant": ("ops.PadV3()", ", 0.0")}
+    if arguments["mode"] not in modes or arguments.get("value"):
         raise _unsupported(node)
     if not any(arguments["pad"]):
         return str(arguments["self"])
-    layer, beyond = ways[arguments["mode"]]
-    return f"{writer.field('pad', layer)}({arguments['self']}, {tuple(arguments['pad'])}{beyond})"
+    layer, fill = modes[arguments["mode"]]
+    return f"{writer.field('pad', layer)}({arguments['self']}, {tuple(arguments['pad'])}{fill})"
 
 
 def _write_max_pool(writer: _Writer, node: Node) -> str:

@@ -1,10 +1,9 @@
 """int8 weights and activations, by calibration on pictures; the first and last layers stay in float.
 
-These layers see the picture itself, which needs more than 8 bits: with the final sum in int8, DnCNN loses 0.74 dB.
-The weights of inner layers are rounded jointly (`gptq`), as the error of one layer passes through all later ones.
-This reduces SRCNN's loss on Set5 x2 from 0.20 to 0.02 dB, and DnCNN's on four pictures of Set12 from 0.045 to
-0.028 dB.
-There are two ways to choose the ranges of activations: the mean of each picture's extremes, or the extremes of all
+These layers see the picture itself, which needs more than 8 bits: with the final sum in int8, DnCNN loses 0.74
+dB. The weights of inner layers are rounded jointly (`gptq`), as the error of one layer passes through all later
+ones. This reduces SRCNN's loss on Set5 x2 from 0.20 to 0.02 dB, and DnCNN's on four pictures of Set12 from 0.045
+to 0.028 dB. Ranges of activations can be either the mean of each picture's extremes or the extremes of all
 pictures. The one whose results are closer to the network's on the given pictures is used.
 """
 

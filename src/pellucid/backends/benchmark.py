@@ -100,7 +100,7 @@ class _Candidate:
         try:
             self._run = self._run or self._build()
             start_s = time.perf_counter()
-            with allocation("the whole picture", hint="use a smaller {megapixels}"):
+            with allocation("the whole picture", hint="reduce {megapixels}"):
                 self._restored = self._run(degraded)
             duration_s = time.perf_counter() - start_s
         except PellucidError as error:

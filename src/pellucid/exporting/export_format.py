@@ -60,7 +60,7 @@ class ExportFormat:
     """A file format, and how its own runtime runs what was written.
 
     suffix: of the file, with its dot. precisions: those that the format supports.
-    write: writes a request to a path that does not exist yet. The folder is temporary, so it may contain other files.
+    write: writes a request to a path that does not exist yet, in a temporary folder for any other files.
     run: loads the written file into its own runtime.
     companions: suffixes of further files that belong to it, e.g. the weights of an .xml file.
     is_default: whether `suffix` alone means this format; False if another format uses the same suffix.

@@ -110,8 +110,8 @@ def compare(made: Recipe, files: list[bytes], num_steps: int, rounds: int) -> No
         batches = Batches(made, store, seed=0)
         loader = DataLoader(Decoded(made, files), made.batch_size, num_workers=1)
         decoding, ready, drawn = iter(loader), batches.batch(0), numbered(batches)
-        choice = tuning.tune(made, ready, torch.device("cpu"), lambda _: None)
-        learner = Learner(made, made.network(), choice, seed=0, group=Group(torch.device("cpu")))
+        mode = tuning.tune(made, ready, torch.device("cpu"), lambda _: None)
+        learner = Learner(made, made.network(), mode, seed=0, group=Group(torch.device("cpu")))
         step = plain_step(made)
         loops: dict[str, Callable[[], float]] = {
             "plain": lambda: timed(step, iter(lambda: ready, None), num_steps),
@@ -124,7 +124,7 @@ def compare(made: Recipe, files: list[bytes], num_steps: int, rounds: int) -> No
     ours_s = best_s["ours"]
     print(
         f"{made.name}, {made.batch_size} patches of {made.patch_px} px: {1 / ours_s:.2f} steps/s, "
-        f"{best_s['plain'] / ours_s:.2f} x plain, {best_s['decoding'] / ours_s:.2f} x decoding ({choice})",
+        f"{best_s['plain'] / ours_s:.2f} x plain, {best_s['decoding'] / ours_s:.2f} x decoding ({mode})",
         flush=True,
     )
 

@@ -79,11 +79,11 @@ def test_a_process_that_dies_ends_the_run_which_then_goes_on(store: Path, tmp_pa
     next(worker for worker in workers if worker.environ()["RANK"] == "1").kill()
     printed, _ = process.communicate(timeout=240)
     assert process.returncode != 0
-    assert "pellucid: another process of this training has ended; the same command goes on" in printed
+    assert "pellucid: another process of this training has ended; run it again" in printed
     # On one process alone: a training may be moved.
     notes: list[str] = []
-    weights = train(made, store, tmp_path / "run", device="cpu", tune=False, note=notes.append)
-    assert "goes on from step" in notes[0] and "step 0" not in notes[0]
+    weights = train(made, store, tmp_path / "run", device="cpu", tune=False, log=notes.append)
+    assert "resuming from step" in notes[0] and "step 0" not in notes[0]
     assert checkpoint.read_metadata(weights).recipe == "dncnn.gaussian"
 
 
@@ -118,6 +118,6 @@ def test_alone_there_is_nothing_to_share() -> None:
     with join_group("cpu") as group:
         assert group == Group(torch.device("cpu"))
         assert group.mean(1.0, 2.0) == [1.0, 2.0] and group.any(True) and not group.any(False)
-        assert group.from_first("x") == "x"
+        assert group.broadcast("x") == "x"
         module = nn.Linear(1, 1)
-        assert group.parallel(module) is module
+        assert group.parallelize(module) is module

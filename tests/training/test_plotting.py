@@ -26,16 +26,16 @@ def test_runs_are_drawn_side_by_side(tmp_path: Path) -> None:
     assert drawn.width > 2 * drawn.height, "loss beside PSNR"
     plotting.plot([other], tmp_path / "loss.png")
     assert images.read(tmp_path / "loss.png").width < drawn.width
-    with pytest.raises(OutputError, match="exists; --overwrite replaces it"):
+    with pytest.raises(OutputError, match="exists; overwrite=True replaces it"):
         plotting.plot([one], tmp_path / "curves.png")
 
 
 def test_what_cannot_be_drawn_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(OutputError, match="is no folder of a training: it has no run.json"):
+    with pytest.raises(OutputError, match="is not a run folder: it has no run.json"):
         plotting.plot([tmp_path], tmp_path / "curves.png")
     with pytest.raises(OutputError, match="has no metrics yet"):
         plotting.plot([begun(tmp_path / "new")], tmp_path / "curves.png")
-    with pytest.raises(OutputError, match=r"are drawn as \.png, \.pdf or \.svg"):
+    with pytest.raises(OutputError, match=r"is not a \.png, \.pdf or \.svg"):
         plotting.plot([tmp_path / "new"], tmp_path / "curves.txt")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'pellucid\[plot\]'"):

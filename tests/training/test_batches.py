@@ -478,14 +478,14 @@ def test_gray_and_color_of_any_depth_mix(make: Make, tmp_path: Path) -> None:
 def test_small_pictures_are_named_and_left_out(make: Make, tmp_path: Path) -> None:
     store = clean_store(tmp_path / "store", flat(1, 18, 18), flat(2, 17, 90), flat(3, 19, 18), flat(4, 3, 3))
     batches = make(replace(find("dncnn.gaussian"), degradation=GaussianNoise(0)), store, batch_size=64)
-    assert batches.left_out == ["1.png", "3.png"]
+    assert batches.too_small == ["1.png", "3.png"]
     _, target = batches.batch(0)
     assert set((target * 255).round().int().unique().tolist()) == {1, 3}
 
 
 def test_a_store_without_one_patch_is_refused(make: Make, tmp_path: Path) -> None:
     store = clean_store(tmp_path / "store", flat(1, 17, 30), flat(1, 9, 99))
-    with pytest.raises(DataError, match="no picture holds a patch of 18 x 18 px; the largest is 30 x 17 px"):
+    with pytest.raises(DataError, match="no picture contains a patch of 18 x 18 px; the largest is 30 x 17 px"):
         make(find("dncnn.gaussian"), store)
 
 
@@ -529,9 +529,9 @@ def test_own_degradation_takes_only_the_targets_of_pairs(make: Make, tmp_path: P
 @pytest.mark.parametrize(
     ("name", "keywords", "message"),
     [
-        ("dncnn.gaussian", {"world_size": 3}, "3 processes; .* 8 equal parts"),
-        ("dncnn.gaussian", {"batch_size": 2, "world_size": 4}, "4 processes; .* 2 equal parts"),
-        ("dncnn.gaussian", {"batch_size": 0}, "batch_size=0: at least 1"),
+        ("dncnn.gaussian", {"world_size": 3}, "3 processes .* 8 equal parts"),
+        ("dncnn.gaussian", {"batch_size": 2, "world_size": 4}, "4 processes .* 2 equal parts"),
+        ("dncnn.gaussian", {"batch_size": 0}, "batch_size=0 must be at least 1"),
         ("dncnn.gaussian", {"patch_px": 0}, "patch_px=0: .* multiple of 1"),
     ],
 )
@@ -550,7 +550,7 @@ def test_raw_patches_are_whole_cells(make: Make, tmp_path: Path) -> None:
 
 def test_an_enlarging_domain_needs_shrinking(make: Make, tmp_path: Path) -> None:
     recipe = find("dncnn.three_tasks", scale=3)
-    with pytest.raises(RecipeError, match="dncnn.three_tasks enlarges by 3 what its training does not shrink"):
+    with pytest.raises(RecipeError, match="dncnn.three_tasks enlarges by 3, but its degradation does not shrink"):
         make(recipe, store_for(recipe, tmp_path / "store"))
 
 

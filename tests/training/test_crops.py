@@ -41,7 +41,7 @@ def test_squares_are_those_of_mirrored_pictures(
     pictures = Pictures(arrays.__getitem__, range(len(arrays)), Placement(CPU, resident))
     places = [(i % len(arrays), top, left) for i, top, left in places]
     which, top, left = (numbers(*column) for column in zip(*places, strict=True))
-    found = pictures.cut(which, top, left, size, lambda planes: planes.expand(-1, 3, -1, -1))
+    found = pictures.crop(which, top, left, size, lambda planes: planes.expand(-1, 3, -1, -1))
     assert found.dtype == torch.float32
     for square, (i, first_row, first_col) in zip(found, places, strict=True):
         wide = np.pad(arrays[i], ((80, 80), (80, 80), (0, 0)), "symmetric")
@@ -54,15 +54,15 @@ def test_equal_keys_lie_on_the_device_once() -> None:
     shared, other = noise(5, 6, ("uint16", 3)), noise(4, 7, ("uint16", 3), seed=1)
     arrays = [shared, other, shared]
     pictures = Pictures(arrays.__getitem__, ["a", "b", "a"], Placement(CPU, True))
-    cut = pictures.cut(numbers(0, 1, 2), numbers(1, 0, 1), numbers(2, 0, 2), 3, lambda planes: planes)
+    cut = pictures.crop(numbers(0, 1, 2), numbers(1, 0, 1), numbers(2, 0, 2), 3, lambda planes: planes)
     assert torch.equal(cut[0], cut[2]) and not torch.equal(cut[0], cut[1])
-    row = pictures._cut.__self__._pixels["uint16", 3]  # type: ignore[attr-defined]
+    row = pictures._crop.__self__._pixels["uint16", 3]  # type: ignore[attr-defined]
     assert len(row) == 5 * 6 + 4 * 7
 
 
 def test_pictures_stay_where_they_are_on_a_cpu() -> None:
-    assert not Placement(CPU, None).on_device(1)
-    assert Placement(CPU, True).on_device(1)
+    assert not Placement(CPU, None).is_on_device(1)
+    assert Placement(CPU, True).is_on_device(1)
 
 
 def test_all_eight_turns_are_different_and_batched_as_alone() -> None:

@@ -76,7 +76,7 @@ class Learner:
         return self.recipe.optimizer.lr * self.recipe.schedule.factor(self.step, self.recipe.num_steps)
 
     def learn(self, degraded: Tensor, target: Tensor) -> float:
-        """Take one step on this process's part of a batch. Returns the mean loss of all processes, before the step."""
+        """Take one step on this process's part of a batch. Returns the loss before it, over all processes."""
         optimization.set_lr(self._optimizer, self.lr)
         torch.manual_seed(dropout_seed(self._seed, self.step, self._group.rank))
         buffers_before = [buffer.clone() for buffer in self._buffers]

@@ -5,8 +5,9 @@ Neighboring pixels are correlated, so the inputs of a convolution vary mostly al
 each weight by itself and is slow along the others; in the eigenbasis it scales each direction by itself.
 
 Differences from the authors' code: the first gradient counts fully in L and R, their bases start from power
-iteration instead of `eigh`, both are damped before QR, and a convolution's weight is one matrix
-(output channels x all others), not a tensor with a basis for each of its four dimensions.
+iteration instead of `eigh`, both are damped before QR, weight decay precedes the update as in AdamW, and a
+convolution's weight is one matrix (output channels x all others), not a tensor with a basis for each of its four
+dimensions.
 """
 
 from collections.abc import Callable, Iterable

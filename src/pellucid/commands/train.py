@@ -40,7 +40,7 @@ def train(
     ] = None,
     tune: Annotated[
         Literal["auto", "off"],
-        typer.Option(help="auto finds the fastest mode first; off uses float32 without compilation."),
+        typer.Option(help="auto finds the fastest mode first; off uses float32, not compiled."),
     ] = "auto",
     val: Annotated[
         Path | None,

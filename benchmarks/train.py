@@ -1,12 +1,12 @@
-"""How fast `pellucid train` is, against two loops as one writes them first.
+"""The speed of `pellucid train`, compared with two simple training loops.
 
     python benchmarks/train.py PICTURES --steps 20 --rounds 3
 
-    plain    eager float32, NCHW, patches already in memory: what the arithmetic alone costs
-    decoding the same behind a DataLoader that decodes a PNG for every patch
-    ours     batches from a store, run as tuning chooses
+    plain    eager float32, channels first, patches already in memory: the cost of the arithmetic alone
+    decoding the same with a DataLoader that decodes a PNG file for each patch
+    ours     batches from a store, in the mode that tuning selects
 
-The three take turns, so that a busy machine slows all of them; the best round of each counts.
+The three alternate, so that other load slows all of them; the best round of each is reported.
 """
 
 import argparse
@@ -46,7 +46,7 @@ RECIPES = {
 
 
 class Decoded(Dataset[Pair]):
-    """A random patch of a PNG, degraded alone."""
+    """A random patch of a PNG, degraded by itself."""
 
     def __init__(self, made: Recipe, files: list[bytes]) -> None:
         self.made, self.files = made, files
@@ -94,7 +94,7 @@ def numbered(batches: Batches) -> Iterator[Pair]:
 
 
 def stored(files: list[bytes], folder: Path, *, pairs: bool) -> Store:
-    """A store of these PNGs; as pairs, each is its own partner."""
+    """A store of these PNGs; as pairs, each is its own target."""
     with StoreWriter(folder, {}) as writer:
         for i, content in enumerate(files):
             samples = np.array(Image.open(io.BytesIO(content)).convert("RGB"))

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 
+from child_processes import interruptible
 from pellucid import cli
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 from pellucid.recipes import registry
 from pellucid.restoration import manifest
 from pellucid.weights import checkpoint
-from signals import interruptible
 
 
 @dataclass

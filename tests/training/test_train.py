@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from child_processes import interruptible
 from pellucid.data.store_writer import Planned, Stamp, StoreWriter
 from pellucid.errors import OutputError, PellucidError, RecipeError, WeightsError
 from pellucid.pictures import images
@@ -27,7 +28,6 @@ from pellucid.training.learner import Learner
 from pellucid.training.recorder import Recorder, Validation
 from pellucid.training.train import Status, Stopped, train
 from pellucid.weights import checkpoint
-from signals import interruptible
 
 TINY: dict[str, dict[str, Any]] = {
     "srcnn.tuned": {

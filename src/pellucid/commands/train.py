@@ -90,9 +90,9 @@ def train(
         )
         return
     if out is None:
-        raise typer.BadParameter("--out RUN is required, except with --measure")
+        raise typer.BadParameter("--out RUN is needed, except with --measure")
     if val is None and val_target is not None:
-        raise typer.BadParameter("--val-target requires --val")
+        raise typer.BadParameter("--val-target needs --val")
     validation = None if val is None else Validation(val, val_target)
     try:
         with _show_progress(recipe.num_steps) as progress:

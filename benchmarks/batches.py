@@ -1,10 +1,10 @@
-"""What batches cost: how many a second out of a store, and out of files that are decoded for every crop.
+"""The speed of batches from a store, compared with files that are decoded for every crop.
 
     PELLUCID_DATA=... python benchmarks/batches.py
 
-One thread, nothing made ahead, files and store in the system's cache. The other side is a torch DataLoader
-that decodes both files of a sample with `pellucid.read`, cuts a patch and puts patches together; turning and
-degrading is left out of its time and counted in ours. Each ratio is the median of runs taken in turns.
+One thread, no prefetching, files and store in the system's cache. The other one is a torch DataLoader that decodes
+both files of a sample with `pellucid.read`, crops a patch and collates the patches; its time does not include
+augmentation and degradation, ours does. Each ratio is the median of alternating runs.
 """
 
 import os
@@ -33,7 +33,7 @@ STAMP = Stamp(0, 0, "")
 
 @dataclass(frozen=True)
 class Case:
-    """A recipe, and its files: (target, degraded or None) a sample."""
+    """A recipe and its files: (target, degraded or None) for each sample."""
 
     recipe: str
     batch_size: int
@@ -43,7 +43,7 @@ class Case:
 
 
 class Decoded(Dataset[tuple[Tensor, ...]]):
-    """Random patches of files that are read for each."""
+    """Random patches; each one reads its files."""
 
     def __init__(self, case: Case) -> None:
         self._case = case
@@ -98,7 +98,7 @@ def as_png(paths: Iterable[Path], folder: Path) -> list[tuple[Path, None]]:
 
 
 def raw_files(folder: Path, num_scenes: int) -> list[tuple[Path, Path | None]]:
-    """Pictures of 16 bit as large as Sony's frames, as PNG: smooth with some noise."""
+    """16-bit PNG pictures of the size of Sony's frames: smooth with some noise."""
     folder.mkdir()
     made: list[tuple[Path, Path | None]] = []
     for scene in range(num_scenes):
@@ -151,7 +151,7 @@ def main() -> None:
         blurred = sorted((data / "deblurring" / "gopro_pairs").glob("*_blur*.png"))
         pairs = [(path.with_name(path.name.replace("blur", "sharp")), path) for path in blurred]
         raw = raw_files(folder / "raw", num_scenes=4)
-        print("recipe              batch        out of the store        decoded files  ratio")
+        print("recipe              batch           from the store        decoded files  ratio")
         compare(Case("dncnn.gaussian", 128, 40, train400, 40), folder / "1")
         compare(Case("dncnn.three_tasks", 128, 50, train400, 10), folder / "2")
         compare(Case("srcnn.paper", 16, 33, t91, 40), folder / "3")

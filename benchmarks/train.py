@@ -1,12 +1,12 @@
-"""How fast `pellucid train` is, against two loops as one writes them first.
+"""The speed of `pellucid train`, compared with two simple training loops.
 
     python benchmarks/train.py PICTURES --steps 20 --rounds 3
 
-    plain    eager float32, NCHW, patches already in memory: what the arithmetic alone costs
-    decoding the same behind a DataLoader that decodes a PNG for every patch
-    ours     batches from a store, run as tuning chooses
+    plain    eager float32, channels first, patches already in memory: the cost of the arithmetic alone
+    decoding the same with a DataLoader that decodes a PNG file for each patch
+    ours     batches from a store, in the mode that tuning selects
 
-The three take turns, so that a busy machine slows all of them; the best round of each counts.
+The three alternate, so that other load slows all of them; the best round of each is reported.
 """
 
 import argparse
@@ -46,7 +46,7 @@ RECIPES = {
 
 
 class Decoded(Dataset[Pair]):
-    """A random patch of a PNG, degraded alone."""
+    """A random patch of a PNG, degraded by itself."""
 
     def __init__(self, made: Recipe, files: list[bytes]) -> None:
         self.made, self.files = made, files
@@ -94,7 +94,7 @@ def numbered(batches: Batches) -> Iterator[Pair]:
 
 
 def stored(files: list[bytes], folder: Path, *, pairs: bool) -> Store:
-    """A store of these PNGs; as pairs, each is its own partner."""
+    """A store of these PNGs; as pairs, each is its own target."""
     with StoreWriter(folder, {}) as writer:
         for i, content in enumerate(files):
             samples = np.array(Image.open(io.BytesIO(content)).convert("RGB"))
@@ -110,8 +110,8 @@ def compare(made: Recipe, files: list[bytes], num_steps: int, rounds: int) -> No
         batches = Batches(made, store, seed=0)
         loader = DataLoader(Decoded(made, files), made.batch_size, num_workers=1)
         decoding, ready, drawn = iter(loader), batches.batch(0), numbered(batches)
-        choice = tuning.tune(made, ready, torch.device("cpu"), lambda _: None)
-        learner = Learner(made, made.network(), choice, seed=0, group=Group(torch.device("cpu")))
+        mode = tuning.tune(made, ready, torch.device("cpu"), lambda _: None)
+        learner = Learner(made, made.network(), mode, seed=0, group=Group(torch.device("cpu")))
         step = plain_step(made)
         loops: dict[str, Callable[[], float]] = {
             "plain": lambda: timed(step, iter(lambda: ready, None), num_steps),
@@ -124,7 +124,7 @@ def compare(made: Recipe, files: list[bytes], num_steps: int, rounds: int) -> No
     ours_s = best_s["ours"]
     print(
         f"{made.name}, {made.batch_size} patches of {made.patch_px} px: {1 / ours_s:.2f} steps/s, "
-        f"{best_s['plain'] / ours_s:.2f} x plain, {best_s['decoding'] / ours_s:.2f} x decoding ({choice})",
+        f"{best_s['plain'] / ours_s:.2f} x plain, {best_s['decoding'] / ours_s:.2f} x decoding ({mode})",
         flush=True,
     )
 

@@ -1,7 +1,8 @@
-"""Runs child processes and measures their peak memory."""
+"""Child processes: their peak memory, and how they can be interrupted."""
 
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,3 +34,18 @@ def _peak_bytes(pid: int) -> int:
     except OSError:
         return 0
     return 0 if found is None else int(found[1]) * 1024
+
+
+LAUNCHER = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)
+os.execv(sys.argv[1], sys.argv[1:])
+"""
+
+
+def interruptible(command: Sequence[str]) -> list[str]:
+    """The command, started by a launcher that resets SIGINT; its process keeps the id.
+
+    In the background and under nohup, shells make their children ignore SIGINT, and grandchildren inherit that.
+    """
+    return [sys.executable, "-c", LAUNCHER, *command]

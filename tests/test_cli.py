@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from child_processes import interruptible
 from pellucid import cli
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
@@ -370,7 +371,7 @@ def _restoring_many_pictures() -> subprocess.Popen[str]:
         samples = np.random.default_rng(i).integers(0, 256, (300, 300, 3), np.uint8)
         images.write(Picture(samples), Path("many") / f"{i:02}.png", overwrite=True)
     command = [sys.executable, "-m", "pellucid", "restore", "many", "--model", "tiny-dncn", "--ensemble"]
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=dict(os.environ))
+    return subprocess.Popen(interruptible(command), stderr=subprocess.PIPE, text=True, env=dict(os.environ))
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])

@@ -1,4 +1,4 @@
-"""The whole way of camera RAW files, and of real blurred pairs: prepare, train, evaluate, restore."""
+"""All steps for camera RAW files and for real blurred pairs: prepare, train, evaluate, restore."""
 
 import json
 from pathlib import Path
@@ -22,7 +22,7 @@ from pellucid.training import run_folder
 HEIGHT_PX, WIDTH_PX = 48, 64
 BLACK, WHITE = 512, 16383
 LONG_S, SHORT_S = 10.0, 0.1
-ON_ITS_SIDE = 6
+ROTATED = 6
 
 SHORT_FILE = "Sony/short/10003_00_0.1s.ARW"
 
@@ -33,20 +33,20 @@ def run(*arguments: object) -> Any:
     return result
 
 
-def light(
+def sensor_signal(
     seed: int, pattern: tuple[str, ...] = BAYER, size: tuple[int, int] = (HEIGHT_PX, WIDTH_PX)
 ) -> torch.Tensor:
-    """What a sensor would read of a smooth picture without noise: (1, 1, H, W) linear, white is 1."""
+    """The signal of a sensor without noise, of a smooth picture: (1, 1, H, W) linear, white is 1."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(1, 3, 4, 5, generator=generator)
     picture = torch.nn.functional.interpolate(coarse, size, mode="bicubic").clamp(0, 1)
     return Unprocess(pattern, red_gain=2.0, blue_gain=1.6)(picture, generator)
 
 
-def camera(
+def write_raw(
     path: Path, signal: torch.Tensor, time_s: float, orientation: int = 1, pattern: tuple[str, ...] = BAYER
 ) -> None:
-    """A DNG under the name of a camera's file: LibRaw goes by the content."""
+    """Write a DNG with the name of a camera's file; LibRaw looks only at the content."""
     samples = (signal[0, 0] * (WHITE - BLACK) + BLACK).round().numpy().astype(np.uint16)
     mosaic = Mosaic(
         samples,
@@ -63,15 +63,15 @@ def camera(
 
 @pytest.fixture(scope="module")
 def dark(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """See in the Dark in small: two scenes to train on, one to test, on its side, and one that is misaligned."""
+    """A small See in the Dark: two training scenes, a rotated test scene, and a misaligned one."""
     root = tmp_path_factory.mktemp("dark")
     ratio = LONG_S / SHORT_S
     noise = SensorNoise(Sensor(2e-4, 1e-7), num_levels=WHITE - BLACK)
-    for scene, orientation in (("00001", 1), ("00002", ON_ITS_SIDE), ("10003", ON_ITS_SIDE), ("10034", 1)):
-        bright = light(int(scene))
+    for scene, orientation in (("00001", 1), ("00002", ROTATED), ("10003", ROTATED), ("10034", 1)):
+        bright = sensor_signal(int(scene))
         dim = noise(bright / ratio, torch.Generator().manual_seed(int(scene)))
-        camera(root / f"Sony/long/{scene}_00_10s.ARW", bright, LONG_S, orientation)
-        camera(root / f"Sony/short/{scene}_00_0.1s.ARW", dim, SHORT_S, orientation)
+        write_raw(root / f"Sony/long/{scene}_00_10s.ARW", bright, LONG_S, orientation)
+        write_raw(root / f"Sony/short/{scene}_00_0.1s.ARW", dim, SHORT_S, orientation)
     return root
 
 
@@ -98,7 +98,7 @@ def test_training_validates_on_a_store(weights: Path) -> None:
     assert (strip.height, strip.width) == (HEIGHT_PX, 3 * WIDTH_PX)
 
 
-def test_a_store_of_mosaics_is_scored_as_its_files_are_restored(
+def test_scores_of_a_store_of_mosaics_are_those_of_its_restored_files(
     weights: Path, stores: dict[str, Path], dark: Path
 ) -> None:
     report_file, saved = dark / "report.json", dark / "saved"
@@ -109,7 +109,7 @@ def test_a_store_of_mosaics_is_scored_as_its_files_are_restored(
     assert report["protocol"]["misaligned_left_out"] == 1
     assert report["protocol"]["degradation"] == "given mosaics, times their exposure ratios"
 
-    # Restored from its file, both stand upright; in the store, both lie as the sensor did.
+    # Files are restored and developed upright; the store keeps both in the orientation of the sensor.
     restored_file, long_file = dark / "restored.png", dark / "Sony/long/10003_00_10s.ARW"
     given = ("--model", weights, "--device", "cpu")
     run("restore", dark / SHORT_FILE, *given, "--exposure-ratio", 100, "--out", restored_file)
@@ -117,9 +117,9 @@ def test_a_store_of_mosaics_is_scored_as_its_files_are_restored(
     assert (restored.height, restored.width) == (target.height, target.width) == (WIDTH_PX, HEIGHT_PX)
     eight_bit = (part.as_depth("uint8").to_tensor() for part in (restored, target))
     assert metrics.psnr(*eight_bit) == pytest.approx(picture["psnr_db"], abs=0.02)
-    lying = images.read((saved / SHORT_FILE).with_suffix(".png"))
+    unrotated = images.read((saved / SHORT_FILE).with_suffix(".png"))
     assert (
-        np.abs(lying.apply_orientation(ON_ITS_SIDE).samples.astype(int) - restored.as_depth("uint8").samples).max()
+        np.abs(unrotated.apply_orientation(ROTATED).samples.astype(int) - restored.as_depth("uint8").samples).max()
         <= 1
     )
 
@@ -128,7 +128,7 @@ def test_a_store_of_mosaics_is_scored_as_its_files_are_restored(
     assert np.array_equal(images.read(by_reference).samples, restored.samples)
 
 
-def test_developing_and_scaling_is_the_score_to_beat(weights: Path, stores: dict[str, Path]) -> None:
+def test_the_baseline_is_the_scaled_development(weights: Path, stores: dict[str, Path]) -> None:
     from pellucid.evaluation import evaluate
 
     found = store.open(stores["test"])
@@ -139,12 +139,12 @@ def test_developing_and_scaling_is_the_score_to_beat(weights: Path, stores: dict
     assert score.degraded_psnr_db == pytest.approx(metrics.psnr(scaled, rounded), abs=0.01)
 
 
-def test_x_trans_goes_the_whole_way(tmp_path: Path) -> None:
-    """See in the Dark's other camera: a scene to train on, and one to test."""
+def test_x_trans_files_pass_all_steps(tmp_path: Path) -> None:
+    """The other camera of See in the Dark: one training scene and one test scene."""
     for scene in ("00001", "10003"):
-        signal = light(int(scene), XTRANS, (516, 522))  # LibRaw develops no smaller ones
-        camera(tmp_path / f"Fuji/long/{scene}_00_10s.RAF", signal, LONG_S, pattern=XTRANS)
-        camera(tmp_path / f"Fuji/short/{scene}_00_0.1s.RAF", signal * SHORT_S / LONG_S, SHORT_S, pattern=XTRANS)
+        signal = sensor_signal(int(scene), XTRANS, (516, 522))  # LibRaw cannot develop smaller ones
+        write_raw(tmp_path / f"Fuji/long/{scene}_00_10s.RAF", signal, LONG_S, pattern=XTRANS)
+        write_raw(tmp_path / f"Fuji/short/{scene}_00_0.1s.RAF", signal * SHORT_S / LONG_S, SHORT_S, pattern=XTRANS)
     for split in ("train", "test"):
         run("prepare", "sid-fuji", tmp_path, "--set", f"split={split}", "--out", tmp_path / split)
     (made,) = store.open(tmp_path / "train").names
@@ -154,14 +154,14 @@ def test_x_trans_goes_the_whole_way(tmp_path: Path) -> None:
     weights, report_file = tmp_path / "run" / "weights.safetensors", tmp_path / "report.json"
     run("evaluate", weights, "--data", tmp_path / "test", "--json", report_file, "--device", "cpu")
     (picture,) = json.loads(report_file.read_text())["pictures"]
-    assert picture["degraded_psnr_db"] > 20  # LibRaw's own, of a picture without noise
+    assert picture["degraded_psnr_db"] > 20  # the development by LibRaw, of a picture without noise
     given = ("--model", weights, "--device", "cpu", "--exposure-ratio", 100, "--out", tmp_path / "x.png")
     run("restore", tmp_path / "Fuji/short/10003_00_0.1s.RAF", *given)
     assert images.read(tmp_path / "x.png").dtype == "uint16"
 
 
-def test_real_blurred_pairs_go_the_whole_way(data: Path, tmp_path: Path) -> None:
-    """A pair of GoPro to score, whose blur others measured, too; small frames of REDS to learn from."""
+def test_real_blurred_pairs_pass_all_steps(data: Path, tmp_path: Path) -> None:
+    """Trained on small frames of REDS; scored on GoPro pairs whose blurred PSNR is published."""
     for kind in ("blur", "sharp"):
         (tmp_path / kind).mkdir()
         for scene in ("Flower", "Istanbul"):

@@ -1,7 +1,7 @@
-"""Short trainings of every network, step by step, as they were when each was last meant to change.
+"""Loss curves of short trainings of every network, compared with recorded ones.
 
-A refactoring shows these curves unchanged. `PELLUCID_WRITE_CURVES=1 pytest tests/golden/test_curves.py` writes
-them anew, when a change of numbers is meant.
+A refactoring must not change them. After an intended change, `PELLUCID_WRITE_CURVES=1 pytest
+tests/golden/test_curves.py` records them again.
 """
 
 import json
@@ -21,8 +21,8 @@ from pellucid.training.train import train
 FILE = Path(__file__).with_name("curves.json")
 NUM_STEPS = 12
 TOLERANCE = 2e-3
-"""Relative. Other processors add in another order, which grows a little from step to step; a change of what is
-learned, of the batches or of a schedule shows in the first digits."""
+"""Relative. Other processors sum in another order, and the difference grows a little in each step; a change of the
+training, the batches or a schedule shows in the first digits."""
 
 TINY: dict[str, dict[str, Any]] = {
     "srcnn.paper": {"batch_size": 4},
@@ -39,7 +39,7 @@ TINY: dict[str, dict[str, Any]] = {
 
 
 def scene(seed: int, channels: int) -> Samples:
-    """Waves, added up in integers: the same everywhere."""
+    """Waves, computed with integers, so that all machines have the same picture."""
     rows, cols = np.mgrid[:72, :90]
     planes = [
         (rows * (3 + seed) + channel * 40) % 97 + (cols * (5 + 2 * seed)) % 83 + (rows * cols // 7) % 60
@@ -93,7 +93,7 @@ def curve(name: str, folder: Path) -> list[float]:
 
 
 @pytest.mark.parametrize("name", TINY)
-def test_the_loss_falls_as_it_did(name: str, tmp_path: Path) -> None:
+def test_the_loss_curve_is_the_recorded_one(name: str, tmp_path: Path) -> None:
     losses = curve(name, tmp_path)
     known = json.loads(FILE.read_text()) if FILE.exists() else {}
     if os.environ.get("PELLUCID_WRITE_CURVES"):

@@ -1,4 +1,4 @@
-"""Batches: pure in seed and step whoever makes them, and equal to whole degraded pictures, cut."""
+"""Batches: functions of seed and step alone, and equal to crops of whole degraded pictures."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -43,7 +43,7 @@ def noise(height: int, width: int, channels: int = 3, dtype: str = "uint8", seed
 
 
 def smooth(height: int, width: int, channels: int = 3, seed: int = 0) -> Samples:
-    """So that JPEG has something to keep; still no two places are alike."""
+    """A picture that survives JPEG, but with no two equal patches."""
     small = torch.rand(1, channels, -(-height // 8), -(-width // 8), generator=torch.Generator().manual_seed(seed))
     large = F.interpolate(small, (height, width), mode="bicubic").clamp(0, 1)
     return (large[0].permute(1, 2, 0) * 255).byte().numpy()
@@ -68,7 +68,7 @@ def pair_store(folder: Path, targets: Sequence[Samples], degraded: Sequence[Samp
 def raw_store(
     folder: Path, pattern: Sequence[str], num_scenes: int = 2, shorts: Sequence[float] = (100.0, 300.0)
 ) -> Store:
-    """Each scene with a short exposure for each of these ratios; half of it would be over white."""
+    """Each scene has a short exposure for each of these ratios; half of its pixels would exceed white."""
     facts = {"pattern": list(pattern), "black_level": BLACK, "white_level": WHITE}
     items = []
     with StoreWriter(folder, {}) as writer:
@@ -92,7 +92,7 @@ def store_for(recipe: Recipe, folder: Path) -> Store:
 
 @pytest.fixture
 def make() -> Iterator[Make]:
-    """Batches that are closed in the end."""
+    """A factory of batches, which are closed at the end."""
     made = []
 
     def make(recipe: Recipe, store: Store, **keywords: Any) -> Batches:
@@ -113,21 +113,21 @@ def whole_target(recipe: Recipe, store: Store, i: int) -> Tensor:
     return recipe.domain.to_target(Picture(np.array(store.target(i))))
 
 
-def places(patch: Tensor, whole: Tensor) -> list[tuple[int, int, int]]:
-    """(top, left, turn) of everywhere in (1, C, H, W) that (C, S, S) was cut."""
+def positions(patch: Tensor, whole: Tensor) -> list[tuple[int, int, int]]:
+    """(top, left, transform) of all positions in (1, C, H, W) from which (C, S, S) may come."""
     side = patch.shape[-1]
     squares = whole[0].unfold(1, side, 1).unfold(2, side, 1)  # (C, rows, columns, S, S)
     found = []
-    for turn in range(8):
-        before = unturned(patch, turn)
+    for transform in range(8):
+        before = undo_transform(patch, transform)
         alike = (squares[..., 0, 0] == before[:, :1, :1]).all(0).nonzero().tolist()
-        found += [(row, col, turn) for row, col in alike if torch.equal(squares[:, row, col], before)]
+        found += [(row, col, transform) for row, col in alike if torch.equal(squares[:, row, col], before)]
     return found
 
 
-def unturned(patch: Tensor, turn: int) -> Tensor:
-    patch = patch.flip([axis for bit, axis in ((2, -2), (1, -1)) if turn & bit])
-    return patch.transpose(-2, -1) if turn & 4 else patch
+def undo_transform(patch: Tensor, transform: int) -> Tensor:
+    patch = patch.flip([axis for bit, axis in ((2, -2), (1, -1)) if transform & bit])
+    return patch.transpose(-2, -1) if transform & 4 else patch
 
 
 # ---- every recipe -------------------------------------------------------------------------------
@@ -149,13 +149,13 @@ def test_every_recipe_has_batches(name: str, make: Make, tmp_path: Path) -> None
     allowed = {"none": {0}, "mirror": {0, 1}, "eight": set(range(8))}[recipe.augmentation]
     wholes = [whole_target(recipe, store, i) for i in range(len(store))]
     for patch in target:
-        turns = {turn for whole in wholes for _, _, turn in places(patch, whole)}
-        assert turns and turns <= allowed
+        transforms = {transform for whole in wholes for _, _, transform in positions(patch, whole)}
+        assert transforms and transforms <= allowed
     with torch.no_grad():
         assert network.eval()(degraded).shape == target.shape
 
 
-def test_the_paper_s_patches_have_the_paper_s_sizes(make: Make, tmp_path: Path) -> None:
+def test_patches_have_the_size_of_the_paper(make: Make, tmp_path: Path) -> None:
     recipe = find("dncnn.gaussian")
     store = clean_store(tmp_path / "store", smooth(60, 60, 1))
     degraded, target = make(recipe, store, patch_px=None, batch_size=None).batch(0)
@@ -163,7 +163,7 @@ def test_the_paper_s_patches_have_the_paper_s_sizes(make: Make, tmp_path: Path) 
     assert (degraded - target).std().item() * 255 == pytest.approx(25, rel=0.01)  # 204,800 samples: 0.16 %
 
 
-# ---- purity -------------------------------------------------------------------------------------
+# ---- functions of seed and step -----------------------------------------------------------------
 
 PURE = [
     "srcnn.tuned",
@@ -188,12 +188,12 @@ def test_a_batch_is_a_function_of_seed_and_step(name: str, make: Make, tmp_path:
             assert equal(batches.batch(step), expected[step])
     assert not any(equal(expected[i], expected[j]) for i in range(4) for j in range(i))
     assert not equal(make(recipe, store, seed=1).batch(0), expected[0])
-    assert not equal(make(recipe, store, seed=1).batch(0), expected[1])  # as seed + step would make it
+    assert not equal(make(recipe, store, seed=1).batch(0), expected[1])  # as seed + step would give
 
 
 @pytest.mark.parametrize("name", PURE)
 @pytest.mark.parametrize("world_size", [2, 8])
-def test_processes_together_make_the_same_batch(name: str, world_size: int, make: Make, tmp_path: Path) -> None:
+def test_several_processes_make_the_same_batch(name: str, world_size: int, make: Make, tmp_path: Path) -> None:
     recipe = find(name)
     store = store_for(recipe, tmp_path / "store")
     alone = make(recipe, store, batch_size=16)
@@ -203,14 +203,14 @@ def test_processes_together_make_the_same_batch(name: str, world_size: int, make
         assert equal((torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])), alone.batch(step))
 
 
-def test_shards_draw_apart(make: Make, tmp_path: Path) -> None:
+def test_shards_draw_independent_noise(make: Make, tmp_path: Path) -> None:
     flat = np.full((30, 30, 1), 128, np.uint8)
     degraded, target = make(find("dncnn.gaussian"), clean_store(tmp_path / "store", flat), batch_size=32).batch(0)
     added = (degraded - target).flatten(1)
     assert torch.corrcoef(added).fill_diagonal_(0).abs().max() < 0.3  # 324 samples each: deviation 0.056
 
 
-def test_the_global_state_of_chance_is_left_alone(make: Make, tmp_path: Path) -> None:
+def test_global_generators_are_not_used(make: Make, tmp_path: Path) -> None:
     recipe = find("dncnn.three_tasks")
     batches = make(recipe, store_for(recipe, tmp_path / "store"))
     torch_state, numpy_state = torch.get_rng_state(), np.random.get_state(legacy=False)["state"]["key"].tolist()
@@ -222,14 +222,14 @@ def test_the_global_state_of_chance_is_left_alone(make: Make, tmp_path: Path) ->
 # ---- equal to whole degraded pictures -----------------------------------------------------------
 
 
-def of(domain: Domain, degradation: Degradation, **changes: Any) -> Recipe:
+def recipe_of(domain: Domain, degradation: Degradation, **changes: Any) -> Recipe:
     return replace(find("srcnn.tuned"), domain=domain, degradation=degradation, augmentation="none", **changes)
 
 
 def check_against_whole(
     recipe: Recipe, store: Store, batches: Batches, tolerance: float, inside_px: int | None = None
 ) -> int:
-    """Every patch is its place of the whole degraded picture; how many lie `inside_px` from all edges."""
+    """Check each patch against a crop of the whole degraded picture; how many are `inside_px` from all edges."""
     assert recipe.degradation is not None
     pairs, num_inside = [], 0
     for i in range(len(store)):
@@ -240,12 +240,12 @@ def check_against_whole(
         pairs.append((recipe.domain.encode(recipe.degradation(target, torch.Generator())), target))
     for step in range(4):
         for degraded, patch in zip(*batches.batch(step), strict=True):
-            hits = [(pair, place) for pair in pairs for place in places(patch, pair[1])]
-            ((seen, whole), (top, left, turn)) = hits[0]
+            hits = [(pair, place) for pair in pairs for place in positions(patch, pair[1])]
+            ((seen, whole), (top, left, transform)) = hits[0]
             assert len(hits) == 1
             side = patch.shape[-1]
             cut = seen[..., top : top + side, left : left + side]
-            expected = augment(cut, np.array([turn]))[0]
+            expected = augment(cut, np.array([transform]))[0]
             assert (degraded - expected).abs().max() <= tolerance
             edges = (top, left, whole.shape[-2] - top - side, whole.shape[-1] - left - side)
             if inside_px is not None and min(edges) >= inside_px:
@@ -256,19 +256,19 @@ def check_against_whole(
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
 @pytest.mark.parametrize("sizes", [(33, 41), (90, 97), (19, 18)])
-def test_srcnn_sees_patches_of_whole_enlarged_pictures(
+def test_srcnn_gets_crops_of_whole_enlarged_pictures(
     scale: int, sizes: tuple[int, int], make: Make, tmp_path: Path
 ) -> None:
     recipe = find("srcnn.paper", scale=scale)
     store = clean_store(tmp_path / "store", noise(*sizes, seed=scale))
     batches = make(recipe, store, patch_px=15)
-    # Mirrored beyond the edge, sums are taken in the opposite order: a last bit may differ. Inside none may.
+    # Mirrored pixels are summed in the opposite order, so at the edges the last bit may differ; inside, none may.
     num_inside = check_against_whole(recipe, store, batches, 2e-6, inside_px=4 * scale)
     assert num_inside > 5 or sizes != (90, 97)
 
 
 @pytest.mark.parametrize("scale", [2, 3])
-def test_turned_patches_are_those_of_the_turned_whole(scale: int, make: Make, tmp_path: Path) -> None:
+def test_augmented_patches_are_those_of_the_augmented_whole(scale: int, make: Make, tmp_path: Path) -> None:
     recipe = find("srcnn.tuned", scale=scale)
     store = clean_store(tmp_path / "store", noise(40, 53, seed=scale), noise(33, 34, 1, seed=5))
     check_against_whole(recipe, store, make(recipe, store, patch_px=15), 2e-6)
@@ -276,7 +276,7 @@ def test_turned_patches_are_those_of_the_turned_whole(scale: int, make: Make, tm
 
 @dataclass(frozen=True)
 class Fixed:
-    """Every camera moves along the diagonal, so that no kernel is drawn."""
+    """A camera that always moves along the diagonal, so no kernel is random."""
 
     kernel_px: int
 
@@ -299,25 +299,25 @@ WIDE: list[tuple[Degradation, Domain]] = [
 
 
 @pytest.mark.parametrize(("degradation", "domain"), WIDE, ids=repr)
-def test_what_looks_far_looks_as_far_in_patches(
+def test_wide_degradations_are_the_same_in_patches(
     degradation: Degradation, domain: Domain, make: Make, tmp_path: Path
 ) -> None:
-    recipe = of(domain, degradation)
-    is_jpeg = "Jpeg" in repr(degradation)  # which makes a gray level out of a last bit
+    recipe = recipe_of(domain, degradation)
+    is_jpeg = "Jpeg" in repr(degradation)  # which turns a difference in the last bit into a gray level
     picture = smooth(96, 192, seed=4) if is_jpeg else noise(96, 192, seed=4)
     store = clean_store(tmp_path / "store", picture)
     check_against_whole(recipe, store, make(recipe, store, patch_px=13), 0.51 / 255 if is_jpeg else 2e-6)
 
 
-def test_a_network_that_enlarges_by_itself_gets_small_patches(make: Make, tmp_path: Path) -> None:
-    recipe = of(RGB(), Shrink(3))
+def test_a_network_that_enlarges_gets_small_patches(make: Make, tmp_path: Path) -> None:
+    recipe = recipe_of(RGB(), Shrink(3))
     store = clean_store(tmp_path / "store", noise(50, 61, seed=9))
     degraded, target = make(recipe, store, patch_px=15).batch(0)
     whole = whole_target(recipe, store, 0)[..., :48, :60]
     small = resize(whole, Fraction(1, 3))
     assert degraded.shape == (8, 3, 5, 5)
     for seen, patch in zip(degraded, target, strict=True):
-        ((top, left, _),) = places(patch, whole)
+        ((top, left, _),) = positions(patch, whole)
         assert top % 3 == left % 3 == 0
         torch.testing.assert_close(seen, small[0, :, top // 3 :, left // 3 :][:, :5, :5])
 
@@ -325,7 +325,7 @@ def test_a_network_that_enlarges_by_itself_gets_small_patches(make: Make, tmp_pa
 # ---- pairs and RAW ------------------------------------------------------------------------------
 
 
-def test_both_of_a_pair_come_from_the_same_place(make: Make, tmp_path: Path) -> None:
+def test_pairs_are_cropped_at_the_same_position(make: Make, tmp_path: Path) -> None:
     recipe = find("mimo_unet.gopro")
     store = store_for(recipe, tmp_path / "store")
     degraded, target = make(recipe, store).batch(0)
@@ -334,10 +334,10 @@ def test_both_of_a_pair_come_from_the_same_place(make: Make, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("name", ["sid_unet.sony", "sid_unet.fuji"])
 @pytest.mark.parametrize(("down", "right"), [(0, 0), (1, 0), (1, 1)])
-def test_raw_is_packed_whole_then_cut_and_turned(
+def test_raw_patches_are_augmented_crops_of_the_packed_whole(
     name: str, down: int, right: int, make: Make, tmp_path: Path
 ) -> None:
-    """Against the whole mosaic as restoration sees it; a camera may begin at another place of the pattern."""
+    """Compared with the whole mosaic in restoration; cameras may start at another offset of the pattern."""
     recipe = find(name)
     assert isinstance(recipe.domain, PackedRaw)
     pattern = [row[-right:] + row[:-right] if right else row for row in recipe.domain.pattern]
@@ -349,22 +349,24 @@ def test_raw_is_packed_whole_then_cut_and_turned(
         accepted = recipe.domain.accept(store.mosaic(i))
         target = whole_target(recipe, store, i)[..., down:, right:]
         wholes.append((recipe.domain.to_input(accepted), target[..., : accepted.height, : accepted.width]))
-    seen_turns = set()
+    seen_transforms = set()
     for step in range(3):
         for degraded, patch in zip(*make(recipe, store).batch(step), strict=True):
-            ((whole, (top, left, turn)),) = [
-                (target, place) for packed, target in wholes for place in places(degraded, packed)
+            ((whole, (top, left, transform)),) = [
+                (target, place) for packed, target in wholes for place in positions(degraded, packed)
             ]
             cut = whole[..., cell * top :, cell * left :][..., :PATCH_PX, :PATCH_PX]
-            assert torch.equal(augment(cut, np.array([turn]))[0], patch)
-            seen_turns.add(turn)
-    assert len(seen_turns) > 4
+            assert torch.equal(augment(cut, np.array([transform]))[0], patch)
+            seen_transforms.add(transform)
+    assert len(seen_transforms) > 4
     assert max(float(packed.max()) for packed, _ in wholes) == 1  # cut off at white
     assert min(float(packed.min()) for packed, _ in wholes) == 0  # and at black
 
 
 @pytest.mark.parametrize(("name", "planes"), [("sid_unet.sony", 4), ("sid_unet.fuji", 9)])
-def test_raw_can_be_made_of_developed_pictures(name: str, planes: int, make: Make, tmp_path: Path) -> None:
+def test_raw_can_be_synthesized_from_developed_pictures(
+    name: str, planes: int, make: Make, tmp_path: Path
+) -> None:
     recipe = find(name)
     assert isinstance(recipe.domain, PackedRaw)
     noise = SensorNoise(Sensor(1e-4, 1e-8))
@@ -376,9 +378,9 @@ def test_raw_can_be_made_of_developed_pictures(name: str, planes: int, make: Mak
     assert degraded.shape == (8, planes, PATCH_PX // cell, PATCH_PX // cell)
     assert degraded.min() >= 0 and degraded.max() <= 1
     whole = whole_target(recipe, store, 0)
-    assert all(row % cell == col % cell == 0 for patch in target for row, col, _ in places(patch, whole)[:1])
+    assert all(row % cell == col % cell == 0 for patch in target for row, col, _ in positions(patch, whole)[:1])
     bright = torch.corrcoef(torch.stack([degraded.mean(dim=(1, 2, 3)), target.square().mean(dim=(1, 2, 3))]))
-    assert bright[0, 1] > 0.5  # brightening is drawn for each
+    assert bright[0, 1] > 0.5  # each has its own random brightness
 
 
 def test_white_balance_is_applied_as_in_restoration(make: Make, tmp_path: Path) -> None:
@@ -408,14 +410,14 @@ def test_black_may_differ_by_filter(make: Make, tmp_path: Path) -> None:
     }
 
 
-# ---- what is drawn ------------------------------------------------------------------------------
+# ---- random positions ------------------------------------------------------------------------------
 
 
 def flat(value: int, height: int, width: int, dtype: str = "uint8") -> Samples:
     return np.full((height, width, 3), value, dtype)
 
 
-def test_every_place_is_as_likely(make: Make, tmp_path: Path) -> None:
+def test_all_positions_are_equally_likely(make: Make, tmp_path: Path) -> None:
     ramp = np.arange(6 * 8, dtype=np.uint8).reshape(6, 8, 1)
     store = clean_store(tmp_path / "store", ramp, ramp[:3, :3] + 100)
     recipe = replace(find("dncnn.gaussian"), augmentation="none")
@@ -426,7 +428,7 @@ def test_every_place_is_as_likely(make: Make, tmp_path: Path) -> None:
     assert all(abs(count - 205) < 72 for count in counts.values())
 
 
-def test_pairs_come_once_in_each_round(make: Make, tmp_path: Path) -> None:
+def test_each_round_has_every_pair_once(make: Make, tmp_path: Path) -> None:
     pictures = [flat(i, 20, 20 + 7 * i) for i in range(12)]
     batches = make(find("mimo_unet.gopro"), pair_store(tmp_path / "store", pictures, pictures), batch_size=4)
     drawn = [
@@ -437,7 +439,7 @@ def test_pairs_come_once_in_each_round(make: Make, tmp_path: Path) -> None:
     assert rounds[0] != rounds[1] != rounds[2] != rounds[0]
 
 
-def test_scenes_come_once_in_each_round_with_one_of_their_exposures(make: Make, tmp_path: Path) -> None:
+def test_each_round_has_every_scene_once_with_a_random_exposure(make: Make, tmp_path: Path) -> None:
     facts = {"pattern": BAYER, "black_level": BLACK, "white_level": WHITE}
     with StoreWriter(tmp_path / "store", {}) as writer:
         items = []
@@ -459,33 +461,33 @@ def test_scenes_come_once_in_each_round_with_one_of_their_exposures(make: Make, 
     assert len(set(drawn)) == 1 + 2 + 5
 
 
-def test_gray_and_color_of_any_depth_mix(make: Make, tmp_path: Path) -> None:
+def test_gray_and_color_of_any_depth_can_be_mixed(make: Make, tmp_path: Path) -> None:
     pictures = [noise(30, 30, 1), noise(30, 30, 3, seed=1), noise(30, 30, 1, "uint16", seed=2)]
     domains: list[Domain] = [Gray(), RGB(), Luma()]
     for i, domain in enumerate(domains):
-        recipe = of(domain, GaussianNoise(0))
+        recipe = recipe_of(domain, GaussianNoise(0))
         store = clean_store(tmp_path / str(i), *pictures)
         _, target = make(recipe, store, batch_size=32).batch(0)
         wholes = [whole_target(recipe, store, i) for i in range(3)]
-        hits = [[bool(places(patch, whole)) for whole in wholes] for patch in target]
+        hits = [[bool(positions(patch, whole)) for whole in wholes] for patch in target]
         assert all(sum(row) == 1 for row in hits)
         assert all(map(any, zip(*hits, strict=True)))
 
 
-# ---- what is refused, and waiting ---------------------------------------------------------------
+# ---- errors, and waiting ---------------------------------------------------------------
 
 
-def test_small_pictures_are_named_and_left_out(make: Make, tmp_path: Path) -> None:
+def test_small_pictures_are_listed_and_not_used(make: Make, tmp_path: Path) -> None:
     store = clean_store(tmp_path / "store", flat(1, 18, 18), flat(2, 17, 90), flat(3, 19, 18), flat(4, 3, 3))
     batches = make(replace(find("dncnn.gaussian"), degradation=GaussianNoise(0)), store, batch_size=64)
-    assert batches.left_out == ["1.png", "3.png"]
+    assert batches.too_small == ["1.png", "3.png"]
     _, target = batches.batch(0)
     assert set((target * 255).round().int().unique().tolist()) == {1, 3}
 
 
-def test_a_store_without_one_patch_is_refused(make: Make, tmp_path: Path) -> None:
+def test_a_store_of_small_pictures_is_refused(make: Make, tmp_path: Path) -> None:
     store = clean_store(tmp_path / "store", flat(1, 17, 30), flat(1, 9, 99))
-    with pytest.raises(DataError, match="no picture holds a patch of 18 x 18 px; the largest is 30 x 17 px"):
+    with pytest.raises(DataError, match="no picture contains a patch of 18 x 18 px; the largest is 30 x 17 px"):
         make(find("dncnn.gaussian"), store)
 
 
@@ -519,7 +521,7 @@ def test_pairs_of_two_sizes_are_refused(make: Make, tmp_path: Path) -> None:
         make(find("mimo_unet.gopro"), store)
 
 
-def test_own_degradation_takes_only_the_targets_of_pairs(make: Make, tmp_path: Path) -> None:
+def test_a_recipe_with_a_degradation_uses_only_the_targets(make: Make, tmp_path: Path) -> None:
     recipe, targets = find("dncnn.gaussian"), [noise(30, 40, 1)]
     pairs = pair_store(tmp_path / "pairs", targets, [noise(30, 40, 1, seed=1)])
     alone = clean_store(tmp_path / "clean", *targets)
@@ -529,13 +531,13 @@ def test_own_degradation_takes_only_the_targets_of_pairs(make: Make, tmp_path: P
 @pytest.mark.parametrize(
     ("name", "keywords", "message"),
     [
-        ("dncnn.gaussian", {"world_size": 3}, "3 processes; .* 8 equal parts"),
-        ("dncnn.gaussian", {"batch_size": 2, "world_size": 4}, "4 processes; .* 2 equal parts"),
-        ("dncnn.gaussian", {"batch_size": 0}, "batch_size=0: at least 1"),
+        ("dncnn.gaussian", {"world_size": 3}, "3 processes .* 8 equal parts"),
+        ("dncnn.gaussian", {"batch_size": 2, "world_size": 4}, "4 processes .* 2 equal parts"),
+        ("dncnn.gaussian", {"batch_size": 0}, "batch_size=0 must be at least 1"),
         ("dncnn.gaussian", {"patch_px": 0}, "patch_px=0: .* multiple of 1"),
     ],
 )
-def test_what_does_not_go_together_is_refused(
+def test_sizes_that_do_not_fit_are_refused(
     name: str, keywords: dict[str, int], message: str, make: Make, tmp_path: Path
 ) -> None:
     recipe = find(name)
@@ -543,29 +545,29 @@ def test_what_does_not_go_together_is_refused(
         make(recipe, store_for(recipe, tmp_path / "store"), **keywords)
 
 
-def test_raw_patches_are_whole_cells(make: Make, tmp_path: Path) -> None:
+def test_raw_patches_are_multiples_of_the_pattern(make: Make, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"patch_px=16: sid_unet.fuji needs a multiple of 3"):
         make(find("sid_unet.fuji"), raw_store(tmp_path / "store", XTRANS), patch_px=16)
 
 
-def test_an_enlarging_domain_needs_shrinking(make: Make, tmp_path: Path) -> None:
+def test_an_enlarging_domain_needs_a_shrinking_degradation(make: Make, tmp_path: Path) -> None:
     recipe = find("dncnn.three_tasks", scale=3)
-    with pytest.raises(RecipeError, match="dncnn.three_tasks enlarges by 3 what its training does not shrink"):
+    with pytest.raises(RecipeError, match="dncnn.three_tasks enlarges by 3, but its degradation does not shrink"):
         make(recipe, store_for(recipe, tmp_path / "store"))
 
 
-def test_what_goes_wrong_ahead_is_raised_where_it_is_asked_for(make: Make, tmp_path: Path) -> None:
+def test_errors_of_the_thread_are_raised_by_batch(make: Make, tmp_path: Path) -> None:
     class Broken(GaussianNoise):
         def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
             raise PictureError("broken")
 
-    batches = make(of(RGB(), Broken(0)), clean_store(tmp_path / "store", noise(30, 30)))
+    batches = make(recipe_of(RGB(), Broken(0)), clean_store(tmp_path / "store", noise(30, 30)))
     for step in (0, 1):
         with pytest.raises(PictureError, match="broken"):
             batches.batch(step)
 
 
-def test_waiting_is_counted(make: Make, tmp_path: Path) -> None:
+def test_waiting_is_measured(make: Make, tmp_path: Path) -> None:
     batches = make(find("dncnn.gaussian"), clean_store(tmp_path / "store", noise(30, 30)))
     assert batches.waited_s == 0
     batches.batch(0)

@@ -1,4 +1,4 @@
-"""Squares out of pictures, against NumPy's padding and slicing."""
+"""Square crops, compared with padding and slicing in NumPy."""
 
 from fractions import Fraction
 
@@ -31,7 +31,7 @@ def numbers(*values: int) -> Numbers:
     places=st.lists(st.tuples(st.integers(0, 3), st.integers(-40, 40), st.integers(-40, 40)), min_size=1),
     size=st.integers(1, 30),
 )
-def test_squares_are_those_of_mirrored_pictures(
+def test_crops_equal_those_of_padded_pictures(
     kinds: list[tuple[tuple[int, int], tuple[str, int]]],
     places: list[tuple[int, int, int]],
     size: int,
@@ -41,7 +41,7 @@ def test_squares_are_those_of_mirrored_pictures(
     pictures = Pictures(arrays.__getitem__, range(len(arrays)), Placement(CPU, resident))
     places = [(i % len(arrays), top, left) for i, top, left in places]
     which, top, left = (numbers(*column) for column in zip(*places, strict=True))
-    found = pictures.cut(which, top, left, size, lambda planes: planes.expand(-1, 3, -1, -1))
+    found = pictures.crop(which, top, left, size, lambda planes: planes.expand(-1, 3, -1, -1))
     assert found.dtype == torch.float32
     for square, (i, first_row, first_col) in zip(found, places, strict=True):
         wide = np.pad(arrays[i], ((80, 80), (80, 80), (0, 0)), "symmetric")
@@ -50,29 +50,29 @@ def test_squares_are_those_of_mirrored_pictures(
         np.testing.assert_array_equal(square.permute(1, 2, 0).numpy(), np.broadcast_to(expected, (size, size, 3)))
 
 
-def test_equal_keys_lie_on_the_device_once() -> None:
+def test_pictures_with_equal_keys_are_on_the_device_once() -> None:
     shared, other = noise(5, 6, ("uint16", 3)), noise(4, 7, ("uint16", 3), seed=1)
     arrays = [shared, other, shared]
     pictures = Pictures(arrays.__getitem__, ["a", "b", "a"], Placement(CPU, True))
-    cut = pictures.cut(numbers(0, 1, 2), numbers(1, 0, 1), numbers(2, 0, 2), 3, lambda planes: planes)
+    cut = pictures.crop(numbers(0, 1, 2), numbers(1, 0, 1), numbers(2, 0, 2), 3, lambda planes: planes)
     assert torch.equal(cut[0], cut[2]) and not torch.equal(cut[0], cut[1])
-    row = pictures._cut.__self__._pixels["uint16", 3]  # type: ignore[attr-defined]
+    row = pictures._crop.__self__._pixels["uint16", 3]  # type: ignore[attr-defined]
     assert len(row) == 5 * 6 + 4 * 7
 
 
-def test_pictures_stay_where_they_are_on_a_cpu() -> None:
-    assert not Placement(CPU, None).on_device(1)
-    assert Placement(CPU, True).on_device(1)
+def test_pictures_stay_memory_mapped_on_a_cpu() -> None:
+    assert not Placement(CPU, None).is_on_device(1)
+    assert Placement(CPU, True).is_on_device(1)
 
 
-def test_all_eight_turns_are_different_and_batched_as_alone() -> None:
+def test_all_eight_transforms_differ_and_equal_single_ones() -> None:
     square = torch.rand(1, 2, 5, 5)
     together = augment(square.expand(8, -1, -1, -1), np.arange(8))
-    alone = [augment(square, numbers(turn))[0] for turn in range(8)]
+    alone = [augment(square, numbers(transform))[0] for transform in range(8)]
     assert all(torch.equal(a, b) for a, b in zip(together, alone, strict=True))
     assert all(not torch.equal(alone[i], alone[j]) for i in range(8) for j in range(i))
     assert torch.equal(alone[0], square[0])
-    assert torch.equal(alone[1], square[0].flip(-1))  # what `mirror` takes
+    assert torch.equal(alone[1], square[0].flip(-1))  # the one of `mirror`
     rotations = {alone[i].numpy().tobytes() for i in range(8)}
     assert rotations >= {square[0].rot90(k, (-2, -1)).numpy().tobytes() for k in range(4)}
 
@@ -81,12 +81,12 @@ def test_all_eight_turns_are_different_and_batched_as_alone() -> None:
     places=st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 7)), min_size=1, max_size=9),
     rate=st.sampled_from([Fraction(1), Fraction(2), Fraction(1, 3)]),
 )
-def test_a_corner_turns_with_its_square(places: list[tuple[int, int, int]], rate: Fraction) -> None:
-    top, left, turns = (numbers(*column) for column in zip(*places, strict=True))
+def test_a_corner_moves_with_its_augmented_square(places: list[tuple[int, int, int]], rate: Fraction) -> None:
+    top, left, transforms = (numbers(*column) for column in zip(*places, strict=True))
     top, left = top * rate.denominator, left * rate.denominator
     side, patch = 9 * rate.denominator, 4 * rate.denominator
     planes = torch.rand(len(places), 2, 9 * rate.numerator, 9 * rate.numerator)
-    new_top, new_left = augment_corner(top, left, turns, side - patch)
-    expected = augment(crop_inner(planes, top, left, patch, rate), turns)
+    new_top, new_left = augment_corner(top, left, transforms, side - patch)
+    expected = augment(crop_inner(planes, top, left, patch, rate), transforms)
     assert expected.shape[-1] == 4 * rate.numerator
-    assert torch.equal(crop_inner(augment(planes, turns), new_top, new_left, patch, rate), expected)
+    assert torch.equal(crop_inner(augment(planes, transforms), new_top, new_left, patch, rate), expected)

@@ -1,4 +1,4 @@
-"""Two processes on one machine, started as users start them."""
+"""Two processes on one machine, started like a user starts them."""
 
 import os
 import subprocess
@@ -54,13 +54,13 @@ def losses(folder: Path) -> list[float]:
 
 
 @pytest.mark.parametrize(("made", "tolerance"), [(SRCNN, 1e-3), (DNCNN, 1e-4)], ids=["SRCNN", "DnCNN"])
-def test_two_processes_learn_what_one_does(made: Recipe, tolerance: float, store: Path, tmp_path: Path) -> None:
-    # Sums in another order differ in the last bits, which batch norm and SOAP make larger from step to step: 2e-4
-    # after 20 by SOAP. A gradient that is not shared shows in the first digits.
+def test_two_processes_train_like_one(made: Recipe, tolerance: float, store: Path, tmp_path: Path) -> None:
+    # Sums in another order differ in the last bits, and batch norm and SOAP amplify this in each step: to 2e-4
+    # after 20 steps of SOAP. Gradients that are not averaged would change the first digits.
     process = start_two(made, store, tmp_path / "2")
     printed, _ = process.communicate(timeout=240)
     assert process.returncode == 0, printed
-    assert printed.count("weights.safetensors") == 1, "said once"
+    assert printed.count("weights.safetensors") == 1, "printed once"
     train(made, store, tmp_path / "1", device="cpu", tune=False)
     one, two = losses(tmp_path / "1"), losses(tmp_path / "2")
     assert len(one) == 20
@@ -68,7 +68,7 @@ def test_two_processes_learn_what_one_does(made: Recipe, tolerance: float, store
     assert run_folder.describe_run(tmp_path / "2")["starts"][0]["num_processes"] == 2
 
 
-def test_a_process_that_dies_ends_the_run_which_then_goes_on(store: Path, tmp_path: Path) -> None:
+def test_a_run_with_a_lost_process_ends_and_can_be_resumed(store: Path, tmp_path: Path) -> None:
     made = override(DNCNN, num_steps=400)
     process = start_two(made, store, tmp_path / "run")
     assert process.stdout is not None
@@ -79,16 +79,16 @@ def test_a_process_that_dies_ends_the_run_which_then_goes_on(store: Path, tmp_pa
     next(worker for worker in workers if worker.environ()["RANK"] == "1").kill()
     printed, _ = process.communicate(timeout=240)
     assert process.returncode != 0
-    assert "pellucid: another process of this training has ended; the same command goes on" in printed
-    # On one process alone: a training may be moved.
-    notes: list[str] = []
-    weights = train(made, store, tmp_path / "run", device="cpu", tune=False, note=notes.append)
-    assert "goes on from step" in notes[0] and "step 0" not in notes[0]
+    assert "pellucid: another process of this training has ended; run it again" in printed
+    # With a single process: the number of processes may change.
+    log: list[str] = []
+    weights = train(made, store, tmp_path / "run", device="cpu", tune=False, log=log.append)
+    assert "resuming from step" in log[0] and "step 0" not in log[0]
     assert checkpoint.read_metadata(weights).recipe == "dncnn.gaussian"
 
 
-def test_shared_batch_norm_is_that_of_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Alone in its group, where both must agree."""
+def test_shared_batch_norm_equals_that_of_torch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In a group of one, where both must agree."""
     for name, value in {"RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29731"}.items():
         monkeypatch.setenv(name, value)
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
@@ -114,10 +114,10 @@ def test_shared_batch_norm_is_that_of_torch(monkeypatch: pytest.MonkeyPatch, tmp
         torch.distributed.destroy_process_group()
 
 
-def test_alone_there_is_nothing_to_share() -> None:
+def test_a_group_of_one_shares_nothing() -> None:
     with join_group("cpu") as group:
         assert group == Group(torch.device("cpu"))
         assert group.mean(1.0, 2.0) == [1.0, 2.0] and group.any(True) and not group.any(False)
-        assert group.from_first("x") == "x"
+        assert group.broadcast("x") == "x"
         module = nn.Linear(1, 1)
-        assert group.parallel(module) is module
+        assert group.parallelize(module) is module

@@ -49,7 +49,7 @@ def check_agrees_with_metrics(out: Path) -> None:
     assert [event.step for event in read.Images(STRIP)] == [2, 4, 6]
 
 
-def test_events_are_the_lines_of_metrics_and_the_strips(pictures: Path, tmp_path: Path) -> None:
+def test_events_equal_metrics_and_strips(pictures: Path, tmp_path: Path) -> None:
     run(pictures, tmp_path / "run")
     check_agrees_with_metrics(tmp_path / "run")
     (tmp_path / "strip.png").write_bytes(events(tmp_path / "run").Images(STRIP)[-1].encoded_image_string)
@@ -58,14 +58,14 @@ def test_events_are_the_lines_of_metrics_and_the_strips(pictures: Path, tmp_path
     np.testing.assert_array_equal(shown, np.broadcast_to(strip, shown.shape))
 
 
-def test_events_agree_with_a_run_that_was_broken_off(pictures: Path, tmp_path: Path) -> None:
+def test_events_of_an_interrupted_run_are_complete(pictures: Path, tmp_path: Path) -> None:
     def crash(status: Status) -> None:
         if status.step == 3:
-            raise RuntimeError("broken off")
+            raise RuntimeError("interrupted")
 
-    with pytest.raises(RuntimeError, match="broken off"):
+    with pytest.raises(RuntimeError, match="interrupted"):
         run(pictures, tmp_path / "run", tensorboard=False, save_every_s=300, progress=crash)
-    with pytest.raises(RuntimeError, match="broken off"):
+    with pytest.raises(RuntimeError, match="interrupted"):
         run(pictures, tmp_path / "run", save_every_s=300, progress=crash)
     run(pictures, tmp_path / "run")
     check_agrees_with_metrics(tmp_path / "run")
@@ -76,7 +76,7 @@ def test_a_training_without_the_option_writes_no_events(pictures: Path, tmp_path
     assert not (tmp_path / "run" / "tensorboard").exists()
 
 
-def test_the_missing_package_is_named_before_anything_is_done(
+def test_a_missing_package_is_reported_before_the_training(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
@@ -85,7 +85,7 @@ def test_the_missing_package_is_named_before_anything_is_done(
     assert not (tmp_path / "run").exists()
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(pictures: Path, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_written_is_an_error(pictures: Path, tmp_path: Path) -> None:
     run(pictures, tmp_path / "run", tensorboard=False)
     (tmp_path / "run" / "tensorboard").write_text("in the way")
     with pytest.raises(OutputError, match="tensorboard cannot be written"):

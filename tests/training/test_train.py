@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from child_processes import interruptible
 from pellucid.data.store_writer import Planned, Stamp, StoreWriter
 from pellucid.errors import OutputError, PellucidError, RecipeError, WeightsError
 from pellucid.pictures import images
@@ -23,13 +24,19 @@ from pellucid.restoration import restorer
 from pellucid.training import run_folder, tuning
 from pellucid.training import train as training
 from pellucid.training.distributed import Group
-from pellucid.training.learner import ExecutionMode, Learner
+from pellucid.training.learner import Learner
 from pellucid.training.recorder import Recorder, Validation
 from pellucid.training.train import Status, Stopped, train
 from pellucid.weights import checkpoint
 
 TINY: dict[str, dict[str, Any]] = {
-    "srcnn.tuned": {"mapping_px": 1, "patch_px": 24, "batch_size": 4, "ema_decay": 0.9, "basis_steps": 2},
+    "srcnn.tuned": {
+        "mapping_px": 1,
+        "patch_px": 24,
+        "batch_size": 4,
+        "ema_decay": 0.9,
+        "precondition_frequency": 2,
+    },
     "srcnn.paper": {"patch_px": 24, "batch_size": 4, "clip_norm": 1.0},
     "dncnn.gaussian": {"depth": 3, "width": 4, "patch_px": 16, "batch_size": 4, "clip_tensor_norm": 5.0},
     "dncnn.three_tasks": {"depth": 3, "width": 4, "patch_px": 16, "batch_size": 4},
@@ -91,7 +98,7 @@ def equal(one: Path, other: Path) -> bool:
     return checkpoint.fingerprint(tensors(one)) == checkpoint.fingerprint(tensors(other))
 
 
-class Crash(Exception):  # noqa: N818  # none that the package raises
+class Crash(Exception):  # noqa: N818  # not an error of the package
     pass
 
 
@@ -107,26 +114,26 @@ def run(made: Recipe, data: Path, out: Path, **options: Any) -> Path:
     return train(made, data, out, device="cpu", **{"tune": False, **options})
 
 
-# Going on where it was broken off.
+# Resuming.
 
 
 @pytest.mark.parametrize("name", TINY)
 @pytest.mark.parametrize("crashes", [(1,), (4, 5), (2, 9)])
-def test_a_broken_off_training_ends_at_the_same_weights(
+def test_an_interrupted_training_ends_with_the_same_weights(
     name: str, crashes: tuple[int, ...], stores: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = tiny(name, num_steps=10)
     whole = run(made, data_for(made, stores), tmp_path / "whole")
-    # A checkpoint after every third step, so that steps are taken twice.
-    monkeypatch.setattr(Recorder, "is_due", lambda keeper: keeper._learner.step % 3 == 0)
+    # A checkpoint after every third step, so that some steps are taken twice.
+    monkeypatch.setattr(Recorder, "is_due", lambda recorder: recorder._learner.step % 3 == 0)
     for step in crashes:
         with pytest.raises(Crash):
-            run(made, data_for(made, stores), tmp_path / "broken", progress=crash_at(step))
-    broken = run(made, data_for(made, stores), tmp_path / "broken")
-    assert equal(whole, broken)
+            run(made, data_for(made, stores), tmp_path / "interrupted", progress=crash_at(step))
+    interrupted = run(made, data_for(made, stores), tmp_path / "interrupted")
+    assert equal(whole, interrupted)
     losses = [
         [(line["step"], line["loss"], line["lr"]) for line in run_folder.read_metrics(folder)]
-        for folder in (whole.parent, broken.parent)
+        for folder in (whole.parent, interrupted.parent)
     ]
     assert losses[0] == losses[1]
     assert [step for step, _, _ in losses[0]] == list(range(1, 11))
@@ -138,18 +145,18 @@ def test_mean_losses_and_the_best_survive_a_crash(stores: dict[str, Path], pictu
     options: dict[str, Any] = {"validation": Validation(pictures)}
     whole = run(made, stores["clean"], tmp_path / "whole", **options)
     with pytest.raises(Crash):
-        run(made, stores["clean"], tmp_path / "broken", save_every_s=0, progress=crash_at(200), **options)
-    broken = run(made, stores["clean"], tmp_path / "broken", **options)
+        run(made, stores["clean"], tmp_path / "interrupted", save_every_s=0, progress=crash_at(200), **options)
+    interrupted = run(made, stores["clean"], tmp_path / "interrupted", **options)
     timing = {"images_per_s", "waiting"}
     lines = [
         [
             {key: value for key, value in line.items() if key not in timing}
             for line in run_folder.read_metrics(folder)
         ]
-        for folder in (whole.parent, broken.parent)
+        for folder in (whole.parent, interrupted.parent)
     ]
     assert lines[0] == lines[1] and len(lines[0]) == 105
-    assert equal(whole, broken)
+    assert equal(whole, interrupted)
     scores = {line["step"]: line["psnr_db"] for line in lines[0] if "psnr_db" in line}
     assert max(scores, key=lambda step: scores[step]) < 200
 
@@ -161,9 +168,9 @@ def test_a_signal_saves_and_stops(number: signal.Signals, stores: dict[str, Path
 
     def interrupt(status: Status) -> None:
         if status.step == 3:
-            # As Python calls it. A real signal to this process would be delivered on the stack that pytest's
-            # faulthandler has set aside, and has crashed a process that had every other library loaded; the next
-            # test sends real ones to a process of their own.
+            # Called as Python would. A real signal to this process is delivered on the alternate stack of pytest's
+            # faulthandler, and has crashed a process with all libraries loaded; the next test sends real signals
+            # to a child process.
             handler = signal.getsignal(number)
             assert callable(handler)
             handler(number, None)
@@ -182,38 +189,38 @@ def test_a_signal_saves_and_stops(number: signal.Signals, stores: dict[str, Path
 COMMAND = [sys.executable, "-m", "pellucid", "train"]
 
 
-def terminal(*arguments: str, **environment: str) -> subprocess.Popen[str]:
+def start_command(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [*COMMAND, *arguments],
+        interruptible([*COMMAND, *arguments]),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
     )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_to_the_command_saves_and_the_same_command_goes_on(
+def test_a_signal_to_the_command_saves_and_the_same_command_resumes(
     number: signal.Signals, stores: dict[str, Path], tmp_path: Path
 ) -> None:
     made = tiny("dncnn.gaussian", num_steps=300)
     keywords = [f"{key}={value}" for key, value in made.parameters.items()]
     command = ["dncnn.gaussian", *keywords, "--data", str(stores["clean"]), "--out", str(tmp_path / "run")]
     command += ["--tune", "off", "--device", "cpu"]
-    process = terminal(*command)
+    process = start_command(*command)
     assert process.stderr is not None
     process.stderr.readline()  # the first line of progress
     process.send_signal(number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + number and "stopped after step" in said
     assert list((tmp_path / "run" / "checkpoints").glob("*.safetensors"))
-    process = terminal(*command)
+    process = start_command(*command)
     process.communicate(timeout=60)
     assert process.returncode == 0
     assert equal(run(made, stores["clean"], tmp_path / "whole"), tmp_path / "run" / "weights.safetensors")
 
 
-def test_killed_at_random_the_same_command_ends_at_the_same_weights(
+def test_killed_at_random_times_the_same_command_ends_with_the_same_weights(
     stores: dict[str, Path], tmp_path: Path
 ) -> None:
     made = tiny("dncnn.gaussian", num_steps=300)
@@ -225,7 +232,7 @@ def test_killed_at_random_the_same_command_ends_at_the_same_weights(
     rng = np.random.default_rng(int(time.time()))
     num_kills = 0
     while num_kills < 3:
-        process = terminal(*command)
+        process = start_command(*command)
         assert process.stderr is not None
         for _ in range(rng.integers(1, 25)):  # lines of progress, one every three steps
             process.stderr.readline()
@@ -235,21 +242,21 @@ def test_killed_at_random_the_same_command_ends_at_the_same_weights(
             break
         num_kills += 1
     assert num_kills
-    process = terminal(*command)
+    process = start_command(*command)
     printed, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and printed.strip() == str(out / "weights.safetensors")
     assert equal(whole, out / "weights.safetensors")
     assert not list((out / "checkpoints").glob("*.refused"))
 
 
-def test_a_finished_training_is_left_alone(stores: dict[str, Path], tmp_path: Path) -> None:
+def test_a_finished_training_is_not_changed(stores: dict[str, Path], tmp_path: Path) -> None:
     made = tiny("srcnn.tuned", num_steps=3)
     weights = run(made, stores["clean"], tmp_path / "run")
     before = weights.read_bytes()
-    notes: list[str] = []
-    assert run(made, stores["clean"], tmp_path / "run", note=notes.append, progress=crash_at(1, 2, 3)) == weights
+    log: list[str] = []
+    assert run(made, stores["clean"], tmp_path / "run", log=log.append, progress=crash_at(1, 2, 3)) == weights
     assert weights.read_bytes() == before
-    assert "all 3 steps are done" in notes[-1]
+    assert "all 3 steps are done" in log[-1]
 
 
 # The run folder.
@@ -267,9 +274,9 @@ def test_the_newest_checkpoints_and_the_best_are_kept(
     best = max(scores, key=lambda step: scores[step])
     kept = {int(path.stem[5:]) for path in (tmp_path / "run" / "checkpoints").iterdir()}
     assert kept == {10, 11, 12, best}
-    card = checkpoint.read_metadata(tmp_path / "run" / "weights.safetensors")
-    assert card.scores[0]["psnr_db"] == scores[best]
-    assert f"step {best} of 12" in card.provenance
+    metadata = checkpoint.read_metadata(tmp_path / "run" / "weights.safetensors")
+    assert metadata.scores[0]["psnr_db"] == scores[best]
+    assert f"step {best} of 12" in metadata.provenance
 
 
 def test_validation_scores_what_restores(stores: dict[str, Path], pictures: Path, tmp_path: Path) -> None:
@@ -288,7 +295,7 @@ def test_validation_scores_what_restores(stores: dict[str, Path], pictures: Path
     assert described["training"]["lr"] == 3e-3 and described["data"]["num_pictures"] == 5
 
 
-def test_pairs_are_validated_against_their_partners(stores: dict[str, Path], tmp_path: Path) -> None:
+def test_degraded_pictures_are_validated_against_their_targets(stores: dict[str, Path], tmp_path: Path) -> None:
     for i in range(2):
         images.write(Picture(scene(i, 3)), tmp_path / "sharp" / f"{i}.png")
         images.write(Picture(np.roll(scene(i, 3), 1, 1)), tmp_path / "blur" / f"{i}.png")
@@ -310,14 +317,14 @@ def test_pairs_are_validated_against_their_partners(stores: dict[str, Path], tmp
         ({"made": tiny("dncnn.three_tasks", 2)}, "with "),
     ],
 )
-def test_a_run_of_another_training_is_refused(
+def test_a_folder_of_another_training_is_refused(
     changed: dict[str, Any], message: str, stores: dict[str, Path], tmp_path: Path
 ) -> None:
     run(tiny("dncnn.gaussian", 2), stores["clean"], tmp_path / "run")
     options = {"made": tiny("dncnn.gaussian", 2), **changed}
     with pytest.raises(OutputError, match=message) as caught:
         run(data=stores["clean"], out=tmp_path / "run", **options)
-    assert "\n" not in str(caught.value) and "choose another --out" in str(caught.value)
+    assert "\n" not in str(caught.value) and "choose another out" in str(caught.value)
 
 
 def truncate(path: Path) -> None:
@@ -345,14 +352,14 @@ def weights_instead(path: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "reason"),
     [
-        (truncate, "no whole checkpoint"),
+        (truncate, "not a complete checkpoint"),
         (flip_a_bit, "damaged"),
-        (empty, "no whole checkpoint"),
-        (pickle, "no whole checkpoint"),
-        (weights_instead, "no checkpoint of a training"),
+        (empty, "not a complete checkpoint"),
+        (pickle, "not a complete checkpoint"),
+        (weights_instead, "not a checkpoint of a training"),
     ],
 )
-def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
+def test_a_damaged_checkpoint_is_renamed_and_the_one_before_is_used(
     damage: Callable[[Path], None], reason: str, stores: dict[str, Path], tmp_path: Path
 ) -> None:
     made = tiny("dncnn.gaussian", num_steps=6)
@@ -360,9 +367,9 @@ def test_a_damaged_checkpoint_is_set_aside_and_the_one_before_is_used(
     with pytest.raises(Crash):
         run(made, stores["clean"], tmp_path / "run", save_every_s=0, progress=crash_at(4))
     damage(tmp_path / "run" / "checkpoints" / "step-000000004.safetensors")
-    notes: list[str] = []
-    weights = run(made, stores["clean"], tmp_path / "run", note=notes.append)
-    assert reason in notes[0] and "goes on from step 3" in notes[1]
+    log: list[str] = []
+    weights = run(made, stores["clean"], tmp_path / "run", log=log.append)
+    assert reason in log[0] and "resuming from step 3" in log[1]
     assert equal(whole, weights)
 
 
@@ -373,18 +380,18 @@ def test_a_checkpoint_of_another_run_is_refused(stores: dict[str, Path], tmp_pat
             run(made, stores["clean"], tmp_path / f"{seed}", seed=seed, save_every_s=0, progress=crash_at(3))
     name = Path("checkpoints") / "step-000000003.safetensors"
     (tmp_path / "1" / name).replace(tmp_path / "0" / name)
-    notes: list[str] = []
-    run(made, stores["clean"], tmp_path / "0", note=notes.append)
-    assert "of another training" in notes[0] and "goes on from step 2" in notes[1]
+    log: list[str] = []
+    run(made, stores["clean"], tmp_path / "0", log=log.append)
+    assert "of another training" in log[0] and "resuming from step 2" in log[1]
 
 
-def test_a_folder_of_something_else_is_refused(stores: dict[str, Path], tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_refused(stores: dict[str, Path], tmp_path: Path) -> None:
     made = tiny("srcnn.tuned", num_steps=1)
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
-    with pytest.raises(OutputError, match=r"holds other files \(thesis.tex\)"):
+    with pytest.raises(OutputError, match=r"contains other files \(thesis.tex\)"):
         run(made, stores["clean"], tmp_path / "mine")
-    with pytest.raises(OutputError, match="is a file; --out is a folder"):
+    with pytest.raises(OutputError, match="is a file; out must be a folder"):
         run(made, stores["clean"], tmp_path / "mine" / "thesis.tex")
     for content in ("", "[]", "{}", '{"format": 1}', '{"format": 99, "identity": {}}', "[" * 10_000):
         (tmp_path / "run").mkdir(exist_ok=True)
@@ -395,7 +402,7 @@ def test_a_folder_of_something_else_is_refused(stores: dict[str, Path], tmp_path
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "years of work"
 
 
-def test_torn_metrics_are_mended(stores: dict[str, Path], tmp_path: Path) -> None:
+def test_an_incomplete_line_of_metrics_is_dropped(stores: dict[str, Path], tmp_path: Path) -> None:
     made = tiny("srcnn.tuned", num_steps=4)
     with pytest.raises(Crash):
         run(made, stores["clean"], tmp_path / "run", save_every_s=0, progress=crash_at(2))
@@ -413,10 +420,10 @@ def test_two_trainings_in_one_folder_are_refused(stores: dict[str, Path], tmp_pa
 
     with pytest.raises(OutputError, match="is being trained by another process"):
         run(made, stores["clean"], tmp_path / "run", progress=intrude)
-    run(made, stores["clean"], tmp_path / "run")  # the lock died with the first
+    run(made, stores["clean"], tmp_path / "run")  # the first one has released the lock
 
 
-def test_a_full_disk_is_one_line_and_the_last_checkpoint_stays(
+def test_a_full_disk_is_a_one_line_error_and_the_last_checkpoint_is_kept(
     stores: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = tiny("srcnn.tuned", num_steps=6)
@@ -449,14 +456,14 @@ def poison(monkeypatch: pytest.MonkeyPatch, steps: range) -> None:
     monkeypatch.setattr(Learner, "learn", poisoned)
 
 
-def test_a_batch_that_is_not_finite_changes_nothing(
+def test_batches_that_are_not_finite_are_skipped(
     stores: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = tiny("dncnn.gaussian", num_steps=6, ema_decay=0.9)
     poison(monkeypatch, range(2, 4))
-    notes: list[str] = []
-    weights = run(made, stores["clean"], tmp_path / "run", note=notes.append)
-    assert [note.partition(";")[0] for note in notes] == [
+    log: list[str] = []
+    weights = run(made, stores["clean"], tmp_path / "run", log=log.append)
+    assert [line.partition(";")[0] for line in log] == [
         "loss or gradient not finite at step 2 (seed 0)",
         "loss or gradient not finite at step 3 (seed 0)",
     ]
@@ -464,7 +471,7 @@ def test_a_batch_that_is_not_finite_changes_nothing(
     assert run_folder.read_metrics(tmp_path / "run")[-1]["num_skipped"] == 2
 
 
-def test_too_many_in_a_row_end_the_training_with_their_names(
+def test_too_many_skipped_batches_in_a_row_end_the_training(
     stores: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     poison(monkeypatch, range(3, 99))
@@ -483,50 +490,52 @@ def test_weights_that_are_not_finite_are_never_written(stores: dict[str, Path], 
         assert all(tensor.isfinite().all() for name, tensor in load_file(path).items() if "optimizer" not in name)
 
 
-# Beginning from other weights, choices, and measuring.
+# Fine-tuning, tuning, and measuring.
 
 
-def test_fine_tuning_takes_what_fits_and_says_what_does_not(stores: dict[str, Path], tmp_path: Path) -> None:
+def test_fine_tuning_loads_what_fits_and_logs_what_does_not(stores: dict[str, Path], tmp_path: Path) -> None:
     gray = run(tiny("dncnn.gaussian", num_steps=2), stores["clean"], tmp_path / "gray")
-    notes: list[str] = []
+    log: list[str] = []
     made = tiny("dncnn.gaussian", num_steps=1, channels=3, lr=1e-30)
-    color = run(made, stores["pairs"], tmp_path / "color", start_from=gray, note=notes.append)
-    assert "left out: layers.0.conv.weight, layers.2.conv.bias, layers.2.conv.weight; begun anew:" in notes[0]
+    color = run(made, stores["pairs"], tmp_path / "color", start_from=gray, log=log.append)
+    assert "ignored: layers.0.conv.weight, layers.2.conv.bias, layers.2.conv.weight; newly initialized:" in log[0]
     torch.testing.assert_close(tensors(color)["layers.1.conv.weight"], tensors(gray)["layers.1.conv.weight"])
-    with pytest.raises(WeightsError, match="none of these weights fits"):
+    with pytest.raises(WeightsError, match="none of the weights to start from fits"):
         run(tiny("srcnn.tuned", num_steps=1), stores["clean"], tmp_path / "other", start_from=gray)
     with pytest.raises(OutputError, match="with from="):
         run(made, stores["pairs"], tmp_path / "color")
 
 
-def test_a_tuned_run_goes_on_as_it_was_tuned(
+def test_a_resumed_run_keeps_its_mode(
     stores: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = tiny("srcnn.tuned", num_steps=4)
-    notes: list[str] = []
+    log: list[str] = []
     with pytest.raises(Crash):
-        run(made, stores["clean"], tmp_path / "run", tune=True, note=notes.append, progress=crash_at(2))
-    assert notes[0].startswith("tuning: float32, channels first, not compiled: ")
-    assert notes[-1].startswith("tuned: ") and any("lasts about" in note for note in notes)
+        run(made, stores["clean"], tmp_path / "run", tune=True, log=log.append, progress=crash_at(2))
+    assert log[0].startswith("tuning: float32, channels first, not compiled: ")
+    assert log[-1].startswith("tuned: ") and any("takes only about" in line for line in log)
     monkeypatch.setattr(tuning, "tune", lambda *_: pytest.fail("tuned again"))
     again: list[str] = []
-    run(made, stores["clean"], tmp_path / "run", tune=True, note=again.append)
-    assert again[0] == f"{notes[-1]}, as this run was begun"
+    run(made, stores["clean"], tmp_path / "run", tune=True, log=again.append)
+    assert again[0] == f"{log[-1]}, when this run was started"
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_lower_precision_learns_and_goes_on(precision: str, stores: dict[str, Path], tmp_path: Path) -> None:
+def test_lower_precision_learns_and_resumes(precision: str, stores: dict[str, Path], tmp_path: Path) -> None:
     made = tiny("dncnn.gaussian", num_steps=30, precision=precision, lr=1e-2)
     losses: list[float] = []
     whole = run(made, stores["clean"], tmp_path / "whole", progress=lambda s: losses.append(s.loss))
     finite = [loss for loss in losses if np.isfinite(loss)]
     assert len(finite) > 20 and np.mean(finite[-5:]) < 0.8 * finite[0]
     with pytest.raises(Crash):
-        run(made, stores["clean"], tmp_path / "broken", save_every_s=0, progress=crash_at(12))
-    assert equal(whole, run(made, stores["clean"], tmp_path / "broken"))
+        run(made, stores["clean"], tmp_path / "interrupted", save_every_s=0, progress=crash_at(12))
+    assert equal(whole, run(made, stores["clean"], tmp_path / "interrupted"))
 
 
-def test_measuring_keeps_nothing(stores: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measuring_writes_nothing(
+    stores: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     speed = training.measure(tiny("srcnn.tuned", 4), stores["clean"], num_steps=10, device="cpu", tune=False)
     assert speed.images_per_s > 0 and 0 <= speed.waiting <= 1
@@ -539,7 +548,7 @@ def test_a_profile_is_a_trace(stores: dict[str, Path], tmp_path: Path) -> None:
     assert any("convolution" in event.get("name", "") for event in trace["traceEvents"])
 
 
-# Learning at all.
+# Learning.
 
 
 @pytest.mark.parametrize(
@@ -551,7 +560,7 @@ def test_a_profile_is_a_trace(stores: dict[str, Path], tmp_path: Path) -> None:
         ("sid_unet.sony", {"lr": 1e-3}, 0.5),
     ],
 )
-def test_every_network_learns_one_batch_by_heart(name: str, changes: dict[str, Any], share: float) -> None:
+def test_every_network_can_overfit_one_batch(name: str, changes: dict[str, Any], share: float) -> None:
     made = registry.find(name, **{**TINY.get(name, {}), "ema_decay": 0, "num_steps": 10**6, **changes})
     torch.manual_seed(0)
     channels = 3 if "mimo" in name else 1
@@ -559,7 +568,7 @@ def test_every_network_learns_one_batch_by_heart(name: str, changes: dict[str, A
     degraded = target + 0.1 * torch.randn(target.shape)
     if "sid" in name:
         degraded, target = torch.rand(1, 4, 16, 16), torch.rand(1, 3, 1, 1).expand(1, 3, 32, 32)
-    network = training._begun(made, 0, None, lambda _: None)
+    network = training._build_network(made, 0, None, lambda _: None)
     learner = Learner(made, network, tuning.default_mode(made), seed=0, group=Group(torch.device("cpu")))
     losses = [learner.learn(degraded, target) for _ in range(60)]
     assert losses[-1] < share * losses[0]
@@ -572,13 +581,13 @@ def test_every_network_learns_one_batch_by_heart(name: str, changes: dict[str, A
         ("sid_unet.any_camera", {"width": 8, "lr": 4e-3}, 0.3),
     ],
 )
-def test_degradations_of_cameras_can_be_undone(name: str, changes: dict[str, Any], share: float) -> None:
-    """One batch, made as training makes it, learned by heart; the target is where the picture was."""
+def test_camera_degradations_can_be_learned(name: str, changes: dict[str, Any], share: float) -> None:
+    """By overfitting one batch, which is degraded as in training."""
     made = registry.find(name, schedule="constant", ema_decay=0, warmup_steps=0, **changes)
     assert made.degradation is not None
     target = torch.stack([Picture(scene(i, 3)).to_tensor()[0, :, :32, :32] for i in range(2)])
     degraded = made.domain.encode(made.degradation(target, torch.Generator().manual_seed(0)))
-    network = training._begun(made, 0, None, lambda _: None)
+    network = training._build_network(made, 0, None, lambda _: None)
     learner = Learner(made, network, tuning.default_mode(made), seed=0, group=Group(torch.device("cpu")))
     losses = [learner.learn(degraded, target) for _ in range(150)]
     assert losses[-1] < share * losses[0]
@@ -587,10 +596,3 @@ def test_degradations_of_cameras_can_be_undone(name: str, changes: dict[str, Any
 def test_wrong_keywords_are_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="did you mean batch_size"):
         registry.find("dncnn.gaussian", batchsize=3)
-
-
-def test_cuda_graphs_are_tried_where_shapes_are_compiled_and_nowhere_else() -> None:
-    made = registry.find("dncnn.gaussian")
-    assert {"compiled": True, "graphs": True} in tuning._changes(made, torch.device("cuda"))
-    assert not any("graphs" in change for change in tuning._changes(made, torch.device("cpu")))
-    assert str(ExecutionMode(compiled=True, graphs=True)).endswith("compiled with CUDA graphs")

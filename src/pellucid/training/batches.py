@@ -1,22 +1,22 @@
-"""Batches: what a network sees and what it should make of it, out of a store.
+"""Batches of training patches, from a store.
 
-    store -> crops -> turned -> degraded -> as the network takes them
+    store -> crops -> augmented -> degraded -> encoded for the network
 
-A batch is a pure function of the seed and the step. It is made of shards, each a pure function of the seed,
-the step and the shard's number, and each process of a run makes its share of them: one process and eight see
-the same batch, noise included. Neither prefetching nor where the pictures lie changes a batch. Another type of
-device draws other noise, and rounds differently.
+A batch is a pure function of the seed and the step. It consists of shards, each a pure function of the seed, the
+step and the shard's number, and each process of a run makes its part of them: one process and eight see the same
+batch, noise included. Neither prefetching nor where the pictures are kept changes a batch. Another type of device
+draws other noise, and rounds differently.
 
-What is drawn, and after whom:
+How patches are drawn:
 
-- clean pictures: any place that a patch can have is as likely as any other, which favors large pictures as
-  the dense rasters of patches do that SRCNN and DnCNN were trained on;
-- pairs and RAW: one scene after another, in an order drawn anew for each round through all of them (Cho et al.
-  2021; Chen et al. 2018, who also draw one of a scene's exposures), and a crop anywhere in it;
-- the turn: one of two, or of eight, as likely each.
+- clean pictures: all positions of a patch in all pictures are equally likely. This favors large pictures, like
+  the dense grids of patches on which SRCNN and DnCNN were trained;
+- pairs and RAW: one scene after another, in a new random order for each round through all of them (Cho et al.
+  2021; Chen et al. 2018, who also draw one of the exposures of a scene), and a random crop of it;
+- augmentation: one of two or of eight dihedral transforms, equally likely.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -40,9 +40,9 @@ from pellucid.recipes.recipe import Recipe
 from pellucid.training.crops import Numbers, Pictures, Placement, Size, augment, augment_corner, crop_inner
 
 MAX_SHARDS = 8
-NUM_TURNS = {"none": 1, "mirror": 2, "eight": 8}
+NUM_TRANSFORMS = {"none": 1, "mirror": 2, "eight": 8}
 
-CROPS, NOISE, ORDER = range(3)  # what a number is drawn for
+CROPS, NOISE, ORDER = range(3)  # what random numbers are drawn for
 
 Batch = tuple[Tensor, Tensor]
 
@@ -50,24 +50,24 @@ Batch = tuple[Tensor, Tensor]
 class Batches:
     """The batches of one run.
 
-    seed: from 0 up. device: where pictures are degraded and batches lie; the network's.
-    rank, world_size: which of how many processes this is.
-    batch_size: of all processes together, patch_px: side of a target; None is the recipe's.
-    prefetch: how many batches are made ahead, in a thread. resident: whether all pictures are held on the
-        device; None holds them on an accelerator when they fill no more than a quarter of its free memory.
+    seed: 0 or more. device: where pictures are degraded and batches are; that of the network.
+    rank, world_size: number of this process, and of all processes.
+    batch_size: of all processes together; patch_px: side of a target patch; None means the recipe's.
+    prefetch: how many batches a thread makes ahead. resident: whether all pictures are kept on the device; None
+        keeps them on an accelerator if they fill at most a quarter of its free memory.
 
-    Of a store of pairs or RAW, a recipe with a degradation of its own takes the targets only. Raises DataError
-    when the store is not what the recipe learns from or too small, RecipeError when sizes do not go together.
+    If the recipe degrades pictures itself, only the targets of a store of pairs or RAW are used. Raises DataError
+    if the recipe cannot learn from the store, or if all pictures are too small; RecipeError if sizes do not fit.
     """
 
     batch_size: int
     """Of all processes together."""
     num_shards: int
-    """Equal parts of a batch; what `world_size` must divide."""
-    left_out: list[str]
-    """Pictures that are smaller than a patch."""
+    """Equal parts of a batch; a multiple of `world_size`."""
+    too_small: list[str]
+    """Pictures that are smaller than a patch, which are not used."""
     waited_s: float
-    """How long `batch` has kept its caller waiting, all calls together."""
+    """Total time for which `batch` has blocked."""
 
     def __init__(
         self,
@@ -85,47 +85,47 @@ class Batches:
     ) -> None:
         self.batch_size = recipe.batch_size if batch_size is None else batch_size
         if self.batch_size < 1:
-            raise RecipeError(f"batch_size={batch_size}: at least 1 is needed")
+            raise RecipeError(f"batch_size={batch_size} must be at least 1")
         self.num_shards = gcd(self.batch_size, MAX_SHARDS)
-        self._shards = _share(self.num_shards, rank, world_size)
-        self._seed, self._num_turns = seed, NUM_TURNS[recipe.augmentation]
+        self._shards = _shards_of(self.num_shards, rank, world_size)
+        self._seed, self._num_transforms = seed, NUM_TRANSFORMS[recipe.augmentation]
         self.device = torch.device(device)
-        held = Placement(self.device, resident)
-        self._maker = _maker(recipe, store)(recipe, store, recipe.patch_px if patch_px is None else patch_px, held)
+        patch_px, placement = recipe.patch_px if patch_px is None else patch_px, Placement(self.device, resident)
+        self._maker = _maker(recipe, store)(recipe, store, patch_px, placement)
         scenes = None if recipe.degradation is not None else store.scenes
-        self._places = _Places(self._maker.sizes, self._maker.window, scenes)
-        self.left_out = [store.names[i] for i in self._places.left_out]
+        self._positions = _Positions(self._maker.sizes, self._maker.window, scenes)
+        self.too_small = [store.names[i] for i in self._positions.too_small]
         self.waited_s = 0.0
         self._prefetch = prefetch
         self._ahead: dict[int, Future[Batch]] = {}
         self._thread = ThreadPoolExecutor(1, "batches")
-        # On a stream of its own, a batch that must wait for the device does not wait for the network as well.
+        # On its own stream, making a batch does not wait for the network's kernels.
         self._stream = None if self.device.type in ("cpu", "mps") else torch.Stream(self.device)
 
     def batch(self, step: int) -> Batch:
-        """This process's part of batch number `step`, from 0: (degraded, target) as the loss takes them.
+        """This process's part of batch number `step` (0 or more): (degraded, target) for the loss.
 
-        Both (N, C, H, W) float32 on the device, N of all processes together being the batch size.
+        Both are (N, C, H, W) float32 on the device, contiguous; N * `world_size` is the batch size.
         """
         started = perf_counter()
-        self._look_ahead(range(step, step + 1 + self._prefetch))
+        self._make_ahead(range(step, step + 1 + self._prefetch))
         batch = self._ahead.pop(step).result()
         if self._stream is not None:
-            for planes in batch:  # or the next batch could take their place while the network still reads
+            for planes in batch:  # so that their memory is not reused while the network still reads it
                 planes.record_stream(torch.accelerator.current_stream(self.device))
         self.waited_s += perf_counter() - started
         return batch
 
     def close(self) -> None:
-        """Stop making batches ahead."""
+        """Stop the thread that makes batches ahead."""
         self._thread.shutdown(cancel_futures=True)
 
-    def _look_ahead(self, steps: Iterable[int]) -> None:
+    def _make_ahead(self, steps: Iterable[int]) -> None:
         self._ahead = {step: self._ahead.get(step) or self._thread.submit(self._make, step) for step in steps}
 
     def _make(self, step: int) -> Batch:
-        crops = _joined([self._draw(step, shard) for shard in self._shards])
-        seeds = [int(_chance(self._seed, NOISE, step, shard).integers(2**63)) for shard in self._shards]
+        crops = _concatenate([self._draw(step, shard) for shard in self._shards])
+        seeds = [int(_rng(self._seed, NOISE, step, shard).integers(2**63)) for shard in self._shards]
         with self._stream or nullcontext():
             degraded, target = (planes.contiguous() for planes in self._maker.make(crops, seeds))
         if self._stream is not None:
@@ -133,29 +133,30 @@ class Batches:
         return degraded, target
 
     def _draw(self, step: int, shard: int) -> "Crops":
-        chance, count = _chance(self._seed, CROPS, step, shard), self.batch_size // self.num_shards
+        rng, count = _rng(self._seed, CROPS, step, shard), self.batch_size // self.num_shards
         first = step * self.batch_size + shard * count
-        pictures = self._places.pick(range(first, first + count), self._seed, chance)
-        top, left = self._places.within(pictures, chance)
-        return Crops(pictures, top, left, chance.integers(self._num_turns, size=count))
+        pictures = self._positions.draw_pictures(range(first, first + count), self._seed, rng)
+        top, left = self._positions.draw_corners(pictures, rng)
+        return Crops(pictures, top, left, rng.integers(self._num_transforms, size=count))
 
 
 @dataclass(frozen=True)
 class Crops:
-    """Patches, one an entry: of which picture, where its corner is, and how it is turned."""
+    """Patches, one in each entry of the arrays: picture, corner, and how it is augmented."""
 
     picture: Numbers
     top: Numbers
     left: Numbers
-    turn: Numbers
-    """The sum of 1 (mirrored left to right), 2 (top to bottom, before that) and 4 (transposed, first of all)."""
+    transform: Numbers
+    """Dihedral transform, see `crops.augment`."""
 
 
 @dataclass(frozen=True)
 class Window:
-    """What is cut around a patch, so that it is degraded as a part of the whole picture is.
+    """The crop around a patch that is needed to degrade it like a part of the whole picture.
 
-    patch_px: side of the patch. step_px: its corner lies on multiples of this.
+    patch_px: side of the patch. step_px: its corner is at multiples of this. grid_px, reach_px: the footprint of
+    the degradation and the domain: cell of their grid, and how many pixels away they see.
     """
 
     patch_px: int
@@ -165,48 +166,49 @@ class Window:
 
     @property
     def size_px(self) -> int:
-        """Side of the window, whole cells of the grid, wherever in its cell the patch begins."""
+        """Side of the window: whole cells of the grid, for any position of the patch in its cell."""
         slack = self.grid_px - gcd(self.grid_px, self.step_px, self.reach_px)
         return -(-(slack + 2 * self.reach_px + self.patch_px) // self.grid_px) * self.grid_px
 
     def start(self, patch: Numbers) -> Numbers:
-        """Where the window begins; before the picture's edge if the patch is near."""
+        """Where the window starts; negative if the patch is near the edge of the picture."""
         return (patch - self.reach_px) // self.grid_px * self.grid_px
 
 
-class _Places:
-    """Where patches can be, in pictures of these sizes, and the drawing of them."""
+class _Positions:
+    """Draws patches from all possible positions in pictures of these sizes."""
 
     def __init__(self, sizes: Sequence[Size], window: Window, scenes: Sequence[int] | None) -> None:
         self._step_px = window.step_px
         spare_px = np.array(sizes, np.int64) - window.patch_px
-        self._counts = np.maximum(spare_px // window.step_px + 1, 0)  # rows and columns of places
+        self._counts = np.maximum(spare_px // window.step_px + 1, 0)  # rows and columns of positions
         per_picture = self._counts.prod(axis=1)
         self._ends = per_picture.cumsum()
-        self.left_out: list[int] = np.flatnonzero(per_picture == 0).tolist()
+        self.too_small: list[int] = np.flatnonzero(per_picture == 0).tolist()
         if not self._ends[-1]:
             height, width = max(sizes, key=min)
             raise DataError(
-                f"no picture holds a patch of {window.patch_px} x {window.patch_px} px; "
+                f"no picture contains a patch of {window.patch_px} x {window.patch_px} px; "
                 f"the largest is {width} x {height} px"
             )
-        self._scenes = None if scenes is None else _grouped(scenes, per_picture > 0)
+        self._scenes = None if scenes is None else _group_by_scene(scenes, per_picture > 0)
 
-    def pick(self, samples: range, seed: int, chance: np.random.Generator) -> Numbers:
-        """The picture of each sample, numbered through the run."""
+    def draw_pictures(self, samples: range, seed: int, rng: np.random.Generator) -> Numbers:
+        """A picture for each sample; samples are numbered through the whole run."""
         if self._scenes is None:
-            return np.searchsorted(self._ends, chance.integers(self._ends[-1], size=len(samples)), side="right")
-        rounds = (divmod(sample, len(self._scenes)) for sample in samples)
-        scenes = [self._scenes[_order(seed, turn, len(self._scenes))[place]] for turn, place in rounds]
-        return np.array([chance.choice(scene) for scene in scenes])
+            return np.searchsorted(self._ends, rng.integers(self._ends[-1], size=len(samples)), side="right")
+        num_scenes = len(self._scenes)
+        rounds = (divmod(sample, num_scenes) for sample in samples)
+        scenes = [self._scenes[_scene_order(seed, number, num_scenes)[i]] for number, i in rounds]
+        return np.array([rng.choice(scene) for scene in scenes])
 
-    def within(self, pictures: Numbers, chance: np.random.Generator) -> tuple[Numbers, Numbers]:
-        """Top and left of a patch in each."""
-        drawn = chance.integers(self._counts[pictures]) * self._step_px
-        return drawn[:, 0], drawn[:, 1]
+    def draw_corners(self, pictures: Numbers, rng: np.random.Generator) -> tuple[Numbers, Numbers]:
+        """Top and left of a patch in each picture."""
+        corners = rng.integers(self._counts[pictures]) * self._step_px
+        return corners[:, 0], corners[:, 1]
 
 
-def _grouped(scenes: Sequence[int], usable: NDArray[np.bool_]) -> list[Numbers]:
+def _group_by_scene(scenes: Sequence[int], usable: NDArray[np.bool_]) -> list[Numbers]:
     """The usable pictures of each scene that has any."""
     members: dict[int, list[int]] = {}
     for i in np.flatnonzero(usable).tolist():
@@ -215,43 +217,40 @@ def _grouped(scenes: Sequence[int], usable: NDArray[np.bool_]) -> list[Numbers]:
 
 
 @lru_cache(maxsize=4)
-def _order(seed: int, turn: int, count: int) -> Numbers:
-    return _chance(seed, ORDER, turn).permutation(count)
+def _scene_order(seed: int, round_number: int, count: int) -> Numbers:
+    return _rng(seed, ORDER, round_number).permutation(count)
 
 
-def _chance(seed: int, *purpose: int) -> np.random.Generator:
-    """Numbers for one purpose. SeedSequence hashes: neighboring seeds, steps and shards share nothing."""
+def _rng(seed: int, *purpose: int) -> np.random.Generator:
+    """A generator for one purpose. SeedSequence hashes, so neighboring seeds, steps and shards are independent."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=purpose))
 
 
-def _joined(shards: Sequence[Crops]) -> Crops:
-    def each(part: Callable[[Crops], Numbers]) -> Numbers:
-        return np.concatenate([part(shard) for shard in shards])
-
-    return Crops(each(lambda c: c.picture), each(lambda c: c.top), each(lambda c: c.left), each(lambda c: c.turn))
+def _concatenate(shards: Sequence[Crops]) -> Crops:
+    return Crops(*map(np.concatenate, zip(*(vars(shard).values() for shard in shards), strict=True)))
 
 
-def _share(num_shards: int, rank: int, world_size: int) -> range:
+def _shards_of(num_shards: int, rank: int, world_size: int) -> range:
     if num_shards % world_size:
         raise RecipeError(
-            f"{world_size} processes; a batch of this size is made in {num_shards} equal parts, which that many "
-            f"cannot share: take a number of processes that divides it, or a batch size of a multiple of 8"
+            f"{world_size} processes cannot share the {num_shards} equal parts of a batch of this size",
+            hint="use a number of processes that divides it, or a batch_size that is a multiple of 8",
         )
     count = num_shards // world_size
     return range(rank * count, (rank + 1) * count)
 
 
 class _Maker(Protocol):
-    """Makes batches of one kind of store, out of crops."""
+    """Makes batches from one kind of store."""
 
     sizes: list[Size]
-    """Height and width of what can be cut, by picture."""
+    """Height and width that crops can use, for each picture."""
     window: Window
 
-    def __init__(self, recipe: Recipe, store: Store, patch_px: int, held: Placement) -> None: ...
+    def __init__(self, recipe: Recipe, store: Store, patch_px: int, placement: Placement) -> None: ...
 
     def make(self, crops: Crops, seeds: Sequence[int]) -> Batch:
-        """(degraded, target). seeds: for the noise of each shard."""
+        """(degraded, target). seeds: of the noise, one for each shard."""
 
 
 def _maker(recipe: Recipe, store: Store) -> type[_Maker]:
@@ -266,38 +265,39 @@ def _maker(recipe: Recipe, store: Store) -> type[_Maker]:
 
 
 def _window(recipe: Recipe, patch_px: int, seen: Footprint) -> Window:
-    """seen: around a patch by the degradation and, in what it leaves, by the domain."""
+    """seen: the footprint of the degradation; the domain sees further pixels of its result."""
     rate = recipe.domain.rate / seen.scale
     if rate > 1:
         raise RecipeError(
-            f"{recipe.name} enlarges by {rate} what its training does not shrink; train it without a scale"
+            f"{recipe.name} enlarges by {rate}, but its degradation does not shrink",
+            hint="train it without a scale",
         )
     if patch_px < 1 or patch_px % rate.denominator:
         raise RecipeError(f"patch_px={patch_px}: {recipe.name} needs a multiple of {rate.denominator}")
-    cells_seen = recipe.domain.halo_px(0) // recipe.domain.rate.denominator  # of packed mosaics: none but its own
+    cells_seen = recipe.domain.halo_px(0) // recipe.domain.rate.denominator  # packed mosaics: only the own cell
     reach_px = seen.reach_px + seen.scale * cells_seen
     return Window(patch_px, rate.denominator, seen.grid_px, reach_px)
 
 
 class _FromClean:
-    """Clean patches, degraded here."""
+    """Clean patches, which are degraded here."""
 
-    def __init__(self, recipe: Recipe, store: Store, patch_px: int, held: Placement) -> None:
+    def __init__(self, recipe: Recipe, store: Store, patch_px: int, placement: Placement) -> None:
         assert recipe.degradation is not None
-        self._degradation, self._domain, self._device = recipe.degradation, recipe.domain, held.device
+        self._degradation, self._domain, self._device = recipe.degradation, recipe.domain, placement.device
         seen = footprint(recipe.degradation)
         self._rate = recipe.domain.rate / seen.scale
         self.window = _window(recipe, patch_px, seen)
-        self._clean = Pictures(lambda i: _whole_cells(store.target(i), seen.scale), store.scenes, held)
+        self._clean = Pictures(lambda i: _crop_to_cells(store.target(i), seen.scale), store.scenes, placement)
         self.sizes = self._clean.sizes
 
     def make(self, crops: Crops, seeds: Sequence[int]) -> Batch:
         size_px, patch_px = self.window.size_px, self.window.patch_px
         top, left = self.window.start(crops.top), self.window.start(crops.left)
-        planes = self._clean.cut(crops.picture, top, left, size_px, self._domain.to_colors)
-        clean = augment(planes, crops.turn)
+        planes = self._clean.crop(crops.picture, top, left, size_px, self._domain.to_colors)
+        clean = augment(planes, crops.transform)
         seen = self._domain.encode(self._degrade(clean, seeds))
-        top, left = augment_corner(crops.top - top, crops.left - left, crops.turn, size_px - patch_px)
+        top, left = augment_corner(crops.top - top, crops.left - left, crops.transform, size_px - patch_px)
         return crop_inner(seen, top, left, patch_px, self._rate), crop_inner(clean, top, left, patch_px)
 
     def _degrade(self, clean: Tensor, seeds: Sequence[int]) -> Tensor:
@@ -309,51 +309,52 @@ class _FromClean:
 
 
 class _FromPairs:
-    """Degraded and clean patches from the same place."""
+    """Degraded and clean patches from the same position."""
 
-    def __init__(self, recipe: Recipe, store: Store, patch_px: int, held: Placement) -> None:
+    def __init__(self, recipe: Recipe, store: Store, patch_px: int, placement: Placement) -> None:
         self._domain = recipe.domain
         self.window = _window(recipe, patch_px, Footprint())
-        self._degraded = Pictures(store.degraded, range(len(store)), held)
-        self._clean = Pictures(store.target, store.scenes, held)
+        self._degraded = Pictures(store.degraded, range(len(store)), placement)
+        self._clean = Pictures(store.target, store.scenes, placement)
         self.sizes = self._clean.sizes
         for name, (height, width), given in zip(store.names, self.sizes, self._degraded.sizes, strict=True):
             if given != (height, width):
                 raise DataError(f"{name} is {given[1]} x {given[0]} px and its target {width} x {height} px")
 
     def make(self, crops: Crops, seeds: Sequence[int]) -> Batch:
-        place = crops.picture, crops.top, crops.left, self.window.patch_px, self._domain.to_colors
-        degraded = augment(self._degraded.cut(*place), crops.turn)
-        return self._domain.encode(degraded), augment(self._clean.cut(*place), crops.turn)
+        position = crops.picture, crops.top, crops.left, self.window.patch_px, self._domain.to_colors
+        degraded = augment(self._degraded.crop(*position), crops.transform)
+        return self._domain.encode(degraded), augment(self._clean.crop(*position), crops.transform)
 
 
 class _FromRaw:
-    """Packed mosaics, as bright as their long exposures, turned once they are packed."""
+    """Packed mosaics, as bright as their long exposures; they are augmented after packing."""
 
-    def __init__(self, recipe: Recipe, store: Store, patch_px: int, held: Placement) -> None:
+    def __init__(self, recipe: Recipe, store: Store, patch_px: int, placement: Placement) -> None:
         assert isinstance(recipe.domain, PackedRaw)
         self._domain, self._store = recipe.domain, store
         self._corners = [_corner(recipe.domain, store, i) for i in range(len(store))]
         self.window = _window(recipe, patch_px, Footprint(grid_px=len(recipe.domain.pattern)))
-        self._mosaics = Pictures(lambda i: self._mosaic(i).samples[..., None], range(len(store)), held)
-        covered = list(zip(store.scenes, self._corners, strict=True))
-        self._target = Pictures(self._covered, covered, held)
+        self._mosaics = Pictures(lambda i: self._mosaic(i).samples[..., None], range(len(store)), placement)
+        keys = list(zip(store.scenes, self._corners, strict=True))
+        self._target = Pictures(self._crop_target, keys, placement)
         self.sizes = self._mosaics.sizes
-        facts = [(*_facts(mosaic), recipe.domain.gains(mosaic)) for mosaic in map(self._mosaic, range(len(store)))]
+        mosaics = map(self._mosaic, range(len(store)))
+        levels = [(*_levels_of(mosaic), recipe.domain.gains(mosaic)) for mosaic in mosaics]
         self._black, self._white, self._ratio, self._gains = (
-            torch.stack(fact).to(held.device) for fact in zip(*facts, strict=True)
+            torch.stack(values).to(placement.device) for values in zip(*levels, strict=True)
         )
 
     def make(self, crops: Crops, seeds: Sequence[int]) -> Batch:
         top, left = self.window.start(crops.top), self.window.start(crops.left)
-        seen = self._domain.encode(self._linear(crops.picture, top, left))
+        seen = self._domain.encode(self._to_linear(crops.picture, top, left))
         patch_px, to_colors = self.window.patch_px, self._domain.to_colors
         degraded = crop_inner(seen, crops.top - top, crops.left - left, patch_px, self._domain.rate)
-        target = self._target.cut(crops.picture, crops.top, crops.left, patch_px, to_colors)
-        return augment(degraded, crops.turn), augment(target, crops.turn)
+        target = self._target.crop(crops.picture, crops.top, crops.left, patch_px, to_colors)
+        return augment(degraded, crops.transform), augment(target, crops.transform)
 
-    def _linear(self, picture: Numbers, top: Numbers, left: Numbers) -> Tensor:
-        """As `Mosaic.to_tensor`, times the exposure ratio and the gains of the filters."""
+    def _to_linear(self, picture: Numbers, top: Numbers, left: Numbers) -> Tensor:
+        """Like `Mosaic.to_tensor`, times the exposure ratio and the gains of the filters."""
         ((_, samples),) = self._mosaics.samples(picture, top, left, self.window.size_px)
         which = torch.from_numpy(picture).to(samples.device)
         num_blocks = self.window.size_px // self.window.grid_px
@@ -364,8 +365,8 @@ class _FromRaw:
     def _mosaic(self, i: int) -> Mosaic:
         return self._domain.accept(self._store.mosaic(i))
 
-    def _covered(self, i: int) -> Samples:
-        """The part of the target that the aligned mosaic covers."""
+    def _crop_target(self, i: int) -> Samples:
+        """The part of the target that corresponds to the aligned mosaic."""
         (down, right), mosaic = self._corners[i], self._mosaic(i)
         return self._store.target(i)[down : down + mosaic.height, right : right + mosaic.width]
 
@@ -385,12 +386,12 @@ def _corner(domain: PackedRaw, store: Store, i: int) -> tuple[int, int]:
     return corner
 
 
-def _facts(mosaic: Mosaic) -> tuple[Tensor, Tensor, Tensor]:
-    """Black level of one block, white level and exposure ratio, (1, H, W) each."""
+def _levels_of(mosaic: Mosaic) -> tuple[Tensor, Tensor, Tensor]:
+    """Black levels of one block of the pattern, white level and exposure ratio, each (1, H, W)."""
     white, ratio = (torch.full((1, 1, 1), float(number)) for number in (mosaic.white_level, mosaic.exposure_ratio))
     return torch.tensor(mosaic.site_black_levels)[None], white, ratio
 
 
-def _whole_cells(picture: Samples, cell_px: int) -> Samples:
+def _crop_to_cells(picture: Samples, cell_px: int) -> Samples:
     height, width = (size // cell_px * cell_px for size in picture.shape[:2])
     return picture[:height, :width]

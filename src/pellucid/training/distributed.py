@@ -1,7 +1,7 @@
-"""Many processes, one training: each takes its share of every batch, and all take the same step.
+"""Training with several processes: each computes its part of every batch, and all take the same step.
 
-`torchrun --nproc-per-node 8 -m pellucid train ...` starts them; gradients are averaged by
-DistributedDataParallel, over gloo on CPUs and what PyTorch names for the device elsewhere.
+`torchrun --nproc-per-node 8 -m pellucid train ...` starts them. DistributedDataParallel averages the gradients,
+over gloo on CPUs and PyTorch's default backend on other devices.
 """
 
 import os
@@ -20,13 +20,13 @@ from pellucid.backends.backend import find_device
 from pellucid.errors import PellucidError
 
 T = TypeVar("T")
-PATIENCE = timedelta(hours=2)
-"""How long processes wait for one that validates."""
+TIMEOUT = timedelta(hours=2)
+"""How long processes wait for the first one, which may be validating."""
 
 
 @dataclass(frozen=True)
 class Group:
-    """The processes of a training, seen from one of them."""
+    """The processes of a training, as one of them sees it."""
 
     device: torch.device
     rank: int = 0
@@ -34,11 +34,11 @@ class Group:
 
     @property
     def is_first(self) -> bool:
-        """The first process alone writes, validates and prints."""
+        """Whether this is the first process, the only one that writes, validates and prints."""
         return self.rank == 0
 
     def mean(self, *values: float) -> list[float]:
-        """The mean over all processes, of each value."""
+        """The mean of each value over all processes."""
         if self.world_size == 1:
             return list(values)
         shared = torch.tensor(values, dtype=torch.float64, device=self.device)
@@ -46,11 +46,11 @@ class Group:
         return cast(list[float], (shared / self.world_size).tolist())
 
     def any(self, value: bool) -> bool:
-        """Whether it is so in any process."""
+        """Whether the value is true in any process."""
         return self.mean(float(value))[0] > 0
 
-    def from_first(self, value: T) -> T:
-        """The first process's value."""
+    def broadcast(self, value: T) -> T:
+        """The value of the first process."""
         if self.world_size == 1:
             return value
         shared: list[Any] = [value]
@@ -58,11 +58,11 @@ class Group:
         return cast(T, shared[0])
 
     def wait(self) -> None:
-        """Until all processes are here."""
+        """Wait until all processes call this."""
         self.mean(0.0)
 
-    def parallel(self, module: nn.Module) -> nn.Module:
-        """The module with gradients that are means over all processes."""
+    def parallelize(self, module: nn.Module) -> nn.Module:
+        """The module, with gradients averaged over all processes."""
         if self.world_size == 1:
             return module
         return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
@@ -70,31 +70,34 @@ class Group:
 
 @contextmanager
 def join_group(device: str) -> Iterator[Group]:
-    """Join the processes that torchrun started, or be alone."""
+    """Join the processes that torchrun started; without torchrun, a group of one.
+
+    device: "auto", "cpu", "cuda", ...; each process of a machine takes an accelerator of its own.
+    """
     world_size = int(os.environ.get("WORLD_SIZE", "1"))
     if world_size == 1:
         yield Group(find_device(device))
         return
-    found = _of_this_process(find_device(device))
-    if found.type != "cpu":
-        torch.accelerator.set_device_index(found.index or 0)
-    dist.init_process_group(dist.get_default_backend_for_device(found), timeout=PATIENCE)
-    # gloo's destructor joins its threads while it holds Python's lock, for which a thread that still lets go of
-    # the last gradients waits forever. Asleep, this one leaves the lock to it.
-    rest_s = 0.2
+    own_device = _own_device(find_device(device))
+    if own_device.type != "cpu":
+        torch.accelerator.set_device_index(own_device.index or 0)
+    dist.init_process_group(dist.get_default_backend_for_device(own_device), timeout=TIMEOUT)
+    # gloo's destructor joins its threads while it holds the GIL, and a thread that is still freeing the last
+    # gradients would wait for the GIL forever. Sleeping releases the GIL, so that thread can finish.
+    delay_s = 0.2
     try:
-        yield Group(found, dist.get_rank(), world_size)
+        yield Group(own_device, dist.get_rank(), world_size)
     except PellucidError:
-        rest_s = 0.0  # torchrun soon ends those that are left, and the reason is to be read first
+        delay_s = 0.0  # torchrun soon ends the remaining processes; the error must be printed before
         raise
     finally:
-        time.sleep(rest_s)
+        time.sleep(delay_s)
         dist.destroy_process_group()
 
 
 @contextmanager
-def name_lost_processes(group: Group) -> Iterator[None]:
-    """What PyTorch raises when another process is gone, as one line."""
+def explain_lost_processes(group: Group) -> Iterator[None]:
+    """Turn the errors that PyTorch raises when another process has ended into a PellucidError."""
     try:
         yield
     except RuntimeError as error:
@@ -102,34 +105,35 @@ def name_lost_processes(group: Group) -> Iterator[None]:
         if group.world_size == 1 or not lost:
             raise
         raise PellucidError(
-            "another process of this training has ended; the same command goes on from the last checkpoint"
+            "another process of this training has ended", hint="run it again to resume from the last checkpoint"
         ) from error
 
 
-def _of_this_process(device: torch.device) -> torch.device:
-    """Each process of a machine has an accelerator of its own."""
+def _own_device(device: torch.device) -> torch.device:
     if device.type == "cpu" or ":" in str(device):
         return device
     return torch.device(device.type, int(os.environ.get("LOCAL_RANK", "0")))
 
 
 class SharedBatchNorm2d(nn.BatchNorm2d):
-    """Batch norm over the shares of all processes, so that their number changes nothing; on any device.
+    """Batch norm over the whole batch of all processes, so that their number does not matter; on any device.
 
-    Shares are of equal size. Eval mode is that of torch.
+    (torch.nn.SyncBatchNorm runs on GPUs only.) All processes have parts of the same size. Eval mode is unchanged.
     """
 
     def forward(self, input: Tensor) -> Tensor:
         if not self.training:
             return super().forward(input)
-        mean = _mean_of_all(input.float().mean((0, 2, 3)))
+        mean = _mean_over_processes(input.float().mean((0, 2, 3)))
         centered = input - mean.reshape(1, -1, 1, 1)
-        variance = _mean_of_all(centered.float().square().mean((0, 2, 3)))
-        self._remember(mean.detach(), variance.detach(), input.numel() // input.shape[1] * dist.get_world_size())
+        variance = _mean_over_processes(centered.float().square().mean((0, 2, 3)))
+        self._update_statistics(
+            mean.detach(), variance.detach(), input.numel() // input.shape[1] * dist.get_world_size()
+        )
         gain = self.weight * (variance + self.eps).rsqrt()
         return (centered * gain.reshape(1, -1, 1, 1) + self.bias.reshape(1, -1, 1, 1)).to(input.dtype)
 
-    def _remember(self, mean: Tensor, variance: Tensor, count: int) -> None:
+    def _update_statistics(self, mean: Tensor, variance: Tensor, count: int) -> None:
         assert self.running_mean is not None and self.running_var is not None
         assert self.momentum is not None and self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
@@ -138,7 +142,7 @@ class SharedBatchNorm2d(nn.BatchNorm2d):
 
 
 def share_batch_norms(network: nn.Module) -> None:
-    """Replace each batch norm by one over all processes, with the same parameters and names."""
+    """Replace each batch norm by a SharedBatchNorm2d with the same parameters, buffers and names."""
     for parent in list(network.modules()):
         for name, child in parent.named_children():
             if isinstance(child, nn.BatchNorm2d):
@@ -150,7 +154,7 @@ def share_batch_norms(network: nn.Module) -> None:
 
 
 class _Sum(torch.autograd.Function):
-    """Over all processes; so is its gradient."""
+    """The sum over all processes; its gradient is the sum of the gradients."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor) -> Tensor:
@@ -165,6 +169,6 @@ class _Sum(torch.autograd.Function):
         return summed
 
 
-def _mean_of_all(values: Tensor) -> Tensor:
+def _mean_over_processes(values: Tensor) -> Tensor:
     summed: Callable[[Tensor], Tensor] = _Sum.apply
     return summed(values) / dist.get_world_size()

@@ -1,13 +1,13 @@
-"""One step of training: loss -> backward -> clip -> step -> average. All that a checkpoint must hold is here.
+"""One training step: loss -> backward -> clip -> step -> average. A checkpoint contains all of its state.
 
-A step is a function of the learner, the batch and (seed, step): dropout is drawn from these too. A batch whose
-loss or gradient is not finite changes nothing but the count of such batches, and the loss scale.
+A step is a function of the learner, the batch and (seed, step), which also seed dropout. A batch whose loss or
+gradient is not finite is skipped: it changes only the counts of skipped batches and the loss scale.
 """
 
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
@@ -18,15 +18,17 @@ from pellucid.recipes.network import Loss, Network
 from pellucid.recipes.recipe import Recipe
 from pellucid.training import optimization
 from pellucid.training.distributed import Group, share_batch_norms
-from pellucid.training.optimization import LossScale, TensorsByName
+from pellucid.training.optimization import TensorsByName
 
 
 @dataclass(frozen=True)
 class ExecutionMode:
-    """How the same mathematics is run. precision: of the layers; weights and losses stay float32.
+    """How the same training is executed: all modes compute the same, except for rounding.
 
-    tf32: whether CUDA may round float32 to ten bits of mantissa in convolutions.
-    graphs: of what is compiled, whether CUDA replays a recorded graph of kernels, as every batch has one shape.
+    precision: of the layers (autocast): "float32", "bfloat16" or "float16"; weights and losses stay float32.
+    channels_last: memory format. compiled: by torch.compile.
+    tf32: whether CUDA may round float32 to a 10-bit mantissa in convolutions.
+    graphs: whether the compiled code is replayed as CUDA graphs, because all batches have the same shape.
     """
 
     precision: str = "float32"
@@ -43,29 +45,30 @@ class ExecutionMode:
 
 
 class Learner:
-    """A network in training, with its optimizer, its average and its loss scale."""
+    """A network with its optimizer, weight average and loss scale; takes training steps.
 
-    def __init__(
-        self, recipe: Recipe, network: Network, choice: ExecutionMode, *, seed: int, group: Group
-    ) -> None:
-        self.recipe, self.choice, self.device = recipe, choice, group.device
+    network: its weights before step 0; it is moved to the device of the group and changed in place.
+    """
+
+    def __init__(self, recipe: Recipe, network: Network, mode: ExecutionMode, *, seed: int, group: Group) -> None:
+        self.recipe, self.mode, self.device = recipe, mode, group.device
         self._seed, self._group = seed, group
         self.step = 0
-        """How many steps are done."""
+        """How many steps are done, skipped ones included."""
         self.num_skipped = 0
-        """How many of them changed nothing, as their numbers were not finite."""
+        """How many of them were skipped because the loss or a gradient was not finite."""
         self.num_skipped_in_a_row = 0
         self._network = network.to(group.device).train()
-        if choice.channels_last:
+        if mode.channels_last:
             nn.utils.convert_conv2d_weight_memory_format(self._network, torch.channels_last)
         if group.world_size > 1:
             share_batch_norms(self._network)
         self._parameters = list(self._network.parameters())
         self._buffers = list(self._network.buffers())
         self._optimizer = optimization.build(recipe.optimizer, self._network)
-        self._scale = LossScale.of(choice.precision)
-        self._average = _copied(self._network.state_dict()) if recipe.ema_decay else {}
-        self._loss = _runnable(_LossOf(recipe.loss, self._network), choice, group)
+        self._scaler = optimization.build_scaler(mode.precision, group.device)
+        self._average = _copy(self._network.state_dict()) if recipe.ema_decay else {}
+        self._loss = _prepare(_LossModule(recipe.loss, self._network), mode, group)
 
     @property
     def lr(self) -> float:
@@ -73,93 +76,93 @@ class Learner:
         return self.recipe.optimizer.lr * self.recipe.schedule.factor(self.step, self.recipe.num_steps)
 
     def learn(self, degraded: Tensor, target: Tensor) -> float:
-        """Take one step; returns the loss before it."""
+        """Take one step on this process's part of a batch. Returns the loss before it, over all processes."""
         optimization.set_lr(self._optimizer, self.lr)
-        torch.manual_seed(chance_of(self._seed, self.step, self._group.rank))
-        before = [buffer.clone() for buffer in self._buffers]
+        torch.manual_seed(dropout_seed(self._seed, self.step, self._group.rank))
+        buffers_before = [buffer.clone() for buffer in self._buffers]
 
-        with self._arithmetic():
-            loss = self._loss(*(self._laid_out(planes) for planes in (degraded, target)))
+        with self._autocast():
+            loss = self._loss(*(self._to_layout(planes) for planes in (degraded, target)))
         self._optimizer.zero_grad()
-        (loss * self._scale.scale).backward()
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
-        self._scale.unscale(gradients)
+        self._scaler.scale(loss).backward()
+        self._scaler.unscale_(self._optimizer)
         norm = optimization.clip(
-            gradients, max_norm=self.recipe.clip_norm, max_norm_each=self.recipe.clip_tensor_norm
+            self._parameters, max_norm=self.recipe.clip_norm, max_tensor_norm=self.recipe.clip_tensor_norm
         )
-        value, finite = self._group.mean(loss.item(), float(norm.isfinite()))
-        if finite == 1 and math.isfinite(value):
-            self._accept()
+        value, finite_share = self._group.mean(loss.item(), float(norm.isfinite()))
+        if finite_share == 1 and math.isfinite(value):
+            self._update_weights()
         else:
-            self._refuse(before)
+            self._skip(buffers_before)
+        self._scaler.update()
         self.step += 1
         return value
 
-    def _accept(self) -> None:
-        self._optimizer.step()
-        self._scale.passed()
+    def _update_weights(self) -> None:
+        self._scaler.step(self._optimizer)
         self.num_skipped_in_a_row = 0
         if self._average:
             optimization.average(self._average, self._network, decay=self.recipe.ema_decay, step=self.step)
 
     @torch.no_grad()
-    def _refuse(self, buffers: list[Tensor]) -> None:
-        for buffer, before in zip(self._buffers, buffers, strict=True):
-            buffer.copy_(before)  # batch norm has already taken in what it saw
-        self._scale.overflowed()
+    def _skip(self, buffers_before: list[Tensor]) -> None:
+        for buffer, before in zip(self._buffers, buffers_before, strict=True):
+            buffer.copy_(before)  # the forward pass has already updated the statistics of batch norm
         self.num_skipped += 1
         self.num_skipped_in_a_row += 1
 
     @contextmanager
-    def _arithmetic(self) -> Iterator[None]:
-        device, precision = self.device.type, self.choice.precision
-        if device == "cuda":  # each time, as restoring in between forbids it
-            torch.backends.cudnn.allow_tf32 = self.choice.tf32
-        lower: AbstractContextManager[Any] = nullcontext()
+    def _autocast(self) -> Iterator[None]:
+        device, precision = self.device.type, self.mode.precision
+        if device == "cuda":  # for each step, because a restoration in between turns TF32 off
+            torch.backends.cudnn.allow_tf32 = self.mode.tf32
+        autocast: AbstractContextManager[Any] = nullcontext()
         if precision != "float32":
-            lower = torch.autocast(device, getattr(torch, precision))
-        with lower:
+            autocast = torch.autocast(device, getattr(torch, precision))
+        with autocast:
             yield
 
-    def _laid_out(self, planes: Tensor) -> Tensor:
-        return planes.contiguous(memory_format=torch.channels_last) if self.choice.channels_last else planes
+    def _to_layout(self, planes: Tensor) -> Tensor:
+        return planes.contiguous(memory_format=torch.channels_last) if self.mode.channels_last else planes
 
     def weights(self) -> TensorsByName:
-        """A copy of the weights to use: the averaged ones, where the recipe averages."""
-        return _copied(self._average or self._network.state_dict(), device="cpu")
+        """A copy of the resulting weights, on the CPU: the averaged ones if the recipe averages."""
+        return _copy(self._average or self._network.state_dict(), device="cpu")
 
     def is_finite(self) -> bool:
-        """Whether all weights are."""
+        """Whether all weights are finite."""
         return all(bool(tensor.isfinite().all()) for tensor in self._network.state_dict().values())
 
     def tensors(self) -> TensorsByName:
-        """All that goes on from here, apart from `facts`."""
+        """The tensors of a checkpoint; with `metadata` and the step, all that is needed to resume."""
         return {
-            **_prefixed("network", self._network.state_dict()),
-            **_prefixed("average", self._average),
-            **_prefixed("optimizer", optimization.optimizer_tensors(self._optimizer)),
+            **_add_prefix("network", self._network.state_dict()),
+            **_add_prefix("average", self._average),
+            **_add_prefix("optimizer", optimization.optimizer_tensors(self._optimizer)),
         }
 
-    def facts(self) -> dict[str, Any]:
+    def metadata(self) -> dict[str, Any]:
+        """The plain numbers of a checkpoint."""
         return {
             "num_skipped": self.num_skipped,
             "num_skipped_in_a_row": self.num_skipped_in_a_row,
-            "loss_scale": asdict(self._scale),
+            "loss_scale": optimization.scaler_metadata(self._scaler),
         }
 
-    def go_on_from(self, step: int, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
-        """Become what `tensors` and `facts` were after so many steps."""
-        self._network.load_state_dict(_below("network", tensors))
-        for name, tensor in _below("average", tensors).items():
+    def load(self, step: int, tensors: Mapping[str, Tensor], metadata: Mapping[str, Any]) -> None:
+        """Resume after `step` steps, from what `tensors` and `metadata` returned then."""
+        self._network.load_state_dict(_take_prefix("network", tensors))
+        for name, tensor in _take_prefix("average", tensors).items():
             self._average[name].copy_(tensor)
-        optimization.set_optimizer_tensors(self._optimizer, _below("optimizer", tensors))
+        optimization.load_optimizer_tensors(self._optimizer, _take_prefix("optimizer", tensors))
         self.step = step
-        self.num_skipped, self.num_skipped_in_a_row = facts["num_skipped"], facts["num_skipped_in_a_row"]
-        self._scale = LossScale(**facts["loss_scale"])
+        self.num_skipped = metadata["num_skipped"]
+        self.num_skipped_in_a_row = metadata["num_skipped_in_a_row"]
+        optimization.load_scaler_metadata(self._scaler, metadata["loss_scale"])
 
 
-class _LossOf(nn.Module):
-    """The loss as a module that holds its network, as compiling and DistributedDataParallel want it."""
+class _LossModule(nn.Module):
+    """The loss as a module that contains its network, which torch.compile and DistributedDataParallel need."""
 
     def __init__(self, loss: Loss, network: Network) -> None:
         super().__init__()
@@ -169,26 +172,26 @@ class _LossOf(nn.Module):
         return self.loss(self.network, degraded, target)
 
 
-def _runnable(module: nn.Module, choice: ExecutionMode, group: Group) -> nn.Module:
-    if choice.compiled:
-        module.compile(dynamic=False, mode="reduce-overhead" if choice.graphs else None)
-    return group.parallel(module)
+def _prepare(module: nn.Module, mode: ExecutionMode, group: Group) -> nn.Module:
+    if mode.compiled:
+        module.compile(dynamic=False, mode="reduce-overhead" if mode.graphs else None)
+    return group.parallelize(module)
 
 
-def chance_of(seed: int, step: int, rank: int) -> int:
-    """A seed for PyTorch's generators, so that dropout depends on nothing else."""
+def dropout_seed(seed: int, step: int, rank: int) -> int:
+    """A seed for PyTorch's global generator, so that dropout depends on nothing else."""
     digest = blake2b(f"{seed} {step} {rank}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") >> 1
 
 
-def _copied(tensors: Mapping[str, Tensor], device: str | None = None) -> TensorsByName:
+def _copy(tensors: Mapping[str, Tensor], device: str | None = None) -> TensorsByName:
     return {name: tensor.detach().to(device, copy=True) for name, tensor in tensors.items()}
 
 
-def _prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> TensorsByName:
-    # Row by row in the file, whatever the memory format here.
+def _add_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> TensorsByName:
+    # Contiguous in the file, whatever the memory format here.
     return {f"{prefix}/{name}": tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
-def _below(prefix: str, tensors: Mapping[str, Tensor]) -> TensorsByName:
+def _take_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> TensorsByName:
     return {name.removeprefix(f"{prefix}/"): t for name, t in tensors.items() if name.startswith(f"{prefix}/")}

@@ -1,11 +1,10 @@
-"""How weights are stepped: optimizers and schedules as values, clipping, averaging, loss scaling.
+"""How weights are updated: optimizers, gradient clipping, weight averaging and the loss scale of float16.
 
-Values stand in recipes; the functions below them turn a value into what PyTorch runs. All state of a training
-is tensors by name and plain numbers, so that a checkpoint needs no pickle.
+Recipes hold optimizers as values; the functions here turn them into what PyTorch runs. The whole state of a
+training is tensors by name and plain numbers, so a checkpoint needs no pickle.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +17,7 @@ TensorsByName = dict[str, Tensor]
 
 
 def build(spec: Optimizer, network: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer of a network; each group's "factor" is that of its learning rate."""
+    """The optimizer of a network. Each group has a "factor" on its learning rate, see `set_lr`."""
     prefix, factor = spec.slower or ("", 1.0)
     usual = [item for item in network.named_parameters() if spec.slower is None or not item[0].startswith(prefix)]
     slower = [item for item in network.named_parameters() if spec.slower and item[0].startswith(prefix)]
@@ -37,87 +36,84 @@ def build(spec: Optimizer, network: nn.Module) -> torch.optim.Optimizer:
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of each group: lr times the factor of the group."""
     for group in optimizer.param_groups:
         group["lr"] = lr * group["factor"]
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> TensorsByName:
-    """What an optimizer remembers, as "PARAMETER/QUANTITY"."""
+    """The state of an optimizer, as "PARAMETER/QUANTITY"."""
     names = _parameter_names(optimizer)
     return {
         f"{names[i]}/{quantity}": value
-        for i, remembered in optimizer.state_dict()["state"].items()
-        for quantity, value in remembered.items()
+        for i, state in optimizer.state_dict()["state"].items()
+        for quantity, value in state.items()
         if value is not None
     }
 
 
-def set_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `optimizer_tensors` gave."""
+def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Load the state that `optimizer_tensors` returned."""
     index = {name: i for i, name in enumerate(_parameter_names(optimizer))}
-    state: dict[int, dict[str, Tensor]] = {}
+    states: dict[int, dict[str, Tensor]] = {}
     for full_name, tensor in tensors.items():
         name, _, quantity = full_name.rpartition("/")
-        state.setdefault(index[name], {})[quantity] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    for parameter, remembered in optimizer.state.items():
-        for quantity, value in remembered.items():
-            # As it was, or the last bits would differ: in the parameter's memory format, and in memory of its own,
-            # since products of matrices that begin at an odd address of a file are summed in another order.
-            place = torch.empty_like(parameter if value.shape == parameter.shape else value)
-            remembered[quantity] = place.copy_(value)
+        states.setdefault(index[name], {})[quantity] = tensor
+    optimizer.load_state_dict({"state": states, "param_groups": optimizer.state_dict()["param_groups"]})
+    for parameter, state in optimizer.state.items():
+        for quantity, value in state.items():
+            # For bit-exact results the layout must be as before: the parameter's memory format, and memory of its
+            # own, because matrix products from an unaligned address of a file are summed in another order.
+            copy = torch.empty_like(parameter if value.shape == parameter.shape else value)
+            state[quantity] = copy.copy_(value)
 
 
 def _parameter_names(optimizer: torch.optim.Optimizer) -> list[str]:
     return [name for group in optimizer.state_dict()["param_groups"] for name in group["param_names"]]
 
 
-def clip(gradients: list[Tensor], *, max_norm: float | None, max_norm_each: float | None) -> Tensor:
-    """Clip gradients in place, each tensor's L2 norm first, then that of all. Returns the norm before.
+def clip(parameters: Sequence[Tensor], *, max_norm: float | None, max_tensor_norm: float | None) -> Tensor:
+    """Clip the gradients in place: the L2 norm of each tensor, then that of all. Returns the total norm before.
 
-    A norm that is not finite says that a gradient is not.
+    The norm is not finite if a gradient is not.
     """
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
     norms = torch.stack(torch._foreach_norm(gradients))
     total = norms.norm()
-    if max_norm_each is not None:
-        factors = (max_norm_each / (norms + 1e-6)).clamp(max=1)
-        torch._foreach_mul_(gradients, list(factors.unbind()))
+    if max_tensor_norm is not None:
+        # All tensors at once. `clip_grad_norm_` for each one gives the same bits, but takes seven times as long
+        # (DnCNN on one CPU core: 2.2 ms, not 0.3).
+        torch._foreach_mul_(gradients, list((max_tensor_norm / (norms + 1e-6)).clamp(max=1).unbind()))
+        norms = norms.clamp(max=max_tensor_norm)
     if max_norm is not None:
-        clipped = norms if max_norm_each is None else norms.clamp(max=max_norm_each)
-        torch._foreach_mul_(gradients, (max_norm / (clipped.norm() + 1e-6)).clamp(max=1))
+        nn.utils.clip_grads_with_norm_(parameters, max_norm, norms.norm())
     return total
 
 
-@dataclass
-class LossScale:
-    """Keeps float16 gradients from vanishing: halved when one overflows, doubled after 2000 clean steps."""
+def build_scaler(precision: str, device: torch.device) -> torch.amp.GradScaler:
+    """Scales the loss so that float16 gradients do not vanish; does nothing at other precisions.
 
-    scale: float = 1.0
-    num_clean: int = 0
-    doubles: bool = False
+    The scale is halved when a gradient overflows, and doubled after 2000 finite steps in a row.
+    """
+    return torch.amp.GradScaler(device.type, enabled=precision == "float16")
 
-    @classmethod
-    def of(cls, precision: str) -> "LossScale":
-        return cls(2.0**16, doubles=True) if precision == "float16" else cls()
 
-    def unscale(self, gradients: list[Tensor]) -> None:
-        if self.scale != 1:
-            torch._foreach_mul_(gradients, 1 / self.scale)
+def scaler_metadata(scaler: torch.amp.GradScaler) -> dict[str, Any]:
+    """The state of a scaler, by its names in checkpoints."""
+    num_clean = scaler.state_dict().get("_growth_tracker", 0)
+    return {"scale": scaler.get_scale(), "num_clean": num_clean, "doubles": scaler.is_enabled()}
 
-    def passed(self) -> None:
-        self.num_clean += 1
-        if self.doubles and self.num_clean == 2000:
-            self.scale, self.num_clean = 2 * self.scale, 0
 
-    def overflowed(self) -> None:
-        if self.doubles:
-            self.scale, self.num_clean = self.scale / 2, 0
+def load_scaler_metadata(scaler: torch.amp.GradScaler, metadata: Mapping[str, Any]) -> None:
+    """Load the state that `scaler_metadata` returned."""
+    state = {"scale": metadata["scale"], "_growth_tracker": metadata["num_clean"]}
+    scaler.load_state_dict({**scaler.state_dict(), **state})
 
 
 def average(averaged: Mapping[str, Tensor], network: nn.Module, *, decay: float, step: int) -> None:
-    """Move an exponential moving average of all of a network's tensors, in place.
+    """Update an exponential moving average (EMA) of all tensors of a network, in place.
 
-    The first steps count for more, (step + 1) / (step + 10), so that the random start is soon forgotten.
+    The decay is at most (step + 1) / (step + 10), so that the random start soon loses its weight.
     """
     decay = min(decay, (step + 1) / (step + 10))
     current = network.state_dict()

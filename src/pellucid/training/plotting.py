@@ -1,4 +1,4 @@
-"""Curves of trainings: loss and PSNR against steps, runs side by side."""
+"""Plots of trainings: loss and PSNR against steps, all runs in the same axes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,29 +12,32 @@ CURVES = {"loss": "loss", "psnr_db": "PSNR in dB"}
 
 
 def plot(folders: Sequence[str | Path], out: str | Path, *, overwrite: bool = False) -> None:
-    """Draw the curves of some run folders into a PNG, PDF or SVG.
+    """Plot the loss and, where validated, the PSNR of run folders.
 
-    Raises OutputError when a folder is of no training or has no steps yet, or when `out` cannot be written;
-    MissingExtraError without matplotlib.
+    out: a .png, .pdf or .svg. overwrite: replace `out` if it exists.
+    Raises OutputError if a folder is not a run folder or has no metrics yet, or if `out` exists or cannot be
+    written; MissingExtraError without matplotlib (extra `plot`).
     """
     out = Path(out)
     if out.suffix not in (".png", ".pdf", ".svg"):
-        raise OutputError(f"{out}: curves are drawn as .png, .pdf or .svg")
+        raise OutputError(f"{out} is not a .png, .pdf or .svg file")
     check_overwrite(out, overwrite=overwrite)
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingExtraError("drawing curves", "plot") from error
-    curves = {Path(folder).name: _curves(Path(folder)) for folder in folders}
+        raise MissingExtraError("plotting", "plot") from error
+    names = [Path(folder).resolve().name for folder in folders]
+    labels = names if len(set(names)) == len(names) else [str(folder) for folder in folders]
+    curves = {label: _read_curves(Path(folder)) for label, folder in zip(labels, folders, strict=True)}
     shown = [key for key in CURVES if any(run[key] for run in curves.values())]
     figure = Figure(figsize=(6 * len(shown), 4), layout="constrained")
     for axes, key in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         _draw(axes, {name: run[key] for name, run in curves.items()}, key)
-    write_atomic(out, _encoded(figure, out.suffix[1:]), overwrite=overwrite)
+    write_atomic(out, _encode(figure, out.suffix[1:]), overwrite=overwrite)
 
 
-def _curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
-    """(step, value) of each quantity. Steps whose value was not finite are left out."""
+def _read_curves(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) of each quantity, without steps whose value was not finite."""
     describe_run(folder)
     lines = read_metrics(folder)
     curves = {
@@ -57,7 +60,7 @@ def _draw(axes: Any, runs: dict[str, list[tuple[int, float]]], key: str) -> None
     axes.legend()
 
 
-def _encoded(figure: Any, kind: str) -> bytes:
+def _encode(figure: Any, kind: str) -> bytes:
     from io import BytesIO
 
     buffer = BytesIO()

@@ -1,6 +1,6 @@
-"""What a training leaves behind: metrics, validations, checkpoints and, at last, weights that know what they are.
+"""What a training writes into its run folder: metrics, validations, checkpoints, and the resulting weights.
 
-Only the first process of a training keeps anything.
+Only the first process of a training has a recorder.
 """
 
 import math
@@ -28,23 +28,26 @@ from pellucid.weights.checkpoint import WeightsMetadata
 
 @dataclass(frozen=True)
 class Validation:
-    """Pictures to score every now and then, as `evaluate` takes them: a folder, two, or a store."""
+    """What to score during a training, with the arguments of `evaluate`.
+
+    data: a folder of pictures, or a store. target: a folder of targets, if `data` contains degraded pictures.
+    """
 
     data: Path
     target: Path | None = None
 
     def check(self, recipe: Recipe) -> None:
-        """Raise DataError where the recipe could not be scored on this."""
+        """Raise DataError if the recipe cannot be scored on this data."""
         evaluation.collect(recipe, self.data, self.target)
 
 
 @dataclass
 class History:
-    """What is known of the steps so far; a part of every checkpoint."""
+    """What the recorder remembers of the steps so far; part of every checkpoint."""
 
     loss_sum: float = 0.0
     num_losses: int = 0
-    """Since the last line of metrics."""
+    """Both since the last line of metrics."""
     psnr_db: float | None = None
     """Of the last validation."""
     best_psnr_db: float = -math.inf
@@ -55,19 +58,19 @@ class History:
             self.loss_sum += loss
             self.num_losses += 1
 
-    def mean_loss(self) -> float | None:
-        """Since it was asked last; None where no loss was finite."""
+    def take_mean_loss(self) -> float | None:
+        """The mean of the finite losses since the last call; None if there is none."""
         mean = self.loss_sum / self.num_losses if self.num_losses else None
         self.loss_sum, self.num_losses = 0.0, 0
         return mean
 
 
 class Recorder:
-    """Writes into the run folder what becomes of a learner.
+    """Writes the progress of a learner into its run folder.
 
-    validation: None where nothing is scored; then the last weights are the result, else the best.
-    about: who trained on what, for the weights' provenance. every_s: a checkpoint at least so often.
-    board: what else takes metrics and validation strips.
+    validation: if None, the last weights are the result; otherwise the best validated ones.
+    origin: the data and seed, for the provenance of the weights. save_every_s: longest time between checkpoints.
+    tensorboard: also receives metrics and validation strips.
     """
 
     def __init__(
@@ -76,94 +79,95 @@ class Recorder:
         learner: Learner,
         validation: Validation | None,
         *,
-        about: str,
-        every_s: float,
-        board: TensorboardWriter | None = None,
+        origin: str,
+        save_every_s: float,
+        tensorboard: TensorboardWriter | None = None,
     ) -> None:
-        self._run, self._learner, self._validation, self._board = run, learner, validation, board
-        self._about, self._every_s = about, every_s
+        self._run, self._learner, self._validation, self._tensorboard = run, learner, validation, tensorboard
+        self._origin, self._save_every_s = origin, save_every_s
         self._saved_at = time.monotonic()
         self.history = History()
 
-    def go_on_from(self, facts: Json) -> None:
-        """Become what `facts` of a checkpoint say."""
-        self.history = History(**facts["history"])
+    def load(self, metadata: Json) -> None:
+        """Resume from the metadata of a checkpoint."""
+        self.history = History(**metadata["history"])
 
-    def log(self, **facts: Any) -> None:
-        """Add a line to the metrics: the mean loss since the last, and these facts."""
-        loss, num_skipped = self.history.mean_loss(), self._learner.num_skipped
-        self._log({"step": self._learner.step, "loss": loss, "num_skipped": num_skipped, **facts})
+    def record_metrics(self, **metrics: Any) -> None:
+        """Append a line of metrics: the mean loss since the last line, and those given."""
+        loss, num_skipped = self.history.take_mean_loss(), self._learner.num_skipped
+        self._append({"step": self._learner.step, "loss": loss, "num_skipped": num_skipped, **metrics})
 
-    def _log(self, line: Json) -> None:
-        self._run.log(line)
-        if self._board is not None:
-            self._board.log(line)
+    def _append(self, line: Json) -> None:
+        self._run.append_metrics(line)
+        if self._tensorboard is not None:
+            self._tensorboard.write_metrics(line)
 
     def validate(self) -> None:
-        """Score the weights as they are; the best so far become the result."""
+        """Score the current weights. The best ones so far become the result."""
         assert self._validation is not None
-        restorer = self._restorer()
+        restorer = self._build_restorer()
         report = evaluation.evaluate(restorer, self._validation.data, target=self._validation.target)
         if not report.scores:
             raise DataError(f"no picture in {self._validation.data} can be scored: {report.failures[0][1]}")
         psnr_db, step = report.mean_psnr_db, self._learner.step
-        self._log({"step": step, **report.to_json()["mean"]})
+        self._append({"step": step, **report.to_json()["mean"]})
         strip = evaluation.strip(restorer, self._validation.data, target=self._validation.target)
         path = self._run.folder / "validation" / f"step-{step:09}.png"
         images.write(strip, path, overwrite=True)
-        if self._board is not None:
-            self._board.show(step, path)
+        if self._tensorboard is not None:
+            self._tensorboard.write_strip(step, path)
         self.history.psnr_db = psnr_db
         if psnr_db > self.history.best_psnr_db:
             self.history.best_psnr_db, self.history.best_step = psnr_db, step
             self._save_weights(report)
 
     def is_due(self) -> bool:
-        """Whether the last checkpoint is long ago."""
-        return time.monotonic() - self._saved_at >= self._every_s
+        """Whether the last checkpoint is at least `save_every_s` old."""
+        return time.monotonic() - self._saved_at >= self._save_every_s
 
     def save(self) -> None:
-        """Write a checkpoint and, where nothing is validated, the weights.
+        """Write a checkpoint and, without validation, the weights.
 
-        Raises PellucidError when they are not finite; the run stays at its last checkpoint.
+        Raises PellucidError if the weights are not finite; the last checkpoint is kept then.
         """
         if not self._learner.is_finite():
             raise PellucidError(
-                f"the weights are not finite after step {self._learner.step}, so nothing is saved and the last "
-                f"checkpoint stays; train with a lower lr, or clip_norm=1"
+                f"the weights are not finite after step {self._learner.step}; they are not saved, and the last "
+                f"checkpoint is kept",
+                hint="train with a lower lr, or with clip_norm=1",
             )
         if self._validation is None:
             self._save_weights(None)
-        facts = {**self._learner.facts(), "history": asdict(self.history)}
-        state = Checkpoint(self._learner.step, self._learner.tensors(), facts)
+        metadata = {**self._learner.metadata(), "history": asdict(self.history)}
+        state = Checkpoint(self._learner.step, self._learner.tensors(), metadata)
         self._run.save(state, best_step=self.history.best_step)
         self._saved_at = time.monotonic()
 
     def _save_weights(self, report: Report | None) -> None:
         learner, recipe = self._learner, self._learner.recipe
         network = checkpoint.fill(recipe, learner.weights(), source="the training")
-        card = WeightsMetadata(
+        metadata = WeightsMetadata(
             recipe=recipe.name,
             parameters=recipe.parameters,
-            provenance=f"{self._about}, step {learner.step} of {recipe.num_steps}, {learner.choice}; "
+            provenance=f"{self._origin}, step {learner.step} of {recipe.num_steps}, {learner.mode}; "
             f"pellucid {version('pellucid')}: {command_line()}",
             license="not stated",
-            scores=() if report is None else (_score(report, self._validation),),
+            scores=() if report is None else (_to_score(report, self._validation),),
         )
-        checkpoint.save(self._run.weights, network, card, overwrite=True)
+        checkpoint.save(self._run.weights, network, metadata, overwrite=True)
 
-    def _restorer(self) -> Restorer:
+    def _build_restorer(self) -> Restorer:
         recipe, device = self._learner.recipe, self._learner.device
         network = checkpoint.fill(recipe, self._learner.weights(), source="the training")
         return Restorer(f"step {self._learner.step}", recipe, TorchBackend(network, str(device)))
 
 
 def command_line() -> str:
-    """The command that runs, without the folders of its program."""
+    """The command line of this process, without the folder of its program."""
     program = Path(sys.argv[0]).name
     return shlex.join(["pellucid" if program == "__main__.py" else program, *sys.argv[1:]])
 
 
-def _score(report: Report, validation: Validation | None) -> Json:
+def _to_score(report: Report, validation: Validation | None) -> Json:
     assert validation is not None
     return {"data": validation.data.name, **report.to_json()["mean"], "protocol": report.protocol}

@@ -1,11 +1,11 @@
-"""The folder of a training: who it is, how far it is, how it went. One process at a time writes to it.
+"""The run folder of a training: its identity, its progress and its result. One process at a time writes to it.
 
-RUN/run.json                    the whole recipe, data, seed, versions, hardware, command lines
-RUN/metrics.jsonl               a line for every few steps, and for every validation
-RUN/checkpoints/step-*.safetensors   all that goes on from there; the newest and the best are kept
-RUN/validation/step-*.png       degraded, restored, target
-RUN/weights.safetensors         the result, for restore and evaluate
-RUN/tensorboard, RUN/trace.json      what --tensorboard and --profile write
+RUN/run.json                         recipe, data, seed, versions, hardware, command lines
+RUN/metrics.jsonl                    a line every few steps, and one for each validation
+RUN/checkpoints/step-*.safetensors   everything needed to resume; the three newest and the best are kept
+RUN/validation/step-*.png            degraded, restored, target
+RUN/weights.safetensors              the result, for restore and evaluate
+RUN/tensorboard, RUN/trace.json      written with --tensorboard and --profile
 """
 
 import json
@@ -22,28 +22,29 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 
 from pellucid.errors import OutputError, WeightsError
+from pellucid.recipes.overrides import rename_keywords
 from pellucid.system.files import write_atomic
 from pellucid.training.optimization import TensorsByName
 from pellucid.weights.checkpoint import fingerprint
 
 FORMAT = 1
 NUM_KEPT = 3
-"""So many of the newest checkpoints are kept, beside the best."""
+"""How many of the newest checkpoints are kept, in addition to the best one."""
 
 Json = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a training is after so many steps: tensors by name, and facts that JSON can hold."""
+    """The state of a training after `step` steps: tensors by name, and metadata that JSON can represent."""
 
     step: int
     tensors: TensorsByName
-    facts: Json
+    metadata: Json
 
 
 class Run:
-    """A run folder that this process holds."""
+    """A run folder that this process has locked. identity: that of run.json, as it was recorded."""
 
     def __init__(self, folder: Path, identity: Json) -> None:
         self.folder = folder
@@ -52,57 +53,56 @@ class Run:
         self._metrics = folder / "metrics.jsonl"
 
     def save(self, checkpoint: Checkpoint, *, best_step: int | None) -> None:
-        """Write a checkpoint, whole or not at all, then let go of those that are neither new nor the best."""
+        """Write a checkpoint atomically, then delete those that are neither among the newest nor the best."""
         header = {
             "format": FORMAT,
             "run": self._identity,
             "step": checkpoint.step,
-            "facts": checkpoint.facts,
+            "facts": checkpoint.metadata,
             "sha256": fingerprint(checkpoint.tensors),
         }
         content = serialize(checkpoint.tensors, metadata={"pellucid_training": json.dumps(header)})
         write_atomic(self._path(checkpoint.step), content, overwrite=True)
-        for path in self._checkpoints()[NUM_KEPT:]:
+        for path in self._find_checkpoints()[NUM_KEPT:]:
             if best_step is None or path != self._path(best_step):
                 path.unlink()
 
-    def newest(self) -> tuple[Checkpoint | None, list[str]]:
-        """The newest checkpoint that can be trusted, and why newer ones cannot, a line each.
+    def load_newest(self) -> tuple[Checkpoint | None, list[str]]:
+        """The newest valid checkpoint, and for each newer, invalid one a line that says why.
 
-        Those are set aside under another name.
+        Invalid checkpoints are renamed to `.refused`.
         """
-        refused: list[str] = []
-        for path in self._checkpoints():
+        problems: list[str] = []
+        for path in self._find_checkpoints():
             try:
-                return self._read(path), refused
+                return self._read(path), problems
             except WeightsError as error:
                 path.rename(path.with_suffix(".refused"))
-                refused.append(str(error))
-        return None, refused
+                problems.append(str(error))
+        return None, problems
 
-    def begin_at(self, step: int) -> None:
-        """Forget metrics of steps that a broken-off run took after its last checkpoint."""
+    def drop_metrics_after(self, step: int) -> None:
+        """Remove the metrics of steps that an interrupted training took after its last checkpoint."""
         kept = [line for line in read_metrics(self.folder) if line["step"] <= step]
         text = "".join(json.dumps(line) + "\n" for line in kept)
         write_atomic(self._metrics, text.encode(), overwrite=True)
 
-    def log(self, line: Json) -> None:
-        """Add a line to the metrics."""
+    def append_metrics(self, line: Json) -> None:
         try:
             with self._metrics.open("a") as file:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:
             raise OutputError(f"{self._metrics} cannot be written: {error.strerror}") from error
 
-    def note(self, **facts: Any) -> None:
-        """Add facts to run.json."""
-        _write_json(self.folder / "run.json", {**describe_run(self.folder), **facts})
+    def update_description(self, **entries: Any) -> None:
+        """Add entries to run.json."""
+        _write_json(self.folder / "run.json", {**describe_run(self.folder), **entries})
 
     def _path(self, step: int) -> Path:
         return self.folder / "checkpoints" / f"step-{step:09}.safetensors"
 
-    def _checkpoints(self) -> list[Path]:
-        """The newest first."""
+    def _find_checkpoints(self) -> list[Path]:
+        """All checkpoints, newest first."""
         return sorted((self.folder / "checkpoints").glob("step-*.safetensors"), reverse=True)
 
     def _read(self, path: Path) -> Checkpoint:
@@ -113,63 +113,60 @@ class Run:
             run, expected = str(header["run"]), str(header["sha256"])
             checkpoint = Checkpoint(int(header["step"]), tensors, dict(header["facts"]))
         except (SafetensorError, OSError) as error:
-            raise WeightsError(f"{path} is no whole checkpoint ({error})") from error
+            raise WeightsError(f"{path} is not a complete checkpoint ({error})") from error
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise WeightsError(f"{path} is no checkpoint of a training ({repr(error)[:80]})") from error
+            raise WeightsError(f"{path} is not a checkpoint of a training ({repr(error)[:80]})") from error
         if run != self._identity:
             raise WeightsError(f"{path} is a checkpoint of another training")
         if fingerprint(tensors) != expected:
-            raise WeightsError(f"{path} is damaged: its tensors are not those that were saved")
+            raise WeightsError(f"{path} is damaged: its tensors do not match their checksum")
         return checkpoint
 
 
 @contextmanager
-def open_run(folder: Path, identity: Json, facts: Json) -> Iterator[Run]:
-    """Hold a run folder, a new one or one that was begun with the same identity.
+def open_run(folder: Path, identity: Json, description: Json) -> Iterator[Run]:
+    """Lock a run folder: a new one, or one that was started with the same identity.
 
-    identity: what must agree to go on; facts: what else run.json says of a new one.
-    Raises OutputError when another process holds the folder, when it is of another training, or holds
-    something else.
+    identity: what must be equal to resume. description: what else a new run.json contains.
+    Raises OutputError if another process has locked the folder, or if it contains another training or other files.
     """
-    # As it is read back, or tuples would differ from the lists that JSON makes of them.
-    identity = json.loads(json.dumps(identity))
+    identity = json.loads(json.dumps(identity))  # as it is read back: JSON turns tuples into lists
     _check_usable(folder)
     try:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)
-        # The system lets go of this lock when the process dies, however it dies.
-        lock = FileLock(folder / ".lock")
+        lock = FileLock(folder / ".lock")  # released by the system however the process ends
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise OutputError(f"{folder} is being trained by another process; choose another --out") from error
+        raise OutputError(f"{folder} is being trained by another process", hint="choose another {out}") from error
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
     try:
-        if (folder / "run.json").exists():
-            _check_same(folder, identity)
-        else:
-            _write_json(folder / "run.json", {"format": FORMAT, "identity": identity, **facts})
-        yield Run(folder, identity)
+        if not (folder / "run.json").exists():
+            _write_json(folder / "run.json", {"format": FORMAT, "identity": identity, **description})
+        recorded = describe_run(folder)["identity"]
+        _check_same(folder, rename_keywords(recorded), identity)
+        yield Run(folder, recorded)
     finally:
         lock.release()
 
 
 def describe_run(folder: Path) -> Json:
-    """What run.json says. Raises OutputError where there is none that can be read."""
+    """The content of run.json. Raises OutputError if it is missing or not valid."""
+    path = folder / "run.json"
     try:
-        described = json.loads((folder / "run.json").read_text())
-        if described["format"] != FORMAT:
-            raise OutputError(
-                f"{folder} is a run of format {str(described['format'])[:20]}; this version knows {FORMAT}"
-            )
-        return {**described, "identity": dict(described["identity"])}
+        description = json.loads(path.read_text())
+        if description["format"] != FORMAT:
+            found = str(description["format"])[:20]
+            raise OutputError(f"{folder} is a run of format {found}; this version reads format {FORMAT}")
+        return {**description, "identity": dict(description["identity"])}
     except FileNotFoundError as error:
-        raise OutputError(f"{folder} is no folder of a training: it has no run.json") from error
+        raise OutputError(f"{folder} is not a run folder: it has no run.json") from error
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise OutputError(f"{folder / 'run.json'} is not one of pellucid's ({repr(error)[:80]})") from error
+        raise OutputError(f"{path} is not a valid run.json ({repr(error)[:80]})") from error
 
 
 def read_metrics(folder: Path) -> list[Json]:
-    """All lines of metrics.jsonl, each with its step; a torn last line is left out."""
+    """All lines of metrics.jsonl, each with its step; an incomplete last line is ignored."""
     path = folder / "metrics.jsonl"
     lines: list[Json] = []
     for text in path.read_text().splitlines() if path.exists() else ():
@@ -183,27 +180,27 @@ def read_metrics(folder: Path) -> list[Json]:
 
 def _check_usable(folder: Path) -> None:
     if os.path.lexists(folder) and not folder.is_dir():
-        raise OutputError(f"{folder} is a file; --out is a folder")
+        raise OutputError(f"{folder} is a file", hint="{out} must be a folder")
     if folder.is_dir() and not (folder / "run.json").exists():
-        # A run that died in its first moments has left no more than an empty folder of checkpoints.
+        # A training that died right after its start has left only an empty folder of checkpoints.
         others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
         if set(others) - {"checkpoints"}:
-            raise OutputError(f"{folder} holds other files ({sorted(others)[0]}); choose another --out")
+            raise OutputError(f"{folder} contains other files ({sorted(others)[0]})", hint="choose another {out}")
 
 
-def _check_same(folder: Path, identity: Json) -> None:
-    before = describe_run(folder)["identity"]
-    keys = sorted(key for key in before.keys() | identity.keys() if before.get(key) != identity.get(key))
+def _check_same(folder: Path, recorded: Json, identity: Json) -> None:
+    keys = sorted(key for key in recorded.keys() | identity.keys() if recorded.get(key) != identity.get(key))
     if "recipe" in keys:
-        keys = ["recipe"]  # the keywords of another one say nothing
+        keys = ["recipe"]  # keywords of different recipes cannot be compared
     if keys:
         raise OutputError(
-            f"{folder} holds a training with {_listed(keys, before)}, not {_listed(keys, identity)}; "
-            f"choose another --out, or the same {' and '.join(keys)}"
+            f"{folder} contains a training with {_list_values(keys, recorded)}, "
+            f"not {_list_values(keys, identity)}",
+            hint=f"choose another {{out}}, or the same {' and '.join(keys)}",
         )
 
 
-def _listed(keys: Sequence[str], identity: Json) -> str:
+def _list_values(keys: Sequence[str], identity: Json) -> str:
     return " ".join(f"{key}={identity.get(key, '(not given)')}" for key in keys)
 
 

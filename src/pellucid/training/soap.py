@@ -1,8 +1,13 @@
-"""SOAP: Adam in the axes along which a layer's gradients vary.
+"""SOAP: Adam in the eigenbasis of Shampoo's preconditioner.
 
 Vyas et al., "SOAP: Improving and Stabilizing Shampoo using Adam", 2024, arXiv:2409.11321, Algorithm 3.
-Neighbouring pixels are alike, so that the inputs of a convolution lie nearly along a few directions; Adam, which
-scales each weight by itself, walks slowly there.
+Neighboring pixels are correlated, so the inputs of a convolution vary mostly along a few directions. Adam scales
+each weight by itself and is slow along the others; in the eigenbasis it scales each direction by itself.
+
+Differences from the authors' code: the first gradient counts fully in L and R, their bases start from power
+iteration instead of `eigh`, both are damped before QR, weight decay precedes the update as in AdamW, and a
+convolution's weight is one matrix (output channels x all others), not a tensor with a basis for each of its four
+dimensions.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,20 +16,25 @@ from typing import Any
 import torch
 from torch import Tensor
 
-MAX_AXES = 2048
-"""A side of a weight matrix that is longer is left as it is: its basis would cost more than it gives."""
-FIRST_TURNS = 3
-"""Of power iteration, from the axes of the weights themselves: LAPACK's eigenvectors of a single gradient, which
-is of low rank, may not converge."""
+MAX_DIM = 2048
+"""A longer side of a weight matrix is not preconditioned: its basis would cost more than it gains."""
+NUM_FIRST_ITERATIONS = 3
+"""Power iterations from the identity for the first basis: a single gradient has a low rank, and LAPACK's `eigh`
+may not converge on its products."""
 DAMPING = 1e-3
-"""Against the longest axis; what is shorter stays where it is."""
+"""Added to the diagonal of L and R for QR, relative to its largest entry. After a few gradients most eigenvalues
+are only rounding errors; without damping their eigenvectors would differ between processors."""
 
 
 class SoapOptimizer(torch.optim.Optimizer):
-    """Steps weights of two axes and more, as matrices of their first axis by all others, by SOAP; others by Adam.
+    """Updates weights as matrices (first dimension x all others) by SOAP, those of one dimension by Adam.
 
-    betas: how long it remembers the gradient, and its square and products. weight_decay: apart from the gradient.
-    precondition_frequency: how often the axes are made anew. The first step only looks.
+    betas: decay of the mean gradient, and of its mean square, L and R. weight_decay: decoupled, as in AdamW.
+    precondition_frequency: steps between updates of the eigenbases. The first step only initializes the
+    preconditioner; it does not change the weights.
+
+    State of each parameter, by its names in checkpoints, and what the paper calls it: `mean` M, `square` V,
+    `output_products` L, `input_products` R, `output_basis` Q_L, `input_basis` Q_R; `step` is a count.
     """
 
     def __init__(
@@ -46,93 +56,94 @@ class SoapOptimizer(torch.optim.Optimizer):
         super().__init__(params, defaults)
 
     @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # nothing to return
-        assert closure is None, "the loss is looked at once a step"
+    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]  # no loss to return
+        assert closure is None, "the loss is computed once for each step"
         for group in self.param_groups:
             for parameter in group["params"]:
                 if parameter.grad is not None:
                     self._step_one(parameter, group)
 
     def _step_one(self, parameter: Tensor, group: dict[str, Any]) -> None:
-        gradient = _matrix(parameter.grad)
+        gradient = _to_matrix(parameter.grad)  # G
         state = self.state[parameter]
         if not state:
             state |= {
                 "step": torch.zeros(()),
                 "mean": torch.zeros_like(gradient),
                 "square": torch.zeros_like(gradient),
-                **_axes_of(gradient, parameter.ndim),
+                **_init_preconditioner(gradient, parameter.ndim),
             }
             return
         beta_mean, beta_square = group["betas"]
         state["step"] += 1
         step = int(state["step"])
-        turned = _turn(gradient, state)
+        projected = _project(gradient, state)
         state["mean"].lerp_(gradient, 1 - beta_mean)
-        state["square"].lerp_(turned.square(), 1 - beta_square)
+        state["square"].lerp_(projected.square(), 1 - beta_square)
         deviation = (state["square"] / (1 - beta_square**step)).sqrt() + group["eps"]
-        scaled = _turn(state["mean"], state) / (1 - beta_mean**step) / deviation
+        update = _project(state["mean"], state) / (1 - beta_mean**step) / deviation
         parameter.mul_(1 - group["lr"] * group["weight_decay"])
-        parameter.sub_(group["lr"] * _turn_back(scaled, state).reshape(parameter.shape))
-        _remember_products(gradient, state, 1 - beta_square)
+        parameter.sub_(group["lr"] * _project_back(update, state).reshape(parameter.shape))
+        _update_products(gradient, state, 1 - beta_square)
         if step % group["precondition_frequency"] == 0:
-            _turn_axes(state)
+            _update_bases(state)
 
 
-def _matrix(gradient: Tensor | None) -> Tensor:
+def _to_matrix(gradient: Tensor | None) -> Tensor:
     assert gradient is not None
     return gradient.reshape(len(gradient), -1).contiguous() if gradient.ndim else gradient.reshape(1, 1)
 
 
-def _axes_of(gradient: Tensor, num_axes: int) -> dict[str, Tensor]:
-    """Products of gradients over each side of the matrix, and nearly their eigenvectors, columns of a basis."""
-    made: dict[str, Tensor] = {}
-    if num_axes >= 2:
+def _init_preconditioner(gradient: Tensor, num_dims: int) -> dict[str, Tensor]:
+    """L = G G^T and R = G^T G, each with an orthogonal basis near its eigenvectors (columns)."""
+    state: dict[str, Tensor] = {}
+    if num_dims >= 2:
         for side, products in (("output", gradient @ gradient.T), ("input", gradient.T @ gradient)):
-            if len(products) <= MAX_AXES:
+            if len(products) <= MAX_DIM:
                 basis = torch.eye(len(products), dtype=products.dtype, device=products.device)
-                for _ in range(FIRST_TURNS):
-                    basis = _turned_once(basis, products)
-                made |= {f"{side}_products": products, f"{side}_basis": basis}
-    return made
+                for _ in range(NUM_FIRST_ITERATIONS):
+                    basis = _power_iteration(basis, products)
+                state |= {f"{side}_products": products, f"{side}_basis": basis}
+    return state
 
 
-def _turned_once(basis: Tensor, products: Tensor) -> Tensor:
-    """One step of power iteration."""
-    # Of a few gradients most axes are but rounding, and would be other ones on another processor.
+def _power_iteration(basis: Tensor, products: Tensor) -> Tensor:
+    """One step of power iteration and QR, Algorithm 4 of the paper: a basis nearer to the eigenvectors."""
     products = products + DAMPING * products.diagonal().max() * torch.eye(len(products)).to(products)
     powered = products @ basis
-    if powered.device.type not in ("cpu", "cuda"):  # not every accelerator factors matrices
+    if powered.device.type not in ("cpu", "cuda"):  # not every accelerator has QR
         powered = powered.cpu()
-    # Row by row, as a checkpoint gives it back, to the last bit.
+    # Row-major, as when loaded from a checkpoint: another memory layout would change the last bits.
     return torch.linalg.qr(powered)[0].contiguous().to(basis.device)
 
 
-def _turn(gradient: Tensor, state: dict[str, Tensor]) -> Tensor:
-    """Into the axes."""
+def _project(gradient: Tensor, state: dict[str, Tensor]) -> Tensor:
+    """Into the eigenbasis: Q_L^T G Q_R."""
     if "output_basis" in state:
         gradient = state["output_basis"].T @ gradient
     return gradient @ state["input_basis"] if "input_basis" in state else gradient
 
 
-def _turn_back(turned: Tensor, state: dict[str, Tensor]) -> Tensor:
+def _project_back(update: Tensor, state: dict[str, Tensor]) -> Tensor:
+    """Out of the eigenbasis: Q_L N Q_R^T."""
     if "output_basis" in state:
-        turned = state["output_basis"] @ turned
-    return turned @ state["input_basis"].T if "input_basis" in state else turned
+        update = state["output_basis"] @ update
+    return update @ state["input_basis"].T if "input_basis" in state else update
 
 
-def _remember_products(gradient: Tensor, state: dict[str, Tensor], share: float) -> None:
+def _update_products(gradient: Tensor, state: dict[str, Tensor], weight: float) -> None:
+    """The moving averages L and R."""
     if "output_products" in state:
-        state["output_products"].lerp_(gradient @ gradient.T, share)
+        state["output_products"].lerp_(gradient @ gradient.T, weight)
     if "input_products" in state:
-        state["input_products"].lerp_(gradient.T @ gradient, share)
+        state["input_products"].lerp_(gradient.T @ gradient, weight)
 
 
-def _turn_axes(state: dict[str, Tensor]) -> None:
-    """From the old axes, the strongest first; what is remembered of them goes along."""
-    for side, axis in (("output", 0), ("input", 1)):
+def _update_bases(state: dict[str, Tensor]) -> None:
+    """Update Q_L and Q_R from their last values, largest eigenvalue first; V is reordered with them."""
+    for side, dim in (("output", 0), ("input", 1)):
         if f"{side}_basis" in state:
             basis, products = state[f"{side}_basis"], state[f"{side}_products"]
-            strongest = (basis.T @ products @ basis).diagonal().argsort(descending=True, stable=True)
-            state["square"].copy_(state["square"].index_select(axis, strongest))
-            basis.copy_(_turned_once(basis[:, strongest], products))
+            order = (basis.T @ products @ basis).diagonal().argsort(descending=True, stable=True)
+            state["square"].copy_(state["square"].index_select(dim, order))
+            basis.copy_(_power_iteration(basis[:, order], products))

@@ -1,7 +1,7 @@
 """The metrics and validation strips of a run for TensorBoard: RUN/tensorboard.
 
-The folder is made anew from metrics.jsonl each time a training starts, so it agrees with the run however often
-that was broken off, and shows steps that were taken without it, too.
+The events are written again from metrics.jsonl whenever a training starts. So they agree with the run even if it
+was interrupted, and include steps that were trained without this option.
 """
 
 import math
@@ -18,43 +18,46 @@ FLUSH_S = 10
 
 
 class TensorboardWriter:
-    """Writes what TensorBoard shows of a run folder."""
+    """Writes the TensorBoard events of a run folder; those of earlier starts are deleted.
+
+    Raises OutputError if they cannot be written, MissingExtraError without the extra `tensorboard`.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._run, self._folder = folder, folder / "tensorboard"
-        with self._writing():
+        with self._explain_errors():
             for old in self._folder.glob("events.out.tfevents.*"):
                 old.unlink()
-            # A TensorBoard that is open forgets what it has read of the old files, from step 0 on.
-            self._writer = _summary_writer()(str(self._folder), purge_step=0, flush_secs=FLUSH_S)
+            # purge_step makes a running TensorBoard forget the deleted events.
+            self._writer = _import_writer()(str(self._folder), purge_step=0, flush_secs=FLUSH_S)
 
     def catch_up(self) -> None:
-        """Write all that the run folder holds so far."""
+        """Write everything that the run folder contains so far."""
         for line in read_metrics(self._run):
-            self.log(line)
+            self.write_metrics(line)
             strip = self._run / "validation" / f"step-{line['step']:09}.png"
             if "psnr_db" in line and strip.exists():
-                self.show(line["step"], strip)
+                self.write_strip(line["step"], strip)
 
-    def log(self, line: Json) -> None:
-        """Write the numbers of a line of metrics."""
-        with self._writing():
+    def write_metrics(self, line: Json) -> None:
+        """Write the numbers in a line of metrics."""
+        with self._explain_errors():
             for key, value in line.items():
                 if key != "step" and isinstance(value, int | float) and math.isfinite(value):
                     self._writer.add_scalar(key, value, line["step"])
 
-    def show(self, step: int, strip: Path) -> None:
-        """Write a validation strip."""
+    def write_strip(self, step: int, strip: Path) -> None:
+        """Write a validation strip, a picture file."""
         samples = images.read(strip).samples
-        with self._writing():
+        with self._explain_errors():
             self._writer.add_image("degraded, restored, target", samples, step, dataformats="HWC")
 
     def close(self) -> None:
-        with self._writing():
+        with self._explain_errors():
             self._writer.close()
 
     @contextmanager
-    def _writing(self) -> Iterator[None]:
+    def _explain_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -62,11 +65,11 @@ class TensorboardWriter:
 
 
 def check_available() -> None:
-    """Raise MissingExtraError where TensorBoard's package is missing."""
-    _summary_writer()
+    """Raise MissingExtraError if the package of TensorBoard is missing."""
+    _import_writer()
 
 
-def _summary_writer() -> Any:
+def _import_writer() -> Any:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:

@@ -1,8 +1,8 @@
 """Train a recipe: batches -> loss -> backward -> step -> average -> validate -> checkpoint.
 
-The same call goes on where it was broken off, however that happened: batches and dropout are functions of
-(seed, step), and a checkpoint holds the rest. On a CPU the weights are those of a training that ran through,
-to the last bit.
+The same call resumes an interrupted training, whatever interrupted it: batches and dropout are functions of
+(seed, step), and a checkpoint contains the rest. On a CPU the resulting weights are those of an uninterrupted
+training, bit for bit.
 """
 
 import platform
@@ -36,29 +36,33 @@ from pellucid.training.tensorboard import TensorboardWriter, check_available
 from pellucid.weights import checkpoint, models
 from pellucid.weights.checkpoint import fingerprint
 
-MAX_SKIPPED = 20
-"""So many batches in a row without a finite loss and gradient end a training."""
+MAX_SKIPPED_IN_A_ROW = 20
+"""A training ends with an error after this many batches in a row whose loss or gradient is not finite."""
 PROFILED_STEPS = {"wait": 5, "warmup": 2, "active": 10}
 
-Note = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Status:
-    """How far a training is, after a step. waiting: share of the time that went into waiting for data."""
+    """The progress of a training after a step."""
 
     step: int
+    """Number of steps done."""
     num_steps: int
     loss: float
+    """Of this step's batch, before the step; not finite if the batch was skipped."""
     lr: float
     images_per_s: float
     waiting: float
+    """Share of the time that was spent waiting for data, from 0 to 1."""
     seconds_left: float
     psnr_db: float | None
+    """Of the last validation."""
 
 
 class Stopped(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM asked to stop, and all is saved; the same call goes on."""
+    """Ctrl-C or SIGTERM stopped the training, and a checkpoint was saved; the same call resumes it."""
 
     def __init__(self, step: int, signal_number: int) -> None:
         super().__init__(f"stopped after step {step}")
@@ -85,54 +89,73 @@ def train(
     profile: bool = False,
     tensorboard: bool = False,
     progress: Callable[[Status], None] = _ignore,
-    note: Note = _ignore,
+    log: Log = _ignore,
 ) -> Path:
-    """Train a recipe, or go on where the same call was broken off. Returns the weight file.
+    """Train a recipe, or resume a training that was interrupted. Returns the path of the weight file.
 
-    data: a store, or a folder that is made one; with target, degraded pictures, whose clean partners lie there.
-    out: the run folder. start_from: a model, or a weight file, to begin with; what does not fit is left out,
-    and said. tune: False is plain float32, not compiled.
-    limit: the first so many pictures of the data. save_every_s: a checkpoint at least so often.
-    profile: trace some steps into `out`/trace.json. tensorboard: write `out`/tensorboard, too.
-    progress: called after each step. note: called with what people should know, a line each.
+    To resume, call it again with the same recipe, data, seed, limit, start_from and tune; everything else may
+    change, also the device and the number of processes. If all steps are done, it returns at once.
 
-    Raises OutputError when the folder is of another training or in use, DataError when the data is not what
-    the recipe learns from, PellucidError when the numbers do not stay finite, and Stopped, a KeyboardInterrupt,
-    after Ctrl-C or SIGTERM.
+    recipe: what to train, from `pellucid.recipes.registry.find(name, **keywords)`.
+    data: a store from `prepare`, or a folder of pictures, from which a store is made in the user's cache. The
+        pictures are clean if the recipe degrades them itself.
+    out: the run folder. It gets checkpoints, metrics, validation strips and the resulting `weights.safetensors`.
+    target: a folder of targets, matched by name; `data` is then a folder of degraded pictures.
+    seed: 0 or more; determines the first weights, the patches, the noise and dropout.
+    device: "auto", "cpu", "cuda", "cuda:1", "mps", ... Under torchrun, all processes train together.
+    start_from: name of a model, or a weight file; its tensors that fit by name and shape are the first weights.
+    tune: measure a few ways of execution first and use the fastest one (bfloat16 or TF32 only if the recipe's
+        precision is "auto"); if False, the recipe's precision (float32 for "auto") without compilation.
+    validation: what to score every `recipe.validate_every` steps. The result is then the best of the scored
+        weights, otherwise the last weights.
+    limit: use only the first pictures of the data, this many.
+    save_every_s: longest time between two checkpoints, in seconds.
+    profile: trace a few early steps into `out`/trace.json.
+    tensorboard: also write metrics and validation strips to `out`/tensorboard.
+    progress: called after each step, in the first process only.
+    log: called with a line of text for each event: results of tuning, resuming, skipped batches, damaged
+        checkpoints. In the first process only.
+
+    Raises OutputError if `out` is in use or contains something else; DataError if the recipe cannot learn from the
+    data; RecipeError if sizes do not fit; WeightsError if nothing of `start_from` fits; MissingExtraError if
+    tensorboard is not installed; PellucidError if 20 batches in a row, or the weights, are not finite; and
+    Stopped, a KeyboardInterrupt, after Ctrl-C or SIGTERM, which save a checkpoint first.
     """
     out = Path(out)
     if validation is not None:
-        validation.check(recipe)  # not after the first thousand steps
+        validation.check(recipe)  # now, not at the first validation
     if tensorboard:
         check_available()
     with ExitStack() as stack:
         group = stack.enter_context(distributed.join_group(device))
-        note = note if group.is_first else _ignore
-        pictures = _opened(data, target, limit)
-        batches = stack.enter_context(closing(_batches(recipe, pictures, seed, group)))
-        pretrained = _pretrained(start_from)
+        log = log if group.is_first else _ignore
+        store = _open_store(data, target, limit)
+        batches = stack.enter_context(closing(_build_batches(recipe, store, seed, group)))
+        pretrained = _load_pretrained(start_from)
         run: Run | None = None
         if group.is_first:
-            identity = _identity(recipe, pictures, pretrained, seed=seed, limit=limit, tune=tune)
-            run = stack.enter_context(run_folder.open_run(out, identity, _facts(recipe, data, pictures)))
-        choice = group.from_first(_chosen(run, recipe, batches, tune, note))
-        learner = Learner(recipe, _begun(recipe, seed, pretrained, note), choice, seed=seed, group=group)
-        start = group.from_first(_newest(run, note))
+            identity = _build_identity(recipe, store, pretrained, seed=seed, limit=limit, tune=tune)
+            run = stack.enter_context(run_folder.open_run(out, identity, _describe(recipe, data, store)))
+        mode = group.broadcast(_choose_mode(run, recipe, batches, tune, log))
+        learner = Learner(recipe, _build_network(recipe, seed, pretrained, log), mode, seed=seed, group=group)
+        start = group.broadcast(_load_checkpoint(run, log))
         if start is not None:
-            learner.go_on_from(start.step, start.tensors, start.facts)
-        keeper: Recorder | None = None
+            learner.load(start.step, start.tensors, start.metadata)
+        recorder: Recorder | None = None
         if run is not None:
-            about = f"trained on {Path(data).name} ({len(pictures)} pictures), seed {seed}"
-            shown = stack.enter_context(closing(TensorboardWriter(out))) if tensorboard else None
-            keeper = Recorder(run, learner, validation, about=about, every_s=save_every_s, board=shown)
-            _resume(run, keeper, start, group)
-            if shown is not None:
-                shown.catch_up()
+            origin = f"trained on {Path(data).name} ({len(store)} pictures), seed {seed}"
+            writer = stack.enter_context(closing(TensorboardWriter(out))) if tensorboard else None
+            recorder = Recorder(
+                run, learner, validation, origin=origin, save_every_s=save_every_s, tensorboard=writer
+            )
+            _record_start(run, recorder, start, group)
+            if writer is not None:
+                writer.catch_up()
         if learner.step == recipe.num_steps:
-            note(f"{out}: all {recipe.num_steps} steps are done")
-        profiler = _profiler(run, stack) if profile else None
-        stack.enter_context(distributed.name_lost_processes(group))
-        stopping = stack.enter_context(_stopping())
+            log(f"{out}: all {recipe.num_steps} steps are done")
+        profiler = _start_profiler(run, stack) if profile else None
+        stack.enter_context(distributed.explain_lost_processes(group))
+        stop_signals = stack.enter_context(_catch_stop_signals())
         validate_every = recipe.validate_every or max(1, recipe.num_steps // 50)
         log_every = max(1, min(100, recipe.num_steps // 100))
         pace = _Pace(batches)
@@ -140,38 +163,38 @@ def train(
         while learner.step < recipe.num_steps:
             lr = learner.lr
             loss = learner.learn(*batches.batch(learner.step))
-            _complain_of_skipped(learner, seed, note)
+            _check_skipped(learner, seed, log)
             pace.tick()
 
             step, is_last = learner.step, learner.step == recipe.num_steps
             validates = validation is not None and (step % validate_every == 0 or is_last)
-            stops = group.any(bool(stopping))
-            if keeper is not None:
-                keeper.history.add(loss)
+            stops = group.any(bool(stop_signals))
+            if recorder is not None:
+                recorder.history.add(loss)
                 if step % log_every == 0 or is_last:
-                    keeper.log(lr=lr, images_per_s=pace.images_per_s, waiting=pace.waiting)
+                    recorder.record_metrics(lr=lr, images_per_s=pace.images_per_s, waiting=pace.waiting)
                 if validates:
-                    keeper.validate()
-                if validates or is_last or stops or keeper.is_due():
-                    keeper.save()
-                progress(_status(learner, loss, lr, pace, keeper))
+                    recorder.validate()
+                if validates or is_last or stops or recorder.is_due():
+                    recorder.save()
+                progress(_status(learner, loss, lr, pace, recorder))
             if validates:
                 group.wait()
                 pace.restart()
             if profiler is not None:
                 profiler.step()
             if stops and not is_last:
-                raise Stopped(step, stopping[0] if stopping else signal.SIGTERM)
+                raise Stopped(step, stop_signals[0] if stop_signals else signal.SIGTERM)
         return out / "weights.safetensors"
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Of a training: how many images a second, which share of the time it waited for data, and how it was run."""
+    """The speed of a training. waiting: share of the time spent waiting for data, from 0 to 1."""
 
     images_per_s: float
     waiting: float
-    choice: ExecutionMode
+    mode: ExecutionMode
 
 
 def measure(
@@ -184,146 +207,156 @@ def measure(
     device: str = "auto",
     tune: bool = True,
     limit: int | None = None,
-    note: Note = _ignore,
+    log: Log = _ignore,
 ) -> Speed:
-    """Train for so many steps and keep nothing but the speed, of the second half of them."""
+    """Train for `num_steps` steps (2 or more), write nothing, and return the speed of the second half of them.
+
+    Arguments and errors are those of `train`.
+    """
     with ExitStack() as stack:
         group = stack.enter_context(distributed.join_group(device))
-        note = note if group.is_first else _ignore
-        batches = stack.enter_context(closing(_batches(recipe, _opened(data, target, limit), seed, group)))
-        choice = tuning.tune(recipe, batches.batch(0), group.device, note) if tune else tuning.default_mode(recipe)
-        choice = group.from_first(choice)
-        learner = Learner(recipe, _begun(recipe, seed, None, note), choice, seed=seed, group=group)
+        log = log if group.is_first else _ignore
+        store = _open_store(data, target, limit)
+        batches = stack.enter_context(closing(_build_batches(recipe, store, seed, group)))
+        mode = tuning.tune(recipe, batches.batch(0), group.device, log) if tune else tuning.default_mode(recipe)
+        mode = group.broadcast(mode)
+        learner = Learner(recipe, _build_network(recipe, seed, None, log), mode, seed=seed, group=group)
         started, waited_s = time.perf_counter(), batches.waited_s
         while learner.step < num_steps:
             if learner.step == num_steps // 2:
                 started, waited_s = time.perf_counter(), batches.waited_s
             learner.learn(*batches.batch(learner.step))
-        lasted_s = time.perf_counter() - started
+        took_s = time.perf_counter() - started
         num_images = (num_steps - num_steps // 2) * batches.batch_size
-        return Speed(num_images / lasted_s, (batches.waited_s - waited_s) / lasted_s, choice)
+        return Speed(num_images / took_s, (batches.waited_s - waited_s) / took_s, mode)
 
 
-def _opened(data: str | Path, target: str | Path | None, limit: int | None) -> Store:
-    found = preparing.open_data(data, target=target)
-    return found if limit is None else found.take(limit)
+def _open_store(data: str | Path, target: str | Path | None, limit: int | None) -> Store:
+    store = preparing.open_data(data, target=target)
+    return store if limit is None else store.take(limit)
 
 
-def _batches(recipe: Recipe, pictures: Store, seed: int, group: Group) -> Batches:
-    return Batches(recipe, pictures, seed=seed, device=group.device, rank=group.rank, world_size=group.world_size)
+def _build_batches(recipe: Recipe, store: Store, seed: int, group: Group) -> Batches:
+    return Batches(recipe, store, seed=seed, device=group.device, rank=group.rank, world_size=group.world_size)
 
 
-def _pretrained(start_from: str | Path | None) -> TensorsByName | None:
+def _load_pretrained(start_from: str | Path | None) -> TensorsByName | None:
     return None if start_from is None else checkpoint.load(models.find(start_from))[0].state_dict()
 
 
-def _identity(
-    recipe: Recipe, pictures: Store, pretrained: TensorsByName | None, *, seed: int, limit: int | None, tune: bool
+def _build_identity(
+    recipe: Recipe, store: Store, pretrained: TensorsByName | None, *, seed: int, limit: int | None, tune: bool
 ) -> Json:
-    """What must agree for a run to go on."""
+    """What must be equal to resume a run."""
     return {
         "recipe": recipe.name,
         **recipe.parameters,
-        "optimizer": type(recipe.optimizer).__name__.lower(),  # whose state no other kind understands
+        "optimizer": type(recipe.optimizer).__name__.lower(),  # no other optimizer can load its state
         "seed": seed,
-        "data": pictures.fingerprint[:16],
+        "data": store.fingerprint[:16],
         "limit": limit,
         "from": None if pretrained is None else fingerprint(pretrained)[:16],
         "tune": "auto" if tune else "off",
     }
 
 
-def _facts(recipe: Recipe, data: str | Path, pictures: Store) -> Json:
-    """What run.json tells people."""
+def _describe(recipe: Recipe, data: str | Path, store: Store) -> Json:
+    """What run.json contains for its readers."""
     return {
         "training": training_values(recipe),
         "domain": repr(recipe.domain),
         "degradation": repr(recipe.degradation),
         "protocol": repr(recipe.protocol),
-        "data": {"folder": str(data), "kind": pictures.kind, "num_pictures": len(pictures)},
+        "data": {"folder": str(data), "kind": store.kind, "num_pictures": len(store)},
     }
 
 
-def _chosen(run: Run | None, recipe: Recipe, batches: Batches, tune: bool, note: Note) -> ExecutionMode:
-    """As the run was begun; else what tuning finds. Only the first process's is taken."""
+def _choose_mode(run: Run | None, recipe: Recipe, batches: Batches, tune: bool, log: Log) -> ExecutionMode:
+    """The mode with which the run was started; for a new run, the result of tuning. The first process decides."""
     if run is None or not tune:
         return tuning.default_mode(recipe)
-    before = run_folder.describe_run(run.folder).get("choice")
-    if before is not None:
-        choice = ExecutionMode(**before)
-        note(f"tuned: {choice}, as this run was begun")
-        return choice
-    choice = tuning.tune(recipe, batches.batch(0), batches.device, note)
-    run.note(choice=asdict(choice))
-    return choice
+    recorded = run_folder.describe_run(run.folder).get("choice")
+    if recorded is not None:
+        mode = ExecutionMode(**recorded)
+        log(f"tuned: {mode}, when this run was started")
+        return mode
+    mode = tuning.tune(recipe, batches.batch(0), batches.device, log)
+    run.update_description(choice=asdict(mode))
+    return mode
 
 
-def _begun(recipe: Recipe, seed: int, pretrained: TensorsByName | None, note: Note) -> Network:
+def _build_network(recipe: Recipe, seed: int, pretrained: TensorsByName | None, log: Log) -> Network:
     """The network before its first step."""
     torch.manual_seed(seed)
     network = recipe.network()
     if recipe.initialize is not None:
         recipe.initialize(network)
     if pretrained is not None:
-        _take_over(network, pretrained, note)
+        _load_fitting(network, pretrained, log)
     return network
 
 
-def _take_over(network: Network, pretrained: TensorsByName, note: Note) -> None:
-    """Load what fits, and say what does not."""
+def _load_fitting(network: Network, pretrained: TensorsByName, log: Log) -> None:
+    """Load the tensors that fit by name and shape, and log which do not."""
     own = network.state_dict()
     fitting = {name: t for name, t in pretrained.items() if name in own and own[name].shape == t.shape}
     if not fitting:
-        raise WeightsError("--from: none of these weights fits the recipe; take those of the same network")
+        raise WeightsError(
+            "none of the weights to start from fits the recipe",
+            hint="{start_from} needs weights of the same network",
+        )
     network.load_state_dict(fitting, strict=False)
-    unused, fresh = sorted(pretrained.keys() - fitting.keys()), sorted(own.keys() - fitting.keys())
-    if unused or fresh:
-        note(f"--from: {len(fitting)} tensors taken; left out: {_some(unused)}; begun anew: {_some(fresh)}")
+    ignored, new = sorted(pretrained.keys() - fitting.keys()), sorted(own.keys() - fitting.keys())
+    if ignored or new:
+        log(
+            f"weights to start from: {len(fitting)} tensors loaded; ignored: {_abbreviate(ignored)}; "
+            f"newly initialized: {_abbreviate(new)}"
+        )
 
 
-def _some(names: list[str]) -> str:
+def _abbreviate(names: list[str]) -> str:
     return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") or "none"
 
 
-def _newest(run: Run | None, note: Note) -> Checkpoint | None:
+def _load_checkpoint(run: Run | None, log: Log) -> Checkpoint | None:
     if run is None:
         return None
-    start, refused = run.newest()
-    for reason in refused:
-        note(f"{reason}; set aside")
-    if refused or start is not None:
-        note(f"{run.folder}: goes on from step {0 if start is None else start.step}")
-    return start
+    newest, problems = run.load_newest()
+    for problem in problems:
+        log(f"{problem}; renamed to .refused")
+    if problems or newest is not None:
+        log(f"{run.folder}: resuming from step {0 if newest is None else newest.step}")
+    return newest
 
 
-def _resume(run: Run, keeper: Recorder, start: Checkpoint | None, group: Group) -> None:
-    step = 0 if start is None else start.step
-    if start is not None:
-        keeper.go_on_from(start.facts)
-    run.begin_at(step)
-    begun = {
+def _record_start(run: Run, recorder: Recorder, checkpoint: Checkpoint | None, group: Group) -> None:
+    step = 0 if checkpoint is None else checkpoint.step
+    if checkpoint is not None:
+        recorder.load(checkpoint.metadata)
+    run.drop_metrics_after(step)
+    start = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "step": step,
         "command": command_line(),
         "device": str(group.device),
-        "hardware": _hardware(group.device),
+        "hardware": _hardware_name(group.device),
         "num_processes": group.world_size,
         "versions": {
             "python": platform.python_version(),
             **{name: version(name) for name in ("pellucid", "torch")},
         },
     }
-    run.note(starts=[*run_folder.describe_run(run.folder).get("starts", []), begun])
+    run.update_description(starts=[*run_folder.describe_run(run.folder).get("starts", []), start])
 
 
-def _hardware(device: torch.device) -> str:
+def _hardware_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{platform.machine()}, {torch.get_num_threads()} threads"
 
 
-def _profiler(run: Run | None, stack: ExitStack) -> torch.profiler.profile | None:
-    """Of a few early steps; the trace goes into the run folder."""
+def _start_profiler(run: Run | None, stack: ExitStack) -> torch.profiler.profile | None:
+    """A profiler of a few early steps, which writes its trace into the run folder."""
     if run is None:
         return None
     path = run.folder / "trace.json"
@@ -335,40 +368,41 @@ def _profiler(run: Run | None, stack: ExitStack) -> torch.profiler.profile | Non
     )
 
 
-def _complain_of_skipped(learner: Learner, seed: int, note: Note) -> None:
+def _check_skipped(learner: Learner, seed: int, log: Log) -> None:
     num, step = learner.num_skipped_in_a_row, learner.step - 1
     if num:
-        note(f"loss or gradient not finite at step {step} (seed {seed}); this batch changes nothing")
-    if num == MAX_SKIPPED:
+        log(f"loss or gradient not finite at step {step} (seed {seed}); batch skipped")
+    if num == MAX_SKIPPED_IN_A_ROW:
         raise PellucidError(
             f"loss or gradient not finite in {num} batches in a row, steps {step - num + 1} to {step} of "
-            f"seed {seed}; the last checkpoint stays. Train with a lower lr, clip_norm=1 or precision=float32"
+            f"seed {seed}; the last checkpoint is kept",
+            hint="train with a lower lr, clip_norm=1 or precision=float32",
         )
 
 
 @contextmanager
-def _stopping() -> Iterator[list[int]]:
-    """The signals that ask to stop, as they come. The second Ctrl-C interrupts at once."""
+def _catch_stop_signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM, in a list that grows as they arrive. The second Ctrl-C interrupts at once."""
     if current_thread() is not main_thread():
         yield []
         return
-    asked: list[int] = []
+    received: list[int] = []
 
-    def ask(number: int, _: object) -> None:
-        if number in asked:
+    def receive(number: int, _: object) -> None:
+        if number in received:
             raise KeyboardInterrupt
-        asked.append(number)
+        received.append(number)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield asked
+        yield received
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
 class _Pace:
-    """How fast training goes lately; what `restart` skips does not count."""
+    """Moving averages of the time for a step and of the waiting for data; pauses before `restart` do not count."""
 
     def __init__(self, batches: Batches) -> None:
         self._batches = batches
@@ -381,7 +415,7 @@ class _Pace:
         self._last = time.perf_counter(), self._batches.waited_s
 
     def tick(self) -> None:
-        """A step is done."""
+        """Count the time since the last call, or since `restart`, as one step."""
         step_s, waited_s = time.perf_counter() - self._last[0], self._batches.waited_s - self._last[1]
         self._num_ticks += 1
         weight = max(0.02, 1 / self._num_ticks)
@@ -398,7 +432,7 @@ class _Pace:
         return self._waited_s / self.step_s
 
 
-def _status(learner: Learner, loss: float, lr: float, pace: _Pace, keeper: Recorder) -> Status:
+def _status(learner: Learner, loss: float, lr: float, pace: _Pace, recorder: Recorder) -> Status:
     num_steps = learner.recipe.num_steps
     return Status(
         step=learner.step,
@@ -408,5 +442,5 @@ def _status(learner: Learner, loss: float, lr: float, pace: _Pace, keeper: Recor
         images_per_s=pace.images_per_s,
         waiting=pace.waiting,
         seconds_left=(num_steps - learner.step) * pace.step_s,
-        psnr_db=keeper.history.psnr_db,
+        psnr_db=recorder.history.psnr_db,
     )

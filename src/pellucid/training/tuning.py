@@ -1,7 +1,7 @@
-"""Find out how this machine trains this network fastest: a few steps each way, on a batch of the run itself.
+"""Find the fastest way to train this network on this machine: a few steps in each mode, on a batch of the run.
 
-Never changes what is asked: a precision that the recipe names is kept; TF32 and bfloat16 are tried only where
-the recipe leaves it open.
+Tuning never changes what was requested: a precision that the recipe names is kept. TF32 and bfloat16 are tried
+only if the recipe's precision is "auto".
 """
 
 import time
@@ -18,41 +18,44 @@ from pellucid.training.distributed import Group
 from pellucid.training.learner import ExecutionMode, Learner
 
 NUM_STEPS = 8
-ENOUGH_S = 4.0
-MIN_SPEEDUP = 0.95
-"""A way is taken when it needs less than this share of the plainer one's time."""
+MAX_MEASURED_S = 4.0
+MIN_SPEEDUP = 1.05
+"""A mode is used if it is faster than the best mode so far by more than this factor."""
 COMPILING_S = 60.0
-"""About what compiling costs; it is tried in trainings that last ten times as long."""
+"""Typical cost of compiling; it is tried in trainings that take at least ten times as long."""
 
 Batch = tuple[Tensor, Tensor]
-Note = Callable[[str], None]
+Log = Callable[[str], None]
 
 
 def default_mode(recipe: Recipe) -> ExecutionMode:
-    """What `--tune off` runs."""
+    """The mode without tuning."""
     return ExecutionMode("float32" if recipe.precision == "auto" else recipe.precision)
 
 
-def tune(recipe: Recipe, batch: Batch, device: torch.device, note: Note) -> ExecutionMode:
-    """The fastest way to train, found by adding one thing after the other; each comparison is told."""
+def tune(recipe: Recipe, batch: Batch, device: torch.device, log: Log) -> ExecutionMode:
+    """The fastest mode. Changes are tried one after the other, each on top of the best mode so far.
+
+    batch: (degraded, target) on the device. log: called with each measurement.
+    """
     best = default_mode(recipe)
-    best_s = _step_s(recipe, best, batch, device)
-    note(f"tuning: {best}: {1000 * best_s:.3g} ms a step")
+    best_s = _measure_step_s(recipe, best, batch, device)
+    log(f"tuning: {best}: {1000 * best_s:.3g} ms/step")
     for change in _changes(recipe, device):
         if "compiled" in change and best_s * recipe.num_steps < 10 * COMPILING_S:
-            note(f"tuning: not compiled, as the training lasts about {best_s * recipe.num_steps:.0f} s only")
+            log(f"tuning: compilation not tried: the training takes only about {best_s * recipe.num_steps:.0f} s")
             continue
-        other = replace(best, **change)
+        mode = replace(best, **change)
         try:
-            with warnings.catch_warnings(action="ignore"):  # what a compiler does not do well, its time tells
-                other_s = _step_s(recipe, other, batch, device)
-        except Exception as error:  # whatever a compiler or a kernel lacks here, the plain way remains
-            note(f"tuning: {other}: does not run here ({' '.join(str(error).split())[:120]})")
+            with warnings.catch_warnings(action="ignore"):  # about performance, which is measured here
+                step_s = _measure_step_s(recipe, mode, batch, device)
+        except Exception as error:  # whatever a compiler or a kernel does not support, the other modes remain
+            log(f"tuning: {mode}: does not run here ({' '.join(str(error).split())[:120]})")
             continue
-        taken = other_s < MIN_SPEEDUP * best_s
-        note(f"tuning: {other}: {1000 * other_s:.3g} ms a step, {'taken' if taken else 'not taken'}")
-        best, best_s = (other, other_s) if taken else (best, best_s)
-    note(f"tuned: {best}")
+        is_faster = step_s * MIN_SPEEDUP < best_s
+        log(f"tuning: {mode}: {1000 * step_s:.3g} ms/step, {'used' if is_faster else 'not used'}")
+        best, best_s = (mode, step_s) if is_faster else (best, best_s)
+    log(f"tuned: {best}")
     return best
 
 
@@ -68,13 +71,13 @@ def _changes(recipe: Recipe, device: torch.device) -> list[dict[str, Any]]:
     return changes
 
 
-def _step_s(recipe: Recipe, choice: ExecutionMode, batch: Batch, device: torch.device) -> float:
-    """The shortest of some steps: what else the machine does only makes one longer."""
-    learner = Learner(recipe, recipe.network(), choice, seed=0, group=Group(device))
-    learner.learn(*batch)  # finds kernels, compiles
+def _measure_step_s(recipe: Recipe, mode: ExecutionMode, batch: Batch, device: torch.device) -> float:
+    """The shortest of a few steps: other load on the machine only makes a step longer."""
+    learner = Learner(recipe, recipe.network(), mode, seed=0, group=Group(device))
+    learner.learn(*batch)  # selects kernels, compiles
     steps_s: list[float] = []
-    while len(steps_s) < NUM_STEPS and sum(steps_s) < ENOUGH_S:
+    while len(steps_s) < NUM_STEPS and sum(steps_s) < MAX_MEASURED_S:
         started = time.perf_counter()
-        learner.learn(*batch)  # waits for the device, as it returns the loss
+        learner.learn(*batch)  # returns the loss, so it waits for the device
         steps_s.append(time.perf_counter() - started)
     return min(steps_s)

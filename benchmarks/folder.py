@@ -66,9 +66,9 @@ def loop(source: Path, out: Path, model: str) -> None:
 
     from pellucid.weights import checkpoint, models
 
-    network, recipe, _ = checkpoint.load(models.find(model))
-    network.eval()
-    colors, rate = recipe.domain.colors, int(recipe.domain.rate)
+    loaded = checkpoint.load(models.find_model(model))
+    network, domain = loaded.network, loaded.recipe.domain
+    colors, rate = domain.colors, int(domain.rate)
     out.mkdir()
 
     def to_tensor(image: PIL.Image.Image) -> Tensor:

@@ -186,7 +186,7 @@ def title(restorer: pellucid.Restorer) -> str:
 
 def restorers() -> Iterator[tuple[str, pellucid.Restorer]]:
     """Every model that ships, at each of its tasks, and a name for the sheet."""
-    for model in (model for model in models.list_models() if model.ships):
+    for model in (model for model in models.list_models() if model.is_shipped):
         for keywords in TASKS.get(model.name, ({},)):
             values = [f"{key.partition('_')[0]}-{value}" for key, value in keywords.items()]
             yield "-".join([model.name, *values]), pellucid.load(model.name, **keywords)

@@ -173,7 +173,7 @@ def test_a_damaged_model_is_listed_as_such(run: Terminal) -> None:
     result = run("models")
     assert result.code == 0 and re.search(r"^ ?bad ", result.out, re.MULTILINE)
     (said,) = [model["error"] for model in json.loads(run("models --json").out) if "error" in model]
-    assert "bad.safetensors is not a whole safetensors file" in said
+    assert "bad.safetensors is not a complete safetensors file" in said
 
 
 def test_recipes_lists_names_and_keywords(run: Terminal) -> None:

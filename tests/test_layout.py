@@ -32,13 +32,16 @@ def _floors() -> dict[str, Floor]:
 
 
 def _name(path: Path) -> str:
-    """pictures/png.py -> pictures.png; what lies in a folder of equals goes by the folder's name."""
+    """pictures/png.py -> pictures.png; networks/dncnn.py -> networks, which the list has for all its files."""
     name = ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
-    return _folder_of_equals(name) or name
+    return _nearest(name, set(_floors())) or name
 
 
-def _folder_of_equals(name: str) -> str | None:
-    return next((folder for folder in EQUALS if name == folder or name.startswith(f"{folder}.")), None)
+def _nearest(name: str, known: set[str]) -> str:
+    """The module, or the innermost folder around it, that is in the list; empty if there is none."""
+    while name and name not in known:
+        name = name.rpartition(".")[0]
+    return name
 
 
 def _imported(source: str, known: set[str]) -> set[str]:
@@ -57,15 +60,11 @@ def _imported(source: str, known: set[str]) -> set[str]:
 
 def _home(path: str, name: str, known: set[str]) -> str:
     """The module that `from pellucid.PATH import NAME` loads."""
-    for module in (f"{path}.{name}".lstrip("."), path):
-        module = _folder_of_equals(module) or module
-        if module in known:
-            return module
-    raise AssertionError(f"{name} is imported from pellucid.{path}, which is no module")
+    module = _nearest(f"{path}.{name}".lstrip("."), known)
+    assert module, f"{name} is imported from pellucid.{path}, which is not a module"
+    return module
 
 
-EQUALS = {"networks", "data.datasets", "exporting.formats"}
-"""Folders whose files do not know each other."""
 FILES = {path: _name(path) for path in sorted(PACKAGE.rglob("*.py")) if path.stem not in DOORS}
 
 
@@ -87,6 +86,8 @@ def test_imports_point_to_higher_floors_only(path: Path) -> None:
         ("from pellucid.pictures import png, raw", {"pictures.png", "pictures.raw"}),
         ("def late():\n    from pellucid.pictures.raw import read", {"pictures.raw"}),
         ("from pellucid.networks import dncnn", {"networks"}),
+        ("from pellucid.weights.foreign.matlab import read", {"weights.foreign"}),
+        ("from pellucid.weights.foreign.reading import read", {"weights.foreign.reading"}),
         ("from pellucid import __version__, domains\nimport os", {"domains"}),
     ],
 )
@@ -104,7 +105,7 @@ def test_imports_that_would_not_be_seen_are_refused(source: str) -> None:
 
 
 def test_rooms_say_what_they_are_and_no_more() -> None:
-    for path in PACKAGE.glob("*/__init__.py"):
+    for path in PACKAGE.glob("*/**/__init__.py"):
         body = ast.parse(path.read_text()).body
         assert len(body) == 1 and isinstance(body[0], ast.Expr), f"{path.parent.name} hands things on"
 

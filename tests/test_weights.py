@@ -1,4 +1,4 @@
-"""The weights that ship: they load, they say what they are, and the README says the same."""
+"""The weights that ship: they load, their metadata are complete, and README's table agrees."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from pellucid.restoration.restorer import load
 from pellucid.weights import checkpoint, models
 
 ROOT = Path(__file__).parent.parent
-SHIPPED = [model for model in models.list_models() if model.ships]
+SHIPPED = [model for model in models.list_models() if model.is_shipped]
 
 
 def test_something_ships() -> None:
@@ -17,15 +17,15 @@ def test_something_ships() -> None:
 
 
 @pytest.mark.parametrize("model", SHIPPED, ids=lambda model: model.name)
-def test_the_card_is_complete(model: models.NamedModel) -> None:
-    card = checkpoint.read_metadata(model.path)
-    assert card.scores and card.provenance and card.license
-    assert [(score["data"], score["keywords"]) for score in card.scores] == [
+def test_the_metadata_are_complete(model: models.NamedModel) -> None:
+    metadata = checkpoint.read_metadata(model.path)
+    assert metadata.scores and metadata.provenance and metadata.license
+    assert [(score["data"], score["keywords"]) for score in metadata.scores] == [
         (test.data, test.keywords) for test in script.TESTS[model.name]
     ]
 
 
-def test_the_readme_has_the_table_of_the_headers() -> None:
+def test_the_readme_has_the_table_of_the_metadata() -> None:
     assert "\n".join(script.table()) in (ROOT / "README.md").read_text()
 
 
@@ -34,17 +34,17 @@ def test_all_weights_together_stay_small() -> None:
 
 
 @pytest.mark.parametrize("model", SHIPPED, ids=lambda model: model.name)
-def test_the_first_score_on_the_card_is_measured_again(model: models.NamedModel, data: Path) -> None:
+def test_the_first_score_is_measured_again(model: models.NamedModel, data: Path) -> None:
     """The others take longer: `make scores` measures them all."""
-    said = checkpoint.read_metadata(model.path).scores[0]
-    report = script.TESTS[model.name][0].measure(load(model.name, **said["keywords"]))
+    stated = checkpoint.read_metadata(model.path).scores[0]
+    report = script.TESTS[model.name][0].measure(load(model.name, **stated["keywords"]))
     # Another machine sums in another order, which moves a rounded sample here and there.
-    assert report.mean_psnr_db == pytest.approx(said["psnr_db"], abs=0.002)
-    assert report.to_json()["protocol"] == said["protocol"]
+    assert report.mean_psnr_db == pytest.approx(stated["psnr_db"], abs=0.002)
+    assert report.to_json()["protocol"] == stated["protocol"]
 
 
-LEAST_GAINS_DB = {
-    "mimo-unet": 0.1,  # a careful one: blurs of other cameras than it has seen shall not get worse
+MIN_GAINS_DB = {
+    "mimo-unet": 0.1,  # weakened, so that blur of unknown cameras does not become worse
     "dncnn-three-tasks": 0.4,  # a first version, trained for half an hour
 }
 
@@ -52,4 +52,4 @@ LEAST_GAINS_DB = {
 @pytest.mark.parametrize("model", SHIPPED, ids=lambda model: model.name)
 def test_the_network_beats_its_input(model: models.NamedModel) -> None:
     for score in checkpoint.read_metadata(model.path).scores:
-        assert score["psnr_db"] > score["degraded_psnr_db"] + LEAST_GAINS_DB.get(model.name, 1)
+        assert score["psnr_db"] > score["degraded_psnr_db"] + MIN_GAINS_DB.get(model.name, 1)

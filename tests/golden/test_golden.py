@@ -2,7 +2,7 @@
 
 Expected: the papers' tables (SRCNN: Dong et al. 2016, Tables 2 and 5; DnCNN: Zhang et al. 2017, Tables II, III
 and V), and for SaoYan's weights his published scores. Gaussian noise differs by seed, by up to 0.05 dB on
-Set12; SRCNN has no chance in it.
+Set12; SRCNN's protocol has no random numbers.
 """
 
 import os
@@ -133,7 +133,7 @@ def test_the_batch_norm_file_equals_its_folded_twin(data: Path, tmp_path: Path) 
         _report(data, f"dncnn/{name}.mat", "dncnn.gaussian", "sigma_255=25", tmp_path / name, "", "Set12")
         for name in ("gray_sigma_25", "gray_sigma_25_with_batchnorm")
     ]
-    folded, normalised = reports
-    assert (folded.recipe.parameters["batch_norm"], normalised.recipe.parameters["batch_norm"]) == (False, True)
-    for one, other in zip(folded.scores, normalised.scores, strict=True):
+    folded, with_norm = reports
+    assert (folded.recipe.parameters["batch_norm"], with_norm.recipe.parameters["batch_norm"]) == (False, True)
+    for one, other in zip(folded.scores, with_norm.scores, strict=True):
         assert one.psnr_db == pytest.approx(other.psnr_db, abs=0.005)

@@ -91,7 +91,7 @@ def pictures(tmp_path: Path) -> Path:
 
 
 def tensors(weights: Path) -> dict[str, Tensor]:
-    return checkpoint.load(weights)[0].state_dict()
+    return checkpoint.load(weights).network.state_dict()
 
 
 def equal(one: Path, other: Path) -> bool:

@@ -1,3 +1,5 @@
+"""Our weight files: what is saved is loaded, and damage and malice are refused."""
+
 import hashlib
 import json
 import struct
@@ -18,15 +20,16 @@ from pellucid.weights.checkpoint import WeightsMetadata, fill, fingerprint, load
 SMALL: dict[str, Any] = {"depth": 3, "width": 4}
 
 
-def card(**changes: Any) -> WeightsMetadata:
-    facts = {
+def small_metadata(**changes: Any) -> WeightsMetadata:
+    """Metadata of a small DnCNN."""
+    entries = {
         "recipe": "dncnn.gaussian",
         "parameters": dict(registry.find("dncnn.gaussian", **SMALL).parameters),
         "provenance": "a test, with ünïcode",
         "license": "CC0-1.0",
         "scores": ({"data": "Set12", "keywords": {}, "psnr_db": 30.5},),
     }
-    return WeightsMetadata(**{**facts, **changes})
+    return WeightsMetadata(**{**entries, **changes})
 
 
 def network(name: str = "dncnn.gaussian", seed: int = 0, **parameters: Any) -> nn.Module:
@@ -38,14 +41,13 @@ def network(name: str = "dncnn.gaussian", seed: int = 0, **parameters: Any) -> n
     return made.eval()
 
 
-def rewritten(path: Path, *, tensors: dict[str, Tensor] | None = None, **changes: Any) -> Path:
-    """The same file with another header, or other tensors under their right hash."""
-    metadata = read_header(path)
-    given = load_file(path) if tensors is None else tensors
+def rewrite(path: Path, *, tensors: dict[str, Tensor] | None = None, **changes: Any) -> Path:
+    """The same file with another header, or other tensors and their hash."""
+    header = read_header(path)
     if tensors is not None:
-        metadata["sha256"] = fingerprint(tensors)
-    metadata |= changes
-    save_file(given, path, metadata={"pellucid": json.dumps(metadata)})
+        header["sha256"] = fingerprint(tensors)
+    header |= changes
+    save_file(load_file(path) if tensors is None else tensors, path, metadata={"pellucid": json.dumps(header)})
     return path
 
 
@@ -55,7 +57,7 @@ def read_header(path: Path) -> dict[str, Any]:
     return cast(dict[str, Any], json.loads(json.loads(content[8 : 8 + length])["__metadata__"]["pellucid"]))
 
 
-def refusal(path: Path, kind: type[PellucidError] = WeightsError) -> str:
+def refuse(path: Path, kind: type[PellucidError] = WeightsError) -> str:
     with pytest.raises(kind) as caught:
         load(path)
     message = str(caught.value)
@@ -68,7 +70,7 @@ def refusal(path: Path, kind: type[PellucidError] = WeightsError) -> str:
 def path(tmp_path: Path) -> Path:
     """A good weight file."""
     target = tmp_path / "a.safetensors"
-    save(target, network(), card())
+    save(target, network(), small_metadata())
     return target
 
 
@@ -84,20 +86,38 @@ def path(tmp_path: Path) -> Path:
 )
 def test_what_is_saved_is_loaded(tmp_path: Path, name: str, parameters: dict[str, Any]) -> None:
     saved = network(name, **parameters)
-    given = card(recipe=name, parameters=dict(registry.find(name, **parameters).parameters))
+    given = small_metadata(recipe=name, parameters=dict(registry.find(name, **parameters).parameters))
     save(tmp_path / "a.safetensors", saved, given)
-    loaded, found, read = load(tmp_path / "a.safetensors")
-    assert isinstance(loaded, nn.Module)
-    assert read == given
-    assert (found.name, found.parameters) == (name, given.parameters)
-    assert not loaded.training
-    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    loaded = load(tmp_path / "a.safetensors")
+    assert loaded.metadata == given
+    assert (loaded.recipe.name, loaded.recipe.parameters) == (name, given.parameters)
+    assert not loaded.network.training
+    assert not any(parameter.requires_grad for parameter in loaded.network.parameters())
     planes = next(tensor for tensor in saved.state_dict().values()).shape[1]
     if name.startswith("mimo"):
         planes = 3
     picture = torch.rand(1, planes, 16, 20)
     with torch.inference_mode():
-        assert torch.equal(loaded(picture), saved(picture))
+        assert torch.equal(loaded.network(picture), saved(picture))
+
+
+def test_weights_are_hashed_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = fingerprint(network().state_dict())
+    calls: list[object] = []
+
+    def count(tensors: dict[str, Tensor]) -> str:
+        calls.append(tensors)
+        return fingerprint(tensors)
+
+    monkeypatch.setattr(checkpoint, "fingerprint", count)
+    assert load(path).sha256 == expected and len(calls) == 1
+
+
+def test_the_fingerprint_of_loaded_weights_is_that_of_their_float32_tensors(path: Path) -> None:
+    halves = {name: t.half() if t.is_floating_point() else t for name, t in load_file(path).items()}
+    loaded = load(rewrite(path, tensors=halves))
+    assert loaded.stored_sha256 == fingerprint(halves)
+    assert loaded.sha256 == fingerprint(loaded.network.state_dict()) != loaded.stored_sha256
 
 
 def test_the_header_is_read_without_the_weights(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,7 +126,7 @@ def test_the_header_is_read_without_the_weights(path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(checkpoint, "_read_tensors", fail)
     monkeypatch.setattr(checkpoint, "find", fail)
-    assert read_metadata(path) == card()
+    assert read_metadata(path) == small_metadata()
 
 
 def test_the_file_is_plain_safetensors(path: Path) -> None:
@@ -116,7 +136,7 @@ def test_the_file_is_plain_safetensors(path: Path) -> None:
     assert (header["format"], header["recipe"], header["license"]) == (1, "dncnn.gaussian", "CC0-1.0")
 
 
-def test_the_hash_is_over_names_types_shapes_and_values() -> None:
+def test_the_fingerprint_covers_names_types_shapes_and_values() -> None:
     tensors = {"b": torch.tensor([1.0, 2.0]), "a": torch.tensor(3)}
     expected = hashlib.sha256()
     expected.update(b"a torch.int64 ()\n" + struct.pack("<q", 3))
@@ -134,9 +154,9 @@ def test_the_hash_is_over_names_types_shapes_and_values() -> None:
 
 
 def test_keywords_may_be_changed_when_loading(path: Path) -> None:
-    _, found, read = load(path, sigma_255=50)
-    assert found.parameters["sigma_255"] == 50
-    assert read.parameters["sigma_255"] == 25
+    loaded = load(path, sigma_255=50)
+    assert loaded.recipe.parameters["sigma_255"] == 50
+    assert loaded.metadata.parameters["sigma_255"] == 25
     with pytest.raises(RecipeError, match="has no keyword 'sigma'"):
         load(path, sigma=50)
 
@@ -147,8 +167,7 @@ def test_other_precisions_are_loaded_as_float32(path: Path, dtype: torch.dtype) 
         name: tensor.to(dtype) if tensor.is_floating_point() else tensor
         for name, tensor in load_file(path).items()
     }
-    loaded, _, _ = load(rewritten(path, tensors=tensors))
-    assert isinstance(loaded, nn.Module)
+    loaded = load(rewrite(path, tensors=tensors)).network
     for name, tensor in loaded.state_dict().items():
         assert torch.equal(tensor, tensors[name].float() if dtype.is_floating_point else tensors[name])
     assert all(parameter.dtype == torch.float32 for parameter in loaded.parameters())
@@ -156,34 +175,34 @@ def test_other_precisions_are_loaded_as_float32(path: Path, dtype: torch.dtype) 
 
 def test_a_network_of_half_precision_is_saved(tmp_path: Path) -> None:
     for dtype in (torch.float16, torch.bfloat16):
-        save(tmp_path / f"{dtype}.safetensors", network().to(dtype), card())
-        loaded, _, _ = load(tmp_path / f"{dtype}.safetensors")
-        assert isinstance(loaded, nn.Module)
+        save(tmp_path / f"{dtype}.safetensors", network().to(dtype), small_metadata())
+        loaded = load(tmp_path / f"{dtype}.safetensors").network
+        assert all(parameter.dtype == torch.float32 for parameter in loaded.parameters())
 
 
-def test_nothing_is_overwritten_unasked(path: Path) -> None:
+def test_a_file_is_overwritten_only_on_request(path: Path) -> None:
     before = path.read_bytes()
     with pytest.raises(OutputError, match="exists"):
-        save(path, network(seed=1), card())
+        save(path, network(seed=1), small_metadata())
     assert path.read_bytes() == before
-    save(path, network(seed=1), card(), overwrite=True)
+    save(path, network(seed=1), small_metadata(), overwrite=True)
     assert path.read_bytes() != before
 
 
-@pytest.mark.parametrize("place", [-1, -100, -900])
-def test_a_flipped_bit_is_noticed(path: Path, place: int) -> None:
+@pytest.mark.parametrize("offset", [-1, -100, -900])
+def test_a_flipped_bit_is_detected(path: Path, offset: int) -> None:
     content = bytearray(path.read_bytes())
-    content[place] ^= 1
+    content[offset] ^= 1
     path.write_bytes(content)
-    assert "damaged" in refusal(path)
-    assert read_metadata(path) == card()  # the header is whole
+    assert "damaged" in refuse(path)
+    assert read_metadata(path) == small_metadata()
 
 
 @pytest.mark.parametrize("part", [0.0, 0.001, 0.01, 0.1, 0.3, 0.5, 0.9, 0.999])
-def test_a_cut_file_is_refused(path: Path, part: float) -> None:
+def test_a_truncated_file_is_refused(path: Path, part: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * part)])
-    assert "is empty" in refusal(path) if part == 0 else "not a whole safetensors file" in refusal(path)
+    assert "is empty" in refuse(path) if part == 0 else "not a complete safetensors file" in refuse(path)
     with pytest.raises(WeightsError):
         read_metadata(path)
 
@@ -191,37 +210,37 @@ def test_a_cut_file_is_refused(path: Path, part: float) -> None:
 @pytest.mark.parametrize("num_bytes", [1, 7, 8, 9, 20])
 def test_a_file_of_a_few_bytes_is_refused(path: Path, num_bytes: int) -> None:
     path.write_bytes(path.read_bytes()[:num_bytes])
-    assert "not a whole safetensors file" in refusal(path)
+    assert "not a complete safetensors file" in refuse(path)
 
 
 @pytest.mark.parametrize(
     "content",
     [b"\x89PNG\r\n\x1a\n" + bytes(100), b"\xff" * 100, b"{}", struct.pack("<Q", 2**62) + b"{}", bytes(64)],
 )
-def test_what_is_no_weight_file_is_refused(path: Path, content: bytes) -> None:
+def test_other_files_are_refused(path: Path, content: bytes) -> None:
     path.write_bytes(content)
-    refusal(path)
+    refuse(path)
 
 
-def test_more_behind_the_end_is_refused(path: Path) -> None:
+def test_trailing_bytes_are_refused(path: Path) -> None:
     path.write_bytes(path.read_bytes() + b"more")
-    refusal(path)
+    refuse(path)
 
 
-def test_a_missing_file_and_a_folder_are_said(tmp_path: Path) -> None:
-    assert "does not exist" in refusal(tmp_path / "none.safetensors")
-    assert "is a folder" in refusal(tmp_path)
+def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
+    assert "does not exist" in refuse(tmp_path / "none.safetensors")
+    assert "is a folder" in refuse(tmp_path)
 
 
-def test_safetensors_of_others_are_refused_with_the_way_out(path: Path) -> None:
+def test_other_safetensors_are_refused_with_a_hint(path: Path) -> None:
     save_file(load_file(path), path)
-    assert "pellucid convert" in refusal(path)
+    assert "pellucid convert" in refuse(path)
     save_file(load_file(path), path, metadata={"format": "pt"})
-    assert "without pellucid's header" in refusal(path)
+    assert "without pellucid's header" in refuse(path)
 
 
 def test_a_newer_format_asks_for_an_update(path: Path) -> None:
-    assert "update pellucid" in refusal(rewritten(path, format=2))
+    assert "update pellucid" in refuse(rewrite(path, format=2))
 
 
 @pytest.mark.parametrize(
@@ -237,85 +256,85 @@ def test_a_newer_format_asks_for_an_update(path: Path) -> None:
         {"scores": 3},
     ],
 )
-def test_a_strange_header_is_refused(path: Path, changes: dict[str, Any]) -> None:
-    assert "header" in refusal(rewritten(path, **changes))
+def test_an_invalid_header_entry_is_refused(path: Path, changes: dict[str, Any]) -> None:
+    assert "header" in refuse(rewrite(path, **changes))
 
 
 @pytest.mark.parametrize("key", ["format", "recipe", "parameters", "provenance", "license", "scores", "sha256"])
-def test_a_header_that_lacks_an_entry_is_refused(path: Path, key: str) -> None:
+def test_a_missing_header_entry_is_refused(path: Path, key: str) -> None:
     header = read_header(path)
     del header[key]
     save_file(load_file(path), path, metadata={"pellucid": json.dumps(header)})
-    assert key in refusal(path)
+    assert key in refuse(path)
 
 
 @pytest.mark.parametrize(
     "text", ["", "no JSON", "[]", "null", "7", '"text"', "{}", "[" * 100_000, '{"format":' * 50_000]
 )
-def test_a_header_that_is_no_table_is_refused(path: Path, text: str) -> None:
+def test_a_header_that_is_not_a_json_object_is_refused(path: Path, text: str) -> None:
     save_file(load_file(path), path, metadata={"pellucid": text})
-    assert "header" in refusal(path)
+    assert "header" in refuse(path)
 
 
 @pytest.mark.parametrize("name", ["os.system", "dncnn._as_published", "dncnn.nn", "", "../x.y", "a" * 10_000])
-def test_a_hostile_recipe_is_refused_and_imports_nothing(path: Path, name: str) -> None:
+def test_a_malicious_recipe_name_is_refused_and_imports_nothing(path: Path, name: str) -> None:
     registry.list_names()
-    rewritten(path, recipe=name)
+    rewrite(path, recipe=name)
     before = set(sys.modules)
-    assert "no recipe" in refusal(path, RecipeError)
+    assert "no recipe" in refuse(path, RecipeError)
     assert set(sys.modules) == before
 
 
 @pytest.mark.parametrize("key", ["sigma", "name", "path", "recipe", "source", "self", "a" * 10_000, "two\nlines"])
 def test_an_unknown_keyword_is_refused(path: Path, key: str) -> None:
-    message = refusal(rewritten(path, parameters={**card().parameters, key: 1}), RecipeError)
+    message = refuse(rewrite(path, parameters={**small_metadata().parameters, key: 1}), RecipeError)
     assert "has no keyword" in message
 
 
 @pytest.mark.parametrize("value", [-1, 1e999, "two\nlines", "9" * 5000, None, [], {}])
 def test_an_impossible_value_is_refused(path: Path, value: Any) -> None:
-    assert "sigma_255" in refusal(rewritten(path, parameters={"sigma_255": value}), RecipeError)
+    assert "sigma_255" in refuse(rewrite(path, parameters={"sigma_255": value}), RecipeError)
 
 
-def test_tensors_that_do_not_fit_are_named_up_to_four(path: Path) -> None:
+def test_up_to_four_tensors_that_do_not_fit_are_named(path: Path) -> None:
     tensors = load_file(path)
     last = "layers.2.conv.bias"
     assert tensors.pop(last).shape == (1,)
-    message = refusal(rewritten(path, tensors=tensors))
+    message = refuse(rewrite(path, tensors=tensors))
     assert f"{last} (1,) missing" in message
     assert "dncnn.gaussian" in message
     assert "more" not in message
 
     tensors |= {f"extra{i}": torch.zeros(i) for i in range(5)}
     tensors["layers.0.conv.weight"] = torch.zeros(4, 1, 5, 5)
-    message = refusal(rewritten(path, tensors=tensors))
+    message = refuse(rewrite(path, tensors=tensors))
     assert "layers.0.conv.weight is (4, 1, 5, 5), not (4, 1, 3, 3)" in message
     assert message.count(";") == 3
     assert message.endswith("and 3 more")
 
 
 def test_tensors_of_another_size_are_not_loaded(path: Path) -> None:
-    message = refusal(rewritten(path, parameters={**card().parameters, "width": 8}))
+    message = refuse(rewrite(path, parameters={**small_metadata().parameters, "width": 8}))
     assert "layers.0.conv.weight is (4, 1, 3, 3), not (8, 1, 3, 3)" in message
 
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.int64, torch.bool, torch.complex64])
-def test_weights_that_are_no_real_numbers_are_refused(path: Path, dtype: torch.dtype) -> None:
+def test_weights_of_other_types_are_refused(path: Path, dtype: torch.dtype) -> None:
     tensors = load_file(path)
     tensors["layers.0.conv.weight"] = tensors["layers.0.conv.weight"].to(dtype)
-    assert "layers.0.conv.weight" in refusal(rewritten(path, tensors=tensors))
+    assert "layers.0.conv.weight" in refuse(rewrite(path, tensors=tensors))
 
 
-def test_old_batch_norms_without_counters_are_taken(path: Path) -> None:
+def test_old_batch_norms_without_counters_are_loaded(path: Path) -> None:
     tensors = {name: t for name, t in load_file(path).items() if not name.endswith("num_batches_tracked")}
     assert len(tensors) == len(load_file(path)) - 1
-    loaded, _, _ = load(rewritten(path, tensors=tensors))
+    loaded = load(rewrite(path, tensors=tensors)).network
     picture = torch.rand(1, 1, 9, 9)
     with torch.inference_mode():
         assert torch.equal(loaded(picture), network()(picture))
 
 
-def test_filling_leaves_the_given_tensors_alone() -> None:
+def test_fill_does_not_change_the_given_tensors() -> None:
     tensors = dict(network().state_dict())
     before = fingerprint(tensors)
     filled = fill(registry.find("dncnn.gaussian", **SMALL), tensors, source="here")

@@ -1,4 +1,4 @@
-"""The authors' files become ours."""
+"""Conversion of the authors' weight files."""
 
 from pathlib import Path
 
@@ -22,11 +22,11 @@ def theirs(tmp_path: Path) -> Path:
     return tmp_path / "net.pth"
 
 
-def test_the_card_says_what_the_weights_are(theirs: Path, tmp_path: Path) -> None:
+def test_the_metadata_describe_the_weights(theirs: Path, tmp_path: Path) -> None:
     out = tmp_path / "ours.safetensors"
-    card = convert(theirs, "dncnn.gaussian", out, license="GPL-3.0", sigma_255="15", depth=3, width=4)
-    assert card == checkpoint.read_metadata(out)
-    assert card.parameters == {
+    metadata = convert(theirs, "dncnn.gaussian", out, license="GPL-3.0", sigma_255="15", depth=3, width=4)
+    assert metadata == checkpoint.read_metadata(out)
+    assert metadata.parameters == {
         "sigma_255": 15,
         "initialize": "released",
         "channels": 1,
@@ -35,10 +35,10 @@ def test_the_card_says_what_the_weights_are(theirs: Path, tmp_path: Path) -> Non
         "batch_norm": True,
         "bias": False,
     }
-    assert "net.pth" in card.provenance and card.license == "GPL-3.0"
+    assert "net.pth" in metadata.provenance and metadata.license == "GPL-3.0"
 
 
-def test_what_does_not_fit_is_named_and_nothing_is_written(theirs: Path, tmp_path: Path) -> None:
+def test_errors_name_the_problem_and_nothing_is_written(theirs: Path, tmp_path: Path) -> None:
     out = tmp_path / "ours.safetensors"
     with pytest.raises(WeightsError, match=r"does not fit dncnn.gaussian.*layers\.\d+\.conv\.weight"):
         convert(theirs, "dncnn.gaussian", out)

@@ -19,9 +19,10 @@ from pellucid.networks.dncnn import DnCNN
 from pellucid.networks.mimo_unet import MIMOUNet
 from pellucid.recipes.network import Network
 from pellucid.recipes.registry import find
-from pellucid.weights import checkpoint, foreign
-from pellucid.weights.foreign import Foreign, Framework
-from pellucid.weights.translation import translate
+from pellucid.weights import checkpoint
+from pellucid.weights.foreign import reading
+from pellucid.weights.foreign.reading import ForeignWeights
+from pellucid.weights.translation.translate import translate
 
 FIXTURES = Path(__file__).parent / "foreign"
 WEIGHTS = Path(os.environ.get("PELLUCID_DATA", "")) / "weights"
@@ -31,17 +32,17 @@ needs_data = pytest.mark.skipif("PELLUCID_DATA" not in os.environ, reason="needs
 State = dict[str, Tensor]
 
 
-def fit(theirs: Foreign, name: str, **given: Any) -> tuple[dict[str, Any], Network]:
+def fit(theirs: ForeignWeights, name: str, **given: Any) -> tuple[dict[str, Any], Network]:
     """As `convert` does it."""
-    variant, tensors = translate(theirs, find(name, **given))
-    return variant, checkpoint.fill(find(name, **{**given, **variant}), tensors, source=str(theirs.path))
+    keywords, tensors = translate(theirs, find(name, **given))
+    return keywords, checkpoint.fill(find(name, **{**given, **keywords}), tensors, source=str(theirs.path))
 
 
-def held(tensors: Mapping[str, Tensor], framework: Framework = "PyTorch") -> Foreign:
-    return Foreign(Path("theirs"), framework, tensors)
+def held(tensors: Mapping[str, Tensor], framework: str = "PyTorch") -> ForeignWeights:
+    return ForeignWeights(Path("theirs"), framework, tensors)
 
 
-def chance(*shape: int) -> Tensor:
+def uniform(*shape: int) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
 
 
@@ -78,9 +79,9 @@ def srcnn(bias: bool, mapping_px: int) -> nn.Module:
 @pytest.mark.parametrize("mapping_px", [1, 5])
 def test_srcnn_of_pytorch_and_mindspore(bias: bool, mapping_px: int) -> None:
     theirs = srcnn(bias, mapping_px)
-    variant, ours = fit(held(theirs.state_dict()), "srcnn.paper", mapping_px=mapping_px)
-    assert variant == {"padding": "zeros", "bias": bias}
-    assert_equal(ours(chance(1, 1, 20, 24)), theirs(chance(1, 1, 20, 24)))
+    keywords, ours = fit(held(theirs.state_dict()), "srcnn.paper", mapping_px=mapping_px)
+    assert keywords == {"padding": "zeros", "bias": bias}
+    assert_equal(ours(uniform(1, 1, 20, 24)), theirs(uniform(1, 1, 20, 24)))
 
 
 def srcnn_as_in_matlab(weights: dict[str, NDArray[np.float64]], picture: NDArray[Any]) -> NDArray[Any]:
@@ -103,9 +104,9 @@ def srcnn_as_in_matlab(weights: dict[str, NDArray[np.float64]], picture: NDArray
 
 
 def assert_as_in_matlab(path: Path, mapping_px: int, **given: Any) -> None:
-    variant, ours = fit(foreign.read(path), "srcnn.paper", mapping_px=mapping_px, **given)
-    assert variant == {"padding": "replicate", "bias": True}
-    picture = chance(26, 30).numpy()
+    keywords, ours = fit(reading.read(path), "srcnn.paper", mapping_px=mapping_px, **given)
+    assert keywords == {"padding": "replicate", "bias": True}
+    picture = uniform(26, 30).numpy()
     expected = srcnn_as_in_matlab(loadmat(path), picture.astype(float))
     restored = ours(torch.from_numpy(picture)[None, None])[0, 0].numpy()
     np.testing.assert_allclose(restored, expected, atol=1e-5)
@@ -122,11 +123,11 @@ def test_srcnn_of_matlab(tmp_path: Path) -> None:
     from scipy.io import savemat
 
     shapes = {"conv1": ((81, 64), 64), "conv2": ((64, 9, 32), 32), "conv3": ((32, 25), 1)}
-    random = np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     arrays = {}
     for layer, (shape, outputs) in shapes.items():
-        arrays[f"weights_{layer}"] = random.normal(size=shape, scale=0.1)
-        arrays[f"biases_{layer}"] = random.normal(size=(outputs, 1))
+        arrays[f"weights_{layer}"] = rng.normal(size=shape, scale=0.1)
+        arrays[f"biases_{layer}"] = rng.normal(size=(outputs, 1))
     savemat(tmp_path / "x2.mat", arrays)
     assert_as_in_matlab(tmp_path / "x2.mat", 3)
 
@@ -177,7 +178,7 @@ def prefixed(prefix: str, network: nn.Module) -> State:
 
 @pytest.mark.parametrize("counters", [True, False])
 @pytest.mark.parametrize(
-    ("prefix", "bias", "epsilon", "variant"),
+    ("prefix", "bias", "epsilon", "keywords"),
     [
         ("dncnn.", (False, False, False), 1e-5, {"batch_norm": True, "bias": False}),
         ("dncnn.", (True, True, True), 1e-5, {"batch_norm": True, "bias": True}),
@@ -190,7 +191,7 @@ def test_dncnn_of_pytorch(
     prefix: str,
     bias: tuple[bool, bool, bool],
     epsilon: float | None,
-    variant: dict[str, bool],
+    keywords: dict[str, bool],
     counters: bool,
 ) -> None:
     theirs = dncnn(bias, epsilon)
@@ -202,13 +203,13 @@ def test_dncnn_of_pytorch(
     if not counters:
         state = {name: tensor for name, tensor in state.items() if "num_batches" not in name}
     found, ours = fit(held(state), "dncnn.gaussian", depth=5, width=8)
-    assert found == variant
-    noisy = chance(1, 1, 20, 24)
+    assert found == keywords
+    noisy = uniform(1, 1, 20, 24)
     assert_equal(noisy - ours(noisy), theirs(noisy))
 
 
 def test_dncnn_of_mindspore() -> None:
-    found, ours = fit(foreign.read(FIXTURES / "dncnn.ckpt"), "dncnn.gaussian", depth=4, width=8)
+    found, ours = fit(reading.read(FIXTURES / "dncnn.ckpt"), "dncnn.gaussian", depth=4, width=8)
     assert found == {"batch_norm": True, "bias": False}
     with np.load(FIXTURES / "dncnn.npz") as values:
         noisy, noise = torch.from_numpy(values["x"]), torch.from_numpy(values["y"])
@@ -227,15 +228,15 @@ def test_dncnn_of_matconvnet() -> None:
             state[f"net.layers.{number}.moments"] = torch.stack([module.running_mean, deviation])
     found, ours = fit(held(state, "MATLAB"), "dncnn.gaussian", depth=3, width=8)
     assert found == {"batch_norm": True, "bias": True}
-    noisy = chance(1, 1, 20, 24)
+    noisy = uniform(1, 1, 20, 24)
     assert_equal(noisy - ours(noisy), theirs(noisy))
 
 
 @needs_data
 def test_dncnn_of_the_authors_with_batch_norm_is_its_folded_twin() -> None:
     folder = WEIGHTS / "dncnn"
-    norm, with_norm = fit(foreign.read(folder / "gray_sigma_25_with_batchnorm.mat"), "dncnn.gaussian")
-    plain, folded = fit(foreign.read(folder / "gray_sigma_25.mat"), "dncnn.gaussian")
+    norm, with_norm = fit(reading.read(folder / "gray_sigma_25_with_batchnorm.mat"), "dncnn.gaussian")
+    plain, folded = fit(reading.read(folder / "gray_sigma_25.mat"), "dncnn.gaussian")
     assert norm == {"batch_norm": True, "bias": True}
     assert plain == {"batch_norm": False, "bias": True}
     assert isinstance(with_norm, DnCNN)
@@ -264,9 +265,9 @@ def test_dncnn_of_the_authors_with_batch_norm_is_its_folded_twin() -> None:
     ],
 )
 def test_dncnn_of_the_authors_denoises(file: str, recipe: str, given: dict[str, Any]) -> None:
-    variant, ours = fit(foreign.read(WEIGHTS / file), recipe, **given)
+    keywords, ours = fit(reading.read(WEIGHTS / file), recipe, **given)
     pytorch = file.endswith(".pth")
-    assert variant == {"batch_norm": pytorch, "bias": not pytorch}
+    assert keywords == {"batch_norm": pytorch, "bias": not pytorch}
     clean = torch.linspace(0, 1, 48).expand(1, given.get("channels", 1), 40, 48)
     noisy = clean + 15 / 255 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     assert (ours(noisy) - clean).std() < 0.4 * (noisy - clean).std()
@@ -432,11 +433,11 @@ def test_the_written_mimo_unet_has_the_published_names() -> None:
     ("framework", "upsampling", "enlarge"),
     [("PyTorch", "nearest", nearest), ("MindSpore", "asymmetric", asymmetric)],
 )
-def test_mimo_unet(framework: Framework, upsampling: str, enlarge: Callable[[Tensor], Tensor]) -> None:
+def test_mimo_unet(framework: str, upsampling: str, enlarge: Callable[[Tensor], Tensor]) -> None:
     theirs = randomized(AuthorsMIMOUNet(2, enlarge))
     found, ours = fit(held(theirs.state_dict(), framework), "mimo_unet.gopro", num_blocks=2)
     assert found == {"upsampling": upsampling}
-    blurred = chance(1, 3, 24, 32)
+    blurred = uniform(1, 3, 24, 32)
     assert isinstance(ours, MIMOUNet)
     for mine, wanted in zip(ours.restore_scales(blurred), theirs(blurred), strict=True):
         assert_equal(mine, wanted)
@@ -553,7 +554,7 @@ def sid_forward(origin: str, state: State, x: Tensor) -> Tensor:
 @pytest.mark.parametrize(("recipe", "planes", "scale"), [("sid_unet.sony", 4, 2), ("sid_unet.fuji", 9, 3)])
 def test_sid_unet(
     origin: str,
-    framework: Framework,
+    framework: str,
     conv_bias: bool,
     up_bias: bool,
     channel_order: str,
@@ -564,7 +565,7 @@ def test_sid_unet(
     state = sid_state(origin, planes, conv_bias=conv_bias, up_bias=up_bias)
     found, ours = fit(held(state, framework), recipe)
     assert found == {"conv_bias": conv_bias, "up_bias": up_bias, "channel_order": channel_order}
-    packed = chance(1, planes, 16, 32)
+    packed = uniform(1, planes, 16, 32)
     channels = sid_forward(origin, state, packed)
     developed = ours(packed)
     for color in range(3):
@@ -591,12 +592,12 @@ def test_the_written_sid_unet_has_the_published_size(
 
 
 def test_paddle_file_with_sid_names_misses_the_other_layers() -> None:
-    theirs = foreign.read(FIXTURES / "sid_protocol4.pdparams")
-    variant, tensors = translate(theirs, find("sid_unet.sony"))
-    assert variant == {"conv_bias": True, "up_bias": True, "channel_order": "color-major"}
+    theirs = reading.read(FIXTURES / "sid_protocol4.pdparams")
+    keywords, tensors = translate(theirs, find("sid_unet.sony"))
+    assert keywords == {"conv_bias": True, "up_bias": True, "channel_order": "color-major"}
     assert tensors["encoder.0.second.bias"] is theirs.tensors["conv1.conv.2.bias"]
     with pytest.raises(WeightsError, match=r"does not fit sid_unet\.sony"):
-        checkpoint.fill(find("sid_unet.sony", **variant), tensors, source="theirs")
+        checkpoint.fill(find("sid_unet.sony", **keywords), tensors, source="theirs")
 
 
 # Names of something else
@@ -616,5 +617,5 @@ def test_unknown_names_are_told(recipe: str, known: str) -> None:
     with pytest.raises(WeightsError) as caught:
         translate(held(tensors), find(recipe))
     message = str(caught.value)
-    assert message.startswith("theirs holds 5 tensors (backbone.0.weight, backbone.1.weight, ")
+    assert message.startswith("theirs has 5 tensors (backbone.0.weight, backbone.1.weight, ")
     assert known in message

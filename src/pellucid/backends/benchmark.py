@@ -66,7 +66,7 @@ def bench(
 
     Raises WeightsError if there is no such weight file, PellucidError for another size or an unknown device.
     """
-    path = models.find(name_or_file)
+    path = models.find_model(name_or_file)
     if path.suffix.lower() in models.EXPORTED_SUFFIXES:
         raise WeightsError(f"{path} is an exported file; bench times weight files (.safetensors)")
     if not MIN_MEGAPIXELS <= megapixels <= MAX_MEGAPIXELS:

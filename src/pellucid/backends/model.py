@@ -43,5 +43,5 @@ def load_model(path: Path, /, **parameters: object) -> tuple[Model, WeightsMetad
 
     parameters: recipe keywords to change. Raises as `checkpoint.load`.
     """
-    network, recipe, weights = checkpoint.load(path, **parameters)
-    return Model.of(network, recipe, weights), weights
+    loaded = checkpoint.load(path, **parameters)
+    return Model.of(loaded.network, loaded.recipe, loaded.metadata, sha256=loaded.sha256), loaded.metadata

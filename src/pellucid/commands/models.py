@@ -34,7 +34,7 @@ def models(
         return
     rows = table("model", "recipe", "PSNR in dB", "license", "from")
     for model, card in cards:
-        origin = "pellucid" if model.ships else str(model.path.parent)
+        origin = "pellucid" if model.is_shipped else str(model.path.parent)
         if isinstance(card, checkpoint.WeightsMetadata):
             add_row(rows, model.name, _in_short(card), _few_scores(card), card.license, origin)
         else:
@@ -47,15 +47,15 @@ def _tell(name: str, as_json: bool) -> None:
     """The card of one model, with the command behind each score."""
     from pellucid.weights import checkpoint, models
 
-    path = models.find(name)
+    path = models.find_model(name)
     card = checkpoint.read_metadata(path)
     if as_json:
         typer.echo(json.dumps({"name": name, "path": str(path), **vars(card)}, indent=2))
         return
     typer.echo(f"{name}: {recipe_text(card)}\nfile: {path}\nlicense: {card.license}\norigin: {card.provenance}")
     for score in card.scores:
-        said = f"{checkpoint.subject(score)} {_decibels(score):.3f} dB"
-        typer.echo(f"score: {said}   {checkpoint.command(name, score)}")
+        said = f"{checkpoint.describe_score(score)} {_decibels(score):.3f} dB"
+        typer.echo(f"score: {said}   {checkpoint.score_command(name, score)}")
     for entry in card.history:
         typer.echo("before: " + "; ".join(f"{value}" for value in entry.values()))
 
@@ -64,7 +64,7 @@ def _few_scores(card: "WeightsMetadata") -> str:
     """The first of them: a line of the list has no room for all."""
     from pellucid.weights import checkpoint
 
-    said = [f"{checkpoint.subject(score)} {_decibels(score):.2f}" for score in card.scores]
+    said = [f"{checkpoint.describe_score(score)} {_decibels(score):.2f}" for score in card.scores]
     more = f" and {len(said) - MOST_SCORES} more" if len(said) > MOST_SCORES else ""
     return ", ".join(said[:MOST_SCORES]) + more or "not measured"
 
@@ -98,4 +98,4 @@ def _as_typed(value: object) -> str:
 
 def _model_as_json(model: Any, card: Any) -> dict[str, Any]:
     described = {"error": str(card)} if isinstance(card, PellucidError) else dict(vars(card))
-    return {"name": model.name, "path": str(model.path), "ships": model.ships, **described}
+    return {"name": model.name, "path": str(model.path), "ships": model.is_shipped, **described}

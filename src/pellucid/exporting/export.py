@@ -93,7 +93,7 @@ def export(
     _check_precision(chosen, precision, calibrate)
     for path in _list_outputs(out, chosen):
         files.check_overwrite(path, overwrite=overwrite)
-    path = models.find(model)
+    path = models.find_model(model)
     if path.suffix.lower() in models.EXPORTED_SUFFIXES:
         raise PellucidError(f"{path} is already exported", hint="use the weight file that it was made from")
     loaded, weights_metadata = load_model(path, **parameters)

@@ -316,7 +316,7 @@ def load(
 
     Raises WeightsError for what is no model, MissingExtraError for a backend that is not installed.
     """
-    path = models.find(name_or_file)
+    path = models.find_model(name_or_file)
     if path.suffix.lower() in models.EXPORTED_SUFFIXES:
         return _load_exported(path, backend, precision, device, parameters)
     plan, card = model.load_model(path, **parameters)

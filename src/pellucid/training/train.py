@@ -241,7 +241,7 @@ def _build_batches(recipe: Recipe, store: Store, seed: int, group: Group) -> Bat
 
 
 def _load_pretrained(start_from: str | Path | None) -> TensorsByName | None:
-    return None if start_from is None else checkpoint.load(models.find(start_from))[0].state_dict()
+    return None if start_from is None else checkpoint.load(models.find_model(start_from)).network.state_dict()
 
 
 def _build_identity(

@@ -1,1 +1,1 @@
-"""Weight files: ours, the authors', and those that ship, which lie here."""
+"""Weight files: ours, those of other code bases, and the ones that ship, in `shipped`."""

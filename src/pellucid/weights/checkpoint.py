@@ -1,7 +1,7 @@
-"""The weight file that knows what it is: one safetensors file with weights, recipe, provenance and scores.
+"""Our weight file: one safetensors file with weights, recipe, provenance and scores.
 
-The header's `pellucid` entry is JSON: format version, recipe and its parameters, provenance, license, scores
-and the hash of the tensors. Nothing in a file is run: a recipe's name resolves inside the package only.
+The `pellucid` entry of its header is JSON: format version, recipe and its parameters, provenance, license, scores
+and the hash of the tensors. No code in a file is run: a recipe's name resolves inside the package only.
 """
 
 import hashlib
@@ -9,6 +9,7 @@ import json
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +27,18 @@ from pellucid.system.files import write_atomic
 FORMAT = 1
 
 GIVEN_PAIRS = "given pairs"
-"""How the protocol of a score begins to say that its degraded pictures were given, not made."""
+"""How a score's `protocol.degradation` begins if the degraded pictures were given, not made from clean ones."""
 
 
 @dataclass(frozen=True)
 class WeightsMetadata:
-    """What a weight file says about itself.
+    """What the header of a weight file contains, in addition to the hash of the tensors.
 
-    provenance: who trained it, on what, with which command. license: of the weights.
-    scores: measured, each with its data set, keywords and protocol, as `pellucid evaluate` reports them.
-    history: what the files said that this one has replaced, the newest first.
+    recipe, parameters: name and keywords for `registry.find`. license: of the weights.
+    provenance: how the weights were made: command, data and hardware, or the file that they were converted from.
+    scores: each with `data` (the test set), `keywords`, `psnr_db` and the other means and the protocol that
+        `pellucid evaluate` reports.
+    history: recipe, provenance and scores of the files that this one replaced, newest first.
     """
 
     recipe: str
@@ -46,84 +49,108 @@ class WeightsMetadata:
     history: tuple[Mapping[str, Any], ...] = field(default=())
 
 
-def save(path: Path, network: nn.Module, card: WeightsMetadata, *, overwrite: bool = False) -> None:
-    """Write a weight file, whole or not at all.
+@dataclass(frozen=True)
+class LoadedWeights:
+    """A weight file that was read and verified.
 
-    Raises OutputError when the file exists and overwrite is False, or when it cannot be written.
+    network: in evaluation mode, float32, without gradients. recipe: with the keywords that `load` was given.
+    metadata: as in the file. stored_sha256: the verified fingerprint of the tensors in the file.
+    """
+
+    network: Network
+    recipe: Recipe
+    metadata: WeightsMetadata
+    stored_sha256: str
+    is_as_stored: bool
+    """Whether the network has the tensors of the file, rather than e.g. float32 copies of float16 ones."""
+
+    @cached_property
+    def sha256(self) -> str:
+        """The fingerprint of the network's tensors. Cost: a hash of all weights, unless they are as stored."""
+        return self.stored_sha256 if self.is_as_stored else fingerprint(self.network.state_dict())
+
+
+def save(path: Path, network: nn.Module, metadata: WeightsMetadata, *, overwrite: bool = False) -> None:
+    """Write a weight file atomically; tensors keep their types.
+
+    Raises OutputError if the file exists and overwrite is False, or if it cannot be written.
     """
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
-    header = {"format": FORMAT, **asdict(card), "sha256": fingerprint(tensors)}
+    header = {"format": FORMAT, **asdict(metadata), "sha256": fingerprint(tensors)}
     content = serialize(tensors, metadata={"pellucid": json.dumps(header)})
     write_atomic(path, content, overwrite=overwrite)
 
 
-def load(path: Path, /, **parameters: Any) -> tuple[Network, Recipe, WeightsMetadata]:
-    """Read a weight file: the network in evaluation mode, its recipe and its card.
+def load(path: Path, /, **parameters: Any) -> LoadedWeights:
+    """Read a weight file and verify its tensors.
 
-    parameters: recipe keywords to change, as evaluation's noise level. Raises WeightsError when this is no
-    weight file, when it is damaged, or when its tensors do not fit the recipe.
+    parameters: recipe keywords to change, e.g. the noise level of evaluation. Raises WeightsError if the file is
+    not a weight file, if it is damaged, or if its tensors do not fit the recipe; RecipeError if its recipe or a
+    keyword is not known.
     """
-    card, expected_hash = _read_header(path)
+    metadata, expected_sha256 = _read_header(path)
     tensors = _read_tensors(path)
-    if fingerprint(tensors) != expected_hash:
-        raise WeightsError(f"{path}: the tensors are not those that were saved; the file is damaged")
-    recipe = find(card.recipe, **{**card.parameters, **parameters})
-    return fill(recipe, tensors, source=str(path)), recipe, card
+    if fingerprint(tensors) != expected_sha256:
+        raise WeightsError(f"{path} is damaged: its tensors are not the ones that were saved")
+    recipe = find(metadata.recipe, **{**metadata.parameters, **parameters})
+    network = fill(recipe, tensors, source=str(path))
+    return LoadedWeights(network, recipe, metadata, expected_sha256, _has_tensors(network, tensors))
 
 
 def read_metadata(path: Path) -> WeightsMetadata:
-    """What a weight file says about itself, without reading its weights."""
+    """The metadata of a weight file, without reading its weights. Raises WeightsError as `load`."""
     return _read_header(path)[0]
 
 
 def fill(recipe: Recipe, tensors: Mapping[str, Tensor], *, source: str) -> Network:
-    """The recipe's network with these weights, in evaluation mode and float32.
+    """The recipe's network with these weights, in evaluation mode, float32 and without gradients.
 
-    Raises WeightsError naming the tensors that are missing, unknown or of another shape.
+    source: where the tensors are from, for the message. Raises WeightsError that names up to four tensors that
+    are missing, unknown, of another shape or of a type without fractions.
     """
     with torch.device("meta"):
         network = recipe.network()
     wanted = {name: tuple(tensor.shape) for name, tensor in network.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-    # Weights of old or foreign batch norms come without this counter, which inference does not use.
+    # Old or foreign batch norms do not have this counter, which inference does not use.
     counters = {name for name in wanted if name.endswith("num_batches_tracked")}
     missing = [f"{name} {wanted[name]} missing" for name in wanted.keys() - found.keys() - counters]
     unknown = [f"{name} {found[name]} unknown" for name in found.keys() - wanted.keys()]
-    differing = [
+    wrong_shape = [
         f"{name} is {found[name]}, not {wanted[name]}"
         for name in wanted.keys() & found.keys()
         if wanted[name] != found[name]
     ]
-    whole = [
-        f"{name} holds {tensor.dtype}"
+    wrong_type = [
+        f"{name} has type {tensor.dtype}"
         for name, tensor in tensors.items()
         if name in wanted.keys() - counters and not tensor.is_floating_point()
     ]
-    faults = sorted(differing) + sorted(whole) + sorted(missing) + sorted(unknown)
+    faults = sorted(wrong_shape) + sorted(wrong_type) + sorted(missing) + sorted(unknown)
     if faults:
         more = f", and {len(faults) - 4} more" if len(faults) > 4 else ""
-        raise WeightsError(f"{source} does not fit {_called(recipe)}: {'; '.join(faults[:4])}{more}")
+        raise WeightsError(f"{source} does not fit {_describe(recipe)}: {'; '.join(faults[:4])}{more}")
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     state |= {name: torch.tensor(0) for name in counters - state.keys()}
     network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(False)
 
 
-def subject(score: Mapping[str, Any]) -> str:
-    """What one score of a card is of: "Set12 sigma_255=25"."""
+def describe_score(score: Mapping[str, Any]) -> str:
+    """The test set and keywords of a score in the metadata: "Set12 sigma_255=25"."""
     return " ".join([score["data"], *(f"{key}={value}" for key, value in score["keywords"].items())])
 
 
-def command(name: str, score: Mapping[str, Any]) -> str:
-    """The command line that measures one score of a model again; of pairs, with words for their two folders."""
-    is_of_pairs = str(score.get("protocol", {}).get("degradation")).startswith(GIVEN_PAIRS)
-    data = "DEGRADED --target CLEAN" if is_of_pairs else shlex.quote(score["data"])
+def score_command(name: str, score: Mapping[str, Any]) -> str:
+    """The command line that measures a score of this model again; DEGRADED and CLEAN are the folders of pairs."""
+    has_pairs = str(score.get("protocol", {}).get("degradation")).startswith(GIVEN_PAIRS)
+    data = "DEGRADED --target CLEAN" if has_pairs else shlex.quote(score["data"])
     keywords = (f"{key}={value}" for key, value in score["keywords"].items())
     return " ".join([f"pellucid evaluate {name} --data {data}", *keywords])
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and values."""
+    """SHA-256 over names, types, shapes and values, in the order of names."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -131,48 +158,56 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _called(recipe: Recipe) -> str:
+def _has_tensors(network: Network, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a network that was filled with these tensors needed neither other types nor more tensors."""
+    types = {name: tensor.dtype for name, tensor in network.state_dict().items()}
+    return types == {name: tensor.dtype for name, tensor in tensors.items()}
+
+
+def _describe(recipe: Recipe) -> str:
     return " ".join([recipe.name, *(f"{key}={value}" for key, value in recipe.parameters.items())])
 
 
 def _read_header(path: Path) -> tuple[WeightsMetadata, str]:
     try:
         with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
+            entries = file.metadata() or {}
     except (SafetensorError, OSError) as error:
-        raise WeightsError(_unreadable(path, error)) from error
-    if "pellucid" not in metadata:
+        raise _unreadable(path, error) from error
+    if "pellucid" not in entries:
         raise WeightsError(
-            f"{path} is a safetensors file without pellucid's header; "
-            f"`pellucid convert` turns the weights of others into ours"
+            f"{path} is a safetensors file without pellucid's header",
+            hint="`pellucid convert` reads the weight files of the original authors",
         )
     try:
-        header = json.loads(metadata["pellucid"])
+        header = json.loads(entries["pellucid"])
         return parse_metadata(header, source=path), str(header["sha256"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise WeightsError(f"{path}: the header is not one of pellucid's ({repr(error)[:80]})") from error
+        raise WeightsError(f"{path} has an invalid header ({repr(error)[:80]})") from error
 
 
 def parse_metadata(header: Mapping[str, Any], *, source: str | Path) -> WeightsMetadata:
-    """The card that stands in a header, whatever else does. Raises WeightsError when it is not one of ours."""
+    """The metadata in a header; other entries are ignored. Raises WeightsError if one is missing or invalid."""
     try:
         if header["format"] not in range(1, FORMAT + 1):
             found = str(header["format"])[:20]
-            raise WeightsError(f"{source} has format {found}; this version reads 1 to {FORMAT}: update pellucid")
+            raise WeightsError(
+                f"{source} has format {found}, but this version reads 1 to {FORMAT}", hint="update pellucid"
+            )
         return WeightsMetadata(
             recipe=str(header["recipe"]),
             parameters=dict(header["parameters"]),
             provenance=str(header["provenance"]),
             license=str(header["license"]),
-            scores=tuple(_checked(score) for score in header["scores"]),
+            scores=tuple(_parse_score(score) for score in header["scores"]),
             history=tuple(dict(entry) for entry in header.get("history", ())),
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise WeightsError(f"{source}: the header is not one of pellucid's ({repr(error)[:80]})") from error
+        raise WeightsError(f"{source} has an invalid header ({repr(error)[:80]})") from error
 
 
-def _checked(score: Mapping[str, Any]) -> Mapping[str, Any]:
-    """A score with what every reader of cards counts on."""
+def _parse_score(score: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A score with the entries that all readers rely on."""
     psnr_db = score["psnr_db"]
     return {
         **score,
@@ -187,17 +222,17 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
     except (SafetensorError, OSError) as error:
-        raise WeightsError(_unreadable(path, error)) from error
+        raise _unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: Exception) -> str:
+def _unreadable(path: Path, error: Exception) -> WeightsError:
     if not path.exists():
-        return f"{path} does not exist"
+        return WeightsError(f"{path} does not exist")
     if path.is_dir():
-        return f"{path} is a folder; a weight file (.safetensors) is needed"
+        return WeightsError(f"{path} is a folder, not a weight file (.safetensors)")
     if path.stat().st_size == 0:
-        return f"{path} is empty; a weight file (.safetensors) is needed"
-    return (
-        f"{path} is not a whole safetensors file ({error}); "
-        f"`pellucid convert` reads the formats of the original authors"
+        return WeightsError(f"{path} is empty")
+    return WeightsError(
+        f"{path} is not a complete safetensors file ({error})",
+        hint="`pellucid convert` reads the weight files of the original authors",
     )

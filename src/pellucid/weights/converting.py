@@ -1,4 +1,4 @@
-"""Turn a weight file of the original authors into one of ours: read -> rename -> check -> write."""
+"""Convert a weight file of the original authors to one of ours: read -> translate -> check -> write."""
 
 import hashlib
 import os
@@ -6,9 +6,11 @@ from pathlib import Path
 
 from pellucid.errors import OutputError
 from pellucid.recipes.registry import find
-from pellucid.weights import checkpoint, foreign, translation
+from pellucid.weights import checkpoint
 from pellucid.weights.checkpoint import WeightsMetadata
+from pellucid.weights.foreign import reading
 from pellucid.weights.models import SUFFIX
+from pellucid.weights.translation.translate import translate
 
 
 def convert(
@@ -21,27 +23,30 @@ def convert(
     overwrite: bool = False,
     **parameters: object,
 ) -> WeightsMetadata:
-    """Write the authors' weights as a file that knows what it is.
+    """Convert a weight file of the original authors (MATLAB, PyTorch, MindSpore, PaddlePaddle) to one of ours.
 
-    recipe, parameters: what the weights are, as `dncnn.gaussian` and `sigma_255=25`. Variants of storage
-    (biases, batch norm, order of channels) are told from the file. Raises WeightsError naming the tensors
-    that do not fit.
+    source: the foreign file; no code in it is run. recipe, parameters: what the weights are, e.g.
+    "dncnn.gaussian" and sigma_255=25; how the file stores them (biases, batch norm, order of channels) is
+    recognized. out: ends in .safetensors. license: of the weights.
+
+    Returns the metadata that was written. Raises WeightsError if the format or the names are not known, or if
+    tensors do not fit the recipe; RecipeError for an unknown recipe or keyword; OutputError if out is source,
+    has another suffix, exists and overwrite is False, or cannot be written; MissingExtraError if h5py is needed.
     """
     source, out = Path(source), Path(out)
     if os.path.realpath(source) == os.path.realpath(out):
-        raise OutputError(f"{out} is the input itself; choose another --out")
+        raise OutputError(f"{out} is the input itself", hint="choose another {out}")
     if out.suffix != SUFFIX:
-        raise OutputError(f"{out} does not end in {SUFFIX}, by which weight files are known; name it so")
-    asked_for = find(recipe, **parameters)
-    variant, tensors = translation.translate(foreign.read(source), asked_for)
-    fitting = find(recipe, **{**parameters, **variant})
+        raise OutputError(f"{out} does not end in {SUFFIX}, the suffix of weight files")
+    keywords, tensors = translate(reading.read(source), find(recipe, **parameters))
+    fitting = find(recipe, **{**parameters, **keywords})
     network = checkpoint.fill(fitting, tensors, source=str(source))
     digest = hashlib.sha256(source.read_bytes()).hexdigest()
-    card = WeightsMetadata(
+    metadata = WeightsMetadata(
         recipe=fitting.name,
         parameters=fitting.parameters,
         provenance=f"converted from {source.name} (sha256 {digest})",
         license=license,
     )
-    checkpoint.save(out, network, card, overwrite=overwrite)
-    return card
+    checkpoint.save(out, network, metadata, overwrite=overwrite)
+    return metadata

@@ -1,4 +1,4 @@
-"""Weight files by name: those that ship with the package, and those in the user's own folder."""
+"""Weight files by name: those that ship with the package, and those in the user's folder."""
 
 import os
 from dataclasses import dataclass
@@ -10,57 +10,62 @@ from pellucid.weights import checkpoint
 SUFFIX = ".safetensors"
 
 EXPORTED_SUFFIXES = (".onnx", ".xml")
-"""Of what `pellucid export` wrote and a restorer takes again."""
+"""Suffixes of files from `pellucid export` that can restore pictures."""
 
 
 @dataclass(frozen=True)
 class NamedModel:
-    """A weight file that has a name."""
+    """A weight file with a name. is_shipped: whether it comes with the package."""
 
     name: str
     path: Path
-    ships: bool
+    is_shipped: bool
 
 
 def user_folder() -> Path:
-    """Where users keep their own weights: $PELLUCID_MODELS, else ~/.pellucid/models."""
+    """The folder of users' own weight files: $PELLUCID_MODELS, or ~/.pellucid/models."""
     return Path(os.environ.get("PELLUCID_MODELS") or Path.home() / ".pellucid" / "models")
 
 
 def list_models() -> list[NamedModel]:
-    """All weight files with a name, those that ship first."""
+    """All weight files with a name, the shipped ones first, each group in the order of names."""
     shipped = Path(__file__).parent / "shipped"
     return [
-        NamedModel(path.stem, path, ships=folder == shipped)
+        NamedModel(path.stem, path, is_shipped=folder == shipped)
         for folder in (shipped, user_folder())
         if folder.is_dir()
         for path in sorted(folder.glob(f"*{SUFFIX}"))
     ]
 
 
-def find(name_or_file: str | Path) -> Path:
-    """The weight file of this name or path.
+def find_model(name_or_file: str | Path) -> Path:
+    """The weight file of this name, or the path that was given (with a suffix of models, a folder, or a file).
 
-    Raises WeightsError with the nearest names when there is none.
+    A shipped model takes precedence over the user's model of the same name. Raises WeightsError with the nearest
+    names if there is none of this name; whether a path exists is not checked.
     """
     text = str(name_or_file)
     if not text:
-        raise WeightsError(f"an empty model name; {suggest('', [model.name for model in list_models()])}")
+        raise WeightsError(
+            "the name of the model is empty", hint=suggest("", [model.name for model in list_models()])
+        )
     suffixes = (SUFFIX, *EXPORTED_SUFFIXES)
     if text.endswith(suffixes) or os.sep in text or os.path.isfile(text):  # noqa: PTH113  # Path's raises on long names
         return Path(text)
     named = {model.name: model.path for model in reversed(list_models())}
     if text not in named:
-        raise WeightsError(f"no model {text[:80]!r}; {suggest(text, reversed(named))} (a file's path works too)")
+        raise WeightsError(
+            f"no model {text[:80]!r}", hint=f"{suggest(text, reversed(named))} (or give the path of a file)"
+        )
     return named[text]
 
 
 def list_metadata() -> list[tuple[NamedModel, checkpoint.WeightsMetadata | WeightsError]]:
-    """Each named weight file with what it says about itself, or why that cannot be read."""
-    return [(model, _card(model.path)) for model in list_models()]
+    """Each named weight file with its metadata, or the error if it cannot be read."""
+    return [(model, _read_metadata(model.path)) for model in list_models()]
 
 
-def _card(path: Path) -> checkpoint.WeightsMetadata | WeightsError:
+def _read_metadata(path: Path) -> checkpoint.WeightsMetadata | WeightsError:
     try:
         return checkpoint.read_metadata(path)
     except WeightsError as error:

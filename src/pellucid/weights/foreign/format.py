@@ -1,0 +1,53 @@
+"""What a foreign format is: a file of this folder is one if it has a `FORMAT`."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+MAX_UNPACKED_BYTES = 1 << 27
+"""Limit on what a compressed file may unpack to; the largest compressed weights of these networks have 3 MB."""
+
+DTYPES = {
+    "Float16": torch.float16,
+    "BFloat16": torch.bfloat16,
+    "Float32": torch.float32,
+    "Float64": torch.float64,
+    "f2": torch.float16,
+    "f4": torch.float32,
+    "f8": torch.float64,
+}
+"""Types of tensors, as MindSpore and numpy name them."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format of another framework.
+
+    framework: its name, for people. suffixes: the usual ones, for people; only the content of a file counts.
+    recognize: whether content is of this format. No two formats recognize the same content.
+    read: content -> tensors by the names in the file. For damaged content it may raise any exception.
+    """
+
+    framework: str
+    suffixes: tuple[str, ...]
+    recognize: Callable[[bytes], bool]
+    read: Callable[[bytes], dict[str, Tensor]]
+
+
+def tensor_from_bytes(dtype: str, shape: tuple[int, ...], content: bytes) -> Tensor:
+    """The tensor of this type (a key of DTYPES) and shape. Raises ValueError if the content is of another size."""
+    if dtype not in DTYPES:
+        raise ValueError(f"a tensor has type {dtype[:20]!r}; known: {', '.join(DTYPES)}")
+    if prod(shape) * DTYPES[dtype].itemsize != len(content) or not content:
+        raise ValueError(f"a tensor declares {shape[:6]} of {dtype} but has {len(content)} bytes")
+    return torch.frombuffer(bytearray(content), dtype=DTYPES[dtype]).reshape(shape)
+
+
+def tensor_from_array(array: Any) -> Tensor:
+    """A copy of a numpy array, in the byte order of this machine."""
+    return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))

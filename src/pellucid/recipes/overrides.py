@@ -1,10 +1,10 @@
 """Training keywords: the same recipe, trained differently (`lr`, `batch_size`, `num_steps`, ...).
 
-They are the described fields of `Recipe`, of the optimizers and of the schedules, and `optimizer` and `schedule`
-themselves: a new field there is a new keyword here.
+They are `optimizer`, `schedule`, and the fields with a description of `Recipe`, of the optimizers and of the
+schedules: a new field there is a new keyword.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, fields, replace
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
@@ -23,25 +23,31 @@ OPTIMIZERS: Mapping[str, type[Optimizer]] = {kind.__name__.lower(): kind for kin
 SCHEDULES: Mapping[str, type[Schedule]] = {kind.__name__.lower(): kind for kind in get_args(Schedule)}
 
 FORMER_NAMES = {"basis_steps": "precondition_frequency"}
-"""Keywords in files of earlier versions: former name -> name."""
+"""Keywords that earlier versions called otherwise: former name -> current name."""
 
 
-def rename_keywords(parameters: Mapping[str, Any]) -> dict[str, Any]:
-    """The same keywords, former names replaced by the current ones."""
-    return {FORMER_NAMES.get(key, key): value for key, value in parameters.items()}
+def rename_keywords(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """The same keywords under their current names."""
+    return {FORMER_NAMES.get(key, key): value for key, value in keywords.items()}
+
+
+def former_keywords(keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """The same keywords under the names of the first version, for hashes that its files contain."""
+    former = {current: name for name, current in FORMER_NAMES.items()}
+    return {former.get(key, key): value for key, value in keywords.items()}
 
 
 @cache
 def training_keywords() -> Mapping[str, Any]:
     """All training keywords: name -> type, with limits and a description."""
-    optimizer = Literal[tuple(OPTIMIZERS)]  # type: ignore[valid-type]  # one name for each class above
+    optimizer = Literal[tuple(OPTIMIZERS)]  # type: ignore[valid-type]  # the names of the classes above
     schedule = Literal[tuple(SCHEDULES)]  # type: ignore[valid-type]
     return {
         **_described_fields(Recipe),
         "optimizer": Annotated[optimizer, Field(description="how weights are updated")],
-        **{key: hint for kind in OPTIMIZERS.values() for key, hint in _described_fields(kind).items()},
+        **_described_fields(*OPTIMIZERS.values()),
         "schedule": Annotated[schedule, Field(description="how the learning rate falls")],
-        **{key: hint for kind in SCHEDULES.values() for key, hint in _described_fields(kind).items()},
+        **_described_fields(*SCHEDULES.values()),
     }
 
 
@@ -51,45 +57,52 @@ def training_values(recipe: Recipe) -> dict[str, Any]:
         **vars(recipe.schedule),
         **vars(recipe.optimizer),
         **vars(recipe),
-        "optimizer": _name_of(recipe.optimizer),
-        "schedule": _name_of(recipe.schedule),
+        "optimizer": _name_of(type(recipe.optimizer)),
+        "schedule": _name_of(type(recipe.schedule)),
     }
     return {key: current.get(key) for key in training_keywords()}
 
 
 def override(recipe: Recipe, **keywords: Any) -> Recipe:
-    """The same recipe with some training keywords changed. They are added to `parameters`, as `find` takes them.
+    """The same recipe with other values of training keywords; its `parameters` contain them too.
 
-    A value of None keeps the recipe's own. A change of `num_steps` rescales the steps at which the learning rate
-    drops. Raises RecipeError for an unknown keyword, a value out of range, or a keyword that does not belong to
-    the optimizer or the schedule.
+    A value of None keeps the recipe's own; text is parsed. With another `num_steps`, the steps at which the
+    learning rate drops are rescaled. Raises RecipeError for an unknown keyword, a value that is out of range, or
+    a keyword that the optimizer or the schedule does not have.
     """
-    types = training_keywords()
-    for key in keywords:
-        if key not in types:
-            raise RecipeError(f"{recipe.name} has no keyword {key[:80]!r}; {suggest(key, types)}")
-    optional = {
-        key: validate(recipe.name, key, types[key] | None, value, error=RecipeError)
-        for key, value in keywords.items()
-    }
-    given = {key: value for key, value in optional.items() if value is not None}
-    changed = _rescale_drops(recipe, given.get("num_steps", recipe.num_steps))
-    own = _described_fields(Recipe)
-    optimizer = _replace_value(changed, changed.optimizer, OPTIMIZERS, given.get("optimizer"), given)
-    schedule = _replace_value(changed, changed.schedule, SCHEDULES, given.get("schedule"), given)
+    given = _validate(recipe, keywords)
+    rescaled = _rescale_drops(recipe, given.get("num_steps", recipe.num_steps))
+    optimizer = _change(rescaled.optimizer, OPTIMIZERS, given.get("optimizer"), given, recipe.name)
+    schedule = _change(rescaled.schedule, SCHEDULES, given.get("schedule"), given, recipe.name)
     _check_gammas(recipe, schedule)
     return replace(
-        changed,
-        **{key: value for key, value in given.items() if key in own},
+        rescaled,
+        **_select(given, Recipe),
         optimizer=optimizer,
         schedule=schedule,
         parameters={**recipe.parameters, **given},
     )
 
 
-def _described_fields(kind: type) -> dict[str, Any]:
-    hints = get_type_hints(kind, include_extras=True)
-    return {key: _without_none(hint) for key, hint in hints.items() if _has_description(hint)}
+def _validate(recipe: Recipe, keywords: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords that are not None, as their types require."""
+    types = training_keywords()
+    for key in keywords:
+        if key not in types:
+            raise RecipeError(f"{recipe.name} has no keyword {key[:80]!r}; {suggest(key, types)}")
+    values = {key: validate(recipe.name, key, types[key] | None, value, error=RecipeError) for key, value in keywords.items()}
+    return {key: value for key, value in values.items() if value is not None}
+
+
+@cache
+def _described_fields(*kinds: type) -> Mapping[str, Any]:
+    """Name -> type of the fields with a description in any of these classes; X for a type of X | None."""
+    return {
+        key: _without_none(hint)
+        for kind in kinds
+        for key, hint in get_type_hints(kind, include_extras=True).items()
+        if _has_description(hint)
+    }
 
 
 def _has_description(hint: Any) -> bool:
@@ -101,57 +114,59 @@ def _has_description(hint: Any) -> bool:
 
 
 def _without_none(hint: Any) -> Any:
-    """X of X | None: what may be given; None means that nothing is."""
     choices = [choice for choice in get_args(hint) if choice is not type(None)]
     return choices[0] if type(None) in get_args(hint) and len(choices) == 1 else hint
 
 
+def _select(given: Mapping[str, Any], *kinds: type) -> dict[str, Any]:
+    """The given keywords that any of these classes has."""
+    return {key: value for key, value in given.items() if key in _described_fields(*kinds)}
+
+
 def _rescale_drops(recipe: Recipe, num_steps: int) -> Recipe:
-    """The recipe over another number of steps; other schedules count in shares of the whole."""
+    """The recipe with its drops at the same shares of the training; other schedules need no rescaling."""
     if num_steps == recipe.num_steps or not isinstance(recipe.schedule, Drops):
         return recipe
     at_steps = tuple(max(1, round(at * num_steps / recipe.num_steps)) for at in recipe.schedule.at_steps)
     return replace(recipe, schedule=replace(recipe.schedule, at_steps=at_steps))
 
 
-def _replace_value(
-    recipe: Recipe,
-    before: T,
-    kinds: Mapping[str, type[T]],
-    name: str | None,
-    given: Mapping[str, Any],
-) -> T:
-    """An optimizer or schedule of the named kind: given fields, and the others from the value before."""
+def _change(before: T, kinds: Mapping[str, type[T]], name: str | None, given: Mapping[str, Any], of: str) -> T:
+    """An optimizer or schedule with the given fields; the others are those of `before`.
+
+    kinds: all optimizers, or all schedules. name: of the new kind; None keeps that of `before`.
+    of: the name of the recipe, for messages.
+    """
     kind = kinds[name] if name else type(before)
-    known = [field.name for field in fields(kind)]  # type: ignore[arg-type]  # all kinds are dataclasses
-    mine = {key: value for key, value in given.items() if any(key in _described_fields(k) for k in kinds.values())}
-    for key in mine:
-        if key not in known:
-            raise RecipeError(
-                f"{recipe.name}: {key} does not belong to {kind.__name__.lower()}, which has {_join(known)}"
-            )
-    kept = {key: value for key, value in vars(before).items() if key in known}
-    if not isinstance(before, kind):  # each optimizer has its own
-        kept.pop("betas", None)
-    values = {**kept, **mine}
-    for field in fields(kind):  # type: ignore[arg-type]
+    changes = _select(given, *kinds.values())
+    for key in changes:
+        if key not in _described_fields(kind):
+            own = ", ".join(_described_fields(kind))
+            raise RecipeError(f"{of}: {key} does not belong to {_name_of(kind)}, which has {own}")
+    values = {**_common_values(before, kind), **changes}
+    for field in fields(kind):  # type: ignore[arg-type]  # all kinds are dataclasses
         if field.name not in values and field.default is MISSING:
-            raise RecipeError(f"{recipe.name}: {kind.__name__.lower()} needs {field.name}=")
+            raise RecipeError(f"{of}: {_name_of(kind)} needs {field.name}=")
     return kind(**values)
 
 
+def _common_values(before: Any, kind: type) -> dict[str, Any]:
+    """The values of the fields that another kind has too; betas are different quantities in Adam and SOAP."""
+    keys = {field.name for field in fields(kind)}
+    if not isinstance(before, kind):
+        keys -= {"betas"}
+    return {key: value for key, value in vars(before).items() if key in keys}
+
+
 def _check_gammas(recipe: Recipe, schedule: Schedule) -> None:
-    gammas = schedule.gamma if isinstance(schedule, Drops) else ()
-    if isinstance(schedule, Drops) and isinstance(gammas, tuple) and len(gammas) != len(schedule.at_steps):
+    if not isinstance(schedule, Drops) or not isinstance(schedule.gamma, tuple):
+        return
+    if len(schedule.gamma) != len(schedule.at_steps):
         raise RecipeError(
-            f"{recipe.name}: {len(gammas)} values of gamma for {len(schedule.at_steps)} at_steps; "
-            f"give one for all, or one each"
+            f"{recipe.name}: {len(schedule.gamma)} values of gamma for {len(schedule.at_steps)} at_steps",
+            hint="give one for all, or one for each",
         )
 
 
-def _name_of(value: Optimizer | Schedule) -> str:
-    return type(value).__name__.lower()
-
-
-def _join(names: Iterable[str]) -> str:
-    return ", ".join(name for name in names if name != "slower") or "none"
+def _name_of(kind: type) -> str:
+    return kind.__name__.lower()

@@ -19,6 +19,7 @@ from pellucid.domains import Degraded, PackedRaw
 from pellucid.errors import PellucidError
 from pellucid.pictures import images, raw, writers
 from pellucid.pictures.picture import Mosaic, Picture
+from pellucid.recipes.overrides import former_keywords
 from pellucid.recipes.recipe import Recipe
 from pellucid.restoration.manifest import Manifests, stamp
 from pellucid.restoration.pipeline import Budget, InFlightItem, run_overlapped
@@ -186,7 +187,7 @@ def _described(restorer: Restorer, settings: Settings) -> dict[str, Any]:
     return {
         "weights": restorer.backend.fingerprint(),
         "recipe": restorer.recipe.name,
-        **{key: str(value) for key, value in restorer.recipe.parameters.items()},
+        **{key: str(value) for key, value in former_keywords(restorer.recipe.parameters).items()},
         **settings.deciding(),
     }
 

@@ -1,1 +1,1 @@
-"""One file a network: the paper, the layers, the recipes, and its own loss where only it needs one."""
+"""One module for each network: the paper, the layers, the recipes, and a loss that only this network uses."""

@@ -1,8 +1,7 @@
 """DnCNN: a residual denoiser.
 
 Zhang, Zuo, Chen, Meng, Zhang, "Beyond a Gaussian Denoiser: Residual Learning of Deep CNN for Image
-Denoising", IEEE TIP 2017, arXiv:1608.03981. Differs from the paper, as the released code does: Adam in place
-of SGD.
+Denoising", IEEE TIP 2017, arXiv:1608.03981. Differs from the paper: Adam instead of SGD, as in the released code.
 """
 
 from functools import partial
@@ -26,22 +25,24 @@ from pellucid.recipes.schedules import Drops
 Channels = Annotated[Literal[1, 3], Field(description="1: gray, 3: RGB")]
 Depth = Annotated[int, Field(ge=2, le=1000, description="number of convolutions")]
 Width = Annotated[int, Field(ge=1, le=4096, description="channels of each inner layer")]
-Sigma = Annotated[float, Field(ge=0, le=255, description="deviation of the noise, where white is 255")]
-Norm = Annotated[bool, Field(description="batch norm, as trained; false: folded into the convolutions")]
-Bias = Annotated[bool, Field(description="of the first and the last convolution; false: SaoYan's PyTorch version")]
-Quality = Annotated[int, Field(ge=1, le=100, description="of the JPEG that evaluation makes")]
-Scale = Annotated[Literal[2, 3, 4], Field(description="how many times pictures are enlarged first")]
+Sigma = Annotated[float, Field(ge=0, le=255, description="standard deviation of the noise, where white is 255")]
+Norm = Annotated[bool, Field(description="batch norm, as in training; false: folded into the convolutions")]
+Bias = Annotated[
+    bool, Field(description="biases of the first and last convolution; false: SaoYan's PyTorch version")
+]
+Quality = Annotated[int, Field(ge=1, le=100, description="quality of the JPEGs that evaluation restores")]
+Scale = Annotated[Literal[2, 3, 4], Field(description="factor by which pictures are enlarged before restoring")]
 Start = Annotated[
     Literal["released", "zero-last"],
-    Field(description="first weights; zero-last starts at the input, far ahead in short trainings"),
+    Field(description="initial weights; zero-last: the output starts as the input, better in short trainings"),
 ]
 
-STEPS_PER_EPOCH = 1600  # of 128 patches each (Section IV-A)
+STEPS_PER_EPOCH = 1600  # with 128 patches each (Section IV-A)
 NUM_EPOCHS = 50
 
 
 class Layer(nn.Module):
-    """A 3x3 convolution, normalised or not."""
+    """A 3x3 convolution with zero padding, with or without batch norm: (N, inputs, H, W) -> (N, outputs, H, W)."""
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool, norm: bool) -> None:
         super().__init__()
@@ -54,11 +55,16 @@ class Layer(nn.Module):
 
 
 class DnCNN(Network):
-    """Predicts the noise and subtracts it. (N, channels, H, W) -> the same shape, values nominally in [0, 1].
+    """Predicts the noise and subtracts it (Fig. 1): (N, channels, H, W) -> the same shape.
 
-    batch_norm: after each convolution but the first and the last, as trained. False is the same network with
-        the normalisation folded into the convolutions, as the authors released it; see `folded`.
-    bias: of the first and the last convolution, beside batch norm. False is SaoYan's PyTorch version.
+    Values are nominally in [0, 1]; the output is not clamped.
+
+    channels: 1 for gray, 3 for RGB. depth: number of convolutions: 17 in DnCNN-S, 20 in DnCNN-B and DnCNN-3
+        (Section III-A); it is also the receptive radius. width: channels of the inner layers.
+    batch_norm: after each convolution except the first and the last. False is the same network with batch norm
+        folded into the convolutions, as the authors released it; see `folded`.
+    bias: whether the first and the last convolution have biases. False: SaoYan's PyTorch version. Without batch
+        norm all convolutions have them.
     """
 
     scale = 1
@@ -69,7 +75,7 @@ class DnCNN(Network):
     ) -> None:
         super().__init__()
         self.batch_norm = batch_norm
-        self.halo = depth  # each 3x3 convolution reaches one pixel further
+        self.halo = depth  # each 3x3 convolution sees one pixel further
         ends = {"bias": bias or not batch_norm, "norm": False}
         inner = {"bias": not batch_norm, "norm": batch_norm}
         self.layers = nn.ModuleList(
@@ -87,20 +93,21 @@ class DnCNN(Network):
         return degraded - self.layers[-1](features)
 
     def folded(self) -> Self:
-        """The same function without batch norm: its running statistics become weights and biases."""
+        """The same function without batch norm, which becomes part of the weights and biases."""
         if not self.batch_norm:
             return self
         layers = cast(list[Layer], list(self.layers))
         first = layers[0].conv
-        twin = type(self)(first.in_channels, len(layers), first.out_channels, batch_norm=False)
+        folded = type(self)(first.in_channels, len(layers), first.out_channels, batch_norm=False)
         state = {}
         for i, layer in enumerate(layers):
-            state[f"layers.{i}.conv.weight"], state[f"layers.{i}.conv.bias"] = _folded(layer)
-        twin.load_state_dict(state)
-        return twin.eval()
+            state[f"layers.{i}.conv.weight"], state[f"layers.{i}.conv.bias"] = _fold(layer)
+        folded.load_state_dict(state)
+        return folded.eval()
 
 
-def _folded(layer: Layer) -> tuple[Tensor, Tensor]:
+def _fold(layer: Layer) -> tuple[Tensor, Tensor]:
+    """Weight and bias of a convolution that equals the layer in evaluation mode."""
     weight = layer.conv.weight
     bias = weight.new_zeros(len(weight)) if layer.conv.bias is None else layer.conv.bias
     if layer.norm is None:
@@ -111,8 +118,8 @@ def _folded(layer: Layer) -> tuple[Tensor, Tensor]:
     return weight * gain.reshape(-1, 1, 1, 1), norm.bias + (bias - norm.running_mean) * gain
 
 
-def draw_as_released(network: Network) -> None:
-    """He initialisation; batch norm gains drawn near zero and cut to [-0.025, 0.025] (SaoYan's training)."""
+def init_as_released(network: Network) -> None:
+    """He initialization; batch norm's gains are drawn near zero and clamped to [-0.025, 0.025] (SaoYan's code)."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, a=0, mode="fan_in")
@@ -125,20 +132,20 @@ def draw_as_released(network: Network) -> None:
                 module.weight.clamp_(-0.025, 0.025)
 
 
-def draw_zero_last(network: Network) -> None:
-    """He initialisation with usual gains; the last convolution is zero, so that training starts at the input.
+def init_zero_last(network: Network) -> None:
+    """He initialization with gains of 1; the last convolution is zero, so that the output starts as the input.
 
-    Far ahead in short trainings: 5 dB after 300 steps of 32 patches. Differs from the paper.
+    Differs from the paper. After 300 steps of 32 patches it is 5 dB better.
     """
     assert isinstance(network, DnCNN)
-    draw_as_released(network)
+    init_as_released(network)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             nn.init.ones_(module.weight)
     nn.init.zeros_(cast(Layer, network.layers[-1]).conv.weight)
 
 
-STARTS = {"released": draw_as_released, "zero-last": draw_zero_last}
+STARTS = {"released": init_as_released, "zero-last": init_zero_last}
 
 
 def _as_published(
@@ -151,7 +158,7 @@ def _as_published(
     protocol: ScoringProtocol,
     initialize: Start,
 ) -> Recipe:
-    """What all three published trainings share (Section IV-A)."""
+    """A recipe with what all three published trainings have in common (Section IV-A)."""
     return Recipe(
         network=network,
         domain=domain,
@@ -177,7 +184,7 @@ def gaussian(
     bias: Bias = True,
     initialize: Start = "released",
 ) -> Recipe:
-    """Noise of one known level (DnCNN-S, Table II)."""
+    """Gaussian noise of one known level (DnCNN-S, Table II)."""
     noise = GaussianNoise(sigma_255)
     return _as_published(
         network=partial(DnCNN, channels, depth, width, batch_norm, bias),
@@ -200,7 +207,7 @@ def blind(
     bias: Bias = True,
     initialize: Start = "released",
 ) -> Recipe:
-    """Noise of any level up to 55 (DnCNN-B, Section III-D). sigma_255 is what evaluation adds."""
+    """Gaussian noise of any level up to 55 (DnCNN-B, Section III-D); sigma_255 is the noise of evaluation."""
     return _as_published(
         network=partial(DnCNN, channels, depth, width, batch_norm, bias),
         domain=Gray() if channels == 1 else RGB(),
@@ -223,14 +230,15 @@ def three_tasks(
     bias: Bias = True,
     initialize: Start = "released",
 ) -> Recipe:
-    """Noise, bicubic enlarging and JPEG blocks in one network (DnCNN-3, Section III-E).
+    """Noise, bicubic enlarging and JPEG artifacts in one network (DnCNN-3, Section III-E).
 
-    Training mixes all three. Evaluation takes the one that is given: sigma_255 (25 where none is), scale or
-    quality. With a scale, pictures are enlarged by it before the network sees them.
+    Training mixes all three. Evaluation uses the one that is given: sigma_255 (25 if none is), scale or quality.
+    With a scale, pictures are enlarged bicubically before the network restores them.
     """
     if sum(value is not None for value in (sigma_255, scale, quality)) > 1:
         raise RecipeError(
-            "dncnn.three_tasks: sigma_255, scale and quality are alternatives; give one, as quality=10 scale=none"
+            "dncnn.three_tasks: sigma_255, scale and quality exclude each other",
+            hint="give one of them, e.g. quality=10 scale=none",
         )
     return _as_published(
         network=partial(DnCNN, 1, depth, width, batch_norm, bias),
@@ -238,12 +246,12 @@ def three_tasks(
         degradation=OneOf((GaussianNoise((0, 55)), ShrinkAndEnlarge((2, 3, 4)), Jpeg((5, 99)))),
         patch_px=50,
         steps_per_epoch=8000,
-        protocol=_one_task(sigma_255, scale, quality),
+        protocol=_protocol(sigma_255, scale, quality),
         initialize=initialize,
     )
 
 
-def _one_task(sigma_255: float | None, scale: int | None, quality: int | None) -> ScoringProtocol:
+def _protocol(sigma_255: float | None, scale: int | None, quality: int | None) -> ScoringProtocol:
     if scale is not None:
         return ScoringProtocol(Shrink(scale), crop_multiple=scale, border_px=scale, rounds=True)
     if quality is not None:

@@ -1,8 +1,8 @@
 """MIMO-UNet: motion deblurring at three scales in one U-Net.
 
 Cho, Ji, Hong, Jung, Ko, "Rethinking Coarse-to-Fine Approach in Single Image Deblurring", ICCV 2021,
-arXiv:2108.05054. Differs from the released code: sizes that are no multiple of 4 are filled up by mirroring
-at the bottom and right, and cut again; the frequency loss uses today's `fft2`, which gives the same numbers.
+arXiv:2108.05054. Differs from the released code: pictures whose sides are not multiples of 4 are mirrored at the
+bottom and right, and cropped afterwards; the frequency loss uses `fft2`, which computes the same numbers.
 """
 
 from functools import partial
@@ -25,33 +25,35 @@ from pellucid.recipes.optimizers import Adam
 from pellucid.recipes.recipe import Recipe, ScoringProtocol, recipe
 from pellucid.recipes.schedules import Cosine, Drops
 
-STEPS_PER_EPOCH = 526  # 2103 pairs of GoPro, 4 a step, the last step short
+STEPS_PER_EPOCH = 526  # 2103 pairs of GoPro, 4 per step, fewer in the last one
 NUM_EPOCHS = 3000
 
 Upsampling = Annotated[
     Literal["nearest", "asymmetric"],
-    Field(description="between scales; asymmetric: the weights of MindSpore's model zoo"),
+    Field(description="of features between scales; asymmetric: MindSpore's model zoo"),
 ]
-NumBlocks = Annotated[int, Field(ge=1, le=100, description="residual blocks a stage; 20 is MIMO-UNet+")]
-Dropout = Annotated[float, Field(ge=0, lt=1, description="share of fused feature maps dropped in training")]
-Width = Annotated[int, Field(ge=4, le=512, multiple_of=4, description="channels at full size; the paper's are 32")]
-Weight = Annotated[float, Field(ge=0, description="of the loss on spectra, beside that on pixels")]
-LengthPx = Annotated[float, Field(ge=0, le=127, description="longest way of the camera during an exposure")]
+NumBlocks = Annotated[int, Field(ge=1, le=100, description="residual blocks per stage; 20 in MIMO-UNet+")]
+Dropout = Annotated[float, Field(ge=0, lt=1, description="share of the fused feature maps that training drops")]
+Width = Annotated[int, Field(ge=4, le=512, multiple_of=4, description="channels at full size; 32 in the paper")]
+Weight = Annotated[float, Field(ge=0, description="weight of the loss on spectra, added to the loss on pixels")]
+LengthPx = Annotated[
+    float, Field(ge=0, le=127, description="longest path of the camera during an exposure, in pixels")
+]
 
 
 def conv(inputs: int, outputs: int, kernel_px: int, *, stride: int = 1, relu: bool = True) -> nn.Sequential:
-    """A convolution that keeps the size (or halves it), and its activation."""
+    """A convolution that keeps the size (or halves it, with a stride of 2), and a ReLU if asked for."""
     layer = nn.Conv2d(inputs, outputs, kernel_px, stride, kernel_px // 2)
     return nn.Sequential(layer, nn.ReLU()) if relu else nn.Sequential(layer)
 
 
 def conv_up(inputs: int, outputs: int) -> nn.Sequential:
-    """A transposed convolution that doubles the size, and its activation."""
+    """A transposed convolution that doubles the size, and a ReLU."""
     return nn.Sequential(nn.ConvTranspose2d(inputs, outputs, 4, stride=2, padding=1), nn.ReLU())
 
 
 class ResBlock(nn.Module):
-    """Two 3x3 convolutions beside the identity."""
+    """Two 3x3 convolutions added to their input; no activation after the sum. Keeps the shape (N, C, H, W)."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -63,7 +65,10 @@ class ResBlock(nn.Module):
 
 
 class Shallow(nn.Module):
-    """First features of a reduced picture (SCM, Section 3.1)."""
+    """First features of a smaller picture (SCM, Section 3.1): (N, 3, H, W) -> (N, channels, H, W).
+
+    The picture itself is 3 of the channels that the last convolution mixes.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -80,7 +85,10 @@ class Shallow(nn.Module):
 
 
 class Attention(nn.Module):
-    """Encoder features, weighted by those of the reduced picture (FAM, Section 3.1)."""
+    """Adds encoder features weighted by those of the smaller picture (FAM, Section 3.1).
+
+    features, shallow: (N, C, H, W), from the encoder and from `Shallow`. Returns the same shape.
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -91,7 +99,11 @@ class Attention(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Encoder features of all three scales, brought to one (AFF, Section 3.3)."""
+    """Combines encoder features of all three scales at one of them (AFF, Section 3.3).
+
+    full, half, quarter: (N, width, H, W), (N, 2 width, H, W) and (N, 4 width, H, W), already resized.
+    Returns (N, channels, H, W).
+    """
 
     def __init__(self, width: int, channels: int) -> None:
         super().__init__()
@@ -102,13 +114,16 @@ class Fusion(nn.Module):
 
 
 class MIMOUNet(Network):
-    """Removes motion blur. (N, 3, H, W) -> the same shape, values nominally in [0, 1].
+    """Removes motion blur: (N, 3, H, W) -> the same shape.
 
-    num_blocks: residual blocks a stage: 8 is MIMO-UNet, 20 is MIMO-UNet+.
-    dropout: share of the fused feature maps dropped in training (MIMO-UNet+ has 0.1).
-    upsampling: of features between scales. "asymmetric" is the bilinear one of MindSpore's model zoo, which
-        its weights were trained with; the authors' is "nearest".
-    width: channels at full size; twice as many at half, four times at a quarter.
+    RGB with values nominally in [0, 1]; the output is not clamped. Digits in the names of layers are the scale: 1
+    for full size, 2 for half, 4 for a quarter.
+
+    num_blocks: residual blocks per stage: 8 in MIMO-UNet, 20 in MIMO-UNet+.
+    dropout: share of the fused feature maps that training drops; 0.1 in MIMO-UNet+'s released code.
+    upsampling: of features between scales: "nearest" in the released code; "asymmetric", bilinear without the
+        offset of half a pixel, in MindSpore's model zoo, whose weights need it.
+    width: channels at full size; twice as many at half, four times as many at a quarter. A multiple of 4.
     """
 
     scale = 1
@@ -119,7 +134,7 @@ class MIMOUNet(Network):
     ) -> None:
         super().__init__()
         full, half, quarter = width, 2 * width, 4 * width
-        self.halo = 28 * num_blocks + 17  # two stages at each of three resolutions; measured by a test
+        self.halo = 28 * num_blocks + 17  # two stages at each of three scales; measured by a test
         self.upsampling = upsampling
         self.shallow2, self.shallow4 = Shallow(half), Shallow(quarter)
         self.attend2, self.attend4 = Attention(half), Attention(quarter)
@@ -142,11 +157,15 @@ class MIMOUNet(Network):
 
     def forward(self, degraded: Tensor) -> Tensor:
         height, width = degraded.shape[-2:]
-        _, _, restored = self.restore_scales(_fill(degraded, self.multiple))
+        _, _, restored = self.restore_scales(_pad_to_multiple(degraded, self.multiple))
         return restored[..., :height, :width]
 
     def restore_scales(self, degraded: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Restored at a quarter, at half and at full size; height and width must be multiples of 4."""
+        """The restored picture at a quarter, at half and at full size.
+
+        degraded: (N, 3, H, W), H and W multiples of 4.
+        Returns (N, 3, H/4, W/4), (N, 3, H/2, W/2) and (N, 3, H, W).
+        """
         half, quarter = degraded[..., ::2, ::2], degraded[..., ::4, ::4]
 
         skip1 = self.encoder1(self.enter1(degraded))
@@ -173,17 +192,17 @@ class MIMOUNet(Network):
 
 
 def _mean_with_next(features: Tensor, axis: int) -> Tensor:
-    """The mean of each value and the next (itself at the end): doubled ones become themselves and midpoints."""
+    """The mean of each value and the next (itself at the end): repeated values become values and midpoints."""
     size = features.shape[axis]
     following = torch.cat([features.narrow(axis, 1, size - 1), features.narrow(axis, size - 1, 1)], axis)
     return (features + following) / 2
 
 
-def _fill(picture: Tensor, multiple: int) -> Tensor:
-    """Mirror at the bottom and right up to a multiple; where there is too little to mirror, repeat the edge."""
+def _pad_to_multiple(picture: Tensor, multiple: int) -> Tensor:
+    """Mirror at the bottom and right up to a multiple; where the picture is too small, repeat its first pixels."""
     for axis in (-2, -1):
         size = picture.shape[axis]
-        # An exported graph is for every size, so that it cannot leave this out for some.
+        # An exported graph works for every size, so it cannot skip this for some.
         if not torch.compiler.is_exporting() and size % multiple == 0:
             continue
         positions = torch.arange((size + multiple - 1) // multiple * multiple, device=picture.device)
@@ -192,11 +211,8 @@ def _fill(picture: Tensor, multiple: int) -> Tensor:
     return picture
 
 
-def draw_zero_last(network: Network) -> None:
-    """Zeros in the last convolution of each scale, so that training starts at the input.
-
-    Differs from the paper.
-    """
+def init_zero_last(network: Network) -> None:
+    """Zeros in the last convolution of each scale: the output starts as the input. Differs from the paper."""
     assert isinstance(network, MIMOUNet)
     for leave in (network.leave1, network.leave2, network.leave4):
         for parameter in leave.parameters():
@@ -204,10 +220,11 @@ def draw_zero_last(network: Network) -> None:
 
 
 def multi_scale(network: Network, degraded: Tensor, target: Tensor, *, frequency_weight: float = 0.1) -> Tensor:
-    """Mean absolute error at three scales, and of their spectra (Eqs. 6 and 7).
+    """Mean absolute error of pixels at three scales, and of their spectra (Eqs. 6 and 7).
 
-    The smaller targets are bilinear reductions of the full one; spectra are two-sided and unnormalised,
-    real and imaginary parts counted apart, as in the released code.
+    degraded, target: (N, 3, H, W), H and W multiples of 4. frequency_weight: factor on the error of spectra.
+    As in the released code, the smaller targets are bilinear reductions of the full one, and spectra are
+    two-sided and unnormalized, with real and imaginary parts as separate numbers.
     """
     assert isinstance(network, MIMOUNet)
     quarter, half, full = network.restore_scales(degraded)
@@ -216,10 +233,10 @@ def multi_scale(network: Network, degraded: Tensor, target: Tensor, *, frequency
         (half, F.interpolate(target, scale_factor=0.5, mode="bilinear")),
         (full, target),
     ]
-    content = torch.stack([F.l1_loss(restored, wanted) for restored, wanted in pairs]).sum()
+    content = torch.stack([F.l1_loss(restored, expected) for restored, expected in pairs]).sum()
     if frequency_weight == 0:
         return content
-    spectral = torch.stack([F.l1_loss(_spectrum(restored), _spectrum(wanted)) for restored, wanted in pairs])
+    spectral = torch.stack([F.l1_loss(_spectrum(restored), _spectrum(expected)) for restored, expected in pairs])
     return content + frequency_weight * spectral.sum()
 
 
@@ -235,7 +252,7 @@ def gopro(
     frequency_weight: Weight = 0.1,
     width: Width = 32,
 ) -> Recipe:
-    """MIMO-UNet on the pairs of GoPro (Table 1): `blur`, not `blur_gamma`, against `sharp`."""
+    """MIMO-UNet on the pairs of GoPro (Table 1), `blur` (not `blur_gamma`) and `sharp`."""
     return Recipe(
         network=partial(MIMOUNet, num_blocks, dropout, upsampling, width),
         domain=RGB(),
@@ -253,7 +270,7 @@ def gopro(
 
 @recipe
 def gopro_plus() -> Recipe:
-    """MIMO-UNet+ on the pairs of GoPro (Table 1): 20 blocks a stage, dropout 0.1."""
+    """MIMO-UNet+ on the pairs of GoPro (Table 1): 20 blocks per stage, dropout 0.1."""
     return gopro(num_blocks=20, dropout=0.1)
 
 
@@ -265,9 +282,9 @@ def synthetic(
     dropout: Dropout = 0.0,
     frequency_weight: Weight = 0.1,
 ) -> Recipe:
-    """MIMO-UNet on pictures of any folder, blurred as a shaken camera does (no paper's).
+    """MIMO-UNet on pictures of any folder, with synthetic camera shake (not from a paper).
 
-    Half of them are compressed as JPEG afterwards. What moves by itself in the picture is not learned.
+    Half of the blurred pictures are then compressed as JPEG. Blur of moving objects is not learned.
     """
     noise = SensorNoise(CAMERA_BY_DAY, num_levels=None)
     shaken = MotionBlur(CameraShake((0.0, length_px), anxiety=CALM), highlights=(0.25, 1.75), noise=noise)
@@ -279,7 +296,7 @@ def synthetic(
         loss=partial(multi_scale, frequency_weight=frequency_weight),
         optimizer=Adam(lr=2e-4),
         schedule=Cosine(warmup_steps=500),
-        initialize=draw_zero_last,
+        initialize=init_zero_last,
         patch_px=256,
         batch_size=8,
         num_steps=200_000,
@@ -289,7 +306,7 @@ def synthetic(
 
 
 CALM = (0.0, 0.01)
-"""With ways up to 60 px, kernels as large as those that Levin et al. measured, 2.6 to 9.4 px, and smaller ones."""
+"""With paths up to 60 px, kernels are as large as those that Levin et al. measured, 2.6 to 9.4 px, or smaller."""
 
 CAMERA_BY_DAY = Sensor(gain=(1e-5, 5e-4), read=PHONES.read)
-"""At most as noisy as phones are by day: a deviation of 3 of 255 in gray."""
+"""At most as noisy as phones are by day: a standard deviation of 3 of 255 in gray."""

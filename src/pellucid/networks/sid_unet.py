@@ -1,7 +1,7 @@
-"""The U-Net of "Learning to See in the Dark": one short exposure of a camera to a bright picture.
+"""The U-Net of "Learning to See in the Dark": from one short exposure of a camera to a bright picture.
 
-Chen, Chen, Xu, Koltun, "Learning to See in the Dark", CVPR 2018, arXiv:1805.01934. As the released
-TensorFlow code, down to its biases and the order of its output channels.
+Chen, Chen, Xu, Koltun, "Learning to See in the Dark", CVPR 2018, arXiv:1805.01934. Equals the released TensorFlow
+code, including its biases and the order of its output channels.
 """
 
 from functools import partial
@@ -26,22 +26,22 @@ from pellucid.recipes.schedules import Cosine, Drops
 
 ChannelOrder = Annotated[
     Literal["position-major", "color-major"],
-    Field(description="of the output's sub-pixels: as TensorFlow, or as PyTorch and PaddlePaddle"),
+    Field(description="order of the output's sub-pixels: TensorFlow's, or PyTorch's and PaddlePaddle's"),
 ]
-ConvBias = Annotated[bool, Field(description="of convolutions; false: MindSpore's model zoo")]
-UpBias = Annotated[bool, Field(description="of transposed convolutions; true: PaddlePaddle's version")]
+ConvBias = Annotated[bool, Field(description="biases of the convolutions; false: MindSpore's model zoo")]
+UpBias = Annotated[bool, Field(description="biases of the transposed convolutions; true: PaddlePaddle's version")]
 
-Width = Annotated[int, Field(ge=1, le=512, description="channels at full size; the paper's are 32")]
+Width = Annotated[int, Field(ge=1, le=512, description="channels at full size; 32 in the paper")]
 Ratios = Annotated[
     tuple[Annotated[float, Field(ge=1)], Annotated[float, Field(ge=1)]],
-    Field(description="lowest and highest exposure ratio to learn"),
+    Field(description="lowest and highest exposure ratio of the training"),
 ]
 
 NUM_EPOCHS = 4001
 
 
 class Pair(nn.Module):
-    """Two 3x3 convolutions, each with a leaky ReLU of slope 0.2."""
+    """Two 3x3 convolutions, each with a leaky ReLU of slope 0.2: (N, inputs, H, W) -> (N, outputs, H, W)."""
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool) -> None:
         super().__init__()
@@ -54,14 +54,17 @@ class Pair(nn.Module):
 
 
 class SIDUNet(Network):
-    """Develops a packed mosaic. (N, planes, H, W) linear in [0, 1] -> (N, 3, scale * H, scale * W) sRGB.
+    """Develops a packed mosaic (Section 4.1): (N, planes, H, W) linear -> (N, 3, scale * H, scale * W) sRGB.
+
+    The input is the mosaic above black level times its exposure ratio, clipped to [0, 1]; the output is nominally
+    in [0, 1] and not clamped.
 
     planes, scale: 4 and 2 for Bayer, 9 and 3 for X-Trans.
-    conv_bias, up_bias: biases of the convolutions and the transposed ones; the original has the first only,
-        PaddlePaddle's version both, MindSpore's neither.
-    channel_order: which output channel is which sub-pixel: TensorFlow's depth_to_space is position-major,
-        PyTorch's pixel_shuffle color-major.
-    width: channels at full size; twice as many after each pooling.
+    conv_bias, up_bias: whether the convolutions and the transposed convolutions have biases; in the released code
+        only the former do, in PaddlePaddle's version both, in MindSpore's neither.
+    channel_order: which output channel is which sub-pixel: "position-major" as TensorFlow's depth_to_space,
+        "color-major" as PyTorch's pixel_shuffle.
+    width: channels at full size; twice as many after each of the four poolings. 32 in the paper.
     """
 
     multiple = 16
@@ -95,7 +98,7 @@ class SIDUNet(Network):
         skips: list[Tensor] = []
         for pair in self.encoder[:-1]:
             skips.append(pair(features))
-            # Odd sizes pool as TensorFlow's SAME does: the last row and column by themselves.
+            # Odd sizes are pooled like TensorFlow's SAME: the last row and column separately.
             features = F.max_pool2d(skips[-1], 2, ceil_mode=True)
         features = self.encoder[-1](features)
         for up, pair in zip(self.up, self.decoder, strict=True):
@@ -111,8 +114,11 @@ class SIDUNet(Network):
         return F.pixel_shuffle(channels, self.scale)
 
 
-def draw_as_released(network: Network) -> None:
-    """Xavier uniform convolutions without bias; transposed ones from a cut Gaussian of deviation 0.02."""
+def init_as_released(network: Network) -> None:
+    """As in the released code: Xavier uniform for convolutions, a Gaussian for transposed ones, biases of 0.
+
+    The Gaussian has a standard deviation of 0.02 and is truncated to two of them.
+    """
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.xavier_uniform_(module.weight)
@@ -123,7 +129,7 @@ def draw_as_released(network: Network) -> None:
 
 
 def _as_published(network: partial[SIDUNet], domain: PackedRaw, num_scenes: int) -> Recipe:
-    """One random crop of every scene an epoch; the rate drops after epoch 2000 (Section 4.2)."""
+    """One random crop of every scene per epoch; the learning rate drops after epoch 2000 (Section 4.2)."""
     return Recipe(
         network=network,
         domain=domain,
@@ -131,7 +137,7 @@ def _as_published(network: partial[SIDUNet], domain: PackedRaw, num_scenes: int)
         loss=mean_absolute,
         optimizer=Adam(lr=1e-4),
         schedule=Drops(at_steps=(2001 * num_scenes,), gamma=0.1),
-        initialize=draw_as_released,
+        initialize=init_as_released,
         patch_px=512 * network.keywords["scale"],
         batch_size=1,
         num_steps=NUM_EPOCHS * num_scenes,
@@ -143,7 +149,7 @@ def _as_published(network: partial[SIDUNet], domain: PackedRaw, num_scenes: int)
 def sony(
     conv_bias: ConvBias = True, up_bias: UpBias = False, channel_order: ChannelOrder = "position-major"
 ) -> Recipe:
-    """The Bayer set, Sony A7S II (Table 1): 161 scenes of training."""
+    """The Bayer set, Sony A7S II (Table 1), with 161 training scenes."""
     network = partial(
         SIDUNet, planes=4, scale=2, conv_bias=conv_bias, up_bias=up_bias, channel_order=channel_order
     )
@@ -154,7 +160,7 @@ def sony(
 def fuji(
     conv_bias: ConvBias = True, up_bias: UpBias = False, channel_order: ChannelOrder = "position-major"
 ) -> Recipe:
-    """The X-Trans set, Fujifilm X-T2 (Table 1): 135 scenes of training."""
+    """The X-Trans set, Fujifilm X-T2 (Table 1), with 135 training scenes."""
     network = partial(
         SIDUNet, planes=9, scale=3, conv_bias=conv_bias, up_bias=up_bias, channel_order=channel_order
     )
@@ -165,17 +171,17 @@ def fuji(
 def any_camera(
     exposure_ratio: Ratios = (50.0, 300.0), width: Width = 32, channel_order: ChannelOrder = "position-major"
 ) -> Recipe:
-    """Any Bayer camera by its own white balance, learned from developed pictures of any folder (no paper's).
+    """Any Bayer camera in its own white balance, trained on developed pictures of any folder (not from a paper).
 
-    Each picture is made a short exposure: Brooks et al. 2019 for what the camera saw, Wei et al. 2020 for noise.
-    Colors are those of an average camera, as its matrix is not in the mosaic.
+    Each picture is turned into a short exposure: Brooks et al. 2019 for the raw samples, Wei et al. 2020 for the
+    noise. Colors are those of an average camera, because the network does not know the camera's color matrix.
     """
     if exposure_ratio[0] > exposure_ratio[1]:
-        raise RecipeError(f"sid_unet.any_camera: exposure_ratio={exposure_ratio}; the lowest comes first")
-    # Three quarters of See in the Dark's exposures were taken at ISO 1600 and below, so that half are here.
+        raise RecipeError(f"sid_unet.any_camera: exposure_ratio={exposure_ratio}, but the lowest must come first")
+    # Three quarters of the exposures of See in the Dark have ISO 1600 or less; here it is half.
     sensors = (SONY_A7S2_LOW, SONY_A7S2_LOW, SONY_A7S2_HIGH, NIKON_D850)
     exposed = SyntheticRaw(
-        # The picture's own brightness: what is drawn there, no network could tell from a darker scene.
+        # Without random brightness, which a network could not distinguish from a darker scene.
         Unprocess(BAYER, brightness=1.0),
         OneOf(tuple(map(SensorNoise, sensors))),
         exposure_ratio,
@@ -187,7 +193,7 @@ def any_camera(
         loss=mean_absolute,
         optimizer=Adam(lr=2e-4),
         schedule=Cosine(warmup_steps=500),
-        initialize=draw_as_released,
+        initialize=init_as_released,
         patch_px=256,
         batch_size=8,
         num_steps=200_000,

@@ -1,8 +1,8 @@
 """SRCNN: super-resolution by three convolutions.
 
 Dong, Loy, He, Tang, "Image Super-Resolution Using Deep Convolutional Networks", IEEE TPAMI 2016,
-arXiv:1501.00092. Differs from the paper: the convolutions keep the size, also in training, where the paper's
-shrink it; the loss looks at the inner part only, which no padding reaches.
+arXiv:1501.00092. Differs from the paper: in training, too, convolutions are padded and keep the size, and the loss
+covers only the inner part, which padding does not affect; the paper's convolutions shrink it.
 """
 
 import copy
@@ -21,22 +21,25 @@ from pellucid.recipes.optimizers import SGD, SOAP
 from pellucid.recipes.recipe import Recipe, ScoringProtocol, Steps, recipe
 from pellucid.recipes.schedules import Constant, Cosine
 
-Scale = Annotated[Literal[2, 3, 4], Field(description="how many times pictures are enlarged")]
-Mapping = Annotated[Literal[1, 3, 5], Field(description="kernel of the middle layer")]
+Scale = Annotated[Literal[2, 3, 4], Field(description="factor by which pictures are enlarged")]
+Mapping = Annotated[Literal[1, 3, 5], Field(description="kernel size of the middle layer")]
 Padding = Annotated[
     Literal["replicate", "zeros"],
-    Field(description="beyond the border: the edge repeated, or zeros, as some ports"),
+    Field(description="beyond the border: the edge, repeated; or zeros, as in some ports"),
 ]
-Bias = Annotated[bool, Field(description="false: the weights of MindSpore's model zoo")]
+Bias = Annotated[bool, Field(description="biases of the convolutions; false: MindSpore's model zoo")]
 
 
 class SRCNN(Network):
-    """Sharpens a bicubically enlarged luma. (N, 1, H, W) -> the same shape, values nominally in [0, 1].
+    """Sharpens the luma of a bicubically enlarged picture (Section 3.1): (N, 1, H, W) -> the same shape.
 
-    mapping_px: kernel of the middle layer, 1, 3 or 5: the paper's 9-1-5, 9-3-5 and 9-5-5.
-    padding: beyond the border each layer repeats the edge, as the authors' test code does; yjn870's and
-        MindSpore's weights are trained with zeros.
-    bias: False loads the weights of MindSpore's model zoo.
+    Values are nominally in [0, 1]; the output is not clamped. `extract`, `map` and `reconstruct` are F1, F2 and F
+    of Eqs. 1 to 3, with 64 and 32 filters.
+
+    mapping_px: kernel size of the middle layer: 1, 3 or 5, the paper's 9-1-5, 9-3-5 and 9-5-5 (Section 4.3.2).
+    padding: beyond the border, each layer repeats the edge, as the authors' test code does; the weights of yjn870
+        and of MindSpore's model zoo were trained with zeros.
+    bias: whether the convolutions have biases; those of MindSpore's model zoo do not.
     """
 
     scale = 1
@@ -56,7 +59,7 @@ class SRCNN(Network):
         return self.reconstruct(features)
 
     def folded(self) -> Self:
-        """An equal network whose last layer computes blocks of 4 x 4 pixels at once."""
+        """The same function, with a last layer that computes blocks of 4 x 4 pixels at once."""
         if isinstance(self.reconstruct, _Blockwise):
             return self
         faster = copy.deepcopy(self)
@@ -65,10 +68,11 @@ class SRCNN(Network):
 
 
 class _Blockwise(nn.Conv2d):
-    """A convolution to one plane, as one to 16 that are the pixels of blocks of 4 x 4.
+    """A convolution with one output channel, computed as one with 16: the pixels of blocks of 4 x 4.
 
-    Processors compute 16 channels at once, and a lone one wastes 15 of them. The larger kernel that a block needs
-    is mostly zeros: 2.6 times the operations and the same sums, 4.7 times as fast (5 x 5, PyTorch, AVX-512).
+    (N, C, H, W) -> (N, 1, H, W). Processors compute 16 channels at once, so that a single one wastes most of the
+    work. The larger kernel that a block needs is mostly zeros: 2.6 times the operations and the same sums, but
+    4.7 times the speed (5 x 5, PyTorch, AVX-512).
     """
 
     block_px = 4
@@ -81,7 +85,7 @@ class _Blockwise(nn.Conv2d):
             kernel_px + block_px - 1,
             stride=block_px,
             bias=single.bias is not None,
-            device="meta",  # no chance is drawn for weights that are known
+            device="meta",  # no random initialization: the weights are known
         )
         self.sides_px = (kernel_px // 2, kernel_px // 2 + block_px - 1) * 2
         self.beyond = "constant" if single.padding_mode == "zeros" else single.padding_mode
@@ -100,15 +104,18 @@ class _Blockwise(nn.Conv2d):
 
 
 def inner_squares(network: Network, degraded: Tensor, target: Tensor) -> Tensor:
-    """Sum of squared errors / (2 N) where no padding is seen: 21 x 21 of 33 x 33 for 9-1-5 (Eq. 4)."""
+    """Sum of squared errors / (2 N) of the part that padding does not affect: 21 x 21 of 33 x 33 for 9-1-5.
+
+    Source: Eq. 4, in the form that Caffe computes.
+    """
     inside = slice(network.halo, -network.halo)
     inner = (..., inside, inside)
     error = network(degraded)[inner] - target[inner]
     return error.square().sum() / (2 * len(target))
 
 
-def draw_small(network: Network) -> None:
-    """Gaussian weights of deviation 0.001, no bias (Section 3.3)."""
+def init_small(network: Network) -> None:
+    """Gaussian weights with a standard deviation of 0.001, biases of 0 (Section 3.3)."""
     for name, parameter in network.named_parameters():
         if name.endswith("bias"):
             nn.init.zeros_(parameter)
@@ -117,11 +124,11 @@ def draw_small(network: Network) -> None:
 
 
 @torch.no_grad()
-def draw_identity(network: Network) -> None:
-    """The framework's first weights, and among them one path that leaves the picture as it is.
+def init_identity(network: Network) -> None:
+    """PyTorch's initialization, with one path of features that is the identity.
 
-    The last layer reads that path alone, so that training begins at bicubic enlarging: with Adam it is 2.4 times
-    sooner at the same score (docs/experiments.md). Differs from the paper.
+    The last layer reads only that path, so that the output starts as the bicubically enlarged picture. Differs
+    from the paper; with Adam it reaches the same score 2.4 times as fast (docs/experiments.md).
     """
     assert isinstance(network, SRCNN)
     for convolution in (network.extract, network.map, network.reconstruct):
@@ -134,7 +141,7 @@ def draw_identity(network: Network) -> None:
 
 
 def protocol(scale: int) -> ScoringProtocol:
-    """As the paper's Table 2: luma, sizes cut to multiples of the scale, `scale` pixels of border left out."""
+    """The protocol of Table 2: luma, sizes cropped to multiples of the scale, a border of `scale` px excluded."""
     return ScoringProtocol(Shrink(scale), crop_multiple=scale, border_px=scale, rounds=True)
 
 
@@ -148,9 +155,9 @@ def paper(scale: Scale = 2, mapping_px: Mapping = 5, padding: Padding = "replica
         loss=inner_squares,
         optimizer=SGD(lr=1e-4, momentum=0.9, slower=("reconstruct", 0.1)),
         schedule=Constant(),
-        initialize=draw_small,
+        initialize=init_small,
         augmentation="none",
-        patch_px=33 - 33 % scale,  # 33 in the paper, which cuts patches out of whole enlarged pictures
+        patch_px=33 - 33 % scale,  # 33 in the paper, which crops patches from enlarged pictures
         batch_size=128,
         num_steps=8 * 10**8 // 128,
         protocol=protocol(scale),
@@ -167,7 +174,7 @@ def tuned(scale: Scale = 2, mapping_px: Mapping = 5, num_steps: Steps = 10_000) 
         loss=inner_squares,
         optimizer=SOAP(lr=3e-3),
         schedule=Cosine(warmup_steps=100),
-        initialize=draw_identity,
+        initialize=init_identity,
         patch_px=48,
         batch_size=16,
         num_steps=num_steps,

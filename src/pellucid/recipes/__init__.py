@@ -1,1 +1,1 @@
-"""Recipes: everything that makes one published result, as a value, and how to find one by name."""
+"""Recipes: everything that a published result depends on, as a value; and how to find one by its name."""

@@ -1,14 +1,17 @@
-"""Losses that more than one network uses: (network, degraded, target) -> a scalar."""
+"""Losses that more than one network uses: (network, degraded, target) -> a scalar, see `network.Loss`."""
 
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 
 def half_sum_of_squares(network: nn.Module, degraded: Tensor, target: Tensor) -> Tensor:
-    """Sum of squared errors / (2 N), as Caffe's and MatConvNet's Euclidean loss: not a mean over pixels."""
+    """Sum of squared errors / (2 N), N the batch size: the Euclidean loss of Caffe and MatConvNet.
+
+    It is not a mean over pixels, so it grows with the size of patches.
+    """
     return F.mse_loss(network(degraded), target, reduction="sum") / (2 * len(target))
 
 
 def mean_absolute(network: nn.Module, degraded: Tensor, target: Tensor) -> Tensor:
-    """Mean absolute error over all samples."""
+    """Mean absolute error over pictures, planes and pixels."""
     return F.l1_loss(network(degraded), target)

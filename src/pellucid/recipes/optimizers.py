@@ -1,4 +1,4 @@
-"""Optimizers as values: what a recipe states about how weights are updated.
+"""Optimizers as values: how a recipe's training updates weights. `training` turns them into code.
 
 A field with a description is also a training keyword, see `overrides`.
 """
@@ -26,9 +26,9 @@ Frequency = Annotated[Count, Field(description="soap: steps between updates of t
 
 @dataclass(frozen=True)
 class Adam:
-    """Adam, with decoupled weight decay (AdamW).
+    """Adam with decoupled weight decay (AdamW).
 
-    slower: a prefix of parameter names, and the factor on their learning rate.
+    slower: a prefix of parameter names, and the factor on the learning rate of those parameters.
     """
 
     lr: LearningRate
@@ -40,7 +40,7 @@ class Adam:
 
 @dataclass(frozen=True)
 class SGD:
-    """Stochastic gradient descent with momentum. slower: as for Adam."""
+    """Stochastic gradient descent with momentum. slower: as in Adam."""
 
     lr: LearningRate
     momentum: Momentum = 0.9
@@ -50,7 +50,10 @@ class SGD:
 
 @dataclass(frozen=True)
 class SOAP:
-    """Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024, arXiv:2409.11321)."""
+    """Adam in the eigenbasis of Shampoo's preconditioner (Vyas et al. 2024, arXiv:2409.11321).
+
+    slower: as in Adam.
+    """
 
     lr: LearningRate
     betas: Betas = (0.95, 0.95)

@@ -90,7 +90,10 @@ def _validate(recipe: Recipe, keywords: Mapping[str, Any]) -> dict[str, Any]:
     for key in keywords:
         if key not in types:
             raise RecipeError(f"{recipe.name} has no keyword {key[:80]!r}; {suggest(key, types)}")
-    values = {key: validate(recipe.name, key, types[key] | None, value, error=RecipeError) for key, value in keywords.items()}
+    values = {
+        key: validate(recipe.name, key, types[key] | None, value, error=RecipeError)
+        for key, value in keywords.items()
+    }
     return {key: value for key, value in values.items() if value is not None}
 
 

@@ -1,8 +1,8 @@
-"""Recipes: everything that makes one published result, as a value.
+"""Recipes: everything that a published result depends on, as a value.
 
 A recipe is a function in `pellucid.networks`, decorated with `recipe`, with typed keywords and the paper's values
-as defaults. Its name is its place: `dncnn.gaussian` is `pellucid.networks.dncnn.gaussian`. Paths, seed and device
-belong to a run, not to a recipe.
+as defaults; calling it returns a `Recipe`. Its name is its location: `dncnn.gaussian` is
+`pellucid.networks.dncnn.gaussian`. Paths, seed and device belong to a run, not to a recipe.
 """
 
 import inspect
@@ -23,7 +23,9 @@ from pellucid.recipes.optimizers import Optimizer
 from pellucid.recipes.schedules import Schedule
 from pellucid.system.keywords import Count, Positive, Share, validate
 
-Steps = Annotated[Count, Field(description="length of the training; steps at which the rate drops are rescaled")]
+Steps = Annotated[
+    Count, Field(description="length of the training; steps at which the learning rate drops are rescaled")
+]
 BatchSize = Annotated[Count, Field(description="patches per step, over all processes")]
 PatchSize = Annotated[Count, Field(description="side of a training patch of the target, in pixels")]
 Augmentation = Annotated[
@@ -40,20 +42,22 @@ EmaDecay = Annotated[
     Share,
     Field(description="decay of the moving average of the weights, which is scored and saved; 0: no average"),
 ]
-ValidateEvery = Annotated[Count, Field(description="steps between validations; default: num_steps / 50")]
+ValidateEvery = Annotated[
+    Count, Field(description="steps between validations; default: a fiftieth of the training")
+]
 
 
 @dataclass(frozen=True)
 class ScoringProtocol:
-    """How pictures are degraded and scored, so that numbers can be compared.
+    """How pictures are degraded and scored, so that scores can be compared with published ones.
 
     degradation: applied to each clean picture; None if degraded pictures are given.
     crop_multiple: clean pictures are first cropped, at the bottom and right, to multiples of this.
-    border_px: excluded from scoring on each side.
-    rounds: whether the restored picture is rounded to 8 bit before scoring.
-    seed: of the noise, the same for each picture: a score does not depend on other pictures or their order.
-    seed_by_name: whether each picture has its own seed, made of `seed` and its name; for degradations that draw
-        one value per picture, e.g. a camera trajectory or a noise level.
+    border_px: width of the border that is excluded from scores, on each side.
+    rounds: whether the restored picture is rounded to 8 bits before scoring.
+    seed: of the degradation, the same for each picture, so that a score does not depend on the other pictures.
+    seed_by_name: whether each picture has its own seed, from `seed` and its name; for degradations that draw one
+        value per picture, e.g. a camera trajectory or a noise level.
     """
 
     degradation: Degradation | None
@@ -73,11 +77,15 @@ class ScoringProtocol:
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """Everything that is published about one result. A field with a description is also a training keyword.
+    """Everything that a published result depends on. A field with a description is also a training keyword.
 
-    network: builds it, untrained. initialize: draws its first weights, if not the framework's.
-    degradation: makes training pairs from clean patches; None if the data set has pairs.
-    name, parameters: how to find this recipe again; set by `recipe`.
+    network: builds the network, untrained. initialize: sets its initial weights; None keeps PyTorch's.
+    domain: what the network sees of a picture. degradation: makes training pairs from clean patches; None if the
+        data has pairs. loss: calls the network, see `Loss`.
+    optimizer, schedule: how weights are updated. protocol: how the published scores were measured.
+    patch_px: side of a training patch of the target. batch_size: patches per step. num_steps: of the training.
+    The other training keywords are described by their types; None means not used, or the default.
+    name, parameters: `registry.find(name, **parameters)` is this recipe; set by the decorator `recipe`.
     """
 
     network: Callable[[], Network]
@@ -105,7 +113,11 @@ P = ParamSpec("P")
 
 
 def recipe(function: Callable[P, Recipe]) -> Callable[P, Recipe]:
-    """Mark a function as a recipe: its keywords are validated by their types, and the result carries its name."""
+    """Mark a function as a recipe: its keywords are validated by their types, and its result has its name.
+
+    Annotate each keyword with limits and a description: `Annotated[int, Field(ge=1, description="...")]`. Calls
+    raise RecipeError for a value that is not possible.
+    """
     name = f"{function.__module__.rpartition('.')[2]}.{function.__name__}"
 
     @wraps(function)

@@ -1,4 +1,4 @@
-"""Recipes by name. The file system is the registry: nothing outside `pellucid.networks` answers to a name."""
+"""Recipes by name. The file system is the registry: only recipes in `pellucid.networks` have names."""
 
 import importlib
 import inspect
@@ -16,10 +16,19 @@ from pellucid.system.keywords import Keyword, describe
 def find(name: str, /, **parameters: Any) -> Recipe:
     """The recipe of this name, with some keywords changed.
 
-    parameters: the recipe's own keywords, and training keywords as `overrides.override` takes them; values may be
-    text, as from a command line. Raises RecipeError with the nearest names if there is no such recipe or keyword.
+        recipe = pellucid.find("dncnn.gaussian", sigma_255=15, num_steps=20_000)
+        pellucid.train(recipe, "photos", "runs/dncnn-15")
+
+    name: NETWORK.RECIPE, e.g. "dncnn.gaussian"; `pellucid recipes` lists all of them.
+    parameters: the recipe's own keywords, e.g. sigma_255=15, and training keywords that every recipe has, e.g.
+        lr=1e-4 or num_steps=1000; `pellucid recipes NAME` describes both. Values may be text, e.g. "0.9,0.99".
+        None keeps the value of a training keyword. With another num_steps, the steps at which the learning rate
+        drops are rescaled. Names of keywords in earlier versions are accepted.
+
+    The `name` and `parameters` of the result find it again. Raises RecipeError for an unknown name or keyword
+    (with the nearest known ones) and for a value that is not possible.
     """
-    function = _function(name)
+    function = _find_function(name)
     own = recipe_signature(function).parameters
     parameters = rename_keywords(parameters)
     for key in parameters:
@@ -30,20 +39,20 @@ def find(name: str, /, **parameters: Any) -> Recipe:
 
 
 def list_names() -> list[str]:
-    """The names of all recipes."""
+    """The names of all recipes, in the order of networks."""
     return [f"{module}.{name}" for module in _modules() for name in _recipes_in(module)]
 
 
 def summarize(name: str) -> str:
-    """The first line of a recipe's docstring. Raises RecipeError as `find`."""
-    return (inspect.getdoc(_function(name)) or "").partition("\n")[0]
+    """The first line of a recipe's docstring. Raises RecipeError if there is no recipe of this name."""
+    return (inspect.getdoc(_find_function(name)) or "").partition("\n")[0]
 
 
 def own_keywords(name: str) -> dict[str, Keyword]:
-    """A recipe's own keywords, without the training keywords. Raises RecipeError as `find`."""
+    """A recipe's keywords without the training keywords. Raises RecipeError if there is no recipe of this name."""
     return {
         key: describe(parameter.annotation, parameter.default)
-        for key, parameter in recipe_signature(_function(name)).parameters.items()
+        for key, parameter in recipe_signature(_find_function(name)).parameters.items()
     }
 
 
@@ -67,8 +76,8 @@ def _name_in(value: object, module: str) -> str | None:
     return value.__name__ if inspect.isfunction(value) and is_recipe(value, module) else None
 
 
-def _function(name: str) -> Callable[..., Recipe]:
-    # Names are read from files too: only a recipe inside the package may answer to one.
+def _find_function(name: str) -> Callable[..., Recipe]:
+    # Names are also read from files, so they resolve to recipes of the package and to nothing else.
     module, _, function = name.partition(".")
     if re.fullmatch(r"[a-z_0-9]+\.[a-z_0-9]+", name) and module in _modules() and function in _recipes_in(module):
         loaded = importlib.import_module(f"pellucid.networks.{module}")

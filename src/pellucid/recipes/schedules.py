@@ -1,6 +1,6 @@
-"""Learning rate schedules as values: step -> factor on the learning rate.
+"""Learning rate schedules as values. `factor(step, num_steps)` is the factor on the learning rate at a step.
 
-A field with a description is also a training keyword, see `overrides`.
+Steps count from 0 to num_steps - 1. A field with a description is also a training keyword, see `overrides`.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,7 @@ class Constant:
 
 @dataclass(frozen=True)
 class Drops:
-    """The learning rate is multiplied by `gamma` at each of `at_steps`; several gammas are one for each step."""
+    """The learning rate is multiplied by `gamma` at each of `at_steps`; a tuple has one gamma for each of them."""
 
     at_steps: DropSteps
     gamma: DropFactor
@@ -48,7 +48,7 @@ class Drops:
 
 @dataclass(frozen=True)
 class Exponential:
-    """The learning rate falls by the same factor each step, to `last` times its first value."""
+    """The learning rate falls by the same factor at each step, to `last` times its first value."""
 
     last: LastFactor
     warmup_steps: WarmupSteps = 0

@@ -28,12 +28,12 @@ _TYPE_WORDS = {"boolean": "true, false", "null": "none"}
 
 
 def validate(owner: str, key: str, annotation: Any, value: Any, *, error: type[PellucidError]) -> Any:
-    """The value of a keyword, converted to its type; text is parsed, as from a command line.
+    """The value of a keyword, converted to its type. Text is parsed: "3", "0.5,1", "true", "none".
 
     owner: the recipe or data set, for the message. Raises an `error` of one line if the value is not possible.
     """
     adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=_CONFIG)
-    parsed = _parse(value)
+    parsed = _parse(value, annotation) if isinstance(value, str) else value
     try:
         return adapter.validate_python(parsed)
     except ValidationError as invalid:
@@ -59,7 +59,7 @@ def describe(annotation: Any, default: Any) -> Keyword:
 
 
 def describe_values(annotation: Any) -> str:
-    """The possible values of a type, e.g. "2, 3, 4" or "number from 0 to 255"."""
+    """The possible values of a type in words, e.g. "2, 3, 4" or "number from 0 to 255"."""
     return _describe_schema(TypeAdapter(annotation).json_schema())
 
 
@@ -79,21 +79,28 @@ def _describe_schema(schema: Mapping[str, Any]) -> str:
         return "numbers, e.g. 1,2"
     low, high = schema.get("minimum"), schema.get("maximum")
     above, below = schema.get("exclusiveMinimum"), schema.get("exclusiveMaximum")
-    limits = [("from", low), ("above", above), ("to", high), ("below", below)]
+    step = schema.get("multipleOf")
+    limits = [("from", low), ("above", above), ("to", high), ("below", below), ("in steps of", step)]
     kind = schema.get("format", schema["type"])  # a path is a string of the format "path"
     kind = _TYPE_WORDS.get(kind, kind)
     return " ".join([kind, *(f"{word} {limit}" for word, limit in limits if limit is not None)])
 
 
-def _parse(value: Any) -> Any:
-    """Text as the number or truth value that it spells; other text and other values unchanged."""
-    if not isinstance(value, str):
-        return value
-    text = value.lower().replace("none", "null")
+def _parse(text: str, annotation: Any) -> Any:
+    """The number, truth value, None or list that a text spells; other texts and the type's choices unchanged."""
+    if text in _list_choices(annotation):  # e.g. "none", if that is one of them
+        return text
+    json_text = text.lower().replace("none", "null")
     try:
-        return json.loads(f"[{text}]" if "," in text and "[" not in text else text)
+        return json.loads(f"[{json_text}]" if "," in json_text and "[" not in json_text else json_text)
     except (ValueError, RecursionError):
-        return value
+        return text
+
+
+def _list_choices(annotation: Any) -> list[Any]:
+    """The values of a Literal, also within a union."""
+    schema = TypeAdapter(annotation).json_schema()
+    return [choice for part in (schema, *schema.get("anyOf", ())) for choice in part.get("enum", ())]
 
 
 def _shorten(value: Any) -> str:

@@ -38,7 +38,8 @@ def convert(
         raise OutputError(f"{out} is the input itself", hint="choose another {out}")
     if out.suffix != SUFFIX:
         raise OutputError(f"{out} does not end in {SUFFIX}, the suffix of weight files")
-    keywords, tensors = translate(reading.read(source), find(recipe, **parameters))
+    requested = find(recipe, **parameters)
+    keywords, tensors = translate(reading.read(source), requested)
     fitting = find(recipe, **{**parameters, **keywords})
     network = checkpoint.fill(fitting, tensors, source=str(source))
     digest = hashlib.sha256(source.read_bytes()).hexdigest()

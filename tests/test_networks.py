@@ -1,4 +1,4 @@
-"""The contract of every network: what it states about itself is measured, and tiles equal the whole."""
+"""The contract of every network: its attributes are measured, and tiles equal the whole."""
 
 from copy import deepcopy
 from functools import lru_cache
@@ -23,7 +23,7 @@ from pellucid.recipes.recipe import Recipe
 from pellucid.restoration.tiling import plan, span
 
 NAMES = registry.list_names()
-FAR = 100  # networks that see further than this many pixels are tried on thin pictures and seldom
+FAR = 100  # networks with a larger halo are tested on thin pictures, and less often
 
 COUNTS = [
     ("srcnn.paper", {}, 57_281),
@@ -48,7 +48,7 @@ COUNTS = [
     ("sid_unet.any_camera", {}, 7_760_268),
 ]
 
-# Where a recipe has knobs that change how far its network sees, each is measured.
+# Recipes, and those of their keywords that change the halo.
 REACHES = [
     *((name, {}) for name in NAMES),
     ("srcnn.paper", {"scale": 3}),
@@ -75,13 +75,15 @@ def planes_of(found: Recipe) -> int:
 
 
 def picture(planes: int, height: int, width: int, seed: int = 0) -> Tensor:
-    """As restoration gives pictures to networks."""
+    """A random picture in the memory layout that restoration uses."""
     drawn = torch.rand(1, planes, height, width, generator=torch.Generator().manual_seed(seed))
     return drawn.to(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize(("name", "parameters", "expected"), COUNTS)
-def test_parameters_are_as_many_as_published(name: str, parameters: dict[str, Any], expected: int) -> None:
+def test_the_number_of_parameters_is_the_published_one(
+    name: str, parameters: dict[str, Any], expected: int
+) -> None:
     _, network = built(name, **parameters)
     assert sum(parameter.numel() for parameter in network.parameters()) == expected
 
@@ -98,12 +100,12 @@ def test_every_recipe_is_counted() -> None:
 
 
 @pytest.mark.parametrize(("depth", "expected"), [(17, 1_920), (20, 2_304)])
-def test_batch_norm_keeps_as_many_statistics_as_published(depth: int, expected: int) -> None:
+def test_the_number_of_statistics_is_the_published_one(depth: int, expected: int) -> None:
     assert sum(buffer.numel() for buffer in DnCNN(depth=depth).buffers() if buffer.ndim) == expected
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_any_size_goes_in_and_scale_times_it_comes_out(name: str) -> None:
+def test_any_size_is_restored_at_scale_times_the_size(name: str) -> None:
     found, network = built(name)
     with torch.inference_mode():
         for height, width in [(1, 1), (1, 2), (3, 1), (2, 5), (7, 4), (17, 33)]:
@@ -115,7 +117,7 @@ def test_any_size_goes_in_and_scale_times_it_comes_out(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_pictures_of_a_batch_do_not_see_each_other(name: str) -> None:
+def test_pictures_of_a_batch_do_not_influence_each_other(name: str) -> None:
     found, network = built(name)
     pictures = torch.cat([picture(planes_of(found), 18, 22, seed) for seed in range(2)])
     with torch.inference_mode():
@@ -130,7 +132,7 @@ def pool_by_averaging(features: Tensor, kernel_px: int, *, ceil_mode: bool = Fal
 
 
 def middle(found: Recipe, network: Network) -> tuple[int, int]:
-    """A column of the network's input that is further than the halo from the border, and the grid it is on.
+    """A column of the network's input that is further than the halo from the border, and its grid.
 
     The grid is that of the network's strided layers and of the picture's pixels.
     """
@@ -140,9 +142,9 @@ def middle(found: Recipe, network: Network) -> tuple[int, int]:
 
 @lru_cache
 def seen(name: str, *parameters: tuple[str, Any]) -> Tensor:
-    """What output pixels in the middle see of the network's input: (phases, planes, height, width).
+    """The part of the network's input that output pixels in the middle see: (phases, planes, height, width).
 
-    All phases of the grid and of `scale`, one after the other, from the column on that `middle` gives.
+    All phases of the grid and of `scale` in order, from the column that `middle` returns.
     """
     found, network = built(name, **dict(parameters))
     for parameter in network.parameters():
@@ -163,18 +165,18 @@ def seen(name: str, *parameters: tuple[str, Any]) -> Tensor:
 
 
 def reaches(columns: Tensor, places: list[int]) -> list[int]:
-    """How far from its own place each phase sees, to either side: columns is (phases, width)."""
+    """The largest distance from its own position that each phase sees; columns: (phases, width)."""
     found = []
     for row, place in zip(columns, places, strict=True):
         positions = row.nonzero().flatten()
-        assert positions.min() > 0  # what is seen ends within the picture
+        assert positions.min() > 0  # the visible part ends inside the picture
         assert positions.max() < len(row) - 1
         found.append(int((positions - place).abs().max()))
     return found
 
 
 @pytest.mark.parametrize(("name", "parameters"), REACHES)
-def test_the_halo_is_how_far_an_output_pixel_sees(name: str, parameters: dict[str, Any]) -> None:
+def test_the_halo_is_the_distance_that_an_output_pixel_sees(name: str, parameters: dict[str, Any]) -> None:
     found, network = built(name, **parameters)
     columns = seen(name, *parameters.items()).any(dim=(1, 2))
     start, _ = middle(found, network)
@@ -187,7 +189,7 @@ def test_the_halo_is_how_far_an_output_pixel_sees(name: str, parameters: dict[st
     # The reference's tables: MIMO-UNet sees 235 to 241 pixels by phase, MIMO-UNet+ 571 to 577.
     [("mimo_unet.gopro", 235, 241), ("mimo_unet.gopro_plus", 571, 577), ("sid_unet.sony", 92, 107)],
 )
-def test_phases_see_as_far_as_the_reference(name: str, nearest: int, farthest: int) -> None:
+def test_phases_see_the_distances_of_the_reference(name: str, nearest: int, farthest: int) -> None:
     found, network = built(name)
     columns = seen(name).any(dim=(1, 2))
     start, _ = middle(found, network)
@@ -199,7 +201,7 @@ def test_phases_see_as_far_as_the_reference(name: str, nearest: int, farthest: i
 
 
 @pytest.mark.parametrize(("name", "parameters"), REACHES)
-def test_the_domain_states_how_far_it_is_in_the_picture(name: str, parameters: dict[str, Any]) -> None:
+def test_the_domain_converts_the_halo_to_the_picture(name: str, parameters: dict[str, Any]) -> None:
     found, network = built(name, **parameters)
     mask = seen(name, *parameters.items())
     rate = found.domain.rate
@@ -219,7 +221,7 @@ def test_the_domain_states_how_far_it_is_in_the_picture(name: str, parameters: d
 
 
 def tiled(network: Network, whole: Tensor, tile_px: int, *, halo_px: int | None = None) -> Tensor:
-    """The network's result for a picture, put together from tiles."""
+    """The network's result for a picture, assembled from tiles."""
     height, width = whole.shape[-2:]
     scale = network.scale
     result: Tensor | None = None
@@ -244,8 +246,8 @@ def assert_tiles_equal_whole(name: str, height: int, width: int, tile_px: int, s
     if network.multiple == 1 and min(height, width) >= 16:
         assert torch.equal(result, expected)
         return
-    # oneDNN takes other kernels for very small maps, as they also occur inside U-Nets, and those add up in
-    # another order. In double precision, which it leaves alone, nothing of this is left.
+    # oneDNN uses other kernels for very small maps, e.g. inside U-Nets, and those sum in another order. It does not
+    # compute in double precision, where the results agree.
     assert (result - expected).abs().max() <= 5e-5
     network, whole = deepcopy(network).double(), whole.double()
     with torch.inference_mode():
@@ -254,10 +256,10 @@ def assert_tiles_equal_whole(name: str, height: int, width: int, tile_px: int, s
 
 @lru_cache
 def lively(name: str) -> tuple[Recipe, Network]:
-    """A recipe and its network, with weights under which every layer counts.
+    """A recipe and its network, with weights for which every layer matters.
 
-    As frameworks draw them, the deep layers of a U-Net change its output by less than the rounding: what is
-    wrong there would not show. Here every convolution gives values of deviation 1.
+    With the usual initialization, the deep layers of a U-Net change its output by less than rounding does, so that
+    errors would not show. Here the output of every convolution has a standard deviation of 1.
     """
 
     def normalize(layer: nn.Module, _: object, output: Tensor) -> Tensor:
@@ -287,7 +289,7 @@ def test_tiles_equal_whole(name: str, height: int, width: int, tile_px: int, see
 @settings(max_examples=6)
 @given(thin=st.integers(1, 8), more=st.integers(1, 16), upright=st.booleans(), seed=st.integers(0, 99))
 def test_tiles_of_a_strip_equal_the_whole(name: str, thin: int, more: int, upright: bool, seed: int) -> None:
-    """Just long enough that neither of two tiles sees the other end."""
+    """Just long enough that neither of the two tiles sees the other end."""
     _, network = lively(name)
     long = 2 * (network.halo + network.multiple + more)
     height, width = (long, thin) if upright else (thin, long)
@@ -297,7 +299,7 @@ def test_tiles_of_a_strip_equal_the_whole(name: str, thin: int, more: int, uprig
 @pytest.mark.parametrize("name", [name for name in NAMES if built(name)[1].halo >= 500])
 def test_tiles_of_a_long_strip_equal_the_whole(name: str) -> None:
     _, network = lively(name)
-    long = 2 * network.halo + 27  # odd, and no multiple of the grid
+    long = 2 * network.halo + 27  # odd, and not a multiple of the grid
     assert_tiles_equal_whole(name, 3, long, -(-long // 2), seed=0)
 
 
@@ -309,11 +311,11 @@ def test_small_tiles_equal_the_whole(name: str, height: int, width: int, tile_px
 
 
 @pytest.mark.parametrize("name", ["dncnn.gaussian", "srcnn.paper"])
-def test_a_halo_one_pixel_short_shows(name: str) -> None:
-    """That the tests above can fail at all."""
+def test_a_halo_that_is_one_pixel_too_small_is_detected(name: str) -> None:
+    """The tests above can fail."""
     found, network = built(name)
     for parameter in network.parameters():
-        parameter.abs_()  # the faint outermost pixel is not to be lost in rounding
+        parameter.abs_()  # so that the faint outermost pixel is not lost in rounding
         if parameter.ndim > 1:
             parameter.div_(parameter[0].sum() / 2)
     whole = picture(planes_of(found), 40, 90)
@@ -324,8 +326,8 @@ def test_a_halo_one_pixel_short_shows(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if built(name)[1].multiple > 1])
-def test_multiple_is_the_grid_and_nothing_finer_is(name: str) -> None:
-    """Read from one grid step on, a picture gives the same far from the cut; from half a step on, it does not."""
+def test_multiple_is_the_finest_grid(name: str) -> None:
+    """Far from the cut, a picture without its first grid step gives the same result; without half a step it does not."""
     found, network = lively(name)
     multiple, scale = network.multiple, network.scale
     far = -(-network.halo // multiple) * multiple + multiple
@@ -339,7 +341,7 @@ def test_multiple_is_the_grid_and_nothing_finer_is(name: str) -> None:
     assert (off_grid - expected).abs().max() > 1e-2
 
 
-def test_tiles_off_the_grid_show() -> None:
+def test_tiles_off_the_grid_are_detected() -> None:
     found, network = lively("sid_unet.sony")
     whole = picture(planes_of(found), 16, 400)
     cols = span(200, 400, 400, halo_px=network.halo, grid_px=1)
@@ -361,7 +363,7 @@ def test_folding_batch_norm_changes_nothing(channels: int, bias: bool) -> None:
             assert layer.running_var is not None
             layer.running_mean.normal_(std=0.1)
             layer.running_var.uniform_(0.5, 2)
-            layer.eps = 0.01  # large enough that leaving it out would show
+            layer.eps = 0.01  # large enough that ignoring it would show
             nn.init.uniform_(layer.weight, 0.5, 1.5)
             nn.init.normal_(layer.bias, std=0.1)
     network.eval()
@@ -380,24 +382,24 @@ def test_folding_batch_norm_changes_nothing(channels: int, bias: bool) -> None:
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("size", [(1, 1), (1, 7), (30, 25), (32, 28)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_srcnn_folded_is_srcnn(
+def test_folding_srcnn_changes_nothing(
     padding: Literal["zeros", "replicate"], bias: bool, size: tuple[int, int], dtype: torch.dtype
 ) -> None:
     torch.manual_seed(0)
     network = SRCNN(5, padding, bias).eval().to(dtype)
-    chance = torch.get_rng_state()
+    rng_state = torch.get_rng_state()
     folded, degraded = network.folded(), picture(1, *size).to(dtype)
-    assert torch.equal(torch.get_rng_state(), chance)
+    assert torch.equal(torch.get_rng_state(), rng_state)
     with torch.inference_mode():
         expected = network(degraded)
         assert expected.abs().max() > 1e-5
         torch.testing.assert_close(folded(degraded), expected, rtol=0, atol=1e-6)
         assert folded.folded() is folded
-        assert torch.equal(network(degraded), expected)  # it is left as it was
+        assert torch.equal(network(degraded), expected)  # it has not changed
 
 
 @pytest.mark.parametrize("scale", [2, 3, 4])
-def test_srcnn_begins_at_the_enlarged_picture(scale: int) -> None:
+def test_srcnn_starts_at_the_enlarged_picture(scale: int) -> None:
     tuned = registry.find("srcnn.tuned", scale=scale)
     network = tuned.network()
     assert tuned.initialize is not None
@@ -407,7 +409,7 @@ def test_srcnn_begins_at_the_enlarged_picture(scale: int) -> None:
     network(degraded).sum().backward()
     assert isinstance(network, SRCNN)
     assert network.reconstruct.weight.grad is not None
-    assert (network.reconstruct.weight.grad[:, 1:] != 0).any()  # the other features can come in
+    assert (network.reconstruct.weight.grad[:, 1:] != 0).any()  # the other features can be learned
 
 
 def test_dncnn_subtracts_what_it_predicts() -> None:
@@ -436,7 +438,7 @@ def test_srcnn_is_three_convolutions(mapping_px: int, padding: Literal["zeros", 
 
 
 @pytest.mark.parametrize(("planes", "scale"), [(4, 2), (9, 3)])
-def test_sid_as_its_table_of_layers_says(planes: int, scale: int) -> None:
+def test_sid_agrees_with_its_table_of_layers(planes: int, scale: int) -> None:
     torch.manual_seed(0)
     network = SIDUNet(planes, scale).requires_grad_(False)
     state = network.state_dict()
@@ -458,7 +460,7 @@ def test_sid_as_its_table_of_layers_says(planes: int, scale: int) -> None:
     for level in range(4):
         skip = skips[3 - level]
         enlarged = F.conv_transpose2d(features, state[f"up.{level}.weight"], stride=2)
-        # What was enlarged comes first.
+        # Upsampled features come first.
         joined = torch.cat([enlarged[..., : skip.shape[-2], : skip.shape[-1]], skip], dim=1)
         features = pair(joined, f"decoder.{level}")
     channels = F.conv2d(features, state["head.weight"], state["head.bias"])
@@ -470,7 +472,7 @@ def test_sid_as_its_table_of_layers_says(planes: int, scale: int) -> None:
     torch.testing.assert_close(network(packed), expected, rtol=0, atol=1e-6)
 
 
-def test_mimo_as_its_table_of_layers_says() -> None:
+def test_mimo_agrees_with_its_table_of_layers() -> None:
     torch.manual_seed(0)
     network = MIMOUNet(num_blocks=2).requires_grad_(False).eval()
     state = network.state_dict()
@@ -557,7 +559,7 @@ def test_position_major_is_depth_to_space(scale: int) -> None:
 
 
 def test_midway_upsampling_is_bilinear_at_half_the_index() -> None:
-    """Output i lies at i / 2 of the input (half_pixel_centers off), the last value repeated beyond the end."""
+    """Output i is at i / 2 of the input (half_pixel_centers off), the last value repeated beyond the end."""
     features = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     given_features = features.numpy()
 
@@ -581,7 +583,7 @@ def test_nearest_upsampling_repeats() -> None:
 
 @given(height=st.integers(1, 12), width=st.integers(1, 12))
 @settings(max_examples=6)
-def test_mimo_mirrors_what_is_missing_to_a_multiple_of_4(height: int, width: int) -> None:
+def test_mimo_mirrors_to_a_multiple_of_4(height: int, width: int) -> None:
     _, network = built_small_mimo()
     degraded = picture(3, height, width)
     missing = (-height % 4, -width % 4)

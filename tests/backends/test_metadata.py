@@ -46,8 +46,8 @@ def test_other_programs_find_what_they_need() -> None:
         ({"shape": "[1, 2]"}, "metadata is not pellucid's"),
         ({"parameters": "[" * 10**5}, "metadata is not pellucid's"),
         ({"precision": "float8"}, "precision float8"),
-        ({"license": None}, "not one of pellucid's"),
-        ({"format": "99"}, "format 99; this version reads"),
+        ({"license": None}, "invalid header"),
+        ({"format": "99"}, "format 99, but this version reads"),
     ],
 )
 def test_foreign_or_damaged_metadata_is_rejected(changed: dict[str, Any], message: str) -> None:

@@ -158,6 +158,16 @@ FILES: dict[str, Callable[[], bytes]] = {
 }
 
 
+@pytest.mark.parametrize("kind", FILES)
+def test_exactly_one_format_recognizes_a_file(kind: str) -> None:
+    assert [known.recognize(FILES[kind]()) for known in reading.list_formats()].count(True) == 1
+
+
+def test_formats_are_the_modules_that_have_one() -> None:
+    frameworks = sorted({known.framework for known in reading.list_formats()})
+    assert frameworks == ["MATLAB", "MindSpore", "PaddlePaddle", "PyTorch"]
+
+
 def test_mindspore_records_made_by_hand(tmp_path: Path) -> None:
     theirs = read_bytes(tmp_path, mindspore_file())
     assert_same(theirs, {"conv1.weight": [[0, 1, 2], [3, 4, 5]], "conv1.bias": [1, 2]})

@@ -1,7 +1,8 @@
-"""Their names to ours: networks written here with the authors' names give the same pictures as ours."""
+"""Translation to our names: networks written here with the authors' names give the same pictures as ours."""
 
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,12 @@ State = dict[str, Tensor]
 
 
 def fit(theirs: ForeignWeights, name: str, **given: Any) -> tuple[dict[str, Any], Network]:
-    """As `convert` does it."""
+    """Translate and load weights as `convert` does."""
     keywords, tensors = translate(theirs, find(name, **given))
     return keywords, checkpoint.fill(find(name, **{**given, **keywords}), tensors, source=str(theirs.path))
 
 
-def held(tensors: Mapping[str, Tensor], framework: str = "PyTorch") -> ForeignWeights:
+def foreign(tensors: Mapping[str, Tensor], framework: str = "PyTorch") -> ForeignWeights:
     return ForeignWeights(Path("theirs"), framework, tensors)
 
 
@@ -46,8 +47,8 @@ def uniform(*shape: int) -> Tensor:
     return torch.rand(*shape, generator=torch.Generator().manual_seed(0))
 
 
-def randomized(network: nn.Module) -> nn.Module:
-    """All tensors random; variances positive, and weights so small that values stay near 1."""
+def randomize(network: nn.Module) -> nn.Module:
+    """All tensors random; variances positive, and weights small enough that values stay near 1."""
     generator = torch.Generator().manual_seed(1)
     for name, tensor in network.state_dict().items():
         if tensor.is_floating_point():
@@ -72,14 +73,14 @@ def srcnn(bias: bool, mapping_px: int) -> nn.Module:
     network.add_module("conv2", nn.Conv2d(64, 32, mapping_px, padding=mapping_px // 2, bias=bias))
     network.add_module("relu2", nn.ReLU())
     network.add_module("conv3", nn.Conv2d(32, 1, 5, padding=2, bias=bias))
-    return randomized(network)
+    return randomize(network)
 
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("mapping_px", [1, 5])
 def test_srcnn_of_pytorch_and_mindspore(bias: bool, mapping_px: int) -> None:
     theirs = srcnn(bias, mapping_px)
-    keywords, ours = fit(held(theirs.state_dict()), "srcnn.paper", mapping_px=mapping_px)
+    keywords, ours = fit(foreign(theirs.state_dict()), "srcnn.paper", mapping_px=mapping_px)
     assert keywords == {"padding": "zeros", "bias": bias}
     assert_equal(ours(uniform(1, 1, 20, 24)), theirs(uniform(1, 1, 20, 24)))
 
@@ -132,15 +133,15 @@ def test_srcnn_of_matlab(tmp_path: Path) -> None:
     assert_as_in_matlab(tmp_path / "x2.mat", 3)
 
 
-def test_srcnn_of_another_size() -> None:
+def test_srcnn_of_another_size_does_not_fit() -> None:
     with pytest.raises(WeightsError, match=r"map.weight is \(32, 64, 1, 1\), not \(32, 64, 5, 5\)"):
-        fit(held(srcnn(True, 1).state_dict()), "srcnn.paper")
+        fit(foreign(srcnn(True, 1).state_dict()), "srcnn.paper")
     for shape in [(), (81,), (80, 64), (1, 1, 1, 1)]:
         with pytest.raises(WeightsError, match=r"extract.weight is \("):
-            fit(held({"weights_conv1": torch.zeros(shape)}), "srcnn.paper")
+            fit(foreign({"weights_conv1": torch.zeros(shape)}), "srcnn.paper")
 
 
-def test_srcnn_recipe_without_the_keyword() -> None:
+def test_a_recipe_without_the_keyword_that_a_file_needs() -> None:
     theirs = srcnn(True, 5).state_dict()
     matlab = {
         "weights_conv1": theirs["conv1.weight"].reshape(64, 81).T,
@@ -150,11 +151,11 @@ def test_srcnn_recipe_without_the_keyword() -> None:
         "biases_conv2": theirs["conv2.bias"],
         "biases_conv3": theirs["conv3.bias"],
     }
-    assert fit(held(matlab, "MATLAB"), "srcnn.tuned")[0] == {}
+    assert fit(foreign(matlab, "MATLAB"), "srcnn.tuned")[0] == {}
     with pytest.raises(
         WeightsError, match=r"needs padding=zeros, which srcnn.tuned does not have; srcnn.paper has it"
     ):
-        fit(held(theirs), "srcnn.tuned")
+        fit(foreign(theirs), "srcnn.tuned")
 
 
 # DnCNN
@@ -168,7 +169,7 @@ def dncnn(bias: tuple[bool, bool, bool], epsilon: float | None, depth: int = 5) 
         layers += [nn.BatchNorm2d(8, eps=epsilon)] if epsilon else []
         layers.append(nn.ReLU())
     network = nn.Sequential(*layers, nn.Conv2d(8, 1, 3, padding=1, bias=bias[2]))
-    randomized(network)
+    randomize(network)
     return network
 
 
@@ -202,7 +203,7 @@ def test_dncnn_of_pytorch(
     state = prefixed(prefix, theirs)
     if not counters:
         state = {name: tensor for name, tensor in state.items() if "num_batches" not in name}
-    found, ours = fit(held(state), "dncnn.gaussian", depth=5, width=8)
+    found, ours = fit(foreign(state), "dncnn.gaussian", depth=5, width=8)
     assert found == keywords
     noisy = uniform(1, 1, 20, 24)
     assert_equal(noisy - ours(noisy), theirs(noisy))
@@ -226,7 +227,7 @@ def test_dncnn_of_matconvnet() -> None:
             assert module.running_mean is not None and module.running_var is not None
             deviation = (module.running_var + 1e-5).sqrt()
             state[f"net.layers.{number}.moments"] = torch.stack([module.running_mean, deviation])
-    found, ours = fit(held(state, "MATLAB"), "dncnn.gaussian", depth=3, width=8)
+    found, ours = fit(foreign(state, "MATLAB"), "dncnn.gaussian", depth=3, width=8)
     assert found == {"batch_norm": True, "bias": True}
     noisy = uniform(1, 1, 20, 24)
     assert_equal(noisy - ours(noisy), theirs(noisy))
@@ -273,18 +274,18 @@ def test_dncnn_of_the_authors_denoises(file: str, recipe: str, given: dict[str, 
     assert (ours(noisy) - clean).std() < 0.4 * (noisy - clean).std()
 
 
-def test_dncnn_of_another_depth_and_odd_layers() -> None:
+def test_dncnn_of_another_depth_or_with_other_layers_does_not_fit() -> None:
     state = prefixed("dncnn.", dncnn((False, False, False), 1e-5))
     with pytest.raises(WeightsError, match="does not fit"):
-        fit(held(state), "dncnn.gaussian", width=8)
+        fit(foreign(state), "dncnn.gaussian", width=8)
     slope = {"dncnn.1.weight": torch.ones(1), "dncnn.98.moments": torch.ones(3), "x.y": torch.ones(1)}
     with pytest.raises(WeightsError, match=r"layers.0.norm.weight \(1,\) unknown"):
-        fit(held({**state, **slope}), "dncnn.gaussian", depth=5, width=8)
+        fit(foreign({**state, **slope}), "dncnn.gaussian", depth=5, width=8)
     with pytest.raises(WeightsError, match=r"x.y \(1,\) unknown"):
-        fit(held({**state, "x.y": torch.ones(1)}), "dncnn.gaussian", depth=5, width=8)
+        fit(foreign({**state, "x.y": torch.ones(1)}), "dncnn.gaussian", depth=5, width=8)
 
 
-# MIMO-UNet: the authors' modules, written after the paper and their parameter names
+# MIMO-UNet: the authors' modules, written from the paper and their parameter names
 
 
 class Conv(nn.Module):
@@ -408,7 +409,7 @@ def asymmetric(features: Tensor) -> Tensor:
     return features
 
 
-def test_the_written_mimo_unet_has_the_published_names() -> None:
+def test_the_mimo_unet_above_has_the_published_names() -> None:
     shapes = {name: tuple(t.shape) for name, t in AuthorsMIMOUNet(8, nearest).state_dict().items()}
     assert len(shapes) == 244
     assert sum(np.prod(shape, dtype=int) for shape in shapes.values()) == 6_807_171
@@ -434,8 +435,8 @@ def test_the_written_mimo_unet_has_the_published_names() -> None:
     [("PyTorch", "nearest", nearest), ("MindSpore", "asymmetric", asymmetric)],
 )
 def test_mimo_unet(framework: str, upsampling: str, enlarge: Callable[[Tensor], Tensor]) -> None:
-    theirs = randomized(AuthorsMIMOUNet(2, enlarge))
-    found, ours = fit(held(theirs.state_dict(), framework), "mimo_unet.gopro", num_blocks=2)
+    theirs = randomize(AuthorsMIMOUNet(2, enlarge))
+    found, ours = fit(foreign(theirs.state_dict(), framework), "mimo_unet.gopro", num_blocks=2)
     assert found == {"upsampling": upsampling}
     blurred = uniform(1, 3, 24, 32)
     assert isinstance(ours, MIMOUNet)
@@ -446,13 +447,13 @@ def test_mimo_unet(framework: str, upsampling: str, enlarge: Callable[[Tensor], 
 def test_mimo_unet_plus() -> None:
     state = AuthorsMIMOUNet(20, nearest).state_dict()
     assert len(state) == 532
-    assert fit(held(state), "mimo_unet.gopro_plus")[0] == {}
+    assert fit(foreign(state), "mimo_unet.gopro_plus")[0] == {}
     with pytest.raises(
         WeightsError, match=r"needs upsampling=asymmetric, .*gopro_plus does not have; mimo_unet.gopro has it"
     ):
-        fit(held(state, "MindSpore"), "mimo_unet.gopro_plus")
+        fit(foreign(state, "MindSpore"), "mimo_unet.gopro_plus")
     with pytest.raises(WeightsError, match="unknown"):
-        fit(held(state), "mimo_unet.gopro")
+        fit(foreign(state), "mimo_unet.gopro")
 
 
 # The U-Net of "Learning to See in the Dark"
@@ -563,7 +564,7 @@ def test_sid_unet(
     scale: int,
 ) -> None:
     state = sid_state(origin, planes, conv_bias=conv_bias, up_bias=up_bias)
-    found, ours = fit(held(state, framework), recipe)
+    found, ours = fit(foreign(state, framework), recipe)
     assert found == {"conv_bias": conv_bias, "up_bias": up_bias, "channel_order": channel_order}
     packed = uniform(1, planes, 16, 32)
     channels = sid_forward(origin, state, packed)
@@ -584,14 +585,14 @@ def test_sid_unet(
         ("MindSpore", False, False, 7_757_312),
     ],
 )
-def test_the_written_sid_unet_has_the_published_size(
+def test_the_sid_unet_above_has_the_published_size(
     origin: str, conv_bias: bool, up_bias: bool, num_parameters: int
 ) -> None:
     state = sid_state(origin, 4, conv_bias=conv_bias, up_bias=up_bias)
     assert sum(tensor.numel() for tensor in state.values()) == num_parameters
 
 
-def test_paddle_file_with_sid_names_misses_the_other_layers() -> None:
+def test_a_paddle_file_without_all_layers_does_not_fit() -> None:
     theirs = reading.read(FIXTURES / "sid_protocol4.pdparams")
     keywords, tensors = translate(theirs, find("sid_unet.sony"))
     assert keywords == {"conv_bias": True, "up_bias": True, "channel_order": "color-major"}
@@ -600,7 +601,7 @@ def test_paddle_file_with_sid_names_misses_the_other_layers() -> None:
         checkpoint.fill(find("sid_unet.sony", **keywords), tensors, source="theirs")
 
 
-# Names of something else
+# Unknown names
 
 
 @pytest.mark.parametrize(
@@ -612,10 +613,16 @@ def test_paddle_file_with_sid_names_misses_the_other_layers() -> None:
         ("sid_unet.sony", "inc.double_conv.0"),
     ],
 )
-def test_unknown_names_are_told(recipe: str, known: str) -> None:
+def test_unknown_names_are_refused(recipe: str, known: str) -> None:
     tensors = {f"backbone.{index}.weight": torch.ones(1) for index in range(5)}
     with pytest.raises(WeightsError) as caught:
-        translate(held(tensors), find(recipe))
+        translate(foreign(tensors), find(recipe))
     message = str(caught.value)
     assert message.startswith("theirs has 5 tensors (backbone.0.weight, backbone.1.weight, ")
     assert known in message
+
+
+def test_a_network_without_a_translation_is_refused() -> None:
+    unknown = replace(find("srcnn.paper"), name="unsharp.paper")
+    with pytest.raises(WeightsError, match=r"no foreign weights are known for unsharp"):
+        translate(foreign({}), unknown)

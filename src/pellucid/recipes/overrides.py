@@ -4,7 +4,7 @@ They are `optimizer`, `schedule`, and the fields with a description of `Recipe`,
 schedules: a new field there is a new keyword.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, fields, replace
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, get_args, get_type_hints
@@ -43,11 +43,11 @@ def training_keywords() -> Mapping[str, Any]:
     optimizer = Literal[tuple(OPTIMIZERS)]  # type: ignore[valid-type]  # the names of the classes above
     schedule = Literal[tuple(SCHEDULES)]  # type: ignore[valid-type]
     return {
-        **_described_fields(Recipe),
+        **_described_fields()[Recipe],
         "optimizer": Annotated[optimizer, Field(description="how weights are updated")],
-        **_described_fields(*OPTIMIZERS.values()),
+        **_merge_fields(OPTIMIZERS.values()),
         "schedule": Annotated[schedule, Field(description="how the learning rate falls")],
-        **_described_fields(*SCHEDULES.values()),
+        **_merge_fields(SCHEDULES.values()),
     }
 
 
@@ -77,7 +77,7 @@ def override(recipe: Recipe, **keywords: Any) -> Recipe:
     _check_gammas(recipe, schedule)
     return replace(
         rescaled,
-        **_select(given, Recipe),
+        **_select(given, [Recipe]),
         optimizer=optimizer,
         schedule=schedule,
         parameters={**recipe.parameters, **given},
@@ -98,14 +98,20 @@ def _validate(recipe: Recipe, keywords: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @cache
-def _described_fields(*kinds: type) -> Mapping[str, Any]:
-    """Name -> type of the fields with a description in any of these classes; X for a type of X | None."""
+def _described_fields() -> Mapping[type, Mapping[str, Any]]:
+    """Class -> name -> type of its fields with a description; X for a type of X | None."""
     return {
-        key: _without_none(hint)
-        for kind in kinds
-        for key, hint in get_type_hints(kind, include_extras=True).items()
-        if _has_description(hint)
+        kind: {
+            key: _without_none(hint)
+            for key, hint in get_type_hints(kind, include_extras=True).items()
+            if _has_description(hint)
+        }
+        for kind in (Recipe, *OPTIMIZERS.values(), *SCHEDULES.values())
     }
+
+
+def _merge_fields(kinds: Iterable[type]) -> dict[str, Any]:
+    return {key: hint for kind in kinds for key, hint in _described_fields()[kind].items()}
 
 
 def _has_description(hint: Any) -> bool:
@@ -121,9 +127,10 @@ def _without_none(hint: Any) -> Any:
     return choices[0] if type(None) in get_args(hint) and len(choices) == 1 else hint
 
 
-def _select(given: Mapping[str, Any], *kinds: type) -> dict[str, Any]:
+def _select(given: Mapping[str, Any], kinds: Iterable[type]) -> dict[str, Any]:
     """The given keywords that any of these classes has."""
-    return {key: value for key, value in given.items() if key in _described_fields(*kinds)}
+    known = _merge_fields(kinds)
+    return {key: value for key, value in given.items() if key in known}
 
 
 def _rescale_drops(recipe: Recipe, num_steps: int) -> Recipe:
@@ -141,11 +148,10 @@ def _change(before: T, kinds: Mapping[str, type[T]], name: str | None, given: Ma
     of: the name of the recipe, for messages.
     """
     kind = kinds[name] if name else type(before)
-    changes = _select(given, *kinds.values())
+    changes, own = _select(given, kinds.values()), _described_fields()[kind]
     for key in changes:
-        if key not in _described_fields(kind):
-            own = ", ".join(_described_fields(kind))
-            raise RecipeError(f"{of}: {key} does not belong to {_name_of(kind)}, which has {own}")
+        if key not in own:
+            raise RecipeError(f"{of}: {key} does not belong to {_name_of(kind)}, which has {', '.join(own)}")
     values = {**_common_values(before, kind), **changes}
     for field in fields(kind):  # type: ignore[arg-type]  # all kinds are dataclasses
         if field.name not in values and field.default is MISSING:

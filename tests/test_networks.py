@@ -246,8 +246,8 @@ def assert_tiles_equal_whole(name: str, height: int, width: int, tile_px: int, s
     if network.multiple == 1 and min(height, width) >= 16:
         assert torch.equal(result, expected)
         return
-    # oneDNN uses other kernels for very small maps, e.g. inside U-Nets, and those sum in another order. It does not
-    # compute in double precision, where the results agree.
+    # oneDNN uses other kernels for very small maps, e.g. inside U-Nets, and those sum in another order. It does
+    # not compute in double precision, where the results agree.
     assert (result - expected).abs().max() <= 5e-5
     network, whole = deepcopy(network).double(), whole.double()
     with torch.inference_mode():
@@ -327,7 +327,7 @@ def test_a_halo_that_is_one_pixel_too_small_is_detected(name: str) -> None:
 
 @pytest.mark.parametrize("name", [name for name in NAMES if built(name)[1].multiple > 1])
 def test_multiple_is_the_finest_grid(name: str) -> None:
-    """Far from the cut, a picture without its first grid step gives the same result; without half a step it does not."""
+    """Far from the cut, a picture without its first grid step has the same result; without half of it, another."""
     found, network = lively(name)
     multiple, scale = network.multiple, network.scale
     far = -(-network.halo // multiple) * multiple + multiple

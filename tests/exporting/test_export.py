@@ -172,15 +172,9 @@ def test_wrong_arguments_raise_a_one_line_error(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "file"]
 
 
-<<<<<<< HEAD:tests/exporting/test_export.py
 def test_a_file_that_is_not_a_weight_file(tmp_path: Path) -> None:
     (tmp_path / "notes.safetensors").write_text("not weights")
     with pytest.raises(WeightsError, match="not a .* safetensors file"):
-=======
-def test_a_file_that_is_no_model(tmp_path: Path) -> None:
-    (tmp_path / "notes.safetensors").write_text("no weights")
-    with pytest.raises(WeightsError, match="not a complete safetensors file"):
->>>>>>> 0046c03 (Give each foreign weight format and each translated network its own file):tests/export/test_exporting.py
         exporting.export(tmp_path / "notes.safetensors", tmp_path / "a.onnx")
 
 

@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -182,3 +183,63 @@ def test_a_recipe_is_marked_by_its_decorator_alone(monkeypatch: pytest.MonkeyPat
         assert "postponed.protocol" not in registry.list_names()
     finally:
         sys.modules.pop("pellucid.networks.postponed", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("dncnn.gaussian", {"sigma_255": "15"}, {"sigma_255": 15.0}),
+        ("dncnn.gaussian", {"sigma_255": "12.5", "depth": "20"}, {"sigma_255": 12.5, "depth": 20}),
+        ("dncnn.gaussian", {"bias": "false"}, {"bias": False}),
+        ("dncnn.gaussian", {"channels": "3"}, {"channels": 3}),
+        ("srcnn.paper", {"scale": "4", "mapping_px": "1"}, {"scale": 4, "mapping_px": 1}),
+        ("srcnn.tuned", {"num_steps": "10"}, {"num_steps": 10}),
+        ("dncnn.three_tasks", {"quality": "10"}, {"quality": 10, "scale": None}),
+        ("dncnn.three_tasks", {"scale": "3"}, {"scale": 3, "quality": None}),
+        ("mimo_unet.gopro", {"upsampling": "asymmetric"}, {"upsampling": "asymmetric"}),
+        ("sid_unet.sony", {"up_bias": "true"}, {"up_bias": True}),
+    ],
+)
+def test_values_may_be_text(name: str, text: dict[str, str], expected: dict[str, Any]) -> None:
+    parameters = registry.find(name, **text).parameters
+    assert {key: parameters[key] for key in expected} == expected
+    assert [type(parameters[key]) for key in expected] == [type(value) for value in expected.values()]
+
+
+@pytest.mark.parametrize(
+    ("name", "key", "value"),
+    [
+        ("dncnn.gaussian", "sigma_255", -1),
+        ("dncnn.gaussian", "sigma_255", 256),
+        ("dncnn.gaussian", "sigma_255", float("nan")),
+        ("dncnn.gaussian", "sigma_255", "much"),
+        ("dncnn.gaussian", "sigma_255", None),
+        ("dncnn.gaussian", "sigma_255", "two\nlines"),
+        ("dncnn.gaussian", "sigma_255", "9" * 10_000),
+        ("dncnn.gaussian", "sigma_255", [1] * 10_000),
+        ("dncnn.gaussian", "channels", 2),
+        ("dncnn.gaussian", "channels", "2"),
+        ("dncnn.gaussian", "depth", 1),
+        ("dncnn.gaussian", "depth", 10**6),
+        ("dncnn.gaussian", "depth", 17.5),
+        ("dncnn.gaussian", "width", 0),
+        ("dncnn.gaussian", "bias", "perhaps"),
+        ("dncnn.three_tasks", "scale", 5),
+        ("dncnn.three_tasks", "quality", 0),
+        ("srcnn.paper", "scale", 1),
+        ("srcnn.paper", "scale", True),
+        ("srcnn.paper", "mapping_px", 7),
+        ("srcnn.tuned", "num_steps", 0),
+        ("mimo_unet.gopro", "upsampling", "bilinear"),
+        ("mimo_unet.gopro", "dropout", 1),
+        ("mimo_unet.gopro", "frequency_weight", -0.1),
+        ("sid_unet.sony", "channel_order", "planar"),
+    ],
+)
+def test_the_error_for_a_wrong_value_is_one_line_with_recipe_and_keyword(name: str, key: str, value: Any) -> None:
+    with pytest.raises(RecipeError) as caught:
+        registry.find(name, **{key: value})
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 450
+    assert name in message
+    assert key in message

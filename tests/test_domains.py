@@ -1,4 +1,6 @@
+import ast
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -6,6 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pellucid import domains
+from pellucid.degradations.degradation import degrade, makes_mosaic, warnings_for
+from pellucid.degradations.raw_synthesis import SyntheticRaw
+from pellucid.degradations.standard import GaussianNoise
 from pellucid.domains import RGB, Domain, Gray, Luma, PackedRaw
 from pellucid.errors import PictureError
 from pellucid.pictures.color import rgb_to_ycbcr
@@ -271,3 +277,56 @@ def test_batches_take_colors_as_targets_do(domain: Domain, channels: int) -> Non
     pictures = [picture(channels, seed=seed) for seed in (1, 2)]
     together = domain.to_colors(torch.cat([one.to_tensor() for one in pictures]))
     assert torch.equal(together, torch.cat([domain.to_target(one) for one in pictures]))
+
+
+@pytest.mark.parametrize("domain", ALL, ids=repr)
+def test_covered_area_is_the_part_that_accept_returns(domain: Domain) -> None:
+    degraded: Picture | Mosaic = picture(height=12, width=18)
+    if domain.takes_mosaic:  # in another phase, so that rows and columns are cut off on both sides
+        pattern = ("GB", "RG") if domain == PackedRaw("bayer") else (*XTRANS[1:], XTRANS[0])
+        degraded = mosaic(pattern, height=23, width=20)
+    rows, cols = domain.covered_area(degraded)
+    accepted = domain.accept(degraded)
+    np.testing.assert_array_equal(degraded.samples[rows, cols], accepted.samples)
+    assert (rows.start > 0) == domain.takes_mosaic
+
+
+@pytest.mark.parametrize("domain", ALL, ids=repr)
+def test_synthetic_inputs_have_the_planes_of_the_network(domain: Domain) -> None:
+    photos = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    made = domain.synthesize(photos, None, torch.Generator().manual_seed(1))
+    assert made.shape == (2, domain.num_planes, 12 * domain.rate, 12 * domain.rate)
+
+
+def test_a_degradation_returns_what_the_restorer_takes() -> None:
+    clean, generator = torch.full((1, 3, 8, 8), 0.5), torch.Generator().manual_seed(0)
+    assert makes_mosaic(SyntheticRaw()) and isinstance(degrade(SyntheticRaw(), clean, generator), Mosaic)
+    assert not makes_mosaic(None) and not makes_mosaic(GaussianNoise(25))
+    assert isinstance(degrade(GaussianNoise(25), clean, generator), Picture)
+
+
+def test_warns_of_mosaics_unlike_those_in_training() -> None:
+    degraded = mosaic()
+    assert degraded.white_balance is None
+    assert not list(PackedRaw().warnings_for(degraded))
+    assert "no white balance" in next(PackedRaw(white_balanced=True).warnings_for(degraded))
+    assert "trained for 50 to 300" in next(warnings_for(SyntheticRaw(), degraded))
+    assert not list(warnings_for(SyntheticRaw(exposure_ratio=(1.0, 3.0)), degraded))
+    assert not list(warnings_for(None, degraded))
+
+
+PACKAGE = Path(domains.__file__).parent
+OWNERS = [PACKAGE / "domains.py", *(PACKAGE / "degradations").glob("*.py")]
+
+
+def test_only_domains_and_degradations_ask_which_of_them_it_is() -> None:
+    """A new domain or degradation must work everywhere without an edit elsewhere."""
+    classes = {
+        node.name for path in OWNERS for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)
+    }
+    assert {"Luma", "PackedRaw", "SyntheticRaw", "Chain"} <= classes
+    for path in set(PACKAGE.rglob("*.py")) - set(OWNERS):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("isinstance", "issubclass"):
+                asked = {name.id for name in ast.walk(node.args[1]) if isinstance(name, ast.Name)}
+                assert not asked & classes, f"{path.name}:{node.lineno} asks for {asked & classes}"

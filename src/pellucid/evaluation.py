@@ -16,13 +16,11 @@ from torch import Tensor
 
 from pellucid.data import eval_samples
 from pellucid.data.eval_samples import EvalSample, EvalSet
-from pellucid.degradations.degradation import draws, involves
-from pellucid.degradations.raw_synthesis import SyntheticRaw
+from pellucid.degradations.degradation import degrade, draws, involves, makes_mosaic
 from pellucid.degradations.standard import Jpeg
-from pellucid.domains import Degraded, Domain, PackedRaw
+from pellucid.domains import Degraded, Domain
 from pellucid.errors import DataError, OutputError, PellucidError, PictureError
 from pellucid.pictures import images, metrics, raw
-from pellucid.pictures.packing import find_phase
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.recipes.recipe import Recipe, ScoringProtocol
 from pellucid.restoration.restorer import Restorer
@@ -169,7 +167,7 @@ def collect(recipe: Recipe, data: str | Path, target: str | Path | None = None) 
     collection = eval_samples.collect(Path(data), None if target is None else Path(target))
     given = {"clean": "clean pictures", "pairs": "pairs of pictures", "raw": "mosaics"}[collection.kind]
     has_mosaics = collection.kind == "raw" or (
-        collection.kind == "clean" and isinstance(recipe.protocol.degradation, SyntheticRaw)
+        collection.kind == "clean" and makes_mosaic(recipe.protocol.degradation)
     )
     if recipe.domain.takes_mosaic != has_mosaics:
         mosaics = "a store of mosaics, as 'pellucid prepare sid-sony' makes one"
@@ -257,11 +255,8 @@ def _sample(recipe: Recipe, specimen: EvalSample) -> _Sample:
 
 
 def _degraded(protocol: ScoringProtocol, clean: Tensor, name: str) -> Degraded:
-    chance = protocol.generator(name)
-    if isinstance(protocol.degradation, SyntheticRaw):
-        return protocol.degradation.mosaic(clean, chance)
     assert protocol.degradation is not None
-    return Picture.from_tensor(protocol.degradation(clean, chance))
+    return degrade(protocol.degradation, clean, protocol.generator(name))
 
 
 def _mosaic_sample(domain: Domain, clean: Tensor, mosaic: Mosaic) -> _Sample:
@@ -271,14 +266,10 @@ def _mosaic_sample(domain: Domain, clean: Tensor, mosaic: Mosaic) -> _Sample:
             f"a mosaic of {mosaic.width} x {mosaic.height} px, "
             f"but its target has {clean.shape[-1]} x {clean.shape[-2]}"
         )
-    assert isinstance(domain, PackedRaw)
-    aligned = domain.accept(mosaic)
-    corner = find_phase(mosaic.pattern, domain.pattern)
-    assert corner is not None  # or it would not have been accepted
-    (down, right), (height, width) = corner, (aligned.height, aligned.width)
-    covered = slice(down, down + height), slice(right, right + width)
+    covered = domain.covered_area(mosaic)
     clean = clean[:, :, covered[0], covered[1]]
-    return _Sample(clean, aligned.as_depth("float32"), lambda: _developed(mosaic, covered, clean))
+    accepted = domain.accept(mosaic).as_depth("float32")
+    return _Sample(clean, accepted, lambda: _developed(mosaic, covered, clean))
 
 
 def _developed(mosaic: Mosaic, covered: tuple[slice, slice], clean: Tensor) -> Tensor | None:

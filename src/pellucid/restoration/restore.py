@@ -6,20 +6,18 @@ nothing; a result is there whole or not at all; the same call goes on where it w
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from pellucid.degradations.degradation import involves
-from pellucid.degradations.raw_synthesis import SyntheticRaw
+from pellucid.degradations.degradation import involves, warnings_for
 from pellucid.degradations.standard import Jpeg
-from pellucid.domains import Degraded, PackedRaw
+from pellucid.domains import Degraded
 from pellucid.errors import PellucidError
 from pellucid.pictures import images, raw, writers
 from pellucid.pictures.picture import Mosaic, Picture
-from pellucid.recipes.recipe import Recipe
 from pellucid.restoration.manifest import Manifests, stamp
 from pellucid.restoration.pipeline import Budget, InFlightItem, run_overlapped
 from pellucid.restoration.planning import Job
@@ -156,7 +154,9 @@ def read_degraded(
         return picture, () if picture.encoding is None else picture.encoding.notes
     if restorer.recipe.domain.takes_mosaic:
         mosaic, origin = _exposed(raw.read(path, max_pixels=settings.max_pixels), settings.exposure)
-        return mosaic, (*origin, *_cautions(mosaic, restorer.recipe))
+        recipe = restorer.recipe
+        warnings = *recipe.domain.warnings_for(mosaic), *warnings_for(recipe.protocol.degradation, mosaic)
+        return mosaic, (*origin, *warnings)
     developed = raw.develop(path, max_pixels=settings.max_pixels)
     return developed, ("camera RAW developed by LibRaw: 16 bit, camera white balance, sRGB",)
 
@@ -223,20 +223,6 @@ def _exposed(mosaic: Mosaic, exposure: float | Path | Literal["auto"]) -> tuple[
     else:
         return replace(mosaic, exposure_ratio=exposure), ()
     return replace(mosaic, exposure_ratio=ratio), (f"exposure ratio {ratio:.3g}, {origin}",)
-
-
-def _cautions(mosaic: Mosaic, recipe: Recipe) -> Iterator[str]:
-    """Where a mosaic is not what the weights were trained for."""
-    if isinstance(recipe.domain, PackedRaw) and recipe.domain.white_balanced and mosaic.white_balance is None:
-        yield "the file tells no white balance, so that colors may be off: a typical one was taken"
-    learned = recipe.protocol.degradation
-    if isinstance(learned, SyntheticRaw) and isinstance(learned.exposure_ratio, tuple):
-        low, high = learned.exposure_ratio
-        if not low <= mosaic.exposure_ratio <= high:
-            yield (
-                f"an exposure ratio of {mosaic.exposure_ratio:.3g}, but the weights were trained for {low:g} to "
-                f"{high:g}: they are for pictures much too dark"
-            )
 
 
 def _reported(outcome: Outcome) -> dict[str, Any]:

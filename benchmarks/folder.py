@@ -99,7 +99,7 @@ def loop(source: Path, out: Path, model: str) -> None:
 def overlap(source: Path, out: Path, model: str) -> str:
     """In this process: when pictures were read, restored and written, told in a line."""
     from pellucid.pictures import images
-    from pellucid.restoration import planning, restore, restorer
+    from pellucid.restoration import restore, restorer
 
     spans: dict[str, list[tuple[float, float]]] = {"codec": [], "network": []}
 
@@ -118,7 +118,7 @@ def overlap(source: Path, out: Path, model: str) -> str:
         setattr(images, name, timed("codec", getattr(images, name)))
     setattr(chosen, "restore", timed("network", chosen.restore))  # noqa: B010  # mypy lets no method be replaced
     start = time.perf_counter()
-    outcomes = list(restore.restore(planning.plan([source], out), chosen))
+    outcomes = restore.restore(source, chosen, out)
     wall_s = time.perf_counter() - start
     assert not any(outcome.error for outcome in outcomes)
     codec_s = sum(stop - begin for begin, stop in spans["codec"])

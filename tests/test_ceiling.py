@@ -76,4 +76,4 @@ def test_what_cannot_be_encoded_below_the_ceiling_is_refused_before_it_is_read(
     images.write(_scan(3000, 4000, "uint8"), tmp_path / "scan.png")
     status, peak, said = _restore(tmp_path / "scan.png", weights, "--memory", "620MB", "--format", "webp")
     assert status == 1 and peak < CEILING
-    assert "needs more than the 620 MB that may be taken" in said
+    assert "needs more than the 620 MB that the process may use" in said

@@ -164,7 +164,7 @@ def test_a_store_of_pairs_is_scored_as_its_folders(folder: Path) -> None:
 
 def test_a_store_of_the_wrong_kind_is_named(folder: Path) -> None:
     made = _prepared("folder", folder)
-    with pytest.raises(DataError, match="scored on pairs .* or a store of pairs"):
+    with pytest.raises(DataError, match="scored on pairs .*; a store of pairs needs none"):
         evaluate(_restorer("mimo_unet.gopro"), made)
     with pytest.raises(DataError, match="scored on a store of mosaics"):
         evaluate(_restorer("sid_unet.sony"), made)
@@ -269,7 +269,7 @@ def test_degradations_say_their_seed_where_they_draw(folder: Path) -> None:
         ("missing", "dncnn.gaussian", "does not exist"),
         ("clean/a.png", "dncnn.gaussian", "a folder of pictures is needed"),
         ("empty", "dncnn.gaussian", "contains no pictures"),
-        ("clean", "mimo_unet.gopro", "--target"),
+        ("clean", "mimo_unet.gopro", "target is the folder"),
         ("clean", "sid_unet.sony", "a store of mosaics"),
     ],
 )

@@ -31,7 +31,7 @@ def _write(manifest: Manifest, source: Path, target: Path, content: bytes) -> No
 def _noted(manifest: Manifest, source: Path, target: Path, content: bytes) -> Path:
     part = target.with_name("part")
     part.write_bytes(content)
-    manifest.note(source, stamp(source), target, part)
+    manifest.record(source, stamp(source), target, part)
     return part
 
 
@@ -42,7 +42,7 @@ def _state(source: Path, target: Path, strength: str = "1.0") -> State:
 def test_a_finished_result_is_known_again(tmp_path: Path, source: Path) -> None:
     target = _done(tmp_path / "out", source)
     assert _state(source, target) is State.DONE
-    assert _state(source, target, strength="0.5") is State.OTHERWISE
+    assert _state(source, target, strength="0.5") is State.OTHER_SETTINGS
     target.unlink()
     assert _state(source, target) is State.MISSING
 
@@ -132,4 +132,4 @@ def test_names_may_hold_anything(tmp_path: Path, source: Path) -> None:
 
 def test_a_folder_that_is_none_is_one_line(tmp_path: Path, source: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written"):
-        Manifest(source, {}).note(source, stamp(source), source / "photo.png", source)
+        Manifest(source, {}).record(source, stamp(source), source / "photo.png", source)

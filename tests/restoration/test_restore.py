@@ -37,9 +37,14 @@ def _errors(outcomes: Sequence[restore.Outcome]) -> list[str]:
     return [str(outcome.error) for outcome in outcomes if outcome.error is not None]
 
 
+def _path(path: Path | None) -> Path:
+    assert path is not None
+    return path
+
+
 def test_a_folder_keeps_its_tree_and_a_bad_file_stops_nothing(album: Path, weights: Path) -> None:
     network = restorer.load(weights)
-    outcomes = list(restore.restore(planning.plan([album], album.parent / "out"), network))
+    outcomes = restore.restore(planning.plan([album], album.parent / "out"), network)
     assert len(outcomes) == 4 and len(_errors(outcomes)) == 1
     assert "broken.png" in _errors(outcomes)[0]
     results = sorted(path.relative_to(album.parent / "out") for path in (album.parent / "out").rglob("[!.]*.*"))
@@ -49,25 +54,25 @@ def test_a_folder_keeps_its_tree_and_a_bad_file_stops_nothing(album: Path, weigh
 def test_the_same_call_goes_on_where_it_was_interrupted(album: Path, weights: Path) -> None:
     network = restorer.load(weights)
     jobs = planning.plan([album], None)
-    first = next(restore.restore(jobs, network))
-    before = first.job.target.stat().st_mtime_ns
-    rest = list(restore.restore(jobs, network))
-    assert rest[0].skipped and not rest[2].skipped
+    first = next(restore.iter_restore(jobs, network))
+    before = _path(first.target).stat().st_mtime_ns
+    rest = restore.restore(jobs, network)
+    assert rest[0].is_skipped and not rest[2].is_skipped
     assert len(_errors(rest)) == 1
-    assert first.job.target.stat().st_mtime_ns == before
-    assert first.job.target.parent == album.with_name("album-restored")
+    assert _path(first.target).stat().st_mtime_ns == before
+    assert _path(first.target).parent == album.with_name("album-restored")
 
 
 def test_results_inside_the_folder_are_not_restored_again(album: Path, weights: Path) -> None:
     jobs = planning.plan([album], album / "out")
-    list(restore.restore(jobs, restorer.load(weights)))
+    restore.restore(jobs, restorer.load(weights))
     assert planning.plan([album], album / "out") == jobs
 
 
 def test_links_that_lead_nowhere_stop_nothing(album: Path, weights: Path) -> None:
     (album / "dangling.png").symlink_to("nowhere")
     (album / "loop.png").symlink_to("loop.png")
-    outcomes = list(restore.restore(planning.plan([album]), restorer.load(weights)))
+    outcomes = restore.restore(planning.plan([album]), restorer.load(weights))
     assert len(_errors(outcomes)) == 3
     with pytest.raises(OutputError):
         planning.plan([album / "a.png", album / "b.tif"], album / "loop.png")
@@ -87,32 +92,32 @@ def test_one_file_goes_where_it_is_told(album: Path, weights: Path) -> None:
 def test_a_changed_input_is_done_again(album: Path, weights: Path) -> None:
     network = restorer.load(weights)
     jobs = planning.plan([album], album.parent / "out")
-    list(restore.restore(jobs, network))
+    restore.restore(jobs, network)
     before = images.read(album.parent / "out" / "a.png").samples
     images.write(images.read(album / "deep" / "c.png"), album / "a.png", overwrite=True)
-    again = list(restore.restore(jobs, network))
-    assert [outcome.skipped for outcome in again] == [False, True, False, True]
+    again = restore.restore(jobs, network)
+    assert [outcome.is_skipped for outcome in again] == [False, True, False, True]
     assert not np.array_equal(images.read(album.parent / "out" / "a.png").samples, before)
 
 
 def test_a_result_that_someone_changed_is_left_alone(album: Path, weights: Path) -> None:
     network = restorer.load(weights)
     jobs = planning.plan([album], album.parent / "out")
-    list(restore.restore(jobs, network))
+    restore.restore(jobs, network)
     (album.parent / "out" / "a.png").write_bytes(b"retouched")
     images.write(images.read(album / "deep" / "c.png"), album / "a.png", overwrite=True)
-    errors = _errors(list(restore.restore(jobs, network)))
-    assert any("a.png exists; --overwrite" in error for error in errors)
+    errors = _errors(restore.restore(jobs, network))
+    assert any("a.png exists; overwrite=True replaces it" in error for error in errors)
     assert (album.parent / "out" / "a.png").read_bytes() == b"retouched"
 
 
 def test_namesakes_of_another_folder_replace_nothing(album: Path, weights: Path) -> None:
     network, out = restorer.load(weights), album.parent / "out"
-    list(restore.restore(planning.plan([album / "deep"], out), network))
+    restore.restore(planning.plan([album / "deep"], out), network)
     before = (out / "c.png").read_bytes()
     images.write(images.read(album / "a.png"), album.parent / "another" / "c.png")
-    (error,) = _errors(list(restore.restore(planning.plan([album.parent / "another"], out), network)))
-    assert "c.png exists; --overwrite" in error
+    (error,) = _errors(restore.restore(planning.plan([album.parent / "another"], out), network))
+    assert "c.png exists; overwrite=True" in error
     assert (out / "c.png").read_bytes() == before
 
 
@@ -120,7 +125,7 @@ def test_a_result_that_could_not_be_replaced_is_not_taken_for_the_new_one(
     album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network, jobs = restorer.load(weights), planning.plan([album / "deep"], album.parent / "out")
-    list(restore.restore(jobs, network))
+    restore.restore(jobs, network)
     images.write(images.read(album / "a.png"), album / "deep" / "c.png", overwrite=True)
 
     def full(*_: Any, **__: Any) -> None:
@@ -128,11 +133,11 @@ def test_a_result_that_could_not_be_replaced_is_not_taken_for_the_new_one(
 
     with monkeypatch.context() as patched:
         patched.setattr("pellucid.pictures.writers.write", full)
-        assert "No space left" in _errors(list(restore.restore(jobs, network)))[0]
+        assert "No space left" in _errors(restore.restore(jobs, network))[0]
     (outcome,) = restore.restore(jobs, network)
-    assert outcome.error is None and not outcome.skipped
+    assert outcome.error is None and not outcome.is_skipped
     expected = network.restore(images.read(album / "a.png")).samples
-    assert np.array_equal(images.read(outcome.job.target).samples, expected)
+    assert np.array_equal(images.read(_path(outcome.target)).samples, expected)
 
 
 def test_an_input_that_changes_while_it_is_in_work_is_done_again(
@@ -147,10 +152,10 @@ def test_an_input_that_changes_while_it_is_in_work_is_done_again(
 
     with monkeypatch.context() as patched:
         patched.setattr(network, "restore", slow)
-        list(restore.restore(jobs, network))
+        restore.restore(jobs, network)
     (outcome,) = restore.restore(jobs, network)
-    assert not outcome.skipped
-    assert np.array_equal(images.read(outcome.job.target).samples, restore_one(changed).samples)
+    assert not outcome.is_skipped
+    assert np.array_equal(images.read(_path(outcome.target)).samples, restore_one(changed).samples)
 
 
 def test_a_header_is_looked_at_once_and_not_at_all_for_what_is_done(
@@ -166,10 +171,10 @@ def test_a_header_is_looked_at_once_and_not_at_all_for_what_is_done(
     monkeypatch.setattr(images, "decoding_cost", watched)
     settings = restore.Settings(memory_bytes=memory.used_bytes() + 10**9)
     network, jobs = restorer.load(weights), planning.plan([album])
-    list(restore.restore(jobs, network, settings))
+    restore.restore(jobs, network, settings=settings)
     assert sorted(looked_at) == ["a.png", "b.tif", "broken.png", "c.png"]
     looked_at.clear()
-    list(restore.restore(jobs, network, settings))
+    restore.restore(jobs, network, settings=settings)
     assert looked_at == ["broken.png"]
 
 
@@ -181,7 +186,7 @@ def test_the_manifest_is_read_once(album: Path, weights: Path, monkeypatch: pyte
         return read(self)
 
     monkeypatch.setattr(manifest.Manifest, "_read", counted)
-    list(restore.restore(planning.plan([album]), restorer.load(weights), workers=1))
+    restore.restore(planning.plan([album]), restorer.load(weights), workers=1)
     assert len(count) <= 2  # by the reading and the writing thread, should both come at once
 
 
@@ -193,13 +198,13 @@ def test_outcomes_come_in_order_however_many_work(album: Path, weights: Path, wo
     network = restorer.load(weights)
     jobs = planning.plan([album], album.parent / "out")
     positions: list[float] = []
-    outcomes = list(restore.restore(jobs, network, workers=workers, progress=positions.append))
-    assert [outcome.job for outcome in outcomes] == jobs
+    outcomes = restore.restore(jobs, network, workers=workers, progress=positions.append)
+    assert [(outcome.source, outcome.target) for outcome in outcomes] == [(job.source, job.target) for job in jobs]
     assert positions == sorted(positions) and positions[-1] <= len(jobs)
     for outcome in outcomes:
         if outcome.error is None:
-            alone = network.restore(images.read(outcome.job.source))
-            assert np.array_equal(images.read(outcome.job.target).samples, alone.samples)
+            alone = network.restore(images.read(_path(outcome.source)))
+            assert np.array_equal(images.read(_path(outcome.target)).samples, alone.samples)
 
 
 KILLED = """
@@ -207,7 +212,7 @@ import sys
 from pathlib import Path
 from pellucid.restoration import planning, restore, restorer
 print("ready", flush=True)
-list(restore.restore(planning.plan([sys.argv[1]], sys.argv[2]), restorer.load(sys.argv[3])))
+restore.restore(planning.plan([sys.argv[1]], sys.argv[2]), restorer.load(sys.argv[3]))
 """
 
 
@@ -230,9 +235,9 @@ def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path, weights: 
     assert len(results) < 30, "killed too late to tell"
     for path in results:
         assert images.read(path).width == 210  # whole, whenever it was
-    outcomes = list(restore.restore(planning.plan([album], out), restorer.load(weights)))
+    outcomes = restore.restore(planning.plan([album], out), restorer.load(weights))
     assert not _errors(outcomes)
-    assert sum(outcome.skipped for outcome in outcomes) == len(results)
+    assert sum(outcome.is_skipped for outcome in outcomes) == len(results)
     assert {path: path.stat().st_mtime_ns for path in results} == times
     assert len(list(out.glob("[!.]*.png"))) == 30
     assert [path.name for path in out.glob(".*")] == [manifest.NAME]  # nothing half-written is left
@@ -247,9 +252,9 @@ def test_a_fault_of_ours_stops_nothing_either(album: Path, weights: Path, monkey
         return read(path, **how)
 
     monkeypatch.setattr(images, "read", odd)
-    outcomes = list(restore.restore(planning.plan([album]), restorer.load(weights)))
+    outcomes = restore.restore(planning.plan([album]), restorer.load(weights))
     (error,) = [error for error in _errors(outcomes) if "b.tif" in error]
-    assert "please report it (IndexError: list index out of range)" in error
+    assert "a fault of pellucid (IndexError: list index out of range); please report it" in error
     assert sum(outcome.error is None for outcome in outcomes) == 2
 
 
@@ -275,26 +280,26 @@ Exposing = float | Path | Literal["auto"]
 def _restored(restorer: Restorer, source: Path, exposure: Exposing = "auto") -> restore.Outcome:
     settings = restore.Settings(exposure=exposure)
     jobs = planning.plan([source], source.with_name("out"))
-    (outcome,) = restore.restore(jobs, restorer, settings, overwrite=True)
+    (outcome,) = restore.restore(jobs, restorer, settings=settings, overwrite=True)
     assert outcome.error is None, outcome.error
     return outcome
 
 
 def test_other_recipes_develop_camera_raw_first_and_say_so(dark: Path, weights: Path) -> None:
     outcome = _restored(restorer.load(weights), dark / "long.dng")
-    assert outcome.notes == ("camera RAW developed by LibRaw: 16 bit, camera white balance, sRGB",)
-    assert outcome.job.target.name == "long.tif"
-    result = images.read(outcome.job.target)
+    assert outcome.info == ("camera RAW developed by LibRaw: 16 bit, camera white balance, sRGB",)
+    assert _path(outcome.target).name == "long.tif"
+    result = images.read(_path(outcome.target))
     assert (result.dtype, result.width, result.height) == ("uint16", 64, 96)  # upright
 
 
 def test_people_are_told_where_a_mosaic_is_not_what_was_learned(dark: Path) -> None:
     chosen = registry.find("sid_unet.any_camera", width=2)
     network = Restorer("any", chosen, TorchBackend(chosen.network(), "cpu"))
-    no_white_balance, too_bright = _restored(network, dark / "short.dng", 7.0).notes
+    no_white_balance, too_bright = _restored(network, dark / "short.dng", 7.0).warnings
     assert "no white balance" in no_white_balance
-    assert "exposure ratio of 7" in too_bright and "50 to 300" in too_bright
-    assert len(_restored(network, dark / "short.dng", 100.0).notes) == 1
+    assert "exposure ratio is 7" in too_bright and "50 to 300" in too_bright
+    assert len(_restored(network, dark / "short.dng", 100.0).warnings) == 1
 
 
 @pytest.mark.parametrize(
@@ -319,10 +324,10 @@ def test_low_light_recipes_take_the_mosaic(
     outcome = _restored(network, dark / "short.dng", exposure)
     if ratio is not None:
         assert seen[0].exposure_ratio == pytest.approx(ratio, rel=1e-4)
-    assert bool(outcome.notes) == (exposure != 7.5)
-    if outcome.notes:
-        assert outcome.notes[0].startswith(f"exposure ratio {seen[0].exposure_ratio:.3g}, ")
-    result = images.read(outcome.job.target)
+    assert bool(outcome.info) == (exposure != 7.5)
+    if outcome.info:
+        assert outcome.info[0].startswith(f"exposure ratio {seen[0].exposure_ratio:.3g}, ")
+    result = images.read(_path(outcome.target))
     assert (result.dtype, result.width, result.height) == ("uint16", 64, 94)  # aligned to RGGB, then turned
     alone = restore(seen[0])
     assert np.array_equal(result.samples, alone.samples)
@@ -336,23 +341,23 @@ def test_a_deblocked_jpeg_does_not_get_its_blocks_back(tmp_path: Path) -> None:
     PIL.Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(tmp_path / "a.jpg", quality=10)
     for network, quality in ((deblocker, 95), (denoiser, 10)):
         (outcome,) = restore.restore(planning.plan([tmp_path / "a.jpg"]), network, overwrite=True)
-        encoding = images.read(outcome.job.target).encoding
+        encoding = images.read(_path(outcome.target)).encoding
         assert encoding is not None and encoding.quality == quality
 
 
 def test_pictures_of_kinds_that_cannot_be_read_are_named(album: Path, weights: Path) -> None:
     (album / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
     (album / "notes.txt").touch()
-    errors = _errors(list(restore.restore(planning.plan([album]), restorer.load(weights))))
+    errors = _errors(restore.restore(planning.plan([album]), restorer.load(weights)))
     assert len(errors) == 2 and any("phone.heic is a HEIC file" in error for error in errors)
 
 
 def test_patterns_do_not_take_results_for_inputs(album: Path, weights: Path) -> None:
     network = restorer.load(weights)
     for _ in range(2):
-        outcomes = list(restore.restore(planning.plan([str(album / "*.*")]), network))
-        assert [outcome.job.source.name for outcome in outcomes] == ["a.png", "b.tif", "broken.png"]
-    assert [outcome.skipped for outcome in outcomes] == [True, True, False]
+        outcomes = restore.restore(planning.plan([str(album / "*.*")]), network)
+        assert [_path(outcome.source).name for outcome in outcomes] == ["a.png", "b.tif", "broken.png"]
+    assert [outcome.is_skipped for outcome in outcomes] == [True, True, False]
 
 
 def test_what_the_format_cannot_hold_is_said_before_the_network_runs(
@@ -362,4 +367,4 @@ def test_what_the_format_cannot_hold_is_said_before_the_network_runs(
     monkeypatch.setattr(network, "restore", lambda *_, **__: pytest.fail("it ran"))
     images.write(Picture(np.zeros((9, 9, 3), np.uint8), np.ones((9, 9, 1), np.uint8)), tmp_path / "a.png")
     jobs = planning.plan([tmp_path / "a.png"], format="jpeg")
-    assert "cannot store alpha" in _errors(list(restore.restore(jobs, network)))[0]
+    assert "cannot store alpha" in _errors(restore.restore(jobs, network))[0]

@@ -18,8 +18,7 @@ from pellucid.pictures.packing import BAYER, XTRANS
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.recipes import registry
 from pellucid.recipes.network import Network
-from pellucid.restoration import restorer as restorer_module
-from pellucid.restoration.restorer import Restorer, load
+from pellucid.restoration.restorer import Restorer, TileSettings, load
 from pellucid.system import memory
 from pellucid.weights import checkpoint
 
@@ -112,8 +111,8 @@ def test_a_smaller_halo_is_not_exact_and_says_by_how_much(name: str) -> None:
     degraded = _degraded(restorer, 90, 90, 1)
     whole, cut = restorer.restore(degraded, tile_px=10_000), restorer.restore(degraded, tile_px=30, halo_px=0)
     assert not np.allclose(cut.samples, whole.samples, rtol=0, atol=1e-6)
-    assert restorer.given_up(degraded, tile_px=30, halo_px=0) > 1e-6
-    assert restorer.given_up(degraded, tile_px=30, halo_px=restorer.halo_px) == 0
+    assert restorer.halo_error(degraded, tile_px=30, halo_px=0) > 1e-6
+    assert restorer.halo_error(degraded, tile_px=30, halo_px=restorer.halo_px) == 0
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -205,11 +204,11 @@ def test_a_mosaic_becomes_a_picture_of_16_bit() -> None:
     ("name", "degraded", "options", "message"),
     [
         ("sid_unet.sony", Picture(np.zeros((4, 4, 3), np.uint8)), {}, "developed picture.*camera RAW"),
-        ("dncnn.gaussian", "photo.png", {}, "a str; a Picture is needed, as pellucid.read gives it"),
-        ("sid_unet.sony", np.zeros((4, 4)), {}, "a ndarray; a Picture is needed"),
+        ("dncnn.gaussian", "photo.png", {}, "a str .*photo.png.*; pellucid.restore takes paths"),
+        ("sid_unet.sony", np.zeros((4, 4), np.uint8), {}, "developed picture.*camera RAW"),
         ("dncnn.gaussian", Mosaic(np.zeros((4, 4)), BAYER, 0, 1), {}, "camera mosaic.*gray or RGB"),
         ("sid_unet.sony", Mosaic(np.zeros((6, 6)), XTRANS, 0, 1), {}, "RBGBRG.*needs RG/GB"),
-        ("sid_unet.sony", Mosaic(np.zeros((4, 4)), BAYER, 0, 1), {"strength": 0.5}, "leave it at 1"),
+        ("sid_unet.sony", Mosaic(np.zeros((4, 4)), BAYER, 0, 1), {"strength": 0.5}, "leave strength at 1"),
         ("dncnn.gaussian", Picture(np.zeros((4, 4, 3), np.uint8)), {"strength": 2}, "from 0 to 1"),
         ("dncnn.gaussian", Picture(np.zeros((4, 4, 3), np.uint8)), {"tile_px": 0}, "at least 1"),
         ("dncnn.gaussian", Picture(np.zeros((4, 4, 3), np.uint8)), {"halo_px": -1}, "0 or more"),
@@ -240,8 +239,8 @@ def test_the_least_that_does_is_enough() -> None:
     with pytest.raises(NotEnoughMemoryError, match="smallest tile of a picture of 320 x 300 px") as error:
         restorer.restore(degraded, memory_bytes=1000)
     least = error.value.parameters["memory_bytes"]
-    manner = restorer_module._Manner(restorer.halo_px)
-    assert restorer._tile_px(degraded, None, manner, least + 10**7) >= 1
+    tile_settings = TileSettings(restorer.halo_px)
+    assert restorer._tile_px(degraded, None, tile_settings, least + 10**7) >= 1
 
 
 class Scarce(TorchBackend):
@@ -269,7 +268,7 @@ def test_when_memory_runs_out_tiles_get_smaller_and_none_is_missing() -> None:
     scarce = Restorer("scarce", roomy.recipe, backend)
     assert np.array_equal(scarce.restore(degraded).samples, roomy.restore(degraded).samples)
     backend.most_px = 5
-    with pytest.raises(NotEnoughMemoryError, match="however small the tiles"):
+    with pytest.raises(NotEnoughMemoryError, match="even with the smallest tiles"):
         scarce.restore(degraded)
 
 
@@ -336,11 +335,11 @@ def test_memory_that_runs_out_beside_the_network_makes_tiles_smaller(monkeypatch
     assert np.array_equal(restorer.restore(degraded).samples, expected.samples)
 
 
-def test_only_real_changes_of_a_recipe_are_told(tmp_path: Path) -> None:
+def test_overrides_are_those_that_change_the_result(tmp_path: Path) -> None:
     """A card is JSON, where a pair is a list."""
     made = registry.find("sid_unet.any_camera", width=4, betas=(0.8, 0.99))
     card = checkpoint.WeightsMetadata(made.name, made.parameters, "random", "none")
     checkpoint.save(tmp_path / "any.safetensors", made.network(), card)
-    assert load(tmp_path / "any.safetensors", device="cpu").changes() == []
-    (change,) = load(tmp_path / "any.safetensors", device="cpu", exposure_ratio=(1.0, 10.0)).changes()
-    assert change.startswith("any: exposure_ratio=(1.0, 10.0), but its weights are for")
+    assert load(tmp_path / "any.safetensors", device="cpu").overrides() == []
+    (change,) = load(tmp_path / "any.safetensors", device="cpu", exposure_ratio=(1.0, 10.0)).overrides()
+    assert change.startswith("any: exposure_ratio=(1.0, 10.0), but the weights were trained with")

@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from pellucid.backends.eager import TorchBackend
-from pellucid.errors import OutputError
+from pellucid.errors import NotEnoughMemoryError, OutputError, PictureError
 from pellucid.pictures import dng, images
 from pellucid.pictures.picture import Exposure, Mosaic, Picture
 from pellucid.recipes import registry
-from pellucid.restoration import manifest, planning, restore, restorer
+from pellucid.restoration import manifest, pipeline, planning, restore, restorer
 from pellucid.restoration.restorer import Restorer
 from pellucid.system import memory
 from pellucid.weights import checkpoint
@@ -256,6 +256,117 @@ def test_a_fault_of_ours_stops_nothing_either(album: Path, weights: Path, monkey
     (error,) = [error for error in _errors(outcomes) if "b.tif" in error]
     assert "a fault of pellucid (IndexError: list index out of range); please report it" in error
     assert sum(outcome.error is None for outcome in outcomes) == 2
+
+
+# One call
+
+
+def test_one_path_is_restored_next_to_itself(album: Path, weights: Path) -> None:
+    (outcome,) = restore.restore(album / "a.png", str(weights))  # a restorer, or what `load` takes
+    outcome.raise_error()
+    assert (outcome.source, outcome.target) == (album / "a.png", album / "a-restored.png")
+    assert outcome.restored is None and images.read(_path(outcome.target)).width == 31
+
+
+def test_a_folder_and_a_pattern_in_one_call(album: Path, weights: Path) -> None:
+    outcomes = restore.restore([album / "deep", str(album / "*.tif")], weights, album.parent / "out", format="png")
+    assert [_path(outcome.target).name for outcome in outcomes] == ["c.png", "b.png"]
+    assert not _errors(outcomes)
+
+
+def test_a_failure_is_an_outcome_that_a_script_can_raise(album: Path, weights: Path) -> None:
+    good, bad = restore.restore([album / "a.png", album / "broken.png"], weights, album.parent / "out")
+    good.raise_error()
+    with pytest.raises(PictureError, match="broken.png"):
+        bad.raise_error()
+
+
+def test_pictures_in_memory_are_returned_in_their_form(weights: Path) -> None:
+    network = restorer.load(weights)
+    array = np.random.default_rng(0).integers(0, 256, (8, 9, 3), np.uint8)
+    (outcome,) = restore.restore(array, network)
+    assert (outcome.source, outcome.target, outcome.error) == (None, None, None)
+    assert np.array_equal(outcome.restored, network.restore(array))
+    assert outcome.megapixels == 72e-6 and outcome.seconds > 0
+    positions: list[float] = []
+    pair = restore.restore([Picture(array), Picture(array)], network, progress=positions.append)
+    assert all(np.array_equal(one.restored.samples, network.restore(array)) for one in pair)
+    assert positions == [1, 2]
+
+
+def test_pictures_in_memory_are_written_if_asked(tmp_path: Path, weights: Path) -> None:
+    network, array = restorer.load(weights), np.zeros((8, 9, 3), np.uint8)
+    (outcome,) = restore.restore(array, network, tmp_path / "one.tif")
+    assert outcome.target == tmp_path / "one.tif" and images.read(tmp_path / "one.tif").width == 9
+    outcomes = restore.restore([array, array], network, tmp_path / "many", format="jpeg")
+    assert [outcome.target for outcome in outcomes] == [tmp_path / "many" / "1.jpg", tmp_path / "many" / "2.jpg"]
+    with pytest.raises(OutputError, match="1.jpg exists"):
+        restore.restore([array, array], network, tmp_path / "many", format="jpeg")
+    restore.restore([array, array], network, tmp_path / "many", format="jpeg", overwrite=True)
+    with pytest.raises(OutputError, match="there are 2 pictures; out must be a folder"):
+        restore.restore([array, array], network, tmp_path / "new.png")
+    (failed,) = restore.restore(torch.zeros(2, 3, 8, 8), network, tmp_path / "batch.png")
+    assert "a tensor of 2 pictures" in str(failed.error) and not (tmp_path / "batch.png").exists()
+
+
+def test_a_bad_picture_in_memory_stops_no_other(weights: Path) -> None:
+    good, bad = np.zeros((8, 9), np.uint8), np.full((8, 9), np.nan, np.float32)
+    outcomes = restore.restore([bad, good], weights)
+    assert str(outcomes[0].error).startswith("picture 1: NaN") and outcomes[1].error is None
+    assert outcomes[0].restored is None
+
+
+def test_mosaics_in_memory_are_restored_with_their_own_exposure_ratio() -> None:
+    chosen = registry.find("sid_unet.any_camera", width=2)
+    network = Restorer("any", chosen, TorchBackend(chosen.network(), "cpu"))
+    mosaic = Mosaic(np.full((32, 32), 700, np.uint16), ("RG", "GB"), 512.0, 16383.0, exposure_ratio=7.0)
+    (outcome,) = restore.restore(mosaic, network)
+    assert np.array_equal(outcome.restored.samples, network.restore(mosaic).samples)
+    assert len(outcome.warnings) == 2 and "exposure ratio is 7" in outcome.warnings[1]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (None, "an input of type NoneType"),
+        (["a.png", np.zeros((8, 8), np.uint8)], "inputs are paths and pictures"),
+        ([1, 2], "objects of type int"),
+        ("missing.png", "missing.png does not exist"),
+    ],
+)
+def test_wrong_inputs_are_refused_before_any_work(weights: Path, inputs: Any, message: str) -> None:
+    with pytest.raises(PictureError, match=message):
+        restore.iter_restore(inputs, weights)  # without iterating
+    assert restore.restore([], weights) == []
+
+
+# Memory and settings
+
+
+def test_half_of_the_free_memory_is_for_decoding_and_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other half is for tiles."""
+    monkeypatch.setattr(memory, "used_bytes", lambda: 200)
+    jobs = [planning.Job(Path(f"{i}.png"), Path(f"{i}-restored.png")) for i in range(3)]
+    budget = pipeline.Budget(1200, 9, lambda job: 250)
+    assert [budget.admit(job) for job in jobs] == [True, True, False]
+    budget.release(jobs[0])
+    assert budget.admit(jobs[2])
+    alone = pipeline.Budget(1200, 9, lambda job: 1100)
+    assert alone.admit(jobs[0]) and not alone.admit(jobs[1])
+    with pytest.raises(NotEnoughMemoryError, match="0.png needs more than the 0 MB .*; memory_bytes=10000000 is"):
+        alone.check(jobs[0])
+
+
+def test_folders_of_versions_with_former_keyword_names_stay_finished(weights: Path) -> None:
+    """Manifests contain a hash of these settings; the keyword was basis_steps before it was renamed."""
+    chosen = registry.find("dncnn.gaussian", depth=3, width=4, optimizer="soap", precondition_frequency=7)
+    network = Restorer("tiny", chosen, TorchBackend(chosen.network(), "cpu"))
+    described = restore._describe(network, restore.Settings())
+    assert described["basis_steps"] == "7" and "precondition_frequency" not in described
+    assert set(described) - set(chosen.parameters) == {
+        *("weights", "recipe", "basis_steps"),
+        *("halo_px", "ensemble", "strength", "quality", "bit_depth", "exposure"),
+    }
 
 
 # Camera RAW

@@ -243,6 +243,25 @@ def test_the_least_that_does_is_enough() -> None:
     assert restorer._tile_px(degraded, None, tile_settings, least + 10**7) >= 1
 
 
+class Frugal(TorchBackend):
+    """A backend that says it takes no memory."""
+
+    def working_bytes(self, shape: tuple[int, int, int, int], *, room: int = 0) -> int:
+        return 0
+
+
+def test_memory_besides_the_network_makes_tiles_smaller() -> None:
+    roomy = RESTORERS["dncnn.gaussian"]
+    frugal = Restorer("frugal", roomy.recipe, Frugal(_network(roomy), "cpu"))
+    degraded = _degraded(frugal, 300, 320, 3)
+    calls: list[int] = []
+    # Samples, planes and results of the whole take 6 MB.
+    frugal.restore(
+        degraded, memory_bytes=memory.used_bytes() + 4 * 10**6, progress=lambda done, _: calls.append(done)
+    )
+    assert len(calls) > 1
+
+
 class Scarce(TorchBackend):
     """A backend on a machine that has no room for more than so many pixels."""
 

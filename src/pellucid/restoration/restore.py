@@ -30,7 +30,7 @@ from pellucid.system import files, memory
 CODEC_BYTES = 100_000_000
 """Memory that decoding and encoding take for any picture, including samples too small to be put into a file."""
 
-Inputs = str | Path | InMemory | Iterable[str | Path] | Iterable[InMemory] | Iterable[Job]
+Inputs = str | Path | InMemory | Iterable[str | Path | InMemory | Job]
 """One input or several: paths of files and folders and patterns, or pictures in memory, or jobs from `plan`."""
 
 

@@ -1,4 +1,4 @@
-"""Which file becomes which: nothing is lost, nothing is taken twice."""
+"""Which file becomes which result: nothing is overwritten, and nothing is restored twice."""
 
 from pathlib import Path
 
@@ -9,9 +9,7 @@ from pellucid.pictures import images
 from pellucid.restoration import planning
 
 
-def test_a_folder_without_a_name_of_its_own_goes_beside_itself(
-    album: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_folder_given_as_a_dot_gets_results_next_to_it(album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(album)
     assert planning.plan(["."])[0].target == album.with_name("album-restored") / "a.png"
     monkeypatch.chdir(album / "deep")
@@ -19,7 +17,7 @@ def test_a_folder_without_a_name_of_its_own_goes_beside_itself(
         planning.plan([".."])
 
 
-def test_a_name_and_a_format_agree(album: Path) -> None:
+def test_suffix_must_fit_the_format(album: Path) -> None:
     given, out = album / "a.png", album / "b.png"
     assert planning.plan([given], out, format="png") == [planning.Job(given, out)]
     assert planning.plan([given], album / "b.jpeg", format="jpg")[0].target == album / "b.jpeg"
@@ -29,7 +27,7 @@ def test_a_name_and_a_format_agree(album: Path) -> None:
         planning.plan([given], out, format="foo")
 
 
-def test_nothing_is_lost_by_a_wrong_target(album: Path) -> None:
+def test_targets_that_would_overwrite_something_are_refused(album: Path) -> None:
     with pytest.raises(OutputError, match="is one of the inputs"):
         planning.plan([album / "a.png"], album / "a.png")
     with pytest.raises(OutputError, match="is one of the inputs"):
@@ -46,13 +44,13 @@ def test_nothing_is_lost_by_a_wrong_target(album: Path) -> None:
         planning.plan([album / "empty"], None)
 
 
-def test_pictures_that_become_one_format_keep_their_suffix(album: Path) -> None:
+def test_equal_names_with_different_suffixes_keep_their_suffix(album: Path) -> None:
     images.write(images.read(album / "a.png"), album / "a.tif")
     targets = [job.target.name for job in planning.plan([album], album / "out", format="tiff")]
     assert sorted(targets) == ["a.png.tif", "a.tif", "b.tif", "broken.tif", "c.tif"]
 
 
-def test_patterns_stand_for_files(album: Path) -> None:
+def test_patterns_match_files(album: Path) -> None:
     jobs = planning.plan([str(album / "**" / "*.png")], album / "out")
     assert {job.source.name for job in jobs} == {"a.png", "c.png", "broken.png"}
     with pytest.raises(PictureError, match="does not exist"):

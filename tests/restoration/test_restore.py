@@ -1,4 +1,4 @@
-"""Files: the tree is kept, a bad file stops nothing, and the same call goes on where it was interrupted."""
+"""Files: folders keep their tree, a bad file does not stop the others, and the same call resumes."""
 
 import subprocess
 import sys
@@ -42,7 +42,7 @@ def _path(path: Path | None) -> Path:
     return path
 
 
-def test_a_folder_keeps_its_tree_and_a_bad_file_stops_nothing(album: Path, weights: Path) -> None:
+def test_folder_keeps_its_tree_and_a_bad_file_does_not_stop_the_others(album: Path, weights: Path) -> None:
     network = restorer.load(weights)
     outcomes = restore.restore(planning.plan([album], album.parent / "out"), network)
     assert len(outcomes) == 4 and len(_errors(outcomes)) == 1
@@ -51,7 +51,7 @@ def test_a_folder_keeps_its_tree_and_a_bad_file_stops_nothing(album: Path, weigh
     assert results == [Path("a.png"), Path("b.tif"), Path("deep/c.png")]
 
 
-def test_the_same_call_goes_on_where_it_was_interrupted(album: Path, weights: Path) -> None:
+def test_same_call_resumes_after_an_interruption(album: Path, weights: Path) -> None:
     network = restorer.load(weights)
     jobs = planning.plan([album], None)
     first = next(restore.iter_restore(jobs, network))
@@ -69,7 +69,7 @@ def test_results_inside_the_folder_are_not_restored_again(album: Path, weights: 
     assert planning.plan([album], album / "out") == jobs
 
 
-def test_links_that_lead_nowhere_stop_nothing(album: Path, weights: Path) -> None:
+def test_broken_links_do_not_stop_the_others(album: Path, weights: Path) -> None:
     (album / "dangling.png").symlink_to("nowhere")
     (album / "loop.png").symlink_to("loop.png")
     outcomes = restore.restore(planning.plan([album]), restorer.load(weights))
@@ -78,7 +78,7 @@ def test_links_that_lead_nowhere_stop_nothing(album: Path, weights: Path) -> Non
         planning.plan([album / "a.png", album / "b.tif"], album / "loop.png")
 
 
-def test_one_file_goes_where_it_is_told(album: Path, weights: Path) -> None:
+def test_one_file_is_written_where_out_says(album: Path, weights: Path) -> None:
     (job,) = planning.plan([album / "a.png"], None)
     assert job.target == album / "a-restored.png"
     (job,) = planning.plan([album / "a.png"], album / "x" / "new.tif")
@@ -89,7 +89,7 @@ def test_one_file_goes_where_it_is_told(album: Path, weights: Path) -> None:
     assert outcome.error is None and images.read(album / "n.tif").width == 31
 
 
-def test_a_changed_input_is_done_again(album: Path, weights: Path) -> None:
+def test_changed_input_is_restored_again(album: Path, weights: Path) -> None:
     network = restorer.load(weights)
     jobs = planning.plan([album], album.parent / "out")
     restore.restore(jobs, network)
@@ -100,7 +100,7 @@ def test_a_changed_input_is_done_again(album: Path, weights: Path) -> None:
     assert not np.array_equal(images.read(album.parent / "out" / "a.png").samples, before)
 
 
-def test_a_result_that_someone_changed_is_left_alone(album: Path, weights: Path) -> None:
+def test_result_that_someone_changed_is_not_overwritten(album: Path, weights: Path) -> None:
     network = restorer.load(weights)
     jobs = planning.plan([album], album.parent / "out")
     restore.restore(jobs, network)
@@ -111,7 +111,7 @@ def test_a_result_that_someone_changed_is_left_alone(album: Path, weights: Path)
     assert (album.parent / "out" / "a.png").read_bytes() == b"retouched"
 
 
-def test_namesakes_of_another_folder_replace_nothing(album: Path, weights: Path) -> None:
+def test_files_of_the_same_name_in_another_folder_overwrite_nothing(album: Path, weights: Path) -> None:
     network, out = restorer.load(weights), album.parent / "out"
     restore.restore(planning.plan([album / "deep"], out), network)
     before = (out / "c.png").read_bytes()
@@ -121,7 +121,7 @@ def test_namesakes_of_another_folder_replace_nothing(album: Path, weights: Path)
     assert (out / "c.png").read_bytes() == before
 
 
-def test_a_result_that_could_not_be_replaced_is_not_taken_for_the_new_one(
+def test_result_that_could_not_be_replaced_is_not_mistaken_for_the_new_one(
     album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network, jobs = restorer.load(weights), planning.plan([album / "deep"], album.parent / "out")
@@ -140,7 +140,7 @@ def test_a_result_that_could_not_be_replaced_is_not_taken_for_the_new_one(
     assert np.array_equal(images.read(_path(outcome.target)).samples, expected)
 
 
-def test_an_input_that_changes_while_it_is_in_work_is_done_again(
+def test_input_that_changes_while_it_is_restored_is_restored_again(
     album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network, jobs = restorer.load(weights), planning.plan([album / "deep"], album.parent / "out")
@@ -158,27 +158,27 @@ def test_an_input_that_changes_while_it_is_in_work_is_done_again(
     assert np.array_equal(images.read(_path(outcome.target)).samples, restore_one(changed).samples)
 
 
-def test_a_header_is_looked_at_once_and_not_at_all_for_what_is_done(
+def test_header_is_read_once_and_not_at_all_for_finished_results(
     album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked_at: list[str] = []
+    headers_read: list[str] = []
     size = images.decoding_cost
 
     def watched(path: Path) -> tuple[int, int]:
-        looked_at.append(path.name)
-        return size(path)[0], 400_000_000  # so much that each picture has to wait until the last has left
+        headers_read.append(path.name)
+        return size(path)[0], 400_000_000  # so large that each picture waits for the previous one
 
     monkeypatch.setattr(images, "decoding_cost", watched)
     settings = restore.Settings(memory_bytes=memory.used_bytes() + 10**9)
     network, jobs = restorer.load(weights), planning.plan([album])
     restore.restore(jobs, network, settings=settings)
-    assert sorted(looked_at) == ["a.png", "b.tif", "broken.png", "c.png"]
-    looked_at.clear()
+    assert sorted(headers_read) == ["a.png", "b.tif", "broken.png", "c.png"]
+    headers_read.clear()
     restore.restore(jobs, network, settings=settings)
-    assert looked_at == ["broken.png"]
+    assert headers_read == ["broken.png"]
 
 
-def test_the_manifest_is_read_once(album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_manifest_is_read_once(album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read, count = manifest.Manifest._read, []
 
     def counted(self: manifest.Manifest) -> Any:
@@ -187,11 +187,11 @@ def test_the_manifest_is_read_once(album: Path, weights: Path, monkeypatch: pyte
 
     monkeypatch.setattr(manifest.Manifest, "_read", counted)
     restore.restore(planning.plan([album]), restorer.load(weights), workers=1)
-    assert len(count) <= 2  # by the reading and the writing thread, should both come at once
+    assert len(count) <= 2  # by the reading and the writing thread, if they need it at the same time
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7])
-def test_outcomes_come_in_order_however_many_work(album: Path, weights: Path, workers: int) -> None:
+def test_outcomes_are_in_order_with_any_number_of_workers(album: Path, weights: Path, workers: int) -> None:
     rng = np.random.default_rng(1)
     for i in range(12):
         images.write(Picture(rng.integers(0, 256, (5 + 7 * (i % 3), 9, 3), np.uint8)), album / f"n{i:02}.png")
@@ -217,7 +217,7 @@ restore.restore(planning.plan([sys.argv[1]], sys.argv[2]), restorer.load(sys.arg
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path, weights: Path, seed: int) -> None:
+def test_same_command_resumes_after_being_killed_at_any_moment(tmp_path: Path, weights: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
     album, out = tmp_path / "many", tmp_path / "out"
     for i in range(30):
@@ -232,18 +232,20 @@ def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path, weights: 
         process.kill()
     results = sorted(out.glob("[!.]*.png"))
     times = {path: path.stat().st_mtime_ns for path in results}
-    assert len(results) < 30, "killed too late to tell"
+    assert len(results) < 30, "killed too late for this test"
     for path in results:
-        assert images.read(path).width == 210  # whole, whenever it was
+        assert images.read(path).width == 210  # complete, whenever it was killed
     outcomes = restore.restore(planning.plan([album], out), restorer.load(weights))
     assert not _errors(outcomes)
     assert sum(outcome.is_skipped for outcome in outcomes) == len(results)
     assert {path: path.stat().st_mtime_ns for path in results} == times
     assert len(list(out.glob("[!.]*.png"))) == 30
-    assert [path.name for path in out.glob(".*")] == [manifest.NAME]  # nothing half-written is left
+    assert [path.name for path in out.glob(".*")] == [manifest.NAME]  # no incomplete files
 
 
-def test_a_fault_of_ours_stops_nothing_either(album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_exception_does_not_stop_the_others(
+    album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read = images.read
 
     def odd(path: Path, **how: Any) -> Picture:
@@ -374,7 +376,7 @@ def test_folders_of_versions_with_former_keyword_names_stay_finished(weights: Pa
 
 @pytest.fixture
 def dark(tmp_path: Path) -> Path:
-    """A dark frame of 1/30 s, on its side, and one of 1 s beside it."""
+    """A dark exposure of 1/30 s and one of 1 s, both rotated."""
     rows, cols = np.mgrid[:64, :96]
     scene = 2000 + 1500 * np.sin(rows / 9) * np.cos(cols / 7)
     for name, time_s in (("short.dng", 1 / 30), ("long.dng", 1.0)):
@@ -396,7 +398,7 @@ def _restored(restorer: Restorer, source: Path, exposure: Exposing = "auto") -> 
     return outcome
 
 
-def test_other_recipes_develop_camera_raw_first_and_say_so(dark: Path, weights: Path) -> None:
+def test_recipes_for_pictures_develop_camera_raw_first(dark: Path, weights: Path) -> None:
     outcome = _restored(restorer.load(weights), dark / "long.dng")
     assert outcome.info == ("camera RAW developed by LibRaw: 16 bit, camera white balance, sRGB",)
     assert _path(outcome.target).name == "long.tif"
@@ -404,7 +406,7 @@ def test_other_recipes_develop_camera_raw_first_and_say_so(dark: Path, weights: 
     assert (result.dtype, result.width, result.height) == ("uint16", 64, 96)  # upright
 
 
-def test_people_are_told_where_a_mosaic_is_not_what_was_learned(dark: Path) -> None:
+def test_mosaics_unlike_those_in_training_give_warnings(dark: Path) -> None:
     chosen = registry.find("sid_unet.any_camera", width=2)
     network = Restorer("any", chosen, TorchBackend(chosen.network(), "cpu"))
     no_white_balance, too_bright = _restored(network, dark / "short.dng", 7.0).warnings
@@ -444,7 +446,7 @@ def test_low_light_recipes_take_the_mosaic(
     assert np.array_equal(result.samples, alone.samples)
 
 
-def test_a_deblocked_jpeg_does_not_get_its_blocks_back(tmp_path: Path) -> None:
+def test_deblocked_jpeg_is_written_with_high_quality(tmp_path: Path) -> None:
     chosen = registry.find("dncnn.three_tasks", depth=2, width=2, quality=10)
     deblocker = Restorer("three", chosen, TorchBackend(chosen.network(), "cpu"))
     denoiser = Restorer("one", registry.find("dncnn.gaussian"), TorchBackend(chosen.network(), "cpu"))
@@ -456,14 +458,14 @@ def test_a_deblocked_jpeg_does_not_get_its_blocks_back(tmp_path: Path) -> None:
         assert encoding is not None and encoding.quality == quality
 
 
-def test_pictures_of_kinds_that_cannot_be_read_are_named(album: Path, weights: Path) -> None:
+def test_pictures_of_unsupported_formats_are_reported(album: Path, weights: Path) -> None:
     (album / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
     (album / "notes.txt").touch()
     errors = _errors(restore.restore(planning.plan([album]), restorer.load(weights)))
     assert len(errors) == 2 and any("phone.heic is a HEIC file" in error for error in errors)
 
 
-def test_patterns_do_not_take_results_for_inputs(album: Path, weights: Path) -> None:
+def test_patterns_do_not_use_results_as_inputs(album: Path, weights: Path) -> None:
     network = restorer.load(weights)
     for _ in range(2):
         outcomes = restore.restore(planning.plan([str(album / "*.*")]), network)
@@ -471,7 +473,7 @@ def test_patterns_do_not_take_results_for_inputs(album: Path, weights: Path) -> 
     assert [outcome.is_skipped for outcome in outcomes] == [True, True, False]
 
 
-def test_what_the_format_cannot_hold_is_said_before_the_network_runs(
+def test_what_the_format_cannot_contain_is_reported_before_the_network_runs(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = restorer.load(weights)

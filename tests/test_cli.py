@@ -146,7 +146,7 @@ def test_a_smaller_halo_says_what_it_gives_up(run: Terminal) -> None:
 def test_an_exposure_for_developed_pictures_is_said_to_change_nothing(run: Terminal) -> None:
     result = run("restore photo.png --model tiny-mimo --exposure-ratio 100")
     assert result.code == 0
-    assert "tiny-mimo takes developed pictures; --exposure-ratio and --reference change nothing" in result.err
+    assert "tiny-mimo restores developed pictures; --exposure-ratio and --reference have no effect" in result.err
     assert "--exposure-ratio" not in run("restore photo.png --model tiny-mimo --out again.png").err
 
 
@@ -269,7 +269,7 @@ def test_a_wrong_command_line_is_exit_code_2(run: Terminal, command: str) -> Non
 
 
 def test_a_recipe_that_is_not_the_weights_own_is_said(run: Terminal) -> None:
-    message = "sigma_255=50.0, but its weights are for sigma_255=25.0"
+    message = "sigma_255=50.0, but the weights were trained with sigma_255=25.0"
     result = run("evaluate tiny-dncn sigma_255=50 --data album --json report.json")
     assert result.code == 0 and message in result.err
     assert message in json.loads(Path("report.json").read_text())["changes"][0]

@@ -381,7 +381,7 @@ def test_a_stop_leaves_whole_files_and_the_same_command_goes_on(run: Terminal, s
         time.sleep(0.02)
     process.send_signal(stop)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "the same command resumes" in err
+    assert process.returncode == 130 and "the same command resumes" in err, err
     assert [path.name for path in Path("many-restored").glob(".*")] == [manifest.NAME]
     done = [path for path in Path("many-restored").glob("[!.]*") if images.read(path).width == 300]
     result = run("restore many --model tiny-dncn --ensemble")

@@ -371,6 +371,22 @@ def test_folders_of_versions_with_former_keyword_names_stay_finished(weights: Pa
     }
 
 
+def test_ctrl_c_that_c_code_reports_as_another_error_still_interrupts(
+    album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise SystemError("returned a result with an exception set") from error
+
+    network = restorer.load(weights)
+    monkeypatch.setattr(network, "restore", interrupted)
+    for inputs in (album, np.zeros((8, 9), np.uint8)):
+        with pytest.raises(KeyboardInterrupt):
+            restore.restore(inputs, network)
+
+
 # Camera RAW
 
 

@@ -132,7 +132,12 @@ def run_overlapped(
 
 
 def to_pellucid_error(error: Exception, source: object) -> PellucidError:
-    """Any failure as one line about its picture, so that the other pictures of a long run are still restored."""
+    """Any failure as one line about its picture, so that the other pictures of a long run are still restored.
+
+    Raises KeyboardInterrupt if that is the cause: C code may turn it into a SystemError.
+    """
+    if isinstance(error.__context__, KeyboardInterrupt):
+        raise KeyboardInterrupt from error
     if isinstance(error, PellucidError):
         return error.about(source)
     if isinstance(error, MemoryError):

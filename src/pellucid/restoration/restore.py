@@ -182,19 +182,19 @@ def _to_list(inputs: Any) -> list[Any]:
     if not isinstance(given, Iterable):
         raise PictureError(f"an input of type {type(inputs).__name__}; paths or pictures are needed")
     given = list(given)
-    kinds = {
-        "pictures"
-        if is_in_memory(one)
-        else "paths"
-        if isinstance(one, str | Path)
-        else "jobs"
-        if isinstance(one, Job)
-        else f"objects of type {type(one).__name__}"
-        for one in given
-    }
-    if not kinds <= {"pictures", "paths", "jobs"} or len(kinds) > 1:
-        raise PictureError(f"inputs are {' and '.join(sorted(kinds))}; only paths or only pictures are needed")
+    kinds = sorted(set(map(_kind_of, given)))
+    if len(kinds) > 1 or not {*kinds} <= {"pictures", "paths", "jobs"}:
+        raise PictureError(f"inputs are {' and '.join(kinds)}; only paths or only pictures are needed")
     return given
+
+
+def _kind_of(value: object) -> str:
+    """What an input is, in the plural."""
+    if is_in_memory(value):
+        return "pictures"
+    if isinstance(value, str | Path):
+        return "paths"
+    return "jobs" if isinstance(value, Job) else f"objects of type {type(value).__name__}"
 
 
 def _plan_in_memory(

@@ -248,7 +248,7 @@ def test_limit_in_the_error_is_enough() -> None:
 class Frugal(TorchBackend):
     """A backend that reports that it takes no memory."""
 
-    def working_bytes(self, shape: tuple[int, int, int, int], *, room: int = 0) -> int:
+    def working_bytes(self, shape: tuple[int, int, int, int], *, available_bytes: int = 0) -> int:
         return 0
 
 

@@ -1,10 +1,10 @@
-"""A folder of JPEGs end to end, against the loop that one writes first; and how soon the first picture is there.
+"""A folder of JPEGs end to end, compared with a plain loop, and the time until the first picture is restored.
 
     python benchmarks/folder.py --count 200 --model srcnn-x2 --threads 1
 
-The loop: Pillow opens, the network runs eagerly on the whole picture, one picture after the other. Every way runs
-in a process of its own, in turns; of each the fastest round counts. Seconds of the processor are what others on a
-machine disturb least. The last line tells how much of decoding and encoding goes on while the network computes.
+The loop: Pillow decodes, the network runs eagerly on the whole picture, one picture after the other. Each method
+runs in its own process, in turns; the fastest round of each counts. CPU seconds depend least on other load of the
+machine. The last line reports how much of decoding and encoding overlaps with the network.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import numpy as np
 import PIL.Image
 
 SIZES = ((96, 72), (128, 128), (160, 120), (240, 320), (320, 240), (128, 96), (512, 384), (100, 150), (640, 480))
-"""Width and height, most of them small; every fortieth picture has a megapixel, every fourth is gray."""
+"""Width and height, mostly small; every fortieth picture has a megapixel, every fourth is gray."""
 
 LARGE = (1152, 864)
 QUALITY = 90
@@ -32,14 +32,14 @@ RESTORE = (sys.executable, "-m", "pellucid", "restore")
 
 
 @dataclass(frozen=True)
-class Taken:
-    """What a process took, in seconds: of the processor, and of the clock."""
+class Usage:
+    """CPU time and wall time of a process, in seconds."""
 
     cpu_s: float
     wall_s: float
 
 
-def photo(width: int, height: int, seed: int, *, gray: bool) -> PIL.Image.Image:
+def make_photo(width: int, height: int, seed: int, *, gray: bool) -> PIL.Image.Image:
     """Waves with a little noise."""
     rng = np.random.default_rng(seed)
     rows, cols, planes = np.ogrid[:height, :width, : 1 if gray else 3]
@@ -48,19 +48,19 @@ def photo(width: int, height: int, seed: int, *, gray: bool) -> PIL.Image.Image:
     return PIL.Image.fromarray(samples[..., 0] if gray else samples)
 
 
-def make(folder: Path, count: int) -> float:
+def make_folder(folder: Path, count: int) -> float:
     """Fill a folder. Returns the megapixels in it."""
     folder.mkdir()
     pixels = 0
     for i in range(count):
         width, height = LARGE if i % 40 == 20 else SIZES[i % len(SIZES)]
-        photo(width, height, i, gray=i % 4 == 3).save(folder / f"{i:04}.jpg", quality=QUALITY)
+        make_photo(width, height, i, gray=i % 4 == 3).save(folder / f"{i:04}.jpg", quality=QUALITY)
         pixels += width * height
     return pixels / 1e6
 
 
-def loop(source: Path, out: Path, model: str) -> None:
-    """In this process: the loop that one writes first, for networks of gray, RGB or luma."""
+def run_loop(source: Path, out: Path, model: str) -> None:
+    """In this process: a plain loop, for networks of gray, RGB or luma."""
     import torch
     from torch import Tensor
 
@@ -79,7 +79,7 @@ def loop(source: Path, out: Path, model: str) -> None:
         samples = (planes.clamp(0, 1) * 255).round().byte()[0].permute(1, 2, 0).numpy()
         return PIL.Image.fromarray(samples[..., 0] if samples.shape[2] == 1 else samples)
 
-    def restored(image: PIL.Image.Image) -> PIL.Image.Image:
+    def restore(image: PIL.Image.Image) -> PIL.Image.Image:
         if colors == "rgb":
             return to_image(network(to_tensor(image.convert("RGB"))))
         if colors == "gray":  # plane by plane
@@ -93,32 +93,32 @@ def loop(source: Path, out: Path, model: str) -> None:
     with torch.inference_mode():
         for path in sorted(source.iterdir()):
             with PIL.Image.open(path) as image:
-                restored(image).save(out / path.name, quality=QUALITY)
+                restore(image).save(out / path.name, quality=QUALITY)
 
 
-def overlap(source: Path, out: Path, model: str) -> str:
-    """In this process: when pictures were read, restored and written, told in a line."""
+def measure_overlap(source: Path, out: Path, model: str) -> str:
+    """In this process: how much reading and writing overlaps with the network, as a line of text."""
     from pellucid.pictures import images
-    from pellucid.restoration import planning, restore, restorer
+    from pellucid.restoration import restore, restorer
 
     spans: dict[str, list[tuple[float, float]]] = {"codec": [], "network": []}
 
-    def timed(stage: str, run: Callable[..., Any]) -> Callable[..., Any]:
-        def noted(*given: Any, **how: Any) -> Any:
+    def time_stage(stage: str, run: Callable[..., Any]) -> Callable[..., Any]:
+        def run_and_record(*given: Any, **how: Any) -> Any:
             start = time.perf_counter()
             try:
                 return run(*given, **how)
             finally:
                 spans[stage].append((start, time.perf_counter()))
 
-        return noted
+        return run_and_record
 
     chosen = restorer.load(model)
     for name in ("read", "write"):
-        setattr(images, name, timed("codec", getattr(images, name)))
-    setattr(chosen, "restore", timed("network", chosen.restore))  # noqa: B010  # mypy lets no method be replaced
+        setattr(images, name, time_stage("codec", getattr(images, name)))
+    setattr(chosen, "restore", time_stage("network", chosen.restore))  # noqa: B010  # mypy lets no method be replaced
     start = time.perf_counter()
-    outcomes = list(restore.restore(planning.plan([source], out), chosen))
+    outcomes = restore.restore(source, chosen, out)
     wall_s = time.perf_counter() - start
     assert not any(outcome.error for outcome in outcomes)
     codec_s = sum(stop - begin for begin, stop in spans["codec"])
@@ -130,31 +130,31 @@ def overlap(source: Path, out: Path, model: str) -> str:
     )
 
 
-def taken(command: list[str], threads: int) -> Taken:
-    """What a command takes, in a child process."""
+def measure(command: list[str], threads: int) -> Usage:
+    """CPU and wall time of a command in a child process."""
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    surroundings = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=surroundings)
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
     wall_s, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
-    return Taken(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall_s)
+    return Usage(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall_s)
 
 
 @contextmanager
-def fresh() -> Iterator[str]:
-    """Where results can go."""
+def new_path() -> Iterator[str]:
+    """A path for results that does not exist yet."""
     with tempfile.TemporaryDirectory() as folder:
         yield str(Path(folder, "out"))
 
 
-def in_turns(ways: dict[str, list[str]], threads: int, rounds: int) -> dict[str, Taken]:
-    """The least that each took of the processor and of the clock. OUT in a command is a new folder."""
-    best: dict[str, Taken] = {}
+def compare(ways: dict[str, list[str]], threads: int, rounds: int) -> dict[str, Usage]:
+    """The lowest CPU and wall time of each command. OUT in a command is replaced by a new path."""
+    best: dict[str, Usage] = {}
     for _ in range(rounds):
         for name, command in ways.items():
-            with fresh() as out:
-                found = taken([out if part == "OUT" else part for part in command], threads)
+            with new_path() as out:
+                found = measure([out if part == "OUT" else part for part in command], threads)
             least = best.get(name, found)
-            best[name] = Taken(min(least.cpu_s, found.cpu_s), min(least.wall_s, found.wall_s))
+            best[name] = Usage(min(least.cpu_s, found.cpu_s), min(least.wall_s, found.wall_s))
     return best
 
 
@@ -170,26 +170,26 @@ def main() -> None:
     if args.one:
         way, source, out = args.one
         if way == "loop":
-            loop(Path(source), Path(out), args.model)
+            run_loop(Path(source), Path(out), args.model)
         else:
-            print(overlap(Path(source), Path(out), args.model))
+            print(measure_overlap(Path(source), Path(out), args.model))
         return
     with tempfile.TemporaryDirectory() as name:
         album, single = Path(name, "album"), Path(name, "single")
-        megapixels = make(album, args.count)
-        make(single, 1)
+        megapixels = make_folder(album, args.count)
+        make_folder(single, 1)
         machine = f"{os.cpu_count()} cores, {args.threads} thread(s)"
         print(f"{args.count} JPEGs, {megapixels:.1f} MP, {args.model}, {machine}\n", flush=True)
-        table(args, album, args.count, "folder")
-        table(args, single, 1, "first picture")
+        print_table(args, album, args.count, "folder")
+        print_table(args, single, 1, "first picture")
         own = [sys.executable, __file__, "--model", args.model, "--one"]
-        with fresh() as out:
-            surroundings = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
-            subprocess.run([*own, "overlap", str(album), out], check=True, env=surroundings)
+        with new_path() as out:
+            environment = {**os.environ, "OMP_NUM_THREADS": str(args.threads)}
+            subprocess.run([*own, "overlap", str(album), out], check=True, env=environment)
 
 
-def table(args: argparse.Namespace, folder: Path, count: int, title: str) -> None:
-    """What each way takes for a folder, against the loop; and what starting up takes, where that is all."""
+def print_table(args: argparse.Namespace, folder: Path, count: int, title: str) -> None:
+    """Times of each method for a folder, compared with the loop; for one picture also those of starting up."""
     own = [sys.executable, __file__, "--model", args.model, "--one"]
     restore = [*RESTORE, str(folder), "--model", args.model, "--out", "OUT", "--backend"]
     ways = {"plain loop": [*own, "loop", str(folder), "OUT"]}
@@ -199,7 +199,7 @@ def table(args: argparse.Namespace, folder: Path, count: int, title: str) -> Non
             "import torch": [sys.executable, "-c", "import torch"],
             "pellucid --version": [sys.executable, "-m", "pellucid", "--version"],
         }
-    found = in_turns(ways, args.threads, args.rounds)
+    found = compare(ways, args.threads, args.rounds)
     print(f"| {title} | cpu s | wall s | pictures/s | x loop, cpu | x loop, wall |\n|---|" + "--:|" * 5)
     for name, way in found.items():
         cpu, wall = found["plain loop"].cpu_s / way.cpu_s, found["plain loop"].wall_s / way.wall_s

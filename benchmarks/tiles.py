@@ -1,8 +1,8 @@
-"""What tiles cost and whether they are exact: time against the untiled run, and the largest difference.
+"""Time and accuracy of tiles, compared with the whole picture: ratio of times, and the largest difference.
 
     python benchmarks/tiles.py --size 768
 
-Untrained weights: time does not depend on them. Each ratio is the median of runs taken in turns.
+Weights are untrained, because time does not depend on them. Each ratio is the median of runs in turns.
 """
 
 import argparse
@@ -21,7 +21,7 @@ TILES_PX = (128, 256, 512)
 NUM_ROUNDS = 3
 
 
-def timed(restorer: Restorer, picture: Picture, tile_px: int) -> tuple[float, Picture]:
+def run(restorer: Restorer, picture: Picture, tile_px: int) -> tuple[float, Picture]:
     start = time.perf_counter()
     restored = restorer.restore(picture, tile_px=tile_px)
     return time.perf_counter() - start, restored
@@ -37,12 +37,12 @@ def main() -> None:
     for name in NETWORKS:
         recipe = find(name)
         restorer = Restorer(name, recipe, TorchBackend(recipe.network(), "cpu"))
-        timed(restorer, picture, size)  # warm up
+        run(restorer, picture, size)  # warm up
         for tile_px in TILES_PX:
             ratios, difference = [], 0.0
             for _ in range(NUM_ROUNDS):
-                whole_s, whole = timed(restorer, picture, size)
-                tiled_s, tiled = timed(restorer, picture, tile_px)
+                whole_s, whole = run(restorer, picture, size)
+                tiled_s, tiled = run(restorer, picture, tile_px)
                 ratios.append(tiled_s / whole_s)
                 difference = max(difference, float(abs(whole.samples - tiled.samples).max()))
             print(f"{name:16} {restorer.halo_px:4}  {tile_px:4}  {median(ratios):14.2f}  {difference:.1e}")

@@ -37,9 +37,9 @@ torch.set_num_threads(1)
 chosen = registry.find("dncnn.gaussian", depth=2, width=1)
 restorer = Restorer("tiny", chosen, TorchBackend(chosen.network(), "cpu"))
 jobs = planning.plan(sys.argv[1:2], sys.argv[2], format="tiff")
-for outcome in restore.restore(jobs, restorer, restore.Settings(bit_depth=16), workers=1):
+for outcome in restore.iter_restore(jobs, restorer, settings=restore.Settings(bit_depth=16), workers=1):
     error = None if outcome.error is None else str(outcome.error)
-    print(json.dumps([outcome.job.source.name, outcome.job.target.name, error]), flush=True)
+    print(json.dumps([outcome.source.name, outcome.target.name, error]), flush=True)
 """
 
 

@@ -89,7 +89,7 @@ def test_a_folder_goes_on_where_it_was_interrupted(run: Terminal) -> None:
     Path("out/deep/b.tif").unlink()
     result = run(command)
     assert (result.code, result.err) == (0, "")
-    assert "1 of 2 pictures restored by tiny-dncn" in result.out and "1 already there" in result.out
+    assert "1 of 2 pictures restored by tiny-dncn" in result.out and "1 already exist" in result.out
     assert images.read("out/deep/b.tif").width == 31
     assert "2 of 2" in run(f"{command} --overwrite").out
 
@@ -126,7 +126,7 @@ def test_amounts_that_mean_nothing_are_a_wrong_command_line(run: Terminal, wrong
 def test_a_ceiling_too_small_says_the_least_that_does(run: Terminal) -> None:
     result = run("restore photo.png --model tiny-dncn --memory 1MB")
     assert result.code == 1
-    assert re.search(r"photo.png needs more than the 1 MB that may .*; --memory \d+MB is enough", result.err)
+    assert re.search(r"photo.png needs more than the 1 MB that .*; --memory \d+MB is enough", result.err)
     assert run("restore photo.png --model tiny-dncn --memory 4GB").code == 0
 
 
@@ -147,7 +147,7 @@ def test_a_smaller_halo_says_what_it_gives_up(run: Terminal) -> None:
 def test_an_exposure_for_developed_pictures_is_said_to_change_nothing(run: Terminal) -> None:
     result = run("restore photo.png --model tiny-mimo --exposure-ratio 100")
     assert result.code == 0
-    assert "tiny-mimo takes developed pictures; --exposure-ratio and --reference change nothing" in result.err
+    assert "tiny-mimo restores developed pictures; --exposure-ratio and --reference have no effect" in result.err
     assert "--exposure-ratio" not in run("restore photo.png --model tiny-mimo --out again.png").err
 
 
@@ -200,7 +200,7 @@ WRONG = [
     ("restore broken.png --model tiny-dncn", "broken.png is damaged"),
     ("restore notes.png --model tiny-dncn", "notes.png is not a PNG"),
     ("restore frame.arw --model tiny-dncn", "frame.arw is damaged, truncated or of an unsupported type"),
-    ("restore nothing --model tiny-dncn", "nothing holds no pictures"),
+    ("restore nothing --model tiny-dncn", "nothing contains no pictures"),
     ("restore photo.png --model tiny-dnc", "did you mean tiny-dncn"),
     ("restore photo.png --model missing.safetensors", "missing.safetensors does not exist"),
     ("restore photo.png --model weights.pth", "pellucid convert"),
@@ -209,7 +209,7 @@ WRONG = [
         "restore photo.png --model tiny-dncn --device toaster",
         "device 'toaster' cannot be used here; available: cpu",
     ),
-    ("restore photo.png --model tiny-dncn --out photo.png --overwrite", "photo.png is the input itself"),
+    ("restore photo.png --model tiny-dncn --out photo.png --overwrite", "photo.png is one of the inputs"),
     ("restore photo.png --model tiny-dncn --out album/a.png", "album/a.png exists; --overwrite replaces it"),
     ("restore photo.png --model tiny-dncn --out notes.png/x.png", "notes.png is a file; a folder is needed"),
     ("restore photo.png album/a.png --model tiny-dncn --out broken.png", "broken.png is a file; for folders"),
@@ -219,7 +219,7 @@ WRONG = [
     ("evaluate tiny-dncn --data nothing", "nothing contains no pictures"),
     ("evaluate tiny-dncn --data gone", "gone does not exist"),
     ("evaluate tiny-dncn --data album sigma_255=loud", "sigma_255=loud is not possible"),
-    ("evaluate tiny-mimo --data album", "give the clean ones with --target"),
+    ("evaluate tiny-mimo --data album", "--target is the folder of the clean ones"),
     ("evaluate tiny-mimo --data album --target nothing", "nothing contains no pictures"),
     ("evaluate tiny-dncn --data album name=3", "dncnn.gaussian has no keyword 'name'"),
     ("restore photo.png --model tiny-dncn --set path=3", "dncnn.gaussian has no keyword 'path'"),
@@ -270,7 +270,7 @@ def test_a_wrong_command_line_is_exit_code_2(run: Terminal, command: str) -> Non
 
 
 def test_a_recipe_that_is_not_the_weights_own_is_said(run: Terminal) -> None:
-    message = "sigma_255=50.0, but its weights are for sigma_255=25.0"
+    message = "sigma_255=50.0, but the weights were trained with sigma_255=25.0"
     result = run("evaluate tiny-dncn sigma_255=50 --data album --json report.json")
     assert result.code == 0 and message in result.err
     assert message in json.loads(Path("report.json").read_text())["changes"][0]
@@ -382,8 +382,8 @@ def test_a_stop_leaves_whole_files_and_the_same_command_goes_on(run: Terminal, s
         time.sleep(0.02)
     process.send_signal(stop)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "the same command goes on" in err
+    assert process.returncode == 130 and "the same command resumes" in err, err
     assert [path.name for path in Path("many-restored").glob(".*")] == [manifest.NAME]
     done = [path for path in Path("many-restored").glob("[!.]*") if images.read(path).width == 300]
     result = run("restore many --model tiny-dncn --ensemble")
-    assert result.code == 0 and f"{len(done)} already there" in result.out
+    assert result.code == 0 and f"{len(done)} already exist" in result.out

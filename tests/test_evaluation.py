@@ -1,4 +1,4 @@
-"""Scores: how they are counted, and that nothing but the picture and the protocol moves them."""
+"""Scores: how they are computed, and that they depend on nothing but the picture and the protocol."""
 
 import json
 import math
@@ -27,7 +27,7 @@ from pellucid.restoration.restorer import Restorer
 
 
 class Identity(Network):
-    """Gives its input back."""
+    """Returns its input."""
 
     scale, multiple, halo = 1, 1, 0
 
@@ -53,7 +53,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "clean"
 
 
-def test_a_score_depends_on_its_picture_alone(folder: Path) -> None:
+def test_score_depends_on_its_picture_only(folder: Path) -> None:
     restorer = _restorer("dncnn.gaussian")
     alone = folder.parent / "alone"
     images.write(images.read(folder / "b.png"), alone / "x.png")
@@ -62,9 +62,11 @@ def test_a_score_depends_on_its_picture_alone(folder: Path) -> None:
     assert len(together) == 3 and len(set(together.values())) == 3
 
 
-def test_the_noise_is_what_the_protocol_says(folder: Path) -> None:
+def test_noise_has_the_level_of_the_protocol(folder: Path) -> None:
     report = evaluate(_restorer("dncnn.gaussian", sigma_255=25), folder)
-    assert report.mean_psnr_db == pytest.approx(-20 * math.log10(25 / 255), abs=0.3)  # clipping takes a little
+    assert report.mean_psnr_db == pytest.approx(
+        -20 * math.log10(25 / 255), abs=0.3
+    )  # clipping reduces it a little
     assert evaluate(_restorer("dncnn.gaussian", sigma_255=0), folder).to_json()["mean"]["psnr_db"] is None
 
 
@@ -94,7 +96,9 @@ def test_pairs_are_scored_without_degrading(folder: Path) -> None:
     assert report.protocol["degradation"] == "given pairs, matched by name"
 
 
-def test_pairs_without_a_common_name_go_by_order_when_the_counts_agree(folder: Path, tmp_path: Path) -> None:
+def test_pairs_without_a_common_name_are_matched_by_order_if_the_counts_agree(
+    folder: Path, tmp_path: Path
+) -> None:
     for i in range(3):
         images.write(Picture(_photo(i)), tmp_path / "blur" / f"blur{i}.png")
     report = evaluate(_restorer("mimo_unet.gopro"), tmp_path / "blur", target=folder)
@@ -104,7 +108,7 @@ def test_pairs_without_a_common_name_go_by_order_when_the_counts_agree(folder: P
         evaluate(_restorer("mimo_unet.gopro"), tmp_path / "blur", target=folder)
 
 
-def test_a_bad_picture_is_reported_and_stops_nothing(folder: Path) -> None:
+def test_bad_picture_is_reported_and_does_not_stop_the_others(folder: Path) -> None:
     (folder / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\nxxxx")
     images.write(Picture(_photo(0, 4, 4)), folder / "tiny.png")
     report = evaluate(_restorer("srcnn.paper", scale=4), folder)
@@ -113,7 +117,7 @@ def test_a_bad_picture_is_reported_and_stops_nothing(folder: Path) -> None:
     assert len(report.to_json()["failures"]) == 2
 
 
-def test_the_report_states_its_protocol(folder: Path, tmp_path: Path) -> None:
+def test_report_contains_its_protocol(folder: Path, tmp_path: Path) -> None:
     report = evaluate(_restorer("dncnn.three_tasks", quality=10), folder, save=tmp_path / "saved")
     report.write_json(tmp_path / "report.json")
     written = json.loads((tmp_path / "report.json").read_text())
@@ -125,7 +129,7 @@ def test_the_report_states_its_protocol(folder: Path, tmp_path: Path) -> None:
     assert (tmp_path / "saved" / "deep" / "c.png").exists()
 
 
-def test_saving_never_replaces_a_picture_to_score(folder: Path) -> None:
+def test_saving_never_overwrites_a_picture_to_score(folder: Path) -> None:
     before = (folder / "a.png").read_bytes()
     with pytest.raises(OutputError, match="one of the pictures to score"):
         evaluate(_restorer("dncnn.gaussian"), folder, save=folder, overwrite=True)
@@ -143,14 +147,14 @@ def _prepared(kind: str, *sources: Path) -> Path:
     return out
 
 
-def test_a_store_is_scored_as_its_folder(folder: Path) -> None:
+def test_store_has_the_scores_of_its_folder(folder: Path) -> None:
     restorer = _restorer("srcnn.paper", scale=3)
     from_store, from_folder = (evaluate(restorer, data) for data in (_prepared("folder", folder), folder))
     assert from_store.scores == from_folder.scores
     assert from_store.protocol == from_folder.protocol
 
 
-def test_a_store_of_pairs_is_scored_as_its_folders(folder: Path) -> None:
+def test_store_of_pairs_has_the_scores_of_its_folders(folder: Path) -> None:
     degraded = folder.parent / "degraded"
     for path in images.find(folder):
         images.write(Picture(np.roll(images.read(path).samples, 1, 1)), degraded / path.relative_to(folder))
@@ -162,9 +166,9 @@ def test_a_store_of_pairs_is_scored_as_its_folders(folder: Path) -> None:
         evaluate(restorer, made, target=folder)
 
 
-def test_a_store_of_the_wrong_kind_is_named(folder: Path) -> None:
+def test_store_of_the_wrong_kind_is_refused(folder: Path) -> None:
     made = _prepared("folder", folder)
-    with pytest.raises(DataError, match="scored on pairs .* or a store of pairs"):
+    with pytest.raises(DataError, match="scored on pairs .*; a store of pairs needs none"):
         evaluate(_restorer("mimo_unet.gopro"), made)
     with pytest.raises(DataError, match="scored on a store of mosaics"):
         evaluate(_restorer("sid_unet.sony"), made)
@@ -173,7 +177,7 @@ def test_a_store_of_the_wrong_kind_is_named(folder: Path) -> None:
         evaluate(_restorer("dncnn.gaussian"), made)
 
 
-def test_names_in_a_store_save_nothing_outside_the_folder(folder: Path, tmp_path: Path) -> None:
+def test_names_in_a_store_cannot_save_outside_the_folder(folder: Path, tmp_path: Path) -> None:
     made = _prepared("folder", folder)
     index = json.loads((made / "index.json").read_text())
     index["items"][0][0] = "../../escaped.png"
@@ -194,8 +198,8 @@ class Developing(Network):
 
 
 @pytest.mark.parametrize("pattern", [("RG", "GB"), ("GR", "BG"), ("BG", "GR")])
-def test_mosaics_are_scored_where_the_recipe_sees_them(tmp_path: Path, pattern: tuple[str, ...]) -> None:
-    """A target whose cells are flat, seen through filters of any phase, is developed without error."""
+def test_mosaics_are_scored_in_the_covered_area(tmp_path: Path, pattern: tuple[str, ...]) -> None:
+    """A target of flat cells, seen through filters in any phase, is developed without error."""
     down, right = next((row, col) for row in range(2) for col in range(2) if pattern[row][col] == "R")
     cells = np.random.default_rng(0).integers(0, 256, (12, 16, 3), np.uint16) * 257
     target = cells.repeat(2, 0).repeat(2, 1)[2 - down :, 2 - right :][:22, :30]
@@ -217,7 +221,7 @@ def test_mosaics_are_scored_where_the_recipe_sees_them(tmp_path: Path, pattern: 
         evaluate(_restorer("mimo_unet.gopro"), tmp_path / "store")
 
 
-def test_a_mosaic_too_small_for_libraw_has_no_score_to_beat(tmp_path: Path) -> None:
+def test_mosaic_too_small_for_libraw_has_no_baseline(tmp_path: Path) -> None:
     facts = {"pattern": ["RG", "GB"], "black_level": 0.0, "white_level": 255.0}
     with StoreWriter(tmp_path / "store", {}) as writer:
         writer.put("long", Stamp(1, 2, "3"), _photo(0, 20, 16))
@@ -229,8 +233,8 @@ def test_a_mosaic_too_small_for_libraw_has_no_score_to_beat(tmp_path: Path) -> N
     assert strip(restorer, tmp_path / "store").samples.shape == (20, 3 * 16, 3)
 
 
-def test_clean_pictures_are_exposed_as_mosaics(folder: Path) -> None:
-    """Of no store, but of any folder: dark and noisy; LibRaw's development of that is what to beat."""
+def test_clean_pictures_are_scored_as_synthetic_mosaics(folder: Path) -> None:
+    """Any folder will do; the baseline is LibRaw's development of the dark, noisy mosaic."""
     restorer = Restorer("developing", registry.find("sid_unet.any_camera"), TorchBackend(Developing(), "cpu"))
     report = evaluate(restorer, folder)
     assert len(report.scores) == 3
@@ -244,8 +248,8 @@ def test_clean_pictures_are_exposed_as_mosaics(folder: Path) -> None:
     assert strip(restorer, folder).width == 3 * 52
 
 
-def test_what_is_drawn_once_a_picture_is_drawn_by_its_name(folder: Path) -> None:
-    """One seed for all would score one way of the camera only; names do not depend on other pictures."""
+def test_values_drawn_once_per_picture_depend_on_its_name(folder: Path) -> None:
+    """One seed for all would score one camera trajectory only; names do not depend on other pictures."""
     images.write(images.read(folder / "a.png"), folder / "same.png")
     restorer = _restorer("mimo_unet.synthetic")
     scores = {score.name: score for score in evaluate(restorer, folder).scores}
@@ -257,7 +261,7 @@ def test_what_is_drawn_once_a_picture_is_drawn_by_its_name(folder: Path) -> None
     assert report.protocol["jpeg_encoder"] == "libjpeg, 4:2:0"
 
 
-def test_degradations_say_their_seed_where_they_draw(folder: Path) -> None:
+def test_protocol_contains_the_seed_of_random_degradations(folder: Path) -> None:
     assert evaluate(_restorer("dncnn.gaussian"), folder).protocol["noise_seed"] == 0
     jpeg = evaluate(_restorer("dncnn.three_tasks", quality=10), folder).protocol
     assert (jpeg["noise_seed"], jpeg["jpeg_encoder"]) == (None, "libjpeg, gray")
@@ -269,11 +273,11 @@ def test_degradations_say_their_seed_where_they_draw(folder: Path) -> None:
         ("missing", "dncnn.gaussian", "does not exist"),
         ("clean/a.png", "dncnn.gaussian", "a folder of pictures is needed"),
         ("empty", "dncnn.gaussian", "contains no pictures"),
-        ("clean", "mimo_unet.gopro", "--target"),
+        ("clean", "mimo_unet.gopro", "target is the folder"),
         ("clean", "sid_unet.sony", "a store of mosaics"),
     ],
 )
-def test_wrong_data_is_named(folder: Path, data: str, name: str, message: str) -> None:
+def test_wrong_data_is_refused(folder: Path, data: str, name: str, message: str) -> None:
     (folder.parent / "empty").mkdir()
     with pytest.raises(DataError, match=message):
         evaluate(_restorer(name), folder.parent / data)

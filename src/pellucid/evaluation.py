@@ -1,6 +1,7 @@
-"""Score a restorer: a folder or a store of pictures -> PSNR and SSIM of each, the means, the protocol.
+"""Score a restorer: a folder or a store of pictures -> PSNR and SSIM of each, their means, and the protocol.
 
-A score says how it was counted: color space, border, rounding, resize kernel, noise seed, number of pictures.
+The protocol contains everything that affects a score: color space, border, rounding, resize kernel, noise seed,
+...
 """
 
 import json
@@ -16,13 +17,11 @@ from torch import Tensor
 
 from pellucid.data import eval_samples
 from pellucid.data.eval_samples import EvalSample, EvalSet
-from pellucid.degradations.degradation import draws, involves
-from pellucid.degradations.raw_synthesis import SyntheticRaw
+from pellucid.degradations.degradation import degrade, draws, involves, makes_mosaic
 from pellucid.degradations.standard import Jpeg
-from pellucid.domains import Degraded, Domain, PackedRaw
+from pellucid.domains import Degraded, Domain
 from pellucid.errors import DataError, OutputError, PellucidError, PictureError
 from pellucid.pictures import images, metrics, raw
-from pellucid.pictures.packing import find_phase
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.recipes.recipe import Recipe, ScoringProtocol
 from pellucid.restoration.restorer import Restorer
@@ -38,10 +37,11 @@ COLORS = {
 
 @dataclass(frozen=True)
 class Score:
-    """Of one picture.
+    """The scores of one picture.
 
-    degraded_psnr_db is that of the network's input, which the network should beat. Of a mosaic it is that of
-    LibRaw's development, scaled to the target's mean; None where LibRaw takes none so small.
+    psnr_db: infinite if the result equals the target. ssim: None if the picture is smaller than the window.
+    degraded_psnr_db: of the network's input, as a baseline. For a mosaic, of LibRaw's development, scaled to the
+        mean of the target; None if the mosaic is too small for LibRaw.
     """
 
     name: str
@@ -51,54 +51,60 @@ class Score:
 
 
 @dataclass(frozen=True)
-class _Sample:
-    """What is scored. clean, before: (1, C, H, W) planes in the domain's colors, white is 1.
+class _ScoringInput:
+    """A picture to score. Planes are (1, C, H, W) in the colors of the domain; white is 1.
 
-    before: what the network should beat, as Score says; made when it is asked for.
+    make_baseline: the planes of `Score.degraded_psnr_db`.
     """
 
-    clean: Tensor
+    target: Tensor
     degraded: Degraded
-    before: Callable[[], Tensor | None]
+    make_baseline: Callable[[], Tensor | None]
 
 
 @dataclass(frozen=True)
 class Report:
-    """Scores of a folder, and all that is needed to compare them with others."""
+    """Scores of a folder or store, and everything that is needed to compare them with others.
+
+    model: name of the restorer. protocol: how scores were computed, see `statement`.
+    scores: of each picture, sorted by path. failures: pictures that could not be scored, and why.
+    overrides: see `Restorer.overrides`.
+    """
 
     model: str
     recipe: Recipe
     protocol: dict[str, Any]
     scores: tuple[Score, ...]
     failures: tuple[tuple[Path, PellucidError], ...] = ()
-    changes: tuple[str, ...] = ()
-    """Where the recipe is another than the weights were made for."""
+    overrides: tuple[str, ...] = ()
 
     @property
     def mean_psnr_db(self) -> float:
-        """The mean of the pictures' dB, as papers take it."""
+        """The mean over the pictures of their PSNR in dB, as in papers."""
         return _mean([score.psnr_db for score in self.scores])
 
     @property
     def mean_ssim(self) -> float | None:
+        """The mean over the pictures that have an SSIM; None if there are none."""
         return _mean_of_known([score.ssim for score in self.scores])
 
     @property
     def mean_degraded_psnr_db(self) -> float | None:
+        """The mean over the pictures that have a baseline; None if there are none."""
         return _mean_of_known([score.degraded_psnr_db for score in self.scores])
 
     def statement(self) -> Iterator[str]:
-        """The protocol for people, a fact a line."""
+        """The protocol as text, one fact per line."""
         for fact, value in self.protocol.items():
             if value is not None:
                 yield f"{fact.replace('_', ' ')}: {value}"
 
     def to_json(self) -> dict[str, Any]:
-        """What `--json` writes. An infinite PSNR, of equal pictures, is null."""
+        """What `write_json` writes. An infinite PSNR is null."""
         return {
             "model": self.model,
             "recipe": {"name": self.recipe.name, "parameters": dict(self.recipe.parameters)},
-            "changes": list(self.changes),
+            "changes": list(self.overrides),
             "protocol": self.protocol,
             "mean": {
                 "psnr_db": _finite(self.mean_psnr_db),
@@ -118,7 +124,7 @@ class Report:
         }
 
     def write_json(self, path: Path, *, overwrite: bool = False) -> None:
-        """Write `to_json`, whole or not at all."""
+        """Write the report as JSON, completely or not at all. Raises OutputError if the file exists."""
         content = json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n"
         write_atomic(path, content.encode(), overwrite=overwrite)
 
@@ -132,59 +138,62 @@ def evaluate(
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Score every picture of a folder or a store by the protocol of the restorer's recipe.
+    """Score every picture of a folder or store by the protocol of the restorer's recipe.
 
-    data: clean pictures, degraded here; with `target`, degraded ones, whose clean partners lie there under
-        the same names (or in the same order, where the two folders name them otherwise). Or a prepared store of
-        clean pictures, of pairs, or of mosaics, which are restored with their exposure ratio; what it marks as
-        misaligned is not scored.
-    save: a folder for the restored pictures as they are scored (luma recipes: gray; mosaics: as the sensor lay),
-        as 8-bit PNG.
-    Raises DataError when there is nothing to score or not what the recipe takes, OutputError when a picture to
-    save would replace another; pictures that cannot be read are listed in the report.
+    data: a folder of clean pictures, which are degraded here; or, with `target`, a folder of degraded pictures. Or
+        a store of clean pictures, of pairs, or of mosaics, which are restored with their exposure ratios; items
+        that the store marks as misaligned are not scored.
+    target: a folder of the clean pictures, matched by name; by order if no name matches and the counts agree.
+    save: a folder for the restored pictures as they are scored, as 8-bit PNG: gray for luma recipes, and without
+        rotation for mosaics. overwrite: replace existing files there.
+    progress: called with (pictures done, all pictures).
+
+    Raises DataError if there is nothing to score or it does not fit the recipe, and OutputError if a saved picture
+    would overwrite another file. Pictures that cannot be read are listed in the report. Pictures are scored one by
+    one, so memory does not grow with their number.
     """
     data = Path(data)
     collection = collect(restorer.recipe, data, target)
-    saved = _saved(collection, None if save is None else Path(save), overwrite=overwrite)
+    saved = _plan_saved(collection, None if save is None else Path(save), overwrite=overwrite)
     scores, failures = [], []
-    for done, (specimen, result) in enumerate(zip(collection.samples, saved, strict=True), start=1):
+    for done, (sample, result) in enumerate(zip(collection.samples, saved, strict=True), start=1):
         try:
-            score, restored = _scored(restorer, specimen.name, _sample(restorer.recipe, specimen))
+            score, restored = _score(restorer, sample.name, _prepare(restorer.recipe, sample))
             if result is not None:
                 images.write(restored, result, overwrite=overwrite)
             scores.append(score)
         except PictureError as error:
-            failures.append((specimen.path, error.about(specimen.path)))
+            failures.append((sample.path, error.about(sample.path)))
         if progress is not None:
             progress(done, len(collection))
     if not scores:
         raise DataError(f"none of the {len(collection)} pictures in {data} could be scored: {failures[0][1]}")
     protocol = describe(restorer.recipe, collection, num_pictures=len(scores))
-    changes = tuple(restorer.changes())
-    return Report(restorer.name, restorer.recipe, protocol, tuple(scores), tuple(failures), changes)
+    overrides = tuple(restorer.overrides())
+    return Report(restorer.name, restorer.recipe, protocol, tuple(scores), tuple(failures), overrides)
 
 
 def collect(recipe: Recipe, data: str | Path, target: str | Path | None = None) -> EvalSet:
-    """What `evaluate` scores. Raises DataError when there is nothing, or not what the recipe takes."""
+    """What `evaluate` scores. Raises DataError if there is nothing, or if it does not fit the recipe."""
     collection = eval_samples.collect(Path(data), None if target is None else Path(target))
     given = {"clean": "clean pictures", "pairs": "pairs of pictures", "raw": "mosaics"}[collection.kind]
     has_mosaics = collection.kind == "raw" or (
-        collection.kind == "clean" and isinstance(recipe.protocol.degradation, SyntheticRaw)
+        collection.kind == "clean" and makes_mosaic(recipe.protocol.degradation)
     )
     if recipe.domain.takes_mosaic != has_mosaics:
-        mosaics = "a store of mosaics, as 'pellucid prepare sid-sony' makes one"
+        mosaics = "a store of mosaics, e.g. one made by pellucid.prepare('sid-sony', ...)"
         needed = mosaics if recipe.domain.takes_mosaic else "developed pictures"
-        raise DataError(f"{data}: {given}; {recipe.name} is scored on {needed}")
+        raise DataError(f"{data} contains {given}; {recipe.name} is scored on {needed}")
     if collection.kind == "clean" and recipe.protocol.degradation is None:
         raise DataError(
-            f"{recipe.name} is scored on pairs of degraded and clean pictures; give the clean ones with --target, "
-            f"or a store of pairs"
+            f"{recipe.name} is scored on pairs of degraded and clean pictures",
+            hint="{target} is the folder of the clean ones; a store of pairs needs none",
         )
     return collection
 
 
 def describe(recipe: Recipe, collection: EvalSet, *, num_pictures: int) -> dict[str, Any]:
-    """The protocol in words and numbers: all that moves a score."""
+    """The protocol: everything that affects a score."""
     protocol, pairing = recipe.protocol, collection.pairing
     degradation = None if pairing else protocol.degradation
     is_raw = collection.kind == "raw"
@@ -219,136 +228,125 @@ def _noise_seed(protocol: ScoringProtocol) -> int | str:
 
 
 def strip(restorer: Restorer, data: Path, *, target: Path | None = None, width_px: int = 256) -> Picture:
-    """The middle of the first picture that `evaluate` scores, side by side: degraded, restored, target.
+    """The middle of the first picture that `evaluate` scores: baseline, restored and target, side by side.
 
-    The degraded one is as Score says; black for a mosaic that LibRaw does not take.
+    The baseline is that of `Score.degraded_psnr_db`; black if there is none. width_px: of each of the three.
     """
-    specimen = collect(restorer.recipe, data, target).samples[0]
-    sample = _sample(restorer.recipe, specimen)
-    restored = restorer.recipe.domain.to_target(restorer.restore(sample.degraded))
-    before = sample.before()
-    shown = (torch.zeros_like(sample.clean) if before is None else before, restored, sample.clean)
-    planes = [_middle(part, width_px).clamp(0, 1) for part in shown]
+    sample = collect(restorer.recipe, data, target).samples[0]
+    prepared = _prepare(restorer.recipe, sample)
+    restored = restorer.recipe.domain.to_target(restorer.restore(prepared.degraded))
+    baseline = prepared.make_baseline()
+    shown = (torch.zeros_like(prepared.target) if baseline is None else baseline, restored, prepared.target)
+    planes = [_crop_middle(part, width_px).clamp(0, 1) for part in shown]
     return Picture.from_tensor(torch.cat(planes, dim=-1)).as_depth("uint8")
 
 
-def _middle(planes: Tensor, width_px: int) -> Tensor:
+def _crop_middle(planes: Tensor, width_px: int) -> Tensor:
     top, left = (max(0, (size - width_px) // 2) for size in planes.shape[-2:])
     return planes[..., top : top + width_px, left : left + width_px]
 
 
-def _sample(recipe: Recipe, specimen: EvalSample) -> _Sample:
-    """As it is given, or degraded by the protocol."""
+def _prepare(recipe: Recipe, sample: EvalSample) -> _ScoringInput:
+    """Target and degraded picture, the latter as given, or made by the protocol."""
     protocol, domain = recipe.protocol, recipe.domain
     # Color conversion rounds to 8 bit, as it does in MATLAB, where the published scores come from.
-    clean = _rounded(domain.to_target(specimen.read_target()))
-    if specimen.read_degraded is None:
-        height, width = (size // protocol.crop_multiple * protocol.crop_multiple for size in clean.shape[-2:])
-        clean = clean[..., :height, :width]
-        _check_size(clean, specimen.path, protocol)
-        degraded = _degraded(protocol, clean, specimen.name)
+    target = _round(domain.to_target(sample.read_target()))
+    if sample.read_degraded is None:
+        assert protocol.degradation is not None
+        height, width = (size // protocol.crop_multiple * protocol.crop_multiple for size in target.shape[-2:])
+        target = target[..., :height, :width]
+        _check_size(target, sample.path, protocol)
+        degraded = degrade(protocol.degradation, target, protocol.generator(sample.name))
     else:
-        _check_size(clean, specimen.path, protocol)
-        degraded = specimen.read_degraded()
+        _check_size(target, sample.path, protocol)
+        degraded = sample.read_degraded()
     if isinstance(degraded, Mosaic):
-        return _mosaic_sample(domain, clean, degraded)
+        return _prepare_mosaic(domain, target, degraded)
     picture = degraded.as_depth("float32")
-    return _Sample(clean, picture, lambda: domain.encode(domain.to_target(picture)))
+    return _ScoringInput(target, picture, lambda: domain.encode(domain.to_target(picture)))
 
 
-def _degraded(protocol: ScoringProtocol, clean: Tensor, name: str) -> Degraded:
-    chance = protocol.generator(name)
-    if isinstance(protocol.degradation, SyntheticRaw):
-        return protocol.degradation.mosaic(clean, chance)
-    assert protocol.degradation is not None
-    return Picture.from_tensor(protocol.degradation(clean, chance))
-
-
-def _mosaic_sample(domain: Domain, clean: Tensor, mosaic: Mosaic) -> _Sample:
-    """Cut to what of the mosaic a recipe takes: whole blocks of its filters. In float, as pictures are."""
-    if (mosaic.height, mosaic.width) != tuple(clean.shape[-2:]):
+def _prepare_mosaic(domain: Domain, target: Tensor, mosaic: Mosaic) -> _ScoringInput:
+    """Cropped to the area that the domain accepts. In float, as pictures are."""
+    if (mosaic.height, mosaic.width) != tuple(target.shape[-2:]):
         raise PictureError(
             f"a mosaic of {mosaic.width} x {mosaic.height} px, "
-            f"but its target has {clean.shape[-1]} x {clean.shape[-2]}"
+            f"but its target has {target.shape[-1]} x {target.shape[-2]}"
         )
-    assert isinstance(domain, PackedRaw)
-    aligned = domain.accept(mosaic)
-    corner = find_phase(mosaic.pattern, domain.pattern)
-    assert corner is not None  # or it would not have been accepted
-    (down, right), (height, width) = corner, (aligned.height, aligned.width)
-    covered = slice(down, down + height), slice(right, right + width)
-    clean = clean[:, :, covered[0], covered[1]]
-    return _Sample(clean, aligned.as_depth("float32"), lambda: _developed(mosaic, covered, clean))
+    rows, cols = domain.covered_area(mosaic)
+    target = target[:, :, rows, cols]
+    accepted = domain.accept(mosaic).as_depth("float32")
+    return _ScoringInput(target, accepted, lambda: _develop_baseline(mosaic, rows, cols, target))
 
 
-def _developed(mosaic: Mosaic, covered: tuple[slice, slice], clean: Tensor) -> Tensor | None:
-    """The baseline of Chen et al. 2018: developed as the target is, and scaled to its mean."""
+def _develop_baseline(mosaic: Mosaic, rows: slice, cols: slice, target: Tensor) -> Tensor | None:
+    """The baseline of Chen et al. 2018: developed like the target, and scaled to its mean."""
     try:
-        planes = raw.develop_mosaic(mosaic).crop(*covered).to_tensor()
+        planes = raw.develop_mosaic(mosaic).crop(rows, cols).to_tensor()
     except PictureError:
         return None
-    return (planes * (clean.mean() / planes.mean().clamp(min=1e-6))).clamp(0, 1)
+    return (planes * (target.mean() / planes.mean().clamp(min=1e-6))).clamp(0, 1)
 
 
-def _check_size(clean: Tensor, path: Path, protocol: ScoringProtocol) -> None:
-    if min(clean.shape[-2:]) <= 2 * protocol.border_px:
+def _check_size(target: Tensor, path: Path, protocol: ScoringProtocol) -> None:
+    if min(target.shape[-2:]) <= 2 * protocol.border_px:
         raise PictureError(
-            f"{path} is too small to be scored: {clean.shape[-1]} x {clean.shape[-2]} px, cut to multiples of "
-            f"{protocol.crop_multiple}, of which {protocol.border_px} px on each side are left out"
+            f"{path} is too small to be scored: {target.shape[-1]} x {target.shape[-2]} px after cropping to "
+            f"multiples of {protocol.crop_multiple}; {protocol.border_px} px on each side are not scored"
         )
 
 
-def _saved(collection: EvalSet, folder: Path | None, *, overwrite: bool) -> list[Path | None]:
-    """Where each restored picture goes; refused before any work when one would replace something."""
+def _plan_saved(collection: EvalSet, folder: Path | None, *, overwrite: bool) -> list[Path | None]:
+    """Where each restored picture goes. Raises OutputError, before any work, if one would overwrite something."""
     if folder is None:
         return [None] * len(collection)
-    inputs = {os.path.realpath(path) for specimen in collection.samples for path in specimen.files}
+    inputs = {os.path.realpath(path) for sample in collection.samples for path in sample.files}
     taken: dict[str, Path] = {}
     saved: list[Path | None] = []
-    for specimen in collection.samples:
-        name = PurePosixPath(specimen.name)
-        if name.is_absolute() or ".." in name.parts:  # names in a store are whatever its index says
-            raise OutputError(f"{specimen.path} would be saved outside {folder}; it is scored without --save only")
+    for sample in collection.samples:
+        name = PurePosixPath(sample.name)
+        if name.is_absolute() or ".." in name.parts:  # the index of a store may contain any names
+            raise OutputError(f"{sample.path} would be saved outside of {folder}", hint="omit {save}")
         result = folder / name.with_suffix(".png")
         if os.path.realpath(result) in inputs:
-            raise OutputError(f"{result} is one of the pictures to score; choose another --save")
+            raise OutputError(f"{result} is one of the pictures to score", hint="choose another {save}")
         if os.path.realpath(result) in taken:
-            both = f"{taken[os.path.realpath(result)]} and {specimen.path}"
+            both = f"{taken[os.path.realpath(result)]} and {sample.path}"
             raise OutputError(f"{both} would both be saved as {result}")
-        taken[os.path.realpath(result)] = specimen.path
+        taken[os.path.realpath(result)] = sample.path
         check_overwrite(result, overwrite=overwrite)
         saved.append(result)
     return saved
 
 
-def _scored(restorer: Restorer, name: str, sample: _Sample) -> tuple[Score, Picture]:
-    domain, protocol, clean = restorer.recipe.domain, restorer.recipe.protocol, sample.clean
-    restored = restorer.restore(sample.degraded)
+def _score(restorer: Restorer, name: str, prepared: _ScoringInput) -> tuple[Score, Picture]:
+    domain, protocol, target = restorer.recipe.domain, restorer.recipe.protocol, prepared.target
+    restored = restorer.restore(prepared.degraded)
     planes = domain.to_target(restored).clamp(0, 1)
-    if planes.shape != clean.shape:
+    if planes.shape != target.shape:
         raise PictureError(
             f"{name} is restored to {planes.shape[-1]} x {planes.shape[-2]} px, "
-            f"but its clean partner has {clean.shape[-1]} x {clean.shape[-2]}"
+            f"but its target has {target.shape[-1]} x {target.shape[-2]}"
         )
-    before = sample.before()
+    baseline = prepared.make_baseline()
     if protocol.rounds:
-        planes, before = _rounded(planes), None if before is None else _rounded(before)
-    inner = _inner(protocol.border_px)
+        planes, baseline = _round(planes), None if baseline is None else _round(baseline)
+    inner = _without_border(protocol.border_px)
     score = Score(
         name=name,
-        psnr_db=metrics.psnr(planes[inner], clean[inner]),
-        ssim=metrics.ssim(planes[inner], clean[inner]),
-        degraded_psnr_db=None if before is None else metrics.psnr(before[inner], clean[inner]),
+        psnr_db=metrics.psnr(planes[inner], target[inner]),
+        ssim=metrics.ssim(planes[inner], target[inner]),
+        degraded_psnr_db=None if baseline is None else metrics.psnr(baseline[inner], target[inner]),
     )
     return score, restored.as_depth("uint8")
 
 
-def _inner(border_px: int) -> tuple[Any, ...]:
+def _without_border(border_px: int) -> tuple[Any, ...]:
     side = slice(border_px, -border_px) if border_px else slice(None)
     return (..., side, side)
 
 
-def _rounded(planes: Tensor) -> Tensor:
+def _round(planes: Tensor) -> Tensor:
     return (planes.clamp(0, 1) * 255 + 0.5).floor() / 255
 
 

@@ -60,8 +60,8 @@ def test_an_exported_file_restores_as_its_weights_do(
     files: dict[str, Path], restorers: dict[str, Restorer], name: str
 ) -> None:
     exported, original = restorers[name], restorer.load(files[name].with_suffix(".safetensors"), device="cpu")
-    assert exported.card is not None and original.card is not None
-    assert (exported.card.license, exported.card.scores) == ("CC0", original.card.scores)
+    assert exported.metadata is not None and original.metadata is not None
+    assert (exported.metadata.license, exported.metadata.scores) == ("CC0", original.metadata.scores)
     assert exported.recipe.parameters == original.recipe.parameters
     for size in ((1, 1), (23, 40), (64, 64)):
         picture = make_degraded(original, *size)
@@ -143,7 +143,7 @@ def test_wrong_arguments_raise_a_one_line_error(
 def test_a_file_with_a_fixed_shape_cannot_restore_pictures(files: dict[str, Path], tmp_path: Path) -> None:
     weights = files["dncnn.gaussian.onnx"].with_suffix(".safetensors")
     path = exporting.export(weights, tmp_path / "a.onnx", shape=(1, 1, 8, 9)).path
-    with pytest.raises(WeightsError, match="exported without --shape"):
+    with pytest.raises(WeightsError, match="export it without shape"):
         restorer.load(path)
     metadata = runtimes.read_metadata(path)
     backend = runtimes.OnnxBackend(path, metadata, metadata.resolve(source=path)[1])

@@ -1,4 +1,4 @@
-"""Files: the tree is kept, a bad file stops nothing, and the same call goes on where it was interrupted."""
+"""Files: folders keep their tree, a bad file does not stop the others, and the same call resumes."""
 
 import subprocess
 import sys
@@ -13,11 +13,11 @@ import pytest
 import torch
 
 from pellucid.backends.eager import TorchBackend
-from pellucid.errors import OutputError
+from pellucid.errors import NotEnoughMemoryError, OutputError, PictureError
 from pellucid.pictures import dng, images
 from pellucid.pictures.picture import Exposure, Mosaic, Picture
 from pellucid.recipes import registry
-from pellucid.restoration import manifest, planning, restore, restorer
+from pellucid.restoration import manifest, pipeline, planning, restore, restorer
 from pellucid.restoration.restorer import Restorer
 from pellucid.system import memory
 from pellucid.weights import checkpoint
@@ -37,43 +37,48 @@ def _errors(outcomes: Sequence[restore.Outcome]) -> list[str]:
     return [str(outcome.error) for outcome in outcomes if outcome.error is not None]
 
 
-def test_a_folder_keeps_its_tree_and_a_bad_file_stops_nothing(album: Path, weights: Path) -> None:
+def _path(path: Path | None) -> Path:
+    assert path is not None
+    return path
+
+
+def test_folder_keeps_its_tree_and_a_bad_file_does_not_stop_the_others(album: Path, weights: Path) -> None:
     network = restorer.load(weights)
-    outcomes = list(restore.restore(planning.plan([album], album.parent / "out"), network))
+    outcomes = restore.restore(planning.plan([album], album.parent / "out"), network)
     assert len(outcomes) == 4 and len(_errors(outcomes)) == 1
     assert "broken.png" in _errors(outcomes)[0]
     results = sorted(path.relative_to(album.parent / "out") for path in (album.parent / "out").rglob("[!.]*.*"))
     assert results == [Path("a.png"), Path("b.tif"), Path("deep/c.png")]
 
 
-def test_the_same_call_goes_on_where_it_was_interrupted(album: Path, weights: Path) -> None:
+def test_same_call_resumes_after_an_interruption(album: Path, weights: Path) -> None:
     network = restorer.load(weights)
     jobs = planning.plan([album], None)
-    first = next(restore.restore(jobs, network))
-    before = first.job.target.stat().st_mtime_ns
-    rest = list(restore.restore(jobs, network))
-    assert rest[0].skipped and not rest[2].skipped
+    first = next(restore.iter_restore(jobs, network))
+    before = _path(first.target).stat().st_mtime_ns
+    rest = restore.restore(jobs, network)
+    assert rest[0].is_skipped and not rest[2].is_skipped
     assert len(_errors(rest)) == 1
-    assert first.job.target.stat().st_mtime_ns == before
-    assert first.job.target.parent == album.with_name("album-restored")
+    assert _path(first.target).stat().st_mtime_ns == before
+    assert _path(first.target).parent == album.with_name("album-restored")
 
 
 def test_results_inside_the_folder_are_not_restored_again(album: Path, weights: Path) -> None:
     jobs = planning.plan([album], album / "out")
-    list(restore.restore(jobs, restorer.load(weights)))
+    restore.restore(jobs, restorer.load(weights))
     assert planning.plan([album], album / "out") == jobs
 
 
-def test_links_that_lead_nowhere_stop_nothing(album: Path, weights: Path) -> None:
+def test_broken_links_do_not_stop_the_others(album: Path, weights: Path) -> None:
     (album / "dangling.png").symlink_to("nowhere")
     (album / "loop.png").symlink_to("loop.png")
-    outcomes = list(restore.restore(planning.plan([album]), restorer.load(weights)))
+    outcomes = restore.restore(planning.plan([album]), restorer.load(weights))
     assert len(_errors(outcomes)) == 3
     with pytest.raises(OutputError):
         planning.plan([album / "a.png", album / "b.tif"], album / "loop.png")
 
 
-def test_one_file_goes_where_it_is_told(album: Path, weights: Path) -> None:
+def test_one_file_is_written_where_out_says(album: Path, weights: Path) -> None:
     (job,) = planning.plan([album / "a.png"], None)
     assert job.target == album / "a-restored.png"
     (job,) = planning.plan([album / "a.png"], album / "x" / "new.tif")
@@ -84,43 +89,43 @@ def test_one_file_goes_where_it_is_told(album: Path, weights: Path) -> None:
     assert outcome.error is None and images.read(album / "n.tif").width == 31
 
 
-def test_a_changed_input_is_done_again(album: Path, weights: Path) -> None:
+def test_changed_input_is_restored_again(album: Path, weights: Path) -> None:
     network = restorer.load(weights)
     jobs = planning.plan([album], album.parent / "out")
-    list(restore.restore(jobs, network))
+    restore.restore(jobs, network)
     before = images.read(album.parent / "out" / "a.png").samples
     images.write(images.read(album / "deep" / "c.png"), album / "a.png", overwrite=True)
-    again = list(restore.restore(jobs, network))
-    assert [outcome.skipped for outcome in again] == [False, True, False, True]
+    again = restore.restore(jobs, network)
+    assert [outcome.is_skipped for outcome in again] == [False, True, False, True]
     assert not np.array_equal(images.read(album.parent / "out" / "a.png").samples, before)
 
 
-def test_a_result_that_someone_changed_is_left_alone(album: Path, weights: Path) -> None:
+def test_result_that_someone_changed_is_not_overwritten(album: Path, weights: Path) -> None:
     network = restorer.load(weights)
     jobs = planning.plan([album], album.parent / "out")
-    list(restore.restore(jobs, network))
+    restore.restore(jobs, network)
     (album.parent / "out" / "a.png").write_bytes(b"retouched")
     images.write(images.read(album / "deep" / "c.png"), album / "a.png", overwrite=True)
-    errors = _errors(list(restore.restore(jobs, network)))
-    assert any("a.png exists; --overwrite" in error for error in errors)
+    errors = _errors(restore.restore(jobs, network))
+    assert any("a.png exists; overwrite=True replaces it" in error for error in errors)
     assert (album.parent / "out" / "a.png").read_bytes() == b"retouched"
 
 
-def test_namesakes_of_another_folder_replace_nothing(album: Path, weights: Path) -> None:
+def test_files_of_the_same_name_in_another_folder_overwrite_nothing(album: Path, weights: Path) -> None:
     network, out = restorer.load(weights), album.parent / "out"
-    list(restore.restore(planning.plan([album / "deep"], out), network))
+    restore.restore(planning.plan([album / "deep"], out), network)
     before = (out / "c.png").read_bytes()
     images.write(images.read(album / "a.png"), album.parent / "another" / "c.png")
-    (error,) = _errors(list(restore.restore(planning.plan([album.parent / "another"], out), network)))
-    assert "c.png exists; --overwrite" in error
+    (error,) = _errors(restore.restore(planning.plan([album.parent / "another"], out), network))
+    assert "c.png exists; overwrite=True" in error
     assert (out / "c.png").read_bytes() == before
 
 
-def test_a_result_that_could_not_be_replaced_is_not_taken_for_the_new_one(
+def test_result_that_could_not_be_replaced_is_not_mistaken_for_the_new_one(
     album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network, jobs = restorer.load(weights), planning.plan([album / "deep"], album.parent / "out")
-    list(restore.restore(jobs, network))
+    restore.restore(jobs, network)
     images.write(images.read(album / "a.png"), album / "deep" / "c.png", overwrite=True)
 
     def full(*_: Any, **__: Any) -> None:
@@ -128,14 +133,14 @@ def test_a_result_that_could_not_be_replaced_is_not_taken_for_the_new_one(
 
     with monkeypatch.context() as patched:
         patched.setattr("pellucid.pictures.writers.write", full)
-        assert "No space left" in _errors(list(restore.restore(jobs, network)))[0]
+        assert "No space left" in _errors(restore.restore(jobs, network))[0]
     (outcome,) = restore.restore(jobs, network)
-    assert outcome.error is None and not outcome.skipped
+    assert outcome.error is None and not outcome.is_skipped
     expected = network.restore(images.read(album / "a.png")).samples
-    assert np.array_equal(images.read(outcome.job.target).samples, expected)
+    assert np.array_equal(images.read(_path(outcome.target)).samples, expected)
 
 
-def test_an_input_that_changes_while_it_is_in_work_is_done_again(
+def test_input_that_changes_while_it_is_restored_is_restored_again(
     album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network, jobs = restorer.load(weights), planning.plan([album / "deep"], album.parent / "out")
@@ -147,33 +152,33 @@ def test_an_input_that_changes_while_it_is_in_work_is_done_again(
 
     with monkeypatch.context() as patched:
         patched.setattr(network, "restore", slow)
-        list(restore.restore(jobs, network))
+        restore.restore(jobs, network)
     (outcome,) = restore.restore(jobs, network)
-    assert not outcome.skipped
-    assert np.array_equal(images.read(outcome.job.target).samples, restore_one(changed).samples)
+    assert not outcome.is_skipped
+    assert np.array_equal(images.read(_path(outcome.target)).samples, restore_one(changed).samples)
 
 
-def test_a_header_is_looked_at_once_and_not_at_all_for_what_is_done(
+def test_header_is_read_once_and_not_at_all_for_finished_results(
     album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    looked_at: list[str] = []
+    headers_read: list[str] = []
     size = images.decoding_cost
 
     def watched(path: Path) -> tuple[int, int]:
-        looked_at.append(path.name)
-        return size(path)[0], 400_000_000  # so much that each picture has to wait until the last has left
+        headers_read.append(path.name)
+        return size(path)[0], 400_000_000  # so large that each picture waits for the previous one
 
     monkeypatch.setattr(images, "decoding_cost", watched)
     settings = restore.Settings(memory_bytes=memory.used_bytes() + 10**9)
     network, jobs = restorer.load(weights), planning.plan([album])
-    list(restore.restore(jobs, network, settings))
-    assert sorted(looked_at) == ["a.png", "b.tif", "broken.png", "c.png"]
-    looked_at.clear()
-    list(restore.restore(jobs, network, settings))
-    assert looked_at == ["broken.png"]
+    restore.restore(jobs, network, settings=settings)
+    assert sorted(headers_read) == ["a.png", "b.tif", "broken.png", "c.png"]
+    headers_read.clear()
+    restore.restore(jobs, network, settings=settings)
+    assert headers_read == ["broken.png"]
 
 
-def test_the_manifest_is_read_once(album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_manifest_is_read_once(album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read, count = manifest.Manifest._read, []
 
     def counted(self: manifest.Manifest) -> Any:
@@ -181,25 +186,25 @@ def test_the_manifest_is_read_once(album: Path, weights: Path, monkeypatch: pyte
         return read(self)
 
     monkeypatch.setattr(manifest.Manifest, "_read", counted)
-    list(restore.restore(planning.plan([album]), restorer.load(weights), workers=1))
-    assert len(count) <= 2  # by the reading and the writing thread, should both come at once
+    restore.restore(planning.plan([album]), restorer.load(weights), workers=1)
+    assert len(count) <= 2  # by the reading and the writing thread, if they need it at the same time
 
 
 @pytest.mark.parametrize("workers", [1, 2, 7])
-def test_outcomes_come_in_order_however_many_work(album: Path, weights: Path, workers: int) -> None:
+def test_outcomes_are_in_order_with_any_number_of_workers(album: Path, weights: Path, workers: int) -> None:
     rng = np.random.default_rng(1)
     for i in range(12):
         images.write(Picture(rng.integers(0, 256, (5 + 7 * (i % 3), 9, 3), np.uint8)), album / f"n{i:02}.png")
     network = restorer.load(weights)
     jobs = planning.plan([album], album.parent / "out")
     positions: list[float] = []
-    outcomes = list(restore.restore(jobs, network, workers=workers, progress=positions.append))
-    assert [outcome.job for outcome in outcomes] == jobs
+    outcomes = restore.restore(jobs, network, workers=workers, progress=positions.append)
+    assert [(outcome.source, outcome.target) for outcome in outcomes] == [(job.source, job.target) for job in jobs]
     assert positions == sorted(positions) and positions[-1] <= len(jobs)
     for outcome in outcomes:
         if outcome.error is None:
-            alone = network.restore(images.read(outcome.job.source))
-            assert np.array_equal(images.read(outcome.job.target).samples, alone.samples)
+            alone = network.restore(images.read(_path(outcome.source)))
+            assert np.array_equal(images.read(_path(outcome.target)).samples, alone.samples)
 
 
 KILLED = """
@@ -207,12 +212,12 @@ import sys
 from pathlib import Path
 from pellucid.restoration import planning, restore, restorer
 print("ready", flush=True)
-list(restore.restore(planning.plan([sys.argv[1]], sys.argv[2]), restorer.load(sys.argv[3])))
+restore.restore(planning.plan([sys.argv[1]], sys.argv[2]), restorer.load(sys.argv[3]))
 """
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path, weights: Path, seed: int) -> None:
+def test_same_command_resumes_after_being_killed_at_any_moment(tmp_path: Path, weights: Path, seed: int) -> None:
     rng = np.random.default_rng(seed)
     album, out = tmp_path / "many", tmp_path / "out"
     for i in range(30):
@@ -227,18 +232,20 @@ def test_killed_at_any_moment_the_same_command_goes_on(tmp_path: Path, weights: 
         process.kill()
     results = sorted(out.glob("[!.]*.png"))
     times = {path: path.stat().st_mtime_ns for path in results}
-    assert len(results) < 30, "killed too late to tell"
+    assert len(results) < 30, "killed too late for this test"
     for path in results:
-        assert images.read(path).width == 210  # whole, whenever it was
-    outcomes = list(restore.restore(planning.plan([album], out), restorer.load(weights)))
+        assert images.read(path).width == 210  # complete, whenever it was killed
+    outcomes = restore.restore(planning.plan([album], out), restorer.load(weights))
     assert not _errors(outcomes)
-    assert sum(outcome.skipped for outcome in outcomes) == len(results)
+    assert sum(outcome.is_skipped for outcome in outcomes) == len(results)
     assert {path: path.stat().st_mtime_ns for path in results} == times
     assert len(list(out.glob("[!.]*.png"))) == 30
-    assert [path.name for path in out.glob(".*")] == [manifest.NAME]  # nothing half-written is left
+    assert [path.name for path in out.glob(".*")] == [manifest.NAME]  # no incomplete files
 
 
-def test_a_fault_of_ours_stops_nothing_either(album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unexpected_exception_does_not_stop_the_others(
+    album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     read = images.read
 
     def odd(path: Path, **how: Any) -> Picture:
@@ -247,10 +254,137 @@ def test_a_fault_of_ours_stops_nothing_either(album: Path, weights: Path, monkey
         return read(path, **how)
 
     monkeypatch.setattr(images, "read", odd)
-    outcomes = list(restore.restore(planning.plan([album]), restorer.load(weights)))
+    outcomes = restore.restore(planning.plan([album]), restorer.load(weights))
     (error,) = [error for error in _errors(outcomes) if "b.tif" in error]
-    assert "please report it (IndexError: list index out of range)" in error
+    assert "a fault of pellucid (IndexError: list index out of range); please report it" in error
     assert sum(outcome.error is None for outcome in outcomes) == 2
+
+
+# One call
+
+
+def test_one_path_is_restored_next_to_itself(album: Path, weights: Path) -> None:
+    (outcome,) = restore.restore(album / "a.png", str(weights))  # a restorer, or what `load` takes
+    outcome.raise_error()
+    assert (outcome.source, outcome.target) == (album / "a.png", album / "a-restored.png")
+    assert outcome.restored is None and images.read(_path(outcome.target)).width == 31
+
+
+def test_a_folder_and_a_pattern_in_one_call(album: Path, weights: Path) -> None:
+    outcomes = restore.restore([album / "deep", str(album / "*.tif")], weights, album.parent / "out", format="png")
+    assert [_path(outcome.target).name for outcome in outcomes] == ["c.png", "b.png"]
+    assert not _errors(outcomes)
+
+
+def test_a_failure_is_an_outcome_that_a_script_can_raise(album: Path, weights: Path) -> None:
+    good, bad = restore.restore([album / "a.png", album / "broken.png"], weights, album.parent / "out")
+    good.raise_error()
+    with pytest.raises(PictureError, match="broken.png"):
+        bad.raise_error()
+
+
+def test_pictures_in_memory_are_returned_in_their_form(weights: Path) -> None:
+    network = restorer.load(weights)
+    array = np.random.default_rng(0).integers(0, 256, (8, 9, 3), np.uint8)
+    (outcome,) = restore.restore(array, network)
+    assert (outcome.source, outcome.target, outcome.error) == (None, None, None)
+    assert np.array_equal(outcome.restored, network.restore(array))
+    assert outcome.megapixels == 72e-6 and outcome.seconds > 0
+    positions: list[float] = []
+    pair = restore.restore([Picture(array), Picture(array)], network, progress=positions.append)
+    assert all(np.array_equal(one.restored.samples, network.restore(array)) for one in pair)
+    assert positions == [1, 2]
+
+
+def test_pictures_in_memory_are_written_if_asked(tmp_path: Path, weights: Path) -> None:
+    network, array = restorer.load(weights), np.zeros((8, 9, 3), np.uint8)
+    (outcome,) = restore.restore(array, network, tmp_path / "one.tif")
+    assert outcome.target == tmp_path / "one.tif" and images.read(tmp_path / "one.tif").width == 9
+    outcomes = restore.restore([array, array], network, tmp_path / "many", format="jpeg")
+    assert [outcome.target for outcome in outcomes] == [tmp_path / "many" / "1.jpg", tmp_path / "many" / "2.jpg"]
+    with pytest.raises(OutputError, match="1.jpg exists"):
+        restore.restore([array, array], network, tmp_path / "many", format="jpeg")
+    restore.restore([array, array], network, tmp_path / "many", format="jpeg", overwrite=True)
+    with pytest.raises(OutputError, match="there are 2 pictures; out must be a folder"):
+        restore.restore([array, array], network, tmp_path / "new.png")
+    (failed,) = restore.restore(torch.zeros(2, 3, 8, 8), network, tmp_path / "batch.png")
+    assert "a tensor of 2 pictures" in str(failed.error) and not (tmp_path / "batch.png").exists()
+
+
+def test_a_bad_picture_in_memory_stops_no_other(weights: Path) -> None:
+    good, bad = np.zeros((8, 9), np.uint8), np.full((8, 9), np.nan, np.float32)
+    outcomes = restore.restore([bad, good], weights)
+    assert str(outcomes[0].error).startswith("picture 1: NaN") and outcomes[1].error is None
+    assert outcomes[0].restored is None
+
+
+def test_mosaics_in_memory_are_restored_with_their_own_exposure_ratio() -> None:
+    chosen = registry.find("sid_unet.any_camera", width=2)
+    network = Restorer("any", chosen, TorchBackend(chosen.network(), "cpu"))
+    mosaic = Mosaic(np.full((32, 32), 700, np.uint16), ("RG", "GB"), 512.0, 16383.0, exposure_ratio=7.0)
+    (outcome,) = restore.restore(mosaic, network)
+    assert np.array_equal(outcome.restored.samples, network.restore(mosaic).samples)
+    assert len(outcome.warnings) == 2 and "exposure ratio is 7" in outcome.warnings[1]
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        (None, "an input of type NoneType"),
+        (["a.png", np.zeros((8, 8), np.uint8)], "inputs are paths and pictures"),
+        ([1, 2], "objects of type int"),
+        ("missing.png", "missing.png does not exist"),
+    ],
+)
+def test_wrong_inputs_are_refused_before_any_work(weights: Path, inputs: Any, message: str) -> None:
+    with pytest.raises(PictureError, match=message):
+        restore.iter_restore(inputs, weights)  # without iterating
+    assert restore.restore([], weights) == []
+
+
+# Memory and settings
+
+
+def test_half_of_the_free_memory_is_for_decoding_and_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other half is for tiles."""
+    monkeypatch.setattr(memory, "used_bytes", lambda: 200)
+    jobs = [planning.Job(Path(f"{i}.png"), Path(f"{i}-restored.png")) for i in range(3)]
+    budget = pipeline.Budget(1200, 9, lambda job: 250)
+    assert [budget.admit(job) for job in jobs] == [True, True, False]
+    budget.release(jobs[0])
+    assert budget.admit(jobs[2])
+    alone = pipeline.Budget(1200, 9, lambda job: 1100)
+    assert alone.admit(jobs[0]) and not alone.admit(jobs[1])
+    with pytest.raises(NotEnoughMemoryError, match="0.png needs more than the 0 MB .*; memory_bytes=10000000 is"):
+        alone.check(jobs[0])
+
+
+def test_folders_of_versions_with_former_keyword_names_stay_finished(weights: Path) -> None:
+    """Manifests contain a hash of these settings; the keyword was basis_steps before it was renamed."""
+    chosen = registry.find("dncnn.gaussian", depth=3, width=4, optimizer="soap", precondition_frequency=7)
+    network = Restorer("tiny", chosen, TorchBackend(chosen.network(), "cpu"))
+    described = restore._describe(network, restore.Settings())
+    assert described["basis_steps"] == "7" and "precondition_frequency" not in described
+    assert set(described) - set(chosen.parameters) == {
+        *("weights", "recipe", "basis_steps"),
+        *("halo_px", "ensemble", "strength", "quality", "bit_depth", "exposure"),
+    }
+
+
+def test_ctrl_c_that_c_code_reports_as_another_error_still_interrupts(
+    album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt as error:
+            raise SystemError("returned a result with an exception set") from error
+
+    network = restorer.load(weights)
+    monkeypatch.setattr(network, "restore", interrupted)
+    for inputs in (album, np.zeros((8, 9), np.uint8)):
+        with pytest.raises(KeyboardInterrupt):
+            restore.restore(inputs, network)
 
 
 # Camera RAW
@@ -258,7 +392,7 @@ def test_a_fault_of_ours_stops_nothing_either(album: Path, weights: Path, monkey
 
 @pytest.fixture
 def dark(tmp_path: Path) -> Path:
-    """A dark frame of 1/30 s, on its side, and one of 1 s beside it."""
+    """A dark exposure of 1/30 s and one of 1 s, both rotated."""
     rows, cols = np.mgrid[:64, :96]
     scene = 2000 + 1500 * np.sin(rows / 9) * np.cos(cols / 7)
     for name, time_s in (("short.dng", 1 / 30), ("long.dng", 1.0)):
@@ -275,26 +409,26 @@ Exposing = float | Path | Literal["auto"]
 def _restored(restorer: Restorer, source: Path, exposure: Exposing = "auto") -> restore.Outcome:
     settings = restore.Settings(exposure=exposure)
     jobs = planning.plan([source], source.with_name("out"))
-    (outcome,) = restore.restore(jobs, restorer, settings, overwrite=True)
+    (outcome,) = restore.restore(jobs, restorer, settings=settings, overwrite=True)
     assert outcome.error is None, outcome.error
     return outcome
 
 
-def test_other_recipes_develop_camera_raw_first_and_say_so(dark: Path, weights: Path) -> None:
+def test_recipes_for_pictures_develop_camera_raw_first(dark: Path, weights: Path) -> None:
     outcome = _restored(restorer.load(weights), dark / "long.dng")
-    assert outcome.notes == ("camera RAW developed by LibRaw: 16 bit, camera white balance, sRGB",)
-    assert outcome.job.target.name == "long.tif"
-    result = images.read(outcome.job.target)
+    assert outcome.info == ("camera RAW developed by LibRaw: 16 bit, camera white balance, sRGB",)
+    assert _path(outcome.target).name == "long.tif"
+    result = images.read(_path(outcome.target))
     assert (result.dtype, result.width, result.height) == ("uint16", 64, 96)  # upright
 
 
-def test_people_are_told_where_a_mosaic_is_not_what_was_learned(dark: Path) -> None:
+def test_mosaics_unlike_those_in_training_give_warnings(dark: Path) -> None:
     chosen = registry.find("sid_unet.any_camera", width=2)
     network = Restorer("any", chosen, TorchBackend(chosen.network(), "cpu"))
-    no_white_balance, too_bright = _restored(network, dark / "short.dng", 7.0).notes
+    no_white_balance, too_bright = _restored(network, dark / "short.dng", 7.0).warnings
     assert "no white balance" in no_white_balance
-    assert "exposure ratio of 7" in too_bright and "50 to 300" in too_bright
-    assert len(_restored(network, dark / "short.dng", 100.0).notes) == 1
+    assert "exposure ratio is 7" in too_bright and "50 to 300" in too_bright
+    assert len(_restored(network, dark / "short.dng", 100.0).warnings) == 1
 
 
 @pytest.mark.parametrize(
@@ -319,16 +453,16 @@ def test_low_light_recipes_take_the_mosaic(
     outcome = _restored(network, dark / "short.dng", exposure)
     if ratio is not None:
         assert seen[0].exposure_ratio == pytest.approx(ratio, rel=1e-4)
-    assert bool(outcome.notes) == (exposure != 7.5)
-    if outcome.notes:
-        assert outcome.notes[0].startswith(f"exposure ratio {seen[0].exposure_ratio:.3g}, ")
-    result = images.read(outcome.job.target)
+    assert bool(outcome.info) == (exposure != 7.5)
+    if outcome.info:
+        assert outcome.info[0].startswith(f"exposure ratio {seen[0].exposure_ratio:.3g}, ")
+    result = images.read(_path(outcome.target))
     assert (result.dtype, result.width, result.height) == ("uint16", 64, 94)  # aligned to RGGB, then turned
     alone = restore(seen[0])
     assert np.array_equal(result.samples, alone.samples)
 
 
-def test_a_deblocked_jpeg_does_not_get_its_blocks_back(tmp_path: Path) -> None:
+def test_deblocked_jpeg_is_written_with_high_quality(tmp_path: Path) -> None:
     chosen = registry.find("dncnn.three_tasks", depth=2, width=2, quality=10)
     deblocker = Restorer("three", chosen, TorchBackend(chosen.network(), "cpu"))
     denoiser = Restorer("one", registry.find("dncnn.gaussian"), TorchBackend(chosen.network(), "cpu"))
@@ -336,30 +470,30 @@ def test_a_deblocked_jpeg_does_not_get_its_blocks_back(tmp_path: Path) -> None:
     PIL.Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(tmp_path / "a.jpg", quality=10)
     for network, quality in ((deblocker, 95), (denoiser, 10)):
         (outcome,) = restore.restore(planning.plan([tmp_path / "a.jpg"]), network, overwrite=True)
-        encoding = images.read(outcome.job.target).encoding
+        encoding = images.read(_path(outcome.target)).encoding
         assert encoding is not None and encoding.quality == quality
 
 
-def test_pictures_of_kinds_that_cannot_be_read_are_named(album: Path, weights: Path) -> None:
+def test_pictures_of_unsupported_formats_are_reported(album: Path, weights: Path) -> None:
     (album / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
     (album / "notes.txt").touch()
-    errors = _errors(list(restore.restore(planning.plan([album]), restorer.load(weights))))
+    errors = _errors(restore.restore(planning.plan([album]), restorer.load(weights)))
     assert len(errors) == 2 and any("phone.heic is a HEIC file" in error for error in errors)
 
 
-def test_patterns_do_not_take_results_for_inputs(album: Path, weights: Path) -> None:
+def test_patterns_do_not_use_results_as_inputs(album: Path, weights: Path) -> None:
     network = restorer.load(weights)
     for _ in range(2):
-        outcomes = list(restore.restore(planning.plan([str(album / "*.*")]), network))
-        assert [outcome.job.source.name for outcome in outcomes] == ["a.png", "b.tif", "broken.png"]
-    assert [outcome.skipped for outcome in outcomes] == [True, True, False]
+        outcomes = restore.restore(planning.plan([str(album / "*.*")]), network)
+        assert [_path(outcome.source).name for outcome in outcomes] == ["a.png", "b.tif", "broken.png"]
+    assert [outcome.is_skipped for outcome in outcomes] == [True, True, False]
 
 
-def test_what_the_format_cannot_hold_is_said_before_the_network_runs(
+def test_what_the_format_cannot_contain_is_reported_before_the_network_runs(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = restorer.load(weights)
     monkeypatch.setattr(network, "restore", lambda *_, **__: pytest.fail("it ran"))
     images.write(Picture(np.zeros((9, 9, 3), np.uint8), np.ones((9, 9, 1), np.uint8)), tmp_path / "a.png")
     jobs = planning.plan([tmp_path / "a.png"], format="jpeg")
-    assert "cannot store alpha" in _errors(list(restore.restore(jobs, network)))[0]
+    assert "cannot store alpha" in _errors(restore.restore(jobs, network))[0]

@@ -1,4 +1,4 @@
-"""The one door: tiles equal the whole for every recipe, whatever their size."""
+"""Tiles equal the whole picture for every recipe, whatever their size."""
 
 import pickle
 from pathlib import Path
@@ -18,12 +18,11 @@ from pellucid.pictures.packing import BAYER, XTRANS
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.recipes import registry
 from pellucid.recipes.network import Network
-from pellucid.restoration import restorer as restorer_module
-from pellucid.restoration.restorer import Restorer, load
+from pellucid.restoration.restorer import Restorer, TileSettings, load
 from pellucid.system import memory
 from pellucid.weights import checkpoint
 
-# Small relatives of every recipe: the same layers and domains, fewer of them, so that a tile costs little.
+# Small variants of every recipe: the same kinds of layers and the same domains, but fast.
 SMALL: dict[str, dict[str, Any]] = {
     "srcnn.paper": {"scale": 3, "mapping_px": 1},
     "srcnn.tuned": {"scale": 2},
@@ -68,9 +67,9 @@ def test_every_recipe_is_covered() -> None:
 
 
 def _assert_equal(name: str, tiled: Picture, whole: Picture) -> None:
-    """To the bit for the plain stacks of convolutions.
+    """Exactly for plain stacks of convolutions.
 
-    For the U-Nets to 1e-6: on their reduced feature maps oneDNN divides the sums by the size of the map.
+    For U-Nets to 1e-6: on their reduced feature maps, oneDNN splits sums depending on the size of the map.
     """
     if name.startswith(("srcnn", "dncnn")):
         assert np.array_equal(tiled.samples, whole.samples)
@@ -99,7 +98,7 @@ def test_tiles_equal_the_whole(name: str, height: int, width: int, tile_px: int,
 @pytest.mark.parametrize("name", SMALL)
 @pytest.mark.parametrize(("size", "channels"), [((160, 163), 1), ((71, 98), 3), ((370, 362), 1)])
 def test_larger_tiles_equal_the_whole(name: str, size: tuple[int, int], channels: int) -> None:
-    # On both sides of the sizes at which PyTorch changes its kernels.
+    # On both sides of the sizes at which PyTorch switches to other kernels.
     restorer = RESTORERS[name]
     degraded = _degraded(restorer, *size, channels)
     whole, tiled = restorer.restore(degraded, tile_px=10_000), restorer.restore(degraded, tile_px=150)
@@ -107,13 +106,13 @@ def test_larger_tiles_equal_the_whole(name: str, size: tuple[int, int], channels
 
 
 @pytest.mark.parametrize("name", ["dncnn.gaussian", "srcnn.tuned", "mimo_unet.gopro"])
-def test_a_smaller_halo_is_not_exact_and_says_by_how_much(name: str) -> None:
+def test_halo_error_measures_what_a_smaller_halo_changes(name: str) -> None:
     restorer = RESTORERS[name]
     degraded = _degraded(restorer, 90, 90, 1)
     whole, cut = restorer.restore(degraded, tile_px=10_000), restorer.restore(degraded, tile_px=30, halo_px=0)
     assert not np.allclose(cut.samples, whole.samples, rtol=0, atol=1e-6)
-    assert restorer.given_up(degraded, tile_px=30, halo_px=0) > 1e-6
-    assert restorer.given_up(degraded, tile_px=30, halo_px=restorer.halo_px) == 0
+    assert restorer.halo_error(degraded, tile_px=30, halo_px=0) > 1e-6
+    assert restorer.halo_error(degraded, tile_px=30, halo_px=restorer.halo_px) == 0
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -125,7 +124,7 @@ def test_ensemble_in_tiles_equals_the_whole(name: str) -> None:
     np.testing.assert_allclose(tiled.samples, whole.samples, rtol=0, atol=1e-6)
 
 
-def test_ensemble_is_the_mean_over_eight_views_of_the_picture() -> None:
+def test_ensemble_is_the_mean_over_eight_transforms() -> None:
     restorer = RESTORERS["dncnn.gaussian"]
     samples = np.random.default_rng(0).random((12, 17, 1), np.float32)
     expected = []
@@ -138,7 +137,7 @@ def test_ensemble_is_the_mean_over_eight_views_of_the_picture() -> None:
     np.testing.assert_allclose(ensemble, np.mean(expected, axis=0), rtol=0, atol=1e-6)
 
 
-def test_strength_goes_from_the_input_to_the_full_effect() -> None:
+def test_strength_blends_input_and_output() -> None:
     restorer = RESTORERS["dncnn.gaussian"]
     picture = Picture(np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8))
     full = restorer.restore(picture).samples
@@ -152,7 +151,7 @@ def test_strength_goes_from_the_input_to_the_full_effect() -> None:
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("alpha", [False, True])
-def test_depth_channels_and_alpha_come_back(dtype: str, channels: int, alpha: bool) -> None:
+def test_depth_channels_and_alpha_are_kept(dtype: str, channels: int, alpha: bool) -> None:
     rng = np.random.default_rng(0)
     peak = np.iinfo(dtype).max
     samples = rng.integers(0, peak, (9, 14, channels), dtype, endpoint=True)
@@ -168,7 +167,7 @@ def test_depth_channels_and_alpha_come_back(dtype: str, channels: int, alpha: bo
 
 
 class Identity(Network):
-    """Gives its input back."""
+    """Returns its input."""
 
     scale, multiple, halo = 1, 1, 0
 
@@ -179,13 +178,13 @@ class Identity(Network):
 @pytest.mark.parametrize("name", ["dncnn.gaussian", "dncnn.blind", "dncnn.three_tasks", "mimo_unet.gopro"])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_an_identity_network_gives_the_picture_back(name: str, dtype: str, channels: int) -> None:
+def test_identity_network_returns_the_picture(name: str, dtype: str, channels: int) -> None:
     restorer = Restorer(name, registry.find(name), TorchBackend(Identity(), "cpu"))
     samples = np.random.default_rng(0).integers(0, np.iinfo(dtype).max, (33, 20, channels), dtype, endpoint=True)
     assert np.array_equal(restorer.restore(Picture(samples), tile_px=7).samples, samples)
 
 
-def test_weights_that_give_no_numbers_are_named() -> None:
+def test_weights_that_return_nan_are_reported() -> None:
     chosen = registry.find("dncnn.gaussian", depth=2, width=1)
     network = chosen.network()
     for parameter in network.parameters():
@@ -195,7 +194,7 @@ def test_weights_that_give_no_numbers_are_named() -> None:
         restorer.restore(_degraded(restorer, 5, 5, 1))
 
 
-def test_a_mosaic_becomes_a_picture_of_16_bit() -> None:
+def test_mosaic_becomes_a_16_bit_picture() -> None:
     mosaic = Mosaic(np.full((37, 50), 700, np.uint16), ("GB", "RG"), 512.0, 16383.0, exposure_ratio=100)
     restored = RESTORERS["sid_unet.sony"].restore(mosaic)
     assert (restored.samples.shape, restored.dtype) == ((36, 50, 3), "uint16")
@@ -205,17 +204,19 @@ def test_a_mosaic_becomes_a_picture_of_16_bit() -> None:
     ("name", "degraded", "options", "message"),
     [
         ("sid_unet.sony", Picture(np.zeros((4, 4, 3), np.uint8)), {}, "developed picture.*camera RAW"),
-        ("dncnn.gaussian", "photo.png", {}, "a str; a Picture is needed, as pellucid.read gives it"),
-        ("sid_unet.sony", np.zeros((4, 4)), {}, "a ndarray; a Picture is needed"),
+        ("dncnn.gaussian", "photo.png", {}, "a str .*photo.png.*; pellucid.restore takes paths"),
+        ("sid_unet.sony", np.zeros((4, 4), np.uint8), {}, "developed picture.*camera RAW"),
         ("dncnn.gaussian", Mosaic(np.zeros((4, 4)), BAYER, 0, 1), {}, "camera mosaic.*gray or RGB"),
         ("sid_unet.sony", Mosaic(np.zeros((6, 6)), XTRANS, 0, 1), {}, "RBGBRG.*needs RG/GB"),
-        ("sid_unet.sony", Mosaic(np.zeros((4, 4)), BAYER, 0, 1), {"strength": 0.5}, "leave it at 1"),
+        ("sid_unet.sony", Mosaic(np.zeros((4, 4)), BAYER, 0, 1), {"strength": 0.5}, "leave strength at 1"),
         ("dncnn.gaussian", Picture(np.zeros((4, 4, 3), np.uint8)), {"strength": 2}, "from 0 to 1"),
         ("dncnn.gaussian", Picture(np.zeros((4, 4, 3), np.uint8)), {"tile_px": 0}, "at least 1"),
         ("dncnn.gaussian", Picture(np.zeros((4, 4, 3), np.uint8)), {"halo_px": -1}, "0 or more"),
     ],
 )
-def test_wrong_input_is_named(name: str, degraded: Degraded, options: dict[str, Any], message: str) -> None:
+def test_wrong_input_gives_one_clear_line(
+    name: str, degraded: Degraded, options: dict[str, Any], message: str
+) -> None:
     with pytest.raises(PellucidError, match=message):
         RESTORERS[name].restore(degraded, **options)
 
@@ -223,7 +224,7 @@ def test_wrong_input_is_named(name: str, degraded: Degraded, options: dict[str, 
 # Memory
 
 
-def test_a_ceiling_makes_tiles_smaller_and_changes_nothing() -> None:
+def test_memory_limit_makes_tiles_smaller_with_the_same_result() -> None:
     restorer = RESTORERS["dncnn.gaussian"]
     degraded = _degraded(restorer, 300, 320, 1)
     whole = restorer.restore(degraded, tile_px=1000)
@@ -234,18 +235,37 @@ def test_a_ceiling_makes_tiles_smaller_and_changes_nothing() -> None:
     assert np.array_equal(tiled.samples, whole.samples)
 
 
-def test_the_least_that_does_is_enough() -> None:
+def test_limit_in_the_error_is_enough() -> None:
     restorer = RESTORERS["mimo_unet.gopro"]
     degraded = _degraded(restorer, 300, 320, 3)
     with pytest.raises(NotEnoughMemoryError, match="smallest tile of a picture of 320 x 300 px") as error:
         restorer.restore(degraded, memory_bytes=1000)
     least = error.value.parameters["memory_bytes"]
-    manner = restorer_module._Manner(restorer.halo_px)
-    assert restorer._tile_px(degraded, None, manner, least + 10**7) >= 1
+    tile_settings = TileSettings(restorer.halo_px)
+    assert restorer._tile_px(degraded, None, tile_settings, least + 10**7) >= 1
+
+
+class Frugal(TorchBackend):
+    """A backend that reports that it takes no memory."""
+
+    def working_bytes(self, shape: tuple[int, int, int, int], *, available_bytes: int = 0) -> int:
+        return 0
+
+
+def test_memory_besides_the_network_makes_tiles_smaller() -> None:
+    roomy = RESTORERS["dncnn.gaussian"]
+    frugal = Restorer("frugal", roomy.recipe, Frugal(_network(roomy), "cpu"))
+    degraded = _degraded(frugal, 300, 320, 3)
+    calls: list[int] = []
+    # Samples, planes and results of the whole take 6 MB.
+    frugal.restore(
+        degraded, memory_bytes=memory.used_bytes() + 4 * 10**6, progress=lambda done, _: calls.append(done)
+    )
+    assert len(calls) > 1
 
 
 class Scarce(TorchBackend):
-    """A backend on a machine that has no room for more than so many pixels."""
+    """A backend on a machine without memory for more than this many pixels."""
 
     most_px = 50 * 50
 
@@ -255,25 +275,25 @@ class Scarce(TorchBackend):
         return super().__call__(degraded)
 
 
-def test_a_restorer_can_be_sent_to_another_process() -> None:
+def test_restorer_can_be_sent_to_another_process() -> None:
     sent = RESTORERS["dncnn.gaussian"]
     degraded = _degraded(sent, 20, 31, 1)
-    expected = sent.restore(degraded).samples  # what it has found out about sizes goes along
+    expected = sent.restore(degraded).samples  # what it has measured for these sizes is sent along
     assert np.array_equal(pickle.loads(pickle.dumps(sent)).restore(degraded).samples, expected)
 
 
-def test_when_memory_runs_out_tiles_get_smaller_and_none_is_missing() -> None:
+def test_tiles_get_smaller_when_memory_runs_out_and_none_is_missing() -> None:
     roomy = RESTORERS["dncnn.gaussian"]
     degraded = _degraded(roomy, 90, 101, 3)
     backend = Scarce(_network(roomy), "cpu")
     scarce = Restorer("scarce", roomy.recipe, backend)
     assert np.array_equal(scarce.restore(degraded).samples, roomy.restore(degraded).samples)
     backend.most_px = 5
-    with pytest.raises(NotEnoughMemoryError, match="however small the tiles"):
+    with pytest.raises(NotEnoughMemoryError, match="even with the smallest tiles"):
         scarce.restore(degraded)
 
 
-def test_a_large_picture_and_its_result_lie_in_files(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_picture_and_its_result_are_in_files(monkeypatch: pytest.MonkeyPatch) -> None:
     roomy = RESTORERS["srcnn.tuned"]
     degraded = _degraded(roomy, 60, 70, 3)
     expected = roomy.restore(degraded)
@@ -288,7 +308,7 @@ def test_a_large_picture_and_its_result_lie_in_files(monkeypatch: pytest.MonkeyP
 # Transparency
 
 
-def test_hidden_colors_do_not_show_and_stay_where_they_are() -> None:
+def test_hidden_colors_have_no_effect_and_are_kept() -> None:
     restorer = RESTORERS["dncnn.blind"]
     rng = np.random.default_rng(0)
     samples = rng.integers(0, 256, (40, 50, 3), np.uint8)
@@ -312,7 +332,7 @@ def test_transparent_pictures_in_tiles_equal_the_whole(name: str) -> None:
     _assert_equal(name, restorer.restore(picture, tile_px=23), restorer.restore(picture, tile_px=1000))
 
 
-def test_enlarged_alpha_is_a_share() -> None:
+def test_enlarged_alpha_is_a_fraction() -> None:
     alpha = np.zeros((20, 30, 1), np.float32)
     alpha[5:15, 5:15] = 1
     restored = RESTORERS["srcnn.tuned"].restore(Picture(np.zeros((20, 30, 3), np.float32), alpha))
@@ -320,7 +340,7 @@ def test_enlarged_alpha_is_a_share() -> None:
     assert (restored.alpha.min(), restored.alpha.max()) == (0, 1)
 
 
-def test_memory_that_runs_out_beside_the_network_makes_tiles_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_that_runs_out_outside_of_the_network_makes_tiles_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
     restorer = RESTORERS["dncnn.gaussian"]
     degraded = _degraded(restorer, 50, 50, 1)
     expected = restorer.restore(degraded)
@@ -336,11 +356,11 @@ def test_memory_that_runs_out_beside_the_network_makes_tiles_smaller(monkeypatch
     assert np.array_equal(restorer.restore(degraded).samples, expected.samples)
 
 
-def test_only_real_changes_of_a_recipe_are_told(tmp_path: Path) -> None:
-    """A card is JSON, where a pair is a list."""
+def test_overrides_are_those_that_change_the_result(tmp_path: Path) -> None:
+    """Metadata is JSON, where a tuple is a list."""
     made = registry.find("sid_unet.any_camera", width=4, betas=(0.8, 0.99))
-    card = checkpoint.WeightsMetadata(made.name, made.parameters, "random", "none")
-    checkpoint.save(tmp_path / "any.safetensors", made.network(), card)
-    assert load(tmp_path / "any.safetensors", device="cpu").changes() == []
-    (change,) = load(tmp_path / "any.safetensors", device="cpu", exposure_ratio=(1.0, 10.0)).changes()
-    assert change.startswith("any: exposure_ratio=(1.0, 10.0), but its weights are for")
+    metadata = checkpoint.WeightsMetadata(made.name, made.parameters, "random", "none")
+    checkpoint.save(tmp_path / "any.safetensors", made.network(), metadata)
+    assert load(tmp_path / "any.safetensors", device="cpu").overrides() == []
+    (change,) = load(tmp_path / "any.safetensors", device="cpu", exposure_ratio=(1.0, 10.0)).overrides()
+    assert change.startswith("any: exposure_ratio=(1.0, 10.0), but the weights were trained with")

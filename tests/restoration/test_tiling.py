@@ -36,7 +36,7 @@ def test_copying_tiles_gives_the_picture(
 
 
 @given(sizes, st.data(), halos, grids)
-def test_what_is_read_starts_on_the_grid_and_holds_the_halo(
+def test_area_that_is_read_starts_on_the_grid_and_contains_the_halo(
     size: int, draw: st.DataObject, halo_px: int, grid_px: int
 ) -> None:
     start = draw.draw(st.integers(0, size - 1))
@@ -52,7 +52,7 @@ def test_what_is_read_starts_on_the_grid_and_holds_the_halo(
 
 
 @given(sizes, sizes, tile_sizes)
-def test_parts_are_nearly_equal_and_none_too_large(height: int, width: int, tile_px: int) -> None:
+def test_parts_are_nearly_equal_and_not_too_large(height: int, width: int, tile_px: int) -> None:
     tiles = plan(height, width, tile_px=tile_px)
     for lengths in ({tile.bottom - tile.top for tile in tiles}, {tile.right - tile.left for tile in tiles}):
         assert max(lengths) <= tile_px
@@ -61,7 +61,7 @@ def test_parts_are_nearly_equal_and_none_too_large(height: int, width: int, tile
 
 
 @given(sizes, sizes, tile_sizes, tile_sizes)
-def test_a_tile_in_parts_is_the_tile(height: int, width: int, tile_px: int, smaller_px: int) -> None:
+def test_parts_of_a_tile_cover_it(height: int, width: int, tile_px: int, smaller_px: int) -> None:
     counts = np.zeros((height, width), int)
     for tile in plan(height, width, tile_px=tile_px):
         for part in tile.cut(smaller_px):
@@ -70,7 +70,7 @@ def test_a_tile_in_parts_is_the_tile(height: int, width: int, tile_px: int, smal
     assert (counts == 1).all()
 
 
-def test_a_row_worked_by_hand() -> None:
+def test_row_computed_by_hand() -> None:
     tiles = plan(4, 10, tile_px=5)
     assert tiles == [Tile(0, 4, 0, 5), Tile(0, 4, 5, 10)]
     assert [tile.num_pixels for tile in tiles] == [20, 20]

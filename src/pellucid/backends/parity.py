@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pellucid.degradations.raw_synthesis import Unprocess
-from pellucid.domains import PackedRaw
 from pellucid.errors import PellucidError
 from pellucid.recipes.recipe import Recipe
 
@@ -65,12 +63,8 @@ def synthetic_inputs(recipe: Recipe, side_px: int = SIDE_PX, *, seed: int = 0) -
     side_px: a multiple of 12.
     """
     generator = torch.Generator().manual_seed(seed)
-    domain, degradation = recipe.domain, recipe.protocol.degradation
-    clean = torch.stack([dead_leaves(side_px * domain.rate.denominator, generator) for _ in range(2)])
-    if isinstance(domain, PackedRaw):
-        return domain.encode(Unprocess(domain.pattern)(clean, generator))
-    planes = domain.to_colors(clean) if domain.colors == "rgb" else clean.mean(1, keepdim=True)
-    return domain.encode(planes if degradation is None else degradation(planes, generator))
+    clean = torch.stack([dead_leaves(side_px * recipe.domain.rate.denominator, generator) for _ in range(2)])
+    return recipe.domain.synthesize(clean, recipe.protocol.degradation, generator)
 
 
 def crop_inputs(degraded: Tensor, sizes: Sequence[tuple[int, int]] = SIZES) -> list[Tensor]:

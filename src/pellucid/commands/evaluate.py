@@ -22,39 +22,44 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name or path of a weight file.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="Name of a model (see 'pellucid models') or path of a weight file."),
+    ],
     parameters: Parameters = None,
     *,
     data: Annotated[
         Path,
-        typer.Option(metavar="FOLDER", help="Clean pictures; with --target, degraded ones; or a prepared store."),
+        typer.Option(metavar="FOLDER", help="Clean pictures; with --target, degraded pictures; or a store."),
     ],
     target: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="The clean partners of --data, by name.")
+        Path | None, typer.Option(metavar="FOLDER", help="The clean pictures of --data, by name.")
     ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON.")
     ] = None,
     save: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Write the restored pictures here, as PNG.")
+        Path | None, typer.Option(metavar="FOLDER", help="Write the restored pictures into this folder, as PNG.")
     ] = None,
     train_data: Annotated[
         Path | None,
-        typer.Option("--train-data", metavar="STORE", help="Warn of pictures the model was trained on."),
+        typer.Option(
+            "--train-data", metavar="STORE", help="Warn of pictures that are also in this training data."
+        ),
     ] = None,
     device: Device = "auto",
     backend: Backend = None,
     precision: Precision = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Score a model on a folder or store: PSNR and SSIM of each picture, the means, and how they were counted."""
+    """Score a model on a folder or store: PSNR and SSIM of each picture, their means, and the protocol."""
     with defer_sigint():
         from pellucid import evaluation
         from pellucid.data import store
         from pellucid.restoration import restorer
         from pellucid.system import files
 
-    trained_on = None if train_data is None else store.open(train_data)
+    train_store = None if train_data is None else store.open(train_data)
     if json_file is not None:
         files.check_writable(json_file, overwrite=overwrite)
     given = parse_keywords(parameters, options=("backend", "precision"))
@@ -74,10 +79,10 @@ def evaluate(
     if json_file is not None:
         report.write_json(json_file, overwrite=overwrite)
     _print_report(report)
-    for change in report.changes:
-        print_note(change)
-    if trained_on is not None:
-        print_leaks(trained_on, target or data)
+    for override in report.overrides:
+        print_note(f"warning: {override}")
+    if train_store is not None:
+        print_leaks(train_store, target or data)
     for _, error in report.failures:
         print_error(error)
     if report.failures:

@@ -26,34 +26,36 @@ if TYPE_CHECKING:
     from pellucid.restoration.restore import Outcome, Settings
     from pellucid.restoration.restorer import Restorer
 
-SAID_EVERY_S = 30.0
-"""How often work tells how far it is where no terminal shows it."""
+STATUS_EVERY_S = 30.0
+"""How often the status is printed if there is no terminal for a progress bar."""
 
-_RESULTS, _RAW, _EFFORT = "How results look", "Camera RAW", "Memory and time"
+_RESULTS, _RAW, _EFFORT = "Results", "Camera RAW", "Memory and time"
 
 
 def restore(
     inputs: Annotated[
         list[str],
-        typer.Argument(metavar="INPUT", help="Pictures, folders of them, or patterns as 'scans/**/*.tif'."),
+        typer.Argument(metavar="INPUT", help="Pictures, folders of them, or patterns, e.g. 'scans/**/*.tif'."),
     ],
     model: Model,
     out: Annotated[
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="A file for one picture, else a folder. Without it, beside the input: NAME-restored.",
+            help="A file for one picture, otherwise a folder.",
+            show_default="NAME-restored next to each input",
         ),
     ] = None,
     overwrite: Overwrite = False,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write what became of every picture, as JSON.")
+        Path | None, typer.Option(metavar="FILE", help="Write what happened to every picture, as JSON.")
     ] = None,
     format: Annotated[
         str | None,
         typer.Option(
             metavar="FORMAT",
-            help="png, tiff, jpeg, webp or bmp; that of the input by itself.",
+            help="png, tiff, jpeg, webp or bmp.",
+            show_default="that of the input",
             rich_help_panel=_RESULTS,
         ),
     ] = None,
@@ -63,7 +65,8 @@ def restore(
             min=1,
             max=100,
             metavar="1..100",
-            help="Of JPEG and lossy WebP; that of the input by itself.",
+            help="Quality of JPEG and lossy WebP.",
+            show_default="that of the input",
             rich_help_panel=_RESULTS,
         ),
     ] = None,
@@ -71,7 +74,8 @@ def restore(
         int | None,
         typer.Option(
             metavar="BITS",
-            help="8, 16 or 32 (floating point); that of the input by itself.",
+            help="8, 16 or 32 (floating point).",
+            show_default="that of the input",
             rich_help_panel=_RESULTS,
         ),
     ] = None,
@@ -79,7 +83,7 @@ def restore(
         bool,
         typer.Option(
             "--ensemble",
-            help="Mean over eight turned and mirrored versions: 8x the work.",
+            help="Mean over all eight rotations and reflections; takes eight times as long.",
             rich_help_panel=_RESULTS,
         ),
     ] = False,
@@ -89,7 +93,7 @@ def restore(
             min=0,
             max=1,
             metavar="0..1",
-            help="0 is the input (enlarged, bicubically), 1 the full effect.",
+            help="0 is the input (enlarged bicubically, if the model enlarges), 1 the full effect.",
             rich_help_panel=_RESULTS,
         ),
     ] = 1.0,
@@ -98,7 +102,7 @@ def restore(
         typer.Option(
             "--set",
             metavar="KEY=VALUE",
-            help="A keyword of the recipe, as scale=3; repeatable.",
+            help="A keyword of the recipe, e.g. scale=3; repeatable.",
             rich_help_panel=_RESULTS,
         ),
     ] = None,
@@ -106,14 +110,16 @@ def restore(
         str,
         typer.Option(
             metavar="RATIO",
-            help="How many times longer a dark RAW shall look exposed, or auto.",
+            help="How many times longer the exposure of the result should appear, or auto.",
             rich_help_panel=_RAW,
         ),
     ] = "auto",
     reference: Annotated[
         Path | None,
         typer.Option(
-            metavar="RAW", help="Take the ratio from a RAW file of the right parse_exposure.", rich_help_panel=_RAW
+            metavar="FILE",
+            help="A RAW file with the wanted exposure, instead of a ratio.",
+            rich_help_panel=_RAW,
         ),
     ] = None,
     device: Device = "auto",
@@ -123,7 +129,8 @@ def restore(
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="All that may be taken, as 2GB; half of what is free by itself.",
+            help="Memory limit of the process, e.g. 2GB.",
+            show_default="half of the free memory",
             rich_help_panel=_EFFORT,
         ),
     ] = None,
@@ -132,7 +139,7 @@ def restore(
         typer.Option(
             min=1,
             metavar="N",
-            help="Pictures read ahead and written behind the network.",
+            help="Number of pictures decoded ahead, and of pictures encoded, while one is in the network.",
             rich_help_panel=_EFFORT,
         ),
     ] = 2,
@@ -141,7 +148,8 @@ def restore(
         typer.Option(
             min=1,
             metavar="PX",
-            help="Side of the tiles. Changes time and memory, not the result.",
+            help="Side of the tiles. Affects time and memory, not the result.",
+            show_default="chosen by the memory",
             rich_help_panel=_EFFORT,
         ),
     ] = None,
@@ -150,7 +158,8 @@ def restore(
         typer.Option(
             min=0,
             metavar="PX",
-            help="Read less around each tile: faster, no longer exact.",
+            help="Read less around each tile: faster, but not exact.",
+            show_default="as far as the model sees",
             rich_help_panel=_EFFORT,
         ),
     ] = None,
@@ -159,22 +168,23 @@ def restore(
         typer.Option(
             min=1,
             metavar="N",
-            help="Refuse larger pictures unread; 500 million by itself.",
+            help="Refuse larger pictures before they are decoded.",
+            show_default="500 million",
             rich_help_panel=_EFFORT,
         ),
     ] = None,
 ) -> None:
     """Restore pictures, and folders of them.
 
-    A picture keeps its depth, transparency and, where the format can hold it, its metadata; docs/formats.md has
-    the table. Camera RAW files are developed first, or, by the recipes for dark ones, restored from the mosaic.
-    In a folder, finished results are left alone, so the same command goes on where it was interrupted.
+    A picture keeps its bit depth, its transparency and, if the format supports it, its metadata; see the table in
+    docs/formats.md. Camera RAW files are developed first; models for dark ones restore the mosaic itself. Finished
+    results in a folder are skipped, so the same command resumes after an interruption.
     """
     with defer_sigint():
         from pellucid.restoration import planning, restore, restorer
         from pellucid.system import files
 
-    wishes = restore.Settings(
+    choices = restore.Settings(
         tile_px=tile,
         halo_px=halo,
         ensemble=ensemble,
@@ -194,89 +204,96 @@ def restore(
     chosen = restorer.load(model, device=device, backend=backend, precision=precision, **given)
     if chosen.choice is not None:
         print_note(chosen.choice)
-    for change in chosen.changes():
-        print_note(change)
-    if wishes.exposure != "auto" and not chosen.recipe.domain.takes_mosaic:
-        print_note(f"{chosen.name} takes developed pictures; --exposure-ratio and --reference change nothing")
+    for override in chosen.overrides():
+        print_note(f"warning: {override}")
+    if choices.exposure != "auto" and not chosen.recipe.domain.takes_mosaic:
+        print_note(
+            f"warning: {chosen.name} restores developed pictures; --exposure-ratio and --reference have no effect"
+        )
     if halo is not None and halo < chosen.halo_px:
-        _say_what_is_given_up(chosen, jobs, wishes)
-    outcomes, interrupted = _restored(jobs, chosen, wishes, workers=workers, overwrite=overwrite)
+        _print_halo_error(chosen, jobs, choices)
+    outcomes, is_interrupted = _run(jobs, chosen, choices, workers=workers, overwrite=overwrite)
     if report is not None:
         restore.write_report(report, outcomes, chosen, overwrite=overwrite or restore.is_report(report))
-    if interrupted:
-        print_note(f"interrupted after {len(outcomes)} of {len(jobs)}; the same command goes on from here")
+    if is_interrupted:
+        print_note(f"interrupted after {len(outcomes)} of {len(jobs)} pictures; the same command resumes")
         raise typer.Exit(130)
-    _finish(outcomes, chosen)
+    _print_summary(outcomes, chosen)
+    if any(outcome.error for outcome in outcomes):
+        raise typer.Exit(1)
 
 
-def _restored(
+def _run(
     jobs: "Sequence[Job]", restorer: "Restorer", settings: "Settings", *, workers: int, overwrite: bool
 ) -> "tuple[list[Outcome], bool]":
-    """What became of the jobs, or, when the work was interrupted, of as many as were done, and whether it was."""
-    from pellucid.restoration import restore
+    """The outcomes of all jobs, or of those before an interruption, and whether there was one."""
+    from pellucid.restoration.restore import iter_restore
 
-    done: list[Outcome] = []
+    finished: list[Outcome] = []
     with sigterm_as_sigint(), progress("{task.fields[rate]}") as bar:
         task = bar.add_task("restoring", total=len(jobs), rate="")
         start, megapixels = time.monotonic(), 0.0
-        said_at = start
-        outcomes = restore.restore(
+        printed_at = start
+        outcomes = iter_restore(
             jobs,
             restorer,
-            settings,
+            settings=settings,
             workers=workers,
             overwrite=overwrite,
             progress=lambda position: bar.update(task, completed=position),
         )
         try:
             for outcome in outcomes:
-                done.append(outcome)
+                finished.append(outcome)
                 megapixels += outcome.megapixels
                 now = time.monotonic()
                 rate = f"{megapixels / (now - start):.2f} MP/s" if megapixels else ""
                 bar.update(task, rate=rate)
-                if bar.disable and now - said_at > SAID_EVERY_S:
-                    print_note(f"{len(done)} of {len(jobs)} pictures done, {rate}")
-                    said_at = now
+                if bar.disable and now - printed_at > STATUS_EVERY_S:
+                    print_note(f"{len(finished)} of {len(jobs)} pictures, {rate}")
+                    printed_at = now
         except KeyboardInterrupt:
             outcomes.close()
-            return done, True
-    return done, False
+            return finished, True
+    return finished, False
 
 
-def _finish(done: "Sequence[Outcome]", restorer: "Restorer") -> None:
-    """Say where results lie, what is to be known about them, and what failed."""
-    restored = [outcome for outcome in done if outcome.error is None and not outcome.skipped]
-    failed = [outcome for outcome in done if outcome.error is not None]
-    num_skipped = sum(outcome.skipped for outcome in done)
-    for remark, count in Counter(remark for outcome in done for remark in outcome.notes).items():
-        first = next(outcome.job.source for outcome in done if remark in outcome.notes)
-        print_note(f"{first}{f' and {count - 1} more' if count > 1 else ''}: {remark}")
-    if len(done) == 1 and num_skipped:
-        typer.echo(f"{done[0].job.target} is already there (--overwrite does it again)")
-    elif len(done) == 1 and restored:
-        typer.echo(restored[0].job.target)
-    elif len(done) > 1:
-        skipped = f", {num_skipped} already there (--overwrite does them again)" if num_skipped else ""
-        typer.echo(f"{len(restored)} of {len(done)} pictures restored by {restorer.name}{skipped}")
-    for outcome in failed:
-        print_error(outcome.error)
-    if failed:
-        raise typer.Exit(1)
+def _print_summary(outcomes: "Sequence[Outcome]", restorer: "Restorer") -> None:
+    """Where the results are, how inputs were read, and what failed."""
+    restored = [outcome for outcome in outcomes if outcome.error is None and not outcome.is_skipped]
+    num_skipped = sum(outcome.is_skipped for outcome in outcomes)
+    messages = [
+        (message, outcome.source)
+        for outcome in outcomes
+        for message in (*outcome.info, *(f"warning: {warning}" for warning in outcome.warnings))
+    ]
+    first = {message: source for message, source in reversed(messages)}
+    for message, count in Counter(message for message, _ in messages).items():
+        print_note(f"{first[message]}{f' and {count - 1} more' if count > 1 else ''}: {message}")
+    if len(outcomes) == 1 and num_skipped:
+        typer.echo(f"{outcomes[0].target} already exists (--overwrite restores it again)")
+    elif len(outcomes) == 1 and restored:
+        typer.echo(restored[0].target)
+    elif len(outcomes) > 1:
+        skipped = f", {num_skipped} already exist (--overwrite restores them again)" if num_skipped else ""
+        typer.echo(f"{len(restored)} of {len(outcomes)} pictures restored by {restorer.name}{skipped}")
+    for outcome in outcomes:
+        if outcome.error is not None:
+            print_error(outcome.error)
 
 
-def _say_what_is_given_up(restorer: "Restorer", jobs: "Sequence[Job]", settings: "Settings") -> None:
-    from pellucid.restoration import restore
+def _print_halo_error(restorer: "Restorer", jobs: "Sequence[Job]", settings: "Settings") -> None:
+    from pellucid.restoration.restore import read_degraded
 
     assert settings.halo_px is not None
     try:
-        degraded, _ = restore.read_degraded(jobs[0].source, restorer, settings)
-        difference = restorer.given_up(degraded, halo_px=settings.halo_px, tile_px=settings.tile_px)
+        degraded, _ = read_degraded(jobs[0].source, restorer, settings)
+        error = restorer.halo_error(degraded, halo_px=settings.halo_px, tile_px=settings.tile_px)
     except PellucidError:
-        return  # the run will name it
-    if difference == 0:
+        return  # restoring the picture will report it
+    if error == 0:
         return
     print_note(
-        f"halo of {settings.halo_px} px instead of {restorer.halo_px}: tiles no longer equal the whole; in the "
-        f"middle of {jobs[0].source.name} they are off by up to {difference * 255:.2g} of 255"
+        f"warning: with a halo of {settings.halo_px} px instead of {restorer.halo_px}, results are not exact: in "
+        f"the middle of {jobs[0].source.name} they differ by up to {error * 255:.2g} of 255"
     )

@@ -8,7 +8,7 @@ same pictures on all CPUs, but others on an accelerator.
 A degradation states its `footprint`, so that a patch can be degraded exactly as in the whole picture.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import lcm
 from typing import Protocol, TypeVar
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import RecipeError
+from pellucid.pictures.picture import Mosaic, Picture
 
 T = TypeVar("T")
 
@@ -71,6 +72,23 @@ def _read_statement(degradation: Degradation, name: str, example: str) -> object
         called = getattr(degradation, "__name__", repr(degradation))
         raise RecipeError(f"the degradation {called} has no attribute '{name}'", hint=f"add it: {example}")
     return statement
+
+
+def makes_mosaic(degradation: Degradation | None) -> bool:
+    """Whether `degrade` returns a mosaic: the degradation then has a method `mosaic`."""
+    return hasattr(degradation, "mosaic")
+
+
+def degrade(degradation: Degradation, clean: Tensor, generator: torch.Generator) -> Picture | Mosaic:
+    """One clean picture, (1, C, H, W), degraded into what a restorer takes."""
+    own: Callable[[Tensor, torch.Generator], Mosaic] | None = getattr(degradation, "mosaic", None)
+    return Picture.from_tensor(degradation(clean, generator)) if own is None else own(clean, generator)
+
+
+def warnings_for(degradation: Degradation | None, degraded: Picture | Mosaic) -> Iterator[str]:
+    """Why a network that learned from this degradation may restore a picture badly, if the degradation knows."""
+    own: Callable[[Picture | Mosaic], Iterator[str]] | None = getattr(degradation, "warnings_for", None)
+    return iter(()) if own is None else own(degraded)
 
 
 @dataclass(frozen=True)

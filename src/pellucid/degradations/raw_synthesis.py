@@ -1,5 +1,6 @@
 """Synthetic camera RAW: a developed picture -> the mosaic that a sensor could have recorded, with its noise."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ from pellucid.degradations.cameras import BLACK_LEVEL, NUM_LEVELS, PHONES, RGB_T
 from pellucid.degradations.degradation import Degradation, Footprint, footprint, join_footprints
 from pellucid.degradations.rng import Range, uniform
 from pellucid.pictures.packing import BAYER, apply_gains
-from pellucid.pictures.picture import Mosaic
+from pellucid.pictures.picture import Mosaic, Picture
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,16 @@ class SyntheticRaw:
             exposure_ratio=ratio.item(),
             white_balance=(red, green, blue),
         )
+
+    def warnings_for(self, degraded: Picture | Mosaic) -> Iterator[str]:
+        """Why a network that learned from these exposures may restore this one badly."""
+        if isinstance(self.exposure_ratio, tuple) and isinstance(degraded, Mosaic):
+            low, high = self.exposure_ratio
+            if not low <= degraded.exposure_ratio <= high:
+                yield (
+                    f"the exposure ratio is {degraded.exposure_ratio:.3g}, but the weights were trained for "
+                    f"{low:g} to {high:g}: for pictures that are much too dark"
+                )
 
     def _expose(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         ratio = uniform(self.exposure_ratio, len(clean), generator)

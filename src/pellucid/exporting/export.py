@@ -183,7 +183,9 @@ def _parity_inputs(request: ExportRequest, sizes: Sequence[tuple[int, int]]) -> 
 
 
 def _measure_loss_db(reference: Restorer, run: Run, data: Path, target: str | Path | None) -> float:
-    exported = Restorer(reference.name, reference.recipe, _RunAsBackend(reference.backend, run), reference.card)
+    exported = Restorer(
+        reference.name, reference.recipe, _RunAsBackend(reference.backend, run), reference.metadata
+    )
     before, after = (evaluation.evaluate(restorer, data, target=target) for restorer in (reference, exported))
     return before.mean_psnr_db - after.mean_psnr_db
 

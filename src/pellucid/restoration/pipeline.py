@@ -1,6 +1,6 @@
 """Three stages that overlap: while one picture is in the network, others are decoded and encoded.
 
-No more pictures are on their way than memory holds, and what goes wrong with one stays with that one.
+No more pictures are in flight than fit the memory, and a failure affects only its own picture.
 """
 
 from collections import deque
@@ -18,21 +18,23 @@ from pellucid.restoration.planning import Job
 from pellucid.restoration.restorer import Progress
 from pellucid.system import memory
 
-FAULT = "a fault of pellucid's own; please report it"
+FAULT = "a fault of pellucid"
+"""How an error begins that users cannot cause; a picture that causes one is worth a report."""
 
 
 @dataclass(frozen=True)
 class InFlightItem:
-    """A job on its way: degraded once it is read, restored once it went through the network."""
+    """A job in one of the stages: degraded once it was read, restored once it went through the network."""
 
     job: Job
     degraded: Degraded | None = None
     restored: Picture | None = None
     megapixels: float = 0.0
     seconds: float = 0.0
-    skipped: bool = False
+    is_skipped: bool = False
     error: PellucidError | None = None
-    notes: tuple[str, ...] = ()
+    info: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     source_stamp: Stamp = field(default_factory=list)
 
 
@@ -40,24 +42,25 @@ Stage = Callable[[InFlightItem], InFlightItem]
 
 
 class Budget:
-    """How many pictures may be on their way: so many to be read ahead, and no more than memory holds.
+    """How many pictures may be in flight: a number of them is read ahead, as far as memory permits.
 
-    One alone is always let in, or refused where even that is too much.
+    A single one is always admitted; `check` refuses it if even that is too much.
     """
 
     def __init__(self, ceiling: int, workers: int, needed_bytes: Callable[[Job], int]) -> None:
         self.ceiling, self.workers, self.needed_bytes = ceiling, workers, needed_bytes
+        # Half of the free memory is for decoding and encoding, the other half for the tiles in the network.
         self._shared_bytes = max(0, ceiling - memory.used_bytes()) // 2
         self._taken: dict[Job, int] = {}
         self._waiting: dict[Job, int] = {}
 
     @property
     def taken_bytes(self) -> int:
-        """What all that are on their way take to be decoded and encoded."""
+        """Memory for decoding and encoding everything in flight."""
         return sum(self._taken.values())
 
-    def lets_in(self, job: Job) -> bool:
-        """Whether this one may be on its way now, too; if so, it is from here on."""
+    def admit(self, job: Job) -> bool:
+        """Count this job as in flight, if it fits. Returns whether it does."""
         if job not in self._waiting:
             self._waiting[job] = self.needed_bytes(job)
         if self._taken and self.taken_bytes + self._waiting[job] > self._shared_bytes:
@@ -66,17 +69,18 @@ class Budget:
         return True
 
     def check(self, job: Job) -> None:
-        """Raise NotEnoughMemoryError for one that does not fit even alone."""
-        least = memory.used_bytes() + self._taken[job]
-        if len(self._taken) == 1 and least > self.ceiling:
+        """Raise NotEnoughMemoryError for an admitted job that does not fit even alone."""
+        needed = memory.used_bytes() + self._taken[job]
+        if len(self._taken) == 1 and needed > self.ceiling:
             raise NotEnoughMemoryError(
-                f"{job.source} needs more than the {self.ceiling // 10**6} MB that may be taken to be decoded and "
-                f"encoded",
+                f"{job.source} needs more than the {self.ceiling // 10**6} MB that the process may use, to be "
+                f"decoded and encoded",
                 hint="{memory_bytes} is enough",
-                memory_bytes=memory.enough_bytes(least),
+                memory_bytes=memory.enough_bytes(needed),
             )
 
-    def leave(self, job: Job) -> None:
+    def release(self, job: Job) -> None:
+        """Count this job as finished."""
         del self._taken[job]
 
 
@@ -89,63 +93,81 @@ def run_overlapped(
     budget: Budget,
     progress: Callable[[float], None] | None,
 ) -> Iterator[InFlightItem]:
-    """All jobs through three stages, in order: reading and writing in threads, running here."""
+    """All jobs through three stages, in order: `read` and `write` run in threads, `run` in this one.
+
+    run: called with (progress within the picture, bytes reserved for the other stages, item).
+    """
     waiting = deque(jobs)
     reading: deque[Future[InFlightItem]] = deque()
     writing: deque[Future[InFlightItem]] = deque()
 
-    def checked_read(work: InFlightItem) -> InFlightItem:
-        budget.check(work.job)
-        return read(work)
+    def check_and_read(item: InFlightItem) -> InFlightItem:
+        budget.check(item.job)
+        return read(item)
 
-    def written() -> InFlightItem:
-        work = writing.popleft().result()
-        budget.leave(work.job)
-        return work
+    def start_reading() -> None:
+        reading.append(readers.submit(_attempt, check_and_read, InFlightItem(waiting.popleft())))
+
+    def finish_writing() -> InFlightItem:
+        item = writing.popleft().result()
+        budget.release(item.job)
+        return item
 
     with _pool(budget.workers) as readers, _pool(budget.workers) as writers:
-        for done in range(len(jobs)):
-            while not reading and not budget.lets_in(waiting[0]):
-                yield written()
+        for num_done in range(len(jobs)):
+            while not reading and not budget.admit(waiting[0]):
+                yield finish_writing()
             if not reading:
-                reading.append(readers.submit(_attempt, checked_read, InFlightItem(waiting.popleft())))
-            while waiting and len(reading) <= budget.workers and budget.lets_in(waiting[0]):
-                reading.append(readers.submit(_attempt, checked_read, InFlightItem(waiting.popleft())))
-            work = reading.popleft().result()
-            work = _attempt(partial(run, _shifted(progress, done), budget.taken_bytes), work)
-            writing.append(writers.submit(_attempt, write, work))
-            del work  # or its picture would stay until the next one is restored
+                start_reading()
+            while waiting and len(reading) <= budget.workers and budget.admit(waiting[0]):
+                start_reading()
+            item = reading.popleft().result()
+            item = _attempt(partial(run, _shift(progress, num_done), budget.taken_bytes), item)
+            writing.append(writers.submit(_attempt, write, item))
+            del item  # its picture would stay in memory until the next one is restored
             while writing and (writing[0].done() or len(writing) > budget.workers):
-                yield written()
+                yield finish_writing()
         while writing:
-            yield written()
+            yield finish_writing()
 
 
-def _attempt(stage: Stage, work: InFlightItem) -> InFlightItem:
-    """One stage, unless there is nothing left to do; its failure is kept with the job."""
-    if work.skipped or work.error is not None:
-        return work
+def to_pellucid_error(error: Exception, source: object) -> PellucidError:
+    """Any failure as one line about its picture, so that the other pictures of a long run are still restored.
+
+    Raises KeyboardInterrupt if that is the cause: C code may turn it into a SystemError.
+    """
+    if isinstance(error.__context__, KeyboardInterrupt):
+        raise KeyboardInterrupt from error
+    if isinstance(error, PellucidError):
+        return error.about(source)
+    if isinstance(error, MemoryError):
+        return NotEnoughMemoryError(
+            f"{source}: not enough memory", hint="{memory_bytes} limits what the tiles use"
+        )
+    if isinstance(error, OSError):  # e.g. a network drive that disconnects, or a failing disk
+        return PellucidError(f"{source}: {error.strerror or error}")
+    found = f"{type(error).__name__}: {str(error)[:200]}"
+    return PellucidError(f"{source}: {FAULT} ({found})", hint="please report it")
+
+
+def _attempt(stage: Stage, item: InFlightItem) -> InFlightItem:
+    """Run one stage, unless the item is finished; a failure becomes the item's error."""
+    if item.is_skipped or item.error is not None:
+        return item
     try:
-        return stage(work)
-    except PellucidError as error:
-        failure = error.about(work.job.source)
-    except MemoryError:
-        failure = NotEnoughMemoryError(f"{work.job.source}: not enough memory; --memory sets a ceiling")
-    except OSError as error:  # what nothing below expected: a lost share, a disk that fails
-        failure = PellucidError(f"{work.job.source}: {error.strerror or error}")
-    except Exception as error:  # one odd file among thousands shall not end the work of a night
-        failure = PellucidError(f"{work.job.source}: {FAULT} ({type(error).__name__}: {str(error)[:200]})")
-    return InFlightItem(work.job, error=failure)
+        return stage(item)
+    except Exception as error:
+        return InFlightItem(item.job, error=to_pellucid_error(error, item.job.source))
 
 
-def _shifted(progress: Callable[[float], None] | None, done: int) -> Progress:
-    """Progress within one picture as progress in all of them."""
-    return lambda pixels, all_pixels: progress(done + pixels / all_pixels) if progress else None
+def _shift(progress: Callable[[float], None] | None, num_done: int) -> Progress:
+    """Progress within one picture as progress over all of them."""
+    return lambda pixels, all_pixels: progress(num_done + pixels / all_pixels) if progress else None
 
 
 @contextmanager
 def _pool(workers: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that, on the way out, finish what they are at and begin nothing new."""
+    """Threads that finish their current task on exit, and start no other."""
     pool = ThreadPoolExecutor(workers)
     try:
         yield pool

@@ -1,44 +1,47 @@
 """Restore files: read -> network -> write, for one picture or thousands.
 
-While one picture is in the network, the next ones are decoded and the last ones encoded. A bad file stops
-nothing; a result is there whole or not at all; the same call goes on where it was interrupted.
+While one picture is in the network, the next ones are decoded and the previous ones encoded. A bad file does not
+stop the others, a result is written completely or not at all, and the same call resumes after an interruption.
 """
 
 import json
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
-from pellucid.degradations.degradation import involves
-from pellucid.degradations.raw_synthesis import SyntheticRaw
+from pellucid.degradations.degradation import involves, warnings_for
 from pellucid.degradations.standard import Jpeg
-from pellucid.domains import Degraded, PackedRaw
-from pellucid.errors import PellucidError
+from pellucid.domains import Degraded
+from pellucid.errors import OutputError, PellucidError, PictureError
 from pellucid.pictures import images, raw, writers
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.recipes.overrides import former_keywords
-from pellucid.recipes.recipe import Recipe
+from pellucid.restoration import planning
+from pellucid.restoration.conversion import InMemory, is_in_memory, to_pictures
 from pellucid.restoration.manifest import Manifests, stamp
-from pellucid.restoration.pipeline import Budget, InFlightItem, run_overlapped
+from pellucid.restoration.pipeline import Budget, InFlightItem, run_overlapped, to_pellucid_error
 from pellucid.restoration.planning import Job
-from pellucid.restoration.restorer import Progress, Restorer
+from pellucid.restoration.restorer import Progress, Restorer, load
 from pellucid.system import files, memory
 
 CODEC_BYTES = 100_000_000
-"""What decoding and encoding take whatever the picture, with samples that are too few to lie in a file."""
+"""Memory that decoding and encoding take for any picture, including samples too small to be put into a file."""
+
+Inputs = str | Path | InMemory | Iterable[str | Path | InMemory | Job]
+"""One input or several: paths of files and folders and patterns, or pictures in memory, or jobs from `plan`."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How pictures are read, restored and written; None leaves a choice to the picture or the machine.
+    """How pictures are read, restored and written. None: chosen for each picture, or for this machine.
 
-    tile_px, halo_px, ensemble, strength, memory_bytes: as for `Restorer.restore`.
-    quality: of JPEG and lossy WebP, 1..100. bit_depth: 8, 16 or 32 (floating point) bits a sample.
-    exposure: of camera RAW files, for recipes that brighten: how many times longer the result shall look
-        exposed, a file exposed as long as that, or "auto".
+    tile_px, halo_px, ensemble, strength, memory_bytes: see `Restorer.restore`.
+    quality: of JPEG and lossy WebP, 1 to 100. bit_depth: 8, 16 or 32 (floating point) bits per sample.
+    exposure: for recipes that brighten camera RAW files: how many times longer the exposure of the result should
+        appear; or the path of a RAW file with the wanted exposure; or "auto", an estimate.
     max_pixels: larger pictures are refused before they are decoded.
     """
 
@@ -52,129 +55,303 @@ class Settings:
     exposure: float | Path | Literal["auto"] = "auto"
     max_pixels: int = images.MAX_PIXELS
 
-    def deciding(self) -> dict[str, Any]:
-        """Those that decide how a result looks: not tiles and memory."""
-        free = ("tile_px", "memory_bytes", "max_pixels")
-        return {key: str(value) for key, value in asdict(self).items() if key not in free}
+    def visible(self) -> dict[str, str]:
+        """Those that affect the result: neither tiles nor memory do."""
+        invisible = ("tile_px", "memory_bytes", "max_pixels")
+        return {key: str(value) for key, value in asdict(self).items() if key not in invisible}
+
+    def run(self, restorer: Restorer, picture: Any, **more: Any) -> Any:
+        """`Restorer.restore` with these settings."""
+        return restorer.restore(
+            picture,
+            tile_px=self.tile_px,
+            halo_px=self.halo_px,
+            ensemble=self.ensemble,
+            strength=self.strength,
+            memory_bytes=self.memory_bytes,
+            **more,
+        )
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a job: restored, left alone since its result is there, or failed and why.
+    """What happened to one picture: it was restored, or it was skipped, or it failed.
 
-    seconds: in the network. notes: what people should know about how it was read or written.
+    source: the file; None for a picture in memory. target: where the result is; None if it was not written.
+    restored: the result of a picture in memory, in the same form; None for files and failures.
+    megapixels: of the degraded picture. seconds: in the network.
+    is_skipped: the result already existed, made from the same input in the same way.
+    error: why it failed; None if it did not. See `raise_error`.
+    info: how the picture was read. warnings: why the result may be worse than expected.
     """
 
-    job: Job
+    source: Path | None
+    target: Path | None
+    restored: Any = None
     megapixels: float = 0.0
     seconds: float = 0.0
-    skipped: bool = False
+    is_skipped: bool = False
     error: PellucidError | None = None
-    notes: tuple[str, ...] = ()
+    info: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    def raise_error(self) -> None:
+        """Raise the error, if there is one."""
+        if self.error is not None:
+            raise self.error
 
 
 def restore(
-    jobs: Sequence[Job],
-    restorer: Restorer,
+    inputs: Inputs,
+    restorer: Restorer | str | Path,
+    out: str | Path | None = None,
     settings: Settings = Settings(),  # frozen
     *,
+    format: str | None = None,
+    workers: int = 2,
+    overwrite: bool = False,
+    progress: Callable[[float], None] | None = None,
+) -> list[Outcome]:
+    """Restore pictures and wait for all of them; returns one outcome for each, in order.
+
+        pellucid.restore("photo.png", "srcnn-x2")                  # writes photo-restored.png
+        pellucid.restore("scans/**/*.tif", restorer, "restored")   # writes into the folder `restored`
+        (outcome,) = pellucid.restore(array, restorer)             # outcome.restored is an array
+
+    A picture that fails does not stop the others and raises nothing: its outcome has an `error`. Scripts that must
+    not continue after one can call `outcome.raise_error()`.
+
+    inputs: one path or several: files, folders, patterns (scans/**/*.tif). Or one picture in memory or several, in
+        any form that `Restorer.restore` takes. Or jobs, as `plan` returns them.
+    restorer: as `load` returns it, or a name or path for `load`.
+    out: a file (for one picture) or a folder. Default: NAME-restored.EXT next to a file and FOLDER-restored next
+        to a folder; pictures in memory are not written, only returned. See `plan`. Several pictures in memory are
+        written as 1.png, 2.png, ...
+    format: png, tiff, jpeg, webp or bmp. Default: that of each input; png for pictures in memory.
+    workers: how many files are decoded ahead and how many are encoded while one is in the network.
+    overwrite: replace existing results. Without it, a finished result is skipped, a result is made again if its
+        input has changed since, and any other existing file is an error.
+    progress: called with the number of finished pictures, including the finished part of the current one.
+
+    Raises PictureError or DataError for inputs that do not exist, OutputError for an `out` that does not fit them,
+    and what `load` raises, all before any work.
+    """
+    return list(
+        iter_restore(
+            inputs,
+            restorer,
+            out,
+            settings,
+            format=format,
+            workers=workers,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    )
+
+
+def iter_restore(
+    inputs: Inputs,
+    restorer: Restorer | str | Path,
+    out: str | Path | None = None,
+    settings: Settings = Settings(),  # frozen
+    *,
+    format: str | None = None,
     workers: int = 2,
     overwrite: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Generator[Outcome, None, None]:
-    """Restore files and say what became of each, in order; a bad one does not stop the others.
+    """`restore` as an iterator: pictures are restored while it is iterated, and outcomes are not collected.
 
-    workers: how many pictures are decoded ahead, and how many encoded behind, while one is in the network.
-    overwrite: also replace results that are already there. Without it, a finished one is left alone, one whose
-        input has changed since is done again, and anything else that is in the way is an error.
-    progress: called with the number of jobs that are through the network, the part of the current one included.
+    Arguments and errors are those of `restore`. Closing the iterator stops after the pictures in flight.
     """
-    remembered = Manifests(_described(restorer, settings), overwrite)
+    given = _to_list(inputs)
+    chosen = restorer if isinstance(restorer, Restorer) else load(restorer)
+    if given and all(map(is_in_memory, given)):
+        targets = _plan_in_memory(len(given), out, format, overwrite=overwrite)
+        return _restore_in_memory(given, targets, chosen, settings, overwrite, progress)
+    if given and all(isinstance(one, Job) for one in given):
+        return _restore_files(given, chosen, settings, workers, overwrite, progress)
+    jobs = planning.plan(given, out, format=format)
+    return _restore_files(jobs, chosen, settings, workers, overwrite, progress)
 
-    def read(work: InFlightItem) -> InFlightItem:
-        if remembered.is_done(work.job):
-            return replace(work, skipped=True)
-        images.check_format(work.job.target)
-        source_stamp = stamp(work.job.source)  # before it is read: it may change while it is in work
-        degraded, notes = read_degraded(work.job.source, restorer, settings)
+
+def _to_list(inputs: Any) -> list[Any]:
+    """One input or several. Raises PictureError if they are neither all in memory nor all paths nor all jobs."""
+    given = [inputs] if isinstance(inputs, str | Path) or is_in_memory(inputs) else inputs
+    if not isinstance(given, Iterable):
+        raise PictureError(f"an input of type {type(inputs).__name__}; paths or pictures are needed")
+    given = list(given)
+    kinds = sorted(set(map(_kind_of, given)))
+    if len(kinds) > 1 or not {*kinds} <= {"pictures", "paths", "jobs"}:
+        raise PictureError(f"inputs are {' and '.join(kinds)}; only paths or only pictures are needed")
+    return given
+
+
+def _kind_of(value: object) -> str:
+    """What an input is, in the plural."""
+    if is_in_memory(value):
+        return "pictures"
+    if isinstance(value, str | Path):
+        return "paths"
+    return "jobs" if isinstance(value, Job) else f"objects of type {type(value).__name__}"
+
+
+def _plan_in_memory(
+    count: int, out: str | Path | None, format: str | None, *, overwrite: bool
+) -> list[Path | None]:
+    """Where the results of pictures in memory go."""
+    if out is None:
+        return [None] * count
+    out = Path(out)
+    if count == 1 and out.suffix and not out.is_dir():
+        targets = [planning.check_format(out, format)]
+    elif out.suffix in images.SUFFIXES and not out.is_dir():
+        raise OutputError(f"{out} is a file, but there are {count} pictures", hint="{out} must be a folder")
+    else:
+        targets = [out / images.result_name(f"{i}.png", format) for i in range(1, count + 1)]
+    for target in targets:
+        images.check_format(target)
+        files.check_overwrite(target, overwrite=overwrite)
+    return [*targets]
+
+
+def _restore_in_memory(
+    inputs: Sequence[InMemory],
+    targets: Sequence[Path | None],
+    restorer: Restorer,
+    settings: Settings,
+    overwrite: bool,
+    progress: Callable[[float], None] | None,
+) -> Generator[Outcome, None, None]:
+    for i, (given, target) in enumerate(zip(inputs, targets, strict=True), start=1):
+        try:
+            outcome = _restore_one_in_memory(given, target, restorer, settings, overwrite=overwrite)
+        except Exception as error:
+            outcome = Outcome(None, None, error=to_pellucid_error(error, f"picture {i}"))
+        if progress is not None:
+            progress(i)
+        yield outcome
+
+
+def _restore_one_in_memory(
+    given: InMemory, target: Path | None, restorer: Restorer, settings: Settings, *, overwrite: bool
+) -> Outcome:
+    pictures, to_same_form = to_pictures(given)
+    if target is not None and len(pictures) > 1:
+        raise OutputError(f"a tensor of {len(pictures)} pictures; {target} can contain one")
+    start = time.monotonic()
+    restored = [settings.run(restorer, picture) for picture in pictures]
+    seconds = time.monotonic() - start
+    if target is not None:
+        quality, bit_depth = _choose_quality(restorer, settings), settings.bit_depth
+        images.write(restored[0], target, overwrite=overwrite, quality=quality, bit_depth=bit_depth)
+    return Outcome(
+        None,
+        target,
+        to_same_form(restored),
+        megapixels=sum(picture.height * picture.width for picture in pictures) / 1e6,
+        seconds=seconds,
+        warnings=tuple(warning for picture in pictures for warning in _find_warnings(picture, restorer)),
+    )
+
+
+def _restore_files(
+    jobs: Sequence[Job],
+    restorer: Restorer,
+    settings: Settings,
+    workers: int,
+    overwrite: bool,
+    progress: Callable[[float], None] | None,
+) -> Generator[Outcome, None, None]:
+    manifests = Manifests(_describe(restorer, settings), overwrite)
+
+    def read(item: InFlightItem) -> InFlightItem:
+        job = item.job
+        if manifests.is_done(job):
+            return replace(item, is_skipped=True)
+        images.check_format(job.target)
+        source_stamp = stamp(job.source)  # before it is read: it may change in the meantime
+        degraded, info = read_degraded(job.source, restorer, settings)
         if isinstance(degraded, Picture):
-            images.check_format(work.job.target, degraded, bit_depth=settings.bit_depth)
-        megapixels = degraded.height * degraded.width / 1e6
-        return replace(work, degraded=degraded, megapixels=megapixels, notes=notes, source_stamp=source_stamp)
+            images.check_format(job.target, degraded, bit_depth=settings.bit_depth)
+        return replace(
+            item,
+            degraded=degraded,
+            megapixels=degraded.height * degraded.width / 1e6,
+            info=info,
+            warnings=_find_warnings(degraded, restorer),
+            source_stamp=source_stamp,
+        )
 
-    def run(progress: Progress, reserved_bytes: int, work: InFlightItem) -> InFlightItem:
-        assert work.degraded is not None
+    def run(progress: Progress, reserved_bytes: int, item: InFlightItem) -> InFlightItem:
         start = time.monotonic()
-        restored = restorer.restore(
-            work.degraded,
-            tile_px=settings.tile_px,
-            halo_px=settings.halo_px,
-            ensemble=settings.ensemble,
-            strength=settings.strength,
-            memory_bytes=settings.memory_bytes,
-            reserved_bytes=reserved_bytes,
-            progress=progress,
-        )
-        return replace(work, degraded=None, restored=restored, seconds=time.monotonic() - start)
+        restored = settings.run(restorer, item.degraded, reserved_bytes=reserved_bytes, progress=progress)
+        return replace(item, degraded=None, restored=restored, seconds=time.monotonic() - start)
 
-    def write(work: InFlightItem) -> InFlightItem:
-        assert work.restored is not None
+    def write(item: InFlightItem) -> InFlightItem:
+        assert item.restored is not None
         images.write(
-            work.restored,
-            work.job.target,
-            overwrite=remembered.may_replace(work.job),
-            quality=_quality(restorer, settings),
+            item.restored,
+            item.job.target,
+            overwrite=manifests.may_replace(item.job),
+            quality=_choose_quality(restorer, settings),
             bit_depth=settings.bit_depth,
-            before_rename=partial(remembered.note, work.job, work.source_stamp),
+            before_rename=partial(manifests.record, item.job, item.source_stamp),
         )
-        return replace(work, restored=None)
+        return replace(item, restored=None)
 
     def needed_bytes(job: Job) -> int:
-        """What it takes to decode a picture and to encode its result, by a look at the header."""
+        """Memory to decode a picture and to encode its result, according to the header."""
         try:
-            return 0 if remembered.is_done(job) else _codec_bytes(job, restorer, settings)
+            return 0 if manifests.is_done(job) else _codec_bytes(job, restorer, settings)
         except PellucidError:
-            return 0  # reading it will say what is wrong
+            return 0  # reading it reports what is wrong
 
     ceiling = memory.limit_bytes(settings.memory_bytes)
     budget = Budget(ceiling, max(1, workers), needed_bytes)
-    for work in run_overlapped(jobs, read, run, write, budget=budget, progress=progress):
-        yield Outcome(work.job, work.megapixels, work.seconds, work.skipped, work.error, work.notes)
+    for item in run_overlapped(jobs, read, run, write, budget=budget, progress=progress):
+        yield Outcome(
+            item.job.source,
+            item.job.target,
+            megapixels=item.megapixels,
+            seconds=item.seconds,
+            is_skipped=item.is_skipped,
+            error=item.error,
+            info=item.info,
+            warnings=item.warnings,
+        )
 
 
 def read_degraded(
-    path: Path,
-    restorer: Restorer,
-    settings: Settings = Settings(),
+    path: Path, restorer: Restorer, settings: Settings = Settings()
 ) -> tuple[Degraded, tuple[str, ...]]:
-    """What the restorer takes, from any file, and notes on how it came about.
+    """What the restorer takes, from any file, and how it was read, e.g. a conversion of colors.
 
-    A picture, or a mosaic for recipes that take those; a camera RAW file is developed by LibRaw first where the
-    recipe takes pictures.
+    A camera RAW file becomes a mosaic if the recipe takes mosaics; otherwise LibRaw develops it.
     """
     if path.suffix.lower() not in images.RAW_SUFFIXES:
         picture = images.read(path, max_pixels=settings.max_pixels)
         return picture, () if picture.encoding is None else picture.encoding.notes
     if restorer.recipe.domain.takes_mosaic:
-        mosaic, origin = _exposed(raw.read(path, max_pixels=settings.max_pixels), settings.exposure)
-        return mosaic, (*origin, *_cautions(mosaic, restorer.recipe))
+        return _set_exposure(raw.read(path, max_pixels=settings.max_pixels), settings.exposure)
     developed = raw.develop(path, max_pixels=settings.max_pixels)
     return developed, ("camera RAW developed by LibRaw: 16 bit, camera white balance, sRGB",)
 
 
 def write_report(path: Path, outcomes: Sequence[Outcome], restorer: Restorer, *, overwrite: bool) -> None:
-    """What became of every picture, as JSON."""
+    """Write what happened to every picture, as JSON."""
     report = {
         "model": restorer.name,
         "recipe": restorer.recipe.name,
         "parameters": dict(restorer.recipe.parameters),
-        "pictures": [_reported(outcome) for outcome in outcomes],
+        "pictures": [_to_json(outcome) for outcome in outcomes],
     }
     files.write_atomic(path, json.dumps(report, indent=2).encode() + b"\n", overwrite=overwrite)
 
 
 def is_report(path: Path) -> bool:
-    """Whether a file is a report of an earlier run, which a later one of the same work may replace."""
+    """Whether a file is a report of an earlier run, which may be overwritten."""
     try:
         found = json.loads(path.read_bytes())
     except (OSError, ValueError):
@@ -182,18 +359,24 @@ def is_report(path: Path) -> bool:
     return isinstance(found, dict) and {"model", "recipe", "parameters", "pictures"} <= found.keys()
 
 
-def _described(restorer: Restorer, settings: Settings) -> dict[str, Any]:
-    """All that decides how a result looks."""
+def _describe(restorer: Restorer, settings: Settings) -> dict[str, Any]:
+    """Everything that affects the result. Manifests contain its hash, so it must not change between versions."""
     return {
         "weights": restorer.backend.fingerprint(),
         "recipe": restorer.recipe.name,
         **{key: str(value) for key, value in former_keywords(restorer.recipe.parameters).items()},
-        **settings.deciding(),
+        **settings.visible(),
     }
 
 
-def _quality(restorer: Restorer, settings: Settings) -> int | None:
-    """As asked, or the input's own; high after deblocking, or JPEG would put its blocks back."""
+def _find_warnings(degraded: Degraded, restorer: Restorer) -> tuple[str, ...]:
+    """How a picture differs from those that the network was trained for."""
+    recipe = restorer.recipe
+    return (*recipe.domain.warnings_for(degraded), *warnings_for(recipe.protocol.degradation, degraded))
+
+
+def _choose_quality(restorer: Restorer, settings: Settings) -> int | None:
+    """As asked, or that of the input (None); high after deblocking, because a low one would add blocks again."""
     deblocks = involves(restorer.recipe.degradation, Jpeg)
     return writers.JPEG_QUALITY if settings.quality is None and deblocks else settings.quality
 
@@ -210,15 +393,15 @@ def _codec_bytes(job: Job, restorer: Restorer, settings: Settings) -> int:
 
 
 @lru_cache(maxsize=1)
-def _reference(path: Path) -> Mosaic:
-    """The same file for every picture of a folder."""
+def _read_reference(path: Path) -> Mosaic:
+    """Cached: the same file for every picture of a folder."""
     return raw.read(path)
 
 
-def _exposed(mosaic: Mosaic, exposure: float | Path | Literal["auto"]) -> tuple[Mosaic, tuple[str, ...]]:
-    """The mosaic with its exposure ratio, and where that is from."""
+def _set_exposure(mosaic: Mosaic, exposure: float | Path | Literal["auto"]) -> tuple[Mosaic, tuple[str, ...]]:
+    """The mosaic with its exposure ratio, and where the ratio comes from."""
     if isinstance(exposure, Path):
-        ratio, origin = raw.exposure_ratio(mosaic, _reference(exposure)), f"from {exposure.name}"
+        ratio, origin = raw.exposure_ratio(mosaic, _read_reference(exposure)), f"from {exposure.name}"
     elif exposure == "auto":
         ratio, origin = raw.estimate_exposure_ratio(mosaic), "estimated from the brightness of the mosaic"
     else:
@@ -226,28 +409,14 @@ def _exposed(mosaic: Mosaic, exposure: float | Path | Literal["auto"]) -> tuple[
     return replace(mosaic, exposure_ratio=ratio), (f"exposure ratio {ratio:.3g}, {origin}",)
 
 
-def _cautions(mosaic: Mosaic, recipe: Recipe) -> Iterator[str]:
-    """Where a mosaic is not what the weights were trained for."""
-    if isinstance(recipe.domain, PackedRaw) and recipe.domain.white_balanced and mosaic.white_balance is None:
-        yield "the file tells no white balance, so that colors may be off: a typical one was taken"
-    learned = recipe.protocol.degradation
-    if isinstance(learned, SyntheticRaw) and isinstance(learned.exposure_ratio, tuple):
-        low, high = learned.exposure_ratio
-        if not low <= mosaic.exposure_ratio <= high:
-            yield (
-                f"an exposure ratio of {mosaic.exposure_ratio:.3g}, but the weights were trained for {low:g} to "
-                f"{high:g}: they are for pictures much too dark"
-            )
-
-
-def _reported(outcome: Outcome) -> dict[str, Any]:
-    status = "failed" if outcome.error else "left alone" if outcome.skipped else "restored"
+def _to_json(outcome: Outcome) -> dict[str, Any]:
+    status = "failed" if outcome.error else "left alone" if outcome.is_skipped else "restored"
     return {
-        "source": str(outcome.job.source),
-        "target": str(outcome.job.target),
+        "source": str(outcome.source),
+        "target": str(outcome.target),
         "status": status,
         "error": None if outcome.error is None else str(outcome.error),
-        "notes": list(outcome.notes),
+        "notes": [*outcome.info, *outcome.warnings],
         "megapixels": outcome.megapixels,
         "network_s": outcome.seconds,
     }

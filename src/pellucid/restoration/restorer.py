@@ -1,7 +1,7 @@
-"""The one door to trained networks: a picture in, a picture of the same kind out, tile by tile.
+"""The only way to run trained networks: a picture in, a picture of the same kind out, tile by tile.
 
-Results do not depend on the tiles' size: a tile is computed from all that its pixels can see. So the size is
-free to follow the memory that may be taken.
+Results do not depend on the size of the tiles: each tile is computed from everything that its pixels can see. So
+the size can follow the available memory.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -10,6 +10,7 @@ from fractions import Fraction
 from itertools import product
 from math import dist
 from pathlib import Path
+from typing import Any, overload
 
 import numpy as np
 from torch import Tensor
@@ -23,58 +24,62 @@ from pellucid.errors import NotEnoughMemoryError, PellucidError, PictureError, W
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.recipes.recipe import Recipe
 from pellucid.recipes.registry import find
-from pellucid.restoration import tiling
+from pellucid.restoration import conversion, tiling
+from pellucid.restoration.conversion import InMemory, Same
 from pellucid.restoration.tiling import Span, Tile
 from pellucid.system import memory
 from pellucid.weights import models
 from pellucid.weights.checkpoint import WeightsMetadata
 
 Progress = Callable[[int, int], None]
-"""Called with (pixels done, pixels in all)."""
+"""Called with (pixels done, all pixels)."""
 
 
 @dataclass(frozen=True)
-class View:
-    """One of the eight ways to turn and mirror a picture."""
+class DihedralTransform:
+    """One of the eight rotations and reflections of a picture."""
 
     flip_rows: bool = False
     flip_cols: bool = False
     transpose: bool = False
 
     def __call__(self, planes: Tensor) -> Tensor:
-        return self._transposed(self._flipped(planes))
+        return self._transpose(self._flip(planes))
 
-    def back(self, planes: Tensor) -> Tensor:
-        return self._flipped(self._transposed(planes))
+    def invert(self, planes: Tensor) -> Tensor:
+        """Undo the transform."""
+        return self._flip(self._transpose(planes))
 
-    def _flipped(self, planes: Tensor) -> Tensor:
+    def _flip(self, planes: Tensor) -> Tensor:
         return planes.flip([axis for axis, flip in ((-2, self.flip_rows), (-1, self.flip_cols)) if flip])
 
-    def _transposed(self, planes: Tensor) -> Tensor:
+    def _transpose(self, planes: Tensor) -> Tensor:
         return planes.transpose(-2, -1) if self.transpose else planes
 
 
 FILL_PX = 8
-"""How far visible colors are spread below full transparency, before a network sees what is hidden there."""
+"""How far visible colors are spread into fully transparent areas, so that networks do not see hidden colors."""
 
-AS_IT_IS = (View(),)
-ALL_EIGHT = tuple(View(*flags) for flags in product((False, True), repeat=3))
+IDENTITY = (DihedralTransform(),)
+ALL_EIGHT = tuple(DihedralTransform(*flags) for flags in product((False, True), repeat=3))
 
 
 @dataclass(frozen=True)
-class _Manner:
+class TileSettings:
     """How every tile of a picture is computed."""
 
     halo_px: int
-    views: Sequence[View] = AS_IT_IS
+    transforms: Sequence[DihedralTransform] = IDENTITY
     strength: float = 1.0
 
 
 class Restorer:
-    """A trained network with its domain: takes a picture, returns a picture of the same kind.
+    """A trained network with its domain. `load` makes one, `restore` runs it.
 
-    name: how it was asked for. card: what its weight file says. choice: why this backend, where that was not asked
-    for by name.
+    name: of the model or of its file. recipe: what the network was trained for. backend: what runs the network.
+    metadata: what the weight file contains about itself, e.g. license and scores; None for a network without a
+        file.
+    choice: why this backend was chosen; None if it was asked for by name.
     """
 
     def __init__(
@@ -82,41 +87,43 @@ class Restorer:
         name: str,
         recipe: Recipe,
         backend: Backend,
-        card: WeightsMetadata | None = None,
+        metadata: WeightsMetadata | None = None,
         *,
         choice: BackendChoice | None = None,
     ) -> None:
-        self.name, self.recipe, self.backend, self.card, self.choice = name, recipe, backend, card, choice
+        self.name, self.recipe, self.backend = name, recipe, backend
+        self.metadata, self.choice = metadata, choice
         rate = recipe.domain.rate
         self.scale = int(rate * backend.scale)
         """Result pixels per picture pixel, along one side."""
         self.halo_px = recipe.domain.halo_px(backend.halo)
-        """How many picture pixels away from its own place a result pixel sees."""
+        """How many picture pixels away a result pixel sees."""
         self.grid_px = (Fraction(backend.multiple) / rate).numerator
-        """What is read of a picture starts on multiples of this."""
+        """The part of a picture that is read for a tile starts on multiples of this."""
 
     def __repr__(self) -> str:
         return f"<Restorer {self.name}: {self.recipe.name}, {self.backend.name}>"
 
-    def changes(self) -> list[str]:
-        """Where the recipe is another than the weights were made for, a line each.
+    def overrides(self) -> list[str]:
+        """Recipe keywords that differ from those that the weights were trained with, one line each.
 
-        Not what only evaluation adds, as the level of noise where weights are for any.
+        Keywords that only affect evaluation do not count, e.g. the noise level if the weights are for any level.
         """
-        if self.card is None:
+        if self.metadata is None:
             return []
-        made_for = self.card.parameters
-        if find(self.card.recipe, **made_for).degradation == self.recipe.degradation:
+        trained_with = self.metadata.parameters
+        if find(self.metadata.recipe, **trained_with).degradation == self.recipe.degradation:
             return []
         return [
-            f"{self.name}: {key}={value}, but its weights are for {key}={made_for[key]}"
+            f"{self.name}: {key}={value}, but the weights were trained with {key}={trained_with[key]}"
             for key, value in self.recipe.parameters.items()
-            if key in made_for and _listed(made_for[key]) != _listed(value)
+            if key in trained_with and _to_json(trained_with[key]) != _to_json(value)
         ]
 
+    @overload
     def restore(
         self,
-        degraded: Degraded,
+        degraded: Same,
         *,
         tile_px: int | None = None,
         halo_px: int | None = None,
@@ -125,107 +132,179 @@ class Restorer:
         memory_bytes: int | None = None,
         reserved_bytes: int = 0,
         progress: Progress | None = None,
-    ) -> Picture:
-        """Restore one picture, or one mosaic where the recipe takes those.
+    ) -> Same: ...
 
-        tile_px: the longest side of the tiles, in pixels of the degraded picture; chosen by itself when None. It
-            changes time and memory, not the result.
-        halo_px: how much to read around each tile. Less than `halo_px` of the restorer is faster, and no
-            longer exact.
-        ensemble: the mean over all eight turned and mirrored versions: eight times the work.
-        strength: 0 gives the network's input back (for enlarging: the bicubic one), 1 its full effect.
-        memory_bytes: how much the process may take in all; tiles are made as small as that asks. Half of what
-            is free when None. reserved_bytes: how much of it is for what goes on beside.
+    @overload
+    def restore(
+        self,
+        degraded: Mosaic,
+        *,
+        tile_px: int | None = None,
+        halo_px: int | None = None,
+        ensemble: bool = False,
+        strength: float = 1.0,
+        memory_bytes: int | None = None,
+        reserved_bytes: int = 0,
+        progress: Progress | None = None,
+    ) -> Picture: ...
 
-        Raises NotEnoughMemoryError, saying the least that would do, when no tile is small enough.
+    def restore(
+        self,
+        degraded: InMemory,
+        *,
+        tile_px: int | None = None,
+        halo_px: int | None = None,
+        ensemble: bool = False,
+        strength: float = 1.0,
+        memory_bytes: int | None = None,
+        reserved_bytes: int = 0,
+        progress: Progress | None = None,
+    ) -> Any:
+        """Restore a picture and return the result in the same form.
+
+        degraded: gray or RGB, with or without alpha (1 to 4 channels, in this order), as one of:
+
+            - a Picture;
+            - a NumPy array (H, W) or (H, W, C) of uint8, uint16, or float32 from 0 (black) to 1 (white);
+            - a tensor (C, H, W) or (N, C, H, W) of any floating-point type from 0 to 1, on any device;
+            - a Pillow image of mode L, LA, RGB, RGBA or I;16;
+            - a Mosaic, if the recipe restores camera RAW files. The result is an upright Picture.
+
+            Sides of the result are `scale` times as long. Integer results are rounded; floating-point results are
+            not clipped.
+        tile_px: longest side of the tiles, in picture pixels. It affects time and memory, not the result. Default:
+            as large as is fast and fits the memory.
+        halo_px: how far around each tile the picture is read. Default: the restorer's `halo_px`, which makes
+            results exact. Less is faster; `halo_error` measures the error.
+        ensemble: the mean over all eight rotations and reflections of the picture; takes eight times as long.
+        strength: blends the network's input (the picture, enlarged bicubically if the recipe enlarges) with its
+            output: 0 is the input, 1 the output.
+        memory_bytes: memory limit of the whole process; tiles become as small as it requires. Default: what the
+            process has, and half of the free memory. reserved_bytes: the part of it that other work needs.
+        progress: called after each tile.
+
+        Raises PictureError for the wrong kind of picture, type, shape or range of values, NotEnoughMemoryError
+        with the smallest limit that works if even the smallest tile does not fit, and WeightsError if the
+        network's output is not finite.
         """
+        pictures, to_same_form = conversion.to_pictures(degraded)
         if not 0 <= strength <= 1:
             raise PellucidError(f"strength {strength:g}; a number from 0 to 1 is needed")
-        if strength != 1 and isinstance(degraded, Mosaic):
-            raise PictureError("strength blends with the input, and a mosaic is no picture; leave it at 1")
-        degraded = self.recipe.domain.accept(degraded)
-        manner = _Manner(self._halo_px(degraded, halo_px), ALL_EIGHT if ensemble else AS_IT_IS, strength)
-        ceiling = memory.limit_bytes(memory_bytes)
-        tile_px = self._tile_px(degraded, tile_px, manner, ceiling, reserved_bytes)
+        accepted = [self.recipe.domain.accept(picture) for picture in pictures]
+        if strength != 1 and self.recipe.domain.takes_mosaic:
+            raise PictureError(
+                "a mosaic cannot be blended with the result", hint="leave {strength} at 1", strength=None
+            )
+        num_pixels, num_done = sum(picture.height * picture.width for picture in accepted), 0
+
+        def advance(num_pixels_of_tile: int) -> None:
+            nonlocal num_done
+            num_done += num_pixels_of_tile
+            if progress is not None:
+                progress(num_done, num_pixels)
+
+        transforms, ceiling = ALL_EIGHT if ensemble else IDENTITY, memory.limit_bytes(memory_bytes)
+        results = []
+        for picture in accepted:
+            settings = TileSettings(self._total_halo_px(picture, halo_px), transforms, strength)
+            side_px = self._tile_px(picture, tile_px, settings, ceiling, reserved_bytes)
+            results.append(self._join_tiles(picture, side_px, settings, ceiling - reserved_bytes, advance))
+        return to_same_form(results)
+
+    def halo_error(self, degraded: InMemory, *, halo_px: int, tile_px: int | None = None) -> float:
+        """The error caused by a smaller halo: the largest difference on the tile in the middle; white is 1.
+
+        0 if the picture is one tile. Measures the first picture of a batch. Takes the time of two tiles.
+        """
+        picture = self.recipe.domain.accept(conversion.to_pictures(degraded)[0][0])
+        exact, near = (TileSettings(self._total_halo_px(picture, px)) for px in (None, halo_px))
+        tile_px = self._tile_px(picture, tile_px, near, memory.limit_bytes(None))
+        tiles = tiling.plan(picture.height, picture.width, tile_px=tile_px)
+        if len(tiles) == 1:
+            return 0.0
+        center = (picture.height / 2, picture.width / 2)
+        tile = min(tiles, key=lambda tile: dist(center, (tile.bottom, tile.right)))
+        difference = self._in_float(picture, tile, exact).samples - self._in_float(picture, tile, near).samples
+        return float(abs(difference).max())
+
+    def _join_tiles(
+        self,
+        degraded: Degraded,
+        tile_px: int,
+        settings: TileSettings,
+        ceiling: int,
+        advance: Callable[[int], None],
+    ) -> Picture:
+        """All tiles of a picture, restored. advance: called with the number of pixels of each."""
         restored: Picture | None = None
-        done = 0
-        for tile, part in self._parts(degraded, tile_px, manner, ceiling - reserved_bytes):
+        for tile, part in self._restore_tiles(degraded, tile_px, settings, ceiling):
             if restored is None:
                 restored = part.empty_like(degraded.height * self.scale, degraded.width * self.scale)
             restored.paste(part, *tile.placed(self.scale))
             for plane in (*degraded.planes, *restored.planes):
                 memory.release(plane)
-            done += tile.num_pixels
-            if progress is not None:
-                progress(done, degraded.height * degraded.width)
+            advance(tile.num_pixels)
         assert restored is not None
         memory.trim()
         return restored.apply_orientation(degraded.orientation) if isinstance(degraded, Mosaic) else restored
 
-    def given_up(self, degraded: Degraded, *, halo_px: int, tile_px: int | None = None) -> float:
-        """What a smaller halo costs: the largest difference, white being 1, on the tile in the middle."""
-        degraded = self.recipe.domain.accept(degraded)
-        exact, near = _Manner(self._halo_px(degraded, None)), _Manner(self._halo_px(degraded, halo_px))
-        tile_px = self._tile_px(degraded, tile_px, near, memory.limit_bytes(None))
-        tiles = tiling.plan(degraded.height, degraded.width, tile_px=tile_px)
-        if len(tiles) == 1:
-            return 0.0
-        center = (degraded.height / 2, degraded.width / 2)
-        tile = min(tiles, key=lambda tile: dist(center, (tile.bottom, tile.right)))
-        difference = self._in_float(degraded, tile, exact).samples - self._in_float(degraded, tile, near).samples
-        return float(abs(difference).max())
-
-    def _halo_px(self, degraded: Degraded, wanted_px: int | None) -> int:
-        """As far as a result pixel sees, and farther where hidden colors are filled first."""
+    def _total_halo_px(self, degraded: Degraded, wanted_px: int | None) -> int:
+        """How far a result pixel sees, and more if hidden colors are filled first."""
         transparent = isinstance(degraded, Picture) and degraded.alpha is not None
         return (self.halo_px if wanted_px is None else wanted_px) + (FILL_PX if transparent else 0)
 
     def _tile_px(
-        self, degraded: Degraded, wanted_px: int | None, manner: _Manner, ceiling: int, reserved_bytes: int = 0
+        self,
+        degraded: Degraded,
+        wanted_px: int | None,
+        settings: TileSettings,
+        ceiling: int,
+        reserved_bytes: int = 0,
     ) -> int:
-        """The side of the tiles: as wanted, or what is quick; halved as often as memory asks for it."""
+        """The side of the tiles: as wanted, or a fast one; halved until a tile fits the memory."""
         others = memory.used_bytes() + reserved_bytes
-        room = max(0, ceiling - others)
-        tile_px = self._quick_tile_px(degraded, manner.halo_px) if wanted_px is None else wanted_px
-        while (needed := self._working_bytes(degraded, tile_px + 2 * manner.halo_px, room)) > room and tile_px > 1:
+        room, halo_px = max(0, ceiling - others), settings.halo_px
+        tile_px = self._fast_tile_px(degraded, halo_px) if wanted_px is None else wanted_px
+        while (needed := self._working_bytes(degraded, tile_px + 2 * halo_px, room)) > room and tile_px > 1:
             tile_px = max(1, min(tile_px, max(degraded.height, degraded.width)) // 2)
         if needed > room:
             raise NotEnoughMemoryError(
                 f"{self.name} needs {_in_mb(needed)} for the smallest tile of a picture of {degraded.width} x "
-                f"{degraded.height} px, and {_in_mb(room)} are left for it of {_in_mb(ceiling)}",
+                f"{degraded.height} px; {_in_mb(room)} of the {_in_mb(ceiling)} that the process may use are free",
                 hint="{memory_bytes} is enough",
                 memory_bytes=memory.enough_bytes(others + needed),
             )
         return tile_px
 
-    def _quick_tile_px(self, degraded: Degraded, halo_px: int) -> int:
-        """The whole where it is no more than a tile with its halo would be; else large against the halo."""
-        # 512 network pixels keep activations near the caches; a large halo asks for more, memory for less.
+    def _fast_tile_px(self, degraded: Degraded, halo_px: int) -> int:
+        """The whole picture if it is no larger than a tile with its halo, otherwise large relative to the halo."""
+        # 512 network pixels keep activations near the caches; a large halo needs more.
         tile_px = max(int(512 / self.recipe.domain.rate), min(1024, 4 * halo_px))
         if degraded.height * degraded.width <= (tile_px + 2 * halo_px) ** 2:
             return max(degraded.height, degraded.width)
         return tile_px
 
     def _working_bytes(self, degraded: Degraded, read_px: int, room: int) -> int:
-        """What it takes to compute a tile for which a square of this side is read, up to the whole picture.
+        """Memory to compute a tile that reads a square of this side, at most the whole picture.
 
-        Roughly where even that is no more than there is room for.
+        A rough upper bound, if even that fits the room.
         """
         domain = self.recipe.domain
         height, width = min(read_px, degraded.height), min(read_px, degraded.width)
         sample = degraded.crop(slice(0, self.grid_px), slice(0, self.grid_px)).as_depth("float32")
         count, channels = domain.to_input(sample).shape[:2]
         shape = (count, channels, -int(-height * domain.rate // 1), -int(-width * domain.rate // 1))
-        # Beside the network: the part read, in its own depth and in float, its color planes, the result in both.
+        # Besides the network: the part that is read, in its own depth and in float, its color planes, the result
+        # in both.
         around = 4 * 4 * height * width * (1 + 3 * self.scale**2)
         return self.backend.working_bytes(shape, available_bytes=max(0, room - around)) + around
 
-    def _parts(
-        self, degraded: Degraded, tile_px: int, manner: _Manner, ceiling: int
+    def _restore_tiles(
+        self, degraded: Degraded, tile_px: int, settings: TileSettings, ceiling: int
     ) -> Iterator[tuple[Tile, Picture]]:
-        """All tiles, restored, at the depth of the degraded picture; smaller ones once memory runs out."""
+        """All tiles, restored, at the depth of the degraded picture; smaller ones after memory ran out."""
         room = max(0, ceiling - memory.used_bytes())
-        needed = self._working_bytes(degraded, tile_px + 2 * manner.halo_px, room)
+        needed = self._working_bytes(degraded, tile_px + 2 * settings.halo_px, room)
         waiting = tiling.plan(degraded.height, degraded.width, tile_px=tile_px)[::-1]
         while waiting:
             tile = waiting.pop()
@@ -236,61 +315,63 @@ class Restorer:
                 memory.trim()
             try:
                 with allocation("a tile"):
-                    part = self._restored(degraded, tile, manner)
+                    part = self._restore_tile(degraded, tile, settings)
             except (NotEnoughMemoryError, MemoryError) as error:
                 if tile.longer_side_px == 1:
                     raise NotEnoughMemoryError(
-                        f"not enough memory for {self.name}, however small the tiles"
+                        f"not enough memory for {self.name}, even with the smallest tiles"
                     ) from error
                 tile_px = tile.longer_side_px // 2
                 waiting.append(tile)
             else:
                 yield tile, part
 
-    def _restored(self, degraded: Degraded, tile: Tile, manner: _Manner) -> Picture:
-        """One tile at the depth of the degraded picture. Where the size stays, so does what cannot be seen."""
-        part = self._in_float(degraded, tile, manner).as_depth(degraded.dtype)
+    def _restore_tile(self, degraded: Degraded, tile: Tile, settings: TileSettings) -> Picture:
+        """One tile at the depth of the degraded picture. Hidden colors stay, if the result has the same size."""
+        part = self._in_float(degraded, tile, settings).as_depth(degraded.dtype)
         if self.scale != 1 or part.alpha is None or not isinstance(degraded, Picture):
             return part
         given = degraded.crop(*tile.placed(1))
         assert given.alpha is not None
         return replace(part, samples=np.where(given.alpha == 0, given.samples, part.samples), alpha=given.alpha)
 
-    def _in_float(self, degraded: Degraded, tile: Tile, manner: _Manner) -> Picture:
-        """One tile, computed by every view, and their mean."""
+    def _in_float(self, degraded: Degraded, tile: Tile, settings: TileSettings) -> Picture:
+        """One tile: the mean over all transforms."""
         total: Tensor | None = None
-        for view in manner.views:
-            part = self._seen_by(view, degraded, tile, manner)
+        for transform in settings.transforms:
+            part = self._compute_tile(degraded, tile, settings, transform)
             total = part.to_tensor() if total is None else total.add_(part.to_tensor())
         assert total is not None
-        samples = total / len(manner.views)
+        samples = total / len(settings.transforms)
         if not samples.isfinite().all():
-            raise WeightsError(f"{self.name} gives NaN or infinite samples; its weights are damaged")
+            raise WeightsError(f"{self.name} returns NaN or infinite samples; its weights are damaged")
         return part.with_tensor(samples, part.alpha_to_tensor())
 
-    def _seen_by(self, view: View, degraded: Degraded, tile: Tile, manner: _Manner) -> Picture:
+    def _compute_tile(
+        self, degraded: Degraded, tile: Tile, settings: TileSettings, transform: DihedralTransform
+    ) -> Picture:
         domain = self.recipe.domain
-        rows = self._span(tile.top, tile.bottom, degraded.height, manner.halo_px, view.flip_rows)
-        cols = self._span(tile.left, tile.right, degraded.width, manner.halo_px, view.flip_cols)
+        rows = self._span(tile.top, tile.bottom, degraded.height, settings.halo_px, transform.flip_rows)
+        cols = self._span(tile.left, tile.right, degraded.width, settings.halo_px, transform.flip_cols)
         outer = degraded.crop(rows.read, cols.read).as_depth("float32")
         if isinstance(outer, Picture):
             outer = outer.fill_hidden(FILL_PX)
         network_input = domain.to_input(outer)
-        output = view.back(self.backend(view(network_input)))
-        if manner.strength != 1:
-            output = network_input.lerp(output, manner.strength)
+        output = transform.invert(self.backend(transform(network_input)))
+        if settings.strength != 1:
+            output = network_input.lerp(output, settings.strength)
         return domain.to_picture(output, outer).crop(rows.kept(self.scale), cols.kept(self.scale))
 
     def _span(self, start: int, stop: int, size: int, halo_px: int, mirrored: bool) -> Span:
-        """What to read of one side. A mirrored picture has its grid at the other end."""
+        """What to read along one side. The grid of a mirrored picture starts at the other end."""
         if mirrored:
             start, stop = size - stop, size - start
-        seen = tiling.span(start, stop, size, halo_px=halo_px, grid_px=self.grid_px)
-        return seen.mirrored(size) if mirrored else seen
+        span = tiling.span(start, stop, size, halo_px=halo_px, grid_px=self.grid_px)
+        return span.mirrored(size) if mirrored else span
 
 
-def _listed(value: object) -> object:
-    """A card is JSON, which has lists for tuples."""
+def _to_json(value: object) -> object:
+    """Metadata is JSON, where a tuple is a list."""
     return list(value) if isinstance(value, tuple) else value
 
 
@@ -307,21 +388,26 @@ def load(
     precision: str | None = None,
     **parameters: object,
 ) -> Restorer:
-    """A restorer by the name of a model (see `pellucid models`) or the path of a weight file or an exported one.
+    """A restorer of a trained model.
 
-    backend: torch, onnxruntime, openvino, or auto, the fastest installed that agrees with float32 torch to 60 dB;
-        torch where None, and of an exported file (.onnx, .xml) its own.
-    precision: float32, bfloat16, float16, or auto; float32 where None, and of an exported file its own.
-    parameters: recipe keywords to change, as `scale=3` of a network of three tasks.
+    name_or_file: name of a model (`pellucid models` lists them), or path of a weight file (.safetensors) or of an
+        exported model (.onnx, .xml).
+    device: auto (an accelerator if there is one), cpu, cuda, cuda:1, mps, ...; exported models run on the CPU.
+    backend: torch, onnxruntime, openvino, or auto: the fastest of the installed ones whose results agree with
+        torch in float32 to 60 dB. Default: torch; for exported models their own.
+    precision: float32, bfloat16, float16, or auto. Default: float32; for exported models their own.
+    parameters: recipe keywords that differ from those of the file, e.g. `scale=3` for a model of three scales.
 
-    Raises WeightsError for what is no model, MissingExtraError for a backend that is not installed.
+    Raises WeightsError if there is no such model, or its file is damaged or of another kind, RecipeError for
+    unknown keywords, MissingExtraError if the backend is not installed, and PellucidError if the device cannot be
+    used.
     """
     path = models.find_model(name_or_file)
     if path.suffix.lower() in models.EXPORTED_SUFFIXES:
         return _load_exported(path, backend, precision, device, parameters)
-    plan, card = model.load_model(path, **parameters)
+    plan, metadata = model.load_model(path, **parameters)
     runs, choice = selection.select_backend(plan, device=device, backend=backend, precision=precision)
-    return Restorer(path.stem, plan.recipe, runs, card, choice=choice)
+    return Restorer(path.stem, plan.recipe, runs, metadata, choice=choice)
 
 
 def _load_exported(
@@ -332,20 +418,21 @@ def _load_exported(
     recipe, network = facts.resolve(source=path, **parameters)
     if facts.shape is not None:
         raise WeightsError(
-            f"{path} takes inputs of {facts.shape} only; pictures need one that was exported without --shape"
+            f"{path} was exported for inputs of shape {facts.shape} only; pictures have any size",
+            hint="export it without {shape}",
         )
     if precision not in (None, "auto", facts.precision):
         raise WeightsError(f"{path} computes in {facts.precision}, not {precision}; export it in {precision}")
     if find_device("cpu" if device == "auto" else device).type != "cpu":
-        raise PellucidError(f"{path} runs on the CPU here, not on {device}; leave --device out")
-    runs = _runtime(path, backend)(path, facts, network)
+        raise PellucidError(f"{path} is an exported model, which runs on the CPU, not on {device}")
+    runs = _find_runtime(path, backend)(path, facts, network)
     return Restorer(path.stem, recipe, runs, facts.weights)
 
 
-def _runtime(path: Path, backend: str | None) -> type[OnnxBackend] | type[OpenVinoBackend]:
-    """Its own, or OpenVINO for ONNX, too."""
+def _find_runtime(path: Path, backend: str | None) -> type[OnnxBackend] | type[OpenVinoBackend]:
+    """The runtime of the format; OpenVINO runs ONNX, too."""
     is_onnx = path.suffix.lower() == ".onnx"
     if backend == "torch" or (backend == "onnxruntime" and not is_onnx):
-        wanted = "onnxruntime or openvino" if is_onnx else "openvino"
-        raise WeightsError(f"{path} runs in {wanted}, not in {backend}; leave --backend out")
+        needed = "onnxruntime or openvino" if is_onnx else "openvino"
+        raise WeightsError(f"{path} runs in {needed}, not in {backend}", hint="omit {backend}")
     return OnnxBackend if is_onnx and backend != "openvino" else OpenVinoBackend

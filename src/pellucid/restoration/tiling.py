@@ -1,8 +1,8 @@
-"""Tiles whose results equal the whole picture's.
+"""Tiles whose results equal those of the whole picture.
 
-A tile is computed from more than it covers: the halo, as far as an output pixel can see. At the true border
-of the picture the halo is cut off, never made up, so the network meets the border just as it does in the
-whole. What is read starts and ends on the network's grid, so that strided layers fall on the same pixels.
+A tile is computed from more than it covers: the halo, which is as wide as an output pixel sees. At the border of
+the picture the halo is cut off, not padded, so that the network sees the border as it does in the whole picture.
+The area that is read starts and ends on the network's grid, so that strided layers use the same pixels.
 """
 
 from collections.abc import Iterator
@@ -30,12 +30,12 @@ class Tile:
         return (self.bottom - self.top) * (self.right - self.left)
 
     def cut(self, tile_px: int) -> list["Tile"]:
-        """Itself in nearly equal parts of at most tile_px x tile_px, row by row."""
+        """Nearly equal parts of at most tile_px x tile_px, row by row."""
         rows, cols = _cuts(self.top, self.bottom, tile_px), _cuts(self.left, self.right, tile_px)
         return [Tile(*row, *col) for row, col in product(rows, cols)]
 
     def placed(self, scale: int) -> tuple[slice, slice]:
-        """Rows and columns in a result that is this many times larger."""
+        """Rows and columns in a result whose sides are this many times as long."""
         return slice(self.top * scale, self.bottom * scale), slice(self.left * scale, self.right * scale)
 
 
@@ -53,7 +53,7 @@ class Span:
         return slice(self.read_start, self.read_stop)
 
     def kept(self, scale: int = 1) -> slice:
-        """The part to keep, within the result of what was read."""
+        """The part to keep, within the result of the area that was read."""
         return slice((self.start - self.read_start) * scale, (self.stop - self.read_start) * scale)
 
     def mirrored(self, size: int) -> "Span":
@@ -62,16 +62,16 @@ class Span:
 
 
 def plan(height: int, width: int, *, tile_px: int) -> list[Tile]:
-    """Cover a picture with tiles of at most tile_px x tile_px each, row by row."""
+    """Tiles of at most tile_px x tile_px that cover a picture, row by row."""
     if tile_px < 1:
         raise PellucidError(f"tile of {tile_px} px; at least 1 is needed")
     return Tile(0, height, 0, width).cut(tile_px)
 
 
 def span(start: int, stop: int, size: int, *, halo_px: int, grid_px: int) -> Span:
-    """What to read so as to keep [start, stop) of a side of this size.
+    """What to read along a side of this size to compute [start, stop).
 
-    halo_px: how far an output pixel sees. grid_px: what is read starts on multiples of this.
+    halo_px: how far an output pixel sees. grid_px: the area that is read starts on multiples of this.
     """
     if halo_px < 0:
         raise PellucidError(f"halo of {halo_px} px; 0 or more is needed")
@@ -81,6 +81,6 @@ def span(start: int, stop: int, size: int, *, halo_px: int, grid_px: int) -> Spa
 
 
 def _cuts(start: int, stop: int, tile_px: int) -> Iterator[tuple[int, int]]:
-    """Nearly equal parts: no sliver at the end."""
+    """Nearly equal parts, so that the last one is not a sliver."""
     count = -(-(stop - start) // tile_px)
     return pairwise(start + (stop - start) * i // count for i in range(count + 1))

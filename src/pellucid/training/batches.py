@@ -32,7 +32,7 @@ from torch import Tensor
 
 from pellucid.data.store import Store
 from pellucid.degradations.degradation import Footprint, draws, footprint
-from pellucid.domains import PackedRaw
+from pellucid.domains import MosaicDomain, takes_mosaic
 from pellucid.errors import DataError, RecipeError
 from pellucid.pictures.packing import apply_gains, find_phase
 from pellucid.pictures.picture import Mosaic, Samples
@@ -254,7 +254,7 @@ class _Maker(Protocol):
 
 
 def _maker(recipe: Recipe, store: Store) -> type[_Maker]:
-    takes_raw = isinstance(recipe.domain, PackedRaw)
+    takes_raw = recipe.domain.takes_mosaic
     if recipe.degradation is not None:
         return _FromClean
     if store.kind == ("raw" if takes_raw else "pairs"):
@@ -331,7 +331,7 @@ class _FromRaw:
     """Packed mosaics, as bright as their long exposures; they are augmented after packing."""
 
     def __init__(self, recipe: Recipe, store: Store, patch_px: int, placement: Placement) -> None:
-        assert isinstance(recipe.domain, PackedRaw)
+        assert takes_mosaic(recipe.domain)
         self._domain, self._store = recipe.domain, store
         self._corners = [_corner(recipe.domain, store, i) for i in range(len(store))]
         self.window = _window(recipe, patch_px, Footprint(grid_px=len(recipe.domain.pattern)))
@@ -371,7 +371,7 @@ class _FromRaw:
         return self._store.target(i)[down : down + mosaic.height, right : right + mosaic.width]
 
 
-def _corner(domain: PackedRaw, store: Store, i: int) -> tuple[int, int]:
+def _corner(domain: MosaicDomain, store: Store, i: int) -> tuple[int, int]:
     mosaic, (height, width) = store.mosaic(i), store.sizes[i]
     if (mosaic.height, mosaic.width) != (height, width):
         raise DataError(

@@ -1,0 +1,108 @@
+"""Arrays, tensors and Pillow images go in, and the same form comes out."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+import torch
+
+from pellucid.backends.eager import TorchBackend
+from pellucid.errors import PictureError
+from pellucid.pictures.picture import Picture
+from pellucid.recipes import registry
+from pellucid.restoration.restorer import Restorer
+
+
+def _restorer(name: str, **parameters: Any) -> Restorer:
+    torch.manual_seed(0)
+    chosen = registry.find(name, **parameters)
+    return Restorer(name, chosen, TorchBackend(chosen.network(), "cpu"))
+
+
+DENOISER = _restorer("dncnn.blind", depth=3, width=4, channels=3)
+ENLARGER = _restorer("srcnn.tuned", scale=2)
+
+
+def _array(*shape: int, dtype: str = "uint8") -> Any:
+    drawn = np.random.default_rng(0).random(shape)
+    return (drawn * {"uint8": 255, "uint16": 65535, "float32": 1}[dtype]).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("channels", [(), (1,), (2,), (3,), (4,)], ids=str)
+def test_an_array_gives_an_array_of_its_type_and_axes(dtype: str, channels: tuple[int, ...]) -> None:
+    array = _array(9, 14, *channels, dtype=dtype)
+    result = ENLARGER.restore(array)
+    assert (result.shape, result.dtype) == ((18, 28, *channels), array.dtype)
+    expected = ENLARGER.restore(Picture.from_array(array)).to_array()
+    np.testing.assert_array_equal(result.reshape(expected.shape), expected)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.float16, torch.bfloat16])
+def test_a_tensor_gives_a_tensor_of_its_type(channels: int, dtype: torch.dtype) -> None:
+    tensor = torch.rand(channels, 9, 14, generator=torch.Generator().manual_seed(0)).to(dtype)
+    result = ENLARGER.restore(tensor)
+    assert (result.shape, result.dtype) == ((channels, 18, 28), dtype)
+    expected = ENLARGER.restore(tensor.float().permute(1, 2, 0).numpy())
+    assert torch.equal(result, torch.from_numpy(expected).permute(2, 0, 1).to(dtype))
+
+
+def test_a_batch_is_restored_picture_by_picture() -> None:
+    batch = torch.rand(3, 3, 8, 9, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    seen: list[tuple[int, int]] = []
+    result = DENOISER.restore(batch, tile_px=5, progress=lambda *position: seen.append(position))
+    assert result.shape == batch.shape and not result.requires_grad
+    assert all(torch.equal(result[i], DENOISER.restore(batch[i])) for i in range(3))
+    assert seen[-1] == (3 * 72, 3 * 72) and len(seen) == 3 * 4
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "I;16"])
+def test_a_pillow_image_gives_an_image_of_its_mode(mode: str) -> None:
+    array = {"L": _array(7, 8), "I;16": _array(7, 8, dtype="uint16")}.get(mode)
+    image = PIL.Image.fromarray(_array(7, 8, len(mode)) if array is None else array)
+    assert image.mode == mode
+    result = ENLARGER.restore(image)
+    assert (result.mode, result.size) == (mode, (16, 14))
+
+
+def test_values_that_are_slightly_out_of_range_are_kept() -> None:
+    """Noise that is not clipped is what denoisers expect."""
+    noisy = np.array([[[-0.7, 0.5, 1.7]]], np.float32)
+    np.testing.assert_array_equal(DENOISER.restore(noisy, strength=0), noisy)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("photo.png", "a str .'photo.png'.; .*pellucid.restore takes paths; pellucid.read gives a Picture"),
+        (Path("photo.png"), "pellucid.restore takes paths"),
+        (None, "a NoneType; a Picture, .* is needed$"),
+        ([[0.5]], "a list; a Picture"),
+        (_array(8, 8, 3).astype(np.float32), "from 0 to 25.; 0 .black. to 1 .white. is needed; divide .* by 255"),
+        (_array(8, 8, 3).astype(np.float64), "float64"),
+        (_array(8, 8, 3).astype(np.float32) - 300, "values from -300"),
+        (np.full((8, 8), np.nan, np.float32), "NaN or infinite"),
+        (_array(3, 8, 8), "channels come last"),
+        (_array(8, 8, 5), "shape .8, 8, 5."),
+        (np.zeros((0, 8), np.float32), "at least 1 x 1"),
+        (torch.zeros(8, 8), "shape .8, 8.; .C, H, W. or .N, C, H, W."),
+        (torch.zeros(8, 9, 3), "tensor.permute"),
+        (torch.zeros(0, 3, 8, 8), "shape .0, 3, 8, 8."),
+        (torch.zeros(3, 8, 8, dtype=torch.uint8), "uint8; floating point .*; tensor / 255"),
+        (torch.full((3, 8, 8), 255.0), "divide 8-bit values by 255"),
+        (torch.full((3, 8, 8), torch.inf), "NaN or infinite"),
+        (PIL.Image.new("P", (8, 8)), "mode P"),
+    ],
+)
+def test_wrong_inputs_give_one_clear_line(given: Any, message: str) -> None:
+    with pytest.raises(PictureError, match=message) as caught:
+        DENOISER.restore(given)
+    assert "\n" not in str(caught.value)
+
+
+def test_halo_error_takes_arrays() -> None:
+    array = _array(60, 60, 3, dtype="float32")
+    assert DENOISER.halo_error(array, halo_px=0, tile_px=20) > 0

@@ -54,8 +54,8 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares it with the 
 _TABLE = {
     "backends.benchmark": "Timing bench",
     "data.preparing": "Prepared prepare",
-    "errors": "DataError MissingExtraError NotEnoughMemoryError OutputError PellucidError PictureError RecipeError "
-    "WeightsError",
+    "errors": "DataError MissingExtraError NotEnoughMemoryError OutputError PellucidError PictureError "
+    "RecipeError WeightsError",
     "evaluation": "Report Score evaluate",
     "exporting.export": "Exported export",
     "pictures.images": "read write",

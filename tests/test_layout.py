@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from api_reference import reference
 
 import pellucid
 
@@ -224,16 +225,18 @@ def test_forward_has_no_mode_flag() -> None:
 
 
 RUNS_CODE = re.compile(
-    r"^(eval|exec|pickle\.(load|loads|Unpickler)|torch\.(load|jit\.load)|(np|numpy)\.load|yaml\.\w*load\w*|joblib\.load)$"
+    r"eval|exec|pickle\.(load|loads|Unpickler)|torch\.(load|jit\.load)|(np|numpy)\.load|joblib\.load"
 )
+SAFE_ARGUMENT = re.compile(r"weights_only=True|\bnp\.load\((?!.*allow_pickle=True)")
 
 
 def test_no_loader_runs_code_from_a_file() -> None:
     found = [
-        f"{FILES[path]}:{node.lineno}: {ast.unparse(node)[:60]}"
+        f"{FILES[path]}:{node.lineno}: {ast.unparse(node)}"
         for path, tree in TREES.items()
         for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and RUNS_CODE.match(ast.unparse(node.func))
+        if isinstance(node, ast.Call) and RUNS_CODE.fullmatch(ast.unparse(node.func))
+        if not SAFE_ARGUMENT.search(ast.unparse(node))
     ]
     assert not found
 
@@ -317,7 +320,8 @@ def test_type_checkers_see_the_public_table() -> None:
 def _named_types(annotation: object) -> Iterator[type]:
     """Classes of the package in an annotation."""
     for argument in typing.get_args(annotation):
-        yield from _named_types(argument) if not isinstance(argument, list) else _named_types(tuple[*argument])
+        for part in argument if isinstance(argument, list) else [argument]:  # a list: arguments of a Callable
+            yield from _named_types(part)
     if isinstance(annotation, type) and annotation.__module__.startswith("pellucid."):
         yield annotation
 
@@ -352,6 +356,10 @@ def test_every_public_name_has_a_docstring() -> None:
         if not text or (dataclasses.is_dataclass(value) and text.startswith(f"{name}(")):
             missing.append(name)
     assert not missing
+
+
+def test_the_api_reference_is_current() -> None:
+    assert (ROOT / "docs" / "api.md").read_text() == reference(), "run `make docs`"
 
 
 # Language

@@ -63,7 +63,7 @@ class Sample:
 def degrade(
     original: pellucid.Picture, restorer: pellucid.Restorer
 ) -> tuple[pellucid.Picture | pellucid.Mosaic, pellucid.Picture]:
-    """The degraded picture or mosaic, by the recipe's protocol but in color, and how it looks without the network."""
+    """The degraded picture or mosaic, in color, and how it looks without the network."""
     degradation = restorer.recipe.protocol.degradation
     generator = torch.Generator().manual_seed(0)
     if isinstance(degradation, SyntheticRaw):

@@ -21,17 +21,12 @@ import pellucid
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "pellucid"
 ENTRY_POINTS = {"__init__", "__main__"}  # the public table and `python -m pellucid` are above all floors
-EQUALS = {"networks"}
-"""Rooms whose files do not import each other. They have one floor together."""
 
-
-def _module_name(path: Path) -> str:
-    """pictures/png.py -> pictures.png; networks/dncnn.py -> networks."""
-    parts = path.relative_to(PACKAGE).with_suffix("").parts
-    return parts[0] if parts[0] in EQUALS else ".".join(parts)
-
-
-FILES = {path: _module_name(path) for path in sorted(PACKAGE.rglob("*.py")) if path.stem not in ENTRY_POINTS}
+FILES = {
+    path: ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if path.stem not in ENTRY_POINTS
+}
 TREES = {path: ast.parse(path.read_text()) for path in FILES}
 ROOMS = sorted(path.parent.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*/__init__.py"))
 
@@ -56,6 +51,13 @@ def _floors() -> dict[str, Floor]:
     return floors
 
 
+def _listed(module: str, known: set[str]) -> str:
+    """The module, or the innermost folder around it, that is in the list; empty if there is none."""
+    while module and module not in known:
+        module = module.rpartition(".")[0]
+    return module
+
+
 def _imported_modules(source: str, known: set[str]) -> set[str]:
     """Modules of the package that a source imports, at its top or inside functions, by their names in the list."""
     found: set[str] = set()
@@ -74,21 +76,20 @@ def _imported_modules(source: str, known: set[str]) -> set[str]:
 
 def _module_of(path: str, name: str, known: set[str]) -> str:
     """The module that `from pellucid.PATH import NAME` loads."""
-    for module in (f"{path}.{name}".lstrip("."), path):
-        module = module.split(".")[0] if module.split(".")[0] in EQUALS else module
-        if module in known:
-            return module
-    raise AssertionError(f"{name} is imported from pellucid.{path}, which is not a module")
+    module = _listed(f"{path}.{name}".lstrip("."), known)
+    assert module, f"{name} is imported from pellucid.{path}, which is not a module"
+    return module
 
 
 def test_every_module_has_a_floor() -> None:
-    assert set(FILES.values()) == set(_floors())
+    floors = set(_floors())
+    assert {_listed(module, floors) or module for module in FILES.values()} == floors
 
 
 @pytest.mark.parametrize("path", FILES, ids=FILES.get)
 def test_imports_point_to_higher_floors_only(path: Path) -> None:
     floors = _floors()
-    own = floors[FILES[path]]
+    own = floors[_listed(FILES[path], set(floors))]
     wrong = {name for name in _imported_modules(path.read_text(), set(floors)) if floors[name] >= own}
     assert not wrong, f"{path.name} imports {wrong}, which are not above it in docs/architecture.md"
 
@@ -155,10 +156,15 @@ USED_WITH_MODULE = {
 
 
 def _public_definitions(kind: type[ast.stmt]) -> dict[str, list[str]]:
-    """Name -> modules that define it. Commands are named like the function that they call."""
+    """Name -> modules that define it.
+
+    Without commands, which are named like the functions that they call, and without files that share a floor, e.g.
+    networks, which define the same things for different cases.
+    """
     found = defaultdict(list)
+    floors = set(_floors())
     for path, tree in TREES.items():
-        if path.parent.name not in ("commands", *EQUALS):
+        if path.parent.name != "commands" and FILES[path] in floors:
             for node in tree.body:
                 if isinstance(node, kind) and not node.name.startswith("_"):  # type: ignore[attr-defined]
                     found[node.name].append(FILES[path])  # type: ignore[attr-defined]

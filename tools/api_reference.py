@@ -11,7 +11,8 @@ import re
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator
-from itertools import pairwise
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import pellucid
@@ -50,9 +51,11 @@ def reference() -> str:
 
 def _describe(name: str, value: Any) -> Iterator[str]:
     node = _parse(value)
+    module = sys.modules[value.__module__]
     if isinstance(node, ast.FunctionDef):
         yield _code(_signature(f"pellucid.{name}", node))
         yield _markdown(value, [arg.arg for arg in _arguments(node)])
+        yield from _explain_aliases(node, module)
         return
     assert isinstance(node, ast.ClassDef)
     fields = [child for child in node.body if isinstance(child, ast.AnnAssign)]
@@ -69,8 +72,9 @@ def _describe(name: str, value: Any) -> Iterator[str]:
     if attributes:
         yield "\n".join(attributes)
     for child in node.body:
-        if isinstance(child, ast.FunctionDef) and not child.name.startswith("_"):
+        if isinstance(child, ast.FunctionDef) and not child.name.startswith("_") and not _is_overload(child):
             yield from _describe_member(name, value, child)
+            yield from _explain_aliases(child, module)
 
 
 def _describe_member(owner: str, value: Any, node: ast.FunctionDef) -> Iterator[str]:
@@ -82,6 +86,50 @@ def _describe_member(owner: str, value: Any, node: ast.FunctionDef) -> Iterator[
         text = _code(_signature(f"{owner}.{node.name}", node, skip_first="staticmethod" not in decorators))
     docstring = _markdown(member, [arg.arg for arg in _arguments(node)])
     yield f"{text}\n\n{docstring}" if docstring else text
+
+
+def _is_overload(node: ast.FunctionDef) -> bool:
+    return any(ast.unparse(decorator) == "overload" for decorator in node.decorator_list)
+
+
+def _explain_aliases(node: ast.FunctionDef, module: ModuleType) -> Iterator[str]:
+    """What the short names of types in a signature stand for."""
+    annotations = [arg.annotation for arg in _arguments(node)] + [node.returns]
+    lines: dict[str, str] = {}
+    waiting = [(part, module) for part in annotations if part is not None]
+    while waiting:
+        annotation, where = waiting.pop(0)
+        for name in [part.id for part in ast.walk(annotation) if isinstance(part, ast.Name)]:
+            alias = _find_alias(name, where)
+            if alias is not None and name not in lines:
+                definition, text, home = alias
+                lines[name] = f"- `{name}` is `{ast.unparse(definition)}`" + (f". {text}" if text else "")
+                waiting.append((definition, home))
+    if lines:
+        yield "\n".join(lines.values())
+
+
+def _find_alias(name: str, module: ModuleType) -> tuple[ast.expr, str, ModuleType] | None:
+    """Definition, docstring and module of a type alias that a module of the package defines or imports."""
+    body = ast.parse(inspect.getsource(module)).body
+    for i, node in enumerate(body):
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
+            return node.value, _string_at(body, i + 1), module
+        if (
+            isinstance(node, ast.ImportFrom)
+            and str(node.module).startswith("pellucid.")
+            and name in [alias.asname or alias.name for alias in node.names]
+        ):
+            return _find_alias(name, import_module(str(node.module)))
+    return None
+
+
+def _string_at(body: list[ast.stmt], i: int) -> str:
+    """The text of a statement that is only a string, i.e. the docstring of what is above it."""
+    node = body[i] if i < len(body) else None
+    if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+        return inspect.cleandoc(str(node.value.value)).replace("\n", " ")
+    return ""
 
 
 def _parse(value: Any) -> ast.stmt:
@@ -129,13 +177,12 @@ def _documented_attributes(node: ast.ClassDef) -> Iterator[tuple[str, str]]:
         child.body for child in node.body if isinstance(child, ast.FunctionDef) and child.name == "__init__"
     ]
     for body in bodies:
-        for statement, below in pairwise(body):
-            if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
-                if isinstance(statement, ast.AnnAssign):
-                    yield ast.unparse(statement.target), inspect.cleandoc(str(below.value.value))
-                elif isinstance(statement, ast.Assign):
-                    target = ast.unparse(statement.targets[0]).removeprefix("self.")
-                    yield target, inspect.cleandoc(str(below.value.value))
+        for i, statement in enumerate(body):
+            text = _string_at(body, i + 1)
+            if text and isinstance(statement, ast.AnnAssign):
+                yield ast.unparse(statement.target), text
+            elif text and isinstance(statement, ast.Assign):
+                yield ast.unparse(statement.targets[0]).removeprefix("self."), text
 
 
 def _code(text: str) -> str:

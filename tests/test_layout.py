@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from api_reference import reference
+from PIL.Image import Image
 
 import pellucid
 
@@ -144,6 +145,7 @@ USED_WITH_MODULE = {
     "check_installed": "runtimes calls optional_packages",
     "collect": "evaluation calls eval_samples",
     "decoding_cost": "images calls readers",
+    "describe": "a protocol, or keywords",
     "encoding_bytes": "images calls writers",
     "find": "a file, a model or a recipe by its name",
     "load": "checkpoint.load reads the network, restorer.load makes a restorer of it",
@@ -350,7 +352,7 @@ def _public_functions() -> Iterator[tuple[str, typing.Any]]:
 
 @pytest.mark.parametrize(("name", "function"), list(_public_functions()), ids=lambda value: str(value)[:40])
 def test_arguments_and_results_are_public(name: str, function: typing.Any) -> None:
-    hints = typing.get_type_hints(function)
+    hints = typing.get_type_hints(function, localns={"Image": Image})  # imported late where it is used
     hidden = {
         f"{key}: {kind.__name__}"
         for key, hint in hints.items()

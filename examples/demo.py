@@ -2,8 +2,8 @@
 
     python examples/demo.py --out demo
 
-The photographs come with scikit-image. Each is made smaller, noisy, blocky, blurred or dark, as the model is meant
-for, restored, and shown beside the original. Whole pictures are written too, to be looked at in any viewer.
+The photographs come with scikit-image. Each is degraded as its model expects (smaller, noisy, blocky, blurred or
+dark), restored, and shown next to the original. The whole pictures are written too, for any viewer.
 """
 
 import argparse
@@ -28,10 +28,10 @@ from pellucid.pictures import metrics, raw
 from pellucid.pictures.picture import Samples
 from pellucid.weights import models
 
-# Photograph -> where its crop lies, (top, left).
+# Photograph -> (top, left) of its crop.
 PHOTOS = {"astronaut": (60, 160), "chelsea": (80, 110), "coffee": (110, 170), "rocket": (130, 240)}
 
-# What a model is shown at, by keywords of its recipe, where once as it is says too little.
+# Model -> recipe keywords for each of its sheets. Models that are not listed have one sheet.
 TASKS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "dncnn-gray-blind": ({"sigma_255": 15}, {"sigma_255": 50}),
     "dncnn-color-blind": ({"sigma_255": 25}, {"sigma_255": 50}),
@@ -39,7 +39,7 @@ TASKS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
 }
 NUM_PHOTOS = {"srcnn": 4, "dncnn": 2, "mimo_unet": 2, "sid_unet": 4}
 SHOWN = ("srcnn-x3", "dncnn-color-blind-sigma-25", "dncnn-three-tasks-quality-10", "mimo-unet", "sid-any")
-"""On README's picture."""
+"""Sheets that README's picture shows."""
 
 CROP_PX = 120
 CELL_PX = 300
@@ -63,34 +63,34 @@ class Sample:
 def degrade(
     original: pellucid.Picture, restorer: pellucid.Restorer
 ) -> tuple[pellucid.Picture | pellucid.Mosaic, pellucid.Picture]:
-    """As the recipe's protocol says, in color, and what people would see of it without the network."""
+    """The degraded picture or mosaic, in color, and how it looks without the network."""
     degradation = restorer.recipe.protocol.degradation
-    chance = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(0)
     if isinstance(degradation, SyntheticRaw):
-        mosaic = degradation.mosaic(original.to_tensor(), chance)
-        return mosaic, _brightened(mosaic, original)
-    if isinstance(degradation, Jpeg):  # of gray planes; a color JPEG has chroma of its own
-        degraded = _compressed(original, degradation)
+        mosaic = degradation.mosaic(original.to_tensor(), generator)
+        return mosaic, _brighten(mosaic, original)
+    if isinstance(degradation, Jpeg):  # it compresses each plane separately; a color JPEG has chroma planes
+        degraded = _compress(original, degradation)
     else:
         assert degradation is not None
-        degraded = pellucid.Picture.from_tensor(degradation(original.to_tensor(), chance), "uint8")
-    return degraded, restorer.restore(degraded, strength=0)  # enlarged bicubically, where it is enlarged
+        degraded = pellucid.Picture.from_tensor(degradation(original.to_tensor(), generator), "uint8")
+    return degraded, restorer.restore(degraded, strength=0)  # bicubic if the model enlarges
 
 
-def _brightened(mosaic: pellucid.Mosaic, original: pellucid.Picture) -> pellucid.Picture:
-    """Developed by LibRaw, and made as bright as the original."""
+def _brighten(mosaic: pellucid.Mosaic, original: pellucid.Picture) -> pellucid.Picture:
+    """Develop a mosaic by LibRaw and scale it to the mean brightness of the original."""
     planes, target = raw.develop_mosaic(mosaic).to_tensor(), original.to_tensor()
     return pellucid.Picture.from_tensor(planes * (target.mean() / planes.mean()), "uint8")
 
 
-def _compressed(original: pellucid.Picture, jpeg: Jpeg) -> pellucid.Picture:
+def _compress(original: pellucid.Picture, jpeg: Jpeg) -> pellucid.Picture:
     content = io.BytesIO()
     Image.fromarray(original.samples).save(content, "JPEG", quality=jpeg.quality)
     return pellucid.Picture(np.array(Image.open(content)))
 
 
 def photograph(name: str, restorer: pellucid.Restorer) -> pellucid.Picture:
-    """In gray for gray models, and cut to whole steps of enlarging and whole blocks of a camera's filters."""
+    """A photograph: gray for gray models, cropped to multiples of the scale and of a camera's filter pattern."""
     multiple = lcm(2, restorer.recipe.protocol.crop_multiple)
     photo: Samples = getattr(data, name)()
     height, width = (size // multiple * multiple for size in photo.shape[:2])
@@ -118,8 +118,8 @@ def sample(name: str, restorer: pellucid.Restorer) -> Sample:
 
 
 def draw(title: str, samples: list[Sample]) -> Image.Image:
-    """A row for each photograph: the whole, then crops before, after, original and what changed."""
-    columns = ["photograph", "before", "pellucid", "original", "what changed, x4 (gray: none)"]
+    """A row for each photograph: the whole, then crops before, after, of the original and of the difference."""
+    columns = ["photograph", "before", "pellucid", "original", "difference, x4 (gray: none)"]
     width = len(columns) * (CELL_PX + GAP_PX) + GAP_PX
     row_px = CELL_PX + 40
     sheet = Image.new("RGB", (width, 110 + len(samples) * row_px), PAPER)
@@ -160,7 +160,7 @@ def _left(column: int) -> int:
 
 
 def for_readme(firsts: list[Sample]) -> Image.Image:
-    """One model of each task, without the title and what changed, at two thirds of the size."""
+    """One model for each task, without title and difference, at two thirds of the size."""
     shown = [next(one for one in firsts if one.name == name) for name in SHOWN]
     sheet = draw("", shown)
     cut = sheet.crop((0, 64, _left(4), sheet.height))
@@ -168,24 +168,24 @@ def for_readme(firsts: list[Sample]) -> Image.Image:
 
 
 def title(restorer: pellucid.Restorer) -> str:
-    """What was done to the photographs, in words."""
+    """How the photographs were degraded, in words."""
     degradation = restorer.recipe.protocol.degradation
     words = str(degradation)
     if isinstance(degradation, Shrink):
         words = f"{degradation.scale} times smaller, then enlarged: bicubically (before), by pellucid"
     elif isinstance(degradation, GaussianNoise):
-        words = f"noise of deviation {degradation.sigma_255:g} of 255"
+        words = f"noise with a standard deviation of {degradation.sigma_255:g} of 255"
     elif isinstance(degradation, Jpeg):
-        words = f"JPEG of quality {degradation.quality}"
+        words = f"JPEG, quality {degradation.quality}"
     elif isinstance(degradation, Chain):
-        words = "blurred as by a camera that shook"
+        words = "blurred by camera shake"
     elif isinstance(degradation, SyntheticRaw):
         words = "camera RAW, 50 to 300 times too dark. Before: developed by LibRaw and brightened"
     return f"{restorer.name}: {words}"
 
 
 def restorers() -> Iterator[tuple[str, pellucid.Restorer]]:
-    """Every model that ships, at each of its tasks, and a name for the sheet."""
+    """Name of each sheet, and the model for it: every model that ships, once for each of its tasks."""
     for model in (model for model in models.list_models() if model.is_shipped):
         for keywords in TASKS.get(model.name, ({},)):
             values = [f"{key.partition('_')[0]}-{value}" for key, value in keywords.items()]
@@ -195,7 +195,7 @@ def restorers() -> Iterator[tuple[str, pellucid.Restorer]]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, default=Path("demo"))
-    parser.add_argument("--readme", type=Path, help="draw README's picture, too")
+    parser.add_argument("--readme", type=Path, help="also write README's picture here")
     args = parser.parse_args()
     folder: Path = args.out
     folder.mkdir(parents=True, exist_ok=True)
@@ -214,7 +214,7 @@ def main() -> None:
     draw("pellucid: every model that ships", firsts).save(folder / "all.png")
     if args.readme:
         for_readme(firsts).save(args.readme, quality=88)
-    print(f"all of them on one sheet: {(folder / 'all').resolve()}.png")
+    print(f"one sheet with all models: {(folder / 'all').resolve()}.png")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: results, exit codes, and one good line for everything that goes wrong."""
+"""The command line as users see it: results, exit codes, and one-line errors."""
 
 import json
 import os
@@ -31,7 +31,7 @@ class Result:
 
 
 class Terminal:
-    """Runs commands in a folder of its own, as `pellucid ARGUMENTS`."""
+    """Runs `pellucid ARGUMENTS` in a temporary folder."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
         self._monkeypatch, self._capsys = monkeypatch, capsys
@@ -77,13 +77,13 @@ def tiny(tmp_path: Path) -> None:
         checkpoint.save(tmp_path / "models" / f"tiny-{name[:4]}.safetensors", chosen.network(), card)
 
 
-def test_one_picture_goes_beside_itself(run: Terminal) -> None:
+def test_the_result_of_one_picture_is_next_to_it(run: Terminal) -> None:
     result = run("restore photo.png --model tiny-dncn")
     assert (result.code, result.out.strip()) == (0, "photo-restored.png")
     assert images.read("photo-restored.png").samples.shape == (24, 31, 3)
 
 
-def test_a_folder_goes_on_where_it_was_interrupted(run: Terminal) -> None:
+def test_the_same_command_resumes_a_folder(run: Terminal) -> None:
     command = "restore album --model tiny-dncn --out out --ensemble --strength 0.5 --tile 16"
     assert "2 of 2 pictures restored by tiny-dncn" in run(command).out
     Path("out/deep/b.tif").unlink()
@@ -94,7 +94,7 @@ def test_a_folder_goes_on_where_it_was_interrupted(run: Terminal) -> None:
     assert "2 of 2" in run(f"{command} --overwrite").out
 
 
-def test_what_others_put_there_is_not_replaced(run: Terminal) -> None:
+def test_foreign_files_are_not_overwritten(run: Terminal) -> None:
     images.write(images.read("photo.png"), Path("out/a.png"))
     result = run("restore album --model tiny-dncn --out out")
     assert result.code == 1 and "out/a.png exists; --overwrite replaces it" in result.err
@@ -103,7 +103,7 @@ def test_what_others_put_there_is_not_replaced(run: Terminal) -> None:
     assert result.err.count("exists") == 2 and "with other settings; --overwrite" in result.err
 
 
-def test_a_report_says_what_became_of_every_picture(run: Terminal) -> None:
+def test_a_report_contains_the_outcome_of_every_picture(run: Terminal) -> None:
     run("restore broken.png photo.png --model tiny-dncn --out out --report report.json")
     report = json.loads(Path("report.json").read_text())
     assert [entry["status"] for entry in report["pictures"]] == ["failed", "restored"]
@@ -119,18 +119,18 @@ def test_a_report_says_what_became_of_every_picture(run: Terminal) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["--memory much", "--memory 2XB", "--exposure-ratio dark", "--exposure-ratio 0"])
-def test_amounts_that_mean_nothing_are_a_wrong_command_line(run: Terminal, wrong: str) -> None:
+def test_invalid_amounts_are_usage_errors(run: Terminal, wrong: str) -> None:
     assert run(f"restore photo.png --model tiny-dncn {wrong}").code == 2
 
 
-def test_a_ceiling_too_small_says_the_least_that_does(run: Terminal) -> None:
+def test_an_error_states_the_smallest_memory_limit_that_works(run: Terminal) -> None:
     result = run("restore photo.png --model tiny-dncn --memory 1MB")
     assert result.code == 1
     assert re.search(r"photo.png needs more than the 1 MB that .*; --memory \d+MB is enough", result.err)
     assert run("restore photo.png --model tiny-dncn --memory 4GB").code == 0
 
 
-def test_a_bad_picture_is_named_at_the_end_and_stops_nothing(run: Terminal) -> None:
+def test_a_bad_picture_is_reported_at_the_end_and_stops_no_other(run: Terminal) -> None:
     result = run("restore broken.png photo.png empty.png --model tiny-dncn --out out")
     assert result.code == 1
     assert "1 of 3 pictures restored" in result.out
@@ -138,20 +138,20 @@ def test_a_bad_picture_is_named_at_the_end_and_stops_nothing(run: Terminal) -> N
     assert sorted(path.name for path in Path("out").glob("[!.]*")) == ["photo.png"]
 
 
-def test_a_smaller_halo_says_what_it_gives_up(run: Terminal) -> None:
+def test_a_smaller_halo_prints_its_error(run: Terminal) -> None:
     result = run("restore photo.png --model tiny-mimo --halo 4 --tile 12")
     assert result.code == 0
     assert "halo of 4 px instead of 45" in result.err and "of 255" in result.err
 
 
-def test_an_exposure_for_developed_pictures_is_said_to_change_nothing(run: Terminal) -> None:
+def test_an_exposure_for_developed_pictures_prints_a_warning(run: Terminal) -> None:
     result = run("restore photo.png --model tiny-mimo --exposure-ratio 100")
     assert result.code == 0
     assert "tiny-mimo restores developed pictures; --exposure-ratio and --reference have no effect" in result.err
     assert "--exposure-ratio" not in run("restore photo.png --model tiny-mimo --out again.png").err
 
 
-def test_evaluate_prints_scores_and_how_they_were_counted(run: Terminal) -> None:
+def test_evaluate_prints_scores_and_protocol(run: Terminal) -> None:
     result = run("evaluate tiny-dncn sigma_255=10 --data album --json report.json")
     assert result.code == 0
     assert "mean of 2" in result.out and "GaussianNoise(sigma_255=10.0)" in result.out
@@ -168,12 +168,12 @@ def test_models_lists_names_recipes_and_licenses(run: Terminal) -> None:
     assert mine["tiny-dncn"]["recipe"] == "dncnn.gaussian" and mine["tiny-dncn"]["license"] == "CC0"
 
 
-def test_a_damaged_model_is_listed_as_such(run: Terminal) -> None:
+def test_a_damaged_model_is_listed_with_its_error(run: Terminal) -> None:
     Path("models/bad.safetensors").write_bytes(b"junk")
     result = run("models")
     assert result.code == 0 and re.search(r"^ ?bad ", result.out, re.MULTILINE)
-    (said,) = [model["error"] for model in json.loads(run("models --json").out) if "error" in model]
-    assert "bad.safetensors is not a complete safetensors file" in said
+    (error,) = [model["error"] for model in json.loads(run("models --json").out) if "error" in model]
+    assert "bad.safetensors is not a complete safetensors file" in error
 
 
 def test_recipes_lists_names_and_keywords(run: Terminal) -> None:
@@ -181,7 +181,7 @@ def test_recipes_lists_names_and_keywords(run: Terminal) -> None:
     assert "number from 0 to 255" in run("recipes dncnn.gaussian").out
 
 
-def test_convert_writes_a_file_that_knows_what_it_is(run: Terminal) -> None:
+def test_convert_writes_a_file_with_its_metadata(run: Terminal) -> None:
     weights = {
         f"conv{i}.weight": torch.randn(shape)
         for i, shape in enumerate([(64, 1, 9, 9), (32, 64, 5, 5), (1, 32, 5, 5)], start=1)
@@ -239,7 +239,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("command", "message"), WRONG, ids=[command for command, _ in WRONG])
-def test_what_users_can_mend_is_one_line_and_exit_code_1(run: Terminal, command: str, message: str) -> None:
+def test_errors_that_users_can_fix_are_one_line_and_exit_code_1(run: Terminal, command: str, message: str) -> None:
     before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
     result = run(command)
     assert result.code == 1
@@ -263,13 +263,13 @@ def test_what_users_can_mend_is_one_line_and_exit_code_1(run: Terminal, command:
         "--nonsense",
     ],
 )
-def test_a_wrong_command_line_is_exit_code_2(run: Terminal, command: str) -> None:
+def test_usage_errors_are_exit_code_2(run: Terminal, command: str) -> None:
     result = run(command)
     assert result.code == 2
     assert "Traceback" not in result.err and result.out == ""
 
 
-def test_a_recipe_that_is_not_the_weights_own_is_said(run: Terminal) -> None:
+def test_a_recipe_that_differs_from_the_weights_prints_a_warning(run: Terminal) -> None:
     message = "sigma_255=50.0, but the weights were trained with sigma_255=25.0"
     result = run("evaluate tiny-dncn sigma_255=50 --data album --json report.json")
     assert result.code == 0 and message in result.err
@@ -278,15 +278,15 @@ def test_a_recipe_that_is_not_the_weights_own_is_said(run: Terminal) -> None:
 
 
 @pytest.mark.parametrize("delay_s", [0.3, 0.5, 0.7])
-def test_ctrl_c_while_starting_is_not_lost(run: Terminal, delay_s: float) -> None:
+def test_ctrl_c_during_start_is_not_lost(run: Terminal, delay_s: float) -> None:
     process = _restoring_many_pictures()
     time.sleep(delay_s)
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=60)
-    assert process.returncode != 0  # the first moments belong to Python itself, which has codes of its own
+    assert process.returncode != 0  # while Python itself starts, it uses other exit codes
 
 
-def test_file_names_may_hold_anything(run: Terminal) -> None:
+def test_file_names_can_contain_anything(run: Terminal) -> None:
     for name in ("[red]x[b].png", "two\nlines.png", "\udcff.png", "ä ö.png"):
         images.write(images.read("photo.png"), Path("odd") / name)
         images.write(images.read("photo.png"), Path("bad") / name)
@@ -325,7 +325,7 @@ def test_train_on_pairs(run: Terminal) -> None:
     assert (result.code, result.out.strip()) == (0, "runs/p/weights.safetensors"), result.err
 
 
-def test_measure_says_how_fast(run: Terminal) -> None:
+def test_measure_prints_the_speed(run: Terminal) -> None:
     result = run(f"{TINY_TRAINING} --data album --measure 4")
     assert result.code == 0 and "images/s" in result.out and "waiting for data (float32" in result.out
     assert not Path("runs").exists()
@@ -338,15 +338,15 @@ def test_measure_says_how_fast(run: Terminal) -> None:
         ("--data album --out r --val-target album", "--val-target needs --val"),
     ],
 )
-def test_a_wrong_train_command_is_a_usage_error(run: Terminal, options: str, message: str) -> None:
+def test_invalid_combinations_of_train_options_are_usage_errors(run: Terminal, options: str, message: str) -> None:
     result = run(f"{TINY_TRAINING} {options}")
     assert result.code == 2 and message in " ".join(result.err.split())
 
 
-def test_recipes_lists_what_every_training_takes(run: Terminal) -> None:
+def test_recipes_lists_the_training_keywords(run: Terminal) -> None:
     printed = run("recipes srcnn.tuned").out
     assert "mapping_px" in printed and "ema_decay" in printed
-    assert printed.count("num_steps") == 1
+    assert len(re.findall("^ *num_steps", printed, re.MULTILINE)) == 1
 
 
 def test_help_and_version(run: Terminal) -> None:
@@ -366,7 +366,7 @@ def test_help_and_version(run: Terminal) -> None:
 
 
 def _restoring_many_pictures() -> subprocess.Popen[str]:
-    """Seconds of work, in a process of its own."""
+    """A child process that works for some seconds."""
     for i in range(30):
         samples = np.random.default_rng(i).integers(0, 256, (300, 300, 3), np.uint8)
         images.write(Picture(samples), Path("many") / f"{i:02}.png", overwrite=True)
@@ -375,7 +375,7 @@ def _restoring_many_pictures() -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_leaves_whole_files_and_the_same_command_goes_on(run: Terminal, stop: signal.Signals) -> None:
+def test_after_a_stop_files_are_whole_and_the_same_command_resumes(run: Terminal, stop: signal.Signals) -> None:
     process = _restoring_many_pictures()
     deadline_s = time.monotonic() + 60
     while not list(Path().glob("many-restored/*.png")) and time.monotonic() < deadline_s:

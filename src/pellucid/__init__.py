@@ -10,64 +10,79 @@ from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # for type checkers and editors; a test compares it with the table below
+    from pellucid.backends.benchmark import Timing as Timing
     from pellucid.backends.benchmark import bench as bench
+    from pellucid.data.preparing import Prepared as Prepared
     from pellucid.data.preparing import prepare as prepare
     from pellucid.errors import DataError as DataError
     from pellucid.errors import MissingExtraError as MissingExtraError
+    from pellucid.errors import NotEnoughMemoryError as NotEnoughMemoryError
     from pellucid.errors import OutputError as OutputError
     from pellucid.errors import PellucidError as PellucidError
     from pellucid.errors import PictureError as PictureError
     from pellucid.errors import RecipeError as RecipeError
     from pellucid.errors import WeightsError as WeightsError
+    from pellucid.evaluation import Report as Report
+    from pellucid.evaluation import Score as Score
     from pellucid.evaluation import evaluate as evaluate
+    from pellucid.exporting.export import Exported as Exported
     from pellucid.exporting.export import export as export
     from pellucid.pictures.images import read as read
     from pellucid.pictures.images import write as write
+    from pellucid.pictures.picture import Exposure as Exposure
     from pellucid.pictures.picture import Mosaic as Mosaic
     from pellucid.pictures.picture import Picture as Picture
     from pellucid.recipes.recipe import Recipe as Recipe
+    from pellucid.recipes.registry import find as find
+    from pellucid.restoration.planning import Job as Job
     from pellucid.restoration.planning import plan as plan
+    from pellucid.restoration.restore import Outcome as Outcome
+    from pellucid.restoration.restore import Settings as Settings
     from pellucid.restoration.restore import restore as restore
     from pellucid.restoration.restorer import Restorer as Restorer
     from pellucid.restoration.restorer import load as load
+    from pellucid.training.recorder import Validation as Validation
+    from pellucid.training.train import Status as Status
+    from pellucid.training.train import Stopped as Stopped
     from pellucid.training.train import train as train
+    from pellucid.weights.checkpoint import WeightsMetadata as WeightsMetadata
     from pellucid.weights.converting import convert as convert
+    from pellucid.weights.models import NamedModel as NamedModel
+    from pellucid.weights.models import list_models as list_models
 
-# Where each public name lives. Loaded when first asked for, so that `import pellucid` does not wait for torch.
-_HOMES = {
-    "DataError": "errors",
-    "MissingExtraError": "errors",
-    "Mosaic": "pictures.picture",
-    "OutputError": "errors",
-    "PellucidError": "errors",
-    "Picture": "pictures.picture",
-    "PictureError": "errors",
-    "Recipe": "recipes.recipe",
-    "RecipeError": "errors",
-    "Restorer": "restoration.restorer",
-    "WeightsError": "errors",
-    "bench": "backends.benchmark",
-    "convert": "weights.converting",
-    "evaluate": "evaluation",
-    "export": "exporting.export",
-    "load": "restoration.restorer",
-    "plan": "restoration.planning",
-    "prepare": "data.preparing",
-    "read": "pictures.images",
-    "restore": "restoration.restore",
-    "train": "training.train",
-    "write": "pictures.images",
+_TABLE = {
+    "backends.benchmark": "Timing bench",
+    "data.preparing": "Prepared prepare",
+    "errors": "DataError MissingExtraError NotEnoughMemoryError OutputError PellucidError PictureError "
+    "RecipeError WeightsError",
+    "evaluation": "Report Score evaluate",
+    "exporting.export": "Exported export",
+    "pictures.images": "read write",
+    "pictures.picture": "Exposure Mosaic Picture",
+    "recipes.recipe": "Recipe",
+    "recipes.registry": "find",
+    "restoration.planning": "Job plan",
+    "restoration.restore": "Outcome Settings restore",
+    "restoration.restorer": "Restorer load",
+    "training.recorder": "Validation",
+    "training.train": "Status Stopped train",
+    "weights.checkpoint": "WeightsMetadata",
+    "weights.converting": "convert",
+    "weights.models": "NamedModel list_models",
 }
+"""Module -> its public names. They are loaded on first use, so that `import pellucid` does not wait for torch."""
+
+_MODULES = {name: module for module, names in _TABLE.items() for name in names.split()}
 
 __version__ = version("pellucid")
-__all__ = [*sorted(_HOMES), "__version__"]  # the names above, once
+__all__ = [*sorted(_MODULES), "__version__"]
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'pellucid' has no attribute {name!r}")
-    return getattr(import_module(f"pellucid.{_HOMES[name]}"), name)
+    return getattr(import_module(f"pellucid.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

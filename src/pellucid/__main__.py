@@ -1,4 +1,4 @@
-"""python -m pellucid."""
+"""`python -m pellucid`: the command line."""
 
 from pellucid.cli import main
 

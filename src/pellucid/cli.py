@@ -1,21 +1,43 @@
-"""The command line: its sub-commands, and the one line for everything that users can mend.
+"""The command line: its commands, and one-line errors for everything that users can fix.
 
-Nothing heavy is imported before a sub-command runs, so that `--help` answers at once.
+Heavy packages are imported only when a command runs, so that `--help` is fast.
 """
 
 import os
 import sys
 from io import TextIOWrapper
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 from pellucid.commands import bench, convert, evaluate, export, models, plot, prepare, recipes, restore, train
 from pellucid.commands.terminal import exit_with_error
 from pellucid.errors import PellucidError
 
+
+class _FlagsWithoutType:
+    """A command whose help does not show the type `<bool>` next to each flag."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in parameters:
+            if getattr(parameter, "is_flag", False):
+                parameter.metavar = ""
+        return parameters
+
+
+class _Command(_FlagsWithoutType, TyperCommand):
+    pass
+
+
+class _Group(_FlagsWithoutType, TyperGroup):
+    pass
+
+
 app = typer.Typer(
     name="pellucid",
+    cls=_Group,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
@@ -27,24 +49,24 @@ app = typer.Typer(
 
 
 def main() -> None:
-    """Entry point: errors that users can fix are one line and exit status 1."""
-    # Half of the time of a shallow network goes into page faults on fresh activations; huge pages halve it.
+    """Run the command line. Errors that users can fix are printed in one line; the exit status is then 1."""
+    # A shallow network spends half of its time on page faults of new activations; huge pages halve that.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # file names may hold anything
+            stream.reconfigure(errors="backslashreplace")  # file names can contain any bytes
     try:
         app()
     except PellucidError as error:
         exit_with_error(error)
-    except OSError as error:  # what no function expected: a full disk, a name too long, a lost share
+    except OSError as error:  # not handled where it was raised: full disk, name too long, network share gone
         exit_with_error(f"{error.strerror or error}: {str(error.filename)[:200]}")
     except MemoryError:
-        exit_with_error("not enough memory; smaller tiles need less: --tile 256")
+        exit_with_error("not enough memory; smaller tiles need less, e.g. --tile 256")
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _print_version(is_set: bool) -> None:
+    if is_set:
         from pellucid import __version__
 
         typer.echo(f"pellucid {__version__}")
@@ -54,39 +76,32 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
     pass
 
 
-app.command(
-    rich_help_panel="Use",
-    epilog="Example: `pellucid restore scans/ --model srcnn-x2 --out larger/`",
-)(restore.restore)
-app.command(
-    rich_help_panel="Use",
-    epilog="Example: `pellucid evaluate mine.safetensors --data Set12 sigma_255=50`",
-)(evaluate.evaluate)
-app.command(
-    rich_help_panel="Train",
-    epilog="Example: `pellucid prepare gopro GOPRO_Large.zip --out stores/gopro`, then "
-    "`pellucid prepare check stores/gopro`",
-)(prepare.prepare)
-app.command(
-    rich_help_panel="Train",
-    epilog="Example: `pellucid train dncnn.gaussian sigma_255=15 --data photos/ --out runs/s15`",
-)(train.train)
-app.command(rich_help_panel="Train", epilog="Example: `pellucid plot runs/a runs/b --out curves.png`")(plot.plot)
-app.command(rich_help_panel="Weights")(models.models)
-app.command(rich_help_panel="Weights")(recipes.recipes)
-app.command(
-    rich_help_panel="Weights",
-    epilog="Example: `pellucid convert net.pth --recipe dncnn.gaussian sigma_255=25 --out mine.safetensors`",
-)(convert.convert)
-app.command(
-    rich_help_panel="Deploy",
-    epilog="Example: `pellucid export srcnn-x2 --out srcnn-x2.onnx`, then "
-    "`pellucid restore photo.png --model srcnn-x2.onnx`",
-)(export.export)
-app.command(rich_help_panel="Deploy", epilog="Example: `pellucid bench dncnn-gray-25 --megapixels 1`")(bench.bench)
+def _add(panel: str, command: Any, example: str | None = None) -> None:
+    epilog = None if example is None else f"Example: {example}"
+    app.command(cls=_Command, rich_help_panel=panel, epilog=epilog)(command)
+
+
+_add("Use models", restore.restore, "`pellucid restore scans/ --model srcnn-x2 --out larger/`")
+_add("Use models", evaluate.evaluate, "`pellucid evaluate mine.safetensors --data Set12 sigma_255=50`")
+_add("Use models", models.models)
+_add("Use models", convert.convert, "`pellucid convert net.pth --recipe dncnn.gaussian --out mine.safetensors`")
+_add(
+    "Train models",
+    prepare.prepare,
+    "`pellucid prepare gopro GOPRO_Large.zip --out stores/gopro`, then `pellucid prepare check stores/gopro`",
+)
+_add("Train models", train.train, "`pellucid train dncnn.gaussian sigma_255=15 --data photos/ --out runs/s15`")
+_add("Train models", recipes.recipes)
+_add("Train models", plot.plot, "`pellucid plot runs/a runs/b --out curves.png`")
+_add(
+    "Deploy models",
+    export.export,
+    "`pellucid export srcnn-x2 --out srcnn-x2.onnx`, then `pellucid restore photo.png --model srcnn-x2.onnx`",
+)
+_add("Deploy models", bench.bench, "`pellucid bench dncnn-gray-25 --megapixels 1`")

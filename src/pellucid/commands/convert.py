@@ -1,36 +1,40 @@
 """`pellucid convert`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from pellucid.commands.models import recipe_text
+from pellucid.commands.models import describe_recipe
 from pellucid.commands.options import Overwrite, Parameters, parse_keywords
 from pellucid.commands.terminal import defer_sigint
 
-if TYPE_CHECKING:
-    pass
-
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="AUTHORS_FILE", help=".mat, .pth, .pkl, .ckpt, .pdparams")],
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Weights of other code: .mat, .pth, .pkl, .ckpt or .pdparams.")
+    ],
     parameters: Parameters = None,
     *,
-    recipe: Annotated[str, typer.Option(metavar="RECIPE", help="What the weights are, as dncnn.gaussian.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="The weight file to write, .safetensors.")],
+    recipe: Annotated[
+        str, typer.Option(metavar="RECIPE", help="Recipe that the weights belong to, e.g. dncnn.gaussian.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE", help="Weight file to write (.safetensors).")],
     license: Annotated[
         str, typer.Option(metavar="TEXT", help="License of the weights.")
     ] = "unknown; see the authors of the weights",
     overwrite: Overwrite = False,
 ) -> None:
-    """Turn a weight file of the original authors into one that knows what it is. Runs no code of the file."""
+    """Convert weights of the original authors into a weight file of pellucid.
+
+    The new file contains the recipe, its keywords, the origin and the license. Code in the source file never runs.
+    """
     with defer_sigint():
         from pellucid.system import files
         from pellucid.weights import converting
 
     files.check_overwrite(out, overwrite=overwrite)
-    card = converting.convert(
+    metadata = converting.convert(
         source, recipe, out, license=license, overwrite=overwrite, **parse_keywords(parameters)
     )
-    typer.echo(f"{out}: {recipe_text(card)}")
+    typer.echo(f"{out}: {describe_recipe(metadata)}")

@@ -12,90 +12,99 @@ from pellucid.errors import PellucidError
 
 if TYPE_CHECKING:
     from pellucid.weights.checkpoint import WeightsMetadata
+    from pellucid.weights.models import NamedModel
 
 
-MOST_SCORES = 2
-"""Of a model, in the list of all."""
+MAX_LISTED_SCORES = 2
+"""Scores per model in the list of all models; a line has no room for more."""
 
 
 def models(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="As srcnn-x2: all about one.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="As JSON, for programs.")] = False,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A model, e.g. srcnn-x2: show everything about it.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List the models that ship and those in your own folder, with scores and license; or tell all about one."""
-    from pellucid.weights import checkpoint, models
+    """List the models with their scores and licenses, or show everything about one.
+
+    The list contains the models that ship with pellucid and the weight files in your own folder.
+    """
+    from pellucid.weights import models
 
     if name is not None:
-        _tell(name, as_json)
+        _print_model(name, as_json)
         return
-    cards = models.list_metadata()
+    listed = models.list_metadata()
     if as_json:
-        typer.echo(json.dumps([_model_as_json(model, card) for model, card in cards], indent=2))
+        typer.echo(json.dumps([_model_as_json(model, metadata) for model, metadata in listed], indent=2))
         return
     rows = table("model", "recipe", "PSNR in dB", "license", "from")
-    for model, card in cards:
+    for model, metadata in listed:
         origin = "pellucid" if model.is_shipped else str(model.path.parent)
-        if isinstance(card, checkpoint.WeightsMetadata):
-            add_row(rows, model.name, _in_short(card), _few_scores(card), card.license, origin)
+        if isinstance(metadata, PellucidError):
+            add_row(rows, model.name, str(metadata), "", "", origin, style="red")
         else:
-            add_row(rows, model.name, str(card), "", "", origin, style="red")
+            scores = _describe_first_scores(metadata)
+            add_row(rows, model.name, _describe_recipe_briefly(metadata), scores, metadata.license, origin)
     print_table(rows)
-    typer.echo(f"Your own weight files go to {models.user_folder()}")
+    typer.echo(f"Folder for your own weight files: {models.user_folder()}")
 
 
-def _tell(name: str, as_json: bool) -> None:
-    """The card of one model, with the command behind each score."""
+def describe_recipe(metadata: "WeightsMetadata") -> str:
+    """The recipe and all its keywords, e.g. "srcnn.paper scale=3 mapping_px=1"."""
+    given = {key: value for key, value in metadata.parameters.items() if value is not None}
+    return " ".join([metadata.recipe, *(f"{key}={_as_typed(value)}" for key, value in given.items())])
+
+
+def _print_model(name: str, as_json: bool) -> None:
+    """Print the metadata of one model, with the command that measures each score."""
     from pellucid.weights import checkpoint, models
 
     path = models.find_model(name)
-    card = checkpoint.read_metadata(path)
+    metadata = checkpoint.read_metadata(path)
     if as_json:
-        typer.echo(json.dumps({"name": name, "path": str(path), **vars(card)}, indent=2))
+        typer.echo(json.dumps({"name": name, "path": str(path), **vars(metadata)}, indent=2))
         return
-    typer.echo(f"{name}: {recipe_text(card)}\nfile: {path}\nlicense: {card.license}\norigin: {card.provenance}")
-    for score in card.scores:
-        said = f"{checkpoint.describe_score(score)} {_decibels(score):.3f} dB"
-        typer.echo(f"score: {said}   {checkpoint.score_command(name, score)}")
-    for entry in card.history:
-        typer.echo("before: " + "; ".join(f"{value}" for value in entry.values()))
+    typer.echo(f"{name}: {describe_recipe(metadata)}")
+    typer.echo(f"file: {path}\nlicense: {metadata.license}\norigin: {metadata.provenance}")
+    for score in metadata.scores:
+        measured = f"{checkpoint.describe_score(score)} {_psnr_db(score):.3f} dB"
+        typer.echo(f"score: {measured}   {checkpoint.score_command(name, score)}")
+    for entry in metadata.history:
+        typer.echo("earlier: " + "; ".join(f"{value}" for value in entry.values()))
 
 
-def _few_scores(card: "WeightsMetadata") -> str:
-    """The first of them: a line of the list has no room for all."""
+def _describe_first_scores(metadata: "WeightsMetadata") -> str:
     from pellucid.weights import checkpoint
 
-    said = [f"{checkpoint.describe_score(score)} {_decibels(score):.2f}" for score in card.scores]
-    more = f" and {len(said) - MOST_SCORES} more" if len(said) > MOST_SCORES else ""
-    return ", ".join(said[:MOST_SCORES]) + more or "not measured"
+    scores = [f"{checkpoint.describe_score(score)} {_psnr_db(score):.2f}" for score in metadata.scores]
+    more = f" and {len(scores) - MAX_LISTED_SCORES} more" if len(scores) > MAX_LISTED_SCORES else ""
+    return ", ".join(scores[:MAX_LISTED_SCORES]) + more or "not measured"
 
 
-def _decibels(score: Mapping[str, Any]) -> float:
-    """Equal pictures have none that JSON could hold."""
+def _psnr_db(score: Mapping[str, Any]) -> float:
+    """Identical pictures have an infinite PSNR, which JSON stores as null."""
     return math.inf if score["psnr_db"] is None else float(score["psnr_db"])
 
 
-def _in_short(card: Any) -> str:
-    """The recipe and what of its own keywords is another than the paper's."""
+def _describe_recipe_briefly(metadata: "WeightsMetadata") -> str:
+    """The recipe and those of its own keywords that differ from the paper's values."""
     from pellucid.recipes import registry
 
     try:
-        own = registry.own_keywords(card.recipe)
+        own = registry.own_keywords(metadata.recipe)
     except PellucidError:
-        return recipe_text(card)
-    changed = {key: value for key, value in card.parameters.items() if key in own and key != "num_steps"}
-    given = {key: value for key, value in changed.items() if _as_typed(value) != _as_typed(own[key].default)}
-    return " ".join([card.recipe, *(f"{key}={_as_typed(value)}" for key, value in given.items())])
-
-
-def recipe_text(card: Any) -> str:
-    given = {key: value for key, value in card.parameters.items() if value is not None}
-    return " ".join([card.recipe, *(f"{key}={_as_typed(value)}" for key, value in given.items())])
+        return describe_recipe(metadata)
+    given = {key: value for key, value in metadata.parameters.items() if key in own and key != "num_steps"}
+    changed = {key: value for key, value in given.items() if _as_typed(value) != _as_typed(own[key].default)}
+    return " ".join([metadata.recipe, *(f"{key}={_as_typed(value)}" for key, value in changed.items())])
 
 
 def _as_typed(value: object) -> str:
+    """A value as it is typed on the command line: 0.9,0.999."""
     return ",".join(f"{part:g}" for part in value) if isinstance(value, list | tuple) else str(value)
 
 
-def _model_as_json(model: Any, card: Any) -> dict[str, Any]:
-    described = {"error": str(card)} if isinstance(card, PellucidError) else dict(vars(card))
+def _model_as_json(model: "NamedModel", metadata: "WeightsMetadata | PellucidError") -> dict[str, Any]:
+    described = {"error": str(metadata)} if isinstance(metadata, PellucidError) else dict(vars(metadata))
     return {"name": model.name, "path": str(model.path), "ships": model.is_shipped, **described}

@@ -1,4 +1,4 @@
-"""Options that several commands share, and what people write as their values."""
+"""Options that several commands share, and how their values are parsed."""
 
 import math
 import re
@@ -10,61 +10,74 @@ import typer
 
 Parameters = Annotated[
     list[str] | None,
-    typer.Argument(metavar="KEY=VALUE", help="Keywords of the recipe; see 'pellucid recipes NAME'."),
+    typer.Argument(
+        metavar="KEY=VALUE", help="Keywords of the recipe, e.g. sigma_255=25. See 'pellucid recipes NAME'."
+    ),
 ]
 Model = Annotated[
     str,
     typer.Option(
-        "--model", "-m", metavar="NAME_OR_FILE", help="Name (see 'pellucid models') or path of a weight file."
+        "--model",
+        "-m",
+        metavar="NAME_OR_FILE",
+        help="Name of a model (see 'pellucid models') or path of a weight file.",
     ),
 ]
 Device = Annotated[
-    str, typer.Option(metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps, ...: where the network runs.")
+    str, typer.Option(metavar="DEVICE", help="Where the network runs: auto, cpu, cuda, cuda:1, mps, ...")
 ]
 Backend = Annotated[
     str | None,
     typer.Option(
         metavar="BACKEND",
-        help="torch, onnxruntime, openvino, or auto: the fastest that agrees to 60 dB. [default: torch, or "
-        "what an exported MODEL is for]",
+        help="torch, onnxruntime, openvino, or auto: the fastest with 60 dB PSNR or more against float32 torch.",
+        show_default="torch, or the runtime of an exported MODEL",
     ),
 ]
 Precision = Annotated[
     str | None,
     typer.Option(
-        metavar="PRECISION", help="float32, bfloat16, float16, or auto. [default: float32, or an exported MODEL's]"
+        metavar="PRECISION",
+        help="float32, bfloat16, float16 or auto.",
+        show_default="float32, or the precision of an exported MODEL",
     ),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results that are already there.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
 
 
 def parse_keywords(pairs: Sequence[str] | None, *, options: Sequence[str] = ()) -> dict[str, Any]:
-    """Recipe keywords. options: of the command, which would be taken for keywords otherwise."""
+    """Recipe keywords from KEY=VALUE texts; values stay text.
+
+    options: names of the command's options, which are reported instead of being read as keywords.
+    """
     parameters = {}
     for pair in pairs or ():
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise typer.BadParameter(f"{pair!r} is no KEY=VALUE, as sigma_255=25")
+            raise typer.BadParameter(f"{pair!r} does not have the form KEY=VALUE, e.g. sigma_255=25")
         if key in ("device", "license", "overwrite", *options):
-            raise typer.BadParameter(f"{key} is an option: --{key}")
+            raise typer.BadParameter(f"{key} is an option, not a keyword: use --{key}")
         parameters[key] = value
     return parameters
 
 
 def parse_bytes(text: str) -> int:
-    """2GB, 1.5 GiB, 800m: decimal units, and binary ones with an i."""
-    match = re.fullmatch(r"\s*(\d+\.?\d*)\s*([kmgt]?)(i?)b?\s*", text, re.IGNORECASE)
-    if match is None:
-        raise typer.BadParameter(f"--memory {text}: an amount of memory is needed, as 2GB or 800MB")
-    number, unit, binary = match.groups()
-    power = " kmgt".find(unit.lower() or " ")
-    return int(float(number) * (1024 if binary else 1000) ** power)
+    """An amount of memory in bytes. 2GB and 800m are decimal, 1.5GiB is binary."""
+    from pydantic import ByteSize, TypeAdapter, ValidationError
+
+    # ByteSize ignores what follows a number that it understands: for it, "5.GB" and "5,5GB" are 5 bytes.
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\.?\s*((?:[kmgt]i?)?)b?\s*", text, re.ASCII | re.IGNORECASE)
+    try:
+        return TypeAdapter(ByteSize).validate_python("" if match is None else f"{match[1]}{match[2]}B")
+    except (ValidationError, OverflowError):
+        raise typer.BadParameter(f"--memory {text}: expected an amount of memory, e.g. 2GB or 800MB") from None
 
 
 def parse_exposure(ratio: str, reference: Path | None) -> "float | Path | Literal['auto']":
+    """The value of `Settings.exposure` from the options --exposure-ratio and --reference."""
     if reference is not None:
         if ratio != "auto":
-            raise typer.BadParameter("--exposure-ratio and --reference are alternatives; give one")
+            raise typer.BadParameter("--exposure-ratio and --reference exclude each other; use one of them")
         return reference
     if ratio == "auto":
         return "auto"
@@ -73,5 +86,5 @@ def parse_exposure(ratio: str, reference: Path | None) -> "float | Path | Litera
     except ValueError:
         number = math.nan
     if not 0 < number < math.inf:
-        raise typer.BadParameter(f"--exposure-ratio {ratio}: a number above 0, as 100, or auto is needed")
+        raise typer.BadParameter(f"--exposure-ratio {ratio}: expected auto or a number greater than 0, e.g. 100")
     return number

@@ -1,23 +1,22 @@
 """`pellucid recipes`."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from pellucid.commands.terminal import add_row, print_table, table
 
-if TYPE_CHECKING:
-    pass
-
 
 def recipes(
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="As dncnn.gaussian.")] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="A recipe, e.g. dncnn.gaussian: show its keywords.")
+    ] = None,
 ) -> None:
-    """List the recipes, or the keywords of one."""
+    """List the recipes, or show the keywords of one: default, possible values, meaning."""
     from pellucid.recipes import registry
 
     if name is None:
-        rows = table("recipe", "what it is")
+        rows = table("recipe", "description")
         for known in registry.list_names():
             add_row(rows, known, registry.summarize(known))
     else:
@@ -29,6 +28,6 @@ def recipes(
         rows.add_section()
         for keyword, described in registry.describe_training(registry.find(name)).items():
             if keyword not in own:
-                value = "-" if described.default is None else str(described.default)
-                add_row(rows, keyword, value, described.values, described.meaning)
+                default = "-" if described.default is None else str(described.default)
+                add_row(rows, keyword, default, described.values, described.meaning)
     print_table(rows)

@@ -1,4 +1,4 @@
-"""What people see in their terminal: tables, progress, one line for each thing worth saying."""
+"""Output to the terminal: tables, progress, one-line messages, and signals."""
 
 import os
 import signal
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 def table(*columns: str, right: Sequence[int] = ()) -> Any:
+    """An empty rich table. right: indices of the columns that are aligned to the right."""
     from rich import box
     from rich.table import Table
 
@@ -29,21 +30,22 @@ def table(*columns: str, right: Sequence[int] = ()) -> Any:
 
 
 def add_row(table: Any, *cells: str, style: str | None = None) -> None:
+    """Add plain text; a file name such as `[red]x.png` is not read as markup."""
     from rich.text import Text
 
-    table.add_row(*map(Text, cells), style=style)  # as it stands: names may hold what looks like markup
+    table.add_row(*map(Text, cells), style=style)
 
 
 def print_table(table: Any) -> None:
     from rich.console import Console
 
-    # Into a pipe or a file, lines are as long as they need to be.
+    # In a pipe or a file, long lines are not wrapped at the width of a terminal.
     Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 @contextmanager
 def progress(*extra: str) -> "Iterator[Progress]":
-    """A bar on the error stream: how far, how fast, how long still."""
+    """A progress bar on the error stream, only if that is a terminal. extra: further text columns."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -55,54 +57,69 @@ def progress(*extra: str) -> "Iterator[Progress]":
 
 
 def print_once(text: str, *, err: bool = False) -> None:
-    """Said once, by the first of many processes."""
+    """Print from the first of several `torchrun` processes only."""
     if os.environ.get("RANK", "0") == "0":
         typer.echo(text, err=err)
 
 
 def print_note(text: object) -> None:
-    """One line on the error stream, whatever a file is called."""
+    """Print one line on the error stream, even if a file name contains line breaks."""
     typer.echo(" ".join(str(text).split()), err=True)
 
 
 def print_error(problem: object) -> None:
-    """One line on the error stream; hints name options, not arguments."""
-    print_note(f"pellucid: {problem.describe(word_as_option) if isinstance(problem, PellucidError) else problem}")
+    """Print one line on the error stream. Hints of errors name command-line options, not Python parameters."""
+    text = problem.describe(word_as_option) if isinstance(problem, PellucidError) else problem
+    print_note(f"pellucid: {text}")
 
 
-_OPTIONS = {"memory_bytes": "--memory", "tile_px": "--tile", "halo_px": "--halo", "start_from": "--from"}
-"""Options that are not named like the argument of the function."""
+_OPTIONS = {
+    "exposure": "--exposure-ratio",
+    "halo_px": "--halo",
+    "json_file": "--json",
+    "memory_bytes": "--memory",
+    "save_every_s": "--save-every",
+    "start_from": "--from",
+    "tile_px": "--tile",
+    "validation": "--val",
+}
+"""Options whose names differ from the Python parameter."""
 
 
 def word_as_option(parameter: str, value: Any) -> str:
-    """A parameter as it is typed: `--overwrite`, `--memory 430MB`, `--out`."""
+    """Word a parameter as it is typed: `--overwrite`, `--memory 430MB`, `--tune off`; without a value, `--out`."""
     option = _OPTIONS.get(parameter, f"--{parameter.replace('_', '-')}")
     if value is None or value is True:
         return option
-    return f"{option} {value // 10**6}MB" if parameter.endswith("_bytes") else f"{option} {value}"
+    if value is False:
+        return f"{option} off"
+    if parameter.endswith("_bytes"):
+        return f"{option} {-(-value // 10**6)}MB"  # rounded up: a limit that is a little too small does not help
+    return f"{option} {value}"
 
 
 def exit_with_error(message: object) -> NoReturn:
+    """Print one line on the error stream and exit with status 1."""
     print_error(message)
     raise SystemExit(1)
 
 
 @contextmanager
 def defer_sigint() -> Iterator[None]:
-    """Ctrl-C waits until the imports are done: in the midst of torch's own it is lost, or breaks them."""
-    pressed: list[bool] = []
-    before = signal.signal(signal.SIGINT, lambda *_: pressed.append(True))
+    """Handle Ctrl-C after the imports inside: in the middle of torch's own imports it is lost or breaks them."""
+    received: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
-    if pressed:
+    if received:
         raise KeyboardInterrupt
 
 
 @contextmanager
 def sigterm_as_sigint() -> Iterator[None]:
-    """SIGTERM, as a service or a queue sends it, ends the work as Ctrl-C does."""
+    """Treat SIGTERM, e.g. from a service manager or a batch queue, like Ctrl-C."""
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
@@ -111,6 +128,7 @@ def sigterm_as_sigint() -> Iterator[None]:
 
 
 def print_leaks(made: "Store", folder: Path) -> None:
+    """Compare the pictures of a folder with a store, and print those that the store contains."""
     from pellucid.data import leaks
 
     with progress() as bar:
@@ -120,4 +138,4 @@ def print_leaks(made: "Store", folder: Path) -> None:
         )
     for leak in found:
         print_note(f"warning: {leak}")
-    print_note(f"{len(found)} pictures of {folder} were found in {made.folder}")
+    print_note(f"{made.folder} contains {len(found)} pictures of {folder}, as a whole or in part")

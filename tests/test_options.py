@@ -1,0 +1,101 @@
+"""Values of command-line options, and parameters worded as options."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+import typer
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ByteSize, TypeAdapter
+
+from pellucid import cli
+from pellucid.commands.options import parse_bytes, parse_keywords
+from pellucid.commands.terminal import word_as_option
+
+NUMBERS = st.from_regex(r"[0-9]{1,6}(\.[0-9]{1,6})?", fullmatch=True)
+SPACES = st.sampled_from(["", " ", "  "])
+
+
+@given(NUMBERS, SPACES, st.sampled_from(["", *(f"{prefix}{i}" for prefix in "kKmMgGtT" for i in ("", "i", "I"))]))
+def test_amounts_of_memory_are_those_of_pydantic(number: str, space: str, unit: str) -> None:
+    expected = TypeAdapter(ByteSize).validate_python(f"{number}{space}{unit}B")
+    assert parse_bytes(f"{number}{space}{unit}B") == expected
+    assert parse_bytes(f" {number}{space}{unit} ") == expected  # the B can be omitted
+
+
+@pytest.mark.parametrize(
+    ("text", "num_bytes"),
+    [("2GB", 2 * 10**9), ("1.5GiB", 3 * 2**29), ("800m", 800 * 10**6), ("5.k", 5000), ("7", 7)],
+)
+def test_decimal_and_binary_units(text: str, num_bytes: int) -> None:
+    assert parse_bytes(text) == num_bytes
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "much", "2XB", "-1GB", "5,5GB", "2GB please", "2GB/s", "1e9", "2 G B", "2i", "inf", "9" * 400 + "TB"],
+)
+def test_other_texts_are_a_usage_error(text: str) -> None:
+    with pytest.raises(typer.BadParameter, match="expected an amount of memory, e.g. 2GB"):
+        parse_bytes(text)
+
+
+@given(st.text())
+def test_no_text_breaks_the_parser(text: str) -> None:
+    try:
+        assert parse_bytes(text) >= 0
+    except typer.BadParameter as error:
+        assert "expected an amount of memory" in str(error)
+
+
+def test_keywords_keep_their_text() -> None:
+    assert parse_keywords(["sigma_255=25", "betas=0.9,0.999", "name=a=b"]) == {
+        "sigma_255": "25",
+        "betas": "0.9,0.999",
+        "name": "a=b",
+    }
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"), [("sigma", "does not have the form KEY=VALUE"), ("device=cpu", "use --device")]
+)
+def test_texts_that_are_not_keywords_are_a_usage_error(pair: str, message: str) -> None:
+    with pytest.raises(typer.BadParameter, match=message):
+        parse_keywords([pair])
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "option"),
+    [
+        ("overwrite", True, "--overwrite"),
+        ("out", None, "--out"),
+        ("bit_depth", 16, "--bit-depth 16"),
+        ("memory_bytes", 430 * 10**6, "--memory 430MB"),
+        ("memory_bytes", 430 * 10**6 + 1, "--memory 431MB"),  # 430MB would not be enough
+        ("tile_px", 64, "--tile 64"),
+        ("start_from", "srcnn-x2", "--from srcnn-x2"),
+        ("tune", False, "--tune off"),
+    ],
+)
+def test_parameters_are_worded_as_they_are_typed(parameter: str, value: object, option: str) -> None:
+    assert word_as_option(parameter, value) == option
+
+
+def _parameters_in_hints() -> set[str]:
+    """Names in braces in the hints of all errors of the package."""
+    found: set[str] = set()
+    for path in Path(cli.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.keyword) and node.arg == "hint":
+                texts = [part.value for part in ast.walk(node.value) if isinstance(part, ast.Constant)]
+                found |= {name for text in texts for name in re.findall(r"\{(\w+)\}", str(text))}
+    return found
+
+
+def test_every_parameter_in_a_hint_is_an_option_of_a_command() -> None:
+    commands = vars(typer.main.get_command(cli.app))["commands"].values()
+    options = {option for command in commands for parameter in command.params for option in parameter.opts}
+    missing = {name for name in _parameters_in_hints() if word_as_option(name, None) not in options}
+    assert not missing, "add them to terminal._OPTIONS"

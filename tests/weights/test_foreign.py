@@ -160,11 +160,11 @@ FILES: dict[str, Callable[[], bytes]] = {
 
 @pytest.mark.parametrize("kind", FILES)
 def test_exactly_one_format_recognizes_a_file(kind: str) -> None:
-    assert [known.recognize(FILES[kind]()) for known in reading.list_formats()].count(True) == 1
+    assert [known.recognize(FILES[kind]()) for known in reading.list_foreign_formats()].count(True) == 1
 
 
 def test_formats_are_the_modules_that_have_one() -> None:
-    frameworks = sorted({known.framework for known in reading.list_formats()})
+    frameworks = sorted({known.framework for known in reading.list_foreign_formats()})
     assert frameworks == ["MATLAB", "MindSpore", "PaddlePaddle", "PyTorch"]
 
 

@@ -54,7 +54,7 @@ def read(path: Path) -> ForeignWeights:
 
 
 @cache
-def list_formats() -> tuple[Format, ...]:
+def list_foreign_formats() -> tuple[Format, ...]:
     """The `FORMAT` of each file in this folder that has one."""
     package = importlib.import_module(__name__.rpartition(".")[0])
     names = sorted(module.name for module in pkgutil.iter_modules(package.__path__))
@@ -79,10 +79,10 @@ def _read_content(path: Path) -> bytes:
 
 
 def _recognize(path: Path, content: bytes) -> Format:
-    for known in list_formats():
+    for known in list_foreign_formats():
         if known.recognize(content):
             return known
-    suffixes: dict[str, str] = {known.framework: ", ".join(known.suffixes) for known in list_formats()}
+    suffixes: dict[str, str] = {known.framework: ", ".join(known.suffixes) for known in list_foreign_formats()}
     listed = ", ".join(f"{framework} ({names})" for framework, names in suffixes.items())
     raise WeightsError(f"{path} begins with {content[:8]!r}, unlike any weight file of {listed}")
 

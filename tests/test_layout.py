@@ -352,7 +352,7 @@ def _public_functions() -> Iterator[tuple[str, typing.Any]]:
             yield from ((f"{name}.{key}", member) for key, member in members if not key.startswith("_"))
 
 
-@pytest.mark.parametrize(("name", "function"), list(_public_functions()), ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("name", "function"), [pytest.param(*pair, id=pair[0]) for pair in _public_functions()])
 def test_arguments_and_results_are_public(name: str, function: typing.Any) -> None:
     hints = typing.get_type_hints(function, localns={"Image": Image})  # imported late where it is used
     hidden = {

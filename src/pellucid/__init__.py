@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares it with the 
     from pellucid.restoration.planning import plan as plan
     from pellucid.restoration.restore import Outcome as Outcome
     from pellucid.restoration.restore import Settings as Settings
+    from pellucid.restoration.restore import iter_restore as iter_restore
     from pellucid.restoration.restore import restore as restore
     from pellucid.restoration.restorer import Restorer as Restorer
     from pellucid.restoration.restorer import load as load
@@ -63,7 +64,7 @@ _TABLE = {
     "recipes.recipe": "Recipe",
     "recipes.registry": "find",
     "restoration.planning": "Job plan",
-    "restoration.restore": "Outcome Settings restore",
+    "restoration.restore": "Outcome Settings iter_restore restore",
     "restoration.restorer": "Restorer load",
     "training.recorder": "Validation",
     "training.train": "Status Stopped train",

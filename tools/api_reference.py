@@ -67,7 +67,8 @@ def _describe(name: str, value: Any) -> Iterator[str]:
         if is_dataclass
         else f"class pellucid.{name}{bases}"
     )
-    yield _markdown(value, names)
+    init = [child for child in node.body if isinstance(child, ast.FunctionDef) and child.name == "__init__"]
+    yield _markdown(value, names + [arg.arg for function in init for arg in _arguments(function)])
     attributes = [f"- `{key}`: {text}" for key, text in _documented_attributes(node)]
     if attributes:
         yield "\n".join(attributes)
@@ -143,23 +144,27 @@ def _arguments(node: ast.FunctionDef) -> list[ast.arg]:
 
 def _signature(name: str, node: ast.FunctionDef, *, skip_first: bool = False) -> str:
     """The signature as the source spells its types. skip_first: without self or cls."""
-    if skip_first:
-        (node.args.posonlyargs or node.args.args).pop(0)
-    result = f" -> {ast.unparse(node.returns)}" if node.returns else ""
-    return _join(name, _split(ast.unparse(node.args))) + result
+    arguments = list(_unparse_arguments(node.args))[1 if skip_first else 0 :]
+    return _join(name, arguments) + (f" -> {ast.unparse(node.returns)}" if node.returns else "")
 
 
-def _split(arguments: str) -> Iterator[str]:
-    """Arguments of an unparsed signature, i.e. what is between commas outside of brackets."""
-    arguments = re.sub(r"(: [^=]*?)=", r"\1 = ", arguments)
-    start, depth = 0, 0
-    for i, character in enumerate(arguments):
-        depth += (character in "([{") - (character in ")]}")
-        if character == "," and depth == 0:
-            yield arguments[start:i].strip()
-            start = i + 1
-    if arguments[start:].strip():
-        yield arguments[start:].strip()
+def _unparse_arguments(arguments: ast.arguments) -> Iterator[str]:
+    by_position = [*arguments.posonlyargs, *arguments.args]
+    defaults = [None] * (len(by_position) - len(arguments.defaults)) + [*arguments.defaults]
+    for i, (argument, default) in enumerate(zip(by_position, defaults, strict=True), start=1):
+        yield _unparse_argument(argument, default)
+        if i == len(arguments.posonlyargs):
+            yield "/"
+    if arguments.vararg or arguments.kwonlyargs:
+        yield "*" if arguments.vararg is None else f"*{ast.unparse(arguments.vararg)}"
+    for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        yield _unparse_argument(argument, default)
+    if arguments.kwarg:
+        yield f"**{ast.unparse(arguments.kwarg)}"
+
+
+def _unparse_argument(argument: ast.arg, default: ast.expr | None) -> str:
+    return ast.unparse(argument) + (f" = {ast.unparse(default)}" if default else "")
 
 
 def _join(name: str, arguments: Iterable[str]) -> str:
@@ -190,10 +195,12 @@ def _code(text: str) -> str:
 
 
 def _markdown(value: Any, parameters: list[str]) -> str:
-    """A docstring with a bullet for each line that begins with the name of a parameter."""
+    """A docstring with a bullet for each parameter, explained as `name: text` at the start of a sentence."""
+    names = "|".join(parameters)
+    docstring = re.sub(rf"(?<=\.) (?=({names}): )", "\n", inspect.getdoc(value) or "")
     lines: list[str] = []
     in_bullet = False
-    for line in (inspect.getdoc(value) or "").splitlines():
+    for line in docstring.splitlines():
         head = re.match(r"(\w+(?:, \w+)*): ", line)
         if head and set(head[1].split(", ")) & set(parameters):
             if lines and lines[-1] and not in_bullet:

@@ -20,7 +20,7 @@ def bench(
     *,
     megapixels: Annotated[float, typer.Option(metavar="N", help="Size of the result.")] = 0.1,
     threads: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Number of CPU threads. [default: one per core]")
+        int | None, typer.Option(metavar="N", min=1, help="Number of CPU threads.", show_default="one per core")
     ] = None,
     device: Device = "auto",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

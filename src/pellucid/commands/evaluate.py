@@ -10,9 +10,10 @@ from pellucid.commands.terminal import (
     add_row,
     defer_sigint,
     print_error,
+    print_info,
     print_leaks,
-    print_note,
     print_table,
+    print_warning,
     progress,
     table,
 )
@@ -65,7 +66,7 @@ def evaluate(
     given = parse_keywords(parameters, options=("backend", "precision"))
     chosen = restorer.load(model, device=device, backend=backend, precision=precision, **given)
     if chosen.choice is not None:
-        print_note(chosen.choice)
+        print_info(chosen.choice)
     with progress() as bar:
         task = bar.add_task("scoring", total=None)
         report = evaluation.evaluate(
@@ -80,7 +81,7 @@ def evaluate(
         report.write_json(json_file, overwrite=overwrite)
     _print_report(report)
     for override in report.overrides:
-        print_note(f"warning: {override}")
+        print_warning(override)
     if train_store is not None:
         print_leaks(train_store, target or data)
     for _, error in report.failures:

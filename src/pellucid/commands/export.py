@@ -22,7 +22,9 @@ def export(
     format: Annotated[
         str | None,
         typer.Option(
-            metavar="FORMAT", help="onnx, openvino, torch, aoti, mindir or air. [default: by the suffix of FILE]"
+            metavar="FORMAT",
+            help="onnx, openvino, torch, aoti, mindir or air.",
+            show_default="by the suffix of FILE",
         ),
     ] = None,
     precision: Annotated[
@@ -32,7 +34,9 @@ def export(
     shape: Annotated[
         str | None,
         typer.Option(
-            metavar="N,C,H,W", help="The only input shape that the file accepts. [default: any number and size]"
+            metavar="N,C,H,W",
+            help="The only input shape that the file accepts.",
+            show_default="any number and size",
         ),
     ] = None,
     calibrate: Annotated[
@@ -43,7 +47,7 @@ def export(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Data set, as for 'evaluate'; the loss of PSNR on it is measured."),
+        typer.Option(metavar="FOLDER", help="Data set, as for 'evaluate': measure the loss of PSNR on it."),
     ] = None,
     target: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Clean pictures with the names of those in --data.")

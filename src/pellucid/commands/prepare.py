@@ -10,8 +10,8 @@ from pellucid.commands.terminal import (
     add_row,
     defer_sigint,
     print_error,
+    print_info,
     print_leaks,
-    print_note,
     print_table,
     progress,
     table,
@@ -54,7 +54,8 @@ def prepare(
         Path | None, typer.Option(metavar="FOLDER", help="Test pictures: list those that are also in the store.")
     ] = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Threads. [default: one for each processor]")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Number of threads.", show_default="one for each processor"),
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store that already exists.")] = False,
 ) -> None:
@@ -116,11 +117,11 @@ def _print_prepared(prepared: "Prepared") -> None:
     made = prepared.store
     typer.echo(f"{made.folder}: {_store_text(made)}; {prepared.num_decoded} files decoded now")
     for message in prepared.messages:
-        print_note(message)
+        print_info(message)
     for name, reason in made.left_out[:_NUM_LISTED]:
         print_error(f"left out: {name}: {reason}")
     if len(made.left_out) > _NUM_LISTED:
-        print_note(f"{len(made.left_out)} left out in all; 'pellucid prepare check {made.folder}' lists them")
+        print_info(f"{len(made.left_out)} left out in all; 'pellucid prepare check {made.folder}' lists them")
 
 
 def _check_store(made: "Store") -> None:

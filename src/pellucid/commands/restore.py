@@ -18,7 +18,14 @@ from pellucid.commands.options import (
     parse_exposure,
     parse_keywords,
 )
-from pellucid.commands.terminal import defer_sigint, print_error, print_note, progress, sigterm_as_sigint
+from pellucid.commands.terminal import (
+    defer_sigint,
+    print_error,
+    print_info,
+    print_warning,
+    progress,
+    sigterm_as_sigint,
+)
 from pellucid.errors import PellucidError
 
 if TYPE_CHECKING:
@@ -64,7 +71,7 @@ def restore(
         typer.Option(
             min=1,
             max=100,
-            metavar="1..100",
+            metavar="N",
             help="Quality of JPEG and lossy WebP.",
             show_default="that of the input",
             rich_help_panel=_RESULTS,
@@ -92,7 +99,7 @@ def restore(
         typer.Option(
             min=0,
             max=1,
-            metavar="0..1",
+            metavar="X",
             help="0 is the input (enlarged bicubically, if the model enlarges), 1 the full effect.",
             rich_help_panel=_RESULTS,
         ),
@@ -149,7 +156,7 @@ def restore(
             min=1,
             metavar="PX",
             help="Side of the tiles. Affects time and memory, not the result.",
-            show_default="chosen by the memory",
+            show_default="as large as is fast and fits the memory",
             rich_help_panel=_EFFORT,
         ),
     ] = None,
@@ -203,12 +210,12 @@ def restore(
     given = parse_keywords(settings, options=("backend", "precision"))
     chosen = restorer.load(model, device=device, backend=backend, precision=precision, **given)
     if chosen.choice is not None:
-        print_note(chosen.choice)
+        print_info(chosen.choice)
     for override in chosen.overrides():
-        print_note(f"warning: {override}")
+        print_warning(override)
     if choices.exposure != "auto" and not chosen.recipe.domain.takes_mosaic:
-        print_note(
-            f"warning: {chosen.name} restores developed pictures; --exposure-ratio and --reference have no effect"
+        print_warning(
+            f"{chosen.name} restores developed pictures; --exposure-ratio and --reference have no effect"
         )
     if halo is not None and halo < chosen.halo_px:
         _print_halo_error(chosen, jobs, choices)
@@ -216,7 +223,7 @@ def restore(
     if report is not None:
         restore.write_report(report, outcomes, chosen, overwrite=overwrite or restore.is_report(report))
     if is_interrupted:
-        print_note(f"interrupted after {len(outcomes)} of {len(jobs)} pictures; the same command resumes")
+        print_info(f"interrupted after {len(outcomes)} of {len(jobs)} pictures; the same command resumes")
         raise typer.Exit(130)
     _print_summary(outcomes, chosen)
     if any(outcome.error for outcome in outcomes):
@@ -250,7 +257,7 @@ def _run(
                 rate = f"{megapixels / (now - start):.2f} MP/s" if megapixels else ""
                 bar.update(task, rate=rate)
                 if bar.disable and now - printed_at > STATUS_EVERY_S:
-                    print_note(f"{len(finished)} of {len(jobs)} pictures, {rate}")
+                    print_info(f"{len(finished)} of {len(jobs)} pictures, {rate}")
                     printed_at = now
         except KeyboardInterrupt:
             outcomes.close()
@@ -269,7 +276,7 @@ def _print_summary(outcomes: "Sequence[Outcome]", restorer: "Restorer") -> None:
     ]
     first = {message: source for message, source in reversed(messages)}
     for message, count in Counter(message for message, _ in messages).items():
-        print_note(f"{first[message]}{f' and {count - 1} more' if count > 1 else ''}: {message}")
+        print_info(f"{first[message]}{f' and {count - 1} more' if count > 1 else ''}: {message}")
     if len(outcomes) == 1 and num_skipped:
         typer.echo(f"{outcomes[0].target} already exists (--overwrite restores it again)")
     elif len(outcomes) == 1 and restored:
@@ -293,7 +300,7 @@ def _print_halo_error(restorer: "Restorer", jobs: "Sequence[Job]", settings: "Se
         return  # restoring the picture will report it
     if error == 0:
         return
-    print_note(
-        f"warning: with a halo of {settings.halo_px} px instead of {restorer.halo_px}, results are not exact: in "
+    print_warning(
+        f"with a halo of {settings.halo_px} px instead of {restorer.halo_px}, results are not exact: in "
         f"the middle of {jobs[0].source.name} they differ by up to {error * 255:.2g} of 255"
     )

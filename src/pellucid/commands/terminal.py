@@ -62,15 +62,20 @@ def print_once(text: str, *, err: bool = False) -> None:
         typer.echo(text, err=err)
 
 
-def print_note(text: object) -> None:
+def print_info(text: object) -> None:
     """Print one line on the error stream, even if a file name contains line breaks."""
     typer.echo(" ".join(str(text).split()), err=True)
+
+
+def print_warning(text: object) -> None:
+    """Print one line on the error stream about a result that may not be as expected."""
+    print_info(f"warning: {text}")
 
 
 def print_error(problem: object) -> None:
     """Print one line on the error stream. Hints of errors name command-line options, not Python parameters."""
     text = problem.describe(word_as_option) if isinstance(problem, PellucidError) else problem
-    print_note(f"pellucid: {text}")
+    print_info(f"pellucid: {text}")
 
 
 _OPTIONS = {
@@ -137,5 +142,5 @@ def print_leaks(made: "Store", folder: Path) -> None:
             made, folder, lambda done, total: bar.update(task, completed=done, total=total)
         )
     for leak in found:
-        print_note(f"warning: {leak}")
-    print_note(f"{made.folder} contains {len(found)} pictures of {folder}, as a whole or in part")
+        print_warning(leak)
+    print_info(f"{made.folder} contains {len(found)} pictures of {folder}, as a whole or in part")

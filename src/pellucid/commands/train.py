@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from pellucid.commands.options import Device, Parameters, parse_keywords
-from pellucid.commands.terminal import defer_sigint, print_note, print_once, progress
+from pellucid.commands.terminal import defer_sigint, print_info, print_once, progress
 
 if TYPE_CHECKING:
     from pellucid.training.train import Status
@@ -81,7 +81,7 @@ def train(
         "device": device,
         "tune": tune == "auto",
         "limit": limit,
-        "log": print_note,
+        "log": print_info,
     }
     if measure is not None:
         speed = training.measure(recipe, data, num_steps=measure, **shared)
@@ -122,7 +122,7 @@ def _show_progress(num_steps: int) -> "Iterator[Callable[[Status], None]]":
     """A progress bar on a terminal; otherwise a line for every hundredth of the steps."""
     if not sys.stderr.isatty():
         every = max(1, num_steps // 100)
-        yield lambda s: print_note(f"step {s.step}/{num_steps}: {_summarize(s)}") if s.step % every == 0 else None
+        yield lambda s: print_info(f"step {s.step}/{num_steps}: {_summarize(s)}") if s.step % every == 0 else None
         return
     with progress("{task.fields[status]}") as bar:
         task = bar.add_task("training", total=num_steps, status="")

@@ -66,10 +66,11 @@ def prepare(
 ) -> Prepared:
     """Decode a data set into a store, or resume an unfinished one.
 
-    kind: of the data set, e.g. "folder" or "gopro"; `registry.list_kinds` lists them.
+    kind: of the data set, folder, pairs, gopro, sid-sony, sid-fuji or patches-h5.
     paths: folders, zip or tar archives. out: the folder of the store.
     workers: threads; by default one for each processor. min_px: pictures with a shorter side are left out.
-    overwrite: replace a finished store. keywords: of the data set, e.g. split="test"; see its function.
+    overwrite: replace a finished store.
+    keywords: of the data set, e.g. split="test"; `pellucid prepare KIND` describes them.
     A finished store of the same sources is returned as it is. Raises DataError if nothing can be stored or a
     keyword is not possible, OutputError if `out` contains something else or another data set, or its disk is full.
     """

@@ -85,7 +85,7 @@ class Recipe:
     optimizer, schedule: how weights are updated. protocol: how the published scores were measured.
     patch_px: side of a training patch of the target. batch_size: patches per step. num_steps: of the training.
     The other training keywords are described by their types; None means not used, or the default.
-    name, parameters: `registry.find(name, **parameters)` is this recipe; set by the decorator `recipe`.
+    name, parameters: `pellucid.find(name, **parameters)` is this recipe; set by the decorator `recipe`.
     """
 
     network: Callable[[], Network]

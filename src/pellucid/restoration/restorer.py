@@ -393,8 +393,8 @@ def load(
     name_or_file: name of a model (`pellucid models` lists them), or path of a weight file (.safetensors) or of an
         exported model (.onnx, .xml).
     device: auto (an accelerator if there is one), cpu, cuda, cuda:1, mps, ...; exported models run on the CPU.
-    backend: torch, onnxruntime, openvino, or auto: the fastest of the installed ones whose results agree with
-        torch in float32 to 60 dB. Default: torch; for exported models their own.
+    backend: torch, onnxruntime, openvino, or auto: the fastest of the installed ones with a PSNR of 60 dB or more
+        against torch in float32. Default: torch; for exported models their own.
     precision: float32, bfloat16, float16, or auto. Default: float32; for exported models their own.
     parameters: recipe keywords that differ from those of the file, e.g. `scale=3` for a model of three scales.
 

@@ -96,7 +96,7 @@ def train(
     To resume, call it again with the same recipe, data, seed, limit, start_from and tune; everything else may
     change, also the device and the number of processes. If all steps are done, it returns at once.
 
-    recipe: what to train, from `pellucid.recipes.registry.find(name, **keywords)`.
+    recipe: what to train, from `pellucid.find(name, **keywords)`.
     data: a store from `prepare`, or a folder of pictures, from which a store is made in the user's cache. The
         pictures are clean if the recipe degrades them itself.
     out: the run folder. It gets checkpoints, metrics, validation strips and the resulting `weights.safetensors`.

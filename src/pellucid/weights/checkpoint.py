@@ -34,7 +34,7 @@ GIVEN_PAIRS = "given pairs"
 class WeightsMetadata:
     """What the header of a weight file contains, in addition to the hash of the tensors.
 
-    recipe, parameters: name and keywords for `registry.find`. license: of the weights.
+    recipe, parameters: name and keywords for `pellucid.find`. license: of the weights.
     provenance: how the weights were made: command, data and hardware, or the file that they were converted from.
     scores: each with `data` (the test set), `keywords`, `psnr_db` and the other means and the protocol that
         `pellucid evaluate` reports.

@@ -150,7 +150,6 @@ SHARED_NAMES = {
     "describe": "a protocol, or keywords",
     "encoding_bytes": "images calls writers",
     "find": "a file, a model or a recipe by its name",
-    "list_formats": "of exports, or of foreign weights",
     "load": "checkpoint.load reads the network, restorer.load makes a restorer of it",
     "own_keywords": "of a recipe or a kind of data set",
     "plan": "of files to restore, tiles, or files to decode",

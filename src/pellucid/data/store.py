@@ -21,7 +21,7 @@ import numpy as np
 
 from pellucid.errors import DataError
 from pellucid.pictures.picture import Mosaic, Samples
-from pellucid.system.memory import release
+from pellucid.system.memory import FileMap, release
 
 Kind = Literal["clean", "pairs", "raw"]
 
@@ -120,7 +120,7 @@ class Store:
         self.folder = folder
         self._index = index
         self._items = index.items[:num_items]
-        self._maps: dict[int, mmap.mmap] = {}
+        self._maps: dict[int, FileMap] = {}
         self._num_bytes_mapped = 0
 
     def __len__(self) -> int:
@@ -231,13 +231,13 @@ class Store:
         mapped = self._map(array.shard)
         return np.ndarray(array.shape, DTYPES[array.dtype], mapped, array.offset)
 
-    def _map(self, shard: int) -> mmap.mmap:
+    def _map(self, shard: int) -> FileMap:
         if shard not in self._maps:
             try:
                 with shard_path(self.folder, shard).open("rb") as file:
                     # Not MADV_RANDOM: without read-ahead, crops of 1024 px come from a disk at a tenth of the
                     # speed (4 instead of 40 per second) if they are not in the system's cache.
-                    self._maps[shard] = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+                    self._maps[shard] = FileMap(file.fileno(), 0, access=mmap.ACCESS_READ)
             except (OSError, ValueError) as error:
                 raise DataError(f"{shard_path(self.folder, shard)} cannot be mapped: {error}") from error
         return self._maps[shard]

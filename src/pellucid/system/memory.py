@@ -35,6 +35,13 @@ _CGROUP_USED = Path("/sys/fs/cgroup/memory.current")
 _CGROUP_STATISTICS = Path("/sys/fs/cgroup/memory.stat")
 
 
+class FileMap(mmap.mmap):
+    """A memory-mapped file whose pages may be released, because the file contains what was written to them.
+
+    Maps of other code may not: a copy-on-write map, e.g. of `numpy.load(path, mmap_mode="c")`, would lose changes.
+    """
+
+
 def allocate(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     """An uninitialized array, in memory, or in a file from LARGE_BYTES on.
 
@@ -49,14 +56,14 @@ def allocate(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
 def release(samples: NDArray[Any]) -> None:
     """Free the memory of a large array, given any view of it; its values are read from its file again on use.
 
-    Does nothing for small arrays.
+    Does nothing for arrays that are not in a `FileMap`.
     """
     base: Any = samples
     while isinstance(base, np.ndarray):
         base = base.base
     if isinstance(base, memoryview):
         base = base.obj
-    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+    if isinstance(base, FileMap) and hasattr(mmap, "MADV_DONTNEED"):
         base.madvise(mmap.MADV_DONTNEED)
 
 
@@ -119,11 +126,11 @@ def _cached_bytes(statistics: str) -> int:
     return sum(int(numbers.get(name, 0)) for name in ("active_file", "inactive_file"))
 
 
-def _map_file(num_bytes: int) -> mmap.mmap:
+def _map_file(num_bytes: int) -> FileMap:
     try:
         with tempfile.TemporaryFile(prefix="pellucid-") as file:
             _reserve(file, num_bytes)
-            return mmap.mmap(file.fileno(), num_bytes)
+            return FileMap(file.fileno(), num_bytes)
     except OSError as error:
         raise files.no_space_error(num_bytes, "a large picture", error) from error
 

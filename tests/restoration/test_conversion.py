@@ -68,6 +68,29 @@ def test_a_pillow_image_gives_an_image_of_its_mode(mode: str) -> None:
     assert (result.mode, result.size) == (mode, (16, 14))
 
 
+@pytest.mark.filterwarnings("ignore::PendingDeprecationWarning")  # numpy.matrix is discouraged
+def test_other_layouts_of_memory_give_the_same_result() -> None:
+    array = _array(9, 14, 3, dtype="float32")
+    expected = DENOISER.restore(array)
+    reversed_twice = np.ascontiguousarray(array[::-1, ::-1, ::-1])[::-1, ::-1, ::-1]
+    for same in (np.asfortranarray(array), reversed_twice):
+        np.testing.assert_array_equal(DENOISER.restore(same), expected)
+    tensor = torch.from_numpy(array).permute(2, 0, 1)
+    for other in (tensor.contiguous(), torch._neg_view(-tensor)):
+        assert torch.equal(DENOISER.restore(other), torch.from_numpy(expected).permute(2, 0, 1))
+    gray = _array(9, 14)
+    np.testing.assert_array_equal(ENLARGER.restore(np.asmatrix(gray)), ENLARGER.restore(gray))
+
+
+def test_the_changes_of_a_copy_on_write_map_are_kept(tmp_path: Path) -> None:
+    """Large arrays of our own are released and read from their file again; this one is not in its file."""
+    np.save(tmp_path / "zeros.npy", np.zeros((40, 50, 3), np.uint8))
+    mapped = np.load(tmp_path / "zeros.npy", mmap_mode="c")
+    mapped[:] = drawn = _array(40, 50, 3)
+    np.testing.assert_array_equal(DENOISER.restore(mapped), DENOISER.restore(drawn))
+    np.testing.assert_array_equal(mapped, drawn)
+
+
 def test_values_that_are_slightly_out_of_range_are_kept() -> None:
     """Noise that is not clipped is what denoisers expect."""
     noisy = np.array([[[-0.7, 0.5, 1.7]]], np.float32)
@@ -92,6 +115,10 @@ def test_values_that_are_slightly_out_of_range_are_kept() -> None:
         (torch.zeros(8, 9, 3), "tensor.permute"),
         (torch.zeros(0, 3, 8, 8), "shape .0, 3, 8, 8."),
         (torch.zeros(3, 8, 8, dtype=torch.uint8), "uint8; floating point .*; tensor / 255"),
+        (torch.zeros(3, 8, 8, dtype=torch.complex64), "complex64; floating point .* is needed$"),
+        (torch.zeros(3, 8, 8).to_sparse(), "a tensor that is sparse"),
+        (torch.zeros(3, 8, 8, device="meta"), "without values"),
+        (_array(8, 8, dtype="uint16").astype(">u2"), "in the byte order of another machine"),
         (torch.full((3, 8, 8), 255.0), "divide 8-bit values by 255"),
         (torch.full((3, 8, 8), torch.inf), "NaN or infinite"),
         (PIL.Image.new("P", (8, 8)), "mode P"),

@@ -173,6 +173,7 @@ class Picture:
                 f"an array of shape {array.shape}; (H, W) or (H, W, C) with 1 to 4 channels is needed",
                 hint=_suggest_layout(array.shape),
             )
+        array = np.asarray(array)  # without the axes that numpy.matrix adds
         channels = array[..., None] if array.ndim == 2 else array
         num_colors = 3 if channels.shape[2] > 2 else 1
         has_alpha = channels.shape[2] > num_colors

@@ -70,9 +70,12 @@ def _split(tensor: Tensor) -> list[Picture]:
     if not tensor.is_floating_point():
         raise PictureError(
             f"a tensor of {tensor.dtype}; floating point with values from 0 to 1 is needed",
-            hint="tensor / 255 makes it of 8-bit values",
+            hint="tensor / 255 makes it of 8-bit values" if tensor.dtype == torch.uint8 else "",
         )
-    batch = tensor.detach().to("cpu", torch.float32)[None if tensor.ndim == 3 else slice(None)]
+    if tensor.layout != torch.strided or tensor.is_meta:
+        kind = "without values, on the device meta" if tensor.is_meta else "that is sparse"
+        raise PictureError(f"a tensor {kind}; a dense one with values is needed")
+    batch = tensor.detach().resolve_neg().to("cpu", torch.float32)[None if tensor.ndim == 3 else slice(None)]
     arrays = [planes.permute(1, 2, 0).numpy() for planes in batch]
     for array in arrays:
         _check_range(array)

@@ -311,6 +311,15 @@ def test_pictures_in_memory_are_written_if_asked(tmp_path: Path, weights: Path) 
     assert "a tensor of 2 pictures" in str(failed.error) and not (tmp_path / "batch.png").exists()
 
 
+def test_a_result_that_its_format_cannot_store_is_not_computed(
+    tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = restorer.load(weights)
+    monkeypatch.setattr(network, "restore", lambda *_, **__: pytest.fail("not needed"))
+    (failed,) = restore.restore(np.zeros((8, 9), np.float32), network, tmp_path / "a.png")
+    assert "PNG cannot store floating-point samples" in str(failed.error)
+
+
 def test_a_bad_picture_in_memory_stops_no_other(weights: Path) -> None:
     good, bad = np.zeros((8, 9), np.uint8), np.full((8, 9), np.nan, np.float32)
     outcomes = restore.restore([bad, good], weights)

@@ -41,7 +41,8 @@ class Settings:
     tile_px, halo_px, ensemble, strength, memory_bytes: see `Restorer.restore`.
     quality: of JPEG and lossy WebP, 1 to 100. bit_depth: 8, 16 or 32 (floating point) bits per sample.
     exposure: for recipes that brighten camera RAW files: how many times longer the exposure of the result should
-        appear; or the path of a RAW file with the wanted exposure; or "auto", an estimate.
+        appear; or the path of a RAW file with the wanted exposure; or "auto", an estimate. A `Mosaic` in memory
+        keeps its own `exposure_ratio`.
     max_pixels: larger pictures are refused before they are decoded.
     """
 
@@ -240,6 +241,8 @@ def _restore_one_in_memory(
     pictures, to_same_form = to_pictures(given)
     if target is not None and len(pictures) > 1:
         raise OutputError(f"a tensor of {len(pictures)} pictures; {target} can contain one")
+    if target is not None and isinstance(pictures[0], Picture):
+        images.check_format(target, pictures[0], bit_depth=settings.bit_depth)
     start = time.monotonic()
     restored = [settings.run(restorer, picture) for picture in pictures]
     seconds = time.monotonic() - start

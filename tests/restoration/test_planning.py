@@ -23,6 +23,8 @@ def test_suffix_must_fit_the_format(album: Path) -> None:
     assert planning.plan([given], album / "b.jpeg", format="jpg")[0].target == album / "b.jpeg"
     with pytest.raises(OutputError, match=r"ends in \.png, but the format is jpeg; name it b\.jpg"):
         planning.plan([given], out, format="jpeg")
+    with pytest.raises(OutputError, match=r"name it \{overwrite\}\.jpg"):  # a name, not a parameter of the hint
+        planning.plan([given], album / "{overwrite}.png", format="jpeg")
     with pytest.raises(OutputError, match="the format foo cannot be written"):
         planning.plan([given], out, format="foo")
 

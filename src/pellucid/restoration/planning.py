@@ -56,7 +56,7 @@ def check_format(out: Path, format: str | None) -> Path:
     """The file to write, if its suffix fits the format. Raises OutputError if it does not."""
     expected = out.name if format is None else images.result_name(out.name, format)
     if expected != out.name:
-        raise OutputError(f"{out} ends in {out.suffix}, but the format is {format}", hint=f"name it {expected}")
+        raise OutputError(f"{out} ends in {out.suffix}, but the format is {format}; name it {expected}")
     return out
 
 

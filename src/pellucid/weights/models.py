@@ -47,7 +47,7 @@ def find_model(name_or_file: str | Path) -> Path:
     text = str(name_or_file)
     if not text:
         raise WeightsError(
-            "the name of the model is empty", hint=suggest("", [model.name for model in list_models()])
+            f"the name of the model is empty; {suggest('', [model.name for model in list_models()])}"
         )
     suffixes = (SUFFIX, *EXPORTED_SUFFIXES)
     if text.endswith(suffixes) or os.sep in text or os.path.isfile(text):  # noqa: PTH113  # Path's raises on long names
@@ -55,7 +55,7 @@ def find_model(name_or_file: str | Path) -> Path:
     named = {model.name: model.path for model in reversed(list_models())}
     if text not in named:
         raise WeightsError(
-            f"no model {text[:80]!r}", hint=f"{suggest(text, reversed(named))} (or give the path of a file)"
+            f"no model {text[:80]!r}; {suggest(text, reversed(named))} (or give the path of a file)"
         )
     return named[text]
 

@@ -28,6 +28,11 @@ def test_warmup_multiplies_every_schedule() -> None:
     assert [schedule.factor(1, 10) for schedule in schedules] == pytest.approx([1] * 4)
 
 
+def test_warmup_multiplies_the_product_of_all_drops() -> None:
+    """In this order, so that runs of earlier versions resume with the same bits."""
+    assert Drops((1, 2), (0.7, 0.1), 10).factor(2, 10) == 3 / 10 * (0.7 * 0.1) != 3 / 10 * 0.7 * 0.1
+
+
 def test_exponential_falls_evenly() -> None:
     fall = Exponential(last=0.01)
     assert [fall.factor(step, 5) for step in range(5)] == pytest.approx([1, 10**-0.5, 0.1, 10**-1.5, 0.01])

@@ -40,10 +40,10 @@ class Drops:
 
     def factor(self, step: int, num_steps: int) -> float:
         gammas = self.gamma if isinstance(self.gamma, tuple) else (self.gamma,) * len(self.at_steps)
-        factor = _warmup(step, self.warmup_steps)
+        factor = 1.0
         for at_step, gamma in zip(self.at_steps, gammas, strict=True):
             factor *= gamma if step >= at_step else 1
-        return factor
+        return _warmup(step, self.warmup_steps) * factor
 
 
 @dataclass(frozen=True)

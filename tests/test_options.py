@@ -63,7 +63,7 @@ def test_keywords_keep_their_text() -> None:
 )
 def test_texts_that_are_not_keywords_are_a_usage_error(pair: str, message: str) -> None:
     with pytest.raises(typer.BadParameter, match=message):
-        parse_keywords([pair])
+        parse_keywords([pair], options=["device"])
 
 
 @pytest.mark.parametrize(

@@ -78,5 +78,11 @@ def test_the_command_describes_every_data_set(kind: str) -> None:
     described = run("prepare", kind).output
     assert described.startswith(f"{kind}: {registry.summarize(kind)}")
     assert all(key in described for key in registry.own_keywords(kind))
+
+
+def test_a_missing_source_is_a_usage_error(tmp_path: Path) -> None:
+    """E.g. of a script whose list of sources is empty: exit status 0 would mean that there is a store."""
     result = run("prepare", "check")
     assert result.exit_code == 2 and "check needs a STORE" in result.output
+    result = run("prepare", "folder", "--out", tmp_path / "s")
+    assert result.exit_code == 2 and "folder needs a SOURCE" in result.output

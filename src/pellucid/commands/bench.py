@@ -40,7 +40,7 @@ def bench(
             megapixels=megapixels,
             device=device,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
-            **parse_keywords(parameters, options=("megapixels", "threads")),
+            **parse_keywords(parameters, options=("device", "megapixels", "threads")),
         )
     if as_json:
         typer.echo(json.dumps([_to_json(timing) for timing in timings], indent=2))

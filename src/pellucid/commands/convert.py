@@ -34,7 +34,6 @@ def convert(
         from pellucid.weights import converting
 
     files.check_overwrite(out, overwrite=overwrite)
-    metadata = converting.convert(
-        source, recipe, out, license=license, overwrite=overwrite, **parse_keywords(parameters)
-    )
+    keywords = parse_keywords(parameters, options=("license", "overwrite"))
+    metadata = converting.convert(source, recipe, out, license=license, overwrite=overwrite, **keywords)
     typer.echo(f"{out}: {describe_recipe(metadata)}")

@@ -63,7 +63,7 @@ def evaluate(
     train_store = None if train_data is None else store.open(train_data)
     if json_file is not None:
         files.check_writable(json_file, overwrite=overwrite)
-    given = parse_keywords(parameters, options=("backend", "precision"))
+    given = parse_keywords(parameters, options=("backend", "device", "overwrite", "precision"))
     chosen = restorer.load(model, device=device, backend=backend, precision=precision, **given)
     if chosen.choice is not None:
         print_info(chosen.choice)

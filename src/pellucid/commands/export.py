@@ -72,7 +72,7 @@ def export(
         data=data,
         target=target,
         overwrite=overwrite,
-        **parse_keywords(parameters, options=("format", "precision", "shape")),
+        **parse_keywords(parameters, options=("format", "overwrite", "precision", "shape")),
     )
     typer.echo(f"{exported.path}: {exported.metadata.weights.recipe} in {precision}")
     typer.echo(f"against torch float32: {exported.agreement}")

@@ -55,7 +55,7 @@ def parse_keywords(pairs: Sequence[str] | None, *, options: Sequence[str] = ()) 
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise typer.BadParameter(f"{pair!r} does not have the form KEY=VALUE, e.g. sigma_255=25")
-        if key in ("device", "license", "overwrite", *options):
+        if key in options:
             raise typer.BadParameter(f"{key} is an option, not a keyword: use --{key}")
         parameters[key] = value
     return parameters

@@ -71,6 +71,8 @@ def prepare(
     if not paths:
         if kind == "check":
             raise typer.BadParameter("check needs a STORE")
+        if out is not None:
+            raise typer.BadParameter(f"{kind} needs a SOURCE: a folder or an archive")
         _describe_kind(kind)
         return
     if kind == "check":

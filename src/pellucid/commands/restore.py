@@ -207,7 +207,7 @@ def restore(
         files.check_overwrite(jobs[0].target, overwrite=overwrite)
     if report is not None:
         files.check_writable(report, overwrite=overwrite or restore.is_report(report))
-    given = parse_keywords(settings, options=("backend", "precision"))
+    given = parse_keywords(settings, options=("backend", "device", "overwrite", "precision"))
     chosen = restorer.load(model, device=device, backend=backend, precision=precision, **given)
     if chosen.choice is not None:
         print_info(chosen.choice)

@@ -74,7 +74,7 @@ def train(
         from pellucid.training.recorder import Validation
 
     length = {} if steps is None else {"num_steps": steps}
-    recipe = registry.find(name, **{**parse_keywords(parameters), **length})
+    recipe = registry.find(name, **{**parse_keywords(parameters, options=("device",)), **length})
     shared: dict[str, Any] = {
         "target": target,
         "seed": seed,

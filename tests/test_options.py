@@ -4,15 +4,19 @@ import ast
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import typer
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ByteSize, TypeAdapter
+from typer.testing import CliRunner
 
 from pellucid import cli
 from pellucid.commands.options import parse_bytes, parse_keywords
 from pellucid.commands.terminal import word_as_option
+from pellucid.pictures import images
+from pellucid.pictures.picture import Picture
 
 NUMBERS = st.from_regex(r"[0-9]{1,6}(\.[0-9]{1,6})?", fullmatch=True)
 SPACES = st.sampled_from(["", " ", "  "])
@@ -99,3 +103,20 @@ def test_every_parameter_in_a_hint_is_an_option_of_a_command() -> None:
     options = {option for command in commands for parameter in command.params for option in parameter.opts}
     missing = {name for name in _parameters_in_hints() if word_as_option(name, None) not in options}
     assert not missing, "add them to terminal._OPTIONS"
+
+
+@pytest.mark.parametrize(("command", "has_option"), [("restore", True), ("evaluate", False)])
+def test_hints_do_not_name_options_of_other_commands(
+    command: str, has_option: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "in" / "large.png"
+    images.write(Picture(np.zeros((50, 50, 1), np.uint8)), path)
+    images.write(Picture(np.zeros((40, 40, 1), np.uint8)), path.with_name("small.png"))
+    monkeypatch.setattr(images.read, "__kwdefaults__", {"max_pixels": 2000})
+    arguments = {
+        "restore": ["restore", str(path), "--model", "srcnn-x2", "--max-pixels", "2000"],
+        "evaluate": ["evaluate", "srcnn-x2", "--data", str(path.parent)],
+    }
+    result = CliRunner().invoke(cli.app, arguments[command])
+    assert result.exit_code == 1 and "50 x 50 = 2,500 pixels; at most 2,000 are allowed" in result.output
+    assert ("--max-pixels 2500" in result.output) == has_option

@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from pellucid.commands import bench, convert, evaluate, export, models, plot, prepare, recipes, restore, train
-from pellucid.commands.terminal import exit_with_error
+from pellucid.commands.terminal import exit_with_error, remember_options
 from pellucid.errors import PellucidError
 
 
@@ -28,7 +28,9 @@ class _FlagsWithoutType:
 
 
 class _Command(_FlagsWithoutType, TyperCommand):
-    pass
+    def invoke(self, ctx: Any) -> Any:
+        remember_options(option for parameter in self.params for option in parameter.opts)
+        return super().invoke(ctx)
 
 
 class _Group(_FlagsWithoutType, TyperGroup):

@@ -167,7 +167,9 @@ def evaluate(
         if progress is not None:
             progress(done, len(collection))
     if not scores:
-        raise DataError(f"none of the {len(collection)} pictures in {data} could be scored: {failures[0][1]}")
+        first = failures[0][1]
+        facts = f"none of the {len(collection)} pictures in {data} could be scored: {first.facts}"
+        raise DataError(facts, hint=first.hint, **first.parameters)
     protocol = describe(restorer.recipe, collection, num_pictures=len(scores))
     overrides = tuple(restorer.overrides())
     return Report(restorer.name, restorer.recipe, protocol, tuple(scores), tuple(failures), overrides)

@@ -1,10 +1,12 @@
 """Output to the terminal: tables, progress, one-line messages, and signals."""
 
 import os
+import re
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -74,8 +76,28 @@ def print_warning(text: object) -> None:
 
 def print_error(problem: object) -> None:
     """Print one line on the error stream. Hints of errors name command-line options, not Python parameters."""
-    text = problem.describe(word_as_option) if isinstance(problem, PellucidError) else problem
+    text = _describe(problem) if isinstance(problem, PellucidError) else problem
     print_info(f"pellucid: {text}")
+
+
+def _describe(error: PellucidError) -> str:
+    """Without a hint to change how pictures are read or restored, if the command has no option for it."""
+    options = _options_of_command.get()
+    foreign = {name for name in _SETTINGS if options is not None and word_as_option(name, None) not in options}
+    if foreign & set(re.findall(r"\{(\w+)\}", error.hint)):
+        return error.facts
+    return error.describe(word_as_option)
+
+
+_options_of_command: ContextVar[frozenset[str] | None] = ContextVar("options_of_command", default=None)
+
+_SETTINGS = ("bit_depth", "max_pixels", "memory_bytes", "tile_px")
+"""Parameters in the hints of errors that several commands can cause, but not all have options for."""
+
+
+def remember_options(options: Iterable[str]) -> None:
+    """The options of the command that runs, so that hints name no others."""
+    _options_of_command.set(frozenset(options))
 
 
 _OPTIONS = {

@@ -161,10 +161,10 @@ def test_the_orientation_agrees_with_libraw(tmp_path: Path, orientation: int) ->
     dng.write(replace(level, orientation=orientation), tmp_path / "a.dng")
     found = raw.read(tmp_path / "a.dng")
     as_is = raw.develop_mosaic(level)
-    turned = raw.develop(tmp_path / "a.dng")
-    np.testing.assert_array_equal(as_is.apply_orientation(found.orientation).samples, turned.samples)
+    upright = raw.develop(tmp_path / "a.dng")
+    np.testing.assert_array_equal(as_is.apply_orientation(found.orientation).samples, upright.samples)
     if orientation > 1:
-        assert turned.samples.shape != as_is.samples.shape or (turned.samples != as_is.samples).any()
+        assert upright.samples.shape != as_is.samples.shape or (upright.samples != as_is.samples).any()
 
 
 def test_development_agrees_with_the_paper(tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def develop(path: str | Path, *, upright: bool = True, max_pixels: int = MAX_PIX
 def decoding_bytes(path: str | Path, *, developed: bool, max_pixels: int = MAX_PIXELS) -> int:
     """The memory that `develop` (developed=True) or `read` needs in addition to a constant, from the header.
 
-    Measured on a DNG of 24 megapixels: 16 bytes per pixel to develop, 6 to read. Raises PictureError as they do.
+    Measured on a DNG of 24 megapixels: 16 bytes per pixel to develop, 6 to read. Raises their PictureErrors.
     """
     with _open(Path(path), max_pixels) as raw:
         return (16 if developed else 6) * raw.sizes.raw_width * raw.sizes.raw_height

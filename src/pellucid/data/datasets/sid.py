@@ -34,7 +34,7 @@ MISALIGNED_SCENES = frozenset({"10034", "10045", "10172"})
 
 _NAME = re.compile(r"(?P<scene>\d{5})_(?P<burst>\d\d)_(?P<seconds>\d+(?:\.\d+)?)s")
 _FIRST_DIGITS = {"train": "0", "test": "1", "val": "2"}
-"""Of the scenes of a split."""
+"""First digit of the scene numbers of each split."""
 
 _Split = Annotated[Literal["train", "test", "val"], Field(description="part of the data set")]
 _Lists = Annotated[

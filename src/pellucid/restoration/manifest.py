@@ -18,8 +18,8 @@ from pellucid.restoration.planning import Job
 from pellucid.system import files
 
 NAME = ".pellucid.jsonl"
-"""One JSON object per line, added just before a result is renamed to its final name; lines that do not match their file are
-ignored."""
+"""One JSON object per line, added just before a result is renamed to its final name. Lines that do not match the
+file are ignored."""
 
 Stamp = list[int]
 """See `stamp`."""

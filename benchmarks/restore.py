@@ -162,7 +162,7 @@ def count_gflop(name: str, megapixels: float) -> float:
 
 
 def measure_peak_gflop_per_s(precision: str) -> float:
-    """Of a 3 x 3 convolution of 256 channels, per CPU second."""
+    """Speed of a 3 x 3 convolution of 256 channels: billions of operations per CPU second."""
     features = torch.rand(1, 256, 96, 96).contiguous(memory_format=torch.channels_last)
     layer: torch.nn.Module
     if precision == "int8":

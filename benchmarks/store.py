@@ -169,7 +169,7 @@ def read_through(folder: Path) -> None:
 
 
 def peak_memory_gb() -> float:
-    """Of this process so far, including mapped pages."""
+    """Peak memory of this process so far, including mapped pages."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1e6 for line in lines if line.startswith("VmHWM"))
 

@@ -46,7 +46,7 @@ RECIPES = {
 
 
 class Decoded(Dataset[Pair]):
-    """A random patch of a PNG, degraded by itself."""
+    """A random patch of a PNG, degraded separately."""
 
     def __init__(self, made: Recipe, files: list[bytes]) -> None:
         self.made, self.files = made, files

@@ -73,8 +73,8 @@ def tiny(tmp_path: Path) -> None:
     for name, parameters in (("dncnn.gaussian", {"depth": 3, "width": 4}), ("mimo_unet.gopro", {"num_blocks": 1})):
         torch.manual_seed(0)
         chosen = registry.find(name, **parameters)
-        card = checkpoint.WeightsMetadata(chosen.name, chosen.parameters, "random", "CC0")
-        checkpoint.save(tmp_path / "models" / f"tiny-{name[:4]}.safetensors", chosen.network(), card)
+        metadata = checkpoint.WeightsMetadata(chosen.name, chosen.parameters, "random", "CC0")
+        checkpoint.save(tmp_path / "models" / f"tiny-{name[:4]}.safetensors", chosen.network(), metadata)
 
 
 def test_the_result_of_one_picture_is_next_to_it(run: Terminal) -> None:

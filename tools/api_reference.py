@@ -94,7 +94,7 @@ def _is_overload(node: ast.FunctionDef) -> bool:
 
 
 def _explain_aliases(node: ast.FunctionDef, module: ModuleType) -> Iterator[str]:
-    """What the short names of types in a signature stand for."""
+    """Definitions of the short names of types in a signature."""
     annotations = [arg.annotation for arg in _arguments(node)] + [node.returns]
     lines: dict[str, str] = {}
     waiting = [(part, module) for part in annotations if part is not None]

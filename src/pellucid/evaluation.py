@@ -269,7 +269,7 @@ def _prepare(recipe: Recipe, sample: EvalSample) -> _ScoringInput:
 
 
 def _prepare_mosaic(domain: Domain, target: Tensor, mosaic: Mosaic) -> _ScoringInput:
-    """Cropped to the area that the domain accepts. In float, as pictures are."""
+    """The mosaic in float, as pictures are, and its target, both cropped to the area that the domain accepts."""
     if (mosaic.height, mosaic.width) != tuple(target.shape[-2:]):
         raise PictureError(
             f"a mosaic of {mosaic.width} x {mosaic.height} px, "

@@ -146,10 +146,10 @@ def test_a_folder_that_is_not_a_store_gives_an_error_of_one_line(tmp_path: Path)
     (tmp_path / "file").touch()
     with pytest.raises(DataError, match="is a file"):
         store.open(tmp_path / "file")
-    with StoreWriter(tmp_path / "begun", {}) as writer:
+    with StoreWriter(tmp_path / "unfinished", {}) as writer:
         writer.put("a", STAMP, noise(2, 2, 1))
     with pytest.raises(DataError, match="unfinished store; the command that started it resumes it"):
-        store.open(tmp_path / "begun")
+        store.open(tmp_path / "unfinished")
 
 
 @pytest.mark.parametrize(

@@ -569,9 +569,9 @@ def test_large_pictures_are_processed_in_strips(tmp_path: Path, monkeypatch: pyt
     assert same(images.read(tmp_path / "crop.tif"), picture.crop(slice(3, 60), slice(5, 40)))
     content = encoded(photo(), "png", exif=exif(6))
     with PIL.Image.open(io.BytesIO(content)) as file:
-        turned = np.asarray(PIL.ImageOps.exif_transpose(file))
-    images.write(read_bytes(content, tmp_path, "turned.png"), tmp_path / "upright.tif")
-    assert np.array_equal(tifffile.imread(tmp_path / "upright.tif"), turned)
+        rotated = np.asarray(PIL.ImageOps.exif_transpose(file))
+    images.write(read_bytes(content, tmp_path, "rotated.png"), tmp_path / "upright.tif")
+    assert np.array_equal(tifffile.imread(tmp_path / "upright.tif"), rotated)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")

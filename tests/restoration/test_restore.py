@@ -28,8 +28,8 @@ def weights(tmp_path: Path) -> Path:
     path = tmp_path / "models" / "tiny.safetensors"
     chosen = registry.find("dncnn.gaussian", depth=3, width=4)
     torch.manual_seed(0)
-    card = checkpoint.WeightsMetadata(chosen.name, chosen.parameters, "random", "none")
-    checkpoint.save(path, chosen.network(), card)
+    metadata = checkpoint.WeightsMetadata(chosen.name, chosen.parameters, "random", "none")
+    checkpoint.save(path, chosen.network(), metadata)
     return path
 
 
@@ -466,7 +466,7 @@ def test_low_light_recipes_take_the_mosaic(
     if outcome.info:
         assert outcome.info[0].startswith(f"exposure ratio {seen[0].exposure_ratio:.3g}, ")
     result = images.read(_path(outcome.target))
-    assert (result.dtype, result.width, result.height) == ("uint16", 64, 94)  # aligned to RGGB, then turned
+    assert (result.dtype, result.width, result.height) == ("uint16", 64, 94)  # aligned to RGGB, then rotated
     alone = restore(seen[0])
     assert np.array_equal(result.samples, alone.samples)
 

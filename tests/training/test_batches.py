@@ -28,8 +28,9 @@ from pellucid.pictures.picture import Picture, Samples
 from pellucid.pictures.resize import resize
 from pellucid.recipes.recipe import Recipe
 from pellucid.recipes.registry import find, list_names
-from pellucid.training.batches import Batch, Batches
+from pellucid.training.batches import Batches
 from pellucid.training.crops import augment
+from pellucid.training.patches import Batch
 
 STAMP = Stamp(1, 2, "3")
 BLACK, WHITE = 500, 16000

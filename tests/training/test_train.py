@@ -23,6 +23,7 @@ from pellucid.restoration import restorer
 from pellucid.training import run_folder, tuning
 from pellucid.training import train as training
 from pellucid.training.distributed import Group
+from pellucid.training.initialization import build_network
 from pellucid.training.learner import Learner
 from pellucid.training.recorder import Recorder, Validation
 from pellucid.training.train import Status, Stopped, train
@@ -567,7 +568,7 @@ def test_every_network_can_overfit_one_batch(name: str, changes: dict[str, Any],
     degraded = target + 0.1 * torch.randn(target.shape)
     if "sid" in name:
         degraded, target = torch.rand(1, 4, 16, 16), torch.rand(1, 3, 1, 1).expand(1, 3, 32, 32)
-    network = training._build_network(made, 0, None, lambda _: None)
+    network = build_network(made, 0, None, lambda _: None)
     learner = Learner(made, network, tuning.default_mode(made), seed=0, group=Group(torch.device("cpu")))
     losses = [learner.learn(degraded, target) for _ in range(60)]
     assert losses[-1] < share * losses[0]
@@ -586,7 +587,7 @@ def test_camera_degradations_can_be_learned(name: str, changes: dict[str, Any], 
     assert made.degradation is not None
     target = torch.stack([Picture(scene(i, 3)).to_tensor()[0, :, :32, :32] for i in range(2)])
     degraded = made.domain.encode(made.degradation(target, torch.Generator().manual_seed(0)))
-    network = training._build_network(made, 0, None, lambda _: None)
+    network = build_network(made, 0, None, lambda _: None)
     learner = Learner(made, network, tuning.default_mode(made), seed=0, group=Group(torch.device("cpu")))
     losses = [learner.learn(degraded, target) for _ in range(150)]
     assert losses[-1] < share * losses[0]

@@ -86,7 +86,7 @@ def force_onednn() -> AbstractContextManager[object]:
 class _DoubleSmallBatches(TorchFunctionMode):
     """Repeats a small batch of one, which PyTorch would not give to oneDNN, and drops the second result.
 
-    This is decided layer by layer, as it is cheap: in DnCNN on 64 x 64 pixels, only the first layer, with one
+    This is decided layer by layer, which is cheap: in DnCNN on 64 x 64 pixels, only the first layer, with one
     input channel, runs twice.
     """
 

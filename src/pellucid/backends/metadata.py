@@ -23,13 +23,13 @@ from pellucid.weights import checkpoint
 from pellucid.weights.checkpoint import WeightsMetadata
 
 PREFIX = "pellucid"
-"""Of the keys, in formats with one table for all programs: `pellucid.KEY`."""
+"""Prefix of the keys in formats with one table for all programs: `pellucid.KEY`."""
 
 INPUT, OUTPUT = "degraded", "restored"
 """Names of the graph's input and output."""
 
 OPSET = 18
-"""Of ONNX. The oldest opset that PyTorch writes: more runtimes support it, and no network needs a newer one."""
+"""ONNX opset: the oldest one that PyTorch writes. More runtimes support it, and no network needs a newer one."""
 
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 
@@ -66,7 +66,7 @@ class GraphMetadata:
     def of(
         cls, network: Network, recipe: Recipe, weights: WeightsMetadata, *, weights_sha256: str
     ) -> "GraphMetadata":
-        """For a float32 graph of any input shape. recipe: may have other keywords than `weights`."""
+        """The metadata of a float32 graph of any input shape. recipe: may have other keywords than `weights`."""
         weights = replace(weights, recipe=recipe.name, parameters=recipe.parameters)
         num_planes = recipe.domain.num_planes
         return cls(weights, network.scale, network.multiple, network.halo, num_planes, weights_sha256)

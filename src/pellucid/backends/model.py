@@ -41,7 +41,7 @@ class Model:
 def load_model(path: Path, /, **parameters: object) -> tuple[Model, WeightsMetadata]:
     """The model in a weight file, and the metadata in the file; that of the model has the changed keywords.
 
-    parameters: recipe keywords to change. Raises as `checkpoint.load`.
+    parameters: recipe keywords to change. Raises the errors of `checkpoint.load`.
     """
     loaded = checkpoint.load(path, **parameters)
     return Model.of(loaded.network, loaded.recipe, loaded.metadata, sha256=loaded.sha256), loaded.metadata

@@ -38,7 +38,7 @@ CACHE_VERSION = 2
 
 _NUM_TRIALS = 3
 _EXACT_DB = 999.0
-"""PSNR of equal results, as JSON has no infinity."""
+"""Recorded as the PSNR of equal results, because JSON has no infinity."""
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def select_backend(
 def choose_fastest(model: Model, *, device: str, backend: str, precision: str) -> BackendChoice:
     """The fastest candidate with AUTO_MIN_PSNR_DB; measured once on each machine, then read from the cache.
 
-    backend, precision: by name, or "auto" for all. Raises as `select_backend`.
+    backend, precision: by name, or "auto" for all. Raises the errors of `select_backend`.
     """
     candidates = [
         candidate
@@ -109,7 +109,11 @@ def choose_fastest(model: Model, *, device: str, backend: str, precision: str) -
         # Raises the reason: a package is missing, or the precision is not supported.
         build_backend(model, "torch" if backend == "auto" else backend, precision, device)
         raise PellucidError(f"no installed backend computes in {precision}")
-    path = files.cache_folder() / "choices" / f"{_hash_model(model, *_environment(device), repr(candidates))}.json"
+    path = (
+        files.cache_folder()
+        / "choices"
+        / f"{_hash_model(model, *_describe_environment(device), repr(candidates))}.json"
+    )
     try:
         return BackendChoice(**json.loads(path.read_bytes()))
     except (OSError, ValueError, TypeError):
@@ -145,7 +149,7 @@ def cache_graph(model: Model) -> Path:
 
 
 def build_backend(model: Model, backend: str, precision: str, device: str) -> Backend:
-    """The backend of this name, one of BACKENDS. Raises as `select_backend`."""
+    """The backend of this name, one of BACKENDS. Raises the errors of `select_backend`."""
     if backend == "torch":
         return TorchBackend(model.network, device, precision=precision)
     if find_device(device if device != "auto" else "cpu").type != "cpu":
@@ -200,7 +204,7 @@ def _measure_fastest(model: Model, candidates: list[tuple[str, str]], device: st
 
 
 def _time_s(run: Callable[[Tensor], Tensor], degraded: Tensor) -> float:
-    """The shortest of a few times, as other processes use the machine too."""
+    """The shortest of a few times, because other processes may use the machine, too."""
     run(degraded)
     times_s = []
     for _ in range(_NUM_TRIALS):
@@ -218,7 +222,7 @@ def _hash_model(model: Model, *more: object) -> str:
     return _hash(repr((*parts, parameters)).encode())
 
 
-def _environment(device: str) -> tuple[object, ...]:
+def _describe_environment(device: str) -> tuple[object, ...]:
     """Everything that determines which backend is the fastest: processor, threads, device and versions."""
     machine = (platform.machine(), platform.processor(), os.cpu_count(), torch.get_num_threads())
     return (*machine, str(find_device(device)), *map(_find_version, ("onnxruntime", "openvino")))

@@ -189,6 +189,7 @@ def restore(
     """
     with defer_sigint():
         from pellucid.restoration import planning, restore, restorer
+        from pellucid.restoration.report import is_report, write_report
         from pellucid.system import files
 
     choices = restore.Settings(
@@ -206,7 +207,7 @@ def restore(
     if len(jobs) == 1 and jobs[0].root is None:
         files.check_overwrite(jobs[0].target, overwrite=overwrite)
     if report is not None:
-        files.check_writable(report, overwrite=overwrite or restore.is_report(report))
+        files.check_writable(report, overwrite=overwrite or is_report(report))
     given = parse_keywords(settings, options=("backend", "device", "overwrite", "precision"))
     chosen = restorer.load(model, device=device, backend=backend, precision=precision, **given)
     if chosen.choice is not None:
@@ -221,7 +222,7 @@ def restore(
         _print_halo_error(chosen, jobs, choices)
     outcomes, is_interrupted = _run(jobs, chosen, choices, workers=workers, overwrite=overwrite)
     if report is not None:
-        restore.write_report(report, outcomes, chosen, overwrite=overwrite or restore.is_report(report))
+        write_report(report, outcomes, chosen, overwrite=overwrite or is_report(report))
     if is_interrupted:
         print_info(f"interrupted after {len(outcomes)} of {len(jobs)} pictures; the same command resumes")
         raise typer.Exit(130)
@@ -290,11 +291,16 @@ def _print_summary(outcomes: "Sequence[Outcome]", restorer: "Restorer") -> None:
 
 
 def _print_halo_error(restorer: "Restorer", jobs: "Sequence[Job]", settings: "Settings") -> None:
-    from pellucid.restoration.restore import read_degraded
+    from pellucid.restoration.reading import read_degraded
 
     assert settings.halo_px is not None
     try:
-        degraded, _ = read_degraded(jobs[0].source, restorer, settings)
+        degraded, _ = read_degraded(
+            jobs[0].source,
+            restorer.recipe.domain,
+            exposure=settings.exposure,
+            max_pixels=settings.max_pixels,
+        )
         error = restorer.halo_error(degraded, halo_px=settings.halo_px, tile_px=settings.tile_px)
     except PellucidError:
         return  # restoring the picture will report it

@@ -1,7 +1,7 @@
 """Files in folders and archives: found without unpacking, read one at a time.
 
-Archives are zip and tar files, also tar files inside of a tar file, as large data sets are published. A name
-inside an archive is only used as a name: nothing is ever written to it.
+Archives are zip and tar files, also tar files inside a tar file, which is how large data sets are published.
+Nothing is ever written to the paths that an archive contains.
 """
 
 import bz2
@@ -42,7 +42,7 @@ _ARCHIVE_ERRORS = (tarfile.TarError, zipfile.BadZipFile, *_UNREADABLE)
 
 @dataclass(frozen=True)
 class Source:
-    """One file. Of a file in an archive, the time is that of the archive.
+    """One file. If it is in an archive, its time is that of the archive.
 
     name: posix path inside the folder or archive. location: path including the folder or archive, for messages.
     """
@@ -53,7 +53,7 @@ class Source:
     mtime_ns: int
     _read: Callable[[], bytes]
     _path: Path | None = None
-    """Of a file that is not in an archive."""
+    """None for a file in an archive."""
 
     def content(self) -> bytes:
         """All bytes. Raises PictureError if they cannot be read."""
@@ -68,7 +68,7 @@ class Source:
 
     @contextmanager
     def open_path(self) -> Iterator[Path]:
-        """A path to read from: the file itself or, of an archive, a temporary copy.
+        """A path to read from: the file itself or, for a file in an archive, a temporary copy.
 
         Raises PictureError if the file cannot be read, OutputError if there is no space for the copy.
         """
@@ -97,7 +97,7 @@ class FileList:
 
 
 def list_files(path: str | Path, suffixes: Collection[str]) -> FileList:
-    """All files with one of the suffixes in a folder of any depth or in an archive, without hidden files.
+    """All files with one of the suffixes in a folder, at any depth, or in an archive, except hidden files.
 
     suffixes: lower case, with the dot. Raises DataError if there is no such folder or archive.
     """
@@ -163,7 +163,7 @@ def _walk_tar(path: Path, suffixes: Collection[str], left_out: list[tuple[str, s
 
 
 def _decompress(path: Path) -> mmap.mmap | None:
-    """A compressed tar as a temporary file, as it can only be read in order; None if it is not compressed."""
+    """A compressed tar, unpacked to a temporary file for random access; None if it is not compressed."""
     with path.open("rb") as file:
         head = file.read(8)
         file.seek(0)

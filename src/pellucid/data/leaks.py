@@ -64,12 +64,12 @@ def find_leaks(
     pictures: (name, samples), (H, W, C) uint8 or uint16. progress: called with (done, total), in targets.
     The store is read once, which takes most of the time.
     """
-    tests = _Tests([(name, _to_gray(samples)) for name, samples in pictures])
+    tests = _TestIndex([(name, _to_gray(samples)) for name, samples in pictures])
     found: dict[str, Leak] = {}
     targets = dict(zip(reversed(store.scenes), reversed(range(len(store))), strict=True))
     for done, i in enumerate(sorted(targets.values()), start=1):
         for leak in tests.find_in(store.names[i], _to_gray(store.target(i))):
-            if leak.test_name not in found or found[leak.test_name].extent == "part" != leak.extent:
+            if leak.test_name not in found or (leak.extent == "whole" and found[leak.test_name].extent == "part"):
                 found[leak.test_name] = leak
         if progress is not None:
             progress(done, len(targets))
@@ -79,7 +79,7 @@ def find_leaks(
 def find_leaks_in_folder(
     store: Store, folder: str | Path, progress: Callable[[int, int], None] | None = None
 ) -> list[Leak]:
-    """As `find_leaks`, for the pictures in a folder or the targets of another store.
+    """Like `find_leaks`, for the pictures in a folder or the targets of another store.
 
     Pictures that cannot be read, or have floating-point samples, are ignored.
     """
@@ -100,7 +100,7 @@ def _read_pictures(folder: Path) -> Iterator[tuple[str, Samples]]:
             yield path.relative_to(folder).as_posix(), picture.samples
 
 
-class _Tests:
+class _TestIndex:
     """An index of all test pictures."""
 
     def __init__(self, pictures: list[tuple[str, NDArray[np.uint8]]]) -> None:
@@ -148,7 +148,7 @@ def _hash_slopes(gray: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 
 def _averaging_matrix(size: int, num_cells: int) -> NDArray[np.float64]:
-    """(num_cells, size): each row averages one cell, whose outer pixels are weighted by their share in it."""
+    """(num_cells, size): each row averages one cell; pixels on its border are weighted by their share in it."""
     edges = np.linspace(0, size, num_cells + 1)
     left, right = edges[:-1, None], edges[1:, None]
     pixels = np.arange(size)
@@ -157,7 +157,7 @@ def _averaging_matrix(size: int, num_cells: int) -> NDArray[np.float64]:
 
 
 def _hash_all_blocks(gray: NDArray[np.uint8]) -> _Hashes:
-    """Of the blocks at every offset. Arithmetic is modulo 2^64."""
+    """Hashes of the blocks at every offset. Arithmetic is modulo 2^64."""
     height, width = gray.shape
     if min(height, width) < BLOCK_PX:
         return np.zeros(0, np.uint64)
@@ -168,7 +168,7 @@ def _hash_all_blocks(gray: NDArray[np.uint8]) -> _Hashes:
 
 
 def _hash_separate_blocks(gray: NDArray[np.uint8]) -> _Hashes:
-    """Of the blocks of a grid, without those of low contrast."""
+    """Hashes of the blocks of a grid, without those of low contrast."""
     rows, columns = (size // BLOCK_PX for size in gray.shape)
     blocks = gray[: rows * BLOCK_PX, : columns * BLOCK_PX].reshape(rows, BLOCK_PX, columns, BLOCK_PX)
     contrast = np.ptp(blocks, axis=(1, 3))

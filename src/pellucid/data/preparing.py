@@ -25,9 +25,9 @@ from pellucid.system.files import cache_folder
 Progress = Callable[[int, int], None]
 """(done, total), in files."""
 
-_FIRST_KEYWORDS = {"split": None, "blur": None, "lists": None, "all_bursts": False}
-"""Stores contain these keywords whatever the data set, as earlier versions wrote them; otherwise a store that was
-started by an earlier version could not be resumed."""
+_LEGACY_KEYWORDS = {"split": None, "blur": None, "lists": None, "all_bursts": False}
+"""Keywords that a request contains for every kind of data set, because earlier versions wrote them. Without them,
+a store that an earlier version started could not be resumed."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class _Settings:
     overwrite: bool = False
     progress: Progress | None = None
     waits: bool = False
-    """For another process that writes the store; otherwise that is an error."""
+    """Whether to wait for another process that writes the store; otherwise this is an error."""
 
 
 def prepare(
@@ -71,7 +71,7 @@ def prepare(
     workers: threads; by default one for each processor. min_px: pictures with a shorter side are left out.
     overwrite: replace a finished store.
     keywords: of the data set, e.g. split="test"; `pellucid prepare KIND` describes them.
-    A finished store of the same sources is returned as it is. Raises DataError if nothing can be stored or a
+    A finished store of the same sources is returned unchanged. Raises DataError if nothing can be stored or a
     keyword is not possible, OutputError if `out` contains something else or another data set, or its disk is full.
     """
     plan = registry.plan(kind, [Path(path) for path in paths], keywords)
@@ -80,10 +80,10 @@ def prepare(
 
 
 def open_data(data: str | Path, *, target: str | Path | None = None) -> Store:
-    """What a training reads: a store, or pictures in a folder.
+    """The store that a training reads: an existing one, or one that is made of a folder of pictures.
 
     data: a store, or a folder of clean pictures; with `target`, a folder of degraded pictures, whose targets are
-    there. Raises DataError as `store.open` and `cache_folder_as_store`.
+    there. Raises the errors of `store.open` and `cache_folder_as_store`.
     """
     is_store = target is None and store.is_store(Path(data))
     return store.open(data) if is_store else cache_folder_as_store(data, target=target)
@@ -96,10 +96,10 @@ def cache_folder_as_store(
     workers: int | None = None,
     progress: Progress | None = None,
 ) -> Store:
-    """A folder as a store in `files.cache_folder`, for training from it directly. Changed files make a new store.
+    """A folder as a store in `files.cache_folder`, to train from it directly. Changed files lead to a new store.
 
     folder: clean pictures; with `target`, degraded pictures, whose targets are there. If several processes ask at
-    once, one makes the store and the others wait. Raises as `prepare`.
+    the same time, one makes the store and the others wait. Raises the errors of `prepare`.
     """
     paths = [Path(path).resolve() for path in (folder, target) if path is not None]
     out = cache_folder() / f"{paths[0].name}-{_hash_listing(paths)[:16]}"
@@ -115,11 +115,11 @@ def _make_request(kind: str, keywords: Mapping[str, Any], min_px: int) -> dict[s
     """What the store contains, as JSON. Paths are not part of it: files may move before a store is resumed."""
     given = registry.validate_keywords(kind, keywords)
     content = {key: value for key, value in given.items() if not isinstance(value, Path)}
-    return {"kind": kind, "min_px": min_px, **_FIRST_KEYWORDS, **content}
+    return {"kind": kind, "min_px": min_px, **_LEGACY_KEYWORDS, **content}
 
 
 def _hash_listing(paths: Sequence[Path]) -> str:
-    """Of names, sizes and times of all pictures."""
+    """A hash of the names, sizes and times of all pictures."""
     listing = hashlib.sha256(f"{store.FORMAT} {store.VERSION}".encode())
     for path in paths:
         listing.update(f"{path}\n".encode(errors="surrogateescape"))
@@ -201,11 +201,11 @@ def _decode_all(
 ) -> LeftOut:
     """Decode into the store; returns the files that cannot be decoded, each with the reason."""
     failures: LeftOut = []
-    # Threads, as decoders run outside of Python: a speedup of 1.9 with two of them, where two processes that send
-    # the samples back give 1.1.
+    # Threads, because decoders run outside of Python: two threads give a speedup of 1.9, two processes, which send
+    # the samples back, 1.1.
     with ThreadPoolExecutor(workers) as pool:
         try:
-            for done, failure in enumerate(_run_few(pool, tasks, writer, 2 * workers), start=1):
+            for done, failure in enumerate(_run_bounded(pool, tasks, writer, 2 * workers), start=1):
                 failures += failure
                 if progress is not None:
                     progress(done, len(tasks))
@@ -215,10 +215,10 @@ def _decode_all(
     return sorted(failures)
 
 
-def _run_few(
+def _run_bounded(
     pool: ThreadPoolExecutor, tasks: Sequence[DecodeTask], writer: StoreWriter, max_waiting: int
 ) -> Iterator[LeftOut]:
-    """Results as they come; only a few tasks are submitted at a time."""
+    """Results in the order in which they finish; only a few tasks are submitted at a time."""
     waiting: set[Future[LeftOut]] = set()
     for task in tasks:
         waiting.add(pool.submit(_decode, task, writer))
@@ -267,7 +267,7 @@ def _select_items(
                 left_out.append((item.name, f"its target {item.target} could not be decoded"))
             continue
         arrays = [writer.records[key].array for key in keys]
-        reason = _reason_against(arrays, plan, min_px)
+        reason = _find_reason_to_omit(arrays, plan, min_px)
         content = tuple(array.sha256 for array in arrays)
         if reason is None and not plan.allows_duplicates and content in seen:
             reason = f"it is the same picture as {seen[content]}"
@@ -279,7 +279,7 @@ def _select_items(
     return items, left_out
 
 
-def _reason_against(arrays: Sequence[Array], plan: DatasetPlan, min_px: int) -> str | None:
+def _find_reason_to_omit(arrays: Sequence[Array], plan: DatasetPlan, min_px: int) -> str | None:
     """Why the arrays of an item, the target first, cannot be stored; None if they can."""
     (height, width), *others = [array.shape[:2] for array in arrays]
     if min(height, width) < min_px:

@@ -1,4 +1,4 @@
-"""The store, a decoded data set: samples in memory-mapped files, and an index. A crop costs as much as its bytes.
+"""The store, a decoded data set: samples in memory-mapped files, and an index. A crop reads only its own bytes.
 
     index.json         format version, kind, where each array is, which arrays belong to an item; written last
     samples-00000.bin  the arrays one after another, uint8 or uint16, little-endian, row by row
@@ -32,7 +32,7 @@ RESIDENT_BYTES = 2**29
 """How much of a store may be in the memory of this process before its pages are released."""
 
 DTYPES: dict[str, np.dtype[Any]] = {"uint8": np.dtype("uint8"), "uint16": np.dtype("<u2")}
-"""Types of samples, and how the files contain them."""
+"""Types of samples, and the types in which the files contain them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +159,7 @@ class Store:
 
     @cached_property
     def num_bytes(self) -> int:
-        """Of all decoded samples, shared targets counted once."""
+        """Size of all decoded samples; shared targets count once."""
         return sum(self._index.arrays[number].num_bytes for number in self._numbers())
 
     @cached_property

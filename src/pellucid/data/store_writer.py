@@ -62,7 +62,7 @@ class Planned:
 
     @property
     def keys(self) -> tuple[str, ...]:
-        """Of its arrays, the target first."""
+        """The keys of its arrays, the target first."""
         return (self.target,) if self.degraded is None else (self.target, self.degraded)
 
 
@@ -70,7 +70,7 @@ class StoreWriter:
     """Writes a store. Several threads may `put`, but only one process at a time may write.
 
     request: what the store is made of, as JSON; only the same request resumes an unfinished store.
-    overwrite: delete what is in the store. wait: for another process that writes; otherwise that is an error.
+    overwrite: delete what is in the store. wait: for another process that writes it; otherwise this is an error.
     Raises OutputError if the folder contains something else, or a store of another request.
     """
 

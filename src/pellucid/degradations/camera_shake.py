@@ -21,9 +21,9 @@ Points = NDArray[np.complex128]
 """Points in a plane, row + column * 1j."""
 
 NUM_POINTS = 128
-"""Of a trajectory."""
+"""Number of points in a trajectory."""
 
-_NUM_POINTS_OF_SOURCE = 2000
+_NUM_POINTS_IN_PAPER = 2000
 
 
 class Shake(Protocol):
@@ -74,7 +74,7 @@ class CameraShake:
         )
         pull, tremor_scale, jerk_rate = (high * draw_uniform(count) for high in (0.7, 10.0, 0.2))
         # With fewer points, what happens at each of them is stronger, or more likely, by this factor.
-        rate = _NUM_POINTS_OF_SOURCE / NUM_POINTS
+        rate = _NUM_POINTS_IN_PAPER / NUM_POINTS
         tremor = anxiety * rate**0.5 * tremor_scale * draw_normal(NUM_POINTS, count)
         jerks = (draw_uniform(NUM_POINTS, count) < jerk_rate * anxiety * rate) * draw_normal(NUM_POINTS, count)
         path = _follow(
@@ -84,7 +84,7 @@ class CameraShake:
 
 
 HAND_HELD = CameraShake()
-"""With the parameters of the source, and trajectories up to 100 px."""
+"""The parameters of the paper, with trajectories up to 100 px."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,10 +9,10 @@ from torch import Tensor
 from pellucid.degradations.rng import Range, log_uniform
 
 NUM_LEVELS = 16383 - 512
-"""From black to white, of 14-bit mosaics of the Sony camera of See in the Dark."""
+"""Number of levels from black to white in 14-bit mosaics of the Sony camera of See in the Dark."""
 
 BLACK_LEVEL = 512
-"""Of the same mosaics."""
+"""Black level of the same mosaics."""
 
 XYZ_TO_CAMERA = torch.tensor(
     [
@@ -29,7 +29,7 @@ RGB_TO_XYZ = torch.tensor(
     [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]],
     dtype=torch.float64,
 )
-"""From linear sRGB, D65."""
+"""Color matrix of linear sRGB with white point D65."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Sensor:
 
 
 def _from_levels(slope: float, offset: float, deviation: float) -> ShotDependentVariance:
-    """From a published fit, log(standard deviation in levels) = slope * log(levels per electron) + offset."""
+    """The variance of a published fit: log(deviation in levels) = slope * log(levels per electron) + offset."""
     return ShotDependentVariance(
         2 * slope, 2 * (slope * log(NUM_LEVELS) + offset - log(NUM_LEVELS)), 2 * deviation
     )

@@ -61,7 +61,7 @@ def footprint(degradation: Degradation) -> Footprint:
 
     There is no default: patches with borders that are too narrow would silently be trained on.
     """
-    statement = _read_statement(degradation, "footprint", "Footprint() if it works on each pixel by itself")
+    statement = _read_statement(degradation, "footprint", "Footprint() if it works on each pixel separately")
     assert isinstance(statement, Footprint)
     return statement
 

@@ -25,7 +25,7 @@ from pellucid.errors import DataError, OutputError, PellucidError
 from pellucid.exporting import registry
 from pellucid.exporting.export_format import ExportFormat, ExportRequest, Run
 from pellucid.pictures import images
-from pellucid.restoration import restore
+from pellucid.restoration.reading import read_degraded
 from pellucid.restoration.restorer import Restorer
 from pellucid.system import files
 from pellucid.weights import models
@@ -124,7 +124,7 @@ def read_inputs(folder: Path, restorer: Restorer) -> list[Tensor]:
         raise DataError(f"{folder} contains no {kind}")
     inputs = []
     for path in found[:: -(-len(found) // MAX_PICTURES)]:
-        degraded, _ = restore.read_degraded(path, restorer)
+        degraded, _ = read_degraded(path, domain)
         degraded = domain.accept(degraded)
         side_px = max(1, int(CROP_PX / domain.rate))
         rows, cols = (_center(size, side_px, restorer.grid_px) for size in (degraded.height, degraded.width))

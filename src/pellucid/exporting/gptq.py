@@ -9,8 +9,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 DAMPING = 0.01
-"""Share of the inputs' mean square that is added to each input, as calibration does not show all of them (Section
-3.3)."""
+"""Share of the inputs' mean square that is added to each input, because calibration does not show all of them
+(Section 3.3)."""
 
 STRIDE = 3
 """Only every third row and column is used: neighboring positions are similar."""

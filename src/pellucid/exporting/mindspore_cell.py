@@ -1,7 +1,7 @@
 """Translates a captured graph to the source code of a MindSpore cell with the same layers and weights.
 
-MindSpore compiles the source of `construct`, so source is written here: one class, `Network`, with one line for
-each layer. It starts from the graph, so it serves all networks. MindSpore itself is not needed.
+MindSpore compiles the source of `construct`, so this module generates source: one class, `Network`, with one line
+for each layer. It translates graphs, so it works for all networks. MindSpore itself is not needed.
 """
 
 import operator
@@ -110,7 +110,10 @@ class _Writer:
         return value.name if isinstance(value, Node) and not _is_size(value) else self.size(value)
 
     def size(self, value: Any) -> str:
-        """A size: that of a tensor if one has it, as MindSpore has no min() of free sizes; otherwise computed."""
+        """A size: an axis of a tensor if one has this size, otherwise the computation of it.
+
+        MindSpore cannot compute min() of sizes that are not fixed.
+        """
         known = value.meta["val"] if isinstance(value, Node) else value
         if not isinstance(known, torch.SymInt):
             return repr(known)

@@ -27,11 +27,11 @@ NUM_COMPARED = 8
 
 MAX_TAPS = 2304
 """Largest kernel, 256 channels of 3 x 3, that is rounded jointly: memory grows with the square of the number of
-taps, time with its cube. In larger and in transposed ones, each weight is rounded by itself."""
+taps, time with its cube. In larger and in transposed ones, each weight is rounded independently."""
 
 
 def quantize(model: Any, calibration: Sequence[Tensor]) -> Any:
-    """An OpenVINO model with int8 convolutions inside. calibration: network inputs, (N, C, H, W) each.
+    """An OpenVINO model whose inner convolutions are int8. calibration: network inputs, (N, C, H, W) each.
 
     Raises MissingExtraError without nncf.
     """
@@ -133,7 +133,7 @@ def _compile(model: Any) -> Any:
 
 
 def _convolutions(model: Any) -> dict[str, Any]:
-    """By name, in order of execution."""
+    """The convolutions of a model by name, in order of execution."""
     operations = model.get_ordered_ops()
     return {node.get_friendly_name(): node for node in operations if node.get_type_name() == "Convolution"}
 

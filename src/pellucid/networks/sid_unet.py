@@ -115,7 +115,7 @@ class SIDUNet(Network):
 
 
 def init_as_released(network: Network) -> None:
-    """As in the released code: Xavier uniform for convolutions, a Gaussian for transposed ones, biases of 0.
+    """Initialize as the released code: Xavier uniform for convolutions, a Gaussian for transposed ones, biases 0.
 
     The Gaussian has a standard deviation of 0.02 and is truncated to two of them.
     """
@@ -173,7 +173,7 @@ def any_camera(
 ) -> Recipe:
     """Any Bayer camera in its own white balance, trained on developed pictures of any folder (not from a paper).
 
-    Each picture is turned into a short exposure: Brooks et al. 2019 for the raw samples, Wei et al. 2020 for the
+    Each picture becomes a short exposure: Brooks et al. 2019 for the raw samples, Wei et al. 2020 for the
     noise. Colors are those of an average camera, because the network does not know the camera's color matrix.
     """
     if exposure_ratio[0] > exposure_ratio[1]:

@@ -31,7 +31,7 @@ def rgb_to_luma(rgb: Tensor) -> Tensor:
 
 
 def rgb_to_gray(rgb: Tensor) -> Tensor:
-    """(..., 3, H, W) RGB in [0, 1] -> (..., 1, H, W) gray in [0, 1], as MATLAB's rgb2gray."""
+    """(..., 3, H, W) RGB in [0, 1] -> (..., 1, H, W) gray in [0, 1], like MATLAB's rgb2gray."""
     weights = torch.tensor([[0.298936021293775, 0.587043074451121, 0.114020904255103]], dtype=torch.float64)
     return _mix(rgb, weights, torch.zeros(1, dtype=torch.float64))
 

@@ -1,4 +1,4 @@
-"""Reading EXIF from a TIFF and writing it into one, which libvips does not do.
+"""Reads EXIF from a TIFF and writes it into one, which libvips does not do.
 
 EXIF has the structure of a TIFF: directories of tags (IFDs), where each entry has a tag number, a type, a count
 and the value, or the offset of the value if it is longer. JPEG, PNG and WebP contain this small TIFF as one block.
@@ -101,12 +101,13 @@ def parse_tiff(file: IO[bytes]) -> Tags:
     file: open for reading, with `seek`.
     """
     try:
-        layout, offset = _header(file)
+        layout, offset = _parse_header(file)
     except (struct.error, ValueError):
         return Tags()
-    first = _directory(file, layout, offset)
-    exif = _linked_directory(file, layout, first, _EXIF)
-    gps, interop = _linked_directory(file, layout, first, _GPS), _linked_directory(file, layout, exif, _INTEROP)
+    first = _parse_directory(file, layout, offset)
+    exif = _parse_linked(file, layout, first, _EXIF)
+    gps = _parse_linked(file, layout, first, _GPS)
+    interop = _parse_linked(file, layout, exif, _INTEROP)
     exif.pop(_INTEROP, None)
     return Tags({tag: value for tag, value in first.items() if tag in DESCRIPTIVE}, exif, interop, gps)
 
@@ -127,19 +128,19 @@ def dots_per_mm(block: bytes) -> tuple[float, float] | None:
     """The horizontal and vertical resolution in an EXIF block, or None."""
     tags = first_directory(io.BytesIO(block.removeprefix(_HEADER)))
     unit_mm = {2: 25.4, 3: 10.0}.get(number(tags, _RESOLUTION_UNIT) or 2)
-    across, down = _fraction(tags, _X_RESOLUTION), _fraction(tags, _Y_RESOLUTION)
+    across, down = _parse_fraction(tags, _X_RESOLUTION), _parse_fraction(tags, _Y_RESOLUTION)
     return (across / unit_mm, down / unit_mm) if unit_mm and across and down else None
 
 
 def first_directory(file: IO[bytes]) -> dict[int, Value]:
     """All tags of the first directory of a TIFF, including those about the samples; {} for other files."""
     try:
-        return _directory(file, *_header(file))
+        return _parse_directory(file, *_parse_header(file))
     except (struct.error, ValueError):
         return {}
 
 
-def _fraction(tags: dict[int, Value], tag: int) -> float:
+def _parse_fraction(tags: dict[int, Value], tag: int) -> float:
     """0 if the tag is missing or not a fraction."""
     kind, _, content = tags.get(tag, (0, 0, b""))
     numerator, denominator = struct.unpack("<II", content[:8]) if kind == 5 else (0, 0)
@@ -159,8 +160,8 @@ def add_to_tiff(file: IO[bytes], tags: Tags, width: int, height: int) -> None:
     file: a complete TIFF with one picture, open for reading and writing.
     width, height: size of that picture, written in place of the size in EXIF.
     """
-    layout, offset = _header(file)
-    samples = {tag: (kind, count, raw) for tag, kind, count, raw in _entries(file, layout, offset)}
+    layout, offset = _parse_header(file)
+    samples = {tag: (kind, count, raw) for tag, kind, count, raw in _parse_entries(file, layout, offset)}
     size = {tag: (4, 1, struct.pack("<I", px)) for tag, px in ((_WIDTH, width), (_HEIGHT, height))}
     exif = tags.exif | {tag: value for tag, value in size.items() if tag in tags.exif}
     end = file.seek(0, 2)
@@ -170,7 +171,7 @@ def add_to_tiff(file: IO[bytes], tags: Tags, width: int, height: int) -> None:
     file.write(struct.pack(layout.offset, offset))
 
 
-def _header(file: IO[bytes]) -> tuple[_Layout, int]:
+def _parse_header(file: IO[bytes]) -> tuple[_Layout, int]:
     """(layout, offset of the first directory). Raises ValueError or struct.error if it is not a TIFF."""
     file.seek(0)
     header = file.read(16)
@@ -182,7 +183,7 @@ def _header(file: IO[bytes]) -> tuple[_Layout, int]:
     return layout, struct.unpack(layout.offset, header[start : start + layout.inline_bytes])[0]
 
 
-def _entries(file: IO[bytes], layout: _Layout, offset: int) -> Iterator[tuple[int, int, int, bytes]]:
+def _parse_entries(file: IO[bytes], layout: _Layout, offset: int) -> Iterator[tuple[int, int, int, bytes]]:
     """(tag, type, count, raw value field) of the entries of a directory; stops at the end of the file."""
     header_bytes, entry_bytes = struct.calcsize(layout.count), struct.calcsize(layout.entry)
     count = int.from_bytes(_read(file, offset, header_bytes), "little" if layout.order == "<" else "big")
@@ -191,9 +192,9 @@ def _entries(file: IO[bytes], layout: _Layout, offset: int) -> Iterator[tuple[in
         yield struct.unpack(layout.entry, rows[start : start + entry_bytes])
 
 
-def _directory(file: IO[bytes], layout: _Layout, offset: int) -> dict[int, Value]:
+def _parse_directory(file: IO[bytes], layout: _Layout, offset: int) -> dict[int, Value]:
     found: dict[int, Value] = {}
-    for tag, kind, count, raw in list(_entries(file, layout, offset)):
+    for tag, kind, count, raw in list(_parse_entries(file, layout, offset)):
         length = _ITEM_BYTES.get(kind, 0) * count
         if not 0 < length <= MAX_VALUE_BYTES:
             continue
@@ -204,10 +205,10 @@ def _directory(file: IO[bytes], layout: _Layout, offset: int) -> dict[int, Value
     return found
 
 
-def _linked_directory(file: IO[bytes], layout: _Layout, tags: dict[int, Value], tag: int) -> dict[int, Value]:
+def _parse_linked(file: IO[bytes], layout: _Layout, tags: dict[int, Value], tag: int) -> dict[int, Value]:
     """The directory that a tag points to, or {}."""
     offset = number(tags, tag)
-    return _directory(file, layout, offset) if offset else {}
+    return _parse_directory(file, layout, offset) if offset else {}
 
 
 def _read(file: IO[bytes], offset: int, length: int) -> bytes:

@@ -4,33 +4,28 @@ import io
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import product
-from math import isfinite, sqrt
+from math import isfinite
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import PIL.Image
 import rawpy
-from numpy.typing import NDArray
 from PIL.ExifTags import IFD, Base
 from PIL.TiffImagePlugin import IFDRational
 
 from pellucid.errors import OutputError, PictureError
 from pellucid.pictures import dng
 from pellucid.pictures.packing import BAYER, XTRANS, find_phase
-from pellucid.pictures.picture import Exposure, Mosaic, Picture, Samples
+from pellucid.pictures.picture import Exposure, Mosaic, Picture
 from pellucid.system.files import read_head
 from pellucid.system.processes import ForkGuard
 
 MAX_PIXELS = 500_000_000
 """Files with more pixels are refused before decoding. The largest sensors have 150 million."""
 
-MAX_EXPOSURE_RATIO = 300.0
-"""The maximum of Chen et al., "Learning to See in the Dark", CVPR 2018."""
-
-# As for the ground truth of Chen et al. The rest are defaults of LibRaw: sRGB primaries, the tone curve of BT.709,
-# orientation applied.
+# As for the ground truth of Chen et al., "Learning to See in the Dark", CVPR 2018. The rest is LibRaw's defaults:
+# sRGB primaries, the tone curve of BT.709, orientation applied.
 _DEVELOPMENT: dict[str, Any] = {
     "use_camera_wb": True,
     "half_size": False,
@@ -44,15 +39,6 @@ _ORIENTATIONS = {0: 1, 1: 2, 3: 3, 2: 4, 4: 5, 6: 6, 7: 7, 5: 8}
 # Side of the smallest block that contains both periods, 2 and 6, twice.
 _PATTERN_CHECK_PX = 12
 _SRGB = 1  # a value of ColorSpace
-
-_BRIGHTNESS = 0.4
-"""Mean luminance of a typical photograph after gamma."""
-_GAMMA = 2.2
-_BRIGHT = 90
-"""Percentile of the luminances that must not exceed white."""
-_NUM_CELLS = 400
-_TRIMMED = 0.02
-_LUMA = {"R": 0.2126, "G": 0.7152, "B": 0.0722}  # BT.709
 
 _FORK_GUARD = ForkGuard("RAW files cannot be read")  # hangs in OpenMP, with LibRaw 0.22
 
@@ -90,7 +76,7 @@ def develop(path: str | Path, *, upright: bool = True, max_pixels: int = MAX_PIX
 def decoding_bytes(path: str | Path, *, developed: bool, max_pixels: int = MAX_PIXELS) -> int:
     """The memory that `develop` (developed=True) or `read` needs in addition to a constant, from the header.
 
-    Measured on a DNG of 24 megapixels: 16 bytes per pixel to develop, 6 to read. Raises PictureError as they do.
+    Measured on a DNG of 24 megapixels: 16 bytes per pixel to develop, 6 to read. Raises their PictureErrors.
     """
     with _open(Path(path), max_pixels) as raw:
         return (16 if developed else 6) * raw.sizes.raw_width * raw.sizes.raw_height
@@ -153,37 +139,6 @@ def read_frame(
         white_balance=white_balance,
         exposure=exposure or Exposure(),
     )
-
-
-def exposure_ratio(short: Mosaic, long: Mosaic) -> float:
-    """How many times more light the long exposure has than the short one: 1 to MAX_EXPOSURE_RATIO.
-
-    Computed from time_s * iso / f_number**2; ISO and f-number only count if both files contain them. Ratios above
-    the maximum are clamped. Raises PictureError if a time is missing, or if the long exposure has less light.
-    """
-    ratio = _light(long, short) / _light(short, long)
-    if ratio < 1:
-        raise PictureError(
-            f"the long exposure has {1 / ratio:.3g} times less light than the short one", hint="swap them"
-        )
-    return min(ratio, MAX_EXPOSURE_RATIO)
-
-
-def estimate_exposure_ratio(mosaic: Mosaic) -> float:
-    """The exposure ratio that makes a mosaic as bright as a typical photograph: 1 to MAX_EXPOSURE_RATIO.
-
-    The mean luminance after gamma becomes 0.4, unless more than a tenth of the picture would become white.
-    Luminances are trimmed means of some hundred cells, which suppresses noise and hot pixels.
-    """
-    luminances = _cell_luminances(mosaic)
-    bright = float(np.percentile(luminances, _BRIGHT))
-    highest = min(MAX_EXPOSURE_RATIO, 1 / bright) if bright > 0 else MAX_EXPOSURE_RATIO
-    low, high = 1.0, max(1.0, highest)
-    for _ in range(20):  # bisects an interval of log(300)
-        middle = sqrt(low * high)
-        dark = _brightness(luminances * middle) < _BRIGHTNESS
-        low, high = (middle, high) if dark else (low, middle)
-    return high
 
 
 @contextmanager
@@ -346,52 +301,3 @@ def _parse_maker(file: BinaryIO) -> dict[int, str]:
             file.seek(offset)
             found[code] = file.read(count).split(b"\0")[0].decode("ascii", "replace").strip()
     return found
-
-
-def _light(mosaic: Mosaic, other: Mosaic) -> float:
-    """A number proportional to the light of a mosaic, from those values of the exposure that both mosaics have."""
-    own, others = mosaic.exposure, other.exposure
-    if own.time_s is None or others.time_s is None:
-        raise PictureError(
-            "an exposure time is missing, so the exposure ratio is unknown", hint="give it as a number"
-        )
-    light = own.time_s
-    if own.iso is not None and others.iso is not None:
-        light *= own.iso
-    if own.f_number is not None and others.f_number is not None:
-        light /= own.f_number**2
-    return light
-
-
-def _brightness(luminances: NDArray[np.float64]) -> float:
-    return float(np.mean(luminances.clip(0, 1) ** (1 / _GAMMA)))
-
-
-def _cell_luminances(mosaic: Mosaic) -> NDArray[np.float64]:
-    """Mean luminance of each cell with the camera's white balance; black is 0, white is 1."""
-    period = mosaic.period
-    if min(mosaic.height, mosaic.width) < period:
-        raise PictureError(
-            f"a mosaic of {mosaic.width} x {mosaic.height} px; at least {period} x {period} is needed"
-        )
-    gains = dict(zip("RGB", mosaic.white_balance or (1.0, 1.0, 1.0), strict=True))
-    colors = "".join(mosaic.pattern)
-    sites = product(range(period), repeat=2)
-    luminances = np.zeros(())
-    whole = mosaic.samples[: mosaic.height // period * period, : mosaic.width // period * period]
-    for (row, col), color, black in zip(sites, colors, mosaic.site_black_levels.flat, strict=True):
-        plane = whole[row::period, col::period]
-        weight = _LUMA[color] * gains[color] / colors.count(color)
-        luminances = luminances + weight * (_cell_means(plane) - black) / (mosaic.white_level - black)
-    return luminances
-
-
-def _cell_means(plane: Samples) -> NDArray[np.float64]:
-    """Trimmed mean of each square cell, for some hundred cells."""
-    height, width = plane.shape
-    side = max(1, int(min(height, width, sqrt(height * width / _NUM_CELLS))))
-    rows, cols = height // side, width // side
-    cells = plane[: rows * side, : cols * side].reshape(rows, side, cols, side).swapaxes(1, 2)
-    ordered = np.sort(cells.reshape(rows, cols, side**2))
-    num_trimmed = int(_TRIMMED * side**2)
-    return ordered[..., num_trimmed : side**2 - num_trimmed].mean(axis=-1, dtype=np.float64)

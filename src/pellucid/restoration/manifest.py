@@ -18,7 +18,8 @@ from pellucid.restoration.planning import Job
 from pellucid.system import files
 
 NAME = ".pellucid.jsonl"
-"""One JSON object per line, added just before a result gets its name; only lines that match the file count."""
+"""One JSON object per line, added just before a result is renamed to its final name. Lines that do not match the
+file are ignored."""
 
 Stamp = list[int]
 """See `stamp`."""
@@ -128,7 +129,7 @@ class Manifests:
         return self._overwrite or self._state(job) is State.OUTDATED
 
     def record(self, job: Job, source_stamp: Stamp, whole: Path) -> None:
-        """Add an entry for a result that is about to get its name; see `Manifest.record`."""
+        """Add an entry for a result that is about to be renamed to its final name; see `Manifest.record`."""
         manifest = self._manifest_of(job)
         if manifest is not None:
             manifest.record(job.source, source_stamp, job.target, whole)

@@ -19,12 +19,12 @@ from pellucid.restoration.restorer import Progress
 from pellucid.system import memory
 
 FAULT = "a fault of pellucid"
-"""How an error begins that users cannot cause; a picture that causes one is worth a report."""
+"""How the message of an error begins that users cannot cause, and should report."""
 
 
 @dataclass(frozen=True)
 class InFlightItem:
-    """A job in one of the stages: degraded once it was read, restored once it went through the network."""
+    """A job in one of the stages. degraded: set when it has been read. restored: set by the network."""
 
     job: Job
     degraded: Degraded | None = None

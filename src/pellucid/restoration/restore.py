@@ -4,11 +4,10 @@ While one picture is in the network, the next ones are decoded and the previous 
 stop the others, a result is written completely or not at all, and the same call resumes after an interruption.
 """
 
-import json
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import lru_cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,18 +16,19 @@ from pellucid.degradations.standard import Jpeg
 from pellucid.domains import Degraded
 from pellucid.errors import OutputError, PellucidError, PictureError
 from pellucid.pictures import images, raw, writers
-from pellucid.pictures.picture import Mosaic, Picture
+from pellucid.pictures.picture import Picture
 from pellucid.recipes.overrides import former_keywords
 from pellucid.restoration import planning
 from pellucid.restoration.conversion import InMemory, is_in_memory, to_pictures
 from pellucid.restoration.manifest import Manifests, stamp
 from pellucid.restoration.pipeline import Budget, InFlightItem, run_overlapped, to_pellucid_error
 from pellucid.restoration.planning import Job
+from pellucid.restoration.reading import read_degraded
 from pellucid.restoration.restorer import Progress, Restorer, load
 from pellucid.system import files, memory
 
 CODEC_BYTES = 100_000_000
-"""Memory that decoding and encoding take for any picture, including samples too small to be put into a file."""
+"""Memory that decoding and encoding take for any picture, including samples too small for a memory-mapped file."""
 
 Inputs = str | Path | InMemory | Iterable[str | Path | InMemory | Job]
 """One input or several: paths of files and folders and patterns, or pictures in memory, or jobs from `plan`."""
@@ -36,7 +36,7 @@ Inputs = str | Path | InMemory | Iterable[str | Path | InMemory | Job]
 
 @dataclass(frozen=True)
 class Settings:
-    """How pictures are read, restored and written. None: chosen for each picture, or for this machine.
+    """How pictures are read, restored and written. None means: chosen for each picture, or for this machine.
 
     tile_px, halo_px, ensemble, strength, memory_bytes: see `Restorer.restore`.
     quality: of JPEG and lossy WebP, 1 to 100. bit_depth: 8, 16 or 32 (floating point) bits per sample.
@@ -55,23 +55,6 @@ class Settings:
     bit_depth: int | None = None
     exposure: float | Path | Literal["auto"] = "auto"
     max_pixels: int = images.MAX_PIXELS
-
-    def visible(self) -> dict[str, str]:
-        """Those that affect the result: neither tiles nor memory do."""
-        invisible = ("tile_px", "memory_bytes", "max_pixels")
-        return {key: str(value) for key, value in asdict(self).items() if key not in invisible}
-
-    def run(self, restorer: Restorer, picture: Any, **more: Any) -> Any:
-        """`Restorer.restore` with these settings."""
-        return restorer.restore(
-            picture,
-            tile_px=self.tile_px,
-            halo_px=self.halo_px,
-            ensemble=self.ensemble,
-            strength=self.strength,
-            memory_bytes=self.memory_bytes,
-            **more,
-        )
 
 
 @dataclass(frozen=True)
@@ -244,7 +227,7 @@ def _restore_one_in_memory(
     if target is not None and isinstance(pictures[0], Picture):
         images.check_format(target, pictures[0], bit_depth=settings.bit_depth)
     start = time.monotonic()
-    restored = [settings.run(restorer, picture) for picture in pictures]
+    restored = [_run_network(restorer, picture, settings) for picture in pictures]
     seconds = time.monotonic() - start
     if target is not None:
         quality, bit_depth = _choose_quality(restorer, settings), settings.bit_depth
@@ -267,53 +250,9 @@ def _restore_files(
     overwrite: bool,
     progress: Callable[[float], None] | None,
 ) -> Generator[Outcome, None, None]:
-    manifests = Manifests(_describe(restorer, settings), overwrite)
-
-    def read(item: InFlightItem) -> InFlightItem:
-        job = item.job
-        if manifests.is_done(job):
-            return replace(item, is_skipped=True)
-        images.check_format(job.target)
-        source_stamp = stamp(job.source)  # before it is read: it may change in the meantime
-        degraded, info = read_degraded(job.source, restorer, settings)
-        if isinstance(degraded, Picture):
-            images.check_format(job.target, degraded, bit_depth=settings.bit_depth)
-        return replace(
-            item,
-            degraded=degraded,
-            megapixels=degraded.height * degraded.width / 1e6,
-            info=info,
-            warnings=_find_warnings(degraded, restorer),
-            source_stamp=source_stamp,
-        )
-
-    def run(progress: Progress, reserved_bytes: int, item: InFlightItem) -> InFlightItem:
-        start = time.monotonic()
-        restored = settings.run(restorer, item.degraded, reserved_bytes=reserved_bytes, progress=progress)
-        return replace(item, degraded=None, restored=restored, seconds=time.monotonic() - start)
-
-    def write(item: InFlightItem) -> InFlightItem:
-        assert item.restored is not None
-        images.write(
-            item.restored,
-            item.job.target,
-            overwrite=manifests.may_replace(item.job),
-            quality=_choose_quality(restorer, settings),
-            bit_depth=settings.bit_depth,
-            before_rename=partial(manifests.record, item.job, item.source_stamp),
-        )
-        return replace(item, restored=None)
-
-    def needed_bytes(job: Job) -> int:
-        """Memory to decode a picture and to encode its result, according to the header."""
-        try:
-            return 0 if manifests.is_done(job) else _codec_bytes(job, restorer, settings)
-        except PellucidError:
-            return 0  # reading it reports what is wrong
-
-    ceiling = memory.limit_bytes(settings.memory_bytes)
-    budget = Budget(ceiling, max(1, workers), needed_bytes)
-    for item in run_overlapped(jobs, read, run, write, budget=budget, progress=progress):
+    stages = _Stages(restorer, settings, Manifests(_describe(restorer, settings), overwrite))
+    budget = Budget(memory.limit_bytes(settings.memory_bytes), max(1, workers), stages.needed_bytes)
+    for item in run_overlapped(jobs, stages.read, stages.run, stages.write, budget=budget, progress=progress):
         yield Outcome(
             item.job.source,
             item.job.target,
@@ -326,49 +265,83 @@ def _restore_files(
         )
 
 
-def read_degraded(
-    path: Path, restorer: Restorer, settings: Settings = Settings()
-) -> tuple[Degraded, tuple[str, ...]]:
-    """What the restorer takes, from any file, and how it was read, e.g. a conversion of colors.
+@dataclass(frozen=True)
+class _Stages:
+    """What `run_overlapped` does with each file."""
 
-    A camera RAW file becomes a mosaic if the recipe takes mosaics; otherwise LibRaw develops it.
-    """
-    if path.suffix.lower() not in images.RAW_SUFFIXES:
-        picture = images.read(path, max_pixels=settings.max_pixels)
-        return picture, () if picture.encoding is None else picture.encoding.notes
-    if restorer.recipe.domain.takes_mosaic:
-        return _set_exposure(raw.read(path, max_pixels=settings.max_pixels), settings.exposure)
-    developed = raw.develop(path, max_pixels=settings.max_pixels)
-    return developed, ("camera RAW developed by LibRaw: 16 bit, camera white balance, sRGB",)
+    restorer: Restorer
+    settings: Settings
+    manifests: Manifests
+
+    def read(self, item: InFlightItem) -> InFlightItem:
+        job, settings = item.job, self.settings
+        if self.manifests.is_done(job):
+            return replace(item, is_skipped=True)
+        images.check_format(job.target)
+        source_stamp = stamp(job.source)  # before it is read: it may change in the meantime
+        domain = self.restorer.recipe.domain
+        degraded, info = read_degraded(
+            job.source, domain, exposure=settings.exposure, max_pixels=settings.max_pixels
+        )
+        if isinstance(degraded, Picture):
+            images.check_format(job.target, degraded, bit_depth=settings.bit_depth)
+        return replace(
+            item,
+            degraded=degraded,
+            megapixels=degraded.height * degraded.width / 1e6,
+            info=info,
+            warnings=_find_warnings(degraded, self.restorer),
+            source_stamp=source_stamp,
+        )
+
+    def run(self, progress: Progress, reserved_bytes: int, item: InFlightItem) -> InFlightItem:
+        start = time.monotonic()
+        restored = _run_network(
+            self.restorer, item.degraded, self.settings, reserved_bytes=reserved_bytes, progress=progress
+        )
+        return replace(item, degraded=None, restored=restored, seconds=time.monotonic() - start)
+
+    def write(self, item: InFlightItem) -> InFlightItem:
+        assert item.restored is not None
+        images.write(
+            item.restored,
+            item.job.target,
+            overwrite=self.manifests.may_replace(item.job),
+            quality=_choose_quality(self.restorer, self.settings),
+            bit_depth=self.settings.bit_depth,
+            before_rename=partial(self.manifests.record, item.job, item.source_stamp),
+        )
+        return replace(item, restored=None)
+
+    def needed_bytes(self, job: Job) -> int:
+        """Memory to decode a picture and to encode its result, estimated from the header."""
+        try:
+            return 0 if self.manifests.is_done(job) else _codec_bytes(job, self.restorer, self.settings)
+        except PellucidError:
+            return 0  # reading the file reports the error
 
 
-def write_report(path: Path, outcomes: Sequence[Outcome], restorer: Restorer, *, overwrite: bool) -> None:
-    """Write what happened to every picture, as JSON."""
-    report = {
-        "model": restorer.name,
-        "recipe": restorer.recipe.name,
-        "parameters": dict(restorer.recipe.parameters),
-        "pictures": [_to_json(outcome) for outcome in outcomes],
-    }
-    files.write_atomic(path, json.dumps(report, indent=2).encode() + b"\n", overwrite=overwrite)
-
-
-def is_report(path: Path) -> bool:
-    """Whether a file is a report of an earlier run, which may be overwritten."""
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return False
-    return isinstance(found, dict) and {"model", "recipe", "parameters", "pictures"} <= found.keys()
+def _run_network(restorer: Restorer, degraded: Any, settings: Settings, **more: Any) -> Any:
+    """`Restorer.restore` with the settings. more: other arguments of it."""
+    return restorer.restore(
+        degraded,
+        tile_px=settings.tile_px,
+        halo_px=settings.halo_px,
+        ensemble=settings.ensemble,
+        strength=settings.strength,
+        memory_bytes=settings.memory_bytes,
+        **more,
+    )
 
 
 def _describe(restorer: Restorer, settings: Settings) -> dict[str, Any]:
     """Everything that affects the result. Manifests contain its hash, so it must not change between versions."""
+    without_effect = ("tile_px", "memory_bytes", "max_pixels")
     return {
         "weights": restorer.backend.fingerprint(),
         "recipe": restorer.recipe.name,
         **{key: str(value) for key, value in former_keywords(restorer.recipe.parameters).items()},
-        **settings.visible(),
+        **{key: str(value) for key, value in asdict(settings).items() if key not in without_effect},
     }
 
 
@@ -379,7 +352,10 @@ def _find_warnings(degraded: Degraded, restorer: Restorer) -> tuple[str, ...]:
 
 
 def _choose_quality(restorer: Restorer, settings: Settings) -> int | None:
-    """As asked, or that of the input (None); high after deblocking, because a low one would add blocks again."""
+    """The quality in the settings. If there is none: that of the input (None), but a high one after deblocking.
+
+    A low one would add blocks again.
+    """
     deblocks = involves(restorer.recipe.degradation, Jpeg)
     return writers.JPEG_QUALITY if settings.quality is None and deblocks else settings.quality
 
@@ -393,33 +369,3 @@ def _codec_bytes(job: Job, restorer: Restorer, settings: Settings) -> int:
     num_pixels *= restorer.scale**2
     encoding = images.encoding_bytes(job.target, num_pixels, quality=settings.quality)
     return min(CODEC_BYTES, 20_000_000 + 32 * num_pixels) + decoding + encoding
-
-
-@lru_cache(maxsize=1)
-def _read_reference(path: Path) -> Mosaic:
-    """Cached: the same file for every picture of a folder."""
-    return raw.read(path)
-
-
-def _set_exposure(mosaic: Mosaic, exposure: float | Path | Literal["auto"]) -> tuple[Mosaic, tuple[str, ...]]:
-    """The mosaic with its exposure ratio, and where the ratio comes from."""
-    if isinstance(exposure, Path):
-        ratio, origin = raw.exposure_ratio(mosaic, _read_reference(exposure)), f"from {exposure.name}"
-    elif exposure == "auto":
-        ratio, origin = raw.estimate_exposure_ratio(mosaic), "estimated from the brightness of the mosaic"
-    else:
-        return replace(mosaic, exposure_ratio=exposure), ()
-    return replace(mosaic, exposure_ratio=ratio), (f"exposure ratio {ratio:.3g}, {origin}",)
-
-
-def _to_json(outcome: Outcome) -> dict[str, Any]:
-    status = "failed" if outcome.error else "left alone" if outcome.is_skipped else "restored"
-    return {
-        "source": str(outcome.source),
-        "target": str(outcome.target),
-        "status": status,
-        "error": None if outcome.error is None else str(outcome.error),
-        "notes": [*outcome.info, *outcome.warnings],
-        "megapixels": outcome.megapixels,
-        "network_s": outcome.seconds,
-    }

@@ -1,7 +1,7 @@
 """The only way to run trained networks: a picture in, a picture of the same kind out, tile by tile.
 
 Results do not depend on the size of the tiles: each tile is computed from everything that its pixels can see. So
-the size can follow the available memory.
+the size can depend on the available memory.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -97,7 +97,7 @@ class Restorer:
         self.scale = int(rate * backend.scale)
         """Result pixels per picture pixel, along one side."""
         self.halo_px = recipe.domain.halo_px(backend.halo)
-        """How many picture pixels away a result pixel sees."""
+        """A result pixel depends on picture pixels up to this far away."""
         self.grid_px = (Fraction(backend.multiple) / rate).numerator
         """The part of a picture that is read for a tile starts on multiples of this."""
 
@@ -175,12 +175,12 @@ class Restorer:
         tile_px: longest side of the tiles, in picture pixels. It affects time and memory, not the result. Default:
             as large as is fast and fits the memory.
         halo_px: how far around each tile the picture is read. Default: the restorer's `halo_px`, which makes
-            results exact. Less is faster; `halo_error` measures the error.
+            results exact. A smaller halo is faster; `halo_error` measures its error.
         ensemble: the mean over all eight rotations and reflections of the picture; takes eight times as long.
         strength: blends the network's input (the picture, enlarged bicubically if the recipe enlarges) with its
             output: 0 is the input, 1 the output.
         memory_bytes: memory limit of the whole process; tiles become as small as it requires. Default: what the
-            process has, and half of the free memory. reserved_bytes: the part of it that other work needs.
+            process uses now plus half of the free memory. reserved_bytes: the part of it that other work needs.
         progress: called after each tile.
 
         Raises PictureError for the wrong kind of picture, type, shape or range of values, NotEnoughMemoryError
@@ -203,12 +203,12 @@ class Restorer:
             if progress is not None:
                 progress(num_done, num_pixels)
 
-        transforms, ceiling = ALL_EIGHT if ensemble else IDENTITY, memory.limit_bytes(memory_bytes)
+        transforms, limit = ALL_EIGHT if ensemble else IDENTITY, memory.limit_bytes(memory_bytes)
         results = []
         for picture in accepted:
             settings = TileSettings(self._total_halo_px(picture, halo_px), transforms, strength)
-            side_px = self._tile_px(picture, tile_px, settings, ceiling, reserved_bytes)
-            results.append(self._join_tiles(picture, side_px, settings, ceiling - reserved_bytes, advance))
+            side_px = self._tile_px(picture, tile_px, settings, limit, reserved_bytes)
+            results.append(self._join_tiles(picture, side_px, settings, limit - reserved_bytes, advance))
         return to_same_form(results)
 
     def halo_error(self, degraded: InMemory, *, halo_px: int, tile_px: int | None = None) -> float:
@@ -224,20 +224,20 @@ class Restorer:
             return 0.0
         center = (picture.height / 2, picture.width / 2)
         tile = min(tiles, key=lambda tile: dist(center, (tile.bottom, tile.right)))
-        difference = self._in_float(picture, tile, exact).samples - self._in_float(picture, tile, near).samples
-        return float(abs(difference).max())
+        expected, found = (self._restore_in_float(picture, tile, settings).samples for settings in (exact, near))
+        return float(abs(expected - found).max())
 
     def _join_tiles(
         self,
         degraded: Degraded,
         tile_px: int,
         settings: TileSettings,
-        ceiling: int,
+        limit: int,
         advance: Callable[[int], None],
     ) -> Picture:
         """All tiles of a picture, restored. advance: called with the number of pixels of each."""
         restored: Picture | None = None
-        for tile, part in self._restore_tiles(degraded, tile_px, settings, ceiling):
+        for tile, part in self._restore_tiles(degraded, tile_px, settings, limit):
             if restored is None:
                 restored = part.empty_like(degraded.height * self.scale, degraded.width * self.scale)
             restored.paste(part, *tile.placed(self.scale))
@@ -249,7 +249,7 @@ class Restorer:
         return restored.apply_orientation(degraded.orientation) if isinstance(degraded, Mosaic) else restored
 
     def _total_halo_px(self, degraded: Degraded, wanted_px: int | None) -> int:
-        """How far a result pixel sees, and more if hidden colors are filled first."""
+        """The halo, and more if hidden colors are filled first."""
         transparent = isinstance(degraded, Picture) and degraded.alpha is not None
         return (self.halo_px if wanted_px is None else wanted_px) + (FILL_PX if transparent else 0)
 
@@ -258,21 +258,21 @@ class Restorer:
         degraded: Degraded,
         wanted_px: int | None,
         settings: TileSettings,
-        ceiling: int,
+        limit: int,
         reserved_bytes: int = 0,
     ) -> int:
         """The side of the tiles: as wanted, or a fast one; halved until a tile fits the memory."""
-        others = memory.used_bytes() + reserved_bytes
-        room, halo_px = max(0, ceiling - others), settings.halo_px
+        used = memory.used_bytes() + reserved_bytes
+        free, halo_px = max(0, limit - used), settings.halo_px
         tile_px = self._fast_tile_px(degraded, halo_px) if wanted_px is None else wanted_px
-        while (needed := self._working_bytes(degraded, tile_px + 2 * halo_px, room)) > room and tile_px > 1:
+        while (needed := self._working_bytes(degraded, tile_px + 2 * halo_px, free)) > free and tile_px > 1:
             tile_px = max(1, min(tile_px, max(degraded.height, degraded.width)) // 2)
-        if needed > room:
+        if needed > free:
             raise NotEnoughMemoryError(
                 f"{self.name} needs {_in_mb(needed)} for the smallest tile of a picture of {degraded.width} x "
-                f"{degraded.height} px; {_in_mb(room)} of the {_in_mb(ceiling)} that the process may use are free",
+                f"{degraded.height} px; {_in_mb(free)} of the {_in_mb(limit)} that the process may use are free",
                 hint="{memory_bytes} is enough",
-                memory_bytes=memory.enough_bytes(others + needed),
+                memory_bytes=memory.enough_bytes(used + needed),
             )
         return tile_px
 
@@ -284,34 +284,34 @@ class Restorer:
             return max(degraded.height, degraded.width)
         return tile_px
 
-    def _working_bytes(self, degraded: Degraded, read_px: int, room: int) -> int:
+    def _working_bytes(self, degraded: Degraded, read_px: int, free: int) -> int:
         """Memory to compute a tile that reads a square of this side, at most the whole picture.
 
-        A rough upper bound, if even that fits the room.
+        A rough upper bound, if even that fits.
         """
         domain = self.recipe.domain
         height, width = min(read_px, degraded.height), min(read_px, degraded.width)
         sample = degraded.crop(slice(0, self.grid_px), slice(0, self.grid_px)).as_depth("float32")
         count, channels = domain.to_input(sample).shape[:2]
         shape = (count, channels, -int(-height * domain.rate // 1), -int(-width * domain.rate // 1))
-        # Besides the network: the part that is read, in its own depth and in float, its color planes, the result
-        # in both.
-        around = 4 * 4 * height * width * (1 + 3 * self.scale**2)
-        return self.backend.working_bytes(shape, available_bytes=max(0, room - around)) + around
+        # In addition to the network: the part that is read, in its own depth and in float, its color planes, and
+        # the result in both.
+        other_bytes = 4 * 4 * height * width * (1 + 3 * self.scale**2)
+        return self.backend.working_bytes(shape, available_bytes=max(0, free - other_bytes)) + other_bytes
 
     def _restore_tiles(
-        self, degraded: Degraded, tile_px: int, settings: TileSettings, ceiling: int
+        self, degraded: Degraded, tile_px: int, settings: TileSettings, limit: int
     ) -> Iterator[tuple[Tile, Picture]]:
-        """All tiles, restored, at the depth of the degraded picture; smaller ones after memory ran out."""
-        room = max(0, ceiling - memory.used_bytes())
-        needed = self._working_bytes(degraded, tile_px + 2 * settings.halo_px, room)
+        """All tiles, restored, at the depth of the degraded picture; after memory ran out, smaller ones."""
+        free = max(0, limit - memory.used_bytes())
+        needed = self._working_bytes(degraded, tile_px + 2 * settings.halo_px, free)
         waiting = tiling.plan(degraded.height, degraded.width, tile_px=tile_px)[::-1]
         while waiting:
             tile = waiting.pop()
             if tile.longer_side_px > tile_px:
                 waiting += tile.cut(tile_px)[::-1]
                 continue
-            if memory.used_bytes() + needed > ceiling:
+            if memory.used_bytes() + needed > limit:
                 memory.trim()
             try:
                 with allocation("a tile"):
@@ -327,19 +327,19 @@ class Restorer:
                 yield tile, part
 
     def _restore_tile(self, degraded: Degraded, tile: Tile, settings: TileSettings) -> Picture:
-        """One tile at the depth of the degraded picture. Hidden colors stay, if the result has the same size."""
-        part = self._in_float(degraded, tile, settings).as_depth(degraded.dtype)
+        """One tile at the depth of the degraded picture. Hidden colors are kept if the size is the same."""
+        part = self._restore_in_float(degraded, tile, settings).as_depth(degraded.dtype)
         if self.scale != 1 or part.alpha is None or not isinstance(degraded, Picture):
             return part
         given = degraded.crop(*tile.placed(1))
         assert given.alpha is not None
         return replace(part, samples=np.where(given.alpha == 0, given.samples, part.samples), alpha=given.alpha)
 
-    def _in_float(self, degraded: Degraded, tile: Tile, settings: TileSettings) -> Picture:
+    def _restore_in_float(self, degraded: Degraded, tile: Tile, settings: TileSettings) -> Picture:
         """One tile: the mean over all transforms."""
         total: Tensor | None = None
         for transform in settings.transforms:
-            part = self._compute_tile(degraded, tile, settings, transform)
+            part = self._run_network(degraded, tile, settings, transform)
             total = part.to_tensor() if total is None else total.add_(part.to_tensor())
         assert total is not None
         samples = total / len(settings.transforms)
@@ -347,7 +347,7 @@ class Restorer:
             raise WeightsError(f"{self.name} returns NaN or infinite samples; its weights are damaged")
         return part.with_tensor(samples, part.alpha_to_tensor())
 
-    def _compute_tile(
+    def _run_network(
         self, degraded: Degraded, tile: Tile, settings: TileSettings, transform: DihedralTransform
     ) -> Picture:
         domain = self.recipe.domain
@@ -405,28 +405,28 @@ def load(
     path = models.find_model(name_or_file)
     if path.suffix.lower() in models.EXPORTED_SUFFIXES:
         return _load_exported(path, backend, precision, device, parameters)
-    plan, metadata = model.load_model(path, **parameters)
-    runs, choice = selection.select_backend(plan, device=device, backend=backend, precision=precision)
-    return Restorer(path.stem, plan.recipe, runs, metadata, choice=choice)
+    loaded, metadata = model.load_model(path, **parameters)
+    chosen, choice = selection.select_backend(loaded, device=device, backend=backend, precision=precision)
+    return Restorer(path.stem, loaded.recipe, chosen, metadata, choice=choice)
 
 
 def _load_exported(
     path: Path, backend: str | None, precision: str | None, device: str, parameters: dict[str, object]
 ) -> Restorer:
     selection.check_names(backend, precision)
-    facts = runtimes.read_metadata(path)
-    recipe, network = facts.resolve(source=path, **parameters)
-    if facts.shape is not None:
+    metadata = runtimes.read_metadata(path)
+    recipe, network = metadata.resolve(source=path, **parameters)
+    if metadata.shape is not None:
         raise WeightsError(
-            f"{path} was exported for inputs of shape {facts.shape} only; pictures have any size",
+            f"{path} was exported for inputs of shape {metadata.shape} only; pictures have any size",
             hint="export it without {shape}",
         )
-    if precision not in (None, "auto", facts.precision):
-        raise WeightsError(f"{path} computes in {facts.precision}, not {precision}; export it in {precision}")
+    if precision not in (None, "auto", metadata.precision):
+        raise WeightsError(f"{path} computes in {metadata.precision}, not {precision}; export it in {precision}")
     if find_device("cpu" if device == "auto" else device).type != "cpu":
         raise PellucidError(f"{path} is an exported model, which runs on the CPU, not on {device}")
-    runs = _find_runtime(path, backend)(path, facts, network)
-    return Restorer(path.stem, recipe, runs, facts.weights)
+    runtime = _find_runtime(path, backend)(path, metadata, network)
+    return Restorer(path.stem, recipe, runtime, metadata.weights)
 
 
 def _find_runtime(path: Path, backend: str | None) -> type[OnnxBackend] | type[OpenVinoBackend]:

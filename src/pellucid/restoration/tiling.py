@@ -1,6 +1,6 @@
 """Tiles whose results equal those of the whole picture.
 
-A tile is computed from more than it covers: the halo, which is as wide as an output pixel sees. At the border of
+A tile is computed from more than it covers: the halo, which is as wide as the receptive radius. At the border of
 the picture the halo is cut off, not padded, so that the network sees the border as it does in the whole picture.
 The area that is read starts and ends on the network's grid, so that strided layers use the same pixels.
 """

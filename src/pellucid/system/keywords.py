@@ -1,4 +1,4 @@
-"""Typed keywords of recipes and data sets: their validation, and their description for people.
+"""Typed keywords of recipes and data sets: their validation, and their descriptions for users.
 
 A keyword's description and limits are part of its type: `Annotated[float, Field(ge=0, description="...")]`.
 """
@@ -46,7 +46,7 @@ def validate(owner: str, key: str, annotation: Any, value: Any, *, error: type[P
 
 
 class Keyword(NamedTuple):
-    """A keyword for people. values: the possible ones, in words. default: its own. meaning: one line."""
+    """A keyword as shown to users. values: the possible ones, in words. default: its own. meaning: one line."""
 
     values: str
     default: Any
@@ -54,7 +54,7 @@ class Keyword(NamedTuple):
 
 
 def describe(annotation: Any, default: Any) -> Keyword:
-    """A keyword of this type and default, described for people."""
+    """A keyword of this type and default, described for users."""
     return Keyword(describe_values(annotation), default, describe_meaning(annotation))
 
 

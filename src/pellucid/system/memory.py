@@ -101,7 +101,7 @@ def used_bytes() -> int:
 
 
 def limit_bytes(requested_bytes: int | None) -> int:
-    """Memory limit of this process: as requested, or by default what it uses now and half of what is free."""
+    """Memory limit of this process: as requested, or by default what it uses now plus half of the free memory."""
     return used_bytes() + free_bytes() // 2 if requested_bytes is None else requested_bytes
 
 
@@ -116,7 +116,7 @@ def free_bytes() -> int:
 
 
 def enough_bytes(num_bytes: int) -> int:
-    """The limit to ask for if so much is needed: a tenth more, because a process never takes quite the same."""
+    """The limit to suggest if this much is needed: a tenth more, because the use of a process varies."""
     return -(-num_bytes * 11 // 10**8) * 10**7
 
 

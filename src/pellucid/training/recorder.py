@@ -43,13 +43,13 @@ class Validation:
 
 @dataclass
 class History:
-    """What the recorder remembers of the steps so far; part of every checkpoint."""
+    """Running totals of the steps so far; part of every checkpoint."""
 
     loss_sum: float = 0.0
     num_losses: int = 0
-    """Both since the last line of metrics."""
+    """Sum and number of the finite losses since the last line of metrics."""
     psnr_db: float | None = None
-    """Of the last validation."""
+    """PSNR of the last validation."""
     best_psnr_db: float = -math.inf
     best_step: int | None = None
 

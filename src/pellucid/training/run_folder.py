@@ -68,7 +68,7 @@ class Run:
                 path.unlink()
 
     def load_newest(self) -> tuple[Checkpoint | None, list[str]]:
-        """The newest valid checkpoint, and for each newer, invalid one a line that says why.
+        """The newest valid checkpoint, and for each newer, invalid one the reason in a line.
 
         Invalid checkpoints are renamed to `.refused`.
         """

@@ -2,7 +2,7 @@
 
 Vyas et al., "SOAP: Improving and Stabilizing Shampoo using Adam", 2024, arXiv:2409.11321, Algorithm 3.
 Neighboring pixels are correlated, so the inputs of a convolution vary mostly along a few directions. Adam scales
-each weight by itself and is slow along the others; in the eigenbasis it scales each direction by itself.
+each weight separately and is slow along the other directions; in the eigenbasis it scales each direction.
 
 Differences from the authors' code: the first gradient counts fully in L and R, their bases start from power
 iteration instead of `eigh`, both are damped before QR, weight decay precedes the update as in AdamW, and a

@@ -21,26 +21,23 @@ import torch
 
 from pellucid.data import preparing
 from pellucid.data.store import Store
-from pellucid.errors import PellucidError, WeightsError
-from pellucid.recipes.network import Network
+from pellucid.errors import PellucidError
 from pellucid.recipes.overrides import training_values
 from pellucid.recipes.recipe import Recipe
 from pellucid.training import distributed, run_folder, tuning
 from pellucid.training.batches import Batches
 from pellucid.training.distributed import Group
+from pellucid.training.initialization import Log, build_network, load_pretrained
 from pellucid.training.learner import ExecutionMode, Learner
 from pellucid.training.optimization import TensorsByName
 from pellucid.training.recorder import Recorder, Validation, command_line
 from pellucid.training.run_folder import Checkpoint, Json, Run
 from pellucid.training.tensorboard import TensorboardWriter, check_available
-from pellucid.weights import checkpoint, models
 from pellucid.weights.checkpoint import fingerprint
 
 MAX_SKIPPED_IN_A_ROW = 20
-"""A training ends with an error after this many batches in a row whose loss or gradient is not finite."""
+"""After this many batches in a row whose loss or gradient is not finite, a training ends with an error."""
 PROFILED_STEPS = {"wait": 5, "warmup": 2, "active": 10}
-
-Log = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -51,14 +48,14 @@ class Status:
     """Number of steps done."""
     num_steps: int
     loss: float
-    """Of this step's batch, before the step; not finite if the batch was skipped."""
+    """The loss of this step's batch, before the step; not finite if the batch was skipped."""
     lr: float
     images_per_s: float
     waiting: float
     """Share of the time that was spent waiting for data, from 0 to 1."""
     seconds_left: float
     psnr_db: float | None
-    """Of the last validation."""
+    """The PSNR of the last validation."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -131,20 +128,20 @@ def train(
         log = log if group.is_first else _ignore
         store = _open_store(data, target, limit)
         batches = stack.enter_context(closing(_build_batches(recipe, store, seed, group)))
-        pretrained = _load_pretrained(start_from)
+        pretrained = load_pretrained(start_from)
         run: Run | None = None
         if group.is_first:
             identity = _build_identity(recipe, store, pretrained, seed=seed, limit=limit, tune=tune)
             run = stack.enter_context(run_folder.open_run(out, identity, _describe(recipe, data, store)))
         mode = group.broadcast(_choose_mode(run, recipe, batches, tune, log))
-        learner = Learner(recipe, _build_network(recipe, seed, pretrained, log), mode, seed=seed, group=group)
+        learner = Learner(recipe, build_network(recipe, seed, pretrained, log), mode, seed=seed, group=group)
         start = group.broadcast(_load_checkpoint(run, log))
         if start is not None:
             learner.load(start.step, start.tensors, start.metadata)
         recorder: Recorder | None = None
         if run is not None:
-            origin = f"trained on {Path(data).name} ({len(store)} pictures), seed {seed}"
             writer = stack.enter_context(closing(TensorboardWriter(out))) if tensorboard else None
+            origin = f"trained on {Path(data).name} ({len(store)} pictures), seed {seed}"
             recorder = Recorder(
                 run, learner, validation, origin=origin, save_every_s=save_every_s, tensorboard=writer
             )
@@ -156,36 +153,76 @@ def train(
         profiler = _start_profiler(run, stack) if profile else None
         stack.enter_context(distributed.explain_lost_processes(group))
         stop_signals = stack.enter_context(_catch_stop_signals())
-        validate_every = recipe.validate_every or max(1, recipe.num_steps // 50)
-        log_every = max(1, min(100, recipe.num_steps // 100))
-        pace = _Pace(batches)
+        validates = validation is not None
+        loop = _Loop(
+            learner, batches, group, recorder, validates, profiler, stop_signals, seed, progress=progress, log=log
+        )
+        loop.run()
+        return out / "weights.safetensors"
 
+
+@dataclass(frozen=True)
+class _Loop:
+    """The steps of a training.
+
+    recorder: None in all processes but the first. validates: whether there is a validation; the same in all.
+    """
+
+    learner: Learner
+    batches: Batches
+    group: Group
+    recorder: Recorder | None
+    validates: bool
+    profiler: torch.profiler.profile | None
+    stop_signals: list[int]
+    seed: int
+    progress: Callable[[Status], None]
+    log: Log
+
+    def run(self) -> None:
+        """Take all steps that are left. Raises Stopped after a signal, and PellucidError as `train` does."""
+        recipe, learner = self.learner.recipe, self.learner
+        validate_every = recipe.validate_every or max(1, recipe.num_steps // 50)
+        pace = _Pace(self.batches)
         while learner.step < recipe.num_steps:
             lr = learner.lr
-            loss = learner.learn(*batches.batch(learner.step))
-            _check_skipped(learner, seed, log)
+            loss = learner.learn(*self.batches.batch(learner.step))
+            _check_skipped(learner, self.seed, self.log)
             pace.tick()
 
-            step, is_last = learner.step, learner.step == recipe.num_steps
-            validates = validation is not None and (step % validate_every == 0 or is_last)
-            stops = group.any(bool(stop_signals))
-            if recorder is not None:
-                recorder.history.add(loss)
-                if step % log_every == 0 or is_last:
-                    recorder.record_metrics(lr=lr, images_per_s=pace.images_per_s, waiting=pace.waiting)
-                if validates:
-                    recorder.validate()
-                if validates or is_last or stops or recorder.is_due():
-                    recorder.save()
-                progress(_status(learner, loss, lr, pace, recorder))
+            is_last = learner.step == recipe.num_steps
+            validates = self.validates and (learner.step % validate_every == 0 or is_last)
+            stops = self.group.any(bool(self.stop_signals))
+            if self.recorder is not None:
+                self._record(self.recorder, loss, lr, pace, validates=validates, is_last=is_last, stops=stops)
             if validates:
-                group.wait()
+                self.group.wait()
                 pace.restart()
-            if profiler is not None:
-                profiler.step()
+            if self.profiler is not None:
+                self.profiler.step()
             if stops and not is_last:
-                raise Stopped(step, stop_signals[0] if stop_signals else signal.SIGTERM)
-        return out / "weights.safetensors"
+                raise Stopped(learner.step, self.stop_signals[0] if self.stop_signals else signal.SIGTERM)
+
+    def _record(
+        self,
+        recorder: Recorder,
+        loss: float,
+        lr: float,
+        pace: "_Pace",
+        *,
+        validates: bool,
+        is_last: bool,
+        stops: bool,
+    ) -> None:
+        log_every = max(1, min(100, self.learner.recipe.num_steps // 100))
+        recorder.history.add(loss)
+        if self.learner.step % log_every == 0 or is_last:
+            recorder.record_metrics(lr=lr, images_per_s=pace.images_per_s, waiting=pace.waiting)
+        if validates:
+            recorder.validate()
+        if validates or is_last or stops or recorder.is_due():
+            recorder.save()
+        self.progress(_build_status(self.learner, loss, lr, pace, recorder))
 
 
 @dataclass(frozen=True)
@@ -220,7 +257,7 @@ def measure(
         batches = stack.enter_context(closing(_build_batches(recipe, store, seed, group)))
         mode = tuning.tune(recipe, batches.batch(0), group.device, log) if tune else tuning.default_mode(recipe)
         mode = group.broadcast(mode)
-        learner = Learner(recipe, _build_network(recipe, seed, None, log), mode, seed=seed, group=group)
+        learner = Learner(recipe, build_network(recipe, seed, None, log), mode, seed=seed, group=group)
         started, waited_s = time.perf_counter(), batches.waited_s
         while learner.step < num_steps:
             if learner.step == num_steps // 2:
@@ -238,10 +275,6 @@ def _open_store(data: str | Path, target: str | Path | None, limit: int | None) 
 
 def _build_batches(recipe: Recipe, store: Store, seed: int, group: Group) -> Batches:
     return Batches(recipe, store, seed=seed, device=group.device, rank=group.rank, world_size=group.world_size)
-
-
-def _load_pretrained(start_from: str | Path | None) -> TensorsByName | None:
-    return None if start_from is None else checkpoint.load(models.find_model(start_from)).network.state_dict()
 
 
 def _build_identity(
@@ -283,39 +316,6 @@ def _choose_mode(run: Run | None, recipe: Recipe, batches: Batches, tune: bool, 
     mode = tuning.tune(recipe, batches.batch(0), batches.device, log)
     run.update_description(choice=asdict(mode))
     return mode
-
-
-def _build_network(recipe: Recipe, seed: int, pretrained: TensorsByName | None, log: Log) -> Network:
-    """The network before its first step."""
-    torch.manual_seed(seed)
-    network = recipe.network()
-    if recipe.initialize is not None:
-        recipe.initialize(network)
-    if pretrained is not None:
-        _load_fitting(network, pretrained, log)
-    return network
-
-
-def _load_fitting(network: Network, pretrained: TensorsByName, log: Log) -> None:
-    """Load the tensors that fit by name and shape, and log which do not."""
-    own = network.state_dict()
-    fitting = {name: t for name, t in pretrained.items() if name in own and own[name].shape == t.shape}
-    if not fitting:
-        raise WeightsError(
-            "none of the weights to start from fits the recipe",
-            hint="{start_from} needs weights of the same network",
-        )
-    network.load_state_dict(fitting, strict=False)
-    ignored, new = sorted(pretrained.keys() - fitting.keys()), sorted(own.keys() - fitting.keys())
-    if ignored or new:
-        log(
-            f"weights to start from: {len(fitting)} tensors loaded; ignored: {_abbreviate(ignored)}; "
-            f"newly initialized: {_abbreviate(new)}"
-        )
-
-
-def _abbreviate(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "") or "none"
 
 
 def _load_checkpoint(run: Run | None, log: Log) -> Checkpoint | None:
@@ -432,7 +432,7 @@ class _Pace:
         return self._waited_s / self.step_s
 
 
-def _status(learner: Learner, loss: float, lr: float, pace: _Pace, recorder: Recorder) -> Status:
+def _build_status(learner: Learner, loss: float, lr: float, pace: _Pace, recorder: Recorder) -> Status:
     num_steps = learner.recipe.num_steps
     return Status(
         step=learner.step,

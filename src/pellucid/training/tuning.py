@@ -6,16 +6,16 @@ only if the recipe's precision is "auto".
 
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from pellucid.recipes.recipe import Recipe
 from pellucid.training.distributed import Group
+from pellucid.training.initialization import Log
 from pellucid.training.learner import ExecutionMode, Learner
+from pellucid.training.patches import Batch
 
 NUM_STEPS = 8
 MAX_MEASURED_S = 4.0
@@ -23,9 +23,6 @@ MIN_SPEEDUP = 1.05
 """A mode is used if it is faster than the best mode so far by more than this factor."""
 COMPILING_S = 60.0
 """Typical cost of compiling; it is tried in trainings that take at least ten times as long."""
-
-Batch = tuple[Tensor, Tensor]
-Log = Callable[[str], None]
 
 
 def default_mode(recipe: Recipe) -> ExecutionMode:

@@ -98,7 +98,7 @@ def load(path: Path, /, **parameters: Any) -> LoadedWeights:
 
 
 def read_metadata(path: Path) -> WeightsMetadata:
-    """The metadata of a weight file, without reading its weights. Raises WeightsError as `load`."""
+    """The metadata of a weight file, without reading its weights. Raises WeightsError as `load` does."""
     return _read_header(path)[0]
 
 

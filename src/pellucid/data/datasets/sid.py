@@ -27,13 +27,14 @@ from pellucid.data.dataset import (
 from pellucid.data.store_writer import Planned
 from pellucid.errors import DataError
 from pellucid.pictures import raw
+from pellucid.pictures.exposure import MAX_EXPOSURE_RATIO
 
 MISALIGNED_SCENES = frozenset({"10034", "10045", "10172"})
 """Test scenes whose long exposure is shifted; the authors do not score them."""
 
 _NAME = re.compile(r"(?P<scene>\d{5})_(?P<burst>\d\d)_(?P<seconds>\d+(?:\.\d+)?)s")
 _FIRST_DIGITS = {"train": "0", "test": "1", "val": "2"}
-"""Of the scenes of a split."""
+"""First digit of the scene numbers of each split."""
 
 _Split = Annotated[Literal["train", "test", "val"], Field(description="part of the data set")]
 _Lists = Annotated[
@@ -136,7 +137,7 @@ def _partner_of(short: _Frame, listed: dict[str, str] | None, split: str) -> str
 
 
 def _make_item(short: _Frame, long: _Frame) -> Planned:
-    ratio = min(long.exposure_s / short.exposure_s, raw.MAX_EXPOSURE_RATIO)
+    ratio = min(long.exposure_s / short.exposure_s, MAX_EXPOSURE_RATIO)
     return Planned(short.source.name, long.source.name, short.source.name, ratio, short.scene in MISALIGNED_SCENES)
 
 

@@ -1,4 +1,4 @@
-"""What a foreign format is: a file of this folder is one if it has a `FORMAT`."""
+"""The interface of a foreign format. Each module in this folder that has a `FORMAT` adds one."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ DTYPES = {
     "f4": torch.float32,
     "f8": torch.float64,
 }
-"""Types of tensors, as MindSpore and numpy name them."""
+"""Types of tensors by their names in MindSpore and numpy."""
 
 
 @dataclass(frozen=True)
 class Format:
     """A file format of another framework.
 
-    framework: its name, for people. suffixes: the usual ones, for people; only the content of a file counts.
+    framework: its name. suffixes: the usual ones. Both are only for messages: the content of a file decides.
     recognize: whether content is of this format. No two formats recognize the same content.
     read: content -> tensors by the names in the file. For damaged content it may raise any exception.
     """

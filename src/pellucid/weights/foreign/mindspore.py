@@ -1,4 +1,4 @@
-"""MindSpore: what `mindspore.save_checkpoint` writes, a protobuf message."""
+"""MindSpore: files of `mindspore.save_checkpoint`, which are protobuf messages."""
 
 import zlib
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""PaddlePaddle: what `paddle.save` writes, a pickle of numpy arrays."""
+"""PaddlePaddle: files of `paddle.save`, which are pickles of numpy arrays."""
 
 import io
 import pickle

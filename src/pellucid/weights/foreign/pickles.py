@@ -1,4 +1,4 @@
-"""What PyTorch and PaddlePaddle files have in common: pickles, and state dicts inside other containers."""
+"""Shared by the readers of PyTorch and PaddlePaddle files: pickles, and state dicts inside other containers."""
 
 import io
 import pickle

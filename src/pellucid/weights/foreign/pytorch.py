@@ -1,4 +1,4 @@
-"""PyTorch: what `torch.save` writes, as a zip archive or as the pickles of versions before 1.6."""
+"""PyTorch: files of `torch.save`, which are zip archives or, before version 1.6, several pickles."""
 
 import io
 import pickle

@@ -88,7 +88,7 @@ def _recognize(path: Path, content: bytes) -> Format:
 
 
 def _check(tensors: Mapping[str, Tensor]) -> None:
-    """Refuse what is not a plain array of numbers, or would need more memory than the file has."""
+    """Refuse tensors that are not plain arrays of numbers, or that declare more numbers than the file contains."""
     if not tensors:
         raise ValueError("it contains no tensors")
     for name, tensor in tensors.items():

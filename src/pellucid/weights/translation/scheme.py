@@ -17,7 +17,7 @@ Tensors = dict[str, Tensor]
 class Scheme:
     """How a code base names the layers of a network.
 
-    origin: a few of its names and whose they are, for people.
+    origin: a few of its names, and the code that uses them, for messages.
     layers: its name -> our name; * is a number. keywords: recipe keywords that its weights need.
     """
 

@@ -1,0 +1,47 @@
+"""Reads any file in the form that a domain takes: as a picture, or as a mosaic with its exposure ratio."""
+
+from dataclasses import replace
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pellucid.domains import Degraded, Domain
+from pellucid.pictures import images, raw
+from pellucid.pictures.exposure import compute_exposure_ratio, estimate_exposure_ratio
+from pellucid.pictures.picture import Mosaic
+
+Exposing = float | Path | Literal["auto"]
+"""The exposure ratio of a mosaic, a RAW file with the wanted exposure, or "auto" for an estimate."""
+
+
+def read_degraded(
+    path: Path, domain: Domain, *, exposure: Exposing = "auto", max_pixels: int = images.MAX_PIXELS
+) -> tuple[Degraded, tuple[str, ...]]:
+    """The picture or mosaic in a file, and how it was read, e.g. a conversion of colors.
+
+    A camera RAW file becomes a mosaic if the domain takes mosaics; otherwise LibRaw develops it.
+    """
+    if path.suffix.lower() not in images.RAW_SUFFIXES:
+        picture = images.read(path, max_pixels=max_pixels)
+        return picture, () if picture.encoding is None else picture.encoding.notes
+    if domain.takes_mosaic:
+        return _set_exposure(raw.read(path, max_pixels=max_pixels), exposure)
+    developed = raw.develop(path, max_pixels=max_pixels)
+    return developed, ("camera RAW developed by LibRaw: 16 bit, camera white balance, sRGB",)
+
+
+def _set_exposure(mosaic: Mosaic, exposure: Exposing) -> tuple[Mosaic, tuple[str, ...]]:
+    """The mosaic with its exposure ratio, and where the ratio comes from."""
+    if isinstance(exposure, Path):
+        ratio, origin = compute_exposure_ratio(mosaic, _read_reference(exposure)), f"from {exposure.name}"
+    elif exposure == "auto":
+        ratio, origin = estimate_exposure_ratio(mosaic), "estimated from the brightness of the mosaic"
+    else:
+        return replace(mosaic, exposure_ratio=exposure), ()
+    return replace(mosaic, exposure_ratio=ratio), (f"exposure ratio {ratio:.3g}, {origin}",)
+
+
+@lru_cache(maxsize=1)
+def _read_reference(path: Path) -> Mosaic:
+    """Cached, because it is the same file for every picture of a folder."""
+    return raw.read(path)

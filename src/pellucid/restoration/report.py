@@ -1,0 +1,43 @@
+"""The report of a restoration: what happened to every picture, as JSON."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pellucid.restoration.restore import Outcome
+from pellucid.restoration.restorer import Restorer
+from pellucid.system import files
+
+
+def write_report(path: Path, outcomes: Sequence[Outcome], restorer: Restorer, *, overwrite: bool) -> None:
+    """Write a report. Raises OutputError if the file exists, unless `overwrite` is True."""
+    report = {
+        "model": restorer.name,
+        "recipe": restorer.recipe.name,
+        "parameters": dict(restorer.recipe.parameters),
+        "pictures": [_to_json(outcome) for outcome in outcomes],
+    }
+    files.write_atomic(path, json.dumps(report, indent=2).encode() + b"\n", overwrite=overwrite)
+
+
+def is_report(path: Path) -> bool:
+    """Whether a file is a report of an earlier run, which may be overwritten."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and {"model", "recipe", "parameters", "pictures"} <= found.keys()
+
+
+def _to_json(outcome: Outcome) -> dict[str, Any]:
+    status = "failed" if outcome.error else "left alone" if outcome.is_skipped else "restored"
+    return {
+        "source": str(outcome.source),
+        "target": str(outcome.target),
+        "status": status,
+        "error": None if outcome.error is None else str(outcome.error),
+        "notes": [*outcome.info, *outcome.warnings],
+        "megapixels": outcome.megapixels,
+        "network_s": outcome.seconds,
+    }

@@ -1,0 +1,182 @@
+"""Patches of a store as (degraded, target) for the loss. There is one class for each kind of store."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from pellucid.data.store import Store
+from pellucid.degradations.degradation import Footprint, draws, footprint
+from pellucid.domains import MosaicDomain, takes_mosaic
+from pellucid.errors import DataError, RecipeError
+from pellucid.pictures.packing import apply_gains, find_phase
+from pellucid.pictures.picture import Mosaic, Samples
+from pellucid.recipes.recipe import Recipe
+from pellucid.training.crops import Numbers, Pictures, Placement, Size, augment, augment_corner, crop_inner
+from pellucid.training.positions import Patches, Window
+
+Batch = tuple[Tensor, Tensor]
+"""(degraded, target)"""
+
+
+class PatchMaker(Protocol):
+    """Makes batches of patches from one kind of store."""
+
+    sizes: list[Size]
+    """Height and width that crops can use, for each picture."""
+    window: Window
+
+    def __init__(self, recipe: Recipe, store: Store, patch_px: int, placement: Placement) -> None: ...
+
+    def make(self, patches: Patches, seeds: Sequence[int]) -> Batch:
+        """(degraded, target). seeds: of the noise, one for each shard."""
+
+
+def build_maker(recipe: Recipe, store: Store, patch_px: int, placement: Placement) -> PatchMaker:
+    """The maker for the kind of store. Raises DataError if the recipe cannot learn from this kind."""
+    return _select_maker(recipe, store)(recipe, store, patch_px, placement)
+
+
+def _select_maker(recipe: Recipe, store: Store) -> type[PatchMaker]:
+    takes_raw = recipe.domain.takes_mosaic
+    if recipe.degradation is not None:
+        return _FromClean
+    if store.kind == ("raw" if takes_raw else "pairs"):
+        return _FromRaw if takes_raw else _FromPairs
+    needed = "camera RAW files with their long exposures" if takes_raw else "pairs of degraded and clean pictures"
+    given = {"clean": "clean pictures", "pairs": "pairs of pictures", "raw": "camera RAW files"}[store.kind]
+    raise DataError(f"a store of {given}; {recipe.name} learns from {needed}")
+
+
+def _build_window(recipe: Recipe, patch_px: int, reads: Footprint) -> Window:
+    """reads: the footprint of the degradation. The domain may read pixels around each pixel of its result."""
+    rate = recipe.domain.rate / reads.scale
+    if rate > 1:
+        raise RecipeError(
+            f"{recipe.name} enlarges by {rate}, but its degradation does not shrink",
+            hint="train it without a scale",
+        )
+    if patch_px < 1 or patch_px % rate.denominator:
+        raise RecipeError(f"patch_px={patch_px}: {recipe.name} needs a multiple of {rate.denominator}")
+    # 0 for a domain that packs mosaics: it reads only the cell of the pixel.
+    num_cells = recipe.domain.halo_px(0) // recipe.domain.rate.denominator
+    return Window(patch_px, rate.denominator, reads.grid_px, reads.reach_px + reads.scale * num_cells)
+
+
+class _FromClean:
+    """Clean patches, which are degraded here."""
+
+    def __init__(self, recipe: Recipe, store: Store, patch_px: int, placement: Placement) -> None:
+        assert recipe.degradation is not None
+        self._degradation, self._domain, self._device = recipe.degradation, recipe.domain, placement.device
+        reads = footprint(recipe.degradation)
+        self._rate = recipe.domain.rate / reads.scale
+        self.window = _build_window(recipe, patch_px, reads)
+        self._clean = Pictures(lambda i: _crop_to_cells(store.target(i), reads.scale), store.scenes, placement)
+        self.sizes = self._clean.sizes
+
+    def make(self, patches: Patches, seeds: Sequence[int]) -> Batch:
+        size_px, patch_px = self.window.size_px, self.window.patch_px
+        top, left = self.window.start(patches.top), self.window.start(patches.left)
+        planes = self._clean.crop(patches.picture, top, left, size_px, self._domain.to_colors)
+        clean = augment(planes, patches.transform)
+        encoded = self._domain.encode(self._degrade(clean, seeds))
+        top, left = augment_corner(patches.top - top, patches.left - left, patches.transform, size_px - patch_px)
+        return crop_inner(encoded, top, left, patch_px, self._rate), crop_inner(clean, top, left, patch_px)
+
+    def _degrade(self, clean: Tensor, seeds: Sequence[int]) -> Tensor:
+        if not draws(self._degradation):
+            return self._degradation(clean, torch.Generator(self._device))
+        shards = clean.split(len(clean) // len(seeds))
+        generators = [torch.Generator(self._device).manual_seed(seed) for seed in seeds]
+        return torch.cat([self._degradation(*pair) for pair in zip(shards, generators, strict=True)])
+
+
+class _FromPairs:
+    """Degraded and clean patches from the same position."""
+
+    def __init__(self, recipe: Recipe, store: Store, patch_px: int, placement: Placement) -> None:
+        self._domain = recipe.domain
+        self.window = _build_window(recipe, patch_px, Footprint())
+        self._degraded = Pictures(store.degraded, range(len(store)), placement)
+        self._clean = Pictures(store.target, store.scenes, placement)
+        self.sizes = self._clean.sizes
+        for name, (height, width), given in zip(store.names, self.sizes, self._degraded.sizes, strict=True):
+            if given != (height, width):
+                raise DataError(f"{name} is {given[1]} x {given[0]} px and its target {width} x {height} px")
+
+    def make(self, patches: Patches, seeds: Sequence[int]) -> Batch:
+        position = patches.picture, patches.top, patches.left, self.window.patch_px, self._domain.to_colors
+        degraded = augment(self._degraded.crop(*position), patches.transform)
+        return self._domain.encode(degraded), augment(self._clean.crop(*position), patches.transform)
+
+
+class _FromRaw:
+    """Packed mosaics, as bright as their long exposures; they are augmented after packing."""
+
+    def __init__(self, recipe: Recipe, store: Store, patch_px: int, placement: Placement) -> None:
+        assert takes_mosaic(recipe.domain)
+        self._domain, self._store = recipe.domain, store
+        self._corners = [_find_corner(recipe.domain, store, i) for i in range(len(store))]
+        self.window = _build_window(recipe, patch_px, Footprint(grid_px=len(recipe.domain.pattern)))
+        self._mosaics = Pictures(lambda i: self._mosaic(i).samples[..., None], range(len(store)), placement)
+        keys = list(zip(store.scenes, self._corners, strict=True))
+        self._target = Pictures(self._crop_target, keys, placement)
+        self.sizes = self._mosaics.sizes
+        mosaics = map(self._mosaic, range(len(store)))
+        levels = [(*_stack_levels(mosaic), recipe.domain.gains(mosaic)) for mosaic in mosaics]
+        self._black, self._white, self._ratio, self._gains = (
+            torch.stack(values).to(placement.device) for values in zip(*levels, strict=True)
+        )
+
+    def make(self, patches: Patches, seeds: Sequence[int]) -> Batch:
+        top, left = self.window.start(patches.top), self.window.start(patches.left)
+        encoded = self._domain.encode(self._to_linear(patches.picture, top, left))
+        patch_px, to_colors = self.window.patch_px, self._domain.to_colors
+        degraded = crop_inner(encoded, patches.top - top, patches.left - left, patch_px, self._domain.rate)
+        target = self._target.crop(patches.picture, patches.top, patches.left, patch_px, to_colors)
+        return augment(degraded, patches.transform), augment(target, patches.transform)
+
+    def _to_linear(self, picture: Numbers, top: Numbers, left: Numbers) -> Tensor:
+        """Like `Mosaic.to_tensor`, times the exposure ratio and the gains of the filters."""
+        ((_, samples),) = self._mosaics.samples(picture, top, left, self.window.size_px)
+        which = torch.from_numpy(picture).to(samples.device)
+        num_blocks = self.window.size_px // self.window.grid_px
+        black = self._black[which].repeat(1, 1, num_blocks, num_blocks)
+        bright = (samples.float() - black).clamp(min=0) / (self._white[which] - black) * self._ratio[which]
+        return apply_gains(bright, self._gains[which][:, 0], self._domain.pattern)
+
+    def _mosaic(self, i: int) -> Mosaic:
+        return self._domain.accept(self._store.mosaic(i))
+
+    def _crop_target(self, i: int) -> Samples:
+        """The part of the target that corresponds to the aligned mosaic."""
+        (down, right), mosaic = self._corners[i], self._mosaic(i)
+        return self._store.target(i)[down : down + mosaic.height, right : right + mosaic.width]
+
+
+def _find_corner(domain: MosaicDomain, store: Store, i: int) -> tuple[int, int]:
+    mosaic, (height, width) = store.mosaic(i), store.sizes[i]
+    if (mosaic.height, mosaic.width) != (height, width):
+        raise DataError(
+            f"{store.names[i]} is {mosaic.width} x {mosaic.height} px and its target {width} x {height} px"
+        )
+    corner = find_phase(mosaic.pattern, domain.pattern)
+    if corner is None:
+        raise DataError(
+            f"{store.names[i]} has the filters {'/'.join(mosaic.pattern)}; "
+            f"this recipe needs {'/'.join(domain.pattern)}"
+        )
+    return corner
+
+
+def _stack_levels(mosaic: Mosaic) -> tuple[Tensor, Tensor, Tensor]:
+    """Black levels of the repeating block, (1, period, period); white level and exposure ratio, (1, 1, 1)."""
+    white, ratio = (torch.full((1, 1, 1), float(number)) for number in (mosaic.white_level, mosaic.exposure_ratio))
+    return torch.tensor(mosaic.site_black_levels)[None], white, ratio
+
+
+def _crop_to_cells(picture: Samples, cell_px: int) -> Samples:
+    height, width = (size // cell_px * cell_px for size in picture.shape[:2])
+    return picture[:height, :width]

@@ -15,10 +15,13 @@ if TYPE_CHECKING:
 
 
 def bench(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name or path of a weight file.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="Name of a model (see 'pellucid models') or path of a weight file."),
+    ],
     parameters: Parameters = None,
     *,
-    megapixels: Annotated[float, typer.Option(metavar="N", help="Size of the result.")] = 0.1,
+    megapixels: Annotated[float, typer.Option(metavar="N", help="Size of the result, in megapixels.")] = 0.1,
     threads: Annotated[
         int | None, typer.Option(metavar="N", min=1, help="Number of CPU threads.", show_default="one per core")
     ] = None,

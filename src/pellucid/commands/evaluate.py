@@ -31,10 +31,11 @@ def evaluate(
     *,
     data: Annotated[
         Path,
-        typer.Option(metavar="FOLDER", help="Clean pictures; with --target, degraded pictures; or a store."),
+        typer.Option(metavar="FOLDER", help="Clean pictures, or degraded pictures with --target, or a store."),
     ],
     target: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="The clean pictures of --data, by name.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Targets of the degraded pictures in --data, matched by name."),
     ] = None,
     json_file: Annotated[
         Path | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON.")
@@ -44,9 +45,7 @@ def evaluate(
     ] = None,
     train_data: Annotated[
         Path | None,
-        typer.Option(
-            "--train-data", metavar="STORE", help="Warn of pictures that are also in this training data."
-        ),
+        typer.Option("--train-data", metavar="STORE", help="Report pictures that are also in this training data."),
     ] = None,
     device: Device = "auto",
     backend: Backend = None,

@@ -13,7 +13,10 @@ if TYPE_CHECKING:
 
 
 def export(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name or path of a weight file.")],
+    model: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="Name of a model (see 'pellucid models') or path of a weight file."),
+    ],
     parameters: Parameters = None,
     *,
     out: Annotated[
@@ -36,28 +39,29 @@ def export(
         typer.Option(
             metavar="N,C,H,W",
             help="The only input shape that the file accepts.",
-            show_default="any number and size",
+            show_default="any number and size of pictures",
         ),
     ] = None,
     calibrate: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER", help="Degraded pictures like those to restore; int8 needs them for calibration."
+            metavar="FOLDER", help="Degraded pictures like those to restore, for calibration; required for int8."
         ),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Data set, as for 'evaluate': measure the loss of PSNR on it."),
+        typer.Option(metavar="FOLDER", help="Measure the loss of PSNR on this data set, as 'evaluate' takes it."),
     ] = None,
     target: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Clean pictures with the names of those in --data.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Targets of the degraded pictures in --data, matched by name."),
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a model for another runtime, after checking its results.
 
     The new file is first run by its own runtime, at odd sizes. If its results differ from the network's by more
-    than the precision allows, nothing is written. 'restore' and 'evaluate' accept .onnx and .xml files as --model.
+    than the precision allows, nothing is written. 'restore' and 'evaluate' accept .onnx and .xml files as models.
     """
     with defer_sigint():
         from pellucid.exporting import export as exporting

@@ -31,15 +31,15 @@ def prepare(
         str,
         typer.Argument(
             metavar="KIND",
-            help="folder (clean pictures), pairs (DEGRADED TARGET), gopro, sid-sony, sid-fuji, patches-h5; "
-            "or check, which reads a finished STORE and verifies it.",
+            help="Data set: folder (clean pictures), pairs (two sources: degraded pictures, targets), gopro, "
+            "sid-sony, sid-fuji, patches-h5. Or check: verify a finished store, given as SOURCE.",
         ),
     ],
     paths: Annotated[
         list[Path] | None,
         typer.Argument(
             metavar="SOURCE",
-            help="Folders, or zip and tar archives, which are not unpacked. Without SOURCE, KIND is described.",
+            help="Folders, or zip and tar archives, which are read in place. Without SOURCE: describe KIND.",
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(metavar="STORE", help="The folder to create.")] = None,
@@ -48,10 +48,12 @@ def prepare(
         typer.Option("--set", metavar="KEY=VALUE", help="A keyword of KIND, e.g. split=test; repeatable."),
     ] = None,
     min_px: Annotated[
-        int, typer.Option("--min-px", min=1, metavar="PX", help="Leave out pictures with a shorter side.")
+        int,
+        typer.Option("--min-px", min=1, metavar="PX", help="Leave out pictures with a side shorter than this."),
     ] = 1,
     against: Annotated[
-        Path | None, typer.Option(metavar="FOLDER", help="Test pictures: list those that are also in the store.")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="List the pictures of this test set that are also in the store."),
     ] = None,
     workers: Annotated[
         int | None,
@@ -70,7 +72,7 @@ def prepare(
 
     if not paths:
         if kind == "check":
-            raise typer.BadParameter("check needs a STORE")
+            raise typer.BadParameter("check needs the path of a store")
         if out is not None:
             raise typer.BadParameter(f"{kind} needs a SOURCE: a folder or an archive")
         _describe_kind(kind)
@@ -117,7 +119,7 @@ def _describe_kind(kind: str) -> None:
 
 def _print_prepared(prepared: "Prepared") -> None:
     made = prepared.store
-    typer.echo(f"{made.folder}: {_store_text(made)}; {prepared.num_decoded} files decoded now")
+    typer.echo(f"{made.folder}: {_store_text(made)}; {prepared.num_decoded} files decoded by this run")
     for message in prepared.messages:
         print_info(message)
     for name, reason in made.left_out[:_NUM_LISTED]:

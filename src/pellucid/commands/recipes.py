@@ -24,10 +24,17 @@ def recipes(
         typer.echo(f"{name}: {registry.summarize(name)}")
         rows = table("keyword", "default", "values", "meaning")
         for keyword, described in own.items():
-            add_row(rows, keyword, str(described.default), described.values, described.meaning)
+            add_row(rows, keyword, _to_text(described.default), described.values, described.meaning)
         rows.add_section()
         for keyword, described in registry.describe_training(registry.find(name)).items():
             if keyword not in own:
-                default = "-" if described.default is None else str(described.default)
+                default = "-" if described.default is None else _to_text(described.default)
                 add_row(rows, keyword, default, described.values, described.meaning)
     print_table(rows)
+
+
+def _to_text(default: object) -> str:
+    """A default as it is written after KEY=."""
+    if isinstance(default, list | tuple):
+        return ",".join(map(str, default))
+    return str(default).lower() if default is None or isinstance(default, bool) else str(default)

@@ -49,7 +49,7 @@ def restore(
         Path | None,
         typer.Option(
             metavar="PATH",
-            help="A file for one picture, otherwise a folder.",
+            help="File to write (for one picture), or folder.",
             show_default="NAME-restored next to each input",
         ),
     ] = None,
@@ -117,7 +117,7 @@ def restore(
         str,
         typer.Option(
             metavar="RATIO",
-            help="How many times longer the exposure of the result should appear, or auto.",
+            help="Brighten as if the exposure had been RATIO times longer; auto estimates it.",
             rich_help_panel=_RAW,
         ),
     ] = "auto",
@@ -125,7 +125,7 @@ def restore(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="A RAW file with the wanted exposure, instead of a ratio.",
+            help="Brighten to the exposure of this RAW file instead.",
             rich_help_panel=_RAW,
         ),
     ] = None,
@@ -146,7 +146,7 @@ def restore(
         typer.Option(
             min=1,
             metavar="N",
-            help="Number of pictures decoded ahead, and of pictures encoded, while one is in the network.",
+            help="Number of pictures to decode, and to encode, while another one is in the network.",
             rich_help_panel=_EFFORT,
         ),
     ] = 2,
@@ -165,8 +165,8 @@ def restore(
         typer.Option(
             min=0,
             metavar="PX",
-            help="Read less around each tile: faster, but not exact.",
-            show_default="as far as the model sees",
+            help="How far around each tile the picture is read. Less is faster, but not exact.",
+            show_default="as far as the network sees: exact",
             rich_help_panel=_EFFORT,
         ),
     ] = None,
@@ -184,8 +184,8 @@ def restore(
     """Restore pictures, and folders of them.
 
     A picture keeps its bit depth, its transparency and, if the format supports it, its metadata; see the table in
-    docs/formats.md. Camera RAW files are developed first; models for dark ones restore the mosaic itself. Finished
-    results in a folder are skipped, so the same command resumes after an interruption.
+    docs/formats.md. Camera RAW files are developed first; models for dark RAW files restore the mosaic itself.
+    Finished results in a folder are skipped, so the same command resumes after an interruption.
     """
     with defer_sigint():
         from pellucid.restoration import planning, restore, restorer

@@ -134,5 +134,5 @@ def _summarize(status: "Status") -> str:
     left_s = round(status.seconds_left)
     return (
         f"loss {status.loss:.4g}{psnr}, lr {status.lr:.3g}, {status.images_per_s:.0f} images/s, "
-        f"{left_s // 3600}:{left_s // 60 % 60:02}:{left_s % 60:02} left, data {status.waiting:.0%}"
+        f"{left_s // 3600}:{left_s // 60 % 60:02}:{left_s % 60:02} left, {status.waiting:.0%} waiting for data"
     )

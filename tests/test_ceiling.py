@@ -76,4 +76,4 @@ def test_picture_that_cannot_be_encoded_below_the_limit_is_refused_before_it_is_
     images.write(_scan(3000, 4000, "uint8"), tmp_path / "scan.png")
     status, peak, output = _restore(tmp_path / "scan.png", weights, "--memory", "620MB", "--format", "webp")
     assert status == 1 and peak < CEILING
-    assert "needs more than the 620 MB that the process may use" in output
+    assert "needs more than the memory limit of 620 MB" in output

@@ -168,7 +168,7 @@ def test_store_of_pairs_has_the_scores_of_its_folders(folder: Path) -> None:
 
 def test_store_of_the_wrong_kind_is_refused(folder: Path) -> None:
     made = _prepared("folder", folder)
-    with pytest.raises(DataError, match="scored on pairs .*; a store of pairs needs none"):
+    with pytest.raises(DataError, match="scored on pairs .*; give a store of pairs"):
         evaluate(_restorer("mimo_unet.gopro"), made)
     with pytest.raises(DataError, match="scored on a store of mosaics"):
         evaluate(_restorer("sid_unet.sony"), made)

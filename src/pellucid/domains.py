@@ -304,7 +304,7 @@ def _picture(degraded: Degraded) -> Picture:
 
 def _mosaic(degraded: Degraded) -> Mosaic:
     if isinstance(degraded, Picture):
-        raise PictureError("a developed picture; this recipe restores the mosaic of a camera RAW file")
+        raise PictureError("this is a developed picture, but the recipe restores mosaics of camera RAW files")
     return _check_kind(degraded)
 
 

@@ -183,13 +183,13 @@ def collect(recipe: Recipe, data: str | Path, target: str | Path | None = None) 
         collection.kind == "clean" and makes_mosaic(recipe.protocol.degradation)
     )
     if recipe.domain.takes_mosaic != has_mosaics:
-        mosaics = "a store of mosaics, e.g. one made by pellucid.prepare('sid-sony', ...)"
+        mosaics = "a store of mosaics, e.g. of the data set sid-sony"
         needed = mosaics if recipe.domain.takes_mosaic else "developed pictures"
         raise DataError(f"{data} contains {given}; {recipe.name} is scored on {needed}")
     if collection.kind == "clean" and recipe.protocol.degradation is None:
         raise DataError(
             f"{recipe.name} is scored on pairs of degraded and clean pictures",
-            hint="{target} is the folder of the clean ones; a store of pairs needs none",
+            hint="give a store of pairs, or a folder and its clean pictures as {target}",
         )
     return collection
 

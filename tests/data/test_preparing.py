@@ -61,7 +61,7 @@ def test_nothing_to_store_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="contains no .*png"):
         prepare("folder", [tmp_path / "in"], tmp_path / "s")
     (tmp_path / "in" / "bad.png").write_text("hello")
-    with pytest.raises(DataError, match="none of 1 items could be stored, first bad.png"):
+    with pytest.raises(DataError, match="none of 1 items could be stored, e.g. bad.png"):
         prepare("folder", [tmp_path / "in"], tmp_path / "s")
     with pytest.raises(DataError, match="does not exist"):
         prepare("folder", [tmp_path / "none"], tmp_path / "s")
@@ -150,7 +150,7 @@ def test_a_finished_store_is_not_changed(tmp_path: Path) -> None:
     assert prepare("folder", [folder], tmp_path / "s").store.fingerprint == before.fingerprint
     write_noise(folder / "new.png", 8, 8, 3, seed=9)
     with pytest.raises(
-        OutputError, match="1 of its sources are new, changed or missing, first new.png; overwrite=True"
+        OutputError, match="1 of its sources are new, changed or missing, e.g. new.png; overwrite=True"
     ):
         prepare("folder", [folder], tmp_path / "s")
     with pytest.raises(OutputError, match="other settings"):

@@ -76,7 +76,7 @@ def _collect_pairs(data: Path, target: Path) -> EvalSet:
     if pairing.unmatched:
         raise DataError(
             f"{len(pairing.unmatched)} of {len(names)} pictures in {data} have no target of the same name in "
-            f"{target}, first {names[pairing.unmatched[0]].with_suffix('')}"
+            f"{target}, e.g. {names[pairing.unmatched[0]].with_suffix('')}"
         )
     partners = [targets[number] for number in pairing.partners if number is not None]
     samples = [

@@ -83,10 +83,14 @@ def open_data(data: str | Path, *, target: str | Path | None = None) -> Store:
     """The store that a training reads: an existing one, or one that is made of a folder of pictures.
 
     data: a store, or a folder of clean pictures; with `target`, a folder of degraded pictures, whose targets are
-    there. Raises the errors of `store.open` and `cache_folder_as_store`.
+    there. Raises DataError for a store with a `target`, and the errors of `store.open` and
+    `cache_folder_as_store`.
     """
-    is_store = target is None and store.is_store(Path(data))
-    return store.open(data) if is_store else cache_folder_as_store(data, target=target)
+    if not store.is_store(Path(data)):
+        return cache_folder_as_store(data, target=target)
+    if target is not None:
+        raise DataError(f"{data} is a store, which contains its targets", hint="omit {target}")
+    return store.open(data)
 
 
 def cache_folder_as_store(
@@ -138,7 +142,7 @@ def _fill_store(plan: DatasetPlan, out: Path, request: Mapping[str, Any], settin
         failures = _decode_all(tasks, writer, settings.workers or _count_processors(), settings.progress)
         items, left_out = _select_items(plan, writer, failures, settings.min_px)
         if not items:
-            first = f", first {left_out[0][0]}: {left_out[0][1]}" if left_out else ""
+            first = f", e.g. {left_out[0][0]}: {left_out[0][1]}" if left_out else ""
             raise DataError(f"none of {len(plan.items)} items could be stored{first}")
         messages = [*plan.messages, *_count_changes(items, writer)]
         messages += [f"{name} has changed since it was decoded, and was decoded again" for name in changed]
@@ -190,7 +194,7 @@ def _check_unchanged(plan: DatasetPlan, writer: StoreWriter, unfinished: Sequenc
     if differing:
         raise OutputError(
             f"{writer.folder} is finished, but {len(differing)} of its sources are new, changed or missing, "
-            f"first {differing[0]}",
+            f"e.g. {differing[0]}",
             hint="{overwrite} makes it again",
             overwrite=True,
         )

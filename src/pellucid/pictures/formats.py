@@ -88,7 +88,7 @@ def result_name(name: str, file_format: FileFormat | None) -> str:
 def choose_dtype(file_format: FileFormat, picture: Picture, path: Path, bit_depth: int | None) -> str:
     """The type of the samples to write. Raises OutputError if the format cannot store it, or alpha."""
     if bit_depth is not None and bit_depth not in DEPTHS:
-        raise OutputError(f"a bit depth of {bit_depth}; {', '.join(map(str, DEPTHS))} can be written")
+        raise OutputError(f"bit depth {bit_depth} is not supported; known: {', '.join(map(str, DEPTHS))}")
     dtype = picture.dtype if bit_depth is None else DEPTHS[bit_depth]
     has_alpha = picture.alpha is not None
     if file_format.can_store(dtype, has_alpha):

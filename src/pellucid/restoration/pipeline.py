@@ -73,8 +73,8 @@ class Budget:
         needed = memory.used_bytes() + self._taken[job]
         if len(self._taken) == 1 and needed > self.ceiling:
             raise NotEnoughMemoryError(
-                f"{job.source} needs more than the {self.ceiling // 10**6} MB that the process may use, to be "
-                f"decoded and encoded",
+                f"decoding and encoding {job.source} needs more than the memory limit of "
+                f"{self.ceiling // 10**6} MB",
                 hint="{memory_bytes} is enough",
                 memory_bytes=memory.enough_bytes(needed),
             )

@@ -194,9 +194,8 @@ def _check_same(folder: Path, recorded: Json, identity: Json) -> None:
         keys = ["recipe"]  # keywords of different recipes cannot be compared
     if keys:
         raise OutputError(
-            f"{folder} contains a training with {_list_values(keys, recorded)}, "
-            f"not {_list_values(keys, identity)}",
-            hint=f"choose another {{out}}, or the same {' and '.join(keys)}",
+            f"{folder} was started with {_list_values(keys, recorded)}, not {_list_values(keys, identity)}",
+            hint=f"choose another {{out}}, or the same {', '.join(keys)}",
         )
 
 

@@ -66,7 +66,7 @@ def prepare(
 ) -> Prepared:
     """Decode a data set into a store, or resume an unfinished one.
 
-    kind: of the data set, folder, pairs, gopro, sid-sony, sid-fuji or patches-h5.
+    kind: name of the data set: folder, pairs, gopro, sid-sony, sid-fuji or patches-h5.
     paths: folders, zip or tar archives. out: the folder of the store.
     workers: threads; by default one for each processor. min_px: pictures with a shorter side are left out.
     overwrite: replace a finished store.

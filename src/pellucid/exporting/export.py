@@ -44,7 +44,7 @@ NUM_COMPARED = 4
 class Exported:
     """A file that was written.
 
-    agreement: of its results with those of the network in float32.
+    agreement: how closely its results match those of the network in float32.
     loss_db: loss of mean PSNR on the user's data set, negative for a gain; None if there was no data set.
     """
 
@@ -77,7 +77,7 @@ def export(
     model: name or path of a weight file.
     out: the file to write. Its folder is created.
     format: onnx, openvino, torch, aoti, mindir or air; by the suffix of `out` if None.
-    precision: in which the file computes: float32, float16, bfloat16 or int8, if the format supports it.
+    precision: of the computation in the file: float32, float16, bfloat16 or int8, if the format supports it.
     shape: the only input shape (N, C, H, W) that the file accepts; any number and size of pictures if None.
     calibrate: folder of degraded pictures like those to restore. int8 needs it for calibration.
     data, target: a data set, as for `evaluate`; the loss of PSNR on it is measured.

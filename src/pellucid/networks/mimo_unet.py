@@ -30,7 +30,7 @@ NUM_EPOCHS = 3000
 
 Upsampling = Annotated[
     Literal["nearest", "asymmetric"],
-    Field(description="of features between scales; asymmetric: MindSpore's model zoo"),
+    Field(description="how features are upsampled between scales; asymmetric: MindSpore's model zoo"),
 ]
 NumBlocks = Annotated[int, Field(ge=1, le=100, description="residual blocks per stage; 20 in MIMO-UNet+")]
 Dropout = Annotated[float, Field(ge=0, lt=1, description="share of the fused feature maps that training drops")]

@@ -93,7 +93,7 @@ def write(
     """Write a picture atomically, in the format of the path's suffix: PNG, JPEG, TIFF, WebP or BMP.
 
     A picture that was read from a file of the same format is written in the same way: a JPEG with its quality and
-    chroma subsampling, a TIFF with its compression, a lossy WebP lossy. A JPEG that was another format gets
+    chroma subsampling, a TIFF with its compression, a lossy WebP lossy. A JPEG made from another format gets
     quality 95 and full color resolution. Everything else is lossless.
 
     overwrite: replace an existing file.

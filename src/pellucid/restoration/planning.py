@@ -26,7 +26,7 @@ class Job:
 def plan(
     inputs: str | Path | Sequence[str | Path], out: str | Path | None = None, *, format: str | None = None
 ) -> list[Job]:
-    """Which file becomes which result.
+    """Plan which file becomes which result.
 
     inputs: files, folders and patterns (scans/**/*.tif).
     out: for one file, a path with a suffix is the file to write; otherwise it is a folder. Default: a file becomes

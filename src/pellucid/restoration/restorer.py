@@ -79,7 +79,7 @@ class Restorer:
     name: of the model or of its file. recipe: what the network was trained for. backend: what runs the network.
     metadata: what the weight file contains about itself, e.g. license and scores; None for a network without a
         file.
-    choice: why this backend was chosen; None if it was asked for by name.
+    choice: why this backend was chosen; None if it was not chosen automatically.
     """
 
     def __init__(
@@ -180,7 +180,7 @@ class Restorer:
         strength: blends the network's input (the picture, enlarged bicubically if the recipe enlarges) with its
             output: 0 is the input, 1 the output.
         memory_bytes: memory limit of the whole process; tiles become as small as it requires. Default: what the
-            process uses now plus half of the free memory. reserved_bytes: the part of it that other work needs.
+            process uses now plus half of the free memory. reserved_bytes: the part of this limit that other work needs.
         progress: called after each tile.
 
         Raises PictureError for the wrong kind of picture, type, shape or range of values, NotEnoughMemoryError

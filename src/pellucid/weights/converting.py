@@ -1,4 +1,4 @@
-"""Convert a weight file of the original authors to one of ours: read -> translate -> check -> write."""
+"""Convert a weight file of the original authors: read -> translate -> check -> write."""
 
 import hashlib
 import os
@@ -23,7 +23,7 @@ def convert(
     overwrite: bool = False,
     **parameters: object,
 ) -> WeightsMetadata:
-    """Convert a weight file of the original authors (MATLAB, PyTorch, MindSpore, PaddlePaddle) to one of ours.
+    """Convert a weight file of the original authors (MATLAB, PyTorch, MindSpore, PaddlePaddle).
 
     source: the foreign file; no code in it is run. recipe, parameters: what the weights are, e.g.
     "dncnn.gaussian" and sigma_255=25; how the file stores them (biases, batch norm, order of channels) is

@@ -556,7 +556,7 @@ TEXT = """\
 # Picture files: what is kept
 
 A restored picture is written in the format, depth and colors of its input file, with the metadata of the camera
-and your own. This page is measured: each row is a file written by other programs, read and written by pellucid,
+and your own. The tables are measured: each row is a file written by other programs, read and written by pellucid,
 and checked with other programs again. `python tests/format_matrix.py` runs all cases and prints this page; a test
 keeps it up to date.
 
@@ -575,7 +575,7 @@ RGB, Display P3 or ProPhoto stay in their color space.
 - **10 and 12 bits** (AVIF) become 16-bit PNG.
 - **JPEG** is written with the quality and chroma subsampling of the original; 4:2:2 becomes 4:4:4. The quality is
   estimated from the tables in the file: exact for most programs, the nearest value for cameras, which have their
-  own tables. A JPEG that was another format gets quality 95 and full color resolution. So does a deblocked JPEG:
+  own tables. A JPEG made from another format gets quality 95 and full color resolution. So does a deblocked JPEG:
   its old quality would cause new blocks.
 - **TIFF** is written with the compression of the original (none, LZW, deflate, PackBits, Zstandard; deflate
   replaces others), in strips, and as BigTIFF if necessary.

@@ -387,3 +387,29 @@ def test_after_a_stop_files_are_whole_and_the_same_command_resumes(run: Terminal
     done = [path for path in Path("many-restored").glob("[!.]*") if images.read(path).width == 300]
     result = run("restore many --model tiny-dncn --ensemble")
     assert result.code == 0 and f"{len(done)} already exist" in result.out
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [
+        ("restore photo.png --model tiny-dncn --out out.png --report photo.png", "photo.png"),
+        ("restore album --model tiny-dncn --out out --report album/a.png", "album/a.png"),
+        ("restore photo.png --model tiny-dncn --out out.png --report out.png", "out.png"),
+        ("evaluate tiny-dncn --data album --json album/a.png", "album/a.png"),
+    ],
+)
+def test_a_report_never_replaces_a_picture(run: Terminal, tmp_path: Path, command: str, name: str) -> None:
+    images.write(images.read("photo.png"), tmp_path / "out.png")
+    before = (tmp_path / name).read_bytes()
+    result = run(f"{command} --overwrite")
+    assert (result.code, result.err) == (
+        1,
+        f"pellucid: {name} is one of the pictures; choose another name for the report\n",
+    )
+    assert (tmp_path / name).read_bytes() == before
+
+
+def test_export_of_an_enormous_shape_is_one_line(run: Terminal) -> None:
+    result = run("export tiny-dncn --out x.onnx --shape 1,1,10000000,10000000")
+    assert result.code == 1 and result.err.count("\n") == 1
+    assert "not enough memory for an input of this size; choose a smaller --shape" in result.err

@@ -25,7 +25,7 @@ from pellucid.pictures import images, metrics, raw
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.recipes.recipe import Recipe, ScoringProtocol
 from pellucid.restoration.restorer import Restorer
-from pellucid.system.files import check_overwrite, write_atomic
+from pellucid.system.files import check_name, check_overwrite, write_atomic
 from pellucid.weights.checkpoint import GIVEN_PAIRS
 
 COLORS = {
@@ -123,10 +123,10 @@ class Report:
             "failures": [{"name": str(path), "reason": str(error)} for path, error in self.failures],
         }
 
-    def write_json(self, path: Path, *, overwrite: bool = False) -> None:
+    def write_json(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the report as JSON, completely or not at all. Raises OutputError if the file exists."""
         content = json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n"
-        write_atomic(path, content.encode(), overwrite=overwrite)
+        write_atomic(Path(path), content.encode(), overwrite=overwrite)
 
 
 def evaluate(
@@ -152,6 +152,10 @@ def evaluate(
     would overwrite another file. Pictures that cannot be read are listed in the report. Pictures are scored one by
     one, so memory does not grow with their number.
     """
+    if not isinstance(restorer, Restorer):
+        raise PellucidError(
+            f"an object of type {type(restorer).__name__} cannot be scored", hint="use what load returns"
+        )
     data = Path(data)
     collection = collect(restorer.recipe, data, target)
     saved = _plan_saved(collection, None if save is None else Path(save), overwrite=overwrite)
@@ -302,6 +306,7 @@ def _plan_saved(collection: EvalSet, folder: Path | None, *, overwrite: bool) ->
     """Where each restored picture goes. Raises OutputError, before any work, if one would overwrite something."""
     if folder is None:
         return [None] * len(collection)
+    check_name(folder)
     inputs = {os.path.realpath(path) for sample in collection.samples for path in sample.files}
     taken: dict[str, Path] = {}
     saved: list[Path | None] = []

@@ -907,3 +907,9 @@ def test_a_folder_that_cannot_be_entered_is_named(tmp_path: Path) -> None:
     (tmp_path / "locked").mkdir(mode=0)
     with pytest.raises(DataError, match="locked cannot be read"):
         images.find(tmp_path)
+
+
+def test_only_pictures_are_written(tmp_path: Path) -> None:
+    array: Any = np.zeros((4, 5, 3), np.uint8)
+    with pytest.raises(PictureError, match="ndarray; a Picture is needed; Picture.from_array"):
+        images.write(array, tmp_path / "x.png")

@@ -397,3 +397,46 @@ def test_a_notebook_shows_a_small_preview(shape: tuple[int, ...], dtype: str) ->
         assert max(preview.size) == min(1024, max(shape[:2]))
         assert preview.mode == {2: "L", 3: "RGB"}.get(len(shape), "") or shape[2] == 4
         assert abs(int(np.asarray(preview).flat[0]) - 128) <= 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_tensors_of_any_floating_point_type_are_converted_alike(dtype: torch.dtype) -> None:
+    """65535 is infinite in float16, and bfloat16 has no 255.5."""
+    tensor = torch.linspace(0, 1, 256).reshape(1, 1, 16, 16).to(dtype)
+    for name in PEAKS:
+        expected = Picture.from_tensor(tensor.float(), name).samples
+        np.testing.assert_array_equal(Picture.from_tensor(tensor, name).samples, expected)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.zeros(2, 3, 4, 4), "a tensor of 2 pictures"),
+        (torch.zeros(3, 4, 4), "shape .3, 4, 4.; .N, C, H, W."),
+        (torch.full((1, 3, 4, 4), 200, dtype=torch.uint8), "uint8; floating point"),
+        (torch.zeros(1, 3, 4, 4, device="meta"), "a meta tensor"),
+        (np.zeros((1, 3, 4, 4)), "ndarray; a tensor"),
+    ],
+)
+def test_other_tensors_are_refused(tensor: Any, message: str) -> None:
+    with pytest.raises(PictureError, match=message):
+        Picture.from_tensor(tensor, "uint8")
+
+
+def test_what_is_not_an_array_is_refused() -> None:
+    array = np.zeros((4, 5, 3), np.uint8)
+    for samples, alpha in (([[1]], None), (torch.zeros(4, 5, 3), None), (array, [1])):
+        with pytest.raises(PictureError, match="a NumPy array is needed"):
+            Picture(samples, alpha)  # type: ignore[arg-type]
+    with pytest.raises(PictureError, match="an image of Pillow is needed"):
+        Picture.from_pil(array)  # type: ignore[arg-type]
+    with pytest.raises(PictureError, match="samples of type float64"):
+        Picture(array).as_depth("float64")
+
+
+def test_only_parts_of_the_same_kind_are_pasted() -> None:
+    array = np.zeros((4, 5, 3), np.uint8)
+    everything = slice(0, 4), slice(0, 5)
+    for part in (Picture(array[..., :1]), Picture(array.astype(np.uint16)), Picture(array, array[..., :1])):
+        with pytest.raises(PictureError, match="a part with .*; RGB, uint8 is needed"):
+            Picture(array.copy()).paste(part, *everything)

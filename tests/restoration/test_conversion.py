@@ -1,5 +1,6 @@
 """Arrays, tensors and Pillow images go in, and the same form comes out."""
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 
 from pellucid.backends.eager import TorchBackend
-from pellucid.errors import PictureError
+from pellucid.errors import PellucidError, PictureError
 from pellucid.pictures.picture import Picture
 from pellucid.recipes import registry
 from pellucid.restoration.restorer import Restorer
@@ -121,7 +122,11 @@ def test_values_that_are_slightly_out_of_range_are_kept() -> None:
         (_array(8, 8, dtype="uint16").astype(">u2"), "in the byte order of another machine"),
         (torch.full((3, 8, 8), 255.0), "divide 8-bit values by 255"),
         (torch.full((3, 8, 8), torch.inf), "NaN or infinite"),
+        (torch.zeros(3, 8, 8, device="meta"), "a meta tensor"),
+        (torch.zeros(3, 8, 8).to_sparse(), "a sparse tensor"),
         (PIL.Image.new("P", (8, 8)), "mode P"),
+        (PIL.Image.new("I;16B", (8, 8)), "mode I;16B; .*Picture.from_array"),
+        (Picture(np.full((8, 8, 3), np.nan, np.float32)), "NaN or infinite samples; replace them"),
     ],
 )
 def test_wrong_inputs_give_one_clear_line(given: Any, message: str) -> None:
@@ -133,3 +138,34 @@ def test_wrong_inputs_give_one_clear_line(given: Any, message: str) -> None:
 def test_halo_error_takes_arrays() -> None:
     array = _array(60, 60, 3, dtype="float32")
     assert DENOISER.halo_error(array, halo_px=0, tile_px=20) > 0
+
+
+def test_a_truncated_pillow_image_gives_one_clear_line() -> None:
+    file = io.BytesIO()
+    PIL.Image.fromarray(_array(99, 99, 3)).save(file, "PNG")
+    image = PIL.Image.open(io.BytesIO(file.getvalue()[:300]))
+    with image, pytest.raises(PictureError, match="cannot be decoded: image file is truncated"):
+        DENOISER.restore(image)
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+def test_a_matrix_is_an_array() -> None:
+    array = _array(8, 9)
+    np.testing.assert_array_equal(ENLARGER.restore(np.matrix(array)), ENLARGER.restore(array))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"tile_px": 2.5}, "2.5 is not possible; tile_px can be a whole number of 1 or more"),
+        ({"tile_px": "8"}, "8 is not possible; tile_px"),
+        ({"halo_px": -1}, "halo_px can be a whole number of 0 or more"),
+        ({"memory_bytes": "2GB"}, "memory_bytes"),
+        ({"strength": None}, "None is not possible; strength can be a number from 0 to 1"),
+        ({"strength": "1"}, "strength"),
+        ({"strength": float("nan")}, "strength"),
+    ],
+)
+def test_impossible_settings_give_one_clear_line(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(PellucidError, match=message):
+        DENOISER.restore(_array(8, 8, 3), **settings)

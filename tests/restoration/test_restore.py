@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pellucid.backends.eager import TorchBackend
-from pellucid.errors import NotEnoughMemoryError, OutputError, PictureError
+from pellucid.errors import NotEnoughMemoryError, OutputError, PellucidError, PictureError
 from pellucid.pictures import dng, images
 from pellucid.pictures.picture import Exposure, Mosaic, Picture
 from pellucid.recipes import registry
@@ -364,7 +364,9 @@ def test_half_of_the_free_memory_is_for_decoding_and_encoding(monkeypatch: pytes
     assert budget.admit(jobs[2])
     alone = pipeline.Budget(1200, 9, lambda job: 1100)
     assert alone.admit(jobs[0]) and not alone.admit(jobs[1])
-    with pytest.raises(NotEnoughMemoryError, match="0.png needs more than the memory limit of 0 MB; memory_bytes=10000000 is"):
+    with pytest.raises(
+        NotEnoughMemoryError, match="0.png needs more than the memory limit of 0 MB; memory_bytes=10000000 is"
+    ):
         alone.check(jobs[0])
 
 
@@ -506,3 +508,92 @@ def test_what_the_format_cannot_contain_is_reported_before_the_network_runs(
     images.write(Picture(np.zeros((9, 9, 3), np.uint8), np.ones((9, 9, 1), np.uint8)), tmp_path / "a.png")
     jobs = planning.plan([tmp_path / "a.png"], format="jpeg")
     assert "cannot store alpha" in _errors(restore.restore(jobs, network))[0]
+
+
+def _jobs(tmp_path: Path, *names: tuple[str, str]) -> list[planning.Job]:
+    images.write(Picture(np.zeros((4, 4, 3), np.uint8)), tmp_path / "a.png", overwrite=True)
+    images.write(Picture(np.ones((4, 4, 3), np.uint8)), tmp_path / "b.png", overwrite=True)
+    return [planning.Job(tmp_path / source, tmp_path / target) for source, target in names]
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ([("a.png", "a.png")], "a.png is one of the inputs"),
+        ([("a.png", "b.png"), ("b.png", "c.png")], "b.png is one of the inputs"),
+        ([("a.png", "c.png"), ("b.png", "c.png")], "would both become"),
+        ([("a.png", "c.png"), ("a.png", "c.png")], "would both become"),
+    ],
+)
+def test_jobs_that_would_lose_a_picture_are_refused(
+    tmp_path: Path, weights: Path, names: list[tuple[str, str]], message: str
+) -> None:
+    jobs = _jobs(tmp_path, *names)
+    before = [(tmp_path / name).read_bytes() for name in ("a.png", "b.png")]
+    with pytest.raises(OutputError, match=message):
+        restore.restore(jobs, weights, overwrite=True)
+    assert before == [(tmp_path / name).read_bytes() for name in ("a.png", "b.png")]
+
+
+def test_jobs_with_another_out_are_refused(tmp_path: Path, weights: Path) -> None:
+    with pytest.raises(OutputError, match="jobs contain the files to write; omit out and format"):
+        restore.restore(_jobs(tmp_path, ("a.png", "c.png")), weights, tmp_path / "elsewhere")
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+def test_an_error_of_the_progress_function_is_raised(album: Path, weights: Path, in_memory: bool) -> None:
+    """It is not an error of the picture, and no fault of pellucid."""
+
+    def fail(_: float) -> None:
+        raise ZeroDivisionError
+
+    inputs: Any = np.zeros((8, 8), np.uint8) if in_memory else album / "a.png"
+    with pytest.raises(ZeroDivisionError):
+        restore.restore(inputs, weights, progress=fail)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("strength", 2),
+        ("strength", "a"),
+        ("tile_px", 0),
+        ("tile_px", 2.5),
+        ("halo_px", -1),
+        ("memory_bytes", -1),
+        ("quality", 0),
+        ("quality", 50.5),
+        ("bit_depth", 7),
+        ("bit_depth", [8]),
+        ("exposure", -1),
+        ("exposure", "reference.dng"),
+        ("max_pixels", None),
+    ],
+)
+def test_impossible_settings_are_refused_before_any_work(name: str, value: Any) -> None:
+    with pytest.raises(PellucidError, match=name.replace("bit_depth", "bit depth")):
+        restore.Settings(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"workers": 0}, "0 is not possible; workers can be a whole number of 1 or more"),
+        ({"workers": "2"}, "workers"),
+        ({"settings": {}}, "settings of type dict; pellucid.Settings"),
+    ],
+)
+def test_wrong_arguments_give_one_clear_line(album: Path, weights: Path, arguments: Any, message: str) -> None:
+    with pytest.raises(PellucidError, match=message):
+        restore.restore(album, weights, **arguments)
+
+
+@pytest.mark.parametrize("in_memory", [True, False])
+@pytest.mark.parametrize(("name", "message"), [("x\0.png", "NUL"), ("x" * 300 + ".png", "too long")])
+def test_names_that_cannot_be_written_give_one_clear_line(
+    album: Path, weights: Path, name: str, message: str, in_memory: bool
+) -> None:
+    inputs: Any = np.zeros((8, 8), np.uint8) if in_memory else album / "a.png"
+    with pytest.raises(OutputError, match=message):
+        (outcome,) = restore.restore(inputs, weights, album.parent / name)
+        outcome.raise_error()

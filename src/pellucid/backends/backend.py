@@ -74,7 +74,12 @@ def find_device(name: str) -> torch.device:
         with warnings.catch_warnings(action="ignore"):  # about deprecated device types
             device = torch.device(name)
             torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, ImportError) as error:  # a bad name; CUDA not built in; a plugin missing
+    except (
+        RuntimeError,
+        AssertionError,
+        ImportError,
+        TypeError,
+    ) as error:  # a bad name; CUDA not built in; a plugin missing
         best = torch.accelerator.current_accelerator(check_available=True)
         available = "cpu" if best is None else f"cpu, {best}"
         raise PellucidError(f"device {name!r} cannot be used here; available: {available}") from error

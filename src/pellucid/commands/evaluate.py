@@ -60,12 +60,13 @@ def evaluate(
         from pellucid.system import files
 
     train_store = None if train_data is None else store.open(train_data)
-    if json_file is not None:
-        files.check_writable(json_file, overwrite=overwrite)
     given = parse_keywords(parameters, options=("backend", "device", "overwrite", "precision"))
     chosen = restorer.load(model, device=device, backend=backend, precision=precision, **given)
     if chosen.choice is not None:
         print_info(chosen.choice)
+    if json_file is not None:
+        samples = evaluation.collect(chosen.recipe, data, target).samples
+        files.check_report(json_file, [path for sample in samples for path in sample.files], overwrite=overwrite)
     with progress() as bar:
         task = bar.add_task("scoring", total=None)
         report = evaluation.evaluate(

@@ -207,7 +207,8 @@ def restore(
     if len(jobs) == 1 and jobs[0].root is None:
         files.check_overwrite(jobs[0].target, overwrite=overwrite)
     if report is not None:
-        files.check_writable(report, overwrite=overwrite or is_report(report))
+        used = [path for job in jobs for path in (job.source, job.target)]
+        files.check_report(report, used, overwrite=overwrite or is_report(report))
     given = parse_keywords(settings, options=("backend", "device", "overwrite", "precision"))
     chosen = restorer.load(model, device=device, backend=backend, precision=precision, **given)
     if chosen.choice is not None:

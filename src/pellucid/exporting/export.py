@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pellucid import evaluation
 from pellucid.backends import parity
-from pellucid.backends.backend import Backend, Shape
+from pellucid.backends.backend import Backend, Shape, allocation
 from pellucid.backends.eager import TorchBackend
 from pellucid.backends.metadata import GraphMetadata
 from pellucid.backends.model import load_model
@@ -101,7 +101,8 @@ def export(
     reference = Restorer(path.stem, loaded.recipe, TorchBackend(loaded.network, "cpu"), weights_metadata)
     pictures = [] if calibrate is None else read_inputs(Path(calibrate), reference)
     request = ExportRequest(loaded, precision, shape, pictures)
-    with _temporary_folder(out) as folder:
+    too_large = allocation("an input of this size", hint="choose a smaller {shape}")
+    with _temporary_folder(out) as folder, too_large:
         written = folder / f"model{chosen.suffix}"
         chosen.write(request, written)
         run = chosen.run(request, written)

@@ -85,10 +85,15 @@ def result_name(name: str, file_format: FileFormat | None) -> str:
     return name if path.suffix.lower() in file_format.suffixes else path.with_suffix(file_format.suffixes[0]).name
 
 
+def check_depth(bit_depth: int | None) -> None:
+    """Raise OutputError for a number of bits that no format has."""
+    if bit_depth is not None and bit_depth not in tuple(DEPTHS):  # a tuple: lists have no hash
+        raise OutputError(f"bit depth {bit_depth} is not supported; known: {', '.join(map(str, DEPTHS))}")
+
+
 def choose_dtype(file_format: FileFormat, picture: Picture, path: Path, bit_depth: int | None) -> str:
     """The type of the samples to write. Raises OutputError if the format cannot store it, or alpha."""
-    if bit_depth is not None and bit_depth not in DEPTHS:
-        raise OutputError(f"bit depth {bit_depth} is not supported; known: {', '.join(map(str, DEPTHS))}")
+    check_depth(bit_depth)
     dtype = picture.dtype if bit_depth is None else DEPTHS[bit_depth]
     has_alpha = picture.alpha is not None
     if file_format.can_store(dtype, has_alpha):

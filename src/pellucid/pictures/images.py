@@ -8,7 +8,7 @@ into `Picture.encoding`, so that a result is written in the same way. docs/forma
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-from pellucid.errors import DataError, OutputError
+from pellucid.errors import DataError, OutputError, PictureError
 from pellucid.pictures import formats, headers, readers, writers
 from pellucid.pictures.formats import OTHER_SUFFIXES as OTHER_SUFFIXES
 from pellucid.pictures.formats import RAW_SUFFIXES as RAW_SUFFIXES
@@ -103,6 +103,11 @@ def write(
     Raises OutputError if the format cannot store the depth or alpha, if the file exists and overwrite is False, or
     if it cannot be written. Nothing incomplete is left behind.
     """
+    if not isinstance(picture, Picture):
+        raise PictureError(
+            f"an object of type {type(picture).__name__}; a Picture is needed",
+            hint="Picture.from_array, from_pil and from_tensor make one",
+        )
     path = Path(path)
     file_format = formats.format_by_suffix(path)
     dtype = formats.choose_dtype(file_format, picture, path, bit_depth)

@@ -74,6 +74,7 @@ class Picture:
     encoding: Encoding | None = None
 
     def __post_init__(self) -> None:
+        _check_arrays(self.planes)
         shape, dtype = self.samples.shape, self.samples.dtype
         if len(shape) != 3 or shape[2] not in (1, 3):
             raise PictureError(f"samples of shape {shape}; a picture is (H, W, 1) gray or (H, W, 3) RGB")
@@ -121,6 +122,7 @@ class Picture:
         """The same picture with samples of another type: uint8, uint16 or float32. White stays white."""
         if dtype == self.dtype:
             return self
+        _check_name(dtype)
         return self._map_planes(lambda plane: _convert(plane, dtype))
 
     def apply_orientation(self, orientation: int) -> Self:
@@ -147,6 +149,12 @@ class Picture:
 
     def paste(self, part: "Picture", rows: slice, cols: slice) -> None:
         """Copy a part into this picture, e.g. one of `empty_like`. The only method that changes a picture."""
+        own, other = (
+            (len(self.planes), *self.samples.shape[2:], self.dtype),
+            (len(part.planes), part.channels, part.dtype),
+        )
+        if own != other:
+            raise PictureError(f"a part with {part._describe()}; {self._describe()} is needed")
         self.samples[rows, cols] = part.samples
         if self.alpha is not None:
             self.alpha[rows, cols] = part.alpha
@@ -167,6 +175,7 @@ class Picture:
                 f"an object of type {type(array).__name__}; a NumPy array is needed",
                 hint="Picture.from_pil takes images of Pillow, Picture.from_tensor takes (1, C, H, W) tensors",
             )
+        array = np.asarray(array)  # a matrix has two axes whatever is done to it
         _check_dtype(array.dtype)
         if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4)):
             raise PictureError(
@@ -195,17 +204,24 @@ class Picture:
         The ICC profile is kept, other metadata is not. An EXIF orientation is not applied;
         `PIL.ImageOps.exif_transpose` does it. Raises PictureError for other modes.
         """
+        if not hasattr(image, "mode"):
+            raise PictureError(f"an object of type {type(image).__name__}; an image of Pillow is needed")
         if image.mode not in _PIL_MODES:
             raise PictureError(
                 f"an image of mode {image.mode}; Pillow's modes {', '.join(_PIL_MODES)} are supported",
                 hint="Picture.from_array takes numpy.asarray(image) as uint8, uint16 or float32"
-                if image.mode in ("I", "F")  # values of unknown range, which Pillow's convert clips at 255
+                if image.mode
+                in ("I", "F", "I;16B")  # values of unknown range, which Pillow's convert clips at 255
                 else "convert it first, e.g. image.convert('RGB')",
             )
-        if image.has_transparency_data:  # a transparent color of a PNG becomes alpha
-            image = image.convert({"L": "LA", "RGB": "RGBA"}.get(image.mode))
+        try:
+            if image.has_transparency_data:  # a transparent color of a PNG becomes alpha
+                image = image.convert({"L": "LA", "RGB": "RGBA"}.get(image.mode))
+            array = np.array(image)
+        except (OSError, ValueError, TypeError, SyntaxError) as error:  # Pillow decodes on first use
+            raise PictureError(f"the image cannot be decoded: {str(error)[:200]}") from error
         profile = image.info.get("icc_profile")
-        picture = cls.from_array(np.array(image))
+        picture = cls.from_array(array)
         return replace(picture, metadata={"icc-profile-data": profile}) if profile else picture
 
     def to_pil(self) -> "Image":
@@ -309,6 +325,7 @@ class Mosaic:
     orientation: int = 1
 
     def __post_init__(self) -> None:
+        _check_arrays(self.planes)
         if self.samples.ndim != 2 or 0 in self.samples.shape:
             raise PictureError(f"mosaic samples of shape {self.samples.shape}; (H, W) is needed")
         period = len(self.pattern)
@@ -380,6 +397,20 @@ class Mosaic:
         return torch.from_numpy(above / (np.float32(self.white_level) - black))[None, None]
 
 
+def _check_arrays(planes: tuple[object, ...]) -> None:
+    for plane in planes:
+        if not isinstance(plane, np.ndarray):
+            raise PictureError(
+                f"samples of type {type(plane).__name__}; a NumPy array is needed",
+                hint="Picture.from_pil takes images of Pillow, Picture.from_tensor takes (1, C, H, W) tensors",
+            )
+
+
+def _check_name(dtype: object) -> None:
+    if dtype not in tuple(PEAKS):
+        raise PictureError(f"samples of type {dtype}; a picture has {', '.join(PEAKS)}")
+
+
 def _check_dtype(dtype: np.dtype[Any]) -> None:
     if dtype.name in PEAKS and dtype.isnative:
         return
@@ -402,6 +433,27 @@ def _suggest_layout(shape: tuple[int, ...]) -> str:
     return "pass pictures of a batch one by one" if len(shape) == 4 else ""
 
 
+def check_tensor(tensor: Tensor, num_axes: tuple[int, ...]) -> None:
+    """Raise PictureError for a tensor that does not contain floating-point values of pictures."""
+    if not isinstance(tensor, Tensor):
+        raise PictureError(f"an object of type {type(tensor).__name__}; a tensor is needed")
+    if tensor.is_nested or tensor.layout != torch.strided or tensor.is_meta:
+        kind = "nested" if tensor.is_nested else "meta" if tensor.is_meta else "sparse"
+        raise PictureError(f"a {kind} tensor; a dense one with values is needed")
+    if tensor.ndim not in num_axes or tensor.shape[-3] not in (1, 2, 3, 4) or 0 in tensor.shape:
+        forms = " or ".join("(N, C, H, W)" if axes == 4 else "(C, H, W)" for axes in num_axes)
+        is_channels_last = tensor.ndim == 3 and tensor.shape[-1] in (1, 2, 3, 4)
+        raise PictureError(
+            f"a tensor of shape {tuple(tensor.shape)}; {forms} with 1 to 4 channels is needed",
+            hint="tensor.permute(2, 0, 1) puts channels first" if is_channels_last else "",
+        )
+    if not tensor.is_floating_point():
+        raise PictureError(
+            f"a tensor of {tensor.dtype}; floating point with values from 0 to 1 is needed",
+            hint="tensor / 255 makes it of 8-bit values" if tensor.dtype == torch.uint8 else "",
+        )
+
+
 def _to_tensor(samples: Samples) -> Tensor:
     planes = np.array(samples.transpose(2, 0, 1), dtype=np.float32, order="C")  # always a copy
     if samples.dtype.name != "float32":
@@ -410,7 +462,12 @@ def _to_tensor(samples: Samples) -> Tensor:
 
 
 def _from_tensor(planes: Tensor, dtype: str) -> Samples:
+    _check_name(dtype)
+    check_tensor(planes, (4,))
+    if len(planes) != 1:
+        raise PictureError(f"a tensor of {len(planes)} pictures; (1, C, H, W) is needed")
     samples = planes[0].detach().permute(1, 2, 0).cpu()
+    samples = samples.to(torch.promote_types(samples.dtype, torch.float32))  # 65535 is infinite in float16
     if dtype == "float32":
         return samples.float().contiguous().numpy()
     rounded = (samples.clamp(0, 1) * PEAKS[dtype] + 0.5).floor()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pellucid.domains import Degraded
 from pellucid.errors import PictureError
-from pellucid.pictures.picture import Mosaic, Picture
+from pellucid.pictures.picture import Mosaic, Picture, check_tensor
 
 InMemory = Picture | Mosaic | NDArray[Any] | Tensor | Image
 """What `Restorer.restore` takes."""
@@ -60,21 +60,7 @@ def _to_array(restored: Picture, num_axes: int) -> NDArray[Any]:
 
 def _split(tensor: Tensor) -> list[Picture]:
     """(C, H, W) or (N, C, H, W) -> pictures of float32."""
-    if tensor.ndim not in (3, 4) or tensor.shape[-3] not in (1, 2, 3, 4) or 0 in tensor.shape:
-        raise PictureError(
-            f"a tensor of shape {tuple(tensor.shape)}; (C, H, W) or (N, C, H, W) with 1 to 4 channels is needed",
-            hint="tensor.permute(2, 0, 1) puts channels first"
-            if tensor.ndim == 3 and tensor.shape[-1] in (1, 2, 3, 4)
-            else "",
-        )
-    if not tensor.is_floating_point():
-        raise PictureError(
-            f"a tensor of {tensor.dtype}; floating point with values from 0 to 1 is needed",
-            hint="tensor / 255 makes it of 8-bit values" if tensor.dtype == torch.uint8 else "",
-        )
-    if tensor.layout != torch.strided or tensor.is_meta:
-        kind = "without values, on the device meta" if tensor.is_meta else "that is sparse"
-        raise PictureError(f"a tensor {kind}; a dense one with values is needed")
+    check_tensor(tensor, (3, 4))
     batch = tensor.detach().resolve_neg().to("cpu", torch.float32)[None if tensor.ndim == 3 else slice(None)]
     arrays = [planes.permute(1, 2, 0).numpy() for planes in batch]
     for array in arrays:

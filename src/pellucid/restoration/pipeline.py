@@ -96,7 +96,23 @@ def run_overlapped(
     """All jobs through three stages, in order: `read` and `write` run in threads, `run` in this one.
 
     run: called with (progress within the picture, bytes reserved for the other stages, item).
+    An exception raised by `progress` stops the run and is raised here: it is not about a picture.
     """
+    try:
+        yield from _run_overlapped(jobs, read, run, write, budget=budget, progress=progress)
+    except _ProgressError as error:
+        raise error.cause from None
+
+
+def _run_overlapped(
+    jobs: Sequence[Job],
+    read: Stage,
+    run: Callable[[Progress, int, InFlightItem], InFlightItem],
+    write: Stage,
+    *,
+    budget: Budget,
+    progress: Callable[[float], None] | None,
+) -> Iterator[InFlightItem]:
     waiting = deque(jobs)
     reading: deque[Future[InFlightItem]] = deque()
     writing: deque[Future[InFlightItem]] = deque()
@@ -162,7 +178,23 @@ def _attempt(stage: Stage, item: InFlightItem) -> InFlightItem:
 
 def _shift(progress: Callable[[float], None] | None, num_done: int) -> Progress:
     """Progress within one picture as progress over all of them."""
-    return lambda pixels, all_pixels: progress(num_done + pixels / all_pixels) if progress else None
+
+    def advance(pixels: int, all_pixels: int) -> None:
+        try:
+            if progress is not None:
+                progress(num_done + pixels / all_pixels)
+        except Exception as error:
+            raise _ProgressError(error) from error
+
+    return advance
+
+
+class _ProgressError(BaseException):
+    """An exception of the caller's own function. Not an Exception, so that it does not fail only one picture."""
+
+    def __init__(self, cause: Exception) -> None:
+        super().__init__(cause)
+        self.cause = cause
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pellucid.errors import DataError, OutputError, PictureError
 from pellucid.pictures import images
+from pellucid.system import files
 
 PLANNED_SUFFIXES = images.SUFFIXES | images.RAW_SUFFIXES | images.OTHER_SUFFIXES
 """Files of a folder that are planned: also pictures that cannot be read, so that they are reported as failed."""
@@ -40,16 +41,23 @@ def plan(
     given = [inputs] if isinstance(inputs, str | Path) else inputs
     found = [path for name in given for path in _expand(name)]
     out = None if out is None else Path(out)
-    if len(found) == 1 and not found[0].is_dir() and (out is None or (out.suffix and not out.is_dir())):
+    if out is not None:
+        files.check_name(out)
+    if len(found) == 1 and not found[0].is_dir() and (out is None or (out.suffix and not is_folder(out))):
         jobs = [Job(found[0], _name_beside(found[0], format) if out is None else check_format(out, format))]
-    elif out is not None and not out.is_dir() and (os.path.lexists(out) or out.suffix in images.SUFFIXES):
+    elif out is not None and not is_folder(out) and (os.path.lexists(out) or out.suffix in images.SUFFIXES):
         raise OutputError(f"{out} is a file", hint="for folders and several pictures, {out} must be a folder")
     else:
         jobs = _make_unique([job for path in found for job in _plan_one(path, out, format)])
         if out is None:
             jobs = _without_results(jobs)
-    _check(jobs)
+    check(jobs)
     return jobs
+
+
+def is_folder(path: Path) -> bool:
+    """Whether it is a folder; False for names that are too long, too."""
+    return os.path.isdir(path)  # noqa: PTH112  # Path's own raises on names too long
 
 
 def check_format(out: Path, format: str | None) -> Path:
@@ -124,8 +132,8 @@ def _folder_beside(folder: Path) -> Path:
     return named.with_name(f"{named.name}-restored")
 
 
-def _check(jobs: Sequence[Job]) -> None:
-    """Refuse results that would overwrite an input or another result."""
+def check(jobs: Sequence[Job]) -> None:
+    """Raise OutputError if a result would overwrite an input or another result."""
     sources = {os.path.realpath(job.source) for job in jobs}
     taken: dict[str, Path] = {}
     for job in jobs:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from pellucid.degradations.degradation import involves, warnings_for
 from pellucid.degradations.standard import Jpeg
 from pellucid.domains import Degraded
 from pellucid.errors import OutputError, PellucidError, PictureError
-from pellucid.pictures import images, raw, writers
+from pellucid.pictures import formats, images, raw, writers
 from pellucid.pictures.picture import Picture
 from pellucid.recipes.overrides import former_keywords
 from pellucid.restoration import planning
@@ -26,6 +27,7 @@ from pellucid.restoration.planning import Job
 from pellucid.restoration.reading import read_degraded
 from pellucid.restoration.restorer import Progress, Restorer, load
 from pellucid.system import files, memory
+from pellucid.system.keywords import check_number
 
 CODEC_BYTES = 100_000_000
 """Memory that decoding and encoding take for any picture, including samples too small for a memory-mapped file."""
@@ -37,6 +39,8 @@ Inputs = str | Path | InMemory | Iterable[str | Path | InMemory | Job]
 @dataclass(frozen=True)
 class Settings:
     """How pictures are read, restored and written. None means: chosen for each picture, or for this machine.
+
+    Raises PellucidError for a value that is not possible.
 
     tile_px, halo_px, ensemble, strength, memory_bytes: see `Restorer.restore`.
     quality: of JPEG and lossy WebP, 1 to 100. bit_depth: 8, 16 or 32 (floating point) bits per sample.
@@ -55,6 +59,22 @@ class Settings:
     bit_depth: int | None = None
     exposure: float | Path | Literal["auto"] = "auto"
     max_pixels: int = images.MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        check_number("strength", self.strength, 0, 1, is_whole=False)
+        limits = {"tile_px": 1, "halo_px": 0, "memory_bytes": 0, "quality": 1, "max_pixels": 1}
+        for name, low in limits.items():
+            value = getattr(self, name)
+            if value is not None or name == "max_pixels":
+                check_number(name, value, low, 100 if name == "quality" else inf)
+        formats.check_depth(self.bit_depth)
+        if self.exposure != "auto" and not isinstance(self.exposure, Path):
+            is_number = isinstance(self.exposure, int | float) and 0 < self.exposure < inf
+            if not is_number:
+                raise PellucidError(
+                    f"{self.exposure!r} is not possible",
+                    hint="{exposure} can be auto, a number above 0 or the Path of a RAW file",
+                )
 
 
 @dataclass(frozen=True)
@@ -149,12 +169,18 @@ def iter_restore(
 
     Arguments and errors are those of `restore`. Closing the iterator stops after the pictures in flight.
     """
+    check_number("workers", workers, 1)
+    if not isinstance(settings, Settings):
+        raise PellucidError(f"settings of type {type(settings).__name__}; pellucid.Settings(...) is needed")
     given = _to_list(inputs)
     chosen = restorer if isinstance(restorer, Restorer) else load(restorer)
     if given and all(map(is_in_memory, given)):
         targets = _plan_in_memory(len(given), out, format, overwrite=overwrite)
         return _restore_in_memory(given, targets, chosen, settings, overwrite, progress)
     if given and all(isinstance(one, Job) for one in given):
+        if out is not None or format is not None:
+            raise OutputError("jobs contain the files to write", hint="omit {out} and {format}")
+        planning.check(given)
         return _restore_files(given, chosen, settings, workers, overwrite, progress)
     jobs = planning.plan(given, out, format=format)
     return _restore_files(jobs, chosen, settings, workers, overwrite, progress)
@@ -164,7 +190,9 @@ def _to_list(inputs: Any) -> list[Any]:
     """One input or several. Raises PictureError if they are neither all in memory nor all paths nor all jobs."""
     given = [inputs] if isinstance(inputs, str | Path) or is_in_memory(inputs) else inputs
     if not isinstance(given, Iterable):
-        raise PictureError(f"an input of type {type(inputs).__name__}; paths or pictures are needed")
+        raise PictureError(
+            f"an input of type {type(inputs).__name__}; paths, pictures or a list of jobs are needed"
+        )
     given = list(given)
     kinds = sorted(set(map(_kind_of, given)))
     if len(kinds) > 1 or not {*kinds} <= {"pictures", "paths", "jobs"}:
@@ -188,9 +216,10 @@ def _plan_in_memory(
     if out is None:
         return [None] * count
     out = Path(out)
-    if count == 1 and out.suffix and not out.is_dir():
+    files.check_name(out)
+    if count == 1 and out.suffix and not planning.is_folder(out):
         targets = [planning.check_format(out, format)]
-    elif out.suffix in images.SUFFIXES and not out.is_dir():
+    elif out.suffix in images.SUFFIXES and not planning.is_folder(out):
         raise OutputError(f"{out} is a file, but there are {count} pictures", hint="{out} must be a folder")
     else:
         targets = [out / images.result_name(f"{i}.png", format) for i in range(1, count + 1)]
@@ -251,7 +280,7 @@ def _restore_files(
     progress: Callable[[float], None] | None,
 ) -> Generator[Outcome, None, None]:
     stages = _Stages(restorer, settings, Manifests(_describe(restorer, settings), overwrite))
-    budget = Budget(memory.limit_bytes(settings.memory_bytes), max(1, workers), stages.needed_bytes)
+    budget = Budget(memory.limit_bytes(settings.memory_bytes), workers, stages.needed_bytes)
     for item in run_overlapped(jobs, stages.read, stages.run, stages.write, budget=budget, progress=progress):
         yield Outcome(
             item.job.source,

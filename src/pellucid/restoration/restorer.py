@@ -28,6 +28,7 @@ from pellucid.restoration import conversion, tiling
 from pellucid.restoration.conversion import InMemory, Same
 from pellucid.restoration.tiling import Span, Tile
 from pellucid.system import memory
+from pellucid.system.keywords import check_number
 from pellucid.weights import models
 from pellucid.weights.checkpoint import WeightsMetadata
 
@@ -180,7 +181,8 @@ class Restorer:
         strength: blends the network's input (the picture, enlarged bicubically if the recipe enlarges) with its
             output: 0 is the input, 1 the output.
         memory_bytes: memory limit of the whole process; tiles become as small as it requires. Default: what the
-            process uses now plus half of the free memory. reserved_bytes: the part of this limit that other work needs.
+            process uses now plus half of the free memory.
+        reserved_bytes: the part of this limit that other work needs.
         progress: called after each tile.
 
         Raises PictureError for the wrong kind of picture, type, shape or range of values, NotEnoughMemoryError
@@ -188,8 +190,8 @@ class Restorer:
         network's output is not finite.
         """
         pictures, to_same_form = conversion.to_pictures(degraded)
-        if not 0 <= strength <= 1:
-            raise PellucidError(f"strength {strength:g}; a number from 0 to 1 is needed")
+        _check_settings(tile_px, halo_px, memory_bytes)
+        check_number("strength", strength, 0, 1, is_whole=False)
         accepted = [self.recipe.domain.accept(picture) for picture in pictures]
         if strength != 1 and self.recipe.domain.takes_mosaic:
             raise PictureError(
@@ -217,6 +219,7 @@ class Restorer:
         0 if the picture is one tile. Measures the first picture of a batch. Takes the time of two tiles.
         """
         picture = self.recipe.domain.accept(conversion.to_pictures(degraded)[0][0])
+        _check_settings(tile_px, halo_px)
         exact, near = (TileSettings(self._total_halo_px(picture, px)) for px in (None, halo_px))
         tile_px = self._tile_px(picture, tile_px, near, memory.limit_bytes(None))
         tiles = tiling.plan(picture.height, picture.width, tile_px=tile_px)
@@ -344,6 +347,8 @@ class Restorer:
         assert total is not None
         samples = total / len(settings.transforms)
         if not samples.isfinite().all():
+            if not all(np.isfinite(plane).all() for plane in degraded.planes):
+                raise PictureError("NaN or infinite samples", hint="replace them first")
             raise WeightsError(f"{self.name} returns NaN or infinite samples; its weights are damaged")
         return part.with_tensor(samples, part.alpha_to_tensor())
 
@@ -373,6 +378,12 @@ class Restorer:
 def _to_json(value: object) -> object:
     """Metadata is JSON, where a tuple is a list."""
     return list(value) if isinstance(value, tuple) else value
+
+
+def _check_settings(tile_px: int | None, halo_px: int | None, memory_bytes: int | None = None) -> None:
+    for name, value, low in (("tile_px", tile_px, 1), ("halo_px", halo_px, 0), ("memory_bytes", memory_bytes, 0)):
+        if value is not None:
+            check_number(name, value, low)
 
 
 def _in_mb(num_bytes: int) -> str:

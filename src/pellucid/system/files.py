@@ -4,7 +4,7 @@ import os
 import secrets
 import stat
 import tempfile
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +68,17 @@ def no_space_error(num_bytes: int, purpose: str, error: OSError) -> OutputError:
     )
 
 
+def check_name(path: Path) -> None:
+    """Raise OutputError for a path that no file can have."""
+    if "\0" in str(path):
+        raise OutputError(
+            f"{str(path)!r} contains a NUL character, which no file name can", hint="choose another name"
+        )
+
+
 def check_overwrite(path: Path, *, overwrite: bool) -> None:
     """Raise OutputError if something exists at path that must not be replaced."""
+    check_name(path)
     if os.path.isdir(path):  # noqa: PTH112  # Path's own raises on names too long and on loops of links
         raise OutputError(f"{path} is a folder; a file name is needed")
     if os.path.exists(path):  # noqa: PTH110  # as above
@@ -107,6 +116,13 @@ def atomic_file(
         if before_rename is not None:
             before_rename(temporary.path)
         temporary.rename(path)
+
+
+def check_report(path: Path, used: Iterable[Path], *, overwrite: bool) -> None:
+    """Raise OutputError if a report cannot be written to path, or would replace one of the files in use."""
+    if os.path.realpath(path) in map(os.path.realpath, used):
+        raise OutputError(f"{path} is one of the pictures", hint="choose another name for the report")
+    check_writable(path, overwrite=overwrite)
 
 
 def check_writable(path: Path, *, overwrite: bool) -> None:

@@ -4,6 +4,8 @@ A keyword's description and limits are part of its type: `Annotated[float, Field
 """
 
 import json
+import math
+import operator
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Annotated, Any, NamedTuple
@@ -43,6 +45,21 @@ def validate(owner: str, key: str, annotation: Any, value: Any, *, error: type[P
         first = invalid.errors()[0]
         reason = _TUPLE_REASONS.get(first["type"], first["msg"].removeprefix("Input "))
         raise error(f"{owner}: {key}={_shorten(parsed)} is not possible: it {reason}") from invalid
+
+
+def check_number(
+    parameter: str, value: object, low: float, high: float = math.inf, *, is_whole: bool = True
+) -> None:
+    """Raise PellucidError unless an argument is a number in this range."""
+    try:
+        number: float = operator.index(value) if is_whole else float(value)  # type: ignore[arg-type]
+        is_possible = low <= number <= high and not isinstance(value, str | bytes)
+    except (TypeError, ValueError, OverflowError):
+        is_possible = False
+    if not is_possible:
+        kind = "a whole number" if is_whole else "a number"
+        limit = f"from {low:g} to {high:g}" if high < math.inf else f"of {low:g} or more"
+        raise PellucidError(f"{_shorten(value)} is not possible", hint=f"{{{parameter}}} can be {kind} {limit}")
 
 
 class Keyword(NamedTuple):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pellucid.errors import OutputError
 from pellucid.recipes.registry import find
+from pellucid.system.files import check_name
 from pellucid.weights import checkpoint
 from pellucid.weights.checkpoint import WeightsMetadata
 from pellucid.weights.foreign import reading
@@ -34,6 +35,7 @@ def convert(
     has another suffix, exists and overwrite is False, or cannot be written; MissingExtraError if h5py is needed.
     """
     source, out = Path(source), Path(out)
+    check_name(out)
     if os.path.realpath(source) == os.path.realpath(out):
         raise OutputError(f"{out} is the input itself", hint="choose another {out}")
     if out.suffix != SUFFIX:

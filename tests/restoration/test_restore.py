@@ -364,7 +364,7 @@ def test_half_of_the_free_memory_is_for_decoding_and_encoding(monkeypatch: pytes
     assert budget.admit(jobs[2])
     alone = pipeline.Budget(1200, 9, lambda job: 1100)
     assert alone.admit(jobs[0]) and not alone.admit(jobs[1])
-    with pytest.raises(NotEnoughMemoryError, match="0.png needs more than the memory limit of 0 MB; memory_bytes=10000000 is"):
+    with pytest.raises(NotEnoughMemoryError, match="the memory limit of 0 MB; memory_bytes=10000000 is"):
         alone.check(jobs[0])
 
 

@@ -180,7 +180,8 @@ class Restorer:
         strength: blends the network's input (the picture, enlarged bicubically if the recipe enlarges) with its
             output: 0 is the input, 1 the output.
         memory_bytes: memory limit of the whole process; tiles become as small as it requires. Default: what the
-            process uses now plus half of the free memory. reserved_bytes: the part of this limit that other work needs.
+            process uses now plus half of the free memory.
+        reserved_bytes: the part of this limit that other work needs.
         progress: called after each tile.
 
         Raises PictureError for the wrong kind of picture, type, shape or range of values, NotEnoughMemoryError

@@ -232,7 +232,7 @@ def test_picture_instead_of_a_mosaic_gives_one_clear_line() -> None:
         lambda: domain.to_input(picture()),
         lambda: domain.to_picture(torch.zeros(1, 3, 4, 5), picture()),
     ):
-        with pytest.raises(PictureError, match=r"developed picture.*mosaic of a camera RAW") as caught:
+        with pytest.raises(PictureError, match=r"developed picture.*mosaics of camera RAW") as caught:
             call()
         assert "\n" not in str(caught.value)
 

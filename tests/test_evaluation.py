@@ -273,7 +273,7 @@ def test_protocol_contains_the_seed_of_random_degradations(folder: Path) -> None
         ("missing", "dncnn.gaussian", "does not exist"),
         ("clean/a.png", "dncnn.gaussian", "a folder of pictures is needed"),
         ("empty", "dncnn.gaussian", "contains no pictures"),
-        ("clean", "mimo_unet.gopro", "target is the folder"),
+        ("clean", "mimo_unet.gopro", "its clean pictures as target"),
         ("clean", "sid_unet.sony", "a store of mosaics"),
     ],
 )

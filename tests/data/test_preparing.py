@@ -157,7 +157,7 @@ def test_a_finished_store_is_not_changed(tmp_path: Path) -> None:
         prepare("folder", [folder], tmp_path / "s", min_px=4)
     (folder / "new.png").unlink()
     (folder / "deep" / "2.png").unlink()
-    with pytest.raises(OutputError, match="first deep/2.png"):
+    with pytest.raises(OutputError, match="e.g. deep/2.png"):
         prepare("folder", [folder], tmp_path / "s")
     assert len(prepare("folder", [folder], tmp_path / "s", overwrite=True).store) == 2
 

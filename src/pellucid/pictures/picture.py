@@ -466,7 +466,7 @@ def _from_tensor(planes: Tensor, dtype: str) -> Samples:
     check_tensor(planes, (4,))
     if len(planes) != 1:
         raise PictureError(f"a tensor of {len(planes)} pictures; (1, C, H, W) is needed")
-    samples = planes[0].detach().permute(1, 2, 0).cpu()
+    samples = planes[0].detach().resolve_neg().permute(1, 2, 0).cpu()
     samples = samples.to(torch.promote_types(samples.dtype, torch.float32))  # 65535 is infinite in float16
     if dtype == "float32":
         return samples.float().contiguous().numpy()

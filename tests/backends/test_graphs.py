@@ -1,6 +1,7 @@
 """Graphs equal the network at every size, and contain metadata."""
 
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,3 +91,11 @@ def test_a_missing_package_is_named_with_the_pip_command(monkeypatch: pytest.Mon
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(errors.MissingExtraError, match=r"pip install 'pellucid\[onnx\]'"):
         graphs.to_onnx(program)
+
+
+def test_an_onnx_model_does_not_contain_paths_of_this_computer() -> None:
+    program, _, _ = capture("dncnn.gaussian")
+    content = graphs.to_onnx(program).SerializeToString()
+    for module in (torch, graphs):
+        assert module.__file__ is not None
+        assert str(Path(module.__file__).parent).encode() not in content

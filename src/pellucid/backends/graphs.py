@@ -97,6 +97,7 @@ def to_onnx(program: ExportedProgram) -> "ModelProto":
     model: ModelProto = exported.model_proto
     _name_sizes(model)
     _pool_by_padding(model)
+    _drop_stack_traces(model)
     onnx.checker.check_model(model)
     return model
 
@@ -117,6 +118,12 @@ def _name_sizes(model: "ModelProto") -> None:
                 dimension.dim_param = name
     # Runtimes infer the sizes of intermediate values themselves.
     del model.graph.value_info[:]
+
+
+def _drop_stack_traces(model: "ModelProto") -> None:
+    """Remove what PyTorch notes about each node: stack traces with the paths of this computer's folders."""
+    for node in model.graph.node:
+        del node.metadata_props[:]
 
 
 def _pool_by_padding(model: "ModelProto") -> None:

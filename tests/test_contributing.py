@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 
 @pytest.fixture
 def unsharp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The example as a further file of the room `networks`."""
+    """The example as a further file of the folder `networks`."""
     found = re.search(r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
     assert found is not None
     (tmp_path / "unsharp.py").write_text(textwrap.dedent(found[1]))

@@ -1,4 +1,4 @@
-"""The architecture as a test: import floors, one name per thing, late imports, and the public table."""
+"""The architecture as a test: import levels, one name per thing, late imports, and the public table."""
 
 import ast
 import dataclasses
@@ -21,7 +21,7 @@ import pellucid
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "pellucid"
-ENTRY_POINTS = {"__init__", "__main__"}  # the public table and `python -m pellucid` are above all floors
+ENTRY_POINTS = {"__init__", "__main__"}  # the public table and `python -m pellucid` are above all levels
 
 FILES = {
     path: ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
@@ -29,27 +29,27 @@ FILES = {
     if path.stem not in ENTRY_POINTS
 }
 TREES = {path: ast.parse(path.read_text()) for path in FILES}
-ROOMS = sorted(path.parent.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*/__init__.py"))
+FOLDERS = sorted(path.parent.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*/__init__.py"))
 
 
-# Import floors
+# Import levels
 
-Floor = tuple[int, int]
+Level = tuple[int, int]
 """Line of the list in docs/architecture.md, and part of that line."""
 
 
-def _floors() -> dict[str, Floor]:
+def _levels() -> dict[str, Level]:
     text = (ROOT / "docs" / "architecture.md").read_text()
-    match = re.search(r"## Import floors.*?```\n(.*?)```", text, re.DOTALL)
+    match = re.search(r"## Import levels.*?```\n(.*?)```", text, re.DOTALL)
     assert match is not None
-    floors: dict[str, Floor] = {}
+    levels: dict[str, Level] = {}
     for row, line in enumerate(match[1].strip().splitlines()):
-        room, _, inside = line.rpartition(":")
+        folder, _, inside = line.rpartition(":")
         for part, names in enumerate(re.split(r"\s/\s", f"{inside} ")):
-            for name in (f"{room}.{name}".lstrip(".") for name in names.split()):
-                assert name not in floors, f"{name} is in the list twice"
-                floors[name] = (row, part)
-    return floors
+            for name in (f"{folder}.{name}".lstrip(".") for name in names.split()):
+                assert name not in levels, f"{name} is in the list twice"
+                levels[name] = (row, part)
+    return levels
 
 
 def _listed(module: str, known: set[str]) -> str:
@@ -82,16 +82,16 @@ def _module_of(path: str, name: str, known: set[str]) -> str:
     return module
 
 
-def test_every_module_has_a_floor() -> None:
-    floors = set(_floors())
-    assert {_listed(module, floors) or module for module in FILES.values()} == floors
+def test_every_module_has_a_level() -> None:
+    levels = set(_levels())
+    assert {_listed(module, levels) or module for module in FILES.values()} == levels
 
 
 @pytest.mark.parametrize("path", FILES, ids=FILES.get)
-def test_imports_point_to_higher_floors_only(path: Path) -> None:
-    floors = _floors()
-    own = floors[_listed(FILES[path], set(floors))]
-    wrong = {name for name in _imported_modules(path.read_text(), set(floors)) if floors[name] >= own}
+def test_imports_point_to_higher_levels_only(path: Path) -> None:
+    levels = _levels()
+    own = levels[_listed(FILES[path], set(levels))]
+    wrong = {name for name in _imported_modules(path.read_text(), set(levels)) if levels[name] >= own}
     assert not wrong, f"{path.name} imports {wrong}, which are not above it in docs/architecture.md"
 
 
@@ -107,7 +107,7 @@ def test_imports_point_to_higher_floors_only(path: Path) -> None:
     ],
 )
 def test_every_form_of_import_is_found(source: str, imported: set[str]) -> None:
-    assert _imported_modules(source, set(_floors())) == imported
+    assert _imported_modules(source, set(_levels())) == imported
 
 
 @pytest.mark.parametrize(
@@ -116,26 +116,26 @@ def test_every_form_of_import_is_found(source: str, imported: set[str]) -> None:
 )
 def test_imports_that_hide_their_module_are_refused(source: str) -> None:
     with pytest.raises(AssertionError):
-        _imported_modules(source, set(_floors()))
+        _imported_modules(source, set(_levels()))
 
 
-# Rooms
+# Folders
 
 
-def test_the_map_lists_every_room() -> None:
+def test_the_map_lists_every_folder() -> None:
     text = (ROOT / "docs" / "architecture.md").read_text()
     listed = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
-    assert sorted(listed) == [room for room in ROOMS if "/" not in room]
+    assert sorted(listed) == [folder for folder in FOLDERS if "/" not in folder]
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_a_room_has_a_docstring_and_reexports_nothing(room: str) -> None:
-    body = ast.parse((PACKAGE / room / "__init__.py").read_text()).body
-    assert len(body) == 1 and isinstance(body[0], ast.Expr), f"{room}/__init__.py contains more than a docstring"
+@pytest.mark.parametrize("folder", FOLDERS)
+def test_a_folder_has_a_docstring_and_reexports_nothing(folder: str) -> None:
+    body = ast.parse((PACKAGE / folder / "__init__.py").read_text()).body
+    assert len(body) == 1 and isinstance(body[0], ast.Expr), f"{folder}/__init__.py contains more than a docstring"
 
 
-def test_no_room_hides_a_public_name() -> None:
-    """After `import pellucid.room.module`, the attribute `pellucid.room` is the room, whatever the table says."""
+def test_no_folder_hides_a_public_name() -> None:
+    """After `import pellucid.folder.module`, `pellucid.folder` is the folder, whatever the table says."""
     top_level = {path.name.removesuffix(".py") for path in PACKAGE.iterdir()}
     assert not top_level & set(pellucid.__all__)
 
@@ -167,13 +167,13 @@ SHARED_NAMES = {
 def _public_definitions(kind: type[ast.stmt]) -> dict[str, list[str]]:
     """Name -> modules that define it.
 
-    Without commands, which are named like the functions that they call, and without files that share a floor, e.g.
+    Without commands, which are named like the functions that they call, and without files that share a level, e.g.
     networks, which define the same things for different cases.
     """
     found = defaultdict(list)
-    floors = set(_floors())
+    levels = set(_levels())
     for path, tree in TREES.items():
-        if path.parent.name != "commands" and FILES[path] in floors:
+        if path.parent.name != "commands" and FILES[path] in levels:
             for node in tree.body:
                 if isinstance(node, kind) and not node.name.startswith("_"):  # type: ignore[attr-defined]
                     found[node.name].append(FILES[path])  # type: ignore[attr-defined]
@@ -215,7 +215,7 @@ def _tested_classes(tree: ast.AST) -> Iterator[str]:
                 yield name.id if isinstance(name, ast.Name) else name.attr
 
 
-def test_no_other_room_asks_which_domain_or_degradation_it_has() -> None:
+def test_no_other_folder_asks_which_domain_or_degradation_it_has() -> None:
     """They answer for themselves, e.g. `domain.takes_mosaic`, so that a new one needs no change elsewhere."""
     found = {
         FILES[path]: asked

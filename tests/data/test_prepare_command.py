@@ -83,6 +83,6 @@ def test_the_command_describes_every_data_set(kind: str) -> None:
 def test_a_missing_source_is_a_usage_error(tmp_path: Path) -> None:
     """E.g. of a script whose list of sources is empty: exit status 0 would mean that there is a store."""
     result = run("prepare", "check")
-    assert result.exit_code == 2 and "check needs a STORE" in result.output
+    assert result.exit_code == 2 and "check needs the path of a store" in result.output
     result = run("prepare", "folder", "--out", tmp_path / "s")
     assert result.exit_code == 2 and "folder needs a SOURCE" in result.output

@@ -15,7 +15,7 @@ from torch import Tensor
 from pellucid.backends.eager import TorchBackend
 from pellucid.data.preparing import prepare
 from pellucid.data.store_writer import Planned, Stamp, StoreWriter
-from pellucid.errors import DataError, OutputError
+from pellucid.errors import DataError, OutputError, PellucidError
 from pellucid.evaluation import evaluate, strip
 from pellucid.pictures import images
 from pellucid.pictures.color import rgb_to_luma
@@ -281,3 +281,14 @@ def test_wrong_data_is_refused(folder: Path, data: str, name: str, message: str)
     (folder.parent / "empty").mkdir()
     with pytest.raises(DataError, match=message):
         evaluate(_restorer(name), folder.parent / data)
+
+
+def test_only_restorers_are_scored(folder: Path) -> None:
+    name: Any = "dncnn-gray-25"
+    with pytest.raises(PellucidError, match="an object of type str cannot be scored; use what load returns"):
+        evaluate(name, folder)
+
+
+def test_a_report_is_written_to_a_path_in_text(folder: Path, tmp_path: Path) -> None:
+    evaluate(_restorer("dncnn.gaussian"), folder).write_json(str(tmp_path / "report.json"))
+    assert json.loads((tmp_path / "report.json").read_text())["pictures"]

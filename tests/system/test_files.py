@@ -257,3 +257,8 @@ def test_writing_never_changes_the_umask(tmp_path: Path, monkeypatch: pytest.Mon
     # The umask is shared by all threads: two that read it (by setting it) at the same time could leave it at 0.
     monkeypatch.setattr(os, "umask", lambda _: pytest.fail("the umask was changed"))
     write_atomic(tmp_path / "a.bin", b"x", overwrite=False)
+
+
+def test_a_name_with_nul_gives_a_one_line_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="NUL"):
+        write_atomic(tmp_path / "x\0", b"", overwrite=False)

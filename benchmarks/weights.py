@@ -242,7 +242,7 @@ def shipped() -> list[str]:
 
 def table() -> Iterator[str]:
     """README's table of the weights that ship, from their metadata."""
-    yield "| model | recipe | input | measured: PSNR / SSIM | published | command behind each score |"
+    yield "| model | recipe | input | measured: PSNR / SSIM | published | command for the first score |"
     yield "|---|---|---|---|---|---|"
     for name in shipped():
         yield row(name, checkpoint.read_metadata(SHIPPED / f"{name}.safetensors"))

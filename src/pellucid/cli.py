@@ -20,7 +20,7 @@ class _FlagsWithoutType:
     """A command whose help does not show the type `<bool>` next to each flag."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]  # a mixin of typer's commands
         for parameter in parameters:
             if getattr(parameter, "is_flag", False):
                 parameter.metavar = ""

@@ -93,7 +93,7 @@ def _describe_recipe_briefly(metadata: "WeightsMetadata") -> str:
 
     try:
         own = registry.own_keywords(metadata.recipe)
-    except PellucidError:
+    except PellucidError:  # a recipe of another version: all keywords are shown
         return describe_recipe(metadata)
     given = {key: value for key, value in metadata.parameters.items() if key in own and key != "num_steps"}
     changed = {key: value for key, value in given.items() if _as_typed(value) != _as_typed(own[key].default)}

@@ -172,7 +172,7 @@ def _attempt(stage: Stage, item: InFlightItem) -> InFlightItem:
         return item
     try:
         return stage(item)
-    except Exception as error:
+    except Exception as error:  # any failure of one picture is reported, and the others continue
         return InFlightItem(item.job, error=to_pellucid_error(error, item.job.source))
 
 
@@ -183,7 +183,7 @@ def _shift(progress: Callable[[float], None] | None, num_done: int) -> Progress:
         try:
             if progress is not None:
                 progress(num_done + pixels / all_pixels)
-        except Exception as error:
+        except Exception as error:  # the caller's own, raised to the caller instead of failing the picture
             raise _ProgressError(error) from error
 
     return advance

@@ -240,7 +240,7 @@ def _restore_in_memory(
     for i, (given, target) in enumerate(zip(inputs, targets, strict=True), start=1):
         try:
             outcome = _restore_one_in_memory(given, target, restorer, settings, overwrite=overwrite)
-        except Exception as error:
+        except Exception as error:  # as for files: reported, and the others continue
             outcome = Outcome(None, None, error=to_pellucid_error(error, f"picture {i}"))
         if progress is not None:
             progress(i)

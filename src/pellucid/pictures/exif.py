@@ -140,6 +140,17 @@ def first_directory(file: IO[bytes]) -> dict[int, Value]:
         return {}
 
 
+def linked_directories(file: IO[bytes], tags: dict[int, Value], tag: int) -> list[dict[int, Value]]:
+    """The directories of a TIFF that a tag with offsets points to, at most eight."""
+    kind, _, content = tags.get(tag, (0, 0, b""))
+    size = {4: 4, 13: 4, 16: 8, 18: 8}.get(kind, 0)
+    offsets = [
+        int.from_bytes(content[at : at + size], "little") for at in range(0, size and len(content), size or 1)
+    ]
+    layout, _ = _parse_header(file)
+    return [_parse_directory(file, layout, offset) for offset in offsets[:8] if offset]
+
+
 def _parse_fraction(tags: dict[int, Value], tag: int) -> float:
     """0 if the tag is missing or not a fraction."""
     kind, _, content = tags.get(tag, (0, 0, b""))

@@ -21,7 +21,7 @@ def read_degraded(
 
     A camera RAW file becomes a mosaic if the domain takes mosaics; otherwise LibRaw develops it.
     """
-    if path.suffix.lower() not in images.RAW_SUFFIXES:
+    if not images.is_raw(path):
         picture = images.read(path, max_pixels=max_pixels)
         return picture, () if picture.encoding is None else picture.encoding.notes
     if domain.takes_mosaic:

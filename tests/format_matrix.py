@@ -11,6 +11,7 @@ writes the documentation.
 
 import io
 import struct
+import subprocess
 import sys
 import warnings
 import zlib
@@ -218,6 +219,32 @@ def webp(samples: Samples, **options: Any) -> bytes:
     return content.getvalue()
 
 
+def heic(samples: Samples) -> bytes:
+    """By libheif's encoder, in the package pillow-heif."""
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    content = io.BytesIO()
+    options = {"exif": exif().tobytes(), "icc_profile": PROFILE, "xmp": XMP, "quality": 100, "chroma": 444}
+    PIL.Image.fromarray(samples).save(content, "HEIF", **options)
+    return content.getvalue()
+
+
+def by_program(suffix: str, values: Samples, bits: int, color_type: int) -> bytes:
+    """By cjxl or opj_compress, from a PNG, with metadata by ExifTool."""
+    with TemporaryDirectory() as folder:
+        source, target = Path(folder, "source.png"), Path(folder, f"target{suffix}")
+        source.write_bytes(png(values, bits, color_type))
+        commands = {
+            ".jxl": ("cjxl", "-q", "100", "--keep_invisible=1", "--container=1", source, target),
+            ".jp2": ("opj_compress", "-i", source, "-o", target),
+        }
+        _call(*commands[suffix])
+        kinds = ("-EXIF:all", "-XMP:all", *(["-IPTC:all"] if suffix == ".jp2" else []))
+        _call("exiftool", "-overwrite_original", "-tagsFromFile", source, *kinds, target)
+        return target.read_bytes()
+
+
 def avif(samples: Samples) -> bytes:
     content = io.BytesIO()
     image = PIL.Image.fromarray(samples)
@@ -369,6 +396,18 @@ def _other_cases() -> Iterator[Case]:
     yield Case("AVIF, as PNG", ".avif", lambda: avif(photo()), None, ".png")
 
 
+def _optional_cases() -> Iterator[Case]:
+    """Formats of the extra `formats`."""
+    for kind, name in ((0, "gray"), (2, "RGB"), (6, "RGB + alpha")):
+        for bits in (8, 16):
+            values = noise({0: 1, 2: 3, 6: 4}[kind], f"uint{bits}", height=40, width=50)
+            for suffix, title in ((".jxl", "JPEG XL"), (".jp2", "JPEG 2000")):
+                if (suffix, kind, bits) != (".jxl", 6, 16):  # older versions of cjxl store an alpha of 8 bits
+                    content = partial(by_program, suffix, values, bits, kind)
+                    yield _case(f"{title}, {name}, {bits} bit", suffix, content, values)
+    yield Case("HEIC, as PNG", ".heic", lambda: heic(photo()), None, ".png")
+
+
 def _conversions() -> Iterator[Case]:
     for suffix, target in ((".png", "PNG"), (".tif", "TIFF"), (".webp", "WebP"), (".bmp", "BMP")):
         yield Case(f"JPEG to {target}", ".jpg", lambda: jpeg(photo(), quality=90), None, suffix)
@@ -380,7 +419,7 @@ def _conversions() -> Iterator[Case]:
     yield _case("WebP, alpha, to TIFF", ".webp", lambda: webp(noise(4), lossless=True), noise(4), ".tif")
 
 
-SAME = [*_png_cases(), *_jpeg_cases(), *_tiff_cases(), *_other_cases()]
+SAME = [*_png_cases(), *_jpeg_cases(), *_tiff_cases(), *_other_cases(), *_optional_cases()]
 CONVERSIONS = [*_conversions()]
 
 
@@ -416,6 +455,28 @@ def _undo_filter(kind: int, row: Samples, above: Samples, step: int) -> Samples:
     return out[step:].astype(np.uint8)
 
 
+def _call(*command: object) -> str:
+    return subprocess.run([*map(str, command)], check=True, capture_output=True, text=True).stdout
+
+
+def _convert(path: Path) -> tuple[object, ...]:
+    """By ImageMagick; opj_decompress would apply the profile."""
+    channels, bits = _call("identify", "-format", "%[channels] %z", path).split()
+    kind = {"gray": 0, "srgb": 2, "srgba": 6}[channels]
+    return ("convert", path, "-define", f"png:color-type={kind}", "-define", f"png:bit-depth={bits}")
+
+
+_DECODERS: dict[str, Callable[[Path], tuple[object, ...]]] = {
+    ".jxl": lambda path: ("djxl", path),
+    ".jp2": _convert,
+    ".heic": lambda path: ("heif-convert", path),
+}
+"""Commands that take a PNG to write as their last argument."""
+
+PROGRAMS = ("cjxl", "djxl", "opj_compress", "heif-convert", "exiftool", "convert")
+"""What the rows of HEIC, JPEG XL and JPEG 2000 need."""
+
+
 def samples_of(path: Path) -> Samples:
     """(H, W, C), by a reader that is not part of pellucid."""
     if path.suffix == ".tif":
@@ -424,6 +485,11 @@ def samples_of(path: Path) -> Samples:
         return page.reshape(*page.shape[:2], -1)
     if path.suffix == ".png":
         return png_samples(path.read_bytes())
+    if path.suffix in _DECODERS:
+        with TemporaryDirectory() as folder:
+            decoded = Path(folder, "decoded.png")
+            _call(*_DECODERS[path.suffix](path), decoded)
+            return png_samples(decoded.read_bytes())
     values = _read_by_pillow(path)
     return values.reshape(*values.shape[:2], -1)
 
@@ -437,6 +503,8 @@ def metadata_of(path: Path) -> dict[str, Any]:
     """ICC, EXIF, XMP, IPTC and resolution, by Pillow."""
     if path.suffix == ".tif":
         return _metadata_of_tiff(path)
+    if path.suffix in _DECODERS:
+        return _metadata_by_exiftool(path)
     with PIL.Image.open(path) as file:
         file.load()
         tags, info = file.getexif(), file.info
@@ -448,6 +516,21 @@ def metadata_of(path: Path) -> dict[str, Any]:
             "IPTC": bool(IPTC.hex() in text if text else IptcImagePlugin.getiptcinfo(file) == CAPTIONS),
             "resolution": info.get("dpi", (tags.get(0x011A, 0), tags.get(0x011B, 0))),
         }
+
+
+def _metadata_by_exiftool(path: Path) -> dict[str, Any]:
+    def extract(tag: str) -> bytes:
+        return subprocess.run(["exiftool", "-b", f"-{tag}", path], capture_output=True, check=True).stdout
+
+    tags = PIL.Image.Exif()
+    tags.load(extract("Exif"))
+    return {
+        "ICC": extract("ICC_Profile") or None,
+        "EXIF": _select_tags(dict(tags) | tags.get_ifd(0x8769) | tags.get_ifd(0x8825)),
+        "XMP": extract("XMP") or None,
+        "IPTC": b"sky" in extract("IPTC:Keywords"),
+        "resolution": (0, 0),
+    }
 
 
 def _metadata_of_tiff(path: Path) -> dict[str, Any]:
@@ -525,7 +608,7 @@ def _samples_verdict(case: Case, source: Path, target: Path) -> str:
         return "lossy" if np.abs(after.astype(int) - expected).mean() < 3 else "lost"
     gray = after.shape[2] == 3 and expected.shape[2] == 1
     same = np.array_equal(after, np.repeat(expected, 3, 2) if gray else expected)
-    if not same and case.suffix == ".avif":
+    if not same and case.suffix in (".avif", ".heic"):
         return "lost" if np.abs(after.astype(int) - expected).max() > 2 else "kept (decoders differ by 1)"
     if not same and case.suffix == ".jpg":
         return "lost" if np.abs(after.astype(int) - expected).max() > 2 else "kept"
@@ -572,7 +655,7 @@ RGB, Display P3 or ProPhoto stay in their color space.
 - **Orientation**: the EXIF orientation is applied and reset, so that no program applies it again.
 - **Alpha** is kept, but not restored by the networks.
 - **1, 2 and 4 bits and palettes** become 8 bits, because restored colors are usually not in the palette.
-- **10 and 12 bits** (AVIF) become 16-bit PNG.
+- **10 and 12 bits** (AVIF, HEIC) become 16-bit PNG.
 - **JPEG** is written with the quality and chroma subsampling of the original; 4:2:2 becomes 4:4:4. The quality is
   estimated from the tables in the file: exact for most programs, the nearest value for cameras, which have their
   own tables. A JPEG made from another format gets quality 95 and full color resolution. So does a deblocked JPEG:
@@ -585,12 +668,37 @@ RGB, Display P3 or ProPhoto stay in their color space.
   private data of camera makers, are copied unchanged.
 - **Resolution** (dpi) is kept, also if the picture is enlarged. If the file has none, formats that need a number
   get 72 dpi.
-- **Not kept**: additional pages and frames (such files are refused), gain maps for HDR screens, layers, masks and
+- **Not kept**: additional pages and frames (such files are refused), layers, masks and
   clipping paths, color descriptions of AVIF other than a profile, and, in formats other than TIFF, EXIF of more
   than 64 KB (e.g. maker notes of some cameras); in JPEG, also XMP and IPTC of more than 64 KB.
+- **JPEG XL** is written lossless, unless the original is lossy or `--quality` is given. It has no IPTC captions
+  and no resolution other than in EXIF.
+- **JPEG 2000** is always written lossless, as a JP2 file with the ICC profile, resolution, EXIF, XMP and IPTC.
+  Gray with transparency becomes RGB with transparency. Palettes, subsampled and signed samples, and color spaces
+  other than gray and sRGB are refused.
+- **HEIC** without an ICC profile, with colors other than sRGB (BT.2020, PQ, HLG): the PNG has the same colors in a
+  cICP chunk.
 
-Not read: HEIC and JPEG 2000, which the bundled libvips cannot decode; convert them to TIFF or PNG.
-Not written: AVIF, which becomes PNG.
+## What a file is, and what else it contains
+
+A file is what its content says, whatever its suffix: `x.jfif`, a PNG named `.jpg`, a DNG named `.tif`, or a file
+without a suffix. The result has the suffix of its real format, and a note says if the name of the input is wrong.
+In folders, files that are not pictures are counted by suffix; `--include` and `--exclude` take patterns.
+
+| file | other pictures | what is not kept, with a note |
+|---|---|---|
+| PNG | animated: refused | content credentials, appended data |
+| JPEG | MPO (stereo, panorama parts): refused | gain maps (Ultra HDR, ISO 21496-1, Apple), previews, depth maps, \
+videos of motion photos, content credentials, thermal and other private data, appended data |
+| WebP | animated: refused | appended data |
+| GIF | several frames: refused; a still one becomes PNG | appended data |
+| AVIF, HEIC | several pictures, sequences: refused | gain maps, depth maps, mattes, videos |
+| JPEG XL | animated: refused | gain maps, extra channels, JUMBF |
+| JPEG 2000 | several codestreams: refused | geographic data |
+
+HEIC, JPEG XL and JPEG 2000 need the extra `formats`: `pip install 'pellucid[formats]'`.
+Not read: Photoshop, OpenEXR, Radiance HDR, icons; convert them to TIFF or PNG.
+Not written: AVIF and HEIC, which become PNG.
 
 """
 
@@ -605,7 +713,8 @@ MEMORY = """
 
 PNG, TIFF and JPEG are read and written strip by strip: a picture of 100 megapixels takes 50 to 80 MB in addition
 to the 230 MB of the program, at any depth. Some formats can only be decoded or encoded as a whole. Measured with
-`python benchmarks/files.py` (peak resident memory, Linux; AVIF and BMP at 40 megapixels, the others at 100):
+`python benchmarks/files.py` (peak resident memory, Linux; AVIF and BMP at 40
+megapixels, HEIC, JPEG XL and JPEG 2000 at 12, the others at 100):
 
 | file | bytes per pixel to read | to write |
 |---|--:|--:|
@@ -615,6 +724,9 @@ to the 230 MB of the program, at any depth. Some formats can only be decoded or 
 | WebP, lossy and lossless | 8 and 9 | 16 and 32 |
 | AVIF, 8 and 12 bits | 15 and 19 | - |
 | BMP | 4 | 0 |
+| HEIC, 8 and 10 bits | 22 | - |
+| JPEG XL, 8 and 16 bits | 4 and 9 | 36 (lossless), 40 (lossy) |
+| JPEG 2000, 8 and 16 bits | 18 and 23 | 39 |
 """
 
 

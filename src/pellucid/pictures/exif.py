@@ -117,6 +117,11 @@ def parse_block(block: bytes) -> Tags:
     return parse_tiff(io.BytesIO(block.removeprefix(_HEADER)))
 
 
+def parse_first(block: bytes) -> dict[int, Value]:
+    """All tags of the first directory of an EXIF block, with or without the header "Exif"."""
+    return first_directory(io.BytesIO(block.removeprefix(_HEADER)))
+
+
 def number(tags: dict[int, Value], tag: int) -> int | None:
     """The first number of a tag with integers, or None."""
     kind, _, content = tags.get(tag, (0, 0, b""))

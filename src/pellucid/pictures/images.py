@@ -1,4 +1,4 @@
-"""Picture files: reading and writing PNG, JPEG, TIFF, WebP and BMP, and reading AVIF.
+"""Picture files: reading and writing PNG, JPEG, TIFF, WebP, BMP, JPEG XL and JPEG 2000; reading AVIF, HEIC, GIF.
 
 Samples are read exactly as stored: without color management (except that CMYK becomes sRGB), gamma or resizing.
 The orientation is applied, alpha is separated, other metadata goes into `Picture.metadata`, and the way of storage
@@ -31,7 +31,9 @@ def find(folder: Path, *, takes_raw: bool = False) -> list[Path]:
 
 
 def read(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Read a PNG, JPEG, TIFF, WebP, AVIF or BMP file with its own bit depth, and apply its orientation.
+    """Read a picture file with its own bit depth, and apply its orientation.
+
+    PNG, JPEG, TIFF, WebP, AVIF, BMP and still GIF; HEIC, JPEG XL and JPEG 2000 with the extra `formats`.
 
     Samples of 1, 2 and 4 bits and palettes become 8 bit; 10 and 12 bits become 16 bit. Premultiplied alpha is
     divided out. The format is recognized by the first bytes, not by the suffix. A large picture is decoded into
@@ -62,7 +64,7 @@ def decoding_cost(path: str | Path) -> tuple[int, int]:
 def encoding_bytes(path: str | Path, num_pixels: int, *, quality: int | None = None) -> int:
     """The most memory that writing a picture to this path needs, in addition to a constant of 80 MB.
 
-    0 except for WebP and small JPEG files. Raises OutputError if the suffix cannot be written.
+    0 except for WebP, JPEG XL, JPEG 2000 and small JPEG files. Raises OutputError if the suffix cannot be written.
     """
     return writers.encoding_bytes(formats.format_by_suffix(Path(path)), num_pixels, quality)
 
@@ -70,9 +72,9 @@ def encoding_bytes(path: str | Path, num_pixels: int, *, quality: int | None = N
 def result_name(name: str, format: str | None = None, *, source: Path | None = None) -> str:
     """The file name of a result, given the name of its input.
 
-    format: png, tiff, jpeg, webp or bmp. By default the format of the input, or PNG if it cannot be written (TIFF
-    for camera RAW). source: the input; its content decides what its format is, or else the name does.
-    Raises OutputError for other formats.
+    format: png, tiff, jpeg, webp, bmp, jxl or jp2. By default the format of the input, or PNG if it cannot be
+    written (TIFF for camera RAW). source: the input, whose content decides what its format is; without it, the
+    name does. Raises OutputError for other formats.
     """
     if format is not None:
         return formats.result_name(name, formats.format_by_name(format))
@@ -102,7 +104,8 @@ def write(
     bit_depth: int | None = None,
     before_rename: Callable[[Path], None] | None = None,
 ) -> None:
-    """Write a picture atomically, in the format of the path's suffix: PNG, JPEG, TIFF, WebP or BMP.
+    """Write a picture atomically, in the format of the path's suffix: PNG, JPEG, TIFF, WebP, BMP,
+    JPEG XL or JPEG 2000.
 
     A picture that was read from a file of the same format is written in the same way: a JPEG with its quality and
     chroma subsampling, a TIFF with its compression, a lossy WebP lossy. A JPEG made from another format gets

@@ -12,7 +12,8 @@ import pyvips
 from PIL.BmpImagePlugin import BmpImageFile
 
 from pellucid.errors import PictureError
-from pellucid.pictures import exif, iptc, png, vips
+from pellucid.pictures import exif, heic, iptc, jpeg_2000, jpeg_xl, png, vips
+from pellucid.pictures.limits import check_size
 from pellucid.pictures.picture import Encoding, Picture, Samples
 from pellucid.system import memory
 
@@ -23,7 +24,11 @@ _DTYPES = {name: dtype for dtype, name in vips.FORMATS.items()}
 _KEPT_FIELDS = {"icc-profile-data", "exif-data", "xmp-data", "iptc-data", "photoshop-data", "image-description"}
 _XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)\d")
 
-BYTES_PER_PIXEL = {"webp": 9, "heif": 19, "bmp": 4}
+_CODECS: dict[str, Any] = {"heic": heic, "jxl": jpeg_xl, "jp2": jpeg_2000}
+"""Modules for formats that libvips does not decode, by loader."""
+
+BYTES_PER_PIXEL = {"webp": 9, "heif": 19, "bmp": 4, "gif": 8}
+BYTES_PER_PIXEL |= {loader: module.BYTES_PER_PIXEL for loader, module in _CODECS.items()}
 """Memory per pixel of formats that are decoded as a whole, measured by benchmarks/files.py."""
 
 
@@ -31,6 +36,8 @@ def read(path: Path, loader: str, encoding: Encoding, max_pixels: int) -> Pictur
     """Read a file by a loader of `headers.find_loader`. Raises PictureError as `images.read` does."""
     if loader == "bmp":
         return _read_bmp(path, encoding, max_pixels)
+    if loader in _CODECS:
+        return _CODECS[loader].read(path, encoding, max_pixels)
     return _read_vips(path, loader, encoding, max_pixels)
 
 
@@ -40,6 +47,9 @@ def decoding_cost(path: Path, loader: str, encoding: Encoding) -> tuple[int, int
         with _open_bmp(path) as file:
             num_pixels = int(file.width * file.height)
         return num_pixels, BYTES_PER_PIXEL[loader] * num_pixels
+    if loader in _CODECS:
+        width, height = _CODECS[loader].probe_size(path)
+        return width * height, BYTES_PER_PIXEL[loader] * width * height
     image = _open(path, loader)
     return image.width * image.height, _decoding_bytes(image, loader, encoding)
 
@@ -75,7 +85,7 @@ def _read_vips(path: Path, loader: str, encoding: Encoding, max_pixels: int) -> 
             f"{path} is a JPEG of {encoding.bits} bits; only 8 bits are supported", hint="save it as PNG or TIFF"
         )
     image = _open(path, loader)
-    _check_size(image.width, image.height, path, max_pixels)
+    check_size(image.width, image.height, path, max_pixels)
     _check_single(image, path)
     metadata = _read_metadata(image, path, loader)
     try:
@@ -90,15 +100,6 @@ def _read_vips(path: Path, loader: str, encoding: Encoding, max_pixels: int) -> 
     except pyvips.Error as error:
         raise _damaged(path, vips.reason(error)) from error
     return _apply_orientation(Picture(samples, alpha, metadata, encoding), orientation)
-
-
-def _check_size(width: int, height: int, path: Path, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise PictureError(
-            f"{path} has {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} are allowed",
-            hint="cut it into parts first, or set {max_pixels}",
-            max_pixels=width * height,
-        )
 
 
 def _check_single(image: pyvips.Image, path: Path) -> None:
@@ -221,7 +222,7 @@ def _open_bmp(path: Path) -> BmpImageFile:
 
 def _read_bmp(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
     with _open_bmp(path) as file:
-        _check_size(file.width, file.height, path, max_pixels)
+        check_size(file.width, file.height, path, max_pixels)
         dots = file.info.get("dpi")
         metadata = {"xres": dots[0] / vips.MM_PER_INCH, "yres": dots[1] / vips.MM_PER_INCH} if dots else {}
         try:

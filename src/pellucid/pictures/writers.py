@@ -11,7 +11,7 @@ import numpy as np
 import pyvips
 
 from pellucid.errors import OutputError
-from pellucid.pictures import exif, formats, iptc, png, vips
+from pellucid.pictures import exif, formats, iptc, jpeg_2000, jpeg_xl, png, vips
 from pellucid.pictures.formats import FileFormat
 from pellucid.pictures.picture import Encoding, Picture
 from pellucid.system import memory
@@ -43,6 +43,12 @@ def write(picture: Picture, target: FileFormat, temporary: Path, path: Path, qua
     if target is formats.BMP:
         _write_bmp(picture, temporary, path)
         return
+    if target is formats.JPEG_XL:
+        temporary.write_bytes(jpeg_xl.encode_jxl(picture, quality))
+        return
+    if target is formats.JPEG_2000:
+        temporary.write_bytes(jpeg_2000.encode_jp2(picture, path))
+        return
     options = {**target.options, **_options(picture, target, quality)}
     _save(picture, target, temporary, path, options)
     with temporary.open("rb+") as file:
@@ -53,6 +59,8 @@ def encoding_bytes(target: FileFormat, num_pixels: int, quality: int | None) -> 
     """The most memory that encoding needs, see `images.encoding_bytes`."""
     if target is formats.WEBP:
         return num_pixels * (_LOSSLESS_WEBP_BYTES if quality is None else _LOSSY_WEBP_BYTES)
+    if target in (formats.JPEG_XL, formats.JPEG_2000):
+        return num_pixels * (jpeg_xl if target is formats.JPEG_XL else jpeg_2000).ENCODING_BYTES_PER_PIXEL
     # All coefficients of three channels, two bytes each.
     is_buffered = target is formats.JPEG and num_pixels < memory.LARGE_BYTES
     return 2 * num_pixels * 3 if is_buffered else 0

@@ -39,12 +39,12 @@ class _Cast(nn.Module):
 def capture(
     network: Network, num_planes: int, *, dtype: torch.dtype = torch.float32, shape: Shape | None = None
 ) -> ExportedProgram:
-    """The folded network as a graph with float32 input and output. The network itself is not changed.
+    """The optimized network as a graph with float32 input and output. The network itself is not changed.
 
     dtype: in which the graph computes.
     shape: the only input shape (N, C, H, W) that it accepts; any number and size of pictures if None.
     """
-    network = copy.deepcopy(network).eval().folded().cpu().float().requires_grad_(False)
+    network = copy.deepcopy(network).eval().optimize_for_inference().cpu().float().requires_grad_(False)
     for parameter in network.parameters():
         # Contiguous, even after channels last. `Tensor.contiguous` may keep the strides of 1 x 1 kernels.
         parameter.data = torch.empty(parameter.shape).copy_(parameter.data)

@@ -118,7 +118,7 @@ class GraphMetadata:
         return cls(weights, scale, multiple, halo, num_planes, weights_sha256, precision, shape)
 
     def resolve(self, *, source: str | Path, **parameters: Any) -> tuple[Recipe, Network]:
-        """The recipe, and its folded network on the meta device: shapes without weights.
+        """The recipe, and its optimized network on the meta device: shapes without weights.
 
         source: names the file in errors. parameters: recipe keywords to change. Raises WeightsError if there is no
         such recipe, or if the graph does not fit its network.
@@ -128,7 +128,7 @@ class GraphMetadata:
         except RecipeError as error:
             raise WeightsError(f"{source}: {error}") from error
         with torch.device("meta"):
-            network = recipe.network().eval().folded()
+            network = recipe.network().eval().optimize_for_inference()
         found = (self.scale, self.multiple, self.halo, self.num_planes)
         wanted = (network.scale, network.multiple, network.halo, recipe.domain.num_planes)
         if found != wanted:

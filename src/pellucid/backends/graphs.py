@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from pellucid.backends.backend import Shape
-from pellucid.backends.metadata import INPUT, OPSET, OUTPUT, PREFIX
+from pellucid.backends.metadata import INPUT, OPSET, OUTPUT, PREFIX, STORED_WEIGHTS, hash_onnx_weights
 from pellucid.recipes.network import Network
 from pellucid.system.optional_packages import import_optional
 
@@ -103,8 +103,9 @@ def to_onnx(program: ExportedProgram) -> "ModelProto":
 
 
 def annotate(model: "ModelProto", entries: Mapping[str, str]) -> None:
-    """Write metadata, as of `GraphMetadata.to_entries`, into the model's own table."""
+    """Write metadata, as of `GraphMetadata.to_entries`, and the hash of the weights into the model's own table."""
     onnx = import_optional("onnx")
+    entries = {**entries, STORED_WEIGHTS: hash_onnx_weights(model)}
     onnx.helper.set_model_props(model, {f"{PREFIX}.{key}": value for key, value in entries.items()})
 
 

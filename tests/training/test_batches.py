@@ -30,6 +30,7 @@ from pellucid.recipes.recipe import Recipe
 from pellucid.recipes.registry import find, list_names
 from pellucid.training.batches import Batches
 from pellucid.training.crops import augment
+from pellucid.training.initialization import build_network
 from pellucid.training.patches import Batch
 
 STAMP = Stamp(1, 2, "3")
@@ -209,6 +210,14 @@ def test_shards_draw_independent_noise(make: Make, tmp_path: Path) -> None:
     degraded, target = make(find("dncnn.gaussian"), clean_store(tmp_path / "store", flat), batch_size=32).batch(0)
     added = (degraded - target).flatten(1)
     assert torch.corrcoef(added).fill_diagonal_(0).abs().max() < 0.3  # 324 samples each: deviation 0.056
+
+
+def test_seeds_can_have_any_size(make: Make, tmp_path: Path) -> None:
+    recipe, seed = find("dncnn.gaussian", depth=3, width=4), 10**30
+    store = store_for(recipe, tmp_path / "store")
+    assert equal(make(recipe, store, seed=seed).batch(0), make(recipe, store, seed=seed).batch(0))
+    assert not equal(make(recipe, store, seed=seed).batch(0), make(recipe, store, seed=seed + 2**64).batch(0))
+    build_network(recipe, seed, None, print)
 
 
 def test_global_generators_are_not_used(make: Make, tmp_path: Path) -> None:

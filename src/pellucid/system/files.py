@@ -1,6 +1,7 @@
 """Finding files, and writing them atomically: complete or not at all, and never over another file unasked."""
 
 import os
+import re
 import secrets
 import stat
 import tempfile
@@ -69,11 +70,13 @@ def no_space_error(num_bytes: int, purpose: str, error: OSError) -> OutputError:
 
 
 def check_name(path: Path) -> None:
-    """Raise OutputError for a path that no file can have."""
+    """Raise OutputError for a path that no file can have, and for a URL, which would become a folder."""
     if "\0" in str(path):
         raise OutputError(
             f"{str(path)!r} contains a NUL character, which no file name can", hint="choose another name"
         )
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path), re.IGNORECASE):  # Path makes one slash of two
+        raise OutputError(f"{path} is a URL", hint="choose a file or folder of this computer")
 
 
 def check_overwrite(path: Path, *, overwrite: bool) -> None:

@@ -25,6 +25,10 @@ DESCRIPTIVE = frozenset(
 MAX_VALUE_BYTES = 2**20
 """Longer values are ignored: a damaged count could mean gigabytes."""
 
+MAX_DIRECTORIES = 100
+"""More are ignored: no camera writes so many, but a damaged file may contain any number."""
+
+_SUB_DIRECTORIES = 0x014A
 _EXIF, _GPS, _INTEROP = 0x8769, 0x8825, 0xA005
 _IPTC, _PHOTOSHOP = 0x83BB, 0x8649
 _WIDTH, _HEIGHT = 0xA002, 0xA003
@@ -140,6 +144,41 @@ def first_directory(file: IO[bytes]) -> dict[int, Value]:
         return {}
 
 
+def iterate_directories(file: IO[bytes]) -> Iterator[dict[int, Value]]:
+    """All tags of each directory that describes samples: the first one, those after it, and their sub-directories.
+
+    Nothing for files that are not a TIFF.
+    """
+    try:
+        layout, offset = _parse_header(file)
+        waiting, seen = [offset], {0}
+        while waiting and len(seen) <= MAX_DIRECTORIES:
+            offset = waiting.pop(0)
+            while offset not in seen:
+                seen.add(offset)
+                tags = _parse_directory(file, layout, offset)
+                yield tags
+                waiting += numbers(tags, _SUB_DIRECTORIES)
+                offset = _parse_next(file, layout, offset)
+    except (struct.error, ValueError):
+        return
+
+
+def numbers(tags: dict[int, Value], tag: int) -> list[int]:
+    """All numbers of a tag with integers, or []."""
+    kind, _, content = tags.get(tag, (0, 0, b""))
+    size = {1: 1, 3: 2, 4: 4, 13: 4, 16: 8, 18: 8}.get(kind, 0)
+    return [int.from_bytes(content[i : i + size], "little") for i in range(0, len(content), size)] if size else []
+
+
+def _parse_next(file: IO[bytes], layout: _Layout, offset: int) -> int:
+    """The offset of the directory after this one, or 0."""
+    header_bytes, entry_bytes = struct.calcsize(layout.count), struct.calcsize(layout.entry)
+    count = int.from_bytes(_read(file, offset, header_bytes), "little" if layout.order == "<" else "big")
+    raw = _read(file, offset + header_bytes + entry_bytes * count, layout.inline_bytes)
+    return int(struct.unpack(layout.offset, raw)[0]) if len(raw) == layout.inline_bytes else 0
+
+
 def _parse_fraction(tags: dict[int, Value], tag: int) -> float:
     """0 if the tag is missing or not a fraction."""
     kind, _, content = tags.get(tag, (0, 0, b""))
@@ -147,11 +186,15 @@ def _parse_fraction(tags: dict[int, Value], tag: int) -> float:
     return numerator / denominator if denominator else 0.0
 
 
-def build_block(tags: Tags) -> bytes:
-    """An EXIF block with the header "Exif", for JPEG, PNG and WebP."""
-    layout = _Layout("<", is_big=False)
+def build_block(tags: Tags, order: str = "<") -> bytes:
+    """An EXIF block with the header "Exif", for JPEG, PNG and WebP, in the byte order "<" or ">"."""
+    layout = _Layout(order, is_big=False)
     content, offset = _build_directories(layout, tags, 8)
-    return _HEADER + struct.pack("<2sHI", b"II", 42, offset) + content
+    return _HEADER + _build_header(order, offset) + content
+
+
+def _build_header(order: str, offset: int) -> bytes:
+    return struct.pack(f"{order}2sHI", b"II" if order == "<" else b"MM", 42, offset)
 
 
 def add_to_tiff(file: IO[bytes], tags: Tags, width: int, height: int) -> None:

@@ -40,13 +40,13 @@ STREAMS: dict[str, Callable[[], bytes]] = {
 
 
 def check(stream: bytes) -> None:
-    lossless_jpeg.check_values(stream, lossless_jpeg.parse_header(stream))
+    lossless_jpeg.check_values(stream, lossless_jpeg.parse_markers(stream))
 
 
 @pytest.mark.parametrize("kind", STREAMS)
 def test_complete_streams_pass(kind: str) -> None:
     stream = STREAMS[kind]()
-    header = lossless_jpeg.parse_header(stream)
+    header = lossless_jpeg.parse_markers(stream)
     assert header.is_lossless
     assert header.num_values == imagecodecs.jpeg8_decode(stream).size
     lossless_jpeg.check_values(stream, header)
@@ -82,7 +82,7 @@ def test_a_blank_part_is_found(place: float, length: int) -> None:
 
 def test_other_streams_are_told_apart() -> None:
     lossy = imagecodecs.jpeg8_encode(np.zeros((16, 16, 3), np.uint8))
-    assert not lossless_jpeg.parse_header(lossy).is_lossless
+    assert not lossless_jpeg.parse_markers(lossy).is_lossless
     for content in (
         b"",
         bytes(100),
@@ -91,4 +91,4 @@ def test_other_streams_are_told_apart() -> None:
         b"\xff\xd8\xff\xda\0\x02" + bytes(9),
     ):
         with pytest.raises(ValueError, match="JPEG"):
-            lossless_jpeg.parse_header(content)
+            lossless_jpeg.parse_markers(content)

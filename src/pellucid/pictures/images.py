@@ -6,10 +6,11 @@ into `Picture.encoding`, so that a result is written in the same way. docs/forma
 """
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 
 from pellucid.errors import DataError, OutputError, PictureError
-from pellucid.pictures import formats, headers, readers, writers
+from pellucid.pictures import formats, headers, metadata, readers, writers
 from pellucid.pictures.formats import OTHER_SUFFIXES as OTHER_SUFFIXES
 from pellucid.pictures.formats import RAW_SUFFIXES as RAW_SUFFIXES
 from pellucid.pictures.formats import SUFFIXES as SUFFIXES
@@ -89,12 +90,15 @@ def write(
     quality: int | None = None,
     bit_depth: int | None = None,
     before_rename: Callable[[Path], None] | None = None,
-) -> None:
+) -> tuple[str, ...]:
     """Write a picture atomically, in the format of the path's suffix: PNG, JPEG, TIFF, WebP or BMP.
 
     A picture that was read from a file of the same format is written in the same way: a JPEG with its quality and
     chroma subsampling, a TIFF with its compression, a lossy WebP lossy. A JPEG made from another format gets
     quality 95 and full color resolution. Everything else is lossless.
+
+    Metadata are adapted if the picture has another size than the file that they are from, e.g. the size in EXIF
+    and face regions. Returns one line that names the metadata that are not kept, if there are any.
 
     overwrite: replace an existing file.
     quality: 1 to 100, for JPEG, and for WebP, which it makes lossy. Other formats ignore it.
@@ -113,5 +117,9 @@ def write(
     dtype = formats.choose_dtype(file_format, picture, path, bit_depth)
     if quality is not None and not 1 <= quality <= 100:
         raise OutputError(f"a quality of {quality}; 1 to 100 is needed")
+    own = picture.width, picture.height
+    adapted, removed = metadata.adapt(picture.metadata, before=picture.metadata.get(metadata.SIZE, own), after=own)
+    picture = replace(picture.as_depth(dtype), metadata=adapted)
     with atomic_file(path, overwrite=overwrite, before_rename=before_rename) as temporary:
-        writers.write(picture.as_depth(dtype), file_format, temporary, path, quality)
+        missing = (*removed, *writers.write(picture, file_format, temporary, path, quality))
+    return (f"not kept in {file_format.name}: {', '.join(missing)}",) if missing else ()

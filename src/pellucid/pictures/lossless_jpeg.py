@@ -57,7 +57,7 @@ class Header:
         return self.marker == _SOF3
 
 
-def parse_header(stream: bytes) -> Header:
+def parse_markers(stream: bytes) -> Header:
     """Raises ValueError, with the reason, if it is not the start of a JPEG stream."""
     tables: dict[int, Lengths] = {}
     interval, marker, frame = 0, 0, b""

@@ -15,8 +15,8 @@ from typing import IO
 import pyvips
 
 from pellucid.errors import PictureError
-from pellucid.pictures import exif, lossless_jpeg, vips
-from pellucid.pictures.exif import Value
+from pellucid.pictures import ifd, lossless_jpeg, vips
+from pellucid.pictures.ifd import Value
 
 _COLOR_FILTERS, _LINEAR_RAW = 32803, 34892  # values of PhotometricInterpretation
 _NONE, _JPEG, _DEFLATE, _LOSSY_JPEG = 1, 7, 8, 34892  # values of Compression
@@ -95,7 +95,7 @@ def _check_fuji(file: IO[bytes], size: int) -> None:
 
 
 def _check_cr2(file: IO[bytes], size: int) -> None:
-    directories = list(exif.iterate_directories(file))
+    directories = list(ifd.iterate_directories(file))
     if len(directories) <= _CR2_DIRECTORY:
         raise ValueError("the directory of the samples is missing")
     for part in _list_parts(directories[_CR2_DIRECTORY]):
@@ -103,7 +103,7 @@ def _check_cr2(file: IO[bytes], size: int) -> None:
 
 
 def _check_tiff(file: IO[bytes], size: int) -> None:
-    directories = list(exif.iterate_directories(file))
+    directories = list(ifd.iterate_directories(file))
     first = directories[0] if directories else {}
     if any(name in _text(first, _MAKE) + _text(first, _MODEL) for name in _UNRELIABLE):
         return
@@ -111,7 +111,7 @@ def _check_tiff(file: IO[bytes], size: int) -> None:
         is_dng = _DNG_VERSION in first
         if not _is_mosaic(tags, is_dng=is_dng):
             continue
-        compression = exif.number(tags, _COMPRESSION) or 1
+        compression = ifd.number(tags, _COMPRESSION) or 1
         parts = _list_parts(tags)
         if is_dng:
             _check_layout(parts, compression, has_tiles=_TILE_WIDTH in tags)
@@ -124,25 +124,25 @@ def _check_tiff(file: IO[bytes], size: int) -> None:
 
 def _is_mosaic(tags: dict[int, Value], *, is_dng: bool) -> bool:
     """Whether a directory describes the samples of the sensor, not a preview."""
-    photometric = exif.number(tags, _PHOTOMETRIC)
+    photometric = ifd.number(tags, _PHOTOMETRIC)
     if is_dng:
-        is_reduced = (exif.number(tags, _SUBFILE_TYPE) or 0) & _REDUCED
+        is_reduced = (ifd.number(tags, _SUBFILE_TYPE) or 0) & _REDUCED
         return photometric in (_COLOR_FILTERS, _LINEAR_RAW) and not is_reduced
     return (
         photometric == _COLOR_FILTERS
         or _PANASONIC_OFFSET in tags
-        or exif.number(tags, _COMPRESSION) in _MAKERS_COMPRESSIONS
+        or ifd.number(tags, _COMPRESSION) in _MAKERS_COMPRESSIONS
     )
 
 
 def _list_parts(tags: dict[int, Value]) -> list[_Part]:
     """The strips or tiles of a directory; none if the numbers of offsets and lengths differ."""
     offsets, lengths = next(
-        ((exif.numbers(tags, place), exif.numbers(tags, length)) for place, length in _PARTS if place in tags),
+        ((ifd.numbers(tags, place), ifd.numbers(tags, length)) for place, length in _PARTS if place in tags),
         ([], []),
     )
     if _PANASONIC_OFFSET in tags:
-        offsets = exif.numbers(tags, _PANASONIC_OFFSET)
+        offsets = ifd.numbers(tags, _PANASONIC_OFFSET)
     if len(offsets) != len(lengths):
         return []
     return [_Part(*part) for part in zip(offsets, lengths, chain(_count_samples(tags), repeat(0)), strict=False)]
@@ -150,12 +150,12 @@ def _list_parts(tags: dict[int, Value]) -> list[_Part]:
 
 def _count_samples(tags: dict[int, Value]) -> Iterator[int]:
     """The samples of each strip or tile that are inside of the picture."""
-    width, height = exif.number(tags, _WIDTH) or 0, exif.number(tags, _HEIGHT) or 0
-    part_width = exif.number(tags, _TILE_WIDTH) or width
-    part_height = exif.number(tags, _TILE_HEIGHT) or min(exif.number(tags, _ROWS_PER_STRIP) or height, height)
+    width, height = ifd.number(tags, _WIDTH) or 0, ifd.number(tags, _HEIGHT) or 0
+    part_width = ifd.number(tags, _TILE_WIDTH) or width
+    part_height = ifd.number(tags, _TILE_HEIGHT) or min(ifd.number(tags, _ROWS_PER_STRIP) or height, height)
     if not (part_width and part_height) or width * height > part_width * part_height * 2**20:
         return
-    channels = exif.number(tags, _SAMPLES_PER_PIXEL) or 1
+    channels = ifd.number(tags, _SAMPLES_PER_PIXEL) or 1
     for top in range(0, height, part_height):
         for left in range(0, width, part_width):
             yield min(part_width, width - left) * min(part_height, height - top) * channels
@@ -195,7 +195,7 @@ def _read(file: IO[bytes], part: _Part, size: int) -> bytes:
 
 
 def _check_jpeg(stream: bytes, part: _Part) -> None:
-    header = lossless_jpeg.parse_header(stream)
+    header = lossless_jpeg.parse_markers(stream)
     if not header.is_lossless:
         _check_lossy_jpeg(stream)
         return

@@ -86,7 +86,8 @@ class Outcome:
     megapixels: of the degraded picture. seconds: in the network.
     is_skipped: the result already existed, made from the same input in the same way.
     error: why it failed; None if it did not. See `raise_error`.
-    info: how the picture was read. warnings: why the result may be worse than expected.
+    info: how the picture was read, and which metadata are not kept. warnings: why the result may be worse than
+        expected.
     """
 
     source: Path | None
@@ -258,15 +259,17 @@ def _restore_one_in_memory(
     start = time.monotonic()
     restored = [_run_network(restorer, picture, settings) for picture in pictures]
     seconds = time.monotonic() - start
+    notes: tuple[str, ...] = ()
     if target is not None:
         quality, bit_depth = _choose_quality(restorer, settings), settings.bit_depth
-        images.write(restored[0], target, overwrite=overwrite, quality=quality, bit_depth=bit_depth)
+        notes = images.write(restored[0], target, overwrite=overwrite, quality=quality, bit_depth=bit_depth)
     return Outcome(
         None,
         target,
         to_same_form(restored),
         megapixels=sum(picture.height * picture.width for picture in pictures) / 1e6,
         seconds=seconds,
+        info=notes,
         warnings=tuple(warning for picture in pictures for warning in _find_warnings(picture, restorer)),
     )
 
@@ -332,7 +335,7 @@ class _Stages:
 
     def write(self, item: InFlightItem) -> InFlightItem:
         assert item.restored is not None
-        images.write(
+        notes = images.write(
             item.restored,
             item.job.target,
             overwrite=self.manifests.may_replace(item.job),
@@ -340,7 +343,7 @@ class _Stages:
             bit_depth=self.settings.bit_depth,
             before_rename=partial(self.manifests.record, item.job, item.source_stamp),
         )
-        return replace(item, restored=None)
+        return replace(item, restored=None, info=(*item.info, *notes))
 
     def needed_bytes(self, job: Job) -> int:
         """Memory to decode a picture and to encode its result, estimated from the header."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from zlib import crc32
 
 from filelock import lock_descriptor
@@ -16,6 +17,8 @@ from platformdirs import user_cache_path
 from pellucid.errors import DataError, OutputError, PictureError
 
 _SUFFIX = ".part"
+
+_BLOCK_BYTES = 2**20
 
 _IS_WINDOWS = os.name == "nt"
 
@@ -227,3 +230,22 @@ def _sync(path: Path) -> None:
     """Flush to the disk, so that after a power failure a renamed file is complete."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def splice(file: IO[bytes], start: int, stop: int, content: bytes) -> None:
+    """Replace the bytes of a file from start to stop: moves the rest of the file, block by block.
+
+    file: open for reading and writing.
+    """
+    growth = start + len(content) - stop
+    end = file.seek(0, 2)
+    blocks = [(place, min(place + _BLOCK_BYTES, end)) for place in range(stop, end, _BLOCK_BYTES)]
+    if growth:
+        for first, last in reversed(blocks) if growth > 0 else blocks:
+            file.seek(first)
+            block = file.read(last - first)
+            file.seek(first + growth)
+            file.write(block)
+    file.truncate(end + growth)
+    file.seek(start)
+    file.write(content)

@@ -65,7 +65,7 @@ def adapt(packet: bytes, change: Change) -> tuple[bytes, tuple[str, ...]]:
     for area in editor.find_structures(_AREAS, "x"):
         _adapt_area(editor, area, change)
     for size in editor.find_structures(_DIMENSIONS, "w"):
-        if any(_local_name(parent) in _APPLIED_TO for parent in _ancestors(size.element)):
+        if any(_local_name(each) in _APPLIED_TO for each in (size.element, *_ancestors(size.element))):
             width, height = size.number("w"), size.number("h")
             if width and height:
                 editor.set_all(size, zip("wh", _rounded(change.resize(width, height)), strict=True))

@@ -11,7 +11,7 @@ import pyvips
 from PIL.BmpImagePlugin import BmpImageFile
 
 from pellucid.errors import PictureError
-from pellucid.pictures import exif, metadata, vips
+from pellucid.pictures import exif, metadata, vips, xmp
 from pellucid.pictures.containers import heif, tiff
 from pellucid.pictures.picture import Encoding, Picture, Samples
 from pellucid.system import memory
@@ -25,11 +25,11 @@ BYTES_PER_PIXEL = {"webp": 9, "heif": 19, "bmp": 4}
 """Memory per pixel of formats that are decoded as a whole, measured by benchmarks/files.py."""
 
 
-def read(path: Path, loader: str, encoding: Encoding, max_pixels: int) -> Picture:
+def read(path: Path, loader: str, encoding: Encoding, max_pixels: int, sidecar: bytes = b"") -> Picture:
     """Read a file by a loader of `headers.find_loader`. Raises PictureError as `images.read` does."""
     if loader == "bmp":
-        return _read_bmp(path, encoding, max_pixels)
-    return _read_vips(path, loader, encoding, max_pixels)
+        return _read_bmp(path, encoding, max_pixels, sidecar)
+    return _read_vips(path, loader, encoding, max_pixels, sidecar)
 
 
 def decoding_cost(path: Path, loader: str, encoding: Encoding) -> tuple[int, int]:
@@ -67,29 +67,35 @@ def _open(path: Path, loader: str, source: pyvips.Source | None = None) -> pyvip
         raise _damaged(path, vips.reason(error)) from error
 
 
-def _read_vips(path: Path, loader: str, encoding: Encoding, max_pixels: int) -> Picture:
+def _read_vips(path: Path, loader: str, encoding: Encoding, max_pixels: int, sidecar: bytes) -> Picture:
     if loader == "jpeg" and encoding.bits != 8:
         raise PictureError(
             f"{path} is a JPEG of {encoding.bits} bits; only 8 bits are supported", hint="save it as PNG or TIFF"
         )
     try:
-        return _read_source(path, loader, encoding, max_pixels, None)
+        return _read_source(path, loader, encoding, max_pixels, sidecar)
     except PictureError:
         if loader != "tiff":
             raise
         # libtiff refuses files for values that decoding does not need, e.g. orientation 0.
         with path.open("rb") as file:
             source = vips.patched_source(file, tiff.hide_metadata(file))
-            return _read_source(path, loader, encoding, max_pixels, source)
+            return _read_source(path, loader, encoding, max_pixels, sidecar, source)
 
 
 def _read_source(
-    path: Path, loader: str, encoding: Encoding, max_pixels: int, source: pyvips.Source | None
+    path: Path,
+    loader: str,
+    encoding: Encoding,
+    max_pixels: int,
+    sidecar: bytes,
+    source: pyvips.Source | None = None,
 ) -> Picture:
     image = _open(path, loader, source)
     _check_size(image.width, image.height, path, max_pixels)
     _check_single(image, path)
     found, orientation, dropped = _read_metadata(image, path, loader)
+    found = _add_sidecar(found, sidecar)
     try:
         if loader == "heif":
             encoding = replace(encoding, bits=image.get("bits-per-sample"))
@@ -198,6 +204,10 @@ def _read_metadata(image: pyvips.Image, path: Path, loader: str) -> tuple[dict[s
     return found, orientation or exif.find_orientation(found.get("exif-data", b"")) or 1, dropped
 
 
+def _add_sidecar(found: dict[str, Any], sidecar: bytes) -> dict[str, Any]:
+    return {**found, "xmp-data": xmp.complete(sidecar, found.get("xmp-data", b""))} if sidecar else found
+
+
 def _read_heif(image: pyvips.Image, file: IO[bytes]) -> dict[str, Any]:
     found = {name: image.get(name) for name in _HEIF_FIELDS if image.get_typeof(name)}
     if "icc-profile-data" not in found:
@@ -220,7 +230,7 @@ def _open_bmp(path: Path) -> BmpImageFile:
         raise _damaged(path, error) from error
 
 
-def _read_bmp(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
+def _read_bmp(path: Path, encoding: Encoding, max_pixels: int, sidecar: bytes) -> Picture:
     with _open_bmp(path) as file:
         _check_size(file.width, file.height, path, max_pixels)
         try:
@@ -230,6 +240,7 @@ def _read_bmp(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
         samples, alpha = _decode_bmp(file)
     with path.open("rb") as opened:
         found, dropped = metadata.read(opened, "bmp")
+        found = _add_sidecar(found, sidecar)
     return _apply_orientation(Picture(samples, alpha, found, encoding), 1, dropped)
 
 

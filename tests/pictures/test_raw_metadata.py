@@ -13,10 +13,11 @@ import numpy as np
 import PIL.Image
 import pytest
 from test_dng import mosaic
-from test_raw_data import box, build_dng, scene
+from test_raw_data import box, scene
 
 from pellucid.pictures import dng, images, raw, raw_metadata
 from pellucid.pictures.picture import Picture
+from sample_files import build_dng
 
 pytestmark = pytest.mark.skipif(shutil.which("exiftool") is None, reason="exiftool writes and reads the metadata")
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import PIL.Image
 import pytest
-from test_raw_data import build_dng, scene
+from test_raw_data import scene
 from test_raw_metadata import describe, read_tags
 
 from pellucid.errors import PictureError
 from pellucid.pictures import images, raw, sidecars
+from sample_files import build_dng
 
 pytestmark = pytest.mark.skipif(shutil.which("exiftool") is None, reason="exiftool writes the XMP")
 

@@ -183,10 +183,12 @@ def mutate(originals: dict[str, bytes], seed: int) -> Iterator[tuple[str, bytes]
         name = names[i % len(names)]
         mutation = MUTATIONS[int(rng.integers(len(MUTATIONS)))]
         content = mutation(bytearray(originals[name]), rng)
+        kind = mutation.__name__.lstrip("_")
         if name.endswith(".png") and mutation not in (_soup, _truncate) and rng.random() < 0.7:
             content = _fix_checksums(content)  # otherwise only the checksums would be tested
+            kind += "+checksums"
         stem, _, suffix = name.rpartition(".")
-        yield f"{i:06}-{stem}{mutation.__name__}.{suffix}", content
+        yield f"{i:06}-{stem}-{kind}.{suffix}", content
 
 
 def list_suites(only: str = "") -> list[Suite]:
@@ -267,14 +269,15 @@ class _Judge:
             self.add_fault(source, content, f"not a one-line error that names the file: {error}")
 
     def _compare(self, source: str, result: Path, notes: list[str], content: bytes) -> None:
-        """A truncated picture gives what the intact one does, or a note."""
-        stem, _, suffix = source.partition("-")[2].rpartition(".")
-        original = f"{stem.removesuffix(_truncate.__name__)}.{suffix}"
-        if not stem.endswith(_truncate.__name__) or original not in self.intact:
+        """A truncated picture, or a PNG with wrong checksums, gives what the intact one does, or a note."""
+        stem, _, suffix = source.rpartition(".")
+        _, original, kind = stem.split("-")
+        is_found = kind == "truncate" or (suffix == "png" and kind != "soup" and "checksums" not in kind)
+        if not is_found or f"{original}.{suffix}" not in self.intact:
             return
-        expected, known_notes = self.intact[original]
+        expected, known_notes = self.intact[f"{original}.{suffix}"]
         if not set(notes) - set(known_notes) and _hash(result) != expected:
-            self.add_fault(source, content, "truncated, but another result without a note")
+            self.add_fault(source, content, "damaged, but another result without a note")
 
     def add_fault(self, source: str, content: bytes, text: str) -> None:
         self.tally.add_fault(f"{source}: {text}")

@@ -36,7 +36,7 @@ def test_another_result_of_a_truncated_file_is_a_fault(tmp_path: Path) -> None:
     judge = fuzz._Judge(tally, {"a.tif": ("another hash", ["known"])}, None)
     (tmp_path / "result.tif").write_bytes(sample_files.pictures()["color.tif"])
     for notes, faults in ((["known"], 1), (["known", "new"], 1), ([], 2)):
-        judge.judge(("000001-a_truncate.tif", "result.tif", None, notes), b"", tmp_path)
+        judge.judge(("000001-a-truncate.tif", "result.tif", None, notes), b"", tmp_path)
         assert len(tally.faults) == faults
 
 

@@ -31,7 +31,7 @@ def find(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
     return sorted(find_files(folder, suffixes))
 
 
-def read(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
+def read(path: str | Path, *, max_pixels: int = MAX_PIXELS, sidecar: bytes = b"") -> Picture:
     """Read a PNG, JPEG, TIFF, WebP, AVIF or BMP file with its own bit depth, and apply its orientation.
 
     Samples of 1, 2 and 4 bits and palettes become 8 bit; 10 and 12 bits become 16 bit. Premultiplied alpha is
@@ -39,11 +39,12 @@ def read(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     a temporary file (see `pellucid.system.memory`) and takes little memory.
 
     max_pixels: files with more pixels are refused before decoding.
+    sidecar: XMP that takes precedence over that in the file, e.g. of `sidecars.read`.
     Raises PictureError if the file is missing, damaged, not a single gray or RGB picture, or too large.
     """
     path = Path(path)
     loader = headers.find_loader(path)
-    return readers.read(path, loader, headers.read_encoding(path, loader), max_pixels)
+    return readers.read(path, loader, headers.read_encoding(path, loader), max_pixels, sidecar)
 
 
 def decoding_cost(path: str | Path) -> tuple[int, int]:

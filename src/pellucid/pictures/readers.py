@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -11,7 +12,7 @@ import pyvips
 from PIL.BmpImagePlugin import BmpImageFile
 
 from pellucid.errors import PictureError
-from pellucid.pictures import exif, metadata, vips
+from pellucid.pictures import exif, metadata, vips, xmp
 from pellucid.pictures.containers import heif, tiff
 from pellucid.pictures.picture import Encoding, Picture, Samples
 from pellucid.system import memory
@@ -21,15 +22,18 @@ _DTYPES = {name: dtype for dtype, name in vips.FORMATS.items()}
 
 _HEIF_FIELDS = ("icc-profile-data", "exif-data", "xmp-data")
 
+_STRICT = ("jpeg", "tiff")
+"""Loaders that report damaged samples, and tiles that are missing or cannot be decoded, only as warnings."""
+
 BYTES_PER_PIXEL = {"webp": 9, "heif": 19, "bmp": 4}
 """Memory per pixel of formats that are decoded as a whole, measured by benchmarks/files.py."""
 
 
-def read(path: Path, loader: str, encoding: Encoding, max_pixels: int) -> Picture:
+def read(path: Path, loader: str, encoding: Encoding, max_pixels: int, sidecar: bytes = b"") -> Picture:
     """Read a file by a loader of `headers.find_loader`. Raises PictureError as `images.read` does."""
     if loader == "bmp":
-        return _read_bmp(path, encoding, max_pixels)
-    return _read_vips(path, loader, encoding, max_pixels)
+        return _read_bmp(path, encoding, max_pixels, sidecar)
+    return _read_vips(path, loader, encoding, max_pixels, sidecar)
 
 
 def decoding_cost(path: Path, loader: str, encoding: Encoding) -> tuple[int, int]:
@@ -55,41 +59,58 @@ def _decoding_bytes(image: pyvips.Image, loader: str, encoding: Encoding) -> int
     return int(2 * num_pixels * (1 + (image.bands - 1) * chroma))
 
 
-def _open(path: Path, loader: str, source: pyvips.Source | None = None) -> pyvips.Image:
+def _open(path: Path, loader: str, source: pyvips.Source | None = None, *, fail_on: str = "error") -> pyvips.Image:
     """Read the header; samples are decoded on demand, from top to bottom. source: by default the file."""
     vips.begin(PictureError)
     try:
         # A source does not parse options in the file name, e.g. "scan[page=2]", and fsencode takes any bytes.
         source = source or pyvips.Source.new_from_file(os.fsencode(path))
         # A given loader: libvips would also recognize files that are not pictures, e.g. CSV or SVG.
-        return pyvips.Operation.call(f"{loader}load_source", source, access="sequential", fail_on="error")
+        return pyvips.Operation.call(f"{loader}load_source", source, access="sequential", fail_on=fail_on)
     except pyvips.Error as error:
         raise _damaged(path, vips.reason(error)) from error
 
 
-def _read_vips(path: Path, loader: str, encoding: Encoding, max_pixels: int) -> Picture:
+def _read_vips(path: Path, loader: str, encoding: Encoding, max_pixels: int, sidecar: bytes) -> Picture:
     if loader == "jpeg" and encoding.bits != 8:
         raise PictureError(
             f"{path} is a JPEG of {encoding.bits} bits; only 8 bits are supported", hint="save it as PNG or TIFF"
         )
+    read = partial(_read_source, path, loader, encoding, max_pixels, sidecar)
     try:
-        return _read_source(path, loader, encoding, max_pixels, None)
-    except PictureError:
-        if loader != "tiff":
+        return read()
+    except PictureError as error:
+        if loader not in _STRICT or not isinstance(error.__cause__, pyvips.Error):
             raise
+        if loader == "jpeg":
+            note = f"damaged ({vips.reason(error.__cause__)}): parts of the picture may be wrong"
+            return _add_note(read(fail_on="error"), note)
         # libtiff refuses files for values that decoding does not need, e.g. orientation 0.
         with path.open("rb") as file:
-            source = vips.patched_source(file, tiff.hide_metadata(file))
-            return _read_source(path, loader, encoding, max_pixels, source)
+            return read(vips.patched_source(file, tiff.hide_metadata(file)))
+
+
+def _add_note(picture: Picture, note: str) -> Picture:
+    encoding = picture.encoding
+    assert encoding is not None
+    return replace(picture, encoding=replace(encoding, notes=(*encoding.notes, note)))
 
 
 def _read_source(
-    path: Path, loader: str, encoding: Encoding, max_pixels: int, source: pyvips.Source | None
+    path: Path,
+    loader: str,
+    encoding: Encoding,
+    max_pixels: int,
+    sidecar: bytes,
+    source: pyvips.Source | None = None,
+    *,
+    fail_on: str = "warning",
 ) -> Picture:
-    image = _open(path, loader, source)
+    image = _open(path, loader, source, fail_on=fail_on if loader in _STRICT else "error")
     _check_size(image.width, image.height, path, max_pixels)
     _check_single(image, path)
     found, orientation, dropped = _read_metadata(image, path, loader)
+    found = _add_sidecar(found, sidecar)
     try:
         if loader == "heif":
             encoding = replace(encoding, bits=image.get("bits-per-sample"))
@@ -198,6 +219,10 @@ def _read_metadata(image: pyvips.Image, path: Path, loader: str) -> tuple[dict[s
     return found, orientation or exif.find_orientation(found.get("exif-data", b"")) or 1, dropped
 
 
+def _add_sidecar(found: dict[str, Any], sidecar: bytes) -> dict[str, Any]:
+    return {**found, "xmp-data": xmp.complete(sidecar, found.get("xmp-data", b""))} if sidecar else found
+
+
 def _read_heif(image: pyvips.Image, file: IO[bytes]) -> dict[str, Any]:
     found = {name: image.get(name) for name in _HEIF_FIELDS if image.get_typeof(name)}
     if "icc-profile-data" not in found:
@@ -220,7 +245,7 @@ def _open_bmp(path: Path) -> BmpImageFile:
         raise _damaged(path, error) from error
 
 
-def _read_bmp(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
+def _read_bmp(path: Path, encoding: Encoding, max_pixels: int, sidecar: bytes) -> Picture:
     with _open_bmp(path) as file:
         _check_size(file.width, file.height, path, max_pixels)
         try:
@@ -230,6 +255,7 @@ def _read_bmp(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
         samples, alpha = _decode_bmp(file)
     with path.open("rb") as opened:
         found, dropped = metadata.read(opened, "bmp")
+        found = _add_sidecar(found, sidecar)
     return _apply_orientation(Picture(samples, alpha, found, encoding), 1, dropped)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from pellucid.domains import Degraded, Domain
-from pellucid.pictures import images, raw
+from pellucid.pictures import images, raw, sidecars
 from pellucid.pictures.exposure import compute_exposure_ratio, estimate_exposure_ratio
 from pellucid.pictures.picture import Mosaic, Picture
 
@@ -15,17 +15,24 @@ Exposing = float | Path | Literal["auto"]
 
 
 def read_degraded(
-    path: Path, domain: Domain, *, exposure: Exposing = "auto", max_pixels: int = images.MAX_PIXELS
+    path: Path,
+    domain: Domain,
+    *,
+    exposure: Exposing = "auto",
+    max_pixels: int = images.MAX_PIXELS,
+    with_sidecars: bool = False,
 ) -> tuple[Degraded, tuple[str, ...]]:
     """The picture or mosaic in a file, and how it was read, e.g. a conversion of colors.
 
     A camera RAW file becomes a mosaic if the domain takes mosaics; otherwise LibRaw develops it.
+    with_sidecars: the XMP in files next to it becomes part of the metadata.
     """
+    sidecar = sidecars.read(path) if with_sidecars else b""
     if path.suffix.lower() not in images.RAW_SUFFIXES:
-        return _with_notes(images.read(path, max_pixels=max_pixels))
+        return _with_notes(images.read(path, max_pixels=max_pixels, sidecar=sidecar))
     if domain.takes_mosaic:
-        return _set_exposure(raw.read(path, max_pixels=max_pixels), exposure)
-    return _with_notes(raw.develop(path, max_pixels=max_pixels))
+        return _set_exposure(raw.read(path, max_pixels=max_pixels, sidecar=sidecar), exposure)
+    return _with_notes(raw.develop(path, max_pixels=max_pixels, sidecar=sidecar))
 
 
 def _with_notes(picture: Picture) -> tuple[Picture, tuple[str, ...]]:

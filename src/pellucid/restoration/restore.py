@@ -48,6 +48,7 @@ class Settings:
         appear; or the path of a RAW file with the wanted exposure; or "auto", an estimate. A `Mosaic` in memory
         keeps its own `exposure_ratio`.
     max_pixels: larger pictures are refused before they are decoded.
+    sidecars: the XMP in files named NAME.xmp and NAME.EXT.xmp next to a picture becomes part of its result.
     """
 
     tile_px: int | None = None
@@ -59,6 +60,7 @@ class Settings:
     bit_depth: int | None = None
     exposure: float | Path | Literal["auto"] = "auto"
     max_pixels: int = images.MAX_PIXELS
+    sidecars: bool = False
 
     def __post_init__(self) -> None:
         check_number("strength", self.strength, 0, 1, is_whole=False)
@@ -313,7 +315,11 @@ class _Stages:
         source_stamp = stamp(job.source)  # before it is read: it may change in the meantime
         domain = self.restorer.recipe.domain
         degraded, info = read_degraded(
-            job.source, domain, exposure=settings.exposure, max_pixels=settings.max_pixels
+            job.source,
+            domain,
+            exposure=settings.exposure,
+            max_pixels=settings.max_pixels,
+            with_sidecars=settings.sidecars,
         )
         if isinstance(degraded, Picture):
             images.check_format(job.target, degraded, bit_depth=settings.bit_depth)
@@ -368,7 +374,9 @@ def _run_network(restorer: Restorer, degraded: Any, settings: Settings, **more: 
 
 def _describe(restorer: Restorer, settings: Settings) -> dict[str, Any]:
     """Everything that affects the result. Manifests contain its hash, so it must not change between versions."""
-    without_effect = ("tile_px", "memory_bytes", "max_pixels")
+    without_effect = {"tile_px", "memory_bytes", "max_pixels"}
+    if not settings.sidecars:
+        without_effect.add("sidecars")  # as before it existed
     return {
         "weights": restorer.backend.fingerprint(),
         "recipe": restorer.recipe.name,

@@ -20,6 +20,7 @@ from pellucid.data.store import Array, Store
 from pellucid.data.store_writer import Planned, Record, Stamp, StoreWriter
 from pellucid.errors import DataError, OutputError, PictureError
 from pellucid.pictures.images import SUFFIXES
+from pellucid.pictures.kinds import is_picture_head
 from pellucid.system.files import cache_folder, check_name
 
 Progress = Callable[[int, int], None]
@@ -136,7 +137,7 @@ def _hash_listing(paths: Sequence[Path]) -> str:
     listing = hashlib.sha256(f"{store.FORMAT} {store.VERSION}".encode())
     for path in paths:
         listing.update(f"{path}\n".encode(errors="surrogateescape"))
-        for source in archives.list_files(path, SUFFIXES).sources:
+        for source in archives.list_files(path, SUFFIXES, is_picture_head).sources:
             line = f"{source.name} {source.num_bytes} {source.mtime_ns}\n"
             listing.update(line.encode(errors="surrogateescape"))
     return listing.hexdigest()

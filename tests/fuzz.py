@@ -19,7 +19,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count as count_up
 from pathlib import Path
 
@@ -57,6 +57,27 @@ for outcome in restore.iter_restore(jobs, restorer, settings=settings, workers=1
     notes = [*outcome.info, *outcome.warnings]
     print(json.dumps([outcome.source.name, outcome.target.name, error, notes]), flush=True)
 """
+
+METADATA = """
+import json, sys
+from pathlib import Path
+from pellucid.pictures import metadata, raw_data, raw_metadata, sidecars
+from pellucid.restoration.pipeline import to_pellucid_error
+for path in sorted(Path(sys.argv[1]).iterdir()):
+    error, target = None, Path(sys.argv[2], path.name)
+    try:
+        with path.open("rb") as file:
+            found, _ = raw_metadata.read(file)
+        metadata.adapt(found, orientation=6, before=(30, 40), after=(80, 60))
+        if path.suffix == ".xmp":
+            sidecars.read(path.with_suffix(""))
+        raw_data.check_complete(path)
+        target.touch()
+    except Exception as caught:
+        error = str(to_pellucid_error(caught, path))
+    print(json.dumps([path.name, target.name, error, []]), flush=True)
+"""
+"""Reads the metadata of camera RAW files whose samples cannot be decoded."""
 
 WEIGHTS = """
 import json, sys, torch
@@ -104,11 +125,15 @@ class Tally:
 
 @dataclass(frozen=True)
 class Suite:
-    """Originals of one kind, and the program that a child process runs on them."""
+    """Originals of one kind, and the program that a child process runs on them.
+
+    has_results: whether the program writes pictures. share: of the files of a run, relative to pictures.
+    """
 
     originals: dict[str, bytes]
     program: str
     has_results: bool = True
+    share: float = 1.0
 
 
 Mutation = Callable[[bytearray, np.random.Generator], bytes]
@@ -195,14 +220,11 @@ def list_suites(only: str = "") -> list[Suite]:
     """All originals, or those whose names contain a text."""
     suites = (
         Suite(sample_files.all_files(), PICTURES),
-        Suite(sample_files.weight_files(), WEIGHTS, has_results=False),
+        Suite(sample_files.structures(), METADATA, has_results=False, share=0.2),
+        Suite(sample_files.weight_files(), WEIGHTS, has_results=False, share=0.2),
     )
     chosen = [
-        Suite(
-            {name: suite.originals[name] for name in suite.originals if only in name},
-            suite.program,
-            suite.has_results,
-        )
+        replace(suite, originals={name: content for name, content in suite.originals.items() if only in name})
         for suite in suites
     ]
     return [suite for suite in chosen if suite.originals]
@@ -319,19 +341,22 @@ def _run_child(program: str, folder: Path, out: Path, tally: Tally) -> tuple[int
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--count", type=int, default=5000, help="files of pictures, and a fifth as many weight files"
-    )
+    parser.add_argument("--count", type=int, default=5000, help="pictures; a fifth as many of the other kinds")
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", default="")
     parser.add_argument("--keep", type=Path)
     args = parser.parse_args()
-    num_faults, start = 0, time.monotonic()
-    for suite, share in zip(list_suites(args.only), (1.0, 0.2), strict=False):
-        deadline_s = start + 60 * args.minutes * (0.85 if share == 1 else 1)
-        count = max(1, round(args.count * share))
-        tally = run(suite, count=count, seed=args.seed, deadline_s=deadline_s, keep=args.keep)
+    num_faults, suites = 0, list_suites(args.only)
+    for suite in suites:
+        minutes = args.minutes * suite.share / sum(suite.share for suite in suites)
+        tally = run(
+            suite,
+            count=max(1, round(args.count * suite.share)),
+            seed=args.seed,
+            deadline_s=time.monotonic() + 60 * minutes,
+            keep=args.keep,
+        )
         for what, number in sorted(tally.counts.items()):
             print(f"{number:6} {what}")
         print(f"peak resident memory of the child processes: {tally.peak_bytes / 1e6:.0f} MB", flush=True)

@@ -14,6 +14,7 @@ import scipy.io
 import tifffile
 import torch
 
+import raw_structures
 from pellucid.pictures import dng
 from pellucid.pictures.packing import XTRANS
 from pellucid.pictures.picture import Exposure, Mosaic, Picture, Samples
@@ -134,6 +135,27 @@ def build_dng(samples: Samples, photometric: int = CFA, white: int = 16383, **op
         tags += [("BlackLevel", data.LONG, 1, 600 if white > 600 else 0, True)]
     tifffile.imwrite(content, samples, photometric=photometric, metadata=None, extratags=tags, **options)
     return content.getvalue()
+
+
+def structures() -> dict[str, bytes]:
+    """RAW files without samples, and XMP, as which only the metadata can be read."""
+    xmp = (
+        b'<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
+        b'xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmlns:tiff="http://ns.adobe.com/tiff/1.0/" '
+        b'xmlns:crs="http://ns.adobe.com/camera-raw-settings/1.0/" xmp:Rating="5" tiff:Orientation="6" '
+        b'crs:Exposure2012="+1"><crs:ToneCurve><rdf:Seq><rdf:li>0, 0</rdf:li></rdf:Seq></crs:ToneCurve>'
+        b'</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+    )
+    preview = _pillow(_noise(23, 31, 3), "JPEG", exif=_exif())
+    return {
+        "a.raf": raw_structures.build_raf(preview),
+        "a.mrw": raw_structures.build_mrw(preview),
+        "a.rw2": raw_structures.build_rw2(preview),
+        "a.cr3": raw_structures.build_cr3(xmp),
+        "a.xmp": xmp,
+        "nef.nef": raw_structures.exif_of(preview),
+    }
 
 
 def weight_files() -> dict[str, bytes]:

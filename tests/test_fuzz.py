@@ -18,6 +18,11 @@ def test_damaged_pictures_give_a_result_or_a_one_line_error(seed: int) -> None:
     assert tally.peak_bytes < 1e9
 
 
+def test_damaged_metadata_give_a_one_line_error() -> None:
+    tally = fuzz.run(fuzz.Suite(sample_files.structures(), fuzz.METADATA, has_results=False), count=200, seed=1)
+    assert not tally.faults
+
+
 def test_damaged_weights_give_a_network_or_a_one_line_error() -> None:
     tally = fuzz.run(fuzz.Suite(sample_files.weight_files(), fuzz.WEIGHTS, has_results=False), count=100, seed=1)
     assert not tally.faults

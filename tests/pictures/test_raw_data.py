@@ -16,6 +16,7 @@ from test_raw import CFA, LINEAR_RAW, dng_file, replace_short, written
 
 from pellucid.errors import PictureError
 from pellucid.pictures import dng, raw, raw_data
+from raw_structures import box
 from sample_files import build_dng
 
 Samples = NDArray[Any]
@@ -167,10 +168,6 @@ def strip_at(offset: int, length: int, **more: int) -> dict[int, tuple[int, int,
         0x0111: (4, 1, offset),
         0x0117: (4, 1, length),
     }
-
-
-def box(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I4s", 8 + len(content), kind) + content
 
 
 def fuji(length: int) -> bytes:

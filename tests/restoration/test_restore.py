@@ -51,6 +51,19 @@ def test_folder_keeps_its_tree_and_a_bad_file_does_not_stop_the_others(album: Pa
     assert results == [Path("a.png"), Path("b.tif"), Path("deep/c.png")]
 
 
+def test_sidecars_become_part_of_the_result_if_wanted(album: Path, weights: Path) -> None:
+    packet = (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="5"/></rdf:RDF></x:xmpmeta>'
+    )
+    (album / "a.png.xmp").write_text(packet)
+    network, job = restorer.load(weights), planning.plan(album / "a.png", album.parent / "a.png")
+    for settings, expected in ((restore.Settings(), False), (restore.Settings(sidecars=True), True)):
+        restore.restore(job, network, settings=settings, overwrite=True)[0].raise_error()
+        with PIL.Image.open(album.parent / "a.png") as file:
+            assert ('xmp:Rating="5"' in str(file.info.get("xmp", ""))) is expected
+
+
 def test_same_call_resumes_after_an_interruption(album: Path, weights: Path) -> None:
     network = restorer.load(weights)
     jobs = planning.plan([album], None)

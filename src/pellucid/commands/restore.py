@@ -125,6 +125,14 @@ def restore(
             rich_help_panel=_RESULTS,
         ),
     ] = None,
+    sidecars: Annotated[
+        bool,
+        typer.Option(
+            "--sidecars",
+            help="Add the XMP in files next to the pictures (NAME.xmp, NAME.EXT.xmp) to the results.",
+            rich_help_panel=_RESULTS,
+        ),
+    ] = False,
     exposure_ratio: Annotated[
         str,
         typer.Option(
@@ -213,6 +221,7 @@ def restore(
         quality=quality,
         bit_depth=bit_depth,
         exposure=parse_exposure(exposure_ratio, reference),
+        sidecars=sidecars,
         **({} if max_pixels is None else {"max_pixels": max_pixels}),
     )
     jobs = planning.plan(inputs, out, format=format, include=include or (), exclude=exclude or ())

@@ -1,7 +1,5 @@
 """HEIC, by libheif in the package pillow-heif: 8, 10 and 12 bits, transparency, ICC profiles; read only."""
 
-import struct
-import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,16 +7,14 @@ from typing import Any
 import numpy as np
 
 from pellucid.errors import PictureError
-from pellucid.pictures import box_metadata
+from pellucid.pictures import exif
+from pellucid.pictures.containers import heif
 from pellucid.pictures.limits import check_size
 from pellucid.pictures.picture import Encoding, Picture, Samples
 from pellucid.system.optional_packages import import_optional
 
 BYTES_PER_PIXEL = 24
 """Memory to decode a pixel, next to its samples, measured with 10 bits."""
-
-_SRGB_PRIMARIES, _SRGB_TRANSFERS = (1, 2), (1, 2, 6, 13)
-"""Numbers of ITU-T H.273 that mean sRGB, or that nothing is known."""
 
 
 def probe_size(path: Path) -> tuple[int, int]:
@@ -46,7 +42,7 @@ def read(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
     colors = np.ascontiguousarray(samples[..., :num_colors])
     if alpha is not None and image.premultiplied_alpha:
         colors = _divide(colors, alpha)
-    return Picture(colors, alpha, _build_metadata(info), replace(encoding, bits=bits, lossless=False))
+    return Picture(colors, alpha, _build_metadata(info, path), replace(encoding, bits=bits, lossless=False))
 
 
 def _open(path: Path) -> Any:
@@ -70,25 +66,17 @@ def _divide(colors: Samples, alpha: Samples) -> Samples:
     return np.minimum(divided + 0.5, peak).astype(colors.dtype)
 
 
-def _build_metadata(info: dict[str, Any]) -> dict[str, Any]:
-    metadata = {
-        "exif-data": box_metadata.as_upright(info.get("exif") or b""),
+def _build_metadata(info: dict[str, Any], path: Path) -> dict[str, Any]:
+    block = info.get("exif") or b""
+    kept = {
+        "exif-data": exif.HEADER + block.removeprefix(exif.HEADER) if block else b"",
         "xmp-data": info.get("xmp") or b"",
         "icc-profile-data": info.get("icc_profile") or b"",
     }
-    if not metadata["icc-profile-data"]:
-        metadata["png-chunks"] = _build_color_chunk(info.get("nclx_profile") or {})
-    return {name: value for name, value in metadata.items() if value}
-
-
-def _build_color_chunk(colors: dict[str, Any]) -> bytes:
-    """The color space of a file without a profile, as a chunk of PNG; nothing if it is sRGB."""
-    names = ("color_primaries", "transfer_characteristics")
-    primaries, transfer = (int(colors.get(name, 2)) for name in names)
-    if primaries in _SRGB_PRIMARIES and transfer in _SRGB_TRANSFERS:
-        return b""
-    content = b"cICP" + bytes([primaries, transfer, 0, 1])
-    return struct.pack(">I", 4) + content + struct.pack(">I", zlib.crc32(content))
+    if not kept["icc-profile-data"]:
+        with path.open("rb") as file:
+            kept["png-chunks"] = heif.read_colors(file)
+    return {name: value for name, value in kept.items() if value}
 
 
 def _damaged(path: Path, error: Exception) -> PictureError:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pellucid.errors import OutputError, PictureError
-from pellucid.pictures import formats, headers, kinds, readers, writers
+from pellucid.pictures import formats, headers, kinds, metadata, readers, writers
 from pellucid.pictures.contents import check_contents
 from pellucid.pictures.finding import find_pictures
 from pellucid.pictures.formats import RAW_SUFFIXES as RAW_SUFFIXES
@@ -30,7 +30,7 @@ def find(folder: Path, *, takes_raw: bool = False) -> list[Path]:
     return [*find_pictures(folder, takes_raw=takes_raw).pictures]
 
 
-def read(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
+def read(path: str | Path, *, max_pixels: int = MAX_PIXELS, sidecar: bytes = b"") -> Picture:
     """Read a picture file with its own bit depth, and apply its orientation.
 
     PNG, JPEG, TIFF, WebP, AVIF, BMP and still GIF; HEIC, JPEG XL and JPEG 2000 with the extra `formats`.
@@ -40,13 +40,14 @@ def read(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
     a temporary file (see `pellucid.system.memory`) and takes little memory.
 
     max_pixels: files with more pixels are refused before decoding.
+    sidecar: XMP that takes precedence over that in the file, e.g. of `sidecars.read`.
     Raises PictureError if the file is missing, damaged, not a single gray or RGB picture, or too large.
     """
     path = Path(path)
     loader = headers.find_loader(path)
     encoding = headers.read_encoding(path, loader)
     notes = (*encoding.notes, *headers.describe_suffix(path, encoding), *check_contents(path, loader))
-    return readers.read(path, loader, replace(encoding, notes=notes), max_pixels)
+    return readers.read(path, loader, replace(encoding, notes=notes), max_pixels, sidecar)
 
 
 def decoding_cost(path: str | Path) -> tuple[int, int]:
@@ -103,13 +104,16 @@ def write(
     quality: int | None = None,
     bit_depth: int | None = None,
     before_rename: Callable[[Path], None] | None = None,
-) -> None:
+) -> tuple[str, ...]:
     """Write a picture atomically, in the format of the path's suffix: PNG, JPEG, TIFF, WebP, BMP,
     JPEG XL or JPEG 2000.
 
     A picture that was read from a file of the same format is written in the same way: a JPEG with its quality and
     chroma subsampling, a TIFF with its compression, a lossy WebP lossy. A JPEG made from another format gets
     quality 95 and full color resolution. Everything else is lossless.
+
+    Metadata are adapted if the picture has another size than the file that they are from, e.g. the size in EXIF
+    and face regions. Returns one line that names the metadata that are not kept, if there are any.
 
     overwrite: replace an existing file.
     quality: 1 to 100, for JPEG, and for WebP, which it makes lossy. Other formats ignore it.
@@ -128,5 +132,9 @@ def write(
     dtype = formats.choose_dtype(file_format, picture, path, bit_depth)
     if quality is not None and not 1 <= quality <= 100:
         raise OutputError(f"a quality of {quality}; 1 to 100 is needed")
+    own = picture.width, picture.height
+    adapted, removed = metadata.adapt(picture.metadata, before=picture.metadata.get(metadata.SIZE, own), after=own)
+    picture = replace(picture.as_depth(dtype), metadata=adapted)
     with atomic_file(path, overwrite=overwrite, before_rename=before_rename) as temporary:
-        writers.write(picture.as_depth(dtype), file_format, temporary, path, quality)
+        missing = (*removed, *writers.write(picture, file_format, temporary, path, quality))
+    return (f"not kept in {file_format.name}: {', '.join(missing)}",) if missing else ()

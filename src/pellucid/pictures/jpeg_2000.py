@@ -5,6 +5,7 @@ Source: ISO/IEC 15444-1, Annex I, for the boxes. They are read and written here;
 
 import io
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,9 @@ from typing import Any
 import numpy as np
 
 from pellucid.errors import OutputError, PictureError
-from pellucid.pictures import box_metadata
+from pellucid.pictures import metadata, resolution
 from pellucid.pictures.boxes import build_box, find_box, iterate_boxes
+from pellucid.pictures.containers import bmff
 from pellucid.pictures.limits import check_size
 from pellucid.pictures.picture import Encoding, Picture, Samples
 from pellucid.system.optional_packages import import_optional
@@ -28,7 +30,6 @@ _SRGB, _GRAY = 16, 17  # enumerated color spaces
 _COLORS = {_SRGB: 3, _GRAY: 1}
 _SIGNATURE = build_box(b"jP  ", b"\r\n\x87\n")
 _TYPE = build_box(b"ftyp", b"jp2 \0\0\0\0jp2 ")
-_M_PER_UNIT = 1e-3  # of `xres`
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class _Colors:
     alpha: int | None = None
     is_premultiplied: bool = False
     has_palette: bool = False
-    dots_per_mm: tuple[float, float] | None = None
+    dots_per_m: tuple[float, float] | None = None
 
 
 def probe_size(path: Path) -> tuple[int, int]:
@@ -71,17 +72,13 @@ def read(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
     samples = _scale(_decode(path, content).reshape(stream.height, stream.width, -1), max(stream.bits))
     order = [channel for channel in range(samples.shape[2]) if channel != colors.alpha][:num_colors]
     alpha = None if colors.alpha is None else np.ascontiguousarray(samples[..., [colors.alpha]])
-    metadata = box_metadata.read_metadata(io.BytesIO(content))
+    kept, _ = metadata.read(io.BytesIO(content), "jp2")
     if colors.profile:
-        metadata["icc-profile-data"] = colors.profile
-    if colors.dots_per_mm:
-        metadata["xres"], metadata["yres"] = colors.dots_per_mm
-    orientation = box_metadata.find_orientation(metadata.get("exif-data", b""))
-    if "exif-data" in metadata:
-        metadata["exif-data"] = box_metadata.as_upright(metadata["exif-data"])
+        kept["icc-profile-data"] = colors.profile
+    if colors.dots_per_m:
+        kept |= resolution.to_metadata(*colors.dots_per_m, "m")
     found = replace(encoding, bits=max(stream.bits), lossless=stream.is_reversible)
-    picture = Picture(np.ascontiguousarray(samples[..., order]), alpha, metadata, found)
-    return picture.apply_orientation(orientation)
+    return Picture(np.ascontiguousarray(samples[..., order]), alpha, kept, found)
 
 
 def encode_jp2(picture: Picture, path: Path) -> bytes:
@@ -107,7 +104,7 @@ def encode_jp2(picture: Picture, path: Path) -> bytes:
     except (RuntimeError, ValueError) as error:
         raise OutputError(f"{path} cannot be written as JPEG 2000: {error}") from error
     header = build_box(b"jp2h", _build_header(picture, samples))
-    boxes = box_metadata.build_uuid_boxes(dict(picture.metadata))
+    boxes = bmff.build_uuid_boxes(picture.metadata)
     return _SIGNATURE + _TYPE + header + boxes + struct.pack(">I4s", 0, b"jp2c") + bytes(codestream)
 
 
@@ -185,7 +182,7 @@ def _parse_colors(file: io.BytesIO) -> _Colors:
                 if kind in (1, 2):
                     colors = replace(colors, alpha=channel, is_premultiplied=kind == 2)
         elif box.kind == b"res ":
-            colors = replace(colors, dots_per_mm=_parse_resolution(file, box.start, box.stop))
+            colors = replace(colors, dots_per_m=_parse_resolution(file, box.start, box.stop))
     return colors
 
 
@@ -199,8 +196,8 @@ def _parse_resolution(file: io.BytesIO, start: int, stop: int) -> tuple[float, f
     if 0 in (down, down_by, across, across_by):
         return None
     return (
-        across / across_by * 10.0**across_power * _M_PER_UNIT,
-        down / down_by * 10.0**down_power * _M_PER_UNIT,
+        across / across_by * 10.0**across_power,
+        down / down_by * 10.0**down_power,
     )
 
 
@@ -253,16 +250,14 @@ def _build_header(picture: Picture, samples: Samples) -> bytes:
     return boxes + _build_resolution(picture.metadata)
 
 
-def _build_resolution(metadata: Any) -> bytes:
-    if "xres" not in metadata or "yres" not in metadata:
+def _build_resolution(kept: Mapping[str, Any]) -> bytes:
+    dots = resolution.from_metadata(kept)
+    if dots is None or dots.unit == "none":
         return b""
-    numbers: list[int] = []
-    for name in ("yres", "xres"):
-        dots_per_m = metadata[name] / _M_PER_UNIT
-        if not 1 <= dots_per_m <= 65535:
-            return b""
-        numbers += [round(dots_per_m), 1]
-    return build_box(b"res ", build_box(b"resc", struct.pack(">HHHHbb", *numbers, 0, 0)))
+    across, down = (round(value) for value in dots.to("m"))
+    if not 1 <= min(across, down) <= max(across, down) <= 65535:
+        return b""
+    return build_box(b"res ", build_box(b"resc", struct.pack(">HHHHbb", down, 1, across, 1, 0, 0)))
 
 
 def _damaged(path: Path, reason: str) -> PictureError:

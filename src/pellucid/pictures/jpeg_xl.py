@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from pellucid.errors import PictureError
-from pellucid.pictures import box_metadata
+from pellucid.pictures import exif, metadata
 from pellucid.pictures.boxes import iterate_boxes
+from pellucid.pictures.containers import bmff
 from pellucid.pictures.limits import check_size
 from pellucid.pictures.picture import Encoding, Picture
 from pellucid.system.optional_packages import import_optional
@@ -84,7 +85,7 @@ def encode_jxl(picture: Picture, quality: int | None) -> bytes:
         quality=_DISTANCE if quality is None else _to_distance(quality),
         icc=picture.metadata.get("icc-profile-data"),
     )
-    return box_metadata.put_metadata(bytes(content), dict(picture.metadata))
+    return bmff.put_into_jxl(bytes(content), picture.metadata)
 
 
 def _to_distance(quality: int) -> float:
@@ -120,15 +121,14 @@ def _check_finite(samples: Any, path: Path) -> None:
 
 
 def _build_metadata(found: Any, content: bytes) -> dict[str, Any]:
-    metadata = box_metadata.read_metadata(io.BytesIO(content))
-    block = metadata.get("exif-data") or found.exif  # the latter also from compressed boxes
-    if block:
-        metadata["exif-data"] = box_metadata.as_upright(block)
+    kept, _ = metadata.read(io.BytesIO(content), "jxl")
+    if found.exif and "exif-data" not in kept:  # in compressed boxes
+        kept["exif-data"] = exif.HEADER + found.exif.removeprefix(exif.HEADER)
     if found.xmp:
-        metadata["xmp-data"] = found.xmp
+        kept["xmp-data"] = found.xmp
     if found.icc:
-        metadata["icc-profile-data"] = found.icc
-    return {name: value for name, value in metadata.items() if value}
+        kept["icc-profile-data"] = found.icc
+    return kept
 
 
 def _parse_header(content: bytes) -> _Header:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pellucid.errors import PictureError
-from pellucid.pictures import exif
+from pellucid.pictures import ifd
 from pellucid.pictures.formats import RAW_SUFFIXES
 from pellucid.system import files
 
@@ -109,11 +109,11 @@ def _identify_brands(head: bytes) -> FileKind | None:
 def _has_mosaic(path: Path) -> bool:
     """Whether a TIFF is a DNG, or has a mosaic in its first directory or those below it, as NEF and ARW have."""
     with path.open("rb") as file:
-        first = exif.first_directory(file)
+        first = ifd.first_directory(file)
         if _DNG_VERSION in first:
             return True
-        directories = [first, *exif.linked_directories(file, first, _SUB_DIRECTORIES)]
-    return any(exif.number(tags, _PHOTOMETRIC) in _MOSAIC_PHOTOMETRICS for tags in directories)
+        directories = [first, *ifd.linked_directories(file, first, _SUB_DIRECTORIES)]
+    return any(ifd.number(tags, _PHOTOMETRIC) in _MOSAIC_PHOTOMETRICS for tags in directories)
 
 
 def find_kind(path: Path) -> FileKind | None:

@@ -1,9 +1,9 @@
 """Reading picture files: libvips decodes all formats except BMP, strip by strip into `memory.allocate`."""
 
 import os
-import re
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,7 +12,8 @@ import pyvips
 from PIL.BmpImagePlugin import BmpImageFile
 
 from pellucid.errors import PictureError
-from pellucid.pictures import exif, heic, iptc, jpeg_2000, jpeg_xl, png, vips
+from pellucid.pictures import exif, heic, jpeg_2000, jpeg_xl, metadata, vips, xmp
+from pellucid.pictures.containers import heif, tiff
 from pellucid.pictures.limits import check_size
 from pellucid.pictures.picture import Encoding, Picture, Samples
 from pellucid.system import memory
@@ -20,9 +21,10 @@ from pellucid.system import memory
 _COLORS = {"b-w": 1, "grey16": 1, "srgb": 3, "rgb": 3, "rgb16": 3, "scrgb": 3}
 _DTYPES = {name: dtype for dtype, name in vips.FORMATS.items()}
 
-# Other fields of libvips describe the file (depth, loader, compression, pages, thumbnail).
-_KEPT_FIELDS = {"icc-profile-data", "exif-data", "xmp-data", "iptc-data", "photoshop-data", "image-description"}
-_XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)\d")
+_HEIF_FIELDS = ("icc-profile-data", "exif-data", "xmp-data")
+
+_STRICT = ("jpeg", "tiff")
+"""Loaders that report damaged samples, and tiles that are missing or cannot be decoded, only as warnings."""
 
 _CODECS: dict[str, Any] = {"heic": heic, "jxl": jpeg_xl, "jp2": jpeg_2000}
 """Modules for formats that libvips does not decode, by loader."""
@@ -32,13 +34,13 @@ BYTES_PER_PIXEL |= {loader: module.BYTES_PER_PIXEL for loader, module in _CODECS
 """Memory per pixel of formats that are decoded as a whole, measured by benchmarks/files.py."""
 
 
-def read(path: Path, loader: str, encoding: Encoding, max_pixels: int) -> Picture:
+def read(path: Path, loader: str, encoding: Encoding, max_pixels: int, sidecar: bytes = b"") -> Picture:
     """Read a file by a loader of `headers.find_loader`. Raises PictureError as `images.read` does."""
     if loader == "bmp":
-        return _read_bmp(path, encoding, max_pixels)
+        return _read_bmp(path, encoding, max_pixels, sidecar)
     if loader in _CODECS:
-        return _CODECS[loader].read(path, encoding, max_pixels)
-    return _read_vips(path, loader, encoding, max_pixels)
+        return _read_by_codec(path, loader, encoding, max_pixels, sidecar)
+    return _read_vips(path, loader, encoding, max_pixels, sidecar)
 
 
 def decoding_cost(path: Path, loader: str, encoding: Encoding) -> tuple[int, int]:
@@ -67,39 +69,77 @@ def _decoding_bytes(image: pyvips.Image, loader: str, encoding: Encoding) -> int
     return int(2 * num_pixels * (1 + (image.bands - 1) * chroma))
 
 
-def _open(path: Path, loader: str) -> pyvips.Image:
-    """Read the header; samples are decoded on demand, from top to bottom."""
+def _open(path: Path, loader: str, source: pyvips.Source | None = None, *, fail_on: str = "error") -> pyvips.Image:
+    """Read the header; samples are decoded on demand, from top to bottom. source: by default the file."""
     vips.begin(PictureError)
     try:
         # A source does not parse options in the file name, e.g. "scan[page=2]", and fsencode takes any bytes.
-        source = pyvips.Source.new_from_file(os.fsencode(path))
+        source = source or pyvips.Source.new_from_file(os.fsencode(path))
         # A given loader: libvips would also recognize files that are not pictures, e.g. CSV or SVG.
-        return pyvips.Operation.call(f"{loader}load_source", source, access="sequential", fail_on="error")
+        return pyvips.Operation.call(f"{loader}load_source", source, access="sequential", fail_on=fail_on)
     except pyvips.Error as error:
         raise _damaged(path, vips.reason(error)) from error
 
 
-def _read_vips(path: Path, loader: str, encoding: Encoding, max_pixels: int) -> Picture:
+def _read_vips(path: Path, loader: str, encoding: Encoding, max_pixels: int, sidecar: bytes) -> Picture:
     if loader == "jpeg" and encoding.bits != 8:
         raise PictureError(
             f"{path} is a JPEG of {encoding.bits} bits; only 8 bits are supported", hint="save it as PNG or TIFF"
         )
-    image = _open(path, loader)
+    read = partial(_read_source, path, loader, encoding, max_pixels, sidecar)
+    try:
+        return read()
+    except PictureError as error:
+        if loader not in _STRICT or not isinstance(error.__cause__, pyvips.Error):
+            raise
+        if loader == "jpeg":
+            note = f"damaged ({vips.reason(error.__cause__)}): parts of the picture may be wrong"
+            return _add_note(read(fail_on="error"), note)
+        # libtiff refuses files for values that decoding does not need, e.g. orientation 0.
+        with path.open("rb") as file:
+            return read(vips.patched_source(file, tiff.hide_metadata(file)))
+
+
+def _read_by_codec(path: Path, loader: str, encoding: Encoding, max_pixels: int, sidecar: bytes) -> Picture:
+    """libheif and libjxl apply the orientation, OpenJPEG does not."""
+    picture: Picture = _CODECS[loader].read(path, encoding, max_pixels)
+    found = _add_sidecar(dict(picture.metadata), sidecar)
+    orientation = exif.find_orientation(found.get("exif-data", b"")) if loader == "jp2" else 1
+    return _apply_orientation(replace(picture, metadata=found), orientation or 1)
+
+
+def _add_note(picture: Picture, note: str) -> Picture:
+    encoding = picture.encoding
+    assert encoding is not None
+    return replace(picture, encoding=replace(encoding, notes=(*encoding.notes, note)))
+
+
+def _read_source(
+    path: Path,
+    loader: str,
+    encoding: Encoding,
+    max_pixels: int,
+    sidecar: bytes,
+    source: pyvips.Source | None = None,
+    *,
+    fail_on: str = "warning",
+) -> Picture:
+    image = _open(path, loader, source, fail_on=fail_on if loader in _STRICT else "error")
     check_size(image.width, image.height, path, max_pixels)
     _check_single(image, path)
-    metadata = _read_metadata(image, path, loader)
+    found, orientation, dropped = _read_metadata(image, path, loader)
+    found = _add_sidecar(found, sidecar)
     try:
-        orientation = image.get("orientation") if image.get_typeof("orientation") else 1
         if loader == "heif":
             encoding = replace(encoding, bits=image.get("bits-per-sample"))
         if image.interpretation == "cmyk":
             image, note = _convert_cmyk(image)
-            metadata["icc-profile-data"] = image.get("icc-profile-data")
+            found["icc-profile-data"] = image.get("icc-profile-data")
             encoding = replace(encoding, notes=(*encoding.notes, note))
         samples, alpha = _decode(image, encoding, path)
     except pyvips.Error as error:
         raise _damaged(path, vips.reason(error)) from error
-    return _apply_orientation(Picture(samples, alpha, metadata, encoding), orientation)
+    return _apply_orientation(Picture(samples, alpha, found, encoding), orientation, dropped)
 
 
 def _check_single(image: pyvips.Image, path: Path) -> None:
@@ -160,49 +200,43 @@ def _expand_to_16_bits(strip: Samples, encoding: Encoding) -> Samples:
     return strip | strip >> encoding.bits if is_shifted else strip
 
 
-def _apply_orientation(picture: Picture, orientation: int) -> Picture:
-    """The upright picture: a view of a large one, because a copy would take another file; else contiguous."""
+def _apply_orientation(picture: Picture, orientation: int, dropped: Sequence[str] = ()) -> Picture:
+    """The upright picture with metadata that are true for it, and with a note about those that are not kept.
+
+    A view of a large picture, because a copy would take another file; otherwise contiguous.
+    """
     upright = picture.apply_orientation(orientation)
+    size, turned = (picture.width, picture.height), (upright.width, upright.height)
+    adapted, removed = metadata.adapt(picture.metadata, orientation=orientation, before=size, after=turned)
+    encoding = picture.encoding
+    if encoding is not None and (dropped or removed):
+        encoding = replace(encoding, notes=(*encoding.notes, f"not kept: {', '.join((*dropped, *removed))}"))
+    upright = replace(upright, metadata=adapted, encoding=encoding)
     if upright.samples.nbytes >= memory.LARGE_BYTES:
         return upright
     alpha = None if upright.alpha is None else np.ascontiguousarray(upright.alpha)
     return replace(upright, samples=np.ascontiguousarray(upright.samples), alpha=alpha)
 
 
-def _read_metadata(image: pyvips.Image, path: Path, loader: str) -> dict[str, Any]:
-    """The metadata to keep, in the same form for every format."""
-    found = {name: image.get(name) for name in _KEPT_FIELDS if image.get_typeof(name)}
+def _read_metadata(image: pyvips.Image, path: Path, loader: str) -> tuple[dict[str, Any], int, tuple[str, ...]]:
+    """(metadata of the stored samples, EXIF orientation, what is not kept)."""
     with path.open("rb") as file:
-        found |= _read_other_metadata(file, loader, found)
-    if "xmp-data" in found:
-        # The samples are upright already; some programs would rotate them again.
-        found["xmp-data"] = _XMP_ORIENTATION.sub(rb"\g<1>1", found["xmp-data"])
-    found |= _read_resolution(image, found.get("exif-data", b""))
+        if loader == "heif":  # libheif has applied the orientation of the container, the only one that counts
+            return _read_heif(image, file), 1, ()
+        found, dropped = metadata.read(file, loader)
+        orientation = tiff.find_orientation(file) if loader == "tiff" else 0
+    return found, orientation or exif.find_orientation(found.get("exif-data", b"")) or 1, dropped
+
+
+def _add_sidecar(found: dict[str, Any], sidecar: bytes) -> dict[str, Any]:
+    return {**found, "xmp-data": xmp.complete(sidecar, found.get("xmp-data", b""))} if sidecar else found
+
+
+def _read_heif(image: pyvips.Image, file: IO[bytes]) -> dict[str, Any]:
+    found = {name: image.get(name) for name in _HEIF_FIELDS if image.get_typeof(name)}
+    if "icc-profile-data" not in found:
+        found["png-chunks"] = heif.read_colors(file)
     return {name: value for name, value in found.items() if value}
-
-
-def _read_other_metadata(file: IO[bytes], loader: str, found: Mapping[str, Any]) -> dict[str, bytes]:
-    """What libvips does not read, or not correctly: EXIF of TIFF, texts and color chunks of PNG, IPTC."""
-    if loader == "png":
-        chunks, records = png.read_chunks(file)
-        return {"png-chunks": chunks, "iptc-data": records}
-    if loader == "jpeg":
-        records, others = iptc.parse_resources(found.get("iptc-data", b""))
-        return {"iptc-data": records, "photoshop-data": others}
-    if loader == "tiff":
-        records, others = iptc.parse_resources(found.get("photoshop-data", b""))
-        tags = exif.parse_tiff(file)
-        block = exif.build_block(tags) if tags else b""
-        return {"exif-data": block, "iptc-data": found.get("iptc-data", records), "photoshop-data": others}
-    return {}
-
-
-def _read_resolution(image: pyvips.Image, block: bytes) -> dict[str, float]:
-    dots = image.xres, image.yres
-    if any(np.allclose(dots, unknown, atol=1e-3) for unknown in vips.UNKNOWN_DOTS_PER_MM):
-        in_exif = exif.dots_per_mm(block)
-        return {"xres": in_exif[0], "yres": in_exif[1]} if in_exif else {}
-    return {"xres": dots[0], "yres": dots[1]}
 
 
 def _damaged(path: Path, reason: object) -> PictureError:
@@ -220,17 +254,18 @@ def _open_bmp(path: Path) -> BmpImageFile:
         raise _damaged(path, error) from error
 
 
-def _read_bmp(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
+def _read_bmp(path: Path, encoding: Encoding, max_pixels: int, sidecar: bytes) -> Picture:
     with _open_bmp(path) as file:
         check_size(file.width, file.height, path, max_pixels)
-        dots = file.info.get("dpi")
-        metadata = {"xres": dots[0] / vips.MM_PER_INCH, "yres": dots[1] / vips.MM_PER_INCH} if dots else {}
         try:
             file.load()
         except (OSError, SyntaxError, ValueError) as error:
             raise _damaged(path, error) from error
         samples, alpha = _decode_bmp(file)
-    return Picture(samples, alpha, metadata, encoding)
+    with path.open("rb") as opened:
+        found, dropped = metadata.read(opened, "bmp")
+        found = _add_sidecar(found, sidecar)
+    return _apply_orientation(Picture(samples, alpha, found, encoding), 1, dropped)
 
 
 def _decode_bmp(file: BmpImageFile) -> tuple[Samples, Samples | None]:

@@ -1,5 +1,8 @@
 """What reading and writing with libvips share: names of sample types, one-line errors, and the check for forks."""
 
+from collections.abc import Mapping
+from typing import IO
+
 import pyvips
 
 from pellucid.errors import PellucidError
@@ -20,12 +23,10 @@ INTERPRETATIONS = {
 }
 """(type of the samples, number of color channels) -> libvips interpretation."""
 
-MM_PER_INCH = 25.4
-
-UNKNOWN_DOTS_PER_MM = (1.0, 72 / MM_PER_INCH)
-"""Resolutions that libvips reports for files without one: 1 per mm, or 72 dpi for JPEG and PNG."""
-
 _FORK_GUARD = ForkGuard("pictures cannot be read or written")  # hangs with libvips 8.18
+
+# Loaders that libvips does not recommend for files from others (SVG, MATLAB, ...) are never needed.
+pyvips.block_untrusted_set(True)
 
 # Every picture is read once, so the cache of operations would only waste memory.
 pyvips.cache_set_max(0)
@@ -42,6 +43,27 @@ def reason(error: pyvips.Error) -> str:
     """The first line of a libvips error."""
     lines = [line.strip() for line in str(error.detail).splitlines() if line.strip()]
     return lines[0] if lines else "unknown reason"
+
+
+def patched_source(file: IO[bytes], patches: Mapping[int, bytes]) -> pyvips.SourceCustom:
+    """A file in which the bytes at some offsets are replaced, without changing it.
+
+    Both the file and this source must outlive the decoding.
+    """
+    source = pyvips.SourceCustom()
+
+    def read(num_bytes: int) -> bytes:
+        start = file.tell()
+        block = bytearray(file.read(num_bytes))
+        for offset, patch in patches.items():
+            first, last = max(start, offset), min(start + len(block), offset + len(patch))
+            if first < last:
+                block[first - start : last - start] = patch[first - offset : last - offset]
+        return bytes(block)
+
+    source.on_read(read)
+    source.on_seek(file.seek)
+    return source
 
 
 def to_vips(picture: Picture) -> pyvips.Image:

@@ -48,6 +48,7 @@ class Settings:
         appear; or the path of a RAW file with the wanted exposure; or "auto", an estimate. A `Mosaic` in memory
         keeps its own `exposure_ratio`.
     max_pixels: larger pictures are refused before they are decoded.
+    sidecars: the XMP in files named NAME.xmp and NAME.EXT.xmp next to a picture becomes part of its result.
     """
 
     tile_px: int | None = None
@@ -59,6 +60,7 @@ class Settings:
     bit_depth: int | None = None
     exposure: float | Path | Literal["auto"] = "auto"
     max_pixels: int = images.MAX_PIXELS
+    sidecars: bool = False
 
     def __post_init__(self) -> None:
         check_number("strength", self.strength, 0, 1, is_whole=False)
@@ -86,7 +88,8 @@ class Outcome:
     megapixels: of the degraded picture. seconds: in the network.
     is_skipped: the result already existed, made from the same input in the same way.
     error: why it failed; None if it did not. See `raise_error`.
-    info: how the picture was read. warnings: why the result may be worse than expected.
+    info: how the picture was read, and which metadata are not kept. warnings: why the result may be worse than
+        expected.
     """
 
     source: Path | None
@@ -265,15 +268,17 @@ def _restore_one_in_memory(
     start = time.monotonic()
     restored = [_run_network(restorer, picture, settings) for picture in pictures]
     seconds = time.monotonic() - start
+    notes: tuple[str, ...] = ()
     if target is not None:
         quality, bit_depth = _choose_quality(restorer, settings), settings.bit_depth
-        images.write(restored[0], target, overwrite=overwrite, quality=quality, bit_depth=bit_depth)
+        notes = images.write(restored[0], target, overwrite=overwrite, quality=quality, bit_depth=bit_depth)
     return Outcome(
         None,
         target,
         to_same_form(restored),
         megapixels=sum(picture.height * picture.width for picture in pictures) / 1e6,
         seconds=seconds,
+        info=notes,
         warnings=tuple(warning for picture in pictures for warning in _find_warnings(picture, restorer)),
     )
 
@@ -317,7 +322,11 @@ class _Stages:
         source_stamp = stamp(job.source)  # before it is read: it may change in the meantime
         domain = self.restorer.recipe.domain
         degraded, info = read_degraded(
-            job.source, domain, exposure=settings.exposure, max_pixels=settings.max_pixels
+            job.source,
+            domain,
+            exposure=settings.exposure,
+            max_pixels=settings.max_pixels,
+            with_sidecars=settings.sidecars,
         )
         if isinstance(degraded, Picture):
             images.check_format(job.target, degraded, bit_depth=settings.bit_depth)
@@ -339,7 +348,7 @@ class _Stages:
 
     def write(self, item: InFlightItem) -> InFlightItem:
         assert item.restored is not None
-        images.write(
+        notes = images.write(
             item.restored,
             item.job.target,
             overwrite=self.manifests.may_replace(item.job),
@@ -347,7 +356,7 @@ class _Stages:
             bit_depth=self.settings.bit_depth,
             before_rename=partial(self.manifests.record, item.job, item.source_stamp),
         )
-        return replace(item, restored=None)
+        return replace(item, restored=None, info=(*item.info, *notes))
 
     def needed_bytes(self, job: Job) -> int:
         """Memory to decode a picture and to encode its result, estimated from the header."""
@@ -372,7 +381,9 @@ def _run_network(restorer: Restorer, degraded: Any, settings: Settings, **more: 
 
 def _describe(restorer: Restorer, settings: Settings) -> dict[str, Any]:
     """Everything that affects the result. Manifests contain its hash, so it must not change between versions."""
-    without_effect = ("tile_px", "memory_bytes", "max_pixels")
+    without_effect = {"tile_px", "memory_bytes", "max_pixels"}
+    if not settings.sidecars:
+        without_effect.add("sidecars")  # as before it existed
     return {
         "weights": restorer.backend.fingerprint(),
         "recipe": restorer.recipe.name,

@@ -687,9 +687,9 @@ In folders, files that are not pictures are counted by suffix; `--include` and `
 
 | file | other pictures | what is not kept, with a note |
 |---|---|---|
-| PNG | animated: refused | content credentials, appended data |
+| PNG | animated: refused | appended data |
 | JPEG | MPO (stereo, panorama parts): refused | gain maps (Ultra HDR, ISO 21496-1, Apple), previews, depth maps, \
-videos of motion photos, content credentials, thermal and other private data, appended data |
+videos of motion photos, content credentials, appended data |
 | WebP | animated: refused | appended data |
 | GIF | several frames: refused; a still one becomes PNG | appended data |
 | AVIF, HEIC | several pictures, sequences: refused | gain maps, depth maps, mattes, videos |

@@ -5,7 +5,7 @@ The orientation is applied, alpha is separated, other metadata goes into `Pictur
 into `Picture.encoding`, so that a result is written in the same way. docs/formats.md shows what each format keeps.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,8 +46,20 @@ def read(path: str | Path, *, max_pixels: int = MAX_PIXELS, sidecar: bytes = b""
     path = Path(path)
     loader = headers.find_loader(path)
     encoding = headers.read_encoding(path, loader)
-    notes = (*encoding.notes, *headers.describe_suffix(path, encoding), *check_contents(path, loader))
-    return readers.read(path, loader, replace(encoding, notes=notes), max_pixels, sidecar)
+    lost = check_contents(path, loader)
+    notes = (*encoding.notes, *headers.describe_suffix(path, encoding))
+    picture = readers.read(path, loader, replace(encoding, notes=notes), max_pixels, sidecar)
+    return _add_lost(picture, lost)
+
+
+def _add_lost(picture: Picture, parts: Sequence[str]) -> Picture:
+    """The picture with a note about parts of its file that are lost, unless the metadata names them already."""
+    assert picture.encoding is not None
+    notes = picture.encoding.notes
+    others = [part for part in parts if not any(part in note for note in notes)]
+    if not others:
+        return picture
+    return replace(picture, encoding=replace(picture.encoding, notes=(*notes, f"not kept: {', '.join(others)}")))
 
 
 def decoding_cost(path: str | Path) -> tuple[int, int]:

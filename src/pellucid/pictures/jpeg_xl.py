@@ -57,7 +57,7 @@ def read(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
         raise PictureError(f"{path} has {probed.num_color_channels} colors (CMYK); gray or RGB is needed")
     notes = encoding.notes
     if header.num_extra > bool(probed.has_alpha):
-        notes += (f"{header.num_extra - bool(probed.has_alpha)} extra channels not kept",)
+        notes += (f"{header.num_extra - bool(probed.has_alpha)} extra channels are not kept",)
     found, samples = _call(path, "decode_to_numpy", content)
     if samples.dtype.name not in _DTYPES:
         raise PictureError(f"{path} has samples of type {samples.dtype}; {', '.join(_DTYPES)} are supported")

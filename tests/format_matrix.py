@@ -219,6 +219,12 @@ def webp(samples: Samples, **options: Any) -> bytes:
     return content.getvalue()
 
 
+def pnm(samples: Samples) -> bytes:
+    content = io.BytesIO()
+    PIL.Image.fromarray(samples.squeeze()).save(content, "PPM")
+    return content.getvalue()
+
+
 def heic(samples: Samples) -> bytes:
     """By libheif's encoder, in the package pillow-heif."""
     import pillow_heif
@@ -397,7 +403,9 @@ def _other_cases() -> Iterator[Case]:
 
 
 def _optional_cases() -> Iterator[Case]:
-    """Formats of the extra `formats`."""
+    """Formats that libvips does not have."""
+    for values, name in ((noise(1), "gray, 8 bit"), (noise(3), "RGB, 8 bit")):
+        yield _case(f"PNM, {name}", ".ppm", partial(pnm, values), values)
     for kind, name in ((0, "gray"), (2, "RGB"), (6, "RGB + alpha")):
         for bits in (8, 16):
             values = noise({0: 1, 2: 3, 6: 4}[kind], f"uint{bits}", height=40, width=50)
@@ -582,6 +590,7 @@ def run(case: Case, folder: Path) -> dict[str, str]:
 
 _NOT_SUPPORTED = {
     ".bmp": {"ICC", "EXIF", "XMP", "IPTC"},
+    ".ppm": {"ICC", "EXIF", "XMP", "IPTC"},
     ".webp": {"IPTC"},
 }
 
@@ -695,6 +704,7 @@ videos of motion photos, content credentials, appended data |
 | AVIF, HEIC | several pictures, sequences: refused | gain maps, depth maps, mattes, videos |
 | JPEG XL | animated: refused | gain maps, extra channels, JUMBF |
 | JPEG 2000 | several codestreams: refused | geographic data |
+| PNM | several pictures: refused | - |
 
 HEIC, JPEG XL and JPEG 2000 need the extra `formats`: `pip install 'pellucid[formats]'`.
 Not read: Photoshop, OpenEXR, Radiance HDR, icons; convert them to TIFF or PNG.

@@ -11,7 +11,26 @@ from pellucid.system.optional_packages import check_installed
 
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".tif", ".tiff", ".webp", ".bmp", ".dib", ".avif"}
-    | {".gif", ".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc", ".mpo", ".apng"}
+    | {
+        ".gif",
+        ".heic",
+        ".heif",
+        ".hif",
+        ".jxl",
+        ".jp2",
+        ".j2k",
+        ".jpf",
+        ".jpx",
+        ".j2c",
+        ".jpc",
+        ".mpo",
+        ".apng",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pam",
+        ".pnm",
+    }
 )
 """The usual suffixes of pictures. The content of a file decides what it is; a file with one of these that is not a
 picture is damaged."""
@@ -59,20 +78,21 @@ JPEG = FileFormat("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif"), ("
 # `exact` keeps the colors of fully transparent pixels.
 WEBP = FileFormat("WebP", (".webp",), ("uint8",), True, "webpsave_target", {"exact": True})
 BMP = FileFormat("BMP", (".bmp", ".dib"), ("uint8",), False)
+PNM = FileFormat("PNM", (".ppm", ".pgm", ".pam", ".pnm", ".pbm"), ("uint8", "uint16"), True)
 JPEG_XL = FileFormat("JPEG XL", (".jxl",), ("uint8", "uint16", "float32"), True, package="pyjpegxl")
 JPEG_2000 = FileFormat("JPEG 2000", (".jp2",), ("uint8", "uint16"), True, package="openjpeg")
 WRITABLE = (PNG, TIFF, JPEG, WEBP, BMP)
-_OPTIONAL = (JPEG_XL, JPEG_2000)
-"""Formats that need the extra `formats`."""
+_OTHERS = (PNM, JPEG_XL, JPEG_2000)
+"""Formats that are written only if they are asked for, or the input has them."""
 
-_BY_SUFFIX = {suffix: file_format for file_format in (*WRITABLE, *_OPTIONAL) for suffix in file_format.suffixes}
+_BY_SUFFIX = {suffix: file_format for file_format in (*WRITABLE, *_OTHERS) for suffix in file_format.suffixes}
 
 
 def format_by_name(name: str) -> FileFormat:
     """The format called png, tiff or tif, jpeg or jpg, webp, bmp, jxl or jp2. Raises OutputError for others."""
     found = _BY_SUFFIX.get(f".{name.lower()}")
     if found is None:
-        known = ", ".join([*(file_format.name.lower() for file_format in WRITABLE), "jxl", "jp2"])
+        known = ", ".join([*(file_format.name.lower() for file_format in WRITABLE), "ppm", "jxl", "jp2"])
         raise OutputError(f"the format {name} cannot be written; known: {known}")
     return found
 
@@ -113,7 +133,7 @@ def own_format(name: str) -> FileFormat:
     """The format for the result of a file of this kind, a name of `kinds.FileKind`: the same, if it is written."""
     if name == "camera RAW":
         return TIFF
-    return next((known for known in (*WRITABLE, *_OPTIONAL) if known.name == name), PNG)
+    return next((known for known in (*WRITABLE, *_OTHERS) if known.name == name), PNG)
 
 
 def check_depth(bit_depth: int | None) -> None:

@@ -32,7 +32,7 @@ def read(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
     bits = int(info["bit_depth"])
     try:
         samples: Samples = np.asarray(image)
-    except (OSError, RuntimeError, ValueError, EOFError) as error:
+    except (OSError, RuntimeError, ValueError, EOFError, SyntaxError) as error:
         raise _damaged(path, error) from error
     samples = samples[..., None] if samples.ndim == 2 else samples
     if bits > 8:

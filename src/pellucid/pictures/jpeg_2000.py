@@ -153,6 +153,8 @@ def _parse_codestream(path: Path, content: bytes) -> _Codestream:
             offset += 2 + length
     except (struct.error, IndexError) as error:
         raise _damaged(path, "its header ends early") from error
+    if not components or width <= left or height <= top:
+        raise _damaged(path, "its header declares no samples")
     return _Codestream(
         width - left,
         height - top,

@@ -30,6 +30,7 @@ _STORED = {
     "JPEG 2000": bmff.JP2_STORED,
     "JPEG XL": bmff.JXL_STORED,
     "PNG": png.STORED,
+    "PNM": frozenset(),
     "TIFF": tiff.STORED,
     "WebP": webp.STORED,
 }

@@ -12,7 +12,7 @@ import pyvips
 from PIL.BmpImagePlugin import BmpImageFile
 
 from pellucid.errors import PictureError
-from pellucid.pictures import exif, heic, jpeg_2000, jpeg_xl, metadata, vips, xmp
+from pellucid.pictures import exif, heic, jpeg_2000, jpeg_xl, metadata, pnm, vips, xmp
 from pellucid.pictures.containers import heif, tiff
 from pellucid.pictures.limits import check_size
 from pellucid.pictures.picture import Encoding, Picture, Samples
@@ -26,7 +26,7 @@ _HEIF_FIELDS = ("icc-profile-data", "exif-data", "xmp-data")
 _STRICT = ("jpeg", "tiff")
 """Loaders that report damaged samples, and tiles that are missing or cannot be decoded, only as warnings."""
 
-_CODECS: dict[str, Any] = {"heic": heic, "jxl": jpeg_xl, "jp2": jpeg_2000}
+_CODECS: dict[str, Any] = {"heic": heic, "jxl": jpeg_xl, "jp2": jpeg_2000, "pnm": pnm}
 """Modules for formats that libvips does not decode, by loader."""
 
 BYTES_PER_PIXEL = {"webp": 9, "heif": 19, "bmp": 4, "gif": 8}

@@ -9,7 +9,7 @@ import numpy as np
 import pyvips
 
 from pellucid.errors import OutputError
-from pellucid.pictures import formats, jpeg_2000, jpeg_xl, metadata, vips
+from pellucid.pictures import formats, jpeg_2000, jpeg_xl, metadata, pnm, vips
 from pellucid.pictures.containers import bmp
 from pellucid.pictures.formats import FileFormat
 from pellucid.pictures.picture import Encoding, Picture
@@ -39,6 +39,10 @@ def write(
     """
     if target is formats.BMP:
         return _write_bmp(picture, temporary, path)
+    if target is formats.PNM:
+        with temporary.open("wb") as file:
+            pnm.write_pnm(picture, file)
+        return metadata.list_missing(picture.metadata, target.name)
     if target in (formats.JPEG_XL, formats.JPEG_2000):
         is_jxl = target is formats.JPEG_XL
         content = jpeg_xl.encode_jxl(picture, quality) if is_jxl else jpeg_2000.encode_jp2(picture, path)

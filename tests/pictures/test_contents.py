@@ -137,3 +137,9 @@ def test_truncated_and_random_files_raise_nothing_else(tmp_path: Path) -> None:
                 check_contents(tmp_path / "x", loader)
             except PictureError as error:
                 assert "\n" not in str(error)
+
+
+def test_a_damaged_index_of_pictures_is_no_error(tmp_path: Path) -> None:
+    content = saved("mpo", 2).replace(b"MPF\0II", b"MPF\0XX").replace(b"MPF\0MM", b"MPF\0XX")
+    (tmp_path / "x").write_bytes(content)
+    assert check_contents(tmp_path / "x", "jpeg") == ()

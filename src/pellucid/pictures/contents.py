@@ -27,7 +27,7 @@ def check_contents(path: Path, loader: str) -> tuple[str, ...]:
     try:
         with path.open("rb") as file:
             found = inspect(file)
-    except (struct.error, IndexError, ValueError):  # damaged; decoding reports it
+    except (struct.error, LookupError, ValueError):  # damaged; decoding reports it
         return ()
     except OSError as error:
         raise PictureError(f"{path} cannot be read: {error.strerror or error}") from error

@@ -8,7 +8,6 @@ from typing import IO
 import numpy as np
 
 from pellucid.errors import PictureError
-from pellucid.pictures import exif
 from pellucid.pictures.formats import RAW_SUFFIXES
 from pellucid.pictures.picture import Encoding
 from pellucid.system import files
@@ -31,7 +30,6 @@ _NOT_DECODED = {
     b"GIF8": "GIF",
 }
 _HEIC_BRANDS = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftyphevx", b"ftypheim", b"ftypheis")
-_COMPRESSIONS = {1: "none", 5: "lzw", 7: "jpeg", 8: "deflate", 32946: "deflate", 32773: "packbits", 50000: "zstd"}
 
 # Tables K.1 (luma) and K.2 (chroma) of the JPEG standard, in the zigzag order of the files.
 # fmt: off
@@ -64,8 +62,8 @@ def find_loader(path: Path) -> str:
 
 
 def read_encoding(path: Path, loader: str) -> Encoding:
-    """How a file stores its picture. Fields that a damaged header does not contain keep their defaults."""
-    parse = {"png": _parse_png, "jpeg": _parse_jpeg, "tiff": _parse_tiff, "webp": _parse_webp, "bmp": _parse_bmp}
+    """How a file other than TIFF stores its picture. Fields that a damaged header lacks keep their defaults."""
+    parse = {"png": _parse_png, "jpeg": _parse_jpeg, "webp": _parse_webp, "bmp": _parse_bmp}
     try:
         with path.open("rb") as file:
             return parse[loader](file) if loader in parse else Encoding("AVIF", lossless=False)
@@ -124,18 +122,6 @@ def _parse_webp(file: IO[bytes]) -> Encoding:
         (length,) = struct.unpack_from("<I", head, 4)
         file.seek(length + length % 2, 1)
     return Encoding("WebP")
-
-
-def _parse_tiff(file: IO[bytes]) -> Encoding:
-    tags = exif.first_directory(file)
-    compression = _COMPRESSIONS.get(exif.number(tags, 0x0103) or 1)
-    return Encoding(
-        "TIFF",
-        exif.number(tags, 0x0102) or 1,
-        palette=exif.number(tags, 0x0106) == 3,
-        compression=compression,
-        lossless=compression != "jpeg",
-    )
 
 
 def _parse_jpeg(file: IO[bytes]) -> Encoding:

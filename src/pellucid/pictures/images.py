@@ -5,16 +5,22 @@ The orientation is applied, alpha is separated, other metadata goes into `Pictur
 into `Picture.encoding`, so that a result is written in the same way. docs/formats.md shows what each format keeps.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pellucid.errors import DataError, OutputError, PictureError
-from pellucid.pictures import formats, headers, readers, writers
+from pellucid.pictures import formats, headers, readers, tiff, tiff_samples, writers
 from pellucid.pictures.formats import OTHER_SUFFIXES as OTHER_SUFFIXES
 from pellucid.pictures.formats import RAW_SUFFIXES as RAW_SUFFIXES
 from pellucid.pictures.formats import SUFFIXES as SUFFIXES
 from pellucid.pictures.picture import Picture
+from pellucid.pictures.tiff_decoding import list_decoders
+from pellucid.pictures.white import check_white
 from pellucid.system.files import atomic_file, find_files
+
+CLASSIC_BYTES = 2_500_000_000
+"""Pages with more bytes become a BigTIFF: a classic TIFF has at most 4 GB, and compression may enlarge samples."""
 
 MAX_PIXELS = 500_000_000
 """Files with more pixels are refused before decoding: a small file can unpack to any size."""
@@ -30,19 +36,36 @@ def find(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
     return sorted(find_files(folder, suffixes))
 
 
-def read(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Picture:
+def read(
+    path: str | Path, *, max_pixels: int = MAX_PIXELS, page: int | None = None, white: float | None = None
+) -> Picture:
     """Read a PNG, JPEG, TIFF, WebP, AVIF or BMP file with its own bit depth, and apply its orientation.
 
     Samples of 1, 2 and 4 bits and palettes become 8 bit; 10 and 12 bits become 16 bit. Premultiplied alpha is
     divided out. The format is recognized by the first bytes, not by the suffix. A large picture is decoded into
     a temporary file (see `pellucid.system.memory`) and takes little memory.
 
+    Channels of a TIFF that are neither color nor alpha, e.g. infrared, are in `Picture.extra`.
+
     max_pixels: files with more pixels are refused before decoding.
-    Raises PictureError if the file is missing, damaged, not a single gray or RGB picture, or too large.
+    page: number of the page of a TIFF, starting at 1. Default: the only one.
+    white: the value of white in the file. Default: as the file specifies it (MaxSampleValue, SMaxSampleValue,
+        sBIT), else the largest value of the type, or 1 for floating-point samples. The samples are scaled so that
+        this value becomes the white of their type; `write` scales them back.
+    Raises PictureError if the file is missing, damaged, not a single gray or RGB picture, or too large, or if its
+    floating-point samples are far from 0 to 1 and white is not specified.
     """
     path = Path(path)
+    check_white(white)
     loader = headers.find_loader(path)
-    return readers.read(path, loader, headers.read_encoding(path, loader), max_pixels)
+    if loader == "tiff":
+        pages = tiff.find_pages(path)
+        chosen = tiff.choose_page(pages, path, page)
+        notes = ("the description of the whole stack is not kept",) if chosen.omitted else ()
+        return readers.read_tiff(chosen, max_pixels, white, (*pages.notes, *notes))
+    if page not in (None, 1):
+        raise PictureError(f"{path} has one page; there is no page {page}", hint="omit {page}")
+    return readers.read(path, loader, headers.read_encoding(path, loader), max_pixels, white)
 
 
 def decoding_cost(path: str | Path) -> tuple[int, int]:
@@ -54,7 +77,30 @@ def decoding_cost(path: str | Path) -> tuple[int, int]:
     """
     path = Path(path)
     loader = headers.find_loader(path)
+    if loader == "tiff":
+        costs = [_decoding_cost_of(page) for page in tiff.find_pages(path).pages]
+        return max(num_pixels for num_pixels, _ in costs), max(num_bytes for _, num_bytes in costs)
     return readers.decoding_cost(path, loader, headers.read_encoding(path, loader))
+
+
+def _decoding_cost_of(page: tiff.Page) -> tuple[int, int]:
+    width, height = page.directory.size
+    return width * height, list_decoders(tiff_samples.parse(page))[0].working_bytes
+
+
+def list_pages(path: str | Path) -> tiff.Pages | None:
+    """The pages of a TIFF that has several, without smaller copies and masks; None for other files.
+
+    Raises PictureError as `read` does.
+    """
+    path = Path(path)
+    pages = tiff.find_pages(path) if headers.find_loader(path) == "tiff" else None
+    return pages if pages is not None and len(pages) > 1 else None
+
+
+def read_page(page: tiff.Page, *, max_pixels: int = MAX_PIXELS, white: float | None = None) -> Picture:
+    """Read one of the pages of `list_pages` as `read` does, but with the description of the whole stack."""
+    return readers.read_tiff(page, max_pixels, white)
 
 
 def encoding_bytes(path: str | Path, num_pixels: int, *, quality: int | None = None) -> int:
@@ -115,3 +161,39 @@ def write(
         raise OutputError(f"a quality of {quality}; 1 to 100 is needed")
     with atomic_file(path, overwrite=overwrite, before_rename=before_rename) as temporary:
         writers.write(picture.as_depth(dtype), file_format, temporary, path, quality)
+
+
+def write_pages(
+    pictures: Iterable[Picture],
+    path: str | Path,
+    pages: tiff.Pages,
+    *,
+    scale: int = 1,
+    overwrite: bool = False,
+    bit_depth: int | None = None,
+    before_rename: Callable[[Path], None] | None = None,
+) -> None:
+    """Write pictures as the pages of one TIFF, atomically. Each is written before the next one is asked for.
+
+    pages: those that the pictures come from, as many. scale: how many times as long their sides are.
+    Other arguments and errors: see `write`.
+    """
+    path, is_stack = Path(path), tiff.describes_stack(pages.pages[0].directory)
+    with (
+        atomic_file(path, overwrite=overwrite, before_rename=before_rename) as temporary,
+        temporary.open("r+b") as file,
+        TemporaryDirectory(prefix="pellucid-") as folder,
+    ):
+        writer = tiff.StackWriter(file, is_big=_is_big(pages, scale))
+        for number, picture in enumerate(pictures):
+            page = Path(folder, "page.tif")
+            page.write_bytes(b"")
+            dtype = formats.choose_dtype(formats.TIFF, picture, path, bit_depth)
+            writers.write(picture.as_depth(dtype), formats.TIFF, page, path, None)
+            # Readers of a stack go by its description, and expect nothing else.
+            writer.append(page, {} if is_stack else tiff.number_page(number, len(pages)))
+
+
+def _is_big(pages: tiff.Pages, scale: int) -> bool:
+    """Whether the pages may not fit into the 4 GB of a classic TIFF; each sample has at most 4 bytes."""
+    return sum(4 * scale**2 * page.directory.num_samples for page in pages.pages) > CLASSIC_BYTES

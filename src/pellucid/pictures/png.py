@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from typing import IO
 
 from pellucid.pictures import iptc
+from pellucid.pictures.picture import Picture
 
 _COLOR = {b"cICP", b"sRGB", b"gAMA", b"cHRM", b"mDCV", b"cLLI"}
+_SIGNIFICANT = b"sBIT"
 _TEXT = {b"tEXt", b"zTXt", b"iTXt"}
 _XMP_KEY = b"XML:com.adobe.xmp"
 _MAX_BYTES = 2**24
@@ -32,6 +34,22 @@ def read_chunks(file: IO[bytes]) -> tuple[bytes, bytes]:
             elif key != _XMP_KEY and not key.startswith(b"Raw profile type "):
                 chunks += _build_chunk(kind, content)
     return chunks, records
+
+
+def significant_bits(file: IO[bytes]) -> int:
+    """The most significant bits of a color, as the chunk sBIT specifies them; 0 if there is none."""
+    return next(
+        (max(content[:3]) for kind, content in _iterate_chunks(file) if kind == _SIGNIFICANT and content), 0
+    )
+
+
+def build_significant_bits(picture: Picture) -> bytes:
+    """The chunk sBIT, if the samples are stored in fewer bits than their type has."""
+    white = 0.0 if picture.encoding is None else picture.encoding.white or 0.0
+    bits = int(white + 1).bit_length() - 1
+    if not bits or white != 2**bits - 1:
+        return b""
+    return _build_chunk(_SIGNIFICANT, bytes([bits] * (picture.channels + (picture.alpha is not None))))
 
 
 def add_chunks(file: IO[bytes], chunks: bytes, xmp: bytes, records: bytes) -> None:
@@ -56,7 +74,7 @@ def _iterate_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
         if len(header) < 8:
             return
         length, kind = struct.unpack(">I4s", header)
-        if kind in _COLOR | _TEXT and length <= _MAX_BYTES:
+        if kind in _COLOR | _TEXT | {_SIGNIFICANT} and length <= _MAX_BYTES:
             yield kind, file.read(length)
         offset += length + 12
 

@@ -1,5 +1,8 @@
 """What reading and writing with libvips share: names of sample types, one-line errors, and the check for forks."""
 
+from collections.abc import Sequence
+from typing import IO
+
 import pyvips
 
 from pellucid.errors import PellucidError
@@ -44,10 +47,31 @@ def reason(error: pyvips.Error) -> str:
     return lines[0] if lines else "unknown reason"
 
 
-def to_vips(picture: Picture) -> pyvips.Image:
-    """Samples and alpha as a libvips image. It shares their memory: the picture must outlive it."""
+def make_source(file: IO[bytes]) -> pyvips.Source:
+    """A source that reads an open file. Both must be kept until the image is decoded."""
+
+    def read(length: int) -> bytes:
+        try:
+            return file.read(length)
+        except OSError:  # e.g. a network drive that disconnects; libvips reports a truncated file
+            return b""
+
+    source = pyvips.SourceCustom()
+    source.on_read(read)
+    source.on_seek(file.seek)
+    return source
+
+
+def to_vips(picture: Picture, order: Sequence[int] = ()) -> pyvips.Image:
+    """Samples, alpha and extra channels as a libvips image. It shares their memory: the picture must outlive it.
+
+    order: which channel comes at each place; by default colors, alpha, extra channels.
+    """
     bands = [_bands(memory.as_contiguous(plane)) for plane in picture.planes]
     joined = bands[0].bandjoin(bands[1:]) if len(bands) > 1 else bands[0]
+    if list(order) != sorted(order):
+        first, *others = (joined.extract_band(channel) for channel in order)
+        joined = first.bandjoin(others)
     return joined.copy(interpretation=INTERPRETATIONS[picture.dtype, picture.channels])
 
 

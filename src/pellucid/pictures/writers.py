@@ -4,6 +4,7 @@ import errno
 import os
 import struct
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -11,9 +12,10 @@ import numpy as np
 import pyvips
 
 from pellucid.errors import OutputError
-from pellucid.pictures import exif, formats, iptc, png, vips
+from pellucid.pictures import associated_alpha, exif, formats, iptc, png, tiff, tiff_channels, vips
 from pellucid.pictures.formats import FileFormat
 from pellucid.pictures.picture import Encoding, Picture
+from pellucid.pictures.white import scale_back
 from pellucid.system import memory
 
 JPEG_QUALITY = 95
@@ -29,7 +31,7 @@ _UNKNOWN_DOTS_PER_MM = vips.UNKNOWN_DOTS_PER_MM[1]
 _LOSSLESS_WEBP_BYTES = 32
 _LOSSY_WEBP_BYTES = 16
 
-_COMPRESSIONS = ("none", "lzw", "deflate", "packbits", "zstd")
+_COMPRESSIONS = ("none", "lzw", "deflate", "packbits")
 _TYPES = {bytes: "blob_type", str: "gstr_type", int: "gint_type", float: "gdouble_type"}
 _WRITTEN_FIELDS = ("icc-profile-data", "exif-data", "xmp-data", "image-description")
 _HALVED_COLOR = ("4:2:0", "4:1:1", "4:1:0")
@@ -44,6 +46,7 @@ def write(picture: Picture, target: FileFormat, temporary: Path, path: Path, qua
         _write_bmp(picture, temporary, path)
         return
     options = {**target.options, **_options(picture, target, quality)}
+    picture = _to_stored(picture, target)
     _save(picture, target, temporary, path, options)
     with temporary.open("rb+") as file:
         _add_other_metadata(file, picture, target)
@@ -56,6 +59,18 @@ def encoding_bytes(target: FileFormat, num_pixels: int, quality: int | None) -> 
     # All coefficients of three channels, two bytes each.
     is_buffered = target is formats.JPEG and num_pixels < memory.LARGE_BYTES
     return 2 * num_pixels * 3 if is_buffered else 0
+
+
+def _to_stored(picture: Picture, target: FileFormat) -> Picture:
+    """The picture with the samples to store: in the units of its own file, if it had this format and depth."""
+    original = picture.encoding
+    if original is None:
+        return picture
+    if target is formats.TIFF and tiff_channels.has_associated_alpha(picture):
+        picture = associated_alpha.multiply(picture)
+    if target in (formats.TIFF, formats.PNG) and (original.format, original.dtype) == (target.name, picture.dtype):
+        return scale_back(picture)
+    return replace(picture, encoding=replace(original, white=None))
 
 
 def _options(picture: Picture, target: FileFormat, quality: int | None) -> dict[str, Any]:
@@ -90,7 +105,8 @@ def _tiff_options(picture: Picture, original: Encoding) -> dict[str, Any]:
 def _save(picture: Picture, target: FileFormat, temporary: Path, path: Path, options: dict[str, Any]) -> None:
     vips.begin(OutputError)
     try:
-        image = _add_metadata(vips.to_vips(picture), picture.metadata, target)
+        order = tiff_channels.order_channels(picture) if target is formats.TIFF else ()
+        image = _add_metadata(vips.to_vips(picture, order), picture.metadata, target)
         kept = ["icc", "xmp", "iptc", "other", *(["exif"] if _needs_exif(picture.metadata, target) else [])]
         _release_on_progress(image, picture)
         file = pyvips.Target.new_to_file(os.fsencode(temporary))
@@ -161,11 +177,13 @@ def _add_other_metadata(file: IO[bytes], picture: Picture, target: FileFormat) -
     metadata = picture.metadata
     records, others = metadata.get("iptc-data", b""), metadata.get("photoshop-data", b"")
     if target is formats.PNG:
-        png.add_chunks(file, metadata.get("png-chunks", b""), metadata.get("xmp-data", b""), records)
+        chunks = png.build_significant_bits(picture) + metadata.get("png-chunks", b"")
+        png.add_chunks(file, chunks, metadata.get("xmp-data", b""), records)
     if target is formats.TIFF:
         tags = exif.parse_block(metadata.get("exif-data", b"")).with_captions(records, others)
         if tags:
             exif.add_to_tiff(file, tags, picture.width, picture.height)
+        tiff.set_tags(file, tiff_channels.describe(picture))
 
 
 def _write_bmp(picture: Picture, temporary: Path, path: Path) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from pellucid.data.dataset import DatasetPlan, DecodeTask, dataset, gather_files, picture_task
+from pellucid.data.dataset import DatasetPlan, DecodeTask, White, dataset, gather_files, picture_task
 from pellucid.data.pairing import match
 from pellucid.data.store_writer import Planned
 from pellucid.errors import DataError
@@ -11,7 +11,7 @@ from pellucid.pictures import images
 
 
 @dataset
-def pairs(paths: Sequence[Path]) -> DatasetPlan:
+def pairs(paths: Sequence[Path], *, white: White = None) -> DatasetPlan:
     """Two sources, degraded pictures and then their targets, matched by name."""
     if len(paths) != 2:
         raise DataError(f"pairs need two sources, degraded pictures and then targets; {len(paths)} given")
@@ -26,6 +26,7 @@ def pairs(paths: Sequence[Path]) -> DatasetPlan:
     for source, partner in zip(degraded, pairing.partners, strict=True):
         if partner is not None:
             item = Planned(source.name, f"target/{targets[partner].name}", f"degraded/{source.name}")
-            tasks += [picture_task(source, item.degraded), picture_task(targets[partner], item.target)]
+            tasks.append(picture_task(source, item.degraded, white=white))
+            tasks.append(picture_task(targets[partner], item.target, white=white))
             items.append(item)
     return DatasetPlan("pairs", tuple(tasks), tuple(items), left_out, (f"matched {pairing.method}",))

@@ -218,7 +218,7 @@ def test_damaged_tiles_are_an_error(compression: str, tmp_path: Path) -> None:
 def test_a_predictor_that_programs_disagree_about_is_refused(tmp_path: Path) -> None:
     PIL.Image.fromarray(noise(6, 7, 3)).save(tmp_path / "whole.tif")
     run("tiffcp", "-c", "lzw:2", tmp_path / "whole.tif", tmp_path / "x.tif")
-    with tifffile.TiffFile(tmp_path / "x.tif", mode="r+b") as file:
+    with tifffile.TiffFile(tmp_path / "x.tif", mode="r+") as file:
         file.pages.first.tags["Compression"].overwrite(32773)  # PackBits
     with pytest.raises(PictureError, match="a predictor with a compression that has none"):
         images.read(tmp_path / "x.tif")

@@ -289,7 +289,7 @@ def test_bmp_palettes_are_expanded(mode: str, tmp_path: Path) -> None:
 def test_a_resolution_that_bmp_cannot_store_is_dropped(tmp_path: Path, dots_per_mm: float) -> None:
     path = tmp_path / "a.bmp"
     images.write(Picture(photo(), metadata={"xres": dots_per_mm, "yres": 10.0}), path)
-    assert struct.unpack_from("<ii", path.read_bytes(), 38) == (0, 10_000)
+    assert struct.unpack_from("<ii", path.read_bytes(), 38) == (0, 0)
 
 
 def test_bmp_alpha_is_read(tmp_path: Path) -> None:
@@ -400,7 +400,8 @@ def test_xmp_resolution_and_profile_are_kept_in_every_format(suffix: str, tmp_pa
 def test_tiff_text_and_png_comments_are_kept(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "a.tif", photo(), photometric="rgb", description="a note", metadata=None)
     images.write(images.read(tmp_path / "a.tif"), tmp_path / "b.tif")
-    assert images.read(tmp_path / "b.tif").metadata["image-description"] == "a note"
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        assert file.pages.first.description == "a note"
     text = _chunk(b"tEXt", b"Author\0me")
     images.write(read_bytes(png(b"\0\7", 1, 1, 8, 0, text), tmp_path), tmp_path / "b.png")
     with PIL.Image.open(tmp_path / "b.png") as file:

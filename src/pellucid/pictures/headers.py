@@ -1,13 +1,13 @@
 """Format and encoding of picture files, from their headers."""
 
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 
 from pellucid.errors import PictureError
+from pellucid.pictures.containers import jpeg
 from pellucid.pictures.formats import RAW_SUFFIXES
 from pellucid.pictures.picture import Encoding
 from pellucid.system import files
@@ -128,7 +128,7 @@ def _parse_jpeg(file: IO[bytes]) -> Encoding:
     tables: dict[int, list[int]] = {}
     factors: list[int] = []
     bits, progressive = 8, False
-    for marker, segment in _segments(file):
+    for marker, segment in jpeg.segments(file):
         if marker == 0xDB:
             tables |= _parse_tables(segment)
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # no start of a frame
@@ -142,18 +142,6 @@ def _parse_jpeg(file: IO[bytes]) -> Encoding:
         lossless=False,
         progressive=progressive,
     )
-
-
-def _segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
-    """(marker, content) of each segment before the first samples."""
-    file.seek(2)
-    while (head := file.read(2)) and head[0] == 0xFF:
-        while head[1] == 0xFF:  # any number of fill bytes may precede a marker
-            head = head[1:] + file.read(1)
-        if head[1] == 0xDA:
-            return
-        (length,) = struct.unpack(">H", file.read(2))
-        yield head[1], file.read(max(0, length - 2))
 
 
 def _parse_tables(segment: bytes) -> dict[int, list[int]]:

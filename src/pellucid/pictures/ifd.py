@@ -9,6 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
+from PIL import TiffTags
+
 Value = tuple[int, int, bytes]
 """(type, count, content) of a tag, in little-endian order."""
 
@@ -18,10 +20,14 @@ ASCII, SHORT, LONG, FRACTION, BINARY, IFD, LONG8, IFD8 = 2, 3, 4, 5, 7, 13, 16, 
 MAX_VALUE_BYTES = 2**26
 """Longer values are ignored: a damaged count could mean gigabytes."""
 
+_MAX_DIRECTORIES = 10_000
 ITEM_BYTES = {
     1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8, 129: 1
 }  # fmt: skip
 """Bytes per item of each type. 129 is the UTF-8 text of EXIF 3.0."""
+
+_INTEGER_BYTES = {1: 1, SHORT: 2, LONG: 4, IFD: 4, LONG8: 8, IFD8: 8}
+_SUB_DIRECTORIES = 0x014A
 
 # Bytes per number, for the byte order: a fraction consists of two numbers.
 _NUMBER_BYTES = {3: 2, 4: 4, 5: 4, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
@@ -80,6 +86,21 @@ def parse_header(file: IO[bytes]) -> tuple[Layout, int]:
     return layout, struct.unpack(layout.offset, header[start : start + layout.inline_bytes])[0]
 
 
+def find_directories(file: IO[bytes]) -> tuple[Layout, list[tuple[int, int]]]:
+    """(layout, (offset, place of the pointer to it) of each directory in the chain of a TIFF).
+
+    Raises ValueError or struct.error if it is not a TIFF.
+    """
+    layout, offset = parse_header(file)
+    place, found = layout.first_pointer, dict[int, int]()
+    while offset and offset not in found and len(found) < _MAX_DIRECTORIES:
+        found[offset] = place
+        place = end_of_entries(file, layout, offset)
+        pointer = read_at(file, place, layout.inline_bytes)
+        offset = struct.unpack(layout.offset, pointer)[0] if len(pointer) == layout.inline_bytes else 0
+    return layout, [*found.items()]
+
+
 def end_of_entries(file: IO[bytes], layout: Layout, offset: int) -> int:
     """Where a directory stores the offset of the next one."""
     header_bytes, entry_bytes = struct.calcsize(layout.count), struct.calcsize(layout.entry)
@@ -91,8 +112,8 @@ def iterate_entries(file: IO[bytes], layout: Layout, offset: int) -> Iterator[En
     header_bytes, entry_bytes = struct.calcsize(layout.count), struct.calcsize(layout.entry)
     rows = read_at(file, offset + header_bytes, entry_bytes * _count_entries(file, layout, offset))
     for start in range(0, len(rows) - entry_bytes + 1, entry_bytes):
-        tag, kind, num_items, raw = struct.unpack(layout.entry, rows[start : start + entry_bytes])
-        yield Entry(tag, kind, num_items, raw, offset + header_bytes + start)
+        tag, kind, count, raw = struct.unpack(layout.entry, rows[start : start + entry_bytes])
+        yield Entry(tag, kind, count, raw, offset + header_bytes + start)
 
 
 def _count_entries(file: IO[bytes], layout: Layout, offset: int) -> int:
@@ -118,6 +139,79 @@ def read_value(file: IO[bytes], layout: Layout, entry: Entry) -> bytes:
     if length > layout.inline_bytes:
         raw = read_at(file, struct.unpack(layout.offset, raw)[0], length)
     return raw[:length] if len(raw) >= length else b""
+
+
+def first_directory(file: IO[bytes]) -> dict[int, Value]:
+    """All tags of the first directory of a TIFF; {} for other files."""
+    try:
+        return parse_directory(file, *parse_header(file))
+    except (struct.error, ValueError):
+        return {}
+
+
+def name(tag: int) -> str:
+    """The name of a tag, or its number as 0x0123."""
+    known = _NAMES.get(tag) or TiffTags.lookup(tag).name
+    return f"0x{tag:04X}" if known == "unknown" else str(known)
+
+
+_NAMES = {
+    0x927C: "MakerNote",
+    0x830E: "ModelPixelScale",
+    0x8482: "ModelTiepoint",
+    0x85D8: "ModelTransformation",
+    0x87AF: "GeoKeyDirectory",
+    0x87B0: "GeoDoubleParams",
+    0x87B1: "GeoAsciiParams",
+    0xA480: "GDAL_METADATA",
+    0xA481: "GDAL_NODATA",
+    0xC69C: "RPCCoefficients",
+    0x935C: "ImageSourceData",
+}
+
+
+def iterate_directories(file: IO[bytes]) -> Iterator[dict[int, Value]]:
+    """All tags of each directory that describes samples: those of the chain, in order, then their sub-directories.
+
+    Nothing for files that are not a TIFF.
+    """
+    try:
+        layout, chain = find_directories(file)
+    except (struct.error, ValueError):
+        return
+    waiting, seen = [offset for offset, _ in chain], set[int]()
+    while waiting and len(seen) < _MAX_DIRECTORIES:
+        offset = waiting.pop(0)
+        if offset not in seen:
+            seen.add(offset)
+            tags = parse_directory(file, layout, offset)
+            yield tags
+            waiting += numbers(tags, _SUB_DIRECTORIES)
+
+
+def numbers(tags: dict[int, Value], tag: int) -> list[int]:
+    """All numbers of a tag with integers, or []."""
+    kind, _, content = tags.get(tag, (0, 0, b""))
+    size = _INTEGER_BYTES.get(kind, 0)
+    return [int.from_bytes(content[i : i + size], "little") for i in range(0, len(content), size)] if size else []
+
+
+def number(tags: dict[int, Value], tag: int) -> int | None:
+    """The first number of a tag with integers, or None."""
+    kind, _, content = tags.get(tag, (0, 0, b""))
+    size = _INTEGER_BYTES.get(kind, 0)
+    return int.from_bytes(content[:size], "little") if size and len(content) >= size else None
+
+
+def fraction(tags: dict[int, Value], tag: int) -> float:
+    """The first number of a tag of fractions or floating-point numbers; 0 if there is none."""
+    kind, _, content = tags.get(tag, (0, 0, b""))
+    if kind == FRACTION and len(content) >= 8:
+        numerator, denominator = struct.unpack("<II", content[:8])
+        return numerator / denominator if denominator else 0.0
+    if kind in (11, 12):
+        return float(struct.unpack_from("<f" if kind == 11 else "<d", content)[0])
+    return float(number(tags, tag) or 0)
 
 
 def read_at(file: IO[bytes], offset: int, length: int) -> bytes:

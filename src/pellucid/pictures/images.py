@@ -5,15 +5,17 @@ The orientation is applied, alpha is separated, other metadata goes into `Pictur
 into `Picture.encoding`, so that a result is written in the same way. docs/formats.md shows what each format keeps.
 """
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pellucid.errors import DataError, OutputError, PictureError
-from pellucid.pictures import formats, headers, readers, tiff, tiff_samples, writers
+from pellucid.pictures import formats, headers, metadata, readers, tiff_pages, tiff_samples, writers
 from pellucid.pictures.formats import OTHER_SUFFIXES as OTHER_SUFFIXES
 from pellucid.pictures.formats import RAW_SUFFIXES as RAW_SUFFIXES
 from pellucid.pictures.formats import SUFFIXES as SUFFIXES
+from pellucid.pictures.formats import FileFormat
 from pellucid.pictures.picture import Picture
 from pellucid.pictures.tiff_decoding import list_decoders
 from pellucid.pictures.white import check_white
@@ -59,9 +61,11 @@ def read(
     check_white(white)
     loader = headers.find_loader(path)
     if loader == "tiff":
-        pages = tiff.find_pages(path)
-        chosen = tiff.choose_page(pages, path, page)
-        notes = ("the description of the whole stack is not kept",) if chosen.omitted else ()
+        pages = tiff_pages.find_pages(path)
+        chosen = tiff_pages.choose_page(pages, path, page)
+        notes = (
+            ("the description of the whole stack is not kept",) if tiff_pages.DESCRIPTION in chosen.omitted else ()
+        )
         return readers.read_tiff(chosen, max_pixels, white, (*pages.notes, *notes))
     if page not in (None, 1):
         raise PictureError(f"{path} has one page; there is no page {page}", hint="omit {page}")
@@ -78,27 +82,27 @@ def decoding_cost(path: str | Path) -> tuple[int, int]:
     path = Path(path)
     loader = headers.find_loader(path)
     if loader == "tiff":
-        costs = [_decoding_cost_of(page) for page in tiff.find_pages(path).pages]
+        costs = [_decoding_cost_of(page) for page in tiff_pages.find_pages(path).pages]
         return max(num_pixels for num_pixels, _ in costs), max(num_bytes for _, num_bytes in costs)
     return readers.decoding_cost(path, loader, headers.read_encoding(path, loader))
 
 
-def _decoding_cost_of(page: tiff.Page) -> tuple[int, int]:
+def _decoding_cost_of(page: tiff_pages.Page) -> tuple[int, int]:
     width, height = page.directory.size
     return width * height, list_decoders(tiff_samples.parse(page))[0].working_bytes
 
 
-def list_pages(path: str | Path) -> tiff.Pages | None:
+def list_pages(path: str | Path) -> tiff_pages.Pages | None:
     """The pages of a TIFF that has several, without smaller copies and masks; None for other files.
 
     Raises PictureError as `read` does.
     """
     path = Path(path)
-    pages = tiff.find_pages(path) if headers.find_loader(path) == "tiff" else None
+    pages = tiff_pages.find_pages(path) if headers.find_loader(path) == "tiff" else None
     return pages if pages is not None and len(pages) > 1 else None
 
 
-def read_page(page: tiff.Page, *, max_pixels: int = MAX_PIXELS, white: float | None = None) -> Picture:
+def read_page(page: tiff_pages.Page, *, max_pixels: int = MAX_PIXELS, white: float | None = None) -> Picture:
     """Read one of the pages of `list_pages` as `read` does, but with the description of the whole stack."""
     return readers.read_tiff(page, max_pixels, white)
 
@@ -135,12 +139,15 @@ def write(
     quality: int | None = None,
     bit_depth: int | None = None,
     before_rename: Callable[[Path], None] | None = None,
-) -> None:
+) -> tuple[str, ...]:
     """Write a picture atomically, in the format of the path's suffix: PNG, JPEG, TIFF, WebP or BMP.
 
     A picture that was read from a file of the same format is written in the same way: a JPEG with its quality and
     chroma subsampling, a TIFF with its compression, a lossy WebP lossy. A JPEG made from another format gets
     quality 95 and full color resolution. Everything else is lossless.
+
+    Metadata are adapted if the picture has another size than the file that they are from, e.g. the size in EXIF
+    and face regions. Returns one line that names the metadata that are not kept, if there are any.
 
     overwrite: replace an existing file.
     quality: 1 to 100, for JPEG, and for WebP, which it makes lossy. Other formats ignore it.
@@ -160,40 +167,57 @@ def write(
     if quality is not None and not 1 <= quality <= 100:
         raise OutputError(f"a quality of {quality}; 1 to 100 is needed")
     with atomic_file(path, overwrite=overwrite, before_rename=before_rename) as temporary:
-        writers.write(picture.as_depth(dtype), file_format, temporary, path, quality)
+        missing = _write(picture.as_depth(dtype), file_format, temporary, path, quality)
+    return _describe_missing(missing, file_format)
 
 
 def write_pages(
     pictures: Iterable[Picture],
     path: str | Path,
-    pages: tiff.Pages,
+    pages: tiff_pages.Pages,
     *,
     scale: int = 1,
     overwrite: bool = False,
     bit_depth: int | None = None,
     before_rename: Callable[[Path], None] | None = None,
-) -> None:
+) -> tuple[str, ...]:
     """Write pictures as the pages of one TIFF, atomically. Each is written before the next one is asked for.
 
     pages: those that the pictures come from, as many. scale: how many times as long their sides are.
-    Other arguments and errors: see `write`.
+    Other arguments, result and errors: see `write`.
     """
-    path, is_stack = Path(path), tiff.describes_stack(pages.pages[0].directory)
+    path, is_stack = Path(path), tiff_pages.describes_stack(pages.pages[0].directory)
     with (
         atomic_file(path, overwrite=overwrite, before_rename=before_rename) as temporary,
         temporary.open("r+b") as file,
         TemporaryDirectory(prefix="pellucid-") as folder,
     ):
-        writer = tiff.StackWriter(file, is_big=_is_big(pages, scale))
+        writer = tiff_pages.StackWriter(file, is_big=_is_big(pages, scale))
+        missing: list[str] = []
         for number, picture in enumerate(pictures):
             page = Path(folder, "page.tif")
             page.write_bytes(b"")
             dtype = formats.choose_dtype(formats.TIFF, picture, path, bit_depth)
-            writers.write(picture.as_depth(dtype), formats.TIFF, page, path, None)
+            missing += _write(picture.as_depth(dtype), formats.TIFF, page, path, None)
             # Readers of a stack go by its description, and expect nothing else.
-            writer.append(page, {} if is_stack else tiff.number_page(number, len(pages)))
+            writer.append(page, {} if is_stack else tiff_pages.number_page(number, len(pages)))
+    return _describe_missing(missing, formats.TIFF)
 
 
-def _is_big(pages: tiff.Pages, scale: int) -> bool:
+def _write(
+    picture: Picture, file_format: FileFormat, temporary: Path, path: Path, quality: int | None
+) -> tuple[str, ...]:
+    """Write a picture with metadata that are true for its size into an empty file. Returns what is not kept."""
+    own = picture.width, picture.height
+    before = picture.metadata.get(metadata.SIZE, own)
+    adapted, removed = metadata.adapt(picture.metadata, before=before, after=own)
+    return (*removed, *writers.write(replace(picture, metadata=adapted), file_format, temporary, path, quality))
+
+
+def _describe_missing(missing: Sequence[str], file_format: FileFormat) -> tuple[str, ...]:
+    return (f"not kept in {file_format.name}: {', '.join(dict.fromkeys(missing))}",) if missing else ()
+
+
+def _is_big(pages: tiff_pages.Pages, scale: int) -> bool:
     """Whether the pages may not fit into the 4 GB of a classic TIFF; each sample has at most 4 bytes."""
     return sum(4 * scale**2 * page.directory.num_samples for page in pages.pages) > CLASSIC_BYTES

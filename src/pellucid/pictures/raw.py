@@ -15,9 +15,9 @@ from PIL.ExifTags import IFD, Base
 from PIL.TiffImagePlugin import IFDRational
 
 from pellucid.errors import OutputError, PictureError
-from pellucid.pictures import dng
+from pellucid.pictures import dng, raw_data
 from pellucid.pictures.packing import BAYER, XTRANS, find_phase
-from pellucid.pictures.picture import Exposure, Mosaic, Picture
+from pellucid.pictures.picture import Encoding, Exposure, Mosaic, Picture, Samples
 from pellucid.system.files import read_head
 from pellucid.system.processes import ForkGuard
 
@@ -40,6 +40,8 @@ _ORIENTATIONS = {0: 1, 1: 2, 3: 3, 2: 4, 4: 5, 6: 6, 7: 7, 5: 8}
 _PATTERN_CHECK_PX = 12
 _SRGB = 1  # a value of ColorSpace
 
+_DEVELOPED = "camera RAW developed by LibRaw: 16 bit, camera white balance, sRGB"
+
 _FORK_GUARD = ForkGuard("RAW files cannot be read")  # hangs in OpenMP, with LibRaw 0.22
 
 
@@ -54,7 +56,7 @@ def read(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Mosaic:
     """
     path = Path(path)
     with _open(path, max_pixels) as raw:
-        raw.unpack()
+        _unpack(raw, path)
         return _to_mosaic(raw, _build_metadata(raw, _read_maker(path)))
 
 
@@ -69,7 +71,7 @@ def develop(path: str | Path, *, upright: bool = True, max_pixels: int = MAX_PIX
     """
     path = Path(path)
     with _open(path, max_pixels) as raw:
-        raw.unpack()
+        _unpack(raw, path)
         return _develop(raw, _build_metadata(raw, _read_maker(path)), upright=upright)
 
 
@@ -164,7 +166,7 @@ def _libraw(name: object) -> Iterator[rawpy.RawPy]:
             raise PictureError(f"{name!r} is not a file name in UTF-8", hint="rename it") from error
         except rawpy.LibRawFileUnsupportedError as error:
             raise PictureError(
-                f"{name} is not a camera RAW file that LibRaw supports", hint="convert it to DNG"
+                f"{name} is not a camera RAW file that LibRaw supports", hint="convert it to an uncompressed DNG"
             ) from error
         except (rawpy.LibRawTooBigError, rawpy.LibRawUnsufficientMemoryError) as error:
             raise PictureError(f"{name} needs more memory than LibRaw allows, or is damaged") from error
@@ -190,6 +192,12 @@ def _check_size(sizes: rawpy.ImageSizes, max_pixels: int) -> None:
         )
 
 
+def _unpack(raw: rawpy.RawPy, path: Path) -> None:
+    """Decode the samples. Raises PictureError if some are missing, which LibRaw does not report."""
+    raw_data.check_complete(path)
+    raw.unpack()
+
+
 def _to_mosaic(raw: rawpy.RawPy, metadata: Mapping[str, Any]) -> Mosaic:
     if raw.raw_type is not rawpy.RawType.Flat:
         raise PictureError(
@@ -207,12 +215,28 @@ def _to_mosaic(raw: rawpy.RawPy, metadata: Mapping[str, Any]) -> Mosaic:
         white_balance=_read_white_balance(raw),
         exposure=_read_exposure(raw),
         orientation=_ORIENTATIONS.get(raw.sizes.flip, 1),
+        notes=_find_blank_rows(raw),
     )
 
 
 def _develop(raw: rawpy.RawPy, metadata: Mapping[str, Any], *, upright: bool = True) -> Picture:
     orientation: dict[str, Any] = {} if upright else {"user_flip": 0}
-    return Picture(raw.postprocess(**_DEVELOPMENT, **orientation), metadata=metadata)
+    encoding = Encoding("camera RAW", 16, notes=(_DEVELOPED, *_find_blank_rows(raw)))
+    return Picture(raw.postprocess(**_DEVELOPMENT, **orientation), metadata=metadata, encoding=encoding)
+
+
+def _find_blank_rows(raw: rawpy.RawPy) -> tuple[str, ...]:
+    """A note if whole rows contain nothing, as in a file that was copied incompletely.
+
+    Only if the sensor has a black level: noise around it never is 0 in a whole row.
+    """
+    samples: Samples = raw.raw_image_visible
+    if min(raw.black_level_per_channel[: raw.num_colors]) <= 0:
+        return ()
+    num_blank = sum(not row.any() for row in samples)
+    if not num_blank:
+        return ()
+    return (f"{num_blank} of {len(samples)} rows contain only 0, less than black; the file may be damaged",)
 
 
 def _find_pattern(raw: rawpy.RawPy) -> tuple[list[list[int]], tuple[str, ...]]:

@@ -1,8 +1,7 @@
 """Reading picture files: libvips decodes all formats except BMP, strip by strip into `memory.allocate`."""
 
 import os
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -14,7 +13,8 @@ import pyvips
 from PIL.BmpImagePlugin import BmpImageFile
 
 from pellucid.errors import PictureError
-from pellucid.pictures import associated_alpha, exif, iptc, png, tiff, tiff_samples, vips
+from pellucid.pictures import associated_alpha, exif, metadata, tiff_pages, tiff_samples, vips
+from pellucid.pictures.containers import heif, png
 from pellucid.pictures.picture import PEAKS, Encoding, Picture, Samples
 from pellucid.pictures.tiff_decoding import TiffDecoder, list_decoders
 from pellucid.pictures.tiff_samples import TiffSamples
@@ -24,9 +24,7 @@ from pellucid.system import memory
 _COLORS = {"b-w": 1, "grey16": 1, "srgb": 3, "rgb": 3, "rgb16": 3, "scrgb": 3}
 _DTYPES = {name: dtype for dtype, name in vips.FORMATS.items()}
 
-# Other fields of libvips describe the file (depth, loader, compression, pages, thumbnail).
-_KEPT_FIELDS = {"icc-profile-data", "exif-data", "xmp-data", "iptc-data", "photoshop-data", "image-description"}
-_XMP_ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)\d")
+_HEIF_FIELDS = ("icc-profile-data", "exif-data", "xmp-data")
 
 BYTES_PER_PIXEL = {"webp": 9, "heif": 19, "bmp": 4}
 """Memory per pixel of formats that are decoded as a whole, measured by benchmarks/files.py."""
@@ -53,7 +51,7 @@ def read(path: Path, loader: str, encoding: Encoding, max_pixels: int, white: fl
     return _read_vips(path, loader, encoding, max_pixels, white)
 
 
-def read_tiff(page: tiff.Page, max_pixels: int, white: float | None, notes: tuple[str, ...] = ()) -> Picture:
+def read_tiff(page: tiff_pages.Page, max_pixels: int, white: float | None, notes: tuple[str, ...] = ()) -> Picture:
     """Read a page of a TIFF. notes: about the file. Raises PictureError as `images.read` does."""
     picture = _read_tiff(tiff_samples.parse(page), max_pixels, white)
     assert picture.encoding is not None
@@ -103,16 +101,13 @@ def _read_vips(path: Path, loader: str, encoding: Encoding, max_pixels: int, whi
     image = _open(path, loader)
     _check_size(image.width, image.height, path, max_pixels)
     _check_single(image, path)
-    with path.open("rb") as file:
-        metadata = _read_metadata(image, file, loader)
-        significant_bits = png.significant_bits(file) if loader == "png" else 0
+    found, orientation, dropped = _read_metadata(image, path, loader)
     try:
-        orientation = image.get("orientation") if image.get_typeof("orientation") else 1
         if loader == "heif":
             encoding = replace(encoding, bits=image.get("bits-per-sample"))
         if image.interpretation == "cmyk":
             image, note = _convert_cmyk(image)
-            metadata["icc-profile-data"] = image.get("icc-profile-data")
+            found["icc-profile-data"] = image.get("icc-profile-data")
             encoding = replace(encoding, notes=(*encoding.notes, note))
         channels = _find_channels(image, path)
         fetch = partial(_fetch_strips, image, partial(_expand_to_16_bits, encoding=encoding))
@@ -120,9 +115,10 @@ def _read_vips(path: Path, loader: str, encoding: Encoding, max_pixels: int, whi
         samples, alpha, _ = _decode(fetch, size, _DTYPES[image.format], channels, path)
     except pyvips.Error as error:
         raise _damaged(path, vips.reason(error)) from error
-    picture = Picture(samples, alpha, metadata, encoding)
+    picture = Picture(samples, alpha, found, encoding)
+    significant_bits = png.significant_bits(found.get("png-chunks", b"")) if loader == "png" else 0
     picture = apply_white(picture, path, white=white, significant_bits=significant_bits)
-    return _apply_orientation(picture, orientation)
+    return _apply_orientation(picture, orientation, dropped)
 
 
 def _read_tiff(stored: TiffSamples, max_pixels: int, white: float | None) -> Picture:
@@ -133,15 +129,15 @@ def _read_tiff(stored: TiffSamples, max_pixels: int, white: float | None) -> Pic
         raise PictureError(f"{path} is CMYK, for which white cannot be stated", hint="omit {white}")
     with ExitStack() as stack:
         decoders = list_decoders(stored)
-        files = [stack.enter_context(tiff.open_page(stored.page, decoder.changes)) for decoder in decoders]
+        files = [stack.enter_context(tiff_pages.open_page(stored.page, decoder.changes)) for decoder in decoders]
         sources = [vips.make_source(file) for file in files]
         pages = [_open(path, "tiff", source) for source in sources]
-        metadata = _read_metadata(pages[0], stack.enter_context(tiff.open_page(stored.page)), "tiff")
+        found, dropped = metadata.read(stack.enter_context(tiff_pages.open_page(stored.page)), "tiff")
         try:
             num_colors = stored.num_colors
             if stored.color == tiff_samples.CMYK:
                 pages, (note,) = map(list, zip(*map(_convert_cmyk, pages), strict=True))
-                num_colors, metadata["icc-profile-data"] = 3, pages[0].get("icc-profile-data")
+                num_colors, found["icc-profile-data"] = 3, pages[0].get("icc-profile-data")
                 encoding = replace(encoding, notes=(*encoding.notes, note))
             channels = _Channels(num_colors, len(stored.extra_samples), stored.alpha_index)
             fetch = partial(_fetch_planes, pages, decoders, width)
@@ -149,13 +145,13 @@ def _read_tiff(stored: TiffSamples, max_pixels: int, white: float | None) -> Pic
         except pyvips.Error as error:
             raise _damaged(path, vips.reason(error)) from error
         del sources  # needed until here
-    picture = Picture(samples, alpha, metadata, encoding, extra)
+    picture = Picture(samples, alpha, found, encoding, extra)
     picture = apply_white(picture, path, white=white, origin=stored.white[1])
     if stored.is_associated:
         picture = associated_alpha.divide(picture)
     if decoders[0].is_inverted:
         change_samples(picture.samples, lambda strip: strip.dtype.type(PEAKS[picture.dtype]) - strip)
-    return _apply_orientation(picture, stored.orientation)
+    return _apply_orientation(picture, stored.orientation or _find_orientation(found), dropped)
 
 
 def _check_size(width: int, height: int, path: Path, max_pixels: int) -> None:
@@ -281,47 +277,42 @@ def _expand_to_16_bits(strip: Samples, encoding: Encoding) -> Samples:
     return strip | strip >> encoding.bits if is_shifted else strip
 
 
-def _apply_orientation(picture: Picture, orientation: int) -> Picture:
-    """The upright picture: a view of a large one, because a copy would take another file; else contiguous."""
+def _apply_orientation(picture: Picture, orientation: int, dropped: Sequence[str] = ()) -> Picture:
+    """The upright picture with metadata that are true for it, and with a note about those that are not kept.
+
+    A view of a large picture, because a copy would take another file; otherwise contiguous.
+    """
     upright = picture.apply_orientation(orientation)
+    size, turned = (picture.width, picture.height), (upright.width, upright.height)
+    adapted, removed = metadata.adapt(picture.metadata, orientation=orientation, before=size, after=turned)
+    encoding = picture.encoding
+    if encoding is not None and (dropped or removed):
+        encoding = replace(encoding, notes=(*encoding.notes, f"not kept: {', '.join((*dropped, *removed))}"))
+    upright = replace(upright, metadata=adapted, encoding=encoding)
     if upright.samples.nbytes >= memory.LARGE_BYTES:
         return upright
     return upright.map_planes(np.ascontiguousarray)
 
 
-def _read_metadata(image: pyvips.Image, file: IO[bytes], loader: str) -> dict[str, Any]:
-    """The metadata to keep, in the same form for every format."""
-    found = {name: image.get(name) for name in _KEPT_FIELDS if image.get_typeof(name)}
-    found |= _read_other_metadata(file, loader, found)
-    if "xmp-data" in found:
-        # The samples are upright already; some programs would rotate them again.
-        found["xmp-data"] = _XMP_ORIENTATION.sub(rb"\g<1>1", found["xmp-data"])
-    found |= _read_resolution(image, found.get("exif-data", b""))
+def _read_metadata(image: pyvips.Image, path: Path, loader: str) -> tuple[dict[str, Any], int, tuple[str, ...]]:
+    """(metadata of the stored samples, EXIF orientation, what is not kept)."""
+    with path.open("rb") as file:
+        if loader == "heif":  # libheif has applied the orientation of the container, the only one that counts
+            return _read_heif(image, file), 1, ()
+        found, dropped = metadata.read(file, loader)
+    return found, _find_orientation(found), dropped
+
+
+def _find_orientation(found: dict[str, Any]) -> int:
+    """The orientation in EXIF, 1 if there is none."""
+    return exif.find_orientation(found.get("exif-data", b"")) or 1
+
+
+def _read_heif(image: pyvips.Image, file: IO[bytes]) -> dict[str, Any]:
+    found = {name: image.get(name) for name in _HEIF_FIELDS if image.get_typeof(name)}
+    if "icc-profile-data" not in found:
+        found["png-chunks"] = heif.read_colors(file)
     return {name: value for name, value in found.items() if value}
-
-
-def _read_other_metadata(file: IO[bytes], loader: str, found: Mapping[str, Any]) -> dict[str, bytes]:
-    """What libvips does not read, or not correctly: EXIF of TIFF, texts and color chunks of PNG, IPTC."""
-    if loader == "png":
-        chunks, records = png.read_chunks(file)
-        return {"png-chunks": chunks, "iptc-data": records}
-    if loader == "jpeg":
-        records, others = iptc.parse_resources(found.get("iptc-data", b""))
-        return {"iptc-data": records, "photoshop-data": others}
-    if loader == "tiff":
-        records, others = iptc.parse_resources(found.get("photoshop-data", b""))
-        tags = exif.parse_tiff(file)
-        block = exif.build_block(tags) if tags else b""
-        return {"exif-data": block, "iptc-data": found.get("iptc-data", records), "photoshop-data": others}
-    return {}
-
-
-def _read_resolution(image: pyvips.Image, block: bytes) -> dict[str, float]:
-    dots = image.xres, image.yres
-    if any(np.allclose(dots, unknown, atol=1e-3) for unknown in vips.UNKNOWN_DOTS_PER_MM):
-        in_exif = exif.dots_per_mm(block)
-        return {"xres": in_exif[0], "yres": in_exif[1]} if in_exif else {}
-    return {"xres": dots[0], "yres": dots[1]}
 
 
 def _damaged(path: Path, reason: object) -> PictureError:
@@ -342,14 +333,14 @@ def _open_bmp(path: Path) -> BmpImageFile:
 def _read_bmp(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
     with _open_bmp(path) as file:
         _check_size(file.width, file.height, path, max_pixels)
-        dots = file.info.get("dpi")
-        metadata = {"xres": dots[0] / vips.MM_PER_INCH, "yres": dots[1] / vips.MM_PER_INCH} if dots else {}
         try:
             file.load()
         except (OSError, SyntaxError, ValueError) as error:
             raise _damaged(path, error) from error
         samples, alpha = _decode_bmp(file)
-    return Picture(samples, alpha, metadata, encoding)
+    with path.open("rb") as opened:
+        found, dropped = metadata.read(opened, "bmp")
+    return _apply_orientation(Picture(samples, alpha, found, encoding), 1, dropped)
 
 
 def _decode_bmp(file: BmpImageFile) -> tuple[Samples, Samples | None]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from pellucid.pictures import tiff
+from pellucid.pictures import tiff_pages
 from pellucid.pictures.ifd import Value
 from pellucid.pictures.picture import Picture
 
@@ -34,13 +34,13 @@ def order_channels(picture: Picture) -> list[int]:
 def describe(picture: Picture) -> dict[int, Value]:
     """Tags about the samples of a stored picture that libvips does not write."""
     kinds, encoding = _extra_samples(picture), picture.encoding
-    tags = {tiff.EXTRA_SAMPLES: tiff.pack_shorts(kinds)} if kinds else {}
+    tags = {tiff_pages.EXTRA_SAMPLES: tiff_pages.pack_shorts(kinds)} if kinds else {}
     if encoding is None or encoding.white is None:
         return tags
     white = [encoding.white] * (picture.channels + len(kinds))  # libtiff requires the same for each channel
     if picture.dtype == "float32":
-        return tags | {tiff.LARGEST_SAMPLE: tiff.pack_floats(white)}
-    return tags | {tiff.MAX_SAMPLE: tiff.pack_shorts([round(value) for value in white])}
+        return tags | {tiff_pages.LARGEST_SAMPLE: tiff_pages.pack_floats(white)}
+    return tags | {tiff_pages.MAX_SAMPLE: tiff_pages.pack_shorts([round(value) for value in white])}
 
 
 def _extra_samples(picture: Picture) -> tuple[int, ...]:

@@ -2,9 +2,9 @@
 
 libvips guesses what channels mean from their number, does not know packed samples of 10 to 14 bits, 64-bit
 floating point and palettes of 16-bit colors, and does not report damaged tiles. So it gets a directory (see
-`tiff.PageFile`) that leaves nothing to guess: channels without a meaning, the bytes of each row where it does not
-know the samples, tiles as strips of an image that is as wide as one tile, and channels that are stored one after
-the other (of which it mixes up some) as images of their own.
+`tiff_pages.PageFile`) that leaves nothing to guess: channels without a meaning, the bytes of rows where it does
+not know the samples, tiles as strips of an image that is as wide as one tile, and channels that are stored one
+after the other (of which it mixes up some) as images of their own.
 """
 
 from collections.abc import Sequence
@@ -12,12 +12,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from pellucid.errors import PictureError
-from pellucid.pictures import tiff
+from pellucid.pictures import tiff_pages
 from pellucid.pictures.picture import Samples
 from pellucid.pictures.tiff_samples import BLACK_IS_0, CMYK, PALETTE, UNSIGNED, WHITE_IS_0, TiffSamples
 
 Changes = dict[int, Sequence[int] | None]
-"""See `tiff.PageFile`."""
+"""See `tiff_pages.PageFile`."""
 
 _DECODING_TAGS = (
     {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 338, 339, 347}
@@ -84,21 +84,21 @@ class TiffDecoder:
         changes: Changes = dict.fromkeys(stored.directory.entries.keys() - _DECODING_TAGS)
         if self._gets_bytes:
             return changes | {
-                tiff.WIDTH: [self._row_bytes(stored.directory.size[0])],
-                tiff.BITS: [8],
-                tiff.SAMPLES_PER_PIXEL: [1],
-                tiff.SAMPLE_FORMAT: [UNSIGNED],
-                tiff.PHOTOMETRIC: [BLACK_IS_0],
-                tiff.EXTRA_SAMPLES: None,
-                tiff.COLOR_MAP: None,
+                tiff_pages.WIDTH: [self._row_bytes(stored.directory.size[0])],
+                tiff_pages.BITS: [8],
+                tiff_pages.SAMPLES_PER_PIXEL: [1],
+                tiff_pages.SAMPLE_FORMAT: [UNSIGNED],
+                tiff_pages.PHOTOMETRIC: [BLACK_IS_0],
+                tiff_pages.EXTRA_SAMPLES: None,
+                tiff_pages.COLOR_MAP: None,
             }
         num_others = 0 if self._plane is not None else len(stored.extra_samples)
         return changes | {
-            tiff.BITS: [stored.bits] * self._num_channels,
-            tiff.SAMPLES_PER_PIXEL: [self._num_channels],
-            tiff.SAMPLE_FORMAT: [stored.kind] * self._num_channels,
-            tiff.PHOTOMETRIC: [BLACK_IS_0 if self.is_inverted or self._plane is not None else stored.color],
-            tiff.EXTRA_SAMPLES: [0] * num_others if num_others else None,
+            tiff_pages.BITS: [stored.bits] * self._num_channels,
+            tiff_pages.SAMPLES_PER_PIXEL: [self._num_channels],
+            tiff_pages.SAMPLE_FORMAT: [stored.kind] * self._num_channels,
+            tiff_pages.PHOTOMETRIC: [BLACK_IS_0 if self.is_inverted or self._plane is not None else stored.color],
+            tiff_pages.EXTRA_SAMPLES: [0] * num_others if num_others else None,
         }
 
     def _change_places(self) -> Changes:
@@ -108,20 +108,20 @@ class TiffDecoder:
                 {}
                 if self._plane is None
                 else {
-                    tiff.PLANAR: [1],
-                    tiff.STRIP_OFFSETS: self._places(tiff.STRIP_OFFSETS),
-                    tiff.STRIP_LENGTHS: self._places(tiff.STRIP_LENGTHS),
+                    tiff_pages.PLANAR: [1],
+                    tiff_pages.STRIP_OFFSETS: self._places(tiff_pages.STRIP_OFFSETS),
+                    tiff_pages.STRIP_LENGTHS: self._places(tiff_pages.STRIP_LENGTHS),
                 }
             )
         (width, height), (tile_width, tile_height) = self._stored.directory.size, self.tile
         num_tiles = -(-width // tile_width) * -(-height // tile_height)
         return {
-            tiff.PLANAR: [2 if self._stored.is_planar and self._plane is None else 1],
-            tiff.WIDTH: [self._row_bytes(tile_width) if self._gets_bytes else tile_width],
-            tiff.HEIGHT: [tile_height * num_tiles],
-            tiff.ROWS_PER_STRIP: [tile_height],
-            tiff.STRIP_OFFSETS: self._places(tiff.TILE_OFFSETS),
-            tiff.STRIP_LENGTHS: self._places(tiff.TILE_LENGTHS),
+            tiff_pages.PLANAR: [2 if self._stored.is_planar and self._plane is None else 1],
+            tiff_pages.WIDTH: [self._row_bytes(tile_width) if self._gets_bytes else tile_width],
+            tiff_pages.HEIGHT: [tile_height * num_tiles],
+            tiff_pages.ROWS_PER_STRIP: [tile_height],
+            tiff_pages.STRIP_OFFSETS: self._places(tiff_pages.TILE_OFFSETS),
+            tiff_pages.STRIP_LENGTHS: self._places(tiff_pages.TILE_LENGTHS),
         }
 
     def _places(self, tag: int) -> list[int]:
@@ -156,14 +156,19 @@ def _check_bytes(stored: TiffSamples) -> None:
 def _find_tile(stored: TiffSamples) -> tuple[int, int] | None:
     """(width, height) of the tiles; None if there are strips. Raises PictureError if tiles are missing."""
     directory = stored.directory
-    if tiff.TILE_OFFSETS not in directory.entries:
+    if tiff_pages.TILE_OFFSETS not in directory.entries:
         return None
-    tile_width, tile_height = directory.number(tiff.TILE_WIDTH, 0), directory.number(tiff.TILE_HEIGHT, 0)
+    tile_width, tile_height = (
+        directory.number(tiff_pages.TILE_WIDTH, 0),
+        directory.number(tiff_pages.TILE_HEIGHT, 0),
+    )
     width, height = directory.size
     is_valid = tile_width > 0 and tile_height > 0
     num_tiles = -(-width // tile_width) * -(-height // tile_height) if is_valid else 0
     num_tiles *= stored.num_channels if stored.is_planar else 1
-    num_found = min(directory.entries.get(tag, (0, 0, b""))[1] for tag in (tiff.TILE_OFFSETS, tiff.TILE_LENGTHS))
+    num_found = min(
+        directory.entries.get(tag, (0, 0, b""))[1] for tag in (tiff_pages.TILE_OFFSETS, tiff_pages.TILE_LENGTHS)
+    )
     if not is_valid or num_found < num_tiles:
         raise PictureError(f"{directory.path} is a damaged TIFF: it has {num_found} tiles of {num_tiles}")
     return tile_width, tile_height

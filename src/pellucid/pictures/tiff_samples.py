@@ -8,10 +8,10 @@ from math import isfinite
 import numpy as np
 
 from pellucid.errors import PictureError
-from pellucid.pictures import tiff
+from pellucid.pictures import tiff_pages
 from pellucid.pictures.picture import Encoding, Samples
-from pellucid.pictures.tiff import Directory, Page
 from pellucid.pictures.tiff_channels import ASSOCIATED, UNASSOCIATED, find_alpha
+from pellucid.pictures.tiff_pages import Directory, Page
 
 WHITE_IS_0, BLACK_IS_0, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 _NUM_COLORS = {WHITE_IS_0: 1, BLACK_IS_0: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3}
@@ -62,12 +62,12 @@ class TiffSamples:
     @property
     def is_planar(self) -> bool:
         """Whether the channels are stored one after the other."""
-        return self.num_channels > 1 and self.directory.number(tiff.PLANAR, 1) == 2
+        return self.num_channels > 1 and self.directory.number(tiff_pages.PLANAR, 1) == 2
 
     @property
     def has_predictor(self) -> bool:
         """Whether differences of samples are stored."""
-        return self.directory.number(tiff.PREDICTOR, 1) != 1
+        return self.directory.number(tiff_pages.PREDICTOR, 1) != 1
 
     @property
     def num_stored_colors(self) -> int:
@@ -82,7 +82,7 @@ class TiffSamples:
     @cached_property
     def extra_samples(self) -> tuple[int, ...]:
         """What each of the channels after the colors is: unspecified (0) unless the file says that it is alpha."""
-        found = [int(kind) for kind in self.directory.numbers(tiff.EXTRA_SAMPLES)]
+        found = [int(kind) for kind in self.directory.numbers(tiff_pages.EXTRA_SAMPLES)]
         known = {ASSOCIATED: ASSOCIATED, UNASSOCIATED: UNASSOCIATED, 999: UNASSOCIATED}  # 999 is an older code
         count = self.num_channels - self.num_stored_colors
         return tuple(known.get(kind, 0) for kind in [*found, *[0] * count][:count])
@@ -100,9 +100,9 @@ class TiffSamples:
 
     @property
     def orientation(self) -> int:
-        """1 if the file specifies none, or one that does not exist."""
-        found = self.directory.number(tiff.ORIENTATION, 1)
-        return found if 1 <= found <= 8 else 1
+        """0 if the file specifies none, or one that does not exist."""
+        found = self.directory.number(tiff_pages.ORIENTATION, 0)
+        return found if 1 <= found <= 8 else 0
 
     @cached_property
     def palette(self) -> Samples | None:
@@ -119,7 +119,10 @@ class TiffSamples:
         """(white, the tag that specifies it); (None, "") if it is that of the type."""
         if self.color in (PALETTE, CMYK):
             return None, ""
-        for tag, name in ((tiff.LARGEST_SAMPLE, "SMaxSampleValue"), (tiff.MAX_SAMPLE, "MaxSampleValue")):
+        for tag, name in (
+            (tiff_pages.LARGEST_SAMPLE, "SMaxSampleValue"),
+            (tiff_pages.MAX_SAMPLE, "MaxSampleValue"),
+        ):
             values = [value for value in self.directory.numbers(tag)[: self.num_colors] if isfinite(value)]
             white = max(values, default=0.0)
             # A floating-point maximum below 1 is that of the samples, and white is 1 by convention.
@@ -155,9 +158,9 @@ class TiffSamples:
 def parse(page: Page) -> TiffSamples:
     """How a page stores its samples. Raises PictureError, which names what was found, if it is not supported."""
     directory = page.directory
-    num_channels = directory.number(tiff.SAMPLES_PER_PIXEL, 1)
-    color = directory.number(tiff.PHOTOMETRIC, RGB if num_channels > 2 else BLACK_IS_0)
-    compression = directory.number(tiff.COMPRESSION, 1)
+    num_channels = directory.number(tiff_pages.SAMPLES_PER_PIXEL, 1)
+    color = directory.number(tiff_pages.PHOTOMETRIC, RGB if num_channels > 2 else BLACK_IS_0)
+    compression = directory.number(tiff_pages.COMPRESSION, 1)
     bits, kind = _parse_type(directory)
     stored = TiffSamples(page, num_channels, color, compression, bits, kind)
     _check_color(stored)
@@ -168,8 +171,8 @@ def parse(page: Page) -> TiffSamples:
 
 def _parse_type(directory: Directory) -> tuple[int, int]:
     """(bits, format) of all samples. Raises PictureError if they differ."""
-    all_bits = {int(bits) for bits in directory.numbers(tiff.BITS)} or {1}
-    kinds = {int(kind) for kind in directory.numbers(tiff.SAMPLE_FORMAT)} or {UNSIGNED}
+    all_bits = {int(bits) for bits in directory.numbers(tiff_pages.BITS)} or {1}
+    kinds = {int(kind) for kind in directory.numbers(tiff_pages.SAMPLE_FORMAT)} or {UNSIGNED}
     if len(all_bits) > 1 or len(kinds) > 1:
         what = f"{', '.join(map(str, sorted(all_bits)))} bits" if len(all_bits) > 1 else "different types"
         raise PictureError(f"{directory.path} has samples of {what}; all must be of the same type")
@@ -187,7 +190,7 @@ def _check_color(stored: TiffSamples) -> None:
         )
     if num_channels < stored.num_stored_colors:
         raise PictureError(f"{path} has {num_channels} channels; its colors need {stored.num_stored_colors}")
-    if color == CMYK and stored.directory.number(tiff.INK_SET, 1) != 1:
+    if color == CMYK and stored.directory.number(tiff_pages.INK_SET, 1) != 1:
         raise PictureError(
             f"{path} contains {num_channels} inks that are not CMYK", hint="convert it to RGB first"
         )
@@ -223,7 +226,7 @@ def _check_type(stored: TiffSamples) -> None:
 
 def _parse_palette(directory: Directory, bits: int) -> Samples:
     """(2**bits, 3) colors of 8 bits, or of 16 if 8 are not enough."""
-    colors = np.array(directory.numbers(tiff.COLOR_MAP), np.uint16)
+    colors = np.array(directory.numbers(tiff_pages.COLOR_MAP), np.uint16)
     if len(colors) != 3 * 2**bits:
         raise PictureError(f"{directory.path} has a palette of {len(colors)} values; {3 * 2**bits} are needed")
     colors = colors.reshape(3, -1).T

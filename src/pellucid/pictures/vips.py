@@ -23,11 +23,6 @@ INTERPRETATIONS = {
 }
 """(type of the samples, number of color channels) -> libvips interpretation."""
 
-MM_PER_INCH = 25.4
-
-UNKNOWN_DOTS_PER_MM = (1.0, 72 / MM_PER_INCH)
-"""Resolutions that libvips reports for files without one: 1 per mm, or 72 dpi for JPEG and PNG."""
-
 _FORK_GUARD = ForkGuard("pictures cannot be read or written")  # hangs with libvips 8.18
 
 # Every picture is read once, so the cache of operations would only waste memory.

@@ -2,17 +2,16 @@
 
 import errno
 import os
-import struct
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import pyvips
 
 from pellucid.errors import OutputError
-from pellucid.pictures import associated_alpha, exif, formats, iptc, png, tiff, tiff_channels, vips
+from pellucid.pictures import associated_alpha, formats, metadata, tiff_channels, tiff_pages, vips
+from pellucid.pictures.containers import bmp
 from pellucid.pictures.formats import FileFormat
 from pellucid.pictures.picture import Encoding, Picture
 from pellucid.pictures.white import scale_back
@@ -24,32 +23,31 @@ JPEG_QUALITY = 95
 WEBP_QUALITY = 95
 """Quality of pictures that were a lossy WebP, a format that does not store its quality."""
 
-_UNKNOWN_DOTS_PER_MM = vips.UNKNOWN_DOTS_PER_MM[1]
-"""The resolution that programs assume for files without one."""
-
 # Memory of libwebp per pixel.
 _LOSSLESS_WEBP_BYTES = 32
 _LOSSY_WEBP_BYTES = 16
 
 _COMPRESSIONS = ("none", "lzw", "deflate", "packbits")
-_TYPES = {bytes: "blob_type", str: "gstr_type", int: "gint_type", float: "gdouble_type"}
-_WRITTEN_FIELDS = ("icc-profile-data", "exif-data", "xmp-data", "image-description")
+_MAX_BMP_HEADER_BYTES = 2**26
 _HALVED_COLOR = ("4:2:0", "4:1:1", "4:1:0")
 
 
-def write(picture: Picture, target: FileFormat, temporary: Path, path: Path, quality: int | None) -> None:
-    """Write a picture that the format can store into an existing empty file.
+def write(
+    picture: Picture, target: FileFormat, temporary: Path, path: Path, quality: int | None
+) -> tuple[str, ...]:
+    """Write a picture that the format can store into an existing empty file. Returns what is not kept.
 
     path: the final name of the file, for errors. Raises OutputError and OSError.
     """
     if target is formats.BMP:
-        _write_bmp(picture, temporary, path)
-        return
+        return _write_bmp(picture, temporary, path)
     options = {**target.options, **_options(picture, target, quality)}
     picture = _to_stored(picture, target)
     _save(picture, target, temporary, path, options)
     with temporary.open("rb+") as file:
-        _add_other_metadata(file, picture, target)
+        if target is formats.TIFF:
+            tiff_pages.set_tags(file, tiff_channels.describe(picture))
+        return metadata.write(file, picture, target.name)
 
 
 def encoding_bytes(target: FileFormat, num_pixels: int, quality: int | None) -> int:
@@ -106,11 +104,10 @@ def _save(picture: Picture, target: FileFormat, temporary: Path, path: Path, opt
     vips.begin(OutputError)
     try:
         order = tiff_channels.order_channels(picture) if target is formats.TIFF else ()
-        image = _add_metadata(vips.to_vips(picture, order), picture.metadata, target)
-        kept = ["icc", "xmp", "iptc", "other", *(["exif"] if _needs_exif(picture.metadata, target) else [])]
+        image = vips.to_vips(picture, order)
         _release_on_progress(image, picture)
         file = pyvips.Target.new_to_file(os.fsencode(temporary))
-        pyvips.Operation.call(target.saver, image, file, keep=":".join(kept), **options)
+        pyvips.Operation.call(target.saver, image, file, keep="none", **options)
     except pyvips.Error as error:
         reason = "no space left on the disk" if _is_disk_full(temporary) else vips.reason(error)
         raise OutputError(f"{path} cannot be written as {target.name}: {reason}") from error
@@ -124,11 +121,6 @@ def _is_disk_full(temporary: Path) -> bool:
     except OSError as error:
         return error.errno in (errno.ENOSPC, errno.EDQUOT)
     return False
-
-
-def _needs_exif(metadata: Mapping[str, Any], target: FileFormat) -> bool:
-    """Whether to write EXIF; libvips would add it to files that had none."""
-    return "exif-data" in metadata or ("xres" in metadata and target in (formats.JPEG, formats.WEBP))
 
 
 def _release_on_progress(image: pyvips.Image, picture: Picture) -> None:
@@ -147,66 +139,18 @@ def _release_on_progress(image: pyvips.Image, picture: Picture) -> None:
         image.signal_connect("eval", on_progress)
 
 
-def _add_metadata(image: pyvips.Image, metadata: Mapping[str, Any], target: FileFormat) -> pyvips.Image:
-    """The image with all metadata that the format can store."""
-    dots = [metadata.get(name, _UNKNOWN_DOTS_PER_MM) for name in ("xres", "yres")]
-    image = image.copy(xres=dots[0], yres=dots[1])
-    for name, value in _fields(metadata, target).items():
-        if type(value) in _TYPES:
-            image.set_type(getattr(pyvips.GValue, _TYPES[type(value)]), name, value)
-    # Setting exif-data makes libvips parse all of it, including fields that must not be written: the orientation,
-    # which would rotate the picture again, and the thumbnail of the original.
-    for name in ("orientation", "exif-ifd0-Orientation", "jpeg-thumbnail-data"):
-        image.remove(name)
-    return image
-
-
-def _fields(metadata: Mapping[str, Any], target: FileFormat) -> dict[str, Any]:
-    """The metadata that libvips writes, by its field names; `_add_other_metadata` writes the rest."""
-    fields = {name: metadata[name] for name in _WRITTEN_FIELDS if name in metadata}
-    records, others = metadata.get("iptc-data", b""), metadata.get("photoshop-data", b"")
-    if target is formats.JPEG and (records or others):
-        fields["iptc-data"] = iptc.build_segment(records, others)
-    if target is formats.PNG:
-        fields.pop("xmp-data", None)
-    return fields
-
-
-def _add_other_metadata(file: IO[bytes], picture: Picture, target: FileFormat) -> None:
-    """Add what libvips does not write, or not correctly: EXIF and IPTC of TIFF, texts and XMP of PNG."""
-    metadata = picture.metadata
-    records, others = metadata.get("iptc-data", b""), metadata.get("photoshop-data", b"")
-    if target is formats.PNG:
-        chunks = png.build_significant_bits(picture) + metadata.get("png-chunks", b"")
-        png.add_chunks(file, chunks, metadata.get("xmp-data", b""), records)
-    if target is formats.TIFF:
-        tags = exif.parse_block(metadata.get("exif-data", b"")).with_captions(records, others)
-        if tags:
-            exif.add_to_tiff(file, tags, picture.width, picture.height)
-        tiff.set_tags(file, tiff_channels.describe(picture))
-
-
-def _write_bmp(picture: Picture, temporary: Path, path: Path) -> None:
-    """24 bits for RGB, 8 bits with a palette for gray; rows from the bottom up, each padded to 4 bytes."""
+def _write_bmp(picture: Picture, temporary: Path, path: Path) -> tuple[str, ...]:
+    """Rows from the bottom up, each padded to 4 bytes."""
     height, width, channels = picture.samples.shape
-    palette = b"".join(bytes([gray, gray, gray, 0]) for gray in range(256)) if channels == 1 else b""
-    row_bytes, start = (width * channels + 3) // 4 * 4, 54 + len(palette)
-    if start + row_bytes * height >= 2**32:
+    row_bytes = (width * channels + 3) // 4 * 4
+    if _MAX_BMP_HEADER_BYTES + row_bytes * height >= 2**32:
         raise OutputError(f"{path} cannot be written as BMP, which is limited to 4 GB", hint="write PNG or TIFF")
-    dots = [_dots_per_m(picture.metadata.get(name, _UNKNOWN_DOTS_PER_MM)) for name in ("xres", "yres")]
-    header = struct.pack("<2sIII", b"BM", start + row_bytes * height, 0, start)
-    header += struct.pack(
-        "<IiiHHIIiiII", 40, width, height, 1, 8 * channels, 0, row_bytes * height, *dots, len(palette) // 4, 0
-    )
+    head, tail, missing = bmp.build_headers(width, height, channels, row_bytes, picture.metadata)
     with temporary.open("wb") as file:
-        file.write(header + palette)
+        file.write(head)
         upside_down = picture.samples[::-1, :, ::-1]
         for rows in memory.strips(upside_down):
             strip = upside_down[rows].reshape(rows.stop - rows.start, width * channels)
             file.write(np.pad(strip, ((0, 0), (0, row_bytes - width * channels))).tobytes())
-
-
-def _dots_per_m(dots_per_mm: float) -> int:
-    """0, for unknown, if it does not fit into BMP's field."""
-    dots = 1000 * dots_per_mm
-    return round(dots) if 0 < dots < 2**31 - 1 else 0
+        file.write(tail)
+    return (*missing, *metadata.list_missing(picture.metadata, formats.BMP.name))

@@ -9,7 +9,7 @@ from pellucid.domains import Degraded, Domain
 from pellucid.errors import PictureError
 from pellucid.pictures import images, raw
 from pellucid.pictures.exposure import compute_exposure_ratio, estimate_exposure_ratio
-from pellucid.pictures.picture import Mosaic
+from pellucid.pictures.picture import Mosaic, Picture
 
 Exposing = float | Path | Literal["auto"]
 """The exposure ratio of a mosaic, a RAW file with the wanted exposure, or "auto" for an estimate."""
@@ -30,8 +30,7 @@ def read_degraded(
     page, white: see `images.read`; a camera RAW file has one picture, and its own white.
     """
     if path.suffix.lower() not in images.RAW_SUFFIXES:
-        picture = images.read(path, max_pixels=max_pixels, page=page, white=white)
-        return picture, () if picture.encoding is None else picture.encoding.notes
+        return _with_notes(images.read(path, max_pixels=max_pixels, page=page, white=white))
     if page not in (None, 1) or white is not None:
         what, hint = (
             ("its own white level", "omit {white}") if white is not None else ("one picture", "omit {page}")
@@ -39,8 +38,11 @@ def read_degraded(
         raise PictureError(f"{path} is a camera RAW file, which has {what}", hint=hint)
     if domain.takes_mosaic:
         return _set_exposure(raw.read(path, max_pixels=max_pixels), exposure)
-    developed = raw.develop(path, max_pixels=max_pixels)
-    return developed, ("camera RAW developed by LibRaw: 16 bit, camera white balance, sRGB",)
+    return _with_notes(raw.develop(path, max_pixels=max_pixels))
+
+
+def _with_notes(picture: Picture) -> tuple[Picture, tuple[str, ...]]:
+    return picture, () if picture.encoding is None else picture.encoding.notes
 
 
 def _set_exposure(mosaic: Mosaic, exposure: Exposing) -> tuple[Mosaic, tuple[str, ...]]:
@@ -50,8 +52,8 @@ def _set_exposure(mosaic: Mosaic, exposure: Exposing) -> tuple[Mosaic, tuple[str
     elif exposure == "auto":
         ratio, origin = estimate_exposure_ratio(mosaic), "estimated from the brightness of the mosaic"
     else:
-        return replace(mosaic, exposure_ratio=exposure), ()
-    return replace(mosaic, exposure_ratio=ratio), (f"exposure ratio {ratio:.3g}, {origin}",)
+        return replace(mosaic, exposure_ratio=exposure), mosaic.notes
+    return replace(mosaic, exposure_ratio=ratio), (*mosaic.notes, f"exposure ratio {ratio:.3g}, {origin}")
 
 
 @lru_cache(maxsize=1)

@@ -19,7 +19,7 @@ from pellucid.domains import Degraded
 from pellucid.errors import OutputError, PellucidError, PictureError
 from pellucid.pictures import formats, images, raw, writers
 from pellucid.pictures.picture import Picture
-from pellucid.pictures.tiff import Page, Pages
+from pellucid.pictures.tiff_pages import Page, Pages
 from pellucid.pictures.white import check_white
 from pellucid.recipes.overrides import former_keywords
 from pellucid.restoration import planning
@@ -94,7 +94,8 @@ class Outcome:
     megapixels: of the degraded picture. seconds: in the network.
     is_skipped: the result already existed, made from the same input in the same way.
     error: why it failed; None if it did not. See `raise_error`.
-    info: how the picture was read. warnings: why the result may be worse than expected.
+    info: how the picture was read, and which metadata are not kept. warnings: why the result may be worse than
+        expected.
     """
 
     source: Path | None
@@ -266,15 +267,17 @@ def _restore_one_in_memory(
     start = time.monotonic()
     restored = [_run_network(restorer, picture, settings) for picture in pictures]
     seconds = time.monotonic() - start
+    notes: tuple[str, ...] = ()
     if target is not None:
         quality, bit_depth = _choose_quality(restorer, settings), settings.bit_depth
-        images.write(restored[0], target, overwrite=overwrite, quality=quality, bit_depth=bit_depth)
+        notes = images.write(restored[0], target, overwrite=overwrite, quality=quality, bit_depth=bit_depth)
     return Outcome(
         None,
         target,
         to_same_form(restored),
         megapixels=sum(picture.height * picture.width for picture in pictures) / 1e6,
         seconds=seconds,
+        info=notes,
         warnings=tuple(warning for picture in pictures for warning in _find_warnings(picture, restorer)),
     )
 
@@ -351,7 +354,7 @@ class _Stages:
         if item.pages is not None:
             return item
         assert item.restored is not None
-        images.write(
+        notes = images.write(
             item.restored,
             item.job.target,
             overwrite=self.manifests.may_replace(item.job),
@@ -359,7 +362,7 @@ class _Stages:
             bit_depth=self.settings.bit_depth,
             before_rename=partial(self.manifests.record, item.job, item.source_stamp),
         )
-        return replace(item, restored=None)
+        return replace(item, restored=None, info=(*item.info, *notes))
 
     def _find_pages(self, job: Job) -> Pages | None:
         """The pages of a file with several. Raises OutputError if the result cannot have pages."""
@@ -399,7 +402,7 @@ class _Stages:
                 seconds += time.monotonic() - start
                 num_done += num_pixels[number - 1]
 
-        images.write_pages(
+        notes = images.write_pages(
             restore_pages(),
             item.job.target,
             pages,
@@ -410,7 +413,7 @@ class _Stages:
         )
         return replace(
             item,
-            info=(*item.info, *_count_pages(info, len(pages))),
+            info=(*item.info, *_count_pages(info, len(pages)), *notes),
             warnings=tuple(_count_pages(warnings, len(pages))),
             megapixels=sum(num_pixels) / 1e6,
             seconds=seconds,

@@ -1,6 +1,7 @@
 """Finding files, and writing them atomically: complete or not at all, and never over another file unasked."""
 
 import os
+import re
 import secrets
 import stat
 import tempfile
@@ -8,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 from zlib import crc32
 
 from filelock import lock_descriptor
@@ -16,6 +18,8 @@ from platformdirs import user_cache_path
 from pellucid.errors import DataError, OutputError, PictureError
 
 _SUFFIX = ".part"
+
+_BLOCK_BYTES = 2**20
 
 _IS_WINDOWS = os.name == "nt"
 
@@ -69,11 +73,13 @@ def no_space_error(num_bytes: int, purpose: str, error: OSError) -> OutputError:
 
 
 def check_name(path: Path) -> None:
-    """Raise OutputError for a path that no file can have."""
+    """Raise OutputError for a path that no file can have, and for a URL, which would become a folder."""
     if "\0" in str(path):
         raise OutputError(
             f"{str(path)!r} contains a NUL character, which no file name can", hint="choose another name"
         )
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path), re.IGNORECASE):  # Path makes one slash of two
+        raise OutputError(f"{path} is a URL", hint="choose a file or folder of this computer")
 
 
 def check_overwrite(path: Path, *, overwrite: bool) -> None:
@@ -227,3 +233,22 @@ def _sync(path: Path) -> None:
     """Flush to the disk, so that after a power failure a renamed file is complete."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+def splice(file: IO[bytes], start: int, stop: int, content: bytes) -> None:
+    """Replace the bytes of a file from start to stop: moves the rest of the file, block by block.
+
+    file: open for reading and writing.
+    """
+    growth = start + len(content) - stop
+    end = file.seek(0, 2)
+    blocks = [(place, min(place + _BLOCK_BYTES, end)) for place in range(stop, end, _BLOCK_BYTES)]
+    if growth:
+        for first, last in reversed(blocks) if growth > 0 else blocks:
+            file.seek(first)
+            block = file.read(last - first)
+            file.seek(first + growth)
+            file.write(block)
+    file.truncate(end + growth)
+    file.seek(start)
+    file.write(content)

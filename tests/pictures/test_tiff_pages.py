@@ -12,7 +12,7 @@ import pytest
 import pyvips
 
 from pellucid.errors import OutputError, PictureError
-from pellucid.pictures import images, tiff
+from pellucid.pictures import images, tiff_pages
 from pellucid.pictures.picture import Picture, Samples
 from pellucid.restoration.restore import Settings, restore
 from pellucid.restoration.restorer import Restorer, load
@@ -236,7 +236,7 @@ def test_a_volume_in_one_page_is_refused(tmp_path: Path) -> None:
 def test_large_stacks_are_written_as_bigtiff(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stack = noise(3, 9, 11, dtype="uint16")
     tifffile.imwrite(tmp_path / "x.tif", stack, photometric="minisblack", metadata=None)
-    pages = tiff.find_pages(tmp_path / "x.tif")
+    pages = tiff_pages.find_pages(tmp_path / "x.tif")
     monkeypatch.setattr(images, "CLASSIC_BYTES", 100)
     images.write_pages((images.read_page(page) for page in pages.pages), tmp_path / "big.tif", pages)
     with tifffile.TiffFile(tmp_path / "big.tif") as file:
@@ -246,7 +246,7 @@ def test_large_stacks_are_written_as_bigtiff(tmp_path: Path, monkeypatch: pytest
 def test_only_one_page_is_in_memory(tmp_path: Path) -> None:
     """Each page is written before the next one is read."""
     tifffile.imwrite(tmp_path / "x.tif", noise(4, 9, 11), photometric="minisblack", metadata=None)
-    pages = tiff.find_pages(tmp_path / "x.tif")
+    pages = tiff_pages.find_pages(tmp_path / "x.tif")
     sizes = []
 
     def read_pages() -> Any:

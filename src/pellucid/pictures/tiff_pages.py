@@ -143,9 +143,11 @@ def choose_page(pages: Pages, path: Path, number: int | None) -> Page:
     if number is not None and not 1 <= number <= count:
         raise PictureError(f"{path} has {count} page{'s' if count > 1 else ''}; there is no page {number}")
     page = pages.pages[0 if number is None else number - 1]
-    if count > 1 and describes_stack(page.directory):
-        return replace(page, omitted=frozenset({DESCRIPTION}))
-    return page
+    if count == 1:
+        return page
+    return replace(
+        page, omitted=frozenset({PAGE_NUMBER, *([DESCRIPTION] if describes_stack(page.directory) else [])})
+    )
 
 
 def describes_stack(directory: Directory) -> bool:

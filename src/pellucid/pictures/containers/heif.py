@@ -1,0 +1,97 @@
+"""Colors in AVIF and other HEIF files: CICP numbers and brightness, as chunks of a PNG.
+
+Source: ISO/IEC 23008-12 (HEIF), 14496-12 (boxes).
+"""
+
+import struct
+from collections.abc import Iterator
+from typing import IO
+
+from pellucid.pictures import chunks
+
+_MAX_BYTES = 2**24
+
+Box = tuple[bytes, bytes]
+"""(type, content)."""
+
+
+def read_colors(file: IO[bytes]) -> bytes:
+    """The description of colors of the main picture, as chunks of a PNG; b"" if there is none."""
+    try:
+        properties = _main_properties(_read_meta(file))
+    except (struct.error, IndexError):
+        return b""
+    found = b""
+    for kind, content in properties:
+        if kind == b"colr" and content[:4] == b"nclx" and len(content) >= 11:
+            primaries, transfer = struct.unpack(">HH", content[4:8])
+            if (primaries, transfer) != (2, 2) and max(primaries, transfer) < 256:
+                # RGB: the matrix is the identity, and libheif expands a limited range.
+                found += chunks.build_chunk(b"cICP", bytes([primaries, transfer, 0, 1]))
+        elif kind == b"clli" and len(content) == 4:
+            brightest, mean = struct.unpack(">HH", content)
+            found += chunks.build_chunk(b"cLLI", struct.pack(">II", brightest * 10_000, mean * 10_000))
+        elif kind == b"mdcv" and len(content) == 24:
+            x = struct.unpack(">8H", content[:16])
+            red_first = (*x[4:6], *x[0:2], *x[2:4], *x[6:8])  # HEIF has green, blue, red
+            found += chunks.build_chunk(b"mDCV", struct.pack(">8H", *red_first) + content[16:])
+    return found
+
+
+def _read_meta(file: IO[bytes]) -> bytes:
+    """The content of the box with the metadata."""
+    offset = 0
+    while True:
+        file.seek(offset)
+        head = file.read(16)
+        if len(head) < 8:
+            return b""
+        length, kind = struct.unpack_from(">I4s", head)
+        start = 8
+        if length == 1:
+            (length,) = struct.unpack_from(">Q", head, 8)
+            start = 16
+        if kind == b"meta":
+            file.seek(offset + start + 4)
+            return file.read(min(length - start - 4, _MAX_BYTES))
+        if length < 8:
+            return b""
+        offset += length
+
+
+def _boxes(content: bytes) -> Iterator[Box]:
+    offset = 0
+    while offset + 8 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, offset)
+        if length < 8:
+            return
+        yield kind, content[offset + 8 : offset + length]
+        offset += length
+
+
+def _main_properties(meta: bytes) -> list[Box]:
+    """The properties of the main picture."""
+    boxes = dict(_boxes(meta))
+    main = int.from_bytes(boxes[b"pitm"][4:], "big") if b"pitm" in boxes else 1
+    inner = dict(_boxes(boxes.get(b"iprp", b"")))
+    properties = [*_boxes(inner.get(b"ipco", b""))]
+    indices = _associations(inner.get(b"ipma", b"")).get(main, [])
+    return [properties[index - 1] for index in indices if 0 < index <= len(properties)]
+
+
+def _associations(content: bytes) -> dict[int, list[int]]:
+    """Item -> numbers of its properties, from 1."""
+    if len(content) < 8:
+        return {}
+    version, is_long = content[0], bool(content[3] & 1)
+    (count,) = struct.unpack_from(">I", content, 4)
+    found, offset = dict[int, list[int]](), 8
+    for _ in range(min(count, 10_000)):
+        (item,) = struct.unpack_from(">I" if version else ">H", content, offset)
+        offset += 4 if version else 2
+        num, offset = content[offset], offset + 1
+        step = 2 if is_long else 1
+        raw = [int.from_bytes(content[offset + step * i : offset + step * (i + 1)], "big") for i in range(num)]
+        found[item] = [index & (0x7FFF if is_long else 0x7F) for index in raw]
+        offset += step * num
+    return found

@@ -1,0 +1,327 @@
+"""Metadata in PNG files: chunks before and after the samples.
+
+ImageMagick and ExifTool also store EXIF, XMP, IPTC and profiles as texts of hexadecimal digits ("Raw profile type
+exif"). They are read, and written only for IPTC, which has no chunk of its own.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import IO, Any
+
+from pellucid.pictures import chunks, exif, iptc, resolution
+from pellucid.pictures.geometry import Change
+from pellucid.system.files import splice
+
+STORED = frozenset(
+    {"exif-data", "xmp-data", "iptc-data", "photoshop-data", "icc-profile-data", "png-chunks", "png-profile-name"}
+    | {"xres", "yres"}
+)
+"""Metadata that `write` stores."""
+
+COLOR = (b"cICP", b"sRGB", b"gAMA", b"cHRM", b"mDCV", b"cLLI")
+"""Chunks about the meaning of colors."""
+
+TEXT = (b"tEXt", b"zTXt", b"iTXt")
+_KEPT = (*COLOR, b"sBIT", b"bKGD", b"tIME", b"pCAL", b"sCAL", b"oFFs", b"sTER", b"sPLT", b"gIFg", b"gIFx", b"gIFt")
+"""Chunks that are copied, next to texts and unknown ones that are marked as safe to copy."""
+
+_STORAGE = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"hIST", b"iDOT", b"acTL", b"fcTL", b"fdAT", b"pHYs")
+_NAMES = {b"caBX": "content credentials (C2PA)", b"dSIG": "the signature"}
+
+_XMP_KEY = b"XML:com.adobe.xmp"
+_COMMENT = b"Comment"
+_RAW_PROFILE = b"Raw profile type "
+_APP1_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+_MAX_BYTES = 2**26
+_HEADER_END = 33
+"""Bytes of the signature and the first chunk, IHDR."""
+
+_SRGB_CHROMATICITIES = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
+
+
+def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """(metadata, what is not kept) of a PNG; stops where it is damaged."""
+    found = _Chunks()
+    for kind, content in _iterate_chunks(file):
+        found.add(kind, content)
+    metadata = {key: value for key, value in found.metadata().items() if value}
+    return metadata, tuple(dict.fromkeys(found.dropped))
+
+
+@dataclass
+class _Chunks:
+    """Chunks, sorted by what they contain."""
+
+    exif: bytes = b""
+    raw_exif: bytes = b""
+    xmp: bytes = b""
+    raw_xmp: bytes = b""
+    profile: bytes = b""
+    profile_name: bytes = b""
+    resources: bytes = b""
+    dots: bytes = b""
+    others: list[bytes] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+
+    def add(self, kind: bytes, content: bytes) -> None:
+        if kind == b"eXIf":
+            self.exif = self.exif or content
+        elif kind == b"iCCP":
+            self.profile_name, _, rest = content.partition(b"\0")
+            self.profile = _decompress(rest[1:])
+        elif kind == b"pHYs":
+            self.dots = content
+        elif kind in TEXT:
+            self._add_text(kind, content)
+        elif kind in _KEPT or (kind not in _STORAGE and kind[3:4].islower()):
+            self.others.append(chunks.build_chunk(kind, content))
+        elif kind not in _STORAGE:
+            self.dropped.append(_NAMES.get(kind, f"PNG chunk {kind.decode('latin-1')}"))
+
+    def _add_text(self, kind: bytes, content: bytes) -> None:
+        key = content.split(b"\0", 1)[0]
+        if key == _XMP_KEY:
+            self.xmp = self.xmp or decode_text(kind, content)
+        elif not key.startswith(_RAW_PROFILE) or not self._add_raw_profile(key, decode_text(kind, content)):
+            self.others.append(chunks.build_chunk(kind, content))
+
+    def _add_raw_profile(self, key: bytes, text: bytes) -> bool:
+        """Whether the text contains a profile of a known kind."""
+        content, kind = _parse_raw_profile(text), key[len(_RAW_PROFILE) :].lower()
+        if content.startswith(_APP1_XMP):
+            self.raw_xmp = content[len(_APP1_XMP) :]
+        elif kind == b"xmp" and content:
+            self.raw_xmp = content
+        elif kind in (b"exif", b"app1") and content:
+            self.raw_exif = content
+        elif kind in (b"iptc", b"8bim", b"app13") and content:
+            self.resources += iptc.as_resources(content)
+        elif kind in (b"icc", b"icm") and content:
+            self.profile = self.profile or content
+        else:
+            return False
+        return True
+
+    def metadata(self) -> dict[str, Any]:
+        records, resources = iptc.parse_resources(self.resources)
+        block = self.exif or self.raw_exif
+        return {
+            "exif-data": block if block.startswith(exif.HEADER) or not block else exif.HEADER + block,
+            "xmp-data": self.xmp or self.raw_xmp,
+            "icc-profile-data": self.profile,
+            "png-profile-name": self.profile_name,
+            "iptc-data": records,
+            "photoshop-data": resources,
+            "png-chunks": b"".join(self.others),
+            **_read_resolution(self.dots),
+        }
+
+
+def _read_resolution(content: bytes) -> dict[str, Any]:
+    if len(content) != 9:
+        return {}
+    x, y, unit = struct.unpack(">IIB", content)
+    return resolution.to_metadata(x, y, "m" if unit == 1 else "none")
+
+
+def significant_bits(content: bytes) -> int:
+    """The most significant bits of a color that the chunk sBIT among chunks specifies; 0 if there is none."""
+    found = (max(bits[:3], default=0) for kind, bits in chunks.split_chunks(content) if kind == b"sBIT")
+    return next(found, 0)
+
+
+def write(file: IO[bytes], metadata: Mapping[str, Any], channels: int) -> list[str]:
+    """Put the metadata before the samples of a PNG. Returns what does not fit.
+
+    channels: of the colors, 1 or 3.
+    """
+    missing: list[str] = []
+    stop = next(place for kind, _, place in _iterate_places(file) if kind in (b"PLTE", b"IDAT"))
+    file.seek(_HEADER_END - 9)
+    bits, color_type = file.read(2)
+    kept = []
+    for kind, content in chunks.split_chunks(metadata.get("png-chunks", b"")):
+        if _fits(kind, content, bits, color_type):
+            kept.append(chunks.build_chunk(kind, content))
+        else:
+            missing.append(_DEPENDENT[kind])
+    parts = [
+        _build_resolution(metadata),
+        _build_profile(metadata, channels, missing),
+        *kept,
+        *_build_texts(metadata),
+    ]
+    splice(file, _HEADER_END, stop, b"".join(parts))
+    return missing
+
+
+_DEPENDENT = {b"sBIT": "the number of significant bits (sBIT)", b"bKGD": "the background color (bKGD)"}
+"""Chunks that depend on the depth and the channels of the samples."""
+
+
+def _fits(kind: bytes, content: bytes, bits: int, color_type: int) -> bool:
+    """Whether a chunk is possible in a file of this depth and type (0 gray, 2 RGB, 4 and 6 with alpha)."""
+    if kind == b"sBIT":
+        num_channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[color_type]
+        return len(content) == num_channels and all(1 <= value <= bits for value in content)
+    if kind == b"bKGD":
+        colors = content[::2]
+        return len(content) == (6 if color_type & 2 else 2) and (bits == 16 or not any(colors))
+    return True
+
+
+def _build_resolution(metadata: Mapping[str, Any]) -> bytes:
+    dots = resolution.from_metadata(metadata)
+    if dots is None:
+        return b""
+    if dots.unit == "none":
+        return chunks.build_chunk(b"pHYs", struct.pack(">IIB", max(1, round(dots.x)), max(1, round(dots.y)), 0))
+    x, y = map(round, dots.to("m"))
+    return (
+        chunks.build_chunk(b"pHYs", struct.pack(">IIB", x, y, 1)) if min(x, y) > 0 and max(x, y) < 2**31 else b""
+    )
+
+
+def _build_profile(metadata: Mapping[str, Any], channels: int, missing: list[str]) -> bytes:
+    profile = metadata.get("icc-profile-data", b"")
+    if not profile:
+        return b""
+    if {b"GRAY": 1, b"RGB ": 3}.get(profile[16:20]) != channels:
+        missing.append(f"the ICC profile, which is not for {'gray' if channels == 1 else 'RGB'}")
+        return b""
+    name = metadata.get("png-profile-name", b"") or b"ICC profile"
+    return chunks.build_chunk(b"iCCP", name[:79] + b"\0\0" + zlib.compress(profile))
+
+
+def _build_texts(metadata: Mapping[str, Any]) -> Iterator[bytes]:
+    block = metadata.get("exif-data", b"").removeprefix(exif.HEADER)
+    if block:
+        yield chunks.build_chunk(b"eXIf", block)
+    if metadata.get("xmp-data"):
+        yield chunks.build_chunk(b"iTXt", _XMP_KEY + b"\0\0\0\0\0" + metadata["xmp-data"])
+    records, others = metadata.get("iptc-data", b""), metadata.get("photoshop-data", b"")
+    if records or others:
+        text = iptc.build_png_text(records, others).encode()
+        yield chunks.build_chunk(b"zTXt", iptc.PNG_KEY.encode() + b"\0\0" + zlib.compress(text))
+
+
+def build_comment(comment: bytes) -> bytes:
+    """A comment of a JPEG as a text."""
+    comment = comment.replace(b"\0", b"")
+    try:
+        comment.decode("utf-8")
+    except UnicodeDecodeError:
+        return chunks.build_chunk(b"tEXt", _COMMENT + b"\0" + comment)
+    return chunks.build_chunk(b"iTXt", _COMMENT + b"\0\0\0\0\0" + comment)
+
+
+def split_comments(joined: bytes) -> tuple[tuple[bytes, ...], bytes]:
+    """(comments in UTF-8 that fit into a JPEG, the other chunks)."""
+    comments, others = [], b""
+    for kind, content in chunks.split_chunks(joined):
+        text = decode_text(kind, content) if kind in TEXT and content.startswith(_COMMENT + b"\0") else b""
+        if kind != b"iTXt":
+            text = text.decode("latin-1").encode()
+        if 0 < len(text) < 2**16 - 2:
+            comments.append(text)
+        else:
+            others += chunks.build_chunk(kind, content)
+    return tuple(comments), others
+
+
+def adapt(joined: bytes, change: Change) -> bytes:
+    """Chunks that are true for a turned and scaled picture: its offset, and the physical size of its pixels."""
+    adapted = []
+    for kind, content in chunks.split_chunks(joined):
+        if kind == b"oFFs" and len(content) == 9 and content[8] == 0:
+            offset = change.swap(*struct.unpack(">ii", content[:8]))
+            pair = [round(value * factor) for value, factor in zip(offset, change.scale, strict=True)]
+            content = struct.pack(">iiB", *pair, 0)
+        elif kind == b"sCAL":
+            content = _adapt_scale(content, change)
+        adapted.append(chunks.build_chunk(kind, content))
+    return b"".join(adapted)
+
+
+def _adapt_scale(content: bytes, change: Change) -> bytes:
+    """sCAL: the unit, and the width and height of a pixel as texts."""
+    try:
+        width, height = map(float, content[1:].split(b"\0"))
+    except ValueError:
+        return content
+    pair = [value / factor for value, factor in zip(change.swap(width, height), change.scale, strict=True)]
+    return content[:1] + b"\0".join(f"{value:.15g}".encode() for value in pair)
+
+
+def describe(joined: bytes) -> Iterator[str]:
+    """What chunks contain, for people whose format cannot store them; without what is the same as the default."""
+    kinds = [*chunks.split_chunks(joined)]
+    colors = [kind.decode() for kind, content in kinds if kind in COLOR and not _is_default(kind, content)]
+    if colors:
+        yield f"the color description ({', '.join(dict.fromkeys(colors))})"
+    keys = [content.split(b"\0")[0].decode("latin-1") for kind, content in kinds if kind in TEXT]
+    if keys:
+        yield f"texts ({', '.join(dict.fromkeys(keys))})"
+    others = {kind.decode("latin-1") for kind, _ in kinds if kind not in (*COLOR, *TEXT)}
+    if others:
+        yield f"PNG chunks {', '.join(sorted(others))}"
+
+
+def _is_default(kind: bytes, content: bytes) -> bool:
+    """Whether it says that colors are sRGB, as programs assume if nothing is said."""
+    if kind == b"gAMA":
+        return len(content) == 4 and abs(struct.unpack(">I", content)[0] - 45455) <= 50
+    if kind == b"cHRM":
+        return len(content) == 32 and struct.unpack(">8I", content) == _SRGB_CHROMATICITIES
+    return kind == b"sRGB" or (kind == b"cICP" and content[:2] in (b"\1\r", b"\2\2"))
+
+
+def _iterate_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """(type, content) of each chunk but the samples; stops where a file is damaged."""
+    for kind, content, _ in _iterate_places(file):
+        if kind != b"IDAT":
+            yield kind, content
+
+
+def _iterate_places(file: IO[bytes]) -> Iterator[tuple[bytes, bytes, int]]:
+    """(type, content, offset) of each chunk after the first; the content of samples and long chunks is b""."""
+    offset = _HEADER_END
+    while True:
+        file.seek(offset)
+        header = file.read(8)
+        if len(header) < 8:
+            return
+        length, kind = struct.unpack(">I4s", header)
+        is_read = kind not in (b"IDAT", b"fdAT") and length <= _MAX_BYTES
+        yield kind, file.read(length) if is_read else b"", offset
+        offset += length + 12
+
+
+def decode_text(kind: bytes, content: bytes) -> bytes:
+    """The text of a chunk, without its key, at most 64 MB; b"" if it is damaged."""
+    text = content.partition(b"\0")[2]
+    if kind == b"zTXt":
+        return _decompress(text[1:])
+    if kind == b"iTXt":
+        is_compressed = text[:1] == b"\1"
+        text = text[2:].split(b"\0", 2)[-1]  # the language and the translated key come first
+        return _decompress(text) if is_compressed else text
+    return text
+
+
+def _decompress(content: bytes) -> bytes:
+    try:
+        return zlib.decompressobj().decompress(content, _MAX_BYTES)
+    except zlib.error:
+        return b""
+
+
+def _parse_raw_profile(text: bytes) -> bytes:
+    """The content of "Raw profile type ...": a name, the number of bytes, and hexadecimal digits, on lines."""
+    lines = text.strip().split(b"\n", 2)
+    try:
+        return bytes.fromhex(lines[2].decode("ascii"))
+    except (IndexError, ValueError):
+        return b""

@@ -1,0 +1,122 @@
+"""Metadata in WebP files: chunks of the extended format (VP8X).
+
+Source: "WebP Container Specification", Google.
+"""
+
+import struct
+from collections.abc import Iterator, Mapping
+from typing import IO, Any
+
+from pellucid.pictures import exif, icc, resolution
+from pellucid.pictures.ifd import FRACTION, SHORT
+from pellucid.system.files import splice
+
+STORED = frozenset({"exif-data", "xmp-data", "icc-profile-data", "webp-chunks", "xres", "yres"})
+"""Metadata that `write` stores."""
+
+_HEADER_BYTES = 12
+_MAX_BYTES = 2**26
+_PROFILE_FLAG, _ALPHA_FLAG, _EXIF_FLAG, _XMP_FLAG = 0x20, 0x10, 0x08, 0x04
+_STORAGE = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF")
+
+
+def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """(metadata, what is not kept) of a WebP; stops where it is damaged."""
+    found: dict[bytes, bytes] = {}
+    others: list[tuple[bytes, bytes]] = []
+    for kind, place, length in _iterate_chunks(file):
+        if kind in _STORAGE or length > _MAX_BYTES:
+            continue
+        file.seek(place + 8)
+        content = file.read(length)
+        if kind in (b"ICCP", b"EXIF", b"XMP "):
+            found.setdefault(kind, content)
+        else:
+            others.append((kind, content))
+    block = found.get(b"EXIF", b"")
+    metadata = {
+        "icc-profile-data": found.get(b"ICCP", b""),
+        "exif-data": exif.HEADER + block.removeprefix(exif.HEADER) if block else b"",
+        "xmp-data": found.get(b"XMP ", b""),
+        "webp-chunks": tuple(others),
+        **exif.read_resolution(block),
+    }
+    return metadata, ()
+
+
+def write(file: IO[bytes], metadata: Mapping[str, Any], width: int, height: int) -> list[str]:
+    """Add the metadata to a WebP. Returns what does not fit."""
+    missing: list[str] = []
+    profile = _choose_profile(metadata.get("icc-profile-data", b""), missing)
+    block = _add_resolution(metadata.get("exif-data", b""), metadata).removeprefix(exif.HEADER)
+    packet = metadata.get("xmp-data", b"")
+    others = metadata.get("webp-chunks", ())
+    if not (profile or block or packet or others):
+        return missing
+    flags, images_start = _read_flags(file)
+    flags |= (_PROFILE_FLAG * bool(profile)) | (_EXIF_FLAG * bool(block)) | (_XMP_FLAG * bool(packet))
+    size = b"".join(struct.pack("<I", side - 1)[:3] for side in (width, height))
+    head = _build(b"VP8X", bytes([flags, 0, 0, 0]) + size) + _build(b"ICCP", profile)
+    end = file.seek(0, 2)
+    file.write(bytes(end % 2))
+    file.write(_build(b"EXIF", block) + _build(b"XMP ", packet))
+    file.write(b"".join(_build(kind, content) for kind, content in others))
+    splice(file, _HEADER_BYTES, images_start, head)
+    total = file.seek(0, 2)
+    file.seek(4)
+    file.write(struct.pack("<I", total - 8))
+    return missing
+
+
+def _choose_profile(profile: bytes, missing: list[str]) -> bytes:
+    """The profile for RGB, the only colors of WebP."""
+    if not profile or icc.num_channels(profile) == 3:
+        return profile
+    converted = icc.to_rgb(profile)
+    if not converted:
+        missing.append("the ICC profile, which is not for RGB")
+    return converted
+
+
+def _add_resolution(block: bytes, metadata: Mapping[str, Any]) -> bytes:
+    """WebP has no other place for the resolution than EXIF."""
+    dots = resolution.from_metadata(metadata)
+    if dots is None or dots.unit == "none" or exif.read_resolution(block):
+        return block
+    unit = "cm" if dots.unit == "cm" else "inch"
+    ratios = [struct.pack("<II", *resolution.to_ratio(float(f"{value:.8g}"))) for value in dots.to(unit)]
+    number = struct.pack("<H", 3 if unit == "cm" else 2)
+    return exif.set_main(
+        block, {0x011A: (FRACTION, 1, ratios[0]), 0x011B: (FRACTION, 1, ratios[1]), 0x0128: (SHORT, 1, number)}
+    )
+
+
+def _read_flags(file: IO[bytes]) -> tuple[int, int]:
+    """(flags of an existing VP8X chunk, or those of the samples, where the samples start)."""
+    for kind, place, length in _iterate_chunks(file):
+        file.seek(place + 8)
+        if kind == b"VP8X":
+            return file.read(1)[0] & _ALPHA_FLAG, place + 8 + length
+        if kind == b"VP8L":
+            head = struct.unpack("<xI", file.read(5))[0]
+            return (_ALPHA_FLAG if head >> 28 & 1 else 0), place
+        return 0, place
+    return 0, _HEADER_BYTES
+
+
+def _build(kind: bytes, content: bytes) -> bytes:
+    """b"" without content."""
+    return kind + struct.pack("<I", len(content)) + content + bytes(len(content) % 2) if content else b""
+
+
+def _iterate_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
+    """(type, offset, length of the content) of each chunk."""
+    offset = _HEADER_BYTES
+    while True:
+        file.seek(offset)
+        head = file.read(8)
+        if len(head) < 8:
+            return
+        kind, length = struct.unpack("<4sI", head)
+        yield kind, offset, length
+        offset += 8 + length + length % 2

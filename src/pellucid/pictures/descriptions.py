@@ -1,0 +1,67 @@
+"""Sizes in the text descriptions of scientific TIFF files: OME-XML and the JSON of tifffile."""
+
+import json
+import re
+from collections.abc import Callable
+
+from pellucid.pictures.geometry import Change
+
+_PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*>")
+
+
+def adapt(text: str, change: Change) -> str:
+    """The description of a turned and scaled picture; other texts stay the same."""
+    if "<OME" in text or ":OME" in text[:4096]:
+        return _PIXELS.sub(lambda match: _adapt_pixels(match[0], change), text)
+    if text.startswith('{"shape":'):
+        return _adapt_shape(text, change)
+    return text
+
+
+def has_own_unit(text: str) -> bool:
+    """Whether the resolution is in pixels per unit of this description, e.g. micrometers, as in ImageJ's files."""
+    return text.startswith("ImageJ=") and re.search(r"^unit=(?!inch|cm|pixel)", text, re.MULTILINE) is not None
+
+
+def _adapt_pixels(element: str, change: Change) -> str:
+    """The element of OME-XML that contains the sizes in pixels and the physical size of a pixel."""
+    if change.swaps_axes:
+        element = _exchange(element, "SizeX", "SizeY")
+        for name in ("PhysicalSizeX", "PhysicalSizeXUnit"):
+            element = _exchange(element, name, name.replace("X", "Y"))
+    across, down = change.scale
+    element = _replace(element, "SizeX", lambda _: str(change.after[0]))
+    element = _replace(element, "SizeY", lambda _: str(change.after[1]))
+    element = _replace(element, "PhysicalSizeX", lambda value: _divide(value, across))
+    return _replace(element, "PhysicalSizeY", lambda value: _divide(value, down))
+
+
+def _replace(element: str, name: str, change: Callable[[str], str]) -> str:
+    return re.sub(rf'(\s{name}\s*=\s*)(["\'])(.*?)\2', lambda m: f"{m[1]}{m[2]}{change(m[3])}{m[2]}", element)
+
+
+def _exchange(element: str, one: str, other: str) -> str:
+    """Exchange the names of two attributes."""
+    names = {one: other, other: one}
+    return re.sub(rf"(\s)({one}|{other})(\s*=)", lambda m: m[1] + names[m[2]] + m[3], element)
+
+
+def _divide(value: str, factor: float) -> str:
+    try:
+        return value if factor == 1 else repr(float(value) / factor)
+    except ValueError:
+        return value
+
+
+def _adapt_shape(text: str, change: Change) -> str:
+    """The shape that tifffile writes: (..., height, width) or (..., height, width, channels)."""
+    try:
+        content = json.loads(text)
+        shape = content["shape"]
+        place = next(
+            i for i in (len(shape) - 3, len(shape) - 2) if [*shape[i : i + 2]] == [*change.before[::-1]] and i >= 0
+        )
+    except (ValueError, TypeError, KeyError, StopIteration):
+        return text
+    shape[place : place + 2] = change.after[::-1]
+    return json.dumps(content)

@@ -126,6 +126,12 @@ def _read_resolution(content: bytes) -> dict[str, Any]:
     return resolution.to_metadata(x, y, "m" if unit == 1 else "none")
 
 
+def significant_bits(content: bytes) -> int:
+    """The most significant bits of a color that the chunk sBIT among chunks specifies; 0 if there is none."""
+    found = (max(bits[:3], default=0) for kind, bits in chunks.split_chunks(content) if kind == b"sBIT")
+    return next(found, 0)
+
+
 def write(file: IO[bytes], metadata: Mapping[str, Any], channels: int) -> list[str]:
     """Put the metadata before the samples of a PNG. Returns what does not fit.
 

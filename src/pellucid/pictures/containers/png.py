@@ -97,7 +97,9 @@ class _Chunks:
         elif kind in (b"exif", b"app1") and content:
             self.raw_exif = content
         elif kind in (b"iptc", b"8bim", b"app13") and content:
-            self.resources += iptc.as_resources(content)
+            resources = iptc.as_resources(content)
+            if resources not in self.resources:  # ImageMagick writes them twice, under two names
+                self.resources += resources
         elif kind in (b"icc", b"icm") and content:
             self.profile = self.profile or content
         else:

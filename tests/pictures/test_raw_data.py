@@ -212,5 +212,21 @@ def test_the_directory_of_samples_in_cr2_is_the_fourth(tmp_path: Path) -> None:
         raw_data.check_complete(written(tmp_path, b"II*\0\x10\0\0\0CR\2\0" + bytes(100)))
 
 
+@needs_imagecodecs
+def test_the_lossless_jpeg_of_cr2_is_checked(tmp_path: Path) -> None:
+    import imagecodecs
+
+    stream = imagecodecs.jpeg8_encode(scene(), lossless=True, bitspersample=16)
+    start = 16 + 3 * 6 + 2 + 2 * 12 + 4
+    entries = struct.pack("<HHII", 0x0111, 4, 1, start) + struct.pack("<HHII", 0x0117, 4, 1, len(stream))
+    empty = b"".join(struct.pack("<HI", 0, 16 + 6 * (i + 1)) for i in range(3))
+    head = struct.pack("<2sHI4sI", b"II", 42, 16, b"CR\2\0", 0) + empty + struct.pack("<H", 2) + entries + bytes(4)
+    raw_data.check_complete(written(tmp_path, head + stream, "a.cr2"))
+    middle = len(stream) // 2
+    for damaged in (stream[:middle], stream[:middle] + bytes(len(stream) - middle), b"\0" + stream[1:]):
+        with pytest.raises(PictureError, match="damaged or truncated"):
+            raw_data.check_complete(written(tmp_path, head + damaged, "a.cr2"))
+
+
 def test_a_real_frame_passes(data: Path) -> None:
     raw_data.check_complete(data / "raw" / "emubayer_1024.dng")

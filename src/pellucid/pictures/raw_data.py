@@ -29,6 +29,8 @@ _MAKE, _MODEL, _DNG_VERSION = 0x010F, 0x0110, 0xC612
 _PARTS = ((0x0111, 0x0117), (0x0144, 0x0145))
 """Tags of the offsets and lengths of strips, and of tiles."""
 
+_DNG_1_1 = bytes([1, 1])
+
 _PANASONIC_OFFSET = 0x0118
 
 _CR2_MAGIC = b"CR"
@@ -117,7 +119,7 @@ def _check_tiff(file: IO[bytes], size: int) -> None:
             _check_layout(parts, compression, has_tiles=_TILE_WIDTH in tags)
         for part in parts:
             if is_dng:
-                _check_dng_part(file, part, size, compression)
+                _check_dng_part(file, part, size, compression, is_old=first[_DNG_VERSION][2] < _DNG_1_1)
             else:
                 _check_place(part.offset, part.length, size)
 
@@ -174,11 +176,11 @@ def _check_layout(parts: list[_Part], compression: int, *, has_tiles: bool) -> N
     )
 
 
-def _check_dng_part(file: IO[bytes], part: _Part, size: int, compression: int) -> None:
+def _check_dng_part(file: IO[bytes], part: _Part, size: int, compression: int, *, is_old: bool) -> None:
     if compression == _DEFLATE:
         _check_deflate(_read(file, part, size))
     elif compression in (_JPEG, _LOSSY_JPEG):
-        _check_jpeg(_read(file, part, size), part)
+        _check_jpeg(_read(file, part, size), part, bits_after_16=16 if is_old else 0)
     else:
         _check_place(part.offset, part.length, size)
 
@@ -194,8 +196,8 @@ def _read(file: IO[bytes], part: _Part, size: int) -> bytes:
     return file.read(part.length)
 
 
-def _check_jpeg(stream: bytes, part: _Part) -> None:
-    header = lossless_jpeg.parse_markers(stream)
+def _check_jpeg(stream: bytes, part: _Part, *, bits_after_16: int = 0) -> None:
+    header = lossless_jpeg.parse_markers(stream, bits_after_16=bits_after_16)
     if not header.is_lossless:
         _check_lossy_jpeg(stream)
         return

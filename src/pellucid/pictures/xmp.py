@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from xml.dom import minidom
 from xml.dom.minidom import Attr, Document, Element
-from xml.parsers.expat import ExpatError
+from xml.parsers.expat import ExpatError, ParserCreate
 
 from pellucid.pictures.geometry import Change
 
@@ -19,7 +19,7 @@ _DIMENSIONS = (
     "http://ns.adobe.com/xap/1.0/sType/Dimensions#",
     "http://ns.acdsee.com/sType/Dimensions#",
 )
-_APPLIED_TO = {"AppliedToDimensions"}
+_APPLIED_TO = "AppliedToDimensions"
 _MICROSOFT_REGION = "http://ns.microsoft.com/photo/1.2/t/Region#"
 _IPTC_EXTENSION = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
 _PANORAMA = "http://ns.google.com/photos/1.0/panorama/"
@@ -54,6 +54,7 @@ _OF_RAW = {
 }
 """Properties of the undeveloped samples and of their file."""
 
+_MAX_DEPTH = 200
 _GONE_CAMERA = re.compile(r"(MotionPhoto|MicroVideo)")
 _ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)\d")
 
@@ -82,7 +83,7 @@ def adapt(packet: bytes, change: Change) -> tuple[bytes, tuple[str, ...]]:
     for area in editor.find_structures(_AREAS, "x"):
         _adapt_area(editor, area, change)
     for size in editor.find_structures(_DIMENSIONS, "w"):
-        if any(_local_name(parent) in _APPLIED_TO for parent in _ancestors(size.element)):
+        if any(_local_name(element) == _APPLIED_TO for element in (size.element, *_ancestors(size.element))):
             width, height = size.number("w"), size.number("h")
             if width and height:
                 editor.set_all(size, zip("wh", _rounded(change.resize(width, height)), strict=True))
@@ -453,7 +454,11 @@ class _Editor:
             raise ValueError("not XMP")
         end = text.rindex(">", 0, _find_end(text, match.start())) + 1
         self._before, self._behind = text[: match.start()], text[end:]
-        self.document = minidom.parseString(text[match.start() : end].encode())
+        content = text[match.start() : end].encode()
+        _check_depth(content)
+        self.document = minidom.parseString(content)
+        if not self.document.getElementsByTagNameNS(_RDF, "RDF"):
+            raise ValueError("XMP without RDF")
 
     @property
     def packet(self) -> bytes:
@@ -466,10 +471,7 @@ class _Editor:
 
     @property
     def rdf(self) -> Element:
-        found = self.document.getElementsByTagNameNS(_RDF, "RDF")
-        if not found:
-            raise ValueError("XMP without RDF")
-        return found[0]
+        return self.document.getElementsByTagNameNS(_RDF, "RDF")[0]
 
     @property
     def descriptions(self) -> list[Element]:
@@ -536,6 +538,25 @@ class _Editor:
             for name, value in [*element.attributes.items()]:
                 if value == namespace and name.startswith("xmlns:"):
                     element.removeAttribute(name)
+
+
+def _check_depth(content: bytes) -> None:
+    """Raise ValueError for elements nested so deeply that walking through them would fail."""
+    depth = 0
+
+    def enter(*_: object) -> None:
+        nonlocal depth
+        depth += 1
+        if depth > _MAX_DEPTH:
+            raise ValueError("elements are nested too deeply")
+
+    def leave(_: str) -> None:
+        nonlocal depth
+        depth -= 1
+
+    parser = ParserCreate()
+    parser.StartElementHandler, parser.EndElementHandler = enter, leave
+    parser.Parse(content, True)
 
 
 def _decode(packet: bytes) -> str:

@@ -23,7 +23,7 @@ _NONE, _JPEG, _DEFLATE, _LOSSY_JPEG = 1, 7, 8, 34892  # values of Compression
 _MAKERS_COMPRESSIONS = {32767, 32769, 32770, 34316, 34713, 65000, 65535}
 _REDUCED = 1  # a bit of NewSubfileType
 
-_SUBFILE_TYPE, _WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC = 0x00FE, 0x0100, 0x0101, 0x0103, 0x0106
+_SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 0x00FE, 0x0100, 0x0101, 0x0102, 0x0103, 0x0106
 _SAMPLES_PER_PIXEL, _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_HEIGHT = 0x0115, 0x0116, 0x0142, 0x0143
 _MAKE, _MODEL, _DNG_VERSION = 0x010F, 0x0110, 0xC612
 _PARTS = ((0x0111, 0x0117), (0x0144, 0x0145))
@@ -46,11 +46,12 @@ _RAF_PLACES = (84, 92, 100)
 
 @dataclass(frozen=True)
 class _Part:
-    """A strip or tile. num_samples: at least so many are needed; 0 if it is not known."""
+    """A strip or tile. num_samples: at least so many are needed, of so many bits each; 0 if it is not known."""
 
     offset: int
     length: int
     num_samples: int = 0
+    bits: int = 0
 
 
 def check_complete(path: Path) -> None:
@@ -147,7 +148,9 @@ def _list_parts(tags: dict[int, Value]) -> list[_Part]:
         offsets = ifd.numbers(tags, _PANASONIC_OFFSET)
     if len(offsets) != len(lengths):
         return []
-    return [_Part(*part) for part in zip(offsets, lengths, chain(_count_samples(tags), repeat(0)), strict=False)]
+    bits = ifd.number(tags, _BITS) or 1
+    counts = chain(_count_samples(tags), repeat(0))
+    return [_Part(*part, bits) for part in zip(offsets, lengths, counts, strict=False)]
 
 
 def _count_samples(tags: dict[int, Value]) -> Iterator[int]:
@@ -182,7 +185,10 @@ def _check_dng_part(file: IO[bytes], part: _Part, size: int, compression: int, *
     elif compression in (_JPEG, _LOSSY_JPEG):
         _check_jpeg(_read(file, part, size), part, bits_after_16=16 if is_old else 0)
     else:
-        _check_place(part.offset, part.length, size)
+        needed = part.num_samples * part.bits // 8 if compression == _NONE else 0
+        _check_place(part.offset, max(part.length, needed), size)
+        if part.offset == 0:
+            raise ValueError("a part without samples")
 
 
 def _check_place(offset: int, length: int, size: int) -> None:

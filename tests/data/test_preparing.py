@@ -71,6 +71,18 @@ def test_nothing_to_store_is_an_error(tmp_path: Path) -> None:
         prepare("folder", [tmp_path / "in"], tmp_path / "s", split="train")
 
 
+def test_a_store_inside_its_source_is_refused(tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "in")
+    (tmp_path / "link").symlink_to(folder)
+    for out in (folder, folder / "deep" / "store", tmp_path / "link" / "store"):
+        with pytest.raises(OutputError, match="is inside its source"):
+            prepare("folder", [folder], out)
+    with pytest.raises(OutputError, match="is a URL"):
+        prepare("folder", [folder], "s3://bucket/store")
+    assert not (folder / "deep" / "store").exists()
+    prepare("folder", [folder], tmp_path / "in-store")
+
+
 def test_an_interrupted_store_is_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = write_pictures(tmp_path / "in", 5)
     read: list[str] = []

@@ -499,10 +499,10 @@ def test_deblocked_jpeg_is_written_with_high_quality(tmp_path: Path) -> None:
 
 
 def test_pictures_of_unsupported_formats_are_reported(album: Path, weights: Path) -> None:
-    (album / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    (album / "painting.psd").write_bytes(b"8BPS\0\1" + bytes(40))
     (album / "notes.txt").touch()
     errors = _errors(restore.restore(planning.plan([album]), restorer.load(weights)))
-    assert len(errors) == 2 and any("phone.heic is a HEIC file" in error for error in errors)
+    assert len(errors) == 2 and any("painting.psd is a Photoshop file" in error for error in errors)
 
 
 def test_patterns_do_not_use_results_as_inputs(album: Path, weights: Path) -> None:

@@ -5,30 +5,29 @@ The orientation is applied, alpha is separated, other metadata goes into `Pictur
 into `Picture.encoding`, so that a result is written in the same way. docs/formats.md shows what each format keeps.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from pellucid.errors import DataError, OutputError, PictureError
-from pellucid.pictures import formats, headers, metadata, readers, writers
-from pellucid.pictures.formats import OTHER_SUFFIXES as OTHER_SUFFIXES
+from pellucid.errors import OutputError, PictureError
+from pellucid.pictures import formats, headers, kinds, metadata, readers, writers
+from pellucid.pictures.contents import check_contents
+from pellucid.pictures.finding import find_pictures
 from pellucid.pictures.formats import RAW_SUFFIXES as RAW_SUFFIXES
 from pellucid.pictures.formats import SUFFIXES as SUFFIXES
 from pellucid.pictures.picture import Picture
-from pellucid.system.files import atomic_file, find_files
+from pellucid.system.files import atomic_file
 
 MAX_PIXELS = 500_000_000
 """Files with more pixels are refused before decoding: a small file can unpack to any size."""
 
 
-def find(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
-    """All pictures below a folder, sorted by path, without hidden files and linked folders.
+def find(folder: Path, *, takes_raw: bool = False) -> list[Path]:
+    """All pictures below a folder by their content, sorted by path; see `finding.find_pictures`.
 
-    Raises DataError if it is not a folder, or one that cannot be read.
+    takes_raw: also camera RAW files. Raises DataError if it is not a folder, or one that cannot be read.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; a folder of pictures is needed")
-    return sorted(find_files(folder, suffixes))
+    return [*find_pictures(folder, takes_raw=takes_raw).pictures]
 
 
 def read(path: str | Path, *, max_pixels: int = MAX_PIXELS, sidecar: bytes = b"") -> Picture:
@@ -44,7 +43,9 @@ def read(path: str | Path, *, max_pixels: int = MAX_PIXELS, sidecar: bytes = b""
     """
     path = Path(path)
     loader = headers.find_loader(path)
-    return readers.read(path, loader, headers.read_encoding(path, loader), max_pixels, sidecar)
+    encoding = headers.read_encoding(path, loader)
+    notes = (*encoding.notes, *headers.describe_suffix(path, encoding), *check_contents(path, loader))
+    return readers.read(path, loader, replace(encoding, notes=notes), max_pixels, sidecar)
 
 
 def decoding_cost(path: str | Path) -> tuple[int, int]:
@@ -67,13 +68,23 @@ def encoding_bytes(path: str | Path, num_pixels: int, *, quality: int | None = N
     return writers.encoding_bytes(formats.format_by_suffix(Path(path)), num_pixels, quality)
 
 
-def result_name(name: str, format: str | None = None) -> str:
+def result_name(name: str, format: str | None = None, *, source: Path | None = None) -> str:
     """The file name of a result, given the name of its input.
 
     format: png, tiff, jpeg, webp or bmp. By default the format of the input, or PNG if it cannot be written (TIFF
-    for camera RAW). Raises OutputError for other formats.
+    for camera RAW). source: the input; its content decides what its format is, or else the name does.
+    Raises OutputError for other formats.
     """
-    return formats.result_name(name, None if format is None else formats.format_by_name(format))
+    if format is not None:
+        return formats.result_name(name, formats.format_by_name(format))
+    kind = None if source is None else kinds.find_kind(source)
+    return formats.result_name(name, None if kind is None else formats.own_format(kind.name))
+
+
+def is_raw(path: Path) -> bool:
+    """Whether a file is a camera RAW file, by its content or its suffix; False for files that cannot be read."""
+    kind = kinds.find_kind(path)
+    return kind is not None and kind.loader == kinds.RAW
 
 
 def check_format(path: Path, picture: Picture | None = None, *, bit_depth: int | None = None) -> None:

@@ -28,7 +28,7 @@ def read_degraded(
     with_sidecars: the XMP in files next to it becomes part of the metadata.
     """
     sidecar = sidecars.read(path) if with_sidecars else b""
-    if path.suffix.lower() not in images.RAW_SUFFIXES:
+    if not images.is_raw(path):
         return _with_notes(images.read(path, max_pixels=max_pixels, sidecar=sidecar))
     if domain.takes_mosaic:
         return _set_exposure(raw.read(path, max_pixels=max_pixels, sidecar=sidecar), exposure)

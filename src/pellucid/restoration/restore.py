@@ -117,6 +117,8 @@ def restore(
     format: str | None = None,
     workers: int = 2,
     overwrite: bool = False,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
     progress: Callable[[float], None] | None = None,
 ) -> list[Outcome]:
     """Restore pictures and wait for all of them; returns one outcome for each, in order.
@@ -138,6 +140,7 @@ def restore(
     workers: how many files are decoded ahead and how many are encoded while one is in the network.
     overwrite: replace existing results. Without it, a finished result is skipped, a result is made again if its
         input has changed since, and any other existing file is an error.
+    include, exclude: patterns for pictures in folders, see `plan`.
     progress: called with the number of finished pictures, including the finished part of the current one.
 
     Raises PictureError or DataError for inputs that do not exist, OutputError for an `out` that does not fit them,
@@ -152,6 +155,8 @@ def restore(
             format=format,
             workers=workers,
             overwrite=overwrite,
+            include=include,
+            exclude=exclude,
             progress=progress,
         )
     )
@@ -166,6 +171,8 @@ def iter_restore(
     format: str | None = None,
     workers: int = 2,
     overwrite: bool = False,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
     progress: Callable[[float], None] | None = None,
 ) -> Generator[Outcome, None, None]:
     """`restore` as an iterator: pictures are restored while it is iterated, and outcomes are not collected.
@@ -185,7 +192,7 @@ def iter_restore(
             raise OutputError("jobs contain the files to write", hint="omit {out} and {format}")
         planning.check(given)
         return _restore_files(given, chosen, settings, workers, overwrite, progress)
-    jobs = planning.plan(given, out, format=format)
+    jobs = planning.plan(given, out, format=format, include=include, exclude=exclude)
     return _restore_files(jobs, chosen, settings, workers, overwrite, progress)
 
 
@@ -401,7 +408,7 @@ def _choose_quality(restorer: Restorer, settings: Settings) -> int | None:
 
 
 def _codec_bytes(job: Job, restorer: Restorer, settings: Settings) -> int:
-    if job.source.suffix.lower() in images.RAW_SUFFIXES:
+    if images.is_raw(job.source):
         developed = not restorer.recipe.domain.takes_mosaic
         decoding = raw.decoding_bytes(job.source, developed=developed, max_pixels=settings.max_pixels)
         return CODEC_BYTES + decoding

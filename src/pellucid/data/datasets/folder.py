@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pellucid.data.dataset import DatasetPlan, dataset, gather_files, picture_task
+from pellucid.data.dataset import DatasetPlan, dataset, gather_pictures, picture_task
 from pellucid.data.store_writer import Planned
-from pellucid.pictures import images
 
 
 @dataset
 def folder(paths: Sequence[Path]) -> DatasetPlan:
     """Clean pictures, from any number of sources."""
-    sources, left_out = gather_files(paths, images.SUFFIXES)
+    sources, left_out, messages = gather_pictures(paths)
     items = tuple(Planned(source.name, source.name) for source in sources)
-    return DatasetPlan("clean", tuple(map(picture_task, sources)), items, left_out)
+    return DatasetPlan("clean", tuple(map(picture_task, sources)), items, left_out, messages)

@@ -296,6 +296,8 @@ def _iterate_places(file: IO[bytes]) -> Iterator[tuple[bytes, bytes, int]]:
         if len(header) < 8:
             return
         length, kind = struct.unpack(">I4s", header)
+        if kind == b"IEND":
+            return
         is_read = kind not in (b"IDAT", b"fdAT") and length <= _MAX_BYTES
         yield kind, file.read(length) if is_read else b"", offset
         offset += length + 12

@@ -613,13 +613,24 @@ RGB, Display P3 or ProPhoto stay in their color space.
   replaces others), in strips, and as BigTIFF if necessary.
 - **WebP** is written lossless if the original is lossless, and with quality 95 if it is lossy, because WebP does
   not store its quality. WebP has no gray: gray becomes three equal channels.
-- **EXIF** is kept, except that the size is updated and the thumbnail of the original is removed. Maker notes, the
-  private data of camera makers, are copied unchanged.
-- **Resolution** (dpi) is kept, also if the picture is enlarged. If the file has none, formats that need a number
-  get 72 dpi.
-- **Not kept**: additional frames (such files are refused), gain maps for HDR screens, layers, masks and
-  clipping paths, color descriptions of AVIF other than a profile, and, in formats other than TIFF, EXIF of more
-  than 64 KB (e.g. maker notes of some cameras); in JPEG, also XMP and IPTC of more than 64 KB.
+- **EXIF** is copied byte for byte, except that the orientation, the size, places (the subject area) and the
+  resolution of the sensor are updated, and the preview of the original is removed. Unknown tags and maker notes,
+  the private data of camera makers, stay as they are; where a TIFF moves a maker note, its offsets are updated.
+- **XMP and IPTC** are copied. In XMP, the size and orientation, regions of faces and objects (MWG, Microsoft,
+  IPTC, ACDSee), and the sizes of panoramas follow the pixels. What announces parts that are not kept is removed:
+  gain maps, motion photos, previews, depth maps of turned pictures.
+- **TIFF tags**: all tags that do not describe how samples are stored are copied from TIFF to TIFF, e.g. those of
+  GDAL and private ones. GeoTIFF tags, OME-XML, and ImageJ's and tifffile's descriptions get the scale of the
+  result.
+- **Color descriptions**: cICP (also that of AVIF), gAMA, cHRM, sRGB, sBIT, mDCV and cLLI of PNG, tables and
+  primaries of TIFF, calibrated colors of BMP. A profile for gray becomes an equal one for RGB in WebP and BMP.
+- **PNG and JPEG**: texts, comments, and segments and chunks of other programs are copied, unless they depend on
+  the samples of the original.
+- **Resolution** (dpi) is kept, also if the picture is enlarged; without one, the result has none.
+- **Notes**: one line (`info` of an outcome) names everything that is not kept: in the result's format ("not kept
+  in JPEG: ..."), or because it describes parts or samples of the original, e.g. previews, layers, clipping paths
+  of turned pictures, content credentials (C2PA). EXIF of more than 64 KB is shortened in JPEG.
+- **Not kept**: additional frames (such files are refused), and gain maps for HDR screens.
 
 Not read: HEIC and JPEG 2000, which the bundled libvips cannot decode; convert them to TIFF or PNG.
 Not written: AVIF, which becomes PNG.
@@ -633,6 +644,28 @@ In the tables, *none* means that the original has none, because of its format or
 """
 
 MEMORY = """
+## Camera RAW
+
+LibRaw decodes the samples; most recipes get the developed picture, low-light recipes the mosaic. The result is
+TIFF by default.
+
+- **Metadata**: EXIF, GPS, XMP and IPTC are those of the file itself, also of results of low-light recipes: from
+  the directories of TIFF-based files (DNG, NEF, CR2, ARW, PEF, ORF, RW2, ...), the blocks of CR3 and MRW, and
+  the JPEG of the camera in RAF, RW2 and others. What LibRaw knows about the exposure is only used for files
+  without EXIF. Not kept: tags about the mosaic, previews, private data of DNG, and settings of RAW developers
+  (Camera Raw, darktable), which programs would apply a second time.
+- **Sidecar files**: `--sidecars` adds the XMP of NAME.EXT.xmp and NAME.xmp to the result; it takes precedence
+  over that in the picture. NAME.xmp belongs to the RAW file if there is a JPEG of the same name. The XMP is
+  inside of the result, where Lightroom, darktable and digiKam read it; no new sidecar is written, because
+  settings for the RAW file would be wrong for the result. After a sidecar has changed, `--overwrite` restores
+  the picture again.
+- **Levels**: black (for each filter color) and white are those of the file, also for linearized and
+  floating-point DNG. `BaselineExposure` and `DefaultCrop` of DNG, wishes for the rendering, are not applied.
+- **Damage**: a file that is shorter than it states is refused, as are lossless and lossy JPEG and deflate data
+  in DNG, and lossless JPEG in CR2, that do not end where they must. Rows of zeros below the black level are
+  reported. Other changes of single bytes cannot be recognized, because RAW files contain no checksums.
+- **Refused**: DNG with JPEG XL, or with several strips of lossless JPEG, which LibRaw does not read correctly.
+
 ## Memory for large pictures
 
 PNG, TIFF and JPEG are read and written strip by strip: a picture of 100 megapixels takes 50 to 80 MB in addition

@@ -16,6 +16,8 @@ from test_raw import CFA, LINEAR_RAW, dng_file, replace_short, written
 
 from pellucid.errors import PictureError
 from pellucid.pictures import dng, raw, raw_data
+from raw_structures import box
+from sample_files import build_dng
 
 Samples = NDArray[Any]
 
@@ -30,23 +32,6 @@ def scene() -> NDArray[np.uint16]:
     rows, cols = np.mgrid[:HEIGHT, :WIDTH]
     noise = np.random.default_rng(1).normal(0, 60, (HEIGHT, WIDTH))
     return np.clip(4000 + 1000 * np.sin(cols / 9) * np.cos(rows / 7) + noise, 700, 16383).astype(np.uint16)
-
-
-def build_dng(samples: Samples, photometric: int = CFA, white: int = 16383, **options: Any) -> bytes:
-    content = io.BytesIO()
-    data = tifffile.DATATYPE
-    tags = [
-        ("DNGVersion", data.BYTE, 4, (1, 4, 0, 0), True),
-        ("UniqueCameraModel", data.ASCII, 0, "Builder", True),
-        ("ColorMatrix1", data.SRATIONAL, 9, (1, 1, 0, 1, 0, 1, 0, 1, 1, 1, 0, 1, 0, 1, 0, 1, 1, 1), True),
-        ("WhiteLevel", data.LONG, 1, white, True),
-    ]
-    if photometric == CFA:
-        tags += [("CFARepeatPatternDim", data.SHORT, 2, (2, 2), True)]
-        tags += [("CFAPattern", data.BYTE, 4, (0, 1, 1, 2), True)]
-        tags += [("BlackLevel", data.LONG, 1, 600 if white > 600 else 0, True)]
-    tifffile.imwrite(content, samples, photometric=photometric, metadata=None, extratags=tags, **options)
-    return content.getvalue()
 
 
 def packed_12_bits() -> bytes:
@@ -183,10 +168,6 @@ def strip_at(offset: int, length: int, **more: int) -> dict[int, tuple[int, int,
         0x0111: (4, 1, offset),
         0x0117: (4, 1, length),
     }
-
-
-def box(kind: bytes, content: bytes) -> bytes:
-    return struct.pack(">I4s", 8 + len(content), kind) + content
 
 
 def fuji(length: int) -> bytes:

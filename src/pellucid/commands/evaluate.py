@@ -65,8 +65,11 @@ def evaluate(
     chosen = restorer.load(model, device=device, backend=backend, precision=precision, **given)
     if chosen.choice is not None:
         print_info(chosen.choice)
+    collection = evaluation.collect(chosen.recipe, data, target, white=white)
+    for message in collection.messages:
+        print_info(message)
     if json_file is not None:
-        samples = evaluation.collect(chosen.recipe, data, target, white=white).samples
+        samples = collection.samples
         files.check_report(json_file, [path for sample in samples for path in sample.files], overwrite=overwrite)
     with progress() as bar:
         task = bar.add_task("scoring", total=None)

@@ -30,7 +30,7 @@ from pellucid.commands.terminal import (
 from pellucid.errors import PellucidError
 
 if TYPE_CHECKING:
-    from pellucid.restoration.planning import Job
+    from pellucid.restoration.planning import Job, Plan
     from pellucid.restoration.restore import Outcome, Settings
     from pellucid.restoration.restorer import Restorer
 
@@ -57,6 +57,18 @@ def restore(
     overwrite: Overwrite = False,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write what happened to every picture, as JSON.")
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Of the pictures in folders only these, e.g. '*.tif' or 'scans/*'; repeatable.",
+            show_default="all",
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Not these pictures in folders, e.g. '**/raw/*'; repeatable."),
     ] = None,
     format: Annotated[
         str | None,
@@ -114,6 +126,14 @@ def restore(
             rich_help_panel=_RESULTS,
         ),
     ] = None,
+    sidecars: Annotated[
+        bool,
+        typer.Option(
+            "--sidecars",
+            help="Add the XMP in files next to the pictures (NAME.xmp, NAME.EXT.xmp) to the results.",
+            rich_help_panel=_RESULTS,
+        ),
+    ] = False,
     page: Annotated[
         int | None,
         typer.Option(
@@ -213,11 +233,13 @@ def restore(
         quality=quality,
         bit_depth=bit_depth,
         exposure=parse_exposure(exposure_ratio, reference),
+        sidecars=sidecars,
         page=page,
         white=white,
         **({} if max_pixels is None else {"max_pixels": max_pixels}),
     )
-    jobs = planning.plan(inputs, out, format=format)
+    jobs = planning.plan(inputs, out, format=format, include=include or (), exclude=exclude or ())
+    _print_passed_over(jobs)
     if len(jobs) == 1 and jobs[0].root is None:
         files.check_overwrite(jobs[0].target, overwrite=overwrite)
     if report is not None:
@@ -303,6 +325,16 @@ def _print_summary(outcomes: "Sequence[Outcome]", restorer: "Restorer") -> None:
     for outcome in outcomes:
         if outcome.error is not None:
             print_error(outcome.error)
+
+
+def _print_passed_over(plan: "Plan") -> None:
+    """Which files of the folders are not restored."""
+    from pellucid.pictures.finding import describe_ignored
+
+    if plan.ignored:
+        print_info(describe_ignored(plan.ignored))
+    if plan.num_excluded:
+        print_info(f"{plan.num_excluded} pictures left out by --include and --exclude")
 
 
 def _print_halo_error(restorer: "Restorer", jobs: "Sequence[Job]", settings: "Settings") -> None:

@@ -231,10 +231,14 @@ _GROUPS = ("main", "exif", "interop", "gps")
 
 
 def set_main(block: bytes, values: dict[int, Value]) -> bytes:
-    """A block with these tags added to the main directory, or replaced; nothing else changes its place."""
-    if not block:
+    """A block with these tags added to the main directory, or replaced; nothing else changes its place.
+
+    A block that is not EXIF is replaced.
+    """
+    try:
+        editor = _Editor(block)
+    except (struct.error, ValueError):
         return build_block(Tags(main=values))
-    editor = _Editor(block)
     editor.set_main(values)
     return editor.block
 

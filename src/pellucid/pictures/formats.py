@@ -8,8 +8,12 @@ from typing import Any
 from pellucid.errors import OutputError
 from pellucid.pictures.picture import Picture, count_channels
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".avif"})
-"""Files that are read as pictures. Without HEIC and JPEG 2000, which the libvips of pyvips cannot decode."""
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".tif", ".tiff", ".webp", ".bmp", ".dib", ".avif"}
+    | {".gif", ".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc", ".mpo", ".apng"}
+)
+"""The usual suffixes of pictures. The content of a file decides what it is; a file with one of these that is not a
+picture is damaged."""
 
 RAW_SUFFIXES = frozenset(
     {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".gpr", ".iiq", ".kdc", ".mef", ".mos"}
@@ -17,7 +21,7 @@ RAW_SUFFIXES = frozenset(
 )
 """Camera RAW files. Many start like a TIFF, but contain a mosaic."""
 
-OTHER_SUFFIXES = frozenset({".heic", ".heif", ".hif", ".jp2", ".j2k", ".jxl", ".gif", ".psd", ".exr", ".hdr"})
+OTHER_SUFFIXES = frozenset({".psd", ".psb", ".exr", ".hdr", ".ico", ".xcf", ".dds", ".jxr", ".wdp"})
 """Pictures that cannot be read; reported if a folder contains them, instead of silently ignored."""
 
 DEPTHS = {8: "uint8", 16: "uint16", 32: "float32"}
@@ -52,10 +56,12 @@ class FileFormat:
 
 PNG = FileFormat("PNG", (".png",), ("uint8", "uint16"), True, saver="pngsave_target")
 TIFF = FileFormat("TIFF", (".tif", ".tiff"), ("uint8", "uint16", "float32"), True, True, "tiffsave_target")
-JPEG = FileFormat("JPEG", (".jpg", ".jpeg"), ("uint8",), False, saver="jpegsave_target")
+JPEG = FileFormat(
+    "JPEG", (".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif"), ("uint8",), False, saver="jpegsave_target"
+)
 # `exact` keeps the colors of fully transparent pixels.
 WEBP = FileFormat("WebP", (".webp",), ("uint8",), True, saver="webpsave_target", options={"exact": True})
-BMP = FileFormat("BMP", (".bmp",), ("uint8",), False)
+BMP = FileFormat("BMP", (".bmp", ".dib"), ("uint8",), False)
 WRITABLE = (PNG, TIFF, JPEG, WEBP, BMP)
 
 _BY_SUFFIX = {suffix: file_format for file_format in WRITABLE for suffix in file_format.suffixes}
@@ -70,6 +76,11 @@ def format_by_name(name: str) -> FileFormat:
     return found
 
 
+def known_format(suffix: str) -> FileFormat | None:
+    """The format that a suffix stands for, if it can be written."""
+    return _BY_SUFFIX.get(suffix.lower())
+
+
 def format_by_suffix(path: Path) -> FileFormat:
     """The format of a file name. Raises OutputError if it has no suffix, or one that cannot be written."""
     found = _BY_SUFFIX.get(path.suffix.lower())
@@ -82,11 +93,24 @@ def format_by_suffix(path: Path) -> FileFormat:
 
 
 def result_name(name: str, file_format: FileFormat | None) -> str:
-    """The file name of a result, given the name of its input and the format to write, if it is not the same."""
+    """The file name of a result, given the name of its input and the format to write, if it is not the same.
+
+    A suffix of another kind of picture is replaced; anything else after a dot is part of the name.
+    """
     path = Path(name)
-    default = TIFF if path.suffix.lower() in RAW_SUFFIXES else PNG
-    file_format = file_format or _BY_SUFFIX.get(path.suffix.lower(), default)
-    return name if path.suffix.lower() in file_format.suffixes else path.with_suffix(file_format.suffixes[0]).name
+    suffix = path.suffix.lower()
+    file_format = file_format or _BY_SUFFIX.get(suffix, TIFF if suffix in RAW_SUFFIXES else PNG)
+    if suffix in file_format.suffixes:
+        return name
+    is_suffix = suffix in SUFFIXES | RAW_SUFFIXES | OTHER_SUFFIXES
+    return f"{path.stem if is_suffix else path.name}{file_format.suffixes[0]}"
+
+
+def own_format(name: str) -> FileFormat:
+    """The format for the result of a file of this kind, a name of `kinds.FileKind`: the same, if it is written."""
+    if name == "camera RAW":
+        return TIFF
+    return next((file_format for file_format in WRITABLE if file_format.name == name), PNG)
 
 
 def check_depth(bit_depth: int | None) -> None:

@@ -196,6 +196,17 @@ def numbers(tags: dict[int, Value], tag: int) -> list[int]:
     return [int.from_bytes(content[i : i + size], "little") for i in range(0, len(content), size)] if size else []
 
 
+def linked_directories(file: IO[bytes], tags: dict[int, Value], tag: int) -> list[dict[int, Value]]:
+    """The directories of a TIFF that a tag with offsets points to, at most eight."""
+    kind, _, content = tags.get(tag, (0, 0, b""))
+    size = {LONG: 4, IFD: 4, LONG8: 8, IFD8: 8}.get(kind, 0)
+    if not size:
+        return []
+    offsets = [int.from_bytes(content[at : at + size], "little") for at in range(0, len(content), size)]
+    layout, _ = parse_header(file)
+    return [parse_directory(file, layout, offset) for offset in offsets[:8] if offset]
+
+
 def number(tags: dict[int, Value], tag: int) -> int | None:
     """The first number of a tag with integers, or None."""
     kind, _, content = tags.get(tag, (0, 0, b""))

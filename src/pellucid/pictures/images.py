@@ -5,21 +5,22 @@ The orientation is applied, alpha is separated, other metadata goes into `Pictur
 into `Picture.encoding`, so that a result is written in the same way. docs/formats.md shows what each format keeps.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pellucid.errors import DataError, OutputError, PictureError
-from pellucid.pictures import formats, headers, metadata, readers, tiff_pages, tiff_samples, writers
-from pellucid.pictures.formats import OTHER_SUFFIXES as OTHER_SUFFIXES
+from pellucid.errors import OutputError, PictureError
+from pellucid.pictures import formats, headers, kinds, metadata, readers, tiff_pages, tiff_samples, writers
+from pellucid.pictures.contents import check_contents
+from pellucid.pictures.finding import find_pictures
 from pellucid.pictures.formats import RAW_SUFFIXES as RAW_SUFFIXES
 from pellucid.pictures.formats import SUFFIXES as SUFFIXES
 from pellucid.pictures.formats import FileFormat
 from pellucid.pictures.picture import Picture
 from pellucid.pictures.tiff_decoding import list_decoders
 from pellucid.pictures.white import check_white
-from pellucid.system.files import atomic_file, find_files
+from pellucid.system.files import atomic_file
 
 CLASSIC_BYTES = 2_500_000_000
 """Pages with more bytes become a BigTIFF: a classic TIFF has at most 4 GB, and compression may enlarge samples."""
@@ -28,18 +29,21 @@ MAX_PIXELS = 500_000_000
 """Files with more pixels are refused before decoding: a small file can unpack to any size."""
 
 
-def find(folder: Path, suffixes: Collection[str] = SUFFIXES) -> list[Path]:
-    """All pictures below a folder, sorted by path, without hidden files and linked folders.
+def find(folder: Path, *, takes_raw: bool = False) -> list[Path]:
+    """All pictures below a folder by their content, sorted by path; see `finding.find_pictures`.
 
-    Raises DataError if it is not a folder, or one that cannot be read.
+    takes_raw: also camera RAW files. Raises DataError if it is not a folder, or one that cannot be read.
     """
-    if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder; a folder of pictures is needed")
-    return sorted(find_files(folder, suffixes))
+    return [*find_pictures(folder, takes_raw=takes_raw).pictures]
 
 
 def read(
-    path: str | Path, *, max_pixels: int = MAX_PIXELS, page: int | None = None, white: float | None = None
+    path: str | Path,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    page: int | None = None,
+    white: float | None = None,
+    sidecar: bytes = b"",
 ) -> Picture:
     """Read a PNG, JPEG, TIFF, WebP, AVIF or BMP file with its own bit depth, and apply its orientation.
 
@@ -54,6 +58,7 @@ def read(
     white: the value of white in the file. Default: as the file specifies it (MaxSampleValue, SMaxSampleValue,
         sBIT), else the largest value of the type, or 1 for floating-point samples. The samples are scaled so that
         this value becomes the white of their type; `write` scales them back.
+    sidecar: XMP that takes precedence over that in the file, e.g. of `sidecars.read`.
     Raises PictureError if the file is missing, damaged, not a single gray or RGB picture, or too large, or if its
     floating-point samples are far from 0 to 1 and white is not specified.
     """
@@ -63,13 +68,21 @@ def read(
     if loader == "tiff":
         pages = tiff_pages.find_pages(path)
         chosen = tiff_pages.choose_page(pages, path, page)
-        notes = (
-            ("the description of the whole stack is not kept",) if tiff_pages.DESCRIPTION in chosen.omitted else ()
-        )
-        return readers.read_tiff(chosen, max_pixels, white, (*pages.notes, *notes))
+        is_partial = tiff_pages.DESCRIPTION in chosen.omitted
+        notes = ("the description of the whole stack is not kept",) if is_partial else ()
+        of_file = _describe_file(path, loader, "TIFF")
+        return readers.read_tiff(chosen, max_pixels, white, (*of_file, *pages.notes, *notes), sidecar)
     if page not in (None, 1):
         raise PictureError(f"{path} has one page; there is no page {page}", hint="omit {page}")
-    return readers.read(path, loader, headers.read_encoding(path, loader), max_pixels, white)
+    encoding = headers.read_encoding(path, loader)
+    of_file = _describe_file(path, loader, encoding.format)
+    encoding = replace(encoding, notes=(*encoding.notes, *of_file))
+    return readers.read(path, loader, encoding, max_pixels, white, sidecar)
+
+
+def _describe_file(path: Path, loader: str, format: str) -> tuple[str, ...]:
+    """Notes about the name of a file, and about what it contains in addition to its picture."""
+    return (*headers.describe_suffix(path, format), *check_contents(path, loader))
 
 
 def decoding_cost(path: str | Path) -> tuple[int, int]:
@@ -115,13 +128,23 @@ def encoding_bytes(path: str | Path, num_pixels: int, *, quality: int | None = N
     return writers.encoding_bytes(formats.format_by_suffix(Path(path)), num_pixels, quality)
 
 
-def result_name(name: str, format: str | None = None) -> str:
+def result_name(name: str, format: str | None = None, *, source: Path | None = None) -> str:
     """The file name of a result, given the name of its input.
 
     format: png, tiff, jpeg, webp or bmp. By default the format of the input, or PNG if it cannot be written (TIFF
-    for camera RAW). Raises OutputError for other formats.
+    for camera RAW). source: the input; its content decides what its format is, or else the name does.
+    Raises OutputError for other formats.
     """
-    return formats.result_name(name, None if format is None else formats.format_by_name(format))
+    if format is not None:
+        return formats.result_name(name, formats.format_by_name(format))
+    kind = None if source is None else kinds.find_kind(source)
+    return formats.result_name(name, None if kind is None else formats.own_format(kind.name))
+
+
+def is_raw(path: Path) -> bool:
+    """Whether a file is a camera RAW file, by its content or its suffix; False for files that cannot be read."""
+    kind = kinds.find_kind(path)
+    return kind is not None and kind.loader == kinds.RAW
 
 
 def check_format(path: Path, picture: Picture | None = None, *, bit_depth: int | None = None) -> None:

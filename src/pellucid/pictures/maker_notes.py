@@ -33,6 +33,18 @@ class _Entry:
     length: int
 
 
+@dataclass(frozen=True)
+class _Directory:
+    """A directory in a note: entries with an offset, byte order, and how many offsets point into the note, counted
+    from the start of the TIFF structure and from the start of the note.
+    """
+
+    entries: list[_Entry]
+    order: str
+    num_absolute: int
+    num_relative: int
+
+
 def move(note: bytes, old: int, new: int, order: str) -> tuple[bytes, bool]:
     """(the note for another offset, whether all of its values can be found there).
 
@@ -41,33 +53,32 @@ def move(note: bytes, old: int, new: int, order: str) -> tuple[bytes, bool]:
     if old == new or note.startswith(_OWN_TIFF):
         return note, True
     found = _find_directory(note, old, order)
-    if found is None:
+    if found is None or found.num_absolute < found.num_relative:
         return note, True
-    moved, (entries, order) = bytearray(note), found
-    span = range(old, old + len(note))
-    inside = [entry for entry in entries if _is_inside(entry, span)]
-    relative = [entry for entry in entries if _is_inside(entry, range(len(note)))]
-    if len(inside) < len(relative):
-        return note, True
-    for entry in [*inside, *_nested_entries(note, inside, old, order)]:
-        struct.pack_into(order + "I", moved, entry.place, (entry.offset - old + new) % 2**32)
+    moved, order = bytearray(note), found.order
+    for entry in [*found.entries, *_nested_entries(note, found.entries, old, order)]:
+        if _is_inside(entry, range(old, old + len(note))):
+            struct.pack_into(order + "I", moved, entry.place, (entry.offset - old + new) % 2**32)
     _move_footer(moved, old, new, order)
-    return bytes(moved), len(inside) == len(entries)
+    return bytes(moved), found.num_absolute == len(found.entries)
 
 
 def _is_inside(entry: _Entry, span: range) -> bool:
     return span.start <= entry.offset and entry.offset + entry.length <= span.stop
 
 
-def _find_directory(note: bytes, old: int, order: str) -> tuple[list[_Entry], str] | None:
-    """(entries with an offset, byte order) of the first place where a whole directory can be read."""
+def _find_directory(note: bytes, old: int, order: str) -> "_Directory | None":
+    """The directory of a note: of the places where one can be read, that with the most offsets into the note."""
     other = ">" if order == "<" else "<"
+    found = []
     for start in _STARTS:
         for each in (order, other):
             entries = _parse(note, start, each)
             if entries is not None:
-                return entries, each
-    return None
+                num_absolute = sum(_is_inside(entry, range(old, old + len(note))) for entry in entries)
+                num_relative = sum(_is_inside(entry, range(len(note))) for entry in entries)
+                found.append(_Directory(entries, each, num_absolute, num_relative))
+    return max(found, key=lambda each: max(each.num_absolute, each.num_relative), default=None)
 
 
 def _parse(note: bytes, start: int, order: str) -> list[_Entry] | None:

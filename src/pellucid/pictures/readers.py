@@ -13,7 +13,7 @@ import pyvips
 from PIL.BmpImagePlugin import BmpImageFile
 
 from pellucid.errors import PictureError
-from pellucid.pictures import associated_alpha, exif, metadata, tiff_pages, tiff_samples, vips
+from pellucid.pictures import associated_alpha, exif, metadata, tiff_pages, tiff_samples, vips, xmp
 from pellucid.pictures.containers import heif, png
 from pellucid.pictures.picture import PEAKS, Encoding, Picture, Samples
 from pellucid.pictures.tiff_decoding import TiffDecoder, list_decoders
@@ -44,18 +44,39 @@ class _Channels:
         return [i for i in range(self.num_others) if i != self.alpha_index]
 
 
-def read(path: Path, loader: str, encoding: Encoding, max_pixels: int, white: float | None) -> Picture:
+def read(
+    path: Path, loader: str, encoding: Encoding, max_pixels: int, white: float | None, sidecar: bytes = b""
+) -> Picture:
     """Read a file by a loader of `headers.find_loader`. Raises PictureError as `images.read` does."""
     if loader == "bmp":
-        return apply_white(_read_bmp(path, encoding, max_pixels), path, white=white)
-    return _read_vips(path, loader, encoding, max_pixels, white)
+        return apply_white(_read_bmp(path, encoding, max_pixels, sidecar), path, white=white)
+    read_with = partial(_read_vips, path, loader, encoding, max_pixels, white, sidecar)
+    if loader != "jpeg":
+        return read_with()
+    try:
+        return read_with(fail_on="warning")
+    except PictureError as error:
+        if not isinstance(error.__cause__, pyvips.Error):
+            raise
+        note = f"damaged ({vips.reason(error.__cause__)}): parts of the picture may be wrong"
+        return _add_notes(read_with(), note)
 
 
-def read_tiff(page: tiff_pages.Page, max_pixels: int, white: float | None, notes: tuple[str, ...] = ()) -> Picture:
+def read_tiff(
+    page: tiff_pages.Page,
+    max_pixels: int,
+    white: float | None,
+    notes: tuple[str, ...] = (),
+    sidecar: bytes = b"",
+) -> Picture:
     """Read a page of a TIFF. notes: about the file. Raises PictureError as `images.read` does."""
-    picture = _read_tiff(tiff_samples.parse(page), max_pixels, white)
-    assert picture.encoding is not None
-    return replace(picture, encoding=replace(picture.encoding, notes=(*notes, *picture.encoding.notes)))
+    return _add_notes(_read_tiff(tiff_samples.parse(page), max_pixels, white, sidecar), *notes)
+
+
+def _add_notes(picture: Picture, *notes: str) -> Picture:
+    encoding = picture.encoding
+    assert encoding is not None
+    return replace(picture, encoding=replace(encoding, notes=(*notes, *encoding.notes)))
 
 
 def decoding_cost(path: Path, loader: str, encoding: Encoding) -> tuple[int, int]:
@@ -81,27 +102,37 @@ def _decoding_bytes(image: pyvips.Image, loader: str, encoding: Encoding) -> int
     return int(2 * num_pixels * (1 + (image.bands - 1) * chroma))
 
 
-def _open(path: Path, loader: str, source: pyvips.Source | None = None) -> pyvips.Image:
+def _open(path: Path, loader: str, source: pyvips.Source | None = None, *, fail_on: str = "error") -> pyvips.Image:
     """Read the header; samples are decoded on demand, from top to bottom. source: by default the file."""
     vips.begin(PictureError)
     try:
         # A source does not parse options in the file name, e.g. "scan[page=2]", and fsencode takes any bytes.
         source = source or pyvips.Source.new_from_file(os.fsencode(path))
         # A given loader: libvips would also recognize files that are not pictures, e.g. CSV or SVG.
-        return pyvips.Operation.call(f"{loader}load_source", source, access="sequential", fail_on="error")
+        return pyvips.Operation.call(f"{loader}load_source", source, access="sequential", fail_on=fail_on)
     except pyvips.Error as error:
         raise _damaged(path, vips.reason(error)) from error
 
 
-def _read_vips(path: Path, loader: str, encoding: Encoding, max_pixels: int, white: float | None) -> Picture:
+def _read_vips(
+    path: Path,
+    loader: str,
+    encoding: Encoding,
+    max_pixels: int,
+    white: float | None,
+    sidecar: bytes,
+    *,
+    fail_on: str = "error",
+) -> Picture:
     if loader == "jpeg" and encoding.bits != 8:
         raise PictureError(
             f"{path} is a JPEG of {encoding.bits} bits; only 8 bits are supported", hint="save it as PNG or TIFF"
         )
-    image = _open(path, loader)
+    image = _open(path, loader, fail_on=fail_on)
     _check_size(image.width, image.height, path, max_pixels)
     _check_single(image, path)
     found, orientation, dropped = _read_metadata(image, path, loader)
+    found = _add_sidecar(found, sidecar)
     try:
         if loader == "heif":
             encoding = replace(encoding, bits=image.get("bits-per-sample"))
@@ -115,13 +146,13 @@ def _read_vips(path: Path, loader: str, encoding: Encoding, max_pixels: int, whi
         samples, alpha, _ = _decode(fetch, size, _DTYPES[image.format], channels, path)
     except pyvips.Error as error:
         raise _damaged(path, vips.reason(error)) from error
-    picture = Picture(samples, alpha, found, encoding)
+    picture = Picture(samples, alpha, _add_sidecar(found, sidecar), encoding)
     significant_bits = png.significant_bits(found.get("png-chunks", b"")) if loader == "png" else 0
     picture = apply_white(picture, path, white=white, significant_bits=significant_bits)
     return _apply_orientation(picture, orientation, dropped)
 
 
-def _read_tiff(stored: TiffSamples, max_pixels: int, white: float | None) -> Picture:
+def _read_tiff(stored: TiffSamples, max_pixels: int, white: float | None, sidecar: bytes) -> Picture:
     path, encoding = stored.page.path, stored.encoding
     width, height = stored.directory.size
     _check_size(width, height, path, max_pixels)
@@ -131,7 +162,7 @@ def _read_tiff(stored: TiffSamples, max_pixels: int, white: float | None) -> Pic
         decoders = list_decoders(stored)
         files = [stack.enter_context(tiff_pages.open_page(stored.page, decoder.changes)) for decoder in decoders]
         sources = [vips.make_source(file) for file in files]
-        pages = [_open(path, "tiff", source) for source in sources]
+        pages = [_open(path, "tiff", source, fail_on="warning") for source in sources]
         found, dropped = metadata.read(stack.enter_context(tiff_pages.open_page(stored.page)), "tiff")
         try:
             num_colors = stored.num_colors
@@ -145,7 +176,7 @@ def _read_tiff(stored: TiffSamples, max_pixels: int, white: float | None) -> Pic
         except pyvips.Error as error:
             raise _damaged(path, vips.reason(error)) from error
         del sources  # needed until here
-    picture = Picture(samples, alpha, found, encoding, extra)
+    picture = Picture(samples, alpha, _add_sidecar(found, sidecar), encoding, extra)
     picture = apply_white(picture, path, white=white, origin=stored.white[1])
     if stored.is_associated:
         picture = associated_alpha.divide(picture)
@@ -308,6 +339,10 @@ def _find_orientation(found: dict[str, Any]) -> int:
     return exif.find_orientation(found.get("exif-data", b"")) or 1
 
 
+def _add_sidecar(found: dict[str, Any], sidecar: bytes) -> dict[str, Any]:
+    return {**found, "xmp-data": xmp.complete(sidecar, found.get("xmp-data", b""))} if sidecar else found
+
+
 def _read_heif(image: pyvips.Image, file: IO[bytes]) -> dict[str, Any]:
     found = {name: image.get(name) for name in _HEIF_FIELDS if image.get_typeof(name)}
     if "icc-profile-data" not in found:
@@ -330,7 +365,7 @@ def _open_bmp(path: Path) -> BmpImageFile:
         raise _damaged(path, error) from error
 
 
-def _read_bmp(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
+def _read_bmp(path: Path, encoding: Encoding, max_pixels: int, sidecar: bytes) -> Picture:
     with _open_bmp(path) as file:
         _check_size(file.width, file.height, path, max_pixels)
         try:
@@ -340,6 +375,7 @@ def _read_bmp(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
         samples, alpha = _decode_bmp(file)
     with path.open("rb") as opened:
         found, dropped = metadata.read(opened, "bmp")
+        found = _add_sidecar(found, sidecar)
     return _apply_orientation(Picture(samples, alpha, found, encoding), 1, dropped)
 
 

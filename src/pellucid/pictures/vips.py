@@ -25,6 +25,9 @@ INTERPRETATIONS = {
 
 _FORK_GUARD = ForkGuard("pictures cannot be read or written")  # hangs with libvips 8.18
 
+# Loaders that libvips does not recommend for files from others (SVG, MATLAB, ...) are never needed.
+pyvips.block_untrusted_set(True)
+
 # Every picture is read once, so the cache of operations would only waste memory.
 pyvips.cache_set_max(0)
 

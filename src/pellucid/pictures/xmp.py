@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from xml.dom import minidom
 from xml.dom.minidom import Attr, Document, Element
-from xml.parsers.expat import ExpatError
+from xml.parsers.expat import ExpatError, ParserCreate
 
 from pellucid.pictures.geometry import Change
 
@@ -19,7 +19,7 @@ _DIMENSIONS = (
     "http://ns.adobe.com/xap/1.0/sType/Dimensions#",
     "http://ns.acdsee.com/sType/Dimensions#",
 )
-_APPLIED_TO = {"AppliedToDimensions"}
+_APPLIED_TO = "AppliedToDimensions"
 _MICROSOFT_REGION = "http://ns.microsoft.com/photo/1.2/t/Region#"
 _IPTC_EXTENSION = "http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
 _PANORAMA = "http://ns.google.com/photos/1.0/panorama/"
@@ -37,6 +37,24 @@ _GONE = {
 }
 """Namespaces of properties that announce parts of the file that are not kept, and what these parts are."""
 
+_DEVELOPERS: dict[str, frozenset[str]] = {
+    "http://ns.adobe.com/camera-raw-settings/1.0/": frozenset(),
+    "http://ns.adobe.com/camera-raw-saved-settings/1.0/": frozenset(),
+    "http://ns.adobe.com/camera-raw-defaults/1.0/": frozenset(),
+    "http://ns.adobe.com/camera-raw-embedded-lens-profile/1.0/": frozenset(),
+    "http://darktable.sf.net/": frozenset({"colorlabels"}),
+}
+"""Namespaces of the settings of RAW developers, and properties in them that are none."""
+
+_OF_RAW = {
+    "http://purl.org/dc/elements/1.1/": ("format",),
+    "http://ns.adobe.com/photoshop/1.0/": ("SidecarForExtension", "ColorMode", "ICCProfile"),
+    _TIFF: ("Compression", "PhotometricInterpretation", "BitsPerSample", "SamplesPerPixel", "PlanarConfiguration"),
+    _EXIF: ("ColorSpace", "CFAPattern", "CompressedBitsPerPixel"),
+}
+"""Properties of the undeveloped samples and of their file."""
+
+_MAX_DEPTH = 200
 _GONE_CAMERA = re.compile(r"(MotionPhoto|MicroVideo)")
 _ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)\d")
 
@@ -65,7 +83,7 @@ def adapt(packet: bytes, change: Change) -> tuple[bytes, tuple[str, ...]]:
     for area in editor.find_structures(_AREAS, "x"):
         _adapt_area(editor, area, change)
     for size in editor.find_structures(_DIMENSIONS, "w"):
-        if any(_local_name(each) in _APPLIED_TO for each in (size.element, *_ancestors(size.element))):
+        if any(_local_name(element) == _APPLIED_TO for element in (size.element, *_ancestors(size.element))):
             width, height = size.number("w"), size.number("h")
             if width and height:
                 editor.set_all(size, zip("wh", _rounded(change.resize(width, height)), strict=True))
@@ -87,6 +105,50 @@ def reset_orientation(packet: bytes) -> bytes:
     for node in editor.find(_TIFF, "Orientation"):
         editor.set_text(node, "1")
     return editor.packet
+
+
+def is_packet(packet: bytes) -> bool:
+    """Whether it can be read as XMP."""
+    try:
+        return bool(_Editor(packet).rdf)
+    except (ExpatError, ValueError, LookupError):
+        return False
+
+
+def remove_development(packet: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """(the packet of a developed picture, what was removed), given that of its camera RAW file.
+
+    The settings of RAW developers were for the undeveloped samples: programs would apply them again.
+    """
+    try:
+        editor = _Editor(packet)
+    except (ExpatError, ValueError, LookupError):
+        return packet, ()
+    removed: tuple[str, ...] = ()
+    for namespace, kept in _DEVELOPERS.items():
+        if any(_local_name(node) not in kept for node in editor.find(namespace, None)):
+            editor.remove_namespace(namespace, kept)
+            removed = ("settings of RAW developers",)
+    for namespace, names in _OF_RAW.items():
+        for node in [node for name in names for node in editor.find(namespace, name)]:
+            editor.remove(node)
+    return editor.packet, removed
+
+
+def complete(packet: bytes, other: bytes) -> bytes:
+    """A packet with those properties of another one that it does not have; the first that can be read."""
+    try:
+        editor = _Editor(packet)
+    except (ExpatError, ValueError, LookupError):
+        return other
+    try:
+        source = _Editor(other)
+    except (ExpatError, ValueError, LookupError):
+        return packet
+    known = {(node.namespaceURI, node.localName) for node in _properties(editor)}
+    for node in [node for node in _properties(source) if (node.namespaceURI, node.localName) in known]:
+        source.remove(node)
+    return merge(packet, source.packet)
 
 
 def merge(packet: bytes, extension: bytes) -> bytes:
@@ -392,7 +454,11 @@ class _Editor:
             raise ValueError("not XMP")
         end = text.rindex(">", 0, _find_end(text, match.start())) + 1
         self._before, self._behind = text[: match.start()], text[end:]
-        self.document = minidom.parseString(text[match.start() : end].encode())
+        content = text[match.start() : end].encode()
+        _check_depth(content)
+        self.document = minidom.parseString(content)
+        if not self.document.getElementsByTagNameNS(_RDF, "RDF"):
+            raise ValueError("XMP without RDF")
 
     @property
     def packet(self) -> bytes:
@@ -405,10 +471,7 @@ class _Editor:
 
     @property
     def rdf(self) -> Element:
-        found = self.document.getElementsByTagNameNS(_RDF, "RDF")
-        if not found:
-            raise ValueError("XMP without RDF")
-        return found[0]
+        return self.document.getElementsByTagNameNS(_RDF, "RDF")[0]
 
     @property
     def descriptions(self) -> list[Element]:
@@ -465,16 +528,35 @@ class _Editor:
         elif node.parentNode is not None:
             node.parentNode.removeChild(node)
 
-    def remove_namespace(self, namespace: str) -> None:
-        """Remove all properties of a namespace, and what is in them."""
-        for node in [*self.find(namespace, None)]:
+    def remove_namespace(self, namespace: str, kept: frozenset[str] = frozenset()) -> None:
+        """Remove all properties of a namespace, and what is in them, but those with the names `kept`."""
+        for node in [node for node in self.find(namespace, None) if node.localName not in kept]:
             owner = node.ownerElement if isinstance(node, Attr) else node.parentNode
             if owner is not None:
                 self.remove(node)
-        for element in self.document.getElementsByTagName("*"):
+        for element in [] if kept else self.document.getElementsByTagName("*"):
             for name, value in [*element.attributes.items()]:
                 if value == namespace and name.startswith("xmlns:"):
                     element.removeAttribute(name)
+
+
+def _check_depth(content: bytes) -> None:
+    """Raise ValueError for elements nested so deeply that walking through them would fail."""
+    depth = 0
+
+    def enter(*_: object) -> None:
+        nonlocal depth
+        depth += 1
+        if depth > _MAX_DEPTH:
+            raise ValueError("elements are nested too deeply")
+
+    def leave(_: str) -> None:
+        nonlocal depth
+        depth -= 1
+
+    parser = ParserCreate()
+    parser.StartElementHandler, parser.EndElementHandler = enter, leave
+    parser.Parse(content, True)
 
 
 def _decode(packet: bytes) -> str:

@@ -51,6 +51,7 @@ class Settings:
         appear; or the path of a RAW file with the wanted exposure; or "auto", an estimate. A `Mosaic` in memory
         keeps its own `exposure_ratio`.
     max_pixels: larger pictures are refused before they are decoded.
+    sidecars: the XMP in files named NAME.xmp and NAME.EXT.xmp next to a picture becomes part of its result.
     page: number of the page of a TIFF to restore, starting at 1. Default: all pages, written as pages of a TIFF.
     white: the value of white in the files, see `read`. Default: as each file specifies it, else that of its type.
     """
@@ -64,6 +65,7 @@ class Settings:
     bit_depth: int | None = None
     exposure: float | Path | Literal["auto"] = "auto"
     max_pixels: int = images.MAX_PIXELS
+    sidecars: bool = False
     page: int | None = None
     white: float | None = None
 
@@ -123,6 +125,8 @@ def restore(
     format: str | None = None,
     workers: int = 2,
     overwrite: bool = False,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
     progress: Callable[[float], None] | None = None,
 ) -> list[Outcome]:
     """Restore pictures and wait for all of them; returns one outcome for each, in order.
@@ -144,6 +148,7 @@ def restore(
     workers: how many files are decoded ahead and how many are encoded while one is in the network.
     overwrite: replace existing results. Without it, a finished result is skipped, a result is made again if its
         input has changed since, and any other existing file is an error.
+    include, exclude: patterns for pictures in folders, see `plan`.
     progress: called with the number of finished pictures, including the finished part of the current one.
 
     Raises PictureError or DataError for inputs that do not exist, OutputError for an `out` that does not fit them,
@@ -158,6 +163,8 @@ def restore(
             format=format,
             workers=workers,
             overwrite=overwrite,
+            include=include,
+            exclude=exclude,
             progress=progress,
         )
     )
@@ -172,6 +179,8 @@ def iter_restore(
     format: str | None = None,
     workers: int = 2,
     overwrite: bool = False,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
     progress: Callable[[float], None] | None = None,
 ) -> Generator[Outcome, None, None]:
     """`restore` as an iterator: pictures are restored while it is iterated, and outcomes are not collected.
@@ -191,7 +200,7 @@ def iter_restore(
             raise OutputError("jobs contain the files to write", hint="omit {out} and {format}")
         planning.check(given)
         return _restore_files(given, chosen, settings, workers, overwrite, progress)
-    jobs = planning.plan(given, out, format=format)
+    jobs = planning.plan(given, out, format=format, include=include, exclude=exclude)
     return _restore_files(jobs, chosen, settings, workers, overwrite, progress)
 
 
@@ -329,6 +338,7 @@ class _Stages:
             max_pixels=settings.max_pixels,
             page=settings.page,
             white=settings.white,
+            with_sidecars=settings.sidecars,
         )
         if isinstance(degraded, Picture):
             images.check_format(job.target, degraded, bit_depth=settings.bit_depth)
@@ -366,7 +376,7 @@ class _Stages:
 
     def _find_pages(self, job: Job) -> Pages | None:
         """The pages of a file with several. Raises OutputError if the result cannot have pages."""
-        if self.settings.page is not None or job.source.suffix.lower() in images.RAW_SUFFIXES:
+        if self.settings.page is not None or images.is_raw(job.source):
             return None
         pages = images.list_pages(job.source)
         target = formats.format_by_suffix(job.target)
@@ -456,9 +466,9 @@ def _run_network(restorer: Restorer, degraded: Any, settings: Settings, **more: 
 
 def _describe(restorer: Restorer, settings: Settings) -> dict[str, Any]:
     """Everything that affects the result. Manifests contain its hash, so it must not change between versions."""
-    without_effect = ["tile_px", "memory_bytes", "max_pixels"]
+    without_effect = {"tile_px", "memory_bytes", "max_pixels"}
     # Manifests of earlier versions do not contain these.
-    without_effect += [key for key in ("page", "white") if getattr(settings, key) is None]
+    without_effect |= {key for key in ("page", "white", "sidecars") if not getattr(settings, key)}
     return {
         "weights": restorer.backend.fingerprint(),
         "recipe": restorer.recipe.name,
@@ -485,7 +495,7 @@ def _choose_quality(restorer: Restorer, settings: Settings) -> int | None:
 
 
 def _codec_bytes(job: Job, restorer: Restorer, settings: Settings) -> int:
-    if job.source.suffix.lower() in images.RAW_SUFFIXES:
+    if images.is_raw(job.source):
         developed = not restorer.recipe.domain.takes_mosaic
         decoding = raw.decoding_bytes(job.source, developed=developed, max_pixels=settings.max_pixels)
         return CODEC_BYTES + decoding

@@ -5,7 +5,7 @@ import re
 import secrets
 import stat
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -45,8 +45,8 @@ def read_head(path: Path, num_bytes: int = 16) -> bytes:
     return first
 
 
-def find_files(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
-    """All files below a folder with one of the suffixes (lower case, with the dot), in no particular order.
+def find_files(folder: Path) -> Iterator[Path]:
+    """All files below a folder, in no particular order.
 
     Skips hidden files and folders, and does not follow linked folders.
     Raises DataError if a folder cannot be read: skipped silently, it would look empty.
@@ -54,9 +54,8 @@ def find_files(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder, onerror=_raise_unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
-            path = Path(parent, name)
-            if not name.startswith(".") and path.suffix.lower() in suffixes:
-                yield path
+            if not name.startswith("."):
+                yield Path(parent, name)
 
 
 def _raise_unreadable(error: OSError) -> None:

@@ -212,7 +212,7 @@ def _build_exif(block: bytes, missing: list[str]) -> bytes:
     block = block if block.startswith(exif.HEADER) else exif.HEADER + block
     if len(block) > _MAX_BYTES:
         block, removed = exif.shrink_block(block, _MAX_BYTES)
-        missing.append(f"EXIF of more than 64 KB ({', '.join(map(ifd.name, removed))})")
+        missing.append(f"{', '.join(map(ifd.name, removed)) or 'all'} of EXIF, which is longer than 64 KB")
     return _build(_APP1, block) if block else b""
 
 

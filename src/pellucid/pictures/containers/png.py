@@ -97,7 +97,9 @@ class _Chunks:
         elif kind in (b"exif", b"app1") and content:
             self.raw_exif = content
         elif kind in (b"iptc", b"8bim", b"app13") and content:
-            self.resources += iptc.as_resources(content)
+            resources = iptc.as_resources(content)
+            if resources not in self.resources:  # ImageMagick writes them twice, under two names
+                self.resources += resources
         elif kind in (b"icc", b"icm") and content:
             self.profile = self.profile or content
         else:
@@ -294,6 +296,8 @@ def _iterate_places(file: IO[bytes]) -> Iterator[tuple[bytes, bytes, int]]:
         if len(header) < 8:
             return
         length, kind = struct.unpack(">I4s", header)
+        if kind == b"IEND":
+            return
         is_read = kind not in (b"IDAT", b"fdAT") and length <= _MAX_BYTES
         yield kind, file.read(length) if is_read else b"", offset
         offset += length + 12

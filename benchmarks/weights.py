@@ -1,4 +1,4 @@
-"""The weights that ship: add or replace one, measure their scores again, print README's table.
+"""The weights that ship: add or replace one, measure their scores again, print the table of docs/weights.md.
 
     export PELLUCID_DATA=...                                     # test sets and training data
     python benchmarks/weights.py ship runs/dncnn-25 dncnn-gray-25 --license Apache-2.0
@@ -36,11 +36,10 @@ from pellucid.weights import checkpoint, models
 from pellucid.weights.checkpoint import WeightsMetadata
 
 SHIPPED = Path(models.__file__).parent / "shipped"
-README = Path(__file__).parent.parent / "README.md"
 MAX_LOSS_DB = 0.005
 """The most that float16 may cost on any test set."""
-SHOWN_KEYWORDS = ("scale", "channels", "width", "num_blocks")
-"""Keywords that README's table shows: those that change the network."""
+SHOWN_KEYWORDS = ("sigma_255", "scale", "channels", "width", "num_blocks")
+"""Keywords that the table shows: what the weights are for, and those that change the network."""
 
 
 @dataclass(frozen=True)
@@ -241,7 +240,7 @@ def shipped() -> list[str]:
 
 
 def table() -> Iterator[str]:
-    """README's table of the weights that ship, from their metadata."""
+    """The table of the weights that ship, from their metadata."""
     yield "| model | recipe | input | measured: PSNR / SSIM | published | command for the first score |"
     yield "|---|---|---|---|---|---|"
     for name in shipped():
@@ -249,7 +248,9 @@ def table() -> Iterator[str]:
 
 
 def row(name: str, metadata: WeightsMetadata) -> str:
-    keywords = " ".join(f"{key}={value}" for key, value in metadata.parameters.items() if key in SHOWN_KEYWORDS)
+    keywords = " ".join(
+        f"{key}={value}" for key, value in metadata.parameters.items() if _is_shown(metadata.recipe, key, value)
+    )
     scores = "<br>".join(
         f"{checkpoint.describe_score(s)}: {s['psnr_db']:.2f} dB / {s['ssim']:.4f}" for s in metadata.scores
     )
@@ -258,6 +259,11 @@ def row(name: str, metadata: WeightsMetadata) -> str:
     recipe = " ".join([metadata.recipe, keywords]).strip()
     command = checkpoint.score_command(name, metadata.scores[0])
     return f"| `{name}` | `{recipe}` | {inputs} | {scores} | {goals} | `{command}` |"
+
+
+def _is_shown(recipe: str, key: str, value: object) -> bool:
+    """Whether the table shows a keyword. The noise level of a blind network is that of an evaluation."""
+    return key in SHOWN_KEYWORDS and value is not None and (recipe, key) != ("dncnn.blind", "sigma_255")
 
 
 def main() -> None:

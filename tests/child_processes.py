@@ -9,10 +9,16 @@ from pathlib import Path
 
 
 def run(
-    command: Sequence[str], output: Path, *, timeout_s: float = 300.0, data_limit_bytes: int | None = None
+    command: Sequence[str],
+    output: Path,
+    *,
+    timeout_s: float = 300.0,
+    stall_s: float | None = None,
+    data_limit_bytes: int | None = None,
 ) -> tuple[int, int]:
     """Run a command with its output in a file: (exit status, peak resident bytes). -9 means a timeout.
 
+    stall_s: the process is also ended if it writes nothing for so long.
     data_limit_bytes: limit of private memory, enforced by the kernel.
     The peak is read from /proc, because `getrusage` includes the process that the command was forked from.
     """
@@ -20,9 +26,13 @@ def run(
     with output.open("w") as file:
         process = subprocess.Popen([*limited, *command], stdout=file, stderr=file)
         deadline_s, peak = time.monotonic() + timeout_s, 0
+        written, written_at_s = 0, time.monotonic()
         while process.poll() is None:
             peak = max(peak, _peak_bytes(process.pid))
-            if time.monotonic() > deadline_s:
+            if output.stat().st_size > written:
+                written, written_at_s = output.stat().st_size, time.monotonic()
+            is_stalled = stall_s is not None and time.monotonic() - written_at_s > stall_s
+            if time.monotonic() > deadline_s or is_stalled:
                 process.kill()
             time.sleep(0.01)
     return process.returncode, peak

@@ -612,6 +612,28 @@ In the tables, *none* means that the original has none, because of its format or
 """
 
 MEMORY = """
+## Camera RAW
+
+LibRaw decodes the samples; most recipes get the developed picture, low-light recipes the mosaic. The result is
+TIFF by default.
+
+- **Metadata**: EXIF, GPS, XMP and IPTC are those of the file itself, also of results of low-light recipes: from
+  the directories of TIFF-based files (DNG, NEF, CR2, ARW, PEF, ORF, RW2, ...), the blocks of CR3 and MRW, and
+  the JPEG of the camera in RAF, RW2 and others. What LibRaw knows about the exposure is only used for files
+  without EXIF. Not kept: tags about the mosaic, previews, private data of DNG, and settings of RAW developers
+  (Camera Raw, darktable), which programs would apply a second time.
+- **Sidecar files**: `--sidecars` adds the XMP of NAME.EXT.xmp and NAME.xmp to the result; it takes precedence
+  over that in the picture. NAME.xmp belongs to the RAW file if there is a JPEG of the same name. The XMP is
+  inside of the result, where Lightroom, darktable and digiKam read it; no new sidecar is written, because
+  settings for the RAW file would be wrong for the result. After a sidecar has changed, `--overwrite` restores
+  the picture again.
+- **Levels**: black (for each filter color) and white are those of the file, also for linearized and
+  floating-point DNG. `BaselineExposure` and `DefaultCrop` of DNG, wishes for the rendering, are not applied.
+- **Damage**: a file that is shorter than it states is refused, as are lossless and lossy JPEG and deflate data
+  in DNG, and lossless JPEG in CR2, that do not end where they must. Rows of zeros below the black level are
+  reported. Other changes of single bytes cannot be recognized, because RAW files contain no checksums.
+- **Refused**: DNG with JPEG XL, or with several strips of lossless JPEG, which LibRaw does not read correctly.
+
 ## Memory for large pictures
 
 PNG, TIFF and JPEG are read and written strip by strip: a picture of 100 megapixels takes 50 to 80 MB in addition

@@ -1,16 +1,29 @@
 """Small intact files of every kind, written by other libraries where possible."""
 
 import io
+import tempfile
 from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import PIL.Image
+import safetensors.torch
+import scipy.io
 import tifffile
+import torch
 
+import raw_structures
 from pellucid.pictures import dng
 from pellucid.pictures.packing import XTRANS
 from pellucid.pictures.picture import Exposure, Mosaic, Picture, Samples
+from pellucid.recipes import registry
+from pellucid.weights import checkpoint
+from pellucid.weights.checkpoint import WeightsMetadata
+
+CFA, LINEAR_RAW = 32803, 34892
+FOREIGN = Path(__file__).parent / "weights" / "foreign"
 
 
 def _noise(height: int, width: int, channels: int, dtype: str = "uint8") -> Samples:
@@ -69,7 +82,7 @@ def pictures() -> dict[str, bytes]:
 
 def all_files() -> dict[str, bytes]:
     """File name -> content of pictures and camera RAW files."""
-    return pictures() | raw_files()
+    return pictures() | raw_files() | compressed_raw_files()
 
 
 def raw_files() -> dict[str, bytes]:
@@ -83,4 +96,85 @@ def raw_files() -> dict[str, bytes]:
         "rotated.dng": dng.encode(rotated),
         "xtrans.dng": dng.encode(xtrans),
         "linear.dng": dng.encode_linear(linear),
+        "tiled.dng": build_dng(bayer.samples, tile=(16, 16)),
+        "motorola.dng": build_dng(bayer.samples, byteorder=">"),
+        "float.dng": build_dng((bayer.samples / 16383).astype("float32"), white=1),
+    }
+
+
+def compressed_raw_files() -> dict[str, bytes]:
+    """DNG files with compressed samples; none without imagecodecs."""
+    if find_spec("imagecodecs") is None:
+        return {}
+    samples = _noise(64, 48, 1, "uint16").squeeze() % 16384
+    lossless: dict[str, Any] = {
+        "compression": "jpeg",
+        "compressionargs": {"lossless": True, "bitspersample": 16, "predictor": 1},
+    }
+    color = np.dstack([samples >> 6] * 3).astype("uint8")
+    return {
+        "ljpeg.dng": build_dng(samples, **lossless),
+        "ljpegtiles.dng": build_dng(samples, tile=(32, 32), **lossless),
+        "lossy.dng": build_dng(color, LINEAR_RAW, white=255, compression=34892, tile=(32, 32)),
+    }
+
+
+def build_dng(samples: Samples, photometric: int = CFA, white: int = 16383, **options: Any) -> bytes:
+    """A DNG by tifffile, with a black level of 600 if white is higher. options: of `tifffile.imwrite`."""
+    content = io.BytesIO()
+    data = tifffile.DATATYPE
+    tags = [
+        ("DNGVersion", data.BYTE, 4, (1, 4, 0, 0), True),
+        ("UniqueCameraModel", data.ASCII, 0, "Builder", True),
+        ("ColorMatrix1", data.SRATIONAL, 9, (1, 1, 0, 1, 0, 1, 0, 1, 1, 1, 0, 1, 0, 1, 0, 1, 1, 1), True),
+        ("WhiteLevel", data.LONG, 1, white, True),
+    ]
+    if photometric == CFA:
+        tags += [("CFARepeatPatternDim", data.SHORT, 2, (2, 2), True)]
+        tags += [("CFAPattern", data.BYTE, 4, (0, 1, 1, 2), True)]
+        tags += [("BlackLevel", data.LONG, 1, 600 if white > 600 else 0, True)]
+    tifffile.imwrite(content, samples, photometric=photometric, metadata=None, extratags=tags, **options)
+    return content.getvalue()
+
+
+def structures() -> dict[str, bytes]:
+    """RAW files without samples, and XMP, as which only the metadata can be read."""
+    xmp = (
+        b'<?xpacket begin="" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
+        b'<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#"><rdf:Description rdf:about="" '
+        b'xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmlns:tiff="http://ns.adobe.com/tiff/1.0/" '
+        b'xmlns:crs="http://ns.adobe.com/camera-raw-settings/1.0/" xmp:Rating="5" tiff:Orientation="6" '
+        b'crs:Exposure2012="+1"><crs:ToneCurve><rdf:Seq><rdf:li>0, 0</rdf:li></rdf:Seq></crs:ToneCurve>'
+        b'</rdf:Description></rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
+    )
+    preview = _pillow(_noise(23, 31, 3), "JPEG", exif=_exif())
+    return {
+        "a.raf": raw_structures.build_raf(preview),
+        "a.mrw": raw_structures.build_mrw(preview),
+        "a.rw2": raw_structures.build_rw2(preview),
+        "a.cr3": raw_structures.build_cr3(xmp),
+        "a.xmp": xmp,
+        "nef.nef": raw_structures.exif_of(preview),
+    }
+
+
+def weight_files() -> dict[str, bytes]:
+    """Weights of a small DnCNN in our format, and as PyTorch, MATLAB, MindSpore and PaddlePaddle store them."""
+    torch.manual_seed(0)
+    chosen = registry.find("dncnn.gaussian", depth=4, width=8)
+    network = chosen.network()
+    state = {name: tensor.contiguous() for name, tensor in network.state_dict().items()}
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "a")
+        metadata = WeightsMetadata(chosen.name, chosen.parameters, "random", "CC0")
+        checkpoint.save(path.with_suffix(".safetensors"), network, metadata)
+        torch.save(state, path.with_suffix(".pth"))
+        torch.save(state, path.with_suffix(".old.pth"), _use_new_zipfile_serialization=False)
+        scipy.io.savemat(path.with_suffix(".mat"), {name: tensor.numpy() for name, tensor in state.items()})
+        written = {f"small{file.name[1:]}": file.read_bytes() for file in Path(folder).iterdir()}
+    foreign = (path for path in FOREIGN.iterdir() if path.suffix in (".ckpt", ".pdparams"))
+    return {
+        **written,
+        "plain.safetensors": safetensors.torch.save(state),
+        **{path.name: path.read_bytes() for path in foreign},
     }

@@ -367,7 +367,7 @@ def test_folding_batch_norm_changes_nothing(channels: int, bias: bool) -> None:
             nn.init.uniform_(layer.weight, 0.5, 1.5)
             nn.init.normal_(layer.bias, std=0.1)
     network.eval()
-    folded = network.folded()
+    folded = network.optimize_for_inference()
     assert sum(p.numel() for p in folded.parameters()) == 555_137 + (channels - 1) * (64 * 9 * 2 + 1)
     assert not any(isinstance(layer, nn.BatchNorm2d) for layer in folded.modules())
     with torch.inference_mode():
@@ -375,7 +375,7 @@ def test_folding_batch_norm_changes_nothing(channels: int, bias: bool) -> None:
         expected = network(noisy)
         assert (expected - noisy).abs().max() > 1e-3
         torch.testing.assert_close(folded(noisy), expected, rtol=0, atol=1e-5)
-        torch.testing.assert_close(folded.folded()(noisy), folded(noisy), rtol=0, atol=0)
+        torch.testing.assert_close(folded.optimize_for_inference()(noisy), folded(noisy), rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("padding", ["zeros", "replicate"])
@@ -388,13 +388,13 @@ def test_folding_srcnn_changes_nothing(
     torch.manual_seed(0)
     network = SRCNN(5, padding, bias).eval().to(dtype)
     rng_state = torch.get_rng_state()
-    folded, degraded = network.folded(), picture(1, *size).to(dtype)
+    folded, degraded = network.optimize_for_inference(), picture(1, *size).to(dtype)
     assert torch.equal(torch.get_rng_state(), rng_state)
     with torch.inference_mode():
         expected = network(degraded)
         assert expected.abs().max() > 1e-5
         torch.testing.assert_close(folded(degraded), expected, rtol=0, atol=1e-6)
-        assert folded.folded() is folded
+        assert folded.optimize_for_inference() is folded
         assert torch.equal(network(degraded), expected)  # it has not changed
 
 

@@ -30,6 +30,26 @@ def test_amounts_of_memory_are_those_of_pydantic(number: str, space: str, unit: 
 
 
 @pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["restore", "a.png", "--model", "srcnn-x2", "--out", ""], "--out: an empty text"),
+        (["restore", "a.png", "--model", "srcnn-x2", "--out="], "--out: an empty text"),
+        (["restore", "", "--model", "srcnn-x2"], "an empty text"),
+        (["train", "dncnn.gaussian", "--out", "r", "--data", ""], "--data: an empty text"),
+        (["restore", "a.png", "--model", "srcnn-x2", "--out", "s3://bucket/a"], "--out: s3://bucket/a is a URL"),
+        (["restore", "https://example.org/a.png", "--model", "srcnn-x2"], "https://example.org/a.png is a URL"),
+        (["prepare", "folder", "a", "--out", "S3://b"], "--out: S3://b is a URL"),
+        (["train", "dncnn.gaussian", "--data", "d", "--steps", "2", "num_steps=3"], "--steps and num_steps are"),
+        (["export", "srcnn-x2", "--out", "a.onnx", "--target", "t"], "--target needs --data"),
+    ],
+)
+def test_arguments_that_cannot_be_meant_are_refused(arguments: list[str], message: str) -> None:
+    result = CliRunner().invoke(cli.app, arguments)
+    assert result.exit_code == 2
+    assert message in " ".join(re.sub("[│╭╮╰╯─]", " ", result.output).split())
+
+
+@pytest.mark.parametrize(
     ("text", "num_bytes"),
     [("2GB", 2 * 10**9), ("1.5GiB", 3 * 2**29), ("800m", 800 * 10**6), ("5.k", 5000), ("7", 7)],
 )
@@ -112,7 +132,7 @@ def test_hints_do_not_name_options_of_other_commands(
     path = tmp_path / "in" / "large.png"
     images.write(Picture(np.zeros((50, 50, 1), np.uint8)), path)
     images.write(Picture(np.zeros((40, 40, 1), np.uint8)), path.with_name("small.png"))
-    monkeypatch.setattr(images.read, "__kwdefaults__", {"max_pixels": 2000})
+    monkeypatch.setattr(images.read, "__kwdefaults__", {"max_pixels": 2000, "page": None, "white": None})
     arguments = {
         "restore": ["restore", str(path), "--model", "srcnn-x2", "--max-pixels", "2000"],
         "evaluate": ["evaluate", "srcnn-x2", "--data", str(path.parent)],

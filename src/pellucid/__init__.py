@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares it with the 
     from pellucid.recipes.recipe import Recipe as Recipe
     from pellucid.recipes.registry import find as find
     from pellucid.restoration.planning import Job as Job
+    from pellucid.restoration.planning import Plan as Plan
     from pellucid.restoration.planning import plan as plan
     from pellucid.restoration.restore import Outcome as Outcome
     from pellucid.restoration.restore import Settings as Settings
@@ -63,7 +64,7 @@ _TABLE = {
     "pictures.picture": "Exposure Mosaic Picture",
     "recipes.recipe": "Recipe",
     "recipes.registry": "find",
-    "restoration.planning": "Job plan",
+    "restoration.planning": "Job Plan plan",
     "restoration.restore": "Outcome Settings iter_restore restore",
     "restoration.restorer": "Restorer load",
     "training.recorder": "Validation",

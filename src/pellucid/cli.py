@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperCommand, TyperGroup
 
 from pellucid.commands import bench, convert, evaluate, export, models, plot, prepare, recipes, restore, train
+from pellucid.commands.options import check_arguments
 from pellucid.commands.terminal import exit_with_error, remember_options
 from pellucid.errors import PellucidError
 
@@ -28,6 +29,10 @@ class _FlagsWithoutType:
 
 
 class _Command(_FlagsWithoutType, TyperCommand):
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        check_arguments(args)
+        return super().parse_args(ctx, args)
+
     def invoke(self, ctx: Any) -> Any:
         remember_options(option for parameter in self.params for option in parameter.opts)
         return super().invoke(ctx)
@@ -62,7 +67,8 @@ def main() -> None:
     except PellucidError as error:
         exit_with_error(error)
     except OSError as error:  # not handled where it was raised: full disk, name too long, network share gone
-        exit_with_error(f"{error.strerror or error}: {str(error.filename)[:200]}")
+        where = "" if error.filename is None else f": {str(error.filename)[:200]}"
+        exit_with_error(f"{error.strerror or error}{where}")
     except MemoryError:
         exit_with_error("not enough memory; smaller tiles need less, e.g. --tile 256")
 

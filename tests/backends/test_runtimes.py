@@ -14,6 +14,7 @@ import small_models
 from pellucid.backends import parity, runtimes
 from pellucid.backends.backend import Backend
 from pellucid.backends.eager import TorchBackend
+from pellucid.backends.metadata import STORED_WEIGHTS
 from pellucid.errors import MissingExtraError, NotEnoughMemoryError, PellucidError, WeightsError
 from pellucid.exporting import export as exporting
 from pellucid.pictures.packing import BAYER
@@ -109,11 +110,28 @@ def test_the_fingerprint_changes_with_the_file(files: dict[str, Path], tmp_path:
     before = restorer.load(path).backend.fingerprint()
     for suffix in (".xml", ".bin"):
         (tmp_path / path.with_suffix(suffix).name).write_bytes(path.with_suffix(suffix).read_bytes())
-    weights = (tmp_path / path.name).with_suffix(".bin")
-    content = bytearray(weights.read_bytes())
-    content[len(content) // 2] ^= 1
-    weights.write_bytes(content)
+    assert restorer.load(tmp_path / path.name).backend.fingerprint() == before
+    text = (tmp_path / path.name).read_text()
+    (tmp_path / path.name).write_text(text.replace("</net>", " </net>"))
     assert restorer.load(tmp_path / path.name).backend.fingerprint() != before
+
+
+def test_changed_weights_are_refused(files: dict[str, Path], tmp_path: Path) -> None:
+    message = "its weights do not have the hash in its metadata; export it again"
+    model = onnx.load(files["dncnn.gaussian.onnx"])
+    weights = onnx.numpy_helper.to_array(model.graph.initializer[0]).copy()
+    weights.flat[0] += 1
+    model.graph.initializer[0].raw_data = weights.tobytes()
+    onnx.save(model, tmp_path / "changed.onnx")
+    with pytest.raises(WeightsError, match=message):
+        restorer.load(tmp_path / "changed.onnx")
+    path = files["dncnn.gaussian.xml"]
+    (tmp_path / "changed.xml").write_bytes(path.read_bytes())
+    content = bytearray(path.with_suffix(".bin").read_bytes())
+    content[len(content) // 2] ^= 1
+    (tmp_path / "changed.bin").write_bytes(content)
+    with pytest.raises(WeightsError, match=message):
+        restorer.load(tmp_path / "changed.xml")
 
 
 def test_openvino_runs_onnx_files(files: dict[str, Path]) -> None:
@@ -197,7 +215,7 @@ def test_a_foreign_graph_with_our_metadata_raises_a_one_line_error(files: dict[s
     model, other = onnx.load(files["srcnn.paper.onnx"]), tmp_path / "a.onnx"
     write_foreign(other)
     changed = onnx.load(other)
-    changed.metadata_props.extend(model.metadata_props)
+    changed.metadata_props.extend(e for e in model.metadata_props if not e.key.endswith(STORED_WEIGHTS))
     onnx.save(changed, other)
     with pytest.raises(PellucidError, match="onnxruntime cannot run the model"):
         restorer.load(other).restore(Picture(np.zeros((4, 4, 1), np.uint8)))

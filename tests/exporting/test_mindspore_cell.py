@@ -27,7 +27,7 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 def translate(name: str, *, shape: Shape | None = None, **parameters: Any) -> tuple[mindspore_cell.Cell, Network]:
     chosen, network = small_models.build(name, **parameters)
     program = graphs.capture(network, chosen.domain.num_planes, shape=shape)
-    return mindspore_cell.translate(program), network.folded()
+    return mindspore_cell.translate(program), network.optimize_for_inference()
 
 
 @pytest.mark.parametrize(("name", "parameters"), VARIANTS)

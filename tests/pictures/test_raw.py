@@ -126,7 +126,8 @@ def test_missing_metadata_stays_missing(tmp_path: Path) -> None:
     assert (found.white_balance, found.exposure, found.orientation) == (None, Exposure(), 1)
     exif = PIL.Image.Exif()
     exif.load(found.metadata["exif-data"])
-    assert dict(exif) | exif.get_ifd(IFD.Exif) == {IFD.Exif: exif[IFD.Exif], Base.ColorSpace: 1}
+    assert exif.get_ifd(IFD.Exif) == {Base.ColorSpace: 1}
+    assert not {Base.Make, Base.Model, Base.DateTime} & exif.keys()
 
 
 @pytest.mark.parametrize("top", [0, 3, 4, 13])

@@ -57,3 +57,24 @@ def test_patterns_match_files(album: Path) -> None:
     assert {job.source.name for job in jobs} == {"a.png", "c.png", "broken.png"}
     with pytest.raises(PictureError, match="does not exist"):
         planning.plan([str(album / "*.xyz")])
+
+
+def test_patterns_and_ignored_files_of_folders(album: Path) -> None:
+    (album / "notes.txt").write_text("hello")
+    plan = planning.plan([album], album / "out", include=["*.png"], exclude=["deep/*"])
+    assert {job.source.name for job in plan} == {"a.png", "broken.png"}
+    assert plan.ignored == {".txt": 1} and plan.num_excluded == 2
+    with pytest.raises(DataError, match="contains 4 pictures, all left out by the patterns; change include or"):
+        planning.plan([album], include=["*.gif"])
+    (album / "texts").mkdir()
+    (album / "texts" / "a.txt").write_text("hello")
+    with pytest.raises(DataError, match=r"contains no pictures \(not pictures, ignored: 1 \.txt\)"):
+        planning.plan([album / "texts"])
+
+
+def test_the_content_decides_the_name_of_a_result(album: Path) -> None:
+    (album / "photo.jpg").write_bytes((album / "a.png").read_bytes())
+    assert planning.plan([album / "photo.jpg"])[0].target.name == "photo-restored.png"
+    assert {"a.png", "photo.png"} <= {job.target.name for job in planning.plan([album])}
+    (album / "photo.png").write_bytes((album / "a.png").read_bytes())
+    assert {"photo.png", "photo.jpg.png"} <= {job.target.name for job in planning.plan([album])}

@@ -51,6 +51,19 @@ def test_folder_keeps_its_tree_and_a_bad_file_does_not_stop_the_others(album: Pa
     assert results == [Path("a.png"), Path("b.tif"), Path("deep/c.png")]
 
 
+def test_sidecars_become_part_of_the_result_if_wanted(album: Path, weights: Path) -> None:
+    packet = (
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="5"/></rdf:RDF></x:xmpmeta>'
+    )
+    (album / "a.png.xmp").write_text(packet)
+    network, job = restorer.load(weights), planning.plan(album / "a.png", album.parent / "a.png")
+    for settings, expected in ((restore.Settings(), False), (restore.Settings(sidecars=True), True)):
+        restore.restore(job, network, settings=settings, overwrite=True)[0].raise_error()
+        with PIL.Image.open(album.parent / "a.png") as file:
+            assert ('xmp:Rating="5"' in str(file.info.get("xmp", ""))) is expected
+
+
 def test_same_call_resumes_after_an_interruption(album: Path, weights: Path) -> None:
     network = restorer.load(weights)
     jobs = planning.plan([album], None)
@@ -486,10 +499,10 @@ def test_deblocked_jpeg_is_written_with_high_quality(tmp_path: Path) -> None:
 
 
 def test_pictures_of_unsupported_formats_are_reported(album: Path, weights: Path) -> None:
-    (album / "phone.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    (album / "painting.psd").write_bytes(b"8BPS\0\1" + bytes(40))
     (album / "notes.txt").touch()
     errors = _errors(restore.restore(planning.plan([album]), restorer.load(weights)))
-    assert len(errors) == 2 and any("phone.heic is a HEIC file" in error for error in errors)
+    assert len(errors) == 2 and any("painting.psd is a Photoshop file" in error for error in errors)
 
 
 def test_patterns_do_not_use_results_as_inputs(album: Path, weights: Path) -> None:

@@ -30,6 +30,7 @@ from pellucid.recipes.recipe import Recipe
 from pellucid.recipes.registry import find, list_names
 from pellucid.training.batches import Batches
 from pellucid.training.crops import augment
+from pellucid.training.initialization import build_network
 from pellucid.training.patches import Batch
 
 STAMP = Stamp(1, 2, "3")
@@ -209,6 +210,14 @@ def test_shards_draw_independent_noise(make: Make, tmp_path: Path) -> None:
     degraded, target = make(find("dncnn.gaussian"), clean_store(tmp_path / "store", flat), batch_size=32).batch(0)
     added = (degraded - target).flatten(1)
     assert torch.corrcoef(added).fill_diagonal_(0).abs().max() < 0.3  # 324 samples each: deviation 0.056
+
+
+def test_seeds_can_have_any_size(make: Make, tmp_path: Path) -> None:
+    recipe, seed = find("dncnn.gaussian", depth=3, width=4), 10**30
+    store = store_for(recipe, tmp_path / "store")
+    assert equal(make(recipe, store, seed=seed).batch(0), make(recipe, store, seed=seed).batch(0))
+    assert not equal(make(recipe, store, seed=seed).batch(0), make(recipe, store, seed=seed + 2**64).batch(0))
+    build_network(recipe, seed, None, print)
 
 
 def test_global_generators_are_not_used(make: Make, tmp_path: Path) -> None:
@@ -522,11 +531,42 @@ def test_pairs_of_two_sizes_are_refused(make: Make, tmp_path: Path) -> None:
         make(find("mimo_unet.gopro"), store)
 
 
-def test_a_recipe_with_a_degradation_uses_only_the_targets(make: Make, tmp_path: Path) -> None:
-    recipe, targets = find("dncnn.gaussian"), [noise(30, 40, 1)]
-    pairs = pair_store(tmp_path / "pairs", targets, [noise(30, 40, 1, seed=1)])
+def test_a_recipe_with_a_degradation_learns_from_pairs_unless_told_otherwise(make: Make, tmp_path: Path) -> None:
+    targets, degraded = [noise(30, 40, 1)], [255 - noise(30, 40, 1)]
+    pairs = pair_store(tmp_path / "pairs", targets, degraded)
     alone = clean_store(tmp_path / "clean", *targets)
-    assert equal(make(recipe, pairs).batch(0), make(recipe, alone).batch(0))
+    for keywords in ({}, {"learn_from": "pairs"}):
+        seen, target = make(find("dncnn.gaussian", patch_px=20, **keywords), pairs).batch(0)
+        torch.testing.assert_close(seen, 1 - target)
+    own = find("dncnn.gaussian", learn_from="targets")
+    assert equal(make(own, pairs).batch(0), make(find("dncnn.gaussian"), alone).batch(0))
+
+
+@pytest.mark.parametrize("scale", [2, 3])
+def test_enlarging_recipes_learn_from_pairs_of_two_sizes(scale: int, make: Make, tmp_path: Path) -> None:
+    recipe = find("srcnn.paper", scale=scale)
+    target, small = noise(24 * scale, 31 * scale, 1, seed=1), noise(24, 31, 1, seed=2)
+    store = pair_store(tmp_path / "pairs", [target], [small])
+    enlarged = resize(torch.from_numpy(small).permute(2, 0, 1)[None] / 255, scale)
+    whole = torch.from_numpy(target).permute(2, 0, 1)[None] / 255
+    for step in range(3):
+        for seen, patch in zip(*make(recipe, store, patch_px=15).batch(step), strict=True):
+            ((top, left, transform),) = positions(patch, whole)
+            expected = augment(enlarged[..., top : top + 15, left : left + 15], np.array([transform]))[0]
+            assert (seen - expected).abs().max() <= 2e-6
+
+
+def test_a_store_that_a_recipe_would_use_only_in_part_is_refused(make: Make, tmp_path: Path) -> None:
+    pairs = pair_store(tmp_path / "pairs", [noise(30, 30)], [noise(30, 30)])
+    raw, clean = raw_store(tmp_path / "raw", BAYER), clean_store(tmp_path / "clean", noise(60, 60))
+    for name, keywords, store, message in (
+        ("sid_unet.any_camera", {}, pairs, "pairs of pictures; sid_unet.any_camera learns from camera RAW"),
+        ("dncnn.gaussian", {}, raw, "camera RAW files; dncnn.gaussian learns from pairs"),
+        ("dncnn.gaussian", {"learn_from": "pairs"}, clean, "clean pictures; dncnn.gaussian learns from pairs"),
+        ("mimo_unet.gopro", {"learn_from": "targets"}, pairs, "mimo_unet.gopro has no degradation"),
+    ):
+        with pytest.raises(DataError, match=message):
+            make(find(name, **keywords), store)
 
 
 @pytest.mark.parametrize(

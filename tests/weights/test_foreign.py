@@ -18,10 +18,13 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save as serialize
 from scipy.io import savemat
+from torch.nn import functional as F
 
 from pellucid.errors import MissingExtraError, WeightsError
 from pellucid.weights.foreign import pickles, reading
+from pellucid.weights.foreign.crc32c import crc32c
 from pellucid.weights.foreign.reading import ForeignWeights
 
 DATA = Path(__file__).parent / "foreign"
@@ -62,6 +65,63 @@ def test_paddle_file(name: str) -> None:
     theirs = reading.read(DATA / f"{name}.pdparams")
     assert theirs.framework == "PaddlePaddle"
     assert_same(theirs, values("sid.npz"))
+
+
+SID = DATA / "sid_tensorflow"
+
+
+@pytest.mark.parametrize(
+    "name", ["", "model.ckpt", "model.ckpt.index", "model.ckpt.data-00000-of-00001", "model.ckpt.meta"]
+)
+def test_tensorflow_checkpoint_by_any_of_its_names(name: str) -> None:
+    theirs = reading.read(SID / name)
+    assert (theirs.framework, theirs.path) == ("TensorFlow", SID / "model.ckpt.index")
+    assert sorted(theirs.tensors) == [
+        *("Variable.weight", "Variable_1.weight", "g_conv1_1.bias", "g_conv1_1.weight", "half.weight")
+    ]
+
+
+def test_tensorflow_layouts() -> None:
+    """TensorFlow's own output, by torch with the tensors that were read."""
+    tensors, values = reading.read(SID).tensors, np.load(DATA / "sid_tensorflow.npz")
+    features = torch.from_numpy(values["x"]).permute(0, 3, 1, 2)
+    features = F.conv2d(features, tensors["g_conv1_1.weight"], tensors["g_conv1_1.bias"], padding=1).relu()
+    for name in ("Variable.weight", "Variable_1.weight"):
+        features = F.conv_transpose2d(features, tensors[name], stride=2)
+    np.testing.assert_allclose(features.permute(0, 2, 3, 1).numpy(), values["y"], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "reason"),
+    [
+        ("index", lambda content: content[:30] + b"?" + content[31:], "checksum of its index differs"),
+        ("data", lambda content: content[:9] + b"?" + content[10:], "checksum of Variable differs"),
+        ("data", lambda content: content[:-2000], "ends before"),
+        ("data", None, "model.ckpt.data-00000-of-00001, which contains Variable, is not next to it"),
+    ],
+)
+def test_damaged_tensorflow_checkpoints(
+    tmp_path: Path, name: str, change: Callable[[bytes], bytes] | None, reason: str
+) -> None:
+    for path in SID.iterdir():
+        content = path.read_bytes()
+        if f".{name}" not in path.name:
+            (tmp_path / path.name).write_bytes(content)
+        elif change is not None:
+            (tmp_path / path.name).write_bytes(change(content))
+    with pytest.raises(WeightsError, match=reason):
+        reading.read(tmp_path)
+
+
+@pytest.mark.parametrize("size", [0, 1, 3, 4, 5, 511, 512, 513, 5000, 99_999])
+def test_crc32c_is_the_bitwise_definition(size: int) -> None:
+    content, crc = random.Random(size).randbytes(size), 0xFFFFFFFF
+    for byte in content:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ 0x82F63B78 * (crc & 1)
+    assert crc32c(content) == crc ^ 0xFFFFFFFF
+    assert crc32c(b"123456789") == 0xE3069283  # of the catalog of CRC algorithms
 
 
 # Files made here
@@ -147,6 +207,13 @@ def small_matconvnet_file() -> bytes:
     return matconvnet_file([("conv", [filters, biases]), ("bnorm", [ones, ones, moments]), ("relu", [])])
 
 
+def safetensors_with_header(num_bytes: int) -> bytes:
+    """A valid file whose header is padded to this length."""
+    content = serialize(state_dict())
+    (length,) = struct.unpack_from("<Q", content)
+    return struct.pack("<Q", num_bytes) + content[8 : 8 + length].ljust(num_bytes) + content[8 + length :]
+
+
 FILES: dict[str, Callable[[], bytes]] = {
     "mindspore": mindspore_file,
     "paddle": paddle_file,
@@ -155,6 +222,11 @@ FILES: dict[str, Callable[[], bytes]] = {
     "matlab5": matlab5_file,
     "matlab5_plain": lambda: matlab5_file(compressed=False),
     "matlab73": small_matconvnet_file,
+    "safetensors": lambda: serialize(state_dict()),
+    # With headers whose lengths look like the beginnings of other formats.
+    "safetensors_like_mindspore": lambda: safetensors_with_header(0x010A),
+    "safetensors_like_pickle": lambda: safetensors_with_header(0x0280),
+    "tensorflow": lambda: (DATA / "sid_tensorflow" / "model.ckpt.index").read_bytes(),
 }
 
 
@@ -165,7 +237,7 @@ def test_exactly_one_format_recognizes_a_file(kind: str) -> None:
 
 def test_formats_are_the_modules_that_have_one() -> None:
     frameworks = sorted({known.framework for known in reading.list_foreign_formats()})
-    assert frameworks == ["MATLAB", "MindSpore", "PaddlePaddle", "PyTorch"]
+    assert frameworks == ["MATLAB", "MindSpore", "PaddlePaddle", "PyTorch", "TensorFlow"]
 
 
 def test_mindspore_records_made_by_hand(tmp_path: Path) -> None:
@@ -350,7 +422,8 @@ def test_mindspore_errors_are_specific(tmp_path: Path) -> None:
         (record("a.b", (1,), "Int4", bytes(4)), "type 'Int4'"),
         (good + record("a.b", (2,), "Float32", bytes(4)), "parts of a.b differ"),
         (good + block(2, b""), "a field 2"),
-        (good + b"\x0d1234", "wire type 5"),
+        (good + b"\x0d1234", "a number where bytes are expected"),
+        (good + b"\x0b1234", "wire type 3"),
         (good + b"\x0a" + b"\xff" * 11, "more than ten bytes"),
         (good + b"crc_num" + bytes(10), "checksum differs"),
     ]:

@@ -35,7 +35,7 @@ State = dict[str, Tensor]
 
 def fit(theirs: ForeignWeights, name: str, **given: Any) -> tuple[dict[str, Any], Network]:
     """Translate and load weights as `convert` does."""
-    keywords, tensors = translate(theirs, find(name, **given))
+    keywords, tensors = translate(theirs, find(name, **given), given.keys())
     return keywords, checkpoint.fill(find(name, **{**given, **keywords}), tensors, source=str(theirs.path))
 
 
@@ -80,8 +80,8 @@ def srcnn(bias: bool, mapping_px: int) -> nn.Module:
 @pytest.mark.parametrize("mapping_px", [1, 5])
 def test_srcnn_of_pytorch_and_mindspore(bias: bool, mapping_px: int) -> None:
     theirs = srcnn(bias, mapping_px)
-    keywords, ours = fit(foreign(theirs.state_dict()), "srcnn.paper", mapping_px=mapping_px)
-    assert keywords == {"padding": "zeros", "bias": bias}
+    keywords, ours = fit(foreign(theirs.state_dict()), "srcnn.paper")
+    assert keywords == {"padding": "zeros", "bias": bias, "mapping_px": mapping_px}
     assert_equal(ours(uniform(1, 1, 20, 24)), theirs(uniform(1, 1, 20, 24)))
 
 
@@ -105,8 +105,8 @@ def srcnn_as_in_matlab(weights: dict[str, NDArray[np.float64]], picture: NDArray
 
 
 def assert_as_in_matlab(path: Path, mapping_px: int, **given: Any) -> None:
-    keywords, ours = fit(reading.read(path), "srcnn.paper", mapping_px=mapping_px, **given)
-    assert keywords == {"padding": "replicate", "bias": True}
+    keywords, ours = fit(reading.read(path), "srcnn.paper", **given)
+    assert keywords == {"padding": "replicate", "bias": True, "mapping_px": mapping_px}
     picture = uniform(26, 30).numpy()
     expected = srcnn_as_in_matlab(loadmat(path), picture.astype(float))
     restored = ours(torch.from_numpy(picture)[None, None])[0, 0].numpy()
@@ -134,8 +134,8 @@ def test_srcnn_of_matlab(tmp_path: Path) -> None:
 
 
 def test_srcnn_of_another_size_does_not_fit() -> None:
-    with pytest.raises(WeightsError, match=r"map.weight is \(32, 64, 1, 1\), not \(32, 64, 5, 5\)"):
-        fit(foreign(srcnn(True, 1).state_dict()), "srcnn.paper")
+    with pytest.raises(WeightsError, match=r"theirs has mapping_px=1, not 5; omit mapping_px"):
+        fit(foreign(srcnn(True, 1).state_dict()), "srcnn.paper", mapping_px=5)
     for shape in [(), (81,), (80, 64), (1, 1, 1, 1)]:
         with pytest.raises(WeightsError, match=r"extract.weight is \("):
             fit(foreign({"weights_conv1": torch.zeros(shape)}), "srcnn.paper")
@@ -151,7 +151,7 @@ def test_a_recipe_without_the_keyword_that_a_file_needs() -> None:
         "biases_conv2": theirs["conv2.bias"],
         "biases_conv3": theirs["conv3.bias"],
     }
-    assert fit(foreign(matlab, "MATLAB"), "srcnn.tuned")[0] == {}
+    assert fit(foreign(matlab, "MATLAB"), "srcnn.tuned")[0] == {"mapping_px": 5}
     with pytest.raises(
         WeightsError, match=r"needs padding=zeros, which srcnn.tuned does not have; srcnn.paper has it"
     ):
@@ -203,15 +203,15 @@ def test_dncnn_of_pytorch(
     state = prefixed(prefix, theirs)
     if not counters:
         state = {name: tensor for name, tensor in state.items() if "num_batches" not in name}
-    found, ours = fit(foreign(state), "dncnn.gaussian", depth=5, width=8)
-    assert found == keywords
+    found, ours = fit(foreign(state), "dncnn.gaussian")
+    assert found == keywords | {"depth": 5, "width": 8, "channels": 1}
     noisy = uniform(1, 1, 20, 24)
     assert_equal(noisy - ours(noisy), theirs(noisy))
 
 
 def test_dncnn_of_mindspore() -> None:
-    found, ours = fit(reading.read(FIXTURES / "dncnn.ckpt"), "dncnn.gaussian", depth=4, width=8)
-    assert found == {"batch_norm": True, "bias": False}
+    found, ours = fit(reading.read(FIXTURES / "dncnn.ckpt"), "dncnn.gaussian")
+    assert found == {"batch_norm": True, "bias": False, "depth": 4, "width": 8, "channels": 1}
     with np.load(FIXTURES / "dncnn.npz") as values:
         noisy, noise = torch.from_numpy(values["x"]), torch.from_numpy(values["y"])
     assert_equal(noisy - ours(noisy), noise)
@@ -227,8 +227,8 @@ def test_dncnn_of_matconvnet() -> None:
             assert module.running_mean is not None and module.running_var is not None
             deviation = (module.running_var + 1e-5).sqrt()
             state[f"net.layers.{number}.moments"] = torch.stack([module.running_mean, deviation])
-    found, ours = fit(foreign(state, "MATLAB"), "dncnn.gaussian", depth=3, width=8)
-    assert found == {"batch_norm": True, "bias": True}
+    found, ours = fit(foreign(state, "MATLAB"), "dncnn.gaussian")
+    assert found == {"batch_norm": True, "bias": True, "depth": 3, "width": 8, "channels": 1}
     noisy = uniform(1, 1, 20, 24)
     assert_equal(noisy - ours(noisy), theirs(noisy))
 
@@ -238,14 +238,15 @@ def test_dncnn_of_the_authors_with_batch_norm_is_its_folded_twin() -> None:
     folder = WEIGHTS / "dncnn"
     norm, with_norm = fit(reading.read(folder / "gray_sigma_25_with_batchnorm.mat"), "dncnn.gaussian")
     plain, folded = fit(reading.read(folder / "gray_sigma_25.mat"), "dncnn.gaussian")
-    assert norm == {"batch_norm": True, "bias": True}
-    assert plain == {"batch_norm": False, "bias": True}
+    size = {"depth": 17, "width": 64, "channels": 1}
+    assert norm == {"batch_norm": True, "bias": True, **size}
+    assert plain == {"batch_norm": False, "bias": True, **size}
     assert isinstance(with_norm, DnCNN)
     clean = torch.linspace(0, 1, 48).expand(1, 1, 40, 48)
     noisy = clean + 25 / 255 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     restored = folded(noisy)
     assert (restored - with_norm(noisy)).abs().max() < 1e-3
-    assert (restored - with_norm.folded()(noisy)).abs().max() < 1e-3
+    assert (restored - with_norm.optimize_for_inference()(noisy)).abs().max() < 1e-3
     assert (restored - clean).std() < 0.2 * (noisy - clean).std()
 
 
@@ -268,7 +269,8 @@ def test_dncnn_of_the_authors_with_batch_norm_is_its_folded_twin() -> None:
 def test_dncnn_of_the_authors_denoises(file: str, recipe: str, given: dict[str, Any]) -> None:
     keywords, ours = fit(reading.read(WEIGHTS / file), recipe, **given)
     pytorch = file.endswith(".pth")
-    assert keywords == {"batch_norm": pytorch, "bias": not pytorch}
+    assert (keywords["batch_norm"], keywords["bias"]) == (pytorch, not pytorch)
+    assert keywords.get("channels", 1) == given.get("channels", 1)
     clean = torch.linspace(0, 1, 48).expand(1, given.get("channels", 1), 40, 48)
     noisy = clean + 15 / 255 * torch.randn(clean.shape, generator=torch.Generator().manual_seed(0))
     assert (ours(noisy) - clean).std() < 0.4 * (noisy - clean).std()
@@ -276,13 +278,16 @@ def test_dncnn_of_the_authors_denoises(file: str, recipe: str, given: dict[str, 
 
 def test_dncnn_of_another_depth_or_with_other_layers_does_not_fit() -> None:
     state = prefixed("dncnn.", dncnn((False, False, False), 1e-5))
-    with pytest.raises(WeightsError, match="does not fit"):
-        fit(foreign(state), "dncnn.gaussian", width=8)
+    with pytest.raises(WeightsError, match="theirs has depth=5, not 20; omit depth"):
+        fit(foreign(state), "dncnn.gaussian", depth=20)
+    color = {**state, "dncnn.0.weight": torch.ones(8, 3, 3, 3), "dncnn.11.weight": torch.ones(3, 8, 3, 3)}
+    with pytest.raises(WeightsError, match=r"needs channels=3, .*three_tasks does not have; dncnn.gaussian and"):
+        fit(foreign(color), "dncnn.three_tasks")
     slope = {"dncnn.1.weight": torch.ones(1), "dncnn.98.moments": torch.ones(3), "x.y": torch.ones(1)}
     with pytest.raises(WeightsError, match=r"layers.0.norm.weight \(1,\) unknown"):
-        fit(foreign({**state, **slope}), "dncnn.gaussian", depth=5, width=8)
+        fit(foreign({**state, **slope}), "dncnn.gaussian")
     with pytest.raises(WeightsError, match=r"x.y \(1,\) unknown"):
-        fit(foreign({**state, "x.y": torch.ones(1)}), "dncnn.gaussian", depth=5, width=8)
+        fit(foreign({**state, "x.y": torch.ones(1)}), "dncnn.gaussian")
 
 
 # MIMO-UNet: the authors' modules, written from the paper and their parameter names
@@ -436,8 +441,8 @@ def test_the_mimo_unet_above_has_the_published_names() -> None:
 )
 def test_mimo_unet(framework: str, upsampling: str, enlarge: Callable[[Tensor], Tensor]) -> None:
     theirs = randomize(AuthorsMIMOUNet(2, enlarge))
-    found, ours = fit(foreign(theirs.state_dict(), framework), "mimo_unet.gopro", num_blocks=2)
-    assert found == {"upsampling": upsampling}
+    found, ours = fit(foreign(theirs.state_dict(), framework), "mimo_unet.gopro")
+    assert found == {"upsampling": upsampling, "num_blocks": 2, "width": 32}
     blurred = uniform(1, 3, 24, 32)
     assert isinstance(ours, MIMOUNet)
     for mine, wanted in zip(ours.restore_scales(blurred), theirs(blurred), strict=True):
@@ -452,14 +457,21 @@ def test_mimo_unet_plus() -> None:
         WeightsError, match=r"needs upsampling=asymmetric, .*gopro_plus does not have; mimo_unet.gopro has it"
     ):
         fit(foreign(state, "MindSpore"), "mimo_unet.gopro_plus")
-    with pytest.raises(WeightsError, match="unknown"):
-        fit(foreign(state), "mimo_unet.gopro")
+    assert fit(foreign(state), "mimo_unet.gopro")[0]["num_blocks"] == 20
+    chosen = fit(foreign(state, "MindSpore"), "mimo_unet.gopro", upsampling="nearest")[0]
+    assert "upsampling" not in chosen  # what the tensors do not show is the user's choice
 
 
 # The U-Net of "Learning to See in the Dark"
 
 WIDTHS = (32, 64, 128, 256, 512, 256, 128, 64, 32)
 ORIGINS = {
+    "TensorFlow": {
+        "pairs": [f"g_conv{k}_{{}}" for k in range(1, 10)],
+        "ends": ("1", "2"),
+        "up": ["Variable", "Variable_1", "Variable_2", "Variable_3"],
+        "head": "g_conv10",
+    },
     # convK_1, convK_2 for K = 1, 2..5, 6..9; up; conv10
     "cydonia999": {
         "pairs": [f"conv{k}_{{}}" for k in range(1, 10)],
@@ -546,6 +558,7 @@ def sid_forward(origin: str, state: State, x: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("origin", "framework", "conv_bias", "up_bias", "channel_order"),
     [
+        ("TensorFlow", "TensorFlow", True, False, "position-major"),
         ("cydonia999", "PyTorch", True, False, "position-major"),
         ("lavi135246", "PyTorch", True, True, "color-major"),
         ("PaddlePaddle", "PaddlePaddle", True, True, "color-major"),
@@ -592,13 +605,27 @@ def test_the_sid_unet_above_has_the_published_size(
     assert sum(tensor.numel() for tensor in state.values()) == num_parameters
 
 
+def test_weights_for_another_sensor_name_their_recipe() -> None:
+    state = sid_state("TensorFlow", 9, conv_bias=True, up_bias=False)
+    with pytest.raises(
+        WeightsError, match=r"needs planes=9, which sid_unet.sony does not have; sid_unet.fuji has"
+    ):
+        fit(foreign(state), "sid_unet.sony")
+
+
 def test_a_paddle_file_without_all_layers_does_not_fit() -> None:
     theirs = reading.read(FIXTURES / "sid_protocol4.pdparams")
-    keywords, tensors = translate(theirs, find("sid_unet.sony"))
-    assert keywords == {"conv_bias": True, "up_bias": True, "channel_order": "color-major"}
+    with pytest.raises(WeightsError, match=r"needs width=4, which sid_unet.sony does not have"):
+        translate(theirs, find("sid_unet.sony"))
+    narrow = find("sid_unet.any_camera", width=4)
+    with pytest.raises(WeightsError, match=r"needs up_bias=True, which sid_unet.any_camera does not have"):
+        translate(theirs, narrow)
+    without = {name: tensor for name, tensor in theirs.tensors.items() if name != "up6.bias"}
+    keywords, tensors = translate(replace(theirs, tensors=without), narrow)
+    assert keywords == {"channel_order": "color-major", "width": 4}
     assert tensors["encoder.0.second.bias"] is theirs.tensors["conv1.conv.2.bias"]
-    with pytest.raises(WeightsError, match=r"does not fit sid_unet\.sony"):
-        checkpoint.fill(find("sid_unet.sony", **keywords), tensors, source="theirs")
+    with pytest.raises(WeightsError, match=r"does not fit sid_unet\.any_camera"):
+        checkpoint.fill(narrow, tensors, source="theirs")
 
 
 # Unknown names

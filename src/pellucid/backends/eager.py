@@ -40,7 +40,7 @@ class TorchBackend:
             # TF32 has a mantissa of 10 bits: scores would change, and tiles would differ from the whole picture.
             torch.backends.cudnn.allow_tf32 = False
         # Folded and channels last: 1.2 to 1.8 times faster on CPUs, with fewer size-dependent kernels.
-        self._network = network.eval().folded().to(self.device, self._dtype)
+        self._network = network.eval().optimize_for_inference().to(self.device, self._dtype)
         nn.utils.convert_conv2d_weight_memory_format(self._network, torch.channels_last)
         self._memory = ActivationMemory(self._network)
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from pellucid.backends.backend import Shape
-from pellucid.backends.metadata import INPUT, OPSET, OUTPUT, PREFIX
+from pellucid.backends.metadata import INPUT, OPSET, OUTPUT, PREFIX, STORED_WEIGHTS, hash_onnx_weights
 from pellucid.recipes.network import Network
 from pellucid.system.optional_packages import import_optional
 
@@ -39,12 +39,12 @@ class _Cast(nn.Module):
 def capture(
     network: Network, num_planes: int, *, dtype: torch.dtype = torch.float32, shape: Shape | None = None
 ) -> ExportedProgram:
-    """The folded network as a graph with float32 input and output. The network itself is not changed.
+    """The optimized network as a graph with float32 input and output. The network itself is not changed.
 
     dtype: in which the graph computes.
     shape: the only input shape (N, C, H, W) that it accepts; any number and size of pictures if None.
     """
-    network = copy.deepcopy(network).eval().folded().cpu().float().requires_grad_(False)
+    network = copy.deepcopy(network).eval().optimize_for_inference().cpu().float().requires_grad_(False)
     for parameter in network.parameters():
         # Contiguous, even after channels last. `Tensor.contiguous` may keep the strides of 1 x 1 kernels.
         parameter.data = torch.empty(parameter.shape).copy_(parameter.data)
@@ -103,8 +103,9 @@ def to_onnx(program: ExportedProgram) -> "ModelProto":
 
 
 def annotate(model: "ModelProto", entries: Mapping[str, str]) -> None:
-    """Write metadata, as of `GraphMetadata.to_entries`, into the model's own table."""
+    """Write metadata, as of `GraphMetadata.to_entries`, and the hash of the weights into the model's own table."""
     onnx = import_optional("onnx")
+    entries = {**entries, STORED_WEIGHTS: hash_onnx_weights(model)}
     onnx.helper.set_model_props(model, {f"{PREFIX}.{key}": value for key, value in entries.items()})
 
 

@@ -5,6 +5,7 @@ read it. Numbers and lists are JSON. A file cannot run code: the name of a recip
 and what the file reports about its network must equal what the recipe states.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -27,6 +28,9 @@ PREFIX = "pellucid"
 
 INPUT, OUTPUT = "degraded", "restored"
 """Names of the graph's input and output."""
+
+STORED_WEIGHTS = "stored_weights_sha256"
+"""Key of the hash of the weights as they are in the file; files of earlier versions do not have it."""
 
 OPSET = 18
 """ONNX opset: the oldest one that PyTorch writes. More runtimes support it, and no network needs a newer one."""
@@ -118,7 +122,7 @@ class GraphMetadata:
         return cls(weights, scale, multiple, halo, num_planes, weights_sha256, precision, shape)
 
     def resolve(self, *, source: str | Path, **parameters: Any) -> tuple[Recipe, Network]:
-        """The recipe, and its folded network on the meta device: shapes without weights.
+        """The recipe, and its optimized network on the meta device: shapes without weights.
 
         source: names the file in errors. parameters: recipe keywords to change. Raises WeightsError if there is no
         such recipe, or if the graph does not fit its network.
@@ -128,7 +132,7 @@ class GraphMetadata:
         except RecipeError as error:
             raise WeightsError(f"{source}: {error}") from error
         with torch.device("meta"):
-            network = recipe.network().eval().folded()
+            network = recipe.network().eval().optimize_for_inference()
         found = (self.scale, self.multiple, self.halo, self.num_planes)
         wanted = (network.scale, network.multiple, network.halo, recipe.domain.num_planes)
         if found != wanted:
@@ -137,6 +141,24 @@ class GraphMetadata:
                 hint="export it again",
             )
         return recipe, network
+
+
+def hash_onnx_weights(model: Any) -> str:
+    """SHA-256 of the weights in an ONNX model: names, types, shapes and values."""
+    digest = hashlib.sha256()
+    for tensor in model.graph.initializer:
+        digest.update(f"{tensor.name} {tensor.data_type} {list(tensor.dims)}".encode())
+        digest.update(tensor.raw_data or tensor.SerializeToString())
+    return digest.hexdigest()
+
+
+def check_stored_weights(entries: Mapping[str, str], found_sha256: str, *, source: str | Path) -> None:
+    """Raise WeightsError if the weights in a file are not those that its metadata were written for."""
+    if entries.get(STORED_WEIGHTS, found_sha256) != found_sha256:
+        raise WeightsError(
+            f"{source} is damaged or was changed: its weights do not have the hash in its metadata",
+            hint="export it again",
+        )
 
 
 _COUNTS = ("scale", "multiple", "halo", "num_planes")

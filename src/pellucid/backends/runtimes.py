@@ -13,7 +13,14 @@ from torch import Tensor
 
 from pellucid.backends.activation_memory import ActivationMemory
 from pellucid.backends.backend import Shape
-from pellucid.backends.metadata import INPUT, OUTPUT, PREFIX, GraphMetadata
+from pellucid.backends.metadata import (
+    INPUT,
+    OUTPUT,
+    PREFIX,
+    GraphMetadata,
+    check_stored_weights,
+    hash_onnx_weights,
+)
 from pellucid.errors import NotEnoughMemoryError, PellucidError, WeightsError
 from pellucid.recipes.network import Network
 from pellucid.system import optional_packages
@@ -159,15 +166,18 @@ def supported_precisions() -> set[str]:
 def read_metadata(path: Path) -> GraphMetadata:
     """The metadata of an .onnx or .xml file; the graph is not compiled.
 
-    Raises WeightsError if there is no such file, or if it is not pellucid's.
+    Raises WeightsError if there is no such file, if it is not pellucid's, or if its weights are not those that the
+    metadata were written for.
     """
     if not path.is_file():
         raise WeightsError(f"{path} {'is a folder, not a model file' if path.is_dir() else 'does not exist'}")
-    entries = _read_onnx_entries(path) if path.suffix.lower() == ".onnx" else _read_openvino_entries(path)
+    entries, stored_sha256 = _read_onnx(path) if path.suffix.lower() == ".onnx" else _read_openvino(path)
+    check_stored_weights(entries, stored_sha256, source=path)
     return GraphMetadata.from_entries(entries, source=path)
 
 
-def _read_onnx_entries(path: Path) -> Mapping[str, str]:
+def _read_onnx(path: Path) -> tuple[Mapping[str, str], str]:
+    """(metadata, hash of the weights)"""
     onnx = import_optional("onnx")
     with _translate_errors("onnx", path):
         model = onnx.load(str(path), load_external_data=False)
@@ -175,12 +185,14 @@ def _read_onnx_entries(path: Path) -> Mapping[str, str]:
     if any(tensor.data_location == external for tensor in model.graph.initializer):
         raise WeightsError(f"{path} refers to weights in other files, which is not supported")
     head = f"{PREFIX}."
-    return {
+    entries = {
         entry.key.removeprefix(head): entry.value for entry in model.metadata_props if entry.key.startswith(head)
     }
+    return entries, hash_onnx_weights(model)
 
 
-def _read_openvino_entries(path: Path) -> Mapping[str, str]:
+def _read_openvino(path: Path) -> tuple[Mapping[str, str], str]:
+    """(metadata, hash of the weights)"""
     if not path.with_suffix(".bin").is_file():
         raise WeightsError(f"{path} needs {path.with_suffix('.bin').name}, the file with its weights, next to it")
     if b"<net" not in path.read_bytes()[:_HEAD_BYTES]:
@@ -188,7 +200,8 @@ def _read_openvino_entries(path: Path) -> Mapping[str, str]:
         raise WeightsError(f"{path} is not a model that openvino can load")
     with _translate_errors("openvino", path):
         info = import_optional("openvino").Core().read_model(str(path)).rt_info
-        return {key: value.astype(str) for key, value in info[PREFIX].items()} if PREFIX in info else {}
+        entries = {key: value.astype(str) for key, value in info[PREFIX].items()} if PREFIX in info else {}
+    return entries, hashlib.sha256(path.with_suffix(".bin").read_bytes()).hexdigest()
 
 
 @contextmanager

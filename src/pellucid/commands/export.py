@@ -63,6 +63,8 @@ def export(
     The new file is first run by its own runtime, at odd sizes. If its results differ from the network's by more
     than the precision allows, nothing is written. 'restore' and 'evaluate' accept .onnx and .xml files as models.
     """
+    if target is not None and data is None:
+        raise typer.BadParameter("--target needs --data")
     with defer_sigint():
         from pellucid.exporting import export as exporting
 

@@ -42,7 +42,28 @@ Precision = Annotated[
         show_default="float32, or the precision of an exported MODEL",
     ),
 ]
+White = Annotated[
+    float | None,
+    typer.Option(
+        metavar="VALUE",
+        help="Value of white in the files, e.g. 4095 for 12 bits in 16-bit samples.",
+        show_default="as the file specifies it, or that of its type",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
+
+
+def check_arguments(args: Sequence[str]) -> None:
+    """Raise typer.BadParameter for an empty argument, which would be the current folder, and for a URL."""
+    for option, text in zip(("", *args), args, strict=False):
+        name, equals, value = text.partition("=") if text.startswith("--") else (option, "=", text)
+        where = f"{name}: " if name.startswith("-") else ""
+        if equals and not value:
+            raise typer.BadParameter(f"{where}an empty text; omit it, or give a value")
+        if re.match(r"[a-z][a-z0-9+.-]+://", value, re.IGNORECASE):
+            raise typer.BadParameter(
+                f"{where}{value} is a URL; only files and folders of this computer are supported"
+            )
 
 
 def parse_keywords(pairs: Sequence[str] | None, *, options: Sequence[str] = ()) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pellucid.commands.options import (
     Model,
     Overwrite,
     Precision,
+    White,
     parse_bytes,
     parse_exposure,
     parse_keywords,
@@ -29,7 +30,7 @@ from pellucid.commands.terminal import (
 from pellucid.errors import PellucidError
 
 if TYPE_CHECKING:
-    from pellucid.restoration.planning import Job
+    from pellucid.restoration.planning import Job, Plan
     from pellucid.restoration.restore import Outcome, Settings
     from pellucid.restoration.restorer import Restorer
 
@@ -56,6 +57,18 @@ def restore(
     overwrite: Overwrite = False,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write what happened to every picture, as JSON.")
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Of the pictures in folders only these, e.g. '*.tif' or 'scans/*'; repeatable.",
+            show_default="all",
+        ),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(metavar="PATTERN", help="Not these pictures in folders, e.g. '**/raw/*'; repeatable."),
     ] = None,
     format: Annotated[
         str | None,
@@ -113,6 +126,25 @@ def restore(
             rich_help_panel=_RESULTS,
         ),
     ] = None,
+    sidecars: Annotated[
+        bool,
+        typer.Option(
+            "--sidecars",
+            help="Add the XMP in files next to the pictures (NAME.xmp, NAME.EXT.xmp) to the results.",
+            rich_help_panel=_RESULTS,
+        ),
+    ] = False,
+    page: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Restore only this page of a TIFF; the first one is 1.",
+            show_default="all pages, written as pages",
+            rich_help_panel=_RESULTS,
+        ),
+    ] = None,
+    white: White = None,
     exposure_ratio: Annotated[
         str,
         typer.Option(
@@ -201,9 +233,13 @@ def restore(
         quality=quality,
         bit_depth=bit_depth,
         exposure=parse_exposure(exposure_ratio, reference),
+        sidecars=sidecars,
+        page=page,
+        white=white,
         **({} if max_pixels is None else {"max_pixels": max_pixels}),
     )
-    jobs = planning.plan(inputs, out, format=format)
+    jobs = planning.plan(inputs, out, format=format, include=include or (), exclude=exclude or ())
+    _print_passed_over(jobs)
     if len(jobs) == 1 and jobs[0].root is None:
         files.check_overwrite(jobs[0].target, overwrite=overwrite)
     if report is not None:
@@ -291,6 +327,16 @@ def _print_summary(outcomes: "Sequence[Outcome]", restorer: "Restorer") -> None:
             print_error(outcome.error)
 
 
+def _print_passed_over(plan: "Plan") -> None:
+    """Which files of the folders are not restored."""
+    from pellucid.pictures.finding import describe_ignored
+
+    if plan.ignored:
+        print_info(describe_ignored(plan.ignored))
+    if plan.num_excluded:
+        print_info(f"{plan.num_excluded} pictures left out by --include and --exclude")
+
+
 def _print_halo_error(restorer: "Restorer", jobs: "Sequence[Job]", settings: "Settings") -> None:
     from pellucid.restoration.reading import read_degraded
 
@@ -301,6 +347,8 @@ def _print_halo_error(restorer: "Restorer", jobs: "Sequence[Job]", settings: "Se
             restorer.recipe.domain,
             exposure=settings.exposure,
             max_pixels=settings.max_pixels,
+            page=settings.page or 1,
+            white=settings.white,
         )
         error = restorer.halo_error(degraded, halo_px=settings.halo_px, tile_px=settings.tile_px)
     except PellucidError:

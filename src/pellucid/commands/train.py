@@ -73,8 +73,10 @@ def train(
         from pellucid.training import train as training
         from pellucid.training.recorder import Validation
 
-    length = {} if steps is None else {"num_steps": steps}
-    recipe = registry.find(name, **{**parse_keywords(parameters, options=("device",)), **length})
+    given = parse_keywords(parameters, options=("device",))
+    if steps is not None and "num_steps" in given:
+        raise typer.BadParameter("--steps and num_steps are the same; use one of them")
+    recipe = registry.find(name, **given, **({} if steps is None else {"num_steps": steps}))
     shared: dict[str, Any] = {
         "target": target,
         "seed": seed,

@@ -14,9 +14,10 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -35,6 +36,7 @@ _COMPRESSED: dict[bytes, Callable[..., Any]] = {
     b"\xfd7zXZ\0": lzma.open,
 }
 _MAX_DEPTH = 3
+_HEAD_BYTES = 64
 _UNREADABLE = (OSError, EOFError, ValueError, NotImplementedError, RuntimeError, zlib.error, lzma.LZMAError)
 """What archive modules raise if an archive is damaged or encrypted."""
 _ARCHIVE_ERRORS = (tarfile.TarError, zipfile.BadZipFile, *_UNREADABLE)
@@ -90,56 +92,111 @@ class FileList:
     """The files in a folder or an archive, sorted by name.
 
     left_out: locations of files that cannot be used, each with the reason.
+    ignored: number of other files, by suffix.
     """
 
     sources: tuple[Source, ...]
     left_out: tuple[tuple[str, str], ...] = ()
+    ignored: Mapping[str, int] = field(default_factory=dict)
 
 
-def list_files(path: str | Path, suffixes: Collection[str]) -> FileList:
+@dataclass
+class _Listing:
+    """Which files are wanted, and what was found out about the others.
+
+    suffixes: lower case, with the dot. recognize: whether a file with another one is wanted, by its first bytes.
+    """
+
+    suffixes: Collection[str]
+    recognize: Callable[[bytes], bool]
+    left_out: list[tuple[str, str]] = field(default_factory=list)
+    ignored: Counter[str] = field(default_factory=Counter)
+
+    def is_wanted(self, name: str, read_head: Callable[[], bytes]) -> bool:
+        """Whether a file is wanted; counts it as ignored if not."""
+        suffix = PurePosixPath(name).suffix.lower()
+        if suffix in self.suffixes or self.recognize(read_head()):
+            return True
+        self.ignored[suffix or "without suffix"] += 1
+        return False
+
+    def is_wanted_of_archive(
+        self, name: str, location: str, num_bytes: int, read_head: Callable[[], bytes]
+    ) -> bool:
+        """`is_wanted` for a file of an archive; adds to `left_out` what users may miss."""
+        path = PurePosixPath(name)
+        if any(part.startswith(".") and part != ".." for part in path.parts) or "__MACOSX" in path.parts:
+            return False
+        if name.lower().endswith(ARCHIVES):
+            self.left_out.append(
+                (location, "it is an archive inside an archive; unpack it and give it as a source")
+            )
+            return False
+        if not self.is_wanted(name, read_head):
+            return False
+        if ".." in path.parts or path.is_absolute():
+            self.left_out.append((location, "its name points outside the archive"))
+            return False
+        if num_bytes > MAX_BYTES:
+            self.left_out.append((location, f"it declares {num_bytes} bytes; at most {MAX_BYTES} are allowed"))
+            return False
+        return True
+
+    def finish(self, sources: Iterator[Source]) -> FileList:
+        """The sources sorted by name; of two with the same name, the last one."""
+        by_name: dict[str, Source] = {}
+        for source in sources:
+            if source.name in by_name:
+                reason = "its archive has two files of this name; the last one is used"
+                self.left_out.append((source.location, reason))
+            by_name[source.name] = source
+        return FileList(tuple(by_name[name] for name in sorted(by_name)), tuple(self.left_out), dict(self.ignored))
+
+
+def list_files(
+    path: str | Path, suffixes: Collection[str], recognize: Callable[[bytes], bool] = lambda head: False
+) -> FileList:
     """All files with one of the suffixes in a folder, at any depth, or in an archive, except hidden files.
 
-    suffixes: lower case, with the dot. Raises DataError if there is no such folder or archive.
+    suffixes: lower case, with the dot. recognize: whether a file with another one is wanted too, by its first 64
+    bytes. Raises DataError if there is no such folder or archive.
     """
     path = Path(path)
+    listing = _Listing(suffixes, recognize)
     if path.is_dir():
-        return _sort(_walk_folder(path, suffixes), [])
+        return listing.finish(_walk_folder(path, listing))
     if not path.exists():
         raise DataError(f"{path} does not exist; a folder, zip or tar is needed")
     if not path.is_file():
         raise DataError(f"{path} is not a file or folder; a folder, zip or tar is needed")
-    left_out: list[tuple[str, str]] = []
     try:
-        if zipfile.is_zipfile(path):
-            return _sort(_walk_zip(path, suffixes, left_out), left_out)
-        return _sort(_walk_tar(path, suffixes, left_out), left_out)
+        walk = _walk_zip if zipfile.is_zipfile(path) else _walk_tar
+        return listing.finish(walk(path, listing))
     except _ARCHIVE_ERRORS as error:
         raise DataError(f"{path} cannot be read as a zip or tar archive: {error}") from error
 
 
-def _sort(sources: Iterator[Source], left_out: list[tuple[str, str]]) -> FileList:
-    by_name: dict[str, Source] = {}
-    for source in sources:
-        if source.name in by_name:
-            left_out.append((source.location, "its archive has two files of this name; the last one is used"))
-        by_name[source.name] = source
-    return FileList(tuple(by_name[name] for name in sorted(by_name)), tuple(left_out))
-
-
-def _walk_folder(folder: Path, suffixes: Collection[str]) -> Iterator[Source]:
-    for path in files.find_files(folder, suffixes):
-        if path.is_file():
+def _walk_folder(folder: Path, listing: _Listing) -> Iterator[Source]:
+    for path in files.find_files(folder):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and listing.is_wanted(name, partial(_read_head, path)):
             stat = path.stat()
-            name = path.relative_to(folder).as_posix()
             yield Source(name, str(path), stat.st_size, stat.st_mtime_ns, path.read_bytes, path)
 
 
-def _walk_zip(path: Path, suffixes: Collection[str], left_out: list[tuple[str, str]]) -> Iterator[Source]:
+def _read_head(path: Path) -> bytes:
+    """The first bytes; b"" if they cannot be read."""
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(_HEAD_BYTES)
+    return b""
+
+
+def _walk_zip(path: Path, listing: _Listing) -> Iterator[Source]:
     archive = zipfile.ZipFile(path)
     mtime_ns = path.stat().st_mtime_ns
     for info in archive.infolist():
-        location = f"{path}/{info.filename}"
-        if not info.is_dir() and _is_wanted(info.filename, location, info.file_size, suffixes, left_out):
+        location, head = f"{path}/{info.filename}", partial(_read_head_of_zip, archive, info)
+        if not info.is_dir() and listing.is_wanted_of_archive(info.filename, location, info.file_size, head):
             yield Source(
                 str(PurePosixPath(info.filename)),
                 location,
@@ -149,17 +206,24 @@ def _walk_zip(path: Path, suffixes: Collection[str], left_out: list[tuple[str, s
             )
 
 
+def _read_head_of_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
+    """The first bytes; b"" if the file is damaged or encrypted."""
+    with suppress(zipfile.BadZipFile, *_UNREADABLE), archive.open(info) as file:
+        return file.read(_HEAD_BYTES)
+    return b""
+
+
 def _read_from_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
     with archive.open(info) as file:  # safe in several threads: zipfile locks its file
         return file.read(info.file_size)
 
 
-def _walk_tar(path: Path, suffixes: Collection[str], left_out: list[tuple[str, str]]) -> Iterator[Source]:
+def _walk_tar(path: Path, listing: _Listing) -> Iterator[Source]:
     mtime_ns = path.stat().st_mtime_ns
     unpacked = _decompress(path)
     read = partial(_read_range, path) if unpacked is None else partial(_slice_map, unpacked)
     with path.open("rb") as file:
-        yield from _Tar(read, str(path), mtime_ns, suffixes, left_out).walk(unpacked or file, 0, "", 0)
+        yield from _Tar(read, str(path), mtime_ns, listing).walk(unpacked or file, 0, "", 0)
 
 
 def _decompress(path: Path) -> mmap.mmap | None:
@@ -193,8 +257,7 @@ class _Tar:
     read: Callable[[int, int], bytes]
     path: str
     mtime_ns: int
-    suffixes: Collection[str]
-    left_out: list[tuple[str, str]]
+    listing: _Listing
 
     def walk(self, file: Any, start: int, folder: str, depth: int) -> Iterator[Source]:
         """file: the tar itself, which starts at byte `start` of the outermost one."""
@@ -207,7 +270,9 @@ class _Tar:
                     if member.isreg():
                         yield from self._walk_member(archive, member, start, end, folder, depth)
             except _ARCHIVE_ERRORS as error:
-                self.left_out.append((f"{self.path}/{folder}", f"its tar file is damaged from here on: {error}"))
+                self.listing.left_out.append(
+                    (f"{self.path}/{folder}", f"its tar file is damaged from here on: {error}")
+                )
 
     def _walk_member(
         self, archive: tarfile.TarFile, member: tarfile.TarInfo, start: int, end: int, folder: str, depth: int
@@ -215,42 +280,22 @@ class _Tar:
         name = f"{folder}{member.name}"
         location = f"{self.path}/{name}"
         if not 0 <= member.size <= end - member.offset_data or member.issparse():
-            if _has_suffix(name, self.suffixes):
-                self.left_out.append(
+            if PurePosixPath(name).suffix.lower() in self.listing.suffixes:
+                self.listing.left_out.append(
                     (location, f"its archive is truncated, or declares too much: {member.size} bytes")
                 )
-        elif name.lower().endswith(".tar") and depth < _MAX_DEPTH:
-            yield from self._walk_inner(archive.extractfile(member), start + member.offset_data, name, depth)
-        elif _is_wanted(name, location, member.size, self.suffixes, self.left_out):
-            content = partial(self.read, start + member.offset_data, member.size)
+            return
+        at, num_bytes = start + member.offset_data, member.size
+        if name.lower().endswith(".tar") and depth < _MAX_DEPTH:
+            yield from self._walk_inner(archive.extractfile(member), at, name, depth)
+            return
+        head = partial(self.read, at, min(num_bytes, _HEAD_BYTES))
+        if self.listing.is_wanted_of_archive(name, location, num_bytes, head):
+            content = partial(self.read, at, num_bytes)
             yield Source(str(PurePosixPath(name)), location, member.size, self.mtime_ns, content)
 
     def _walk_inner(self, file: Any, start: int, name: str, depth: int) -> Iterator[Source]:
         try:
             yield from self.walk(file, start, f"{name[:-4]}/", depth + 1)
         except _ARCHIVE_ERRORS as error:
-            self.left_out.append((f"{self.path}/{name}", f"it cannot be read as a tar: {error}"))
-
-
-def _is_wanted(
-    name: str, location: str, num_bytes: int, suffixes: Collection[str], left_out: list[tuple[str, str]]
-) -> bool:
-    """Whether a file of an archive is used; adds to `left_out` what users may miss."""
-    path = PurePosixPath(name)
-    if any(part.startswith(".") and part != ".." for part in path.parts) or "__MACOSX" in path.parts:
-        return False
-    if not _has_suffix(name, suffixes):
-        if name.lower().endswith(ARCHIVES):
-            left_out.append((location, "it is an archive inside an archive; unpack it and give it as a source"))
-        return False
-    if ".." in path.parts or path.is_absolute():
-        left_out.append((location, "its name points outside the archive"))
-        return False
-    if num_bytes > MAX_BYTES:
-        left_out.append((location, f"it declares {num_bytes} bytes; at most {MAX_BYTES} are allowed"))
-        return False
-    return True
-
-
-def _has_suffix(name: str, suffixes: Collection[str]) -> bool:
-    return PurePosixPath(name).suffix.lower() in suffixes
+            self.listing.left_out.append((f"{self.path}/{name}", f"it cannot be read as a tar: {error}"))

@@ -4,17 +4,22 @@ A data set is a function in `pellucid.data.datasets`, decorated with `dataset`: 
 plan out. Hyphens replace the underscores of its name: `pellucid prepare sid-sony` calls `sid_sony`.
 """
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field
 
 from pellucid.data import archives
 from pellucid.data.archives import Source
 from pellucid.data.store import Kind
 from pellucid.data.store_writer import Planned
 from pellucid.errors import DataError, PictureError
-from pellucid.pictures import images
+from pellucid.pictures import images, kinds
+from pellucid.pictures.finding import describe_ignored
 from pellucid.pictures.picture import Samples
 
 LeftOut = list[tuple[str, str]]
@@ -84,9 +89,26 @@ def is_dataset(value: object, module: str) -> bool:
     return getattr(value, "is_dataset", False) is True and getattr(value, "__module__", None) == module
 
 
-def gather_files(paths: Sequence[Path], suffixes: Collection[str]) -> tuple[list[Source], LeftOut]:
+def gather_pictures(paths: Sequence[Path]) -> tuple[list[Source], LeftOut, tuple[str, ...]]:
+    """The pictures in all sources, by their content, what had to be left out, and messages about other files.
+
+    Camera RAW files are not among them. Raises DataError as `gather_files` does.
+    """
+    ignored = Counter[str]()
+    sources, left_out = gather_files(paths, images.SUFFIXES, kinds.is_picture_head, ignored)
+    message = describe_ignored(ignored)
+    return sources, left_out, (message,) if message else ()
+
+
+def gather_files(
+    paths: Sequence[Path],
+    suffixes: Collection[str],
+    recognize: Callable[[bytes], bool] = lambda head: False,
+    ignored: Counter[str] | None = None,
+) -> tuple[list[Source], LeftOut]:
     """The files with one of these suffixes in all sources, and what had to be left out.
 
+    recognize: see `archives.list_files`. ignored: where other files are counted, by suffix.
     With several sources, file names start with the name of their source. Raises DataError if a source does not
     exist or contains no such file, or if two sources have the same name.
     """
@@ -96,7 +118,9 @@ def gather_files(paths: Sequence[Path], suffixes: Collection[str]) -> tuple[list
     if len(set(labels)) < len(labels):
         raise DataError(f"{join_paths(paths)}: two sources have the same name", hint="rename one of them")
     for path, label in zip(paths, labels, strict=True):
-        found = archives.list_files(path, suffixes)
+        found = archives.list_files(path, suffixes, recognize)
+        if ignored is not None:
+            ignored.update(found.ignored)
         if not found.sources:
             reasons = f"; {found.left_out[0][0]}: {found.left_out[0][1]}" if found.left_out else ""
             raise DataError(f"{path} contains no {', '.join(sorted(suffixes))} files{reasons}")
@@ -117,9 +141,15 @@ def join_paths(paths: Sequence[Path]) -> str:
     return " and ".join(map(str, paths))
 
 
-def picture_task(source: Source, key: str | None = None) -> DecodeTask:
-    """Decode a picture file into one array. key: the file's name by default."""
-    return array_task(source, decode_picture, key)
+White = Annotated[
+    float | None, Field(gt=0, description="value of white in the files, if it is not that of their type")
+]
+"""A keyword of data sets that consist of any pictures."""
+
+
+def picture_task(source: Source, key: str | None = None, *, white: float | None = None) -> DecodeTask:
+    """Decode a picture file into one array. key: the file's name by default. white: see `images.read`."""
+    return array_task(source, partial(decode_picture, white=white), key)
 
 
 def array_task(source: Source, decode: Callable[[Path], Decoded], key: str | None = None) -> DecodeTask:
@@ -128,15 +158,21 @@ def array_task(source: Source, decode: Callable[[Path], Decoded], key: str | Non
     return DecodeTask(source, (name,), lambda path: [(name, decode(path))])
 
 
-def decode_picture(path: Path) -> Decoded:
-    """A picture of 8 or 16 bits, without its transparency. Raises PictureError for floating-point samples."""
-    picture = images.read(path)
+def decode_picture(path: Path, *, white: float | None = None) -> Decoded:
+    """A picture of 8 or 16 bits, without its other channels. Raises PictureError for floating-point samples.
+
+    white: see `images.read`.
+    """
+    picture = images.read(path, white=white)
     if picture.dtype == "float32":
         raise PictureError(
             f"{path} has floating-point samples; a store contains 8 or 16 bits",
             hint="save it as 16-bit PNG or TIFF",
         )
-    return Decoded(picture.samples, changes=() if picture.alpha is None else ("transparency was dropped",))
+    dropped = {"transparency was dropped": picture.alpha, "channels other than colors were dropped": picture.extra}
+    changes = [change for change, plane in dropped.items() if plane is not None]
+    warnings = () if picture.encoding is None else picture.encoding.warnings
+    return Decoded(picture.samples, changes=(*changes, *warnings))
 
 
 def _label_source(path: Path) -> str:

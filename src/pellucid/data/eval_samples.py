@@ -15,6 +15,7 @@ from pellucid.data.pairing import match
 from pellucid.data.store import Kind, Store
 from pellucid.errors import DataError
 from pellucid.pictures import images
+from pellucid.pictures.finding import describe_ignored, find_pictures
 from pellucid.pictures.picture import Mosaic, Picture
 
 
@@ -40,37 +41,44 @@ class EvalSet:
 
     pairing: how degraded pictures and targets were matched; None if the samples are clean pictures.
     num_misaligned: samples left out because their targets are known to be shifted.
+    messages: about files in the folders that are not pictures, one line each.
     """
 
     kind: Kind
     samples: tuple[EvalSample, ...]
     pairing: str | None = None
     num_misaligned: int = 0
+    messages: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.samples)
 
 
-def collect(data: Path, target: Path | None = None) -> EvalSet:
+def collect(data: Path, target: Path | None = None, *, white: float | None = None) -> EvalSet:
     """The pictures in a folder, with their targets of the same name in another one; or the items of a store.
 
+    white: of all files, see `images.read`; the items of a store have the white of their type.
     If no names agree, targets are matched by sorted order, provided there are as many.
     Raises DataError if there are no pictures, a picture has no target, or the store is damaged.
     """
     if store.is_store(data):
         if target is not None:
             raise DataError(f"{data} is a store, which contains its targets", hint="omit {target}")
+        if white is not None:
+            raise DataError(f"{data} is a store, in which white is that of the type", hint="omit {white}")
         return _collect_store(store.open(data))
-    return _collect_folder(data) if target is None else _collect_pairs(data, target)
+    read = partial(images.read, white=white)
+    return _collect_folder(data, read) if target is None else _collect_pairs(data, target, read)
 
 
-def _collect_folder(folder: Path) -> EvalSet:
-    paths = _find_pictures(folder)
-    return EvalSet("clean", tuple(_make_sample(path, folder, partial(images.read, path)) for path in paths))
+def _collect_folder(folder: Path, read: Callable[[Path], Picture]) -> EvalSet:
+    paths, messages = _find_pictures(folder)
+    samples = tuple(_make_sample(path, folder, partial(read, path)) for path in paths)
+    return EvalSet("clean", samples, messages=messages)
 
 
-def _collect_pairs(data: Path, target: Path) -> EvalSet:
-    degraded, targets = _find_pictures(data), _find_pictures(target)
+def _collect_pairs(data: Path, target: Path, read: Callable[[Path], Picture]) -> EvalSet:
+    (degraded, messages), (targets, more_messages) = _find_pictures(data), _find_pictures(target)
     names = [path.relative_to(data) for path in degraded]
     pairing = match(names, [path.relative_to(target) for path in targets])
     if pairing.unmatched:
@@ -80,10 +88,10 @@ def _collect_pairs(data: Path, target: Path) -> EvalSet:
         )
     partners = [targets[number] for number in pairing.partners if number is not None]
     samples = [
-        _make_sample(path, data, partial(images.read, partner), partial(images.read, path), partner)
+        _make_sample(path, data, partial(read, partner), partial(read, path), partner)
         for path, partner in zip(degraded, partners, strict=True)
     ]
-    return EvalSet("pairs", tuple(samples), pairing.method)
+    return EvalSet("pairs", tuple(samples), pairing.method, messages=(*messages, *more_messages))
 
 
 def _make_sample(
@@ -117,12 +125,14 @@ def _degraded_reader(data: Store, i: int) -> Callable[[], Picture | Mosaic] | No
     return partial(data.mosaic, i) if data.kind == "raw" else None
 
 
-def _find_pictures(folder: Path) -> list[Path]:
+def _find_pictures(folder: Path) -> tuple[tuple[Path, ...], tuple[str, ...]]:
+    """The pictures in a folder, and a message about other files."""
     if not folder.exists():
         raise DataError(f"{folder} does not exist")
     if not folder.is_dir():
         raise DataError(f"{folder} is a file; a folder of pictures is needed")
-    found = images.find(folder)
-    if not found:
-        raise DataError(f"{folder} contains no pictures ({', '.join(sorted(images.SUFFIXES))})")
-    return found
+    found = find_pictures(folder, takes_raw=False)
+    ignored = describe_ignored(found.ignored)
+    if not found.pictures:
+        raise DataError(f"{folder} contains no pictures{f' ({ignored})' if ignored else ''}")
+    return found.pictures, (f"{folder}: {ignored}",) if ignored else ()

@@ -20,7 +20,8 @@ from pellucid.data.store import Array, Store
 from pellucid.data.store_writer import Planned, Record, Stamp, StoreWriter
 from pellucid.errors import DataError, OutputError, PictureError
 from pellucid.pictures.images import SUFFIXES
-from pellucid.system.files import cache_folder
+from pellucid.pictures.kinds import is_picture_head
+from pellucid.system.files import cache_folder, check_name
 
 Progress = Callable[[int, int], None]
 """(done, total), in files."""
@@ -74,9 +75,18 @@ def prepare(
     A finished store of the same sources is returned unchanged. Raises DataError if nothing can be stored or a
     keyword is not possible, OutputError if `out` contains something else or another data set, or its disk is full.
     """
+    check_name(Path(out))
     plan = registry.plan(kind, [Path(path) for path in paths], keywords)
+    _check_outside(Path(out), plan)
     request = _make_request(kind, keywords, min_px)
     return _fill_store(plan, Path(out), request, _Settings(workers, min_px, overwrite, progress))
+
+
+def _check_outside(out: Path, plan: DatasetPlan) -> None:
+    """Raise OutputError if the store would be among the pictures from which it is made."""
+    folders = {os.path.realpath(Path(task.source.location).parent) for task in plan.tasks}
+    if folders & {os.path.realpath(out), os.path.realpath(out.parent)}:
+        raise OutputError(f"{out} would be among its own sources", hint="choose another folder by {out}")
 
 
 def open_data(data: str | Path, *, target: str | Path | None = None) -> Store:
@@ -127,7 +137,7 @@ def _hash_listing(paths: Sequence[Path]) -> str:
     listing = hashlib.sha256(f"{store.FORMAT} {store.VERSION}".encode())
     for path in paths:
         listing.update(f"{path}\n".encode(errors="surrogateescape"))
-        for source in archives.list_files(path, SUFFIXES).sources:
+        for source in archives.list_files(path, SUFFIXES, is_picture_head).sources:
             line = f"{source.name} {source.num_bytes} {source.mtime_ns}\n"
             listing.update(line.encode(errors="surrogateescape"))
     return listing.hexdigest()

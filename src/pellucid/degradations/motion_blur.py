@@ -70,5 +70,5 @@ def _convolve(planes: Tensor, kernels: Tensor) -> Tensor:
 def _pad_mirrored(planes: Tensor, axis: int, margin_px: int) -> Tensor:
     """Mirror at both ends of an axis, edge pixels included; repeatedly if the margin is wider than the picture."""
     size = planes.shape[axis]
-    folded = torch.arange(-margin_px, size + margin_px, device=planes.device) % (2 * size)
-    return planes.index_select(axis, torch.minimum(folded, 2 * size - 1 - folded))
+    reflected = torch.arange(-margin_px, size + margin_px, device=planes.device) % (2 * size)
+    return planes.index_select(axis, torch.minimum(reflected, 2 * size - 1 - reflected))

@@ -118,11 +118,11 @@ def read_inputs(folder: Path, restorer: Restorer) -> list[Tensor]:
     if not folder.is_dir():
         raise DataError(f"{folder} {'is a file, not a folder' if folder.exists() else 'does not exist'}")
     domain = restorer.recipe.domain
-    suffixes = images.RAW_SUFFIXES if domain.takes_mosaic else images.SUFFIXES
-    found = images.find(folder, suffixes)
+    found = images.find(folder, takes_raw=domain.takes_mosaic)
+    if domain.takes_mosaic:
+        found = [path for path in found if images.is_raw(path)]
     if not found:
-        kind = "camera RAW files" if domain.takes_mosaic else f"pictures ({', '.join(sorted(suffixes))})"
-        raise DataError(f"{folder} contains no {kind}")
+        raise DataError(f"{folder} contains no {'camera RAW files' if domain.takes_mosaic else 'pictures'}")
     inputs = []
     for path in found[:: -(-len(found) // MAX_PICTURES)]:
         degraded, _ = read_degraded(path, domain)

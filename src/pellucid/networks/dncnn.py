@@ -62,7 +62,7 @@ class DnCNN(Network):
     channels: 1 for gray, 3 for RGB. depth: number of convolutions: 17 in DnCNN-S, 20 in DnCNN-B and DnCNN-3
         (Section III-A); it is also the receptive radius. width: channels of the inner layers.
     batch_norm: after each convolution except the first and the last. False is the same network with batch norm
-        folded into the convolutions, as the authors released it; see `folded`.
+        folded into the convolutions, as the authors released it; see `optimize_for_inference`.
     bias: whether the first and the last convolution have biases. False: SaoYan's PyTorch version. Without batch
         norm all convolutions have them.
     """
@@ -92,7 +92,7 @@ class DnCNN(Network):
             features = F.relu(layer(features))
         return degraded - self.layers[-1](features)
 
-    def folded(self) -> Self:
+    def optimize_for_inference(self) -> Self:
         """The same function without batch norm, which becomes part of the weights and biases."""
         if not self.batch_norm:
             return self

@@ -58,7 +58,7 @@ class SRCNN(Network):
         features = F.relu(self.map(features))
         return self.reconstruct(features)
 
-    def folded(self) -> Self:
+    def optimize_for_inference(self) -> Self:
         """The same function, with a last layer that computes blocks of 4 x 4 pixels at once."""
         if isinstance(self.reconstruct, _Blockwise):
             return self

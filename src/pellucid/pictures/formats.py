@@ -6,10 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from pellucid.errors import OutputError
-from pellucid.pictures.picture import Picture
+from pellucid.pictures.picture import Picture, count_channels
 
-SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".avif"})
-"""Files that are read as pictures. Without HEIC and JPEG 2000, which the libvips of pyvips cannot decode."""
+SUFFIXES = frozenset(
+    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".tif", ".tiff", ".webp", ".bmp", ".dib", ".avif"}
+    | {".gif", ".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc", ".mpo", ".apng"}
+)
+"""The usual suffixes of pictures. The content of a file decides what it is; a file with one of these that is not a
+picture is damaged."""
 
 RAW_SUFFIXES = frozenset(
     {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".gpr", ".iiq", ".kdc", ".mef", ".mos"}
@@ -17,7 +21,7 @@ RAW_SUFFIXES = frozenset(
 )
 """Camera RAW files. Many start like a TIFF, but contain a mosaic."""
 
-OTHER_SUFFIXES = frozenset({".heic", ".heif", ".hif", ".jp2", ".j2k", ".jxl", ".gif", ".psd", ".exr", ".hdr"})
+OTHER_SUFFIXES = frozenset({".psd", ".psb", ".exr", ".hdr", ".ico", ".xcf", ".dds", ".jxr", ".wdp"})
 """Pictures that cannot be read; reported if a folder contains them, instead of silently ignored."""
 
 DEPTHS = {8: "uint8", 16: "uint16", 32: "float32"}
@@ -32,6 +36,7 @@ class FileFormat:
 
     suffixes: the first one is the default.
     dtypes: types of samples, smallest first.
+    has_extra: whether channels that are neither color nor alpha can be stored.
     saver: the libvips operation that writes it, and its options; "" for BMP.
     """
 
@@ -39,19 +44,24 @@ class FileFormat:
     suffixes: tuple[str, ...]
     dtypes: tuple[str, ...]
     has_alpha: bool
+    has_extra: bool = False
     saver: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def can_store(self, dtype: str, alpha: bool) -> bool:
-        return dtype in self.dtypes and (self.has_alpha or not alpha)
+    def can_store(self, dtype: str, picture: Picture) -> bool:
+        """Whether it can store the channels of a picture, with this type of samples."""
+        has_channels = (self.has_alpha or picture.alpha is None) and (self.has_extra or picture.extra is None)
+        return dtype in self.dtypes and has_channels
 
 
-PNG = FileFormat("PNG", (".png",), ("uint8", "uint16"), True, "pngsave_target")
-TIFF = FileFormat("TIFF", (".tif", ".tiff"), ("uint8", "uint16", "float32"), True, "tiffsave_target")
-JPEG = FileFormat("JPEG", (".jpg", ".jpeg"), ("uint8",), False, "jpegsave_target")
+PNG = FileFormat("PNG", (".png",), ("uint8", "uint16"), True, saver="pngsave_target")
+TIFF = FileFormat("TIFF", (".tif", ".tiff"), ("uint8", "uint16", "float32"), True, True, "tiffsave_target")
+JPEG = FileFormat(
+    "JPEG", (".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif"), ("uint8",), False, saver="jpegsave_target"
+)
 # `exact` keeps the colors of fully transparent pixels.
-WEBP = FileFormat("WebP", (".webp",), ("uint8",), True, "webpsave_target", {"exact": True})
-BMP = FileFormat("BMP", (".bmp",), ("uint8",), False)
+WEBP = FileFormat("WebP", (".webp",), ("uint8",), True, saver="webpsave_target", options={"exact": True})
+BMP = FileFormat("BMP", (".bmp", ".dib"), ("uint8",), False)
 WRITABLE = (PNG, TIFF, JPEG, WEBP, BMP)
 
 _BY_SUFFIX = {suffix: file_format for file_format in WRITABLE for suffix in file_format.suffixes}
@@ -66,6 +76,11 @@ def format_by_name(name: str) -> FileFormat:
     return found
 
 
+def known_format(suffix: str) -> FileFormat | None:
+    """The format that a suffix stands for, if it can be written."""
+    return _BY_SUFFIX.get(suffix.lower())
+
+
 def format_by_suffix(path: Path) -> FileFormat:
     """The format of a file name. Raises OutputError if it has no suffix, or one that cannot be written."""
     found = _BY_SUFFIX.get(path.suffix.lower())
@@ -78,11 +93,24 @@ def format_by_suffix(path: Path) -> FileFormat:
 
 
 def result_name(name: str, file_format: FileFormat | None) -> str:
-    """The file name of a result, given the name of its input and the format to write, if it is not the same."""
+    """The file name of a result, given the name of its input and the format to write, if it is not the same.
+
+    A suffix of another kind of picture is replaced; anything else after a dot is part of the name.
+    """
     path = Path(name)
-    default = TIFF if path.suffix.lower() in RAW_SUFFIXES else PNG
-    file_format = file_format or _BY_SUFFIX.get(path.suffix.lower(), default)
-    return name if path.suffix.lower() in file_format.suffixes else path.with_suffix(file_format.suffixes[0]).name
+    suffix = path.suffix.lower()
+    file_format = file_format or _BY_SUFFIX.get(suffix, TIFF if suffix in RAW_SUFFIXES else PNG)
+    if suffix in file_format.suffixes:
+        return name
+    is_suffix = suffix in SUFFIXES | RAW_SUFFIXES | OTHER_SUFFIXES
+    return f"{path.stem if is_suffix else path.name}{file_format.suffixes[0]}"
+
+
+def own_format(name: str) -> FileFormat:
+    """The format for the result of a file of this kind, a name of `kinds.FileKind`: the same, if it is written."""
+    if name == "camera RAW":
+        return TIFF
+    return next((file_format for file_format in WRITABLE if file_format.name == name), PNG)
 
 
 def check_depth(bit_depth: int | None) -> None:
@@ -95,17 +123,25 @@ def choose_dtype(file_format: FileFormat, picture: Picture, path: Path, bit_dept
     """The type of the samples to write. Raises OutputError if the format cannot store it, or alpha."""
     check_depth(bit_depth)
     dtype = picture.dtype if bit_depth is None else DEPTHS[bit_depth]
-    has_alpha = picture.alpha is not None
-    if file_format.can_store(dtype, has_alpha):
+    if file_format.can_store(dtype, picture):
         return dtype
-    what = "alpha" if dtype in file_format.dtypes else f"{_DEPTH_NAMES[dtype]} samples"
+    what = _name_unsupported(file_format, dtype, picture)
     origin = picture.encoding.format if picture.encoding else file_format.name
     origin = f" of the original {origin} file" if origin != file_format.name else ""
-    others = " or ".join(other.name for other in WRITABLE if other.can_store(dtype, has_alpha))
+    others = " or ".join(other.name for other in WRITABLE if other.can_store(dtype, picture))
     bits = next(bits for bits, other in DEPTHS.items() if other == file_format.dtypes[-1])
-    can_convert = file_format.can_store(DEPTHS[bits], has_alpha)
+    can_convert = file_format.can_store(DEPTHS[bits], picture)
     raise OutputError(
         f"{path}: {file_format.name} cannot store {what}{origin}",
         hint=f"write {others}, or set {{bit_depth}}" if can_convert else f"write {others}",
         bit_depth=bits,
     )
+
+
+def _name_unsupported(file_format: FileFormat, dtype: str, picture: Picture) -> str:
+    """What a format cannot store."""
+    if dtype not in file_format.dtypes:
+        return f"{_DEPTH_NAMES[dtype]} samples"
+    if picture.extra is None or file_format.has_extra:
+        return "alpha"
+    return f"{count_channels(picture.extra)} (neither color nor alpha)"

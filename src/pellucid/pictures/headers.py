@@ -7,31 +7,12 @@ from typing import IO
 import numpy as np
 
 from pellucid.errors import PictureError
-from pellucid.pictures import ifd
+from pellucid.pictures import formats, kinds
 from pellucid.pictures.containers import jpeg
-from pellucid.pictures.formats import RAW_SUFFIXES
 from pellucid.pictures.picture import Encoding
-from pellucid.system import files
 
-_MAGIC = {
-    b"\x89PNG\r\n\x1a\n": "png",
-    b"\xff\xd8\xff": "jpeg",
-    b"II*\0": "tiff",
-    b"MM\0*": "tiff",
-    b"II+\0": "tiff",  # BigTIFF
-    b"MM\0+": "tiff",
-    b"RIFF": "webp",
-    b"BM": "bmp",
-}
-_NOT_DECODED = {
-    b"\0\0\0\x0cjP  \r\n": "JPEG 2000",
-    b"\xff\x4f\xff\x51": "JPEG 2000",
-    b"\0\0\0\x0cJXL \r\n": "JPEG XL",
-    b"\xff\x0a": "JPEG XL",
-    b"GIF8": "GIF",
-}
-_HEIC_BRANDS = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftyphevx", b"ftypheim", b"ftypheis")
-_COMPRESSIONS = {1: "none", 5: "lzw", 7: "jpeg", 8: "deflate", 32946: "deflate", 32773: "packbits", 50000: "zstd"}
+_NAMES = {"webp": "WebP", "heif": "AVIF", "heic": "HEIC", "jxl": "JPEG XL", "jp2": "JPEG 2000", "gif": "GIF"}
+"""Loader -> name of the format, where it is not the same in capitals."""
 
 # Tables K.1 (luma) and K.2 (chroma) of the JPEG standard, in the zigzag order of the files.
 # fmt: off
@@ -45,32 +26,44 @@ _K2 = np.array([17, 18, 18, 24, 21, 24, 47, 26, 26, 47, 99, 66, 56, 66, *[99] * 
 
 
 def find_loader(path: Path) -> str:
-    """The loader that a file needs, by its first bytes: png, jpeg, tiff, webp, heif (AVIF) or bmp.
+    """The loader that a file needs, by its content: png, jpeg, tiff, webp, heif (for AVIF), bmp, gif, heic, ...
 
     Raises PictureError if it is another file, or cannot be read.
     """
-    head = files.read_head(path)
-    if path.suffix.lower() in RAW_SUFFIXES:
+    kind = kinds.identify(path)
+    if kind is None:
+        raise PictureError(
+            f"{path} is not a PNG, JPEG, TIFF, WebP, AVIF, HEIC, JPEG XL, JPEG 2000, GIF or BMP file",
+            hint="convert it to one of them first",
+        )
+    if kind.loader == kinds.RAW:
         raise PictureError(
             f"{path} is a camera RAW file, which only `pellucid restore` reads",
             hint="develop it to TIFF or PNG first",
         )
-    if head[4:12] in (b"ftypavif", b"ftypmif1"):
-        return "heif"
-    for magic, loader in _MAGIC.items():
-        if head.startswith(magic) and (loader != "webp" or head[8:12] == b"WEBP"):
-            return loader
-    raise _unsupported(path, head)
+    if not kind.loader:
+        raise PictureError(
+            f"{path} is a {kind.name} file, which is not supported", hint="convert it to PNG or TIFF first"
+        )
+    return kind.loader
+
+
+def describe_suffix(path: Path, format: str) -> tuple[str, ...]:
+    """A note if the suffix of a file is that of another format than its own, e.g. JPEG."""
+    by_suffix = formats.known_format(path.suffix)
+    if by_suffix is None or by_suffix.name == format:
+        return ()
+    return (f"a {format} file, not {by_suffix.name} as its name says",)
 
 
 def read_encoding(path: Path, loader: str) -> Encoding:
-    """How a file stores its picture. Fields that a damaged header does not contain keep their defaults."""
-    parse = {"png": _parse_png, "jpeg": _parse_jpeg, "tiff": _parse_tiff, "webp": _parse_webp, "bmp": _parse_bmp}
+    """How a file other than TIFF stores its picture. Fields that a damaged header lacks keep their defaults."""
+    parse = {"png": _parse_png, "jpeg": _parse_jpeg, "webp": _parse_webp, "bmp": _parse_bmp}
     try:
         with path.open("rb") as file:
-            return parse[loader](file) if loader in parse else Encoding("AVIF", lossless=False)
+            return parse[loader](file) if loader in parse else Encoding(_NAMES[loader], lossless=loader == "gif")
     except (struct.error, IndexError):
-        return Encoding({"webp": "WebP"}.get(loader, loader.upper()))
+        return Encoding(_NAMES.get(loader, loader.upper()))
     except OSError as error:
         raise PictureError(f"{path} cannot be read: {error.strerror or error}") from error
 
@@ -90,18 +83,6 @@ def ijg_quality(tables: dict[int, list[int]]) -> int:
             found = np.minimum(tables[number], 255)
             distance += np.abs(np.clip((base * scales + 50) // 100, 1, 255) - found).sum(1)
     return int(qualities[distance.argmin()])
-
-
-def _unsupported(path: Path, head: bytes) -> PictureError:
-    known = [name for magic, name in _NOT_DECODED.items() if head.startswith(magic)]
-    known += ["HEIC"] if head[4:12] in _HEIC_BRANDS else []
-    if known:
-        return PictureError(
-            f"{path} is a {known[0]} file, which is not supported", hint="convert it to PNG or TIFF first"
-        )
-    return PictureError(
-        f"{path} is not a PNG, JPEG, TIFF, WebP, AVIF or BMP file", hint="convert it to one of them first"
-    )
 
 
 def _parse_png(file: IO[bytes]) -> Encoding:
@@ -124,18 +105,6 @@ def _parse_webp(file: IO[bytes]) -> Encoding:
         (length,) = struct.unpack_from("<I", head, 4)
         file.seek(length + length % 2, 1)
     return Encoding("WebP")
-
-
-def _parse_tiff(file: IO[bytes]) -> Encoding:
-    tags = ifd.first_directory(file)
-    compression = _COMPRESSIONS.get(ifd.number(tags, 0x0103) or 1)
-    return Encoding(
-        "TIFF",
-        ifd.number(tags, 0x0102) or 1,
-        palette=ifd.number(tags, 0x0106) == 3,
-        compression=compression,
-        lossless=compression != "jpeg",
-    )
 
 
 def _parse_jpeg(file: IO[bytes]) -> Encoding:

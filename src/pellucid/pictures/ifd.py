@@ -26,6 +26,9 @@ ITEM_BYTES = {
 }  # fmt: skip
 """Bytes per item of each type. 129 is the UTF-8 text of EXIF 3.0."""
 
+_INTEGER_BYTES = {1: 1, SHORT: 2, LONG: 4, IFD: 4, LONG8: 8, IFD8: 8}
+_SUB_DIRECTORIES = 0x014A
+
 # Bytes per number, for the byte order: a fraction consists of two numbers.
 _NUMBER_BYTES = {3: 2, 4: 4, 5: 4, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
 
@@ -167,10 +170,47 @@ _NAMES = {
 }
 
 
+def iterate_directories(file: IO[bytes]) -> Iterator[dict[int, Value]]:
+    """All tags of each directory that describes samples: those of the chain, in order, then their sub-directories.
+
+    Nothing for files that are not a TIFF.
+    """
+    try:
+        layout, chain = find_directories(file)
+    except (struct.error, ValueError):
+        return
+    waiting, seen = [offset for offset, _ in chain], set[int]()
+    while waiting and len(seen) < _MAX_DIRECTORIES:
+        offset = waiting.pop(0)
+        if offset not in seen:
+            seen.add(offset)
+            tags = parse_directory(file, layout, offset)
+            yield tags
+            waiting += numbers(tags, _SUB_DIRECTORIES)
+
+
+def numbers(tags: dict[int, Value], tag: int) -> list[int]:
+    """All numbers of a tag with integers, or []."""
+    kind, _, content = tags.get(tag, (0, 0, b""))
+    size = _INTEGER_BYTES.get(kind, 0)
+    return [int.from_bytes(content[i : i + size], "little") for i in range(0, len(content), size)] if size else []
+
+
+def linked_directories(file: IO[bytes], tags: dict[int, Value], tag: int) -> list[dict[int, Value]]:
+    """The directories of a TIFF that a tag with offsets points to, at most eight."""
+    kind, _, content = tags.get(tag, (0, 0, b""))
+    size = {LONG: 4, IFD: 4, LONG8: 8, IFD8: 8}.get(kind, 0)
+    if not size:
+        return []
+    offsets = [int.from_bytes(content[at : at + size], "little") for at in range(0, len(content), size)]
+    layout, _ = parse_header(file)
+    return [parse_directory(file, layout, offset) for offset in offsets[:8] if offset]
+
+
 def number(tags: dict[int, Value], tag: int) -> int | None:
     """The first number of a tag with integers, or None."""
     kind, _, content = tags.get(tag, (0, 0, b""))
-    size = {1: 1, 3: 2, 4: 4, 13: 4, 16: 8, 18: 8}.get(kind, 0)
+    size = _INTEGER_BYTES.get(kind, 0)
     return int.from_bytes(content[:size], "little") if size and len(content) >= size else None
 
 

@@ -1,12 +1,12 @@
 """Reading camera RAW files by LibRaw, as a mosaic or as a developed picture."""
 
 import io
-import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from math import isfinite
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -15,9 +15,9 @@ from PIL.ExifTags import IFD, Base
 from PIL.TiffImagePlugin import IFDRational
 
 from pellucid.errors import OutputError, PictureError
-from pellucid.pictures import dng
+from pellucid.pictures import dng, metadata, raw_data, raw_metadata
 from pellucid.pictures.packing import BAYER, XTRANS, find_phase
-from pellucid.pictures.picture import Exposure, Mosaic, Picture
+from pellucid.pictures.picture import Encoding, Exposure, Mosaic, Picture, Samples
 from pellucid.system.files import read_head
 from pellucid.system.processes import ForkGuard
 
@@ -38,39 +38,45 @@ _ORIENTATIONS = {0: 1, 1: 2, 3: 3, 2: 4, 4: 5, 6: 6, 7: 7, 5: 8}
 
 # Side of the smallest block that contains both periods, 2 and 6, twice.
 _PATTERN_CHECK_PX = 12
-_SRGB = 1  # a value of ColorSpace
+
+_DEVELOPED = "camera RAW developed by LibRaw: 16 bit, camera white balance, sRGB"
 
 _FORK_GUARD = ForkGuard("RAW files cannot be read")  # hangs in OpenMP, with LibRaw 0.22
 
 
-def read(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> Mosaic:
+def read(path: str | Path, *, max_pixels: int = MAX_PIXELS, sidecar: bytes = b"") -> Mosaic:
     """The mosaic of a Bayer or X-Trans RAW file: uint16, the visible part of the sensor, orientation not applied.
 
     The white level is the maximum of the file format or sensor, one for all colors; the slightly lower limits of
     linearity that some cameras store for each color are not used. Each filter color has its own black level, also
     the two greens of a Bayer pattern.
+
+    sidecar: XMP that takes precedence over that in the file, e.g. of `sidecars.read`.
     Raises PictureError if the file is missing, damaged, not a RAW file, larger than max_pixels, or not a Bayer or
     X-Trans mosaic.
     """
     path = Path(path)
     with _open(path, max_pixels) as raw:
-        raw.unpack()
-        return _to_mosaic(raw, _build_metadata(raw, _read_maker(path)))
+        _unpack(raw, path)
+        return _to_mosaic(raw, *_read_metadata(raw, path, sidecar))
 
 
-def develop(path: str | Path, *, upright: bool = True, max_pixels: int = MAX_PIXELS) -> Picture:
+def develop(
+    path: str | Path, *, upright: bool = True, max_pixels: int = MAX_PIXELS, sidecar: bytes = b""
+) -> Picture:
     """A camera RAW file developed by LibRaw: 16-bit RGB with the white balance of the camera.
 
     Also reads linear DNG and sensors without a mosaic. The brightness is that of the exposure. Colors are sRGB
     with the tone curve of BT.709: LibRaw's defaults, as used by Chen et al. 2018 for their ground truth.
 
     upright: apply the orientation; False keeps the orientation of the sensor, as in mosaics.
+    sidecar: XMP that takes precedence over that in the file, e.g. of `sidecars.read`.
     Raises PictureError if the file is missing, damaged, not a RAW file, or larger than max_pixels.
     """
     path = Path(path)
     with _open(path, max_pixels) as raw:
-        raw.unpack()
-        return _develop(raw, _build_metadata(raw, _read_maker(path)), upright=upright)
+        _unpack(raw, path)
+        return _develop(raw, *_read_metadata(raw, path, sidecar), upright=upright)
 
 
 def decoding_bytes(path: str | Path, *, developed: bool, max_pixels: int = MAX_PIXELS) -> int:
@@ -164,7 +170,7 @@ def _libraw(name: object) -> Iterator[rawpy.RawPy]:
             raise PictureError(f"{name!r} is not a file name in UTF-8", hint="rename it") from error
         except rawpy.LibRawFileUnsupportedError as error:
             raise PictureError(
-                f"{name} is not a camera RAW file that LibRaw supports", hint="convert it to DNG"
+                f"{name} is not a camera RAW file that LibRaw supports", hint="convert it to an uncompressed DNG"
             ) from error
         except (rawpy.LibRawTooBigError, rawpy.LibRawUnsufficientMemoryError) as error:
             raise PictureError(f"{name} needs more memory than LibRaw allows, or is damaged") from error
@@ -190,7 +196,13 @@ def _check_size(sizes: rawpy.ImageSizes, max_pixels: int) -> None:
         )
 
 
-def _to_mosaic(raw: rawpy.RawPy, metadata: Mapping[str, Any]) -> Mosaic:
+def _unpack(raw: rawpy.RawPy, path: Path) -> None:
+    """Decode the samples. Raises PictureError if some are missing, which LibRaw does not report."""
+    raw_data.check_complete(path)
+    raw.unpack()
+
+
+def _to_mosaic(raw: rawpy.RawPy, found: Mapping[str, Any], notes: tuple[str, ...]) -> Mosaic:
     if raw.raw_type is not rawpy.RawType.Flat:
         raise PictureError(
             "several colors at every pixel (linear DNG, sRAW, pixel shift or Foveon) instead of a mosaic",
@@ -203,16 +215,34 @@ def _to_mosaic(raw: rawpy.RawPy, metadata: Mapping[str, Any]) -> Mosaic:
         pattern,
         levels[0][0] if np.ptp(levels) == 0 else tuple(map(tuple, levels)),
         float(raw.white_level),
-        metadata=metadata,
+        metadata=found,
         white_balance=_read_white_balance(raw),
         exposure=_read_exposure(raw),
         orientation=_ORIENTATIONS.get(raw.sizes.flip, 1),
+        notes=(*notes, *_find_blank_rows(raw)),
     )
 
 
-def _develop(raw: rawpy.RawPy, metadata: Mapping[str, Any], *, upright: bool = True) -> Picture:
+def _develop(
+    raw: rawpy.RawPy, found: Mapping[str, Any], notes: tuple[str, ...] = (), *, upright: bool = True
+) -> Picture:
     orientation: dict[str, Any] = {} if upright else {"user_flip": 0}
-    return Picture(raw.postprocess(**_DEVELOPMENT, **orientation), metadata=metadata)
+    encoding = Encoding("camera RAW", 16, notes=(_DEVELOPED, *notes, *_find_blank_rows(raw)))
+    return Picture(raw.postprocess(**_DEVELOPMENT, **orientation), metadata=found, encoding=encoding)
+
+
+def _find_blank_rows(raw: rawpy.RawPy) -> tuple[str, ...]:
+    """A note if whole rows contain nothing, as in a file that was copied incompletely.
+
+    Only if the sensor has a black level: noise around it never is 0 in a whole row.
+    """
+    samples: Samples = raw.raw_image_visible
+    if min(raw.black_level_per_channel[: raw.num_colors]) <= 0:
+        return ()
+    num_blank = sum(not row.any() for row in samples)
+    if not num_blank:
+        return ()
+    return (f"{num_blank} of {len(samples)} rows contain only 0, less than black; the file may be damaged",)
 
 
 def _find_pattern(raw: rawpy.RawPy) -> tuple[list[list[int]], tuple[str, ...]]:
@@ -261,15 +291,37 @@ def _round_known(value: float) -> float | None:
     return shortest if isfinite(shortest) and shortest > 0 else None
 
 
-def _build_metadata(raw: rawpy.RawPy, maker: Mapping[int, str]) -> dict[str, Any]:
-    """Camera and exposure as EXIF, without the orientation, which is applied."""
-    taken = {**dng.exposure_tags(_read_exposure(raw)), **_lens_tags(raw), Base.ColorSpace: _SRGB}
+def _read_metadata(raw: rawpy.RawPy, path: Path, sidecar: bytes) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """(what the file says about the picture, notes about what is not kept), true for the upright picture."""
+    with path.open("rb") as file:
+        found, dropped = raw_metadata.read(
+            file, read_preview=partial(_read_preview, raw), known=_build_exif(raw), sidecar=sidecar
+        )
+    orientation = _ORIENTATIONS.get(raw.sizes.flip, 1)
+    size = raw.sizes.width, raw.sizes.height
+    upright = size[::-1] if orientation > 4 else size
+    adapted, removed = metadata.adapt(found, orientation=orientation, before=size, after=upright)
+    missing = (*dropped, *removed)
+    return adapted, (f"not kept: {', '.join(missing)}",) if missing else ()
+
+
+def _read_preview(raw: rawpy.RawPy) -> bytes:
+    """The largest JPEG in the file; b"" if there is none."""
+    try:
+        preview = raw.extract_thumb()
+    except (rawpy.LibRawError, NotImplementedError):
+        return b""
+    return bytes(preview.data) if preview.format is rawpy.ThumbFormat.JPEG else b""
+
+
+def _build_exif(raw: rawpy.RawPy) -> bytes:
+    """What LibRaw found out about the exposure."""
+    taken = {**dng.exposure_tags(_read_exposure(raw)), **_lens_tags(raw)}
     if raw.other.timestamp.timestamp() > 0:
         taken[Base.DateTimeOriginal] = f"{raw.other.timestamp:%Y:%m:%d %H:%M:%S}"
     exif = PIL.Image.Exif()
-    exif.update(maker)
     exif[IFD.Exif] = taken
-    return {"exif-data": exif.tobytes()}
+    return exif.tobytes()
 
 
 def _lens_tags(raw: rawpy.RawPy) -> dict[int, Any]:
@@ -279,25 +331,3 @@ def _lens_tags(raw: rawpy.RawPy) -> dict[int, Any]:
     if focal_mm is not None:
         tags[Base.FocalLength] = IFDRational(*dng.as_ratio(focal_mm))
     return tags
-
-
-def _read_maker(path: Path) -> dict[int, str]:
-    with path.open("rb") as file:
-        return _parse_maker(file)
-
-
-def _parse_maker(file: BinaryIO) -> dict[int, str]:
-    """Make and model from files with the structure of a TIFF, because LibRaw's binding does not provide them."""
-    order = {b"II": "<", b"MM": ">"}.get(file.read(2))
-    if order is None:
-        return {}
-    (start,) = struct.unpack(f"{order}2xI", file.read(6).ljust(6, b"\0"))
-    file.seek(start)
-    (num_entries,) = struct.unpack(f"{order}H", file.read(2).ljust(2, b"\0"))
-    entries = file.read(12 * num_entries)
-    found = {}
-    for code, kind, count, offset in struct.iter_unpack(f"{order}HHII", entries[: len(entries) // 12 * 12]):
-        if code in (Base.Make, Base.Model) and kind == 2 and 4 < count < 100:
-            file.seek(offset)
-            found[code] = file.read(count).split(b"\0")[0].decode("ascii", "replace").strip()
-    return found

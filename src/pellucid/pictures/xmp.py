@@ -37,6 +37,23 @@ _GONE = {
 }
 """Namespaces of properties that announce parts of the file that are not kept, and what these parts are."""
 
+_DEVELOPERS: dict[str, frozenset[str]] = {
+    "http://ns.adobe.com/camera-raw-settings/1.0/": frozenset(),
+    "http://ns.adobe.com/camera-raw-saved-settings/1.0/": frozenset(),
+    "http://ns.adobe.com/camera-raw-defaults/1.0/": frozenset(),
+    "http://ns.adobe.com/camera-raw-embedded-lens-profile/1.0/": frozenset(),
+    "http://darktable.sf.net/": frozenset({"colorlabels"}),
+}
+"""Namespaces of the settings of RAW developers, and properties in them that are none."""
+
+_OF_RAW = {
+    "http://purl.org/dc/elements/1.1/": ("format",),
+    "http://ns.adobe.com/photoshop/1.0/": ("SidecarForExtension", "ColorMode", "ICCProfile"),
+    _TIFF: ("Compression", "PhotometricInterpretation", "BitsPerSample", "SamplesPerPixel", "PlanarConfiguration"),
+    _EXIF: ("ColorSpace", "CFAPattern", "CompressedBitsPerPixel"),
+}
+"""Properties of the undeveloped samples and of their file."""
+
 _MAX_DEPTH = 200
 _GONE_CAMERA = re.compile(r"(MotionPhoto|MicroVideo)")
 _ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)\d")
@@ -88,6 +105,50 @@ def reset_orientation(packet: bytes) -> bytes:
     for node in editor.find(_TIFF, "Orientation"):
         editor.set_text(node, "1")
     return editor.packet
+
+
+def is_packet(packet: bytes) -> bool:
+    """Whether it can be read as XMP."""
+    try:
+        return bool(_Editor(packet).rdf)
+    except (ExpatError, ValueError, LookupError):
+        return False
+
+
+def remove_development(packet: bytes) -> tuple[bytes, tuple[str, ...]]:
+    """(the packet of a developed picture, what was removed), given that of its camera RAW file.
+
+    The settings of RAW developers were for the undeveloped samples: programs would apply them again.
+    """
+    try:
+        editor = _Editor(packet)
+    except (ExpatError, ValueError, LookupError):
+        return packet, ()
+    removed: tuple[str, ...] = ()
+    for namespace, kept in _DEVELOPERS.items():
+        if any(_local_name(node) not in kept for node in editor.find(namespace, None)):
+            editor.remove_namespace(namespace, kept)
+            removed = ("settings of RAW developers",)
+    for namespace, names in _OF_RAW.items():
+        for node in [node for name in names for node in editor.find(namespace, name)]:
+            editor.remove(node)
+    return editor.packet, removed
+
+
+def complete(packet: bytes, other: bytes) -> bytes:
+    """A packet with those properties of another one that it does not have; the first that can be read."""
+    try:
+        editor = _Editor(packet)
+    except (ExpatError, ValueError, LookupError):
+        return other
+    try:
+        source = _Editor(other)
+    except (ExpatError, ValueError, LookupError):
+        return packet
+    known = {(node.namespaceURI, node.localName) for node in _properties(editor)}
+    for node in [node for node in _properties(source) if (node.namespaceURI, node.localName) in known]:
+        source.remove(node)
+    return merge(packet, source.packet)
 
 
 def merge(packet: bytes, extension: bytes) -> bytes:
@@ -467,13 +528,13 @@ class _Editor:
         elif node.parentNode is not None:
             node.parentNode.removeChild(node)
 
-    def remove_namespace(self, namespace: str) -> None:
-        """Remove all properties of a namespace, and what is in them."""
-        for node in [*self.find(namespace, None)]:
+    def remove_namespace(self, namespace: str, kept: frozenset[str] = frozenset()) -> None:
+        """Remove all properties of a namespace, and what is in them, but those with the names `kept`."""
+        for node in [node for node in self.find(namespace, None) if node.localName not in kept]:
             owner = node.ownerElement if isinstance(node, Attr) else node.parentNode
             if owner is not None:
                 self.remove(node)
-        for element in self.document.getElementsByTagName("*"):
+        for element in [] if kept else self.document.getElementsByTagName("*"):
             for name, value in [*element.attributes.items()]:
                 if value == namespace and name.startswith("xmlns:"):
                     element.removeAttribute(name)

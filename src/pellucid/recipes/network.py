@@ -24,7 +24,7 @@ class Network(nn.Module):
 
         def __call__(self, degraded: Tensor) -> Tensor: ...
 
-    def folded(self) -> Self:
+    def optimize_for_inference(self) -> Self:
         """A network of the same function that is cheaper to run, if there is one; otherwise the network itself.
 
         The network itself does not change. Only for evaluation mode.

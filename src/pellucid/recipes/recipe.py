@@ -42,6 +42,13 @@ EmaDecay = Annotated[
     Share,
     Field(description="decay of the moving average of the weights, which is scored and saved; 0: no average"),
 ]
+LearnFrom = Annotated[
+    Literal["auto", "pairs", "targets"],
+    Field(
+        description="pairs: the degraded pictures of the data; targets: only the targets, which the recipe "
+        "degrades; auto: pairs if the data has them"
+    ),
+]
 ValidateEvery = Annotated[
     Count, Field(description="steps between validations; default: a fiftieth of the training")
 ]
@@ -80,8 +87,8 @@ class Recipe:
     """Everything that a published result depends on. A field with a description is also a training keyword.
 
     network: builds the network, untrained. initialize: sets its initial weights; None keeps PyTorch's.
-    domain: what the network sees of a picture. degradation: makes training pairs from clean patches; None if the
-        data has pairs. loss: calls the network, see `Loss`.
+    domain: what the network sees of a picture. degradation: makes training pairs from clean patches; None if only
+        the data can have pairs. loss: calls the network, see `Loss`.
     optimizer, schedule: how weights are updated. protocol: how the published scores were measured.
     patch_px: side of a training patch of the target. batch_size: patches per step. num_steps: of the training.
     The other training keywords are described by their types; None means not used, or the default.
@@ -105,6 +112,7 @@ class Recipe:
     precision: Precision = "auto"
     ema_decay: EmaDecay = 0.0
     validate_every: ValidateEvery | None = None
+    learn_from: LearnFrom = "auto"
     name: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
 

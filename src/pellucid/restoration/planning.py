@@ -3,16 +3,14 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pellucid.errors import DataError, OutputError, PictureError
 from pellucid.pictures import images
+from pellucid.pictures.finding import Found, describe_ignored, find_pictures
 from pellucid.system import files
-
-PLANNED_SUFFIXES = images.SUFFIXES | images.RAW_SUFFIXES | images.OTHER_SUFFIXES
-"""Files of a folder that are planned: also pictures that cannot be read, so that they are reported as failed."""
 
 
 @dataclass(frozen=True)
@@ -24,21 +22,41 @@ class Job:
     root: Path | None = None
 
 
+class Plan(list[Job]):
+    """The jobs, and what else the folders contain.
+
+    ignored: number of files that are not pictures, by suffix. num_excluded: pictures left out by patterns.
+    """
+
+    def __init__(self, jobs: Iterable[Job], ignored: Mapping[str, int], num_excluded: int) -> None:
+        super().__init__(jobs)
+        self.ignored, self.num_excluded = ignored, num_excluded
+
+
 def plan(
-    inputs: str | Path | Sequence[str | Path], out: str | Path | None = None, *, format: str | None = None
-) -> list[Job]:
+    inputs: str | Path | Sequence[str | Path],
+    out: str | Path | None = None,
+    *,
+    format: str | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+) -> Plan:
     """Plan which file becomes which result.
 
-    inputs: files, folders and patterns (scans/**/*.tif).
+    inputs: files, folders and patterns (scans/**/*.tif). In folders, the content of a file decides whether it is a
+        picture; pictures that cannot be read are planned too, so that they are reported.
     out: for one file, a path with a suffix is the file to write; otherwise it is a folder. Default: a file becomes
         NAME-restored.EXT next to it, and a folder becomes FOLDER-restored. Results next to their inputs are not
         used as inputs again.
-    format: png, jpeg, tiff, webp or bmp; default: that of each input.
+    format: png, jpeg, tiff, webp or bmp; default: that of each input, by its content.
+    include, exclude: patterns for pictures in folders, relative to the folder: *.jpg for names at any depth,
+        scans/*.tif, **/raw/*. Upper and lower case are the same.
 
     Raises PictureError if an input does not exist, DataError if a folder contains no pictures, and OutputError if
     two results would have the same name or a result would overwrite an input.
     """
     given = [inputs] if isinstance(inputs, str | Path) else inputs
+    ignored, num_excluded = Counter[str](), 0
     found = [path for name in given for path in _expand(name)]
     out = None if out is None else Path(out)
     if out is not None:
@@ -48,11 +66,21 @@ def plan(
     elif out is not None and not is_folder(out) and (os.path.lexists(out) or out.suffix in images.SUFFIXES):
         raise OutputError(f"{out} is a file", hint="for folders and several pictures, {out} must be a folder")
     else:
-        jobs = _make_unique([job for path in found for job in _plan_one(path, out, format)])
+        jobs = []
+        for path in found:
+            if path.is_dir():
+                folder = _find_in_folder(path, out, include, exclude)
+                jobs += _plan_folder(path, folder.pictures, out, format)
+                ignored.update(folder.ignored)
+                num_excluded += folder.num_excluded
+            else:
+                target = _name_beside(path, format) if out is None else out / _result_name(path, path.name, format)
+                jobs.append(Job(path, target, target.parent))
+        jobs = _make_unique(jobs)
         if out is None:
             jobs = _without_results(jobs)
     check(jobs)
-    return jobs
+    return Plan(jobs, ignored, num_excluded)
 
 
 def is_folder(path: Path) -> bool:
@@ -82,21 +110,32 @@ def _expand(name: str | Path) -> list[Path]:
     return [Path(path) for path in found]
 
 
-def _plan_one(given: Path, out: Path | None, format: str | None) -> Iterator[Job]:
-    """The jobs of a file or folder."""
-    if not given.is_dir():
-        target = _name_beside(given, format) if out is None else out / images.result_name(given.name, format)
-        yield Job(given, target, target.parent)
-        return
+def _find_in_folder(given: Path, out: Path | None, include: Sequence[str], exclude: Sequence[str]) -> Found:
+    """What a folder contains, without the results of an earlier run, if their folder is inside."""
+    results = _folder_beside(given) if out is None else out
+    is_nested = _is_inside(results, given)
+    found = find_pictures(given, include=include, exclude=exclude)
+    pictures = tuple(path for path in found.pictures if not (is_nested and _is_inside(path, results)))
+    if not pictures:
+        reason = describe_ignored(found.ignored)
+        if found.num_excluded:
+            raise DataError(
+                f"{given} contains {found.num_excluded} pictures, all left out by the patterns",
+                hint="change {include} or {exclude}",
+            )
+        raise DataError(f"{given} contains no pictures{f' ({reason})' if reason else ''}")
+    return replace(found, pictures=pictures)
+
+
+def _plan_folder(given: Path, pictures: Iterable[Path], out: Path | None, format: str | None) -> Iterator[Job]:
     folder = _folder_beside(given) if out is None else out
-    # The folder of results may be inside the folder of inputs; results of an earlier run are not inputs.
-    is_nested = _is_inside(folder, given)
-    found = [path for path in images.find(given, PLANNED_SUFFIXES) if not (is_nested and _is_inside(path, folder))]
-    if not found:
-        raise DataError(f"{given} contains no pictures ({', '.join(sorted(images.SUFFIXES))})")
-    for source in found:
-        name = images.result_name(source.name, format)
+    for source in pictures:
+        name = _result_name(source, source.name, format)
         yield Job(source, folder / source.relative_to(given).with_name(name), folder)
+
+
+def _result_name(source: Path, name: str, format: str | None) -> str:
+    return images.result_name(name, format, source=source)
 
 
 def _make_unique(jobs: Sequence[Job]) -> list[Job]:
@@ -122,7 +161,7 @@ def _is_inside(path: Path, folder: Path) -> bool:
 
 
 def _name_beside(path: Path, format: str | None) -> Path:
-    return path.with_name(images.result_name(f"{path.stem}-restored{path.suffix}", format))
+    return path.with_name(_result_name(path, f"{path.stem}-restored{path.suffix}", format))
 
 
 def _folder_beside(folder: Path) -> Path:

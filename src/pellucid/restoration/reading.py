@@ -6,28 +6,46 @@ from pathlib import Path
 from typing import Literal
 
 from pellucid.domains import Degraded, Domain
-from pellucid.pictures import images, raw
+from pellucid.errors import PictureError
+from pellucid.pictures import images, raw, sidecars
 from pellucid.pictures.exposure import compute_exposure_ratio, estimate_exposure_ratio
-from pellucid.pictures.picture import Mosaic
+from pellucid.pictures.picture import Mosaic, Picture
 
 Exposing = float | Path | Literal["auto"]
 """The exposure ratio of a mosaic, a RAW file with the wanted exposure, or "auto" for an estimate."""
 
 
 def read_degraded(
-    path: Path, domain: Domain, *, exposure: Exposing = "auto", max_pixels: int = images.MAX_PIXELS
+    path: Path,
+    domain: Domain,
+    *,
+    exposure: Exposing = "auto",
+    max_pixels: int = images.MAX_PIXELS,
+    page: int | None = None,
+    white: float | None = None,
+    with_sidecars: bool = False,
 ) -> tuple[Degraded, tuple[str, ...]]:
     """The picture or mosaic in a file, and how it was read, e.g. a conversion of colors.
 
     A camera RAW file becomes a mosaic if the domain takes mosaics; otherwise LibRaw develops it.
+    page, white: see `images.read`; a camera RAW file has one picture, and its own white.
+    with_sidecars: the XMP in files next to it becomes part of the metadata.
     """
-    if path.suffix.lower() not in images.RAW_SUFFIXES:
-        picture = images.read(path, max_pixels=max_pixels)
-        return picture, () if picture.encoding is None else picture.encoding.notes
+    sidecar = sidecars.read(path) if with_sidecars else b""
+    if not images.is_raw(path):
+        return _with_notes(images.read(path, max_pixels=max_pixels, page=page, white=white, sidecar=sidecar))
+    if page not in (None, 1) or white is not None:
+        what, hint = (
+            ("its own white level", "omit {white}") if white is not None else ("one picture", "omit {page}")
+        )
+        raise PictureError(f"{path} is a camera RAW file, which has {what}", hint=hint)
     if domain.takes_mosaic:
-        return _set_exposure(raw.read(path, max_pixels=max_pixels), exposure)
-    developed = raw.develop(path, max_pixels=max_pixels)
-    return developed, ("camera RAW developed by LibRaw: 16 bit, camera white balance, sRGB",)
+        return _set_exposure(raw.read(path, max_pixels=max_pixels, sidecar=sidecar), exposure)
+    return _with_notes(raw.develop(path, max_pixels=max_pixels, sidecar=sidecar))
+
+
+def _with_notes(picture: Picture) -> tuple[Picture, tuple[str, ...]]:
+    return picture, () if picture.encoding is None else picture.encoding.notes
 
 
 def _set_exposure(mosaic: Mosaic, exposure: Exposing) -> tuple[Mosaic, tuple[str, ...]]:
@@ -37,8 +55,8 @@ def _set_exposure(mosaic: Mosaic, exposure: Exposing) -> tuple[Mosaic, tuple[str
     elif exposure == "auto":
         ratio, origin = estimate_exposure_ratio(mosaic), "estimated from the brightness of the mosaic"
     else:
-        return replace(mosaic, exposure_ratio=exposure), ()
-    return replace(mosaic, exposure_ratio=ratio), (f"exposure ratio {ratio:.3g}, {origin}",)
+        return replace(mosaic, exposure_ratio=exposure), mosaic.notes
+    return replace(mosaic, exposure_ratio=ratio), (*mosaic.notes, f"exposure ratio {ratio:.3g}, {origin}")
 
 
 @lru_cache(maxsize=1)

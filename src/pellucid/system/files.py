@@ -1,10 +1,11 @@
 """Finding files, and writing them atomically: complete or not at all, and never over another file unasked."""
 
 import os
+import re
 import secrets
 import stat
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,8 +45,8 @@ def read_head(path: Path, num_bytes: int = 16) -> bytes:
     return first
 
 
-def find_files(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
-    """All files below a folder with one of the suffixes (lower case, with the dot), in no particular order.
+def find_files(folder: Path) -> Iterator[Path]:
+    """All files below a folder, in no particular order.
 
     Skips hidden files and folders, and does not follow linked folders.
     Raises DataError if a folder cannot be read: skipped silently, it would look empty.
@@ -53,9 +54,8 @@ def find_files(folder: Path, suffixes: Collection[str]) -> Iterator[Path]:
     for parent, folders, names in os.walk(folder, onerror=_raise_unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
-            path = Path(parent, name)
-            if not name.startswith(".") and path.suffix.lower() in suffixes:
-                yield path
+            if not name.startswith("."):
+                yield Path(parent, name)
 
 
 def _raise_unreadable(error: OSError) -> None:
@@ -72,11 +72,13 @@ def no_space_error(num_bytes: int, purpose: str, error: OSError) -> OutputError:
 
 
 def check_name(path: Path) -> None:
-    """Raise OutputError for a path that no file can have."""
+    """Raise OutputError for a path that no file can have, and for a URL, which would become a folder."""
     if "\0" in str(path):
         raise OutputError(
             f"{str(path)!r} contains a NUL character, which no file name can", hint="choose another name"
         )
+    if re.match(r"[a-z][a-z0-9+.-]+:/", str(path), re.IGNORECASE):  # Path makes one slash of two
+        raise OutputError(f"{path} is a URL", hint="choose a file or folder of this computer")
 
 
 def check_overwrite(path: Path, *, overwrite: bool) -> None:

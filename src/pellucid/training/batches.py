@@ -21,7 +21,7 @@ from pellucid.data.store import Store
 from pellucid.errors import RecipeError
 from pellucid.recipes.recipe import Recipe
 from pellucid.training.crops import Placement
-from pellucid.training.patches import Batch, build_maker
+from pellucid.training.patches import Batch, build_maker, learns_from_pairs
 from pellucid.training.positions import CROPS, NOISE, NUM_TRANSFORMS, Patches, Positions, build_rng
 
 MAX_SHARDS = 8
@@ -37,8 +37,8 @@ class Batches:
     prefetch: how many batches a thread makes ahead. resident: whether all pictures are kept on the device; None
         keeps them on an accelerator if they fill at most a quarter of its free memory.
 
-    If the recipe degrades pictures itself, only the targets of a store of pairs or RAW are used. Raises DataError
-    if the recipe cannot learn from the store, or if all pictures are too small; RecipeError if sizes do not fit.
+    The recipe's `learn_from` decides whether it learns from the pairs of the store or degrades its targets. Raises
+    DataError if it cannot learn from the store, or if all pictures are too small; RecipeError if sizes do not fit.
     """
 
     batch_size: int
@@ -73,7 +73,7 @@ class Batches:
         self.device = torch.device(device)
         patch_px, placement = recipe.patch_px if patch_px is None else patch_px, Placement(self.device, resident)
         self._maker = build_maker(recipe, store, patch_px, placement)
-        scenes = None if recipe.degradation is not None else store.scenes
+        scenes = store.scenes if learns_from_pairs(recipe, store) else None
         self._positions = Positions(self._maker.sizes, self._maker.window, scenes)
         self.too_small = [store.names[i] for i in self._positions.too_small]
         self.waited_s = 0.0

@@ -115,8 +115,8 @@ def _copy_square(picture: Samples, top: int, left: int, square: Samples) -> None
 
 
 def _mirror(positions: Numbers, size: int | Numbers) -> Numbers:
-    folded = positions % (2 * size)
-    return np.minimum(folded, 2 * size - 1 - folded)
+    reflected = positions % (2 * size)
+    return np.minimum(reflected, 2 * size - 1 - reflected)
 
 
 class _Resident:

@@ -22,7 +22,7 @@ def load_pretrained(start_from: str | Path | None) -> TensorsByName | None:
 
 def build_network(recipe: Recipe, seed: int, pretrained: TensorsByName | None, log: Log) -> Network:
     """The network before its first step. pretrained: weights to start from, as far as they fit."""
-    torch.manual_seed(seed)
+    torch.manual_seed(seed % 2**64)  # larger ones are an error in PyTorch
     network = recipe.network()
     if recipe.initialize is not None:
         recipe.initialize(network)

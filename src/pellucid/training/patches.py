@@ -35,18 +35,37 @@ class PatchMaker(Protocol):
 
 def build_maker(recipe: Recipe, store: Store, patch_px: int, placement: Placement) -> PatchMaker:
     """The maker for the kind of store. Raises DataError if the recipe cannot learn from this kind."""
-    return _select_maker(recipe, store)(recipe, store, patch_px, placement)
+    maker: type[PatchMaker] = _FromClean
+    if learns_from_pairs(recipe, store):
+        maker = _FromRaw if recipe.domain.takes_mosaic else _FromPairs
+    return maker(recipe, store, patch_px, placement)
 
 
-def _select_maker(recipe: Recipe, store: Store) -> type[PatchMaker]:
-    takes_raw = recipe.domain.takes_mosaic
-    if recipe.degradation is not None:
-        return _FromClean
-    if store.kind == ("raw" if takes_raw else "pairs"):
-        return _FromRaw if takes_raw else _FromPairs
-    needed = "camera RAW files with their long exposures" if takes_raw else "pairs of degraded and clean pictures"
-    given = {"clean": "clean pictures", "pairs": "pairs of pictures", "raw": "camera RAW files"}[store.kind]
-    raise DataError(f"a store of {given}; {recipe.name} learns from {needed}")
+def learns_from_pairs(recipe: Recipe, store: Store) -> bool:
+    """Whether degraded pictures are those of the store; otherwise the recipe degrades the targets.
+
+    Raises DataError if the recipe cannot learn from this kind of store in the way that its `learn_from` says.
+    """
+    needed = "raw" if recipe.domain.takes_mosaic else "pairs"
+    if recipe.learn_from == "targets" and recipe.degradation is None:
+        raise DataError(f"{recipe.name} has no degradation of its own", hint="train it without learn_from=targets")
+    if recipe.learn_from == "targets":
+        return False
+    if store.kind == needed:
+        return True
+    if store.kind == "clean" and recipe.degradation is not None and recipe.learn_from == "auto":
+        return False
+    hint = "give a folder of clean pictures by {target}" if store.kind == "clean" and needed == "pairs" else ""
+    if store.kind != "clean" and recipe.degradation is not None:
+        hint = "learn_from=targets uses only the targets, which the recipe degrades"
+    raise DataError(f"a store of {_KINDS[store.kind]}; {recipe.name} learns from {_NEEDED[needed]}", hint=hint)
+
+
+_KINDS = {"clean": "clean pictures", "pairs": "pairs of pictures", "raw": "camera RAW files"}
+_NEEDED = {
+    "raw": "camera RAW files with their long exposures",
+    "pairs": "pairs of degraded and clean pictures",
+}
 
 
 def _build_window(recipe: Recipe, patch_px: int, reads: Footprint) -> Window:
@@ -94,22 +113,30 @@ class _FromClean:
 
 
 class _FromPairs:
-    """Degraded and clean patches from the same position."""
+    """Degraded and clean patches from the same position. The target may be larger by the domain's scale."""
 
     def __init__(self, recipe: Recipe, store: Store, patch_px: int, placement: Placement) -> None:
-        self._domain = recipe.domain
-        self.window = _build_window(recipe, patch_px, Footprint())
+        self._domain, self._scale = recipe.domain, int(recipe.domain.rate)
+        self.window = _build_window(recipe, patch_px, Footprint(self._scale, self._scale))
         self._degraded = Pictures(store.degraded, range(len(store)), placement)
         self._clean = Pictures(store.target, store.scenes, placement)
         self.sizes = self._clean.sizes
         for name, (height, width), given in zip(store.names, self.sizes, self._degraded.sizes, strict=True):
-            if given != (height, width):
-                raise DataError(f"{name} is {given[1]} x {given[0]} px and its target {width} x {height} px")
+            if (self._scale * given[0], self._scale * given[1]) != (height, width):
+                times = "" if self._scale == 1 else f", not {self._scale} times as large"
+                raise DataError(
+                    f"{name} is {given[1]} x {given[0]} px and its target {width} x {height} px{times}"
+                )
 
     def make(self, patches: Patches, seeds: Sequence[int]) -> Batch:
-        position = patches.picture, patches.top, patches.left, self.window.patch_px, self._domain.to_colors
-        degraded = augment(self._degraded.crop(*position), patches.transform)
-        return self._domain.encode(degraded), augment(self._clean.crop(*position), patches.transform)
+        size_px, patch_px, scale = self.window.size_px, self.window.patch_px, self._scale
+        top, left = self.window.start(patches.top), self.window.start(patches.left)
+        position = patches.picture, top // scale, left // scale, size_px // scale
+        degraded = augment(self._degraded.crop(*position, self._domain.to_colors), patches.transform)
+        clean = self._clean.crop(patches.picture, patches.top, patches.left, patch_px, self._domain.to_colors)
+        top, left = augment_corner(patches.top - top, patches.left - left, patches.transform, size_px - patch_px)
+        encoded = crop_inner(self._domain.encode(degraded), top, left, patch_px)
+        return encoded, augment(clean, patches.transform)
 
 
 class _FromRaw:

@@ -30,6 +30,7 @@ from pellucid.training.distributed import Group
 from pellucid.training.initialization import Log, build_network, load_pretrained
 from pellucid.training.learner import ExecutionMode, Learner
 from pellucid.training.optimization import TensorsByName
+from pellucid.training.patches import learns_from_pairs
 from pellucid.training.recorder import Recorder, Validation, command_line
 from pellucid.training.run_folder import Checkpoint, Json, Run
 from pellucid.training.tensorboard import TensorboardWriter, check_available
@@ -94,8 +95,9 @@ def train(
     change, also the device and the number of processes. If all steps are done, it returns at once.
 
     recipe: what to train, from `pellucid.find(name, **keywords)`.
-    data: a store from `prepare`, or a folder of pictures, from which a store is made in the user's cache. The
-        pictures are clean if the recipe degrades them itself.
+    data: a store from `prepare`, or a folder of pictures, from which a store is made in the user's cache. Without
+        targets, the pictures must be clean, and the recipe degrades them. Pairs and camera RAW files with long
+        exposures are learned from as they are, unless the recipe has learn_from="targets".
     out: the run folder. It gets checkpoints, metrics, validation strips and the resulting `weights.safetensors`.
     target: a folder of targets, matched by name; `data` is then a folder of degraded pictures.
     seed: 0 or more; determines the first weights, the patches, the noise and dropout.
@@ -285,6 +287,7 @@ def _build_identity(
         "recipe": recipe.name,
         **recipe.parameters,
         "optimizer": type(recipe.optimizer).__name__.lower(),  # no other optimizer can load its state
+        **({"pairs": True} if recipe.degradation is not None and learns_from_pairs(recipe, store) else {}),
         "seed": seed,
         "data": store.fingerprint[:16],
         "limit": limit,

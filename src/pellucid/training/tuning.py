@@ -37,7 +37,7 @@ def tune(recipe: Recipe, batch: Batch, device: torch.device, log: Log) -> Execut
     """
     best = default_mode(recipe)
     best_s = _measure_step_s(recipe, best, batch, device)
-    log(f"tuning: {best}: {1000 * best_s:.3g} ms/step")
+    log(f"tuning: {best}: {_format_time(best_s)} per step")
     for change in _changes(recipe, device):
         if "compiled" in change and best_s * recipe.num_steps < 10 * COMPILING_S:
             log(f"tuning: compilation not tried: the training takes only about {best_s * recipe.num_steps:.0f} s")
@@ -50,7 +50,7 @@ def tune(recipe: Recipe, batch: Batch, device: torch.device, log: Log) -> Execut
             log(f"tuning: {mode}: does not run here ({' '.join(str(error).split())[:120]})")
             continue
         is_faster = step_s * MIN_SPEEDUP < best_s
-        log(f"tuning: {mode}: {1000 * step_s:.3g} ms/step, {'used' if is_faster else 'not used'}")
+        log(f"tuning: {mode}: {_format_time(step_s)} per step, {'used' if is_faster else 'not used'}")
         best, best_s = (mode, step_s) if is_faster else (best, best_s)
     log(f"tuned: {best}")
     return best
@@ -78,3 +78,7 @@ def _measure_step_s(recipe: Recipe, mode: ExecutionMode, batch: Batch, device: t
         learner.learn(*batch)  # returns the loss, so it waits for the device
         steps_s.append(time.perf_counter() - started)
     return min(steps_s)
+
+
+def _format_time(time_s: float) -> str:
+    return f"{time_s:.3g} s" if time_s >= 1 else f"{1000 * time_s:.3g} ms"

@@ -106,7 +106,7 @@ def fill(recipe: Recipe, tensors: Mapping[str, Tensor], *, source: str) -> Netwo
     """The recipe's network with these weights, in evaluation mode, float32 and without gradients.
 
     source: where the tensors are from, for the message. Raises WeightsError that names up to four tensors that
-    are missing, unknown, of another shape or of a type without fractions.
+    are missing, unknown, of another shape, of a type without fractions, or with NaN or infinite values.
     """
     with torch.device("meta"):
         network = recipe.network()
@@ -126,7 +126,8 @@ def fill(recipe: Recipe, tensors: Mapping[str, Tensor], *, source: str) -> Netwo
         for name, tensor in tensors.items()
         if name in wanted.keys() - counters and not tensor.is_floating_point()
     ]
-    faults = sorted(wrong_shape) + sorted(wrong_type) + sorted(missing) + sorted(unknown)
+    not_finite = [f"{name} has NaN or infinite values" for name in tensors if not tensors[name].isfinite().all()]
+    faults = sorted(wrong_shape) + sorted(wrong_type) + sorted(not_finite) + sorted(missing) + sorted(unknown)
     if faults:
         more = f", and {len(faults) - 4} more" if len(faults) > 4 else ""
         raise WeightsError(f"{source} does not fit {_describe(recipe)}: {'; '.join(faults[:4])}{more}")
@@ -176,8 +177,8 @@ def _read_header(path: Path) -> tuple[WeightsMetadata, str]:
         raise _unreadable(path, error) from error
     if "pellucid" not in entries:
         raise WeightsError(
-            f"{path} is a safetensors file without pellucid's header",
-            hint="`pellucid convert` reads the weight files of the original authors",
+            f"{path} is a safetensors file of another program, without pellucid's header",
+            hint="`pellucid convert` makes a weight file of it",
         )
     try:
         header = json.loads(entries["pellucid"])
@@ -232,7 +233,9 @@ def _unreadable(path: Path, error: Exception) -> WeightsError:
         return WeightsError(f"{path} is a folder, not a weight file (.safetensors)")
     if path.stat().st_size == 0:
         return WeightsError(f"{path} is empty")
+    if path.suffix == ".safetensors":
+        return WeightsError(f"{path} is not a complete safetensors file ({error})", hint="copy it again")
     return WeightsError(
-        f"{path} is not a complete safetensors file ({error})",
-        hint="`pellucid convert` reads the weight files of the original authors",
+        f"{path} is not a weight file of pellucid (.safetensors)",
+        hint="`pellucid convert` reads the weight files of other programs",
     )

@@ -1,4 +1,4 @@
-"""Convert a weight file of the original authors: read -> translate -> check -> write."""
+"""Convert a weight file of another program: read -> translate -> check -> write."""
 
 import hashlib
 import os
@@ -24,15 +24,16 @@ def convert(
     overwrite: bool = False,
     **parameters: object,
 ) -> WeightsMetadata:
-    """Convert a weight file of the original authors (MATLAB, PyTorch, MindSpore, PaddlePaddle).
+    """Convert a weight file of another program: MATLAB, PyTorch, TensorFlow, MindSpore, PaddlePaddle.
 
     source: the foreign file; no code in it is run. recipe, parameters: what the weights are, e.g.
-    "dncnn.gaussian" and sigma_255=25; how the file stores them (biases, batch norm, order of channels) is
+    "dncnn.gaussian" and sigma_255=25; what the tensors show (depth, width, channels, biases, batch norm) is
     recognized. out: ends in .safetensors. license: of the weights.
 
-    Returns the metadata that was written. Raises WeightsError if the format or the names are not known, or if
-    tensors do not fit the recipe; RecipeError for an unknown recipe or keyword; OutputError if out is source,
-    has another suffix, exists and overwrite is False, or cannot be written; MissingExtraError if h5py is needed.
+    Returns the metadata that was written. Raises WeightsError if the format or the names are not known, if
+    tensors are not finite, or if they do not fit the recipe or a parameter; RecipeError for an unknown recipe or
+    keyword; OutputError if out is source, has another suffix, exists and overwrite is False, or cannot be written;
+    MissingExtraError if h5py is needed.
     """
     source, out = Path(source), Path(out)
     check_name(out)
@@ -41,14 +42,15 @@ def convert(
     if out.suffix != SUFFIX:
         raise OutputError(f"{out} does not end in {SUFFIX}, the suffix of weight files")
     requested = find(recipe, **parameters)
-    keywords, tensors = translate(reading.read(source), requested)
+    theirs = reading.read(source)
+    keywords, tensors = translate(theirs, requested, given=parameters.keys())
     fitting = find(recipe, **{**parameters, **keywords})
     network = checkpoint.fill(fitting, tensors, source=str(source))
-    digest = hashlib.sha256(source.read_bytes()).hexdigest()
+    digest = hashlib.sha256(theirs.path.read_bytes()).hexdigest()
     metadata = WeightsMetadata(
         recipe=fitting.name,
         parameters=fitting.parameters,
-        provenance=f"converted from {source.name} (sha256 {digest})",
+        provenance=f"converted from {theirs.path.name} (sha256 {digest})",
         license=license,
     )
     checkpoint.save(out, network, metadata, overwrite=overwrite)

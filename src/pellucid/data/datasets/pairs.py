@@ -3,19 +3,18 @@
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from pellucid.data.dataset import DatasetPlan, DecodeTask, dataset, gather_files, picture_task
+from pellucid.data.dataset import DatasetPlan, DecodeTask, White, dataset, gather_pictures, picture_task
 from pellucid.data.pairing import match
 from pellucid.data.store_writer import Planned
 from pellucid.errors import DataError
-from pellucid.pictures import images
 
 
 @dataset
-def pairs(paths: Sequence[Path]) -> DatasetPlan:
+def pairs(paths: Sequence[Path], *, white: White = None) -> DatasetPlan:
     """Two sources, degraded pictures and then their targets, matched by name."""
     if len(paths) != 2:
         raise DataError(f"pairs need two sources, degraded pictures and then targets; {len(paths)} given")
-    (degraded, left_out), (targets, more_left_out) = (gather_files([path], images.SUFFIXES) for path in paths)
+    (degraded, left_out, messages), (targets, more_left_out, more) = (gather_pictures([path]) for path in paths)
     pairing = match(*([PurePosixPath(source.name) for source in sources] for sources in (degraded, targets)))
     left_out += more_left_out
     left_out += [(f"degraded/{degraded[i].name}", "no target has its name") for i in pairing.unmatched]
@@ -26,6 +25,13 @@ def pairs(paths: Sequence[Path]) -> DatasetPlan:
     for source, partner in zip(degraded, pairing.partners, strict=True):
         if partner is not None:
             item = Planned(source.name, f"target/{targets[partner].name}", f"degraded/{source.name}")
-            tasks += [picture_task(source, item.degraded), picture_task(targets[partner], item.target)]
+            tasks.append(picture_task(source, item.degraded, white=white))
+            tasks.append(picture_task(targets[partner], item.target, white=white))
             items.append(item)
-    return DatasetPlan("pairs", tuple(tasks), tuple(items), left_out, (f"matched {pairing.method}",))
+    return DatasetPlan(
+        "pairs",
+        tuple(tasks),
+        tuple(items),
+        left_out,
+        (f"matched {pairing.method}", *dict.fromkeys((*messages, *more))),
+    )

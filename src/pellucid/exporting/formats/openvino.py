@@ -4,11 +4,12 @@ Metadata is in `rt_info` as `pellucid/KEY`. The graph is always float32 or int8.
 OpenVINO's CPU plugin, and halves the file.
 """
 
+import hashlib
 from pathlib import Path
 
 import torch
 
-from pellucid.backends.metadata import PRECISIONS, PREFIX
+from pellucid.backends.metadata import PRECISIONS, PREFIX, STORED_WEIGHTS
 from pellucid.backends.runtimes import OpenVinoBackend
 from pellucid.exporting import quantization
 from pellucid.exporting.export_format import ExportFormat, ExportRequest, Run
@@ -26,7 +27,10 @@ def write(request: ExportRequest, path: Path) -> None:
     for key, text in request.metadata.to_entries().items():
         model.set_rt_info(text, [PREFIX, key])
     # Weights are far from the limits of float16, which has more mantissa bits than bfloat16.
-    openvino.save_model(model, str(path), compress_to_fp16=request.precision in ("float16", "bfloat16"))
+    is_half = request.precision in ("float16", "bfloat16")
+    openvino.save_model(model, str(path), compress_to_fp16=is_half)
+    model.set_rt_info(hashlib.sha256(path.with_suffix(".bin").read_bytes()).hexdigest(), [PREFIX, STORED_WEIGHTS])
+    openvino.save_model(model, str(path), compress_to_fp16=is_half)
 
 
 def run(request: ExportRequest, path: Path) -> Run:

@@ -128,6 +128,12 @@ def _read_resolution(content: bytes) -> dict[str, Any]:
     return resolution.to_metadata(x, y, "m" if unit == 1 else "none")
 
 
+def significant_bits(content: bytes) -> int:
+    """The most significant bits of a color that the chunk sBIT among chunks specifies; 0 if there is none."""
+    found = (max(bits[:3], default=0) for kind, bits in chunks.split_chunks(content) if kind == b"sBIT")
+    return next(found, 0)
+
+
 def write(file: IO[bytes], metadata: Mapping[str, Any], channels: int) -> list[str]:
     """Put the metadata before the samples of a PNG. Returns what does not fit.
 
@@ -290,6 +296,8 @@ def _iterate_places(file: IO[bytes]) -> Iterator[tuple[bytes, bytes, int]]:
         if len(header) < 8:
             return
         length, kind = struct.unpack(">I4s", header)
+        if kind == b"IEND":
+            return
         is_read = kind not in (b"IDAT", b"fdAT") and length <= _MAX_BYTES
         yield kind, file.read(length) if is_read else b"", offset
         offset += length + 12

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -30,13 +31,16 @@ class Format:
 
     framework: its name. suffixes: the usual ones. Both are only for messages: the content of a file decides.
     recognize: whether content is of this format. No two formats recognize the same content.
-    read: content -> tensors by the names in the file. For damaged content it may raise any exception.
+    read: content and path -> tensors by the names in the file. For damaged content it may raise any exception.
+        The path is for formats whose tensors are in other files.
+    locate: for formats of several files, the file to read if another one of them was given; None if none was.
     """
 
     framework: str
     suffixes: tuple[str, ...]
     recognize: Callable[[bytes], bool]
-    read: Callable[[bytes], dict[str, Tensor]]
+    read: Callable[[bytes, Path], dict[str, Tensor]]
+    locate: Callable[[Path], Path | None] = lambda path: None
 
 
 def tensor_from_bytes(dtype: str, shape: tuple[int, ...], content: bytes) -> Tensor:

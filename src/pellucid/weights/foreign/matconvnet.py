@@ -1,6 +1,7 @@
 """MatConvNet in MATLAB v7.3 files, which are HDF5: the layers of a simplenn network."""
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ def recognize(content: bytes) -> bool:
     return content.startswith(HDF5) or content[512:520] == HDF5  # after MATLAB's own header of 512 bytes
 
 
-def read(content: bytes) -> dict[str, Tensor]:
+def read(content: bytes, path: Path) -> dict[str, Tensor]:
     """`net.layers.N.weight`, `.bias` and `.moments`, N from 1 as MATLAB counts, convolutions in torch's layout.
 
     Raises MissingExtraError if h5py is not installed.

@@ -6,6 +6,7 @@ Source: MathWorks, "MAT-File Format". Read here because SciPy's reader crashes t
 import struct
 import zlib
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from torch import Tensor
@@ -22,7 +23,7 @@ def recognize(content: bytes) -> bool:
     return content.startswith(b"MATLAB 5.0")
 
 
-def read(content: bytes) -> dict[str, Tensor]:
+def read(content: bytes, path: Path) -> dict[str, Tensor]:
     """The variables as MATLAB shows them. Cells, structures, text and complex numbers are ignored."""
     if content[126:128] not in (b"IM", b"MI"):
         raise ValueError("its header ends early")

@@ -4,20 +4,24 @@ import io
 import pickle
 import re
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from pellucid.weights.foreign.format import Format, tensor_from_bytes
-from pellucid.weights.foreign.pickles import TORCH_MAGIC, check_pickle, find_tensors, refuse
+from pellucid.weights.foreign.pickles import TORCH_MAGIC, check_pickle, refuse
+from pellucid.weights.foreign.safetensors_file import looks_like_safetensors
+from pellucid.weights.foreign.state_dicts import find_tensors
 
 
 def recognize(content: bytes) -> bool:
-    # A pickle starts with its protocol; so do PyTorch's old files.
-    return re.match(rb"\x80[\x02-\x05]", content) is not None and not content.startswith(TORCH_MAGIC)
+    # A pickle starts with its protocol; so do PyTorch's old files, and safetensors with headers of some lengths.
+    is_pickle = re.match(rb"\x80[\x02-\x05]", content) is not None
+    return is_pickle and not content.startswith(TORCH_MAGIC) and not looks_like_safetensors(content)
 
 
-def read(content: bytes) -> dict[str, Tensor]:
+def read(content: bytes, path: Path) -> dict[str, Tensor]:
     check_pickle(io.BytesIO(content))
     return find_tensors(_ArrayUnpickler(io.BytesIO(content)).load(), _to_tensor)
 

@@ -1,12 +1,8 @@
-"""Shared by the readers of PyTorch and PaddlePaddle files: pickles, and state dicts inside other containers."""
+"""Shared by the readers of PyTorch and PaddlePaddle files: checks of pickles before they are read."""
 
 import io
 import pickle
 import pickletools
-from collections.abc import Callable
-from typing import Any
-
-from torch import Tensor
 
 MAX_TUPLES = 20_000
 """Limit on the tuples of a pickle; MIMO-UNet+ with its optimizer has 8000."""
@@ -34,18 +30,3 @@ def refuse(name: str) -> ValueError:
     return ValueError(
         f"it asks for {name[:100]}, which weights do not need, so it was not run; a plain state_dict is needed"
     )
-
-
-def find_tensors(loaded: Any, to_tensor: Callable[[Any], Tensor | None]) -> dict[str, Tensor]:
-    """The state dict of a checkpoint, which may also contain an optimizer's, without DataParallel's prefix.
-
-    to_tensor: the tensor in a value of the state dict, or None if the value is not a tensor.
-    """
-    for key in ("model", "state_dict", "params_ema", "params"):
-        if isinstance(loaded, dict) and isinstance(loaded.get(key), dict):
-            loaded = loaded[key]
-            break
-    if not isinstance(loaded, dict):
-        raise ValueError(f"it contains a {type(loaded).__name__}, not named tensors")
-    tensors = {name: to_tensor(value) for name, value in loaded.items() if isinstance(name, str)}
-    return {name.removeprefix("module."): tensor for name, tensor in tensors.items() if tensor is not None}

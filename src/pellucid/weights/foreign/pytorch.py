@@ -5,20 +5,22 @@ import pickle
 import re
 import warnings
 import zipfile
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pellucid.weights.foreign.format import Format
-from pellucid.weights.foreign.pickles import TORCH_MAGIC, check_pickle, find_tensors, refuse
+from pellucid.weights.foreign.pickles import TORCH_MAGIC, check_pickle, refuse
+from pellucid.weights.foreign.state_dicts import find_tensors
 
 
 def recognize(content: bytes) -> bool:
     return content.startswith((b"PK\x03\x04", TORCH_MAGIC))
 
 
-def read(content: bytes) -> dict[str, Tensor]:
+def read(content: bytes, path: Path) -> dict[str, Tensor]:
     _check_pickles(content)
     try:
         with warnings.catch_warnings():

@@ -30,6 +30,7 @@ class ForeignWeights:
     """
 
     path: Path
+    """The file that was read: of several files, the one that lists the tensors."""
     framework: str
     tensors: Mapping[str, Tensor]
 
@@ -37,13 +38,15 @@ class ForeignWeights:
 def read(path: Path) -> ForeignWeights:
     """Read a weight file of another framework.
 
-    Raises WeightsError if its format is not known, if it is damaged, or if it needs code to be run;
-    MissingExtraError if it is MATLAB v7.3 and h5py is not installed.
+    path: of a checkpoint of several files, any of them, their folder, or the name that they share.
+    Raises WeightsError if its format is not known, if it is damaged, if it contains NaN or infinite weights, or if
+    it needs code to be run; MissingExtraError if it is MATLAB v7.3 and h5py is not installed.
     """
+    path = next((index for known in list_foreign_formats() if (index := known.locate(path))), path)
     content = _read_content(path)
     found = _recognize(path, content)
     try:
-        tensors = found.read(content)
+        tensors = found.read(content, path)
         _check(tensors)
     except MissingExtraError:
         raise
@@ -88,7 +91,7 @@ def _recognize(path: Path, content: bytes) -> Format:
 
 
 def _check(tensors: Mapping[str, Tensor]) -> None:
-    """Refuse tensors that are not plain arrays of numbers, or that declare more numbers than the file contains."""
+    """Refuse tensors that are not plain arrays of finite numbers, or that declare more than the file contains."""
     if not tensors:
         raise ValueError("it contains no tensors")
     for name, tensor in tensors.items():
@@ -99,3 +102,6 @@ def _check(tensors: Mapping[str, Tensor]) -> None:
         # A stride of 0 repeats one number any number of times.
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise ValueError(f"{name} declares {tuple(tensor.shape)}, more than the file contains")
+        num_bad = int((~tensor.float().isfinite()).sum())
+        if num_bad:
+            raise ValueError(f"{name} has {num_bad} NaN or infinite values of {tensor.numel()}")

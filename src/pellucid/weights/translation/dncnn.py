@@ -27,7 +27,7 @@ def translate_tensors(foreign: ForeignWeights) -> tuple[dict[str, Any], Tensors]
     modules: dict[int, Tensors] = {}
     state: Tensors = {}
     for name, tensor in foreign.tensors.items():
-        match = re.fullmatch(r"(?:dncnn|model|net\.layers)\.(\d{1,4})\.(\w+)", name)
+        match = re.fullmatch(r"(?:(?:dncnn|model|layers|net|net\.layers)\.)?(\d{1,4})\.(\w+)", name)
         if match:
             modules.setdefault(int(match[1]), {})[match[2]] = tensor
         else:
@@ -42,8 +42,19 @@ def translate_tensors(foreign: ForeignWeights) -> tuple[dict[str, Any], Tensors]
     keywords = {
         "batch_norm": any(".norm." in name for name in state),
         "bias": any_ends_with(state, ".conv.bias"),
+        **_find_size(state),
     }
     return keywords, state
+
+
+def _find_size(state: Tensors) -> dict[str, Any]:
+    """Depth, width and channels; nothing if the first tensor is not that of a convolution."""
+    depth = sum(name.endswith(".conv.weight") for name in state)
+    first = state.get("layers.0.conv.weight")
+    if first is None or depth < 2:
+        return {}
+    width, channels = first.shape[:2]
+    return {"depth": depth, "width": width, "channels": channels}
 
 
 def _place(modules: Mapping[int, Tensors]) -> list[tuple[str, Tensors]]:

@@ -1,5 +1,6 @@
 """MIMO-UNet: Cho's PyTorch code and MindSpore's model zoo, which share their names."""
 
+import re
 from typing import Any
 
 from pellucid.weights.foreign.reading import ForeignWeights
@@ -45,4 +46,8 @@ AUTHORS = Scheme(
 def translate_tensors(foreign: ForeignWeights) -> tuple[dict[str, Any], Tensors]:
     _, renamed = rename(foreign, dict(foreign.tensors), [AUTHORS])
     # MindSpore's version has the same names, but upsamples features by another rule.
-    return {"upsampling": "asymmetric" if foreign.framework == "MindSpore" else "nearest"}, renamed
+    upsampling = "asymmetric" if foreign.framework == "MindSpore" else "nearest"
+    num_blocks = sum(re.fullmatch(r"encoder1\.\d+\.first\.0\.weight", name) is not None for name in renamed)
+    enter = renamed.get("enter1.0.weight")
+    size = {"num_blocks": num_blocks, "width": len(enter)} if num_blocks and enter is not None else {}
+    return {"upsampling": upsampling, **size}, renamed

@@ -1,6 +1,9 @@
-"""The U-Net of "Learning to See in the Dark": two PyTorch ports, PaddlePaddle's and MindSpore's."""
+"""The U-Net of "Learning to See in the Dark": the authors' TensorFlow code, two PyTorch ports,
+PaddlePaddle's and MindSpore's.
+"""
 
 from collections.abc import Sequence
+from math import isqrt
 from typing import Any
 
 from pellucid.weights.foreign.reading import ForeignWeights
@@ -24,6 +27,16 @@ CONVS = [f"conv{stage}" for stage in range(1, 10)]
 UPS = [f"up{stage}" for stage in range(6, 10)]
 
 SCHEMES = (
+    Scheme(
+        "g_conv1_1, Variable, g_conv10 (Chen, TensorFlow)",
+        _name_layers(
+            [f"g_{name}" for name in CONVS],
+            ["Variable", "Variable_1", "Variable_2", "Variable_3"],
+            "g_conv10",
+            ends=("_1", "_2"),
+        ),
+        {"channel_order": "position-major"},
+    ),
     Scheme(
         "conv1_1, up6, conv10 (cydonia999)",
         _name_layers(CONVS, UPS, "conv10", ends=("_1", "_2")),
@@ -57,4 +70,12 @@ def translate_tensors(foreign: ForeignWeights) -> tuple[dict[str, Any], Tensors]
     biases = [name for name in renamed if name.endswith(".bias")]
     up_bias = any(name.startswith("up.") for name in biases)
     conv_bias = any(name.startswith(("encoder.", "decoder.", "head.")) for name in biases)
-    return {"conv_bias": conv_bias, "up_bias": up_bias, **scheme.keywords}, renamed
+    return {"conv_bias": conv_bias, "up_bias": up_bias, **scheme.keywords, **_find_size(renamed)}, renamed
+
+
+def _find_size(tensors: Tensors) -> dict[str, Any]:
+    """Planes of the packed mosaic, width and scale; nothing if the first or last convolution is missing."""
+    first, head = tensors.get("encoder.0.first.weight"), tensors.get("head.weight")
+    if first is None or head is None or first.ndim != 4 or head.ndim != 4:
+        return {}
+    return {"planes": first.shape[1], "width": len(first), "scale": isqrt(len(head) // 3)}

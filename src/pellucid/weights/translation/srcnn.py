@@ -27,7 +27,9 @@ def translate_tensors(foreign: ForeignWeights) -> tuple[dict[str, Any], Tensors]
     _, renamed = rename(foreign, tensors, [PORTS])
     # Dong's test code repeats the edge; the ports train with zero padding.
     padding = "replicate" if "weights_conv1" in foreign.tensors else "zeros"
-    return {"padding": padding, "bias": any_ends_with(renamed, ".bias")}, renamed
+    middle = renamed.get("map.weight")
+    size = {"mapping_px": middle.shape[-1]} if middle is not None and middle.ndim == 4 else {}
+    return {"padding": padding, "bias": any_ends_with(renamed, ".bias"), **size}, renamed
 
 
 def _reshape_filters(columns: Tensor, *, outputs_first: bool) -> Tensor:

@@ -1,13 +1,12 @@
 """Translate the tensors of a foreign weight file to the names and layouts of our networks.
 
-How a file stores its network (biases, batch norm, order of output channels) follows from its names and is
-returned as recipe keywords. What users choose (depth, channels, scale) does not: a file of another size fails
-when its tensors are loaded into the network.
+What the tensors of a file show (depth, width, channels, biases, batch norm) is returned as recipe keywords, and so
+is what is known of the code that wrote it (padding, order of output channels), unless the user says otherwise.
 """
 
 import importlib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
@@ -17,24 +16,43 @@ from torch import Tensor
 from pellucid.errors import WeightsError
 from pellucid.recipes.network import Network
 from pellucid.recipes.recipe import Recipe
-from pellucid.recipes.registry import list_names, own_keywords
+from pellucid.recipes.registry import find, list_names, own_keywords
 from pellucid.weights.foreign.reading import ForeignWeights
 
+_CONVENTIONS = ("padding", "upsampling", "channel_order")
+"""Keywords that tensors do not show. Names suggest them, because each code base has its own."""
 
-def translate(foreign: ForeignWeights, recipe: Recipe) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Recipe keywords that the file's way of storing needs, and its tensors under our names.
 
+def translate(
+    foreign: ForeignWeights, recipe: Recipe, given: Collection[str] = ()
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Recipe keywords that the file needs, and its tensors under our names.
+
+    given: keywords of the recipe that the user chose.
     The file `NETWORK.py` in this folder translates weights of the recipes `NETWORK.*`, by its function
     `translate_tensors(foreign)`, which returns the same. Tensors of unknown names keep them. Raises WeightsError
-    if no name is known, or if the recipe does not have a keyword that the file needs.
+    if no name is known, if the recipe does not have a keyword that the file needs, or if the tensors contradict a
+    keyword that was given.
     """
     family = recipe.name.partition(".")[0]
     module = f"{__name__.rpartition('.')[0]}.{family}"
     if find_spec(module) is None:
         raise WeightsError(f"no foreign weights are known for {family}")
     keywords, tensors = importlib.import_module(module).translate_tensors(foreign)
+    keywords = {key: value for key, value in keywords.items() if not (key in _CONVENTIONS and key in given)}
+    _check_given(foreign, keywords, recipe, given)
     _check_keywords(foreign, keywords, recipe)
     return {key: value for key, value in keywords.items() if key in recipe.parameters}, tensors
+
+
+def _check_given(
+    foreign: ForeignWeights, keywords: Mapping[str, Any], recipe: Recipe, given: Collection[str]
+) -> None:
+    for key in keywords.keys() & recipe.parameters.keys() & set(given):
+        if keywords[key] != recipe.parameters[key]:
+            raise WeightsError(
+                f"{foreign.path} has {key}={keywords[key]}, not {recipe.parameters[key]}", hint=f"omit {key}"
+            )
 
 
 def _check_keywords(foreign: ForeignWeights, keywords: Mapping[str, Any], recipe: Recipe) -> None:
@@ -43,11 +61,15 @@ def _check_keywords(foreign: ForeignWeights, keywords: Mapping[str, Any], recipe
     for key, value in keywords.items():
         if key not in recipe.parameters and value != built_with.get(key):
             family = recipe.name.partition(".")[0]
-            able = [name for name in list_names() if name.startswith(f"{family}.") and key in own_keywords(name)]
-            raise WeightsError(
-                f"{foreign.path} needs {key}={value}, which {recipe.name} does not have; "
-                f"{' and '.join(able)} {'has' if len(able) == 1 else 'have'} it"
-            )
+            able = [name for name in list_names() if name.startswith(f"{family}.") and _can_have(name, key, value)]
+            verb = "has" if len(able) == 1 else "have"
+            more = f"; {' and '.join(able)} {verb} it" if able else ""
+            raise WeightsError(f"{foreign.path} needs {key}={value}, which {recipe.name} does not have{more}")
+
+
+def _can_have(name: str, key: str, value: Any) -> bool:
+    """Whether a recipe has a keyword, or builds its network with this value of it."""
+    return key in own_keywords(name) or _constructor_arguments(find(name).network).get(key) == value
 
 
 def _constructor_arguments(build: Callable[[], Network]) -> Mapping[str, Any]:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,21 @@ import numpy as np
 import pyvips
 
 from pellucid.errors import OutputError
-from pellucid.pictures import formats, jpeg_2000, jpeg_xl, metadata, pnm, vips
+from pellucid.pictures import (
+    associated_alpha,
+    formats,
+    jpeg_2000,
+    jpeg_xl,
+    metadata,
+    pnm,
+    tiff_channels,
+    tiff_pages,
+    vips,
+)
 from pellucid.pictures.containers import bmp
 from pellucid.pictures.formats import FileFormat
 from pellucid.pictures.picture import Encoding, Picture
+from pellucid.pictures.white import scale_back
 from pellucid.system import memory
 
 JPEG_QUALITY = 95
@@ -25,7 +37,7 @@ WEBP_QUALITY = 95
 _LOSSLESS_WEBP_BYTES = 32
 _LOSSY_WEBP_BYTES = 16
 
-_COMPRESSIONS = ("none", "lzw", "deflate", "packbits", "zstd")
+_COMPRESSIONS = ("none", "lzw", "deflate", "packbits")
 _MAX_BMP_HEADER_BYTES = 2**26
 _HALVED_COLOR = ("4:2:0", "4:1:1", "4:1:0")
 
@@ -49,8 +61,11 @@ def write(
         temporary.write_bytes(content)
         return metadata.list_missing(picture.metadata, target.name)
     options = {**target.options, **_options(picture, target, quality)}
+    picture = _to_stored(picture, target)
     _save(picture, target, temporary, path, options)
     with temporary.open("rb+") as file:
+        if target is formats.TIFF:
+            tiff_pages.set_tags(file, tiff_channels.describe(picture))
         return metadata.write(file, picture, target.name)
 
 
@@ -63,6 +78,18 @@ def encoding_bytes(target: FileFormat, num_pixels: int, quality: int | None) -> 
     # All coefficients of three channels, two bytes each.
     is_buffered = target is formats.JPEG and num_pixels < memory.LARGE_BYTES
     return 2 * num_pixels * 3 if is_buffered else 0
+
+
+def _to_stored(picture: Picture, target: FileFormat) -> Picture:
+    """The picture with the samples to store: in the units of its own file, if it had this format and depth."""
+    original = picture.encoding
+    if original is None:
+        return picture
+    if target is formats.TIFF and tiff_channels.has_associated_alpha(picture):
+        picture = associated_alpha.multiply(picture)
+    if target in (formats.TIFF, formats.PNG) and (original.format, original.dtype) == (target.name, picture.dtype):
+        return scale_back(picture)
+    return replace(picture, encoding=replace(original, white=None))
 
 
 def _options(picture: Picture, target: FileFormat, quality: int | None) -> dict[str, Any]:
@@ -97,7 +124,8 @@ def _tiff_options(picture: Picture, original: Encoding) -> dict[str, Any]:
 def _save(picture: Picture, target: FileFormat, temporary: Path, path: Path, options: dict[str, Any]) -> None:
     vips.begin(OutputError)
     try:
-        image = vips.to_vips(picture)
+        order = tiff_channels.order_channels(picture) if target is formats.TIFF else ()
+        image = vips.to_vips(picture, order)
         _release_on_progress(image, picture)
         file = pyvips.Target.new_to_file(os.fsencode(temporary))
         pyvips.Operation.call(target.saver, image, file, keep="none", **options)

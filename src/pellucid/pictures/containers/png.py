@@ -28,6 +28,7 @@ _KEPT = (*COLOR, b"sBIT", b"bKGD", b"tIME", b"pCAL", b"sCAL", b"oFFs", b"sTER", 
 """Chunks that are copied, next to texts and unknown ones that are marked as safe to copy."""
 
 _STORAGE = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"hIST", b"iDOT", b"acTL", b"fcTL", b"fdAT", b"pHYs")
+_END = b"IEND"
 _NAMES = {b"caBX": "content credentials (C2PA)", b"dSIG": "the signature"}
 
 _XMP_KEY = b"XML:com.adobe.xmp"
@@ -43,9 +44,14 @@ _SRGB_CHROMATICITIES = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
 
 def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """(metadata, what is not kept) of a PNG; stops where it is damaged."""
-    found = _Chunks()
-    for kind, content in _iterate_chunks(file):
-        found.add(kind, content)
+    found, kind = _Chunks(), b""
+    for kind, content, is_intact in _iterate_chunks(file):
+        if is_intact:
+            found.add(kind, content)
+        elif kind not in _STORAGE:
+            found.dropped.append(f"damaged PNG chunk {kind.decode('latin-1')!r}")
+    if kind != _END:
+        found.dropped.append("what is missing at the end of the file")
     metadata = {key: value for key, value in found.metadata().items() if value}
     return metadata, tuple(dict.fromkeys(found.dropped))
 
@@ -97,7 +103,9 @@ class _Chunks:
         elif kind in (b"exif", b"app1") and content:
             self.raw_exif = content
         elif kind in (b"iptc", b"8bim", b"app13") and content:
-            self.resources += iptc.as_resources(content)
+            resources = iptc.as_resources(content)
+            if resources not in self.resources:  # ImageMagick writes them twice, under two names
+                self.resources += resources
         elif kind in (b"icc", b"icm") and content:
             self.profile = self.profile or content
         else:
@@ -124,6 +132,12 @@ def _read_resolution(content: bytes) -> dict[str, Any]:
         return {}
     x, y, unit = struct.unpack(">IIB", content)
     return resolution.to_metadata(x, y, "m" if unit == 1 else "none")
+
+
+def significant_bits(content: bytes) -> int:
+    """The most significant bits of a color that the chunk sBIT among chunks specifies; 0 if there is none."""
+    found = (max(bits[:3], default=0) for kind, bits in chunks.split_chunks(content) if kind == b"sBIT")
+    return next(found, 0)
 
 
 def write(file: IO[bytes], metadata: Mapping[str, Any], channels: int) -> list[str]:
@@ -272,11 +286,13 @@ def _is_default(kind: bytes, content: bytes) -> bool:
     return kind == b"sRGB" or (kind == b"cICP" and content[:2] in (b"\1\r", b"\2\2"))
 
 
-def _iterate_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """(type, content) of each chunk but the samples; stops where a file is damaged."""
+def _iterate_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, bytes, bool]]:
+    """(type, content, whether the checksum is right) of each chunk but the samples, up to the last one."""
     for kind, content, _ in _iterate_places(file):
         if kind != b"IDAT":
-            yield kind, content
+            yield kind, content, file.read(4) == struct.pack(">I", zlib.crc32(kind + content))
+        if kind == _END:
+            return
 
 
 def _iterate_places(file: IO[bytes]) -> Iterator[tuple[bytes, bytes, int]]:
@@ -288,8 +304,6 @@ def _iterate_places(file: IO[bytes]) -> Iterator[tuple[bytes, bytes, int]]:
         if len(header) < 8:
             return
         length, kind = struct.unpack(">I4s", header)
-        if kind == b"IEND":
-            return
         is_read = kind not in (b"IDAT", b"fdAT") and length <= _MAX_BYTES
         yield kind, file.read(length) if is_read else b"", offset
         offset += length + 12

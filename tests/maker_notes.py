@@ -9,7 +9,7 @@ class Entry(NamedTuple):
 
     tag: int
     kind: int
-    count: int
+    num_items: int
     content: bytes
 
 

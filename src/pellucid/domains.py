@@ -83,7 +83,7 @@ class Domain(ABC):
 
     @abstractmethod
     def to_picture(self, output: Tensor, like: Degraded) -> Picture:
-        """The network's output as a picture with the depth, alpha and metadata of the degraded one, `like`."""
+        """The network's output as a picture with the depth, other channels and metadata of the degraded one."""
 
     @abstractmethod
     def synthesize(self, photos: Tensor, degradation: Degradation | None, generator: torch.Generator) -> Tensor:
@@ -162,7 +162,7 @@ class Gray(_PictureDomain):
 
     def to_picture(self, output: Tensor, like: Degraded) -> Picture:
         like = _picture(like)
-        return like.with_tensor(output.transpose(0, 1), like.alpha_to_tensor())
+        return like.with_tensor(output.transpose(0, 1), like.alpha_to_tensor(), like.extra_to_tensor())
 
 
 @dataclass(frozen=True)
@@ -190,12 +190,12 @@ class RGB(_PictureDomain):
         if like.channels == 1:
             red, green, blue = output.unbind(1)
             output = ((red + green + blue) / 3)[:, None]
-        return like.with_tensor(output, like.alpha_to_tensor())
+        return like.with_tensor(output, like.alpha_to_tensor(), like.extra_to_tensor())
 
 
 @dataclass(frozen=True)
 class Luma(_PictureDomain):
-    """BT.601 luma, enlarged bicubically by `scale` before the network sees it; chroma and alpha are only enlarged.
+    """BT.601 luma, enlarged bicubically by `scale` before the network sees it; other channels are only enlarged.
 
     A gray picture is used as it is. As in Dong et al. 2014 (super-resolution) and Zhang et al. 2017 (deblocking,
     three tasks).
@@ -224,12 +224,13 @@ class Luma(_PictureDomain):
 
     def to_picture(self, output: Tensor, like: Degraded) -> Picture:
         like = _picture(like)
-        alpha = like.alpha_to_tensor()
+        alpha, extra = like.alpha_to_tensor(), like.extra_to_tensor()
         if like.channels == 3:
             chroma = self.encode(rgb_to_ycbcr(like.to_tensor())[:, 1:])
             output = ycbcr_to_rgb(torch.cat([output, chroma], dim=1))
-        # Bicubic interpolation overshoots; alpha is a fraction.
-        return like.with_tensor(output, None if alpha is None else self.encode(alpha).clamp(0, 1))
+        # Bicubic interpolation overshoots; alpha is a fraction. Extra channels of floats may have any range.
+        alpha = None if alpha is None else self.encode(alpha).clamp(0, 1)
+        return like.with_tensor(output, alpha, None if extra is None else self.encode(extra))
 
 
 @dataclass(frozen=True)

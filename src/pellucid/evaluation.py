@@ -8,7 +8,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -54,12 +54,13 @@ class Score:
 class _ScoringInput:
     """A picture to score. Planes are (1, C, H, W) in the colors of the domain; white is 1.
 
-    make_baseline: the planes of `Score.degraded_psnr_db`.
+    make_baseline: the planes of `Score.degraded_psnr_db`. warnings: why the files may be misunderstood.
     """
 
     target: Tensor
     degraded: Degraded
     make_baseline: Callable[[], Tensor | None]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Report:
 
     model: name of the restorer. protocol: how scores were computed, see `statement`.
     scores: of each picture, sorted by path. failures: pictures that could not be scored, and why.
-    overrides: see `Restorer.overrides`.
+    overrides: see `Restorer.overrides`. warnings: why scores may be wrong, e.g. because white is not known.
     """
 
     model: str
@@ -77,6 +78,7 @@ class Report:
     scores: tuple[Score, ...]
     failures: tuple[tuple[Path, PellucidError], ...] = ()
     overrides: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def mean_psnr_db(self) -> float:
@@ -105,6 +107,7 @@ class Report:
             "model": self.model,
             "recipe": {"name": self.recipe.name, "parameters": dict(self.recipe.parameters)},
             "changes": list(self.overrides),
+            "warnings": list(self.warnings),
             "protocol": self.protocol,
             "mean": {
                 "psnr_db": _finite(self.mean_psnr_db),
@@ -136,6 +139,7 @@ def evaluate(
     target: str | Path | None = None,
     save: str | Path | None = None,
     overwrite: bool = False,
+    white: float | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Score every picture of a folder or store by the protocol of the restorer's recipe.
@@ -146,6 +150,7 @@ def evaluate(
     target: a folder of the clean pictures, matched by name; by order if no name matches and the counts agree.
     save: a folder for the restored pictures as they are scored, as 8-bit PNG: gray for luma recipes, and without
         rotation for mosaics. overwrite: replace existing files there.
+    white: the value of white in all files, see `read`. Default: as each file specifies it, else that of its type.
     progress: called with (pictures done, all pictures).
 
     Raises DataError if there is nothing to score or it does not fit the recipe, and OutputError if a saved picture
@@ -157,12 +162,14 @@ def evaluate(
             f"an object of type {type(restorer).__name__} cannot be scored", hint="use what load returns"
         )
     data = Path(data)
-    collection = collect(restorer.recipe, data, target)
+    collection = collect(restorer.recipe, data, target, white=white)
     saved = _plan_saved(collection, None if save is None else Path(save), overwrite=overwrite)
-    scores, failures = [], []
+    scores, failures, warnings = [], [], dict[str, None]()
     for done, (sample, result) in enumerate(zip(collection.samples, saved, strict=True), start=1):
         try:
-            score, restored = _score(restorer, sample.name, _prepare(restorer.recipe, sample))
+            prepared = _prepare(restorer.recipe, sample)
+            warnings.update(dict.fromkeys(f"{sample.name}: {warning}" for warning in prepared.warnings))
+            score, restored = _score(restorer, sample.name, prepared)
             if result is not None:
                 images.write(restored, result, overwrite=overwrite)
             scores.append(score)
@@ -176,12 +183,16 @@ def evaluate(
         raise DataError(facts, hint=first.hint, **first.parameters)
     protocol = describe(restorer.recipe, collection, num_pictures=len(scores))
     overrides = tuple(restorer.overrides())
-    return Report(restorer.name, restorer.recipe, protocol, tuple(scores), tuple(failures), overrides)
+    return Report(
+        restorer.name, restorer.recipe, protocol, tuple(scores), tuple(failures), overrides, tuple(warnings)
+    )
 
 
-def collect(recipe: Recipe, data: str | Path, target: str | Path | None = None) -> EvalSet:
+def collect(
+    recipe: Recipe, data: str | Path, target: str | Path | None = None, *, white: float | None = None
+) -> EvalSet:
     """What `evaluate` scores. Raises DataError if there is nothing, or if it does not fit the recipe."""
-    collection = eval_samples.collect(Path(data), None if target is None else Path(target))
+    collection = eval_samples.collect(Path(data), None if target is None else Path(target), white=white)
     given = {"clean": "clean pictures", "pairs": "pairs of pictures", "raw": "mosaics"}[collection.kind]
     has_mosaics = collection.kind == "raw" or (
         collection.kind == "clean" and makes_mosaic(recipe.protocol.degradation)
@@ -256,7 +267,8 @@ def _prepare(recipe: Recipe, sample: EvalSample) -> _ScoringInput:
     """Target and degraded picture, the latter as given, or made by the protocol."""
     protocol, domain = recipe.protocol, recipe.domain
     # Color conversion rounds to 8 bit, as it does in MATLAB, where the published scores come from.
-    target = _round(domain.to_target(sample.read_target()))
+    clean = sample.read_target()
+    target, warnings = _round(domain.to_target(clean)), _warnings_of(clean)
     if sample.read_degraded is None:
         assert protocol.degradation is not None
         height, width = (size // protocol.crop_multiple * protocol.crop_multiple for size in target.shape[-2:])
@@ -268,8 +280,14 @@ def _prepare(recipe: Recipe, sample: EvalSample) -> _ScoringInput:
         degraded = sample.read_degraded()
     if isinstance(degraded, Mosaic):
         return _prepare_mosaic(domain, target, degraded)
-    picture = degraded.as_depth("float32")
-    return _ScoringInput(target, picture, lambda: domain.encode(domain.to_target(picture)))
+    if sample.read_degraded is not None:
+        warnings = (*_warnings_of(degraded), *(f"target: {warning}" for warning in warnings))
+    picture = replace(degraded, extra=None).as_depth("float32")
+    return _ScoringInput(target, picture, lambda: domain.encode(domain.to_target(picture)), warnings)
+
+
+def _warnings_of(picture: Picture) -> tuple[str, ...]:
+    return () if picture.encoding is None else picture.encoding.warnings
 
 
 def _prepare_mosaic(domain: Domain, target: Tensor, mosaic: Mosaic) -> _ScoringInput:

@@ -663,7 +663,7 @@ def test_a_truncated_file_is_refused(
     for length in {1, 3, 9, 15, 16, 17, 30, 60, 140, *range(200, len(content) - 13, len(content) // 12)}:
         text = message(partial(read_bytes, content[:length], tmp_path, "cut.png"))
         assert "cut.png" in text
-        assert "damaged, truncated" in text or length < 16
+        assert "damaged, truncated" in text or "is a damaged TIFF" in text or length < 16
     assert capfd.readouterr() == ("", "")
 
 
@@ -701,26 +701,24 @@ def test_pages_and_frames_are_counted(tmp_path: Path) -> None:
     assert "x.webp is an animated WebP of 4 frames" in message(lambda: images.read(tmp_path / "x.webp"))
 
 
-@pytest.mark.parametrize("channels", [3, 5])
-def test_other_channels_are_counted(channels: int, tmp_path: Path) -> None:
-    planes = noise(6, 7, channels)
-    tifffile.imwrite(tmp_path / "x.tif", planes, photometric="minisblack", planarconfig="contig")
-    text = message(lambda: images.read(tmp_path / "x.tif"))
-    assert f"x.tif has {channels} channels; gray or RGB, with or without alpha, is needed" in text
+@pytest.mark.parametrize(
+    ("color", "found"),
+    [("cielab", "CIELab colors"), ("ycbcr", "YCbCr colors without")],
+)
+def test_other_colors_of_tiff_are_named(color: str, found: str, tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "x.tif", noise(6, 7, 3), photometric=color)
+    assert f"x.tif contains {found}" in message(lambda: images.read(tmp_path / "x.tif"))
 
 
-def test_unsupported_tiffs_give_a_one_line_error(tmp_path: Path) -> None:
-    tifffile.imwrite(tmp_path / "lab.tif", noise(6, 7, 3), photometric="cielab")
-    tifffile.imwrite(tmp_path / "double.tif", np.ones((6, 7)))
-    for name in ("lab.tif", "double.tif"):
-        assert "of an unsupported type" in message(partial(images.read, tmp_path / name))
-
-
-@pytest.mark.parametrize("dtype", ["int16", "uint32", "int8"])
-def test_other_sample_types_are_named(dtype: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("dtype", "found"),
+    [("int16", "16-bit signed integer"), ("uint32", "32-bit integer"), ("int8", "8-bit signed integer"),
+     ("uint64", "64-bit integer"), ("complex64", "64-bit complex floating-point")],
+)  # fmt: skip
+def test_other_sample_types_are_named(dtype: str, found: str, tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "x.tif", np.ones((6, 7), dtype))
     text = message(lambda: images.read(tmp_path / "x.tif"))
-    assert "x.tif has samples of libvips type" in text and "8-bit or 16-bit" in text
+    assert f"x.tif has {found} samples" in text and "unsigned integers of up to 16 bits" in text
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

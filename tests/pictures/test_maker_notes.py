@@ -11,7 +11,7 @@ import pytest
 import exiftool
 import format_matrix
 import maker_notes as notes
-from pellucid.pictures import exif, images, maker_notes
+from pellucid.pictures import exif, ifd, images, maker_notes
 from pellucid.pictures.geometry import Change
 
 CHAINS = [(".png",), (".webp",), (".tif", ".tif", ".jpg")]
@@ -55,7 +55,7 @@ def test_a_block_is_only_changed_where_the_size_and_the_preview_are(make: str, o
     assert len(changed) <= 2 + 2
     assert len(block) - len(adapted) == 2 + 3 * 12 + 4 + 206
     tags, before = exif.parse_block(adapted).exif, exif.parse_block(block).exif
-    assert (exif.ifd.number(tags, 0xA002), exif.ifd.number(tags, 0xA003)) == (128, 96)
+    assert (ifd.number(tags, 0xA002), ifd.number(tags, 0xA003)) == (128, 96)
     assert tags[exif.MAKER_NOTE] == before[exif.MAKER_NOTE]
 
 

@@ -88,7 +88,7 @@ def test_regions_follow_the_pixels(orientation: int, scale: int) -> None:
     assert (attribute(adapted, "stDim:w"), attribute(adapted, "stDim:h")) == (width, height)
     assert (attribute(adapted, "tiff:ImageWidth"), attribute(adapted, "tiff:ImageLength")) == (width, height)
     text = minidom.parseString(adapted).getElementsByTagName("MPReg:Rectangle")[0].firstChild
-    assert text is not None
+    assert text is not None and text.nodeValue is not None
     corner = (left / width, top / height)
     assert [*map(float, text.nodeValue.split(","))] == pytest.approx([*corner, *sides])
     boundary = [attribute(adapted, f"Iptc4xmpExt:rb{name}") for name in "XYWH"]

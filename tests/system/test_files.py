@@ -1,5 +1,7 @@
 import errno
+import io
 import os
+import random
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -9,7 +11,7 @@ import pytest
 
 from pellucid.errors import OutputError, PictureError
 from pellucid.system import files
-from pellucid.system.files import atomic_file, check_overwrite, check_writable, read_head, write_atomic
+from pellucid.system.files import atomic_file, check_overwrite, check_writable, read_head, splice, write_atomic
 
 
 @pytest.fixture
@@ -262,3 +264,12 @@ def test_writing_never_changes_the_umask(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_name_with_nul_gives_a_one_line_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="NUL"):
         write_atomic(tmp_path / "x\0", b"", overwrite=False)
+
+
+@pytest.mark.parametrize("num_bytes", [0, 1, 2**20 - 1, 2**20, 2 * 2**20 + 5])
+@pytest.mark.parametrize("length", [0, 3, 7, 12, 2**20 + 1])
+def test_splice_replaces_a_part_and_moves_the_rest(num_bytes: int, length: int) -> None:
+    behind = random.Random(0).randbytes(num_bytes)
+    file = io.BytesIO(b"before" + b"replaced" + behind)
+    splice(file, 6, 14, b"n" * length)
+    assert file.getvalue() == b"before" + b"n" * length + behind

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pellucid.commands.options import Backend, Device, Overwrite, Parameters, Precision, parse_keywords
+from pellucid.commands.options import Backend, Device, Overwrite, Parameters, Precision, White, parse_keywords
 from pellucid.commands.terminal import (
     add_row,
     defer_sigint,
@@ -47,6 +47,7 @@ def evaluate(
         Path | None,
         typer.Option("--train-data", metavar="STORE", help="Report pictures that are also in this training data."),
     ] = None,
+    white: White = None,
     device: Device = "auto",
     backend: Backend = None,
     precision: Precision = None,
@@ -64,7 +65,7 @@ def evaluate(
     chosen = restorer.load(model, device=device, backend=backend, precision=precision, **given)
     if chosen.choice is not None:
         print_info(chosen.choice)
-    collection = evaluation.collect(chosen.recipe, data, target)
+    collection = evaluation.collect(chosen.recipe, data, target, white=white)
     for message in collection.messages:
         print_info(message)
     if json_file is not None:
@@ -78,6 +79,7 @@ def evaluate(
             target=target,
             save=save,
             overwrite=overwrite,
+            white=white,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
         )
     if json_file is not None:
@@ -85,6 +87,8 @@ def evaluate(
     _print_report(report)
     for override in report.overrides:
         print_warning(override)
+    for warning in report.warnings:
+        print_warning(warning)
     if train_store is not None:
         print_leaks(train_store, target or data)
     for _, error in report.failures:

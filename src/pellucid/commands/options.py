@@ -42,6 +42,14 @@ Precision = Annotated[
         show_default="float32, or the precision of an exported MODEL",
     ),
 ]
+White = Annotated[
+    float | None,
+    typer.Option(
+        metavar="VALUE",
+        help="Value of white in the files, e.g. 4095 for 12 bits in 16-bit samples.",
+        show_default="as the file specifies it, or that of its type",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pellucid.commands.options import parse_keywords
+from pellucid.commands.options import White, parse_keywords
 from pellucid.commands.terminal import (
     add_row,
     defer_sigint,
@@ -59,6 +59,7 @@ def prepare(
         int | None,
         typer.Option(min=1, metavar="N", help="Number of threads.", show_default="one for each processor"),
     ] = None,
+    white: White = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store that already exists.")] = False,
 ) -> None:
     """Decode a data set once, into a store for training.
@@ -83,7 +84,8 @@ def prepare(
         return
     if out is None:
         raise typer.BadParameter("--out STORE is needed: the folder to create")
-    keywords = registry.validate_keywords(kind, parse_keywords(settings))
+    given = parse_keywords(settings, options=("white",)) | ({} if white is None else {"white": str(white)})
+    keywords = registry.validate_keywords(kind, given)
     try:
         with progress() as bar:
             task = bar.add_task("decoding", total=None)

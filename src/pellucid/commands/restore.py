@@ -14,6 +14,7 @@ from pellucid.commands.options import (
     Model,
     Overwrite,
     Precision,
+    White,
     parse_bytes,
     parse_exposure,
     parse_keywords,
@@ -133,6 +134,17 @@ def restore(
             rich_help_panel=_RESULTS,
         ),
     ] = False,
+    page: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Restore only this page of a TIFF; the first one is 1.",
+            show_default="all pages, written as pages",
+            rich_help_panel=_RESULTS,
+        ),
+    ] = None,
+    white: White = None,
     exposure_ratio: Annotated[
         str,
         typer.Option(
@@ -222,6 +234,8 @@ def restore(
         bit_depth=bit_depth,
         exposure=parse_exposure(exposure_ratio, reference),
         sidecars=sidecars,
+        page=page,
+        white=white,
         **({} if max_pixels is None else {"max_pixels": max_pixels}),
     )
     jobs = planning.plan(inputs, out, format=format, include=include or (), exclude=exclude or ())
@@ -335,6 +349,8 @@ def _print_halo_error(restorer: "Restorer", jobs: "Sequence[Job]", settings: "Se
             restorer.recipe.domain,
             exposure=settings.exposure,
             max_pixels=settings.max_pixels,
+            page=settings.page or 1,
+            white=settings.white,
         )
         error = restorer.halo_error(degraded, halo_px=settings.halo_px, tile_px=settings.tile_px)
     except PellucidError:

@@ -7,8 +7,11 @@ plan out. Hyphens replace the underscores of its name: `pellucid prepare sid-son
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
+
+from pydantic import Field
 
 from pellucid.data import archives
 from pellucid.data.archives import Source
@@ -138,9 +141,15 @@ def join_paths(paths: Sequence[Path]) -> str:
     return " and ".join(map(str, paths))
 
 
-def picture_task(source: Source, key: str | None = None) -> DecodeTask:
-    """Decode a picture file into one array. key: the file's name by default."""
-    return array_task(source, decode_picture, key)
+White = Annotated[
+    float | None, Field(gt=0, description="value of white in the files, if it is not that of their type")
+]
+"""A keyword of data sets that consist of any pictures."""
+
+
+def picture_task(source: Source, key: str | None = None, *, white: float | None = None) -> DecodeTask:
+    """Decode a picture file into one array. key: the file's name by default. white: see `images.read`."""
+    return array_task(source, partial(decode_picture, white=white), key)
 
 
 def array_task(source: Source, decode: Callable[[Path], Decoded], key: str | None = None) -> DecodeTask:
@@ -149,15 +158,21 @@ def array_task(source: Source, decode: Callable[[Path], Decoded], key: str | Non
     return DecodeTask(source, (name,), lambda path: [(name, decode(path))])
 
 
-def decode_picture(path: Path) -> Decoded:
-    """A picture of 8 or 16 bits, without its transparency. Raises PictureError for floating-point samples."""
-    picture = images.read(path)
+def decode_picture(path: Path, *, white: float | None = None) -> Decoded:
+    """A picture of 8 or 16 bits, without its other channels. Raises PictureError for floating-point samples.
+
+    white: see `images.read`.
+    """
+    picture = images.read(path, white=white)
     if picture.dtype == "float32":
         raise PictureError(
             f"{path} has floating-point samples; a store contains 8 or 16 bits",
             hint="save it as 16-bit PNG or TIFF",
         )
-    return Decoded(picture.samples, changes=() if picture.alpha is None else ("transparency was dropped",))
+    dropped = {"transparency was dropped": picture.alpha, "channels other than colors were dropped": picture.extra}
+    changes = [change for change, plane in dropped.items() if plane is not None]
+    warnings = () if picture.encoding is None else picture.encoding.warnings
+    return Decoded(picture.samples, changes=(*changes, *warnings))
 
 
 def _label_source(path: Path) -> str:

@@ -54,26 +54,30 @@ class EvalSet:
         return len(self.samples)
 
 
-def collect(data: Path, target: Path | None = None) -> EvalSet:
+def collect(data: Path, target: Path | None = None, *, white: float | None = None) -> EvalSet:
     """The pictures in a folder, with their targets of the same name in another one; or the items of a store.
 
+    white: of all files, see `images.read`; the items of a store have the white of their type.
     If no names agree, targets are matched by sorted order, provided there are as many.
     Raises DataError if there are no pictures, a picture has no target, or the store is damaged.
     """
     if store.is_store(data):
         if target is not None:
             raise DataError(f"{data} is a store, which contains its targets", hint="omit {target}")
+        if white is not None:
+            raise DataError(f"{data} is a store, in which white is that of the type", hint="omit {white}")
         return _collect_store(store.open(data))
-    return _collect_folder(data) if target is None else _collect_pairs(data, target)
+    read = partial(images.read, white=white)
+    return _collect_folder(data, read) if target is None else _collect_pairs(data, target, read)
 
 
-def _collect_folder(folder: Path) -> EvalSet:
+def _collect_folder(folder: Path, read: Callable[[Path], Picture]) -> EvalSet:
     paths, messages = _find_pictures(folder)
-    samples = tuple(_make_sample(path, folder, partial(images.read, path)) for path in paths)
+    samples = tuple(_make_sample(path, folder, partial(read, path)) for path in paths)
     return EvalSet("clean", samples, messages=messages)
 
 
-def _collect_pairs(data: Path, target: Path) -> EvalSet:
+def _collect_pairs(data: Path, target: Path, read: Callable[[Path], Picture]) -> EvalSet:
     (degraded, messages), (targets, more_messages) = _find_pictures(data), _find_pictures(target)
     names = [path.relative_to(data) for path in degraded]
     pairing = match(names, [path.relative_to(target) for path in targets])
@@ -84,7 +88,7 @@ def _collect_pairs(data: Path, target: Path) -> EvalSet:
         )
     partners = [targets[number] for number in pairing.partners if number is not None]
     samples = [
-        _make_sample(path, data, partial(images.read, partner), partial(images.read, path), partner)
+        _make_sample(path, data, partial(read, partner), partial(read, path), partner)
         for path, partner in zip(degraded, partners, strict=True)
     ]
     return EvalSet("pairs", tuple(samples), pairing.method, messages=(*messages, *more_messages))

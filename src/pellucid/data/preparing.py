@@ -76,17 +76,17 @@ def prepare(
     keyword is not possible, OutputError if `out` contains something else or another data set, or its disk is full.
     """
     check_name(Path(out))
-    _check_outside(Path(out), [Path(path) for path in paths])
     plan = registry.plan(kind, [Path(path) for path in paths], keywords)
+    _check_outside(Path(out), plan)
     request = _make_request(kind, keywords, min_px)
     return _fill_store(plan, Path(out), request, _Settings(workers, min_px, overwrite, progress))
 
 
-def _check_outside(out: Path, sources: Sequence[Path]) -> None:
-    """Raise OutputError if the store would be among its own sources."""
-    for source in sources:
-        if Path(os.path.realpath(out)).is_relative_to(os.path.realpath(source)):
-            raise OutputError(f"{out} is inside its source {source}", hint="choose a folder outside by {out}")
+def _check_outside(out: Path, plan: DatasetPlan) -> None:
+    """Raise OutputError if the store would be among the pictures from which it is made."""
+    folders = {os.path.realpath(Path(task.source.location).parent) for task in plan.tasks}
+    if folders & {os.path.realpath(out), os.path.realpath(out.parent)}:
+        raise OutputError(f"{out} would be among its own sources", hint="choose another folder by {out}")
 
 
 def open_data(data: str | Path, *, target: str | Path | None = None) -> Store:

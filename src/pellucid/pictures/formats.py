@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pellucid.errors import OutputError
-from pellucid.pictures.picture import Picture
+from pellucid.pictures.picture import Picture, count_channels
 
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".tif", ".tiff", ".webp", ".bmp", ".dib", ".avif"}
@@ -36,6 +36,7 @@ class FileFormat:
 
     suffixes: the first one is the default.
     dtypes: types of samples, smallest first.
+    has_extra: whether channels that are neither color nor alpha can be stored.
     saver: the libvips operation that writes it, and its options; "" for BMP.
     """
 
@@ -43,18 +44,23 @@ class FileFormat:
     suffixes: tuple[str, ...]
     dtypes: tuple[str, ...]
     has_alpha: bool
+    has_extra: bool = False
     saver: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    def can_store(self, dtype: str, alpha: bool) -> bool:
-        return dtype in self.dtypes and (self.has_alpha or not alpha)
+    def can_store(self, dtype: str, picture: Picture) -> bool:
+        """Whether it can store the channels of a picture, with this type of samples."""
+        has_channels = (self.has_alpha or picture.alpha is None) and (self.has_extra or picture.extra is None)
+        return dtype in self.dtypes and has_channels
 
 
-PNG = FileFormat("PNG", (".png",), ("uint8", "uint16"), True, "pngsave_target")
-TIFF = FileFormat("TIFF", (".tif", ".tiff"), ("uint8", "uint16", "float32"), True, "tiffsave_target")
-JPEG = FileFormat("JPEG", (".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif"), ("uint8",), False, "jpegsave_target")
+PNG = FileFormat("PNG", (".png",), ("uint8", "uint16"), True, saver="pngsave_target")
+TIFF = FileFormat("TIFF", (".tif", ".tiff"), ("uint8", "uint16", "float32"), True, True, "tiffsave_target")
+JPEG = FileFormat(
+    "JPEG", (".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif"), ("uint8",), False, saver="jpegsave_target"
+)
 # `exact` keeps the colors of fully transparent pixels.
-WEBP = FileFormat("WebP", (".webp",), ("uint8",), True, "webpsave_target", {"exact": True})
+WEBP = FileFormat("WebP", (".webp",), ("uint8",), True, saver="webpsave_target", options={"exact": True})
 BMP = FileFormat("BMP", (".bmp", ".dib"), ("uint8",), False)
 WRITABLE = (PNG, TIFF, JPEG, WEBP, BMP)
 
@@ -117,17 +123,25 @@ def choose_dtype(file_format: FileFormat, picture: Picture, path: Path, bit_dept
     """The type of the samples to write. Raises OutputError if the format cannot store it, or alpha."""
     check_depth(bit_depth)
     dtype = picture.dtype if bit_depth is None else DEPTHS[bit_depth]
-    has_alpha = picture.alpha is not None
-    if file_format.can_store(dtype, has_alpha):
+    if file_format.can_store(dtype, picture):
         return dtype
-    what = "alpha" if dtype in file_format.dtypes else f"{_DEPTH_NAMES[dtype]} samples"
+    what = _name_unsupported(file_format, dtype, picture)
     origin = picture.encoding.format if picture.encoding else file_format.name
     origin = f" of the original {origin} file" if origin != file_format.name else ""
-    others = " or ".join(other.name for other in WRITABLE if other.can_store(dtype, has_alpha))
+    others = " or ".join(other.name for other in WRITABLE if other.can_store(dtype, picture))
     bits = next(bits for bits, other in DEPTHS.items() if other == file_format.dtypes[-1])
-    can_convert = file_format.can_store(DEPTHS[bits], has_alpha)
+    can_convert = file_format.can_store(DEPTHS[bits], picture)
     raise OutputError(
         f"{path}: {file_format.name} cannot store {what}{origin}",
         hint=f"write {others}, or set {{bit_depth}}" if can_convert else f"write {others}",
         bit_depth=bits,
     )
+
+
+def _name_unsupported(file_format: FileFormat, dtype: str, picture: Picture) -> str:
+    """What a format cannot store."""
+    if dtype not in file_format.dtypes:
+        return f"{_DEPTH_NAMES[dtype]} samples"
+    if picture.extra is None or file_format.has_extra:
+        return "alpha"
+    return f"{count_channels(picture.extra)} (neither color nor alpha)"

@@ -7,11 +7,9 @@ from typing import IO
 import numpy as np
 
 from pellucid.errors import PictureError
-from pellucid.pictures import formats, ifd, kinds
+from pellucid.pictures import formats, kinds
 from pellucid.pictures.containers import jpeg
 from pellucid.pictures.picture import Encoding
-
-_COMPRESSIONS = {1: "none", 5: "lzw", 7: "jpeg", 8: "deflate", 32946: "deflate", 32773: "packbits", 50000: "zstd"}
 
 _NAMES = {"webp": "WebP", "heif": "AVIF", "heic": "HEIC", "jxl": "JPEG XL", "jp2": "JPEG 2000", "gif": "GIF"}
 """Loader -> name of the format, where it is not the same in capitals."""
@@ -50,17 +48,17 @@ def find_loader(path: Path) -> str:
     return kind.loader
 
 
-def describe_suffix(path: Path, encoding: Encoding) -> tuple[str, ...]:
-    """A note if the suffix of a file is that of another format."""
+def describe_suffix(path: Path, format: str) -> tuple[str, ...]:
+    """A note if the suffix of a file is that of another format than its own, e.g. JPEG."""
     by_suffix = formats.known_format(path.suffix)
-    if by_suffix is None or by_suffix.name == encoding.format:
+    if by_suffix is None or by_suffix.name == format:
         return ()
-    return (f"a {encoding.format} file, not {by_suffix.name} as its name says",)
+    return (f"a {format} file, not {by_suffix.name} as its name says",)
 
 
 def read_encoding(path: Path, loader: str) -> Encoding:
-    """How a file stores its picture. Fields that a damaged header does not contain keep their defaults."""
-    parse = {"png": _parse_png, "jpeg": _parse_jpeg, "tiff": _parse_tiff, "webp": _parse_webp, "bmp": _parse_bmp}
+    """How a file other than TIFF stores its picture. Fields that a damaged header lacks keep their defaults."""
+    parse = {"png": _parse_png, "jpeg": _parse_jpeg, "webp": _parse_webp, "bmp": _parse_bmp}
     try:
         with path.open("rb") as file:
             return parse[loader](file) if loader in parse else Encoding(_NAMES[loader], lossless=loader == "gif")
@@ -107,18 +105,6 @@ def _parse_webp(file: IO[bytes]) -> Encoding:
         (length,) = struct.unpack_from("<I", head, 4)
         file.seek(length + length % 2, 1)
     return Encoding("WebP")
-
-
-def _parse_tiff(file: IO[bytes]) -> Encoding:
-    tags = ifd.first_directory(file)
-    compression = _COMPRESSIONS.get(ifd.number(tags, 0x0103) or 1)
-    return Encoding(
-        "TIFF",
-        ifd.number(tags, 0x0102) or 1,
-        palette=ifd.number(tags, 0x0106) == 3,
-        compression=compression,
-        lossless=compression != "jpeg",
-    )
 
 
 def _parse_jpeg(file: IO[bytes]) -> Encoding:

@@ -5,18 +5,25 @@ The orientation is applied, alpha is separated, other metadata goes into `Pictur
 into `Picture.encoding`, so that a result is written in the same way. docs/formats.md shows what each format keeps.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pellucid.errors import OutputError, PictureError
-from pellucid.pictures import formats, headers, kinds, metadata, readers, writers
+from pellucid.pictures import formats, headers, kinds, metadata, readers, tiff_pages, tiff_samples, writers
 from pellucid.pictures.contents import check_contents
 from pellucid.pictures.finding import find_pictures
 from pellucid.pictures.formats import RAW_SUFFIXES as RAW_SUFFIXES
 from pellucid.pictures.formats import SUFFIXES as SUFFIXES
+from pellucid.pictures.formats import FileFormat
 from pellucid.pictures.picture import Picture
+from pellucid.pictures.tiff_decoding import list_decoders
+from pellucid.pictures.white import check_white
 from pellucid.system.files import atomic_file
+
+CLASSIC_BYTES = 2_500_000_000
+"""Pages with more bytes become a BigTIFF: a classic TIFF has at most 4 GB, and compression may enlarge samples."""
 
 MAX_PIXELS = 500_000_000
 """Files with more pixels are refused before decoding: a small file can unpack to any size."""
@@ -30,22 +37,52 @@ def find(folder: Path, *, takes_raw: bool = False) -> list[Path]:
     return [*find_pictures(folder, takes_raw=takes_raw).pictures]
 
 
-def read(path: str | Path, *, max_pixels: int = MAX_PIXELS, sidecar: bytes = b"") -> Picture:
+def read(
+    path: str | Path,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    page: int | None = None,
+    white: float | None = None,
+    sidecar: bytes = b"",
+) -> Picture:
     """Read a PNG, JPEG, TIFF, WebP, AVIF or BMP file with its own bit depth, and apply its orientation.
 
     Samples of 1, 2 and 4 bits and palettes become 8 bit; 10 and 12 bits become 16 bit. Premultiplied alpha is
     divided out. The format is recognized by the first bytes, not by the suffix. A large picture is decoded into
     a temporary file (see `pellucid.system.memory`) and takes little memory.
 
+    Channels of a TIFF that are neither color nor alpha, e.g. infrared, are in `Picture.extra`.
+
     max_pixels: files with more pixels are refused before decoding.
+    page: number of the page of a TIFF, starting at 1. Default: the only one.
+    white: the value of white in the file. Default: as the file specifies it (MaxSampleValue, SMaxSampleValue,
+        sBIT), else the largest value of the type, or 1 for floating-point samples. The samples are scaled so that
+        this value becomes the white of their type; `write` scales them back.
     sidecar: XMP that takes precedence over that in the file, e.g. of `sidecars.read`.
-    Raises PictureError if the file is missing, damaged, not a single gray or RGB picture, or too large.
+    Raises PictureError if the file is missing, damaged, not a single gray or RGB picture, or too large, or if its
+    floating-point samples are far from 0 to 1 and white is not specified.
     """
     path = Path(path)
+    check_white(white)
     loader = headers.find_loader(path)
+    if loader == "tiff":
+        pages = tiff_pages.find_pages(path)
+        chosen = tiff_pages.choose_page(pages, path, page)
+        is_partial = tiff_pages.DESCRIPTION in chosen.omitted
+        notes = ("the description of the whole stack is not kept",) if is_partial else ()
+        of_file = _describe_file(path, loader, "TIFF")
+        return readers.read_tiff(chosen, max_pixels, white, (*of_file, *pages.notes, *notes), sidecar)
+    if page not in (None, 1):
+        raise PictureError(f"{path} has one page; there is no page {page}", hint="omit {page}")
     encoding = headers.read_encoding(path, loader)
-    notes = (*encoding.notes, *headers.describe_suffix(path, encoding), *check_contents(path, loader))
-    return readers.read(path, loader, replace(encoding, notes=notes), max_pixels, sidecar)
+    of_file = _describe_file(path, loader, encoding.format)
+    encoding = replace(encoding, notes=(*encoding.notes, *of_file))
+    return readers.read(path, loader, encoding, max_pixels, white, sidecar)
+
+
+def _describe_file(path: Path, loader: str, format: str) -> tuple[str, ...]:
+    """Notes about the name of a file, and about what it contains in addition to its picture."""
+    return (*headers.describe_suffix(path, format), *check_contents(path, loader))
 
 
 def decoding_cost(path: str | Path) -> tuple[int, int]:
@@ -57,7 +94,30 @@ def decoding_cost(path: str | Path) -> tuple[int, int]:
     """
     path = Path(path)
     loader = headers.find_loader(path)
+    if loader == "tiff":
+        costs = [_decoding_cost_of(page) for page in tiff_pages.find_pages(path).pages]
+        return max(num_pixels for num_pixels, _ in costs), max(num_bytes for _, num_bytes in costs)
     return readers.decoding_cost(path, loader, headers.read_encoding(path, loader))
+
+
+def _decoding_cost_of(page: tiff_pages.Page) -> tuple[int, int]:
+    width, height = page.directory.size
+    return width * height, list_decoders(tiff_samples.parse(page))[0].working_bytes
+
+
+def list_pages(path: str | Path) -> tiff_pages.Pages | None:
+    """The pages of a TIFF that has several, without smaller copies and masks; None for other files.
+
+    Raises PictureError as `read` does.
+    """
+    path = Path(path)
+    pages = tiff_pages.find_pages(path) if headers.find_loader(path) == "tiff" else None
+    return pages if pages is not None and len(pages) > 1 else None
+
+
+def read_page(page: tiff_pages.Page, *, max_pixels: int = MAX_PIXELS, white: float | None = None) -> Picture:
+    """Read one of the pages of `list_pages` as `read` does, but with the description of the whole stack."""
+    return readers.read_tiff(page, max_pixels, white)
 
 
 def encoding_bytes(path: str | Path, num_pixels: int, *, quality: int | None = None) -> int:
@@ -129,9 +189,58 @@ def write(
     dtype = formats.choose_dtype(file_format, picture, path, bit_depth)
     if quality is not None and not 1 <= quality <= 100:
         raise OutputError(f"a quality of {quality}; 1 to 100 is needed")
-    own = picture.width, picture.height
-    adapted, removed = metadata.adapt(picture.metadata, before=picture.metadata.get(metadata.SIZE, own), after=own)
-    picture = replace(picture.as_depth(dtype), metadata=adapted)
     with atomic_file(path, overwrite=overwrite, before_rename=before_rename) as temporary:
-        missing = (*removed, *writers.write(picture, file_format, temporary, path, quality))
-    return (f"not kept in {file_format.name}: {', '.join(missing)}",) if missing else ()
+        missing = _write(picture.as_depth(dtype), file_format, temporary, path, quality)
+    return _describe_missing(missing, file_format)
+
+
+def write_pages(
+    pictures: Iterable[Picture],
+    path: str | Path,
+    pages: tiff_pages.Pages,
+    *,
+    scale: int = 1,
+    overwrite: bool = False,
+    bit_depth: int | None = None,
+    before_rename: Callable[[Path], None] | None = None,
+) -> tuple[str, ...]:
+    """Write pictures as the pages of one TIFF, atomically. Each is written before the next one is asked for.
+
+    pages: those that the pictures come from, as many. scale: how many times as long their sides are.
+    Other arguments, result and errors: see `write`.
+    """
+    path, is_stack = Path(path), tiff_pages.describes_stack(pages.pages[0].directory)
+    with (
+        atomic_file(path, overwrite=overwrite, before_rename=before_rename) as temporary,
+        temporary.open("r+b") as file,
+        TemporaryDirectory(prefix="pellucid-") as folder,
+    ):
+        writer = tiff_pages.StackWriter(file, is_big=_is_big(pages, scale))
+        missing: list[str] = []
+        for number, picture in enumerate(pictures):
+            page = Path(folder, "page.tif")
+            page.write_bytes(b"")
+            dtype = formats.choose_dtype(formats.TIFF, picture, path, bit_depth)
+            missing += _write(picture.as_depth(dtype), formats.TIFF, page, path, None)
+            # Readers of a stack go by its description, and expect nothing else.
+            writer.append(page, {} if is_stack else tiff_pages.number_page(number, len(pages)))
+    return _describe_missing(missing, formats.TIFF)
+
+
+def _write(
+    picture: Picture, file_format: FileFormat, temporary: Path, path: Path, quality: int | None
+) -> tuple[str, ...]:
+    """Write a picture with metadata that are true for its size into an empty file. Returns what is not kept."""
+    own = picture.width, picture.height
+    before = picture.metadata.get(metadata.SIZE, own)
+    adapted, removed = metadata.adapt(picture.metadata, before=before, after=own)
+    return (*removed, *writers.write(replace(picture, metadata=adapted), file_format, temporary, path, quality))
+
+
+def _describe_missing(missing: Sequence[str], file_format: FileFormat) -> tuple[str, ...]:
+    return (f"not kept in {file_format.name}: {', '.join(dict.fromkeys(missing))}",) if missing else ()
+
+
+def _is_big(pages: tiff_pages.Pages, scale: int) -> bool:
+    """Whether the pages may not fit into the 4 GB of a classic TIFF; each sample has at most 4 bytes."""
+    return sum(4 * scale**2 * page.directory.num_samples for page in pages.pages) > CLASSIC_BYTES

@@ -34,15 +34,21 @@ class Encoding:
     """How a file stores its picture: what is needed to write a result in the same way.
 
     format: PNG, JPEG, TIFF, WebP, AVIF, BMP or camera RAW.
-    bits: bits per sample in the file, 1 to 32; a `Picture` has 8, 16 or 32.
+    bits: bits per sample in the file, 1 to 32; a `Picture` has 8, 16 or 32. All floating-point types count as 32.
     palette: whether the file stores indices into a list of colors.
     quality: quality of a JPEG, 1 to 100, on the scale of the Independent JPEG Group's encoder.
     subsampling: chroma subsampling of a JPEG, e.g. "4:2:0".
-    compression: compression of a TIFF: none, lzw, deflate, packbits, zstd or jpeg; None if it is another one.
+    compression: compression of a TIFF: none, lzw, deflate, packbits or jpeg; None if it is another one.
     lossless: whether the compression keeps every sample.
     progressive: whether the file needs several passes (progressive JPEG, interlaced PNG), so that decoding takes
         memory for the whole picture.
+    white: the value of white in the file if it is not that of the type: the `Picture` is scaled to the type's own
+        white, and a result in the same format is scaled back.
+    unscaled: planes (alpha, extra) that are in other units, and are therefore not scaled.
+    extra_samples: for each channel of a TIFF that is not a color, 0 (unspecified), 1 (alpha, and colors are
+        multiplied by it) or 2 (alpha), in the order of the file.
     notes: what the user should know about the conversion, one line each.
+    warnings: why the samples may be misunderstood, one line each.
     """
 
     format: str
@@ -53,7 +59,16 @@ class Encoding:
     compression: str | None = None
     lossless: bool = True
     progressive: bool = False
+    white: float | None = None
+    unscaled: tuple[str, ...] = ()
+    extra_samples: tuple[int, ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def dtype(self) -> str:
+        """Type of the samples of a `Picture` from this file."""
+        return "uint8" if self.bits <= 8 else "uint16" if self.bits <= 16 else "float32"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -64,6 +79,8 @@ class Picture:
     alpha: (H, W, 1) of the same dtype, or None. Restoring resizes it if needed, but does not change it otherwise.
     metadata: what else the file contains (ICC profile, EXIF, XMP, ...), by libvips field name.
     encoding: how the file stores the picture; None if it does not come from a file.
+    extra: (H, W, E) of the same dtype, or None: channels that are neither color nor alpha, e.g. infrared.
+        Restoring treats them like alpha.
 
     `from_array`, `from_pil` and `from_tensor` convert other data to pictures.
     """
@@ -72,6 +89,7 @@ class Picture:
     alpha: Samples | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
     encoding: Encoding | None = None
+    extra: Samples | None = None
 
     def __post_init__(self) -> None:
         _check_arrays(self.planes)
@@ -86,14 +104,17 @@ class Picture:
                 f"alpha of {self.alpha.dtype} {self.alpha.shape} for samples of {dtype} {shape}; "
                 f"alpha is (H, W, 1) of the same type as the samples"
             )
+        if self.extra is not None:
+            _check_extra(self.extra, self.samples)
 
     def __repr__(self) -> str:
         return f"<Picture {self.width} x {self.height} px, {self._describe()}>"
 
     def _describe(self) -> str:
-        """E.g. "RGB, uint8, alpha"."""
+        """E.g. "RGB, uint8, alpha, 1 extra channel"."""
         alpha = "" if self.alpha is None else ", alpha"
-        return f"{'gray' if self.channels == 1 else 'RGB'}, {self.dtype}{alpha}"
+        extra = "" if self.extra is None else f", {count_channels(self.extra)}"
+        return f"{'gray' if self.channels == 1 else 'RGB'}, {self.dtype}{alpha}{extra}"
 
     @property
     def height(self) -> int:
@@ -105,7 +126,7 @@ class Picture:
 
     @property
     def channels(self) -> int:
-        """1 for gray, 3 for RGB, not counting alpha."""
+        """1 for gray, 3 for RGB, not counting alpha and extra channels."""
         return int(self.samples.shape[2])
 
     @property
@@ -115,21 +136,21 @@ class Picture:
 
     @property
     def planes(self) -> tuple[Samples, ...]:
-        """Samples, and alpha if there is one."""
-        return (self.samples,) if self.alpha is None else (self.samples, self.alpha)
+        """Samples, and alpha and extra channels if there are any."""
+        return tuple(plane for plane in (self.samples, self.alpha, self.extra) if plane is not None)
 
     def as_depth(self, dtype: str) -> Self:
         """The same picture with samples of another type: uint8, uint16 or float32. White stays white."""
         if dtype == self.dtype:
             return self
         _check_name(dtype)
-        return self._map_planes(lambda plane: _convert(plane, dtype))
+        return self.map_planes(lambda plane: _convert(plane, dtype))
 
     def apply_orientation(self, orientation: int) -> Self:
         """The picture rotated and mirrored by an EXIF orientation (1 to 8), as a view."""
         if orientation not in range(1, 9):
             raise PictureError(f"orientation {orientation}; EXIF has 1 to 8")
-        return self._map_planes(lambda plane: _orient(plane, orientation))
+        return self.map_planes(lambda plane: _orient(plane, orientation))
 
     def fill_hidden(self, reach_px: int) -> Self:
         """The picture with colors under full transparency replaced by those of the nearest visible pixels.
@@ -145,23 +166,18 @@ class Picture:
 
     def empty_like(self, height: int, width: int) -> Self:
         """An uninitialized picture of another size with the same channels, type and metadata; see `paste`."""
-        return self._map_planes(lambda plane: memory.allocate((height, width, plane.shape[2]), self.dtype))
+        return self.map_planes(lambda plane: memory.allocate((height, width, plane.shape[2]), self.dtype))
 
     def paste(self, part: "Picture", rows: slice, cols: slice) -> None:
         """Copy a part into this picture, e.g. one of `empty_like`. The only method that changes a picture."""
-        own, other = (
-            (len(self.planes), *self.samples.shape[2:], self.dtype),
-            (len(part.planes), part.channels, part.dtype),
-        )
-        if own != other:
+        if self._describe() != part._describe():
             raise PictureError(f"a part with {part._describe()}; {self._describe()} is needed")
-        self.samples[rows, cols] = part.samples
-        if self.alpha is not None:
-            self.alpha[rows, cols] = part.alpha
+        for own, other in zip(self.planes, part.planes, strict=True):
+            own[rows, cols] = other
 
     def crop(self, rows: slice, cols: slice) -> Self:
         """A part of the picture, as a view."""
-        return self._map_planes(lambda plane: plane[rows, cols])
+        return self.map_planes(lambda plane: plane[rows, cols])
 
     @classmethod
     def from_array(cls, array: Samples) -> Self:
@@ -191,7 +207,8 @@ class Picture:
     def to_array(self) -> Samples:
         """(H, W) for gray, (H, W, 3) for RGB; with alpha (H, W, 2) or (H, W, 4), alpha last. Type as in `dtype`.
 
-        Without alpha, the array shares the memory of the picture; with alpha, it is a copy.
+        Extra channels are not included; they are in `extra`. Without alpha, the array shares the memory of the
+        picture; with alpha, it is a copy.
         """
         if self.alpha is not None:
             return np.concatenate([self.samples, self.alpha], axis=2)
@@ -227,6 +244,7 @@ class Picture:
     def to_pil(self) -> "Image":
         """An image of Pillow with mode L, LA, RGB, RGBA or I;16 (16-bit gray); the ICC profile is in its `info`.
 
+        Extra channels are not included.
         Raises PictureError for 16-bit RGB, 16-bit gray with alpha, and float32: Pillow has no modes for them.
         """
         from PIL.Image import fromarray
@@ -245,7 +263,7 @@ class Picture:
     def _repr_png_(self) -> bytes:
         """A preview for notebooks: 8 bit, at most 1024 px on the longer side."""
         step = max(1, max(self.height, self.width) // (2 * _PREVIEW_PX))  # skips pixels: fast for any size
-        preview = self._map_planes(lambda plane: plane[::step, ::step]).as_depth("uint8").to_pil()
+        preview = self.map_planes(lambda plane: plane[::step, ::step]).as_depth("uint8").to_pil()
         preview.thumbnail((_PREVIEW_PX, _PREVIEW_PX))
         file = io.BytesIO()
         preview.save(file, "PNG")
@@ -259,6 +277,10 @@ class Picture:
         """(1, 1, H, W) float32; opaque is 1. None if there is no alpha."""
         return None if self.alpha is None else _to_tensor(self.alpha)
 
+    def extra_to_tensor(self) -> Tensor | None:
+        """(1, E, H, W) float32; the type's own white is 1. None if there are no extra channels."""
+        return None if self.extra is None else _to_tensor(self.extra)
+
     @classmethod
     def from_tensor(cls, samples: Tensor, dtype: str = "float32") -> Self:
         """A picture from a (1, C, H, W) tensor with white at 1, on any device.
@@ -267,18 +289,22 @@ class Picture:
         """
         return cls(_from_tensor(samples, dtype))
 
-    def with_tensor(self, samples: Tensor, alpha: Tensor | None = None) -> Self:
-        """A picture of (1, C, H, W) samples and (1, 1, H, W) alpha with the same type, metadata and encoding."""
+    def with_tensor(self, samples: Tensor, alpha: Tensor | None = None, extra: Tensor | None = None) -> Self:
+        """A picture of other (1, C, H, W) samples, (1, 1, H, W) alpha and (1, E, H, W) extra channels.
+
+        Type, metadata and encoding are the same.
+        """
         return replace(
             self,
             samples=_from_tensor(samples, self.dtype),
             alpha=None if alpha is None else _from_tensor(alpha, self.dtype),
+            extra=None if extra is None else _from_planes(extra, self.dtype),
         )
 
-    def _map_planes(self, change: Callable[[Samples], Samples]) -> Self:
-        """The same change to samples and alpha."""
-        alpha = None if self.alpha is None else change(self.alpha)
-        return replace(self, samples=change(self.samples), alpha=alpha)
+    def map_planes(self, change: Callable[[Samples], Samples]) -> Self:
+        """The same change to samples, alpha and extra channels."""
+        alpha, extra = (None if plane is None else change(plane) for plane in (self.alpha, self.extra))
+        return replace(self, samples=change(self.samples), alpha=alpha, extra=extra)
 
 
 @dataclass(frozen=True)
@@ -408,6 +434,24 @@ def _check_arrays(planes: tuple[object, ...]) -> None:
             )
 
 
+def _check_extra(extra: Samples, samples: Samples) -> None:
+    if (
+        extra.ndim != 3
+        or extra.shape[:2] != samples.shape[:2]
+        or not extra.shape[2]
+        or extra.dtype != samples.dtype
+    ):
+        raise PictureError(
+            f"extra channels of {extra.dtype} {extra.shape} for samples of {samples.dtype} {samples.shape}; "
+            f"they are (H, W, E) of the same type as the samples"
+        )
+
+
+def count_channels(extra: Samples) -> str:
+    """E.g. "2 extra channels"."""
+    return f"{extra.shape[2]} extra channel{'s' if extra.shape[2] > 1 else ''}"
+
+
 def _check_name(dtype: object) -> None:
     if dtype not in tuple(PEAKS):
         raise PictureError(f"samples of type {dtype}; a picture has {', '.join(PEAKS)}")
@@ -468,6 +512,11 @@ def _from_tensor(planes: Tensor, dtype: str) -> Samples:
     check_tensor(planes, (4,))
     if len(planes) != 1:
         raise PictureError(f"a tensor of {len(planes)} pictures; (1, C, H, W) is needed")
+    return _from_planes(planes, dtype)
+
+
+def _from_planes(planes: Tensor, dtype: str) -> Samples:
+    """The samples of a (1, any number, H, W) tensor."""
     samples = planes[0].detach().resolve_neg().permute(1, 2, 0).cpu()
     samples = samples.to(torch.promote_types(samples.dtype, torch.float32))  # 65535 is infinite in float16
     if dtype == "float32":
@@ -479,7 +528,7 @@ def _from_tensor(planes: Tensor, dtype: str) -> Samples:
 def _convert(samples: Samples, dtype: str) -> Samples:
     converted = memory.allocate(samples.shape, dtype)
     for rows in memory.strips(samples, converted):
-        converted[rows] = _from_tensor(_to_tensor(samples[rows]), dtype)
+        converted[rows] = _from_planes(_to_tensor(samples[rows]), dtype)
     return converted
 
 

@@ -1,8 +1,9 @@
 """Reading picture files: libvips decodes all formats except BMP, strip by strip into `memory.allocate`."""
 
 import os
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -12,9 +13,12 @@ import pyvips
 from PIL.BmpImagePlugin import BmpImageFile
 
 from pellucid.errors import PictureError
-from pellucid.pictures import exif, metadata, vips, xmp
-from pellucid.pictures.containers import heif, tiff
-from pellucid.pictures.picture import Encoding, Picture, Samples
+from pellucid.pictures import associated_alpha, exif, metadata, tiff_pages, tiff_samples, vips, xmp
+from pellucid.pictures.containers import heif, png
+from pellucid.pictures.picture import PEAKS, Encoding, Picture, Samples
+from pellucid.pictures.tiff_decoding import TiffDecoder, list_decoders
+from pellucid.pictures.tiff_samples import TiffSamples
+from pellucid.pictures.white import apply_white, change_samples
 from pellucid.system import memory
 
 _COLORS = {"b-w": 1, "grey16": 1, "srgb": 3, "rgb": 3, "rgb16": 3, "scrgb": 3}
@@ -22,22 +26,61 @@ _DTYPES = {name: dtype for dtype, name in vips.FORMATS.items()}
 
 _HEIF_FIELDS = ("icc-profile-data", "exif-data", "xmp-data")
 
-_STRICT = ("jpeg", "tiff")
-"""Loaders that report damaged samples, and tiles that are missing or cannot be decoded, only as warnings."""
-
 BYTES_PER_PIXEL = {"webp": 9, "heif": 19, "bmp": 4}
 """Memory per pixel of formats that are decoded as a whole, measured by benchmarks/files.py."""
 
 
-def read(path: Path, loader: str, encoding: Encoding, max_pixels: int, sidecar: bytes = b"") -> Picture:
+@dataclass(frozen=True)
+class _Channels:
+    """What the channels of an image are: colors, then others. alpha_index: which of the others is alpha."""
+
+    num_colors: int
+    num_others: int = 0
+    alpha_index: int | None = None
+
+    @property
+    def extra_indices(self) -> list[int]:
+        """Which of the others are neither color nor alpha."""
+        return [i for i in range(self.num_others) if i != self.alpha_index]
+
+
+def read(
+    path: Path, loader: str, encoding: Encoding, max_pixels: int, white: float | None, sidecar: bytes = b""
+) -> Picture:
     """Read a file by a loader of `headers.find_loader`. Raises PictureError as `images.read` does."""
     if loader == "bmp":
-        return _read_bmp(path, encoding, max_pixels, sidecar)
-    return _read_vips(path, loader, encoding, max_pixels, sidecar)
+        return apply_white(_read_bmp(path, encoding, max_pixels, sidecar), path, white=white)
+    read_with = partial(_read_vips, path, loader, encoding, max_pixels, white, sidecar)
+    if loader != "jpeg":
+        return read_with()
+    try:
+        return read_with(fail_on="warning")
+    except PictureError as error:
+        if not isinstance(error.__cause__, pyvips.Error):
+            raise
+        note = f"damaged ({vips.reason(error.__cause__)}): parts of the picture may be wrong"
+        return _add_notes(read_with(), note)
+
+
+def read_tiff(
+    page: tiff_pages.Page,
+    max_pixels: int,
+    white: float | None,
+    notes: tuple[str, ...] = (),
+    sidecar: bytes = b"",
+) -> Picture:
+    """Read a page of a TIFF. notes: about the file. Raises PictureError as `images.read` does."""
+    return _add_notes(_read_tiff(tiff_samples.parse(page), max_pixels, white, sidecar), *notes)
+
+
+def _add_notes(picture: Picture, *notes: str) -> Picture:
+    encoding = picture.encoding
+    assert encoding is not None
+    return replace(picture, encoding=replace(encoding, notes=(*notes, *encoding.notes)))
 
 
 def decoding_cost(path: Path, loader: str, encoding: Encoding) -> tuple[int, int]:
-    """(pixels, bytes of memory that decoding needs), see `images.decoding_cost`."""
+    """(pixels, bytes of memory that decoding needs), see `images.decoding_cost`; not of TIFF."""
     if loader == "bmp":
         with _open_bmp(path) as file:
             num_pixels = int(file.width * file.height)
@@ -66,47 +109,30 @@ def _open(path: Path, loader: str, source: pyvips.Source | None = None, *, fail_
         # A source does not parse options in the file name, e.g. "scan[page=2]", and fsencode takes any bytes.
         source = source or pyvips.Source.new_from_file(os.fsencode(path))
         # A given loader: libvips would also recognize files that are not pictures, e.g. CSV or SVG.
-        return pyvips.Operation.call(f"{loader}load_source", source, access="sequential", fail_on=fail_on)
+        # A compressed strip of a TIFF may have more than 50 MB; `decoding_cost` counts them.
+        options = {"unlimited": True} if loader == "tiff" else {}
+        return pyvips.Operation.call(
+            f"{loader}load_source", source, access="sequential", fail_on=fail_on, **options
+        )
     except pyvips.Error as error:
         raise _damaged(path, vips.reason(error)) from error
 
 
-def _read_vips(path: Path, loader: str, encoding: Encoding, max_pixels: int, sidecar: bytes) -> Picture:
-    if loader == "jpeg" and encoding.bits != 8:
-        raise PictureError(
-            f"{path} is a JPEG of {encoding.bits} bits; only 8 bits are supported", hint="save it as PNG or TIFF"
-        )
-    read = partial(_read_source, path, loader, encoding, max_pixels, sidecar)
-    try:
-        return read()
-    except PictureError as error:
-        if loader not in _STRICT or not isinstance(error.__cause__, pyvips.Error):
-            raise
-        if loader == "jpeg":
-            note = f"damaged ({vips.reason(error.__cause__)}): parts of the picture may be wrong"
-            return _add_note(read(fail_on="error"), note)
-        # libtiff refuses files for values that decoding does not need, e.g. orientation 0.
-        with path.open("rb") as file:
-            return read(vips.patched_source(file, tiff.hide_metadata(file)))
-
-
-def _add_note(picture: Picture, note: str) -> Picture:
-    encoding = picture.encoding
-    assert encoding is not None
-    return replace(picture, encoding=replace(encoding, notes=(*encoding.notes, note)))
-
-
-def _read_source(
+def _read_vips(
     path: Path,
     loader: str,
     encoding: Encoding,
     max_pixels: int,
+    white: float | None,
     sidecar: bytes,
-    source: pyvips.Source | None = None,
     *,
-    fail_on: str = "warning",
+    fail_on: str = "error",
 ) -> Picture:
-    image = _open(path, loader, source, fail_on=fail_on if loader in _STRICT else "error")
+    if loader == "jpeg" and encoding.bits != 8:
+        raise PictureError(
+            f"{path} is a JPEG of {encoding.bits} bits; only 8 bits are supported", hint="save it as PNG or TIFF"
+        )
+    image = _open(path, loader, fail_on=fail_on)
     _check_size(image.width, image.height, path, max_pixels)
     _check_single(image, path)
     found, orientation, dropped = _read_metadata(image, path, loader)
@@ -118,10 +144,49 @@ def _read_source(
             image, note = _convert_cmyk(image)
             found["icc-profile-data"] = image.get("icc-profile-data")
             encoding = replace(encoding, notes=(*encoding.notes, note))
-        samples, alpha = _decode(image, encoding, path)
+        channels = _find_channels(image, path)
+        fetch = partial(_fetch_strips, image, partial(_expand_to_16_bits, encoding=encoding))
+        size = image.height, image.width
+        samples, alpha, _ = _decode(fetch, size, _DTYPES[image.format], channels, path)
     except pyvips.Error as error:
         raise _damaged(path, vips.reason(error)) from error
-    return _apply_orientation(Picture(samples, alpha, found, encoding), orientation, dropped)
+    picture = Picture(samples, alpha, _add_sidecar(found, sidecar), encoding)
+    significant_bits = png.significant_bits(found.get("png-chunks", b"")) if loader == "png" else 0
+    picture = apply_white(picture, path, white=white, significant_bits=significant_bits)
+    return _apply_orientation(picture, orientation, dropped)
+
+
+def _read_tiff(stored: TiffSamples, max_pixels: int, white: float | None, sidecar: bytes) -> Picture:
+    path, encoding = stored.page.path, stored.encoding
+    width, height = stored.directory.size
+    _check_size(width, height, path, max_pixels)
+    if stored.color == tiff_samples.CMYK and white is not None:
+        raise PictureError(f"{path} is CMYK, for which white cannot be stated", hint="omit {white}")
+    with ExitStack() as stack:
+        decoders = list_decoders(stored)
+        files = [stack.enter_context(tiff_pages.open_page(stored.page, decoder.changes)) for decoder in decoders]
+        sources = [vips.make_source(file) for file in files]
+        pages = [_open(path, "tiff", source, fail_on="warning") for source in sources]
+        found, dropped = metadata.read(stack.enter_context(tiff_pages.open_page(stored.page)), "tiff")
+        try:
+            num_colors = stored.num_colors
+            if stored.color == tiff_samples.CMYK:
+                pages, (note,) = map(list, zip(*map(_convert_cmyk, pages), strict=True))
+                num_colors, found["icc-profile-data"] = 3, pages[0].get("icc-profile-data")
+                encoding = replace(encoding, notes=(*encoding.notes, note))
+            channels = _Channels(num_colors, len(stored.extra_samples), stored.alpha_index)
+            fetch = partial(_fetch_planes, pages, decoders, width)
+            samples, alpha, extra = _decode(fetch, (height, width), stored.dtype, channels, path)
+        except pyvips.Error as error:
+            raise _damaged(path, vips.reason(error)) from error
+        del sources  # needed until here
+    picture = Picture(samples, alpha, _add_sidecar(found, sidecar), encoding, extra)
+    picture = apply_white(picture, path, white=white, origin=stored.white[1])
+    if stored.is_associated:
+        picture = associated_alpha.divide(picture)
+    if decoders[0].is_inverted:
+        change_samples(picture.samples, lambda strip: strip.dtype.type(PEAKS[picture.dtype]) - strip)
+    return _apply_orientation(picture, stored.orientation or _find_orientation(found), dropped)
 
 
 def _check_size(width: int, height: int, path: Path, max_pixels: int) -> None:
@@ -140,37 +205,93 @@ def _check_single(image: pyvips.Image, path: Path) -> None:
 
 
 def _convert_cmyk(image: pyvips.Image) -> tuple[pyvips.Image, str]:
-    """The image in sRGB, and a note about it for the user."""
+    """The image in sRGB with its other channels, and a note about it for the user."""
     depth = 16 if image.format == "ushort" else 8
     has_profile = bool(image.get_typeof("icc-profile-data"))
     profile = "its own profile" if has_profile else "a general profile, because it has none"
-    return image.icc_transform(
-        "srgb", embedded=True, input_profile="cmyk", depth=depth
-    ), f"CMYK converted to sRGB by {profile}"
+    colors = image.extract_band(0, n=4) if image.bands > 4 else image
+    converted = colors.icc_transform("srgb", embedded=True, input_profile="cmyk", depth=depth)
+    if image.bands > 4:
+        converted = converted.bandjoin(image.extract_band(4, n=image.bands - 4))
+    return converted, f"CMYK converted to sRGB by {profile}"
 
 
-def _decode(image: pyvips.Image, encoding: Encoding, path: Path) -> tuple[Samples, Samples | None]:
-    """Samples and alpha, separated strip by strip, without a copy of the whole."""
-    num_colors, dtype = _num_colors(image, path), _DTYPES[image.format]
-    height, width, bands = image.height, image.width, image.bands
-    samples = memory.allocate((height, width, num_colors), dtype)
-    alpha = memory.allocate((height, width, 1), dtype) if bands > num_colors else None
-    region, num_bad = pyvips.Region.new(image), 0
-    for rows in memory.strips(samples, *([] if alpha is None else [alpha])):
-        num_rows = rows.stop - rows.start
-        strip: Samples = np.frombuffer(region.fetch(0, rows.start, width, num_rows), dtype)
-        strip = _expand_to_16_bits(strip.reshape(num_rows, width, bands), encoding)
+def _decode(
+    fetch: Callable[[Sequence[Samples]], Iterator[tuple[slice, Samples]]],
+    size: tuple[int, int],
+    dtype: str,
+    channels: _Channels,
+    path: Path,
+) -> tuple[Samples, Samples | None, Samples | None]:
+    """Samples, alpha and extra channels, separated strip by strip, without a copy of the whole.
+
+    fetch: iterates over (rows, all channels of these rows); called with the arrays that are filled.
+    size: (height, width).
+    """
+    (height, width), extra_indices = size, channels.extra_indices
+    samples = memory.allocate((height, width, channels.num_colors), dtype)
+    alpha = None if channels.alpha_index is None else memory.allocate((height, width, 1), dtype)
+    extra = memory.allocate((height, width, len(extra_indices)), dtype) if extra_indices else None
+    num_bad = 0
+    for rows, strip in fetch([plane for plane in (samples, alpha, extra) if plane is not None]):
         num_bad += int((~np.isfinite(strip)).sum()) if dtype == "float32" else 0
-        samples[rows] = strip[..., :num_colors]
+        samples[rows], others = strip[..., : channels.num_colors], strip[..., channels.num_colors :]
         if alpha is not None:
-            alpha[rows] = strip[..., num_colors:]
+            alpha[rows] = others[..., channels.alpha_index, None]
+        if extra is not None:
+            extra[rows] = others[..., extra_indices]
     if num_bad:
         raise PictureError(f"{path} has {num_bad} NaN or infinite samples", hint="replace them first")
-    return samples, alpha
+    return samples, alpha, extra
 
 
-def _num_colors(image: pyvips.Image, path: Path) -> int:
-    """1 for gray, 3 for RGB. Raises PictureError for other channels and sample types."""
+def _fetch_strips(
+    image: pyvips.Image, decode: Callable[[Samples], Samples], planes: Sequence[Samples]
+) -> Iterator[tuple[slice, Samples]]:
+    """(rows, all channels of these rows), from top to bottom. decode: of the samples of libvips."""
+    region = pyvips.Region.new(image)
+    for rows in memory.strips(*planes):
+        yield rows, decode(_fetch(region, image, rows.start, rows.stop - rows.start))
+
+
+def _fetch_planes(
+    images: Sequence[pyvips.Image], decoders: Sequence[TiffDecoder], width: int, planes: Sequence[Samples]
+) -> Iterator[tuple[slice, Samples]]:
+    """The same for a page of a TIFF: one image with all channels, or one for each channel."""
+    regions = [pyvips.Region.new(image) for image in images]
+    parts = list(zip(regions, images, decoders, strict=True))
+    tile = decoders[0].tile
+    if tile is None:
+        for rows in memory.strips(*planes):
+            num_rows = rows.stop - rows.start
+            strips = [
+                decoder.decode(_fetch(region, image, rows.start, num_rows), width)
+                for region, image, decoder in parts
+            ]
+            yield rows, np.concatenate(strips, axis=2) if len(strips) > 1 else strips[0]
+        return
+    (tile_width, tile_height), height = tile, len(planes[0])
+    across = -(-width // tile_width)
+    for top in range(0, height, tile_height):
+        rows = slice(top, min(top + tile_height, height))
+        tiles = [
+            decoder.decode(_fetch(region, image, top * across, tile_height * across), tile_width)
+            for region, image, decoder in parts
+        ]
+        joined = np.concatenate(tiles, axis=2).reshape(across, tile_height, tile_width, -1)
+        strip = joined.swapaxes(0, 1).reshape(tile_height, across * tile_width, -1)
+        yield rows, strip[: rows.stop - top, :width]
+        for plane in planes:
+            memory.release(plane)
+
+
+def _fetch(region: pyvips.Region, image: pyvips.Image, top: int, num_rows: int) -> Samples:
+    content = region.fetch(0, top, image.width, num_rows)
+    return np.frombuffer(content, _DTYPES[image.format]).reshape(num_rows, image.width, image.bands)
+
+
+def _find_channels(image: pyvips.Image, path: Path) -> _Channels:
+    """The channels of formats that have alpha or not. Raises PictureError for other channels and sample types."""
     if image.format not in _DTYPES:
         raise PictureError(
             f"{path} has samples of libvips type '{image.format}'; 8-bit or 16-bit unsigned, or 32-bit "
@@ -182,7 +303,7 @@ def _num_colors(image: pyvips.Image, path: Path) -> int:
         raise PictureError(
             f"{path} has {image.bands} channels{colors_of}; gray or RGB, with or without alpha, is needed"
         )
-    return colors
+    return _Channels(colors, 1, 0) if image.bands > colors else _Channels(colors)
 
 
 def _expand_to_16_bits(strip: Samples, encoding: Encoding) -> Samples:
@@ -205,8 +326,7 @@ def _apply_orientation(picture: Picture, orientation: int, dropped: Sequence[str
     upright = replace(upright, metadata=adapted, encoding=encoding)
     if upright.samples.nbytes >= memory.LARGE_BYTES:
         return upright
-    alpha = None if upright.alpha is None else np.ascontiguousarray(upright.alpha)
-    return replace(upright, samples=np.ascontiguousarray(upright.samples), alpha=alpha)
+    return upright.map_planes(np.ascontiguousarray)
 
 
 def _read_metadata(image: pyvips.Image, path: Path, loader: str) -> tuple[dict[str, Any], int, tuple[str, ...]]:
@@ -215,8 +335,12 @@ def _read_metadata(image: pyvips.Image, path: Path, loader: str) -> tuple[dict[s
         if loader == "heif":  # libheif has applied the orientation of the container, the only one that counts
             return _read_heif(image, file), 1, ()
         found, dropped = metadata.read(file, loader)
-        orientation = tiff.find_orientation(file) if loader == "tiff" else 0
-    return found, orientation or exif.find_orientation(found.get("exif-data", b"")) or 1, dropped
+    return found, _find_orientation(found), dropped
+
+
+def _find_orientation(found: dict[str, Any]) -> int:
+    """The orientation in EXIF, 1 if there is none."""
+    return exif.find_orientation(found.get("exif-data", b"")) or 1
 
 
 def _add_sidecar(found: dict[str, Any], sidecar: bytes) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """What reading and writing with libvips share: names of sample types, one-line errors, and the check for forks."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import IO
 
 import pyvips
@@ -45,31 +45,31 @@ def reason(error: pyvips.Error) -> str:
     return lines[0] if lines else "unknown reason"
 
 
-def patched_source(file: IO[bytes], patches: Mapping[int, bytes]) -> pyvips.SourceCustom:
-    """A file in which the bytes at some offsets are replaced, without changing it.
+def make_source(file: IO[bytes]) -> pyvips.Source:
+    """A source that reads an open file. Both must be kept until the image is decoded."""
 
-    Both the file and this source must outlive the decoding.
-    """
+    def read(length: int) -> bytes:
+        try:
+            return file.read(length)
+        except OSError:  # e.g. a network drive that disconnects; libvips reports a truncated file
+            return b""
+
     source = pyvips.SourceCustom()
-
-    def read(num_bytes: int) -> bytes:
-        start = file.tell()
-        block = bytearray(file.read(num_bytes))
-        for offset, patch in patches.items():
-            first, last = max(start, offset), min(start + len(block), offset + len(patch))
-            if first < last:
-                block[first - start : last - start] = patch[first - offset : last - offset]
-        return bytes(block)
-
     source.on_read(read)
     source.on_seek(file.seek)
     return source
 
 
-def to_vips(picture: Picture) -> pyvips.Image:
-    """Samples and alpha as a libvips image. It shares their memory: the picture must outlive it."""
+def to_vips(picture: Picture, order: Sequence[int] = ()) -> pyvips.Image:
+    """Samples, alpha and extra channels as a libvips image. It shares their memory: the picture must outlive it.
+
+    order: which channel comes at each place; by default colors, alpha, extra channels.
+    """
     bands = [_bands(memory.as_contiguous(plane)) for plane in picture.planes]
     joined = bands[0].bandjoin(bands[1:]) if len(bands) > 1 else bands[0]
+    if list(order) != sorted(order):
+        first, *others = (joined.extract_band(channel) for channel in order)
+        joined = first.bandjoin(others)
     return joined.copy(interpretation=INTERPRETATIONS[picture.dtype, picture.channels])
 
 

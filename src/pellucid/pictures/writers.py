@@ -2,6 +2,7 @@
 
 import errno
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import numpy as np
 import pyvips
 
 from pellucid.errors import OutputError
-from pellucid.pictures import formats, metadata, vips
+from pellucid.pictures import associated_alpha, formats, metadata, tiff_channels, tiff_pages, vips
 from pellucid.pictures.containers import bmp
 from pellucid.pictures.formats import FileFormat
 from pellucid.pictures.picture import Encoding, Picture
+from pellucid.pictures.white import scale_back
 from pellucid.system import memory
 
 JPEG_QUALITY = 95
@@ -25,7 +27,7 @@ WEBP_QUALITY = 95
 _LOSSLESS_WEBP_BYTES = 32
 _LOSSY_WEBP_BYTES = 16
 
-_COMPRESSIONS = ("none", "lzw", "deflate", "packbits", "zstd")
+_COMPRESSIONS = ("none", "lzw", "deflate", "packbits")
 _MAX_BMP_HEADER_BYTES = 2**26
 _HALVED_COLOR = ("4:2:0", "4:1:1", "4:1:0")
 
@@ -40,8 +42,11 @@ def write(
     if target is formats.BMP:
         return _write_bmp(picture, temporary, path)
     options = {**target.options, **_options(picture, target, quality)}
+    picture = _to_stored(picture, target)
     _save(picture, target, temporary, path, options)
     with temporary.open("rb+") as file:
+        if target is formats.TIFF:
+            tiff_pages.set_tags(file, tiff_channels.describe(picture))
         return metadata.write(file, picture, target.name)
 
 
@@ -52,6 +57,18 @@ def encoding_bytes(target: FileFormat, num_pixels: int, quality: int | None) -> 
     # All coefficients of three channels, two bytes each.
     is_buffered = target is formats.JPEG and num_pixels < memory.LARGE_BYTES
     return 2 * num_pixels * 3 if is_buffered else 0
+
+
+def _to_stored(picture: Picture, target: FileFormat) -> Picture:
+    """The picture with the samples to store: in the units of its own file, if it had this format and depth."""
+    original = picture.encoding
+    if original is None:
+        return picture
+    if target is formats.TIFF and tiff_channels.has_associated_alpha(picture):
+        picture = associated_alpha.multiply(picture)
+    if target in (formats.TIFF, formats.PNG) and (original.format, original.dtype) == (target.name, picture.dtype):
+        return scale_back(picture)
+    return replace(picture, encoding=replace(original, white=None))
 
 
 def _options(picture: Picture, target: FileFormat, quality: int | None) -> dict[str, Any]:
@@ -86,7 +103,8 @@ def _tiff_options(picture: Picture, original: Encoding) -> dict[str, Any]:
 def _save(picture: Picture, target: FileFormat, temporary: Path, path: Path, options: dict[str, Any]) -> None:
     vips.begin(OutputError)
     try:
-        image = vips.to_vips(picture)
+        order = tiff_channels.order_channels(picture) if target is formats.TIFF else ()
+        image = vips.to_vips(picture, order)
         _release_on_progress(image, picture)
         file = pyvips.Target.new_to_file(os.fsencode(temporary))
         pyvips.Operation.call(target.saver, image, file, keep="none", **options)

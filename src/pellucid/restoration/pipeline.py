@@ -13,6 +13,7 @@ from functools import partial
 from pellucid.domains import Degraded
 from pellucid.errors import NotEnoughMemoryError, PellucidError
 from pellucid.pictures.picture import Picture
+from pellucid.pictures.tiff_pages import Pages
 from pellucid.restoration.manifest import Stamp
 from pellucid.restoration.planning import Job
 from pellucid.restoration.restorer import Progress
@@ -24,9 +25,13 @@ FAULT = "a fault of pellucid"
 
 @dataclass(frozen=True)
 class InFlightItem:
-    """A job in one of the stages. degraded: set when it has been read. restored: set by the network."""
+    """A job in one of the stages. degraded: set when it has been read. restored: set by the network.
+
+    pages: of a file that has several, which are read and written in the second stage, one at a time.
+    """
 
     job: Job
+    pages: Pages | None = None
     degraded: Degraded | None = None
     restored: Picture | None = None
     megapixels: float = 0.0

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Literal
 
 from pellucid.domains import Degraded, Domain
+from pellucid.errors import PictureError
 from pellucid.pictures import images, raw, sidecars
 from pellucid.pictures.exposure import compute_exposure_ratio, estimate_exposure_ratio
 from pellucid.pictures.picture import Mosaic, Picture
@@ -20,16 +21,24 @@ def read_degraded(
     *,
     exposure: Exposing = "auto",
     max_pixels: int = images.MAX_PIXELS,
+    page: int | None = None,
+    white: float | None = None,
     with_sidecars: bool = False,
 ) -> tuple[Degraded, tuple[str, ...]]:
     """The picture or mosaic in a file, and how it was read, e.g. a conversion of colors.
 
     A camera RAW file becomes a mosaic if the domain takes mosaics; otherwise LibRaw develops it.
+    page, white: see `images.read`; a camera RAW file has one picture, and its own white.
     with_sidecars: the XMP in files next to it becomes part of the metadata.
     """
     sidecar = sidecars.read(path) if with_sidecars else b""
     if not images.is_raw(path):
-        return _with_notes(images.read(path, max_pixels=max_pixels, sidecar=sidecar))
+        return _with_notes(images.read(path, max_pixels=max_pixels, page=page, white=white, sidecar=sidecar))
+    if page not in (None, 1) or white is not None:
+        what, hint = (
+            ("its own white level", "omit {white}") if white is not None else ("one picture", "omit {page}")
+        )
+        raise PictureError(f"{path} is a camera RAW file, which has {what}", hint=hint)
     if domain.takes_mosaic:
         return _set_exposure(raw.read(path, max_pixels=max_pixels, sidecar=sidecar), exposure)
     return _with_notes(raw.develop(path, max_pixels=max_pixels, sidecar=sidecar))

@@ -5,7 +5,8 @@ stop the others, a result is written completely or not at all, and the same call
 """
 
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from math import inf
@@ -18,6 +19,8 @@ from pellucid.domains import Degraded
 from pellucid.errors import OutputError, PellucidError, PictureError
 from pellucid.pictures import formats, images, raw, writers
 from pellucid.pictures.picture import Picture
+from pellucid.pictures.tiff_pages import Page, Pages
+from pellucid.pictures.white import check_white
 from pellucid.recipes.overrides import former_keywords
 from pellucid.restoration import planning
 from pellucid.restoration.conversion import InMemory, is_in_memory, to_pictures
@@ -49,6 +52,8 @@ class Settings:
         keeps its own `exposure_ratio`.
     max_pixels: larger pictures are refused before they are decoded.
     sidecars: the XMP in files named NAME.xmp and NAME.EXT.xmp next to a picture becomes part of its result.
+    page: number of the page of a TIFF to restore, starting at 1. Default: all pages, written as pages of a TIFF.
+    white: the value of white in the files, see `read`. Default: as each file specifies it, else that of its type.
     """
 
     tile_px: int | None = None
@@ -61,15 +66,18 @@ class Settings:
     exposure: float | Path | Literal["auto"] = "auto"
     max_pixels: int = images.MAX_PIXELS
     sidecars: bool = False
+    page: int | None = None
+    white: float | None = None
 
     def __post_init__(self) -> None:
         check_number("strength", self.strength, 0, 1, is_whole=False)
-        limits = {"tile_px": 1, "halo_px": 0, "memory_bytes": 0, "quality": 1, "max_pixels": 1}
+        limits = {"tile_px": 1, "halo_px": 0, "memory_bytes": 0, "quality": 1, "max_pixels": 1, "page": 1}
         for name, low in limits.items():
             value = getattr(self, name)
             if value is not None or name == "max_pixels":
                 check_number(name, value, low, 100 if name == "quality" else inf)
         formats.check_depth(self.bit_depth)
+        check_white(self.white)
         if self.exposure != "auto" and not isinstance(self.exposure, Path):
             is_number = isinstance(self.exposure, int | float) and 0 < self.exposure < inf
             if not is_number:
@@ -260,7 +268,7 @@ def _restore_in_memory(
 def _restore_one_in_memory(
     given: InMemory, target: Path | None, restorer: Restorer, settings: Settings, *, overwrite: bool
 ) -> Outcome:
-    pictures, to_same_form = to_pictures(given)
+    pictures, to_same_form = to_pictures(given, white=settings.white)
     if target is not None and len(pictures) > 1:
         raise OutputError(f"a tensor of {len(pictures)} pictures; {target} can contain one")
     if target is not None and isinstance(pictures[0], Picture):
@@ -320,12 +328,16 @@ class _Stages:
             return replace(item, is_skipped=True)
         images.check_format(job.target)
         source_stamp = stamp(job.source)  # before it is read: it may change in the meantime
-        domain = self.restorer.recipe.domain
+        pages = self._find_pages(job)
+        if pages is not None:
+            return replace(item, pages=pages, info=pages.notes, source_stamp=source_stamp)
         degraded, info = read_degraded(
             job.source,
-            domain,
+            self.restorer.recipe.domain,
             exposure=settings.exposure,
             max_pixels=settings.max_pixels,
+            page=settings.page,
+            white=settings.white,
             with_sidecars=settings.sidecars,
         )
         if isinstance(degraded, Picture):
@@ -340,6 +352,8 @@ class _Stages:
         )
 
     def run(self, progress: Progress, reserved_bytes: int, item: InFlightItem) -> InFlightItem:
+        if item.pages is not None:
+            return self._run_pages(progress, reserved_bytes, item, item.pages)
         start = time.monotonic()
         restored = _run_network(
             self.restorer, item.degraded, self.settings, reserved_bytes=reserved_bytes, progress=progress
@@ -347,6 +361,8 @@ class _Stages:
         return replace(item, degraded=None, restored=restored, seconds=time.monotonic() - start)
 
     def write(self, item: InFlightItem) -> InFlightItem:
+        if item.pages is not None:
+            return item
         assert item.restored is not None
         notes = images.write(
             item.restored,
@@ -358,12 +374,81 @@ class _Stages:
         )
         return replace(item, restored=None, info=(*item.info, *notes))
 
+    def _find_pages(self, job: Job) -> Pages | None:
+        """The pages of a file with several. Raises OutputError if the result cannot have pages."""
+        if self.settings.page is not None or images.is_raw(job.source):
+            return None
+        pages = images.list_pages(job.source)
+        target = formats.format_by_suffix(job.target)
+        if pages is not None and target is not formats.TIFF:
+            raise OutputError(
+                f"{job.source} has {len(pages)} pages, and {target.name} can store one",
+                hint="write TIFF, or choose one page by {page}",
+                page=1,
+            )
+        return pages
+
+    def _run_pages(
+        self, progress: Progress, reserved_bytes: int, item: InFlightItem, pages: Pages
+    ) -> InFlightItem:
+        """Read, restore and write one page after the other, so that only one is in memory."""
+        num_pixels = [width * height for width, height in (page.directory.size for page in pages.pages)]
+        info, warnings, seconds, num_done = Counter[str](), Counter[str](), 0.0, 0
+
+        def advance(pixels: int, _: int) -> None:
+            progress(num_done + pixels, sum(num_pixels))
+
+        def restore_pages() -> Iterator[Picture]:
+            nonlocal seconds, num_done
+            for number, page in enumerate(pages.pages, start=1):
+                degraded = self._read_page(page, number)
+                assert degraded.encoding is not None
+                info.update(degraded.encoding.notes)
+                warnings.update(_find_warnings(degraded, self.restorer))
+                start = time.monotonic()
+                yield _run_network(
+                    self.restorer, degraded, self.settings, reserved_bytes=reserved_bytes, progress=advance
+                )
+                seconds += time.monotonic() - start
+                num_done += num_pixels[number - 1]
+
+        notes = images.write_pages(
+            restore_pages(),
+            item.job.target,
+            pages,
+            scale=self.restorer.scale,
+            overwrite=self.manifests.may_replace(item.job),
+            bit_depth=self.settings.bit_depth,
+            before_rename=partial(self.manifests.record, item.job, item.source_stamp),
+        )
+        return replace(
+            item,
+            info=(*item.info, *_count_pages(info, len(pages)), *notes),
+            warnings=tuple(_count_pages(warnings, len(pages))),
+            megapixels=sum(num_pixels) / 1e6,
+            seconds=seconds,
+        )
+
+    def _read_page(self, page: Page, number: int) -> Picture:
+        """A page. Errors name its number."""
+        try:
+            return images.read_page(page, max_pixels=self.settings.max_pixels, white=self.settings.white)
+        except PictureError as error:
+            error.facts = error.facts.replace(str(page.path), f"{page.path}, page {number},", 1)
+            raise
+
     def needed_bytes(self, job: Job) -> int:
         """Memory to decode a picture and to encode its result, estimated from the header."""
         try:
             return 0 if self.manifests.is_done(job) else _codec_bytes(job, self.restorer, self.settings)
         except PellucidError:
             return 0  # reading the file reports the error
+
+
+def _count_pages(messages: Counter[str], num_pages: int) -> Iterator[str]:
+    """Messages about pages, with the number of pages unless they are about all."""
+    for message, count in messages.items():
+        yield message if count == num_pages else f"{message} ({count} of {num_pages} pages)"
 
 
 def _run_network(restorer: Restorer, degraded: Any, settings: Settings, **more: Any) -> Any:
@@ -382,8 +467,8 @@ def _run_network(restorer: Restorer, degraded: Any, settings: Settings, **more: 
 def _describe(restorer: Restorer, settings: Settings) -> dict[str, Any]:
     """Everything that affects the result. Manifests contain its hash, so it must not change between versions."""
     without_effect = {"tile_px", "memory_bytes", "max_pixels"}
-    if not settings.sidecars:
-        without_effect.add("sidecars")  # as before it existed
+    # Manifests of earlier versions do not contain these.
+    without_effect |= {key for key in ("page", "white", "sidecars") if not getattr(settings, key)}
     return {
         "weights": restorer.backend.fingerprint(),
         "recipe": restorer.recipe.name,
@@ -395,7 +480,9 @@ def _describe(restorer: Restorer, settings: Settings) -> dict[str, Any]:
 def _find_warnings(degraded: Degraded, restorer: Restorer) -> tuple[str, ...]:
     """How a picture differs from those that the network was trained for."""
     recipe = restorer.recipe
-    return (*recipe.domain.warnings_for(degraded), *warnings_for(recipe.protocol.degradation, degraded))
+    encoding = degraded.encoding if isinstance(degraded, Picture) else None
+    of_file = () if encoding is None else encoding.warnings
+    return (*of_file, *recipe.domain.warnings_for(degraded), *warnings_for(recipe.protocol.degradation, degraded))
 
 
 def _choose_quality(restorer: Restorer, settings: Settings) -> int | None:

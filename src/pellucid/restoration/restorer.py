@@ -7,10 +7,11 @@ the size can depend on the available memory.
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import product
+from itertools import chain, product
 from math import dist
 from pathlib import Path
 from typing import Any, overload
+from warnings import warn
 
 import numpy as np
 from torch import Tensor
@@ -21,7 +22,8 @@ from pellucid.backends.runtimes import OnnxBackend, OpenVinoBackend
 from pellucid.backends.selection import BackendChoice
 from pellucid.domains import Degraded
 from pellucid.errors import NotEnoughMemoryError, PellucidError, PictureError, WeightsError
-from pellucid.pictures.picture import Mosaic, Picture
+from pellucid.pictures.picture import Mosaic, Picture, Samples
+from pellucid.pictures.resize import reach, resize
 from pellucid.recipes.recipe import Recipe
 from pellucid.recipes.registry import find
 from pellucid.restoration import conversion, tiling
@@ -132,6 +134,7 @@ class Restorer:
         strength: float = 1.0,
         memory_bytes: int | None = None,
         reserved_bytes: int = 0,
+        white: float | None = None,
         progress: Progress | None = None,
     ) -> Same: ...
 
@@ -146,6 +149,7 @@ class Restorer:
         strength: float = 1.0,
         memory_bytes: int | None = None,
         reserved_bytes: int = 0,
+        white: None = None,
         progress: Progress | None = None,
     ) -> Picture: ...
 
@@ -159,6 +163,7 @@ class Restorer:
         strength: float = 1.0,
         memory_bytes: int | None = None,
         reserved_bytes: int = 0,
+        white: float | None = None,
         progress: Progress | None = None,
     ) -> Any:
         """Restore a picture and return the result in the same form.
@@ -183,13 +188,17 @@ class Restorer:
         memory_bytes: memory limit of the whole process; tiles become as small as it requires. Default: what the
             process uses now plus half of the free memory.
         reserved_bytes: the part of this limit that other work needs.
+        white: the value of white in an array, tensor or image, e.g. 4095 for 12 bits in uint16, or 255 for
+            floating-point values up to 255. The result has the same white. Default: 255, 65535, or 1 for floating
+            point. Without it, a uint16 array whose upper bits are unused gives a Python warning.
         progress: called after each tile.
 
         Raises PictureError for the wrong kind of picture, type, shape or range of values, NotEnoughMemoryError
         with the smallest limit that works if even the smallest tile does not fit, and WeightsError if the
         network's output is not finite.
         """
-        pictures, to_same_form = conversion.to_pictures(degraded)
+        pictures, to_same_form = conversion.to_pictures(degraded, white=white)
+        _warn_about(degraded, pictures)
         _check_settings(tile_px, halo_px, memory_bytes)
         check_number("strength", strength, 0, 1, is_whole=False)
         accepted = [self.recipe.domain.accept(picture) for picture in pictures]
@@ -300,6 +309,8 @@ class Restorer:
         # In addition to the network: the part that is read, in its own depth and in float, its color planes, and
         # the result in both.
         other_bytes = 4 * 4 * height * width * (1 + 3 * self.scale**2)
+        if isinstance(degraded, Picture) and degraded.extra is not None:  # enlarged by several passes
+            other_bytes += 4 * 4 * height * width * degraded.extra.shape[2] * self.scale**2
         return self.backend.working_bytes(shape, available_bytes=max(0, free - other_bytes)) + other_bytes
 
     def _restore_tiles(
@@ -330,13 +341,27 @@ class Restorer:
                 yield tile, part
 
     def _restore_tile(self, degraded: Degraded, tile: Tile, settings: TileSettings) -> Picture:
-        """One tile at the depth of the degraded picture. Hidden colors are kept if the size is the same."""
+        """One tile at the depth of the degraded picture, with the hidden colors that the picture has."""
         part = self._restore_in_float(degraded, tile, settings).as_depth(degraded.dtype)
-        if self.scale != 1 or part.alpha is None or not isinstance(degraded, Picture):
+        if not isinstance(degraded, Picture):
             return part
-        given = degraded.crop(*tile.placed(1))
-        assert given.alpha is not None
-        return replace(part, samples=np.where(given.alpha == 0, given.samples, part.samples), alpha=given.alpha)
+        if self.scale == 1:
+            given = degraded.crop(*tile.placed(1))
+            part, colors = replace(part, alpha=given.alpha, extra=given.extra), given.samples
+        if part.alpha is None or part.alpha.all():
+            return part
+        if self.scale != 1:
+            colors = self._enlarge_colors(degraded, tile)
+        return replace(part, samples=np.where(part.alpha == 0, colors, part.samples))
+
+    def _enlarge_colors(self, degraded: Picture, tile: Tile) -> Samples:
+        """The colors of a tile, enlarged bicubically, including those under full transparency."""
+        halo_px = reach(self.scale)
+        rows = tiling.span(tile.top, tile.bottom, degraded.height, halo_px=halo_px, grid_px=1)
+        cols = tiling.span(tile.left, tile.right, degraded.width, halo_px=halo_px, grid_px=1)
+        outer = Picture(degraded.samples[rows.read, cols.read])
+        enlarged = Picture.from_tensor(resize(outer.to_tensor(), self.scale), degraded.dtype)
+        return enlarged.crop(rows.kept(self.scale), cols.kept(self.scale)).samples
 
     def _restore_in_float(self, degraded: Degraded, tile: Tile, settings: TileSettings) -> Picture:
         """One tile: the mean over all transforms."""
@@ -350,7 +375,7 @@ class Restorer:
             if not all(np.isfinite(plane).all() for plane in degraded.planes):
                 raise PictureError("NaN or infinite samples", hint="replace them first")
             raise WeightsError(f"{self.name} returns NaN or infinite samples; its weights are damaged")
-        return part.with_tensor(samples, part.alpha_to_tensor())
+        return part.with_tensor(samples, part.alpha_to_tensor(), part.extra_to_tensor())
 
     def _run_network(
         self, degraded: Degraded, tile: Tile, settings: TileSettings, transform: DihedralTransform
@@ -378,6 +403,17 @@ class Restorer:
 def _to_json(value: object) -> object:
     """Metadata is JSON, where a tuple is a list."""
     return list(value) if isinstance(value, tuple) else value
+
+
+def _warn_about(given: InMemory, pictures: Sequence[Degraded]) -> None:
+    """Python warnings about an array, tensor or image. A `Picture` has those of its file in its encoding."""
+    if isinstance(given, Picture | Mosaic):
+        return
+    found = (
+        picture.encoding.warnings for picture in pictures if isinstance(picture, Picture) and picture.encoding
+    )
+    for text in dict.fromkeys(chain.from_iterable(found)):
+        warn(text.replace("--white ", "white="), stacklevel=3)
 
 
 def _check_settings(tile_px: int | None, halo_px: int | None, memory_bytes: int | None = None) -> None:

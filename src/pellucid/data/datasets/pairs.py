@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
-from pellucid.data.dataset import DatasetPlan, DecodeTask, dataset, gather_pictures, picture_task
+from pellucid.data.dataset import DatasetPlan, DecodeTask, White, dataset, gather_pictures, picture_task
 from pellucid.data.pairing import match
 from pellucid.data.store_writer import Planned
 from pellucid.errors import DataError
 
 
 @dataset
-def pairs(paths: Sequence[Path]) -> DatasetPlan:
+def pairs(paths: Sequence[Path], *, white: White = None) -> DatasetPlan:
     """Two sources, degraded pictures and then their targets, matched by name."""
     if len(paths) != 2:
         raise DataError(f"pairs need two sources, degraded pictures and then targets; {len(paths)} given")
@@ -25,7 +25,8 @@ def pairs(paths: Sequence[Path]) -> DatasetPlan:
     for source, partner in zip(degraded, pairing.partners, strict=True):
         if partner is not None:
             item = Planned(source.name, f"target/{targets[partner].name}", f"degraded/{source.name}")
-            tasks += [picture_task(source, item.degraded), picture_task(targets[partner], item.target)]
+            tasks.append(picture_task(source, item.degraded, white=white))
+            tasks.append(picture_task(targets[partner], item.target, white=white))
             items.append(item)
     return DatasetPlan(
         "pairs",

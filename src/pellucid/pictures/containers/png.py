@@ -103,7 +103,9 @@ class _Chunks:
         elif kind in (b"exif", b"app1") and content:
             self.raw_exif = content
         elif kind in (b"iptc", b"8bim", b"app13") and content:
-            self.resources += iptc.as_resources(content)
+            resources = iptc.as_resources(content)
+            if resources not in self.resources:  # ImageMagick writes them twice, under two names
+                self.resources += resources
         elif kind in (b"icc", b"icm") and content:
             self.profile = self.profile or content
         else:
@@ -130,6 +132,12 @@ def _read_resolution(content: bytes) -> dict[str, Any]:
         return {}
     x, y, unit = struct.unpack(">IIB", content)
     return resolution.to_metadata(x, y, "m" if unit == 1 else "none")
+
+
+def significant_bits(content: bytes) -> int:
+    """The most significant bits of a color that the chunk sBIT among chunks specifies; 0 if there is none."""
+    found = (max(bits[:3], default=0) for kind, bits in chunks.split_chunks(content) if kind == b"sBIT")
+    return next(found, 0)
 
 
 def write(file: IO[bytes], metadata: Mapping[str, Any], channels: int) -> list[str]:

@@ -15,27 +15,19 @@ STORED = frozenset(
 
 _XMP, _IPTC, _PHOTOSHOP, _ICC, _LAYERS = 0x02BC, 0x83BB, 0x8649, 0x8773, 0x935C
 _X_RESOLUTION, _Y_RESOLUTION, _UNIT = 0x011A, 0x011B, 0x0128
-_CMYK = 5  # a value of PhotometricInterpretation
 _UNITS = {1: "none", 2: "inch", 3: "cm"}
 _OWN = frozenset({_XMP, _IPTC, _PHOTOSHOP, _ICC, _LAYERS, 0x014A})
 _CURVES = (0x012D, 0x0123)
 """Tables with a number for each value of a sample: TransferFunction, GrayResponseCurve."""
 
-_DECODING = frozenset(
-    {0xFE, 0x100, 0x101, 0x102, 0x103, 0x106, 0x10A, 0x111, 0x115, 0x116, 0x117, 0x11C, 0x124, 0x125, 0x13D}
-    | {0x140, 0x142, 0x143, 0x144, 0x145, 0x14C, 0x152, 0x153, 0x15B, 0x211, 0x212, 0x213, 0x214, 0xC5F2}
-)
-"""Tags that decoding needs."""
-
 _NOT_KEPT = {_LAYERS: "layers of Photoshop", 0x0190: "global parameters", 0xC634: "private data of DNG"}
 
 
-def read(file: IO[bytes], page: int = 0) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """(metadata, what is not kept) of a page of a TIFF; without damaged values."""
+def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """(metadata, what is not kept) of the first page of a TIFF; without damaged values."""
     try:
-        layout, directories = ifd.find_directories(file)
-        offset = directories[page][0]
-    except (struct.error, ValueError, IndexError):
+        layout, offset = ifd.parse_header(file)
+    except (struct.error, ValueError):
         return {}, ()
     values = ifd.parse_directory(file, layout, offset)
     tags = exif.parse_tiff(file, offset)
@@ -69,34 +61,6 @@ def _build_block(values: dict[int, Value], tags: exif.Tags) -> bytes:
     return exif.build_block(replace(tags, main=main))
 
 
-def find_orientation(file: IO[bytes], page: int = 0) -> int:
-    """The orientation of a page, 1 to 8; 0 if it contains none that exists."""
-    try:
-        layout, directories = ifd.find_directories(file)
-        found = ifd.number(ifd.parse_directory(file, layout, directories[page][0]), exif.ORIENTATION)
-    except (struct.error, ValueError, IndexError):
-        return 0
-    return found if found is not None and 1 <= found <= 8 else 0
-
-
-def hide_metadata(file: IO[bytes], page: int = 0) -> dict[int, bytes]:
-    """Replacements (offset -> bytes) that leave only what decoding of a page needs in its directory.
-
-    libtiff refuses files for values that nobody needs, e.g. orientation 0.
-    """
-    try:
-        layout, directories = ifd.find_directories(file)
-        offset = directories[page][0]
-    except (struct.error, ValueError, IndexError):
-        return {}
-    entries = [*ifd.iterate_entries(file, layout, offset)]
-    is_cmyk = ifd.number(ifd.parse_directory(file, layout, offset), 0x0106) == _CMYK
-    tags = _DECODING | ({_ICC} if is_cmyk else set())
-    needed = {entry.tag: (entry.kind, entry.count, entry.raw) for entry in entries if entry.tag in tags}
-    following = directories[page + 1][0] if page + 1 < len(directories) else 0
-    return {offset: ifd.build_directory(layout, {}, offset, needed, following)[0]}
-
-
 def _find_unread(file: IO[bytes], layout: ifd.Layout, offset: int, values: Mapping[int, Value]) -> list[str]:
     """Tags of unknown types, or with values outside of the file or too long."""
     tags = [entry.tag for entry in ifd.iterate_entries(file, layout, offset)]
@@ -122,11 +86,10 @@ def _read_resolution(values: dict[int, Value]) -> dict[str, Any]:
     return resolution.to_metadata(x, y, _UNITS.get(2 if unit is None else unit, "none"))
 
 
-def write(file: IO[bytes], metadata: Mapping[str, Any], page: int = 0) -> list[str]:
-    """Add the metadata to a page of a TIFF: a new directory at the end. Returns what does not fit."""
+def write(file: IO[bytes], metadata: Mapping[str, Any]) -> list[str]:
+    """Add the metadata to a TIFF with one page: a new directory at the end. Returns what does not fit."""
     missing: list[str] = []
-    layout, directories = ifd.find_directories(file)
-    offset, pointer = directories[page]
+    layout, offset = ifd.parse_header(file)
     entries = [*ifd.iterate_entries(file, layout, offset)]
     samples = {
         entry.tag: (entry.kind, entry.count, entry.raw)
@@ -139,16 +102,13 @@ def write(file: IO[bytes], metadata: Mapping[str, Any], page: int = 0) -> list[s
     for tag in (_X_RESOLUTION, _Y_RESOLUTION, _UNIT):
         main.pop(tag, None)
     main |= _build_resolution(metadata)
-    following = directories[page + 1][0] if page + 1 < len(directories) else 0
     end = file.seek(0, 2)
     start = end + end % 2
-    content, place, is_readable = exif.build_directories(
-        layout, replace(tags, main=main), start, samples, following
-    )
+    content, place, is_readable = exif.build_directories(layout, replace(tags, main=main), start, samples)
     if not is_readable:
         missing.append("parts of the maker note")
     file.write(bytes(end % 2) + content)
-    file.seek(pointer)
+    file.seek(layout.first_pointer)
     file.write(struct.pack(layout.offset, place))
     return missing
 

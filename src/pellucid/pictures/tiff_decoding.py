@@ -1,0 +1,202 @@
+"""How libvips decodes the samples of a TIFF page.
+
+libvips guesses what channels mean from their number, does not know packed samples of 10 to 14 bits, 64-bit
+floating point and palettes of 16-bit colors, and does not report damaged tiles. So it gets a directory (see
+`tiff_pages.PageFile`) that leaves nothing to guess: channels without a meaning, the bytes of rows where it does
+not know the samples, tiles as strips of an image that is as wide as one tile, and channels that are stored one
+after the other (of which it mixes up some) as images of their own.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from pellucid.errors import PictureError
+from pellucid.pictures import tiff_pages
+from pellucid.pictures.picture import Samples
+from pellucid.pictures.tiff_samples import BLACK_IS_0, CMYK, PALETTE, UNSIGNED, WHITE_IS_0, TiffSamples
+
+Changes = dict[int, Sequence[int] | None]
+"""See `tiff_pages.PageFile`."""
+
+_DECODING_TAGS = (
+    {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 338, 339, 347}
+    | {512, 513, 514, 519, 520, 521, 529, 530, 531, 532}  # JPEG and YCbCr
+    | {270, 282, 283, 296, 700, 33723, 34377, 34675}  # metadata that libvips reads
+)
+"""What libvips sees. Other tags, if they are odd, would only make it refuse a file whose samples are intact."""
+
+_OF_BYTES = {1, 5, 8, 32946, 32773}
+"""Compressions of bytes, whatever they mean: none, LZW, deflate, PackBits."""
+
+
+_LARGE_STRIP_BYTES = 2**22
+"""Shorter strips are part of the memory that every picture needs."""
+
+
+class TiffDecoder:
+    """Decodes the samples of a page. Raises PictureError if they are stored in a way that is not supported.
+
+    plane: which channel, if the channels are stored one after the other.
+    tile: (width, height) of the tiles, which libvips gets one below the other; None if the page has strips.
+    changes: of the directory that libvips gets.
+    """
+
+    def __init__(self, stored: TiffSamples, plane: int | None = None) -> None:
+        self._stored, self._plane = stored, plane
+        self._num_channels = stored.num_channels if plane is None else 1
+        self.tile = _find_tile(stored)
+        self._gets_bytes = not self._is_known_to_libvips()
+        if self._gets_bytes:
+            _check_bytes(stored)
+        self.changes = self._change_directory() | self._change_places()
+
+    @property
+    def working_bytes(self) -> int:
+        """Memory that decoding needs: a large compressed strip or tile, and two copies of a row of tiles."""
+        stored, (width, height) = self._stored, self._stored.directory.size
+        tag = tiff_pages.STRIP_LENGTHS if self.tile is None else tiff_pages.TILE_LENGTHS
+        longest = int(min(max(stored.directory.numbers(tag), default=0), stored.page.path.stat().st_size))
+        is_large = longest > _LARGE_STRIP_BYTES and stored.compression != 1
+        rows = 0 if self.tile is None else min(self.tile[1], height)
+        row_bytes = width * stored.num_channels * np.dtype(stored.dtype).itemsize
+        return (longest if is_large else 0) + 2 * rows * row_bytes
+
+    @property
+    def is_inverted(self) -> bool:
+        """Whether the decoded samples have white at 0. libvips inverts those of less than 8 bits."""
+        return self._stored.color == WHITE_IS_0 and (self._stored.bits >= 8 or self._gets_bytes)
+
+    def decode(self, strip: Samples, width: int) -> Samples:
+        """Rows as libvips returns them -> (rows, width, channels) of 8 or 16 bits or floating point."""
+        stored = self._stored
+        if not self._gets_bytes:
+            return strip
+        if stored.bits in (16, 64):
+            numbers = np.ascontiguousarray(strip[..., 0]).view(self._dtype_in_file)
+            strip = numbers.astype(np.float32 if stored.is_float else np.uint16)
+        elif stored.bits != 8:
+            strip = _unpack_bits(strip[..., 0], width * self._num_channels, stored.bits)
+        strip = strip.reshape(len(strip), width, -1)
+        if stored.palette is not None:
+            return stored.palette[strip[..., 0]]
+        return strip if stored.bits in (8, 16, 64) else _stretch(strip, stored.bits)
+
+    @property
+    def _dtype_in_file(self) -> str:
+        stored = self._stored
+        return f"{stored.directory.layout.order}{'f' if stored.is_float else 'u'}{stored.bits // 8}"
+
+    def _change_directory(self) -> Changes:
+        stored = self._stored
+        changes: Changes = dict.fromkeys(stored.directory.entries.keys() - _DECODING_TAGS)
+        if self._gets_bytes:
+            return changes | {
+                tiff_pages.WIDTH: [self._row_bytes(stored.directory.size[0])],
+                tiff_pages.BITS: [8],
+                tiff_pages.SAMPLES_PER_PIXEL: [1],
+                tiff_pages.SAMPLE_FORMAT: [UNSIGNED],
+                tiff_pages.PHOTOMETRIC: [BLACK_IS_0],
+                tiff_pages.EXTRA_SAMPLES: None,
+                tiff_pages.COLOR_MAP: None,
+            }
+        num_others = 0 if self._plane is not None else len(stored.extra_samples)
+        return changes | {
+            tiff_pages.BITS: [stored.bits] * self._num_channels,
+            tiff_pages.SAMPLES_PER_PIXEL: [self._num_channels],
+            tiff_pages.SAMPLE_FORMAT: [stored.kind] * self._num_channels,
+            tiff_pages.PHOTOMETRIC: [BLACK_IS_0 if self.is_inverted or self._plane is not None else stored.color],
+            tiff_pages.EXTRA_SAMPLES: [0] * num_others if num_others else None,
+        }
+
+    def _change_places(self) -> Changes:
+        """Tiles as strips of an image that is as wide as one tile, and one plane as an image of its own."""
+        if self.tile is None:
+            return (
+                {}
+                if self._plane is None
+                else {
+                    tiff_pages.PLANAR: [1],
+                    tiff_pages.STRIP_OFFSETS: self._places(tiff_pages.STRIP_OFFSETS),
+                    tiff_pages.STRIP_LENGTHS: self._places(tiff_pages.STRIP_LENGTHS),
+                }
+            )
+        (width, height), (tile_width, tile_height) = self._stored.directory.size, self.tile
+        num_tiles = -(-width // tile_width) * -(-height // tile_height)
+        return {
+            tiff_pages.PLANAR: [2 if self._stored.is_planar and self._plane is None else 1],
+            tiff_pages.WIDTH: [self._row_bytes(tile_width) if self._gets_bytes else tile_width],
+            tiff_pages.HEIGHT: [tile_height * num_tiles],
+            tiff_pages.ROWS_PER_STRIP: [tile_height],
+            tiff_pages.STRIP_OFFSETS: self._places(tiff_pages.TILE_OFFSETS),
+            tiff_pages.STRIP_LENGTHS: self._places(tiff_pages.TILE_LENGTHS),
+        }
+
+    def _places(self, tag: int) -> list[int]:
+        """Offsets or lengths of the strips or tiles, those of the plane if there is one."""
+        found = [int(place) for place in self._stored.directory.numbers(tag)]
+        if self._plane is None:
+            return found
+        count = len(found) // self._stored.num_channels
+        return found[self._plane * count : (self._plane + 1) * count]
+
+    def _row_bytes(self, width: int) -> int:
+        return -(-width * self._num_channels * self._stored.bits // 8)
+
+    def _is_known_to_libvips(self) -> bool:
+        stored = self._stored
+        if stored.color == PALETTE:
+            return False
+        if stored.is_float:
+            return stored.bits in (16, 32)
+        return stored.bits in ((8, 16) if self._num_channels > 1 else (1, 2, 4, 8, 16))
+
+
+def _check_bytes(stored: TiffSamples) -> None:
+    is_differenced = stored.has_predictor and stored.bits != 8
+    if is_differenced or stored.compression not in _OF_BYTES:
+        raise PictureError(
+            f"{stored.page.path} has samples of {stored.bits} bits, compressed in a way that is not supported",
+            hint="save it as 16-bit TIFF",
+        )
+
+
+def _find_tile(stored: TiffSamples) -> tuple[int, int] | None:
+    """(width, height) of the tiles; None if there are strips. Raises PictureError if tiles are missing."""
+    directory = stored.directory
+    if tiff_pages.TILE_OFFSETS not in directory.entries:
+        return None
+    tile_width, tile_height = (
+        directory.number(tiff_pages.TILE_WIDTH, 0),
+        directory.number(tiff_pages.TILE_HEIGHT, 0),
+    )
+    width, height = directory.size
+    is_valid = tile_width > 0 and tile_height > 0
+    num_tiles = -(-width // tile_width) * -(-height // tile_height) if is_valid else 0
+    num_tiles *= stored.num_channels if stored.is_planar else 1
+    num_found = min(
+        directory.entries.get(tag, (0, 0, b""))[1] for tag in (tiff_pages.TILE_OFFSETS, tiff_pages.TILE_LENGTHS)
+    )
+    if not is_valid or num_found < num_tiles:
+        raise PictureError(f"{directory.path} is a damaged TIFF: it has {num_found} tiles of {num_tiles}")
+    return tile_width, tile_height
+
+
+def _unpack_bits(rows: Samples, num_samples: int, bits: int) -> Samples:
+    """(rows, bytes) -> (rows, samples); the first sample is in the highest bits."""
+    ones = np.unpackbits(rows, axis=1)[:, : num_samples * bits].reshape(len(rows), num_samples, bits)
+    weights = (1 << np.arange(bits - 1, -1, -1)).astype(np.uint16)
+    return (ones.astype(np.uint16) * weights).sum(axis=2, dtype=np.uint16)
+
+
+def _stretch(strip: Samples, bits: int) -> Samples:
+    """Samples of fewer bits, over the full range of 8 or 16 bits."""
+    dtype, peak, white = (np.uint8, 255, 2**bits - 1) if bits < 8 else (np.uint16, 65535, 2**bits - 1)
+    return ((strip.astype(np.uint32) * (2 * peak) + white) // (2 * white)).astype(dtype)
+
+
+def list_decoders(stored: TiffSamples) -> list[TiffDecoder]:
+    """One for all channels, or one for each of those that are stored one after the other."""
+    if not stored.is_planar or stored.color == CMYK:  # CMYK is converted as a whole
+        return [TiffDecoder(stored)]
+    return [TiffDecoder(stored, plane) for plane in range(stored.num_channels)]

@@ -1,0 +1,89 @@
+"""Colors of AVIF files made by libavif's encoder."""
+
+import io
+import shutil
+import struct
+import subprocess
+from pathlib import Path
+
+import PIL.Image
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import format_matrix
+from pellucid.pictures import images
+from pellucid.pictures.containers import heif
+
+AVIFENC = shutil.which("avifenc")
+needs_avifenc = pytest.mark.skipif(AVIFENC is None, reason="avifenc is not installed")
+
+
+def encode(folder: Path, *options: str) -> Path:
+    PIL.Image.fromarray(format_matrix.photo()).save(folder / "a.png")
+    assert AVIFENC is not None
+    command = [AVIFENC, *options, str(folder / "a.png"), str(folder / "a.avif")]
+    subprocess.run(command, capture_output=True, check=True, timeout=60)
+    return folder / "a.avif"
+
+
+@needs_avifenc
+@pytest.mark.parametrize(
+    ("cicp", "depth"), [("9/16/9", "10"), ("9/18/9", "12"), ("12/13/6", "8"), ("1/8/1", "8"), ("9/16/0", "10")]
+)
+def test_cicp_becomes_a_chunk_of_png(cicp: str, depth: str, tmp_path: Path) -> None:
+    extra = ("--yuv", "444") if cicp.endswith("/0") else ()
+    picture = images.read(encode(tmp_path, "--cicp", cicp, "-d", depth, *extra))
+    assert images.write(picture, tmp_path / "b.png") == ()
+    primaries, transfer, _ = map(int, cicp.split("/"))
+    content = (tmp_path / "b.png").read_bytes()
+    place = content.index(b"cICP")
+    assert content[place + 4 : place + 8] == bytes([primaries, transfer, 0, 1])
+    assert place < content.index(b"IDAT")
+    (note,) = images.write(picture, tmp_path / "b.tif")
+    assert note == "not kept in TIFF: the color description (cICP)"
+
+
+@needs_avifenc
+def test_srgb_is_what_other_formats_assume(tmp_path: Path) -> None:
+    picture = images.read(encode(tmp_path, "--cicp", "1/13/6"))
+    assert images.write(picture, tmp_path / "b.tif") == ()
+
+
+def test_a_profile_comes_before_numbers(tmp_path: Path) -> None:
+    (tmp_path / "a.avif").write_bytes(format_matrix.avif(format_matrix.photo()))
+    metadata = images.read(tmp_path / "a.avif").metadata
+    assert metadata["icc-profile-data"] == format_matrix.PROFILE
+    assert "png-chunks" not in metadata
+
+
+def box(kind: bytes, *content: bytes) -> bytes:
+    joined = b"".join(content)
+    return struct.pack(">I4s", len(joined) + 8, kind) + joined
+
+
+def container(*properties: bytes) -> bytes:
+    """The boxes of a file whose item 1 has the properties."""
+    indices = bytes(range(1, len(properties) + 1))
+    associations = box(b"ipma", bytes(4), struct.pack(">IHB", 1, 1, len(properties)), indices)
+    properties_box = box(b"iprp", box(b"ipco", *properties), associations)
+    return box(b"ftyp", b"avif") + box(b"meta", bytes(4), box(b"pitm", bytes(4), b"\0\1"), properties_box)
+
+
+def test_brightness_is_converted() -> None:
+    mastering = struct.pack(">8H", 1, 2, 3, 4, 5, 6, 7, 8) + struct.pack(">II", 9, 10)
+    found = heif.read_colors(
+        io.BytesIO(container(box(b"clli", struct.pack(">HH", 1000, 400)), box(b"mdcv", mastering)))
+    )
+    light = format_matrix.png_chunk(b"cLLI", struct.pack(">II", 10_000_000, 4_000_000))
+    # HEIF has green, blue, red; PNG has red, green, blue.
+    display = format_matrix.png_chunk(b"mDCV", struct.pack(">8HII", 5, 6, 1, 2, 3, 4, 7, 8, 9, 10))
+    assert found == light + display
+
+
+@given(place=st.integers(0, 200), byte=st.integers(0, 255), cut=st.integers(0, 200))
+def test_damaged_boxes_never_raise(place: int, byte: int, cut: int) -> None:
+    content = bytearray(container(box(b"colr", b"nclx", bytes([0, 9, 0, 16, 0, 9, 128]))))
+    content[place % len(content)] = byte
+    heif.read_colors(io.BytesIO(content))
+    heif.read_colors(io.BytesIO(content[:cut]))

@@ -1,0 +1,141 @@
+"""Segments of JPEG files, written and read by ExifTool and Pillow."""
+
+import io
+from pathlib import Path
+
+import PIL.Image
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL.JpegImagePlugin import JpegImageFile
+
+import exiftool
+import format_matrix
+from pellucid.pictures import images
+from pellucid.pictures.containers import jpeg
+
+
+def encoded(*segments: tuple[int, bytes], **options: object) -> bytes:
+    """By Pillow, with more segments in front."""
+    content = io.BytesIO()
+    PIL.Image.fromarray(format_matrix.photo()).save(content, "jpeg", **options)
+    built = b"".join(bytes([0xFF, marker]) + (len(raw) + 2).to_bytes(2, "big") + raw for marker, raw in segments)
+    return content.getvalue()[:2] + built + content.getvalue()[2:]
+
+
+def rewritten(content: bytes, folder: Path) -> tuple[Path, Path, tuple[str, ...]]:
+    """(the file, what became of it, all notes)."""
+    source, target = folder / "a.jpg", folder / "b.jpg"
+    source.write_bytes(content)
+    picture = images.read(source)
+    assert picture.encoding is not None
+    return source, target, (*picture.encoding.notes, *images.write(picture, target))
+
+
+@exiftool.needed
+@pytest.mark.parametrize(
+    "tags",
+    [
+        (
+            "-AmbientTemperature=21",
+            "-Humidity=60",
+            "-CameraFirmware=1.0",
+            "-SerialNumber=7",
+            "-LensSerialNumber=9",
+        ),
+        ("-ColorSpace=Uncalibrated", "-Gamma=2.2", "-CompositeImage=2", "-OffsetTimeOriginal=+02:00"),
+        ("-Artist=Zoë", "-XPTitle=ttl", "-UserComment=hällo", "-Comment=wörld", "-IFD0:Rating=3"),
+        ("-GPSLatitude=48.1", "-GPSLatitudeRef=N", "-GPSHPositioningError=5", "-GPSDateStamp=2025:01:02"),
+        ("-IPTC:Keywords=k1", "-IPTC:Caption-Abstract=Café", "-XMP:Title=t", "-Photoshop:URL=http://a.b"),
+        (
+            "-XResolution=300",
+            "-YResolution=200",
+            "-ResolutionUnit=cm",
+            "-JFIF:XResolution=7",
+            "-JFIF:YResolution=8",
+        ),
+        ("-Ducky:Quality=7", "-Ducky:Comment=c"),
+        ("-ExifByteOrder=II", "-Make=Acme"),
+    ],
+)
+def test_nothing_is_lost_and_nothing_is_invented(tags: tuple[str, ...], tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(encoded())
+    exiftool.write_tags(tmp_path / "x.jpg", *tags)
+    source, target, notes = rewritten((tmp_path / "x.jpg").read_bytes(), tmp_path)
+    before, after = exiftool.read_tags(source, target)
+    assert len(before) >= len(tags)
+    assert (after, notes) == (before, ())
+
+
+@pytest.mark.parametrize(("unit", "x", "y"), [(0, 1, 1), (0, 3, 2), (1, 300, 200), (2, 118, 117)])
+def test_the_density_stays(unit: int, x: int, y: int, tmp_path: Path) -> None:
+    content = bytearray(encoded())
+    content[13:18] = bytes([unit, 0, x % 256, 0, y]) if x < 256 else bytes([unit, x // 256, x % 256, 0, y])
+    _, target, _ = rewritten(bytes(content), tmp_path)
+    with JpegImageFile(target) as file:
+        assert (file.info["jfif_unit"], file.info["jfif_density"]) == (unit, (x, y))
+
+
+def test_a_camera_file_without_jfif_gets_none(tmp_path: Path) -> None:
+    content = encoded(exif=format_matrix.exif().tobytes())
+    content = content[:2] + content[20:]
+    assert content[2:4] == b"\xff\xe1"
+    _, target, _ = rewritten(content, tmp_path)
+    assert b"JFIF" not in target.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("segment", "note"),
+    [
+        ((0xE0, b"JFXX\0\x10" + b"x" * 50), "not kept: the preview in JFIF"),
+        ((0xE2, b"MPF\0II*\0"), "not kept: further pictures or previews (MPF)"),
+        ((0xE2, b"urn:iso:std:iso:ts:21496:-1\0"), "not kept: the HDR gain map"),
+        ((0xEB, b"JP\0\1\0\0\0\1jumb"), "not kept: content credentials (C2PA)"),
+    ],
+)
+def test_segments_about_other_parts_are_dropped_with_a_note(
+    segment: tuple[int, bytes], note: str, tmp_path: Path
+) -> None:
+    _, target, notes = rewritten(encoded(segment), tmp_path)
+    assert notes == (note,)
+    assert segment[1] not in target.read_bytes()
+
+
+def test_unknown_segments_are_copied_and_named_if_they_cannot_be(tmp_path: Path) -> None:
+    _, target, notes = rewritten(encoded((0xE1, b"FLIR\0\1\0\0raw"), (0xE5, b"RMETA")), tmp_path)
+    assert notes == ()
+    assert b"FLIR\0\1\0\0raw" in target.read_bytes()
+    assert images.write(images.read(target), tmp_path / "c.png") == (
+        "not kept in PNG: JPEG segments (APP1, APP5)",
+    )
+
+
+@exiftool.needed
+def test_long_profiles_and_captions_are_stored_in_several_segments(tmp_path: Path) -> None:
+    profile = format_matrix.PROFILE[:128] + bytes(150_000)
+    records = b"".join(b"\x1c\x02\x19\x7f\xff" + letter * 32_767 for letter in (b"a", b"b", b"c", b"d", b"e"))
+    (tmp_path / "a.jpg").write_bytes(encoded(icc_profile=profile))
+    picture = images.read(tmp_path / "a.jpg")
+    images.write(
+        type(picture)(picture.samples, metadata={**picture.metadata, "iptc-data": records}), tmp_path / "b.jpg"
+    )
+    with PIL.Image.open(tmp_path / "b.jpg") as file:
+        assert file.info["icc_profile"] == profile
+    (tags,) = exiftool.read_tags(tmp_path / "b.jpg")
+    assert tags["IPTC:Keywords"] == [letter * 32_767 for letter in "abcde"]
+    assert images.read(tmp_path / "b.jpg").metadata["iptc-data"] == records
+
+
+def test_exif_in_several_segments_is_joined(tmp_path: Path) -> None:
+    block = format_matrix.exif().tobytes()
+    first, second = block[:100], b"Exif\0\0" + block[100:]
+    (tmp_path / "a.jpg").write_bytes(encoded((0xE1, first), (0xE1, second)))
+    assert jpeg.read(io.BytesIO(encoded((0xE1, first), (0xE1, second))))[0]["exif-data"] == block
+
+
+@given(content=st.binary(max_size=60), cut=st.integers(2, 400))
+def test_damaged_segments_never_raise(content: bytes, cut: int) -> None:
+    whole = encoded(
+        (0xE1, b"http://ns.adobe.com/xmp/extension/\0" + content), (0xED, b"Photoshop 3.0\0" + content)
+    )
+    jpeg.read(io.BytesIO(whole[:cut]))

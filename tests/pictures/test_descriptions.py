@@ -1,0 +1,79 @@
+"""Descriptions of scientific TIFF files, checked by tifffile."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+import format_matrix
+from pellucid.pictures import descriptions, images
+from pellucid.pictures.geometry import Change
+from pellucid.pictures.picture import Picture
+
+
+def enlarged(path: Path, factor: int, target: Path) -> None:
+    """Write a picture enlarged by pixel repetition, as a network would return it."""
+    picture = images.read(path)
+    samples = picture.samples.repeat(factor, 0).repeat(factor, 1)
+    images.write(Picture(samples, metadata=picture.metadata, encoding=picture.encoding), target)
+
+
+def written(tmp_path: Path, factor: int = 2, **options: Any) -> tifffile.TiffFile:
+    name = "a.ome.tif" if options.get("ome") else "a.tif"
+    tifffile.imwrite(tmp_path / name, format_matrix.noise(1, "uint16")[..., 0], **options)
+    enlarged(tmp_path / name, factor, tmp_path / "b.tif")
+    return tifffile.TiffFile(tmp_path / "b.tif")
+
+
+def test_ome_sizes_are_scaled(tmp_path: Path) -> None:
+    sizes = {"PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.25, "PhysicalSizeYUnit": "nm"}
+    with written(tmp_path, ome=True, metadata={"axes": "YX", **sizes}) as file:
+        assert file.is_ome and file.ome_metadata is not None
+        pixels = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"]
+        assert (pixels["SizeX"], pixels["SizeY"]) == (60, 42)
+        assert (pixels["PhysicalSizeX"], pixels["PhysicalSizeY"]) == (0.25, 0.125)
+        assert (pixels["PhysicalSizeXUnit"], pixels["PhysicalSizeYUnit"]) == ("µm", "nm")
+        assert file.series[0].shape == (42, 60)
+
+
+def test_ome_axes_are_exchanged() -> None:
+    text = '<OME><Pixels SizeX="6" SizeY="4" PhysicalSizeX="0.5" PhysicalSizeXUnit="mm" PhysicalSizeY="2"/></OME>'
+    expected = (
+        '<OME><Pixels SizeY="6" SizeX="4" PhysicalSizeY="0.5" PhysicalSizeYUnit="mm" PhysicalSizeX="2"/></OME>'
+    )
+    assert descriptions.adapt(text, Change(6, (6, 4), (4, 6))) == expected
+
+
+def test_the_resolution_of_imagej_is_per_unit_of_the_object(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"imagej": True, "resolution": (4.0, 2.0), "metadata": {"unit": "um", "axes": "YX"}}
+    with written(tmp_path, **options) as file:
+        assert file.is_imagej and file.imagej_metadata is not None
+        assert file.imagej_metadata["unit"] == "um"
+        tags = file.pages.first.tags
+        assert (tags["XResolution"].value, tags["YResolution"].value) == ((8, 1), (4, 1))
+        assert tags["ResolutionUnit"].value == 1
+        assert file.asarray().shape == (42, 60)
+
+
+def test_dots_per_inch_stay(tmp_path: Path) -> None:
+    with written(tmp_path, resolution=(300, 200), resolutionunit="INCH") as file:
+        tags = file.pages.first.tags
+        assert (tags["XResolution"].value, tags["YResolution"].value) == ((300, 1), (200, 1))
+
+
+@pytest.mark.parametrize("shape", [(21, 30), (21, 30, 3)])
+def test_the_shape_of_tifffile_is_scaled(shape: tuple[int, ...], tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros(shape, np.uint8))
+    enlarged(tmp_path / "a.tif", 3, tmp_path / "b.tif")
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        assert file.is_shaped
+        assert file.series[0].shape == (63, 90, *shape[2:])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a note", '{"shape": 3}', '{"shape": [1, 2', '{"shape":', "<OME><Pixels></OME>"]
+)
+def test_other_texts_stay(text: str) -> None:
+    assert descriptions.adapt(text, Change(6, (6, 4), (8, 12))) == text

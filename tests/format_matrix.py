@@ -662,7 +662,7 @@ TIFF by default.
 - **Levels**: black (for each filter color) and white are those of the file, also for linearized and
   floating-point DNG. `BaselineExposure` and `DefaultCrop` of DNG, wishes for the rendering, are not applied.
 - **Damage**: a file that is shorter than it states is refused, as are lossless and lossy JPEG and deflate data
-  in DNG, and lossless JPEG in CR2, that do not end where they must. Rows of zeros below the black level are
+  in DNG, and lossless JPEG in CR2, that do not end where they must. Samples of 0 below the black level are
   reported. Other changes of single bytes cannot be recognized, because RAW files contain no checksums.
 - **Refused**: DNG with JPEG XL, or with several strips of lossless JPEG, which LibRaw does not read correctly.
 

@@ -141,21 +141,6 @@ def test_layers_and_unreadable_tags_are_named(tmp_path: Path) -> None:
     assert dropped == ("layers of Photoshop", "unreadable TIFF tag 0xFDE8")
 
 
-def test_the_chain_of_pages_stays(tmp_path: Path) -> None:
-    for _ in range(3):
-        tifffile.imwrite(tmp_path / "a.tif", format_matrix.noise(3), append=True, metadata=None)
-    with (tmp_path / "a.tif").open("rb+") as file:
-        for page in (1, 0, 2):
-            assert tiff.write(file, {"exif-data": format_matrix.exif().tobytes()}, page) == []
-    with tifffile.TiffFile(tmp_path / "a.tif") as again:
-        assert len(again.pages) == 3
-        for number in range(3):
-            found = again.pages.get(number)
-            assert isinstance(found, tifffile.TiffPage)
-            assert found.tags["Model"].value == "EOS 5D"
-            assert np.array_equal(again.asarray(number), format_matrix.noise(3))
-
-
 def test_a_picture_in_memory_gets_no_tags(tmp_path: Path) -> None:
     assert images.write(Picture(format_matrix.noise(3)), tmp_path / "a.tif") == ()
     with tifffile.TiffFile(tmp_path / "a.tif") as file:

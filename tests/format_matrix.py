@@ -85,6 +85,13 @@ def noise(channels: int, dtype: str = "uint8", seed: int = 0, height: int = 21, 
     return rng.integers(0, np.iinfo(dtype).max + 1, (height, width, channels), dtype=dtype)
 
 
+def premultiplied() -> Samples:
+    """Colors multiplied by alpha, with alpha."""
+    samples = noise(4, "uint16")
+    samples[..., :3] = np.minimum(samples[..., :3], samples[..., 3:])
+    return samples
+
+
 def photo(channels: int = 3) -> Samples:
     """Smooth, so that JPEG changes little."""
     rows, cols = np.mgrid[:42, :60]
@@ -192,6 +199,7 @@ def tiff(samples: Samples, **options: Any) -> bytes:
         "planarconfig": "contig",
     }
     alpha: dict[str, Any] = {} if samples.shape[2] % 2 else {"extrasamples": ["unassalpha"]}
+    extra += options.pop("extratags", [])
     planes = samples
     if options.get("planarconfig") == "separate":
         planes = samples.transpose(2, 0, 1)
@@ -348,6 +356,11 @@ def _tiff_cases() -> Iterator[Case]:
         ("gray, 32 bit float", noise(1, "float32"), {}),
         ("RGB, 32 bit float", noise(3, "float32"), {}),
         ("RGB + alpha, 32 bit float", noise(4, "float32"), {}),
+        ("RGB + alpha, multiplied, 16 bit", premultiplied(), {"extrasamples": ["assocalpha"]}),
+        ("RGB + infrared, 16 bit", noise(4, "uint16"), {"extrasamples": ["unspecified"]}),
+        ("RGB + infrared + alpha, 16 bit", noise(5, "uint16"), {"extrasamples": ["unspecified", "unassalpha"]}),
+        ("gray + 7 channels, 16 bit", noise(8, "uint16"), {"photometric": "minisblack", "extrasamples": [0] * 7}),
+        ("gray, white at 4095", noise(1, "uint16") >> 4, {"extratags": [(281, "H", 1, 4095, True)]}),
     ]
     for name, samples, options in by_tifffile:
         yield _case(f"TIFF, {name}", ".tif", partial(tiff, samples, **options), samples)
@@ -570,14 +583,33 @@ RGB, Display P3 or ProPhoto stay in their color space.
 - **CMYK** is the exception: it is converted to sRGB, by the profile of the file or by a general one if it has
   none, and the result has an sRGB profile.
 - **Orientation**: the EXIF orientation is applied and reset, so that no program applies it again.
-- **Alpha** is kept, but not restored by the networks.
+- **Alpha** is kept, but not restored by the networks. A channel is alpha only if the file says so (ExtraSamples
+  1 or 2 in TIFF). Colors under full transparency do not affect visible ones, and are written as they were
+  (enlarged bicubically, if the picture is enlarged), so that textures keep them. Associated alpha, by which the
+  colors in a TIFF are multiplied, is divided out for the network and written back in the same way.
+- **Other channels** of TIFF, e.g. infrared or saved selections (ExtraSamples 0, or no tag), are kept in their
+  order, and enlarged bicubically. Other formats cannot store them, and refuse them.
+- **White** is, in this order: what `--white` states (`white=` in Python), what the file specifies
+  (MaxSampleValue and SMaxSampleValue of TIFF; sBIT of PNG, if samples use only these bits), or that of the
+  type: 255, 65535, or 1 for floating point. The picture is scaled for the network, and the result has the same
+  white as the file, with the tag. Integer samples above white are clipped, with a warning; floating-point ones
+  are kept. If no 16-bit sample is above 32768, or no floating-point sample above 0.25, you get a warning,
+  because the file may contain e.g. 12 bits in 16. Floating-point samples above 2 or below -1 are an error until
+  white is stated: `--white 1` takes them as they are.
+- **Pages** of a TIFF are restored one after the other, each with its own size, depth, channels, orientation and
+  tags, and written as pages; stacks of ImageJ and single-file OME-TIFF stay such stacks. `--page 2` restores
+  only the second page, which any format can store. Smaller copies (pyramids, thumbnails) and masks are dropped,
+  with a note; OME-TIFF of several files, volumes in one page and MetaMorph stacks are refused. `evaluate` and
+  `prepare` take files with one picture.
 - **1, 2 and 4 bits and palettes** become 8 bits, because restored colors are usually not in the palette.
-- **10 and 12 bits** (AVIF) become 16-bit PNG.
+- **10 and 12 bits** (AVIF) become 16-bit PNG; packed samples of 9 to 15 bits in TIFF become 16-bit TIFF, and
+  16-bit and 64-bit floating point becomes 32-bit. Signed and 32-bit integers, CIELab, LogLuv, YCbCr without
+  JPEG compression and inks other than CMYK are refused.
 - **JPEG** is written with the quality and chroma subsampling of the original; 4:2:2 becomes 4:4:4. The quality is
   estimated from the tables in the file: exact for most programs, the nearest value for cameras, which have their
   own tables. A JPEG made from another format gets quality 95 and full color resolution. So does a deblocked JPEG:
   its old quality would cause new blocks.
-- **TIFF** is written with the compression of the original (none, LZW, deflate, PackBits, Zstandard; deflate
+- **TIFF** is written with the compression of the original (none, LZW, deflate, PackBits; deflate
   replaces others), in strips, and as BigTIFF if necessary.
 - **WebP** is written lossless if the original is lossless, and with quality 95 if it is lossy, because WebP does
   not store its quality. WebP has no gray: gray becomes three equal channels.
@@ -598,7 +630,7 @@ RGB, Display P3 or ProPhoto stay in their color space.
 - **Notes**: one line (`info` of an outcome) names everything that is not kept: in the result's format ("not kept
   in JPEG: ..."), or because it describes parts or samples of the original, e.g. previews, layers, clipping paths
   of turned pictures, content credentials (C2PA). EXIF of more than 64 KB is shortened in JPEG.
-- **Not kept**: additional pages and frames (such files are refused), and gain maps for HDR screens.
+- **Not kept**: additional frames (such files are refused), and gain maps for HDR screens.
 
 Not read: HEIC and JPEG 2000, which the bundled libvips cannot decode; convert them to TIFF or PNG.
 Not written: AVIF, which becomes PNG.
@@ -630,7 +662,7 @@ TIFF by default.
 - **Levels**: black (for each filter color) and white are those of the file, also for linearized and
   floating-point DNG. `BaselineExposure` and `DefaultCrop` of DNG, wishes for the rendering, are not applied.
 - **Damage**: a file that is shorter than it states is refused, as are lossless and lossy JPEG and deflate data
-  in DNG, and lossless JPEG in CR2, that do not end where they must. Rows of zeros below the black level are
+  in DNG, and lossless JPEG in CR2, that do not end where they must. Samples of 0 below the black level are
   reported. Other changes of single bytes cannot be recognized, because RAW files contain no checksums.
 - **Refused**: DNG with JPEG XL, or with several strips of lossless JPEG, which LibRaw does not read correctly.
 

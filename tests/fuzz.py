@@ -32,7 +32,7 @@ import soups
 from pellucid.restoration import pipeline
 
 BATCH = 200
-STALL_S = 60.0
+STALL_S = 300.0
 """For one file, on a busy machine, including the start of Python."""
 
 CEILING_BYTES = 1_500_000_000

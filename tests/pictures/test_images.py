@@ -954,3 +954,22 @@ def test_damaged_jpeg_that_is_decoded_is_noted(tmp_path: Path) -> None:
     path.write_bytes(content[:middle] + b"\xff" * 300 + content[middle + 300 :])
     (note,) = images.read(path).encoding.notes  # type: ignore[union-attr]
     assert re.fullmatch(r"damaged \(VipsJpeg: .+\): parts of the picture may be wrong", note)
+
+
+def test_damaged_and_missing_chunks_are_noted(tmp_path: Path) -> None:
+    """A damaged orientation would turn the picture."""
+    path, content = tmp_path / "a.png", io.BytesIO()
+    tags = PIL.Image.Exif()
+    tags[0x0112] = 6
+    PIL.Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(content, "PNG", exif=tags.tobytes())
+    intact = content.getvalue()
+    place = intact.index(b"eXIf") + 6
+    for damaged, note in (
+        (intact[:place] + b"\xff" + intact[place + 1 :], "not kept: damaged PNG chunk 'eXIf'"),
+        (intact[:-8], "not kept: what is missing at the end of the file"),
+        (intact, None),
+    ):
+        path.write_bytes(damaged)
+        encoding = images.read(path).encoding
+        assert encoding is not None
+        assert encoding.notes == (() if note is None else (note,))

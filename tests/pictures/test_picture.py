@@ -440,3 +440,40 @@ def test_only_parts_of_the_same_kind_are_pasted() -> None:
     for part in (Picture(array[..., :1]), Picture(array.astype(np.uint16)), Picture(array, array[..., :1])):
         with pytest.raises(PictureError, match="a part with .*; RGB, uint8 is needed"):
             Picture(array.copy()).paste(part, *everything)
+
+
+# Extra channels
+
+
+def _with_extra(num_extra: int = 2) -> Picture:
+    rng = np.random.default_rng(0)
+    planes = rng.integers(0, 256, (6, 7, 4 + num_extra), np.uint8)
+    return Picture(planes[..., :3], planes[..., 3:4], extra=planes[..., 4:])
+
+
+def test_extra_channels_follow_every_change() -> None:
+    picture = _with_extra()
+    assert picture.extra is not None and len(picture.planes) == 3
+    assert np.array_equal(picture.crop(slice(1, 3), slice(2, 5)).planes[2], picture.extra[1:3, 2:5])
+    assert np.array_equal(picture.apply_orientation(6).planes[2], np.rot90(picture.extra, -1))
+    assert np.array_equal(picture.as_depth("uint16").planes[2], picture.extra.astype(np.uint16) * 257)
+    assert np.array_equal(picture.fill_hidden(3).planes[2], picture.extra)
+    whole = picture.empty_like(6, 7)
+    whole.paste(picture, slice(0, 6), slice(0, 7))
+    assert np.array_equal(whole.planes[2], picture.extra)
+    assert repr(picture) == "<Picture 7 x 6 px, RGB, uint8, alpha, 2 extra channels>"
+
+
+def test_extra_channels_are_never_taken_for_alpha() -> None:
+    opaque = Picture(_with_extra().samples, extra=_with_extra(1).extra)
+    assert opaque.to_array().shape == (6, 7, 3) and opaque.to_pil().mode == "RGB"
+    with pytest.raises(PictureError, match="a part with RGB, uint8, 1 extra channel; RGB, uint8, alpha is needed"):
+        Picture(opaque.samples, opaque.extra).paste(opaque, slice(0, 6), slice(0, 7))
+
+
+@pytest.mark.parametrize("shape", [(6, 7), (5, 7, 1), (6, 7, 0)])
+def test_extra_channels_must_fit(shape: tuple[int, ...]) -> None:
+    with pytest.raises(PictureError, match=r"extra channels of uint8 .*\(H, W, E\) of the same type"):
+        Picture(np.zeros((6, 7, 3), np.uint8), extra=np.zeros(shape, np.uint8))
+    with pytest.raises(PictureError, match="extra channels of uint16"):
+        Picture(np.zeros((6, 7, 3), np.uint8), extra=np.zeros((6, 7, 1), np.uint16))

@@ -44,6 +44,10 @@ def restore_file(path: Path, restorer: Restorer, settings: Settings = UNCHANGED)
     return outcome.target
 
 
+def restore_one(samples: Samples, restorer: Restorer) -> Samples:
+    return restorer.restore(samples, strength=0)
+
+
 @pytest.fixture(scope="module")
 def denoiser(tmp_path_factory: pytest.TempPathFactory) -> Restorer:
     folder = tmp_path_factory.mktemp("weights")
@@ -129,13 +133,25 @@ def test_imagej_stacks_stay_imagej_stacks(truncate: bool, tmp_path: Path, denois
         assert file.imagej_metadata is not None and file.imagej_metadata["spacing"] == 2.5
 
 
-def test_ome_stacks_keep_their_axes(tmp_path: Path, denoiser: Restorer) -> None:
+def test_stacks_of_tifffile_in_one_directory_get_one_for_each_page(tmp_path: Path, enlarger: Restorer) -> None:
+    stack = noise(3, 9, 11, dtype="uint16")
+    tifffile.imwrite(tmp_path / "x.tif", stack, photometric="minisblack", truncate=True)
+    with tifffile.TiffFile(restore_file(tmp_path / "x.tif", enlarger)) as file:
+        assert (file.series[0].kind, file.series[0].shape, len(file.pages)) == ("shaped", (3, 18, 22), 3)
+        expected = [restore_one(samples, enlarger) for samples in stack]
+        assert np.array_equal(file.series[0].asarray(), expected)
+
+
+def test_ome_stacks_keep_their_axes(tmp_path: Path, enlarger: Restorer) -> None:
     stack = noise(2, 3, 9, 11)
-    tifffile.imwrite(tmp_path / "x.ome.tif", stack, photometric="minisblack", metadata={"axes": "CZYX"})
-    with tifffile.TiffFile(restore_file(tmp_path / "x.ome.tif", denoiser)) as file:
+    metadata = {"axes": "CZYX", "PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm"}
+    tifffile.imwrite(tmp_path / "x.ome.tif", stack, photometric="minisblack", metadata=metadata)
+    with tifffile.TiffFile(restore_file(tmp_path / "x.ome.tif", enlarger)) as file:
         (series,) = file.series
-        assert (series.kind, series.axes) == ("ome", "CZYX")
-        assert np.array_equal(series.asarray(), stack)
+        assert (series.kind, series.axes, series.shape) == ("ome", "CZYX", (2, 3, 18, 22))
+        expected = [[restore_one(plane, enlarger) for plane in channel] for channel in stack]
+        assert np.array_equal(series.asarray(), expected)
+        assert 'PhysicalSizeX="0.25"' in str(file.ome_metadata)
 
 
 def test_one_page_of_a_stack_loses_the_description_of_the_stack(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ from pellucid.backends.eager import TorchBackend
 from pellucid.domains import Degraded, Gray, PackedRaw
 from pellucid.errors import NotEnoughMemoryError, PellucidError, WeightsError
 from pellucid.pictures.packing import BAYER, XTRANS
-from pellucid.pictures.picture import Mosaic, Picture
+from pellucid.pictures.picture import PEAKS, Mosaic, Picture
+from pellucid.pictures.resize import resize
 from pellucid.recipes import registry
 from pellucid.recipes.network import Network
 from pellucid.restoration.restorer import Restorer, TileSettings, load
@@ -320,6 +321,39 @@ def test_hidden_colors_have_no_effect_and_are_kept() -> None:
     assert np.array_equal(one.samples[visible], two.samples[visible])
     assert np.array_equal(one.samples[~visible], samples[~visible])
     assert one.alpha is not None and np.array_equal(one.alpha, alpha)
+
+
+def test_enlarged_hidden_colors_are_those_of_the_picture() -> None:
+    restorer = RESTORERS["srcnn.paper"]
+    rng = np.random.default_rng(0)
+    picture = Picture(rng.integers(0, 256, (40, 50, 3), np.uint8), np.full((40, 50, 1), 255, np.uint8))
+    assert picture.alpha is not None
+    picture.alpha[8:30, 10:35] = 0
+    restored = restorer.restore(picture)
+    assert restored.alpha is not None
+    hidden = restored.alpha[..., 0] == 0
+    enlarged = Picture.from_tensor(resize(picture.to_tensor(), restorer.scale), "uint8")
+    assert hidden.sum() > 1000 and np.array_equal(restored.samples[hidden], enlarged.samples[hidden])
+
+
+@pytest.mark.parametrize("name", ["dncnn.gaussian", "dncnn.blind", "srcnn.paper", "mimo_unet.gopro"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_extra_channels_are_only_enlarged(name: str, dtype: str) -> None:
+    restorer = RESTORERS[name]
+    rng = np.random.default_rng(1)
+    planes = rng.random((60, 70, 5))
+    peak = PEAKS[dtype]
+    colors, extra = ((planes[..., part] * peak).astype(dtype) for part in (slice(0, 3), slice(3, 5)))
+    restored = restorer.restore(Picture(colors, extra=extra))
+    assert restored.alpha is None and restored.extra is not None
+    planar = torch.from_numpy(extra.transpose(2, 0, 1).astype(np.float32) / np.float32(peak))
+    expected = resize(planar[None], restorer.scale)
+    expected = expected if dtype == "float32" else (expected.clamp(0, 1) * peak + 0.5).floor()
+    assert np.array_equal(restored.extra, expected[0].permute(1, 2, 0).numpy().astype(dtype))
+    alone = restorer.restore(Picture(colors))
+    assert np.array_equal(restored.samples, alone.samples)
+    tiled = restorer.restore(Picture(colors, extra=extra), tile_px=23)
+    assert tiled.extra is not None and np.array_equal(tiled.extra, restored.extra)
 
 
 @pytest.mark.parametrize("name", ["dncnn.gaussian", "srcnn.paper", "mimo_unet.gopro"])

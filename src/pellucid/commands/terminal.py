@@ -91,7 +91,7 @@ def _describe(error: PellucidError) -> str:
 
 _options_of_command: ContextVar[frozenset[str] | None] = ContextVar("options_of_command", default=None)
 
-_SETTINGS = ("bit_depth", "max_pixels", "memory_bytes", "tile_px")
+_SETTINGS = ("bit_depth", "max_pixels", "memory_bytes", "page", "tile_px", "white")
 """Parameters in the hints of errors that several commands can cause, but not all have options for."""
 
 

@@ -57,14 +57,17 @@ class Header:
         return self.marker == _SOF3
 
 
-def parse_markers(stream: bytes) -> Header:
-    """Raises ValueError, with the reason, if it is not the start of a JPEG stream."""
+def parse_markers(stream: bytes, *, bits_after_16: int = 0) -> Header:
+    """Raises ValueError, with the reason, if it is not the start of a JPEG stream.
+
+    bits_after_16: how many bits follow the code of differences of 16 bits: 0 by the standard, 16 before DNG 1.1.
+    """
     tables: dict[int, Lengths] = {}
     interval, marker, frame = 0, 0, b""
     try:
         for code, content, end in _segments(stream):
             if code == _DHT:
-                tables |= _parse_tables(content)
+                tables |= _parse_tables(content, bits_after_16)
             elif code == _DRI:
                 (interval,) = struct.unpack(">H", content[:2])
             elif code == _SOS:
@@ -105,7 +108,7 @@ def _segments(stream: bytes) -> Iterator[tuple[int, bytes, int]]:
         offset += 2 + length
 
 
-def _parse_tables(content: bytes) -> dict[int, Lengths]:
+def _parse_tables(content: bytes, bits_after_16: int) -> dict[int, Lengths]:
     found, offset = {}, 0
     while offset < len(content):
         number, counts = content[offset] & 15, content[offset + 1 : offset + 17]
@@ -114,8 +117,8 @@ def _parse_tables(content: bytes) -> dict[int, Lengths]:
         place, nth = 0, 0
         for bits, count in enumerate(counts, start=1):
             for category in categories[nth : nth + count]:
-                # Differences of 16 bits are all the same one, without further bits.
-                lengths[place : place + (1 << (16 - bits))] = bits + (category if category < 16 else 0)
+                following = category if category < 16 else bits_after_16
+                lengths[place : place + (1 << (16 - bits))] = bits + following
                 place += 1 << (16 - bits)
             nth += count
         found[number] = lengths

@@ -39,6 +39,10 @@ _ORIENTATIONS = {0: 1, 1: 2, 3: 3, 2: 4, 4: 5, 6: 6, 7: 7, 5: 8}
 # Side of the smallest block that contains both periods, 2 and 6, twice.
 _PATTERN_CHECK_PX = 12
 
+_BLANK_PX = 8
+"""How many neighbors in a row have to be 0 for samples that are missing, not dead pixels."""
+
+
 _DEVELOPED = "camera RAW developed by LibRaw: 16 bit, camera white balance, sRGB"
 
 _FORK_GUARD = ForkGuard("RAW files cannot be read")  # hangs in OpenMP, with LibRaw 0.22
@@ -219,7 +223,7 @@ def _to_mosaic(raw: rawpy.RawPy, found: Mapping[str, Any], notes: tuple[str, ...
         white_balance=_read_white_balance(raw),
         exposure=_read_exposure(raw),
         orientation=_ORIENTATIONS.get(raw.sizes.flip, 1),
-        notes=(*notes, *_find_blank_rows(raw)),
+        notes=(*notes, *_find_blank(raw)),
     )
 
 
@@ -227,22 +231,25 @@ def _develop(
     raw: rawpy.RawPy, found: Mapping[str, Any], notes: tuple[str, ...] = (), *, upright: bool = True
 ) -> Picture:
     orientation: dict[str, Any] = {} if upright else {"user_flip": 0}
-    encoding = Encoding("camera RAW", 16, notes=(_DEVELOPED, *notes, *_find_blank_rows(raw)))
+    encoding = Encoding("camera RAW", 16, notes=(_DEVELOPED, *notes, *_find_blank(raw)))
     return Picture(raw.postprocess(**_DEVELOPMENT, **orientation), metadata=found, encoding=encoding)
 
 
-def _find_blank_rows(raw: rawpy.RawPy) -> tuple[str, ...]:
-    """A note if whole rows contain nothing, as in a file that was copied incompletely.
+def _find_blank(raw: rawpy.RawPy) -> tuple[str, ...]:
+    """A note if parts of rows contain nothing, as in a file that was copied incompletely.
 
-    Only if the sensor has a black level: noise around it never is 0 in a whole row.
+    Only if the sensor has a black level: because of noise, neighbors are never all 0 then.
     """
     samples: Samples = raw.raw_image_visible
-    if min(raw.black_level_per_channel[: raw.num_colors]) <= 0:
+    if min(raw.black_level_per_channel[: raw.num_colors]) <= 0 or samples.shape[1] < _BLANK_PX:
         return ()
-    num_blank = sum(not row.any() for row in samples)
-    if not num_blank:
+    height, width = samples.shape[0], samples.shape[1] // _BLANK_PX
+    part = np.mean(~samples[:, : width * _BLANK_PX].reshape(height, width, -1).any(2))
+    if part == 0:
         return ()
-    return (f"{num_blank} of {len(samples)} rows contain only 0, less than black; the file may be damaged",)
+    return (
+        f"{100 * part:.2g} % of the samples are 0 like their neighbors, less than black; the file may be damaged",
+    )
 
 
 def _find_pattern(raw: rawpy.RawPy) -> tuple[list[list[int]], tuple[str, ...]]:

@@ -23,11 +23,13 @@ _NONE, _JPEG, _DEFLATE, _LOSSY_JPEG = 1, 7, 8, 34892  # values of Compression
 _MAKERS_COMPRESSIONS = {32767, 32769, 32770, 34316, 34713, 65000, 65535}
 _REDUCED = 1  # a bit of NewSubfileType
 
-_SUBFILE_TYPE, _WIDTH, _HEIGHT, _COMPRESSION, _PHOTOMETRIC = 0x00FE, 0x0100, 0x0101, 0x0103, 0x0106
+_SUBFILE_TYPE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 0x00FE, 0x0100, 0x0101, 0x0102, 0x0103, 0x0106
 _SAMPLES_PER_PIXEL, _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_HEIGHT = 0x0115, 0x0116, 0x0142, 0x0143
 _MAKE, _MODEL, _DNG_VERSION = 0x010F, 0x0110, 0xC612
 _PARTS = ((0x0111, 0x0117), (0x0144, 0x0145))
 """Tags of the offsets and lengths of strips, and of tiles."""
+
+_DNG_1_1 = bytes([1, 1])
 
 _PANASONIC_OFFSET = 0x0118
 
@@ -44,11 +46,12 @@ _RAF_PLACES = (84, 92, 100)
 
 @dataclass(frozen=True)
 class _Part:
-    """A strip or tile. num_samples: at least so many are needed; 0 if it is not known."""
+    """A strip or tile. num_samples: at least so many are needed, of so many bits each; 0 if it is not known."""
 
     offset: int
     length: int
     num_samples: int = 0
+    bits: int = 0
 
 
 def check_complete(path: Path) -> None:
@@ -117,7 +120,7 @@ def _check_tiff(file: IO[bytes], size: int) -> None:
             _check_layout(parts, compression, has_tiles=_TILE_WIDTH in tags)
         for part in parts:
             if is_dng:
-                _check_dng_part(file, part, size, compression)
+                _check_dng_part(file, part, size, compression, is_old=first[_DNG_VERSION][2] < _DNG_1_1)
             else:
                 _check_place(part.offset, part.length, size)
 
@@ -145,7 +148,9 @@ def _list_parts(tags: dict[int, Value]) -> list[_Part]:
         offsets = ifd.numbers(tags, _PANASONIC_OFFSET)
     if len(offsets) != len(lengths):
         return []
-    return [_Part(*part) for part in zip(offsets, lengths, chain(_count_samples(tags), repeat(0)), strict=False)]
+    bits = ifd.number(tags, _BITS) or 1
+    counts = chain(_count_samples(tags), repeat(0))
+    return [_Part(*part, bits) for part in zip(offsets, lengths, counts, strict=False)]
 
 
 def _count_samples(tags: dict[int, Value]) -> Iterator[int]:
@@ -174,13 +179,16 @@ def _check_layout(parts: list[_Part], compression: int, *, has_tiles: bool) -> N
     )
 
 
-def _check_dng_part(file: IO[bytes], part: _Part, size: int, compression: int) -> None:
+def _check_dng_part(file: IO[bytes], part: _Part, size: int, compression: int, *, is_old: bool) -> None:
     if compression == _DEFLATE:
         _check_deflate(_read(file, part, size))
     elif compression in (_JPEG, _LOSSY_JPEG):
-        _check_jpeg(_read(file, part, size), part)
+        _check_jpeg(_read(file, part, size), part, bits_after_16=16 if is_old else 0)
     else:
-        _check_place(part.offset, part.length, size)
+        needed = part.num_samples * part.bits // 8 if compression == _NONE else 0
+        _check_place(part.offset, max(part.length, needed), size)
+        if part.offset == 0:
+            raise ValueError("a part without samples")
 
 
 def _check_place(offset: int, length: int, size: int) -> None:
@@ -194,8 +202,8 @@ def _read(file: IO[bytes], part: _Part, size: int) -> bytes:
     return file.read(part.length)
 
 
-def _check_jpeg(stream: bytes, part: _Part) -> None:
-    header = lossless_jpeg.parse_markers(stream)
+def _check_jpeg(stream: bytes, part: _Part, *, bits_after_16: int = 0) -> None:
+    header = lossless_jpeg.parse_markers(stream, bits_after_16=bits_after_16)
     if not header.is_lossless:
         _check_lossy_jpeg(stream)
         return

@@ -109,7 +109,11 @@ def _open(path: Path, loader: str, source: pyvips.Source | None = None, *, fail_
         # A source does not parse options in the file name, e.g. "scan[page=2]", and fsencode takes any bytes.
         source = source or pyvips.Source.new_from_file(os.fsencode(path))
         # A given loader: libvips would also recognize files that are not pictures, e.g. CSV or SVG.
-        return pyvips.Operation.call(f"{loader}load_source", source, access="sequential", fail_on=fail_on)
+        # A compressed strip of a TIFF may have more than 50 MB; `decoding_cost` counts them.
+        options = {"unlimited": True} if loader == "tiff" else {}
+        return pyvips.Operation.call(
+            f"{loader}load_source", source, access="sequential", fail_on=fail_on, **options
+        )
     except pyvips.Error as error:
         raise _damaged(path, vips.reason(error)) from error
 

@@ -30,6 +30,10 @@ _OF_BYTES = {1, 5, 8, 32946, 32773}
 """Compressions of bytes, whatever they mean: none, LZW, deflate, PackBits."""
 
 
+_LARGE_STRIP_BYTES = 2**22
+"""Shorter strips are part of the memory that every picture needs."""
+
+
 class TiffDecoder:
     """Decodes the samples of a page. Raises PictureError if they are stored in a way that is not supported.
 
@@ -49,10 +53,14 @@ class TiffDecoder:
 
     @property
     def working_bytes(self) -> int:
-        """Memory that decoding needs: for tiles, two copies of a row of them; 0 for strips."""
+        """Memory that decoding needs: a large compressed strip or tile, and two copies of a row of tiles."""
         stored, (width, height) = self._stored, self._stored.directory.size
+        tag = tiff_pages.STRIP_LENGTHS if self.tile is None else tiff_pages.TILE_LENGTHS
+        longest = int(min(max(stored.directory.numbers(tag), default=0), stored.page.path.stat().st_size))
+        is_large = longest > _LARGE_STRIP_BYTES and stored.compression != 1
         rows = 0 if self.tile is None else min(self.tile[1], height)
-        return 2 * rows * width * stored.num_channels * np.dtype(stored.dtype).itemsize
+        row_bytes = width * stored.num_channels * np.dtype(stored.dtype).itemsize
+        return (longest if is_large else 0) + 2 * rows * row_bytes
 
     @property
     def is_inverted(self) -> bool:

@@ -262,6 +262,8 @@ class StackWriter:
             offsets, lengths = (_integers(directory[tag]) for tag in (STRIP_OFFSETS, STRIP_LENGTHS))
             copied = [self._copy(page, at, length) for at, length in zip(offsets, lengths, strict=True)]
             directory |= {STRIP_OFFSETS: _pack_numbers(self._layout, copied), **changes}
+            if DESCRIPTION in directory:
+                directory[DESCRIPTION] = _state_directories(directory[DESCRIPTION])
             offset = self._append_directory(page, layout, directory)
         self._file.seek(self._place)
         self._file.write(struct.pack(self._layout.offset, offset))
@@ -408,6 +410,15 @@ def _unfold(directory: Directory, num_pictures: int) -> Iterator[Page]:
         raise _damaged(path, f"its description specifies {count} pictures, more than it has bytes for")
     for i in range(count):
         yield Page(directory, i * image_bytes)
+
+
+def _state_directories(description: Value) -> Value:
+    """The description of a stack of tifffile, now with a directory for each page."""
+    kind, count, content = description
+    if content.startswith(b'{"shape"'):
+        content = content.replace(b', "truncated": true', b"")
+        count = len(content)
+    return kind, count, content
 
 
 def _count_in_description(directory: Directory) -> int:

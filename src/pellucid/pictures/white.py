@@ -166,13 +166,14 @@ def _check_range(found: _Range, path: object, white: float, dtype: str) -> None:
     low, high = found.low / white, found.high / white
     if low < LOWEST:
         raise PictureError(
-            f"{path} has floating-point samples from {found.low:.4g} to {found.high:.4g}; black is 0",
+            f"{path} has floating-point samples from {found.low:.5g} to {found.high:.5g}; black is 0",
             hint="shift them",
         )
     if high > HIGHEST:
-        guess = next((value for value in (255, 1023, 4095, 16383, 65535) if found.high <= value), None)
+        likely = (value for value in (255, 1023, 4095, 16383, 65535) if value / 4 < found.high <= value)
+        guess = next(likely, None)
         raise PictureError(
-            f"{path} has floating-point samples from {found.low:.4g} to {found.high:.4g}, but white is {white:g} "
+            f"{path} has floating-point samples from {found.low:.5g} to {found.high:.5g}, but white is {white:g} "
             f"unless another value is stated",
             hint="state the value of white by {white}" + ("" if guess is None else ", if it is this"),
             white=guess,

@@ -28,6 +28,7 @@ _KEPT = (*COLOR, b"sBIT", b"bKGD", b"tIME", b"pCAL", b"sCAL", b"oFFs", b"sTER", 
 """Chunks that are copied, next to texts and unknown ones that are marked as safe to copy."""
 
 _STORAGE = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"hIST", b"iDOT", b"acTL", b"fcTL", b"fdAT", b"pHYs")
+_END = b"IEND"
 _NAMES = {b"caBX": "content credentials (C2PA)", b"dSIG": "the signature"}
 
 _XMP_KEY = b"XML:com.adobe.xmp"
@@ -43,9 +44,14 @@ _SRGB_CHROMATICITIES = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)
 
 def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """(metadata, what is not kept) of a PNG; stops where it is damaged."""
-    found = _Chunks()
-    for kind, content in _iterate_chunks(file):
-        found.add(kind, content)
+    found, kind = _Chunks(), b""
+    for kind, content, is_intact in _iterate_chunks(file):
+        if is_intact:
+            found.add(kind, content)
+        elif kind not in _STORAGE:
+            found.dropped.append(f"damaged PNG chunk {kind.decode('latin-1')!r}")
+    if kind != _END:
+        found.dropped.append("what is missing at the end of the file")
     metadata = {key: value for key, value in found.metadata().items() if value}
     return metadata, tuple(dict.fromkeys(found.dropped))
 
@@ -280,11 +286,13 @@ def _is_default(kind: bytes, content: bytes) -> bool:
     return kind == b"sRGB" or (kind == b"cICP" and content[:2] in (b"\1\r", b"\2\2"))
 
 
-def _iterate_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
-    """(type, content) of each chunk but the samples; stops where a file is damaged."""
+def _iterate_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, bytes, bool]]:
+    """(type, content, whether the checksum is right) of each chunk but the samples, up to the last one."""
     for kind, content, _ in _iterate_places(file):
         if kind != b"IDAT":
-            yield kind, content
+            yield kind, content, file.read(4) == struct.pack(">I", zlib.crc32(kind + content))
+        if kind == _END:
+            return
 
 
 def _iterate_places(file: IO[bytes]) -> Iterator[tuple[bytes, bytes, int]]:

@@ -14,17 +14,26 @@ import numpy as np
 from pellucid.errors import PictureError
 from pellucid.pictures import tiff_pages
 from pellucid.pictures.picture import Samples
-from pellucid.pictures.tiff_samples import BLACK_IS_0, CMYK, PALETTE, UNSIGNED, WHITE_IS_0, TiffSamples
+from pellucid.pictures.tiff_samples import (
+    BLACK_IS_0,
+    CMYK,
+    NONE,
+    PALETTE,
+    UNSIGNED,
+    WHITE_IS_0,
+    YCBCR,
+    TiffSamples,
+)
 
 Changes = dict[int, Sequence[int] | None]
 """See `tiff_pages.PageFile`."""
 
-_DECODING_TAGS = (
-    {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 320, 338, 339, 347}
-    | {512, 513, 514, 519, 520, 521, 529, 530, 531, 532}  # JPEG and YCbCr
-    | {270, 282, 283, 296, 700, 33723, 34377, 34675}  # metadata that libvips reads
-)
-"""What libvips sees. Other tags, if they are odd, would only make it refuse a file whose samples are intact."""
+_DECODING_TAGS = {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 338, 339, 347}
+_TAGS_OF_COLORS = {PALETTE: {320}, CMYK: {34675}, YCBCR: {512, 513, 514, 519, 520, 521, 529, 530, 531, 532}}
+"""What libvips sees, for all colors and for some: a palette, the profile to convert CMYK, the coding of YCbCr.
+
+Other tags, if they are odd, would only make it refuse a file whose samples are intact.
+"""
 
 _OF_BYTES = {1, 5, 8, 32946, 32773}
 """Compressions of bytes, whatever they mean: none, LZW, deflate, PackBits."""
@@ -57,7 +66,7 @@ class TiffDecoder:
         stored, (width, height) = self._stored, self._stored.directory.size
         tag = tiff_pages.STRIP_LENGTHS if self.tile is None else tiff_pages.TILE_LENGTHS
         longest = int(min(max(stored.directory.numbers(tag), default=0), stored.page.path.stat().st_size))
-        is_large = longest > _LARGE_STRIP_BYTES and stored.compression != 1
+        is_large = longest > _LARGE_STRIP_BYTES and stored.compression != NONE
         rows = 0 if self.tile is None else min(self.tile[1], height)
         row_bytes = width * stored.num_channels * np.dtype(stored.dtype).itemsize
         return (longest if is_large else 0) + 2 * rows * row_bytes
@@ -74,7 +83,8 @@ class TiffDecoder:
             return strip
         if stored.bits in (16, 64):
             numbers = np.ascontiguousarray(strip[..., 0]).view(self._dtype_in_file)
-            strip = numbers.astype(np.float32 if stored.is_float else np.uint16)
+            with np.errstate(over="ignore", invalid="ignore"):  # infinite ones are refused later
+                strip = numbers.astype(np.float32 if stored.is_float else np.uint16)
         elif stored.bits != 8:
             strip = _unpack_bits(strip[..., 0], width * self._num_channels, stored.bits)
         strip = strip.reshape(len(strip), width, -1)
@@ -89,7 +99,8 @@ class TiffDecoder:
 
     def _change_directory(self) -> Changes:
         stored = self._stored
-        changes: Changes = dict.fromkeys(stored.directory.entries.keys() - _DECODING_TAGS)
+        seen = _DECODING_TAGS | _TAGS_OF_COLORS.get(stored.color, set())
+        changes: Changes = dict.fromkeys(stored.directory.entries.keys() - seen)
         if self._gets_bytes:
             return changes | {
                 tiff_pages.WIDTH: [self._row_bytes(stored.directory.size[0])],

@@ -124,7 +124,7 @@ def find_pages(path: Path) -> Pages:
     except OSError as error:
         raise PictureError(f"{path} cannot be read: {error.strerror or error}") from error
     except (struct.error, ValueError) as error:
-        raise _damaged(path, "it is truncated, or its chain of pages is broken") from error
+        raise damaged(path, "it is truncated, or its chain of pages is broken") from error
     _refuse_unusual(directories[0])
     kinds = [_kind_of(directory) for directory in directories]
     if "picture" not in kinds:  # e.g. a smaller copy that was saved as a file of its own
@@ -311,7 +311,7 @@ def _iterate_directories(path: Path) -> Iterator[Directory]:
         seen: set[int] = set()
         while offset or not seen:
             if offset in seen or len(seen) > _MAX_DIRECTORIES:
-                raise _damaged(path, "its chain of pages is a loop")
+                raise damaged(path, "its chain of pages is a loop")
             seen.add(offset)
             directory = _read_directory(file, path, layout, offset)
             yield directory
@@ -325,7 +325,7 @@ def _read_directory(file: IO[bytes], path: Path, layout: Layout, offset: int) ->
         entries.setdefault(entry.tag, (entry.kind, entry.count, entry.raw))
     pointer = ifd.read_at(file, ifd.end_of_entries(file, layout, offset), layout.inline_bytes)
     if not entries:
-        raise _damaged(path, "it has a page without tags")
+        raise damaged(path, "it has a page without tags")
     return Directory(path, layout, entries, struct.unpack(layout.offset, pointer)[0])
 
 
@@ -335,7 +335,10 @@ def _build_directory(page: Page, changes: Mapping[int, Sequence[int] | None], st
         offsets = [int(offset) + page.shift for offset in page.directory.numbers(STRIP_OFFSETS)]
         changes = {STRIP_OFFSETS: offsets, **changes}
     kept = {tag: entry for tag, entry in page.directory.entries.items() if tag not in {*changes, *page.omitted}}
-    values = {tag: _pack_numbers(layout, numbers) for tag, numbers in changes.items() if numbers is not None}
+    try:
+        values = {tag: _pack_numbers(layout, numbers) for tag, numbers in changes.items() if numbers is not None}
+    except struct.error as error:
+        raise damaged(page.path, "it has sizes or places that no file has") from error
     return ifd.build_directory(layout, values, start, kept)
 
 
@@ -416,9 +419,9 @@ def _unfold(directory: Directory, num_pictures: int) -> Iterator[Page]:
     image_bytes = height * -(-width * bits // 8)
     offsets, path = directory.numbers(STRIP_OFFSETS), directory.path
     if directory.number(COMPRESSION, _UNCOMPRESSED) != _UNCOMPRESSED or not offsets:
-        raise _damaged(path, f"its description specifies {count} pictures, but it has one page")
+        raise damaged(path, f"its description specifies {count} pictures, but it has one page")
     if offsets[0] + count * image_bytes > path.stat().st_size:
-        raise _damaged(path, f"its description specifies {count} pictures, more than it has bytes for")
+        raise damaged(path, f"its description specifies {count} pictures, more than it has bytes for")
     for i in range(count):
         yield Page(directory, i * image_bytes)
 
@@ -447,5 +450,6 @@ def _count_in_description(directory: Directory) -> int:
     return prod(shape) // max(1, directory.num_samples)
 
 
-def _damaged(path: Path, reason: str) -> PictureError:
+def damaged(path: Path, reason: str) -> PictureError:
+    """The error for a TIFF of which tags are damaged."""
     return PictureError(f"{path} is a damaged TIFF: {reason}", hint="save it again")

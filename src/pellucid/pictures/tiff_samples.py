@@ -20,9 +20,9 @@ _OTHER_COLORS = {
     32844: "LogL light values", 32845: "LogLuv colors", 34892: "linear camera RAW",
 }  # fmt: skip
 
-JPEG = 7
-_COMPRESSIONS = {1: "none", 5: "lzw", JPEG: "jpeg", 8: "deflate", 32946: "deflate", 32773: "packbits"}
-_WITHOUT_PREDICTOR = (1, JPEG, 32773)
+NONE, JPEG = 1, 7
+_COMPRESSIONS = {NONE: "none", 5: "lzw", JPEG: "jpeg", 8: "deflate", 32946: "deflate", 32773: "packbits"}
+_WITHOUT_PREDICTOR = (NONE, JPEG, 32773)
 _MAX_CHANNELS = 65535
 # libvips fails, or decodes nothing and reports no error.
 _OTHER_COMPRESSIONS = {
@@ -167,6 +167,7 @@ def parse(page: Page) -> TiffSamples:
     _check_color(stored)
     _check_compression(stored)
     _check_type(stored)
+    _check_size(stored)
     return stored
 
 
@@ -225,6 +226,17 @@ def _check_type(stored: TiffSamples) -> None:
         f"samples are needed",
         hint="convert it to 16-bit or 32-bit floating-point TIFF",
     )
+
+
+def _check_size(stored: TiffSamples) -> None:
+    """Raise PictureError if samples are missing, as far as that is known before decoding."""
+    path, (width, height) = stored.page.path, stored.directory.size
+    if width < 1 or height < 1:
+        raise tiff_pages.damaged(path, f"its size is {width} x {height}")
+    num_channels, num_planes = (1, stored.num_channels) if stored.is_planar else (stored.num_channels, 1)
+    needed = height * num_planes * -(-width * num_channels * stored.bits // 8)
+    if stored.compression == NONE and stored.page.shift + needed > path.stat().st_size:
+        raise tiff_pages.damaged(path, f"it is truncated: its samples need {needed} bytes")
 
 
 def _parse_palette(directory: Directory, bits: int) -> Samples:

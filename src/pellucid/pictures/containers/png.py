@@ -77,6 +77,8 @@ class _Chunks:
         elif kind == b"iCCP":
             self.profile_name, _, rest = content.partition(b"\0")
             self.profile = _decompress(rest[1:])
+            if not self.profile:
+                self.dropped.append("the ICC profile, which is damaged")
         elif kind == b"pHYs":
             self.dots = content
         elif kind in TEXT:

@@ -340,8 +340,9 @@ def _run_child(program: str, folder: Path, out: Path, tally: Tally) -> tuple[int
     if peak > CEILING_BYTES:
         tally.add_fault(f"{peak:,} bytes of memory for {min(folder.iterdir()).name} and after")
     text = output.read_text(errors="replace")
-    lines = [line for line in text.splitlines() if line.startswith('["') and line.endswith("]")]
-    return status, [json.loads(line) for line in lines], text
+    # C libraries print messages without an end of line into the same file.
+    lines = [line[max(0, line.find('["')) :] for line in text.splitlines()]
+    return status, [json.loads(line) for line in lines if line.startswith('["') and line.endswith("]")], text
 
 
 def main() -> None:

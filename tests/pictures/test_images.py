@@ -1015,3 +1015,12 @@ def test_an_impossible_number_of_channels_is_refused(tmp_path: Path) -> None:
     path.write_bytes(content.getvalue().replace(entry, struct.pack("<HHII", 277, 4, 1, 2**32 - 1)))
     with pytest.raises(PictureError, match="4294967295 channels; at most 65535"):
         images.read(path)
+
+
+def test_a_damaged_index_of_pictures_in_jpeg_is_not_a_crash(tmp_path: Path) -> None:
+    path, content = tmp_path / "a.jpg", io.BytesIO()
+    PIL.Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(content, "JPEG")
+    for index in (b"", b"I\0" + bytes(20), b"II*\0" + b"\xff" * 20):
+        segment = struct.pack(">BBH", 0xFF, 0xE2, 6 + len(index)) + b"MPF\0" + index
+        path.write_bytes(content.getvalue()[:2] + segment + content.getvalue()[2:])
+        assert images.read(path).samples.shape == (20, 30, 3)

@@ -86,10 +86,10 @@ def _parse(content: mmap.mmap, start: int) -> _Jpeg | None:
 def _find_types(content: mmap.mmap, primary: _Jpeg) -> Iterator[tuple[int, int]]:
     """(offset in the file, type) of the pictures in the index of the Multi-Picture Format, if there is one."""
     index = next((segment for marker, segment in primary.segments if segment.startswith(_MPF)), b"")[4:]
-    if len(index) < 8:
+    order = {b"II": "<", b"MM": ">"}.get(index[:2])
+    if order is None or len(index) < 8:
         return
     base = content.find(_MPF) + 4
-    order = {b"II": "<", b"MM": ">"}[index[:2]]
     (directory,) = struct.unpack_from(f"{order}I", index, 4)
     (num_tags,) = struct.unpack_from(f"{order}H", index, directory)
     for number in range(num_tags):

@@ -319,6 +319,11 @@ def _read_all(suite: Suite, batch: dict[str, bytes], judge: _Judge) -> None:
             status, outcomes, text = _run_child(suite.program, folder, out, judge.tally)
             for outcome in outcomes:
                 judge.judge(outcome, batch.pop(outcome[0]), out)
+            if len(batch) > 1 and not outcomes:  # it ended before the first file, so any file can be the cause
+                names = sorted(batch)
+                for half in (names[::2], names[1::2]):
+                    _read_all(suite, {name: batch[name] for name in half}, judge)
+                return
             if batch:
                 culprit = min(batch)
                 judge.add_fault(culprit, batch.pop(culprit), f"exit status {status} {text[-300:]}")

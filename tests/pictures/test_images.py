@@ -973,3 +973,45 @@ def test_damaged_and_missing_chunks_are_noted(tmp_path: Path) -> None:
         encoding = images.read(path).encoding
         assert encoding is not None
         assert encoding.notes == (() if note is None else (note,))
+
+
+def test_offsets_beyond_all_files_are_not_followed(tmp_path: Path) -> None:
+    path, content = tmp_path / "a.tif", io.BytesIO()
+    rows = np.zeros((20, 30, 3), np.uint8)
+    tifffile.imwrite(content, rows, photometric="rgb", bigtiff=True, extratags=[(315, "s", 0, "a" * 50, True)])
+    intact = content.getvalue()
+    place = intact.index(struct.pack("<HHQ", 315, 2, 51)) + 12
+    path.write_bytes(intact[:place] + struct.pack("<Q", 2**61) + intact[place + 8 :])
+    assert images.read(path).samples.shape == rows.shape
+
+
+def test_an_impossible_length_in_avif_is_not_a_crash(tmp_path: Path) -> None:
+    path, content = tmp_path / "a.avif", io.BytesIO()
+    PIL.Image.fromarray(np.zeros((20, 30, 3), np.uint8)).save(content, "AVIF")
+    intact = content.getvalue()
+    place = intact.index(b"meta") - 4
+    for length in (0, 7, 9, 2**32 - 1):
+        path.write_bytes(intact[:place] + struct.pack(">I", length) + intact[place + 4 :])
+        try:
+            images.read(path)
+        except PictureError as error:
+            assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("options", [{}, {"rowsperstrip": 7}, {"tile": (16, 16)}, {"bigtiff": True}])
+@pytest.mark.parametrize("missing", [1, 50, 900])
+def test_a_tiff_without_its_last_samples_is_refused(tmp_path: Path, options: dict[str, Any], missing: int) -> None:
+    path, content = tmp_path / "a.tif", io.BytesIO()
+    tifffile.imwrite(content, np.full((23, 31, 3), 7, np.uint8), photometric="rgb", metadata=None, **options)
+    path.write_bytes(content.getvalue()[:-missing])
+    with pytest.raises(PictureError, match="damaged"):
+        images.read(path)
+
+
+def test_an_impossible_number_of_channels_is_refused(tmp_path: Path) -> None:
+    path, content = tmp_path / "a.tif", io.BytesIO()
+    tifffile.imwrite(content, np.zeros((23, 31, 3), np.uint8), photometric="rgb", metadata=None)
+    entry = struct.pack("<HHIHH", 277, 3, 1, 3, 0)
+    path.write_bytes(content.getvalue().replace(entry, struct.pack("<HHII", 277, 4, 1, 2**32 - 1)))
+    with pytest.raises(PictureError, match="4294967295 channels; at most 65535"):
+        images.read(path)

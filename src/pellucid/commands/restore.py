@@ -239,7 +239,7 @@ def restore(
         **({} if max_pixels is None else {"max_pixels": max_pixels}),
     )
     jobs = planning.plan(inputs, out, format=format, include=include or (), exclude=exclude or ())
-    _print_passed_over(jobs)
+    _print_passed_over(jobs, with_sidecars=sidecars)
     if len(jobs) == 1 and jobs[0].root is None:
         files.check_overwrite(jobs[0].target, overwrite=overwrite)
     if report is not None:
@@ -327,12 +327,14 @@ def _print_summary(outcomes: "Sequence[Outcome]", restorer: "Restorer") -> None:
             print_error(outcome.error)
 
 
-def _print_passed_over(plan: "Plan") -> None:
-    """Which files of the folders are not restored."""
+def _print_passed_over(plan: "Plan", *, with_sidecars: bool) -> None:
+    """Which files of the folders are not used."""
     from pellucid.pictures.finding import describe_ignored
 
-    if plan.ignored:
-        print_info(describe_ignored(plan.ignored))
+    ignored = {suffix: count for suffix, count in plan.ignored.items() if suffix != ".xmp" or not with_sidecars}
+    if ignored:
+        hint = "; --sidecars adds the XMP to the results" if ".xmp" in ignored else ""
+        print_info(describe_ignored(ignored) + hint)
     if plan.num_excluded:
         print_info(f"{plan.num_excluded} pictures left out by --include and --exclude")
 

@@ -226,8 +226,8 @@ def fraction(tags: dict[int, Value], tag: int) -> float:
 
 
 def read_at(file: IO[bytes], offset: int, length: int) -> bytes:
-    """b"" for offsets beyond the end, or beyond the maximum of files."""
-    if offset >= 2**62:
+    """b"" for offsets beyond the end, some of which would be an error of the file system."""
+    if offset >= file.seek(0, 2):
         return b""
     file.seek(offset)
     return file.read(length)

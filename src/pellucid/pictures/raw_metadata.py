@@ -6,11 +6,12 @@ of the camera with them (RAF, RW2, and, through LibRaw, any other).
 
 import io
 import struct
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
 from pellucid.pictures import exif, ifd, xmp
+from pellucid.pictures.boxes import iterate_boxes
 from pellucid.pictures.containers import jpeg, tiff
 from pellucid.pictures.exif import Tags
 from pellucid.pictures.ifd import Value
@@ -129,33 +130,15 @@ def _read_minolta(file: IO[bytes]) -> _Found:
 def _read_boxes(file: IO[bytes]) -> _Found:
     """CR3: Canon's box contains the directories of a TIFF as one small TIFF each."""
     texts, blocks = {}, dict[bytes, bytes]()
-    size = file.seek(0, 2)
-    for kind, start, stop in _iterate_boxes(file, 0, size):
-        if kind == _XMP_UUID:
-            texts["xmp-data"] = ifd.read_at(file, start, min(stop - start, _MAX_BLOCK_BYTES)).rstrip(b"\0")
-        elif kind == b"moov":
-            for inner, inner_start, inner_stop in _iterate_boxes(file, start, stop):
-                if inner == _CANON_UUID:
-                    blocks |= {
-                        name: ifd.read_at(file, first, min(last - first, _MAX_BLOCK_BYTES))
-                        for name, first, last in _iterate_boxes(file, inner_start, inner_stop)
-                    }
+    for box in iterate_boxes(file):
+        if box.kind == b"uuid" and box.read(file).startswith(_XMP_UUID):
+            texts["xmp-data"] = box.read(file)[len(_XMP_UUID) :].rstrip(b"\0")
+        elif box.kind == b"moov":
+            for inner in iterate_boxes(file, box.start, box.stop):
+                if inner.kind == b"uuid" and inner.read(file).startswith(_CANON_UUID):
+                    parts = iterate_boxes(file, inner.start + len(_CANON_UUID), inner.stop)
+                    blocks |= {part.kind: part.read(file) for part in parts}
     return _Found(_join_canon_blocks(blocks), texts)
-
-
-def _iterate_boxes(file: IO[bytes], offset: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
-    """(type, or the UUID that stands for it, start of the content, end) of each box; stops at a damaged one."""
-    while offset + 8 <= stop:
-        length, kind, long_length = struct.unpack(">I4sQ", ifd.read_at(file, offset, 16).ljust(16, b"\0"))
-        start = offset + (16 if length == 1 else 8)
-        end = {0: stop, 1: offset + long_length}.get(length, offset + length)
-        if kind == b"uuid":
-            kind = ifd.read_at(file, start, 16)
-            start += 16
-        if not start <= end <= stop:
-            return
-        yield kind, start, end
-        offset = end
 
 
 def _join_canon_blocks(blocks: Mapping[bytes, bytes]) -> Tags:

@@ -28,37 +28,12 @@ from pellucid.pictures.tiff_samples import (
 Changes = dict[int, Sequence[int] | None]
 """See `tiff_pages.PageFile`."""
 
-_DECODING_TAGS = frozenset(
-    {
-        256,
-        257,
-        258,
-        259,
-        262,
-        266,
-        273,
-        277,
-        278,
-        279,
-        284,
-        292,
-        293,
-        317,
-        338,
-        339,
-        347,
-        512,
-        513,
-        514,
-        519,
-        520,
-        521,
-    }
-)
-"""What libvips sees. Other tags, if they are odd, would only make it refuse a file whose samples are intact."""
+_DECODING_TAGS = {256, 257, 258, 259, 262, 266, 273, 277, 278, 279, 284, 292, 293, 317, 338, 339, 347}
+_TAGS_OF_COLORS = {PALETTE: {320}, CMYK: {34675}, YCBCR: {512, 513, 514, 519, 520, 521, 529, 530, 531, 532}}
+"""What libvips sees, for all colors and for some: a palette, the profile to convert CMYK, the coding of YCbCr.
 
-_COLOR_TAGS = {YCBCR: {529, 530, 531, 532}, CMYK: {34675}}
-"""More for some colors: how YCbCr is stored, and a profile."""
+Other tags, if they are odd, would only make it refuse a file whose samples are intact.
+"""
 
 _OF_BYTES = {1, 5, 8, 32946, 32773}
 """Compressions of bytes, whatever they mean: none, LZW, deflate, PackBits."""
@@ -124,9 +99,8 @@ class TiffDecoder:
 
     def _change_directory(self) -> Changes:
         stored = self._stored
-        changes: Changes = dict.fromkeys(
-            stored.directory.entries.keys() - _DECODING_TAGS - _COLOR_TAGS.get(stored.color, set())
-        )
+        seen = _DECODING_TAGS | _TAGS_OF_COLORS.get(stored.color, set())
+        changes: Changes = dict.fromkeys(stored.directory.entries.keys() - seen)
         if self._gets_bytes:
             return changes | {
                 tiff_pages.WIDTH: [self._row_bytes(stored.directory.size[0])],

@@ -39,6 +39,8 @@ PAGE_NUMBER, SUBFILE = 297, 254
 _BLOCK_BYTES = 2**22
 _CODES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _MAX_DIRECTORIES = 200_000
+_MAX_BYTES, _MAX_BIG_BYTES = 2**32 - 2**20, 2**62
+"""Offsets of directories in TIFF and BigTIFF, with room for the directory."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,7 @@ class PageFile(io.RawIOBase):
     """One page of a TIFF as a TIFF with a single directory.
 
     The content is that of the file, but the header points to a directory after the end: that of the page, with
-    changes. Samples and long values stay where they are.
+    changes. Samples and long values stay where they are. What is missing of a truncated file reads as its end.
     changes: tag -> numbers that replace its value, or None to omit the tag.
     """
 
@@ -177,12 +179,13 @@ class PageFile(io.RawIOBase):
         super().__init__()
         layout = page.directory.layout
         self._file = page.path.open("rb")
-        size = os.fstat(self._file.fileno()).st_size
-        end = size + size % 2
-        tail, offset = _build_directory(page, changes, end)
-        head = ifd.read_at(self._file, 0, layout.first_pointer) + struct.pack(layout.offset, offset)
-        self._overlays = ((0, head), (size, bytes(end - size) + tail))
-        self._size, self._position = end + len(tail), 0
+        file_size = os.fstat(self._file.fileno()).st_size
+        longest = _MAX_BIG_BYTES if layout.is_big else _MAX_BYTES
+        end = max(file_size, min(_find_end(page.directory, changes), longest))
+        self._tail_start = end + end % 2
+        self._tail, offset = _build_directory(page, changes, self._tail_start)
+        self._head = ifd.read_at(self._file, 0, layout.first_pointer) + struct.pack(layout.offset, offset)
+        self._size, self._position = self._tail_start + len(self._tail), 0
 
     def readable(self) -> bool:
         return True
@@ -196,24 +199,32 @@ class PageFile(io.RawIOBase):
         return self._position
 
     def readinto(self, buffer: Any) -> int:
-        view = memoryview(buffer).cast("B")
-        start, stop = self._position, min(self._position + len(view), self._size)
-        if start >= stop:
-            return 0
-        self._file.seek(start)
-        num_read = self._file.readinto(view[: stop - start])
-        view[num_read : stop - start] = bytes(stop - start - num_read)
-        for at, overlay in self._overlays:
-            first, last = max(start, at), min(stop, at + len(overlay))
-            if first < last:
-                view[first - start : last - start] = overlay[first - at : last - at]
-        self._position = stop
-        return stop - start
+        view, start = memoryview(buffer).cast("B"), self._position
+        if start >= self._tail_start:
+            content = self._tail[start - self._tail_start :][: len(view)]
+            view[: len(content)] = content
+            num_read = len(content)
+        else:
+            self._file.seek(start)
+            num_read = self._file.readinto(view)
+            head = self._head[start:][:num_read]
+            view[: len(head)] = head
+        self._position += num_read
+        return num_read
 
     def close(self) -> None:
         if not self.closed:
             self._file.close()
         super().close()
+
+
+def _find_end(directory: Directory, changes: Mapping[int, Sequence[int] | None]) -> int:
+    """Where the samples end if nothing is missing."""
+    ends = [0]
+    for tags in ((STRIP_OFFSETS, STRIP_LENGTHS), (TILE_OFFSETS, TILE_LENGTHS)):
+        offsets, lengths = (changes.get(tag) or directory.numbers(tag) for tag in tags)
+        ends += [int(offset) + int(length) for offset, length in zip(offsets, lengths, strict=False)]
+    return max(ends)
 
 
 def set_tags(file: IO[bytes], values: Mapping[int, Value]) -> None:

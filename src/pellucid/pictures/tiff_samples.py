@@ -23,6 +23,7 @@ _OTHER_COLORS = {
 NONE, JPEG = 1, 7
 _COMPRESSIONS = {NONE: "none", 5: "lzw", JPEG: "jpeg", 8: "deflate", 32946: "deflate", 32773: "packbits"}
 _WITHOUT_PREDICTOR = (NONE, JPEG, 32773)
+_MAX_CHANNELS = 65535
 # libvips fails, or decodes nothing and reports no error.
 _OTHER_COMPRESSIONS = {
     6: "old-style JPEG", 34661: "JBIG", 34676: "SGI Log", 34677: "SGI Log", 34712: "JPEG 2000", 33003: "JPEG 2000",
@@ -189,6 +190,8 @@ def _check_color(stored: TiffSamples) -> None:
         raise PictureError(
             f"{path} contains {found}; gray, RGB, palette or CMYK is needed", hint="convert it to RGB first"
         )
+    if num_channels > _MAX_CHANNELS:
+        raise PictureError(f"{path} has {num_channels} channels; at most {_MAX_CHANNELS} are possible")
     if num_channels < stored.num_stored_colors:
         raise PictureError(f"{path} has {num_channels} channels; its colors need {stored.num_stored_colors}")
     if color == CMYK and stored.directory.number(tiff_pages.INK_SET, 1) != 1:

@@ -441,8 +441,8 @@ class _Stages:
         """Memory to decode a picture and to encode its result, estimated from the header."""
         try:
             return 0 if self.manifests.is_done(job) else _codec_bytes(job, self.restorer, self.settings)
-        except PellucidError:
-            return 0  # reading the file reports the error
+        except Exception:  # any failure of one picture: reading the file reports it, and the others continue
+            return 0
 
 
 def _count_pages(messages: Counter[str], num_pages: int) -> Iterator[str]:

@@ -133,6 +133,28 @@ def test_exif_in_several_segments_is_joined(tmp_path: Path) -> None:
     assert jpeg.read(io.BytesIO(encoded((0xE1, first), (0xE1, second))))[0]["exif-data"] == block
 
 
+def test_incomplete_profiles_and_second_blocks_are_named(tmp_path: Path) -> None:
+    block, part = format_matrix.exif().tobytes(), b"ICC_PROFILE\0\2\2" + format_matrix.PROFILE
+    _, target, notes = rewritten(encoded((0xE1, block), (0xE1, block), (0xE2, part)), tmp_path)
+    assert notes == ("not kept: a second EXIF block, the ICC profile, which is incomplete",)
+    assert b"ICC_PROFILE" not in target.read_bytes()
+    assert target.read_bytes().count(b"Exif\0\0") == 1
+
+
+def test_two_packets_of_xmp_become_one(tmp_path: Path) -> None:
+    start = b"http://ns.adobe.com/xap/1.0/\0"
+    packets = [format_matrix.XMP.replace(b"></rdf:RDF>", b">" + text + b"</rdf:RDF>") for text in (b"%1", b"%2")]
+    packets = [
+        packet.replace(b"%1", b'<rdf:Description xmlns:a="b:" a:one="1"/>').replace(
+            b"%2", b'<rdf:Description xmlns:a="b:" a:two="2"/>'
+        )
+        for packet in packets
+    ]
+    rewritten(encoded(*((0xE1, start + packet) for packet in packets)), tmp_path)
+    found = images.read(tmp_path / "b.jpg").metadata["xmp-data"]
+    assert b'a:one="1"' in found and b'a:two="2"' in found
+
+
 @given(content=st.binary(max_size=60), cut=st.integers(2, 400))
 def test_damaged_segments_never_raise(content: bytes, cut: int) -> None:
     whole = encoded(

@@ -40,8 +40,8 @@ def read_colors(file: IO[bytes]) -> bytes:
 
 def _read_meta(file: IO[bytes]) -> bytes:
     """The content of the box with the metadata."""
-    offset = 0
-    while True:
+    offset, size = 0, file.seek(0, 2)
+    while offset < size:
         file.seek(offset)
         head = file.read(16)
         if len(head) < 8:
@@ -53,10 +53,11 @@ def _read_meta(file: IO[bytes]) -> bytes:
             start = 16
         if kind == b"meta":
             file.seek(offset + start + 4)
-            return file.read(min(length - start - 4, _MAX_BYTES))
+            return file.read(max(0, min(length - start - 4, _MAX_BYTES)))
         if length < 8:
-            return b""
+            break
         offset += length
+    return b""
 
 
 def _boxes(content: bytes) -> Iterator[Box]:

@@ -57,7 +57,8 @@ def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
             found.add(marker, content)
     except (struct.error, IndexError):
         pass  # decoding reports the damage
-    return found.metadata(), tuple(dict.fromkeys(found.dropped))
+    metadata = found.metadata()
+    return metadata, tuple(dict.fromkeys(found.dropped))
 
 
 class _Segments:
@@ -68,6 +69,7 @@ class _Segments:
         self.packets: list[bytes] = []
         self.extensions: dict[bytes, dict[int, bytes]] = {}
         self.profile: dict[int, bytes] = {}
+        self.num_profile_parts = 0
         self.photoshop = b""
         self.comments: list[bytes] = []
         self.others: list[tuple[int, bytes]] = []
@@ -76,7 +78,7 @@ class _Segments:
     def add(self, marker: int, content: bytes) -> None:
         if marker == _COMMENT:
             self.comments.append(content)
-        elif marker == _APP1 and content.startswith(exif.HEADER):
+        elif marker == _APP1 and content.startswith(exif.HEADER[:5]):  # some programs write another sixth byte
             self._add_exif(content)
         elif marker == _APP1 and content.startswith(_XMP):
             self.packets.append(content[len(_XMP) :])
@@ -85,7 +87,8 @@ class _Segments:
             _, offset = struct.unpack_from(">II", rest)
             self.extensions.setdefault(digest, {})[offset] = rest[8:]
         elif marker == _APP2 and content.startswith(_ICC):
-            self.profile[content[len(_ICC)]] = content[len(_ICC) + 2 :]
+            number, self.num_profile_parts = content[len(_ICC) : len(_ICC) + 2]
+            self.profile[number] = content[len(_ICC) + 2 :]
         elif marker == _APP13 and content.startswith(_PHOTOSHOP):
             self.photoshop += content[len(_PHOTOSHOP) :]
         elif marker == _APP0 and content.startswith(_JFIF) and len(content) >= 14:
@@ -97,9 +100,11 @@ class _Segments:
         """A long block is stored in several segments, of which only the first starts like a TIFF."""
         starts = content[6:8] in (b"II", b"MM")
         if self.exif and not starts:
-            self.exif += content.removeprefix(exif.HEADER)
+            self.exif += content[len(exif.HEADER) :]
         elif not self.exif:
-            self.exif = content
+            self.exif = exif.HEADER + content[len(exif.HEADER) :]
+        else:
+            self.dropped.append("a second EXIF block")
 
     def _add_other(self, marker: int, content: bytes) -> None:
         if (marker == _APP14 and content.startswith(_ADOBE)) or content.startswith(_JFIF):
@@ -115,6 +120,9 @@ class _Segments:
 
     def metadata(self) -> dict[str, Any]:
         records, resources = iptc.parse_resources(self.photoshop)
+        if sorted(self.profile) != [*range(1, self.num_profile_parts + 1)]:
+            self.profile = {}
+            self.dropped.append("the ICC profile, which is incomplete")
         return {
             "exif-data": self.exif if len(self.exif) > len(exif.HEADER) else b"",
             "xmp-data": self._join_xmp(),
@@ -129,6 +137,8 @@ class _Segments:
 
     def _join_xmp(self) -> bytes:
         packet = self.packets[0] if self.packets else b""
+        for other in self.packets[1:]:
+            packet = packet if other == packet else xmp.merge(packet, other)
         for digest, parts in self.extensions.items():
             if digest in packet:
                 packet = xmp.merge(packet, b"".join(parts[offset] for offset in sorted(parts)))

@@ -77,6 +77,8 @@ class _Chunks:
         elif kind == b"iCCP":
             self.profile_name, _, rest = content.partition(b"\0")
             self.profile = _decompress(rest[1:])
+            if not self.profile:
+                self.dropped.append("the ICC profile, which is damaged")
         elif kind == b"pHYs":
             self.dots = content
         elif kind in TEXT:
@@ -291,8 +293,6 @@ def _iterate_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, bytes, bool]]:
     for kind, content, _ in _iterate_places(file):
         if kind != b"IDAT":
             yield kind, content, file.read(4) == struct.pack(">I", zlib.crc32(kind + content))
-        if kind == _END:
-            return
 
 
 def _iterate_places(file: IO[bytes]) -> Iterator[tuple[bytes, bytes, int]]:
@@ -304,10 +304,10 @@ def _iterate_places(file: IO[bytes]) -> Iterator[tuple[bytes, bytes, int]]:
         if len(header) < 8:
             return
         length, kind = struct.unpack(">I4s", header)
-        if kind == b"IEND":
-            return
         is_read = kind not in (b"IDAT", b"fdAT") and length <= _MAX_BYTES
         yield kind, file.read(length) if is_read else b"", offset
+        if kind == _END:
+            return
         offset += length + 12
 
 

@@ -13,7 +13,7 @@ from pellucid.errors import PictureError
 from pellucid.pictures.boxes import iterate_boxes
 from pellucid.pictures.contents_heif import inspect_heif
 from pellucid.pictures.contents_jpeg import inspect_jpeg
-from pellucid.pictures.parts import GAIN_MAP, Contents, describe_trailer
+from pellucid.pictures.parts import CREDENTIALS, GAIN_MAP, Contents, describe_trailer
 
 
 def check_contents(path: Path, loader: str) -> tuple[str, ...]:
@@ -124,7 +124,7 @@ def _inspect_jp2(file: IO[bytes]) -> Contents:
 
 
 def _inspect_jxl(file: IO[bytes]) -> Contents:
-    parts = {b"jhgm": GAIN_MAP, b"jumb": "content credentials (C2PA) or other JUMBF data"}
+    parts = {b"jhgm": GAIN_MAP, b"jumb": f"{CREDENTIALS} or other JUMBF data"}
     boxes = iterate_boxes(file) if file.read(4) == b"\0\0\0\x0c" else ()
     return Contents(1, parts=tuple(parts[box.kind] for box in boxes if box.kind in parts))
 

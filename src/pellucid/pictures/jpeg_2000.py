@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pellucid.errors import OutputError, PictureError
-from pellucid.pictures import metadata, resolution
+from pellucid.pictures import icc, metadata, resolution
 from pellucid.pictures.boxes import build_box, find_box, iterate_boxes
 from pellucid.pictures.containers import bmff
 from pellucid.pictures.limits import check_size
@@ -206,7 +206,7 @@ def _parse_resolution(file: io.BytesIO, start: int, stop: int) -> tuple[float, f
 def _check_colors(path: Path, stream: _Codestream, colors: _Colors) -> int:
     """The number of colors. Raises PictureError for what is not gray or RGB with 16 bits at most."""
     num_channels = len(stream.bits) - (colors.alpha is not None)
-    expected = _COLORS.get(colors.space) or (_count_colors(colors.profile) if colors.profile else num_channels)
+    expected = _COLORS.get(colors.space) or (icc.num_channels(colors.profile) if colors.profile else num_channels)
     problem = ""
     if colors.has_palette:
         problem = "a palette"
@@ -229,10 +229,6 @@ def _check_colors(path: Path, stream: _Codestream, colors: _Colors) -> int:
     return num_channels
 
 
-def _count_colors(profile: bytes) -> int:
-    return {b"GRAY": 1, b"RGB ": 3}.get(profile[16:20], 0)
-
-
 def _build_header(picture: Picture, samples: Samples) -> bytes:
     """The boxes that describe the samples."""
     height, width, num_channels = samples.shape
@@ -240,7 +236,7 @@ def _build_header(picture: Picture, samples: Samples) -> bytes:
     bits = 8 * samples.itemsize - 1
     boxes = build_box(b"ihdr", struct.pack(">IIHBBBB", height, width, num_channels, bits, 7, 0, 0))
     profile = picture.metadata.get("icc-profile-data", b"")
-    if profile and _count_colors(profile) == num_colors:
+    if profile and icc.num_channels(profile) == num_colors:
         boxes += build_box(b"colr", b"\2\0\0" + profile)
     else:
         boxes += build_box(b"colr", struct.pack(">BBBI", 1, 0, 0, _SRGB if num_colors == 3 else _GRAY))

@@ -11,6 +11,7 @@ writes the documentation.
 
 import io
 import struct
+import subprocess
 import sys
 import warnings
 import zlib
@@ -226,6 +227,38 @@ def webp(samples: Samples, **options: Any) -> bytes:
     return content.getvalue()
 
 
+def pnm(samples: Samples) -> bytes:
+    content = io.BytesIO()
+    PIL.Image.fromarray(samples.squeeze()).save(content, "PPM")
+    return content.getvalue()
+
+
+def heic(samples: Samples) -> bytes:
+    """By libheif's encoder, in the package pillow-heif."""
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    content = io.BytesIO()
+    options = {"exif": exif().tobytes(), "icc_profile": PROFILE, "xmp": XMP, "quality": 100, "chroma": 444}
+    PIL.Image.fromarray(samples).save(content, "HEIF", **options)
+    return content.getvalue()
+
+
+def by_program(suffix: str, values: Samples, bits: int, color_type: int) -> bytes:
+    """By cjxl or opj_compress, from a PNG, with metadata by ExifTool."""
+    with TemporaryDirectory() as folder:
+        source, target = Path(folder, "source.png"), Path(folder, f"target{suffix}")
+        source.write_bytes(png(values, bits, color_type))
+        commands = {
+            ".jxl": ("cjxl", "-q", "100", "--keep_invisible=1", "--container=1", source, target),
+            ".jp2": ("opj_compress", "-i", source, "-o", target),
+        }
+        _call(*commands[suffix])
+        kinds = ("-EXIF:all", "-XMP:all", *(["-IPTC:all"] if suffix == ".jp2" else []))
+        _call("exiftool", "-overwrite_original", "-tagsFromFile", source, *kinds, target)
+        return target.read_bytes()
+
+
 def avif(samples: Samples) -> bytes:
     content = io.BytesIO()
     image = PIL.Image.fromarray(samples)
@@ -382,6 +415,20 @@ def _other_cases() -> Iterator[Case]:
     yield Case("AVIF, as PNG", ".avif", lambda: avif(photo()), None, ".png")
 
 
+def _optional_cases() -> Iterator[Case]:
+    """Formats that libvips does not have."""
+    for values, name in ((noise(1), "gray, 8 bit"), (noise(3), "RGB, 8 bit")):
+        yield _case(f"PNM, {name}", ".ppm", partial(pnm, values), values)
+    for kind, name in ((0, "gray"), (2, "RGB"), (6, "RGB + alpha")):
+        for bits in (8, 16):
+            values = noise({0: 1, 2: 3, 6: 4}[kind], f"uint{bits}", height=40, width=50)
+            for suffix, title in ((".jxl", "JPEG XL"), (".jp2", "JPEG 2000")):
+                if (suffix, kind, bits) != (".jxl", 6, 16):  # older versions of cjxl store an alpha of 8 bits
+                    content = partial(by_program, suffix, values, bits, kind)
+                    yield _case(f"{title}, {name}, {bits} bit", suffix, content, values)
+    yield Case("HEIC, as PNG", ".heic", lambda: heic(photo()), None, ".png")
+
+
 def _conversions() -> Iterator[Case]:
     for suffix, target in ((".png", "PNG"), (".tif", "TIFF"), (".webp", "WebP"), (".bmp", "BMP")):
         yield Case(f"JPEG to {target}", ".jpg", lambda: jpeg(photo(), quality=90), None, suffix)
@@ -393,7 +440,7 @@ def _conversions() -> Iterator[Case]:
     yield _case("WebP, alpha, to TIFF", ".webp", lambda: webp(noise(4), lossless=True), noise(4), ".tif")
 
 
-SAME = [*_png_cases(), *_jpeg_cases(), *_tiff_cases(), *_other_cases()]
+SAME = [*_png_cases(), *_jpeg_cases(), *_tiff_cases(), *_other_cases(), *_optional_cases()]
 CONVERSIONS = [*_conversions()]
 
 
@@ -429,6 +476,28 @@ def _undo_filter(kind: int, row: Samples, above: Samples, step: int) -> Samples:
     return out[step:].astype(np.uint8)
 
 
+def _call(*command: object) -> str:
+    return subprocess.run([*map(str, command)], check=True, capture_output=True, text=True).stdout
+
+
+def _convert(path: Path) -> tuple[object, ...]:
+    """By ImageMagick; opj_decompress would apply the profile."""
+    channels, bits = _call("identify", "-format", "%[channels] %z", path).split()
+    kind = {"gray": 0, "srgb": 2, "srgba": 6}[channels]
+    return ("convert", path, "-define", f"png:color-type={kind}", "-define", f"png:bit-depth={bits}")
+
+
+_DECODERS: dict[str, Callable[[Path], tuple[object, ...]]] = {
+    ".jxl": lambda path: ("djxl", path),
+    ".jp2": _convert,
+    ".heic": lambda path: ("heif-convert", path),
+}
+"""Commands that take a PNG to write as their last argument."""
+
+PROGRAMS = ("cjxl", "djxl", "opj_compress", "heif-convert", "exiftool", "convert")
+"""What the rows of HEIC, JPEG XL and JPEG 2000 need."""
+
+
 def samples_of(path: Path) -> Samples:
     """(H, W, C), by a reader that is not part of pellucid."""
     if path.suffix == ".tif":
@@ -437,6 +506,11 @@ def samples_of(path: Path) -> Samples:
         return page.reshape(*page.shape[:2], -1)
     if path.suffix == ".png":
         return png_samples(path.read_bytes())
+    if path.suffix in _DECODERS:
+        with TemporaryDirectory() as folder:
+            decoded = Path(folder, "decoded.png")
+            _call(*_DECODERS[path.suffix](path), decoded)
+            return png_samples(decoded.read_bytes())
     values = _read_by_pillow(path)
     return values.reshape(*values.shape[:2], -1)
 
@@ -450,6 +524,8 @@ def metadata_of(path: Path) -> dict[str, Any]:
     """ICC, EXIF, XMP, IPTC and resolution, by Pillow."""
     if path.suffix == ".tif":
         return _metadata_of_tiff(path)
+    if path.suffix in _DECODERS:
+        return _metadata_by_exiftool(path)
     with PIL.Image.open(path) as file:
         file.load()
         tags, info = file.getexif(), file.info
@@ -461,6 +537,21 @@ def metadata_of(path: Path) -> dict[str, Any]:
             "IPTC": bool(IPTC.hex() in text if text else IptcImagePlugin.getiptcinfo(file) == CAPTIONS),
             "resolution": info.get("dpi", (tags.get(0x011A, 0), tags.get(0x011B, 0))),
         }
+
+
+def _metadata_by_exiftool(path: Path) -> dict[str, Any]:
+    def extract(tag: str) -> bytes:
+        return subprocess.run(["exiftool", "-b", f"-{tag}", path], capture_output=True, check=True).stdout
+
+    tags = PIL.Image.Exif()
+    tags.load(extract("Exif"))
+    return {
+        "ICC": extract("ICC_Profile") or None,
+        "EXIF": _select_tags(dict(tags) | tags.get_ifd(0x8769) | tags.get_ifd(0x8825)),
+        "XMP": extract("XMP") or None,
+        "IPTC": b"sky" in extract("IPTC:Keywords"),
+        "resolution": (0, 0),
+    }
 
 
 def _metadata_of_tiff(path: Path) -> dict[str, Any]:
@@ -512,6 +603,7 @@ def run(case: Case, folder: Path) -> dict[str, str]:
 
 _NOT_SUPPORTED = {
     ".bmp": {"ICC", "EXIF", "XMP", "IPTC"},
+    ".ppm": {"ICC", "EXIF", "XMP", "IPTC"},
     ".webp": {"IPTC"},
 }
 
@@ -538,7 +630,7 @@ def _samples_verdict(case: Case, source: Path, target: Path) -> str:
         return "lossy" if np.abs(after.astype(int) - expected).mean() < 3 else "lost"
     gray = after.shape[2] == 3 and expected.shape[2] == 1
     same = np.array_equal(after, np.repeat(expected, 3, 2) if gray else expected)
-    if not same and case.suffix == ".avif":
+    if not same and case.suffix in (".avif", ".heic"):
         return "lost" if np.abs(after.astype(int) - expected).max() > 2 else "kept (decoders differ by 1)"
     if not same and case.suffix == ".jpg":
         return "lost" if np.abs(after.astype(int) - expected).max() > 2 else "kept"
@@ -602,7 +694,7 @@ RGB, Display P3 or ProPhoto stay in their color space.
   with a note; OME-TIFF of several files, volumes in one page and MetaMorph stacks are refused. `evaluate` and
   `prepare` take files with one picture.
 - **1, 2 and 4 bits and palettes** become 8 bits, because restored colors are usually not in the palette.
-- **10 and 12 bits** (AVIF) become 16-bit PNG; packed samples of 9 to 15 bits in TIFF become 16-bit TIFF, and
+- **10 and 12 bits** (AVIF, HEIC) become 16-bit PNG; packed samples of 9 to 15 bits in TIFF become 16-bit TIFF, and
   16-bit and 64-bit floating point becomes 32-bit. Signed and 32-bit integers, CIELab, LogLuv, YCbCr without
   JPEG compression and inks other than CMYK are refused.
 - **JPEG** is written with the quality and chroma subsampling of the original; 4:2:2 becomes 4:4:4. The quality is
@@ -622,7 +714,7 @@ RGB, Display P3 or ProPhoto stay in their color space.
 - **TIFF tags**: all tags that do not describe how samples are stored are copied from TIFF to TIFF, e.g. those of
   GDAL and private ones. GeoTIFF tags, OME-XML, and ImageJ's and tifffile's descriptions get the scale of the
   result.
-- **Color descriptions**: cICP (also that of AVIF), gAMA, cHRM, sRGB, sBIT, mDCV and cLLI of PNG, tables and
+- **Color descriptions**: cICP (also of AVIF and HEIC), gAMA, cHRM, sRGB, sBIT, mDCV and cLLI of PNG, tables and
   primaries of TIFF, calibrated colors of BMP. A profile for gray becomes an equal one for RGB in WebP and BMP.
 - **PNG and JPEG**: texts, comments, and segments and chunks of other programs are copied, unless they depend on
   the samples of the original.
@@ -631,9 +723,33 @@ RGB, Display P3 or ProPhoto stay in their color space.
   in JPEG: ..."), or because it describes parts or samples of the original, e.g. previews, layers, clipping paths
   of turned pictures, content credentials (C2PA). EXIF of more than 64 KB is shortened in JPEG.
 - **Not kept**: additional frames (such files are refused), and gain maps for HDR screens.
+- **JPEG XL** is written lossless, unless the original is lossy or `--quality` is given. It has no IPTC captions
+  and no resolution other than in EXIF.
+- **JPEG 2000** is always written lossless, as a JP2 file with the ICC profile, resolution, EXIF, XMP and IPTC.
+  Gray with transparency becomes RGB with transparency. Palettes, subsampled and signed samples, and color spaces
+  other than gray and sRGB are refused.
 
-Not read: HEIC and JPEG 2000, which the bundled libvips cannot decode; convert them to TIFF or PNG.
-Not written: AVIF, which becomes PNG.
+## What a file is, and what else it contains
+
+A file is what its content says, whatever its suffix: `x.jfif`, a PNG named `.jpg`, a DNG named `.tif`, or a file
+without a suffix. The result has the suffix of its real format, and a note says if the name of the input is wrong.
+In folders, files that are not pictures are counted by suffix; `--include` and `--exclude` take patterns.
+
+| file | other pictures | what is not kept, with a note |
+|---|---|---|
+| PNG | animated: refused | appended data |
+| JPEG | MPO (stereo, panorama parts): refused | gain maps (Ultra HDR, ISO 21496-1, Apple), previews, depth maps, \
+videos of motion photos, content credentials, appended data |
+| WebP | animated: refused | appended data |
+| GIF | several frames: refused; a still one becomes PNG | appended data |
+| AVIF, HEIC | several pictures, sequences: refused | gain maps, depth maps, mattes, videos |
+| JPEG XL | animated: refused | gain maps, extra channels, JUMBF |
+| JPEG 2000 | several codestreams: refused | geographic data |
+| PNM | several pictures: refused | - |
+
+HEIC, JPEG XL and JPEG 2000 need the extra `formats`: `pip install 'pellucid[formats]'`.
+Not read: Photoshop, OpenEXR, Radiance HDR, icons; convert them to TIFF or PNG.
+Not written: AVIF and HEIC, which become PNG.
 
 """
 
@@ -670,7 +786,8 @@ TIFF by default.
 
 PNG, TIFF and JPEG are read and written strip by strip: a picture of 100 megapixels takes 50 to 80 MB in addition
 to the 230 MB of the program, at any depth. Some formats can only be decoded or encoded as a whole. Measured with
-`python benchmarks/files.py` (peak resident memory, Linux; AVIF and BMP at 40 megapixels, the others at 100):
+`python benchmarks/files.py` (peak resident memory, Linux; AVIF and BMP at 40
+megapixels, HEIC, JPEG XL and JPEG 2000 at 12, the others at 100):
 
 | file | bytes per pixel to read | to write |
 |---|--:|--:|
@@ -680,6 +797,9 @@ to the 230 MB of the program, at any depth. Some formats can only be decoded or 
 | WebP, lossy and lossless | 8 and 9 | 16 and 32 |
 | AVIF, 8 and 12 bits | 15 and 19 | - |
 | BMP | 4 | 0 |
+| HEIC, 8 and 10 bits | 22 | - |
+| JPEG XL, 8 and 16 bits | 4 and 9 | 36 (lossless), 40 (lossy) |
+| JPEG 2000, 8 and 16 bits | 18 and 23 | 39 |
 """
 
 

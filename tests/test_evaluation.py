@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tifffile
 import torch
 from skimage.metrics import peak_signal_noise_ratio
 from torch import Tensor
@@ -292,3 +293,54 @@ def test_only_restorers_are_scored(folder: Path) -> None:
 def test_a_report_is_written_to_a_path_in_text(folder: Path, tmp_path: Path) -> None:
     evaluate(_restorer("dncnn.gaussian"), folder).write_json(str(tmp_path / "report.json"))
     assert json.loads((tmp_path / "report.json").read_text())["pictures"]
+
+
+def _write_12_bit_pair(folder: Path, *, states_white: bool) -> tuple[Samples, Samples]:
+    """Degraded and clean pictures of 12 bits in 16-bit TIFF."""
+    clean = (_photo(0).astype(np.uint16) * 16)[..., :3]
+    noisy = np.clip(clean.astype(int) + np.random.default_rng(0).integers(-99, 99, clean.shape), 0, 4095)
+    tags = [(281, "H", 1, 4095, True)] if states_white else []
+    for name, samples in (("degraded", noisy), ("clean", clean)):
+        (folder / name).mkdir()
+        tifffile.imwrite(
+            folder / name / "a.tif", samples.astype(np.uint16), photometric="rgb", extratags=tags, metadata=None
+        )
+    return noisy, clean
+
+
+@pytest.mark.parametrize("states_white", [False, True])
+def test_12_bits_in_16_are_scored_with_their_own_white(states_white: bool, tmp_path: Path) -> None:
+    noisy, clean = _write_12_bit_pair(tmp_path, states_white=states_white)
+    report = evaluate(
+        _restorer("mimo_unet.gopro"),
+        tmp_path / "degraded",
+        target=tmp_path / "clean",
+        white=None if states_white else 4095,
+    )
+    to_8_bits = [np.round(samples / 4095 * 255) for samples in (clean, noisy)]
+    expected = peak_signal_noise_ratio(*to_8_bits, data_range=255)
+    assert report.scores[0].psnr_db == pytest.approx(expected, abs=0.1) and report.warnings == ()
+
+
+def test_12_bits_in_16_without_white_give_a_warning(tmp_path: Path) -> None:
+    _write_12_bit_pair(tmp_path, states_white=False)
+    report = evaluate(_restorer("mimo_unet.gopro"), tmp_path / "degraded", target=tmp_path / "clean")
+    assert [warning.split(" no sample")[0] for warning in report.warnings] == ["a.tif:", "a.tif: target:"]
+    assert report.to_json()["warnings"] == list(report.warnings)
+
+
+def test_several_pages_are_not_scored(tmp_path: Path) -> None:
+    (tmp_path / "clean").mkdir()
+    tifffile.imwrite(tmp_path / "clean" / "a.tif", np.stack([_photo(0), _photo(1)]), photometric="rgb")
+    with pytest.raises(DataError, match=r"a\.tif has 2 pages; one is needed"):
+        evaluate(_restorer("dncnn.gaussian"), tmp_path / "clean")
+
+
+def test_other_channels_are_not_scored_and_saved(tmp_path: Path) -> None:
+    (tmp_path / "clean").mkdir()
+    samples = np.concatenate([_photo(0), _photo(1, channels=1)], axis=2)
+    tifffile.imwrite(tmp_path / "clean" / "a.tif", samples, photometric="rgb", extrasamples=[0])
+    restorer = _restorer("mimo_unet.gopro")
+    saved = tmp_path / "saved"
+    evaluate(restorer, tmp_path / "clean", target=tmp_path / "clean", save=saved)
+    assert np.array_equal(images.read(saved / "a.png").samples, samples[..., :3])

@@ -154,6 +154,7 @@ SHARED_NAMES = {
     "load": "checkpoint.load reads the network, restorer.load makes a restorer of it",
     "own_keywords": "of a recipe or a kind of data set",
     "plan": "of files to restore, tiles, or files to decode",
+    "probe_size": "one for each format that libvips does not decode",
     "read": "one for each kind of file",
     "read_metadata": "of a weight file or an exported file",
     "result_name": "images calls formats",

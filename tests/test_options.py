@@ -132,7 +132,8 @@ def test_hints_do_not_name_options_of_other_commands(
     path = tmp_path / "in" / "large.png"
     images.write(Picture(np.zeros((50, 50, 1), np.uint8)), path)
     images.write(Picture(np.zeros((40, 40, 1), np.uint8)), path.with_name("small.png"))
-    monkeypatch.setattr(images.read, "__kwdefaults__", {"max_pixels": 2000, "page": None, "white": None})
+    defaults = images.read.__kwdefaults__ or {}
+    monkeypatch.setitem(defaults, "max_pixels", 2000)
     arguments = {
         "restore": ["restore", str(path), "--model", "srcnn-x2", "--max-pixels", "2000"],
         "evaluate": ["evaluate", "srcnn-x2", "--data", str(path.parent)],

@@ -13,6 +13,7 @@ from pellucid.backends.eager import TorchBackend
 from pellucid.errors import PellucidError, PictureError
 from pellucid.pictures.picture import Picture
 from pellucid.recipes import registry
+from pellucid.restoration.restore import Settings, restore
 from pellucid.restoration.restorer import Restorer
 
 
@@ -167,3 +168,40 @@ def test_a_matrix_is_an_array() -> None:
 def test_impossible_settings_give_one_clear_line(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(PellucidError, match=message):
         DENOISER.restore(_array(8, 8, 3), **settings)
+
+
+# White
+
+
+def test_an_array_of_12_bits_in_16_gives_a_python_warning() -> None:
+    array = _array(20, 20, dtype="uint16") >> 4
+    with pytest.warns(UserWarning, match=r"no sample is above 4095 of 65535: .*\(white=4095\)"):
+        DENOISER.restore(array)
+    (outcome,) = restore(array, DENOISER)
+    assert "no sample is above 4095" in outcome.warnings[0]
+
+
+@pytest.mark.parametrize("white", [4095, 16383])
+def test_white_scales_arrays_and_results(white: int) -> None:
+    array = (_array(20, 20, 3, dtype="uint16") * (white / 65535)).astype(np.uint16)
+    full = np.floor(array * (65535 / white) + 0.5).astype(np.uint16)
+    restored = DENOISER.restore(array, white=white)
+    expected = DENOISER.restore(full).astype(float) * (white / 65535)
+    assert restored.dtype == np.uint16 and np.abs(restored - expected).max() <= 0.51
+    assert np.array_equal(DENOISER.restore(array, white=white, strength=0), array)
+    (outcome,) = restore(array, DENOISER, settings=Settings(white=white))
+    assert np.array_equal(outcome.restored, restored)
+
+
+def test_white_scales_tensors_and_floating_point() -> None:
+    array = _array(20, 20, 3, dtype="float32")
+    expected = DENOISER.restore(array)
+    np.testing.assert_allclose(DENOISER.restore(array * 255, white=255) / 255, expected, atol=1e-5)
+    tensor = torch.from_numpy(array).permute(2, 0, 1)
+    scaled = DENOISER.restore(tensor * 255, white=255).permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(scaled / 255, expected, atol=1e-5)
+
+
+def test_a_picture_has_its_own_white() -> None:
+    with pytest.raises(PictureError, match="a picture has its own white"):
+        DENOISER.restore(Picture(_array(8, 8, 3)), white=100)

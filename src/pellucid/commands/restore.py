@@ -74,7 +74,7 @@ def restore(
         str | None,
         typer.Option(
             metavar="FORMAT",
-            help="png, tiff, jpeg, webp or bmp.",
+            help="png, tiff, jpeg, webp, bmp, jxl or jp2.",
             show_default="that of the input",
             rich_help_panel=_RESULTS,
         ),

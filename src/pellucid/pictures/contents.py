@@ -13,11 +13,11 @@ from pellucid.errors import PictureError
 from pellucid.pictures.boxes import iterate_boxes
 from pellucid.pictures.contents_heif import inspect_heif
 from pellucid.pictures.contents_jpeg import inspect_jpeg
-from pellucid.pictures.parts import Contents, describe_trailer
+from pellucid.pictures.parts import GAIN_MAP, Contents, describe_trailer
 
 
 def check_contents(path: Path, loader: str) -> tuple[str, ...]:
-    """Notes about the parts that a result does not contain, e.g. "gain map for HDR screens not kept".
+    """The parts that a result does not contain, e.g. "the HDR gain map".
 
     loader: as `headers.find_loader` returns it. Raises PictureError if the file contains several pictures.
     """
@@ -27,13 +27,13 @@ def check_contents(path: Path, loader: str) -> tuple[str, ...]:
     try:
         with path.open("rb") as file:
             found = inspect(file)
-    except (struct.error, IndexError, ValueError):  # damaged; decoding reports it
+    except (struct.error, LookupError, ValueError):  # damaged; decoding reports it
         return ()
     except OSError as error:
         raise PictureError(f"{path} cannot be read: {error.strerror or error}") from error
     if found.num_pictures > 1:
         raise PictureError(f"{path} is {found.kind} of {found.num_pictures} {found.unit}", hint=found.hint)
-    return tuple(f"{part} not kept" for part in dict.fromkeys(found.parts))
+    return tuple(dict.fromkeys(found.parts))
 
 
 _ANIMATION = {"unit": "frames", "hint": "restore its frames one by one, e.g. after `ffmpeg -i FILE frame%04d.png`"}
@@ -42,7 +42,6 @@ _ANIMATION = {"unit": "frames", "hint": "restore its frames one by one, e.g. aft
 def _inspect_png(file: IO[bytes]) -> Contents:
     """Frames are fcTL chunks; one before the samples (IDAT) is about the picture that other programs show."""
     num_declared, num_controls, has_own_control, has_samples, end = 0, 0, False, False, 0
-    parts = []
     for kind, start, length in _iterate_chunks(file):
         if kind == b"acTL":
             file.seek(start)
@@ -52,12 +51,10 @@ def _inspect_png(file: IO[bytes]) -> Contents:
             has_own_control |= not has_samples
         elif kind == b"IDAT":
             has_samples = True
-        elif kind == b"caBX":
-            parts.append("content credentials (C2PA)")
         elif kind == b"IEND":
             end = start + length + 4
     num_frames = 0 if num_declared == 0 else max(num_declared, num_controls) + (not has_own_control)
-    return Contents(num_frames, "an animated PNG", parts=(*parts, *describe_trailer(file, end)), **_ANIMATION)
+    return Contents(num_frames, "an animated PNG", parts=describe_trailer(file, end), **_ANIMATION)
 
 
 def _iterate_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
@@ -127,7 +124,7 @@ def _inspect_jp2(file: IO[bytes]) -> Contents:
 
 
 def _inspect_jxl(file: IO[bytes]) -> Contents:
-    parts = {b"jhgm": "gain map for HDR screens", b"jumb": "content credentials (C2PA) or other JUMBF data"}
+    parts = {b"jhgm": GAIN_MAP, b"jumb": "content credentials (C2PA) or other JUMBF data"}
     boxes = iterate_boxes(file) if file.read(4) == b"\0\0\0\x0c" else ()
     return Contents(1, parts=tuple(parts[box.kind] for box in boxes if box.kind in parts))
 

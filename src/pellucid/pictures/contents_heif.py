@@ -50,7 +50,7 @@ def inspect_heif(file: IO[bytes]) -> Contents:
     for group in items.alternatives:
         if items.primary in group and others & group:
             others -= group
-            parts.append("alternative versions of the picture")
+            parts.append("other versions of the picture")
     return Contents(1 + len(others), "a HEIF file", "pictures", _HINT, tuple(parts))
 
 
@@ -138,4 +138,4 @@ def _describe_auxiliaries(items: _Items) -> Iterator[str]:
         elif b"matte" in text:
             yield "masks of persons and hair (mattes)"
         elif not text.endswith(_ALPHA):
-            yield "auxiliary picture"
+            yield "an auxiliary picture"

@@ -1,4 +1,4 @@
-"""What a JPEG contains besides its picture: other pictures (MPO), gain maps, depth maps, videos, private data.
+"""What a JPEG contains besides its picture: other pictures (MPO), gain maps, previews, videos.
 
 Sources: CIPA DC-007 (Multi-Picture Format); Android's Ultra HDR and Motion Photo formats; ISO 21496-1 (gain maps).
 """
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
-from pellucid.pictures.parts import DEPTH_MAP, GAIN_MAP, Contents, describe_trailer
+from pellucid.pictures.parts import DEPTH_MAP, GAIN_MAP, PREVIEW, Contents, describe_trailer
 
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 """The end of a scan: a marker other than stuffing, fill bytes and restarts."""
@@ -18,18 +18,6 @@ _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _MPF = b"MPF\0"
 _ISO_GAIN_MAP = b"urn:iso:std:iso:ts:21496:-1"
 _GAIN_MAP_MARKS = (b"hdrgm:GainMap", b"hdrgm:Version", b"HDRGainMap", _ISO_GAIN_MAP)
-_EXTENDED_XMP = b"http://ns.adobe.com/xmp/extension/\0"
-
-_PARTS_IN_XMP = {
-    b"GDepth:Data": DEPTH_MAP,
-    b"GImage:Data": "original picture of a depth map (GImage)",
-    b"GAudio:Data": "sound (GAudio)",
-}
-_KEPT = (
-    *(b"JFIF", b"JFXX", b"Exif\0", b"http://ns.adobe.com/xap/1.0/\0", _EXTENDED_XMP, b"ICC_PROFILE\0"),
-    *(_MPF, b"Ducky", b"Photoshop", b"Adobe", _ISO_GAIN_MAP),
-)
-"""Beginnings of application segments that are kept, or that other rules are about."""
 
 _THUMBNAIL, _MULTI_FRAME, _GAIN_MAP_TYPE = 0x01, 0x02, 0x05
 """High bytes of types in MPF: preview; panorama, stereo or multi-angle; gain map (2024)."""
@@ -55,7 +43,7 @@ def inspect_jpeg(file: IO[bytes]) -> Contents:
         primary = _parse(content, 0)
         if primary is None:
             return Contents()
-        num_pictures, parts, end = 1, [*_find_private_parts(primary)], primary.end
+        num_pictures, parts, end = 1, list[str](), primary.end
         types = dict(_find_types(content, primary))
         while (start := _find_next(content, end, types)) is not None:
             other = _parse(content, start)
@@ -127,20 +115,8 @@ def _classify(other: _Jpeg, primary: _Jpeg, kind: int) -> str | None:
     if kind >> 16 == _MULTI_FRAME:
         return None
     if kind >> 16 == _THUMBNAIL:
-        return "preview"
+        return PREVIEW
     is_as_large = sorted(other.size[:2]) == sorted(primary.size[:2])
     if is_as_large and other.size[2] >= primary.size[2]:
         return None
-    return DEPTH_MAP if other.size[2] < primary.size[2] else "preview"
-
-
-def _find_private_parts(primary: _Jpeg) -> Iterator[str]:
-    """Parts inside the application segments."""
-    for marker, segment in primary.segments:
-        yield from (part for mark, part in _PARTS_IN_XMP.items() if mark in segment)
-        if segment.startswith(b"FLIR\0"):
-            yield "thermal data (FLIR)"
-        elif marker == 0xEB:
-            yield "content credentials (C2PA)" if b"c2pa" in segment else "JUMBF data (APP11)"
-        elif not segment.startswith(_KEPT):
-            yield f"private data of the camera or program (APP{marker - 0xE0})"
+    return DEPTH_MAP if other.size[2] < primary.size[2] else PREVIEW

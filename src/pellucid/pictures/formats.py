@@ -7,10 +7,30 @@ from typing import Any
 
 from pellucid.errors import OutputError
 from pellucid.pictures.picture import Picture, count_channels
+from pellucid.system.optional_packages import check_installed
 
 SUFFIXES = frozenset(
     {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".tif", ".tiff", ".webp", ".bmp", ".dib", ".avif"}
-    | {".gif", ".heic", ".heif", ".hif", ".jxl", ".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc", ".mpo", ".apng"}
+    | {
+        ".gif",
+        ".heic",
+        ".heif",
+        ".hif",
+        ".jxl",
+        ".jp2",
+        ".j2k",
+        ".jpf",
+        ".jpx",
+        ".j2c",
+        ".jpc",
+        ".mpo",
+        ".apng",
+        ".ppm",
+        ".pgm",
+        ".pbm",
+        ".pam",
+        ".pnm",
+    }
 )
 """The usual suffixes of pictures. The content of a file decides what it is; a file with one of these that is not a
 picture is damaged."""
@@ -37,7 +57,8 @@ class FileFormat:
     suffixes: the first one is the default.
     dtypes: types of samples, smallest first.
     has_extra: whether channels that are neither color nor alpha can be stored.
-    saver: the libvips operation that writes it, and its options; "" for BMP.
+    saver: the libvips operation that writes it, and its options; "" for formats that libvips does not write.
+    package: the optional package that writes it, or "".
     """
 
     name: str
@@ -47,6 +68,7 @@ class FileFormat:
     has_extra: bool = False
     saver: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
+    package: str = ""
 
     def can_store(self, dtype: str, picture: Picture) -> bool:
         """Whether it can store the channels of a picture, with this type of samples."""
@@ -62,16 +84,21 @@ JPEG = FileFormat(
 # `exact` keeps the colors of fully transparent pixels.
 WEBP = FileFormat("WebP", (".webp",), ("uint8",), True, saver="webpsave_target", options={"exact": True})
 BMP = FileFormat("BMP", (".bmp", ".dib"), ("uint8",), False)
+PNM = FileFormat("PNM", (".ppm", ".pgm", ".pam", ".pnm", ".pbm"), ("uint8", "uint16"), True)
+JPEG_XL = FileFormat("JPEG XL", (".jxl",), ("uint8", "uint16", "float32"), True, package="pyjpegxl")
+JPEG_2000 = FileFormat("JPEG 2000", (".jp2",), ("uint8", "uint16"), True, package="openjpeg")
 WRITABLE = (PNG, TIFF, JPEG, WEBP, BMP)
+_OTHERS = (PNM, JPEG_XL, JPEG_2000)
+"""Formats that are written only if they are asked for, or the input has them."""
 
-_BY_SUFFIX = {suffix: file_format for file_format in WRITABLE for suffix in file_format.suffixes}
+_BY_SUFFIX = {suffix: file_format for file_format in (*WRITABLE, *_OTHERS) for suffix in file_format.suffixes}
 
 
 def format_by_name(name: str) -> FileFormat:
-    """The format called png, tiff or tif, jpeg or jpg, webp, or bmp. Raises OutputError for other names."""
+    """The format called png, tiff or tif, jpeg or jpg, webp, bmp, jxl or jp2. Raises OutputError for others."""
     found = _BY_SUFFIX.get(f".{name.lower()}")
     if found is None:
-        known = ", ".join(file_format.name.lower() for file_format in WRITABLE)
+        known = ", ".join([*(file_format.name.lower() for file_format in WRITABLE), "ppm", "jxl", "jp2"])
         raise OutputError(f"the format {name} cannot be written; known: {known}")
     return found
 
@@ -89,6 +116,8 @@ def format_by_suffix(path: Path) -> FileFormat:
         raise OutputError(
             f"{path} cannot be written, because {reason}", hint=f"choose one of {', '.join(_BY_SUFFIX)}"
         )
+    if found.package:
+        check_installed(found.package)
     return found
 
 
@@ -110,7 +139,7 @@ def own_format(name: str) -> FileFormat:
     """The format for the result of a file of this kind, a name of `kinds.FileKind`: the same, if it is written."""
     if name == "camera RAW":
         return TIFF
-    return next((file_format for file_format in WRITABLE if file_format.name == name), PNG)
+    return next((known for known in (*WRITABLE, *_OTHERS) if known.name == name), PNG)
 
 
 def check_depth(bit_depth: int | None) -> None:

@@ -11,7 +11,7 @@ from pellucid.pictures import formats, kinds
 from pellucid.pictures.containers import jpeg
 from pellucid.pictures.picture import Encoding
 
-_NAMES = {"webp": "WebP", "heif": "AVIF", "heic": "HEIC", "jxl": "JPEG XL", "jp2": "JPEG 2000", "gif": "GIF"}
+_NAMES = {"webp": "WebP", "heif": "AVIF", "heic": "HEIC", "jxl": "JPEG XL", "jp2": "JPEG 2000"}
 """Loader -> name of the format, where it is not the same in capitals."""
 
 # Tables K.1 (luma) and K.2 (chroma) of the JPEG standard, in the zigzag order of the files.
@@ -33,7 +33,7 @@ def find_loader(path: Path) -> str:
     kind = kinds.identify(path)
     if kind is None:
         raise PictureError(
-            f"{path} is not a PNG, JPEG, TIFF, WebP, AVIF, HEIC, JPEG XL, JPEG 2000, GIF or BMP file",
+            f"{path} is not a PNG, JPEG, TIFF, WebP, AVIF, HEIC, JPEG XL, JPEG 2000, GIF, PNM or BMP file",
             hint="convert it to one of them first",
         )
     if kind.loader == kinds.RAW:
@@ -61,7 +61,9 @@ def read_encoding(path: Path, loader: str) -> Encoding:
     parse = {"png": _parse_png, "jpeg": _parse_jpeg, "webp": _parse_webp, "bmp": _parse_bmp}
     try:
         with path.open("rb") as file:
-            return parse[loader](file) if loader in parse else Encoding(_NAMES[loader], lossless=loader == "gif")
+            if loader in parse:
+                return parse[loader](file)
+            return Encoding(_NAMES.get(loader, loader.upper()), lossless=loader in ("gif", "pnm"))
     except (struct.error, IndexError):
         return Encoding(_NAMES.get(loader, loader.upper()))
     except OSError as error:

@@ -45,7 +45,9 @@ def read(
     white: float | None = None,
     sidecar: bytes = b"",
 ) -> Picture:
-    """Read a PNG, JPEG, TIFF, WebP, AVIF or BMP file with its own bit depth, and apply its orientation.
+    """Read a picture file with its own bit depth, and apply its orientation.
+
+    PNG, JPEG, TIFF, WebP, AVIF, BMP, PNM and still GIF; HEIC, JPEG XL and JPEG 2000 with the extra `formats`.
 
     Samples of 1, 2 and 4 bits and palettes become 8 bit; 10 and 12 bits become 16 bit. Premultiplied alpha is
     divided out. The format is recognized by the first bytes, not by the suffix. A large picture is decoded into
@@ -70,19 +72,25 @@ def read(
         chosen = tiff_pages.choose_page(pages, path, page)
         is_partial = tiff_pages.DESCRIPTION in chosen.omitted
         notes = ("the description of the whole stack is not kept",) if is_partial else ()
-        of_file = _describe_file(path, loader, "TIFF")
+        of_file = headers.describe_suffix(path, "TIFF")
         return readers.read_tiff(chosen, max_pixels, white, (*of_file, *pages.notes, *notes), sidecar)
     if page not in (None, 1):
         raise PictureError(f"{path} has one page; there is no page {page}", hint="omit {page}")
     encoding = headers.read_encoding(path, loader)
-    of_file = _describe_file(path, loader, encoding.format)
+    lost = check_contents(path, loader)
+    of_file = headers.describe_suffix(path, encoding.format)
     encoding = replace(encoding, notes=(*encoding.notes, *of_file))
-    return readers.read(path, loader, encoding, max_pixels, white, sidecar)
+    return _add_lost(readers.read(path, loader, encoding, max_pixels, white, sidecar), lost)
 
 
-def _describe_file(path: Path, loader: str, format: str) -> tuple[str, ...]:
-    """Notes about the name of a file, and about what it contains in addition to its picture."""
-    return (*headers.describe_suffix(path, format), *check_contents(path, loader))
+def _add_lost(picture: Picture, parts: Sequence[str]) -> Picture:
+    """The picture with a note about parts of its file that are lost, unless the metadata names them already."""
+    assert picture.encoding is not None
+    notes = picture.encoding.notes
+    others = [part for part in parts if not any(part in note for note in notes)]
+    if not others:
+        return picture
+    return replace(picture, encoding=replace(picture.encoding, notes=(*notes, f"not kept: {', '.join(others)}")))
 
 
 def decoding_cost(path: str | Path) -> tuple[int, int]:
@@ -123,7 +131,7 @@ def read_page(page: tiff_pages.Page, *, max_pixels: int = MAX_PIXELS, white: flo
 def encoding_bytes(path: str | Path, num_pixels: int, *, quality: int | None = None) -> int:
     """The most memory that writing a picture to this path needs, in addition to a constant of 80 MB.
 
-    0 except for WebP and small JPEG files. Raises OutputError if the suffix cannot be written.
+    0 except for WebP, JPEG XL, JPEG 2000 and small JPEG files. Raises OutputError if the suffix cannot be written.
     """
     return writers.encoding_bytes(formats.format_by_suffix(Path(path)), num_pixels, quality)
 
@@ -131,9 +139,9 @@ def encoding_bytes(path: str | Path, num_pixels: int, *, quality: int | None = N
 def result_name(name: str, format: str | None = None, *, source: Path | None = None) -> str:
     """The file name of a result, given the name of its input.
 
-    format: png, tiff, jpeg, webp or bmp. By default the format of the input, or PNG if it cannot be written (TIFF
-    for camera RAW). source: the input; its content decides what its format is, or else the name does.
-    Raises OutputError for other formats.
+    format: png, tiff, jpeg, webp, bmp, ppm, jxl or jp2. By default the format of the input, or PNG if it cannot be
+    written (TIFF for camera RAW). source: the input, whose content decides what its format is; without it, the
+    name does. Raises OutputError for other formats.
     """
     if format is not None:
         return formats.result_name(name, formats.format_by_name(format))
@@ -163,7 +171,8 @@ def write(
     bit_depth: int | None = None,
     before_rename: Callable[[Path], None] | None = None,
 ) -> tuple[str, ...]:
-    """Write a picture atomically, in the format of the path's suffix: PNG, JPEG, TIFF, WebP or BMP.
+    """Write a picture atomically, in the format of the path's suffix: PNG, JPEG, TIFF, WebP, BMP, PNM,
+    JPEG XL or JPEG 2000.
 
     A picture that was read from a file of the same format is written in the same way: a JPEG with its quality and
     chroma subsampling, a TIFF with its compression, a lossy WebP lossy. A JPEG made from another format gets

@@ -54,6 +54,11 @@ _MAGIC = {
     b"SIMPLE  =": FileKind("FITS"),
     b"DIRM": FileKind("DjVu"),
 }
+_MAGIC |= {
+    b"P%d" % number + space: FileKind("PNM", "pnm")
+    for number in range(1, 8)
+    for space in (b"\n", b" ", b"\t", b"\r")
+}
 _TIFF = FileKind("TIFF", "tiff")
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"hevm", b"hevs"}

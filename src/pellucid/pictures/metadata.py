@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import IO, Any
 
 from pellucid.pictures import descriptions, exif, geotiff, iptc, xmp
-from pellucid.pictures.containers import bmp, jpeg, png, tiff, webp
+from pellucid.pictures.containers import bmff, bmp, jpeg, png, tiff, webp
 from pellucid.pictures.geometry import Change, Size
 from pellucid.pictures.picture import Picture
 
@@ -17,7 +17,9 @@ SIZE = "size-px"
 
 _READERS: dict[str, Callable[[IO[bytes]], tuple[dict[str, Any], tuple[str, ...]]]] = {
     "bmp": bmp.read,
+    "jp2": bmff.read,
     "jpeg": jpeg.read,
+    "jxl": bmff.read,
     "png": png.read,
     "tiff": tiff.read,
     "webp": webp.read,
@@ -25,7 +27,10 @@ _READERS: dict[str, Callable[[IO[bytes]], tuple[dict[str, Any], tuple[str, ...]]
 _STORED = {
     "BMP": bmp.STORED,
     "JPEG": jpeg.STORED,
+    "JPEG 2000": bmff.JP2_STORED,
+    "JPEG XL": bmff.JXL_STORED,
     "PNG": png.STORED,
+    "PNM": frozenset(),
     "TIFF": tiff.STORED,
     "WebP": webp.STORED,
 }

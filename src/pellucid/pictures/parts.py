@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from typing import IO
 
-GAIN_MAP = "gain map for HDR screens"
-VIDEO = "video of a motion photo"
-DEPTH_MAP = "depth map"
+GAIN_MAP = "the HDR gain map"
+VIDEO = "the video of a motion photo"
+DEPTH_MAP = "the depth map"
+PREVIEW = "the preview"
 
 _SEARCHED_BYTES = 2**20
 """How far into appended data its kind is looked for."""

@@ -13,8 +13,21 @@ import pyvips
 from PIL.BmpImagePlugin import BmpImageFile
 
 from pellucid.errors import PictureError
-from pellucid.pictures import associated_alpha, exif, metadata, tiff_pages, tiff_samples, vips, xmp
+from pellucid.pictures import (
+    associated_alpha,
+    exif,
+    heic,
+    jpeg_2000,
+    jpeg_xl,
+    metadata,
+    pnm,
+    tiff_pages,
+    tiff_samples,
+    vips,
+    xmp,
+)
 from pellucid.pictures.containers import heif, png
+from pellucid.pictures.limits import check_size
 from pellucid.pictures.picture import PEAKS, Encoding, Picture, Samples
 from pellucid.pictures.tiff_decoding import TiffDecoder, list_decoders
 from pellucid.pictures.tiff_samples import TiffSamples
@@ -26,7 +39,11 @@ _DTYPES = {name: dtype for dtype, name in vips.FORMATS.items()}
 
 _HEIF_FIELDS = ("icc-profile-data", "exif-data", "xmp-data")
 
-BYTES_PER_PIXEL = {"webp": 9, "heif": 19, "bmp": 4}
+_CODECS: dict[str, Any] = {"heic": heic, "jxl": jpeg_xl, "jp2": jpeg_2000, "pnm": pnm}
+"""Modules for formats that libvips does not decode, by loader."""
+
+BYTES_PER_PIXEL = {"webp": 9, "heif": 19, "bmp": 4, "gif": 8}
+BYTES_PER_PIXEL |= {loader: module.BYTES_PER_PIXEL for loader, module in _CODECS.items()}
 """Memory per pixel of formats that are decoded as a whole, measured by benchmarks/files.py."""
 
 
@@ -50,6 +67,8 @@ def read(
     """Read a file by a loader of `headers.find_loader`. Raises PictureError as `images.read` does."""
     if loader == "bmp":
         return apply_white(_read_bmp(path, encoding, max_pixels, sidecar), path, white=white)
+    if loader in _CODECS:
+        return _read_by_codec(path, loader, encoding, max_pixels, white, sidecar)
     read_with = partial(_read_vips, path, loader, encoding, max_pixels, white, sidecar)
     if loader != "jpeg":
         return read_with()
@@ -60,6 +79,17 @@ def read(
             raise
         note = f"damaged ({vips.reason(error.__cause__)}): parts of the picture may be wrong"
         return _add_notes(read_with(), note)
+
+
+def _read_by_codec(
+    path: Path, loader: str, encoding: Encoding, max_pixels: int, white: float | None, sidecar: bytes
+) -> Picture:
+    """libheif and libjxl apply the orientation, OpenJPEG does not."""
+    picture: Picture = _CODECS[loader].read(path, encoding, max_pixels)
+    found = _add_sidecar(dict(picture.metadata), sidecar)
+    orientation = exif.find_orientation(found.get("exif-data", b"")) if loader == "jp2" else 1
+    picture = apply_white(replace(picture, metadata=found), path, white=white)
+    return _apply_orientation(picture, orientation or 1)
 
 
 def read_tiff(
@@ -85,6 +115,9 @@ def decoding_cost(path: Path, loader: str, encoding: Encoding) -> tuple[int, int
         with _open_bmp(path) as file:
             num_pixels = int(file.width * file.height)
         return num_pixels, BYTES_PER_PIXEL[loader] * num_pixels
+    if loader in _CODECS:
+        width, height = _CODECS[loader].probe_size(path)
+        return width * height, BYTES_PER_PIXEL[loader] * width * height
     image = _open(path, loader)
     return image.width * image.height, _decoding_bytes(image, loader, encoding)
 
@@ -133,7 +166,7 @@ def _read_vips(
             f"{path} is a JPEG of {encoding.bits} bits; only 8 bits are supported", hint="save it as PNG or TIFF"
         )
     image = _open(path, loader, fail_on=fail_on)
-    _check_size(image.width, image.height, path, max_pixels)
+    check_size(image.width, image.height, path, max_pixels)
     _check_single(image, path)
     found, orientation, dropped = _read_metadata(image, path, loader)
     found = _add_sidecar(found, sidecar)
@@ -159,7 +192,7 @@ def _read_vips(
 def _read_tiff(stored: TiffSamples, max_pixels: int, white: float | None, sidecar: bytes) -> Picture:
     path, encoding = stored.page.path, stored.encoding
     width, height = stored.directory.size
-    _check_size(width, height, path, max_pixels)
+    check_size(width, height, path, max_pixels)
     if stored.color == tiff_samples.CMYK and white is not None:
         raise PictureError(f"{path} is CMYK, for which white cannot be stated", hint="omit {white}")
     with ExitStack() as stack:
@@ -187,15 +220,6 @@ def _read_tiff(stored: TiffSamples, max_pixels: int, white: float | None, sideca
     if decoders[0].is_inverted:
         change_samples(picture.samples, lambda strip: strip.dtype.type(PEAKS[picture.dtype]) - strip)
     return _apply_orientation(picture, stored.orientation or _find_orientation(found), dropped)
-
-
-def _check_size(width: int, height: int, path: Path, max_pixels: int) -> None:
-    if width * height > max_pixels:
-        raise PictureError(
-            f"{path} has {width} x {height} = {width * height:,} pixels; at most {max_pixels:,} are allowed",
-            hint="cut it into parts first, or set {max_pixels}",
-            max_pixels=width * height,
-        )
 
 
 def _check_single(image: pyvips.Image, path: Path) -> None:
@@ -371,7 +395,7 @@ def _open_bmp(path: Path) -> BmpImageFile:
 
 def _read_bmp(path: Path, encoding: Encoding, max_pixels: int, sidecar: bytes) -> Picture:
     with _open_bmp(path) as file:
-        _check_size(file.width, file.height, path, max_pixels)
+        check_size(file.width, file.height, path, max_pixels)
         try:
             file.load()
         except (OSError, SyntaxError, ValueError) as error:

@@ -10,7 +10,17 @@ import numpy as np
 import pyvips
 
 from pellucid.errors import OutputError
-from pellucid.pictures import associated_alpha, formats, metadata, tiff_channels, tiff_pages, vips
+from pellucid.pictures import (
+    associated_alpha,
+    formats,
+    jpeg_2000,
+    jpeg_xl,
+    metadata,
+    pnm,
+    tiff_channels,
+    tiff_pages,
+    vips,
+)
 from pellucid.pictures.containers import bmp
 from pellucid.pictures.formats import FileFormat
 from pellucid.pictures.picture import Encoding, Picture
@@ -41,6 +51,15 @@ def write(
     """
     if target is formats.BMP:
         return _write_bmp(picture, temporary, path)
+    if target is formats.PNM:
+        with temporary.open("wb") as file:
+            pnm.write_pnm(picture, file)
+        return metadata.list_missing(picture.metadata, target.name)
+    if target in (formats.JPEG_XL, formats.JPEG_2000):
+        is_jxl = target is formats.JPEG_XL
+        content = jpeg_xl.encode_jxl(picture, quality) if is_jxl else jpeg_2000.encode_jp2(picture, path)
+        temporary.write_bytes(content)
+        return metadata.list_missing(picture.metadata, target.name)
     options = {**target.options, **_options(picture, target, quality)}
     picture = _to_stored(picture, target)
     _save(picture, target, temporary, path, options)
@@ -54,6 +73,8 @@ def encoding_bytes(target: FileFormat, num_pixels: int, quality: int | None) -> 
     """The most memory that encoding needs, see `images.encoding_bytes`."""
     if target is formats.WEBP:
         return num_pixels * (_LOSSLESS_WEBP_BYTES if quality is None else _LOSSY_WEBP_BYTES)
+    if target in (formats.JPEG_XL, formats.JPEG_2000):
+        return num_pixels * (jpeg_xl if target is formats.JPEG_XL else jpeg_2000).ENCODING_BYTES_PER_PIXEL
     # All coefficients of three channels, two bytes each.
     is_buffered = target is formats.JPEG and num_pixels < memory.LARGE_BYTES
     return 2 * num_pixels * 3 if is_buffered else 0

@@ -144,7 +144,7 @@ def restore(
     out: a file (for one picture) or a folder. Default: NAME-restored.EXT next to a file and FOLDER-restored next
         to a folder; pictures in memory are not written, only returned. See `plan`. Several pictures in memory are
         written as 1.png, 2.png, ...
-    format: png, tiff, jpeg, webp or bmp. Default: that of each input; png for pictures in memory.
+    format: png, tiff, jpeg, webp, bmp, jxl or jp2. Default: that of each input; png for pictures in memory.
     workers: how many files are decoded ahead and how many are encoded while one is in the network.
     overwrite: replace existing results. Without it, a finished result is skipped, a result is made again if its
         input has changed since, and any other existing file is an error.

@@ -14,6 +14,9 @@ _EXTRAS = {
     "openvino": ("OpenVINO", "openvino"),
     "nncf": ("int8 of OpenVINO", "int8"),
     "mindspore": ("MindSpore", "mindspore"),
+    "pillow_heif": ("HEIC", "formats"),
+    "pyjpegxl": ("JPEG XL", "formats"),
+    "openjpeg": ("JPEG 2000", "formats"),
 }
 """Package -> what to call it in errors, and the extra that installs it."""
 

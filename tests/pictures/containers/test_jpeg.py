@@ -88,7 +88,6 @@ def test_a_camera_file_without_jfif_gets_none(tmp_path: Path) -> None:
     ("segment", "note"),
     [
         ((0xE0, b"JFXX\0\x10" + b"x" * 50), "not kept: the preview in JFIF"),
-        ((0xE2, b"MPF\0II*\0"), "not kept: further pictures or previews (MPF)"),
         ((0xE2, b"urn:iso:std:iso:ts:21496:-1\0"), "not kept: the HDR gain map"),
         ((0xEB, b"JP\0\1\0\0\0\1jumb"), "not kept: content credentials (C2PA)"),
     ],

@@ -27,12 +27,13 @@ _ICC = b"ICC_PROFILE\0"
 _PHOTOSHOP = b"Photoshop 3.0\0"
 _ADOBE = b"Adobe"
 _DROPPED = {
-    b"MPF\0": "further pictures or previews (MPF)",
+    b"MPF\0": "",
     b"urn:iso:std:iso:ts:21496": "the HDR gain map",
     b"JP": "content credentials (C2PA)",
     b"FPXR\0": "FlashPix data",
 }
-"""Starts of segments about other parts of the file, or signatures of its bytes, and what they are."""
+"""Starts of segments about other parts of the file, or signatures of its bytes, and what they are. The index of
+further pictures has no name of its own: `contents` names the pictures."""
 
 _UNITS = {1: "inch", 2: "cm"}
 
@@ -114,7 +115,7 @@ class _Segments:
             return
         names = [name for start, name in _DROPPED.items() if content.startswith(start)]
         if names:
-            self.dropped.append(names[0])
+            self.dropped += filter(None, names)
         else:
             self.others.append((marker, content))
 

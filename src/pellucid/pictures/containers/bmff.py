@@ -1,0 +1,72 @@
+"""EXIF, XMP and IPTC in the boxes of JPEG XL and JPEG 2000, in plain boxes that every program reads.
+
+JPEG XL has boxes of its own for them; JPEG 2000 has UUID boxes, as ExifTool and Adobe write them.
+"""
+
+import struct
+from collections.abc import Mapping
+from typing import IO, Any
+
+from pellucid.pictures import exif
+from pellucid.pictures.boxes import build_box, iterate_boxes
+
+JXL_STORED = frozenset({"exif-data", "xmp-data", "icc-profile-data", "xres", "yres"})
+JP2_STORED = JXL_STORED | {"iptc-data"}
+"""Metadata that a JPEG XL and a JP2 file store."""
+
+_UUIDS = {
+    bytes.fromhex("be7acfcb97a942e89c71999491e3afac"): "xmp-data",
+    bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38"): "iptc-data",
+    b"JpgTiffExif->JP2": "exif-data",
+}
+_JXL_SIGNATURE = build_box(b"JXL ", b"\r\n\x87\n")
+_JXL_TYPE = build_box(b"ftyp", b"jxl \0\0\0\0jxl ")
+
+
+def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """(metadata, what is not kept) of the outermost boxes of a file."""
+    found: dict[str, Any] = {}
+    for box in iterate_boxes(file):
+        if box.kind == b"Exif":
+            content = box.read(file)
+            start = 4 + int.from_bytes(content[:4], "big")  # where the TIFF is, after these four bytes
+            found["exif-data"] = exif.HEADER + content[start:].removeprefix(exif.HEADER)
+        elif box.kind == b"xml ":
+            found.setdefault("xmp-data", box.read(file))
+        elif box.kind == b"uuid":
+            content = box.read(file)
+            if name := _UUIDS.get(content[:16]):
+                header = exif.HEADER if name == "exif-data" else b""
+                found[name] = header + content[16:].removeprefix(header)
+    if b"xmpmeta" in found.get("xmp-data", b"xmpmeta"):
+        return found, ()
+    del found["xmp-data"]  # other XML, e.g. GML of geographic data
+    return found, ("XML other than XMP",)
+
+
+def put_into_jxl(content: bytes, metadata: Mapping[str, Any]) -> bytes:
+    """A JPEG XL file, or its codestream alone, with EXIF and XMP in boxes before the samples."""
+    boxes = b""
+    if block := metadata.get("exif-data", b"").removeprefix(exif.HEADER):
+        boxes += build_box(b"Exif", bytes(4) + block)
+    if xmp := metadata.get("xmp-data"):
+        boxes += build_box(b"xml ", xmp)
+    if not boxes:
+        return content
+    if not content.startswith(_JXL_SIGNATURE):
+        return _JXL_SIGNATURE + _JXL_TYPE + boxes + build_box(b"jxlc", content)
+    head, offset = b"", 0
+    while content[offset + 4 : offset + 8] in (b"JXL ", b"ftyp", b"jxll"):
+        (length,) = struct.unpack_from(">I", content, offset)
+        head += content[offset : offset + length]
+        offset += length
+    return head + boxes + content[offset:]
+
+
+def build_uuid_boxes(metadata: Mapping[str, Any]) -> bytes:
+    """EXIF, XMP and IPTC as boxes of JPEG 2000."""
+    boxes = b""
+    for uuid, name in _UUIDS.items():
+        if value := metadata.get(name):
+            boxes += build_box(b"uuid", uuid + (value.removeprefix(exif.HEADER) if name == "exif-data" else value))
+    return boxes

@@ -1,0 +1,274 @@
+"""HEIC, JPEG XL and JPEG 2000, in files of libheif, libjxl and OpenJPEG's own programs, and read by them again."""
+
+import io
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import format_matrix
+from pellucid.errors import MissingExtraError, OutputError, PictureError
+from pellucid.pictures import images
+from pellucid.pictures.picture import Picture
+
+pytest.importorskip("pillow_heif", reason="needs the extra formats")
+pytest.importorskip("openjpeg", reason="needs the extra formats")
+pytest.importorskip("pyjpegxl", reason="needs the extra formats")
+
+
+def needs(program: str) -> pytest.MarkDecorator:
+    return pytest.mark.skipif(shutil.which(program) is None, reason=f"needs {program}")
+
+
+def call(*command: object) -> str:
+    return subprocess.run([*map(str, command)], capture_output=True, text=True, check=True).stdout
+
+
+def png_of(channels: int, bits: int, folder: Path) -> tuple[Path, Any]:
+    values = format_matrix.noise(channels, f"uint{bits}", height=40, width=50)
+    path = folder / "source.png"
+    path.write_bytes(format_matrix.png(values, bits, {1: 0, 2: 4, 3: 2, 4: 6}[channels]))
+    return path, values
+
+
+ENCODERS: dict[str, tuple[str, Callable[[Path, Path], tuple[object, ...]]]] = {
+    ".jxl": ("cjxl", lambda source, out: ("cjxl", "-q", "100", "--keep_invisible=1", source, out)),
+    ".jp2": ("opj_compress", lambda source, out: ("opj_compress", "-i", source, "-o", out)),
+    ".j2k": ("opj_compress", lambda source, out: ("opj_compress", "-i", source, "-o", out)),
+}
+DECODERS: dict[str, Callable[[Path, Path], tuple[Any, ...]]] = {
+    ".jxl": lambda path, out: ("djxl", path, out),
+    ".jp2": lambda path, out: ("opj_decompress", "-i", path, "-o", out),
+}
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("suffix", ENCODERS)
+def test_files_of_other_programs_are_read_exactly(suffix: str, channels: int, bits: int, tmp_path: Path) -> None:
+    program, command = ENCODERS[suffix]
+    if shutil.which(program) is None:
+        pytest.skip(f"needs {program}")
+    if (suffix, channels) == (".j2k", 4):
+        pytest.skip("a codestream alone does not say what the fourth channel is")
+    if (suffix, channels, bits) == (".jxl", 4, 16):
+        pytest.skip("older versions of cjxl store an alpha of 8 bits")
+    source, values = png_of(channels, bits, tmp_path)
+    call(*command(source, tmp_path / f"x{suffix}"))
+    picture = images.read(tmp_path / f"x{suffix}")
+    np.testing.assert_array_equal(np.concatenate(picture.planes, axis=2), values)
+    assert picture.encoding is not None and (picture.encoding.bits, picture.encoding.lossless) == (bits, True)
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("suffix", DECODERS)
+def test_other_programs_read_what_is_written(suffix: str, channels: int, bits: int, tmp_path: Path) -> None:
+    path, decoded = tmp_path / f"x{suffix}", tmp_path / "decoded.png"
+    command = DECODERS[suffix](path, decoded)
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"needs {command[0]}")
+    source, values = png_of(channels, bits, tmp_path)
+    picture = images.read(source)
+    images.write(replace(picture, metadata={}), path)  # opj_decompress would apply a profile
+    call(*command)
+    after = format_matrix.png_samples(decoded.read_bytes())
+    if (suffix, channels) == (".jp2", 2):  # becomes RGB with alpha
+        values = values[..., [0, 0, 0, 1]]
+    np.testing.assert_array_equal(after, values)
+
+
+@needs("exiftool")
+@pytest.mark.parametrize("suffix", [".jxl", ".jp2"])
+def test_exiftool_reads_the_metadata(suffix: str, tmp_path: Path) -> None:
+    (tmp_path / "x.jpg").write_bytes(format_matrix.jpeg(format_matrix.photo(), quality=90))
+    picture = images.read(tmp_path / "x.jpg")
+    images.write(picture, tmp_path / f"x{suffix}")
+    found = call("exiftool", "-s", "-Make", "-FNumber", "-IPTC:Keywords", tmp_path / f"x{suffix}").split()
+    assert {"Canon", "2.8"} <= set(found)
+    assert ("sky" in found) == (suffix == ".jp2")
+    again = images.read(tmp_path / f"x{suffix}")
+    for name in ("icc-profile-data", "xmp-data"):
+        assert again.metadata[name] == picture.metadata[name]
+
+
+def test_floating_point_and_quality_of_jpeg_xl(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).random((40, 50, 3), np.float32)
+    images.write(Picture(values), tmp_path / "x.jxl")
+    np.testing.assert_array_equal(images.read(tmp_path / "x.jxl").samples, values)
+    images.write(Picture((values * 255).astype(np.uint8)), tmp_path / "q.jxl", quality=80)
+    lossy = images.read(tmp_path / "q.jxl")
+    assert lossy.encoding is not None and not lossy.encoding.lossless
+    images.write(lossy, tmp_path / "again.jxl")  # stays lossy
+    again = images.read(tmp_path / "again.jxl").encoding
+    assert again is not None and not again.lossless
+
+
+@needs("cjxl")
+def test_an_animated_jpeg_xl_is_refused(tmp_path: Path) -> None:
+    frames = [PIL.Image.fromarray(format_matrix.noise(3, seed=seed)) for seed in range(3)]
+    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
+    call("cjxl", tmp_path / "x.gif", tmp_path / "x.jxl")
+    with pytest.raises(PictureError, match="is an animated JPEG XL; "):
+        images.read(tmp_path / "x.jxl")
+
+
+@needs("exiftool")
+def test_the_orientation_of_jpeg_2000_is_applied_once(tmp_path: Path) -> None:
+    picture = Picture(format_matrix.photo())
+    images.write(picture, tmp_path / "x.jp2")
+    call("exiftool", "-n", "-Orientation=6", "-overwrite_original", tmp_path / "x.jp2")
+    upright = images.read(tmp_path / "x.jp2")
+    np.testing.assert_array_equal(upright.samples, picture.apply_orientation(6).samples)
+    images.write(upright, tmp_path / "y.jp2")
+    np.testing.assert_array_equal(images.read(tmp_path / "y.jp2").samples, upright.samples)
+
+
+def test_small_pictures_cannot_be_jpeg_2000(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="31 x 50 px; at least 32 x 32 are needed"):
+        images.write(Picture(np.zeros((50, 31, 1), np.uint8)), tmp_path / "x.jp2")
+    assert not any(tmp_path.iterdir())
+
+
+# HEIC
+
+
+def heic(image: PIL.Image.Image, **options: Any) -> bytes:
+    """By libheif, lossless but for the conversion to YCbCr."""
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+    content = io.BytesIO()
+    image.save(content, "HEIF", quality=-1, chroma=444, **options)
+    return content.getvalue()
+
+
+def read_heic(content: bytes, folder: Path) -> Picture:
+    (folder / "x.heic").write_bytes(content)
+    return images.read(folder / "x.heic")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_heic_is_turned_once(orientation: int, tmp_path: Path) -> None:
+    tags = format_matrix.exif()
+    tags[0x0112] = orientation
+    content = heic(PIL.Image.fromarray(format_matrix.photo()), exif=tags.tobytes())
+    picture = read_heic(content, tmp_path)
+    expected = Picture(format_matrix.photo()).apply_orientation(orientation).samples
+    assert np.abs(picture.samples.astype(int) - expected).max() <= 1
+    images.write(picture, tmp_path / "x.png")
+    with PIL.Image.open(tmp_path / "x.png") as file:
+        assert file.getexif().get(0x0112, 1) == 1 and file.getexif()[0x010F] == "Canon"
+    if shutil.which("heif-convert"):
+        call("heif-convert", tmp_path / "x.heic", tmp_path / "y.png")
+        with PIL.Image.open(tmp_path / "y.png") as file:
+            assert np.abs(picture.samples.astype(int) - np.asarray(file)).max() <= 1
+
+
+@needs("heif-enc")
+@pytest.mark.parametrize("channels", [3, 4])
+def test_heic_of_10_bits(channels: int, tmp_path: Path) -> None:
+    photo = np.repeat(format_matrix.photo(1).astype(np.uint16) * 257, 3, 2)
+    values = np.concatenate([photo, photo[..., :1]], 2)[..., :channels]
+    source = tmp_path / "source.png"
+    source.write_bytes(format_matrix.png(values, 16, {3: 2, 4: 6}[channels]))
+    call("heif-enc", "-q", "95", "-b", "10", source, "-o", tmp_path / "x.heic")
+    picture = images.read(tmp_path / "x.heic")
+    assert picture.dtype == "uint16" and (picture.alpha is not None) == (channels == 4)
+    assert picture.encoding is not None and picture.encoding.bits == 10
+    assert np.abs(picture.samples.astype(int) - photo).max() < 1200
+    white = np.full((64, 64, 3), 65535, np.uint16)
+    source.write_bytes(format_matrix.png(white, 16, 2))
+    call("heif-enc", "-q", "95", "-b", "10", source, "-o", tmp_path / "x.heic")
+    assert images.read(tmp_path / "x.heic").samples.min() == 65535
+
+
+def test_heic_metadata_and_colors(tmp_path: Path) -> None:
+    image = PIL.Image.fromarray(format_matrix.photo())
+    content = heic(
+        image, exif=format_matrix.exif().tobytes(), icc_profile=format_matrix.PROFILE, xmp=format_matrix.XMP
+    )
+    picture = read_heic(content, tmp_path)
+    assert picture.metadata["icc-profile-data"] == format_matrix.PROFILE
+    assert picture.metadata["xmp-data"].rstrip(b"\0") == format_matrix.XMP
+    hdr = heic(
+        image, save_nclx_profile=True, color_primaries=9, transfer_characteristics=16, matrix_coefficients=9
+    )
+    images.write(read_heic(hdr, tmp_path), tmp_path / "x.png")
+    assert b"cICP\x09\x10\0\1" in (tmp_path / "x.png").read_bytes()
+    images.write(read_heic(heic(image), tmp_path), tmp_path / "y.png")
+    assert b"cICP\x01\x0d\0\1" in (tmp_path / "y.png").read_bytes()  # sRGB, as libheif writes
+
+
+def test_several_pictures_in_a_heic(tmp_path: Path) -> None:
+    import pillow_heif
+
+    file = pillow_heif.from_pillow(PIL.Image.fromarray(format_matrix.photo()))
+    file.add_from_pillow(PIL.Image.fromarray(format_matrix.photo()))
+    content = io.BytesIO()
+    file.save(content)
+    with pytest.raises(PictureError, match="is a HEIF file of 2 pictures; "):
+        read_heic(content.getvalue(), tmp_path)
+
+
+# Damage, sizes and missing packages
+
+
+def written(suffix: str, folder: Path) -> bytes:
+    if suffix == ".heic":
+        return heic(PIL.Image.fromarray(format_matrix.photo()))
+    images.write(Picture(format_matrix.photo()), folder / f"whole{suffix}")
+    return (folder / f"whole{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".heic", ".jxl", ".jp2"])
+def test_damaged_files_give_one_line(suffix: str, tmp_path: Path) -> None:
+    whole = written(suffix, tmp_path)
+    rng = np.random.default_rng(0)
+    for step in range(60):
+        content = bytearray(whole if step % 2 else whole[: int(rng.integers(len(whole)))])
+        for at in rng.integers(0, max(1, len(content)), 3) if content else ():
+            content[at] = int(rng.integers(256))
+        (tmp_path / f"x{suffix}").write_bytes(content)
+        try:
+            images.read(tmp_path / f"x{suffix}")
+            images.decoding_cost(tmp_path / f"x{suffix}")
+        except PictureError as error:
+            assert "\n" not in str(error) and f"x{suffix}" in str(error)
+    for length in (len(whole) // 2, len(whole) - 30):
+        (tmp_path / f"x{suffix}").write_bytes(whole[:length])
+        with pytest.raises(PictureError):
+            images.read(tmp_path / f"x{suffix}")
+
+
+@pytest.mark.parametrize("suffix", [".heic", ".jxl", ".jp2"])
+def test_large_pictures_are_refused_before_decoding(suffix: str, tmp_path: Path) -> None:
+    (tmp_path / f"x{suffix}").write_bytes(written(suffix, tmp_path))
+    num_pixels, num_bytes = images.decoding_cost(tmp_path / f"x{suffix}")
+    assert num_pixels == 60 * 42 and num_bytes >= 20 * num_pixels
+    with pytest.raises(PictureError, match="at most 100 are allowed"):
+        images.read(tmp_path / f"x{suffix}", max_pixels=100)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "package"), [(".heic", "pillow_heif"), (".jxl", "pyjpegxl"), (".jp2", "openjpeg.utils")]
+)
+def test_missing_packages_are_named(
+    suffix: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / f"x{suffix}").write_bytes(written(suffix, tmp_path))
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(PictureError, match=r"needs an optional package; pip install 'pellucid\[formats\]'"):
+        images.read(tmp_path / f"x{suffix}")
+    if suffix != ".heic":
+        with pytest.raises(
+            MissingExtraError, match=r"needs an optional package; pip install 'pellucid\[formats\]'"
+        ):
+            images.write(Picture(format_matrix.photo()), tmp_path / f"y{suffix}")

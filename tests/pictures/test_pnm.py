@@ -1,0 +1,76 @@
+"""Netpbm files, made by netpbm's own programs and Pillow, and read by Pillow again."""
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import PIL.Image
+import pytest
+
+import format_matrix
+from pellucid.errors import PictureError
+from pellucid.pictures import images
+from pellucid.pictures.picture import Picture
+
+
+def read(content: bytes, folder: Path) -> Picture:
+    (folder / "x.pnm").write_bytes(content)
+    return images.read(folder / "x.pnm")
+
+
+@pytest.mark.skipif(shutil.which("pngtopnm") is None, reason="needs netpbm")
+@pytest.mark.parametrize("plain", [[], ["-plain"]])
+@pytest.mark.parametrize("bits", [1, 8, 16])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_files_of_netpbm(channels: int, bits: int, plain: list[str], tmp_path: Path) -> None:
+    values = format_matrix.noise(channels, "uint16") >> (16 - bits)
+    if (bits, channels) == (1, 3):
+        pytest.skip("PNG has no RGB of 1 bit")
+    content = format_matrix.png(values, bits, {1: 0, 3: 2}[channels])
+    (tmp_path / "x.png").write_bytes(content)
+    made = subprocess.run(["pngtopnm", *plain, tmp_path / "x.png"], capture_output=True, check=True).stdout
+    assert made[:2] == {(1, False): b"P4", (1, True): b"P1"}.get((bits, bool(plain)), made[:2])
+    np.testing.assert_array_equal(read(made, tmp_path).samples, values * (255 if bits == 1 else 1))
+
+
+def test_largest_values_comments_and_pam(tmp_path: Path) -> None:
+    assert read(b"P2 # a comment\n3 1\n# 7\n10\n0 5 10\n", tmp_path).samples.ravel().tolist() == [0, 128, 255]
+    assert read(b"P5\n2 1\n1023\n\x03\xff\x00\x00", tmp_path).samples.ravel().tolist() == [65535, 0]
+    assert read(b"P1 3 1 101", tmp_path).samples.ravel().tolist() == [0, 255, 0]
+    pam = b"P7\nWIDTH 1\nHEIGHT 1\nDEPTH 4\nMAXVAL 255\nTUPLTYPE RGB_ALPHA\nENDHDR\n\1\2\3\4"
+    picture = read(pam, tmp_path)
+    assert (
+        picture.samples.ravel().tolist() == [1, 2, 3] and picture.alpha is not None and picture.alpha.item() == 4
+    )
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_written_files(channels: int, dtype: str, tmp_path: Path) -> None:
+    picture = Picture.from_array(format_matrix.noise(channels, dtype))
+    images.write(picture, tmp_path / "x.ppm")
+    np.testing.assert_array_equal(images.read(tmp_path / "x.ppm").to_array(), picture.to_array())
+    if channels in (1, 3) and (channels, dtype) != (3, "uint16"):
+        with PIL.Image.open(tmp_path / "x.ppm") as file:
+            np.testing.assert_array_equal(np.asarray(file), picture.to_array())
+
+
+DAMAGED = {
+    "short": b"P6\n2 2\n255\n\0\0",
+    "no width": b"P5\n0 1\n255\n",
+    "17 bits": b"P5\n1 1\n70000\n\0\0",
+    "above white": b"P5\n1 1\n10\n\x0b",
+    "not a number": b"P2 1 1 255 x",
+    "short text": b"P2 2 1 255 1",
+    "no depth": b"P7\nWIDTH 1\nENDHDR\n",
+    "no size": b"P5\n",
+    "two pictures": b"P6\n1 1\n255\n\1\2\3P6\n1 1\n255\n\1\2\3",
+    "not a bit": b"P1 1 1 2",
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_damaged_files_and_several_pictures(kind: str, tmp_path: Path) -> None:
+    with pytest.raises(PictureError, match="x.pnm (is damaged|has more data after its first picture)"):
+        read(DAMAGED[kind], tmp_path)

@@ -1024,3 +1024,19 @@ def test_a_damaged_index_of_pictures_in_jpeg_is_not_a_crash(tmp_path: Path) -> N
         segment = struct.pack(">BBH", 0xFF, 0xE2, 6 + len(index)) + b"MPF\0" + index
         path.write_bytes(content.getvalue()[:2] + segment + content.getvalue()[2:])
         assert images.read(path).samples.shape == (20, 30, 3)
+
+
+def test_tiles_much_larger_than_the_picture_are_refused(tmp_path: Path) -> None:
+    path, content = tmp_path / "a.tif", io.BytesIO()
+    tifffile.imwrite(content, np.zeros((23, 31, 3), np.uint8), photometric="rgb", metadata=None, tile=(32, 32))
+    damaged = bytearray(content.getvalue())
+    for tag in (322, 323):
+        place = next(
+            damaged.find(struct.pack("<HHI", tag, kind, 1))
+            for kind in (4, 3)
+            if struct.pack("<HHI", tag, kind, 1) in damaged
+        )
+        damaged[place : place + 12] = struct.pack("<HHII", tag, 4, 1, 60000)
+    path.write_bytes(bytes(damaged))
+    with pytest.raises(PictureError, match="tiles of 60000 x 60000 px for a picture of 31 x 23 px"):
+        images.read(path)

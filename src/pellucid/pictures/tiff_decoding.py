@@ -35,9 +35,15 @@ _TAGS_OF_COLORS = {PALETTE: {320}, CMYK: {34675}, YCBCR: {512, 513, 514, 519, 52
 Other tags, if they are odd, would only make it refuse a file whose samples are intact.
 """
 
+_MAX_TILE_PIXELS = 2**26
+"""A row of tiles may have so many pixels, whatever the size of the picture."""
+
 _OF_BYTES = {1, 5, 8, 32946, 32773}
 """Compressions of bytes, whatever they mean: none, LZW, deflate, PackBits."""
 
+
+_MAX_TILE_PIXELS = 2**24
+"""Larger tiles than that must be about as large as the picture: a damaged size would take gigabytes."""
 
 _LARGE_STRIP_BYTES = 2**22
 """Shorter strips are part of the memory that every picture needs."""
@@ -63,13 +69,15 @@ class TiffDecoder:
     @property
     def working_bytes(self) -> int:
         """Memory that decoding needs: a large compressed strip or tile, and two copies of a row of tiles."""
-        stored, (width, height) = self._stored, self._stored.directory.size
+        stored, (width, _) = self._stored, self._stored.directory.size
         tag = tiff_pages.STRIP_LENGTHS if self.tile is None else tiff_pages.TILE_LENGTHS
         longest = int(min(max(stored.directory.numbers(tag), default=0), stored.page.path.stat().st_size))
         is_large = longest > _LARGE_STRIP_BYTES and stored.compression != NONE
-        rows = 0 if self.tile is None else min(self.tile[1], height)
-        row_bytes = width * stored.num_channels * np.dtype(stored.dtype).itemsize
-        return (longest if is_large else 0) + 2 * rows * row_bytes
+        tile_width, tile_height = self.tile or (width, 0)
+        num_pixels = tile_height * -(-width // tile_width) * tile_width
+        return (longest if is_large else 0) + 2 * num_pixels * stored.num_channels * np.dtype(
+            stored.dtype
+        ).itemsize
 
     @property
     def is_inverted(self) -> bool:
@@ -183,6 +191,11 @@ def _find_tile(stored: TiffSamples) -> tuple[int, int] | None:
     )
     width, height = directory.size
     is_valid = tile_width > 0 and tile_height > 0
+    if tile_width * tile_height > max(_MAX_TILE_PIXELS, 4 * width * height):
+        raise PictureError(
+            f"{stored.page.path} has tiles of {tile_width} x {tile_height} px for a picture of "
+            f"{width} x {height} px"
+        )
     num_tiles = -(-width // tile_width) * -(-height // tile_height) if is_valid else 0
     num_tiles *= stored.num_channels if stored.is_planar else 1
     num_found = min(
@@ -190,6 +203,12 @@ def _find_tile(stored: TiffSamples) -> tuple[int, int] | None:
     )
     if not is_valid or num_found < num_tiles:
         raise PictureError(f"{directory.path} is a damaged TIFF: it has {num_found} tiles of {num_tiles}")
+    # Tiles may be larger than the picture, but a damaged number must not fill the memory.
+    if tile_height * -(-width // tile_width) * tile_width > max(_MAX_TILE_PIXELS, 4 * width * height):
+        raise PictureError(
+            f"{directory.path} is a damaged TIFF: tiles of {tile_width} x {tile_height} px for a picture of "
+            f"{width} x {height} px"
+        )
     return tile_width, tile_height
 
 

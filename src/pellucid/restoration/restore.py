@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pellucid.degradations.degradation import involves, warnings_for
-from pellucid.degradations.standard import Jpeg
+from pellucid.degradations.standard import GaussianNoise, Jpeg
 from pellucid.domains import Degraded
 from pellucid.errors import OutputError, PellucidError, PictureError
 from pellucid.pictures import formats, images, raw, writers
@@ -22,6 +22,7 @@ from pellucid.pictures.picture import Picture
 from pellucid.pictures.tiff_pages import Page, Pages
 from pellucid.pictures.white import check_white
 from pellucid.recipes.overrides import former_keywords
+from pellucid.recipes.recipe import Recipe
 from pellucid.restoration import planning
 from pellucid.restoration.conversion import InMemory, is_in_memory, to_pictures
 from pellucid.restoration.manifest import Manifests, stamp
@@ -31,6 +32,7 @@ from pellucid.restoration.reading import read_degraded
 from pellucid.restoration.restorer import Progress, Restorer, load
 from pellucid.system import files, memory
 from pellucid.system.keywords import check_number
+from pellucid.weights import checkpoint, models
 
 CODEC_BYTES = 100_000_000
 """Memory that decoding and encoding take for any picture, including samples too small for a memory-mapped file."""
@@ -278,7 +280,7 @@ def _restore_one_in_memory(
     seconds = time.monotonic() - start
     notes: tuple[str, ...] = ()
     if target is not None:
-        quality, bit_depth = _choose_quality(restorer, settings), settings.bit_depth
+        quality, bit_depth = _choose_quality(restorer, settings, target), settings.bit_depth
         notes = images.write(restored[0], target, overwrite=overwrite, quality=quality, bit_depth=bit_depth)
     return Outcome(
         None,
@@ -368,7 +370,7 @@ class _Stages:
             item.restored,
             item.job.target,
             overwrite=self.manifests.may_replace(item.job),
-            quality=_choose_quality(self.restorer, self.settings),
+            quality=_choose_quality(self.restorer, self.settings, item.job.target),
             bit_depth=self.settings.bit_depth,
             before_rename=partial(self.manifests.record, item.job, item.source_stamp),
         )
@@ -482,15 +484,38 @@ def _find_warnings(degraded: Degraded, restorer: Restorer) -> tuple[str, ...]:
     recipe = restorer.recipe
     encoding = degraded.encoding if isinstance(degraded, Picture) else None
     of_file = () if encoding is None else encoding.warnings
-    return (*of_file, *recipe.domain.warnings_for(degraded), *warnings_for(recipe.protocol.degradation, degraded))
+    return (
+        *of_file,
+        *_warn_of_gray(degraded, restorer),
+        *recipe.domain.warnings_for(degraded),
+        *warnings_for(recipe.protocol.degradation, degraded),
+    )
 
 
-def _choose_quality(restorer: Restorer, settings: Settings) -> int | None:
-    """The quality in the settings. If there is none: that of the input (None), but a high one after deblocking.
+def _warn_of_gray(degraded: Degraded, restorer: Restorer) -> Iterator[str]:
+    """Networks for color noise expect other noise in each channel, so they hardly change three equal ones."""
+    is_gray = isinstance(degraded, Picture) and degraded.channels == 1
+    if is_gray and restorer.recipe.domain.colors == "rgb" and involves(restorer.recipe.degradation, GaussianNoise):
+        twin = _find_gray_twin(restorer.recipe)
+        better = f"{twin} restores it better" if twin else "weights for gray pictures restore it better"
+        yield f"a gray picture, but {restorer.name} learned from noise in color: {better}"
+
+
+def _find_gray_twin(recipe: Recipe) -> str | None:
+    """The name of a model of the same recipe for gray pictures."""
+    for model in models.list_models():
+        metadata = checkpoint.read_metadata(model.path)
+        if metadata.recipe == recipe.name and metadata.parameters.get("channels") == 1:
+            return model.name
+    return None
+
+
+def _choose_quality(restorer: Restorer, settings: Settings, target: Path) -> int | None:
+    """The quality in the settings; without one, that of the input (None), but a high one for a deblocked JPEG.
 
     A low one would add blocks again.
     """
-    deblocks = involves(restorer.recipe.degradation, Jpeg)
+    deblocks = involves(restorer.recipe.degradation, Jpeg) and formats.format_by_suffix(target) is formats.JPEG
     return writers.JPEG_QUALITY if settings.quality is None and deblocks else settings.quality
 
 

@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
+XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+"""What a box of the type uuid with XMP starts with."""
+
 MAX_BYTES = 2**26
 """Limit on the content of a box that is read as a whole; only samples are longer."""
 

@@ -13,7 +13,7 @@ from pellucid.errors import PictureError
 from pellucid.pictures.boxes import iterate_boxes
 from pellucid.pictures.contents_heif import inspect_heif
 from pellucid.pictures.contents_jpeg import inspect_jpeg
-from pellucid.pictures.parts import CREDENTIALS, GAIN_MAP, Contents, describe_trailer
+from pellucid.pictures.parts import CREDENTIALS, GAIN_MAP, GEOGRAPHIC, Contents, describe_trailer
 
 
 def check_contents(path: Path, loader: str) -> tuple[str, ...]:
@@ -113,7 +113,7 @@ def _palette_bytes(flags: int) -> int:
 def _inspect_jp2(file: IO[bytes]) -> Contents:
     """Pictures are codestreams; a file that is only a codestream has no boxes."""
     kinds = [box.kind for box in iterate_boxes(file)] if file.read(4) == b"\0\0\0\x0c" else []
-    parts = ("geographic data (GeoJP2)",) if b"asoc" in kinds else ()
+    parts = (GEOGRAPHIC,) if b"asoc" in kinds else ()
     return Contents(
         kinds.count(b"jp2c") + kinds.count(b"moov"),
         "a JPEG 2000 file",

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from pellucid.errors import OutputError, PictureError
-from pellucid.pictures import icc, metadata, resolution
+from pellucid.pictures import icc, resolution
 from pellucid.pictures.boxes import build_box, find_box, iterate_boxes
 from pellucid.pictures.containers import bmff
 from pellucid.pictures.limits import check_size
@@ -72,11 +72,9 @@ def read(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
     samples = _scale(_decode(path, content).reshape(stream.height, stream.width, -1), max(stream.bits))
     order = [channel for channel in range(samples.shape[2]) if channel != colors.alpha][:num_colors]
     alpha = None if colors.alpha is None else np.ascontiguousarray(samples[..., [colors.alpha]])
-    kept, _ = metadata.read(io.BytesIO(content), "jp2")
+    kept = resolution.to_metadata(*colors.dots_per_m, "m") if colors.dots_per_m else {}
     if colors.profile:
         kept["icc-profile-data"] = colors.profile
-    if colors.dots_per_m:
-        kept |= resolution.to_metadata(*colors.dots_per_m, "m")
     found = replace(encoding, bits=max(stream.bits), lossless=stream.is_reversible)
     return Picture(np.ascontiguousarray(samples[..., order]), alpha, kept, found)
 

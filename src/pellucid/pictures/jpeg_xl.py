@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pellucid.errors import PictureError
-from pellucid.pictures import exif, metadata
+from pellucid.pictures import exif, xmp
 from pellucid.pictures.boxes import iterate_boxes
 from pellucid.pictures.containers import bmff
 from pellucid.pictures.limits import check_size
@@ -67,7 +67,7 @@ def read(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
     return Picture(
         np.ascontiguousarray(samples[..., :num_colors]),
         None if alpha is None else np.ascontiguousarray(alpha),
-        _build_metadata(found, content),
+        _build_metadata(found),
         replace(encoding, bits=found.bits_per_sample, lossless=not header.is_lossy, notes=notes),
     )
 
@@ -120,15 +120,14 @@ def _check_finite(samples: Any, path: Path) -> None:
         raise PictureError(f"{path} has {num_bad} NaN or infinite samples", hint="replace them first")
 
 
-def _build_metadata(found: Any, content: bytes) -> dict[str, Any]:
-    kept, _ = metadata.read(io.BytesIO(content), "jxl")
-    if found.exif and "exif-data" not in kept:  # in compressed boxes
-        kept["exif-data"] = exif.HEADER + found.exif.removeprefix(exif.HEADER)
-    if found.xmp:
-        kept["xmp-data"] = found.xmp
-    if found.icc:
-        kept["icc-profile-data"] = found.icc
-    return kept
+def _build_metadata(found: Any) -> dict[str, Any]:
+    """The profile, and what may be in compressed boxes."""
+    kept = {
+        "exif-data": exif.HEADER + found.exif.removeprefix(exif.HEADER) if found.exif else b"",
+        "xmp-data": found.xmp if found.xmp and xmp.is_packet(found.xmp) else b"",
+        "icc-profile-data": found.icc,
+    }
+    return {name: value for name, value in kept.items() if value}
 
 
 def _parse_header(content: bytes) -> _Header:

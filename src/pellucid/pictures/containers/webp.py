@@ -7,8 +7,7 @@ import struct
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
-from pellucid.pictures import exif, icc, resolution
-from pellucid.pictures.ifd import FRACTION, SHORT
+from pellucid.pictures import exif, icc
 from pellucid.system.files import splice
 
 STORED = frozenset({"exif-data", "xmp-data", "icc-profile-data", "webp-chunks", "xres", "yres"})
@@ -48,7 +47,7 @@ def write(file: IO[bytes], metadata: Mapping[str, Any], width: int, height: int)
     """Add the metadata to a WebP. Returns what does not fit."""
     missing: list[str] = []
     profile = _choose_profile(metadata.get("icc-profile-data", b""), missing)
-    block = _add_resolution(metadata.get("exif-data", b""), metadata).removeprefix(exif.HEADER)
+    block = exif.add_resolution(metadata.get("exif-data", b""), metadata).removeprefix(exif.HEADER)
     packet = metadata.get("xmp-data", b"")
     others = metadata.get("webp-chunks", ())
     if not (profile or block or packet or others):
@@ -76,19 +75,6 @@ def _choose_profile(profile: bytes, missing: list[str]) -> bytes:
     if not converted:
         missing.append("the ICC profile, which is not for RGB")
     return converted
-
-
-def _add_resolution(block: bytes, metadata: Mapping[str, Any]) -> bytes:
-    """WebP has no other place for the resolution than EXIF."""
-    dots = resolution.from_metadata(metadata)
-    if dots is None or dots.unit == "none" or exif.read_resolution(block):
-        return block
-    unit = "cm" if dots.unit == "cm" else "inch"
-    ratios = [struct.pack("<II", *resolution.to_ratio(float(f"{value:.8g}"))) for value in dots.to(unit)]
-    number = struct.pack("<H", 3 if unit == "cm" else 2)
-    return exif.set_main(
-        block, {0x011A: (FRACTION, 1, ratios[0]), 0x011B: (FRACTION, 1, ratios[1]), 0x0128: (SHORT, 1, number)}
-    )
 
 
 def _read_flags(file: IO[bytes]) -> tuple[int, int]:

@@ -22,9 +22,6 @@ from pellucid.pictures.tiff_decoding import list_decoders
 from pellucid.pictures.white import check_white
 from pellucid.system.files import atomic_file
 
-CLASSIC_BYTES = 2_500_000_000
-"""Pages with more bytes become a BigTIFF: a classic TIFF has at most 4 GB, and compression may enlarge samples."""
-
 MAX_PIXELS = 500_000_000
 """Files with more pixels are refused before decoding: a small file can unpack to any size."""
 
@@ -119,13 +116,18 @@ def list_pages(path: str | Path) -> tiff_pages.Pages | None:
     Raises PictureError as `read` does.
     """
     path = Path(path)
-    pages = tiff_pages.find_pages(path) if headers.find_loader(path) == "tiff" else None
-    return pages if pages is not None and len(pages) > 1 else None
+    if headers.find_loader(path) != "tiff":
+        return None
+    pages = tiff_pages.find_pages(path)
+    of_file = headers.describe_suffix(path, "TIFF")
+    return replace(pages, notes=(*of_file, *pages.notes)) if len(pages) > 1 else None
 
 
-def read_page(page: tiff_pages.Page, *, max_pixels: int = MAX_PIXELS, white: float | None = None) -> Picture:
+def read_page(
+    page: tiff_pages.Page, *, max_pixels: int = MAX_PIXELS, white: float | None = None, sidecar: bytes = b""
+) -> Picture:
     """Read one of the pages of `list_pages` as `read` does, but with the description of the whole stack."""
-    return readers.read_tiff(page, max_pixels, white)
+    return readers.read_tiff(page, max_pixels, white, sidecar=sidecar)
 
 
 def encoding_bytes(path: str | Path, num_pixels: int, *, quality: int | None = None) -> int:
@@ -252,4 +254,4 @@ def _describe_missing(missing: Sequence[str], file_format: FileFormat) -> tuple[
 
 def _is_big(pages: tiff_pages.Pages, scale: int) -> bool:
     """Whether the pages may not fit into the 4 GB of a classic TIFF; each sample has at most 4 bytes."""
-    return sum(4 * scale**2 * page.directory.num_samples for page in pages.pages) > CLASSIC_BYTES
+    return sum(4 * scale**2 * page.directory.num_samples for page in pages.pages) > tiff_pages.CLASSIC_BYTES

@@ -17,7 +17,7 @@ from pellucid.degradations.degradation import involves, warnings_for
 from pellucid.degradations.standard import GaussianNoise, Jpeg
 from pellucid.domains import Degraded
 from pellucid.errors import OutputError, PellucidError, PictureError
-from pellucid.pictures import formats, images, raw, writers
+from pellucid.pictures import formats, images, raw, sidecars, writers
 from pellucid.pictures.picture import Picture
 from pellucid.pictures.tiff_pages import Page, Pages
 from pellucid.pictures.white import check_white
@@ -396,6 +396,8 @@ class _Stages:
         """Read, restore and write one page after the other, so that only one is in memory."""
         num_pixels = [width * height for width, height in (page.directory.size for page in pages.pages)]
         info, warnings, seconds, num_done = Counter[str](), Counter[str](), 0.0, 0
+        # Programs look for the XMP of a file in its first page.
+        sidecar = sidecars.read(item.job.source) if self.settings.sidecars else b""
 
         def advance(pixels: int, _: int) -> None:
             progress(num_done + pixels, sum(num_pixels))
@@ -403,7 +405,7 @@ class _Stages:
         def restore_pages() -> Iterator[Picture]:
             nonlocal seconds, num_done
             for number, page in enumerate(pages.pages, start=1):
-                degraded = self._read_page(page, number)
+                degraded = self._read_page(page, number, sidecar if number == 1 else b"")
                 assert degraded.encoding is not None
                 info.update(degraded.encoding.notes)
                 warnings.update(_find_warnings(degraded, self.restorer))
@@ -431,10 +433,11 @@ class _Stages:
             seconds=seconds,
         )
 
-    def _read_page(self, page: Page, number: int) -> Picture:
+    def _read_page(self, page: Page, number: int, sidecar: bytes) -> Picture:
         """A page. Errors name its number."""
+        max_pixels, white = self.settings.max_pixels, self.settings.white
         try:
-            return images.read_page(page, max_pixels=self.settings.max_pixels, white=self.settings.white)
+            return images.read_page(page, max_pixels=max_pixels, white=white, sidecar=sidecar)
         except PictureError as error:
             error.facts = error.facts.replace(str(page.path), f"{page.path}, page {number},", 1)
             raise

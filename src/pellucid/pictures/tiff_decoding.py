@@ -41,10 +41,6 @@ _MAX_TILE_PIXELS = 2**26
 _OF_BYTES = {1, 5, 8, 32946, 32773}
 """Compressions of bytes, whatever they mean: none, LZW, deflate, PackBits."""
 
-
-_MAX_TILE_PIXELS = 2**24
-"""Larger tiles than that must be about as large as the picture: a damaged size would take gigabytes."""
-
 _LARGE_STRIP_BYTES = 2**22
 """Shorter strips are part of the memory that every picture needs."""
 
@@ -191,24 +187,19 @@ def _find_tile(stored: TiffSamples) -> tuple[int, int] | None:
     )
     width, height = directory.size
     is_valid = tile_width > 0 and tile_height > 0
-    if tile_width * tile_height > max(_MAX_TILE_PIXELS, 4 * width * height):
-        raise PictureError(
-            f"{stored.page.path} has tiles of {tile_width} x {tile_height} px for a picture of "
-            f"{width} x {height} px"
-        )
     num_tiles = -(-width // tile_width) * -(-height // tile_height) if is_valid else 0
     num_tiles *= stored.num_channels if stored.is_planar else 1
     num_found = min(
         directory.entries.get(tag, (0, 0, b""))[1] for tag in (tiff_pages.TILE_OFFSETS, tiff_pages.TILE_LENGTHS)
     )
-    if not is_valid or num_found < num_tiles:
-        raise PictureError(f"{directory.path} is a damaged TIFF: it has {num_found} tiles of {num_tiles}")
     # Tiles may be larger than the picture, but a damaged number must not fill the memory.
-    if tile_height * -(-width // tile_width) * tile_width > max(_MAX_TILE_PIXELS, 4 * width * height):
+    if is_valid and tile_height * -(-width // tile_width) * tile_width > max(_MAX_TILE_PIXELS, 4 * width * height):
         raise PictureError(
             f"{directory.path} is a damaged TIFF: tiles of {tile_width} x {tile_height} px for a picture of "
             f"{width} x {height} px"
         )
+    if not is_valid or num_found < num_tiles:
+        raise PictureError(f"{directory.path} is a damaged TIFF: it has {num_found} tiles of {num_tiles}")
     return tile_width, tile_height
 
 

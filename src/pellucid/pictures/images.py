@@ -1,4 +1,4 @@
-"""Picture files: reading and writing PNG, JPEG, TIFF, WebP and BMP, and reading AVIF.
+"""Picture files: reading and writing all formats but camera RAW, which `raw` reads.
 
 Samples are read exactly as stored: without color management (except that CMYK becomes sRGB), gamma or resizing.
 The orientation is applied, alpha is separated, other metadata goes into `Picture.metadata`, and the way of storage
@@ -94,7 +94,7 @@ def decoding_cost(path: str | Path) -> tuple[int, int]:
     """(number of pixels, bytes of memory that `read` needs), from the header of a file.
 
     The bytes are in addition to the samples of a small picture and a constant of 80 MB. They are 0 for formats
-    that are decoded row by row; progressive JPEG, interlaced PNG, WebP, AVIF and BMP are decoded as a whole.
+    that are decoded row by row: PNG, TIFF and JPEG, unless they are interlaced or progressive.
     Raises PictureError as `read` does.
     """
     path = Path(path)
@@ -177,14 +177,14 @@ def write(
     JPEG XL or JPEG 2000.
 
     A picture that was read from a file of the same format is written in the same way: a JPEG with its quality and
-    chroma subsampling, a TIFF with its compression, a lossy WebP lossy. A JPEG made from another format gets
+    chroma subsampling, a TIFF with its compression, a lossy WebP or JPEG XL lossy. A JPEG made from another format gets
     quality 95 and full color resolution. Everything else is lossless.
 
     Metadata are adapted if the picture has another size than the file that they are from, e.g. the size in EXIF
     and face regions. Returns one line that names the metadata that are not kept, if there are any.
 
     overwrite: replace an existing file.
-    quality: 1 to 100, for JPEG, and for WebP, which it makes lossy. Other formats ignore it.
+    quality: 1 to 100, for JPEG, and for WebP and JPEG XL, which it makes lossy. Other formats ignore it.
     bit_depth: 8, 16 or 32 (floating-point) instead of the picture's own.
     before_rename: called with the complete temporary file, just before it is renamed to path.
     Raises OutputError if the format cannot store the depth or alpha, if the file exists and overwrite is False, or

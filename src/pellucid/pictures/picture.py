@@ -33,7 +33,7 @@ _PIL_MODES = ("L", "LA", "RGB", "RGBA", "I;16")
 class Encoding:
     """How a file stores its picture: what is needed to write a result in the same way.
 
-    format: PNG, JPEG, TIFF, WebP, AVIF, BMP or camera RAW.
+    format: the name of the file format, e.g. JPEG, or camera RAW.
     bits: bits per sample in the file, 1 to 32; a `Picture` has 8, 16 or 32. All floating-point types count as 32.
     palette: whether the file stores indices into a list of colors.
     quality: quality of a JPEG, 1 to 100, on the scale of the Independent JPEG Group's encoder.

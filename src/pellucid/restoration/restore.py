@@ -48,7 +48,7 @@ class Settings:
     Raises PellucidError for a value that is not possible.
 
     tile_px, halo_px, ensemble, strength, memory_bytes: see `Restorer.restore`.
-    quality: of JPEG and lossy WebP, 1 to 100. bit_depth: 8, 16 or 32 (floating point) bits per sample.
+    quality: of JPEG, and of WebP and JPEG XL, which it makes lossy; 1 to 100. bit_depth: 8, 16 or 32 (floating point) bits per sample.
     exposure: for recipes that brighten camera RAW files: how many times longer the exposure of the result should
         appear; or the path of a RAW file with the wanted exposure; or "auto", an estimate. A `Mosaic` in memory
         keeps its own `exposure_ratio`.
@@ -146,7 +146,7 @@ def restore(
     out: a file (for one picture) or a folder. Default: NAME-restored.EXT next to a file and FOLDER-restored next
         to a folder; pictures in memory are not written, only returned. See `plan`. Several pictures in memory are
         written as 1.png, 2.png, ...
-    format: png, tiff, jpeg, webp, bmp, jxl or jp2. Default: that of each input; png for pictures in memory.
+    format: png, tiff, jpeg, webp, bmp, ppm, jxl or jp2. Default: that of each input; png for pictures in memory.
     workers: how many files are decoded ahead and how many are encoded while one is in the network.
     overwrite: replace existing results. Without it, a finished result is skipped, a result is made again if its
         input has changed since, and any other existing file is an error.

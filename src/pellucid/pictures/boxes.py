@@ -46,9 +46,13 @@ def iterate_boxes(file: IO[bytes], start: int = 0, stop: int | None = None) -> I
         start += length
 
 
-def find_box(file: IO[bytes], *kinds: bytes) -> Box | None:
-    """The first box of the last kind, inside the first box of the kind before it, and so on."""
-    start, stop, found = 0, None, None
+def find_box(file: IO[bytes], *kinds: bytes, inside: Box | None = None) -> Box | None:
+    """The first box of the last kind, inside the first box of the kind before it, and so on.
+
+    inside: the outermost box to search; by default the file.
+    """
+    start, stop = (0, None) if inside is None else (inside.start, inside.stop)
+    found = None
     for kind in kinds:
         found = next((box for box in iterate_boxes(file, start, stop) if box.kind == kind), None)
         if found is None:

@@ -177,8 +177,8 @@ def write(
     JPEG XL or JPEG 2000.
 
     A picture that was read from a file of the same format is written in the same way: a JPEG with its quality and
-    chroma subsampling, a TIFF with its compression, a lossy WebP or JPEG XL lossy. A JPEG made from another format gets
-    quality 95 and full color resolution. Everything else is lossless.
+    chroma subsampling, a TIFF with its compression, a lossy WebP or JPEG XL lossy. A JPEG made from another
+    format gets quality 95 and full color resolution. Everything else is lossless.
 
     Metadata are adapted if the picture has another size than the file that they are from, e.g. the size in EXIF
     and face regions. Returns one line that names the metadata that are not kept, if there are any.

@@ -48,7 +48,8 @@ class Settings:
     Raises PellucidError for a value that is not possible.
 
     tile_px, halo_px, ensemble, strength, memory_bytes: see `Restorer.restore`.
-    quality: of JPEG, and of WebP and JPEG XL, which it makes lossy; 1 to 100. bit_depth: 8, 16 or 32 (floating point) bits per sample.
+    quality: of JPEG, and of WebP and JPEG XL, which it makes lossy; 1 to 100.
+    bit_depth: 8, 16 or 32 (floating point) bits per sample.
     exposure: for recipes that brighten camera RAW files: how many times longer the exposure of the result should
         appear; or the path of a RAW file with the wanted exposure; or "auto", an estimate. A `Mosaic` in memory
         keeps its own `exposure_ratio`.

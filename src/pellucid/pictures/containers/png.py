@@ -298,18 +298,10 @@ def _iterate_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, bytes, bool]]:
 
 def _iterate_places(file: IO[bytes]) -> Iterator[tuple[bytes, bytes, int]]:
     """(type, content, offset) of each chunk after the first; the content of samples and long chunks is b""."""
-    offset = _HEADER_END
-    while True:
-        file.seek(offset)
-        header = file.read(8)
-        if len(header) < 8:
-            return
-        length, kind = struct.unpack(">I4s", header)
+    for kind, offset, length in chunks.iterate_png(file, _HEADER_END):
         is_read = kind not in (b"IDAT", b"fdAT") and length <= _MAX_BYTES
+        file.seek(offset + 8)
         yield kind, file.read(length) if is_read else b"", offset
-        if kind == _END:
-            return
-        offset += length + 12
 
 
 def decode_text(kind: bytes, content: bytes) -> bytes:

@@ -4,10 +4,11 @@ Source: "WebP Container Specification", Google.
 """
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import IO, Any
 
 from pellucid.pictures import exif, icc
+from pellucid.pictures.chunks import iterate_webp
 from pellucid.system.files import splice
 
 STORED = frozenset({"exif-data", "xmp-data", "icc-profile-data", "webp-chunks", "xres", "yres"})
@@ -23,7 +24,7 @@ def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """(metadata, what is not kept) of a WebP; stops where it is damaged."""
     found: dict[bytes, bytes] = {}
     others: list[tuple[bytes, bytes]] = []
-    for kind, place, length in _iterate_chunks(file):
+    for kind, place, length in iterate_webp(file):
         if kind in _STORAGE or length > _MAX_BYTES:
             continue
         file.seek(place + 8)
@@ -79,7 +80,7 @@ def _choose_profile(profile: bytes, missing: list[str]) -> bytes:
 
 def _read_flags(file: IO[bytes]) -> tuple[int, int]:
     """(flags of an existing VP8X chunk, or those of the samples, where the samples start)."""
-    for kind, place, length in _iterate_chunks(file):
+    for kind, place, length in iterate_webp(file):
         file.seek(place + 8)
         if kind == b"VP8X":
             return file.read(1)[0] & _ALPHA_FLAG, place + 8 + length
@@ -93,16 +94,3 @@ def _read_flags(file: IO[bytes]) -> tuple[int, int]:
 def _build(kind: bytes, content: bytes) -> bytes:
     """b"" without content."""
     return kind + struct.pack("<I", len(content)) + content + bytes(len(content) % 2) if content else b""
-
-
-def _iterate_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
-    """(type, offset, length of the content) of each chunk."""
-    offset = _HEADER_BYTES
-    while True:
-        file.seek(offset)
-        head = file.read(8)
-        if len(head) < 8:
-            return
-        kind, length = struct.unpack("<4sI", head)
-        yield kind, offset, length
-        offset += 8 + length + length % 2

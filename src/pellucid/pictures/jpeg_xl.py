@@ -14,7 +14,7 @@ from pellucid.errors import PictureError
 from pellucid.pictures import exif, xmp
 from pellucid.pictures.boxes import iterate_boxes
 from pellucid.pictures.containers import bmff
-from pellucid.pictures.limits import check_size
+from pellucid.pictures.decoders import check_finite, check_size, count_not_finite, damage_error, import_decoder
 from pellucid.pictures.picture import Encoding, Picture
 from pellucid.system.optional_packages import import_optional
 
@@ -63,7 +63,7 @@ def read(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
         raise PictureError(f"{path} has samples of type {samples.dtype}; {', '.join(_DTYPES)} are supported")
     num_colors = found.num_color_channels
     alpha = samples[..., num_colors : num_colors + 1] if found.has_alpha else None
-    _check_finite(samples, path)
+    check_finite(count_not_finite(samples), path)
     return Picture(
         np.ascontiguousarray(samples[..., :num_colors]),
         None if alpha is None else np.ascontiguousarray(alpha),
@@ -97,27 +97,13 @@ def _to_distance(quality: int) -> float:
 
 def _call(path: Path, name: str, *args: Any) -> Any:
     """A function of pyjpegxl, whose errors become one line."""
-    try:
-        module = import_optional("pyjpegxl")
-    except Exception as error:
-        raise PictureError(
-            f"{path} is a JPEG XL file, which needs an optional package", hint="pip install 'pellucid[formats]'"
-        ) from error
+    module = import_decoder("pyjpegxl", path)
     try:
         return getattr(module, name)(*args)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # damage may end in a panic of Rust, which is not an Exception
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
-        raise PictureError(
-            f"{path} is damaged, truncated or of an unsupported type ({reason})", hint="save it again as PNG"
-        ) from error
-
-
-def _check_finite(samples: Any, path: Path) -> None:
-    num_bad = int((~np.isfinite(samples)).sum()) if samples.dtype.kind == "f" else 0
-    if num_bad:
-        raise PictureError(f"{path} has {num_bad} NaN or infinite samples", hint="replace them first")
+        raise damage_error(path, error) from error
 
 
 def _build_metadata(found: Any) -> dict[str, Any]:

@@ -27,7 +27,7 @@ from pellucid.pictures import (
     xmp,
 )
 from pellucid.pictures.containers import heif, png
-from pellucid.pictures.limits import check_size
+from pellucid.pictures.decoders import check_finite, check_size, count_not_finite, damage_error
 from pellucid.pictures.picture import PEAKS, Encoding, Picture, Samples
 from pellucid.pictures.tiff_decoding import TiffDecoder, list_decoders
 from pellucid.pictures.tiff_samples import TiffSamples
@@ -164,7 +164,7 @@ def _open(path: Path, loader: str, source: pyvips.Source | None = None, *, fail_
             f"{loader}load_source", source, access="sequential", fail_on=fail_on, **options
         )
     except pyvips.Error as error:
-        raise _damaged(path, vips.reason(error)) from error
+        raise damage_error(path, vips.reason(error)) from error
 
 
 def _read_vips(
@@ -196,7 +196,7 @@ def _read_vips(
         size = image.height, image.width
         samples, alpha, _ = _decode(fetch, size, _DTYPES[image.format], channels, path)
     except pyvips.Error as error:
-        raise _damaged(path, vips.reason(error)) from error
+        raise damage_error(path, vips.reason(error)) from error
     picture = Picture(samples, alpha, found, encoding)
     significant_bits = png.significant_bits(found.get("png-chunks", b"")) if loader == "png" else 0
     picture = apply_white(picture, path, white=white, significant_bits=significant_bits)
@@ -225,7 +225,7 @@ def _read_tiff(stored: TiffSamples, max_pixels: int, white: float | None) -> _St
             fetch = partial(_fetch_planes, pages, decoders, width)
             samples, alpha, extra = _decode(fetch, (height, width), stored.dtype, channels, path)
         except pyvips.Error as error:
-            raise _damaged(path, vips.reason(error)) from error
+            raise damage_error(path, vips.reason(error)) from error
         del sources  # needed until here
     picture = Picture(samples, alpha, found, encoding, extra)
     picture = apply_white(picture, path, white=white, origin=stored.white[1])
@@ -272,14 +272,13 @@ def _decode(
     extra = memory.allocate((height, width, len(extra_indices)), dtype) if extra_indices else None
     num_bad = 0
     for rows, strip in fetch([plane for plane in (samples, alpha, extra) if plane is not None]):
-        num_bad += int((~np.isfinite(strip)).sum()) if dtype == "float32" else 0
+        num_bad += count_not_finite(strip)
         samples[rows], others = strip[..., : channels.num_colors], strip[..., channels.num_colors :]
         if alpha is not None:
             alpha[rows] = others[..., channels.alpha_index, None]
         if extra is not None:
             extra[rows] = others[..., extra_indices]
-    if num_bad:
-        raise PictureError(f"{path} has {num_bad} NaN or infinite samples", hint="replace them first")
+    check_finite(num_bad, path)
     return samples, alpha, extra
 
 
@@ -393,19 +392,12 @@ def _read_heif(image: pyvips.Image, file: IO[bytes]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value}
 
 
-def _damaged(path: Path, reason: object) -> PictureError:
-    return PictureError(
-        f"{path} is damaged, truncated or of an unsupported type ({reason})",
-        hint="save it again as PNG, or as 8-bit or 16-bit TIFF",
-    )
-
-
 def _open_bmp(path: Path) -> BmpImageFile:
     # The libvips of pyvips cannot read BMP. Not PIL.Image.open, which has its own limit of pixels.
     try:
         return BmpImageFile(path)
     except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for files that are not BMP
-        raise _damaged(path, error) from error
+        raise damage_error(path, error) from error
 
 
 def _read_bmp(path: Path, encoding: Encoding, max_pixels: int, white: float | None) -> _Stored:
@@ -414,7 +406,7 @@ def _read_bmp(path: Path, encoding: Encoding, max_pixels: int, white: float | No
         try:
             file.load()
         except (OSError, SyntaxError, ValueError) as error:
-            raise _damaged(path, error) from error
+            raise damage_error(path, error) from error
         samples, alpha = _decode_bmp(file)
     with path.open("rb") as opened:
         found, dropped = metadata.read(opened, "bmp")

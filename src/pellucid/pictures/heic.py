@@ -42,7 +42,11 @@ def read(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
     colors = np.ascontiguousarray(samples[..., :num_colors])
     if alpha is not None and image.premultiplied_alpha:
         colors = _divide(colors, alpha)
-    return Picture(colors, alpha, _build_metadata(info, path), replace(encoding, bits=bits, lossless=False))
+    with path.open("rb") as file:
+        dropped = heif.list_dropped(file)
+    notes = (*encoding.notes, *([f"not kept: {', '.join(dropped)}"] if dropped else []))
+    encoding = replace(encoding, bits=bits, lossless=False, notes=notes)
+    return Picture(colors, alpha, _build_metadata(info, path), encoding)
 
 
 def _open(path: Path) -> Any:

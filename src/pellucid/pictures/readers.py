@@ -184,6 +184,8 @@ def _read_vips(
     except pyvips.Error as error:
         raise _damaged(path, vips.reason(error)) from error
     picture = Picture(samples, alpha, _add_sidecar(found, sidecar), encoding)
+    if loader == "heif" and _has_associated_alpha(picture, path):
+        picture = associated_alpha.divide(picture)
     significant_bits = png.significant_bits(found.get("png-chunks", b"")) if loader == "png" else 0
     picture = apply_white(picture, path, white=white, significant_bits=significant_bits)
     return _apply_orientation(picture, orientation, dropped)
@@ -357,7 +359,7 @@ def _read_metadata(image: pyvips.Image, path: Path, loader: str) -> tuple[dict[s
     """(metadata of the stored samples, EXIF orientation, what is not kept)."""
     with path.open("rb") as file:
         if loader == "heif":  # libheif has applied the orientation of the container, the only one that counts
-            return _read_heif(image, file), 1, ()
+            return _read_heif(image, file), 1, heif.list_dropped(file)
         found, dropped = metadata.read(file, loader)
     return found, _find_orientation(found), dropped
 
@@ -369,6 +371,11 @@ def _find_orientation(found: dict[str, Any]) -> int:
 
 def _add_sidecar(found: dict[str, Any], sidecar: bytes) -> dict[str, Any]:
     return {**found, "xmp-data": xmp.complete(sidecar, found.get("xmp-data", b""))} if sidecar else found
+
+
+def _has_associated_alpha(picture: Picture, path: Path) -> bool:
+    with path.open("rb") as file:
+        return picture.alpha is not None and heif.has_associated_alpha(file)
 
 
 def _read_heif(image: pyvips.Image, file: IO[bytes]) -> dict[str, Any]:

@@ -38,6 +38,22 @@ def read_colors(file: IO[bytes]) -> bytes:
     return found
 
 
+def has_associated_alpha(file: IO[bytes]) -> bool:
+    """Whether the colors of a picture are multiplied by its alpha."""
+    references = dict(_boxes(_read_meta(file))).get(b"iref", b"")
+    return any(kind == b"prem" for kind, _ in _boxes(references[4:]))
+
+
+def list_dropped(file: IO[bytes]) -> tuple[str, ...]:
+    """What is not kept of the properties of the main picture."""
+    try:
+        shapes = [content for kind, content in _main_properties(_read_meta(file)) if kind == b"pasp"]
+        pairs = [struct.unpack_from(">II", content) for content in shapes]
+    except (struct.error, IndexError):
+        return ()
+    return tuple(f"the shape of the pixels ({width}:{height})" for width, height in pairs if width != height)
+
+
 def _read_meta(file: IO[bytes]) -> bytes:
     """The content of the box with the metadata."""
     offset, size = 0, file.seek(0, 2)

@@ -723,7 +723,8 @@ RGB, Display P3 or ProPhoto stay in their color space.
   in JPEG: ..."), or because it describes parts or samples of the original, e.g. previews, layers, clipping paths
   of turned pictures, content credentials (C2PA). EXIF of more than 64 KB is shortened in JPEG.
 - **Not kept**: additional frames (such files are refused), and gain maps for HDR screens.
-- **JPEG XL** is written lossless, unless the original is lossy or `--quality` is given. It has no IPTC captions
+- **JPEG XL** is written lossless, unless the original is lossy or `--quality` is given, and the colors are sRGB:
+  other colors are kept by the ICC profile of a lossless file. It has no IPTC captions
   and no resolution other than in EXIF.
 - **JPEG 2000** is always written lossless, as a JP2 file with the ICC profile, resolution, EXIF, XMP and IPTC.
   Gray with transparency becomes RGB with transparency. Palettes, subsampled and signed samples, and color spaces

@@ -200,6 +200,43 @@ def test_a_smaller_copy_in_front_is_not_the_picture(tmp_path: Path) -> None:
     assert np.array_equal(images.read(tmp_path / "x.tif").samples, picture)
 
 
+@pytest.mark.parametrize("is_below", [False, True])
+def test_a_picture_after_a_thumbnail_has_its_metadata(is_below: bool, tmp_path: Path) -> None:
+    """TIFF/EP, as cameras write it: the first directory is a thumbnail with the metadata of the photograph."""
+    picture = noise(32, 48, 3)
+    tags = [(315, 2, 0, "Artist", True), (274, 3, 1, 6, True)]
+    with tifffile.TiffWriter(tmp_path / "x.tif") as file:
+        file.write(
+            picture[::4, ::4],
+            photometric="rgb",
+            subfiletype=1,
+            subifds=int(is_below),
+            metadata=None,
+            extratags=tags,
+        )
+        file.write(picture, photometric="rgb", metadata=None)
+    read = images.read(tmp_path / "x.tif")
+    assert read.encoding is not None and np.array_equal(read.samples, np.rot90(picture, -1))
+    assert read.encoding.notes == ("1 smaller copy of the picture in the file is not kept",)
+    images.write(read, tmp_path / "y.tif")
+    with tifffile.TiffFile(tmp_path / "y.tif") as written:
+        assert written.pages.first.tags["Artist"].value == "Artist"
+
+
+def test_another_picture_below_the_first_is_not_called_a_copy(tmp_path: Path) -> None:
+    picture = noise(32, 48, 3)
+    with tifffile.TiffWriter(tmp_path / "x.tif") as file:
+        file.write(picture, photometric="rgb", subifds=2, metadata=None)
+        file.write(255 - picture, photometric="rgb", metadata=None)
+        file.write(picture[::2, ::2], photometric="rgb", subfiletype=1, metadata=None)
+    read = images.read(tmp_path / "x.tif")
+    assert read.encoding is not None and np.array_equal(read.samples, picture)
+    assert read.encoding.notes == (
+        "1 smaller copy of the picture in the file is not kept",
+        "1 other picture (SubIFD) in the file is not kept",
+    )
+
+
 @pytest.mark.parametrize("subifd", [False, True])
 def test_pyramids_of_libvips_are_one_picture(subifd: bool, tmp_path: Path) -> None:
     samples = noise(300, 400, 3)

@@ -16,19 +16,14 @@ def divide(picture: Picture) -> Picture:
     """
     samples, alpha, encoding = picture.samples, picture.alpha, picture.encoding
     assert alpha is not None and encoding is not None
-    if not divide_colors(samples, alpha):
-        return picture
-    text = "colors brighter than their alpha, by which they should be multiplied, were clipped"
-    return replace(picture, encoding=replace(encoding, warnings=(*encoding.warnings, text)))
-
-
-def divide_colors(samples: Samples, alpha: Samples) -> int:
-    """Divide colors by alpha, in place. Returns how many could not be divided."""
     num_lost = 0
     for rows in memory.strips(samples, alpha):
         num_lost += int((samples[rows] > alpha[rows]).any(axis=2).sum())
         samples[rows] = _divide(samples[rows], alpha[rows])
-    return num_lost
+    if not num_lost:
+        return picture
+    text = "colors brighter than their alpha, by which they should be multiplied, were clipped"
+    return replace(picture, encoding=replace(encoding, warnings=(*encoding.warnings, text)))
 
 
 def multiply(picture: Picture) -> Picture:

@@ -66,5 +66,5 @@ def build_box(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I4s", 8 + len(content), kind) + content
 
 
-_FULL_BOXES = {b"meta": 4}
+_FULL_BOXES = {b"meta": 4, b"iref": 4}
 """Boxes that contain boxes after a version and flags: bytes before the first one."""

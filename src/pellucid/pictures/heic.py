@@ -38,9 +38,12 @@ def read(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
     num_colors = 3 if samples.shape[2] > 2 else 1
     alpha = np.ascontiguousarray(samples[..., num_colors:]) if samples.shape[2] > num_colors else None
     colors = np.ascontiguousarray(samples[..., :num_colors])
-    if alpha is not None and image.premultiplied_alpha:
-        associated_alpha.divide_colors(colors, alpha)
-    return Picture(colors, alpha, _build_metadata(info, path), replace(encoding, bits=bits, lossless=False))
+    with path.open("rb") as file:
+        dropped = heif.list_dropped(file)
+    notes = (*encoding.notes, *([f"not kept: {', '.join(dropped)}"] if dropped else []))
+    encoding = replace(encoding, bits=bits, lossless=False, notes=notes)
+    picture = Picture(colors, alpha, _build_metadata(info, path), encoding)
+    return associated_alpha.divide(picture) if alpha is not None and image.premultiplied_alpha else picture
 
 
 def _open(path: Path) -> Any:

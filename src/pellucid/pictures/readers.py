@@ -198,6 +198,8 @@ def _read_vips(
     except pyvips.Error as error:
         raise damage_error(path, vips.reason(error)) from error
     picture = Picture(samples, alpha, found, encoding)
+    if loader == "heif" and _has_associated_alpha(picture, path):
+        picture = associated_alpha.divide(picture)
     significant_bits = png.significant_bits(found.get("png-chunks", b"")) if loader == "png" else 0
     picture = apply_white(picture, path, white=white, significant_bits=significant_bits)
     return _Stored(picture, orientation, dropped)
@@ -375,7 +377,7 @@ def _read_metadata(image: pyvips.Image, path: Path, loader: str) -> tuple[dict[s
     """(metadata of the stored samples, EXIF orientation, what is not kept)."""
     with path.open("rb") as file:
         if loader == "heif":  # libheif has applied the orientation of the container, the only one that counts
-            return _read_heif(image, file), 1, ()
+            return _read_heif(image, file), 1, heif.list_dropped(file)
         found, dropped = metadata.read(file, loader)
     return found, _find_orientation(found), dropped
 
@@ -383,6 +385,11 @@ def _read_metadata(image: pyvips.Image, path: Path, loader: str) -> tuple[dict[s
 def _find_orientation(found: dict[str, Any]) -> int:
     """The orientation in EXIF, 1 if there is none."""
     return exif.find_orientation(found.get("exif-data", b"")) or 1
+
+
+def _has_associated_alpha(picture: Picture, path: Path) -> bool:
+    with path.open("rb") as file:
+        return picture.alpha is not None and heif.has_associated_alpha(file)
 
 
 def _read_heif(image: pyvips.Image, file: IO[bytes]) -> dict[str, Any]:

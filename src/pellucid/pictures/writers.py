@@ -58,9 +58,11 @@ def write(
         return metadata.list_missing(picture.metadata, target.name)
     if target in (formats.JPEG_XL, formats.JPEG_2000):
         is_jxl = target is formats.JPEG_XL
-        content = jpeg_xl.encode_jxl(picture, quality) if is_jxl else jpeg_2000.encode_jp2(picture, path)
+        content, missing = (
+            jpeg_xl.encode_jxl(picture, quality) if is_jxl else (jpeg_2000.encode_jp2(picture, path), ())
+        )
         temporary.write_bytes(content)
-        return metadata.list_missing(picture.metadata, target.name)
+        return (*missing, *metadata.list_missing(picture.metadata, target.name))
     options = {**target.options, **_options(picture, target, quality)}
     _save(picture, target, temporary, path, options)
     with temporary.open("rb+") as file:

@@ -33,6 +33,21 @@ def read_colors(file: IO[bytes]) -> bytes:
     return found
 
 
+def has_associated_alpha(file: IO[bytes]) -> bool:
+    """Whether the colors of a picture are multiplied by its alpha."""
+    return find_box(file, b"meta", b"iref", b"prem") is not None
+
+
+def list_dropped(file: IO[bytes]) -> tuple[str, ...]:
+    """What is not kept of the properties of the main picture."""
+    try:
+        shapes = [content for kind, content in _main_properties(file) if kind == b"pasp"]
+        pairs = [struct.unpack_from(">II", content) for content in shapes]
+    except (struct.error, IndexError):
+        return ()
+    return tuple(f"the shape of the pixels ({width}:{height})" for width, height in pairs if width != height)
+
+
 def _main_properties(file: IO[bytes]) -> list[tuple[bytes, bytes]]:
     """(type, content) of each property of the main picture."""
     main, links = find_box(file, b"meta", b"pitm"), find_box(file, b"meta", b"iprp", b"ipma")

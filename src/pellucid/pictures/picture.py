@@ -338,7 +338,7 @@ class Mosaic:
         Not applied to the samples. None if the camera did not set them.
     exposure: how the camera exposed it.
     orientation: EXIF orientation (1 to 8) of the developed picture, see `Picture.apply_orientation`.
-    notes: what the user should know about the file, one line each.
+    notes: what the user should know about the file, one line each. warnings: why samples may be wrong.
     """
 
     samples: Samples
@@ -351,6 +351,7 @@ class Mosaic:
     exposure: Exposure = Exposure()
     orientation: int = 1
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_arrays(self.planes)

@@ -86,15 +86,14 @@ def read(
 
 
 def _read_jpeg(path: Path, encoding: Encoding, max_pixels: int, white: float | None) -> _Stored:
-    read_with = partial(_read_vips, path, "jpeg", encoding, max_pixels, white)
     try:
-        return read_with(fail_on="warning")
+        return _read_vips(path, "jpeg", encoding, max_pixels, white, fail_on="warning")
     except PictureError as error:
         if not isinstance(error.__cause__, pyvips.Error):
             raise
-        note = f"damaged ({vips.reason(error.__cause__)}): parts of the picture may be wrong"
-        stored = read_with()
-        return replace(stored, picture=_add_notes(stored.picture, note))
+        warning = f"damaged ({vips.reason(error.__cause__)}): parts of the picture may be wrong"
+        encoding = replace(encoding, warnings=(*encoding.warnings, warning))
+        return _read_vips(path, "jpeg", encoding, max_pixels, white)
 
 
 def _read_by_codec(path: Path, loader: str, encoding: Encoding, max_pixels: int, white: float | None) -> _Stored:
@@ -115,14 +114,9 @@ def read_tiff(
     sidecar: bytes = b"",
 ) -> Picture:
     """Read a page of a TIFF. notes: about the file. Raises PictureError as `images.read` does."""
-    stored = _read_tiff(tiff_samples.parse(page), max_pixels, white)
-    return _add_notes(_make_upright(stored, sidecar), *notes)
-
-
-def _add_notes(picture: Picture, *notes: str) -> Picture:
-    encoding = picture.encoding
-    assert encoding is not None
-    return replace(picture, encoding=replace(encoding, notes=(*notes, *encoding.notes)))
+    picture = _make_upright(_read_tiff(tiff_samples.parse(page), max_pixels, white), sidecar)
+    assert picture.encoding is not None
+    return replace(picture, encoding=replace(picture.encoding, notes=(*notes, *picture.encoding.notes)))
 
 
 def decoding_cost(path: Path, loader: str, encoding: Encoding) -> tuple[int, int]:

@@ -18,7 +18,7 @@ from pellucid.degradations.standard import GaussianNoise, Jpeg
 from pellucid.domains import Degraded
 from pellucid.errors import OutputError, PellucidError, PictureError
 from pellucid.pictures import formats, images, raw, sidecars, writers
-from pellucid.pictures.picture import Picture
+from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.pictures.tiff_pages import Page, Pages
 from pellucid.pictures.white import check_white
 from pellucid.recipes.overrides import former_keywords
@@ -486,8 +486,10 @@ def _describe(restorer: Restorer, settings: Settings) -> dict[str, Any]:
 def _find_warnings(degraded: Degraded, restorer: Restorer) -> tuple[str, ...]:
     """How a picture differs from those that the network was trained for."""
     recipe = restorer.recipe
-    encoding = degraded.encoding if isinstance(degraded, Picture) else None
-    of_file = () if encoding is None else encoding.warnings
+    if isinstance(degraded, Mosaic):
+        of_file = degraded.warnings
+    else:
+        of_file = () if degraded.encoding is None else degraded.encoding.warnings
     return (
         *of_file,
         *_warn_of_gray(degraded, restorer),

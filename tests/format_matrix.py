@@ -742,7 +742,7 @@ In folders, files that are not pictures are counted by suffix; `--include` and `
 | JPEG | MPO (stereo, panorama parts): refused | gain maps (Ultra HDR, ISO 21496-1, Apple), previews, depth maps, \
 videos of motion photos, content credentials, appended data |
 | WebP | animated: refused | appended data |
-| GIF | several frames: refused; a still one becomes PNG | comments, XMP, ICC profiles, appended data |
+| GIF | several frames: refused; a still one becomes PNG | appended data |
 | AVIF, HEIC | several pictures, sequences: refused | gain maps, depth maps, mattes, videos |
 | JPEG XL | animated: refused | gain maps, extra channels, JUMBF |
 | JPEG 2000 | several codestreams: refused | geographic data, unknown boxes |

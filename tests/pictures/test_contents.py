@@ -1,9 +1,7 @@
 """Several pictures in a file are refused, and lost parts are named: files of Pillow, and some made by hand."""
 
 import io
-import shutil
 import struct
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +59,6 @@ def refusal(content: bytes, folder: Path) -> str:
 def test_animations_are_refused_with_the_number_of_frames(kind: str, name: str, tmp_path: Path) -> None:
     assert f"is {name} of 3 frames; " in refusal(saved(kind, 3), tmp_path)
     assert notes(saved(kind), tmp_path) == ()
-
-
-@pytest.mark.skipif(shutil.which("exiftool") is None, reason="needs exiftool")
-def test_texts_in_a_gif_are_named(tmp_path: Path) -> None:
-    (tmp_path / "x.gif").write_bytes(saved("gif"))
-    command = ["exiftool", "-Comment=hello", "-XMP:Title=x", "-overwrite_original", str(tmp_path / "x.gif")]
-    subprocess.run(command, check=True, capture_output=True)
-    assert set(check_contents(tmp_path / "x.gif", "gif")) == {"comments", "XMP"}
 
 
 def test_the_picture_that_other_programs_show_of_an_animated_png_counts(tmp_path: Path) -> None:

@@ -70,32 +70,19 @@ def _inspect_gif(file: IO[bytes]) -> Contents:
     file.seek(10)
     (flags,) = struct.unpack("Bxx", file.read(3))
     file.seek(13 + _palette_bytes(flags))
-    num_frames, parts = 0, list[str]()
+    num_frames = 0
     while (kind := file.read(1)) in (b"\x2c", b"\x21"):
         if kind == b"\x2c":
             num_frames += 1
             (flags,) = struct.unpack("8xB", file.read(9))
             file.seek(_palette_bytes(flags) + 1, 1)
         else:
-            start = file.tell()
-            parts += _name_gif_extension(file.read(13))
-            file.seek(start + 1)
+            file.read(1)
         while length := file.read(1):
             if length == b"\0":
                 break
             file.seek(length[0], 1)
-    return Contents(num_frames, "a GIF", parts=(*parts, *describe_trailer(file, file.tell())), **_ANIMATION)
-
-
-def _name_gif_extension(head: bytes) -> list[str]:
-    """What an extension contains that is not kept. head: its label, the length 11 and the name of a program."""
-    if head[:1] == b"\xfe":
-        return ["comments"]
-    found = _GIF_PROGRAMS.get(head[2:]) if head[:1] == b"\xff" else None
-    return [found] if found else []
-
-
-_GIF_PROGRAMS = {b"XMP DataXMP": "XMP", b"ICCRGBG1012": "the ICC profile"}
+    return Contents(num_frames, "a GIF", parts=describe_trailer(file, file.tell()), **_ANIMATION)
 
 
 def _palette_bytes(flags: int) -> int:

@@ -6,7 +6,7 @@ Source: the manual pages pbm(5), pgm(5), ppm(5) and pam(5).
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import numpy as np
 
@@ -56,21 +56,32 @@ def read(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
     num_colors = 3 if header.channels > 2 else 1
     alpha = np.ascontiguousarray(samples[..., num_colors:]) if header.channels > num_colors else None
     found = replace(encoding, bits=header.peak.bit_length())
-    return Picture(np.ascontiguousarray(samples[..., :num_colors]), alpha, {}, found)
+    return Picture(
+        np.ascontiguousarray(samples[..., :num_colors]), alpha, _find_comments(content[: header.start]), found
+    )
 
 
 def write_pnm(picture: Picture, file: IO[bytes]) -> None:
     """Write a binary PGM or PPM, or a PAM if there is alpha."""
     kind, white = ("GRAYSCALE" if picture.channels == 1 else "RGB"), 255 if picture.dtype == "uint8" else 65535
     size = f"{picture.width} {picture.height}"
+    magic = "P7" if picture.alpha is not None else "P5" if picture.channels == 1 else "P6"
+    comments = b"\n".join(picture.metadata.get("jpeg-comments", ()))
+    file.write(magic.encode() + b"".join(b"\n# " + line for line in comments.splitlines()) + b"\n")
     if picture.alpha is None:
-        file.write(f"{'P5' if picture.channels == 1 else 'P6'}\n{size}\n{white}\n".encode())
+        file.write(f"{size}\n{white}\n".encode())
     else:
         lines = (f"WIDTH {picture.width}", f"HEIGHT {picture.height}", f"DEPTH {picture.channels + 1}")
-        file.write("\n".join(["P7", *lines, f"MAXVAL {white}", f"TUPLTYPE {kind}_ALPHA", "ENDHDR\n"]).encode())
+        file.write("\n".join([*lines, f"MAXVAL {white}", f"TUPLTYPE {kind}_ALPHA", "ENDHDR\n"]).encode())
     for row in range(picture.height):
         values = np.concatenate([plane[row] for plane in picture.planes], axis=1)
         file.write(values.astype(values.dtype.newbyteorder(">")).tobytes())
+
+
+def _find_comments(head: bytes) -> dict[str, Any]:
+    """All lines after a # as one comment."""
+    lines = [line.removeprefix(b" ").rstrip() for line in re.findall(rb"#([^\n\r]*)", head)]
+    return {"jpeg-comments": (b"\n".join(lines),)} if any(lines) else {}
 
 
 def _parse_header(path: Path, content: bytes) -> _Header:

@@ -84,7 +84,7 @@ def prepare(
 
 
 def _check_outside(out: Path, plan: DatasetPlan, sources: Sequence[Path]) -> None:
-    """Raise OutputError if the store would be among its own pictures. It may be next to a file that is a source."""
+    """Raise OutputError if the store would be among its own pictures. Next to a source file is fine."""
     files = {Path(task.source.location) for task in plan.tasks} - set(sources)
     folders = {os.path.realpath(path.parent) for path in files}
     if folders & {os.path.realpath(out), os.path.realpath(out.parent)}:

@@ -723,7 +723,8 @@ RGB, Display P3 or ProPhoto stay in their color space.
   in JPEG: ..."), or because it describes parts or samples of the original, e.g. previews, layers, clipping paths
   of turned pictures, content credentials (C2PA). EXIF of more than 64 KB is shortened in JPEG.
 - **Not kept**: additional frames (such files are refused), and gain maps for HDR screens.
-- **JPEG XL** is written lossless, unless the original is lossy or `--quality` is given. It has no IPTC captions
+- **JPEG XL** is written lossless, unless the original is lossy or `--quality` is given, and the colors are sRGB:
+  other colors are kept by the ICC profile of a lossless file. It has no IPTC captions
   and no resolution other than in EXIF.
 - **JPEG 2000** is always written lossless, as a JP2 file with the ICC profile, resolution, EXIF, XMP and IPTC.
   Gray with transparency becomes RGB with transparency. Palettes, subsampled and signed samples, and color spaces
@@ -744,7 +745,7 @@ videos of motion photos, content credentials, appended data |
 | GIF | several frames: refused; a still one becomes PNG | appended data |
 | AVIF, HEIC | several pictures, sequences: refused | gain maps, depth maps, mattes, videos |
 | JPEG XL | animated: refused | gain maps, extra channels, JUMBF |
-| JPEG 2000 | several codestreams: refused | geographic data |
+| JPEG 2000 | several codestreams: refused | geographic data, unknown boxes |
 | PNM | several pictures: refused | - |
 
 HEIC, JPEG XL and JPEG 2000 need the extra `formats`: `pip install 'pellucid[formats]'`.

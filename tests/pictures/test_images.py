@@ -944,16 +944,16 @@ def test_values_of_other_tags_are_not_damage(tmp_path: Path) -> None:
     np.testing.assert_array_equal(images.read(path).samples, rows)
 
 
-def test_damaged_jpeg_that_is_decoded_is_noted(tmp_path: Path) -> None:
+def test_damaged_jpeg_that_is_decoded_gives_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     rows = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype("u1")
     PIL.Image.fromarray(rows).save(path, quality=90)
     content = path.read_bytes()
-    assert images.read(path).encoding.notes == ()  # type: ignore[union-attr]
+    assert images.read(path).encoding.warnings == ()  # type: ignore[union-attr]
     middle = len(content) // 2
     path.write_bytes(content[:middle] + b"\xff" * 300 + content[middle + 300 :])
-    (note,) = images.read(path).encoding.notes  # type: ignore[union-attr]
-    assert re.fullmatch(r"damaged \(VipsJpeg: .+\): parts of the picture may be wrong", note)
+    (warning,) = images.read(path).encoding.warnings  # type: ignore[union-attr]
+    assert re.fullmatch(r"damaged \(VipsJpeg: .+\): parts of the picture may be wrong", warning)
 
 
 def test_damaged_and_missing_chunks_are_noted(tmp_path: Path) -> None:

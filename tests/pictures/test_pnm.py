@@ -74,3 +74,17 @@ DAMAGED = {
 def test_damaged_files_and_several_pictures(kind: str, tmp_path: Path) -> None:
     with pytest.raises(PictureError, match="x.pnm (is damaged|has more data after its first picture)"):
         read(DAMAGED[kind], tmp_path)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"P6\n# one\n50 # two\n40\n255\n", b"P7\n# one\nWIDTH 50\nHEIGHT 40\n#two\nDEPTH 3\nMAXVAL 255\nENDHDR\n"],
+)
+def test_comments_are_kept(head: bytes, tmp_path: Path) -> None:
+    (tmp_path / "a.ppm").write_bytes(head + bytes(6000))
+    picture = images.read(tmp_path / "a.ppm")
+    assert images.write(picture, tmp_path / "b.ppm") == ()
+    assert (tmp_path / "b.ppm").read_bytes() == b"P6\n# one\n# two\n50 40\n255\n" + bytes(6000)
+    assert images.write(picture, tmp_path / "b.png") == ()
+    with PIL.Image.open(tmp_path / "b.png") as written:
+        assert written.info["Comment"] == "one\ntwo"

@@ -74,7 +74,7 @@ def restore(
         str | None,
         typer.Option(
             metavar="FORMAT",
-            help="png, tiff, jpeg, webp, bmp, jxl or jp2.",
+            help="png, tiff, jpeg, webp, bmp, ppm, jxl or jp2.",
             show_default="that of the input",
             rich_help_panel=_RESULTS,
         ),
@@ -85,7 +85,7 @@ def restore(
             min=1,
             max=100,
             metavar="N",
-            help="Quality of JPEG and lossy WebP.",
+            help="Quality of JPEG, and of WebP and JPEG XL, which it makes lossy.",
             show_default="that of the input",
             rich_help_panel=_RESULTS,
         ),

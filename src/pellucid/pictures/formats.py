@@ -105,7 +105,7 @@ _BY_SUFFIX = {suffix: file_format for file_format in (*WRITABLE, *_OTHERS) for s
 
 
 def format_by_name(name: str) -> FileFormat:
-    """The format called png, tiff or tif, jpeg or jpg, webp, bmp, jxl or jp2. Raises OutputError for others."""
+    """The format of a suffix without the dot, e.g. png, tif or jpg. Raises OutputError for others."""
     found = _BY_SUFFIX.get(f".{name.lower()}")
     if found is None:
         known = ", ".join([*(file_format.name.lower() for file_format in WRITABLE), "ppm", "jxl", "jp2"])

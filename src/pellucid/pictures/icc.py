@@ -1,6 +1,10 @@
-"""ICC profiles for gray in formats that only have RGB."""
+"""ICC profiles: what they are for, and those for gray in formats that only have RGB."""
 
+import io
 import struct
+
+import numpy as np
+from PIL import Image, ImageCms
 
 _HEADER_BYTES = 128
 _GRAY, _RGB = b"GRAY", b"RGB "
@@ -16,6 +20,25 @@ _PRIMARIES = {
 def num_channels(profile: bytes) -> int:
     """Color channels of the pictures that a profile is for; 0 for other kinds of profiles."""
     return {_GRAY: 1, _RGB: 3}.get(profile[16:20], 0)
+
+
+def is_srgb(profile: bytes) -> bool:
+    """Whether a profile is sRGB, or gray with the curve of sRGB, within the rounding of 8 bits."""
+    levels = np.arange(0, 256, 15, dtype=np.uint8)
+    if num_channels(profile) == 1:
+        mode, colors = "L", levels[None]
+    else:
+        mode, colors = "RGB", np.stack(np.meshgrid(levels, levels, levels), axis=-1).reshape(1, -1, 3)
+    image = Image.fromarray(colors)
+    try:
+        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        shown = ImageCms.profileToProfile(
+            image, source, ImageCms.createProfile("sRGB"), ImageCms.Intent.RELATIVE_COLORIMETRIC, outputMode="RGB"
+        )
+    except (OSError, ImageCms.PyCMSError):
+        return False
+    difference = np.asarray(shown).astype(int) - np.asarray(image.convert("RGB"))
+    return mode == image.mode and bool(np.abs(difference).max() <= 1)
 
 
 def to_rgb(profile: bytes) -> bytes:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import IO, Any
 
 from pellucid.pictures import descriptions, exif, geotiff, iptc, xmp
-from pellucid.pictures.containers import bmff, bmp, jpeg, png, tiff, webp
+from pellucid.pictures.containers import bmff, bmp, gif, jpeg, png, tiff, webp
 from pellucid.pictures.geometry import Change, Size
 from pellucid.pictures.picture import Picture
 
@@ -17,6 +17,7 @@ SIZE = "size-px"
 
 _READERS: dict[str, Callable[[IO[bytes]], tuple[dict[str, Any], tuple[str, ...]]]] = {
     "bmp": bmp.read,
+    "gif": gif.read,
     "jp2": bmff.read,
     "jpeg": jpeg.read,
     "jxl": bmff.read,
@@ -30,7 +31,7 @@ _STORED = {
     "JPEG 2000": bmff.JP2_STORED,
     "JPEG XL": bmff.JXL_STORED,
     "PNG": png.STORED,
-    "PNM": frozenset(),
+    "PNM": frozenset({"jpeg-comments"}),
     "TIFF": tiff.STORED,
     "WebP": webp.STORED,
 }
@@ -41,6 +42,7 @@ _NAMES = {
     "photoshop-data": "Photoshop's image resources",
     "icc-profile-data": "the ICC profile",
     "jpeg-comments": "comments",
+    "xres": "the resolution",
     "bmp-colors": "the calibrated colors of BMP",
 }
 """Metadata that not every format can store, and what it is called."""

@@ -13,6 +13,7 @@ import numpy as np
 
 from pellucid.errors import PictureError
 from pellucid.pictures import tiff_pages
+from pellucid.pictures.levels import stretch
 from pellucid.pictures.picture import Samples
 from pellucid.pictures.tiff_samples import (
     BLACK_IS_0,
@@ -94,7 +95,7 @@ class TiffDecoder:
         strip = strip.reshape(len(strip), width, -1)
         if stored.palette is not None:
             return stored.palette[strip[..., 0]]
-        return strip if stored.bits in (8, 16, 64) else _stretch(strip, stored.bits)
+        return strip if stored.bits in (8, 16, 64) else stretch(strip, 2**stored.bits - 1)
 
     @property
     def _dtype_in_file(self) -> str:
@@ -208,12 +209,6 @@ def _unpack_bits(rows: Samples, num_samples: int, bits: int) -> Samples:
     ones = np.unpackbits(rows, axis=1)[:, : num_samples * bits].reshape(len(rows), num_samples, bits)
     weights = (1 << np.arange(bits - 1, -1, -1)).astype(np.uint16)
     return (ones.astype(np.uint16) * weights).sum(axis=2, dtype=np.uint16)
-
-
-def _stretch(strip: Samples, bits: int) -> Samples:
-    """Samples of fewer bits, over the full range of 8 or 16 bits."""
-    dtype, peak, white = (np.uint8, 255, 2**bits - 1) if bits < 8 else (np.uint16, 65535, 2**bits - 1)
-    return ((strip.astype(np.uint32) * (2 * peak) + white) // (2 * white)).astype(dtype)
 
 
 def list_decoders(stored: TiffSamples) -> list[TiffDecoder]:

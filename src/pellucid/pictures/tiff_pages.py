@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pellucid.errors import PictureError
-from pellucid.pictures import ifd
+from pellucid.pictures import exif, ifd
 from pellucid.pictures.ifd import Layout, Value
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
@@ -28,17 +28,23 @@ PREDICTOR, COLOR_MAP, TILE_WIDTH, TILE_HEIGHT, TILE_OFFSETS, TILE_LENGTHS = 317,
 INK_SET, EXTRA_SAMPLES, SAMPLE_FORMAT, LARGEST_SAMPLE = 332, 338, 339, 341
 _OLD_SUBFILE, _SUB_DIRECTORIES, _IMAGE_DEPTH, _METAMORPH = 255, 330, 32997, 33629
 _UNCOMPRESSED, _FLOAT = 1, 11
+PAGE_NUMBER, SUBFILE = 297, 254
 
 _REDUCED, _PAGE, _MASK = 1, 2, 4
 """Bits of the tag NewSubfileType: a smaller copy of another page, a page of several, and a mask for one."""
 
+_OF_SAMPLES = {SUBFILE, _OLD_SUBFILE, _SUB_DIRECTORIES, DESCRIPTION, 282, 283, 296, 301, 318, 319, 34675}
+"""Tags that are not about the photograph, but about the samples of one directory, e.g. resolution and colors."""
+
 _LINKS = {34665, 34853, 40965}
 """Tags that contain the offset of a directory: EXIF, GPS, interoperability."""
 
-PAGE_NUMBER, SUBFILE = 297, 254
 _BLOCK_BYTES = 2**22
 _CODES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _MAX_DIRECTORIES = 200_000
+CLASSIC_BYTES = 2_500_000_000
+"""More bytes of samples become a BigTIFF: a classic TIFF has at most 4 GB, and compression may enlarge samples."""
+
 _MAX_BYTES, _MAX_BIG_BYTES = 2**32 - 2**20, 2**62
 """Offsets of directories in TIFF and BigTIFF, with room for the directory."""
 
@@ -125,13 +131,29 @@ def find_pages(path: Path) -> Pages:
         raise PictureError(f"{path} cannot be read: {error.strerror or error}") from error
     except (struct.error, ValueError) as error:
         raise damaged(path, "it is truncated, or its chain of pages is broken") from error
-    _refuse_unusual(directories[0])
+    first = directories[0]
+    _refuse_unusual(first)
+    below = list(_iterate_below(path, directories))
     kinds = [_kind_of(directory) for directory in directories]
+    below_kinds = [_kind_of(directory) for directory in below]
+    if "picture" not in kinds and "picture" in below_kinds:  # TIFF/EP: a thumbnail first, the picture below it
+        directories, kinds, below, below_kinds = below, below_kinds, directories, kinds
     if "picture" not in kinds:  # e.g. a smaller copy that was saved as a file of its own
         kinds[0] = "picture"
     pictures = [directory for directory, kind in zip(directories, kinds, strict=True) if kind == "picture"]
+    if len(pictures) == 1 and first not in pictures:
+        pictures = [_inherit(pictures[0], first)]
     pages = tuple(page for directory in pictures for page in _unfold(directory, len(pictures)))
-    return Pages(pages, tuple(_describe_rest(directories, kinds)))
+    largest = max(directory.num_samples for directory in pictures)
+    others = [_kind_below(directory, largest) for directory in below]
+    return Pages(pages, tuple(_describe_rest([*kinds, *others])))
+
+
+def _inherit(picture: Directory, first: Directory) -> Directory:
+    """A picture with what a thumbnail in front of it says about the photograph, e.g. EXIF and the orientation."""
+    not_inherited = (exif.STORAGE | _OF_SAMPLES) - {ORIENTATION}
+    inherited = {tag: value for tag, value in first.entries.items() if tag not in not_inherited}
+    return replace(picture, entries={**inherited, **picture.entries})
 
 
 def choose_page(pages: Pages, path: Path, number: int | None) -> Page:
@@ -318,6 +340,17 @@ def _iterate_directories(path: Path) -> Iterator[Directory]:
             offset = directory.next_offset
 
 
+def _iterate_below(path: Path, directories: Sequence[Directory]) -> Iterator[Directory]:
+    """The directories that others link to as below them (SubIFDs); damaged ones are empty."""
+    with path.open("rb") as file:
+        for parent in directories:
+            for offset in parent.numbers(_SUB_DIRECTORIES):
+                try:
+                    yield _read_directory(file, path, parent.layout, int(offset))
+                except (PictureError, OSError, struct.error, ValueError, OverflowError):
+                    yield Directory(path, parent.layout, {})
+
+
 def _read_directory(file: IO[bytes], path: Path, layout: Layout, offset: int) -> Directory:
     """The directory at an offset. Raises struct.error if it is not complete."""
     entries: dict[int, Value] = {}
@@ -380,14 +413,20 @@ def _kind_of(directory: Directory) -> str:
     return "copy" if subfile & _REDUCED else "picture"
 
 
-def _describe_rest(directories: Sequence[Directory], kinds: Sequence[str]) -> Iterator[str]:
+def _kind_below(directory: Directory, largest: int) -> str:
+    """The kind of a directory below the pictures, of which the largest has so many samples, or "other"."""
+    kind = _kind_of(directory)
+    return "copy" if kind == "picture" and directory.num_samples < largest else kind.replace("picture", "other")
+
+
+def _describe_rest(kinds: Sequence[str]) -> Iterator[str]:
     """What the file contains besides its pictures, and is not kept."""
-    num_copies = kinds.count("copy")
-    num_copies += sum(len(directory.numbers(_SUB_DIRECTORIES)) for directory in directories)
-    for count, name, plural in (
-        (num_copies, "smaller copy of the picture", "smaller copies of the picture"),
-        (kinds.count("mask"), "mask", "masks"),
+    for kind, name, plural in (
+        ("copy", "smaller copy of the picture", "smaller copies of the picture"),
+        ("mask", "mask", "masks"),
+        ("other", "other picture (SubIFD)", "other pictures (SubIFD)"),
     ):
+        count = kinds.count(kind)
         if count:
             yield f"{count} {plural if count > 1 else name} in the file {'are' if count > 1 else 'is'} not kept"
 

@@ -17,8 +17,8 @@ from pellucid.degradations.degradation import involves, warnings_for
 from pellucid.degradations.standard import GaussianNoise, Jpeg
 from pellucid.domains import Degraded
 from pellucid.errors import OutputError, PellucidError, PictureError
-from pellucid.pictures import formats, images, raw, writers
-from pellucid.pictures.picture import Picture
+from pellucid.pictures import formats, images, raw, sidecars, writers
+from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.pictures.tiff_pages import Page, Pages
 from pellucid.pictures.white import check_white
 from pellucid.recipes.overrides import former_keywords
@@ -48,7 +48,8 @@ class Settings:
     Raises PellucidError for a value that is not possible.
 
     tile_px, halo_px, ensemble, strength, memory_bytes: see `Restorer.restore`.
-    quality: of JPEG and lossy WebP, 1 to 100. bit_depth: 8, 16 or 32 (floating point) bits per sample.
+    quality: of JPEG, and of WebP and JPEG XL, which it makes lossy; 1 to 100.
+    bit_depth: 8, 16 or 32 (floating point) bits per sample.
     exposure: for recipes that brighten camera RAW files: how many times longer the exposure of the result should
         appear; or the path of a RAW file with the wanted exposure; or "auto", an estimate. A `Mosaic` in memory
         keeps its own `exposure_ratio`.
@@ -146,7 +147,7 @@ def restore(
     out: a file (for one picture) or a folder. Default: NAME-restored.EXT next to a file and FOLDER-restored next
         to a folder; pictures in memory are not written, only returned. See `plan`. Several pictures in memory are
         written as 1.png, 2.png, ...
-    format: png, tiff, jpeg, webp, bmp, jxl or jp2. Default: that of each input; png for pictures in memory.
+    format: png, tiff, jpeg, webp, bmp, ppm, jxl or jp2. Default: that of each input; png for pictures in memory.
     workers: how many files are decoded ahead and how many are encoded while one is in the network.
     overwrite: replace existing results. Without it, a finished result is skipped, a result is made again if its
         input has changed since, and any other existing file is an error.
@@ -396,6 +397,8 @@ class _Stages:
         """Read, restore and write one page after the other, so that only one is in memory."""
         num_pixels = [width * height for width, height in (page.directory.size for page in pages.pages)]
         info, warnings, seconds, num_done = Counter[str](), Counter[str](), 0.0, 0
+        # Programs look for the XMP of a file in its first page.
+        sidecar = sidecars.read(item.job.source) if self.settings.sidecars else b""
 
         def advance(pixels: int, _: int) -> None:
             progress(num_done + pixels, sum(num_pixels))
@@ -403,7 +406,7 @@ class _Stages:
         def restore_pages() -> Iterator[Picture]:
             nonlocal seconds, num_done
             for number, page in enumerate(pages.pages, start=1):
-                degraded = self._read_page(page, number)
+                degraded = self._read_page(page, number, sidecar if number == 1 else b"")
                 assert degraded.encoding is not None
                 info.update(degraded.encoding.notes)
                 warnings.update(_find_warnings(degraded, self.restorer))
@@ -431,10 +434,11 @@ class _Stages:
             seconds=seconds,
         )
 
-    def _read_page(self, page: Page, number: int) -> Picture:
+    def _read_page(self, page: Page, number: int, sidecar: bytes) -> Picture:
         """A page. Errors name its number."""
+        max_pixels, white = self.settings.max_pixels, self.settings.white
         try:
-            return images.read_page(page, max_pixels=self.settings.max_pixels, white=self.settings.white)
+            return images.read_page(page, max_pixels=max_pixels, white=white, sidecar=sidecar)
         except PictureError as error:
             error.facts = error.facts.replace(str(page.path), f"{page.path}, page {number},", 1)
             raise
@@ -482,8 +486,10 @@ def _describe(restorer: Restorer, settings: Settings) -> dict[str, Any]:
 def _find_warnings(degraded: Degraded, restorer: Restorer) -> tuple[str, ...]:
     """How a picture differs from those that the network was trained for."""
     recipe = restorer.recipe
-    encoding = degraded.encoding if isinstance(degraded, Picture) else None
-    of_file = () if encoding is None else encoding.warnings
+    if isinstance(degraded, Mosaic):
+        of_file = degraded.warnings
+    else:
+        of_file = () if degraded.encoding is None else degraded.encoding.warnings
     return (
         *of_file,
         *_warn_of_gray(degraded, restorer),

@@ -6,6 +6,7 @@ import struct
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import PIL.Image
 import pytest
 from hypothesis import given
@@ -48,6 +49,27 @@ def test_cicp_becomes_a_chunk_of_png(cicp: str, depth: str, tmp_path: Path) -> N
 def test_srgb_is_what_other_formats_assume(tmp_path: Path) -> None:
     picture = images.read(encode(tmp_path, "--cicp", "1/13/6"))
     assert images.write(picture, tmp_path / "b.tif") == ()
+
+
+@needs_avifenc
+def test_colors_that_are_multiplied_by_alpha_are_divided(tmp_path: Path) -> None:
+    values = np.dstack([format_matrix.photo(), np.full(format_matrix.photo().shape[:2], 128, np.uint8)])
+    PIL.Image.fromarray(values).save(tmp_path / "a.png")
+    for name, option in (("a.avif", ["--premultiply"]), ("b.avif", [])):
+        command = [str(AVIFENC), "--lossless", *option, str(tmp_path / "a.png"), str(tmp_path / name)]
+        subprocess.run(command, capture_output=True, check=True, timeout=60)
+        picture = images.read(tmp_path / name)
+        np.testing.assert_allclose(picture.samples.astype(int), values[..., :3], atol=3 if option else 0)
+        assert (picture.alpha == 128).all()  # type: ignore[union-attr]
+
+
+@needs_avifenc
+def test_the_shape_of_pixels_is_named(tmp_path: Path) -> None:
+    picture = images.read(encode(tmp_path, "--pasp", "2,1"))
+    assert picture.encoding is not None
+    assert picture.encoding.notes == ("not kept: the shape of the pixels (2:1)",)
+    square = images.read(encode(tmp_path, "--pasp", "1,1")).encoding
+    assert square is not None and not square.notes
 
 
 def test_a_profile_comes_before_numbers(tmp_path: Path) -> None:

@@ -1040,3 +1040,11 @@ def test_tiles_much_larger_than_the_picture_are_refused(tmp_path: Path) -> None:
     path.write_bytes(bytes(damaged))
     with pytest.raises(PictureError, match="tiles of 60000 x 60000 px for a picture of 31 x 23 px"):
         images.read(path)
+
+
+def test_libvips_prints_nothing_about_a_damaged_file() -> None:
+    code = "import sys; from pellucid.pictures import images; images.read(sys.argv[1])"
+    path = Path(__file__).parent / "many_warnings.jpg"  # found by tests/fuzz.py
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "is damaged" in done.stderr
+    assert "VIPS-WARNING" not in done.stdout + done.stderr

@@ -638,3 +638,18 @@ def test_names_that_cannot_be_written_give_one_clear_line(
     with pytest.raises(OutputError, match=message):
         (outcome,) = restore.restore(inputs, weights, album.parent / name)
         outcome.raise_error()
+
+
+def test_the_smallest_limits_are_allowed() -> None:
+    smallest: dict[str, Any] = {
+        "tile_px": 1,
+        "halo_px": 0,
+        "memory_bytes": 0,
+        "quality": 1,
+        "max_pixels": 1,
+        "page": 1,
+    }
+    restore.Settings(**smallest)
+    for name, value in smallest.items():
+        with pytest.raises(PellucidError):
+            restore.Settings(**{name: value - 1})

@@ -222,3 +222,19 @@ def test_a_predictor_that_programs_disagree_about_is_refused(tmp_path: Path) -> 
         file.pages.first.tags["Compression"].overwrite(32773)  # PackBits
     with pytest.raises(PictureError, match="a predictor with a compression that has none"):
         images.read(tmp_path / "x.tif")
+
+
+def test_floating_point_and_inverted_cmyk_are_refused(tmp_path: Path) -> None:
+    values = noise(9, 11, 4, dtype="float32")
+    tifffile.imwrite(tmp_path / "f.tif", values, photometric="separated")
+    with pytest.raises(PictureError, match="floating-point CMYK"):
+        images.read(tmp_path / "f.tif")
+    for dots, is_inverted in (((255, 0), True), ((0, 255), False)):
+        tifffile.imwrite(
+            tmp_path / "d.tif", noise(9, 11, 4), photometric="separated", extratags=[(336, "H", 2, dots, True)]
+        )
+        if not is_inverted:
+            assert images.read(tmp_path / "d.tif").channels == 3
+            continue
+        with pytest.raises(PictureError, match=r"inverted CMYK \(DotRange\)"):
+            images.read(tmp_path / "d.tif")

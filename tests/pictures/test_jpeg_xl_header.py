@@ -82,6 +82,16 @@ def test_floating_point_samples_keep_their_colors(tmp_path: Path) -> None:
         assert f"{len(SRGB)}-byte ICC profile" in described
 
 
+def test_floating_point_samples_of_16_bits_keep_their_range(tmp_path: Path) -> None:
+    imagecodecs = pytest.importorskip("imagecodecs", reason="needs imagecodecs")
+    values = np.linspace(-0.5, 1.9, 6000).astype(np.float16).reshape(40, 50, 3)
+    (tmp_path / "x.jxl").write_bytes(imagecodecs.jpegxl_encode(values, lossless=True))
+    picture = images.read(tmp_path / "x.jxl")
+    np.testing.assert_array_equal(picture.samples, values.astype(np.float32))
+    assert picture.encoding is not None
+    assert picture.encoding.notes == ("16-bit floating-point samples become 32-bit",)
+
+
 @pytest.mark.skipif(shutil.which("jxlinfo") is None, reason="needs jxlinfo")
 def test_associated_alpha_is_divided_out(tmp_path: Path) -> None:
     """No encoder here writes it: a bit of the header of a file is changed, which jxlinfo finds."""

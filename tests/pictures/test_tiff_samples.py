@@ -232,3 +232,19 @@ def test_a_damaged_size_of_tiles_does_not_fill_the_memory(tmp_path: Path) -> Non
         file.pages.first.tags["TileLength"].overwrite(2**24)
     with pytest.raises(PictureError, match="tiles of 16 x 16777216 px for a picture of 31 x 23 px"):
         images.read(tmp_path / "x.tif")
+
+
+def test_floating_point_and_inverted_cmyk_are_refused(tmp_path: Path) -> None:
+    values = noise(9, 11, 4, dtype="float32")
+    tifffile.imwrite(tmp_path / "f.tif", values, photometric="separated")
+    with pytest.raises(PictureError, match="floating-point CMYK"):
+        images.read(tmp_path / "f.tif")
+    for dots, is_inverted in (((255, 0), True), ((0, 255), False)):
+        tifffile.imwrite(
+            tmp_path / "d.tif", noise(9, 11, 4), photometric="separated", extratags=[(336, "H", 2, dots, True)]
+        )
+        if not is_inverted:
+            assert images.read(tmp_path / "d.tif").channels == 3
+            continue
+        with pytest.raises(PictureError, match=r"inverted CMYK \(DotRange\)"):
+            images.read(tmp_path / "d.tif")

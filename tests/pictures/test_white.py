@@ -239,3 +239,16 @@ def test_palettes_and_cmyk_have_no_white(photometric: str, tmp_path: Path) -> No
     tifffile.imwrite(tmp_path / "x.tif", np.ones(shape, np.uint8), photometric=photometric, **options)
     with pytest.raises(PictureError, match="for which white cannot be stated"):
         images.read(tmp_path / "x.tif", white=100)
+
+
+def test_values_that_integers_cannot_store_are_named(tmp_path: Path) -> None:
+    values, ones = ramp(1.8, "float32", 3), ramp(1, "float32")
+    picture = Picture(values, ones, {}, None, ramp(255, "float32"))
+    (note,) = images.write(picture, tmp_path / "a.tif", bit_depth=16)
+    assert note == (
+        "not kept in TIFF: samples outside of 0 to 1 (from 0 to 1.8), "
+        "other channels outside of 0 to 1 (from 0 to 255)"
+    )
+    assert images.write(picture, tmp_path / "b.tif") == ()
+    overshoot = Picture(ramp(1.05, "float32", 3), ones)
+    assert images.write(overshoot, tmp_path / "c.png", bit_depth=16) == ()

@@ -17,7 +17,7 @@ from pellucid.pictures.finding import find_pictures
 from pellucid.pictures.formats import FileFormat
 from pellucid.pictures.picture import Picture
 from pellucid.pictures.tiff_decoding import list_decoders
-from pellucid.pictures.white import check_white
+from pellucid.pictures.white import check_white, describe_clipped
 from pellucid.system.files import atomic_file
 
 MAX_PIXELS = 500_000_000
@@ -199,7 +199,8 @@ def write(
     if quality is not None and not 1 <= quality <= 100:
         raise OutputError(f"a quality of {quality}; 1 to 100 is needed")
     with atomic_file(path, overwrite=overwrite, before_rename=before_rename) as temporary:
-        missing = _write(picture.as_depth(dtype), file_format, temporary, path, quality)
+        clipped = describe_clipped(picture, dtype)
+        missing = (*clipped, *_write(picture.as_depth(dtype), file_format, temporary, path, quality))
     return _describe_missing(missing, file_format)
 
 
@@ -230,6 +231,7 @@ def write_pages(
             page = Path(folder, "page.tif")
             page.write_bytes(b"")
             dtype = formats.choose_dtype(formats.TIFF, picture, path, bit_depth)
+            missing += describe_clipped(picture, dtype)
             missing += _write(picture.as_depth(dtype), formats.TIFF, page, path, None)
             # Readers of a stack go by its description, and expect nothing else.
             writer.append(page, {} if is_stack else tiff_pages.number_page(number, len(pages)))

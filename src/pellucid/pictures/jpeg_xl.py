@@ -44,7 +44,11 @@ def read(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
     notes = encoding.notes
     if header.num_extra > bool(probed.has_alpha):
         notes += (f"{header.num_extra - bool(probed.has_alpha)} extra channels are not kept",)
-    found, samples = _call(path, "decode_to_numpy", content)
+    # By default, samples of 16 bits become integers, which end at white.
+    options = {"dtype": "float32"} if header.float_bits else {}
+    if 0 < header.float_bits < 32:
+        notes += (f"{header.float_bits}-bit floating-point samples become 32-bit",)
+    found, samples = _call(path, "decode_to_numpy", content, **options)
     if samples.dtype.name not in _DTYPES:
         raise PictureError(f"{path} has samples of type {samples.dtype}; {', '.join(_DTYPES)} are supported")
     num_colors = found.num_color_channels
@@ -99,11 +103,11 @@ def _to_distance(quality: int) -> float:
     return min(25.0, 53 / 3000 * quality**2 - 23 / 20 * quality + 25)
 
 
-def _call(path: Path, name: str, *args: Any) -> Any:
+def _call(path: Path, name: str, *args: Any, **options: Any) -> Any:
     """A function of pyjpegxl, whose errors become one line."""
     module = import_decoder("pyjpegxl", path)
     try:
-        return getattr(module, name)(*args)
+        return getattr(module, name)(*args, **options)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # damage may end in a panic of Rust, which is not an Exception

@@ -19,13 +19,15 @@ _HEAD_BYTES = 4096
 class JxlHeader:
     """is_lossy: whether colors are in XYB, which lossless files never are.
 
-    is_associated: whether colors are multiplied by alpha. colors: (first bit, bit after the last one) of the
+    float_bits: of a floating-point sample, 0 for integers. is_associated: whether colors are multiplied by alpha.
+    colors: (first bit, bit after the last one) of the
     description of colors. stop: the bit after the header. (0, 0) and 0 if they are not known.
     """
 
     is_animated: bool = False
     num_extra: int = 0
     is_lossy: bool = True
+    float_bits: int = 0
     is_associated: bool = False
     colors: tuple[int, int] = (0, 0)
     stop: int = 0
@@ -190,12 +192,12 @@ def _parse_bits(bits: _Bits) -> JxlHeader:
             raise ValueError("a preview")  # never seen in practice
         if bits.take(1):
             return JxlHeader(is_animated=True)
-    _skip_depth(bits)
+    float_bits = _parse_depth(bits)
     bits.take(1)
     num_extra = bits.choose((0, 0), (1, 0), (2, 4), (1, 12))
     # All, because each of them has to be skipped.
     is_associated = any([_parse_extra_channel(bits) for _ in range(num_extra)])
-    header = JxlHeader(num_extra=num_extra, is_lossy=bool(bits.take(1)), is_associated=is_associated)
+    header = JxlHeader(False, num_extra, bool(bits.take(1)), float_bits, is_associated)
     start = bits.position
     _skip_colors(bits)
     colors = start, bits.position
@@ -246,12 +248,14 @@ def _skip_size(bits: _Bits) -> None:
         skip_side()
 
 
-def _skip_depth(bits: _Bits) -> None:
-    if bits.take(1):  # floating point
-        bits.choose((32, 0), (16, 0), (24, 0), (1, 6))
+def _parse_depth(bits: _Bits) -> int:
+    """Bits of a floating-point sample; 0 for integers."""
+    if bits.take(1):
+        count = bits.choose((32, 0), (16, 0), (24, 0), (1, 6))
         bits.take(4)
-    else:
-        bits.choose((8, 0), (10, 0), (12, 0), (1, 6))
+        return count
+    bits.choose((8, 0), (10, 0), (12, 0), (1, 6))
+    return 0
 
 
 def _parse_extra_channel(bits: _Bits) -> bool:
@@ -259,7 +263,7 @@ def _parse_extra_channel(bits: _Bits) -> bool:
     if bits.take(1):  # alpha of 8 bits
         return False
     kind = _take_name(bits)
-    _skip_depth(bits)
+    _parse_depth(bits)
     bits.choose((0, 0), (3, 0), (4, 0), (1, 3))
     bits.take(8 * bits.choose((0, 0), (0, 4), (16, 5), (48, 10)))
     if kind == 0:

@@ -156,6 +156,10 @@ class TiffSamples:
             yield f"{channels} neither color nor alpha: kept, but not restored"
 
 
+_DOT_RANGE = 336
+"""The values of no ink and of full ink, for each channel or for all."""
+
+
 def parse(page: Page) -> TiffSamples:
     """How a page stores its samples. Raises PictureError, which names what was found, if it is not supported."""
     directory = page.directory
@@ -198,6 +202,9 @@ def _check_color(stored: TiffSamples) -> None:
         raise PictureError(
             f"{path} contains {num_channels} inks that are not CMYK", hint="convert it to RGB first"
         )
+    dots = stored.directory.numbers(_DOT_RANGE)
+    if color == CMYK and any(none > full for none, full in zip(dots[::2], dots[1::2], strict=False)):
+        raise PictureError(f"{path} contains inverted CMYK (DotRange)", hint="convert it to RGB first")
     if color == PALETTE and num_channels > 1:
         raise PictureError(f"{path} has a palette and {num_channels - 1} more channels, which is not supported")
 
@@ -218,6 +225,11 @@ def _check_compression(stored: TiffSamples) -> None:
 
 def _check_type(stored: TiffSamples) -> None:
     bits, kind = stored.bits, stored.kind
+    if stored.is_float and stored.color == CMYK:
+        raise PictureError(
+            f"{stored.page.path} contains floating-point CMYK, which is not supported",
+            hint="convert it to RGB, or to 8-bit or 16-bit CMYK first",
+        )
     if (kind == UNSIGNED and 1 <= bits <= 16) or (kind == FLOAT and bits in (16, 32, 64)):
         return
     name = _OTHER_TYPES.get(kind, "floating-point" if kind == FLOAT else "integer")

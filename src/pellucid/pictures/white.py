@@ -26,6 +26,10 @@ _NEGATIVE = -0.25
 """Noise is rarely below this; samples from -1 to 1 are."""
 
 
+_OVERSHOOT = 0.1
+"""How far results of networks may be outside of 0 to 1."""
+
+
 @dataclass(frozen=True)
 class _Range:
     low: float
@@ -83,6 +87,22 @@ def scale_back(picture: Picture) -> Picture:
         samples=_scaled(picture.samples, factor),
         alpha=picture.alpha if picture.alpha is None or "alpha" in unscaled else _scaled(picture.alpha, factor),
         extra=picture.extra if picture.extra is None or "extra" in unscaled else _scaled(picture.extra, factor),
+    )
+
+
+def describe_clipped(picture: Picture, dtype: str) -> tuple[str, ...]:
+    """What integers cannot store of a floating-point picture: values that are far outside of 0 to 1.
+
+    Networks leave this range a little, which is no loss.
+    """
+    if picture.dtype != "float32" or dtype == "float32":
+        return ()
+    planes = {"samples": picture.samples, "alpha": picture.alpha, "other channels": picture.extra}
+    ranges = {name: _measure(plane) for name, plane in planes.items() if plane is not None}
+    return tuple(
+        f"{name} outside of 0 to 1 (from {found.low:.3g} to {found.high:.3g})"
+        for name, found in ranges.items()
+        if found.low < -_OVERSHOOT or found.high > 1 + _OVERSHOOT
     )
 
 

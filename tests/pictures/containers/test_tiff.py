@@ -147,3 +147,28 @@ def test_a_picture_in_memory_gets_no_tags(tmp_path: Path) -> None:
         assert not {"XResolution", "ResolutionUnit", "Software", "ImageDescription"} & {
             tag.name for tag in file.pages.first.tags
         }
+
+
+@pytest.mark.parametrize(("photometric", "kept"), [("minisblack", True), ("miniswhite", False)])
+def test_curves_of_gray_are_kept_or_named(photometric: str, kept: bool, tmp_path: Path) -> None:
+    curve: list[Tag] = [(290, "H", 1, 3, True), (291, "H", 256, tuple(range(2560, 0, -10)), True)]
+    values = format_matrix.noise(1, "uint8")[..., 0]
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric=photometric, extratags=curve, metadata=None)
+    picture = images.read(tmp_path / "a.tif")
+    assert picture.encoding is not None
+    assert picture.encoding.notes == (() if kept else ("not kept: TIFF tag GrayResponseCurve",))
+    images.write(picture, tmp_path / "b.tif")
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        tags = file.pages.first.tags
+        assert (291 in tags, 290 in tags) == (kept, kept)
+        assert not kept or tags[291].value == curve[1][3]
+
+
+@pytest.mark.parametrize("black", [0, 16])
+def test_reference_black_of_rgb_is_named(black: int, tmp_path: Path) -> None:
+    levels: list[Tag] = [(532, "2I", 6, (black, 1, 255, 1) * 3, True)]
+    values = format_matrix.noise(3, "uint8")
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="rgb", extratags=levels, metadata=None)
+    encoding = images.read(tmp_path / "a.tif").encoding
+    assert encoding is not None
+    assert encoding.notes == (("not kept: TIFF tag ReferenceBlackWhite",) if black else ())

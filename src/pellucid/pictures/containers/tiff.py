@@ -20,6 +20,8 @@ _OWN = frozenset({_XMP, _IPTC, _PHOTOSHOP, _ICC, _LAYERS, 0x014A})
 _CURVES = (0x012D, 0x0123)
 """Tables with a number for each value of a sample: TransferFunction, GrayResponseCurve."""
 
+_GRAY_UNIT, _GRAY_CURVE, _REFERENCE, _PHOTOMETRIC, _BITS = 0x0122, 0x0123, 0x0214, 0x0106, 0x0102
+
 _NOT_KEPT = {_LAYERS: "layers of Photoshop", 0x0190: "global parameters", 0xC634: "private data of DNG"}
 
 
@@ -34,6 +36,7 @@ def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
     records, resources = iptc.parse_resources(_bytes(values, _PHOTOSHOP))
     others = {tag: value for tag, value in tags.main.items() if tag not in exif.IN_BLOCKS | _OWN}
     dropped = [name for tag, name in _NOT_KEPT.items() if tag in values]
+    dropped += _drop_levels(values, others)
     others = {tag: value for tag, value in others.items() if tag not in _NOT_KEPT}
     for tag in [tag for tag, (kind, *_) in others.items() if kind in (ifd.IFD, ifd.IFD8)]:
         del others[tag]
@@ -49,6 +52,22 @@ def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
         **_read_resolution(values),
     }
     return metadata, tuple(dropped)
+
+
+def _drop_levels(values: Mapping[int, Value], others: dict[int, Value]) -> list[str]:
+    """Remove what describes the levels of stored samples, but not those of the decoded picture."""
+    color, bits = (ifd.number(dict(values), tag) for tag in (_PHOTOMETRIC, _BITS))
+    dropped = []
+    if color == 0 and _GRAY_CURVE in others:  # white is 0, but not any more
+        others.pop(_GRAY_UNIT, None)
+        del others[_GRAY_CURVE]
+        dropped.append(f"TIFF tag {ifd.name(_GRAY_CURVE)}")
+    if color == 2 and _REFERENCE in values:
+        content = values[_REFERENCE][2]
+        levels = struct.unpack(f"<{len(content) // 4}I", content[: len(content) // 4 * 4])
+        if levels != (0, 1, 2 ** (bits or 8) - 1, 1) * 3:
+            dropped.append(f"TIFF tag {ifd.name(_REFERENCE)}")
+    return dropped
 
 
 def _build_block(values: dict[int, Value], tags: exif.Tags) -> bytes:

@@ -11,11 +11,21 @@ _PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*>")
 
 def adapt(text: str, change: Change) -> str:
     """The description of a turned and scaled picture; other texts stay the same."""
-    if "<OME" in text or ":OME" in text[:4096]:
+    if is_ome(text):
         return _PIXELS.sub(lambda match: _adapt_pixels(match[0], change), text)
     if text.startswith('{"shape":'):
         return _adapt_shape(text, change)
     return text
+
+
+def is_ome(text: str) -> bool:
+    """Whether it is OME-XML."""
+    return "<OME" in text[:4096] or ":OME " in text[:4096]
+
+
+def is_of_stack(text: str) -> bool:
+    """Whether it is about a stack of pages, by ImageJ, OME or tifffile."""
+    return text.startswith(("ImageJ=", '{"shape"')) or is_ome(text)
 
 
 def has_own_unit(text: str) -> bool:

@@ -781,7 +781,8 @@ TIFF by default.
 - **Damage**: a file that is shorter than it states is refused, as are lossless and lossy JPEG and deflate data
   in DNG, and lossless JPEG in CR2, that do not end where they must. Samples of 0 below the black level are
   reported. Other changes of single bytes cannot be recognized, because RAW files contain no checksums.
-- **Refused**: DNG with JPEG XL, or with several strips of lossless JPEG, which LibRaw does not read correctly.
+- **Refused**: DNG with JPEG XL, with several strips of lossless JPEG, or with 16-bit floating point without
+  compression, which LibRaw does not read correctly.
 
 ## Memory for large pictures
 

@@ -43,7 +43,7 @@ def test_ome_axes_are_exchanged() -> None:
     expected = (
         '<OME><Pixels SizeY="6" SizeX="4" PhysicalSizeY="0.5" PhysicalSizeYUnit="mm" PhysicalSizeX="2"/></OME>'
     )
-    assert descriptions.adapt(text, Change(6, (6, 4), (4, 6))) == expected
+    assert descriptions.adapt(text, Change(6, (6, 4), (4, 6)))[0] == expected
 
 
 def test_the_resolution_of_imagej_is_per_unit_of_the_object(tmp_path: Path) -> None:
@@ -76,4 +76,45 @@ def test_the_shape_of_tifffile_is_scaled(shape: tuple[int, ...], tmp_path: Path)
     "text", ["", "a note", '{"shape": 3}', '{"shape": [1, 2', '{"shape":', "<OME><Pixels></OME>"]
 )
 def test_other_texts_stay(text: str) -> None:
-    assert descriptions.adapt(text, Change(6, (6, 4), (8, 12))) == text
+    assert descriptions.adapt(text, Change(6, (6, 4), (8, 12))) == (text, ())
+
+
+@pytest.mark.parametrize("prefix", ["", "ome:"])
+def test_regions_of_ome_are_removed_with_a_note(prefix: str) -> None:
+    region = f'<{prefix}ROI ID="ROI:0"><{prefix}Union><{prefix}Point X="1" Y="2"/></{prefix}Union></{prefix}ROI>'
+    text = f'<{prefix}OME><{prefix}Image><{prefix}ROIRef ID="ROI:0"/></{prefix}Image>{{}}</{prefix}OME>'
+    before = text.format(region * 2)
+    assert descriptions.adapt(before, Change(1, (6, 4), (6, 4))) == (before, ())
+    adapted, removed = descriptions.adapt(before, Change(1, (6, 4), (12, 8)))
+    assert adapted == text.format("").replace(f'<{prefix}ROIRef ID="ROI:0"/>', "")
+    assert removed == ("the regions of OME",)
+
+
+def test_micrometers_per_pixel_of_aperio(tmp_path: Path) -> None:
+    text = "Aperio Image Library v1\n30x21 -> 30x21|AppMag = 20|MPP = 0.4990|Left = 1"
+    with written(tmp_path, description=text, metadata=None) as file:
+        assert "|MPP = 0.2495|Left" in file.pages.first.description
+
+
+@pytest.mark.parametrize("tag", [34118, 34682])
+def test_sizes_stated_by_microscopes_are_removed_with_a_note(tag: int, tmp_path: Path) -> None:
+    values = format_matrix.noise(1, "uint16")[..., 0]
+    tags: Any = [(tag, "s", 0, "PixelWidth=1e-9", True)]
+    tifffile.imwrite(tmp_path / "a.tif", values, extratags=tags, metadata=None)
+    picture = images.read(tmp_path / "a.tif")
+    assert images.write(picture, tmp_path / "b.tif") == ()
+    assert b"PixelWidth" in (tmp_path / "b.tif").read_bytes()
+    samples = picture.samples.repeat(2, 0).repeat(2, 1)
+    larger = Picture(samples, metadata=picture.metadata, encoding=picture.encoding)
+    (note,) = images.write(larger, tmp_path / "c.tif")
+    assert note.startswith("not kept in TIFF: the description by a microscope (")
+    assert b"PixelWidth" not in (tmp_path / "c.tif").read_bytes()
+
+
+def test_places_in_the_file_are_removed_with_a_note(tmp_path: Path) -> None:
+    values = format_matrix.noise(1, "uint16")[..., 0]
+    tags: Any = [(33560, "I", 1, 8, True)]
+    tifffile.imwrite(tmp_path / "a.tif", values, extratags=tags, metadata=None)
+    encoding = images.read(tmp_path / "a.tif").encoding
+    assert encoding is not None
+    assert encoding.notes == ("not kept: the description by a microscope (Olympus)",)

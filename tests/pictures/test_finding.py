@@ -46,7 +46,7 @@ def test_the_content_decides_what_a_file_is(name: str, kind: str, result: str, t
     assert images.result_name(name, source=path) == result
     encoding = images.read(path).encoding
     assert encoding is not None and encoding.format.lower() == kind
-    is_misnamed = name in ("x.jpg", "x.png")
+    is_misnamed = name in ("x.jpg", "x.png", "x.dng")
     assert bool(encoding.notes) == is_misnamed and all("as its name says" in note for note in encoding.notes)
 
 
@@ -116,3 +116,13 @@ def test_patterns_choose_pictures(tmp_path: Path) -> None:
         save(tmp_path / name, "png")
     found = find_pictures(tmp_path, include=["*.png"], exclude=["raw"])
     assert [path.name for path in found.pictures] == ["a.png"] and found.num_excluded == 2
+
+
+@pytest.mark.parametrize("name", ["x.heic", "x.HEIF", "x.gif", "x.avif", "x.cr2", "x.dng", "x.tif", "x.bmp"])
+def test_a_wrong_name_is_named_for_every_format(name: str, tmp_path: Path) -> None:
+    """E.g. pictures that a phone sends as JPEG, but calls HEIC."""
+    PIL.Image.new("RGB", (8, 8)).save(tmp_path / name, "JPEG")
+    encoding = images.read(tmp_path / name).encoding
+    assert encoding is not None
+    (note,) = encoding.notes
+    assert note.startswith("a JPEG file, not ") and note.endswith(" as its name says")

@@ -241,3 +241,25 @@ def test_one_blank_tile_gives_a_warning(tmp_path: Path) -> None:
     blank = content[:start] + bytes(32 * 48 * 2) + content[start + 32 * 48 * 2 :]
     (warning,) = raw.read(written(tmp_path, blank)).warnings
     assert warning.startswith("25 % of the samples are 0")
+
+
+@pytest.mark.parametrize("photometric", ["cfa", "linear_raw"])
+@pytest.mark.parametrize(
+    ("dtype", "white"), [("float16", None), ("float32", 11), ("float32", 4), ("float32", None)]
+)
+def test_floating_point_is_not_read_as_black(
+    dtype: str, white: int | None, photometric: str, tmp_path: Path
+) -> None:
+    values = (scene() / 65535).astype(dtype)
+    tags: Any = [(50706, 1, 4, (1, 4, 0, 0), True), (50708, 2, 0, "X", True)]
+    tags += [(50717, white, 1, 1, True)] if white else []
+    if photometric == "cfa":
+        tags += [(33421, 3, 2, (2, 2), True), (33422, 1, 4, (0, 1, 1, 2), True)]
+    else:
+        values = np.dstack([values] * 3)
+    tifffile.imwrite(tmp_path / "x.dng", values, photometric=photometric, extratags=tags, metadata=None)
+    if dtype == "float32" and white != 11:
+        assert raw.develop(tmp_path / "x.dng").samples.any()
+    else:
+        with pytest.raises(PictureError, match="which (LibRaw does not read correctly|DNG does not allow)"):
+            raw.develop(tmp_path / "x.dng")

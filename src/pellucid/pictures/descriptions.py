@@ -1,4 +1,4 @@
-"""Sizes in the text descriptions of scientific TIFF files: OME-XML and the JSON of tifffile."""
+"""Sizes in the text descriptions of scientific TIFF files: OME-XML, the JSON of tifffile, and Aperio's lines."""
 
 import json
 import re
@@ -7,15 +7,24 @@ from collections.abc import Callable
 from pellucid.pictures.geometry import Change
 
 _PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*>")
+_REGIONS = re.compile(
+    r"<((?:\w+:)?ROI)\b(?:[^>]*/>|.*?</\1>)|<(?:\w+:)?ROIRef\b[^>]*?(?:/>|>\s*</[^>]*>)", re.DOTALL
+)
+_MICROMETERS_PER_PIXEL = re.compile(r"(\|\s*MPP\s*=\s*)([\d.]+)")
 
 
-def adapt(text: str, change: Change) -> str:
-    """The description of a turned and scaled picture; other texts stay the same."""
+def adapt(text: str, change: Change) -> tuple[str, tuple[str, ...]]:
+    """(the description of a turned and scaled picture, what was removed); other texts stay the same."""
     if is_ome(text):
-        return _PIXELS.sub(lambda match: _adapt_pixels(match[0], change), text)
+        text = _PIXELS.sub(lambda match: _adapt_pixels(match[0], change), text)
+        without = _REGIONS.sub("", text) if change.is_turned or change.is_scaled else text
+        return without, (() if without == text else ("the regions of OME",))
     if text.startswith('{"shape":'):
-        return _adapt_shape(text, change)
-    return text
+        return _adapt_shape(text, change), ()
+    if text.startswith("Aperio"):
+        factor = min(change.scale)
+        return _MICROMETERS_PER_PIXEL.sub(lambda match: match[1] + _divide(match[2], factor), text), ()
+    return text, ()
 
 
 def is_ome(text: str) -> bool:

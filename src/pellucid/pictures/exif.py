@@ -277,9 +277,9 @@ def adapt(block: bytes, change: Change) -> tuple[bytes, tuple[str, ...]]:
         editor.swap("exif", *_FOCAL_PLANE)
     for tag, factor in zip(_FOCAL_PLANE, change.scale, strict=True):
         editor.scale_fraction("exif", tag, factor)
-    _adapt_description(editor, change)
+    removed = _adapt_description(editor, change)
     had_preview = editor.drop_preview()
-    return editor.block, (("the preview in EXIF",) if had_preview else ())
+    return editor.block, (*removed, *(["the preview in EXIF"] if had_preview else []))
 
 
 def _adapt_related_size(editor: "_Editor", change: Change) -> None:
@@ -308,13 +308,16 @@ def _adapt_subject(editor: "_Editor", change: Change) -> None:
         editor.set_numbers("exif", _SUBJECT_LOCATION, move)
 
 
-def _adapt_description(editor: "_Editor", change: Change) -> None:
+def _adapt_description(editor: "_Editor", change: Change) -> tuple[str, ...]:
+    """Returns what was removed."""
     kind, _, content = editor.value("main", DESCRIPTION)
     text = content.rstrip(b"\0").decode("utf-8", "surrogateescape")
-    adapted = descriptions.adapt(text, change)
+    adapted, removed = descriptions.adapt(text, change)
     if adapted != text and kind in (ifd.ASCII, 129):
         raw = adapted.encode("utf-8", "surrogateescape") + b"\0"
         editor.set_main({DESCRIPTION: (kind, len(raw), raw)})
+        return removed
+    return ()
 
 
 class _Editor:

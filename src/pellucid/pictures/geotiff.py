@@ -1,4 +1,4 @@
-"""Tags of a TIFF that depend on the size of its picture: places on the Earth, and regions of ImageJ."""
+"""Tags of a TIFF that depend on the size of its picture: places on the Earth, regions of ImageJ, microscopes."""
 
 import struct
 from collections.abc import Callable, Sequence
@@ -10,6 +10,9 @@ PIXEL_SCALE, TIE_POINTS, TRANSFORMATION, KEYS = 33550, 33922, 34264, 34735
 _INTERGRAPH, _RPC = 33920, 50844
 _PLACES = (PIXEL_SCALE, TIE_POINTS, TRANSFORMATION, _INTERGRAPH, _RPC)
 _IMAGEJ_SIZES, _IMAGEJ = 50838, 50839
+_MICROSCOPES = {34118: "ZEISS", 34680: "FEI", 34682: "FEI", 33471: "Olympus"}
+"""Texts of microscopes with the size of a pixel."""
+
 _RASTER_TYPE, _PIXEL_IS_POINT = 1025, 2
 
 
@@ -19,6 +22,10 @@ def adapt(tags: dict[int, Value], change: Change) -> tuple[dict[int, Value], tup
     if (change.is_turned or change.is_scaled) and _has_regions(tags):
         tags = {tag: value for tag, value in tags.items() if tag not in (_IMAGEJ_SIZES, _IMAGEJ)}
         removed.append("the regions and overlays of ImageJ")
+    if change.is_turned or change.is_scaled:
+        makers = {maker for tag, maker in _MICROSCOPES.items() if tag in tags}
+        tags = {tag: value for tag, value in tags.items() if tag not in _MICROSCOPES}
+        removed += [f"the description by a microscope ({maker})" for maker in sorted(makers)]
     if change.is_turned and any(tag in tags for tag in _PLACES):
         tags = {tag: value for tag, value in tags.items() if tag not in _PLACES}
         return tags, (*removed, "the place on the Earth (GeoTIFF), because the picture was turned")

@@ -15,6 +15,15 @@ from pellucid.pictures.picture import Encoding
 _NAMES = {"webp": "WebP", "heif": "AVIF", "heic": "HEIC", "jxl": "JPEG XL", "jp2": "JPEG 2000"}
 """Loader -> name of the format, where it is not the same in capitals."""
 
+_READ_ONLY = {
+    ".gif": ("GIF",),
+    ".avif": ("AVIF",),
+    ".heic": ("HEIC",),
+    ".heif": ("HEIC", "AVIF"),
+    ".hif": ("HEIC", "AVIF"),
+}
+"""What formats that are not written are called by their suffixes."""
+
 # Tables K.1 (luma) and K.2 (chroma) of the JPEG standard, in the zigzag order of the files.
 # fmt: off
 _K1 = np.array([
@@ -51,10 +60,13 @@ def find_loader(path: Path) -> str:
 
 def describe_suffix(path: Path, format: str) -> tuple[str, ...]:
     """A note if the suffix of a file is that of another format than its own, e.g. JPEG."""
-    by_suffix = formats.known_format(path.suffix)
-    if by_suffix is None or by_suffix.name == format:
+    suffix = path.suffix.lower()
+    writable = formats.known_format(suffix)
+    names = _READ_ONLY.get(suffix, ()) if writable is None else (writable.name,)
+    names = ("camera RAW",) if suffix in formats.RAW_SUFFIXES else names
+    if not names or format in names:
         return ()
-    return (f"a {format} file, not {by_suffix.name} as its name says",)
+    return (f"a {format} file, not {names[0]} as its name says",)
 
 
 def read_encoding(path: Path, loader: str) -> Encoding:

@@ -28,6 +28,7 @@ _MAKE, _MODEL, _DNG_VERSION = 0x010F, 0x0110, 0xC612
 _PARTS = ((0x0111, 0x0117), (0x0144, 0x0145))
 """Tags of the offsets and lengths of strips, and of tiles."""
 
+_SAMPLE_FORMAT, _WHITE_LEVEL, _FLOAT, _FLOATS = 0x0153, 0xC61D, 3, (11, 12)
 _DNG_1_1 = bytes([1, 1])
 
 _PANASONIC_OFFSET = 0x0118
@@ -117,6 +118,7 @@ def _check_tiff(file: IO[bytes], size: int) -> None:
         parts = _list_parts(tags)
         if is_dng:
             _check_layout(parts, compression, has_tiles=_TILE_WIDTH in tags)
+            _check_numbers(tags, compression)
         for part in parts:
             if is_dng:
                 _check_dng_part(file, part, size, compression, is_old=first[_DNG_VERSION][2] < _DNG_1_1)
@@ -176,6 +178,23 @@ def _check_layout(parts: list[_Part], compression: int, *, has_tiles: bool) -> N
         f"its samples are in {len(parts)} separate strips, which LibRaw does not read correctly",
         hint="convert it to a DNG with tiles, e.g. with Adobe's DNG Converter",
     )
+
+
+def _check_numbers(tags: dict[int, Value], compression: int) -> None:
+    """Raise PictureError for floating-point samples and levels that LibRaw reads as 0."""
+    bits = ifd.number(tags, _BITS)
+    if ifd.number(tags, _SAMPLE_FORMAT) != _FLOAT:
+        return
+    if compression == _NONE and bits != 32:
+        raise PictureError(
+            f"its samples are {bits}-bit floating-point without compression, which LibRaw does not read correctly",
+            hint="convert it to a compressed DNG, e.g. with Adobe's DNG Converter",
+        )
+    if tags.get(_WHITE_LEVEL, (0,))[0] in _FLOATS:
+        raise PictureError(
+            "its level of white is a floating-point number, which DNG does not allow and LibRaw does not read",
+            hint="convert it, e.g. with Adobe's DNG Converter",
+        )
 
 
 def _check_dng_part(file: IO[bytes], part: _Part, size: int, compression: int, *, is_old: bool) -> None:

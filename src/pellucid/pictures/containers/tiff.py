@@ -23,6 +23,11 @@ _CURVES = (0x012D, 0x0123)
 _GRAY_UNIT, _GRAY_CURVE, _REFERENCE, _PHOTOMETRIC, _BITS = 0x0122, 0x0123, 0x0214, 0x0106, 0x0102
 
 _NOT_KEPT = {_LAYERS: "layers of Photoshop", 0x0190: "global parameters", 0xC634: "private data of DNG"}
+# These contain places in the file, where something else would be.
+_NOT_KEPT |= {
+    0x866C: "the description by a microscope (ZEISS LSM)",
+    0x8318: "the description by a microscope (Olympus)",
+}
 
 
 def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:

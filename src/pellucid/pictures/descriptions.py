@@ -29,7 +29,7 @@ def adapt(text: str, change: Change) -> tuple[str, tuple[str, ...]]:
 
 def is_ome(text: str) -> bool:
     """Whether it is OME-XML."""
-    return "<OME" in text[:4096] or ":OME " in text[:4096]
+    return re.search(r"<(\w+:)?OME\b", text[:4096]) is not None
 
 
 def is_of_stack(text: str) -> bool:

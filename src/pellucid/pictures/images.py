@@ -123,9 +123,11 @@ def list_pages(path: str | Path) -> tiff_pages.Pages | None:
     return pages if pages is not None and len(pages) > 1 else None
 
 
-def read_page(page: tiff_pages.Page, *, max_pixels: int = MAX_PIXELS, white: float | None = None) -> Picture:
+def read_page(
+    page: tiff_pages.Page, *, max_pixels: int = MAX_PIXELS, white: float | None = None, sidecar: bytes = b""
+) -> Picture:
     """Read one of the pages of `list_pages` as `read` does, but with the description of the whole stack."""
-    return readers.read_tiff(page, max_pixels, white)
+    return readers.read_tiff(page, max_pixels, white, sidecar=sidecar)
 
 
 def encoding_bytes(path: str | Path, num_pixels: int, *, quality: int | None = None) -> int:

@@ -17,7 +17,7 @@ from pellucid.degradations.degradation import involves, warnings_for
 from pellucid.degradations.standard import Jpeg
 from pellucid.domains import Degraded
 from pellucid.errors import OutputError, PellucidError, PictureError
-from pellucid.pictures import formats, images, raw, writers
+from pellucid.pictures import formats, images, raw, sidecars, writers
 from pellucid.pictures.picture import Picture
 from pellucid.pictures.tiff_pages import Page, Pages
 from pellucid.pictures.white import check_white
@@ -430,9 +430,11 @@ class _Stages:
         )
 
     def _read_page(self, page: Page, number: int) -> Picture:
-        """A page. Errors name its number."""
+        """A page. Errors name its number. XMP next to the file is added to the first page."""
+        sidecar = sidecars.read(page.path) if self.settings.sidecars and number == 1 else b""
+        settings = self.settings
         try:
-            return images.read_page(page, max_pixels=self.settings.max_pixels, white=self.settings.white)
+            return images.read_page(page, max_pixels=settings.max_pixels, white=settings.white, sidecar=sidecar)
         except PictureError as error:
             error.facts = error.facts.replace(str(page.path), f"{page.path}, page {number},", 1)
             raise

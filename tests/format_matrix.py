@@ -745,7 +745,7 @@ videos of motion photos, content credentials, appended data |
 | GIF | several frames: refused; a still one becomes PNG | appended data |
 | AVIF, HEIC | several pictures, sequences: refused | gain maps, depth maps, mattes, videos |
 | JPEG XL | animated: refused | gain maps, extra channels, JUMBF |
-| JPEG 2000 | several codestreams: refused | geographic data |
+| JPEG 2000 | several codestreams: refused | geographic data, unknown boxes |
 | PNM | several pictures: refused | - |
 
 HEIC, JPEG XL and JPEG 2000 need the extra `formats`: `pip install 'pellucid[formats]'`.
@@ -805,6 +805,15 @@ megapixels, HEIC, JPEG XL and JPEG 2000 at 12, the others at 100):
 """
 
 
+ODD = """
+## Odd files
+
+Each cell is a file of this kind, enlarged twice and checked with another program: *kept*, *noted* (a line names
+what is not kept or may be wrong) or *refused* (a line says why, and there is no result). "-": the format has no
+such files.
+"""
+
+
 def table(cases: list[Case], heading: str) -> str:
     lines = [f"| {heading} | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
     for case in cases:
@@ -815,7 +824,10 @@ def table(cases: list[Case], heading: str) -> str:
 
 
 def document() -> str:
+    import kind_matrix  # which uses the profiles of this module
+
     parts = ["## The same format\n", table(SAME, "file"), "\n## Another format\n", table(CONVERSIONS, "file")]
+    parts += [ODD, kind_matrix.table()]
     return TEXT + _LEGEND + "\n".join(parts) + "\n" + MEMORY
 
 

@@ -254,9 +254,10 @@ def _mix_tiff(content: bytes, rng: Rng) -> bytes:
         return _mix_bytes(content, rng)
     (count,) = struct.unpack_from(order + "H", content, offset)
     rows = [content[offset + 2 + 12 * i : offset + 14 + 12 * i] for i in range(count)]
+    rows = [row for row in rows if len(row) == 12]
 
     def change(row: bytes) -> bytes:
-        fields = [*struct.unpack(order + "HHII", row.ljust(12, b"\0"))]
+        fields = [*struct.unpack(order + "HHII", row)]
         field = int(rng.integers(4))
         limit = 2**16 if field < 2 else 2**32
         fields[field] = int(rng.integers(0, 19)) if field == 1 else _number(rng) % limit

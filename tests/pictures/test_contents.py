@@ -139,7 +139,10 @@ def test_truncated_and_random_files_raise_nothing_else(tmp_path: Path) -> None:
                 assert "\n" not in str(error)
 
 
-def test_a_damaged_index_of_pictures_is_no_error(tmp_path: Path) -> None:
-    content = saved("mpo", 2).replace(b"MPF\0II", b"MPF\0XX").replace(b"MPF\0MM", b"MPF\0XX")
-    (tmp_path / "x").write_bytes(content)
-    assert check_contents(tmp_path / "x", "jpeg") == ()
+@pytest.mark.parametrize("damaged", [b"MPF\0XX", b"MPF\0II*\0\xff\xff\xff\xff"])
+def test_a_damaged_index_of_pictures_hides_none_of_them(damaged: bytes, tmp_path: Path) -> None:
+    content = saved("mpo", 2)
+    place = content.index(b"MPF\0")
+    (tmp_path / "x").write_bytes(content[:place] + damaged + content[place + len(damaged) :])
+    with pytest.raises(PictureError, match="MPO .* of 2 pictures"):
+        check_contents(tmp_path / "x", "jpeg")

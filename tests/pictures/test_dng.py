@@ -125,6 +125,7 @@ def test_tifffile_reads_the_tags_of_the_standard(tmp_path: Path) -> None:
     assert bytes(tags["DNGVersion"]) == b"\1\4\0\0"
     assert tags["CFARepeatPatternDim"] == (2, 2)
     assert bytes(tags["CFAPattern"]) == bytes([1, 0, 2, 1])  # 0 red, 1 green, 2 blue
+    assert bytes(tags["CFAPlaneColor"]) == bytes([0, 1, 2])
     assert tags["BlackLevelRepeatDim"] == (2, 2)
     assert np.divide(tags["BlackLevel"][::2], tags["BlackLevel"][1::2]).tolist() == [512, 513, 514, 515]
     assert tags["WhiteLevel"] == 16383

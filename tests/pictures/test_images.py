@@ -944,16 +944,16 @@ def test_values_of_other_tags_are_not_damage(tmp_path: Path) -> None:
     np.testing.assert_array_equal(images.read(path).samples, rows)
 
 
-def test_damaged_jpeg_that_is_decoded_is_noted(tmp_path: Path) -> None:
+def test_damaged_jpeg_that_is_decoded_gives_a_warning(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     rows = np.random.default_rng(0).integers(0, 256, (64, 64, 3)).astype("u1")
     PIL.Image.fromarray(rows).save(path, quality=90)
     content = path.read_bytes()
-    assert images.read(path).encoding.notes == ()  # type: ignore[union-attr]
+    assert images.read(path).encoding.warnings == ()  # type: ignore[union-attr]
     middle = len(content) // 2
     path.write_bytes(content[:middle] + b"\xff" * 300 + content[middle + 300 :])
-    (note,) = images.read(path).encoding.notes  # type: ignore[union-attr]
-    assert re.fullmatch(r"damaged \(VipsJpeg: .+\): parts of the picture may be wrong", note)
+    (warning,) = images.read(path).encoding.warnings  # type: ignore[union-attr]
+    assert re.fullmatch(r"damaged \(VipsJpeg: .+\): parts of the picture may be wrong", warning)
 
 
 def test_damaged_and_missing_chunks_are_noted(tmp_path: Path) -> None:
@@ -1024,3 +1024,27 @@ def test_a_damaged_index_of_pictures_in_jpeg_is_not_a_crash(tmp_path: Path) -> N
         segment = struct.pack(">BBH", 0xFF, 0xE2, 6 + len(index)) + b"MPF\0" + index
         path.write_bytes(content.getvalue()[:2] + segment + content.getvalue()[2:])
         assert images.read(path).samples.shape == (20, 30, 3)
+
+
+def test_tiles_much_larger_than_the_picture_are_refused(tmp_path: Path) -> None:
+    path, content = tmp_path / "a.tif", io.BytesIO()
+    tifffile.imwrite(content, np.zeros((23, 31, 3), np.uint8), photometric="rgb", metadata=None, tile=(32, 32))
+    damaged = bytearray(content.getvalue())
+    for tag in (322, 323):
+        place = next(
+            damaged.find(struct.pack("<HHI", tag, kind, 1))
+            for kind in (4, 3)
+            if struct.pack("<HHI", tag, kind, 1) in damaged
+        )
+        damaged[place : place + 12] = struct.pack("<HHII", tag, 4, 1, 60000)
+    path.write_bytes(bytes(damaged))
+    with pytest.raises(PictureError, match="tiles of 60000 x 60000 px for a picture of 31 x 23 px"):
+        images.read(path)
+
+
+def test_libvips_prints_nothing_about_a_damaged_file() -> None:
+    code = "import sys; from pellucid.pictures import images; images.read(sys.argv[1])"
+    path = Path(__file__).parent / "many_warnings.jpg"  # found by tests/fuzz.py
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "is damaged" in done.stderr
+    assert "VIPS-WARNING" not in done.stdout + done.stderr

@@ -272,3 +272,45 @@ def test_missing_packages_are_named(
             MissingExtraError, match=r"needs an optional package; pip install 'pellucid\[formats\]'"
         ):
             images.write(Picture(format_matrix.photo()), tmp_path / f"y{suffix}")
+
+
+@needs("exiftool")
+def test_jpeg_xl_has_the_resolution_in_exif(tmp_path: Path) -> None:
+    PIL.Image.fromarray(format_matrix.noise(3)).save(tmp_path / "x.png", dpi=(300, 200))
+    images.write(images.read(tmp_path / "x.png"), tmp_path / "x.jxl")
+    found = call("exiftool", "-n", "-s3", "-XResolution", "-YResolution", tmp_path / "x.jxl").split()
+    assert [*map(float, found)] == pytest.approx([300, 200], abs=0.01)
+    images.write(images.read(tmp_path / "x.jxl"), tmp_path / "y.png")
+    with PIL.Image.open(tmp_path / "y.png") as file:
+        assert file.info["dpi"] == pytest.approx((300, 200), abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "content", "expected"),
+    [
+        (b"uuid", bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03") + b"II*\0", "geographic data"),
+        (b"uuid", bytes(range(16)), "the box of UUID 000102"),
+        (b"xml ", b"<gml:FeatureCollection/>", "XML other than XMP"),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".jxl", ".jp2"])
+def test_boxes_that_are_not_kept_are_named(
+    suffix: str, kind: bytes, content: bytes, expected: str, tmp_path: Path
+) -> None:
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"/>'
+    metadata = {"xmp-data": xmp}  # so that JPEG XL is in boxes
+    images.write(Picture(format_matrix.noise(3, height=40, width=50), metadata=metadata), tmp_path / f"x{suffix}")
+    stored = (tmp_path / f"x{suffix}").read_bytes()
+    added = (8 + len(content)).to_bytes(4, "big") + kind + content
+    place = 12 + int.from_bytes(stored[12:16], "big")  # after the signature and the type
+    (tmp_path / f"x{suffix}").write_bytes(stored[:place] + added + stored[place:])
+    picture = images.read(tmp_path / f"x{suffix}")
+    assert picture.encoding is not None and any(expected in note for note in picture.encoding.notes)
+    assert picture.metadata["xmp-data"] == xmp
+
+
+def test_pnm_has_no_resolution(tmp_path: Path) -> None:
+    PIL.Image.fromarray(format_matrix.noise(3)).save(tmp_path / "x.png", dpi=(300, 300))
+    assert images.write(images.read(tmp_path / "x.png"), tmp_path / "x.ppm") == (
+        "not kept in PNM: the resolution",
+    )

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid.errors import PictureError
-from pellucid.pictures.picture import PEAKS, Exposure, Mosaic, Picture
+from pellucid.pictures.picture import PEAKS, Exposure, Mosaic, Picture, check_tensor
 from pellucid.system import memory
 
 BAYER = ("RG", "GB")
@@ -477,3 +477,15 @@ def test_extra_channels_must_fit(shape: tuple[int, ...]) -> None:
         Picture(np.zeros((6, 7, 3), np.uint8), extra=np.zeros(shape, np.uint8))
     with pytest.raises(PictureError, match="extra channels of uint16"):
         Picture(np.zeros((6, 7, 3), np.uint8), extra=np.zeros((6, 7, 1), np.uint16))
+
+
+@pytest.mark.parametrize("shape", [(1, 5, 4, 4), (1, 0, 4, 4), (1, 3, 0, 4), (3, 4, 4)])
+def test_tensors_of_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(PictureError, match="with 1 to 4 channels is needed"):
+        check_tensor(torch.zeros(shape), (4,))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_tensors_have_1_to_4_channels(channels: int) -> None:
+    check_tensor(torch.zeros(2, channels, 3, 5), (4,))
+    check_tensor(torch.zeros(channels, 3, 5), (3, 4))

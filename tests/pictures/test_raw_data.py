@@ -119,20 +119,20 @@ def test_compressed_samples_that_are_blanked_are_refused(tmp_path: Path, kind: s
 
 
 @pytest.mark.parametrize("kind", ["strips", "big-endian tiles", "12 bits"])
-def test_zeros_below_black_are_noted(tmp_path: Path, kind: str) -> None:
+def test_zeros_below_black_give_a_warning(tmp_path: Path, kind: str) -> None:
     content = build(kind)
     start, end = place_of_samples(content)
     middle = (start + end) // 2
     path = written(tmp_path, content[:middle] + bytes(end - middle) + content[end:])
     developed = raw.develop(path)
     assert developed.encoding is not None
-    for notes in (raw.read(path).notes, developed.encoding.notes):
+    for warnings in (raw.read(path).warnings, developed.encoding.warnings):
         if kind == "12 bits":  # its black level is 0, which dark rows may be
-            assert not [note for note in notes if "less than black" in note]
+            assert not warnings
         else:
             assert (
                 "% of the samples are 0 like their neighbors, less than black; the file may be damaged"
-                in notes[-1]
+                in warnings[-1]
             )
 
 
@@ -235,12 +235,12 @@ def test_a_real_frame_passes(data: Path) -> None:
     raw_data.check_complete(data / "raw" / "emubayer_1024.dng")
 
 
-def test_one_blank_tile_is_noted(tmp_path: Path) -> None:
+def test_one_blank_tile_gives_a_warning(tmp_path: Path) -> None:
     content = build("tiles")
     start, _ = place_of_samples(content)
     blank = content[:start] + bytes(32 * 48 * 2) + content[start + 32 * 48 * 2 :]
-    (note,) = raw.read(written(tmp_path, blank)).notes
-    assert note.startswith("25 % of the samples are 0")
+    (warning,) = raw.read(written(tmp_path, blank)).warnings
+    assert warning.startswith("25 % of the samples are 0")
 
 
 @pytest.mark.parametrize("photometric", ["cfa", "linear_raw"])

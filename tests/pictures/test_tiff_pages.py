@@ -290,7 +290,7 @@ def test_large_stacks_are_written_as_bigtiff(tmp_path: Path, monkeypatch: pytest
     stack = noise(3, 9, 11, dtype="uint16")
     tifffile.imwrite(tmp_path / "x.tif", stack, photometric="minisblack", metadata=None)
     pages = tiff_pages.find_pages(tmp_path / "x.tif")
-    monkeypatch.setattr(images, "CLASSIC_BYTES", 100)
+    monkeypatch.setattr(tiff_pages, "CLASSIC_BYTES", 100)
     images.write_pages((images.read_page(page) for page in pages.pages), tmp_path / "big.tif", pages)
     with tifffile.TiffFile(tmp_path / "big.tif") as file:
         assert file.is_bigtiff and np.array_equal(file.asarray(), stack)
@@ -315,3 +315,20 @@ def test_odd_tags_are_not_damage(tmp_path: Path) -> None:
     tifffile.imwrite(tmp_path / "x.tif", noise(9, 11, 3), photometric="rgb", metadata=None)
     run("tiffset", "-s", "274", "0", tmp_path / "x.tif")
     assert images.read(tmp_path / "x.tif").width == 11
+
+
+def test_a_sidecar_and_a_wrong_suffix_of_pages_count(tmp_path: Path, denoiser: Restorer) -> None:
+    source = tmp_path / "x.png"
+    with tifffile.TiffWriter(source) as file:
+        for seed in range(2):
+            file.write(noise(9, 11, seed=seed), photometric="minisblack", metadata=None)
+    (tmp_path / "x.png.xmp").write_text(
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="5"/></rdf:RDF></x:xmpmeta>'
+    )
+    (outcome,) = restore(source, denoiser, tmp_path / "y.tif", Settings(strength=0, sidecars=True))
+    outcome.raise_error()
+    assert "a TIFF file, not PNG as its name says" in outcome.info
+    with tifffile.TiffFile(tmp_path / "y.tif") as file:
+        assert b'xmp:Rating="5"' in file.pages[0].aspage().tags["XMP"].value
+        assert "XMP" not in file.pages[1].aspage().tags

@@ -169,6 +169,18 @@ def test_alpha_and_other_channels_in_other_units_are_not_scaled(tmp_path: Path) 
     assert np.array_equal(tifffile.imread(tmp_path / "again.tif"), samples)
 
 
+def test_pnm_and_bmp_come_back_in_their_own_units(tmp_path: Path) -> None:
+    values = ramp(4095)
+    (tmp_path / "x.pgm").write_bytes(b"P5\n30 20\n65535\n" + values.astype(">u2").tobytes())
+    images.write(images.read(tmp_path / "x.pgm", white=4095), tmp_path / "y.pgm")
+    assert (tmp_path / "y.pgm").read_bytes() == (tmp_path / "x.pgm").read_bytes()
+    low = ramp(200, "uint8", channels=3)
+    Image.fromarray(low).save(tmp_path / "x.bmp")
+    images.write(images.read(tmp_path / "x.bmp", white=200), tmp_path / "y.bmp")
+    with Image.open(tmp_path / "y.bmp") as file:
+        np.testing.assert_array_equal(np.asarray(file), low)
+
+
 def test_another_format_or_depth_has_the_white_of_its_type(tmp_path: Path) -> None:
     picture = images.read(write_tiff(tmp_path / "x.tif", ramp(4095)), white=4095)
     images.write(picture, tmp_path / "x.png")

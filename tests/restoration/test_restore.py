@@ -519,6 +519,34 @@ def test_deblocked_jpeg_is_written_with_high_quality(tmp_path: Path) -> None:
         assert encoding is not None and encoding.quality == quality
 
 
+def test_deblocked_webp_stays_lossless(tmp_path: Path) -> None:
+    chosen = registry.find("dncnn.three_tasks", depth=2, width=2, quality=10)
+    deblocker = Restorer("three", chosen, TorchBackend(chosen.network(), "cpu"))
+    samples = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
+    PIL.Image.fromarray(samples).save(tmp_path / "a.webp", lossless=True)
+    settings = restore.Settings(strength=0)
+    (outcome,) = restore.restore(planning.plan([tmp_path / "a.webp"]), deblocker, settings=settings)
+    assert np.array_equal(np.asarray(PIL.Image.open(_path(outcome.target))), samples)
+
+
+@pytest.mark.parametrize(
+    ("name", "keywords", "expected"),
+    [
+        ("dncnn.blind", {"channels": 3, "depth": 2, "width": 2}, ["dncnn-gray-blind restores it better"]),
+        ("mimo_unet.gopro", {"width": 4, "num_blocks": 1}, []),
+    ],
+)
+def test_gray_pictures_and_networks_for_color_noise(
+    name: str, keywords: dict[str, Any], expected: list[str]
+) -> None:
+    chosen = registry.find(name, **keywords)
+    network = Restorer("color", chosen, TorchBackend(chosen.network(), "cpu"))
+    samples = np.random.default_rng(0).integers(0, 256, (20, 20), np.uint8)
+    (of_gray, of_color) = restore.restore([samples, np.stack([samples] * 3, axis=2)], network)
+    assert [text for text in expected if text in " ".join(of_gray.warnings)] == expected
+    assert len(of_gray.warnings) == len(expected) and not of_color.warnings
+
+
 def test_pictures_of_unsupported_formats_are_reported(album: Path, weights: Path) -> None:
     (album / "painting.psd").write_bytes(b"8BPS\0\1" + bytes(40))
     (album / "notes.txt").touch()
@@ -631,3 +659,18 @@ def test_names_that_cannot_be_written_give_one_clear_line(
     with pytest.raises(OutputError, match=message):
         (outcome,) = restore.restore(inputs, weights, album.parent / name)
         outcome.raise_error()
+
+
+def test_the_smallest_limits_are_allowed() -> None:
+    smallest: dict[str, Any] = {
+        "tile_px": 1,
+        "halo_px": 0,
+        "memory_bytes": 0,
+        "quality": 1,
+        "max_pixels": 1,
+        "page": 1,
+    }
+    restore.Settings(**smallest)
+    for name, value in smallest.items():
+        with pytest.raises(PellucidError):
+            restore.Settings(**{name: value - 1})

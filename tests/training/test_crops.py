@@ -90,3 +90,15 @@ def test_a_corner_moves_with_its_augmented_square(places: list[tuple[int, int, i
     expected = augment(crop_inner(planes, top, left, patch, rate), transforms)
     assert expected.shape[-1] == 4 * rate.numerator
     assert torch.equal(crop_inner(augment(planes, transforms), new_top, new_left, patch, rate), expected)
+
+
+@pytest.mark.parametrize("resident", [False, True])
+@pytest.mark.parametrize("top", [-1, 0, 1, 4, 5])
+@pytest.mark.parametrize("left", [-1, 0, 1, 6, 7])
+def test_crops_may_exceed_any_edge_by_one_pixel(top: int, left: int, resident: bool) -> None:
+    array = noise(9, 11, ("uint8", 1))
+    pictures = Pictures([array].__getitem__, range(1), Placement(CPU, resident))
+    ((_, found),) = pictures.samples(numbers(0), numbers(top), numbers(left), 5)
+    padded = np.pad(array, ((1, 1), (1, 1), (0, 0)), mode="symmetric")
+    expected = padded[top + 1 : top + 6, left + 1 : left + 6]
+    assert np.array_equal(found[0].permute(1, 2, 0).numpy(), expected)

@@ -74,7 +74,7 @@ def restore(
         str | None,
         typer.Option(
             metavar="FORMAT",
-            help="png, tiff, jpeg, webp, bmp, jxl or jp2.",
+            help="png, tiff, jpeg, webp, bmp, ppm, jxl or jp2.",
             show_default="that of the input",
             rich_help_panel=_RESULTS,
         ),
@@ -85,7 +85,7 @@ def restore(
             min=1,
             max=100,
             metavar="N",
-            help="Quality of JPEG and lossy WebP.",
+            help="Quality of JPEG, and of WebP and JPEG XL, which it makes lossy.",
             show_default="that of the input",
             rich_help_panel=_RESULTS,
         ),
@@ -220,6 +220,7 @@ def restore(
     Finished results in a folder are skipped, so the same command resumes after an interruption.
     """
     with defer_sigint():
+        from pellucid.pictures import formats
         from pellucid.restoration import planning, restore, restorer
         from pellucid.restoration.report import is_report, write_report
         from pellucid.system import files
@@ -255,6 +256,10 @@ def restore(
         print_warning(
             f"{chosen.name} restores developed pictures; --exposure-ratio and --reference have no effect"
         )
+    if quality is not None:
+        targets = {kind.name: kind for kind in (formats.format_by_suffix(job.target) for job in jobs)}
+        for name in sorted(name for name, kind in targets.items() if not kind.takes_quality):
+            print_warning(f"--quality has no effect on {name}, which is written without loss")
     if halo is not None and halo < chosen.halo_px:
         _print_halo_error(chosen, jobs, choices)
     outcomes, is_interrupted = _run(jobs, chosen, choices, workers=workers, overwrite=overwrite)

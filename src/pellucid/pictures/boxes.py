@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
+XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
+"""What a box of the type uuid with XMP starts with."""
+
 MAX_BYTES = 2**26
 """Limit on the content of a box that is read as a whole; only samples are longer."""
 
@@ -43,9 +46,13 @@ def iterate_boxes(file: IO[bytes], start: int = 0, stop: int | None = None) -> I
         start += length
 
 
-def find_box(file: IO[bytes], *kinds: bytes) -> Box | None:
-    """The first box of the last kind, inside the first box of the kind before it, and so on."""
-    start, stop, found = 0, None, None
+def find_box(file: IO[bytes], *kinds: bytes, inside: Box | None = None) -> Box | None:
+    """The first box of the last kind, inside the first box of the kind before it, and so on.
+
+    inside: the outermost box to search; by default the file.
+    """
+    start, stop = (0, None) if inside is None else (inside.start, inside.stop)
+    found = None
     for kind in kinds:
         found = next((box for box in iterate_boxes(file, start, stop) if box.kind == kind), None)
         if found is None:
@@ -59,5 +66,5 @@ def build_box(kind: bytes, content: bytes) -> bytes:
     return struct.pack(">I4s", 8 + len(content), kind) + content
 
 
-_FULL_BOXES = {b"meta": 4}
+_FULL_BOXES = {b"meta": 4, b"iref": 4}
 """Boxes that contain boxes after a version and flags: bytes before the first one."""

@@ -5,15 +5,16 @@ animated PNG nor the pictures of an MPO.
 """
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
 from pellucid.errors import PictureError
 from pellucid.pictures.boxes import iterate_boxes
+from pellucid.pictures.chunks import iterate_png, iterate_webp
 from pellucid.pictures.contents_heif import inspect_heif
 from pellucid.pictures.contents_jpeg import inspect_jpeg
-from pellucid.pictures.parts import GAIN_MAP, Contents, describe_trailer
+from pellucid.pictures.parts import CREDENTIALS, GAIN_MAP, GEOGRAPHIC, Contents, describe_trailer
 
 
 def check_contents(path: Path, loader: str) -> tuple[str, ...]:
@@ -42,9 +43,9 @@ _ANIMATION = {"unit": "frames", "hint": "restore its frames one by one, e.g. aft
 def _inspect_png(file: IO[bytes]) -> Contents:
     """Frames are fcTL chunks; one before the samples (IDAT) is about the picture that other programs show."""
     num_declared, num_controls, has_own_control, has_samples, end = 0, 0, False, False, 0
-    for kind, start, length in _iterate_chunks(file):
+    for kind, start, length in iterate_png(file):
         if kind == b"acTL":
-            file.seek(start)
+            file.seek(start + 8)
             (num_declared,) = struct.unpack(">I", file.read(4))
         elif kind == b"fcTL":
             num_controls += 1
@@ -52,37 +53,15 @@ def _inspect_png(file: IO[bytes]) -> Contents:
         elif kind == b"IDAT":
             has_samples = True
         elif kind == b"IEND":
-            end = start + length + 4
+            end = start + length + 12
     num_frames = 0 if num_declared == 0 else max(num_declared, num_controls) + (not has_own_control)
     return Contents(num_frames, "an animated PNG", parts=describe_trailer(file, end), **_ANIMATION)
 
 
-def _iterate_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
-    """(type, start, length) of all chunks of a PNG up to its end."""
-    offset = 8
-    while True:
-        file.seek(offset)
-        header = file.read(8)
-        if len(header) < 8:
-            return
-        length, kind = struct.unpack(">I4s", header)
-        yield kind, offset + 8, length
-        if kind == b"IEND":
-            return
-        offset += length + 12
-
-
 def _inspect_webp(file: IO[bytes]) -> Contents:
     (size,) = struct.unpack("<4xI", file.read(8))
-    offset, num_frames, end = 12, 0, 8 + size + size % 2
-    while offset + 8 <= end:
-        file.seek(offset)
-        header = file.read(8)
-        if len(header) < 8:
-            break
-        kind, length = struct.unpack("<4sI", header)
-        num_frames += kind == b"ANMF"
-        offset += 8 + length + length % 2
+    end = 8 + size + size % 2
+    num_frames = sum(kind == b"ANMF" for kind, place, _ in iterate_webp(file) if place < end)
     return Contents(num_frames, "an animated WebP", parts=describe_trailer(file, end), **_ANIMATION)
 
 
@@ -113,7 +92,7 @@ def _palette_bytes(flags: int) -> int:
 def _inspect_jp2(file: IO[bytes]) -> Contents:
     """Pictures are codestreams; a file that is only a codestream has no boxes."""
     kinds = [box.kind for box in iterate_boxes(file)] if file.read(4) == b"\0\0\0\x0c" else []
-    parts = ("geographic data (GeoJP2)",) if b"asoc" in kinds else ()
+    parts = (GEOGRAPHIC,) if b"asoc" in kinds else ()
     return Contents(
         kinds.count(b"jp2c") + kinds.count(b"moov"),
         "a JPEG 2000 file",
@@ -124,7 +103,7 @@ def _inspect_jp2(file: IO[bytes]) -> Contents:
 
 
 def _inspect_jxl(file: IO[bytes]) -> Contents:
-    parts = {b"jhgm": GAIN_MAP, b"jumb": "content credentials (C2PA) or other JUMBF data"}
+    parts = {b"jhgm": GAIN_MAP, b"jumb": f"{CREDENTIALS} or other JUMBF data"}
     boxes = iterate_boxes(file) if file.read(4) == b"\0\0\0\x0c" else ()
     return Contents(1, parts=tuple(parts[box.kind] for box in boxes if box.kind in parts))
 

@@ -60,14 +60,8 @@ def _count_frames(file: IO[bytes]) -> int:
     counts = [0]
     for track in iterate_boxes(file, movie.start, movie.stop) if movie else ():
         if track.kind == b"trak":
-            start, stop = track.start, track.stop
-            for kind in (b"mdia", b"minf", b"stbl", b"stsz"):
-                box = next((box for box in iterate_boxes(file, start, stop) if box.kind == kind), None)
-                if box is None:
-                    break
-                start, stop = box.start, box.stop
-                if kind == b"stsz":
-                    counts.append(struct.unpack_from(">8xI", box.read(file))[0])
+            sizes = find_box(file, b"mdia", b"minf", b"stbl", b"stsz", inside=track)
+            counts += struct.unpack_from(">8xI", sizes.read(file)) if sizes else ()
     return max(counts)
 
 

@@ -44,7 +44,7 @@ def inspect_jpeg(file: IO[bytes]) -> Contents:
         if primary is None:
             return Contents()
         num_pictures, parts, end = 1, list[str](), primary.end
-        types = dict(_find_types(content, primary))
+        types = _find_types(content, primary)
         while (start := _find_next(content, end, types)) is not None:
             other = _parse(content, start)
             if other is None:
@@ -83,13 +83,19 @@ def _parse(content: mmap.mmap, start: int) -> _Jpeg | None:
     return None
 
 
-def _find_types(content: mmap.mmap, primary: _Jpeg) -> Iterator[tuple[int, int]]:
-    """(offset in the file, type) of the pictures in the index of the Multi-Picture Format, if there is one."""
+def _find_types(content: mmap.mmap, primary: _Jpeg) -> dict[int, int]:
+    """Offset in the file -> type of the pictures in the index of the Multi-Picture Format; {} if it is damaged."""
     index = next((segment for marker, segment in primary.segments if segment.startswith(_MPF)), b"")[4:]
     order = {b"II": "<", b"MM": ">"}.get(index[:2])
-    if order is None or len(index) < 8:
-        return
-    base = content.find(_MPF) + 4
+    if order is None:
+        return {}
+    try:
+        return dict(_parse_index(index, order, content.find(_MPF) + 4))
+    except struct.error:
+        return {}
+
+
+def _parse_index(index: bytes, order: str, base: int) -> Iterator[tuple[int, int]]:
     (directory,) = struct.unpack_from(f"{order}I", index, 4)
     (num_tags,) = struct.unpack_from(f"{order}H", index, directory)
     for number in range(num_tags):

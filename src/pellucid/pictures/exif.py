@@ -6,7 +6,7 @@ Unknown tags, and maker notes with their offsets, stay as the camera wrote them.
 
 import io
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import IO, Any
@@ -43,7 +43,7 @@ _EXIF, _GPS, _INTEROP = 0x8769, 0x8825, 0xA005
 _POINTERS = frozenset({_EXIF, _GPS, _INTEROP, 0x0190})
 _WIDTH, _HEIGHT = 0xA002, 0xA003
 _SUBJECT_AREA, _SUBJECT_LOCATION = 0x9214, 0xA214
-_RESOLUTIONS = (0x011A, 0x011B)
+_RESOLUTIONS, _RESOLUTION_UNIT = (0x011A, 0x011B), 0x0128
 _FOCAL_PLANE = (0xA20E, 0xA20F)
 _RELATED_SIZE = (0x1001, 0x1002)
 _COMMENTS = (0x9286, 0x001B, 0x001C)
@@ -115,9 +115,23 @@ def description(block: bytes) -> str:
 def read_resolution(block: bytes) -> dict[str, Any]:
     """The resolution in a block as metadata, if it has a unit."""
     tags = parse_block(block).main
-    unit = {2: "inch", 3: "cm"}.get(ifd.number(tags, 0x0128) or 2)
+    unit = {2: "inch", 3: "cm"}.get(ifd.number(tags, _RESOLUTION_UNIT) or 2)
     x, y = (ifd.fraction(tags, tag) for tag in _RESOLUTIONS)
     return resolution.to_metadata(x, y, unit) if unit else {}
+
+
+def add_resolution(block: bytes, metadata: Mapping[str, Any]) -> bytes:
+    """A block with the resolution in metadata, for formats without another place for it."""
+    dots = resolution.from_metadata(metadata)
+    if dots is None or dots.unit == "none" or read_resolution(block):
+        return block
+    unit = "cm" if dots.unit == "cm" else "inch"
+    ratios = [struct.pack("<II", *resolution.to_ratio(float(f"{value:.8g}"))) for value in dots.to(unit)]
+    values: dict[int, Value] = {
+        tag: (ifd.FRACTION, 1, ratio) for tag, ratio in zip(_RESOLUTIONS, ratios, strict=True)
+    }
+    number = struct.pack("<H", 3 if unit == "cm" else 2)
+    return set_main(block, {**values, _RESOLUTION_UNIT: (ifd.SHORT, 1, number)})
 
 
 def build_block(tags: Tags) -> bytes:

@@ -58,7 +58,7 @@ class FileFormat:
     dtypes: types of samples, smallest first.
     has_extra: whether channels that are neither color nor alpha can be stored.
     saver: the libvips operation that writes it, and its options; "" for formats that libvips does not write.
-    package: the optional package that writes it, or "".
+    package: the optional package that writes it, or "". takes_quality: whether it can be lossy.
     """
 
     name: str
@@ -69,6 +69,7 @@ class FileFormat:
     saver: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     package: str = ""
+    takes_quality: bool = False
 
     def can_store(self, dtype: str, picture: Picture) -> bool:
         """Whether it can store the channels of a picture, with this type of samples."""
@@ -79,13 +80,22 @@ class FileFormat:
 PNG = FileFormat("PNG", (".png",), ("uint8", "uint16"), True, saver="pngsave_target")
 TIFF = FileFormat("TIFF", (".tif", ".tiff"), ("uint8", "uint16", "float32"), True, True, "tiffsave_target")
 JPEG = FileFormat(
-    "JPEG", (".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif"), ("uint8",), False, saver="jpegsave_target"
+    "JPEG",
+    (".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif"),
+    ("uint8",),
+    False,
+    saver="jpegsave_target",
+    takes_quality=True,
 )
 # `exact` keeps the colors of fully transparent pixels.
-WEBP = FileFormat("WebP", (".webp",), ("uint8",), True, saver="webpsave_target", options={"exact": True})
+WEBP = FileFormat(
+    "WebP", (".webp",), ("uint8",), True, saver="webpsave_target", options={"exact": True}, takes_quality=True
+)
 BMP = FileFormat("BMP", (".bmp", ".dib"), ("uint8",), False)
 PNM = FileFormat("PNM", (".ppm", ".pgm", ".pam", ".pnm", ".pbm"), ("uint8", "uint16"), True)
-JPEG_XL = FileFormat("JPEG XL", (".jxl",), ("uint8", "uint16", "float32"), True, package="pyjpegxl")
+JPEG_XL = FileFormat(
+    "JPEG XL", (".jxl",), ("uint8", "uint16", "float32"), True, package="pyjpegxl", takes_quality=True
+)
 JPEG_2000 = FileFormat("JPEG 2000", (".jp2",), ("uint8", "uint16"), True, package="openjpeg")
 WRITABLE = (PNG, TIFF, JPEG, WEBP, BMP)
 _OTHERS = (PNM, JPEG_XL, JPEG_2000)
@@ -95,7 +105,7 @@ _BY_SUFFIX = {suffix: file_format for file_format in (*WRITABLE, *_OTHERS) for s
 
 
 def format_by_name(name: str) -> FileFormat:
-    """The format called png, tiff or tif, jpeg or jpg, webp, bmp, jxl or jp2. Raises OutputError for others."""
+    """The format of a suffix without the dot, e.g. png, tif or jpg. Raises OutputError for others."""
     found = _BY_SUFFIX.get(f".{name.lower()}")
     if found is None:
         known = ", ".join([*(file_format.name.lower() for file_format in WRITABLE), "ppm", "jxl", "jp2"])

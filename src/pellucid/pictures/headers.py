@@ -8,6 +8,7 @@ import numpy as np
 
 from pellucid.errors import PictureError
 from pellucid.pictures import formats, kinds
+from pellucid.pictures.chunks import iterate_webp
 from pellucid.pictures.containers import jpeg
 from pellucid.pictures.picture import Encoding
 
@@ -112,13 +113,8 @@ def _parse_bmp(file: IO[bytes]) -> Encoding:
 
 
 def _parse_webp(file: IO[bytes]) -> Encoding:
-    file.seek(12)
-    while len(head := file.read(8)) == 8:
-        if head[:4] in (b"VP8 ", b"VP8L"):
-            return Encoding("WebP", lossless=head[:4] == b"VP8L")
-        (length,) = struct.unpack_from("<I", head, 4)
-        file.seek(length + length % 2, 1)
-    return Encoding("WebP")
+    kinds_of_samples = (kind for kind, _, _ in iterate_webp(file) if kind in (b"VP8 ", b"VP8L"))
+    return Encoding("WebP", lossless=next(kinds_of_samples, b"VP8L") == b"VP8L")
 
 
 def _parse_jpeg(file: IO[bytes]) -> Encoding:

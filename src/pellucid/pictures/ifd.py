@@ -86,19 +86,18 @@ def parse_header(file: IO[bytes]) -> tuple[Layout, int]:
     return layout, struct.unpack(layout.offset, header[start : start + layout.inline_bytes])[0]
 
 
-def find_directories(file: IO[bytes]) -> tuple[Layout, list[tuple[int, int]]]:
-    """(layout, (offset, place of the pointer to it) of each directory in the chain of a TIFF).
+def _find_chain(file: IO[bytes]) -> tuple[Layout, list[int]]:
+    """(layout, offset of each directory in the chain of a TIFF).
 
     Raises ValueError or struct.error if it is not a TIFF.
     """
     layout, offset = parse_header(file)
-    place, found = layout.first_pointer, dict[int, int]()
+    found: dict[int, None] = {}  # a set that keeps the order
     while offset and offset not in found and len(found) < _MAX_DIRECTORIES:
-        found[offset] = place
-        place = end_of_entries(file, layout, offset)
-        pointer = read_at(file, place, layout.inline_bytes)
+        found[offset] = None
+        pointer = read_at(file, end_of_entries(file, layout, offset), layout.inline_bytes)
         offset = struct.unpack(layout.offset, pointer)[0] if len(pointer) == layout.inline_bytes else 0
-    return layout, [*found.items()]
+    return layout, [*found]
 
 
 def end_of_entries(file: IO[bytes], layout: Layout, offset: int) -> int:
@@ -176,10 +175,10 @@ def iterate_directories(file: IO[bytes]) -> Iterator[dict[int, Value]]:
     Nothing for files that are not a TIFF.
     """
     try:
-        layout, chain = find_directories(file)
+        layout, waiting = _find_chain(file)
     except (struct.error, ValueError):
         return
-    waiting, seen = [offset for offset, _ in chain], set[int]()
+    seen: set[int] = set()
     while waiting and len(seen) < _MAX_DIRECTORIES:
         offset = waiting.pop(0)
         if offset not in seen:
@@ -198,13 +197,11 @@ def numbers(tags: dict[int, Value], tag: int) -> list[int]:
 
 def linked_directories(file: IO[bytes], tags: dict[int, Value], tag: int) -> list[dict[int, Value]]:
     """The directories of a TIFF that a tag with offsets points to, at most eight."""
-    kind, _, content = tags.get(tag, (0, 0, b""))
-    size = {LONG: 4, IFD: 4, LONG8: 8, IFD8: 8}.get(kind, 0)
-    if not size:
+    offsets = [offset for offset in numbers(tags, tag)[:8] if offset]
+    if not offsets:
         return []
-    offsets = [int.from_bytes(content[at : at + size], "little") for at in range(0, len(content), size)]
     layout, _ = parse_header(file)
-    return [parse_directory(file, layout, offset) for offset in offsets[:8] if offset]
+    return [parse_directory(file, layout, offset) for offset in offsets]
 
 
 def number(tags: dict[int, Value], tag: int) -> int | None:

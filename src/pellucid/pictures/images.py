@@ -1,4 +1,4 @@
-"""Picture files: reading and writing PNG, JPEG, TIFF, WebP and BMP, and reading AVIF.
+"""Picture files: reading and writing all formats but camera RAW, which `raw` reads.
 
 Samples are read exactly as stored: without color management (except that CMYK becomes sRGB), gamma or resizing.
 The orientation is applied, alpha is separated, other metadata goes into `Picture.metadata`, and the way of storage
@@ -21,9 +21,6 @@ from pellucid.pictures.picture import Picture
 from pellucid.pictures.tiff_decoding import list_decoders
 from pellucid.pictures.white import check_white, describe_clipped
 from pellucid.system.files import atomic_file
-
-CLASSIC_BYTES = 2_500_000_000
-"""Pages with more bytes become a BigTIFF: a classic TIFF has at most 4 GB, and compression may enlarge samples."""
 
 MAX_PIXELS = 500_000_000
 """Files with more pixels are refused before decoding: a small file can unpack to any size."""
@@ -97,7 +94,7 @@ def decoding_cost(path: str | Path) -> tuple[int, int]:
     """(number of pixels, bytes of memory that `read` needs), from the header of a file.
 
     The bytes are in addition to the samples of a small picture and a constant of 80 MB. They are 0 for formats
-    that are decoded row by row; progressive JPEG, interlaced PNG, WebP, AVIF and BMP are decoded as a whole.
+    that are decoded row by row: PNG, TIFF and JPEG, unless they are interlaced or progressive.
     Raises PictureError as `read` does.
     """
     path = Path(path)
@@ -119,8 +116,11 @@ def list_pages(path: str | Path) -> tiff_pages.Pages | None:
     Raises PictureError as `read` does.
     """
     path = Path(path)
-    pages = tiff_pages.find_pages(path) if headers.find_loader(path) == "tiff" else None
-    return pages if pages is not None and len(pages) > 1 else None
+    if headers.find_loader(path) != "tiff":
+        return None
+    pages = tiff_pages.find_pages(path)
+    of_file = headers.describe_suffix(path, "TIFF")
+    return replace(pages, notes=(*of_file, *pages.notes)) if len(pages) > 1 else None
 
 
 def read_page(
@@ -177,14 +177,14 @@ def write(
     JPEG XL or JPEG 2000.
 
     A picture that was read from a file of the same format is written in the same way: a JPEG with its quality and
-    chroma subsampling, a TIFF with its compression, a lossy WebP lossy. A JPEG made from another format gets
-    quality 95 and full color resolution. Everything else is lossless.
+    chroma subsampling, a TIFF with its compression, a lossy WebP or JPEG XL lossy. A JPEG made from another
+    format gets quality 95 and full color resolution. Everything else is lossless.
 
     Metadata are adapted if the picture has another size than the file that they are from, e.g. the size in EXIF
     and face regions. Returns one line that names the metadata that are not kept, if there are any.
 
     overwrite: replace an existing file.
-    quality: 1 to 100, for JPEG, and for WebP, which it makes lossy. Other formats ignore it.
+    quality: 1 to 100, for JPEG, and for WebP and JPEG XL, which it makes lossy. Other formats ignore it.
     bit_depth: 8, 16 or 32 (floating-point) instead of the picture's own.
     before_rename: called with the complete temporary file, just before it is renamed to path.
     Raises OutputError if the format cannot store the depth or alpha, if the file exists and overwrite is False, or
@@ -256,4 +256,4 @@ def _describe_missing(missing: Sequence[str], file_format: FileFormat) -> tuple[
 
 def _is_big(pages: tiff_pages.Pages, scale: int) -> bool:
     """Whether the pages may not fit into the 4 GB of a classic TIFF; each sample has at most 4 bytes."""
-    return sum(4 * scale**2 * page.directory.num_samples for page in pages.pages) > CLASSIC_BYTES
+    return sum(4 * scale**2 * page.directory.num_samples for page in pages.pages) > tiff_pages.CLASSIC_BYTES

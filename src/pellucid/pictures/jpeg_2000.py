@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 
 from pellucid.errors import OutputError, PictureError
-from pellucid.pictures import metadata, resolution
+from pellucid.pictures import icc, resolution
 from pellucid.pictures.boxes import build_box, find_box, iterate_boxes
 from pellucid.pictures.containers import bmff
-from pellucid.pictures.limits import check_size
+from pellucid.pictures.decoders import check_size, damage_error, import_decoder
+from pellucid.pictures.levels import stretch
 from pellucid.pictures.picture import Encoding, Picture, Samples
 from pellucid.system.optional_packages import import_optional
 
@@ -69,14 +70,12 @@ def read(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
     check_size(stream.width, stream.height, path, max_pixels)
     colors = _parse_colors(io.BytesIO(content))
     num_colors = _check_colors(path, stream, colors)
-    samples = _scale(_decode(path, content).reshape(stream.height, stream.width, -1), max(stream.bits))
+    samples = stretch(_decode(path, content).reshape(stream.height, stream.width, -1), 2 ** max(stream.bits) - 1)
     order = [channel for channel in range(samples.shape[2]) if channel != colors.alpha][:num_colors]
     alpha = None if colors.alpha is None else np.ascontiguousarray(samples[..., [colors.alpha]])
-    kept, _ = metadata.read(io.BytesIO(content), "jp2")
+    kept = resolution.to_metadata(*colors.dots_per_m, "m") if colors.dots_per_m else {}
     if colors.profile:
         kept["icc-profile-data"] = colors.profile
-    if colors.dots_per_m:
-        kept |= resolution.to_metadata(*colors.dots_per_m, "m")
     found = replace(encoding, bits=max(stream.bits), lossless=stream.is_reversible)
     return Picture(np.ascontiguousarray(samples[..., order]), alpha, kept, found)
 
@@ -109,27 +108,12 @@ def encode_jp2(picture: Picture, path: Path) -> bytes:
 
 
 def _decode(path: Path, content: bytes) -> Samples:
-    try:
-        package = import_optional("openjpeg.utils")
-    except Exception as error:
-        raise PictureError(
-            f"{path} is a JPEG 2000 file, which needs an optional package", hint="pip install 'pellucid[formats]'"
-        ) from error
+    package = import_decoder("openjpeg.utils", path)
     try:
         decoded: Samples = package.decode(content)
     except (RuntimeError, ValueError, TypeError, MemoryError) as error:
-        raise _damaged(path, str(error)[:100]) from error
+        raise damage_error(path, error) from error
     return decoded
-
-
-def _scale(samples: Samples, bits: int) -> Samples:
-    """Samples whose white is the maximum of their type: 1 to 7 bits become 8, and 9 to 15 become 16."""
-    peak = 255 if bits <= 8 else 65535
-    dtype = np.uint8 if bits <= 8 else np.uint16
-    if bits in (8, 16):
-        return samples.astype(dtype, copy=False)
-    levels = (np.arange(2**bits) * peak * 2 + 2**bits - 1) // (2 * (2**bits - 1))
-    return levels.astype(dtype)[samples]
 
 
 def _find_codestream(content: bytes) -> bytes:
@@ -152,9 +136,9 @@ def _parse_codestream(path: Path, content: bytes) -> _Codestream:
                 is_reversible = content[offset + 13] == 1
             offset += 2 + length
     except (struct.error, IndexError) as error:
-        raise _damaged(path, "its header ends early") from error
+        raise damage_error(path, "its header ends early") from error
     if not components or width <= left or height <= top:
-        raise _damaged(path, "its header declares no samples")
+        raise damage_error(path, "its header declares no samples")
     return _Codestream(
         width - left,
         height - top,
@@ -206,7 +190,7 @@ def _parse_resolution(file: io.BytesIO, start: int, stop: int) -> tuple[float, f
 def _check_colors(path: Path, stream: _Codestream, colors: _Colors) -> int:
     """The number of colors. Raises PictureError for what is not gray or RGB with 16 bits at most."""
     num_channels = len(stream.bits) - (colors.alpha is not None)
-    expected = _COLORS.get(colors.space) or (_count_colors(colors.profile) if colors.profile else num_channels)
+    expected = _COLORS.get(colors.space) or (icc.num_channels(colors.profile) if colors.profile else num_channels)
     problem = ""
     if colors.has_palette:
         problem = "a palette"
@@ -229,10 +213,6 @@ def _check_colors(path: Path, stream: _Codestream, colors: _Colors) -> int:
     return num_channels
 
 
-def _count_colors(profile: bytes) -> int:
-    return {b"GRAY": 1, b"RGB ": 3}.get(profile[16:20], 0)
-
-
 def _build_header(picture: Picture, samples: Samples) -> bytes:
     """The boxes that describe the samples."""
     height, width, num_channels = samples.shape
@@ -240,7 +220,7 @@ def _build_header(picture: Picture, samples: Samples) -> bytes:
     bits = 8 * samples.itemsize - 1
     boxes = build_box(b"ihdr", struct.pack(">IIHBBBB", height, width, num_channels, bits, 7, 0, 0))
     profile = picture.metadata.get("icc-profile-data", b"")
-    if profile and _count_colors(profile) == num_colors:
+    if profile and icc.num_channels(profile) == num_colors:
         boxes += build_box(b"colr", b"\2\0\0" + profile)
     else:
         boxes += build_box(b"colr", struct.pack(">BBBI", 1, 0, 0, _SRGB if num_colors == 3 else _GRAY))
@@ -260,9 +240,3 @@ def _build_resolution(kept: Mapping[str, Any]) -> bytes:
     if not 1 <= min(across, down) <= max(across, down) <= 65535:
         return b""
     return build_box(b"res ", build_box(b"resc", struct.pack(">HHHHbb", down, 1, across, 1, 0, 0)))
-
-
-def _damaged(path: Path, reason: str) -> PictureError:
-    return PictureError(
-        f"{path} is damaged, truncated or of an unsupported type ({reason})", hint="save it again as TIFF"
-    )

@@ -1,6 +1,5 @@
 """JPEG XL, by libjxl in the package pyjpegxl: any depth, gray and color, transparency and ICC profiles."""
 
-import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -8,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from pellucid.errors import PictureError
-from pellucid.pictures import associated_alpha, exif, icc, jpeg_xl_header, metadata
+from pellucid.pictures import associated_alpha, exif, icc, jpeg_xl_header, xmp
 from pellucid.pictures.containers import bmff
-from pellucid.pictures.limits import check_size
+from pellucid.pictures.decoders import check_finite, check_size, count_not_finite, damage_error, import_decoder
 from pellucid.pictures.picture import Encoding, Picture
 from pellucid.system.optional_packages import import_optional
 
@@ -54,11 +53,11 @@ def read(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
         raise PictureError(f"{path} has samples of type {samples.dtype}; {', '.join(_DTYPES)} are supported")
     num_colors = found.num_color_channels
     alpha = samples[..., num_colors : num_colors + 1] if found.has_alpha else None
-    _check_finite(samples, path)
+    check_finite(count_not_finite(samples), path)
     picture = Picture(
         np.array(samples[..., :num_colors]),
         None if alpha is None else np.ascontiguousarray(alpha),
-        _build_metadata(found, content),
+        _build_metadata(found),
         replace(encoding, bits=found.bits_per_sample, lossless=not header.is_lossy, notes=notes),
     )
     return associated_alpha.divide(picture) if alpha is not None and header.is_associated else picture
@@ -106,35 +105,20 @@ def _to_distance(quality: int) -> float:
 
 def _call(path: Path, name: str, *args: Any, **options: Any) -> Any:
     """A function of pyjpegxl, whose errors become one line."""
-    try:
-        module = import_optional("pyjpegxl")
-    except Exception as error:
-        raise PictureError(
-            f"{path} is a JPEG XL file, which needs an optional package", hint="pip install 'pellucid[formats]'"
-        ) from error
+    module = import_decoder("pyjpegxl", path)
     try:
         return getattr(module, name)(*args, **options)
     except (KeyboardInterrupt, SystemExit):
         raise
     except BaseException as error:  # damage may end in a panic of Rust, which is not an Exception
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:100]
-        raise PictureError(
-            f"{path} is damaged, truncated or of an unsupported type ({reason})", hint="save it again as PNG"
-        ) from error
+        raise damage_error(path, error) from error
 
 
-def _check_finite(samples: Any, path: Path) -> None:
-    num_bad = int((~np.isfinite(samples)).sum()) if samples.dtype.kind == "f" else 0
-    if num_bad:
-        raise PictureError(f"{path} has {num_bad} NaN or infinite samples", hint="replace them first")
-
-
-def _build_metadata(found: Any, content: bytes) -> dict[str, Any]:
-    kept, _ = metadata.read(io.BytesIO(content), "jxl")
-    if found.exif and "exif-data" not in kept:  # in compressed boxes
-        kept["exif-data"] = exif.HEADER + found.exif.removeprefix(exif.HEADER)
-    if found.xmp:
-        kept["xmp-data"] = found.xmp
-    if found.icc:
-        kept["icc-profile-data"] = found.icc
-    return kept
+def _build_metadata(found: Any) -> dict[str, Any]:
+    """The profile, and what may be in compressed boxes."""
+    kept = {
+        "exif-data": exif.HEADER + found.exif.removeprefix(exif.HEADER) if found.exif else b"",
+        "xmp-data": found.xmp if found.xmp and xmp.is_packet(found.xmp) else b"",
+        "icc-profile-data": found.icc,
+    }
+    return {name: value for name, value in kept.items() if value}

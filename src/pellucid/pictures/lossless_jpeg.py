@@ -25,7 +25,7 @@ _MAX_VALUE_BYTES = 4
 _MAX_PADDING_BYTES = 8
 """Encoders fill the last byte; some fill a word."""
 
-_SOF3, _DHT, _SOI, _EOI, _SOS, _DRI = 0xC3, 0xC4, 0xD8, 0xD9, 0xDA, 0xDD
+_SOF3, _DHT, _SOI, _SOS, _DRI = 0xC3, 0xC4, 0xD8, 0xDA, 0xDD
 _RESTARTS = range(0xD0, 0xD8)
 
 Lengths = NDArray[np.uint8]

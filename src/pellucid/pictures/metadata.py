@@ -42,6 +42,7 @@ _NAMES = {
     "photoshop-data": "Photoshop's image resources",
     "icc-profile-data": "the ICC profile",
     "jpeg-comments": "comments",
+    "xres": "the resolution",
     "bmp-colors": "the calibrated colors of BMP",
 }
 """Metadata that not every format can store, and what it is called."""

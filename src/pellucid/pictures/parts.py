@@ -7,6 +7,8 @@ GAIN_MAP = "the HDR gain map"
 VIDEO = "the video of a motion photo"
 DEPTH_MAP = "the depth map"
 PREVIEW = "the preview"
+GEOGRAPHIC = "geographic data (GeoJP2)"
+CREDENTIALS = "content credentials (C2PA)"
 
 _SEARCHED_BYTES = 2**20
 """How far into appended data its kind is looked for."""

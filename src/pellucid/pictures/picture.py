@@ -33,7 +33,7 @@ _PIL_MODES = ("L", "LA", "RGB", "RGBA", "I;16")
 class Encoding:
     """How a file stores its picture: what is needed to write a result in the same way.
 
-    format: PNG, JPEG, TIFF, WebP, AVIF, BMP or camera RAW.
+    format: the name of the file format, e.g. JPEG, or camera RAW.
     bits: bits per sample in the file, 1 to 32; a `Picture` has 8, 16 or 32. All floating-point types count as 32.
     palette: whether the file stores indices into a list of colors.
     quality: quality of a JPEG, 1 to 100, on the scale of the Independent JPEG Group's encoder.
@@ -338,7 +338,7 @@ class Mosaic:
         Not applied to the samples. None if the camera did not set them.
     exposure: how the camera exposed it.
     orientation: EXIF orientation (1 to 8) of the developed picture, see `Picture.apply_orientation`.
-    notes: what the user should know about the file, one line each.
+    notes: what the user should know about the file, one line each. warnings: why samples may be wrong.
     """
 
     samples: Samples
@@ -351,6 +351,7 @@ class Mosaic:
     exposure: Exposure = Exposure()
     orientation: int = 1
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _check_arrays(self.planes)

@@ -11,7 +11,8 @@ from typing import IO, Any
 import numpy as np
 
 from pellucid.errors import PictureError
-from pellucid.pictures.limits import check_size
+from pellucid.pictures.decoders import check_size, damage_error
+from pellucid.pictures.levels import stretch
 from pellucid.pictures.picture import Encoding, Picture, Samples
 
 BYTES_PER_PIXEL = 16
@@ -51,12 +52,7 @@ def read(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
     values, rest = _decode(path, header, content[header.start :])
     if rest.strip():
         raise PictureError(f"{path} has more data after its first picture", hint="split it into one file each")
-    peak, dtype = (255, np.uint8) if header.peak <= 255 else (65535, np.uint16)
-    if header.peak != peak:
-        steps = np.arange(header.peak + 1, dtype=np.uint64)
-        levels = ((steps * (2 * peak) + header.peak) // (2 * header.peak)).astype(dtype)
-        values = levels[values]
-    samples = values.astype(dtype, copy=False)
+    samples = stretch(values, header.peak)
     num_colors = 3 if header.channels > 2 else 1
     alpha = np.ascontiguousarray(samples[..., num_colors:]) if header.channels > num_colors else None
     found = replace(encoding, bits=header.peak.bit_length())
@@ -92,9 +88,9 @@ def _parse_header(path: Path, content: bytes) -> _Header:
     try:
         header = _parse_pam(content) if content.startswith(b"P7") else _parse_pnm(content)
     except (ValueError, KeyError, IndexError) as error:
-        raise _damaged(path, "its header is invalid") from error
+        raise damage_error(path, "its header is invalid") from error
     if not (header.width > 0 and header.height > 0 and 0 < header.peak <= 65535):
-        raise _damaged(path, f"{header.width} x {header.height} px, largest value {header.peak}")
+        raise damage_error(path, f"{header.width} x {header.height} px, largest value {header.peak}")
     return header
 
 
@@ -134,9 +130,9 @@ def _decode(path: Path, header: _Header, content: bytes) -> tuple[Samples, bytes
         try:
             numbers = [int(token) for token in tokens[:count]]
         except ValueError as error:
-            raise _damaged(path, "samples that are not numbers") from error
+            raise damage_error(path, "samples that are not numbers") from error
         if len(numbers) < count or not 0 <= min(numbers) <= max(numbers) <= header.peak:
-            raise _damaged(path, "its samples end early, or exceed the largest value")
+            raise damage_error(path, "its samples end early, or exceed the largest value")
         values: Samples = np.array(numbers, np.uint16).reshape(shape)
         return (1 - values if header.is_bitmap else values), b" ".join(tokens[count:])
     if header.is_bitmap:
@@ -149,7 +145,7 @@ def _decode(path: Path, header: _Header, content: bytes) -> tuple[Samples, bytes
     _check_length(path, content, count * dtype.itemsize)
     values = np.frombuffer(content, dtype, count).reshape(shape)
     if values.max() > header.peak:
-        raise _damaged(path, f"samples up to {values.max()}, above the largest value {header.peak}")
+        raise damage_error(path, f"samples up to {values.max()}, above the largest value {header.peak}")
     return values.astype(dtype.newbyteorder("=")), content[count * dtype.itemsize :]
 
 
@@ -161,10 +157,4 @@ def _split_text(content: bytes, header: _Header) -> list[bytes]:
 
 def _check_length(path: Path, content: bytes, needed: int) -> None:
     if len(content) < needed:
-        raise _damaged(path, f"{len(content)} bytes of samples; {needed} are needed")
-
-
-def _damaged(path: Path, reason: str) -> PictureError:
-    return PictureError(
-        f"{path} is damaged, truncated or of an unsupported type ({reason})", hint="save it as PNG"
-    )
+        raise damage_error(path, f"{len(content)} bytes of samples; {needed} are needed")

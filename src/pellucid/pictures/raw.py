@@ -223,7 +223,8 @@ def _to_mosaic(raw: rawpy.RawPy, found: Mapping[str, Any], notes: tuple[str, ...
         white_balance=_read_white_balance(raw),
         exposure=_read_exposure(raw),
         orientation=_ORIENTATIONS.get(raw.sizes.flip, 1),
-        notes=(*notes, *_find_blank(raw)),
+        notes=notes,
+        warnings=_find_blank(raw),
     )
 
 
@@ -231,12 +232,12 @@ def _develop(
     raw: rawpy.RawPy, found: Mapping[str, Any], notes: tuple[str, ...] = (), *, upright: bool = True
 ) -> Picture:
     orientation: dict[str, Any] = {} if upright else {"user_flip": 0}
-    encoding = Encoding("camera RAW", 16, notes=(_DEVELOPED, *notes, *_find_blank(raw)))
+    encoding = Encoding("camera RAW", 16, notes=(_DEVELOPED, *notes), warnings=_find_blank(raw))
     return Picture(raw.postprocess(**_DEVELOPMENT, **orientation), metadata=found, encoding=encoding)
 
 
 def _find_blank(raw: rawpy.RawPy) -> tuple[str, ...]:
-    """A note if parts of rows contain nothing, as in a file that was copied incompletely.
+    """A warning if parts of rows contain nothing, as in a file that was copied incompletely.
 
     Only if the sensor has a black level: because of noise, neighbors are never all 0 then.
     """

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
 from pellucid.pictures import exif, ifd, xmp
-from pellucid.pictures.boxes import iterate_boxes
+from pellucid.pictures.boxes import XMP_UUID, iterate_boxes
 from pellucid.pictures.containers import jpeg, tiff
 from pellucid.pictures.exif import Tags
 from pellucid.pictures.ifd import Value
@@ -36,7 +36,6 @@ _PANASONIC_MAGIC, _PANASONIC_JPEG = b"IIU\0", 0x002E
 _FUJI_MAGIC, _FUJI_JPEG = b"FUJIFILMCCD-RAW", 84
 _MINOLTA_MAGIC, _MINOLTA_TIFF = b"\0MRM", b"\0TTW"
 _CANON_UUID = bytes.fromhex("85c0b687820f11e08111f4ce462b6a48")
-_XMP_UUID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")
 
 _MAX_BLOCK_BYTES = 2**26
 
@@ -131,8 +130,8 @@ def _read_boxes(file: IO[bytes]) -> _Found:
     """CR3: Canon's box contains the directories of a TIFF as one small TIFF each."""
     texts, blocks = {}, dict[bytes, bytes]()
     for box in iterate_boxes(file):
-        if box.kind == b"uuid" and box.read(file).startswith(_XMP_UUID):
-            texts["xmp-data"] = box.read(file)[len(_XMP_UUID) :].rstrip(b"\0")
+        if box.kind == b"uuid" and box.read(file).startswith(XMP_UUID):
+            texts["xmp-data"] = box.read(file)[len(XMP_UUID) :].rstrip(b"\0")
         elif box.kind == b"moov":
             for inner in iterate_boxes(file, box.start, box.stop):
                 if inner.kind == b"uuid" and inner.read(file).startswith(_CANON_UUID):

@@ -1,4 +1,4 @@
-"""Reading picture files: libvips decodes all formats except BMP, strip by strip into `memory.allocate`."""
+"""Reading picture files: by libvips, strip by strip into `memory.allocate`, or by `_CODECS` and Pillow."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +27,7 @@ from pellucid.pictures import (
     xmp,
 )
 from pellucid.pictures.containers import heif, png
-from pellucid.pictures.limits import check_size
+from pellucid.pictures.decoders import check_finite, check_size, count_not_finite, damage_error
 from pellucid.pictures.picture import PEAKS, Encoding, Picture, Samples
 from pellucid.pictures.tiff_decoding import TiffDecoder, list_decoders
 from pellucid.pictures.tiff_samples import TiffSamples
@@ -61,35 +61,49 @@ class _Channels:
         return [i for i in range(self.num_others) if i != self.alpha_index]
 
 
+@dataclass(frozen=True)
+class _Stored:
+    """A picture as stored, not turned yet. orientation: of EXIF, 1 to 8. dropped: metadata that are not kept."""
+
+    picture: Picture
+    orientation: int
+    dropped: tuple[str, ...]
+
+
 def read(
     path: Path, loader: str, encoding: Encoding, max_pixels: int, white: float | None, sidecar: bytes = b""
 ) -> Picture:
     """Read a file by a loader of `headers.find_loader`. Raises PictureError as `images.read` does."""
     if loader == "bmp":
-        return apply_white(_read_bmp(path, encoding, max_pixels, sidecar), path, white=white)
-    if loader in _CODECS:
-        return _read_by_codec(path, loader, encoding, max_pixels, white, sidecar)
-    read_with = partial(_read_vips, path, loader, encoding, max_pixels, white, sidecar)
-    if loader != "jpeg":
-        return read_with()
+        stored = _read_bmp(path, encoding, max_pixels, white)
+    elif loader in _CODECS:
+        stored = _read_by_codec(path, loader, encoding, max_pixels, white)
+    elif loader == "jpeg":
+        stored = _read_jpeg(path, encoding, max_pixels, white)
+    else:
+        stored = _read_vips(path, loader, encoding, max_pixels, white)
+    return _make_upright(stored, sidecar)
+
+
+def _read_jpeg(path: Path, encoding: Encoding, max_pixels: int, white: float | None) -> _Stored:
     try:
-        return read_with(fail_on="warning")
+        return _read_vips(path, "jpeg", encoding, max_pixels, white, fail_on="warning")
     except PictureError as error:
         if not isinstance(error.__cause__, pyvips.Error):
             raise
-        note = f"damaged ({vips.reason(error.__cause__)}): parts of the picture may be wrong"
-        return _add_notes(read_with(), note)
+        warning = f"damaged ({vips.reason(error.__cause__)}): parts of the picture may be wrong"
+        encoding = replace(encoding, warnings=(*encoding.warnings, warning))
+        return _read_vips(path, "jpeg", encoding, max_pixels, white)
 
 
-def _read_by_codec(
-    path: Path, loader: str, encoding: Encoding, max_pixels: int, white: float | None, sidecar: bytes
-) -> Picture:
+def _read_by_codec(path: Path, loader: str, encoding: Encoding, max_pixels: int, white: float | None) -> _Stored:
     """libheif and libjxl apply the orientation, OpenJPEG does not."""
     picture: Picture = _CODECS[loader].read(path, encoding, max_pixels)
-    found = _add_sidecar(dict(picture.metadata), sidecar)
-    orientation = exif.find_orientation(found.get("exif-data", b"")) if loader == "jp2" else 1
+    with path.open("rb") as file:
+        found, dropped = metadata.read(file, loader)
+    found = {**picture.metadata, **found}
     picture = apply_white(replace(picture, metadata=found), path, white=white)
-    return _apply_orientation(picture, orientation or 1)
+    return _Stored(picture, _find_orientation(found) if loader == "jp2" else 1, dropped)
 
 
 def read_tiff(
@@ -100,13 +114,9 @@ def read_tiff(
     sidecar: bytes = b"",
 ) -> Picture:
     """Read a page of a TIFF. notes: about the file. Raises PictureError as `images.read` does."""
-    return _add_notes(_read_tiff(tiff_samples.parse(page), max_pixels, white, sidecar), *notes)
-
-
-def _add_notes(picture: Picture, *notes: str) -> Picture:
-    encoding = picture.encoding
-    assert encoding is not None
-    return replace(picture, encoding=replace(encoding, notes=(*notes, *encoding.notes)))
+    picture = _make_upright(_read_tiff(tiff_samples.parse(page), max_pixels, white), sidecar)
+    assert picture.encoding is not None
+    return replace(picture, encoding=replace(picture.encoding, notes=(*notes, *picture.encoding.notes)))
 
 
 def decoding_cost(path: Path, loader: str, encoding: Encoding) -> tuple[int, int]:
@@ -148,7 +158,7 @@ def _open(path: Path, loader: str, source: pyvips.Source | None = None, *, fail_
             f"{loader}load_source", source, access="sequential", fail_on=fail_on, **options
         )
     except pyvips.Error as error:
-        raise _damaged(path, vips.reason(error)) from error
+        raise damage_error(path, vips.reason(error)) from error
 
 
 def _read_vips(
@@ -157,10 +167,9 @@ def _read_vips(
     encoding: Encoding,
     max_pixels: int,
     white: float | None,
-    sidecar: bytes,
     *,
     fail_on: str = "error",
-) -> Picture:
+) -> _Stored:
     if loader == "jpeg" and encoding.bits != 8:
         raise PictureError(
             f"{path} is a JPEG of {encoding.bits} bits; only 8 bits are supported", hint="save it as PNG or TIFF"
@@ -169,7 +178,6 @@ def _read_vips(
     check_size(image.width, image.height, path, max_pixels)
     _check_single(image, path)
     found, orientation, dropped = _read_metadata(image, path, loader)
-    found = _add_sidecar(found, sidecar)
     try:
         if loader == "heif":
             encoding = replace(encoding, bits=image.get("bits-per-sample"))
@@ -182,16 +190,16 @@ def _read_vips(
         size = image.height, image.width
         samples, alpha, _ = _decode(fetch, size, _DTYPES[image.format], channels, path)
     except pyvips.Error as error:
-        raise _damaged(path, vips.reason(error)) from error
-    picture = Picture(samples, alpha, _add_sidecar(found, sidecar), encoding)
+        raise damage_error(path, vips.reason(error)) from error
+    picture = Picture(samples, alpha, found, encoding)
     if loader == "heif" and _has_associated_alpha(picture, path):
         picture = associated_alpha.divide(picture)
     significant_bits = png.significant_bits(found.get("png-chunks", b"")) if loader == "png" else 0
     picture = apply_white(picture, path, white=white, significant_bits=significant_bits)
-    return _apply_orientation(picture, orientation, dropped)
+    return _Stored(picture, orientation, dropped)
 
 
-def _read_tiff(stored: TiffSamples, max_pixels: int, white: float | None, sidecar: bytes) -> Picture:
+def _read_tiff(stored: TiffSamples, max_pixels: int, white: float | None) -> _Stored:
     path, encoding = stored.page.path, stored.encoding
     width, height = stored.directory.size
     check_size(width, height, path, max_pixels)
@@ -213,15 +221,15 @@ def _read_tiff(stored: TiffSamples, max_pixels: int, white: float | None, sideca
             fetch = partial(_fetch_planes, pages, decoders, width)
             samples, alpha, extra = _decode(fetch, (height, width), stored.dtype, channels, path)
         except pyvips.Error as error:
-            raise _damaged(path, vips.reason(error)) from error
+            raise damage_error(path, vips.reason(error)) from error
         del sources  # needed until here
-    picture = Picture(samples, alpha, _add_sidecar(found, sidecar), encoding, extra)
+    picture = Picture(samples, alpha, found, encoding, extra)
     picture = apply_white(picture, path, white=white, origin=stored.white[1])
     if stored.is_associated:
         picture = associated_alpha.divide(picture)
     if decoders[0].is_inverted:
         change_samples(picture.samples, lambda strip: strip.dtype.type(PEAKS[picture.dtype]) - strip)
-    return _apply_orientation(picture, stored.orientation or _find_orientation(found), dropped)
+    return _Stored(picture, stored.orientation or _find_orientation(found), dropped)
 
 
 def _check_single(image: pyvips.Image, path: Path) -> None:
@@ -260,14 +268,13 @@ def _decode(
     extra = memory.allocate((height, width, len(extra_indices)), dtype) if extra_indices else None
     num_bad = 0
     for rows, strip in fetch([plane for plane in (samples, alpha, extra) if plane is not None]):
-        num_bad += int((~np.isfinite(strip)).sum()) if dtype == "float32" else 0
+        num_bad += count_not_finite(strip)
         samples[rows], others = strip[..., : channels.num_colors], strip[..., channels.num_colors :]
         if alpha is not None:
             alpha[rows] = others[..., channels.alpha_index, None]
         if extra is not None:
             extra[rows] = others[..., extra_indices]
-    if num_bad:
-        raise PictureError(f"{path} has {num_bad} NaN or infinite samples", hint="replace them first")
+    check_finite(num_bad, path)
     return samples, alpha, extra
 
 
@@ -338,11 +345,16 @@ def _expand_to_16_bits(strip: Samples, encoding: Encoding) -> Samples:
     return strip | strip >> encoding.bits if is_shifted else strip
 
 
-def _apply_orientation(picture: Picture, orientation: int, dropped: Sequence[str] = ()) -> Picture:
+def _make_upright(stored: _Stored, sidecar: bytes) -> Picture:
     """The upright picture with metadata that are true for it, and with a note about those that are not kept.
 
     A view of a large picture, because a copy would take another file; otherwise contiguous.
+    sidecar: XMP that takes precedence.
     """
+    picture, orientation, dropped = stored.picture, stored.orientation, stored.dropped
+    if sidecar:
+        packet = xmp.complete(sidecar, picture.metadata.get("xmp-data", b""))
+        picture = replace(picture, metadata={**picture.metadata, "xmp-data": packet})
     upright = picture.apply_orientation(orientation)
     size, turned = (picture.width, picture.height), (upright.width, upright.height)
     adapted, removed = metadata.adapt(picture.metadata, orientation=orientation, before=size, after=turned)
@@ -369,10 +381,6 @@ def _find_orientation(found: dict[str, Any]) -> int:
     return exif.find_orientation(found.get("exif-data", b"")) or 1
 
 
-def _add_sidecar(found: dict[str, Any], sidecar: bytes) -> dict[str, Any]:
-    return {**found, "xmp-data": xmp.complete(sidecar, found.get("xmp-data", b""))} if sidecar else found
-
-
 def _has_associated_alpha(picture: Picture, path: Path) -> bool:
     with path.open("rb") as file:
         return picture.alpha is not None and heif.has_associated_alpha(file)
@@ -385,33 +393,25 @@ def _read_heif(image: pyvips.Image, file: IO[bytes]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value}
 
 
-def _damaged(path: Path, reason: object) -> PictureError:
-    return PictureError(
-        f"{path} is damaged, truncated or of an unsupported type ({reason})",
-        hint="save it again as PNG, or as 8-bit or 16-bit TIFF",
-    )
-
-
 def _open_bmp(path: Path) -> BmpImageFile:
     # The libvips of pyvips cannot read BMP. Not PIL.Image.open, which has its own limit of pixels.
     try:
         return BmpImageFile(path)
     except (OSError, SyntaxError, ValueError) as error:  # Pillow raises SyntaxError for files that are not BMP
-        raise _damaged(path, error) from error
+        raise damage_error(path, error) from error
 
 
-def _read_bmp(path: Path, encoding: Encoding, max_pixels: int, sidecar: bytes) -> Picture:
+def _read_bmp(path: Path, encoding: Encoding, max_pixels: int, white: float | None) -> _Stored:
     with _open_bmp(path) as file:
         check_size(file.width, file.height, path, max_pixels)
         try:
             file.load()
         except (OSError, SyntaxError, ValueError) as error:
-            raise _damaged(path, error) from error
+            raise damage_error(path, error) from error
         samples, alpha = _decode_bmp(file)
     with path.open("rb") as opened:
         found, dropped = metadata.read(opened, "bmp")
-        found = _add_sidecar(found, sidecar)
-    return _apply_orientation(Picture(samples, alpha, found, encoding), 1, dropped)
+    return _Stored(apply_white(Picture(samples, alpha, found, encoding), path, white=white), 1, dropped)
 
 
 def _decode_bmp(file: BmpImageFile) -> tuple[Samples, Samples | None]:

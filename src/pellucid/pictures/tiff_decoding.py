@@ -13,6 +13,7 @@ import numpy as np
 
 from pellucid.errors import PictureError
 from pellucid.pictures import tiff_pages
+from pellucid.pictures.levels import stretch
 from pellucid.pictures.picture import Samples
 from pellucid.pictures.tiff_samples import (
     BLACK_IS_0,
@@ -35,9 +36,11 @@ _TAGS_OF_COLORS = {PALETTE: {320}, CMYK: {34675}, YCBCR: {512, 513, 514, 519, 52
 Other tags, if they are odd, would only make it refuse a file whose samples are intact.
 """
 
+_MAX_TILE_PIXELS = 2**26
+"""A row of tiles may have so many pixels, whatever the size of the picture."""
+
 _OF_BYTES = {1, 5, 8, 32946, 32773}
 """Compressions of bytes, whatever they mean: none, LZW, deflate, PackBits."""
-
 
 _LARGE_STRIP_BYTES = 2**22
 """Shorter strips are part of the memory that every picture needs."""
@@ -63,13 +66,15 @@ class TiffDecoder:
     @property
     def working_bytes(self) -> int:
         """Memory that decoding needs: a large compressed strip or tile, and two copies of a row of tiles."""
-        stored, (width, height) = self._stored, self._stored.directory.size
+        stored, (width, _) = self._stored, self._stored.directory.size
         tag = tiff_pages.STRIP_LENGTHS if self.tile is None else tiff_pages.TILE_LENGTHS
         longest = int(min(max(stored.directory.numbers(tag), default=0), stored.page.path.stat().st_size))
         is_large = longest > _LARGE_STRIP_BYTES and stored.compression != NONE
-        rows = 0 if self.tile is None else min(self.tile[1], height)
-        row_bytes = width * stored.num_channels * np.dtype(stored.dtype).itemsize
-        return (longest if is_large else 0) + 2 * rows * row_bytes
+        tile_width, tile_height = self.tile or (width, 0)
+        num_pixels = tile_height * -(-width // tile_width) * tile_width
+        return (longest if is_large else 0) + 2 * num_pixels * stored.num_channels * np.dtype(
+            stored.dtype
+        ).itemsize
 
     @property
     def is_inverted(self) -> bool:
@@ -90,7 +95,7 @@ class TiffDecoder:
         strip = strip.reshape(len(strip), width, -1)
         if stored.palette is not None:
             return stored.palette[strip[..., 0]]
-        return strip if stored.bits in (8, 16, 64) else _stretch(strip, stored.bits)
+        return strip if stored.bits in (8, 16, 64) else stretch(strip, 2**stored.bits - 1)
 
     @property
     def _dtype_in_file(self) -> str:
@@ -188,6 +193,12 @@ def _find_tile(stored: TiffSamples) -> tuple[int, int] | None:
     num_found = min(
         directory.entries.get(tag, (0, 0, b""))[1] for tag in (tiff_pages.TILE_OFFSETS, tiff_pages.TILE_LENGTHS)
     )
+    # Tiles may be larger than the picture, but a damaged number must not fill the memory.
+    if is_valid and tile_height * -(-width // tile_width) * tile_width > max(_MAX_TILE_PIXELS, 4 * width * height):
+        raise PictureError(
+            f"{directory.path} is a damaged TIFF: tiles of {tile_width} x {tile_height} px for a picture of "
+            f"{width} x {height} px"
+        )
     if not is_valid or num_found < num_tiles:
         raise PictureError(f"{directory.path} is a damaged TIFF: it has {num_found} tiles of {num_tiles}")
     return tile_width, tile_height
@@ -198,12 +209,6 @@ def _unpack_bits(rows: Samples, num_samples: int, bits: int) -> Samples:
     ones = np.unpackbits(rows, axis=1)[:, : num_samples * bits].reshape(len(rows), num_samples, bits)
     weights = (1 << np.arange(bits - 1, -1, -1)).astype(np.uint16)
     return (ones.astype(np.uint16) * weights).sum(axis=2, dtype=np.uint16)
-
-
-def _stretch(strip: Samples, bits: int) -> Samples:
-    """Samples of fewer bits, over the full range of 8 or 16 bits."""
-    dtype, peak, white = (np.uint8, 255, 2**bits - 1) if bits < 8 else (np.uint16, 65535, 2**bits - 1)
-    return ((strip.astype(np.uint32) * (2 * peak) + white) // (2 * white)).astype(dtype)
 
 
 def list_decoders(stored: TiffSamples) -> list[TiffDecoder]:

@@ -42,6 +42,9 @@ _LINKS = {34665, 34853, 40965}
 _BLOCK_BYTES = 2**22
 _CODES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _MAX_DIRECTORIES = 200_000
+CLASSIC_BYTES = 2_500_000_000
+"""More bytes of samples become a BigTIFF: a classic TIFF has at most 4 GB, and compression may enlarge samples."""
+
 _MAX_BYTES, _MAX_BIG_BYTES = 2**32 - 2**20, 2**62
 """Offsets of directories in TIFF and BigTIFF, with room for the directory."""
 

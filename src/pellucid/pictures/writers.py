@@ -49,6 +49,7 @@ def write(
 
     path: the final name of the file, for errors. Raises OutputError and OSError.
     """
+    picture = _to_stored(picture, target)
     if target is formats.BMP:
         return _write_bmp(picture, temporary, path)
     if target is formats.PNM:
@@ -63,7 +64,6 @@ def write(
         temporary.write_bytes(content)
         return (*missing, *metadata.list_missing(picture.metadata, target.name))
     options = {**target.options, **_options(picture, target, quality)}
-    picture = _to_stored(picture, target)
     _save(picture, target, temporary, path, options)
     with temporary.open("rb+") as file:
         if target is formats.TIFF:
@@ -89,7 +89,7 @@ def _to_stored(picture: Picture, target: FileFormat) -> Picture:
         return picture
     if target is formats.TIFF and tiff_channels.has_associated_alpha(picture):
         picture = associated_alpha.multiply(picture)
-    if target in (formats.TIFF, formats.PNG) and (original.format, original.dtype) == (target.name, picture.dtype):
+    if (original.format, original.dtype) == (target.name, picture.dtype):
         return scale_back(picture)
     return replace(picture, encoding=replace(original, white=None))
 
@@ -118,8 +118,7 @@ def _tiff_options(picture: Picture, original: Encoding) -> dict[str, Any]:
         "compression": compression,
         # Few readers support the predictor for floating-point samples.
         "predictor": "none" if picture.dtype == "float32" else "horizontal",
-        # Classic TIFF is limited to 4 GB; compressed samples can be larger than uncompressed ones.
-        "bigtiff": sum(plane.nbytes for plane in picture.planes) > 2_500_000_000,
+        "bigtiff": sum(plane.nbytes for plane in picture.planes) > tiff_pages.CLASSIC_BYTES,
     }
 
 

@@ -11,6 +11,7 @@ from xml.dom.minidom import Attr, Document, Element
 from xml.parsers.expat import ExpatError, ParserCreate
 
 from pellucid.pictures.geometry import Change
+from pellucid.pictures.parts import GAIN_MAP
 
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _TIFF, _EXIF = "http://ns.adobe.com/tiff/1.0/", "http://ns.adobe.com/exif/1.0/"
@@ -28,8 +29,8 @@ _CAMERA = "http://ns.google.com/photos/1.0/camera/"
 _DEPTH = "http://ns.google.com/photos/1.0/depthmap/"
 
 _GONE = {
-    "http://ns.adobe.com/hdr-gain-map/1.0/": "the HDR gain map",
-    "http://ns.apple.com/HDRGainMap/1.0/": "the HDR gain map",
+    "http://ns.adobe.com/hdr-gain-map/1.0/": GAIN_MAP,
+    "http://ns.apple.com/HDRGainMap/1.0/": GAIN_MAP,
     "http://ns.apple.com/pixeldatainfo/1.0/": "auxiliary pictures",
     "http://ns.google.com/photos/1.0/container/": "appended pictures or videos",
     "http://ns.google.com/photos/1.0/container/item/": "appended pictures or videos",

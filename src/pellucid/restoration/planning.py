@@ -48,7 +48,7 @@ def plan(
     out: for one file, a path with a suffix is the file to write; otherwise it is a folder. Default: a file becomes
         NAME-restored.EXT next to it, and a folder becomes FOLDER-restored. Results next to their inputs are not
         used as inputs again.
-    format: png, jpeg, tiff, webp, bmp, jxl or jp2; default: that of each input, by its content.
+    format: png, tiff, jpeg, webp, bmp, ppm, jxl or jp2; default: that of each input, by its content.
     include, exclude: patterns for pictures in folders, relative to the folder: *.jpg for names at any depth,
         scans/*.tif, **/raw/*. Upper and lower case are the same.
 

@@ -14,14 +14,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pellucid.degradations.degradation import involves, warnings_for
-from pellucid.degradations.standard import Jpeg
+from pellucid.degradations.standard import GaussianNoise, Jpeg
 from pellucid.domains import Degraded
 from pellucid.errors import OutputError, PellucidError, PictureError
 from pellucid.pictures import formats, images, raw, sidecars, writers
-from pellucid.pictures.picture import Picture
+from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.pictures.tiff_pages import Page, Pages
 from pellucid.pictures.white import check_white
 from pellucid.recipes.overrides import former_keywords
+from pellucid.recipes.recipe import Recipe
 from pellucid.restoration import planning
 from pellucid.restoration.conversion import InMemory, is_in_memory, to_pictures
 from pellucid.restoration.manifest import Manifests, stamp
@@ -31,6 +32,7 @@ from pellucid.restoration.reading import read_degraded
 from pellucid.restoration.restorer import Progress, Restorer, load
 from pellucid.system import files, memory
 from pellucid.system.keywords import check_number
+from pellucid.weights import checkpoint, models
 
 CODEC_BYTES = 100_000_000
 """Memory that decoding and encoding take for any picture, including samples too small for a memory-mapped file."""
@@ -46,7 +48,8 @@ class Settings:
     Raises PellucidError for a value that is not possible.
 
     tile_px, halo_px, ensemble, strength, memory_bytes: see `Restorer.restore`.
-    quality: of JPEG and lossy WebP, 1 to 100. bit_depth: 8, 16 or 32 (floating point) bits per sample.
+    quality: of JPEG, and of WebP and JPEG XL, which it makes lossy; 1 to 100.
+    bit_depth: 8, 16 or 32 (floating point) bits per sample.
     exposure: for recipes that brighten camera RAW files: how many times longer the exposure of the result should
         appear; or the path of a RAW file with the wanted exposure; or "auto", an estimate. A `Mosaic` in memory
         keeps its own `exposure_ratio`.
@@ -144,7 +147,7 @@ def restore(
     out: a file (for one picture) or a folder. Default: NAME-restored.EXT next to a file and FOLDER-restored next
         to a folder; pictures in memory are not written, only returned. See `plan`. Several pictures in memory are
         written as 1.png, 2.png, ...
-    format: png, tiff, jpeg, webp, bmp, jxl or jp2. Default: that of each input; png for pictures in memory.
+    format: png, tiff, jpeg, webp, bmp, ppm, jxl or jp2. Default: that of each input; png for pictures in memory.
     workers: how many files are decoded ahead and how many are encoded while one is in the network.
     overwrite: replace existing results. Without it, a finished result is skipped, a result is made again if its
         input has changed since, and any other existing file is an error.
@@ -278,7 +281,7 @@ def _restore_one_in_memory(
     seconds = time.monotonic() - start
     notes: tuple[str, ...] = ()
     if target is not None:
-        quality, bit_depth = _choose_quality(restorer, settings), settings.bit_depth
+        quality, bit_depth = _choose_quality(restorer, settings, target), settings.bit_depth
         notes = images.write(restored[0], target, overwrite=overwrite, quality=quality, bit_depth=bit_depth)
     return Outcome(
         None,
@@ -368,7 +371,7 @@ class _Stages:
             item.restored,
             item.job.target,
             overwrite=self.manifests.may_replace(item.job),
-            quality=_choose_quality(self.restorer, self.settings),
+            quality=_choose_quality(self.restorer, self.settings, item.job.target),
             bit_depth=self.settings.bit_depth,
             before_rename=partial(self.manifests.record, item.job, item.source_stamp),
         )
@@ -394,6 +397,8 @@ class _Stages:
         """Read, restore and write one page after the other, so that only one is in memory."""
         num_pixels = [width * height for width, height in (page.directory.size for page in pages.pages)]
         info, warnings, seconds, num_done = Counter[str](), Counter[str](), 0.0, 0
+        # Programs look for the XMP of a file in its first page.
+        sidecar = sidecars.read(item.job.source) if self.settings.sidecars else b""
 
         def advance(pixels: int, _: int) -> None:
             progress(num_done + pixels, sum(num_pixels))
@@ -401,7 +406,7 @@ class _Stages:
         def restore_pages() -> Iterator[Picture]:
             nonlocal seconds, num_done
             for number, page in enumerate(pages.pages, start=1):
-                degraded = self._read_page(page, number)
+                degraded = self._read_page(page, number, sidecar if number == 1 else b"")
                 assert degraded.encoding is not None
                 info.update(degraded.encoding.notes)
                 warnings.update(_find_warnings(degraded, self.restorer))
@@ -429,12 +434,11 @@ class _Stages:
             seconds=seconds,
         )
 
-    def _read_page(self, page: Page, number: int) -> Picture:
-        """A page. Errors name its number. XMP next to the file is added to the first page."""
-        sidecar = sidecars.read(page.path) if self.settings.sidecars and number == 1 else b""
-        settings = self.settings
+    def _read_page(self, page: Page, number: int, sidecar: bytes) -> Picture:
+        """A page. Errors name its number."""
+        max_pixels, white = self.settings.max_pixels, self.settings.white
         try:
-            return images.read_page(page, max_pixels=settings.max_pixels, white=settings.white, sidecar=sidecar)
+            return images.read_page(page, max_pixels=max_pixels, white=white, sidecar=sidecar)
         except PictureError as error:
             error.facts = error.facts.replace(str(page.path), f"{page.path}, page {number},", 1)
             raise
@@ -482,17 +486,42 @@ def _describe(restorer: Restorer, settings: Settings) -> dict[str, Any]:
 def _find_warnings(degraded: Degraded, restorer: Restorer) -> tuple[str, ...]:
     """How a picture differs from those that the network was trained for."""
     recipe = restorer.recipe
-    encoding = degraded.encoding if isinstance(degraded, Picture) else None
-    of_file = () if encoding is None else encoding.warnings
-    return (*of_file, *recipe.domain.warnings_for(degraded), *warnings_for(recipe.protocol.degradation, degraded))
+    if isinstance(degraded, Mosaic):
+        of_file = degraded.warnings
+    else:
+        of_file = () if degraded.encoding is None else degraded.encoding.warnings
+    return (
+        *of_file,
+        *_warn_of_gray(degraded, restorer),
+        *recipe.domain.warnings_for(degraded),
+        *warnings_for(recipe.protocol.degradation, degraded),
+    )
 
 
-def _choose_quality(restorer: Restorer, settings: Settings) -> int | None:
-    """The quality in the settings. If there is none: that of the input (None), but a high one after deblocking.
+def _warn_of_gray(degraded: Degraded, restorer: Restorer) -> Iterator[str]:
+    """Networks for color noise expect other noise in each channel, so they hardly change three equal ones."""
+    is_gray = isinstance(degraded, Picture) and degraded.channels == 1
+    if is_gray and restorer.recipe.domain.colors == "rgb" and involves(restorer.recipe.degradation, GaussianNoise):
+        twin = _find_gray_twin(restorer.recipe)
+        better = f"{twin} restores it better" if twin else "weights for gray pictures restore it better"
+        yield f"a gray picture, but {restorer.name} learned from noise in color: {better}"
+
+
+def _find_gray_twin(recipe: Recipe) -> str | None:
+    """The name of a model of the same recipe for gray pictures."""
+    for model in models.list_models():
+        metadata = checkpoint.read_metadata(model.path)
+        if metadata.recipe == recipe.name and metadata.parameters.get("channels") == 1:
+            return model.name
+    return None
+
+
+def _choose_quality(restorer: Restorer, settings: Settings, target: Path) -> int | None:
+    """The quality in the settings; without one, that of the input (None), but a high one for a deblocked JPEG.
 
     A low one would add blocks again.
     """
-    deblocks = involves(restorer.recipe.degradation, Jpeg)
+    deblocks = involves(restorer.recipe.degradation, Jpeg) and formats.format_by_suffix(target) is formats.JPEG
     return writers.JPEG_QUALITY if settings.quality is None and deblocks else settings.quality
 
 

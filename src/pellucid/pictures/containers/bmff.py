@@ -8,46 +8,57 @@ from collections.abc import Mapping
 from typing import IO, Any
 
 from pellucid.pictures import exif
-from pellucid.pictures.boxes import build_box, iterate_boxes
+from pellucid.pictures.boxes import XMP_UUID, build_box, iterate_boxes
+from pellucid.pictures.parts import GEOGRAPHIC
 
 JXL_STORED = frozenset({"exif-data", "xmp-data", "icc-profile-data", "xres", "yres"})
 JP2_STORED = JXL_STORED | {"iptc-data"}
 """Metadata that a JPEG XL and a JP2 file store."""
 
 _UUIDS = {
-    bytes.fromhex("be7acfcb97a942e89c71999491e3afac"): "xmp-data",
+    XMP_UUID: "xmp-data",
     bytes.fromhex("33c7a4d2b81d4723a0baf1a3e097ad38"): "iptc-data",
     b"JpgTiffExif->JP2": "exif-data",
 }
+_OTHER_UUIDS = {
+    bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03"): GEOGRAPHIC,
+    bytes.fromhex("96a9f1f1dc98402da7aed68e34451809"): GEOGRAPHIC,  # MSI, the world file in a box
+}
+_NAMES_IN_XMP = (b"xmpmeta", b"rdf:RDF")
+
 _JXL_SIGNATURE = build_box(b"JXL ", b"\r\n\x87\n")
 _JXL_TYPE = build_box(b"ftyp", b"jxl \0\0\0\0jxl ")
 
 
 def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """(metadata, what is not kept) of the outermost boxes of a file."""
-    found: dict[str, Any] = {}
+    found, dropped = dict[str, Any](), list[str]()
     for box in iterate_boxes(file):
         if box.kind == b"Exif":
             content = box.read(file)
             start = 4 + int.from_bytes(content[:4], "big")  # where the TIFF is, after these four bytes
             found["exif-data"] = exif.HEADER + content[start:].removeprefix(exif.HEADER)
+            found |= exif.read_resolution(found["exif-data"])
         elif box.kind == b"xml ":
-            found.setdefault("xmp-data", box.read(file))
+            content = box.read(file)
+            if any(name in content for name in _NAMES_IN_XMP):
+                found.setdefault("xmp-data", content)
+            else:  # e.g. GML of geographic data
+                dropped.append("XML other than XMP")
         elif box.kind == b"uuid":
             content = box.read(file)
             if name := _UUIDS.get(content[:16]):
                 header = exif.HEADER if name == "exif-data" else b""
                 found[name] = header + content[16:].removeprefix(header)
-    if b"xmpmeta" in found.get("xmp-data", b"xmpmeta"):
-        return found, ()
-    del found["xmp-data"]  # other XML, e.g. GML of geographic data
-    return found, ("XML other than XMP",)
+            else:
+                dropped.append(_OTHER_UUIDS.get(content[:16], f"the box of UUID {content[:16].hex()}"))
+    return found, tuple(dict.fromkeys(dropped))
 
 
 def put_into_jxl(content: bytes, metadata: Mapping[str, Any]) -> bytes:
     """A JPEG XL file, or its codestream alone, with EXIF and XMP in boxes before the samples."""
     boxes = b""
-    if block := metadata.get("exif-data", b"").removeprefix(exif.HEADER):
+    if block := exif.add_resolution(metadata.get("exif-data", b""), metadata).removeprefix(exif.HEADER):
         boxes += build_box(b"Exif", bytes(4) + block)
     if xmp := metadata.get("xmp-data"):
         boxes += build_box(b"xml ", xmp)

@@ -1,24 +1,19 @@
 """Colors in AVIF and other HEIF files: CICP numbers and brightness, as chunks of a PNG.
 
-Source: ISO/IEC 23008-12 (HEIF), 14496-12 (boxes).
+Source: ISO/IEC 23008-12 (HEIF).
 """
 
 import struct
-from collections.abc import Iterator
 from typing import IO
 
 from pellucid.pictures import chunks
-
-_MAX_BYTES = 2**24
-
-Box = tuple[bytes, bytes]
-"""(type, content)."""
+from pellucid.pictures.boxes import find_box, iterate_boxes
 
 
 def read_colors(file: IO[bytes]) -> bytes:
     """The description of colors of the main picture, as chunks of a PNG; b"" if there is none."""
     try:
-        properties = _main_properties(_read_meta(file))
+        properties = _main_properties(file)
     except (struct.error, IndexError):
         return b""
     found = b""
@@ -40,59 +35,28 @@ def read_colors(file: IO[bytes]) -> bytes:
 
 def has_associated_alpha(file: IO[bytes]) -> bool:
     """Whether the colors of a picture are multiplied by its alpha."""
-    references = dict(_boxes(_read_meta(file))).get(b"iref", b"")
-    return any(kind == b"prem" for kind, _ in _boxes(references[4:]))
+    return find_box(file, b"meta", b"iref", b"prem") is not None
 
 
 def list_dropped(file: IO[bytes]) -> tuple[str, ...]:
     """What is not kept of the properties of the main picture."""
     try:
-        shapes = [content for kind, content in _main_properties(_read_meta(file)) if kind == b"pasp"]
+        shapes = [content for kind, content in _main_properties(file) if kind == b"pasp"]
         pairs = [struct.unpack_from(">II", content) for content in shapes]
     except (struct.error, IndexError):
         return ()
     return tuple(f"the shape of the pixels ({width}:{height})" for width, height in pairs if width != height)
 
 
-def _read_meta(file: IO[bytes]) -> bytes:
-    """The content of the box with the metadata."""
-    offset, size = 0, file.seek(0, 2)
-    while offset < size:
-        file.seek(offset)
-        head = file.read(16)
-        if len(head) < 8:
-            return b""
-        length, kind = struct.unpack_from(">I4s", head)
-        start = 8
-        if length == 1:
-            (length,) = struct.unpack_from(">Q", head, 8)
-            start = 16
-        if kind == b"meta":
-            file.seek(offset + start + 4)
-            return file.read(max(0, min(length - start - 4, _MAX_BYTES)))
-        if length < 8:
-            break
-        offset += length
-    return b""
-
-
-def _boxes(content: bytes) -> Iterator[Box]:
-    offset = 0
-    while offset + 8 <= len(content):
-        length, kind = struct.unpack_from(">I4s", content, offset)
-        if length < 8:
-            return
-        yield kind, content[offset + 8 : offset + length]
-        offset += length
-
-
-def _main_properties(meta: bytes) -> list[Box]:
-    """The properties of the main picture."""
-    boxes = dict(_boxes(meta))
-    main = int.from_bytes(boxes[b"pitm"][4:], "big") if b"pitm" in boxes else 1
-    inner = dict(_boxes(boxes.get(b"iprp", b"")))
-    properties = [*_boxes(inner.get(b"ipco", b""))]
-    indices = _associations(inner.get(b"ipma", b"")).get(main, [])
+def _main_properties(file: IO[bytes]) -> list[tuple[bytes, bytes]]:
+    """(type, content) of each property of the main picture."""
+    main, links = find_box(file, b"meta", b"pitm"), find_box(file, b"meta", b"iprp", b"ipma")
+    store = find_box(file, b"meta", b"iprp", b"ipco")
+    if store is None or links is None:
+        return []
+    properties = [(box.kind, box.read(file)) for box in iterate_boxes(file, store.start, store.stop)]
+    number = int.from_bytes(main.read(file)[4:], "big") if main else 1
+    indices = _associations(links.read(file)).get(number, [])
     return [properties[index - 1] for index in indices if 0 < index <= len(properties)]
 
 

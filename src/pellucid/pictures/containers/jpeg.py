@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
 from pellucid.pictures import exif, ifd, iptc, resolution, xmp
+from pellucid.pictures.parts import CREDENTIALS, GAIN_MAP
 from pellucid.system.files import splice
 
 STORED = frozenset(
@@ -14,7 +15,7 @@ STORED = frozenset(
 )
 """Metadata that `write` stores."""
 
-_START, _SCAN, _COMMENT = 0xD8, 0xDA, 0xFE
+_SCAN, _COMMENT = 0xDA, 0xFE
 _APP0, _APP1, _APP2, _APP13, _APP14 = 0xE0, 0xE1, 0xE2, 0xED, 0xEE
 _MAX_BYTES = 65533
 """The longest content of a segment."""
@@ -28,8 +29,8 @@ _PHOTOSHOP = b"Photoshop 3.0\0"
 _ADOBE = b"Adobe"
 _DROPPED = {
     b"MPF\0": "",
-    b"urn:iso:std:iso:ts:21496": "the HDR gain map",
-    b"JP": "content credentials (C2PA)",
+    b"urn:iso:std:iso:ts:21496": GAIN_MAP,
+    b"JP": CREDENTIALS,
     b"FPXR\0": "FlashPix data",
 }
 """Starts of segments about other parts of the file, or signatures of its bytes, and what they are. The index of

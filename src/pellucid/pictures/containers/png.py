@@ -10,8 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from pellucid.pictures import chunks, exif, iptc, resolution
+from pellucid.pictures import chunks, exif, icc, iptc, resolution
 from pellucid.pictures.geometry import Change
+from pellucid.pictures.parts import CREDENTIALS
 from pellucid.system.files import splice
 
 STORED = frozenset(
@@ -29,7 +30,7 @@ _KEPT = (*COLOR, b"sBIT", b"bKGD", b"tIME", b"pCAL", b"sCAL", b"oFFs", b"sTER", 
 
 _STORAGE = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"hIST", b"iDOT", b"acTL", b"fcTL", b"fdAT", b"pHYs")
 _END = b"IEND"
-_NAMES = {b"caBX": "content credentials (C2PA)", b"dSIG": "the signature"}
+_NAMES = {b"caBX": CREDENTIALS, b"dSIG": "the signature"}
 
 _XMP_KEY = b"XML:com.adobe.xmp"
 _COMMENT = b"Comment"
@@ -198,7 +199,7 @@ def _build_profile(metadata: Mapping[str, Any], channels: int, missing: list[str
     profile = metadata.get("icc-profile-data", b"")
     if not profile:
         return b""
-    if {b"GRAY": 1, b"RGB ": 3}.get(profile[16:20]) != channels:
+    if icc.num_channels(profile) != channels:
         missing.append(f"the ICC profile, which is not for {'gray' if channels == 1 else 'RGB'}")
         return b""
     name = metadata.get("png-profile-name", b"") or b"ICC profile"
@@ -297,18 +298,10 @@ def _iterate_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, bytes, bool]]:
 
 def _iterate_places(file: IO[bytes]) -> Iterator[tuple[bytes, bytes, int]]:
     """(type, content, offset) of each chunk after the first; the content of samples and long chunks is b""."""
-    offset = _HEADER_END
-    while True:
-        file.seek(offset)
-        header = file.read(8)
-        if len(header) < 8:
-            return
-        length, kind = struct.unpack(">I4s", header)
+    for kind, offset, length in chunks.iterate_png(file, _HEADER_END):
         is_read = kind not in (b"IDAT", b"fdAT") and length <= _MAX_BYTES
+        file.seek(offset + 8)
         yield kind, file.read(length) if is_read else b"", offset
-        if kind == _END:
-            return
-        offset += length + 12
 
 
 def decode_text(kind: bytes, content: bytes) -> bytes:

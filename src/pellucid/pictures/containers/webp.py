@@ -4,11 +4,11 @@ Source: "WebP Container Specification", Google.
 """
 
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import IO, Any
 
-from pellucid.pictures import exif, icc, resolution
-from pellucid.pictures.ifd import FRACTION, SHORT
+from pellucid.pictures import exif, icc
+from pellucid.pictures.chunks import iterate_webp
 from pellucid.system.files import splice
 
 STORED = frozenset({"exif-data", "xmp-data", "icc-profile-data", "webp-chunks", "xres", "yres"})
@@ -24,7 +24,7 @@ def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """(metadata, what is not kept) of a WebP; stops where it is damaged."""
     found: dict[bytes, bytes] = {}
     others: list[tuple[bytes, bytes]] = []
-    for kind, place, length in _iterate_chunks(file):
+    for kind, place, length in iterate_webp(file):
         if kind in _STORAGE or length > _MAX_BYTES:
             continue
         file.seek(place + 8)
@@ -48,7 +48,7 @@ def write(file: IO[bytes], metadata: Mapping[str, Any], width: int, height: int)
     """Add the metadata to a WebP. Returns what does not fit."""
     missing: list[str] = []
     profile = _choose_profile(metadata.get("icc-profile-data", b""), missing)
-    block = _add_resolution(metadata.get("exif-data", b""), metadata).removeprefix(exif.HEADER)
+    block = exif.add_resolution(metadata.get("exif-data", b""), metadata).removeprefix(exif.HEADER)
     packet = metadata.get("xmp-data", b"")
     others = metadata.get("webp-chunks", ())
     if not (profile or block or packet or others):
@@ -78,22 +78,9 @@ def _choose_profile(profile: bytes, missing: list[str]) -> bytes:
     return converted
 
 
-def _add_resolution(block: bytes, metadata: Mapping[str, Any]) -> bytes:
-    """WebP has no other place for the resolution than EXIF."""
-    dots = resolution.from_metadata(metadata)
-    if dots is None or dots.unit == "none" or exif.read_resolution(block):
-        return block
-    unit = "cm" if dots.unit == "cm" else "inch"
-    ratios = [struct.pack("<II", *resolution.to_ratio(float(f"{value:.8g}"))) for value in dots.to(unit)]
-    number = struct.pack("<H", 3 if unit == "cm" else 2)
-    return exif.set_main(
-        block, {0x011A: (FRACTION, 1, ratios[0]), 0x011B: (FRACTION, 1, ratios[1]), 0x0128: (SHORT, 1, number)}
-    )
-
-
 def _read_flags(file: IO[bytes]) -> tuple[int, int]:
     """(flags of an existing VP8X chunk, or those of the samples, where the samples start)."""
-    for kind, place, length in _iterate_chunks(file):
+    for kind, place, length in iterate_webp(file):
         file.seek(place + 8)
         if kind == b"VP8X":
             return file.read(1)[0] & _ALPHA_FLAG, place + 8 + length
@@ -107,16 +94,3 @@ def _read_flags(file: IO[bytes]) -> tuple[int, int]:
 def _build(kind: bytes, content: bytes) -> bytes:
     """b"" without content."""
     return kind + struct.pack("<I", len(content)) + content + bytes(len(content) % 2) if content else b""
-
-
-def _iterate_chunks(file: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
-    """(type, offset, length of the content) of each chunk."""
-    offset = _HEADER_BYTES
-    while True:
-        file.seek(offset)
-        head = file.read(8)
-        if len(head) < 8:
-            return
-        kind, length = struct.unpack("<4sI", head)
-        yield kind, offset, length
-        offset += 8 + length + length % 2

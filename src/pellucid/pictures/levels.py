@@ -1,0 +1,14 @@
+"""Samples of any number of bits over the full range of 8 or 16 bits."""
+
+import numpy as np
+
+from pellucid.pictures.picture import Samples
+
+
+def stretch(samples: Samples, white: int) -> Samples:
+    """Samples from 0 to white, rounded to 8 bits if white is at most 255, otherwise to 16 bits."""
+    dtype, peak = (np.uint8, 255) if white <= 255 else (np.uint16, 65535)
+    if white == peak:
+        return samples.astype(dtype, copy=False)
+    steps = np.arange(white + 1, dtype=np.uint64)
+    return ((steps * (2 * peak) + white) // (2 * white)).astype(dtype)[samples]

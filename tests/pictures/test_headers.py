@@ -1,0 +1,26 @@
+"""The quality of JPEG files, against Pillow's encoder, which is that of the Independent JPEG Group."""
+
+import io
+
+import PIL.Image
+import pytest
+
+from pellucid.pictures import headers
+
+
+def tables(quality: int) -> dict[int, list[int]]:
+    """The tables that Pillow writes, in the order of the file."""
+    content = io.BytesIO()
+    PIL.Image.new("RGB", (8, 8)).save(content, "JPEG", quality=quality)
+    start = content.getvalue().index(b"\xff\xdb") + 4  # two segments of 69 bytes
+    tables = (content.getvalue()[start + 69 * i :] for i in range(2))
+    return {table[0]: list(table[1:65]) for table in tables}
+
+
+@pytest.mark.parametrize("quality", range(1, 101))
+def test_every_quality_is_recognized(quality: int) -> None:
+    assert headers.ijg_quality(tables(quality)) == quality
+
+
+def test_the_tables_of_the_standard_are_those_of_quality_50() -> None:
+    assert {0: headers._K1.tolist(), 1: headers._K2.tolist()} == tables(50)

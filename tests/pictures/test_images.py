@@ -25,7 +25,7 @@ from PIL import ImageCms
 from PIL.JpegImagePlugin import JpegImageFile
 
 from pellucid.errors import DataError, OutputError, PellucidError, PictureError
-from pellucid.pictures import headers, images
+from pellucid.pictures import formats, headers, images
 from pellucid.pictures.picture import Encoding, Picture, Samples
 from pellucid.system import memory
 
@@ -889,8 +889,8 @@ def test_find_needs_a_folder(tmp_path: Path) -> None:
 def test_every_suffix_written_is_found() -> None:
     for suffix in (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"):
         images.check_format(Path(f"x{suffix}"))
-        assert suffix in images.SUFFIXES
-    assert not images.SUFFIXES & images.RAW_SUFFIXES
+        assert suffix in formats.SUFFIXES
+    assert not formats.SUFFIXES & formats.RAW_SUFFIXES
 
 
 # --- processes

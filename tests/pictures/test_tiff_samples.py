@@ -224,6 +224,16 @@ def test_a_predictor_that_programs_disagree_about_is_refused(tmp_path: Path) -> 
         images.read(tmp_path / "x.tif")
 
 
+def test_a_damaged_size_of_tiles_does_not_fill_the_memory(tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).integers(0, 65536, (23, 31, 3), np.uint16)
+    tifffile.imwrite(tmp_path / "x.tif", samples, tile=(16, 16), photometric="rgb")
+    assert np.array_equal(images.read(tmp_path / "x.tif").samples, samples)
+    with tifffile.TiffFile(tmp_path / "x.tif", mode="r+") as file:
+        file.pages.first.tags["TileLength"].overwrite(2**24)
+    with pytest.raises(PictureError, match="tiles of 16 x 16777216 px for a picture of 31 x 23 px"):
+        images.read(tmp_path / "x.tif")
+
+
 def test_floating_point_and_inverted_cmyk_are_refused(tmp_path: Path) -> None:
     values = noise(9, 11, 4, dtype="float32")
     tifffile.imwrite(tmp_path / "f.tif", values, photometric="separated")
@@ -238,13 +248,3 @@ def test_floating_point_and_inverted_cmyk_are_refused(tmp_path: Path) -> None:
             continue
         with pytest.raises(PictureError, match=r"inverted CMYK \(DotRange\)"):
             images.read(tmp_path / "d.tif")
-
-
-def test_a_damaged_size_of_tiles_does_not_fill_the_memory(tmp_path: Path) -> None:
-    samples = np.random.default_rng(0).integers(0, 65536, (23, 31, 3), np.uint16)
-    tifffile.imwrite(tmp_path / "x.tif", samples, tile=(16, 16), photometric="rgb")
-    assert np.array_equal(images.read(tmp_path / "x.tif").samples, samples)
-    with tifffile.TiffFile(tmp_path / "x.tif", mode="r+") as file:
-        file.pages.first.tags["TileLength"].overwrite(2**24)
-    with pytest.raises(PictureError, match="tiles of 16 x 16777216 px for a picture of 31 x 23 px"):
-        images.read(tmp_path / "x.tif")

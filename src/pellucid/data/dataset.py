@@ -20,6 +20,7 @@ from pellucid.data.store_writer import Planned
 from pellucid.errors import DataError, PictureError
 from pellucid.pictures import images, kinds
 from pellucid.pictures.finding import describe_ignored
+from pellucid.pictures.formats import SUFFIXES
 from pellucid.pictures.picture import Samples
 
 LeftOut = list[tuple[str, str]]
@@ -95,7 +96,7 @@ def gather_pictures(paths: Sequence[Path]) -> tuple[list[Source], LeftOut, tuple
     Camera RAW files are not among them. Raises DataError as `gather_files` does.
     """
     ignored = Counter[str]()
-    sources, left_out = gather_files(paths, images.SUFFIXES, kinds.is_picture_head, ignored)
+    sources, left_out = gather_files(paths, SUFFIXES, kinds.is_picture_head, ignored)
     message = describe_ignored(ignored)
     return sources, left_out, (message,) if message else ()
 

@@ -19,7 +19,7 @@ from pellucid.data.dataset import DatasetPlan, DecodeTask, LeftOut
 from pellucid.data.store import Array, Store
 from pellucid.data.store_writer import Planned, Record, Stamp, StoreWriter
 from pellucid.errors import DataError, OutputError, PictureError
-from pellucid.pictures.images import SUFFIXES
+from pellucid.pictures.formats import SUFFIXES
 from pellucid.pictures.kinds import is_picture_head
 from pellucid.system.files import cache_folder, check_name
 
@@ -76,15 +76,17 @@ def prepare(
     keyword is not possible, OutputError if `out` contains something else or another data set, or its disk is full.
     """
     check_name(Path(out))
-    plan = registry.plan(kind, [Path(path) for path in paths], keywords)
-    _check_outside(Path(out), plan)
+    sources = [Path(path) for path in paths]
+    plan = registry.plan(kind, sources, keywords)
+    _check_outside(Path(out), plan, sources)
     request = _make_request(kind, keywords, min_px)
     return _fill_store(plan, Path(out), request, _Settings(workers, min_px, overwrite, progress))
 
 
-def _check_outside(out: Path, plan: DatasetPlan) -> None:
-    """Raise OutputError if the store would be among the pictures from which it is made."""
-    folders = {os.path.realpath(Path(task.source.location).parent) for task in plan.tasks}
+def _check_outside(out: Path, plan: DatasetPlan, sources: Sequence[Path]) -> None:
+    """Raise OutputError if the store would be among its own pictures. Next to a source file is fine."""
+    files = {Path(task.source.location) for task in plan.tasks} - set(sources)
+    folders = {os.path.realpath(path.parent) for path in files}
     if folders & {os.path.realpath(out), os.path.realpath(out.parent)}:
         raise OutputError(f"{out} would be among its own sources", hint="choose another folder by {out}")
 

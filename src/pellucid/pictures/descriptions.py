@@ -15,7 +15,7 @@ _MICROMETERS_PER_PIXEL = re.compile(r"(\|\s*MPP\s*=\s*)([\d.]+)")
 
 def adapt(text: str, change: Change) -> tuple[str, tuple[str, ...]]:
     """(the description of a turned and scaled picture, what was removed); other texts stay the same."""
-    if "<OME" in text or ":OME" in text[:4096]:
+    if is_ome(text):
         text = _PIXELS.sub(lambda match: _adapt_pixels(match[0], change), text)
         without = _REGIONS.sub("", text) if change.is_turned or change.is_scaled else text
         return without, (() if without == text else ("the regions of OME",))
@@ -25,6 +25,16 @@ def adapt(text: str, change: Change) -> tuple[str, tuple[str, ...]]:
         factor = min(change.scale)
         return _MICROMETERS_PER_PIXEL.sub(lambda match: match[1] + _divide(match[2], factor), text), ()
     return text, ()
+
+
+def is_ome(text: str) -> bool:
+    """Whether it is OME-XML."""
+    return re.search(r"<(\w+:)?OME\b", text[:4096]) is not None
+
+
+def is_of_stack(text: str) -> bool:
+    """Whether it is about a stack of pages, by ImageJ, OME or tifffile."""
+    return text.startswith(("ImageJ=", '{"shape"')) or is_ome(text)
 
 
 def has_own_unit(text: str) -> bool:

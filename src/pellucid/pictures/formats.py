@@ -9,32 +9,6 @@ from pellucid.errors import OutputError
 from pellucid.pictures.picture import Picture, count_channels
 from pellucid.system.optional_packages import check_installed
 
-SUFFIXES = frozenset(
-    {".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".jfi", ".jif", ".tif", ".tiff", ".webp", ".bmp", ".dib", ".avif"}
-    | {
-        ".gif",
-        ".heic",
-        ".heif",
-        ".hif",
-        ".jxl",
-        ".jp2",
-        ".j2k",
-        ".jpf",
-        ".jpx",
-        ".j2c",
-        ".jpc",
-        ".mpo",
-        ".apng",
-        ".ppm",
-        ".pgm",
-        ".pbm",
-        ".pam",
-        ".pnm",
-    }
-)
-"""The usual suffixes of pictures. The content of a file decides what it is; a file with one of these that is not a
-picture is damaged."""
-
 RAW_SUFFIXES = frozenset(
     {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".gpr", ".iiq", ".kdc", ".mef", ".mos"}
     | {".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"}
@@ -102,6 +76,12 @@ _OTHERS = (PNM, JPEG_XL, JPEG_2000)
 """Formats that are written only if they are asked for, or the input has them."""
 
 _BY_SUFFIX = {suffix: file_format for file_format in (*WRITABLE, *_OTHERS) for suffix in file_format.suffixes}
+
+SUFFIXES = frozenset(_BY_SUFFIX) | {
+    ".apng", ".avif", ".gif", ".heic", ".heif", ".hif", ".j2c", ".j2k", ".jpc", ".jpf", ".jpx", ".mpo",
+}  # fmt: skip
+"""The usual suffixes of pictures. The content of a file decides what it is; a file with one of these that is not a
+picture is damaged."""
 
 
 def format_by_name(name: str) -> FileFormat:

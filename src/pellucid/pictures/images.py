@@ -14,8 +14,6 @@ from pellucid.errors import OutputError, PictureError
 from pellucid.pictures import formats, headers, kinds, metadata, readers, tiff_pages, tiff_samples, writers
 from pellucid.pictures.contents import check_contents
 from pellucid.pictures.finding import find_pictures
-from pellucid.pictures.formats import RAW_SUFFIXES as RAW_SUFFIXES
-from pellucid.pictures.formats import SUFFIXES as SUFFIXES
 from pellucid.pictures.formats import FileFormat
 from pellucid.pictures.picture import Picture
 from pellucid.pictures.tiff_decoding import list_decoders

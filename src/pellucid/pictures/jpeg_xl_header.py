@@ -20,8 +20,8 @@ class JxlHeader:
     """is_lossy: whether colors are in XYB, which lossless files never are.
 
     float_bits: of a floating-point sample, 0 for integers. is_associated: whether colors are multiplied by alpha.
-    colors: (first bit, bit after the last one) of the
-    description of colors. stop: the bit after the header. (0, 0) and 0 if they are not known.
+    colors: (first bit, bit after the last one) of the description of colors. stop: the bit after the header.
+    (0, 0) and 0 if they are not known.
     """
 
     is_animated: bool = False

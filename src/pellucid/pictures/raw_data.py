@@ -12,11 +12,10 @@ from itertools import chain, pairwise, repeat
 from pathlib import Path
 from typing import IO
 
-import pyvips
-
 from pellucid.errors import PictureError
 from pellucid.pictures import ifd, lossless_jpeg, vips
 from pellucid.pictures.ifd import Value
+from pellucid.pictures.vips import pyvips
 
 _COLOR_FILTERS, _LINEAR_RAW = 32803, 34892  # values of PhotometricInterpretation
 _NONE, _JPEG, _DEFLATE, _LOSSY_JPEG = 1, 7, 8, 34892  # values of Compression

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-import pyvips
 from PIL.BmpImagePlugin import BmpImageFile
 
 from pellucid.errors import PictureError
@@ -31,6 +30,7 @@ from pellucid.pictures.decoders import check_finite, check_size, count_not_finit
 from pellucid.pictures.picture import PEAKS, Encoding, Picture, Samples
 from pellucid.pictures.tiff_decoding import TiffDecoder, list_decoders
 from pellucid.pictures.tiff_samples import TiffSamples
+from pellucid.pictures.vips import pyvips
 from pellucid.pictures.white import apply_white, change_samples
 from pellucid.system import memory
 

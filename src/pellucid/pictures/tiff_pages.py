@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from pellucid.errors import PictureError
-from pellucid.pictures import exif, ifd
+from pellucid.pictures import descriptions, exif, ifd
 from pellucid.pictures.ifd import Layout, Value
 
 WIDTH, HEIGHT, BITS, COMPRESSION, PHOTOMETRIC = 256, 257, 258, 259, 262
@@ -175,13 +175,8 @@ def choose_page(pages: Pages, path: Path, number: int | None) -> Page:
 
 
 def describes_stack(directory: Directory) -> bool:
-    """Whether the description is that of a stack of pages, by ImageJ, OME or tifffile."""
-    text = directory.text(DESCRIPTION)
-    return text.startswith(("ImageJ=", '{"shape"')) or _is_ome(text)
-
-
-def _is_ome(text: str) -> bool:
-    return "<OME" in text[:4096] or ":OME " in text[:4096]
+    """Whether the description is that of a stack of pages."""
+    return descriptions.is_of_stack(directory.text(DESCRIPTION))
 
 
 def open_page(page: Page, changes: Mapping[int, Sequence[int] | None] | None = None) -> io.BufferedReader:
@@ -438,7 +433,7 @@ def _refuse_unusual(first: Directory) -> None:
         kind = f"a volume of {depth} slices" if depth > 1 else f"a MetaMorph stack of {num_planes} planes"
         raise PictureError(f"{first.path} is {kind} in one page", hint="save it as a TIFF with several pages")
     text = first.text(DESCRIPTION)
-    if _is_ome(text):
+    if descriptions.is_ome(text):
         files = set(re.findall(r"<(?:\w+:)?UUID\b[^>]*\bFileName\s*=\s*[\"']([^\"']*)", text))
         if len(files) > 1 or "BinaryOnly" in text:
             raise PictureError(

@@ -1,14 +1,17 @@
-"""What reading and writing with libvips share: names of sample types, one-line errors, and the check for forks."""
+"""libvips: the package, which other modules import from here, and what reading and writing with it share."""
 
+import os
 from collections.abc import Sequence
 from typing import IO
-
-import pyvips
 
 from pellucid.errors import PellucidError
 from pellucid.pictures.picture import Picture, Samples
 from pellucid.system import memory
 from pellucid.system.processes import ForkGuard
+
+# Before libvips is loaded: it would print its warnings about damaged files, which are warnings of the picture.
+os.environ.setdefault("VIPS_WARNING", "0")
+import pyvips as pyvips
 
 FORMATS = {"uint8": "uchar", "uint16": "ushort", "float32": "float"}
 """Type of the samples -> libvips format."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyvips
 
 from pellucid.errors import OutputError
 from pellucid.pictures import (
@@ -24,6 +23,7 @@ from pellucid.pictures import (
 from pellucid.pictures.containers import bmp
 from pellucid.pictures.formats import FileFormat
 from pellucid.pictures.picture import Encoding, Picture
+from pellucid.pictures.vips import pyvips
 from pellucid.pictures.white import scale_back
 from pellucid.system import memory
 

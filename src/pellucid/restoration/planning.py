@@ -10,6 +10,7 @@ from pathlib import Path
 from pellucid.errors import DataError, OutputError, PictureError
 from pellucid.pictures import images
 from pellucid.pictures.finding import Found, describe_ignored, find_pictures
+from pellucid.pictures.formats import SUFFIXES
 from pellucid.system import files
 
 
@@ -62,8 +63,8 @@ def plan(
     if out is not None:
         files.check_name(out)
     if len(found) == 1 and not found[0].is_dir() and (out is None or (out.suffix and not is_folder(out))):
-        jobs = [Job(found[0], _name_beside(found[0], format) if out is None else check_format(out, format))]
-    elif out is not None and not is_folder(out) and (os.path.lexists(out) or out.suffix in images.SUFFIXES):
+        jobs = [Job(found[0], _name_next_to(found[0], format) if out is None else check_format(out, format))]
+    elif out is not None and not is_folder(out) and (os.path.lexists(out) or out.suffix in SUFFIXES):
         raise OutputError(f"{out} is a file", hint="for folders and several pictures, {out} must be a folder")
     else:
         jobs = []
@@ -74,7 +75,8 @@ def plan(
                 ignored.update(folder.ignored)
                 num_excluded += folder.num_excluded
             else:
-                target = _name_beside(path, format) if out is None else out / _result_name(path, path.name, format)
+                name = images.result_name(path.name, format, source=path)
+                target = _name_next_to(path, format) if out is None else out / name
                 jobs.append(Job(path, target, target.parent))
         jobs = _make_unique(jobs)
         if out is None:
@@ -112,7 +114,7 @@ def _expand(name: str | Path) -> list[Path]:
 
 def _find_in_folder(given: Path, out: Path | None, include: Sequence[str], exclude: Sequence[str]) -> Found:
     """What a folder contains, without the results of an earlier run, if their folder is inside."""
-    results = _folder_beside(given) if out is None else out
+    results = _folder_next_to(given) if out is None else out
     is_nested = _is_inside(results, given)
     found = find_pictures(given, include=include, exclude=exclude)
     pictures = tuple(path for path in found.pictures if not (is_nested and _is_inside(path, results)))
@@ -128,14 +130,10 @@ def _find_in_folder(given: Path, out: Path | None, include: Sequence[str], exclu
 
 
 def _plan_folder(given: Path, pictures: Iterable[Path], out: Path | None, format: str | None) -> Iterator[Job]:
-    folder = _folder_beside(given) if out is None else out
+    folder = _folder_next_to(given) if out is None else out
     for source in pictures:
-        name = _result_name(source, source.name, format)
+        name = images.result_name(source.name, format, source=source)
         yield Job(source, folder / source.relative_to(given).with_name(name), folder)
-
-
-def _result_name(source: Path, name: str, format: str | None) -> str:
-    return images.result_name(name, format, source=source)
 
 
 def _make_unique(jobs: Sequence[Job]) -> list[Job]:
@@ -160,11 +158,11 @@ def _is_inside(path: Path, folder: Path) -> bool:
     return os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep)
 
 
-def _name_beside(path: Path, format: str | None) -> Path:
-    return path.with_name(_result_name(path, f"{path.stem}-restored{path.suffix}", format))
+def _name_next_to(path: Path, format: str | None) -> Path:
+    return path.with_name(images.result_name(f"{path.stem}-restored{path.suffix}", format, source=path))
 
 
-def _folder_beside(folder: Path) -> Path:
+def _folder_next_to(folder: Path) -> Path:
     named = folder if folder.name else folder.resolve()
     if not named.name or named.name == "..":
         raise OutputError(f"{folder} has no name that -restored can be added to", hint="choose a folder by {out}")

@@ -240,7 +240,7 @@ def _plan_in_memory(
     files.check_name(out)
     if count == 1 and out.suffix and not planning.is_folder(out):
         targets = [planning.check_format(out, format)]
-    elif out.suffix in images.SUFFIXES and not planning.is_folder(out):
+    elif out.suffix in formats.SUFFIXES and not planning.is_folder(out):
         raise OutputError(f"{out} is a file, but there are {count} pictures", hint="{out} must be a folder")
     else:
         targets = [out / images.result_name(f"{i}.png", format) for i in range(1, count + 1)]

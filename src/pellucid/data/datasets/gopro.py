@@ -14,7 +14,7 @@ from pellucid.data.archives import Source
 from pellucid.data.dataset import DatasetPlan, dataset, gather_files, join_paths, picture_task, split_name
 from pellucid.data.store_writer import Planned
 from pellucid.errors import DataError
-from pellucid.pictures import images
+from pellucid.pictures.formats import SUFFIXES
 
 _Split = Literal["train", "test"]
 
@@ -29,7 +29,7 @@ def gopro(
     ] = "blur",
 ) -> DatasetPlan:
     """GOPRO_Large, blurred and sharp frames."""
-    sources, left_out = gather_files(paths, images.SUFFIXES)
+    sources, left_out = gather_files(paths, SUFFIXES)
     blurred, sharp = (_find_frames(sources, paths, split, folder) for folder in (blur, "sharp"))
     if not blurred or not sharp:
         raise DataError(f"{join_paths(paths)}: '{split}' has no pictures in folders named '{blur}' and 'sharp'")

@@ -362,6 +362,7 @@ def test_help_and_version(run: Terminal) -> None:
     ):
         result = run(command)
         assert result.code == 0 and "Usage" in result.out
+    assert "*.tif or scans/*" in run("restore --help").out  # stars are not emphasis
     assert run("--version").out.startswith("pellucid ")
 
 

@@ -64,6 +64,27 @@ def test_sidecars_become_part_of_the_result_if_wanted(album: Path, weights: Path
             assert ('xmp:Rating="5"' in str(file.info.get("xmp", ""))) is expected
 
 
+def test_the_first_page_of_a_document_has_its_sidecar(tmp_path: Path, weights: Path) -> None:
+    pages = [PIL.Image.new("L", (20, 20), color) for color in (50, 200)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:])
+    (tmp_path / "a.xmp").write_text(
+        '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+        '<rdf:Description xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="5"/></rdf:RDF></x:xmpmeta>'
+    )
+    network, job = restorer.load(weights), planning.plan(tmp_path / "a.tif", tmp_path / "b.tif")
+    settings = restore.Settings(sidecars=True)
+    restore.restore(job, network, settings=settings, overwrite=True)[0].raise_error()
+    with PIL.Image.open(tmp_path / "b.tif") as file:
+        found = []
+        for page in range(2):
+            file.seek(page)
+            found.append(b'xmp:Rating="5"' in file.tag_v2.get(700, b""))  # type: ignore[attr-defined]
+    assert found == [True, False]
+    (tmp_path / "a.xmp").write_text("broken")
+    with pytest.raises(PictureError, match=r"a.xmp is not an XMP file"):
+        restore.restore(job, network, settings=settings, overwrite=True)[0].raise_error()
+
+
 def test_same_call_resumes_after_an_interruption(album: Path, weights: Path) -> None:
     network = restorer.load(weights)
     jobs = planning.plan([album], None)

@@ -62,7 +62,7 @@ def restore(
         list[str] | None,
         typer.Option(
             metavar="PATTERN",
-            help="Of the pictures in folders only these, e.g. '*.tif' or 'scans/*'; repeatable.",
+            help="Of the pictures in folders only these, e.g. `*.tif` or `scans/*`; repeatable.",
             show_default="all",
         ),
     ] = None,

@@ -1,6 +1,8 @@
 """Segments of JPEG files, written and read by ExifTool and Pillow."""
 
+import hashlib
 import io
+import struct
 from pathlib import Path
 
 import PIL.Image
@@ -160,3 +162,29 @@ def test_damaged_segments_never_raise(content: bytes, cut: int) -> None:
         (0xE1, b"http://ns.adobe.com/xmp/extension/\0" + content), (0xED, b"Photoshop 3.0\0" + content)
     )
     jpeg.read(io.BytesIO(whole[:cut]))
+
+
+@pytest.mark.parametrize("fault", ["", "a part is missing", "another digest"])
+def test_extended_xmp_is_kept_or_named(fault: str, tmp_path: Path) -> None:
+    head = '<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    head += '<rdf:Description rdf:about="" xmlns:n="http://ns.adobe.com/xmp/note/" xmlns:dc="http://purl.org/dc/'
+    head += 'elements/1.1/"'
+    tail = "</rdf:Description></rdf:RDF></x:xmpmeta>"
+    extension = f"{head}><dc:source>{'Z9' * 60_000}</dc:source>{tail}".encode()
+    digest = hashlib.md5(extension).hexdigest().upper()
+    noted = "0" * 32 if fault == "another digest" else digest
+    packet = f'{head} n:HasExtendedXMP="{noted}">{tail}'.encode()
+    segments = [b"http://ns.adobe.com/xap/1.0/\0" + packet]
+    for offset in range(0, 60_000 if fault == "a part is missing" else len(extension), 60_000):
+        where = digest.encode() + struct.pack(">II", len(extension), offset)
+        part = extension[offset : offset + 60_000]
+        segments.append(b"http://ns.adobe.com/xmp/extension/\0" + where + part)
+    stored = b"".join(b"\xff\xe1" + struct.pack(">H", len(segment) + 2) + segment for segment in segments)
+    content = io.BytesIO()
+    PIL.Image.new("RGB", (20, 20)).save(content, "JPEG")
+    (tmp_path / "a.jpg").write_bytes(content.getvalue()[:2] + stored + content.getvalue()[2:])
+    picture = images.read(tmp_path / "a.jpg")
+    assert picture.encoding is not None
+    expected = ("not kept: extended XMP, which is incomplete or belongs to other XMP",)
+    assert picture.encoding.notes == (expected if fault else ())
+    assert (b"Z9" * 60_000 in picture.metadata["xmp-data"]) is not bool(fault)

@@ -69,7 +69,7 @@ class _Segments:
     def __init__(self) -> None:
         self.exif, self.jfif = b"", b""
         self.packets: list[bytes] = []
-        self.extensions: dict[bytes, dict[int, bytes]] = {}
+        self.extensions: dict[tuple[bytes, int], dict[int, bytes]] = {}
         self.profile: dict[int, bytes] = {}
         self.num_profile_parts = 0
         self.photoshop = b""
@@ -86,8 +86,8 @@ class _Segments:
             self.packets.append(content[len(_XMP) :])
         elif marker == _APP1 and content.startswith(_EXTENSION):
             digest, rest = content[len(_EXTENSION) :][:32], content[len(_EXTENSION) + 32 :]
-            _, offset = struct.unpack_from(">II", rest)
-            self.extensions.setdefault(digest, {})[offset] = rest[8:]
+            length, offset = struct.unpack_from(">II", rest)
+            self.extensions.setdefault((digest, length), {})[offset] = rest[8:]
         elif marker == _APP2 and content.startswith(_ICC):
             number, self.num_profile_parts = content[len(_ICC) : len(_ICC) + 2]
             self.profile[number] = content[len(_ICC) + 2 :]
@@ -141,9 +141,12 @@ class _Segments:
         packet = self.packets[0] if self.packets else b""
         for other in self.packets[1:]:
             packet = packet if other == packet else xmp.merge(packet, other)
-        for digest, parts in self.extensions.items():
-            if digest in packet:
-                packet = xmp.merge(packet, b"".join(parts[offset] for offset in sorted(parts)))
+        for (digest, length), parts in self.extensions.items():
+            joined = b"".join(parts[offset] for offset in sorted(parts))
+            if digest in packet and len(joined) == length:
+                packet = xmp.merge(packet, joined)
+            else:
+                self.dropped.append("extended XMP, which is incomplete or belongs to other XMP")
         return packet
 
 

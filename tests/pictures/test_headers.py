@@ -1,11 +1,13 @@
 """The quality of JPEG files, against Pillow's encoder, which is that of the Independent JPEG Group."""
 
 import io
+from pathlib import Path
 
+import numpy as np
 import PIL.Image
 import pytest
 
-from pellucid.pictures import headers
+from pellucid.pictures import headers, images
 
 
 def tables(quality: int) -> dict[int, list[int]]:
@@ -24,3 +26,14 @@ def test_every_quality_is_recognized(quality: int) -> None:
 
 def test_the_tables_of_the_standard_are_those_of_quality_50() -> None:
     assert {0: headers._K1.tolist(), 1: headers._K2.tolist()} == tables(50)
+
+
+def test_lossless_jpeg_is_recognized_and_its_loss_is_named(tmp_path: Path) -> None:
+    imagecodecs = pytest.importorskip("imagecodecs")
+    samples = np.random.default_rng(0).integers(0, 256, (20, 30), np.uint8)
+    (tmp_path / "a.jpg").write_bytes(imagecodecs.ljpeg_encode(samples, bitspersample=8))
+    picture = images.read(tmp_path / "a.jpg")
+    assert np.array_equal(picture.to_array(), samples)
+    assert picture.encoding is not None and picture.encoding.lossless
+    assert images.write(picture, tmp_path / "b.jpg") == ("not kept in JPEG: lossless compression",)
+    assert images.write(picture, tmp_path / "b.png") == ()

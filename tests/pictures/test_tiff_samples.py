@@ -248,3 +248,12 @@ def test_floating_point_and_inverted_cmyk_are_refused(tmp_path: Path) -> None:
             continue
         with pytest.raises(PictureError, match=r"inverted CMYK \(DotRange\)"):
             images.read(tmp_path / "d.tif")
+
+
+@pytest.mark.parametrize(("smallest", "notes"), [(0, ()), (16, ("MinSampleValue is not kept: black is 0",))])
+def test_a_smallest_value_is_noted(smallest: int, notes: tuple[str, ...], tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).integers(16, 200, (9, 11), np.uint8)
+    tags = [(280, "H", 1, smallest, True)]
+    tifffile.imwrite(tmp_path / "x.tif", samples, photometric="minisblack", metadata=None, extratags=tags)
+    encoding = images.read(tmp_path / "x.tif").encoding
+    assert encoding is not None and encoding.notes == notes

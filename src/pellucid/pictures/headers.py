@@ -120,19 +120,19 @@ def _parse_webp(file: IO[bytes]) -> Encoding:
 def _parse_jpeg(file: IO[bytes]) -> Encoding:
     tables: dict[int, list[int]] = {}
     factors: list[int] = []
-    bits, progressive = 8, False
+    bits, progressive, lossless = 8, False, False
     for marker, segment in jpeg.segments(file):
         if marker == 0xDB:
             tables |= _parse_tables(segment)
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # no start of a frame
-            bits, progressive = segment[0], marker % 4 == 2
+            bits, progressive, lossless = segment[0], marker % 4 == 2, marker % 4 == 3
             factors = list(segment[7::3])
     return Encoding(
         "JPEG",
         bits,
         quality=ijg_quality(tables) if tables else None,
         subsampling=_name_subsampling(factors),
-        lossless=False,
+        lossless=lossless,
         progressive=progressive,
     )
 

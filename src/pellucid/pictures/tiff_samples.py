@@ -150,6 +150,8 @@ class TiffSamples:
         """What the user should know about the samples."""
         if self.is_float and self.bits != 32:
             yield f"{self.bits}-bit floating-point samples become 32-bit"
+        if any(self.directory.numbers(tiff_pages.MIN_SAMPLE)):
+            yield "MinSampleValue is not kept: black is 0"
         count = len(self.extra_samples) - (self.alpha_index is not None)
         if count:
             channels = "1 channel that is" if count == 1 else f"{count} channels that are"

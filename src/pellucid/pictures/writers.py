@@ -68,7 +68,9 @@ def write(
     with temporary.open("rb+") as file:
         if target is formats.TIFF:
             tiff_pages.set_tags(file, tiff_channels.describe(picture))
-        return metadata.write(file, picture, target.name)
+        missing = metadata.write(file, picture, target.name)
+    is_lossless = picture.encoding is not None and picture.encoding.format == "JPEG" and picture.encoding.lossless
+    return (*missing, *(["lossless compression"] if target is formats.JPEG and is_lossless else []))
 
 
 def encoding_bytes(target: FileFormat, num_pixels: int, quality: int | None) -> int:

@@ -36,7 +36,9 @@ _TAGS_OF_COLORS = {PALETTE: {320}, CMYK: {34675}, YCBCR: {512, 513, 514, 519, 52
 Other tags, if they are odd, would only make it refuse a file whose samples are intact.
 """
 
-_MAX_TILE_PIXELS = 2**26
+_MAX_TILE_PX = 2**15
+"""Longest side of a tile that exceeds the picture."""
+_MAX_TILE_PIXELS = 2**24
 """A row of tiles may have so many pixels, whatever the size of the picture."""
 
 _OF_BYTES = {1, 5, 8, 32946, 32773}
@@ -193,8 +195,10 @@ def _find_tile(stored: TiffSamples) -> tuple[int, int] | None:
     num_found = min(
         directory.entries.get(tag, (0, 0, b""))[1] for tag in (tiff_pages.TILE_OFFSETS, tiff_pages.TILE_LENGTHS)
     )
-    # Tiles may be larger than the picture, but a damaged number must not fill the memory.
-    if is_valid and tile_height * -(-width // tile_width) * tile_width > max(_MAX_TILE_PIXELS, 4 * width * height):
+    # Tiles may be larger than the picture, but a damaged number must not fill the memory, or hours.
+    is_large = tile_width > max(_MAX_TILE_PX, width + 16) or tile_height > max(_MAX_TILE_PX, height + 16)
+    num_pixels = tile_height * -(-width // tile_width) * tile_width if is_valid else 0
+    if is_large or num_pixels > max(_MAX_TILE_PIXELS, 4 * width * height):
         raise PictureError(
             f"{directory.path} is a damaged TIFF: tiles of {tile_width} x {tile_height} px for a picture of "
             f"{width} x {height} px"

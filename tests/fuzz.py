@@ -73,7 +73,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
             sidecars.read(path.with_suffix(""))
         raw_data.check_complete(path)
         target.touch()
-    except Exception as caught:
+    except Exception as caught:  # anything else than a one-line error is a fault
         error = str(to_pellucid_error(caught, path))
     print(json.dumps([path.name, target.name, error, []]), flush=True)
 """
@@ -99,7 +99,7 @@ for path in sorted(Path(sys.argv[1]).iterdir()):
             converting.convert(path, "dncnn.gaussian", target, **small)
         except PellucidError:
             target.touch()  # not every file contains this network
-    except Exception as caught:
+    except Exception as caught:  # as above
         error = str(to_pellucid_error(caught, path))
     print(json.dumps([path.name, target.name, error, []]), flush=True)
 """

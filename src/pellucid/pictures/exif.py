@@ -269,7 +269,7 @@ def adapt(block: bytes, change: Change) -> tuple[bytes, tuple[str, ...]]:
     editor.set_numbers("main", ORIENTATION, lambda _: [1])
     for directory, tags in (("main", (0x100, 0x101)), ("exif", (_WIDTH, _HEIGHT))):
         for tag, size in zip(tags, change.after, strict=True):
-            editor.set_numbers(directory, tag, lambda _, size=size: [size])  # type: ignore[misc]
+            editor.set_numbers(directory, tag, lambda _, size=size: [size])  # type: ignore[misc]  # mypy does not infer the default
     _adapt_related_size(editor, change)
     _adapt_subject(editor, change)
     if change.swaps_axes:
@@ -286,7 +286,7 @@ def _adapt_related_size(editor: "_Editor", change: Change) -> None:
     size = tuple(editor.numbers("interop", tag)[:1] for tag in _RELATED_SIZE)
     if size == tuple([px] for px in change.before):
         for tag, px in zip(_RELATED_SIZE, change.after, strict=True):
-            editor.set_numbers("interop", tag, lambda _, px=px: [px])  # type: ignore[misc]
+            editor.set_numbers("interop", tag, lambda _, px=px: [px])  # type: ignore[misc]  # as above
 
 
 def _adapt_subject(editor: "_Editor", change: Change) -> None:

@@ -317,7 +317,7 @@ def _read_preview(raw: rawpy.RawPy) -> bytes:
     """The largest JPEG in the file; b"" if there is none."""
     try:
         preview = raw.extract_thumb()
-    except (rawpy.LibRawError, NotImplementedError):
+    except (rawpy.LibRawError, NotImplementedError):  # no preview, or one in a form that rawpy does not know
         return b""
     return bytes(preview.data) if preview.format is rawpy.ThumbFormat.JPEG else b""
 

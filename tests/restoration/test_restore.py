@@ -537,8 +537,15 @@ def test_deblocked_webp_stays_lossless(tmp_path: Path) -> None:
     ],
 )
 def test_gray_pictures_and_networks_for_color_noise(
-    name: str, keywords: dict[str, Any], expected: list[str]
+    name: str,
+    keywords: dict[str, Any],
+    expected: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setenv("PELLUCID_MODELS", str(tmp_path))
+    (tmp_path / "damaged.safetensors").write_bytes(b"damaged")
+    restore._find_gray_twin.cache_clear()
     chosen = registry.find(name, **keywords)
     network = Restorer("color", chosen, TorchBackend(chosen.network(), "cpu"))
     samples = np.random.default_rng(0).integers(0, 256, (20, 20), np.uint8)

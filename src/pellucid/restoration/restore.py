@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
+from functools import cache, partial
 from math import inf
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +22,6 @@ from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.pictures.tiff_pages import Page, Pages
 from pellucid.pictures.white import check_white
 from pellucid.recipes.overrides import former_keywords
-from pellucid.recipes.recipe import Recipe
 from pellucid.restoration import planning
 from pellucid.restoration.conversion import InMemory, is_in_memory, to_pictures
 from pellucid.restoration.manifest import Manifests, stamp
@@ -502,16 +501,20 @@ def _warn_of_gray(degraded: Degraded, restorer: Restorer) -> Iterator[str]:
     """Networks for color noise expect other noise in each channel, so they hardly change three equal ones."""
     is_gray = isinstance(degraded, Picture) and degraded.channels == 1
     if is_gray and restorer.recipe.domain.colors == "rgb" and involves(restorer.recipe.degradation, GaussianNoise):
-        twin = _find_gray_twin(restorer.recipe)
+        twin = _find_gray_twin(restorer.recipe.name)
         better = f"{twin} restores it better" if twin else "weights for gray pictures restore it better"
         yield f"a gray picture, but {restorer.name} learned from noise in color: {better}"
 
 
-def _find_gray_twin(recipe: Recipe) -> str | None:
-    """The name of a model of the same recipe for gray pictures."""
+@cache
+def _find_gray_twin(recipe_name: str) -> str | None:
+    """The name of the model that ships for gray pictures, of this recipe.
+
+    The user's own models do not count: a damaged file among them must not stop a picture.
+    """
     for model in models.list_models():
-        metadata = checkpoint.read_metadata(model.path)
-        if metadata.recipe == recipe.name and metadata.parameters.get("channels") == 1:
+        metadata = checkpoint.read_metadata(model.path) if model.is_shipped else None
+        if metadata and metadata.recipe == recipe_name and metadata.parameters.get("channels") == 1:
             return model.name
     return None
 

@@ -29,7 +29,7 @@ from pellucid.degradations.motion_blur import MotionBlur
 from pellucid.degradations.raw_synthesis import SensorNoise, SyntheticRaw, Unprocess
 from pellucid.degradations.standard import GaussianNoise, Jpeg, ShrinkAndEnlarge
 from pellucid.domains import PackedRaw
-from pellucid.pictures.raw import develop_mosaic
+from pellucid.pictures.camera.raw import develop_mosaic
 
 CELL_PX, GAP_PX, LINE_PX = 176, 8, 22
 INK, PAPER = (235, 235, 235), (22, 24, 28)

@@ -24,7 +24,8 @@ from pellucid.degradations.degradation import Chain
 from pellucid.degradations.raw_synthesis import SyntheticRaw
 from pellucid.degradations.standard import GaussianNoise, Jpeg, Shrink
 from pellucid.domains import Gray
-from pellucid.pictures import metrics, raw
+from pellucid.pictures import metrics
+from pellucid.pictures.camera import raw
 from pellucid.pictures.picture import Samples
 from pellucid.weights import models
 

@@ -61,7 +61,9 @@ for outcome in restore.iter_restore(jobs, restorer, settings=settings, workers=1
 METADATA = """
 import json, sys
 from pathlib import Path
-from pellucid.pictures import metadata, raw_data, raw_metadata, sidecars
+from pellucid.pictures import metadata
+from pellucid.pictures.camera import raw_data, raw_metadata
+from pellucid.pictures.records import sidecars
 from pellucid.restoration.pipeline import to_pellucid_error
 for path in sorted(Path(sys.argv[1]).iterdir()):
     error, target = None, Path(sys.argv[2], path.name)

@@ -15,8 +15,8 @@ import tifffile
 import torch
 
 import raw_structures
-from pellucid.pictures import dng
-from pellucid.pictures.packing import XTRANS
+from pellucid.pictures.camera import dng
+from pellucid.pictures.camera.packing import XTRANS
 from pellucid.pictures.picture import Exposure, Mosaic, Picture, Samples
 from pellucid.recipes import registry
 from pellucid.weights import checkpoint

@@ -14,8 +14,8 @@ from pellucid.degradations.raw_synthesis import SyntheticRaw
 from pellucid.degradations.standard import GaussianNoise
 from pellucid.domains import RGB, Domain, Gray, Luma, PackedRaw
 from pellucid.errors import PictureError
+from pellucid.pictures.camera.packing import BAYER, XTRANS, pack_bayer, pack_xtrans
 from pellucid.pictures.color import rgb_to_ycbcr
-from pellucid.pictures.packing import BAYER, XTRANS, pack_bayer, pack_xtrans
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.pictures.resize import resize
 

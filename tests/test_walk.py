@@ -13,8 +13,9 @@ from pellucid.cli import app
 from pellucid.data import store
 from pellucid.degradations.cameras import Sensor
 from pellucid.degradations.raw_synthesis import SensorNoise, Unprocess
-from pellucid.pictures import dng, images, metrics, raw
-from pellucid.pictures.packing import BAYER, XTRANS
+from pellucid.pictures import images, metrics
+from pellucid.pictures.camera import dng, raw
+from pellucid.pictures.camera.packing import BAYER, XTRANS
 from pellucid.pictures.picture import Exposure, Mosaic
 from pellucid.restoration import restorer
 from pellucid.training import run_folder

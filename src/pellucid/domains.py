@@ -16,8 +16,8 @@ from torch import Tensor
 from pellucid.degradations.degradation import Degradation
 from pellucid.degradations.raw_synthesis import Unprocess
 from pellucid.errors import PictureError
+from pellucid.pictures.camera.packing import BAYER, XTRANS, align, apply_gains, find_phase, pack_bayer, pack_xtrans
 from pellucid.pictures.color import rgb_to_gray, rgb_to_luma, rgb_to_ycbcr, ycbcr_to_rgb
-from pellucid.pictures.packing import BAYER, XTRANS, align, apply_gains, find_phase, pack_bayer, pack_xtrans
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.pictures.resize import reach, resize
 

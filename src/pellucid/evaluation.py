@@ -21,7 +21,8 @@ from pellucid.degradations.degradation import degrade, draws, involves, makes_mo
 from pellucid.degradations.standard import Jpeg
 from pellucid.domains import Degraded, Domain
 from pellucid.errors import DataError, OutputError, PellucidError, PictureError
-from pellucid.pictures import images, metrics, raw
+from pellucid.pictures import images, metrics
+from pellucid.pictures.camera import raw
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.recipes.recipe import Recipe, ScoringProtocol
 from pellucid.restoration.restorer import Restorer

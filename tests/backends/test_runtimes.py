@@ -17,7 +17,7 @@ from pellucid.backends.eager import TorchBackend
 from pellucid.backends.metadata import STORED_WEIGHTS
 from pellucid.errors import MissingExtraError, NotEnoughMemoryError, PellucidError, WeightsError
 from pellucid.exporting import export as exporting
-from pellucid.pictures.packing import BAYER
+from pellucid.pictures.camera.packing import BAYER
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.restoration import restorer
 from pellucid.restoration.restorer import Restorer

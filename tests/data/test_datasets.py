@@ -12,7 +12,7 @@ from data_sources import noise, write_noise, write_pictures, zip_folder
 from pellucid.data import datasets, registry
 from pellucid.data.preparing import prepare
 from pellucid.errors import DataError
-from pellucid.pictures import dng
+from pellucid.pictures.camera import dng
 from pellucid.pictures.picture import Mosaic
 
 

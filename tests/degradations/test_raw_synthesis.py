@@ -9,7 +9,7 @@ from test_degradation import clean, seeded
 from pellucid.degradations.cameras import NUM_LEVELS, Sensor
 from pellucid.degradations.raw_synthesis import SensorNoise, SyntheticRaw, Unprocess
 from pellucid.domains import PackedRaw
-from pellucid.pictures.packing import BAYER
+from pellucid.pictures.camera.packing import BAYER
 
 
 def noisy(gain: float, read: float = 0.0, row: float = 0.0, num_levels: int | None = None) -> SensorNoise:

@@ -8,7 +8,8 @@ import PIL.Image
 import pytest
 import tifffile
 
-from pellucid.pictures import dng, images, kinds
+from pellucid.pictures import images, kinds
+from pellucid.pictures.camera import dng
 from pellucid.pictures.finding import describe_ignored, find_pictures, matches
 from pellucid.pictures.picture import Mosaic
 

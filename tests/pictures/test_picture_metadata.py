@@ -9,8 +9,9 @@ import pytest
 
 import exiftool
 import format_matrix
-from pellucid.pictures import images, iptc, metadata
+from pellucid.pictures import images, metadata
 from pellucid.pictures.picture import Picture
+from pellucid.pictures.records import iptc
 
 TAGS = (
     *("-Make=Acme", "-Orientation#=6", "-ExifImageWidth=60", "-ExifImageHeight=42", "-SubjectArea=15 14 6 4"),

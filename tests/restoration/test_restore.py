@@ -14,7 +14,8 @@ import torch
 
 from pellucid.backends.eager import TorchBackend
 from pellucid.errors import NotEnoughMemoryError, OutputError, PellucidError, PictureError
-from pellucid.pictures import dng, images
+from pellucid.pictures import images
+from pellucid.pictures.camera import dng
 from pellucid.pictures.picture import Exposure, Mosaic, Picture
 from pellucid.recipes import registry
 from pellucid.restoration import manifest, pipeline, planning, restore, restorer

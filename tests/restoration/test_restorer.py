@@ -14,7 +14,7 @@ from torch import Tensor
 from pellucid.backends.eager import TorchBackend
 from pellucid.domains import Degraded, Gray, PackedRaw
 from pellucid.errors import NotEnoughMemoryError, PellucidError, WeightsError
-from pellucid.pictures.packing import BAYER, XTRANS
+from pellucid.pictures.camera.packing import BAYER, XTRANS
 from pellucid.pictures.picture import PEAKS, Mosaic, Picture
 from pellucid.pictures.resize import resize
 from pellucid.recipes import registry

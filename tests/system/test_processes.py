@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pellucid.pictures import dng, images
+from pellucid.pictures import images
+from pellucid.pictures.camera import dng
 from pellucid.pictures.picture import Mosaic, Picture
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 
 PROGRAM = """
 import os, sys
-from pellucid.pictures import images, raw
+from pellucid.pictures import images
+from pellucid.pictures.camera import raw
 from pellucid.errors import PictureError
 
 def read():

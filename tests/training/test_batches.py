@@ -23,7 +23,7 @@ from pellucid.degradations.raw_synthesis import SensorNoise, SyntheticRaw, Unpro
 from pellucid.degradations.standard import GaussianNoise, Jpeg, Shrink, ShrinkAndEnlarge
 from pellucid.domains import RGB, Domain, Gray, Luma, PackedRaw
 from pellucid.errors import DataError, PictureError, RecipeError
-from pellucid.pictures.packing import BAYER, XTRANS
+from pellucid.pictures.camera.packing import BAYER, XTRANS
 from pellucid.pictures.picture import Picture, Samples
 from pellucid.pictures.resize import resize
 from pellucid.recipes.recipe import Recipe

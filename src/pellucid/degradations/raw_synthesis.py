@@ -10,7 +10,7 @@ from torch import Tensor
 from pellucid.degradations.cameras import BLACK_LEVEL, NUM_LEVELS, PHONES, RGB_TO_XYZ, XYZ_TO_CAMERA, Sensor
 from pellucid.degradations.degradation import Degradation, Footprint, footprint, join_footprints
 from pellucid.degradations.rng import Range, uniform
-from pellucid.pictures.packing import BAYER, apply_gains
+from pellucid.pictures.camera.packing import BAYER, apply_gains
 from pellucid.pictures.picture import Mosaic, Picture
 
 

@@ -17,7 +17,7 @@ from pellucid.degradations.degradation import OneOf
 from pellucid.degradations.raw_synthesis import SensorNoise, SyntheticRaw, Unprocess
 from pellucid.domains import PackedRaw
 from pellucid.errors import RecipeError
-from pellucid.pictures.packing import BAYER
+from pellucid.pictures.camera.packing import BAYER
 from pellucid.recipes.losses import mean_absolute
 from pellucid.recipes.network import Network
 from pellucid.recipes.optimizers import Adam

@@ -8,9 +8,9 @@ import numpy as np
 
 from pellucid.errors import PictureError
 from pellucid.pictures import formats, kinds
-from pellucid.pictures.chunks import iterate_webp
 from pellucid.pictures.containers import jpeg
 from pellucid.pictures.picture import Encoding
+from pellucid.pictures.structures.chunks import iterate_webp
 
 _NAMES = {"webp": "WebP", "heif": "AVIF", "heic": "HEIC", "jxl": "JPEG XL", "jp2": "JPEG 2000"}
 """Loader -> name of the format, where it is not the same in capitals."""

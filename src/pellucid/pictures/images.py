@@ -11,12 +11,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pellucid.errors import OutputError, PictureError
-from pellucid.pictures import formats, headers, kinds, metadata, readers, tiff_pages, tiff_samples, writers
-from pellucid.pictures.contents import check_contents
+from pellucid.pictures import formats, headers, kinds, metadata, readers, writers
+from pellucid.pictures.contents.check import check_contents
 from pellucid.pictures.finding import find_pictures
 from pellucid.pictures.formats import FileFormat
 from pellucid.pictures.picture import Picture
-from pellucid.pictures.tiff_decoding import list_decoders
+from pellucid.pictures.tiff import directories, interpretation
+from pellucid.pictures.tiff.decoding import list_decoders
 from pellucid.pictures.white import check_white, describe_clipped
 from pellucid.system.files import atomic_file
 
@@ -63,9 +64,9 @@ def read(
     check_white(white)
     loader = headers.find_loader(path)
     if loader == "tiff":
-        pages = tiff_pages.find_pages(path)
-        chosen = tiff_pages.choose_page(pages, path, page)
-        is_partial = tiff_pages.DESCRIPTION in chosen.omitted
+        pages = directories.find_pages(path)
+        chosen = directories.choose_page(pages, path, page)
+        is_partial = directories.DESCRIPTION in chosen.omitted
         notes = ("the description of the whole stack is not kept",) if is_partial else ()
         of_file = headers.describe_suffix(path, "TIFF")
         return readers.read_tiff(chosen, max_pixels, white, (*of_file, *pages.notes, *notes), sidecar)
@@ -98,17 +99,17 @@ def decoding_cost(path: str | Path) -> tuple[int, int]:
     path = Path(path)
     loader = headers.find_loader(path)
     if loader == "tiff":
-        costs = [_decoding_cost_of(page) for page in tiff_pages.find_pages(path).pages]
+        costs = [_decoding_cost_of(page) for page in directories.find_pages(path).pages]
         return max(num_pixels for num_pixels, _ in costs), max(num_bytes for _, num_bytes in costs)
     return readers.decoding_cost(path, loader, headers.read_encoding(path, loader))
 
 
-def _decoding_cost_of(page: tiff_pages.Page) -> tuple[int, int]:
+def _decoding_cost_of(page: directories.Page) -> tuple[int, int]:
     width, height = page.directory.size
-    return width * height, list_decoders(tiff_samples.parse(page))[0].working_bytes
+    return width * height, list_decoders(interpretation.parse(page))[0].working_bytes
 
 
-def list_pages(path: str | Path) -> tiff_pages.Pages | None:
+def list_pages(path: str | Path) -> directories.Pages | None:
     """The pages of a TIFF that has several, without smaller copies and masks; None for other files.
 
     Raises PictureError as `read` does.
@@ -116,13 +117,13 @@ def list_pages(path: str | Path) -> tiff_pages.Pages | None:
     path = Path(path)
     if headers.find_loader(path) != "tiff":
         return None
-    pages = tiff_pages.find_pages(path)
+    pages = directories.find_pages(path)
     of_file = headers.describe_suffix(path, "TIFF")
     return replace(pages, notes=(*of_file, *pages.notes)) if len(pages) > 1 else None
 
 
 def read_page(
-    page: tiff_pages.Page, *, max_pixels: int = MAX_PIXELS, white: float | None = None, sidecar: bytes = b""
+    page: directories.Page, *, max_pixels: int = MAX_PIXELS, white: float | None = None, sidecar: bytes = b""
 ) -> Picture:
     """Read one of the pages of `list_pages` as `read` does, but with the description of the whole stack."""
     return readers.read_tiff(page, max_pixels, white, sidecar=sidecar)
@@ -207,7 +208,7 @@ def write(
 def write_pages(
     pictures: Iterable[Picture],
     path: str | Path,
-    pages: tiff_pages.Pages,
+    pages: directories.Pages,
     *,
     scale: int = 1,
     overwrite: bool = False,
@@ -219,13 +220,13 @@ def write_pages(
     pages: those that the pictures come from, as many. scale: how many times as long their sides are.
     Other arguments, result and errors: see `write`.
     """
-    path, is_stack = Path(path), tiff_pages.describes_stack(pages.pages[0].directory)
+    path, is_stack = Path(path), directories.describes_stack(pages.pages[0].directory)
     with (
         atomic_file(path, overwrite=overwrite, before_rename=before_rename) as temporary,
         temporary.open("r+b") as file,
         TemporaryDirectory(prefix="pellucid-") as folder,
     ):
-        writer = tiff_pages.StackWriter(file, is_big=_is_big(pages, scale))
+        writer = directories.StackWriter(file, is_big=_is_big(pages, scale))
         missing: list[str] = []
         for number, picture in enumerate(pictures):
             page = Path(folder, "page.tif")
@@ -234,7 +235,7 @@ def write_pages(
             missing += describe_clipped(picture, dtype)
             missing += _write(picture.as_depth(dtype), formats.TIFF, page, path, None)
             # Readers of a stack go by its description, and expect nothing else.
-            writer.append(page, {} if is_stack else tiff_pages.number_page(number, len(pages)))
+            writer.append(page, {} if is_stack else directories.number_page(number, len(pages)))
     return _describe_missing(missing, formats.TIFF)
 
 
@@ -252,6 +253,6 @@ def _describe_missing(missing: Sequence[str], file_format: FileFormat) -> tuple[
     return (f"not kept in {file_format.name}: {', '.join(dict.fromkeys(missing))}",) if missing else ()
 
 
-def _is_big(pages: tiff_pages.Pages, scale: int) -> bool:
+def _is_big(pages: directories.Pages, scale: int) -> bool:
     """Whether the pages may not fit into the 4 GB of a classic TIFF; each sample has at most 4 bytes."""
-    return sum(4 * scale**2 * page.directory.num_samples for page in pages.pages) > tiff_pages.CLASSIC_BYTES
+    return sum(4 * scale**2 * page.directory.num_samples for page in pages.pages) > directories.CLASSIC_BYTES

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pellucid.errors import PictureError
-from pellucid.pictures import ifd
 from pellucid.pictures.formats import RAW_SUFFIXES
+from pellucid.pictures.structures import ifd
 from pellucid.system import files
 
 RAW = "raw"

@@ -7,10 +7,10 @@
 from collections.abc import Callable, Mapping
 from typing import IO, Any
 
-from pellucid.pictures import descriptions, exif, geotiff, iptc, xmp
 from pellucid.pictures.containers import bmff, bmp, gif, jpeg, png, tiff, webp
 from pellucid.pictures.geometry import Change, Size
 from pellucid.pictures.picture import Picture
+from pellucid.pictures.records import descriptions, exif, geotiff, iptc, xmp
 
 SIZE = "size-px"
 """The key of the size (width, height) of the picture that the metadata describes."""

@@ -12,24 +12,15 @@ import numpy as np
 from PIL.BmpImagePlugin import BmpImageFile
 
 from pellucid.errors import PictureError
-from pellucid.pictures import (
-    associated_alpha,
-    exif,
-    heic,
-    jpeg_2000,
-    jpeg_xl,
-    metadata,
-    pnm,
-    tiff_pages,
-    tiff_samples,
-    vips,
-    xmp,
-)
+from pellucid.pictures import associated_alpha, metadata, vips
+from pellucid.pictures.codecs import heic, jpeg_2000, jpeg_xl, pnm
+from pellucid.pictures.codecs.decoders import check_finite, check_size, count_not_finite, damage_error
 from pellucid.pictures.containers import heif, png
-from pellucid.pictures.decoders import check_finite, check_size, count_not_finite, damage_error
 from pellucid.pictures.picture import PEAKS, Encoding, Picture, Samples
-from pellucid.pictures.tiff_decoding import TiffDecoder, list_decoders
-from pellucid.pictures.tiff_samples import TiffSamples
+from pellucid.pictures.records import exif, xmp
+from pellucid.pictures.tiff import directories, interpretation
+from pellucid.pictures.tiff.decoding import TiffDecoder, list_decoders
+from pellucid.pictures.tiff.interpretation import TiffSamples
 from pellucid.pictures.vips import pyvips
 from pellucid.pictures.white import apply_white, change_samples
 from pellucid.system import memory
@@ -107,14 +98,14 @@ def _read_by_codec(path: Path, loader: str, encoding: Encoding, max_pixels: int,
 
 
 def read_tiff(
-    page: tiff_pages.Page,
+    page: directories.Page,
     max_pixels: int,
     white: float | None,
     notes: tuple[str, ...] = (),
     sidecar: bytes = b"",
 ) -> Picture:
     """Read a page of a TIFF. notes: about the file. Raises PictureError as `images.read` does."""
-    picture = _make_upright(_read_tiff(tiff_samples.parse(page), max_pixels, white), sidecar)
+    picture = _make_upright(_read_tiff(interpretation.parse(page), max_pixels, white), sidecar)
     assert picture.encoding is not None
     return replace(picture, encoding=replace(picture.encoding, notes=(*notes, *picture.encoding.notes)))
 
@@ -203,17 +194,17 @@ def _read_tiff(stored: TiffSamples, max_pixels: int, white: float | None) -> _St
     path, encoding = stored.page.path, stored.encoding
     width, height = stored.directory.size
     check_size(width, height, path, max_pixels)
-    if stored.color == tiff_samples.CMYK and white is not None:
+    if stored.color == interpretation.CMYK and white is not None:
         raise PictureError(f"{path} is CMYK, for which white cannot be stated", hint="omit {white}")
     with ExitStack() as stack:
         decoders = list_decoders(stored)
-        files = [stack.enter_context(tiff_pages.open_page(stored.page, decoder.changes)) for decoder in decoders]
+        files = [stack.enter_context(directories.open_page(stored.page, decoder.changes)) for decoder in decoders]
         sources = [vips.make_source(file) for file in files]
         pages = [_open(path, "tiff", source, fail_on="warning") for source in sources]
-        found, dropped = metadata.read(stack.enter_context(tiff_pages.open_page(stored.page)), "tiff")
+        found, dropped = metadata.read(stack.enter_context(directories.open_page(stored.page)), "tiff")
         try:
             num_colors = stored.num_colors
-            if stored.color == tiff_samples.CMYK:
+            if stored.color == interpretation.CMYK:
                 pages, (note,) = map(list, zip(*map(_convert_cmyk, pages), strict=True))
                 num_colors, found["icc-profile-data"] = 3, pages[0].get("icc-profile-data")
                 encoding = replace(encoding, notes=(*encoding.notes, note))

@@ -9,20 +9,12 @@ from typing import Any
 import numpy as np
 
 from pellucid.errors import OutputError
-from pellucid.pictures import (
-    associated_alpha,
-    formats,
-    jpeg_2000,
-    jpeg_xl,
-    metadata,
-    pnm,
-    tiff_channels,
-    tiff_pages,
-    vips,
-)
+from pellucid.pictures import associated_alpha, formats, metadata, vips
+from pellucid.pictures.codecs import jpeg_2000, jpeg_xl, pnm
 from pellucid.pictures.containers import bmp
 from pellucid.pictures.formats import FileFormat
 from pellucid.pictures.picture import Encoding, Picture
+from pellucid.pictures.tiff import channels, directories
 from pellucid.pictures.vips import pyvips
 from pellucid.pictures.white import scale_back
 from pellucid.system import memory
@@ -67,7 +59,7 @@ def write(
     _save(picture, target, temporary, path, options)
     with temporary.open("rb+") as file:
         if target is formats.TIFF:
-            tiff_pages.set_tags(file, tiff_channels.describe(picture))
+            directories.set_tags(file, channels.describe(picture))
         missing = metadata.write(file, picture, target.name)
     is_lossless = picture.encoding is not None and picture.encoding.format == "JPEG" and picture.encoding.lossless
     return (*missing, *(["lossless compression"] if target is formats.JPEG and is_lossless else []))
@@ -89,7 +81,7 @@ def _to_stored(picture: Picture, target: FileFormat) -> Picture:
     original = picture.encoding
     if original is None:
         return picture
-    if target is formats.TIFF and tiff_channels.has_associated_alpha(picture):
+    if target is formats.TIFF and channels.has_associated_alpha(picture):
         picture = associated_alpha.multiply(picture)
     if (original.format, original.dtype) == (target.name, picture.dtype):
         return scale_back(picture)
@@ -120,14 +112,14 @@ def _tiff_options(picture: Picture, original: Encoding) -> dict[str, Any]:
         "compression": compression,
         # Few readers support the predictor for floating-point samples.
         "predictor": "none" if picture.dtype == "float32" else "horizontal",
-        "bigtiff": sum(plane.nbytes for plane in picture.planes) > tiff_pages.CLASSIC_BYTES,
+        "bigtiff": sum(plane.nbytes for plane in picture.planes) > directories.CLASSIC_BYTES,
     }
 
 
 def _save(picture: Picture, target: FileFormat, temporary: Path, path: Path, options: dict[str, Any]) -> None:
     vips.begin(OutputError)
     try:
-        order = tiff_channels.order_channels(picture) if target is formats.TIFF else ()
+        order = channels.order_channels(picture) if target is formats.TIFF else ()
         image = vips.to_vips(picture, order)
         _release_on_progress(image, picture)
         file = pyvips.Target.new_to_file(os.fsencode(temporary))

@@ -13,7 +13,7 @@ from functools import partial
 from pellucid.domains import Degraded
 from pellucid.errors import NotEnoughMemoryError, PellucidError
 from pellucid.pictures.picture import Picture
-from pellucid.pictures.tiff_pages import Pages
+from pellucid.pictures.tiff.directories import Pages
 from pellucid.restoration.manifest import Stamp
 from pellucid.restoration.planning import Job
 from pellucid.restoration.restorer import Progress

@@ -7,9 +7,11 @@ from typing import Literal
 
 from pellucid.domains import Degraded, Domain
 from pellucid.errors import PictureError
-from pellucid.pictures import images, raw, sidecars
-from pellucid.pictures.exposure import compute_exposure_ratio, estimate_exposure_ratio
+from pellucid.pictures import images
+from pellucid.pictures.camera import raw
+from pellucid.pictures.camera.exposure import compute_exposure_ratio, estimate_exposure_ratio
 from pellucid.pictures.picture import Mosaic, Picture
+from pellucid.pictures.records import sidecars
 
 Exposing = float | Path | Literal["auto"]
 """The exposure ratio of a mosaic, a RAW file with the wanted exposure, or "auto" for an estimate."""

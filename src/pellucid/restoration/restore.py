@@ -17,9 +17,11 @@ from pellucid.degradations.degradation import involves, warnings_for
 from pellucid.degradations.standard import GaussianNoise, Jpeg
 from pellucid.domains import Degraded
 from pellucid.errors import OutputError, PellucidError, PictureError
-from pellucid.pictures import formats, images, raw, sidecars, writers
+from pellucid.pictures import formats, images, writers
+from pellucid.pictures.camera import raw
 from pellucid.pictures.picture import Mosaic, Picture
-from pellucid.pictures.tiff_pages import Page, Pages
+from pellucid.pictures.records import sidecars
+from pellucid.pictures.tiff.directories import Page, Pages
 from pellucid.pictures.white import check_white
 from pellucid.recipes.overrides import former_keywords
 from pellucid.restoration import planning

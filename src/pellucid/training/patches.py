@@ -10,7 +10,7 @@ from pellucid.data.store import Store
 from pellucid.degradations.degradation import Footprint, draws, footprint
 from pellucid.domains import MosaicDomain, takes_mosaic
 from pellucid.errors import DataError, RecipeError
-from pellucid.pictures.packing import apply_gains, find_phase
+from pellucid.pictures.camera.packing import apply_gains, find_phase
 from pellucid.pictures.picture import Mosaic, Samples
 from pellucid.recipes.recipe import Recipe
 from pellucid.training.crops import Numbers, Pictures, Placement, Size, augment, augment_corner, crop_inner

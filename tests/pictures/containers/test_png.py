@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import format_matrix
-from pellucid.pictures import images, iptc
+from pellucid.pictures import images
 from pellucid.pictures.containers import png
 from pellucid.pictures.picture import Picture
+from pellucid.pictures.records import iptc
 
 CONVERT = shutil.which("convert")
 GAMMA = format_matrix.png_chunk(b"gAMA", (45455).to_bytes(4, "big"))

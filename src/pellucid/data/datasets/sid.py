@@ -26,8 +26,8 @@ from pellucid.data.dataset import (
 )
 from pellucid.data.store_writer import Planned
 from pellucid.errors import DataError
-from pellucid.pictures import raw
-from pellucid.pictures.exposure import MAX_EXPOSURE_RATIO
+from pellucid.pictures.camera import raw
+from pellucid.pictures.camera.exposure import MAX_EXPOSURE_RATIO
 
 MISALIGNED_SCENES = frozenset({"10034", "10045", "10172"})
 """Test scenes whose long exposure is shifted; the authors do not score them."""

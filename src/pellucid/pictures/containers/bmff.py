@@ -7,9 +7,9 @@ import struct
 from collections.abc import Mapping
 from typing import IO, Any
 
-from pellucid.pictures import exif
-from pellucid.pictures.boxes import XMP_UUID, build_box, iterate_boxes
-from pellucid.pictures.parts import GEOGRAPHIC
+from pellucid.pictures.contents.parts import GEOGRAPHIC
+from pellucid.pictures.records import exif
+from pellucid.pictures.structures.boxes import XMP_UUID, build_box, iterate_boxes
 
 JXL_STORED = frozenset({"exif-data", "xmp-data", "icc-profile-data", "xres", "yres"})
 JP2_STORED = JXL_STORED | {"iptc-data"}

@@ -7,7 +7,8 @@ import struct
 from collections.abc import Mapping
 from typing import IO, Any
 
-from pellucid.pictures import icc, resolution
+from pellucid.pictures import resolution
+from pellucid.pictures.records import icc
 
 STORED = frozenset({"icc-profile-data", "bmp-colors", "xres", "yres"})
 """Metadata that `build_headers` stores."""

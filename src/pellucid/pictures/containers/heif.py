@@ -6,8 +6,8 @@ Source: ISO/IEC 23008-12 (HEIF).
 import struct
 from typing import IO
 
-from pellucid.pictures import chunks
-from pellucid.pictures.boxes import find_box, iterate_boxes
+from pellucid.pictures.structures import chunks
+from pellucid.pictures.structures.boxes import find_box, iterate_boxes
 
 
 def read_colors(file: IO[bytes]) -> bytes:

@@ -5,8 +5,10 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from typing import IO, Any
 
-from pellucid.pictures import exif, ifd, iptc, resolution, xmp
-from pellucid.pictures.parts import CREDENTIALS, GAIN_MAP
+from pellucid.pictures import resolution
+from pellucid.pictures.contents.parts import CREDENTIALS, GAIN_MAP
+from pellucid.pictures.records import exif, iptc, xmp
+from pellucid.pictures.structures import ifd
 from pellucid.system.files import splice
 
 STORED = frozenset(

@@ -10,9 +10,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import IO, Any
 
-from pellucid.pictures import chunks, exif, icc, iptc, resolution
+from pellucid.pictures import resolution
+from pellucid.pictures.contents.parts import CREDENTIALS
 from pellucid.pictures.geometry import Change
-from pellucid.pictures.parts import CREDENTIALS
+from pellucid.pictures.records import exif, icc, iptc
+from pellucid.pictures.structures import chunks
 from pellucid.system.files import splice
 
 STORED = frozenset(

@@ -5,8 +5,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import IO, Any
 
-from pellucid.pictures import exif, ifd, iptc, resolution
-from pellucid.pictures.ifd import BINARY, FRACTION, SHORT, Value
+from pellucid.pictures import resolution
+from pellucid.pictures.records import exif, iptc
+from pellucid.pictures.structures import ifd
+from pellucid.pictures.structures.ifd import BINARY, FRACTION, SHORT, Value
 
 STORED = frozenset(
     {"exif-data", "xmp-data", "iptc-data", "photoshop-data", "icc-profile-data", "tiff-tags", "xres", "yres"}

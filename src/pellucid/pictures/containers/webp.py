@@ -7,8 +7,8 @@ import struct
 from collections.abc import Mapping
 from typing import IO, Any
 
-from pellucid.pictures import exif, icc
-from pellucid.pictures.chunks import iterate_webp
+from pellucid.pictures.records import exif, icc
+from pellucid.pictures.structures.chunks import iterate_webp
 from pellucid.system.files import splice
 
 STORED = frozenset({"exif-data", "xmp-data", "icc-profile-data", "webp-chunks", "xres", "yres"})

@@ -1,0 +1,1 @@
+"""Camera RAW: mosaics, their metadata, damage and exposure."""

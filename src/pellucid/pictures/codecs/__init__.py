@@ -1,0 +1,1 @@
+"""Formats that other libraries than libvips decode and encode, one file for each."""

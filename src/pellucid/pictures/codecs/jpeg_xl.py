@@ -1,0 +1,132 @@
+"""JPEG XL, by libjxl in the package pyjpegxl: any depth, gray and color, transparency and ICC profiles."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pellucid.errors import PictureError
+from pellucid.pictures import associated_alpha
+from pellucid.pictures.codecs import jpeg_xl_header
+from pellucid.pictures.codecs.decoders import (
+    check_finite,
+    check_size,
+    count_not_finite,
+    damage_error,
+    import_decoder,
+)
+from pellucid.pictures.containers import bmff
+from pellucid.pictures.picture import Encoding, Picture
+from pellucid.pictures.records import exif, icc, xmp
+from pellucid.system.optional_packages import import_optional
+
+BYTES_PER_PIXEL = 30
+ENCODING_BYTES_PER_PIXEL = 40
+"""Memory to decode and to encode a pixel, measured with 16 bits and three channels."""
+
+_DISTANCE = 1.0
+"""Butteraugli distance of lossy files: no visible difference. A file does not store its own."""
+
+_DTYPES = ("uint8", "uint16", "float32")
+
+
+def probe_size(path: Path) -> tuple[int, int]:
+    """(width, height) from the header."""
+    found = _call(path, "probe", path.read_bytes())
+    return found.width, found.height
+
+
+def read(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
+    """Read a file. libjxl applies the orientation. Raises PictureError."""
+    content = path.read_bytes()
+    probed = _call(path, "probe", content)
+    check_size(probed.width, probed.height, path, max_pixels)
+    header = jpeg_xl_header.parse_jxl_header(content)
+    if header.is_animated:
+        raise PictureError(
+            f"{path} is an animated JPEG XL", hint="restore its frames one by one, e.g. after `djxl`"
+        )
+    if probed.num_color_channels not in (1, 3):
+        raise PictureError(f"{path} has {probed.num_color_channels} colors (CMYK); gray or RGB is needed")
+    notes = encoding.notes
+    if header.num_extra > bool(probed.has_alpha):
+        notes += (f"{header.num_extra - bool(probed.has_alpha)} extra channels are not kept",)
+    # By default, samples of 16 bits become integers, which end at white.
+    options = {"dtype": "float32"} if header.float_bits else {}
+    if 0 < header.float_bits < 32:
+        notes += (f"{header.float_bits}-bit floating-point samples become 32-bit",)
+    found, samples = _call(path, "decode_to_numpy", content, **options)
+    if samples.dtype.name not in _DTYPES:
+        raise PictureError(f"{path} has samples of type {samples.dtype}; {', '.join(_DTYPES)} are supported")
+    num_colors = found.num_color_channels
+    alpha = samples[..., num_colors : num_colors + 1] if found.has_alpha else None
+    check_finite(count_not_finite(samples), path)
+    picture = Picture(
+        np.array(samples[..., :num_colors]),
+        None if alpha is None else np.ascontiguousarray(alpha),
+        _build_metadata(found),
+        replace(encoding, bits=found.bits_per_sample, lossless=not header.is_lossy, notes=notes),
+    )
+    return associated_alpha.divide(picture) if alpha is not None and header.is_associated else picture
+
+
+def encode_jxl(picture: Picture, quality: int | None) -> tuple[bytes, tuple[str, ...]]:
+    """The content of a file, and what is not kept.
+
+    Lossless, unless the picture comes from a lossy JPEG XL, or a quality is given. Lossy files store colors of
+    their own, into which libjxl converts from sRGB: pictures in other colors are lossless nevertheless.
+    """
+    module = import_optional("pyjpegxl")
+    original = picture.encoding
+    was_lossy = original is not None and original.format == "JPEG XL" and not original.lossless
+    profile = _find_profile(picture)
+    is_lossy = quality is not None or was_lossy
+    missing: tuple[str, ...] = ()
+    if is_lossy and profile and (picture.dtype == "float32" or not icc.is_srgb(profile)):
+        is_lossy, missing = False, ("lossy compression, because the colors are not sRGB",)
+    content = bytes(
+        module.encode_from_numpy(
+            np.ascontiguousarray(np.concatenate(picture.planes, axis=2)),
+            lossless=not is_lossy,
+            speed=module.EncoderSpeed.Squirrel if is_lossy else module.EncoderSpeed.Falcon,
+            quality=_DISTANCE if quality is None else _to_distance(quality),
+        )
+    )
+    if profile and not is_lossy:
+        content = jpeg_xl_header.put_profile(content, profile)
+    return bmff.put_into_jxl(content, picture.metadata), missing
+
+
+def _find_profile(picture: Picture) -> bytes:
+    """The ICC profile, unless it is for other channels."""
+    profile: bytes = picture.metadata.get("icc-profile-data", b"")
+    return profile if icc.num_channels(profile) == picture.samples.shape[2] else b""
+
+
+def _to_distance(quality: int) -> float:
+    """libjxl's distance for a quality of JPEG, as in its JxlEncoderDistanceFromQuality."""
+    if quality >= 30:
+        return max(0.01, 0.1 + (100 - quality) * 0.09)
+    return min(25.0, 53 / 3000 * quality**2 - 23 / 20 * quality + 25)
+
+
+def _call(path: Path, name: str, *args: Any, **options: Any) -> Any:
+    """A function of pyjpegxl, whose errors become one line."""
+    module = import_decoder("pyjpegxl", path)
+    try:
+        return getattr(module, name)(*args, **options)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # damage may end in a panic of Rust, which is not an Exception
+        raise damage_error(path, error) from error
+
+
+def _build_metadata(found: Any) -> dict[str, Any]:
+    """The profile, and what may be in compressed boxes."""
+    kept = {
+        "exif-data": exif.HEADER + found.exif.removeprefix(exif.HEADER) if found.exif else b"",
+        "xmp-data": found.xmp if found.xmp and xmp.is_packet(found.xmp) else b"",
+        "icc-profile-data": found.icc,
+    }
+    return {name: value for name, value in kept.items() if value}

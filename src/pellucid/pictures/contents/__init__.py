@@ -1,0 +1,1 @@
+"""What a file contains besides its picture."""

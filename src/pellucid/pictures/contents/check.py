@@ -1,0 +1,120 @@
+"""What a file contains besides its picture: other pictures, which are refused, and parts that are lost.
+
+Counted by the marks of each format itself, because libraries differ: libvips counts neither the frames of an
+animated PNG nor the pictures of an MPO.
+"""
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from pellucid.errors import PictureError
+from pellucid.pictures.contents.heif import inspect_heif
+from pellucid.pictures.contents.jpeg import inspect_jpeg
+from pellucid.pictures.contents.parts import CREDENTIALS, GAIN_MAP, GEOGRAPHIC, Contents, describe_trailer
+from pellucid.pictures.structures.boxes import iterate_boxes
+from pellucid.pictures.structures.chunks import iterate_png, iterate_webp
+
+
+def check_contents(path: Path, loader: str) -> tuple[str, ...]:
+    """The parts that a result does not contain, e.g. "the HDR gain map".
+
+    loader: as `headers.find_loader` returns it. Raises PictureError if the file contains several pictures.
+    """
+    inspect = _INSPECTORS.get(loader)
+    if inspect is None:
+        return ()
+    try:
+        with path.open("rb") as file:
+            found = inspect(file)
+    except (struct.error, LookupError, ValueError):  # damaged; decoding reports it
+        return ()
+    except OSError as error:
+        raise PictureError(f"{path} cannot be read: {error.strerror or error}") from error
+    if found.num_pictures > 1:
+        raise PictureError(f"{path} is {found.kind} of {found.num_pictures} {found.unit}", hint=found.hint)
+    return tuple(dict.fromkeys(found.parts))
+
+
+_ANIMATION = {"unit": "frames", "hint": "restore its frames one by one, e.g. after `ffmpeg -i FILE frame%04d.png`"}
+
+
+def _inspect_png(file: IO[bytes]) -> Contents:
+    """Frames are fcTL chunks; one before the samples (IDAT) is about the picture that other programs show."""
+    num_declared, num_controls, has_own_control, has_samples, end = 0, 0, False, False, 0
+    for kind, start, length in iterate_png(file):
+        if kind == b"acTL":
+            file.seek(start + 8)
+            (num_declared,) = struct.unpack(">I", file.read(4))
+        elif kind == b"fcTL":
+            num_controls += 1
+            has_own_control |= not has_samples
+        elif kind == b"IDAT":
+            has_samples = True
+        elif kind == b"IEND":
+            end = start + length + 12
+    num_frames = 0 if num_declared == 0 else max(num_declared, num_controls) + (not has_own_control)
+    return Contents(num_frames, "an animated PNG", parts=describe_trailer(file, end), **_ANIMATION)
+
+
+def _inspect_webp(file: IO[bytes]) -> Contents:
+    (size,) = struct.unpack("<4xI", file.read(8))
+    end = 8 + size + size % 2
+    num_frames = sum(kind == b"ANMF" for kind, place, _ in iterate_webp(file) if place < end)
+    return Contents(num_frames, "an animated WebP", parts=describe_trailer(file, end), **_ANIMATION)
+
+
+def _inspect_gif(file: IO[bytes]) -> Contents:
+    """Frames are image descriptors, also in files whose frames together make one picture of more colors."""
+    file.seek(10)
+    (flags,) = struct.unpack("Bxx", file.read(3))
+    file.seek(13 + _palette_bytes(flags))
+    num_frames = 0
+    while (kind := file.read(1)) in (b"\x2c", b"\x21"):
+        if kind == b"\x2c":
+            num_frames += 1
+            (flags,) = struct.unpack("8xB", file.read(9))
+            file.seek(_palette_bytes(flags) + 1, 1)
+        else:
+            file.read(1)
+        while length := file.read(1):
+            if length == b"\0":
+                break
+            file.seek(length[0], 1)
+    return Contents(num_frames, "a GIF", parts=describe_trailer(file, file.tell()), **_ANIMATION)
+
+
+def _palette_bytes(flags: int) -> int:
+    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _inspect_jp2(file: IO[bytes]) -> Contents:
+    """Pictures are codestreams; a file that is only a codestream has no boxes."""
+    kinds = [box.kind for box in iterate_boxes(file)] if file.read(4) == b"\0\0\0\x0c" else []
+    parts = (GEOGRAPHIC,) if b"asoc" in kinds else ()
+    return Contents(
+        kinds.count(b"jp2c") + kinds.count(b"moov"),
+        "a JPEG 2000 file",
+        "pictures",
+        "save each as a file of its own first",
+        parts,
+    )
+
+
+def _inspect_jxl(file: IO[bytes]) -> Contents:
+    parts = {b"jhgm": GAIN_MAP, b"jumb": f"{CREDENTIALS} or other JUMBF data"}
+    boxes = iterate_boxes(file) if file.read(4) == b"\0\0\0\x0c" else ()
+    return Contents(1, parts=tuple(parts[box.kind] for box in boxes if box.kind in parts))
+
+
+_INSPECTORS: dict[str, Callable[[IO[bytes]], Contents]] = {
+    "png": _inspect_png,
+    "webp": _inspect_webp,
+    "gif": _inspect_gif,
+    "jpeg": inspect_jpeg,
+    "heif": inspect_heif,
+    "heic": inspect_heif,
+    "jp2": _inspect_jp2,
+    "jxl": _inspect_jxl,
+}

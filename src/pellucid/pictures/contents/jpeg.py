@@ -1,0 +1,128 @@
+"""What a JPEG contains besides its picture: other pictures (MPO), gain maps, previews, videos.
+
+Sources: CIPA DC-007 (Multi-Picture Format); Android's Ultra HDR and Motion Photo formats; ISO 21496-1 (gain maps).
+"""
+
+import mmap
+import re
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import IO
+
+from pellucid.pictures.contents.parts import DEPTH_MAP, GAIN_MAP, PREVIEW, Contents, describe_trailer
+
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+"""The end of a scan: a marker other than stuffing, fill bytes and restarts."""
+
+_MPF = b"MPF\0"
+_ISO_GAIN_MAP = b"urn:iso:std:iso:ts:21496:-1"
+_GAIN_MAP_MARKS = (b"hdrgm:GainMap", b"hdrgm:Version", b"HDRGainMap", _ISO_GAIN_MAP)
+
+_THUMBNAIL, _MULTI_FRAME, _GAIN_MAP_TYPE = 0x01, 0x02, 0x05
+"""High bytes of types in MPF: preview; panorama, stereo or multi-angle; gain map (2024)."""
+
+
+@dataclass(frozen=True)
+class _Jpeg:
+    """One JPEG inside a file. size: (width, height, channels). end: the offset after its last byte."""
+
+    segments: tuple[tuple[int, bytes], ...]
+    size: tuple[int, int, int]
+    end: int
+
+    @property
+    def is_gain_map(self) -> bool:
+        """Whether its own metadata says so."""
+        return any(mark in segment for _, segment in self.segments for mark in _GAIN_MAP_MARKS)
+
+
+def inspect_jpeg(file: IO[bytes]) -> Contents:
+    """Pictures and parts. Raises ValueError, IndexError and struct.error for damaged files."""
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        primary = _parse(content, 0)
+        if primary is None:
+            return Contents()
+        num_pictures, parts, end = 1, list[str](), primary.end
+        types = _find_types(content, primary)
+        while (start := _find_next(content, end, types)) is not None:
+            other = _parse(content, start)
+            if other is None:
+                break
+            part = _classify(other, primary, types.get(start, 0))
+            num_pictures += part is None
+            parts += [part] if part else []
+            end = other.end
+    return Contents(
+        num_pictures,
+        "an MPO (e.g. a stereo pair)",
+        hint="save each picture as a JPEG of its own first, e.g. by `exiftool -b -MPImage2 FILE`",
+        parts=(*parts, *describe_trailer(file, end)),
+    )
+
+
+def _parse(content: mmap.mmap, start: int) -> _Jpeg | None:
+    """The JPEG at an offset; None if there is none, or it has no end."""
+    if content[start : start + 3] != b"\xff\xd8\xff":
+        return None
+    segments: list[tuple[int, bytes]] = []
+    size, offset = (0, 0, 0), start + 2
+    while match := _MARKER.search(content, offset):
+        marker, offset = content[match.start() + 1], match.end()
+        if marker == 0xD9:
+            return _Jpeg(tuple(segments), size, offset)
+        if marker == 0x01:  # the only other marker without a length
+            continue
+        (length,) = struct.unpack(">H", content[offset : offset + 2])
+        if 0xE0 <= marker <= 0xEF:
+            segments.append((marker, content[offset + 2 : offset + length]))
+        elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and not size[0]:
+            height, width, channels = struct.unpack(">xHHB", content[offset + 2 : offset + 8])
+            size = width, height, channels
+        offset += length
+    return None
+
+
+def _find_types(content: mmap.mmap, primary: _Jpeg) -> dict[int, int]:
+    """Offset in the file -> type of the pictures in the index of the Multi-Picture Format; {} if it is damaged."""
+    index = next((segment for marker, segment in primary.segments if segment.startswith(_MPF)), b"")[4:]
+    order = {b"II": "<", b"MM": ">"}.get(index[:2])
+    if order is None:
+        return {}
+    try:
+        return dict(_parse_index(index, order, content.find(_MPF) + 4))
+    except struct.error:
+        return {}
+
+
+def _parse_index(index: bytes, order: str, base: int) -> Iterator[tuple[int, int]]:
+    (directory,) = struct.unpack_from(f"{order}I", index, 4)
+    (num_tags,) = struct.unpack_from(f"{order}H", index, directory)
+    for number in range(num_tags):
+        tag, _, count, value = struct.unpack_from(f"{order}HHII", index, directory + 2 + 12 * number)
+        if tag == 0xB002:
+            for entry in range(count // 16):
+                kind, _, offset = struct.unpack_from(f"{order}III", index, value + 16 * entry)
+                yield (base + offset if offset else 0), kind & 0xFFFFFF
+
+
+def _find_next(content: mmap.mmap, end: int, types: dict[int, int]) -> int | None:
+    """Where the next JPEG starts: where the index says, or right after the one before, but for padding."""
+    indexed = [offset for offset in types if offset >= end and content[offset : offset + 2] == b"\xff\xd8"]
+    following = end + len(content[end : end + 2**16]) - len(content[end : end + 2**16].lstrip(b"\0"))
+    starts = [*indexed, *([following] if content[following : following + 3] == b"\xff\xd8\xff" else [])]
+    return min(starts, default=None)
+
+
+def _classify(other: _Jpeg, primary: _Jpeg, kind: int) -> str | None:
+    """The name of a part; None for a picture of the same rank."""
+    if kind >> 16 == _GAIN_MAP_TYPE or other.is_gain_map:
+        return GAIN_MAP
+    if kind >> 16 == _MULTI_FRAME:
+        return None
+    if kind >> 16 == _THUMBNAIL:
+        return PREVIEW
+    is_as_large = sorted(other.size[:2]) == sorted(primary.size[:2])
+    if is_as_large and other.size[2] >= primary.size[2]:
+        return None
+    return DEPTH_MAP if other.size[2] < primary.size[2] else PREVIEW

@@ -1,0 +1,1 @@
+"""The structures that many formats are made of: boxes, chunks and tagged directories."""

@@ -1,0 +1,148 @@
+"""Several pictures in a file are refused, and lost parts are named: files of Pillow, and some made by hand."""
+
+import io
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import PIL.Image
+import pytest
+from PIL.Image import Image
+
+from pellucid.errors import PictureError
+from pellucid.pictures import images
+from pellucid.pictures.contents.check import check_contents
+
+XMP_HEAD = b"http://ns.adobe.com/xap/1.0/\0"
+VIDEO = b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + bytes(range(200))
+
+
+def frames(count: int, size: int = 48) -> list[Image]:
+    rng = np.random.default_rng(0)
+    return [PIL.Image.fromarray(rng.integers(0, 256, (size, 64, 3), dtype=np.uint8)) for _ in range(count)]
+
+
+def saved(kind: str, count: int = 1, **options: Any) -> bytes:
+    first, *others = frames(count)
+    content = io.BytesIO()
+    first.save(content, kind, **({"save_all": True, "append_images": others} if others else {}), **options)
+    return content.getvalue()
+
+
+def jpeg(*segments: tuple[int, bytes], size: int = 48) -> bytes:
+    content = io.BytesIO()
+    frames(1, size)[0].save(content, "jpeg")
+    added = b"".join(struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data for marker, data in segments)
+    return content.getvalue()[:2] + added + content.getvalue()[2:]
+
+
+def notes(content: bytes, folder: Path) -> tuple[str, ...]:
+    (folder / "x").write_bytes(content)
+    encoding = images.read(folder / "x").encoding
+    assert encoding is not None
+    return encoding.notes
+
+
+def refusal(content: bytes, folder: Path) -> str:
+    (folder / "x").write_bytes(content)
+    with pytest.raises(PictureError) as caught:
+        images.read(folder / "x")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [("png", "an animated PNG"), ("webp", "an animated WebP"), ("gif", "a GIF"), ("avif", "an image sequence")],
+)
+def test_animations_are_refused_with_the_number_of_frames(kind: str, name: str, tmp_path: Path) -> None:
+    assert f"is {name} of 3 frames; " in refusal(saved(kind, 3), tmp_path)
+    assert notes(saved(kind), tmp_path) == ()
+
+
+def test_the_picture_that_other_programs_show_of_an_animated_png_counts(tmp_path: Path) -> None:
+    assert "of 3 frames" in refusal(saved("png", 3, default_image=True), tmp_path)
+    first = frames(1)[0]
+    content = io.BytesIO()
+    first.save(content, "png", save_all=True)
+    assert notes(content.getvalue(), tmp_path) == ()
+
+
+def test_a_png_that_declares_frames_after_its_samples_is_an_animation(tmp_path: Path) -> None:
+    content = saved("png", 2)
+    chunks, offset = [], 8
+    while offset < len(content):
+        (length,) = struct.unpack_from(">I", content, offset)
+        chunks.append(content[offset : offset + length + 12])
+        offset += length + 12
+    control = next(chunk for chunk in chunks if chunk[4:8] == b"acTL")
+    chunks.remove(control)
+    moved = content[:8] + b"".join([*chunks[:-1], control, chunks[-1]])
+    (tmp_path / "x").write_bytes(moved)
+    with pytest.raises(PictureError, match="of 2 frames"):
+        check_contents(tmp_path / "x", "png")
+
+
+def test_stereo_pictures_are_refused(tmp_path: Path) -> None:
+    assert "is an MPO (e.g. a stereo pair) of 2 pictures; " in refusal(saved("mpo", 2), tmp_path)
+
+
+GAIN_MAPS = [
+    XMP_HEAD + b'<rdf:Description hdrgm:Version="1.0"/>',
+    b"urn:iso:std:iso:ts:21496:-1\0\0\0\0\0",
+    XMP_HEAD + b"<HDRGainMap:HDRGainMapVersion>65536</HDRGainMap:HDRGainMapVersion>",
+]
+
+
+@pytest.mark.parametrize("mark", GAIN_MAPS, ids=["Ultra HDR", "ISO 21496-1", "Apple"])
+@pytest.mark.parametrize("size", [12, 48])
+def test_a_gain_map_is_not_a_second_picture(mark: bytes, size: int, tmp_path: Path) -> None:
+    marker = 0xE2 if mark.startswith(b"urn") else 0xE1
+    content = jpeg() + jpeg((marker, mark), size=size)
+    assert notes(content, tmp_path) == ("not kept: the HDR gain map",)
+
+
+def test_a_smaller_jpeg_after_the_picture_is_a_preview(tmp_path: Path) -> None:
+    assert notes(jpeg() + bytes(70) + jpeg(size=12), tmp_path) == ("not kept: the preview",)
+
+
+@pytest.mark.parametrize(
+    ("appended", "expected"),
+    [
+        (b"", ()),
+        (bytes(500), ()),
+        (VIDEO, ("not kept: the video of a motion photo",)),
+        (b"hello world", ("not kept: 11 bytes appended to the picture",)),
+        (
+            b"\0\0\x30\x0aMotionPhoto_Data" + VIDEO + b"SEFHxxxxSEFT",
+            ("not kept: the video of a motion photo, data that Samsung's camera appended",),
+        ),
+    ],
+)
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
+def test_appended_data_are_named(kind: str, appended: bytes, expected: tuple[str, ...], tmp_path: Path) -> None:
+    assert notes(saved(kind) + appended, tmp_path) == expected
+
+
+def test_truncated_and_random_files_raise_nothing_else(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for kind, loader in (*(("png", "png"), ("webp", "webp"), ("gif", "gif"), ("mpo", "jpeg"), ("avif", "heif")),):
+        whole = saved(kind, 2)
+        for _ in range(40):
+            content = bytearray(whole[: int(rng.integers(1, len(whole)))])
+            content[int(rng.integers(len(content)))] = int(rng.integers(256))
+            (tmp_path / "x").write_bytes(content)
+            try:
+                check_contents(tmp_path / "x", loader)
+            except PictureError as error:
+                assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("damaged", [b"MPF\0XX", b"MPF\0II*\0\xff\xff\xff\xff"])
+def test_a_damaged_index_of_pictures_hides_none_of_them(damaged: bytes, tmp_path: Path) -> None:
+    content = saved("mpo", 2)
+    place = content.index(b"MPF\0")
+    (tmp_path / "x").write_bytes(content[:place] + damaged + content[place + len(damaged) :])
+    with pytest.raises(PictureError, match="MPO .* of 2 pictures"):
+        check_contents(tmp_path / "x", "jpeg")

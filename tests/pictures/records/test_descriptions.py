@@ -1,0 +1,121 @@
+"""Descriptions of scientific TIFF files, checked by tifffile."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tifffile
+
+import format_matrix
+from pellucid.pictures import images
+from pellucid.pictures.geometry import Change
+from pellucid.pictures.picture import Picture
+from pellucid.pictures.records import descriptions
+
+
+def enlarged(path: Path, factor: int, target: Path) -> None:
+    """Write a picture enlarged by pixel repetition, as a network would return it."""
+    picture = images.read(path)
+    samples = picture.samples.repeat(factor, 0).repeat(factor, 1)
+    images.write(Picture(samples, metadata=picture.metadata, encoding=picture.encoding), target)
+
+
+def written(tmp_path: Path, factor: int = 2, **options: Any) -> tifffile.TiffFile:
+    name = "a.ome.tif" if options.get("ome") else "a.tif"
+    tifffile.imwrite(tmp_path / name, format_matrix.noise(1, "uint16")[..., 0], **options)
+    enlarged(tmp_path / name, factor, tmp_path / "b.tif")
+    return tifffile.TiffFile(tmp_path / "b.tif")
+
+
+def test_ome_sizes_are_scaled(tmp_path: Path) -> None:
+    sizes = {"PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.25, "PhysicalSizeYUnit": "nm"}
+    with written(tmp_path, ome=True, metadata={"axes": "YX", **sizes}) as file:
+        assert file.is_ome and file.ome_metadata is not None
+        pixels = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"]
+        assert (pixels["SizeX"], pixels["SizeY"]) == (60, 42)
+        assert (pixels["PhysicalSizeX"], pixels["PhysicalSizeY"]) == (0.25, 0.125)
+        assert (pixels["PhysicalSizeXUnit"], pixels["PhysicalSizeYUnit"]) == ("µm", "nm")
+        assert file.series[0].shape == (42, 60)
+
+
+def test_ome_axes_are_exchanged() -> None:
+    text = '<OME><Pixels SizeX="6" SizeY="4" PhysicalSizeX="0.5" PhysicalSizeXUnit="mm" PhysicalSizeY="2"/></OME>'
+    expected = (
+        '<OME><Pixels SizeY="6" SizeX="4" PhysicalSizeY="0.5" PhysicalSizeYUnit="mm" PhysicalSizeX="2"/></OME>'
+    )
+    assert descriptions.adapt(text, Change(6, (6, 4), (4, 6)))[0] == expected
+
+
+def test_the_resolution_of_imagej_is_per_unit_of_the_object(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"imagej": True, "resolution": (4.0, 2.0), "metadata": {"unit": "um", "axes": "YX"}}
+    with written(tmp_path, **options) as file:
+        assert file.is_imagej and file.imagej_metadata is not None
+        assert file.imagej_metadata["unit"] == "um"
+        tags = file.pages.first.tags
+        assert (tags["XResolution"].value, tags["YResolution"].value) == ((8, 1), (4, 1))
+        assert tags["ResolutionUnit"].value == 1
+        assert file.asarray().shape == (42, 60)
+
+
+def test_dots_per_inch_stay(tmp_path: Path) -> None:
+    with written(tmp_path, resolution=(300, 200), resolutionunit="INCH") as file:
+        tags = file.pages.first.tags
+        assert (tags["XResolution"].value, tags["YResolution"].value) == ((300, 1), (200, 1))
+
+
+@pytest.mark.parametrize("shape", [(21, 30), (21, 30, 3)])
+def test_the_shape_of_tifffile_is_scaled(shape: tuple[int, ...], tmp_path: Path) -> None:
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros(shape, np.uint8))
+    enlarged(tmp_path / "a.tif", 3, tmp_path / "b.tif")
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        assert file.is_shaped
+        assert file.series[0].shape == (63, 90, *shape[2:])
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a note", '{"shape": 3}', '{"shape": [1, 2', '{"shape":', "<OME><Pixels></OME>"]
+)
+def test_other_texts_stay(text: str) -> None:
+    assert descriptions.adapt(text, Change(6, (6, 4), (8, 12))) == (text, ())
+
+
+@pytest.mark.parametrize("prefix", ["", "ome:"])
+def test_regions_of_ome_are_removed_with_a_note(prefix: str) -> None:
+    region = f'<{prefix}ROI ID="ROI:0"><{prefix}Union><{prefix}Point X="1" Y="2"/></{prefix}Union></{prefix}ROI>'
+    text = f'<{prefix}OME><{prefix}Image><{prefix}ROIRef ID="ROI:0"/></{prefix}Image>{{}}</{prefix}OME>'
+    before = text.format(region * 2)
+    assert descriptions.adapt(before, Change(1, (6, 4), (6, 4))) == (before, ())
+    adapted, removed = descriptions.adapt(before, Change(1, (6, 4), (12, 8)))
+    assert adapted == text.format("").replace(f'<{prefix}ROIRef ID="ROI:0"/>', "")
+    assert removed == ("the regions of OME",)
+
+
+def test_micrometers_per_pixel_of_aperio(tmp_path: Path) -> None:
+    text = "Aperio Image Library v1\n30x21 -> 30x21|AppMag = 20|MPP = 0.4990|Left = 1"
+    with written(tmp_path, description=text, metadata=None) as file:
+        assert "|MPP = 0.2495|Left" in file.pages.first.description
+
+
+@pytest.mark.parametrize("tag", [34118, 34682])
+def test_sizes_stated_by_microscopes_are_removed_with_a_note(tag: int, tmp_path: Path) -> None:
+    values = format_matrix.noise(1, "uint16")[..., 0]
+    tags: Any = [(tag, "s", 0, "PixelWidth=1e-9", True)]
+    tifffile.imwrite(tmp_path / "a.tif", values, extratags=tags, metadata=None)
+    picture = images.read(tmp_path / "a.tif")
+    assert images.write(picture, tmp_path / "b.tif") == ()
+    assert b"PixelWidth" in (tmp_path / "b.tif").read_bytes()
+    samples = picture.samples.repeat(2, 0).repeat(2, 1)
+    larger = Picture(samples, metadata=picture.metadata, encoding=picture.encoding)
+    (note,) = images.write(larger, tmp_path / "c.tif")
+    assert note.startswith("not kept in TIFF: the description by a microscope (")
+    assert b"PixelWidth" not in (tmp_path / "c.tif").read_bytes()
+
+
+def test_places_in_the_file_are_removed_with_a_note(tmp_path: Path) -> None:
+    values = format_matrix.noise(1, "uint16")[..., 0]
+    tags: Any = [(33560, "I", 1, 8, True)]
+    tifffile.imwrite(tmp_path / "a.tif", values, extratags=tags, metadata=None)
+    encoding = images.read(tmp_path / "a.tif").encoding
+    assert encoding is not None
+    assert encoding.notes == ("not kept: the description by a microscope (Olympus)",)

@@ -20,7 +20,7 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="NAME_OR_FILE",
-        help="Name of a model (see 'pellucid models') or path of a weight file.",
+        help="Name of a model (see 'pellucid models') or path of a weight file; several, one after the other: A+B.",
     ),
 ]
 Device = Annotated[

@@ -248,8 +248,9 @@ def restore(
         files.check_report(report, used, overwrite=overwrite or is_report(report))
     given = parse_keywords(settings, options=("backend", "device", "overwrite", "precision"))
     chosen = restorer.load(model, device=device, backend=backend, precision=precision, **given)
-    if chosen.choice is not None:
-        print_info(chosen.choice)
+    for one in chosen.models:
+        if one.choice is not None:
+            print_info(f"{one.name}: {one.choice}" if len(chosen.models) > 1 else one.choice)
     for override in chosen.overrides():
         print_warning(override)
     if choices.exposure != "auto" and not chosen.recipe.domain.takes_mosaic:

@@ -41,6 +41,30 @@ def resize_8bit(image: Tensor, scale: int | Fraction) -> Tensor:
     return image
 
 
+def resize_to(image: Tensor, height: int, width: int) -> Tensor:
+    """`resize` to any size, each side by its own factor: (..., H, W) -> (..., height, width), not clamped."""
+    image = _resize_axis(image, -2, Fraction(height, image.shape[-2]), "symmetric")
+    return _resize_axis(image, -1, Fraction(width, image.shape[-1]), "symmetric")
+
+
+def find_rows(height: int, new_height: int, rows: slice) -> slice:
+    """The rows of an image from which some rows of `resize_to` are computed."""
+    positions = _contributions(height, Fraction(new_height, height), "symmetric")[0][rows]
+    return slice(int(positions.min()), int(positions.max()) + 1)
+
+
+def resize_rows(part: Tensor, height: int, new_height: int, new_width: int, rows: slice) -> Tensor:
+    """Some rows of `resize_to`, with the same bits up to rounding errors of floats.
+
+    part: those rows of the image, of this height, that `find_rows` returns. Returns (..., rows, new_width).
+    """
+    positions, weights = _contributions(height, Fraction(new_height, height), "symmetric")
+    first = find_rows(height, new_height, rows).start
+    taps = zip((positions[rows] - first).T, weights[rows].T.to(part.dtype), strict=True)
+    part = reduce(torch.add, (part.index_select(-2, index) * weight[:, None] for index, weight in taps))
+    return _resize_axis(part, -1, Fraction(new_width, part.shape[-1]), "symmetric")
+
+
 def reach(scale: int, *, beyond: int = 0) -> int:
     """The distance in input pixels from which an enlarged pixel is computed.
 

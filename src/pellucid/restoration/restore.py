@@ -31,6 +31,7 @@ from pellucid.restoration.pipeline import Budget, InFlightItem, run_overlapped, 
 from pellucid.restoration.planning import Job
 from pellucid.restoration.reading import read_degraded
 from pellucid.restoration.restorer import Progress, Restorer, load
+from pellucid.restoration.tiled_model import TiledModel
 from pellucid.system import files, memory
 from pellucid.system.keywords import check_number
 from pellucid.weights import checkpoint, models
@@ -477,7 +478,7 @@ def _describe(restorer: Restorer, settings: Settings) -> dict[str, Any]:
     # Manifests of earlier versions do not contain these.
     without_effect |= {key for key in ("page", "white", "sidecars") if not getattr(settings, key)}
     return {
-        "weights": restorer.backend.fingerprint(),
+        "weights": restorer.fingerprint(),
         "recipe": restorer.recipe.name,
         **{key: str(value) for key, value in former_keywords(restorer.recipe.parameters).items()},
         **{key: str(value) for key, value in asdict(settings).items() if key not in without_effect},
@@ -486,26 +487,26 @@ def _describe(restorer: Restorer, settings: Settings) -> dict[str, Any]:
 
 def _find_warnings(degraded: Degraded, restorer: Restorer) -> tuple[str, ...]:
     """How a picture differs from those that the network was trained for."""
-    recipe = restorer.recipe
+    first = restorer.models[0].recipe
     if isinstance(degraded, Mosaic):
         of_file = degraded.warnings
     else:
         of_file = () if degraded.encoding is None else degraded.encoding.warnings
     return (
         *of_file,
-        *_warn_of_gray(degraded, restorer),
-        *recipe.domain.warnings_for(degraded),
-        *warnings_for(recipe.protocol.degradation, degraded),
+        *(warning for model in restorer.models for warning in _warn_of_gray(degraded, model)),
+        *first.domain.warnings_for(degraded),
+        *warnings_for(first.protocol.degradation, degraded),
     )
 
 
-def _warn_of_gray(degraded: Degraded, restorer: Restorer) -> Iterator[str]:
+def _warn_of_gray(degraded: Degraded, model: TiledModel) -> Iterator[str]:
     """Networks for color noise expect other noise in each channel, so they hardly change three equal ones."""
     is_gray = isinstance(degraded, Picture) and degraded.channels == 1
-    if is_gray and restorer.recipe.domain.colors == "rgb" and involves(restorer.recipe.degradation, GaussianNoise):
-        twin = _find_gray_twin(restorer.recipe.name)
+    if is_gray and model.recipe.domain.colors == "rgb" and involves(model.recipe.degradation, GaussianNoise):
+        twin = _find_gray_twin(model.recipe.name)
         better = f"{twin} restores it better" if twin else "weights for gray pictures restore it better"
-        yield f"a gray picture, but {restorer.name} learned from noise in color: {better}"
+        yield f"a gray picture, but {model.name} learned from noise in color: {better}"
 
 
 @cache
@@ -526,7 +527,10 @@ def _choose_quality(restorer: Restorer, settings: Settings, target: Path) -> int
 
     A low one would add blocks again.
     """
-    deblocks = involves(restorer.recipe.degradation, Jpeg) and formats.format_by_suffix(target) is formats.JPEG
+    deblocks = (
+        any(involves(model.recipe.degradation, Jpeg) for model in restorer.models)
+        and formats.format_by_suffix(target) is formats.JPEG
+    )
     return writers.JPEG_QUALITY if settings.quality is None and deblocks else settings.quality
 
 

@@ -16,8 +16,10 @@ from pellucid.commands.options import (
     Precision,
     White,
     parse_bytes,
+    parse_crop,
     parse_exposure,
     parse_keywords,
+    parse_size,
 )
 from pellucid.commands.terminal import (
     defer_sigint,
@@ -31,8 +33,9 @@ from pellucid.errors import PellucidError
 
 if TYPE_CHECKING:
     from pellucid.restoration.planning import Job, Plan
-    from pellucid.restoration.restore import Outcome, Settings
+    from pellucid.restoration.restore import Outcome
     from pellucid.restoration.restorer import Restorer
+    from pellucid.restoration.settings import Settings
 
 STATUS_EVERY_S = 30.0
 """How often the status is printed if there is no terminal for a progress bar."""
@@ -117,6 +120,31 @@ def restore(
             rich_help_panel=_RESULTS,
         ),
     ] = 1.0,
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="How many times as long the sides of results are, e.g. 1.5: enlarged by the model, then reduced.",
+            show_default="that of the model",
+            rich_help_panel=_RESULTS,
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WxH",
+            help="Size that results fit into, e.g. 3000x2000, 3000x or x2000; as --scale.",
+            rich_help_panel=_RESULTS,
+        ),
+    ] = None,
+    crop: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X,Y,W,H",
+            help="Restore only this part of the picture, in its pixels; the same as in the whole result.",
+            rich_help_panel=_RESULTS,
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -220,12 +248,13 @@ def restore(
     Finished results in a folder are skipped, so the same command resumes after an interruption.
     """
     with defer_sigint():
-        from pellucid.pictures import formats
-        from pellucid.restoration import planning, restore, restorer
+        from pellucid.pictures import formats, images
+        from pellucid.restoration import planning, restorer
         from pellucid.restoration.report import is_report, write_report
+        from pellucid.restoration.settings import Settings
         from pellucid.system import files
 
-    choices = restore.Settings(
+    choices = Settings(
         tile_px=tile,
         halo_px=halo,
         ensemble=ensemble,
@@ -237,7 +266,10 @@ def restore(
         sidecars=sidecars,
         page=page,
         white=white,
-        **({} if max_pixels is None else {"max_pixels": max_pixels}),
+        scale=scale,
+        size=None if size is None else parse_size(size),
+        crop=None if crop is None else parse_crop(crop),
+        max_pixels=images.MAX_PIXELS if max_pixels is None else max_pixels,
     )
     jobs = planning.plan(inputs, out, format=format, include=include or (), exclude=exclude or ())
     _print_passed_over(jobs, with_sidecars=sidecars)

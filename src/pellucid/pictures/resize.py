@@ -47,22 +47,22 @@ def resize_to(image: Tensor, height: int, width: int) -> Tensor:
     return _resize_axis(image, -1, Fraction(width, image.shape[-1]), "symmetric")
 
 
-def find_rows(height: int, new_height: int, rows: slice) -> slice:
-    """The rows of an image from which some rows of `resize_to` are computed."""
-    positions = _contributions(height, Fraction(new_height, height), "symmetric")[0][rows]
+def find_span(size: int, new_size: int, wanted: slice) -> slice:
+    """The pixels along a side of an image from which some pixels of `resize_to` are computed."""
+    positions = _contributions(size, Fraction(new_size, size), "symmetric")[0][wanted]
     return slice(int(positions.min()), int(positions.max()) + 1)
 
 
-def resize_rows(part: Tensor, height: int, new_height: int, new_width: int, rows: slice) -> Tensor:
-    """Some rows of `resize_to`, with the same bits up to rounding errors of floats.
+def resize_part(part: Tensor, axis: int, size: int, new_size: int, wanted: slice) -> Tensor:
+    """Some pixels of `resize_to` along one axis (-2 or -1), as they are in the whole image.
 
-    part: those rows of the image, of this height, that `find_rows` returns. Returns (..., rows, new_width).
+    part: what `find_span` returns of the image, which has this size along the axis.
     """
-    positions, weights = _contributions(height, Fraction(new_height, height), "symmetric")
-    first = find_rows(height, new_height, rows).start
-    taps = zip((positions[rows] - first).T, weights[rows].T.to(part.dtype), strict=True)
-    part = reduce(torch.add, (part.index_select(-2, index) * weight[:, None] for index, weight in taps))
-    return _resize_axis(part, -1, Fraction(new_width, part.shape[-1]), "symmetric")
+    positions, weights = _contributions(size, Fraction(new_size, size), "symmetric")
+    first = find_span(size, new_size, wanted).start
+    shape = (-1, 1) if axis == -2 else (-1,)
+    taps = zip((positions[wanted] - first).T, weights[wanted].T.to(part.dtype), strict=True)
+    return reduce(torch.add, (part.index_select(axis, index) * weight.reshape(shape) for index, weight in taps))
 
 
 def reach(scale: int, *, beyond: int = 0) -> int:

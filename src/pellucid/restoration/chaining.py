@@ -1,21 +1,27 @@
 """Several models, one after the other, as if they were one: what they need, and how they are scored together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import accumulate
 from math import lcm, prod
+from operator import mul
 
 import torch
 from torch import Tensor
 
 from pellucid.degradations.degradation import Chain, Degradation
 from pellucid.domains import Degraded, Domain
-from pellucid.errors import WeightsError
+from pellucid.errors import PictureError, WeightsError
 from pellucid.pictures.picture import Picture
 from pellucid.pictures.resize import resize
 from pellucid.recipes.recipe import Recipe, ScoringProtocol
-from pellucid.restoration.tiled_model import TiledModel
+from pellucid.restoration.resizing import resize_picture
+from pellucid.restoration.tiled_model import Effort, TiledModel
 from pellucid.weights.checkpoint import WeightsMetadata
+
+Progress = Callable[[int, int], None]
+"""Called with (pixels done, all pixels)."""
 
 
 def check_order(models: Sequence[TiledModel]) -> None:
@@ -45,6 +51,43 @@ def total_grid_px(models: Sequence[TiledModel]) -> int:
         grid_px = lcm(grid_px, Fraction(model.grid_px, scale).numerator)
         scale *= model.scale
     return grid_px
+
+
+def run_models(
+    models: Sequence[TiledModel],
+    accepted: Degraded,
+    effort: Effort,
+    dtype: str,
+    progress: Progress | None = None,
+) -> Picture:
+    """A picture that the first model's domain has accepted through all models, in floating point in between.
+
+    dtype: of the result's samples. Raises the errors of `Restorer.restore`.
+    """
+    if (effort.strength != 1 or effort.mask is not None) and models[0].recipe.domain.takes_mosaic:
+        raise PictureError(
+            "a mosaic cannot be blended with the result", hint="leave {strength} at 1, and omit {mask}"
+        )
+    num_pixels, num_done = count_pixels(models, accepted), 0
+
+    def advance(num_pixels_of_tile: int) -> None:
+        nonlocal num_done
+        num_done += num_pixels_of_tile
+        if progress is not None:
+            progress(num_done, num_pixels)
+
+    degraded = accepted
+    for model in models[:-1]:
+        degraded = model.restore(degraded, effort, "float32", advance)
+        if effort.mask is not None:
+            effort = replace(effort, mask=resize_picture(effort.mask, degraded.height, degraded.width))
+    return models[-1].restore(degraded, effort, dtype, advance)
+
+
+def count_pixels(models: Sequence[TiledModel], degraded: Degraded) -> int:
+    """How many pixels of this picture, and of those in between, the models take."""
+    scales = accumulate((model.scale for model in models[:-1]), mul, initial=1)
+    return degraded.height * degraded.width * sum(scale**2 for scale in scales)
 
 
 def join_recipes(models: Sequence[TiledModel]) -> Recipe:

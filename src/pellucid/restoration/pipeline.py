@@ -14,9 +14,9 @@ from pellucid.domains import Degraded
 from pellucid.errors import NotEnoughMemoryError, PellucidError
 from pellucid.pictures.picture import Picture
 from pellucid.pictures.tiff.directories import Pages
+from pellucid.restoration.chaining import Progress
 from pellucid.restoration.manifest import Stamp
 from pellucid.restoration.planning import Job
-from pellucid.restoration.restorer import Progress
 from pellucid.system import memory
 
 FAULT = "a fault of pellucid"

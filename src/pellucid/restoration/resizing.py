@@ -1,13 +1,17 @@
 """Resizing pictures of any size with MATLAB's bicubic kernel, a few rows at a time."""
 
 import torch
+from torch import Tensor
 
 from pellucid.pictures.picture import Picture
-from pellucid.pictures.resize import find_rows, resize_rows
+from pellucid.pictures.resize import find_span, resize_part
 from pellucid.system import memory
 
 _STRIP_SAMPLES = 2**22
 """How many samples are resized at a time."""
+
+Shape = tuple[int, int]
+"""(height, width)."""
 
 
 def resize_picture(picture: Picture, height: int, width: int, dtype: str = "float32") -> Picture:
@@ -16,22 +20,36 @@ def resize_picture(picture: Picture, height: int, width: int, dtype: str = "floa
     dtype: of the result. Values of integer types are rounded and clipped; alpha is a fraction in all.
     """
     own = picture.height, picture.width
-    resized = picture.crop(slice(0, 1), slice(0, 1)).as_depth(dtype).empty_like(height, width)
-    row_samples = max(picture.width * -(-picture.height // height), width)
-    step = max(1, _STRIP_SAMPLES // row_samples)
-    for start in range(0, height, step):
-        rows = slice(start, min(start + step, height))
-        needed = find_rows(own[0], height, rows)
-        part = picture.crop(needed, slice(0, own[1]))
-        planes = [
-            None if plane is None else resize_rows(plane, own[0], height, width, rows)
-            for plane in (part.to_tensor(), part.alpha_to_tensor(), part.extra_to_tensor())
-        ]
-        samples, alpha, extra = planes
-        assert samples is not None
-        alpha = None if alpha is None else torch.clamp(alpha, 0, 1)
-        strip = resized.crop(rows, slice(0, width)).with_tensor(samples, alpha, extra)
-        resized.paste(strip, rows, slice(0, width))
-        for plane in (*picture.planes, *resized.planes):
+    return resize_region(picture, own, (height, width), slice(0, height), slice(0, width), dtype)
+
+
+def resize_region(
+    part: Picture, old: Shape, new: Shape, rows: slice, cols: slice, dtype: str = "float32"
+) -> Picture:
+    """Some rows and columns of a resized picture, as they are in the whole one; see `resize_picture`.
+
+    part: of the picture of the size `old`, what `find_span` returns for both sides.
+    """
+    height, width = rows.stop - rows.start, cols.stop - cols.start
+    resized = part.crop(slice(0, 1), slice(0, 1)).as_depth(dtype).empty_like(height, width)
+    top = find_span(old[0], new[0], rows).start
+
+    def resize(planes: Tensor, strip: slice) -> Tensor:
+        return resize_part(resize_part(planes, -2, old[0], new[0], strip), -1, old[1], new[1], cols)
+
+    step = max(1, _STRIP_SAMPLES // max(part.width * -(-old[0] // new[0]), width))
+    for start in range(rows.start, rows.stop, step):
+        strip = slice(start, min(start + step, rows.stop))
+        needed = find_span(old[0], new[0], strip)
+        read = part.crop(slice(needed.start - top, needed.stop - top), slice(0, part.width))
+        place = slice(strip.start - rows.start, strip.stop - rows.start), slice(0, width)
+        alpha, extra = read.alpha_to_tensor(), read.extra_to_tensor()
+        planes = resized.crop(*place).with_tensor(
+            resize(read.to_tensor(), strip),
+            None if alpha is None else torch.clamp(resize(alpha, strip), 0, 1),
+            None if extra is None else resize(extra, strip),
+        )
+        resized.paste(planes, *place)
+        for plane in (*part.planes, *resized.planes):
             memory.release(plane)
     return resized

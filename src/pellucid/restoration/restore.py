@@ -9,9 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
-from math import inf
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pellucid.degradations.degradation import involves, warnings_for
 from pellucid.degradations.standard import GaussianNoise, Jpeg
@@ -22,74 +21,30 @@ from pellucid.pictures.camera import raw
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.pictures.records import sidecars
 from pellucid.pictures.tiff.directories import Page, Pages
-from pellucid.pictures.white import check_white
 from pellucid.recipes.overrides import former_keywords
 from pellucid.restoration import planning
+from pellucid.restoration.chaining import Progress
 from pellucid.restoration.conversion import InMemory, is_in_memory, to_pictures
 from pellucid.restoration.manifest import Manifests, stamp
+from pellucid.restoration.one_picture import describe_lost, plan_size, restore_picture
 from pellucid.restoration.pipeline import Budget, InFlightItem, run_overlapped, to_pellucid_error
 from pellucid.restoration.planning import Job
 from pellucid.restoration.reading import read_degraded
-from pellucid.restoration.restorer import Progress, Restorer, load
+from pellucid.restoration.restorer import Restorer, load
+from pellucid.restoration.settings import Settings
 from pellucid.restoration.tiled_model import TiledModel
 from pellucid.system import files, memory
 from pellucid.system.keywords import check_number
 from pellucid.weights import checkpoint, models
+
+LATER_SETTINGS = ("page", "white", "sidecars", "scale", "size", "crop")
+"""Settings that manifests of earlier versions do not contain."""
 
 CODEC_BYTES = 100_000_000
 """Memory that decoding and encoding take for any picture, including samples too small for a memory-mapped file."""
 
 Inputs = str | Path | InMemory | Iterable[str | Path | InMemory | Job]
 """One input or several: paths of files and folders and patterns, or pictures in memory, or jobs from `plan`."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How pictures are read, restored and written. None means: chosen for each picture, or for this machine.
-
-    Raises PellucidError for a value that is not possible.
-
-    tile_px, halo_px, ensemble, strength, memory_bytes: see `Restorer.restore`.
-    quality: of JPEG, and of WebP and JPEG XL, which it makes lossy; 1 to 100.
-    bit_depth: 8, 16 or 32 (floating point) bits per sample.
-    exposure: for recipes that brighten camera RAW files: how many times longer the exposure of the result should
-        appear; or the path of a RAW file with the wanted exposure; or "auto", an estimate. A `Mosaic` in memory
-        keeps its own `exposure_ratio`.
-    max_pixels: larger pictures are refused before they are decoded.
-    sidecars: the XMP in files named NAME.xmp and NAME.EXT.xmp next to a picture becomes part of its result.
-    page: number of the page of a TIFF to restore, starting at 1. Default: all pages, written as pages of a TIFF.
-    white: the value of white in the files, see `read`. Default: as each file specifies it, else that of its type.
-    """
-
-    tile_px: int | None = None
-    halo_px: int | None = None
-    ensemble: bool = False
-    strength: float = 1.0
-    memory_bytes: int | None = None
-    quality: int | None = None
-    bit_depth: int | None = None
-    exposure: float | Path | Literal["auto"] = "auto"
-    max_pixels: int = images.MAX_PIXELS
-    sidecars: bool = False
-    page: int | None = None
-    white: float | None = None
-
-    def __post_init__(self) -> None:
-        check_number("strength", self.strength, 0, 1, is_whole=False)
-        limits = {"tile_px": 1, "halo_px": 0, "memory_bytes": 0, "quality": 1, "max_pixels": 1, "page": 1}
-        for name, low in limits.items():
-            value = getattr(self, name)
-            if value is not None or name == "max_pixels":
-                check_number(name, value, low, 100 if name == "quality" else inf)
-        formats.check_depth(self.bit_depth)
-        check_white(self.white)
-        if self.exposure != "auto" and not isinstance(self.exposure, Path):
-            is_number = isinstance(self.exposure, int | float) and 0 < self.exposure < inf
-            if not is_number:
-                raise PellucidError(
-                    f"{self.exposure!r} is not possible",
-                    hint="{exposure} can be auto, a number above 0 or the Path of a RAW file",
-                )
 
 
 @dataclass(frozen=True)
@@ -279,7 +234,7 @@ def _restore_one_in_memory(
     if target is not None and isinstance(pictures[0], Picture):
         images.check_format(target, pictures[0], bit_depth=settings.bit_depth)
     start = time.monotonic()
-    restored = [_run_network(restorer, picture, settings) for picture in pictures]
+    restored = [restore_picture(restorer, picture, settings) for picture in pictures]
     seconds = time.monotonic() - start
     notes: tuple[str, ...] = ()
     if target is not None:
@@ -351,7 +306,7 @@ class _Stages:
             item,
             degraded=degraded,
             megapixels=degraded.height * degraded.width / 1e6,
-            info=info,
+            info=(*info, *describe_lost(degraded, settings)),
             warnings=_find_warnings(degraded, self.restorer),
             source_stamp=source_stamp,
         )
@@ -360,7 +315,8 @@ class _Stages:
         if item.pages is not None:
             return self._run_pages(progress, reserved_bytes, item, item.pages)
         start = time.monotonic()
-        restored = _run_network(
+        assert item.degraded is not None
+        restored = restore_picture(
             self.restorer, item.degraded, self.settings, reserved_bytes=reserved_bytes, progress=progress
         )
         return replace(item, degraded=None, restored=restored, seconds=time.monotonic() - start)
@@ -413,7 +369,7 @@ class _Stages:
                 info.update(degraded.encoding.notes)
                 warnings.update(_find_warnings(degraded, self.restorer))
                 start = time.monotonic()
-                yield _run_network(
+                yield restore_picture(
                     self.restorer, degraded, self.settings, reserved_bytes=reserved_bytes, progress=advance
                 )
                 seconds += time.monotonic() - start
@@ -423,7 +379,7 @@ class _Stages:
             restore_pages(),
             item.job.target,
             pages,
-            scale=self.restorer.scale,
+            scale=max(self._enlargement(*page.directory.size) for page in pages.pages),
             overwrite=self.manifests.may_replace(item.job),
             bit_depth=self.settings.bit_depth,
             before_rename=partial(self.manifests.record, item.job, item.source_stamp),
@@ -435,6 +391,11 @@ class _Stages:
             megapixels=sum(num_pixels) / 1e6,
             seconds=seconds,
         )
+
+    def _enlargement(self, width: int, height: int) -> int:
+        """How many times as long the sides of a result are, rounded up."""
+        target, _ = plan_size(self.restorer, (height, width), self.settings)[1]
+        return -(-target // height)
 
     def _read_page(self, page: Page, number: int, sidecar: bytes) -> Picture:
         """A page. Errors name its number."""
@@ -459,24 +420,10 @@ def _count_pages(messages: Counter[str], num_pages: int) -> Iterator[str]:
         yield message if count == num_pages else f"{message} ({count} of {num_pages} pages)"
 
 
-def _run_network(restorer: Restorer, degraded: Any, settings: Settings, **more: Any) -> Any:
-    """`Restorer.restore` with the settings. more: other arguments of it."""
-    return restorer.restore(
-        degraded,
-        tile_px=settings.tile_px,
-        halo_px=settings.halo_px,
-        ensemble=settings.ensemble,
-        strength=settings.strength,
-        memory_bytes=settings.memory_bytes,
-        **more,
-    )
-
-
 def _describe(restorer: Restorer, settings: Settings) -> dict[str, Any]:
     """Everything that affects the result. Manifests contain its hash, so it must not change between versions."""
     without_effect = {"tile_px", "memory_bytes", "max_pixels"}
-    # Manifests of earlier versions do not contain these.
-    without_effect |= {key for key in ("page", "white", "sidecars") if not getattr(settings, key)}
+    without_effect |= {key for key in LATER_SETTINGS if not getattr(settings, key)}
     return {
         "weights": restorer.fingerprint(),
         "recipe": restorer.recipe.name,
@@ -534,12 +481,19 @@ def _choose_quality(restorer: Restorer, settings: Settings, target: Path) -> int
     return writers.JPEG_QUALITY if settings.quality is None and deblocks else settings.quality
 
 
+def _scale_bound(restorer: Restorer, settings: Settings) -> float:
+    """How many times as long the sides of results are, at most, as far as that is known before reading one."""
+    if settings.crop is not None or settings.size is not None:
+        return restorer.scale
+    return settings.scale or restorer.scale
+
+
 def _codec_bytes(job: Job, restorer: Restorer, settings: Settings) -> int:
     if images.is_raw(job.source):
         developed = not restorer.recipe.domain.takes_mosaic
         decoding = raw.decoding_bytes(job.source, developed=developed, max_pixels=settings.max_pixels)
         return CODEC_BYTES + decoding
     num_pixels, decoding = images.decoding_cost(job.source)
-    num_pixels *= restorer.scale**2
+    num_pixels = int(num_pixels * _scale_bound(restorer, settings) ** 2)
     encoding = images.encoding_bytes(job.target, num_pixels, quality=settings.quality)
     return min(CODEC_BYTES, 20_000_000 + 32 * num_pixels) + decoding + encoding

@@ -3,11 +3,10 @@
 A restorer runs one model, or a chain of several, one after the other.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import accumulate, chain
+from itertools import chain
 from math import prod
-from operator import mul
 from pathlib import Path
 from typing import Any, Self, overload
 from warnings import warn
@@ -24,17 +23,14 @@ from pellucid.pictures.picture import Mosaic, Picture, Samples
 from pellucid.recipes import registry
 from pellucid.recipes.recipe import Recipe
 from pellucid.restoration import chaining, conversion
+from pellucid.restoration.chaining import Progress, count_pixels, run_models
 from pellucid.restoration.conversion import InMemory, Same
-from pellucid.restoration.resizing import resize_picture
-from pellucid.restoration.tiled_model import Advance, Effort, TiledModel
+from pellucid.restoration.tiled_model import Effort, TiledModel
 from pellucid.system import memory
 from pellucid.system.keywords import check_number
 from pellucid.weights import checkpoint
 from pellucid.weights.checkpoint import WeightsMetadata
 from pellucid.weights.models import EXPORTED_SUFFIXES, find_chain
-
-Progress = Callable[[int, int], None]
-"""Called with (pixels done, all pixels)."""
 
 
 class Restorer:
@@ -70,8 +66,13 @@ class Restorer:
 
         Raises WeightsError if one cannot take the result of the one before.
         """
+        return cls.of([model for restorer in restorers for model in restorer.models])
+
+    @classmethod
+    def of(cls, models: Sequence[TiledModel]) -> Self:
+        """A restorer of these models, one after the other. Raises WeightsError as `chain` does."""
         joined = cls.__new__(cls)
-        joined._set_models(tuple(model for restorer in restorers for model in restorer.models))
+        joined._set_models(tuple(models))
         return joined
 
     def _set_models(self, models: tuple[TiledModel, ...]) -> None:
@@ -190,24 +191,20 @@ class Restorer:
         _check_settings(tile_px, halo_px, memory_bytes)
         check_number("strength", strength, 0, 1, is_whole=False)
         accepted = [self.recipe.domain.accept(picture) for picture in pictures]
-        if (strength != 1 or mask is not None) and self.recipe.domain.takes_mosaic:
-            raise PictureError(
-                "a mosaic cannot be blended with the result",
-                hint="leave {strength} at 1, and omit {mask}",
-                strength=None,
-            )
-        limit_bytes = memory.limit_bytes(memory_bytes)
-        amount = None if mask is None else _to_mask(mask, accepted)
-        effort = Effort(tile_px, halo_px, ensemble, strength, limit_bytes, reserved_bytes, amount)
-        num_pixels, num_done = sum(map(self._count_pixels, accepted)), 0
+        effort = Effort(tile_px, halo_px, ensemble, strength, memory.limit_bytes(memory_bytes), reserved_bytes)
+        num_pixels, num_done = sum(count_pixels(self.models, picture) for picture in accepted), 0
 
-        def advance(num_pixels_of_tile: int) -> None:
-            nonlocal num_done
-            num_done += num_pixels_of_tile
+        def advance(pixels: int, _: int) -> None:
             if progress is not None:
-                progress(num_done, num_pixels)
+                progress(num_done + pixels, num_pixels)
 
-        return to_same_form([self._run(picture, effort, picture.dtype, advance) for picture in accepted])
+        results = []
+        for picture in accepted:
+            own_mask = None if mask is None else to_mask(mask, picture)
+            effort = replace(effort, mask=own_mask)
+            results.append(run_models(self.models, picture, effort, picture.dtype, advance))
+            num_done += count_pixels(self.models, picture)
+        return to_same_form(results)
 
     def halo_error(self, degraded: InMemory, *, halo_px: int, tile_px: int | None = None) -> float:
         """The error caused by a smaller halo: the largest difference in the middle; white is 1.
@@ -223,23 +220,9 @@ class Restorer:
         part = picture.crop(rows, cols)  # larger than a tile, if the picture is
         effort = replace(effort, tile_px=tile_px)
         expected, found = (
-            self._run(part, replace(effort, halo_px=px), "float32", lambda _: None).samples
-            for px in (None, halo_px)
+            run_models(self.models, part, replace(effort, halo_px=px), "float32").samples for px in (None, halo_px)
         )
         return float(abs(expected - found).max())
-
-    def _run(self, degraded: Degraded, effort: Effort, dtype: str, advance: Advance) -> Picture:
-        """An accepted picture through all models, in floating point in between."""
-        mask = effort.mask
-        for model in self.models[:-1]:
-            degraded = model.restore(degraded, replace(effort, mask=mask), "float32", advance)
-            mask = None if mask is None else resize_picture(mask, degraded.height, degraded.width)
-        return self.models[-1].restore(degraded, replace(effort, mask=mask), dtype, advance)
-
-    def _count_pixels(self, degraded: Degraded) -> int:
-        """How many pixels of this picture, and of intermediate ones, the models take."""
-        scales = accumulate((model.scale for model in self.models[:-1]), mul, initial=1)
-        return degraded.height * degraded.width * sum(scale**2 for scale in scales)
 
 
 def _warn_about(given: InMemory, pictures: Sequence[Degraded]) -> None:
@@ -259,18 +242,16 @@ def _check_settings(tile_px: int | None, halo_px: int | None, memory_bytes: int 
             check_number(name, value, low)
 
 
-def _to_mask(mask: Picture | Samples, pictures: Sequence[Degraded]) -> Picture:
-    """A mask as one gray plane from 0 to 1. Raises PictureError unless it is as large as all pictures."""
+def to_mask(mask: Picture | Samples, picture: Degraded) -> Picture:
+    """A mask as one gray plane from 0 to 1. Raises PictureError unless it is as large as the picture."""
     given = mask if isinstance(mask, Picture) else Picture.from_array(mask)
-    for picture in pictures:
-        if (given.height, given.width) != (picture.height, picture.width):
-            raise PictureError(
-                f"a mask of {given.width} x {given.height} px for a picture of {picture.width} x "
-                f"{picture.height} px; they must be equally large"
-            )
+    if (given.height, given.width) != (picture.height, picture.width):
+        raise PictureError(
+            f"a mask of {given.width} x {given.height} px for a picture of {picture.width} x "
+            f"{picture.height} px; they must be equally large"
+        )
     if given.channels == 3:
-        gray = rgb_to_gray(given.to_tensor())
-        return Picture.from_tensor(gray)
+        return Picture.from_tensor(rgb_to_gray(given.to_tensor()))
     return Picture(given.as_depth("float32").samples)
 
 

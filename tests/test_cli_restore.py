@@ -81,3 +81,65 @@ def test_impossible_sizes_are_one_line(run: Terminal, options: str, code: int, m
     result = run(f"restore photo.png --model x2 {options}")
     assert (result.code, message in " ".join(result.err.replace("│", "").split())) == (code, True), result.err
     assert not Path("photo-restored.png").exists()
+
+
+# Names
+
+
+def test_a_second_model_gets_its_own_results(run: Terminal) -> None:
+    assert run("restore photo.png --model dn").out == "photo-restored.png\n"
+    assert run("restore photo.png --model x2").out == "photo-x2.png\n"
+    assert "photo-x2.png exists; --overwrite replaces it" in run("restore photo.png --model x2").err
+    before = Path("photo-restored.png").read_bytes()
+    assert run("restore photo.png --model x2 --scale 3 --overwrite").out == "photo-x2.png\n"
+    assert Path("photo-restored.png").read_bytes() == before and _size("photo-x2.png") == (93, 72)
+    for _ in range(2):  # the second time, everything is finished
+        assert run("restore album --model dn --out out").code == 0
+        assert run("restore album --model x2 --out out").code == 0
+    assert {path.name for path in Path("out").rglob("[!.]*.*")} == {"a.png", "a-x2.png", "b.tif", "b-x2.tif"}
+    assert "2 already exist" in run("restore album --model x2 --out out").out
+
+
+def test_results_in_the_folder_of_the_inputs_are_not_restored_again(run: Terminal) -> None:
+    command = "restore album --out album --name {stem}-{model}{suffix} --model "
+    assert "2 of 2 pictures restored" in run(command + "dn").out
+    again = run(command + "dn")
+    assert "0 of 2 pictures restored by dn, 2 already exist" in again.out
+    assert "2 results of earlier runs left out" in again.err
+    assert "2 of 2 pictures restored" in run(command + "x2").out
+    assert {path.name for path in Path("album").rglob("[!.]*.*")} == {
+        *("a.png", "a-dn.png", "a-x2.png"),
+        *("b.tif", "b-dn.tif", "b-x2.tif"),
+    }
+    step = run("restore album --out second --include *-dn.* --model x2")  # asked for, without what they are from
+    assert (step.code, _size("second/a-dn.png")) == (0, (62, 48))
+
+
+# Masks
+
+
+def test_a_mask_limits_the_effect(run: Terminal) -> None:
+    mask = np.zeros((24, 31, 1), np.uint8)
+    mask[:, 20:] = 255
+    images.write(Picture(mask), Path("mask.png"))
+    assert run("restore photo.png --model dn --mask mask.png --out masked.png").code == 0
+    assert run("restore photo.png --model dn --out full.png").code == 0
+    given, full, masked = (images.read(f"{name}.png").samples for name in ("photo", "full", "masked"))
+    assert np.array_equal(masked[:, :20], given[:, :20]) and np.array_equal(masked[:, 20:], full[:, 20:])
+    images.write(Picture(mask[:9]), Path("small.png"))
+    result = run("restore photo.png --model dn --mask small.png --out a.png")
+    assert result.code == 1 and "photo.png: a mask of 31 x 9 px for a picture of 31 x 24 px" in result.err
+    assert "nix does not exist" in run("restore photo.png --model dn --mask nix").err
+
+
+def test_masks_of_a_folder_that_are_missing_or_change(run: Terminal) -> None:
+    white = Picture(np.full((24, 31, 1), 255, np.uint8))
+    images.write(white, Path("masks/a.png"))
+    command = "restore album --model dn --mask masks --out out"
+    result = run(command)
+    assert result.code == 1 and "masks/deep/b.tif does not exist" in result.err and _size("out/a.png") == (31, 24)
+    images.write(white, Path("masks/deep/b.png"))
+    assert "1 of 2 pictures restored by dn, 1 already exist" in run(command).out
+    images.write(Picture(white.samples // 2), Path("masks/a.png"), overwrite=True)
+    assert "1 of 2 pictures restored by dn, 1 already exist" in run(command).out
+    assert "made by another model or with other settings" in run("restore album --model dn --out out").err

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 import pellucid
 from pellucid.backends.eager import TorchBackend
 from pellucid.errors import PellucidError, PictureError, RecipeError, WeightsError
-from pellucid.evaluation import evaluate
 from pellucid.pictures import images
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.recipes import registry
@@ -185,7 +184,7 @@ def test_manifest_and_report_know_the_chain(album: Path, files: Path, monkeypatc
 
 def test_a_chain_is_scored_on_what_all_its_models_undo(album: Path) -> None:
     (album / "broken.png").unlink()
-    report = evaluate(Restorer.chain([DENOISER, ENLARGER]), album)
+    report = pellucid.evaluate(Restorer.chain([DENOISER, ENLARGER]), album)
     assert "Shrink" in report.protocol["degradation"] and "GaussianNoise" in report.protocol["degradation"]
     assert len(report.scores) == 3 and report.protocol["clean_sizes_cut_to_multiples_of"] == 2
     json.dumps(report.to_json())

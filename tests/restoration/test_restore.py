@@ -18,7 +18,7 @@ from pellucid.pictures import images
 from pellucid.pictures.camera import dng
 from pellucid.pictures.picture import Exposure, Mosaic, Picture
 from pellucid.recipes import registry
-from pellucid.restoration import manifest, pipeline, planning, restore, restorer
+from pellucid.restoration import entries, manifest, pipeline, planning, restore, restorer
 from pellucid.restoration.one_picture import restore_picture
 from pellucid.restoration.restorer import Restorer
 from pellucid.restoration.settings import Settings
@@ -216,13 +216,13 @@ def test_header_is_read_once_and_not_at_all_for_finished_results(
 
 
 def test_manifest_is_read_once(album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, count = manifest.Manifest._read, []
+    read, count = entries.read_entries, []
 
-    def counted(self: manifest.Manifest) -> Any:
-        count.append(self)
-        return read(self)
+    def counted(folder: Path) -> Any:
+        count.append(folder)
+        return read(folder)
 
-    monkeypatch.setattr(manifest.Manifest, "_read", counted)
+    monkeypatch.setattr(manifest, "read_entries", counted)
     restore.restore(planning.plan([album]), restorer.load(weights), workers=1)
     assert len(count) <= 2  # by the reading and the writing thread, if they need it at the same time
 
@@ -277,7 +277,7 @@ def test_same_command_resumes_after_being_killed_at_any_moment(tmp_path: Path, w
     assert sum(outcome.is_skipped for outcome in outcomes) == len(results)
     assert {path: path.stat().st_mtime_ns for path in results} == times
     assert len(list(out.glob("[!.]*.png"))) == 30
-    assert [path.name for path in out.glob(".*")] == [manifest.NAME]  # no incomplete files
+    assert [path.name for path in out.glob(".*")] == [entries.NAME]  # no incomplete files
 
 
 def test_unexpected_exception_does_not_stop_the_others(

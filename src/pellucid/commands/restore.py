@@ -120,6 +120,22 @@ def restore(
             rich_help_panel=_RESULTS,
         ),
     ] = 1.0,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Names of results, e.g. '{stem}-{model}{suffix}'; then --out may be the folder of the inputs.",
+            show_default="as the inputs; next to them {stem}-restored{suffix}",
+        ),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="A picture, white where to restore, black where not; or a folder of them, named as the inputs.",
+            rich_help_panel=_RESULTS,
+        ),
+    ] = None,
     scale: Annotated[
         float | None,
         typer.Option(
@@ -253,6 +269,7 @@ def restore(
         from pellucid.restoration.report import is_report, write_report
         from pellucid.restoration.settings import Settings
         from pellucid.system import files
+        from pellucid.weights import models
 
     choices = Settings(
         tile_px=tile,
@@ -271,7 +288,17 @@ def restore(
         crop=None if crop is None else parse_crop(crop),
         max_pixels=images.MAX_PIXELS if max_pixels is None else max_pixels,
     )
-    jobs = planning.plan(inputs, out, format=format, include=include or (), exclude=exclude or ())
+    jobs = planning.plan(
+        inputs,
+        out,
+        format=format,
+        include=include or (),
+        exclude=exclude or (),
+        name=name,
+        model=models.find_name(model),
+        mask=mask,
+        overwrite=overwrite,
+    )
     _print_passed_over(jobs, with_sidecars=sidecars)
     if len(jobs) == 1 and jobs[0].root is None:
         files.check_overwrite(jobs[0].target, overwrite=overwrite)
@@ -375,6 +402,8 @@ def _print_passed_over(plan: "Plan", *, with_sidecars: bool) -> None:
         print_info(describe_ignored(ignored) + hint)
     if plan.num_excluded:
         print_info(f"{plan.num_excluded} pictures left out by --include and --exclude")
+    if plan.num_results:
+        print_info(f"{plan.num_results} results of earlier runs left out")
 
 
 def _print_halo_error(restorer: "Restorer", jobs: "Sequence[Job]", settings: "Settings") -> None:

@@ -25,7 +25,8 @@ from pellucid.recipes.overrides import former_keywords
 from pellucid.restoration import planning
 from pellucid.restoration.chaining import Progress
 from pellucid.restoration.conversion import InMemory, is_in_memory, to_pictures
-from pellucid.restoration.manifest import Manifests, stamp
+from pellucid.restoration.entries import stamp
+from pellucid.restoration.manifest import Manifests
 from pellucid.restoration.one_picture import describe_lost, plan_size, restore_picture
 from pellucid.restoration.pipeline import Budget, InFlightItem, run_overlapped, to_pellucid_error
 from pellucid.restoration.planning import Job
@@ -87,6 +88,8 @@ def restore(
     overwrite: bool = False,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    name: str | None = None,
+    mask: str | Path | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> list[Outcome]:
     """Restore pictures and wait for all of them; returns one outcome for each, in order.
@@ -109,6 +112,8 @@ def restore(
     overwrite: replace existing results. Without it, a finished result is skipped, a result is made again if its
         input has changed since, and any other existing file is an error.
     include, exclude: patterns for pictures in folders, see `plan`.
+    name: pattern for the names of results, e.g. "{stem}-{model}{suffix}", see `plan`.
+    mask: a picture that is white where files must be restored, or a folder of such pictures, see `plan`.
     progress: called with the number of finished pictures, including the finished part of the current one.
 
     Raises PictureError or DataError for inputs that do not exist, OutputError for an `out` that does not fit them,
@@ -125,6 +130,8 @@ def restore(
             overwrite=overwrite,
             include=include,
             exclude=exclude,
+            name=name,
+            mask=mask,
             progress=progress,
         )
     )
@@ -141,6 +148,8 @@ def iter_restore(
     overwrite: bool = False,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    name: str | None = None,
+    mask: str | Path | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Generator[Outcome, None, None]:
     """`restore` as an iterator: pictures are restored while it is iterated, and outcomes are not collected.
@@ -151,6 +160,10 @@ def iter_restore(
     if not isinstance(settings, Settings):
         raise PellucidError(f"settings of type {type(settings).__name__}; pellucid.Settings(...) is needed")
     given = _to_list(inputs)
+    if (name is not None or mask is not None) and not all(isinstance(one, str | Path) for one in given):
+        raise PellucidError(
+            "names and masks of results are only for paths", hint="omit {name}; `Restorer.restore` takes masks"
+        )
     chosen = restorer if isinstance(restorer, Restorer) else load(restorer)
     if given and all(map(is_in_memory, given)):
         targets = _plan_in_memory(len(given), out, format, overwrite=overwrite)
@@ -160,7 +173,17 @@ def iter_restore(
             raise OutputError("jobs contain the files to write", hint="omit {out} and {format}")
         planning.check(given)
         return _restore_files(given, chosen, settings, workers, overwrite, progress)
-    jobs = planning.plan(given, out, format=format, include=include, exclude=exclude)
+    jobs = planning.plan(
+        given,
+        out,
+        format=format,
+        include=include,
+        exclude=exclude,
+        name=name,
+        model=chosen.name,
+        mask=mask,
+        overwrite=overwrite,
+    )
     return _restore_files(jobs, chosen, settings, workers, overwrite, progress)
 
 
@@ -259,7 +282,11 @@ def _restore_files(
     overwrite: bool,
     progress: Callable[[float], None] | None,
 ) -> Generator[Outcome, None, None]:
-    stages = _Stages(restorer, settings, Manifests(_describe(restorer, settings), overwrite))
+    described = _describe(restorer, settings)
+    if any(job.mask is not None for job in jobs):
+        described["mask"] = "given"
+    manifests = Manifests(described, overwrite, restorer.name)
+    stages, jobs = _Stages(restorer, settings, manifests), manifests.settle_names(jobs)
     budget = Budget(memory.limit_bytes(settings.memory_bytes), workers, stages.needed_bytes)
     for item in run_overlapped(jobs, stages.read, stages.run, stages.write, budget=budget, progress=progress):
         yield Outcome(
@@ -287,10 +314,12 @@ class _Stages:
         if self.manifests.is_done(job):
             return replace(item, is_skipped=True)
         images.check_format(job.target)
-        source_stamp = stamp(job.source)  # before it is read: it may change in the meantime
+        inputs = [job.source] if job.mask is None else [job.source, job.mask]
+        source_stamp = stamp(*inputs)  # before they are read: they may change in the meantime
+        mask = None if job.mask is None else images.read(job.mask, max_pixels=settings.max_pixels)
         pages = self._find_pages(job)
         if pages is not None:
-            return replace(item, pages=pages, info=pages.notes, source_stamp=source_stamp)
+            return replace(item, pages=pages, mask=mask, info=pages.notes, source_stamp=source_stamp)
         degraded, info = read_degraded(
             job.source,
             self.restorer.recipe.domain,
@@ -305,6 +334,7 @@ class _Stages:
         return replace(
             item,
             degraded=degraded,
+            mask=mask,
             megapixels=degraded.height * degraded.width / 1e6,
             info=(*info, *describe_lost(degraded, settings)),
             warnings=_find_warnings(degraded, self.restorer),
@@ -317,9 +347,14 @@ class _Stages:
         start = time.monotonic()
         assert item.degraded is not None
         restored = restore_picture(
-            self.restorer, item.degraded, self.settings, reserved_bytes=reserved_bytes, progress=progress
+            self.restorer,
+            item.degraded,
+            self.settings,
+            mask=item.mask,
+            reserved_bytes=reserved_bytes,
+            progress=progress,
         )
-        return replace(item, degraded=None, restored=restored, seconds=time.monotonic() - start)
+        return replace(item, degraded=None, mask=None, restored=restored, seconds=time.monotonic() - start)
 
     def write(self, item: InFlightItem) -> InFlightItem:
         if item.pages is not None:
@@ -370,7 +405,12 @@ class _Stages:
                 warnings.update(_find_warnings(degraded, self.restorer))
                 start = time.monotonic()
                 yield restore_picture(
-                    self.restorer, degraded, self.settings, reserved_bytes=reserved_bytes, progress=advance
+                    self.restorer,
+                    degraded,
+                    self.settings,
+                    mask=item.mask,
+                    reserved_bytes=reserved_bytes,
+                    progress=advance,
                 )
                 seconds += time.monotonic() - start
                 num_done += num_pixels[number - 1]

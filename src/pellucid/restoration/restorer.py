@@ -250,9 +250,13 @@ def to_mask(mask: Picture | Samples, picture: Degraded) -> Picture:
             f"a mask of {given.width} x {given.height} px for a picture of {picture.width} x "
             f"{picture.height} px; they must be equally large"
         )
-    if given.channels == 3:
-        return Picture.from_tensor(rgb_to_gray(given.to_tensor()))
-    return Picture(given.as_depth("float32").samples)
+    if given.channels == 1:
+        return Picture(given.as_depth("float32").samples)
+    gray = Picture(memory.allocate((given.height, given.width, 1), "float32"))
+    for rows in memory.strips(given.samples, gray.samples):
+        part = Picture(given.samples[rows]).to_tensor()
+        gray.paste(Picture.from_tensor(rgb_to_gray(part)), rows, slice(0, given.width))
+    return gray
 
 
 def _middle(size: int, tile_px: int, grid_px: int) -> slice:

@@ -77,6 +77,11 @@ def find_chain(name_or_file: str | Path) -> list[Path]:
     return [find_model(name) for name in names]
 
 
+def find_name(name_or_file: str | Path) -> str:
+    """The name of a model or chain, as its restorer has it. Raises the errors of `find_model`."""
+    return "+".join(path.stem for path in find_chain(name_or_file))
+
+
 def list_metadata() -> list[tuple[NamedModel, checkpoint.WeightsMetadata | WeightsError]]:
     """Each named weight file with its metadata, or the error if it cannot be read."""
     return [(model, _read_metadata(model.path)) for model in list_models()]

@@ -143,3 +143,43 @@ def test_masks_of_a_folder_that_are_missing_or_change(run: Terminal) -> None:
     images.write(Picture(white.samples // 2), Path("masks/a.png"), overwrite=True)
     assert "1 of 2 pictures restored by dn, 1 already exist" in run(command).out
     assert "made by another model or with other settings" in run("restore album --model dn --out out").err
+
+
+# Sheets
+
+
+def test_a_preview_is_a_sheet_and_nothing_else(run: Terminal) -> None:
+    result = run("restore photo.png --model dn --model x2 --preview")
+    assert (result.code, result.out, result.err) == (0, "photo-preview.png\n", "")
+    assert _size("photo-preview.png")[0] > 600 and not Path("photo-restored.png").exists()
+    assert run("restore album --model dn --preview --out sheets").code == 0
+    assert {path.name for path in Path("sheets").rglob("*.png")} == {"a-preview.png", "b-preview.png"}
+    assert run("restore photo.png --model dn --preview --crop 0,0,9,9 --out my.png").out == "my.png\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        ("--model dn --model x2", 2, "several --model are for --preview"),
+        ("--model dn --preview --quality 3 --scale 2", 2, "omit --scale, --quality"),
+        ("--model dn --preview --out photo.png", 1, "photo.png is one of the inputs"),
+        ("--model dn --preview --out a.tif", 1, "a.tif ends in .tif, but the format is png"),
+        ("--model dn --preview --crop 30,0,9,9", 1, "is not inside of a picture of 31 x 24 px"),
+    ],
+)
+def test_what_a_preview_cannot_do_is_one_line(run: Terminal, options: str, code: int, message: str) -> None:
+    result = run(f"restore photo.png {options}")
+    assert (result.code, message in " ".join(result.err.replace("│", "").split())) == (code, True), result.err
+
+
+def test_comparisons_are_next_to_results_and_never_restored(run: Terminal) -> None:
+    command = "restore album --model x2 --compare --out album --name {stem}-{model}{suffix}"
+    assert "2 of 2 pictures restored" in run(command).out
+    assert Path("album/a-x2-compare.png").exists() and Path("album/deep/b-x2-compare.png").exists()
+    again = run(command)
+    assert "0 of 2 pictures restored by x2, 2 already exist" in again.out
+    assert "4 results of earlier runs left out" in again.err
+    Path("photo-restored-compare.png").write_text("mine")
+    result = run("restore photo.png --model x2 --compare")
+    assert result.code == 1 and "photo-restored-compare.png exists" in result.err
+    assert not Path("photo-restored.png").exists()

@@ -18,8 +18,9 @@ from pellucid.pictures import images
 from pellucid.pictures.camera import dng
 from pellucid.pictures.picture import Exposure, Mosaic, Picture
 from pellucid.recipes import registry
-from pellucid.restoration import entries, manifest, pipeline, planning, restore, restorer
+from pellucid.restoration import entries, manifest, pipeline, planning, restore, restorer, suitability
 from pellucid.restoration.one_picture import restore_picture
+from pellucid.restoration.position import Position
 from pellucid.restoration.restorer import Restorer
 from pellucid.restoration.settings import Settings
 from pellucid.system import memory
@@ -234,10 +235,12 @@ def test_outcomes_are_in_order_with_any_number_of_workers(album: Path, weights: 
         images.write(Picture(rng.integers(0, 256, (5 + 7 * (i % 3), 9, 3), np.uint8)), album / f"n{i:02}.png")
     network = restorer.load(weights)
     jobs = planning.plan([album], album.parent / "out")
-    positions: list[float] = []
+    positions: list[Position] = []
     outcomes = restore.restore(jobs, network, workers=workers, progress=positions.append)
     assert [(outcome.source, outcome.target) for outcome in outcomes] == [(job.source, job.target) for job in jobs]
-    assert positions == sorted(positions) and positions[-1] <= len(jobs)
+    done = [position.num_done for position in positions]
+    assert done == sorted(done) and done[-1] == len(jobs)
+    assert positions[-1].restored_megapixels == pytest.approx(sum(outcome.megapixels for outcome in outcomes))
     for outcome in outcomes:
         if outcome.error is None:
             alone = network.restore(images.read(_path(outcome.source)))
@@ -247,7 +250,7 @@ def test_outcomes_are_in_order_with_any_number_of_workers(album: Path, weights: 
 KILLED = """
 import sys
 from pathlib import Path
-from pellucid.restoration import planning, restore, restorer
+from pellucid.restoration import planning, restore, restorer, suitability
 print("ready", flush=True)
 restore.restore(planning.plan([sys.argv[1]], sys.argv[2]), restorer.load(sys.argv[3]))
 """
@@ -327,10 +330,11 @@ def test_pictures_in_memory_are_returned_in_their_form(weights: Path) -> None:
     assert (outcome.source, outcome.target, outcome.error) == (None, None, None)
     assert np.array_equal(outcome.restored, network.restore(array))
     assert outcome.megapixels == 72e-6 and outcome.seconds > 0
-    positions: list[float] = []
+    positions: list[Position] = []
     pair = restore.restore([Picture(array), Picture(array)], network, progress=positions.append)
     assert all(np.array_equal(one.restored.samples, network.restore(array)) for one in pair)
-    assert positions == [1, 2]
+    assert [position.num_done for position in positions] == [1, 2]
+    assert positions[-1].restored_megapixels == 144e-6
 
 
 def test_pictures_in_memory_are_written_if_asked(tmp_path: Path, weights: Path) -> None:
@@ -548,7 +552,7 @@ def test_gray_pictures_and_networks_for_color_noise(
 ) -> None:
     monkeypatch.setenv("PELLUCID_MODELS", str(tmp_path))
     (tmp_path / "damaged.safetensors").write_bytes(b"damaged")
-    restore._find_gray_twin.cache_clear()
+    suitability._find_gray_twin.cache_clear()
     chosen = registry.find(name, **keywords)
     network = Restorer("color", chosen, TorchBackend(chosen.network(), "cpu"))
     samples = np.random.default_rng(0).integers(0, 256, (20, 20), np.uint8)
@@ -616,7 +620,7 @@ def test_jobs_with_another_out_are_refused(tmp_path: Path, weights: Path) -> Non
 def test_an_error_of_the_progress_function_is_raised(album: Path, weights: Path, in_memory: bool) -> None:
     """It is not an error of the picture, and no fault of pellucid."""
 
-    def fail(_: float) -> None:
+    def fail(_: Position) -> None:
         raise ZeroDivisionError
 
     inputs: Any = np.zeros((8, 8), np.uint8) if in_memory else album / "a.png"

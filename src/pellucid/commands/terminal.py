@@ -46,12 +46,20 @@ def print_table(table: Any) -> None:
 
 
 @contextmanager
-def progress(*extra: str) -> "Iterator[Progress]":
+def progress(*extra: str, in_percent: bool = False) -> "Iterator[Progress]":
     """A progress bar on the error stream, only if that is a terminal. extra: further text columns."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    done = TaskProgressColumn() if in_percent else MofNCompleteColumn()
+    columns = [TextColumn("{task.description}", markup=False), BarColumn(), done, TimeRemainingColumn()]
     columns += [TextColumn(text) for text in extra]
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -129,6 +137,13 @@ def exit_with_error(message: object) -> NoReturn:
     """Print one line on the error stream and exit with status 1."""
     print_error(message)
     raise SystemExit(1)
+
+
+def open_on_screen(path: Path) -> None:
+    """Show a file in the program for its kind, if the user is at a terminal on a machine with a screen."""
+    has_screen = sys.platform in ("darwin", "win32") or bool({"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys())
+    if has_screen and sys.stdout.isatty():
+        typer.launch(str(path))
 
 
 @contextmanager

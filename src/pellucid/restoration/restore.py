@@ -6,23 +6,25 @@ stop the others, a result is written completely or not at all, and the same call
 
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cache, partial
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pellucid.degradations.degradation import involves, warnings_for
-from pellucid.degradations.standard import GaussianNoise, Jpeg
+from PIL.Image import Image
+
+from pellucid.degradations.degradation import involves
+from pellucid.degradations.standard import Jpeg
 from pellucid.domains import Degraded
 from pellucid.errors import OutputError, PellucidError, PictureError
 from pellucid.pictures import formats, images, writers
 from pellucid.pictures.camera import raw
-from pellucid.pictures.picture import Mosaic, Picture
+from pellucid.pictures.picture import Picture
 from pellucid.pictures.records import sidecars
 from pellucid.pictures.tiff.directories import Page, Pages
 from pellucid.recipes.overrides import former_keywords
-from pellucid.restoration import planning
+from pellucid.restoration import planning, sheets
 from pellucid.restoration.chaining import Progress
 from pellucid.restoration.conversion import InMemory, is_in_memory, to_pictures
 from pellucid.restoration.entries import stamp
@@ -30,13 +32,14 @@ from pellucid.restoration.manifest import Manifests
 from pellucid.restoration.one_picture import describe_lost, plan_size, restore_picture
 from pellucid.restoration.pipeline import Budget, InFlightItem, run_overlapped, to_pellucid_error
 from pellucid.restoration.planning import Job
+from pellucid.restoration.position import Position
+from pellucid.restoration.preview import draw_comparison, name_sheets
 from pellucid.restoration.reading import read_degraded
 from pellucid.restoration.restorer import Restorer, load
 from pellucid.restoration.settings import Settings
-from pellucid.restoration.tiled_model import TiledModel
+from pellucid.restoration.suitability import warn_about
 from pellucid.system import files, memory
 from pellucid.system.keywords import check_number
-from pellucid.weights import checkpoint, models
 
 LATER_SETTINGS = ("page", "white", "sidecars", "scale", "size", "crop")
 """Settings that manifests of earlier versions do not contain."""
@@ -90,7 +93,7 @@ def restore(
     exclude: Sequence[str] = (),
     name: str | None = None,
     mask: str | Path | None = None,
-    progress: Callable[[float], None] | None = None,
+    progress: Callable[[Position], None] | None = None,
 ) -> list[Outcome]:
     """Restore pictures and wait for all of them; returns one outcome for each, in order.
 
@@ -114,7 +117,7 @@ def restore(
     include, exclude: patterns for pictures in folders, see `plan`.
     name: pattern for the names of results, e.g. "{stem}-{model}{suffix}", see `plan`.
     mask: a picture that is white where files must be restored, or a folder of such pictures, see `plan`.
-    progress: called with the number of finished pictures, including the finished part of the current one.
+    progress: called with the `Position` after each tile and each picture.
 
     Raises PictureError or DataError for inputs that do not exist, OutputError for an `out` that does not fit them,
     and what `load` raises, all before any work.
@@ -150,7 +153,7 @@ def iter_restore(
     exclude: Sequence[str] = (),
     name: str | None = None,
     mask: str | Path | None = None,
-    progress: Callable[[float], None] | None = None,
+    progress: Callable[[Position], None] | None = None,
 ) -> Generator[Outcome, None, None]:
     """`restore` as an iterator: pictures are restored while it is iterated, and outcomes are not collected.
 
@@ -236,15 +239,17 @@ def _restore_in_memory(
     restorer: Restorer,
     settings: Settings,
     overwrite: bool,
-    progress: Callable[[float], None] | None,
+    progress: Callable[[Position], None] | None,
 ) -> Generator[Outcome, None, None]:
+    megapixels = 0.0
     for i, (given, target) in enumerate(zip(inputs, targets, strict=True), start=1):
         try:
             outcome = _restore_one_in_memory(given, target, restorer, settings, overwrite=overwrite)
         except Exception as error:  # as for files: reported, and the others continue
             outcome = Outcome(None, None, error=to_pellucid_error(error, f"picture {i}"))
+        megapixels += outcome.megapixels
         if progress is not None:
-            progress(i)
+            progress(Position(i, len(inputs), None, outcome.megapixels, megapixels))
         yield outcome
 
 
@@ -270,7 +275,7 @@ def _restore_one_in_memory(
         megapixels=sum(picture.height * picture.width for picture in pictures) / 1e6,
         seconds=seconds,
         info=notes,
-        warnings=tuple(warning for picture in pictures for warning in _find_warnings(picture, restorer)),
+        warnings=tuple(warning for picture in pictures for warning in warn_about(picture, restorer)),
     )
 
 
@@ -280,13 +285,14 @@ def _restore_files(
     settings: Settings,
     workers: int,
     overwrite: bool,
-    progress: Callable[[float], None] | None,
+    progress: Callable[[Position], None] | None,
 ) -> Generator[Outcome, None, None]:
     described = _describe(restorer, settings)
     if any(job.mask is not None for job in jobs):
         described["mask"] = "given"
     manifests = Manifests(described, overwrite, restorer.name)
-    stages, jobs = _Stages(restorer, settings, manifests), manifests.settle_names(jobs)
+    jobs = manifests.settle_names(jobs)
+    stages = _Stages(restorer, settings, manifests, name_sheets([job.target for job in jobs]))
     budget = Budget(memory.limit_bytes(settings.memory_bytes), workers, stages.needed_bytes)
     for item in run_overlapped(jobs, stages.read, stages.run, stages.write, budget=budget, progress=progress):
         yield Outcome(
@@ -308,18 +314,34 @@ class _Stages:
     restorer: Restorer
     settings: Settings
     manifests: Manifests
+    sheet_paths: Mapping[Path, Path]
 
     def read(self, item: InFlightItem) -> InFlightItem:
         job, settings = item.job, self.settings
         if self.manifests.is_done(job):
             return replace(item, is_skipped=True)
         images.check_format(job.target)
+        if settings.compare:
+            sheets.check_replaceable(self.sheet_paths[job.target], overwrite=self.manifests.may_replace(job))
         inputs = [job.source] if job.mask is None else [job.source, job.mask]
         source_stamp = stamp(*inputs)  # before they are read: they may change in the meantime
         mask = None if job.mask is None else images.read(job.mask, max_pixels=settings.max_pixels)
         pages = self._find_pages(job)
+        if pages is not None and settings.compare:
+            raise PictureError(
+                f"{job.source} has {len(pages)} pages, which are not compared", hint="choose one by {page}", page=1
+            )
         if pages is not None:
-            return replace(item, pages=pages, mask=mask, info=pages.notes, source_stamp=source_stamp)
+            sizes = [page.directory.size for page in pages.pages]
+            megapixels = sum(width * height for width, height in sizes) / 1e6
+            return replace(
+                item,
+                pages=pages,
+                mask=mask,
+                megapixels=megapixels,
+                info=pages.notes,
+                source_stamp=source_stamp,
+            )
         degraded, info = read_degraded(
             job.source,
             self.restorer.recipe.domain,
@@ -337,7 +359,7 @@ class _Stages:
             mask=mask,
             megapixels=degraded.height * degraded.width / 1e6,
             info=(*info, *describe_lost(degraded, settings)),
-            warnings=_find_warnings(degraded, self.restorer),
+            warnings=warn_about(degraded, self.restorer),
             source_stamp=source_stamp,
         )
 
@@ -354,7 +376,10 @@ class _Stages:
             reserved_bytes=reserved_bytes,
             progress=progress,
         )
-        return replace(item, degraded=None, mask=None, restored=restored, seconds=time.monotonic() - start)
+        sheet = self._compare(item.job, item.degraded, restored)
+        return replace(
+            item, degraded=None, mask=None, restored=restored, sheet=sheet, seconds=time.monotonic() - start
+        )
 
     def write(self, item: InFlightItem) -> InFlightItem:
         if item.pages is not None:
@@ -368,7 +393,23 @@ class _Stages:
             bit_depth=self.settings.bit_depth,
             before_rename=partial(self.manifests.record, item.job, item.source_stamp),
         )
-        return replace(item, restored=None, info=(*item.info, *notes))
+        if item.sheet is not None:
+            self._write_sheet(item, item.sheet, item.restored.metadata.get("icc-profile-data"))
+        return replace(item, restored=None, sheet=None, info=(*item.info, *notes))
+
+    def _compare(self, job: Job, degraded: Degraded, restored: Picture) -> Image | None:
+        """The sheet for a picture, if one is wanted."""
+        if not self.settings.compare:
+            return None
+        title = f"{job.source.name} ({degraded.width} x {degraded.height} px)"
+        return draw_comparison(title, degraded, restored, self.restorer, self.settings)
+
+    def _write_sheet(self, item: InFlightItem, sheet: Image, profile: bytes | None) -> None:
+        """Next to the result, and in its manifest, so that the sheet is never restored."""
+        job = replace(item.job, target=self.sheet_paths[item.job.target])
+        record = partial(self.manifests.record, job, item.source_stamp)
+        overwrite = self.manifests.may_replace(job)
+        sheets.write(sheet, job.target, profile, overwrite=overwrite, before_rename=record)
 
     def _find_pages(self, job: Job) -> Pages | None:
         """The pages of a file with several. Raises OutputError if the result cannot have pages."""
@@ -402,7 +443,7 @@ class _Stages:
                 degraded = self._read_page(page, number, sidecar if number == 1 else b"")
                 assert degraded.encoding is not None
                 info.update(degraded.encoding.notes)
-                warnings.update(_find_warnings(degraded, self.restorer))
+                warnings.update(warn_about(degraded, self.restorer))
                 start = time.monotonic()
                 yield restore_picture(
                     self.restorer,
@@ -428,7 +469,6 @@ class _Stages:
             item,
             info=(*item.info, *_count_pages(info, len(pages)), *notes),
             warnings=tuple(_count_pages(warnings, len(pages))),
-            megapixels=sum(num_pixels) / 1e6,
             seconds=seconds,
         )
 
@@ -462,7 +502,7 @@ def _count_pages(messages: Counter[str], num_pages: int) -> Iterator[str]:
 
 def _describe(restorer: Restorer, settings: Settings) -> dict[str, Any]:
     """Everything that affects the result. Manifests contain its hash, so it must not change between versions."""
-    without_effect = {"tile_px", "memory_bytes", "max_pixels"}
+    without_effect = {"tile_px", "memory_bytes", "max_pixels", "compare"}
     without_effect |= {key for key in LATER_SETTINGS if not getattr(settings, key)}
     return {
         "weights": restorer.fingerprint(),
@@ -470,43 +510,6 @@ def _describe(restorer: Restorer, settings: Settings) -> dict[str, Any]:
         **{key: str(value) for key, value in former_keywords(restorer.recipe.parameters).items()},
         **{key: str(value) for key, value in asdict(settings).items() if key not in without_effect},
     }
-
-
-def _find_warnings(degraded: Degraded, restorer: Restorer) -> tuple[str, ...]:
-    """How a picture differs from those that the network was trained for."""
-    first = restorer.models[0].recipe
-    if isinstance(degraded, Mosaic):
-        of_file = degraded.warnings
-    else:
-        of_file = () if degraded.encoding is None else degraded.encoding.warnings
-    return (
-        *of_file,
-        *(warning for model in restorer.models for warning in _warn_of_gray(degraded, model)),
-        *first.domain.warnings_for(degraded),
-        *warnings_for(first.protocol.degradation, degraded),
-    )
-
-
-def _warn_of_gray(degraded: Degraded, model: TiledModel) -> Iterator[str]:
-    """Networks for color noise expect other noise in each channel, so they hardly change three equal ones."""
-    is_gray = isinstance(degraded, Picture) and degraded.channels == 1
-    if is_gray and model.recipe.domain.colors == "rgb" and involves(model.recipe.degradation, GaussianNoise):
-        twin = _find_gray_twin(model.recipe.name)
-        better = f"{twin} restores it better" if twin else "weights for gray pictures restore it better"
-        yield f"a gray picture, but {model.name} learned from noise in color: {better}"
-
-
-@cache
-def _find_gray_twin(recipe_name: str) -> str | None:
-    """The name of the model that ships for gray pictures, of this recipe.
-
-    The user's own models do not count: a damaged file among them must not stop a picture.
-    """
-    for model in models.list_models():
-        metadata = checkpoint.read_metadata(model.path) if model.is_shipped else None
-        if metadata and metadata.recipe == recipe_name and metadata.parameters.get("channels") == 1:
-            return model.name
-    return None
 
 
 def _choose_quality(restorer: Restorer, settings: Settings, target: Path) -> int | None:

@@ -21,6 +21,7 @@ from pellucid.commands.options import (
     parse_size,
 )
 from pellucid.commands.restore_status import show_status
+from pellucid.commands.standard_streams import standard_streams
 from pellucid.commands.terminal import (
     defer_sigint,
     open_on_screen,
@@ -62,6 +63,7 @@ def restore(
     preview: options.Preview = False,
     compare: options.Compare = False,
     crop: options.Crop = None,
+    dry_run: options.DryRun = False,
     exposure_ratio: options.ExposureRatio = "auto",
     reference: options.Reference = None,
     device: Device = "auto",
@@ -71,6 +73,7 @@ def restore(
     workers: options.Workers = 2,
     tile: options.Tile = None,
     halo: options.Halo = None,
+    timeout: options.Timeout = None,
     max_pixels: options.MaxPixels = None,
 ) -> None:
     """Restore pictures, and folders of them.
@@ -82,9 +85,7 @@ def restore(
     with defer_sigint():
         from pellucid.pictures import images
         from pellucid.restoration import planning, restorer
-        from pellucid.restoration.report import is_report, write_report
         from pellucid.restoration.settings import Settings
-        from pellucid.system import files
         from pellucid.weights import models
 
     choices = Settings(
@@ -103,70 +104,93 @@ def restore(
         size=None if size is None else parse_size(size),
         crop=None if crop is None else parse_crop(crop),
         compare=compare,
+        timeout_s=timeout,
         max_pixels=images.MAX_PIXELS if max_pixels is None else max_pixels,
     )
     if preview:
-        _refuse_with_preview(
+        _refuse(
+            "--preview only draws a sheet",
             name=name, report=report, sidecars=sidecars, scale=scale, size=size, mask=mask, format=format,
-            quality=quality, bit_depth=bit_depth, compare=compare,
+            quality=quality, bit_depth=bit_depth, compare=compare, dry_run=dry_run, timeout=timeout,
         )  # fmt: skip
     elif len(model) > 1:
         raise typer.BadParameter("several --model are for --preview; --model A+B runs one after the other")
-    jobs = planning.plan(
-        inputs,
-        out,
-        format="png" if preview else format,
-        include=include or (),
-        exclude=exclude or (),
-        name="{stem}-preview{suffix}" if preview and not _is_file_to_write(out) else name,
-        model="+".join(map(models.find_name, model)),
-        mask=mask,
-        overwrite=overwrite,
-    )
-    _print_passed_over(jobs, with_sidecars=sidecars)
-    if len(jobs) == 1 and jobs[0].root is None and not preview:
-        files.check_overwrite(jobs[0].target, overwrite=overwrite)
-    if report is not None:
-        used = [path for job in jobs for path in (job.source, job.target)]
-        files.check_report(report, used, overwrite=overwrite or is_report(report))
-    given = parse_keywords(settings, options=("backend", "device", "overwrite", "precision"))
-    chosen = [restorer.load(one, device=device, backend=backend, precision=precision, **given) for one in model]
-    for one in chosen:
-        _print_choices(one, choices, jobs)
-    if preview:
-        _draw_previews(jobs, chosen, choices, overwrite=overwrite)
-        return
-    if halo is not None and halo < chosen[0].halo_px:
-        _print_halo_error(chosen[0], jobs, choices)
-    outcomes, is_interrupted = _run(jobs, chosen[0], choices, workers=workers, overwrite=overwrite)
-    if report is not None:
-        write_report(report, outcomes, chosen[0], overwrite=overwrite or is_report(report))
-    if is_interrupted:
-        print_info(_describe_interruption(jobs, len(outcomes)))
-        raise typer.Exit(130)
-    _print_summary(outcomes, chosen[0])
-    if any(outcome.error for outcome in outcomes):
-        raise typer.Exit(1)
+    if dry_run:
+        _refuse("--dry-run writes nothing", report=report)
+    if "-" in inputs or out == Path("-"):
+        _refuse("- is one picture", name=name, preview=preview, compare=compare)
+    with standard_streams(inputs, out, format) as streams:
+        jobs = planning.plan(
+            streams.inputs,
+            streams.out,
+            format="png" if preview else format,
+            include=include or (),
+            exclude=exclude or (),
+            name="{stem}-preview{suffix}" if preview and not _is_file_to_write(out) else name,
+            model="+".join(map(models.find_name, model)),
+            mask=mask,
+            overwrite=overwrite,
+        )
+        _print_passed_over(jobs, with_sidecars=sidecars)
+        _check_outputs(jobs, report, overwrite=overwrite or preview)
+        given = parse_keywords(settings, options=("backend", "device", "overwrite", "precision"))
+        chosen = [
+            restorer.load(one, device=device, backend=backend, precision=precision, **given) for one in model
+        ]
+        for one in chosen:
+            _print_choices(one, choices, jobs)
+        if preview:
+            _draw_previews(jobs, chosen, choices, overwrite=overwrite)
+        elif dry_run:
+            _print_plan(jobs, chosen[0], choices, overwrite=overwrite)
+        else:
+            outcomes = _run(jobs, chosen[0], choices, workers=workers, overwrite=overwrite, report=report)
+            renamed = [streams.rename(outcome) for outcome in outcomes]
+            _print_summary(renamed, chosen[0], with_results=not streams.is_stdout)
+            if any(outcome.error for outcome in outcomes):
+                raise typer.Exit(1)
 
 
 def _is_file_to_write(out: Path | None) -> bool:
     return out is not None and bool(out.suffix) and not out.is_dir()
 
 
-def _refuse_with_preview(**given: object) -> None:
-    """Options that a sheet cannot show."""
+def _refuse(reason: str, **given: object) -> None:
+    """Raise typer.BadParameter if an option is given that cannot have an effect."""
     used = [f"--{name.replace('_', '-')}" for name, value in given.items() if value not in (None, False)]
     if used:
-        raise typer.BadParameter(f"--preview only draws a sheet; omit {', '.join(used)}")
+        raise typer.BadParameter(f"{reason}; omit {', '.join(used)}")
+
+
+def _check_outputs(jobs: "Sequence[Job]", report: Path | None, *, overwrite: bool) -> None:
+    """Raise OutputError, before any work, if a result or the report would replace a file."""
+    from pellucid.restoration.report import is_report
+    from pellucid.system import files
+
+    if len(jobs) == 1 and jobs[0].root is None:
+        files.check_overwrite(jobs[0].target, overwrite=overwrite)
+    if report is not None:
+        used = [path for job in jobs for path in (job.source, job.target)]
+        files.check_report(report, used, overwrite=overwrite or is_report(report))
 
 
 def _run(
-    jobs: "Sequence[Job]", restorer: "Restorer", settings: "Settings", *, workers: int, overwrite: bool
-) -> "tuple[list[Outcome], bool]":
-    """The outcomes of all jobs, or of those before an interruption, and whether there was one."""
+    jobs: "Sequence[Job]",
+    restorer: "Restorer",
+    settings: "Settings",
+    *,
+    workers: int,
+    overwrite: bool,
+    report: Path | None,
+) -> "list[Outcome]":
+    """The outcomes of all jobs. After an interruption, the report contains those until then."""
+    from pellucid.restoration.report import is_report, write_report
     from pellucid.restoration.restore import iter_restore
 
+    if settings.halo_px is not None and settings.halo_px < restorer.halo_px:
+        _print_halo_error(restorer, jobs, settings)
     finished: list[Outcome] = []
+    is_interrupted = False
     with sigterm_as_sigint(), show_status(len(jobs)) as update:
         outcomes = iter_restore(
             jobs, restorer, settings=settings, workers=workers, overwrite=overwrite, progress=update
@@ -175,8 +199,28 @@ def _run(
             finished.extend(outcomes)
         except KeyboardInterrupt:
             outcomes.close()
-            return finished, True
-    return finished, False
+            is_interrupted = True
+    if report is not None:
+        write_report(report, finished, restorer, overwrite=overwrite or is_report(report))
+    if is_interrupted:
+        print_info(_describe_interruption(jobs, len(finished)))
+        raise typer.Exit(130)
+    return finished
+
+
+def _print_plan(jobs: "Sequence[Job]", restorer: "Restorer", settings: "Settings", *, overwrite: bool) -> None:
+    """Print which file would become which result, and what would fail."""
+    from pellucid.restoration.restore import check_files
+
+    failures = 0
+    for outcome in check_files(jobs, restorer, settings, overwrite=overwrite):
+        if outcome.error is None:
+            typer.echo(f"{outcome.source} -> {outcome.target}{' (exists already)' * outcome.is_skipped}")
+        else:
+            print_error(outcome.error)
+            failures += 1
+    if failures:
+        raise typer.Exit(1)
 
 
 def _draw_previews(
@@ -232,7 +276,7 @@ def _print_choices(restorer: "Restorer", settings: "Settings", jobs: "Sequence[J
             print_warning(f"--quality has no effect on {name}, which is written without loss")
 
 
-def _print_summary(outcomes: "Sequence[Outcome]", restorer: "Restorer") -> None:
+def _print_summary(outcomes: "Sequence[Outcome]", restorer: "Restorer", *, with_results: bool) -> None:
     """Where the results are, how inputs were read, and what failed."""
     restored = [outcome for outcome in outcomes if outcome.error is None and not outcome.is_skipped]
     num_skipped = sum(outcome.is_skipped for outcome in outcomes)
@@ -244,7 +288,9 @@ def _print_summary(outcomes: "Sequence[Outcome]", restorer: "Restorer") -> None:
     first = {message: source for message, source in reversed(messages)}
     for message, count in Counter(message for message, _ in messages).items():
         print_info(f"{first[message]}{f' and {count - 1} more' if count > 1 else ''}: {message}")
-    if len(outcomes) == 1 and num_skipped:
+    if not with_results:
+        pass  # standard output contains the result itself
+    elif len(outcomes) == 1 and num_skipped:
         typer.echo(f"{outcomes[0].target} already exists (--overwrite restores it again)")
     elif len(outcomes) == 1 and restored:
         typer.echo(restored[0].target)

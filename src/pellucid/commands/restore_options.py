@@ -10,7 +10,9 @@ _RAW, _EFFORT = "Camera RAW", "Memory and time"
 
 Inputs = Annotated[
     list[str],
-    typer.Argument(metavar="INPUT", help="Pictures, folders of them, or patterns, e.g. 'scans/**/*.tif'."),
+    typer.Argument(
+        metavar="INPUT", help="Pictures, folders of them, or patterns, e.g. 'scans/**/*.tif'; - is standard input."
+    ),
 ]
 Models = Annotated[
     list[str],
@@ -26,7 +28,7 @@ Out = Annotated[
     Path | None,
     typer.Option(
         metavar="PATH",
-        help="File to write (for one picture), or folder.",
+        help="File to write (for one picture), or folder; - is standard output.",
         show_default="NAME-restored next to each input",
     ),
 ]
@@ -192,6 +194,15 @@ Crop = Annotated[
     ),
 ]
 
+DryRun = Annotated[
+    bool,
+    typer.Option(
+        "--dry-run",
+        help="Only print which file would become which result.",
+        rich_help_panel=_TRYING,
+    ),
+]
+
 # Camera RAW
 
 ExposureRatio = Annotated[
@@ -248,6 +259,15 @@ Halo = Annotated[
         metavar="PX",
         help="How far around each tile the picture is read. Less is faster, but not exact.",
         show_default="as far as the network sees: exact",
+        rich_help_panel=_EFFORT,
+    ),
+]
+Timeout = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        metavar="SECONDS",
+        help="Give up a picture that takes longer; checked after each tile.",
         rich_help_panel=_EFFORT,
     ),
 ]

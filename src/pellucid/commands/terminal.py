@@ -116,6 +116,7 @@ _OPTIONS = {
     "save_every_s": "--save-every",
     "start_from": "--from",
     "tile_px": "--tile",
+    "timeout_s": "--timeout",
     "validation": "--val",
 }
 """Options whose names differ from the Python parameter."""

@@ -4,7 +4,7 @@ No more pictures are in flight than fit the memory, and a failure affects only i
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -32,6 +32,7 @@ class InFlightItem:
 
     pages: of a file that has several, which are read and written in the second stage, one at a time.
     mask: of the job, if it has one. sheet: the comparison of a picture and its result, if it is wanted.
+    is_deferred: another process is making the result. reading_s: how long reading took.
     """
 
     job: Job
@@ -43,6 +44,8 @@ class InFlightItem:
     megapixels: float = 0.0
     seconds: float = 0.0
     is_skipped: bool = False
+    is_deferred: bool = False
+    reading_s: float = 0.0
     error: PellucidError | None = None
     info: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -95,6 +98,44 @@ class Budget:
         del self._taken[job]
 
 
+class Tracker:
+    """Reports positions of a run, if anyone wants to know them."""
+
+    def __init__(self, num_pictures: int, progress: Callable[[Position], None] | None) -> None:
+        self._num_pictures, self._progress = num_pictures, progress
+        self._num_done = self._num_skipped = 0
+        self._megapixels = 0.0
+
+    def within(self, item: InFlightItem) -> Progress:
+        """Progress within a picture as a position of the run."""
+        return lambda pixels, all_pixels: self._report(item, pixels / all_pixels)
+
+    def finish(self, item: InFlightItem) -> None:
+        """A picture has left the network, was skipped or failed; or it is deferred, which does not count."""
+        if item.is_deferred:
+            return
+        self._num_skipped += item.is_skipped
+        self._report(item, 1.0)
+        self._num_done += 1
+        self._megapixels += item.megapixels
+
+    def _report(self, item: InFlightItem, part: float) -> None:
+        if self._progress is None:
+            return
+        position = Position(
+            self._num_done + part,
+            self._num_pictures,
+            item.job.source,
+            item.megapixels,
+            self._megapixels + part * item.megapixels,
+            self._num_skipped,
+        )
+        try:
+            self._progress(position)
+        except Exception as error:  # the caller's own, raised to the caller instead of failing the picture
+            raise _ProgressError(error) from error
+
+
 def run_overlapped(
     jobs: Sequence[Job],
     read: Stage,
@@ -102,15 +143,15 @@ def run_overlapped(
     write: Stage,
     *,
     budget: Budget,
-    progress: Callable[[Position], None] | None,
-) -> Iterator[InFlightItem]:
+    tracker: Tracker,
+) -> Generator[InFlightItem, None, None]:
     """All jobs through three stages, in order: `read` and `write` run in threads, `run` in this one.
 
     run: called with (progress within the picture, bytes reserved for the other stages, item).
-    An exception raised by `progress` stops the run and is raised here: it is not about a picture.
+    An exception raised by the function of the tracker stops the run and is raised here: it is not about a picture.
     """
     try:
-        yield from _run_overlapped(jobs, read, run, write, budget=budget, progress=progress)
+        yield from _run_overlapped(jobs, read, run, write, budget=budget, tracker=tracker)
     except _ProgressError as error:
         raise error.cause from None
 
@@ -122,9 +163,9 @@ def _run_overlapped(
     write: Stage,
     *,
     budget: Budget,
-    progress: Callable[[Position], None] | None,
-) -> Iterator[InFlightItem]:
-    waiting, tracker = deque(jobs), _Tracker(len(jobs), progress)
+    tracker: Tracker,
+) -> Generator[InFlightItem, None, None]:
+    waiting = deque(jobs)
     reading: deque[Future[InFlightItem]] = deque()
     writing: deque[Future[InFlightItem]] = deque()
 
@@ -180,48 +221,12 @@ def to_pellucid_error(error: Exception, source: object) -> PellucidError:
 
 def _attempt(stage: Stage, item: InFlightItem) -> InFlightItem:
     """Run one stage, unless the item is finished; a failure becomes the item's error."""
-    if item.is_skipped or item.error is not None:
+    if item.is_skipped or item.is_deferred or item.error is not None:
         return item
     try:
         return stage(item)
     except Exception as error:  # any failure of one picture is reported, and the others continue
         return InFlightItem(item.job, error=to_pellucid_error(error, item.job.source))
-
-
-class _Tracker:
-    """Reports positions of a run, if anyone wants to know them."""
-
-    def __init__(self, num_pictures: int, progress: Callable[[Position], None] | None) -> None:
-        self._num_pictures, self._progress = num_pictures, progress
-        self._num_done = self._num_skipped = 0
-        self._megapixels = 0.0
-
-    def within(self, item: InFlightItem) -> Progress:
-        """Progress within a picture as a position of the run."""
-        return lambda pixels, all_pixels: self._report(item, pixels / all_pixels)
-
-    def finish(self, item: InFlightItem) -> None:
-        """A picture has left the network, was skipped or failed."""
-        self._num_skipped += item.is_skipped
-        self._report(item, 1.0)
-        self._num_done += 1
-        self._megapixels += item.megapixels
-
-    def _report(self, item: InFlightItem, part: float) -> None:
-        if self._progress is None:
-            return
-        position = Position(
-            self._num_done + part,
-            self._num_pictures,
-            item.job.source,
-            item.megapixels,
-            self._megapixels + part * item.megapixels,
-            self._num_skipped,
-        )
-        try:
-            self._progress(position)
-        except Exception as error:  # the caller's own, raised to the caller instead of failing the picture
-            raise _ProgressError(error) from error
 
 
 class _ProgressError(BaseException):

@@ -7,6 +7,7 @@ stop the others, a result is written completely or not at all, and the same call
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,7 @@ from pellucid.restoration.conversion import InMemory, is_in_memory, to_pictures
 from pellucid.restoration.entries import stamp
 from pellucid.restoration.manifest import Manifests
 from pellucid.restoration.one_picture import describe_lost, plan_size, restore_picture
-from pellucid.restoration.pipeline import Budget, InFlightItem, run_overlapped, to_pellucid_error
+from pellucid.restoration.pipeline import Budget, InFlightItem, Tracker, run_overlapped, to_pellucid_error
 from pellucid.restoration.planning import Job
 from pellucid.restoration.position import Position
 from pellucid.restoration.preview import draw_comparison, name_sheets
@@ -40,6 +41,9 @@ from pellucid.restoration.settings import Settings
 from pellucid.restoration.suitability import warn_about
 from pellucid.system import files, memory
 from pellucid.system.keywords import check_number
+
+CLAIM_EVERY_S = 0.2
+"""How often to look whether another process has finished a result."""
 
 LATER_SETTINGS = ("page", "white", "sidecars", "scale", "size", "crop")
 """Settings that manifests of earlier versions do not contain."""
@@ -96,6 +100,9 @@ def restore(
     progress: Callable[[Position], None] | None = None,
 ) -> list[Outcome]:
     """Restore pictures and wait for all of them; returns one outcome for each, in order.
+
+    Several processes may restore the same folder: they share the work, and each result is made once. Outcomes of
+    results that another process was making come last.
 
         pellucid.restore("photo.png", "srcnn-x2")                  # writes photo-restored.png
         pellucid.restore("scans/**/*.tif", restorer, "restored")   # writes into the folder `restored`
@@ -287,24 +294,69 @@ def _restore_files(
     overwrite: bool,
     progress: Callable[[Position], None] | None,
 ) -> Generator[Outcome, None, None]:
-    described = _describe(restorer, settings)
-    if any(job.mask is not None for job in jobs):
-        described["mask"] = "given"
-    manifests = Manifests(described, overwrite, restorer.name)
+    manifests = _open_manifests(jobs, restorer, settings, overwrite)
     jobs = manifests.settle_names(jobs)
     stages = _Stages(restorer, settings, manifests, name_sheets([job.target for job in jobs]))
     budget = Budget(memory.limit_bytes(settings.memory_bytes), workers, stages.needed_bytes)
-    for item in run_overlapped(jobs, stages.read, stages.run, stages.write, budget=budget, progress=progress):
-        yield Outcome(
-            item.job.source,
-            item.job.target,
-            megapixels=item.megapixels,
-            seconds=item.seconds,
-            is_skipped=item.is_skipped,
-            error=item.error,
-            info=item.info,
-            warnings=item.warnings,
-        )
+    tracker = Tracker(len(jobs), progress)
+
+    def run(jobs: Sequence[Job]) -> Generator[InFlightItem, None, None]:
+        return run_overlapped(jobs, stages.read, stages.run, stages.write, budget=budget, tracker=tracker)
+
+    try:
+        deferred = []
+        with closing(run(jobs)) as items:
+            for item in items:
+                manifests.release(item.job)
+                if item.is_deferred:
+                    deferred.append(item.job)
+                else:
+                    yield _to_outcome(item)
+        for job in deferred:
+            while not manifests.claim(job):
+                time.sleep(CLAIM_EVERY_S)
+            with closing(run([job])) as items:
+                yield from map(_to_outcome, items)
+    finally:
+        manifests.close()
+
+
+def check_files(
+    jobs: Sequence[Job], restorer: Restorer, settings: Settings, *, overwrite: bool
+) -> Iterator[Outcome]:
+    """What `restore` would do with each job, from the headers of the files; nothing is restored or written."""
+    manifests = _open_manifests(jobs, restorer, settings, overwrite)
+    for job in manifests.settle_names(jobs):
+        outcome = Outcome(job.source, job.target)
+        try:
+            if manifests.is_done(job):
+                yield replace(outcome, is_skipped=True)
+                continue
+            images.check_format(job.target)
+            _codec_bytes(job, restorer, settings)
+        except PellucidError as error:
+            outcome = replace(outcome, error=error.about(job.source))
+        yield outcome
+
+
+def _open_manifests(jobs: Sequence[Job], restorer: Restorer, settings: Settings, overwrite: bool) -> Manifests:
+    described = _describe(restorer, settings)
+    if any(job.mask is not None for job in jobs):
+        described["mask"] = "given"
+    return Manifests(described, overwrite, restorer.name)
+
+
+def _to_outcome(item: InFlightItem) -> Outcome:
+    return Outcome(
+        item.job.source,
+        item.job.target,
+        megapixels=item.megapixels,
+        seconds=item.seconds,
+        is_skipped=item.is_skipped,
+        error=item.error,
+        info=item.info,
+        warnings=item.warnings,
+    )
 
 
 @dataclass(frozen=True)
@@ -317,7 +369,9 @@ class _Stages:
     sheet_paths: Mapping[Path, Path]
 
     def read(self, item: InFlightItem) -> InFlightItem:
-        job, settings = item.job, self.settings
+        job, settings, start = item.job, self.settings, time.monotonic()
+        if not self.manifests.claim(job):
+            return replace(item, is_deferred=True)
         if self.manifests.is_done(job):
             return replace(item, is_skipped=True)
         images.check_format(job.target)
@@ -361,9 +415,11 @@ class _Stages:
             info=(*info, *describe_lost(degraded, settings)),
             warnings=warn_about(degraded, self.restorer),
             source_stamp=source_stamp,
+            reading_s=time.monotonic() - start,
         )
 
     def run(self, progress: Progress, reserved_bytes: int, item: InFlightItem) -> InFlightItem:
+        progress = self._limit_time(progress, item)
         if item.pages is not None:
             return self._run_pages(progress, reserved_bytes, item, item.pages)
         start = time.monotonic()
@@ -380,6 +436,20 @@ class _Stages:
         return replace(
             item, degraded=None, mask=None, restored=restored, sheet=sheet, seconds=time.monotonic() - start
         )
+
+    def _limit_time(self, progress: Progress, item: InFlightItem) -> Progress:
+        """The same progress, which raises PictureError if the picture has taken too long."""
+        limit_s, start = self.settings.timeout_s, time.monotonic() - item.reading_s
+
+        def advance(pixels: int, all_pixels: int) -> None:
+            if limit_s is not None and time.monotonic() - start > limit_s and pixels < all_pixels:
+                raise PictureError(
+                    f"{item.job.source} takes longer than {limit_s:g} s ({pixels / all_pixels:.0%} is done)",
+                    hint="{timeout_s} sets the limit",
+                )
+            progress(pixels, all_pixels)
+
+        return advance
 
     def write(self, item: InFlightItem) -> InFlightItem:
         if item.pages is not None:
@@ -502,7 +572,7 @@ def _count_pages(messages: Counter[str], num_pages: int) -> Iterator[str]:
 
 def _describe(restorer: Restorer, settings: Settings) -> dict[str, Any]:
     """Everything that affects the result. Manifests contain its hash, so it must not change between versions."""
-    without_effect = {"tile_px", "memory_bytes", "max_pixels", "compare"}
+    without_effect = {"tile_px", "memory_bytes", "max_pixels", "compare", "timeout_s"}
     without_effect |= {key for key in LATER_SETTINGS if not getattr(settings, key)}
     return {
         "weights": restorer.fingerprint(),

@@ -1,6 +1,7 @@
 """PNG chunks that libvips does not keep, checked by Pillow."""
 
 import io
+import re
 import shutil
 import struct
 import subprocess
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import format_matrix
+from pellucid.errors import PictureError
 from pellucid.pictures import images
 from pellucid.pictures.containers import png
 from pellucid.pictures.picture import Picture
@@ -247,3 +249,26 @@ def test_the_pixel_density_stays(unit: int, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(plain())
     images.write(images.read(tmp_path / "a.png"), tmp_path / "b.png", overwrite=True)
     assert b"pHYs" not in (tmp_path / "b.png").read_bytes()
+
+
+PALETTE_HEADER = struct.pack(">IIBBBBB", 2, 2, 8, 3, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("parts", "found"),
+    [
+        ([(b"XXXX", b"abc")], "its chunk XXXX, which is marked as critical, is not known"),
+        ([(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 3, 3, 0, 0, 0))], "its header is invalid (00 00 00 02 00"),
+        ([(b"IHDR", PALETTE_HEADER), (b"IDAT", zlib.compress(bytes(6)))], "its palette (PLTE) is missing"),
+        ([(b"IHDR", PALETTE_HEADER), (b"PLTE", bytes(4))], "its palette (PLTE) is invalid"),
+        ([(b"IHDR", PALETTE_HEADER), (b"te.t", b"")], "'te.t' is not a type of chunk"),
+        ([(b"IHDR", PALETTE_HEADER), (b"IEND", b"")], "its samples (IDAT) are missing"),
+        ([(b"tEXt", b"a\0b")], "its header (IHDR) is missing"),
+    ],
+)
+def test_what_is_wrong_with_chunks_is_named(parts: list[tuple[bytes, bytes]], found: str, tmp_path: Path) -> None:
+    first = [] if parts[0][0] in (b"IHDR", b"tEXt") else [format_matrix.png_chunk(b"IHDR", PALETTE_HEADER)]
+    content = b"\x89PNG\r\n\x1a\n" + b"".join([*first, *(format_matrix.png_chunk(*part) for part in parts)])
+    (tmp_path / "x.png").write_bytes(content)
+    with pytest.raises(PictureError, match=re.escape(found)):
+        images.read(tmp_path / "x.png")

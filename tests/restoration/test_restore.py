@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -541,18 +542,27 @@ def test_gray_pictures_and_networks_for_color_noise(
     name: str,
     keywords: dict[str, Any],
     expected: list[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("PELLUCID_MODELS", str(tmp_path))
-    (tmp_path / "damaged.safetensors").write_bytes(b"damaged")
-    restore._find_gray_twin.cache_clear()
     chosen = registry.find(name, **keywords)
     network = Restorer("color", chosen, TorchBackend(chosen.network(), "cpu"))
     samples = np.random.default_rng(0).integers(0, 256, (20, 20), np.uint8)
     (of_gray, of_color) = restore.restore([samples, np.stack([samples] * 3, axis=2)], network)
     assert [text for text in expected if text in " ".join(of_gray.warnings)] == expected
     assert len(of_gray.warnings) == len(expected) and not of_color.warnings
+
+
+def test_damaged_models_of_the_user_do_not_stop_a_gray_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PELLUCID_MODELS", str(tmp_path))
+    (tmp_path / "damaged.safetensors").write_bytes(b"damaged")
+    # No model that ships has this recipe, so that all files with names are considered.
+    chosen = replace(registry.find("dncnn.blind", channels=3, depth=2, width=2), name="mine.blind")
+    restore._find_gray_twin.cache_clear()
+    network = Restorer("color", chosen, TorchBackend(chosen.network(), "cpu"))
+    (outcome,) = restore.restore([np.zeros((20, 20), np.uint8)], network)
+    assert outcome.error is None
+    assert "weights for gray pictures restore it better" in " ".join(outcome.warnings)
 
 
 def test_pictures_of_unsupported_formats_are_reported(album: Path, weights: Path) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+from PIL import ImageCms
 
 import format_matrix
 from pellucid.errors import MissingExtraError, OutputError, PictureError
@@ -21,6 +23,29 @@ from pellucid.pictures.picture import Picture
 pytest.importorskip("pillow_heif", reason="needs the extra formats")
 pytest.importorskip("openjpeg", reason="needs the extra formats")
 pytest.importorskip("pyjpegxl", reason="needs the extra formats")
+
+
+def _build_wide_profile() -> bytes:
+    """The primaries of Adobe RGB (1998) and a gamma of 2.2."""
+    tags = {
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", 5) + b"wide\0" + bytes(78),
+        b"cprt": b"text" + bytes(4) + b"none\0",
+        b"wtpt": b"XYZ " + bytes(4) + struct.pack(">3i", 63189, 65536, 54060),
+        b"rXYZ": b"XYZ " + bytes(4) + struct.pack(">3i", 39960, 20389, 1276),
+        b"gXYZ": b"XYZ " + bytes(4) + struct.pack(">3i", 13453, 41004, 3989),
+        b"bXYZ": b"XYZ " + bytes(4) + struct.pack(">3i", 9777, 4143, 48796),
+        **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), b"curv" + bytes(4) + struct.pack(">IH", 1, 563)),
+    }
+    table, body, start = struct.pack(">I", len(tags)), b"", 128 + 4 + 12 * len(tags)
+    for name, content in tags.items():
+        table += name + struct.pack(">II", start + len(body), len(content))
+        body += content + bytes(-len(content) % 4)
+    head = struct.pack(">I4sI4s4s4s", start + len(body), b"lcms", 0x02100000, b"mntr", b"RGB ", b"XYZ ")
+    head = (head + struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + b"acsp").ljust(68, b"\0")
+    return (head + struct.pack(">III", 0xF6D6, 0x10000, 0xD32D)).ljust(128, b"\0") + table + body
+
+
+WIDE = _build_wide_profile()
 
 
 def needs(program: str) -> pytest.MarkDecorator:
@@ -109,6 +134,35 @@ def test_floating_point_and_quality_of_jpeg_xl(tmp_path: Path) -> None:
     images.write(lossy, tmp_path / "again.jxl")  # stays lossy
     again = images.read(tmp_path / "again.jxl").encoding
     assert again is not None and not again.lossless
+
+
+@needs("cjxl")
+@pytest.mark.parametrize("bits", [8, 16])
+def test_lossy_jpeg_xl_with_a_profile_becomes_srgb(bits: int, tmp_path: Path) -> None:
+    """The colors are those of LittleCMS, also the dark ones, which linear light of 8 bits does not have."""
+    samples = format_matrix.photo()
+    image = PIL.Image.fromarray(samples)
+    image.save(tmp_path / "x.png", icc_profile=WIDE)
+    call(
+        "cjxl",
+        "-q",
+        "95",
+        *(["--override_bitdepth=16"] if bits == 16 else []),
+        tmp_path / "x.png",
+        tmp_path / "x.jxl",
+    )
+    wide, srgb = (ImageCms.ImageCmsProfile(io.BytesIO(profile)) for profile in (WIDE, format_matrix.PROFILE))
+    expected = np.asarray(ImageCms.profileToProfile(image, wide, srgb, ImageCms.Intent.RELATIVE_COLORIMETRIC))
+    picture = images.read(tmp_path / "x.jxl")
+    assert picture.dtype == f"uint{bits}"
+    found = picture.samples / (1 if bits == 8 else 257)
+    assert np.abs(found - expected).mean() < 1.5
+    assert picture.encoding is not None and "icc-profile-data" not in picture.metadata
+    (note,) = picture.encoding.notes
+    num_outside = int(((expected == 0) | (expected == 255)).any(axis=2).sum())
+    assert note.startswith("colors converted from an ICC profile to sRGB") and ("clipped" in note) == (
+        num_outside > 0
+    )
 
 
 @needs("cjxl")

@@ -368,3 +368,26 @@ def test_pnm_has_no_resolution(tmp_path: Path) -> None:
     assert images.write(images.read(tmp_path / "x.png"), tmp_path / "x.ppm") == (
         "not kept in PNM: the resolution",
     )
+
+
+@needs("opj_decompress")
+@pytest.mark.parametrize("places", [(2, 1, 0), (1, 2, 3, 0), (0, 1, 3, 2)], ids=["BGR", "ARGB", "RGAB"])
+def test_channels_of_jpeg_2000_in_another_order(places: tuple[int, ...], tmp_path: Path) -> None:
+    """places: where red, green, blue and alpha are."""
+    stored = format_matrix.noise(len(places), height=40, width=50)
+    images.write(Picture(stored[..., :3], stored[..., 3:] if len(places) > 3 else None), tmp_path / "x.jp2")
+    content = (tmp_path / "x.jp2").read_bytes()
+    start = content.index(b"jp2h") - 4
+    length = int.from_bytes(content[start : start + 4], "big")
+    header = content[start + 4 : start + length]
+    if b"cdef" in header:
+        header = header[: header.index(b"cdef") - 4]
+    rows = [(place, int(color == 3), 0 if color == 3 else color + 1) for color, place in enumerate(places)]
+    cdef = struct.pack(">H", len(rows)) + b"".join(struct.pack(">HHH", *row) for row in sorted(rows))
+    header += struct.pack(">I4s", 8 + len(cdef), b"cdef") + cdef
+    swapped = content[:start] + struct.pack(">I", 4 + len(header)) + header + content[start + length :]
+    (tmp_path / "x.jp2").write_bytes(swapped)
+    call("opj_decompress", "-i", tmp_path / "x.jp2", "-o", tmp_path / "x.png")
+    np.testing.assert_array_equal(np.asarray(PIL.Image.open(tmp_path / "x.png")), stored[..., places])
+    found = images.read(tmp_path / "x.jp2")
+    np.testing.assert_array_equal(np.concatenate(found.planes, axis=2), stored[..., places])

@@ -72,13 +72,13 @@ def read(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
     colors = _parse_colors(io.BytesIO(content))
     num_colors = _check_colors(path, stream, colors)
     samples = stretch(_decode(path, content).reshape(stream.height, stream.width, -1), 2 ** max(stream.bits) - 1)
-    order = [channel for channel in range(samples.shape[2]) if channel != colors.alpha][:num_colors]
-    alpha = None if colors.alpha is None else np.ascontiguousarray(samples[..., [colors.alpha]])
+    # OpenJPEG puts the channels in order: red, green, blue, alpha.
+    alpha = None if colors.alpha is None else np.ascontiguousarray(samples[..., num_colors:])
     kept = resolution.to_metadata(*colors.dots_per_m, "m") if colors.dots_per_m else {}
     if colors.profile:
         kept["icc-profile-data"] = colors.profile
     found = replace(encoding, bits=max(stream.bits), lossless=stream.is_reversible)
-    return Picture(np.ascontiguousarray(samples[..., order]), alpha, kept, found)
+    return Picture(np.ascontiguousarray(samples[..., :num_colors]), alpha, kept, found)
 
 
 def encode_jp2(picture: Picture, path: Path) -> bytes:

@@ -89,10 +89,23 @@ def _palette_bytes(flags: int) -> int:
     return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
 
 
+_BOX_PARTS = {
+    b"asoc": GEOGRAPHIC,
+    b"jhgm": GAIN_MAP,
+    b"jumb": f"{CREDENTIALS} or other JUMBF data",
+    b"jbrd": "the data from which the JPEG that it was made of can be rebuilt",
+}
+_KNOWN_BOXES = {
+    *(b"ftyp", b"xml ", b"uuid", b"free", b"skip"),
+    *(b"JXL ", b"jxlc", b"jxlp", b"jxll", b"jxli", b"Exif"),
+    *(b"jP  ", b"jp2h", b"jp2c", b"moov", b"rreq"),
+}
+"""Boxes of the picture and of metadata, and those that say nothing about it."""
+
+
 def _inspect_jp2(file: IO[bytes]) -> Contents:
     """Pictures are codestreams; a file that is only a codestream has no boxes."""
-    kinds = [box.kind for box in iterate_boxes(file)] if file.read(4) == b"\0\0\0\x0c" else []
-    parts = (GEOGRAPHIC,) if b"asoc" in kinds else ()
+    kinds, parts = _list_boxes(file)
     return Contents(
         kinds.count(b"jp2c") + kinds.count(b"moov"),
         "a JPEG 2000 file",
@@ -103,9 +116,16 @@ def _inspect_jp2(file: IO[bytes]) -> Contents:
 
 
 def _inspect_jxl(file: IO[bytes]) -> Contents:
-    parts = {b"jhgm": GAIN_MAP, b"jumb": f"{CREDENTIALS} or other JUMBF data"}
-    boxes = iterate_boxes(file) if file.read(4) == b"\0\0\0\x0c" else ()
-    return Contents(1, parts=tuple(parts[box.kind] for box in boxes if box.kind in parts))
+    _, parts = _list_boxes(file)
+    return Contents(1, parts=parts)
+
+
+def _list_boxes(file: IO[bytes]) -> tuple[list[bytes], tuple[str, ...]]:
+    """(types, parts) of the outermost boxes. One of the type brob is compressed, and its own type comes first."""
+    boxes = [*iterate_boxes(file)] if file.read(4) == b"\0\0\0\x0c" else []
+    kinds = [box.read(file)[:4] if box.kind == b"brob" else box.kind for box in boxes]
+    parts = [_BOX_PARTS.get(kind, f"the box {ascii(kind)[1:]}") for kind in kinds if kind not in _KNOWN_BOXES]
+    return kinds, (*parts, *(describe_trailer(file, boxes[-1].stop) if boxes else ()))
 
 
 _INSPECTORS: dict[str, Callable[[IO[bytes]], Contents]] = {

@@ -12,9 +12,6 @@ from pellucid.pictures.containers import jpeg
 from pellucid.pictures.picture import Encoding
 from pellucid.pictures.structures.chunks import iterate_webp
 
-_NAMES = {"webp": "WebP", "heif": "AVIF", "heic": "HEIC", "jxl": "JPEG XL", "jp2": "JPEG 2000"}
-"""Loader -> name of the format, where it is not the same in capitals."""
-
 _READ_ONLY = {
     ".gif": ("GIF",),
     ".avif": ("AVIF",),
@@ -76,9 +73,9 @@ def read_encoding(path: Path, loader: str) -> Encoding:
         with path.open("rb") as file:
             if loader in parse:
                 return parse[loader](file)
-            return Encoding(_NAMES.get(loader, loader.upper()), lossless=loader in ("gif", "pnm"))
+            return Encoding(kinds.FORMAT_NAMES[loader], lossless=loader in ("gif", "pnm"))
     except (struct.error, IndexError):
-        return Encoding(_NAMES.get(loader, loader.upper()))
+        return Encoding(kinds.FORMAT_NAMES[loader])
     except OSError as error:
         raise PictureError(f"{path} cannot be read: {error.strerror or error}") from error
 

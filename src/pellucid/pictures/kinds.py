@@ -59,7 +59,15 @@ _MAGIC |= {
     for number in range(1, 8)
     for space in (b"\n", b" ", b"\t", b"\r")
 }
-_TIFF = FileKind("TIFF", "tiff")
+_TIFF, _WEBP, _AVIF, _HEIC = (
+    FileKind("TIFF", "tiff"),
+    FileKind("WebP", "webp"),
+    FileKind("AVIF", "heif"),
+    FileKind("HEIC", "heic"),
+)
+FORMAT_NAMES = {kind.loader: kind.name for kind in (*_MAGIC.values(), _TIFF, _WEBP, _AVIF, _HEIC)}
+"""Loader -> name of the format that it decodes."""
+
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"hevm", b"hevs"}
 _AVIF_BRANDS = {b"avif", b"avis"}
@@ -89,7 +97,7 @@ def identify_head(head: bytes) -> FileKind | None:
     if head.startswith(_TIFF_MAGIC):
         return _TIFF
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return FileKind("WebP", "webp")
+        return _WEBP
     if head[4:8] == b"ftyp":
         return _identify_brands(head)
     return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
@@ -105,10 +113,10 @@ def _identify_brands(head: bytes) -> FileKind | None:
     (length,) = struct.unpack_from(">I", head)
     brands = {head[8:12], *(head[start : start + 4] for start in range(16, min(length, len(head)), 4))}
     if brands & _AVIF_BRANDS:
-        return FileKind("AVIF", "heif")
+        return _AVIF
     if head[8:12] == b"crx ":
         return FileKind("camera RAW", RAW)  # Canon CR3
-    return FileKind("HEIC", "heic") if brands & _HEIC_BRANDS else None
+    return _HEIC if brands & _HEIC_BRANDS else None
 
 
 def _has_mosaic(path: Path) -> bool:

@@ -6,6 +6,8 @@ Sources: GIF89a specification, XMP specification part 3 (1.1.2), ICC.1:2022 anne
 from collections.abc import Iterator
 from typing import IO, Any
 
+from pellucid.pictures.structures.chunks import GIF_END, iterate_gif, split_gif_blocks
+
 _COMMENT, _APPLICATION = 0xFE, 0xFF
 _MAX_BYTES = 2**26
 _SQUARE_PIXELS = (0, 49)
@@ -14,47 +16,30 @@ _SQUARE_PIXELS = (0, 49)
 
 def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """(metadata, what is not kept); without damaged parts."""
-    file.seek(0)
-    content = file.read(_MAX_BYTES)
-    comments, found = list[bytes](), dict[str, Any]()
-    for label, blocks, stored in _iterate_extensions(content):
-        if label == _COMMENT:
-            comments.append(b"".join(blocks))
-        elif label == _APPLICATION and blocks[:1] == [b"XMP DataXMP"]:
+    comments, found, is_complete = list[bytes](), dict[str, Any](), False
+    for kind, start, stop in iterate_gif(file):
+        is_complete |= kind == GIF_END
+        if kind not in (_COMMENT, _APPLICATION):
+            continue
+        file.seek(start)
+        content = file.read(min(stop - start, _MAX_BYTES))
+        name, *blocks = split_gif_blocks(content) or [b""]
+        if kind == _COMMENT:
+            comments.append(name + b"".join(blocks))
+        elif name == b"XMP DataXMP":
             # XMP is not in blocks. What makes it look like blocks follows it, and starts with 1 and 255.
-            found["xmp-data"] = stored[12:].partition(b"\x01\xff\xfe")[0]
-        elif label == _APPLICATION and blocks[:1] == [b"ICCRGBG1012"]:
-            found["icc-profile-data"] = b"".join(blocks[1:])
+            found["xmp-data"] = content[12:].partition(b"\x01\xff\xfe")[0]
+        elif name == b"ICCRGBG1012":
+            found["icc-profile-data"] = b"".join(blocks)
     if comments:
         found["jpeg-comments"] = tuple(comments)
-    aspect = content[12] if len(content) > 12 else 0
-    return found, () if aspect in _SQUARE_PIXELS else (f"the shape of the pixels ({aspect + 15}:64)",)
+    return found, tuple(_list_dropped(file, is_complete=is_complete))
 
 
-def _iterate_extensions(content: bytes) -> Iterator[tuple[int, list[bytes], bytes]]:
-    """(label, content in blocks, stored content) of each extension."""
-    try:
-        offset = 13 + _palette_bytes(content[10])
-        while (kind := content[offset]) in (0x21, 0x2C):
-            start = offset + 2
-            if kind == 0x2C:
-                start = offset + 11 + _palette_bytes(content[offset + 9])
-            blocks, stop = _split_blocks(content, start)
-            if kind == 0x21:
-                yield content[offset + 1], blocks, content[start:stop]
-            offset = stop
-    except IndexError:
-        return
-
-
-def _split_blocks(content: bytes, offset: int) -> tuple[list[bytes], int]:
-    """Blocks, each after its length, and where they end. Raises IndexError if the end is missing."""
-    blocks = []
-    while length := content[offset]:
-        blocks.append(content[offset + 1 : offset + 1 + length])
-        offset += 1 + length
-    return blocks, offset + 1
-
-
-def _palette_bytes(flags: int) -> int:
-    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
+def _list_dropped(file: IO[bytes], *, is_complete: bool) -> Iterator[str]:
+    file.seek(12)
+    aspect = int.from_bytes(file.read(1), "big")
+    if aspect not in _SQUARE_PIXELS:
+        yield f"the shape of the pixels ({aspect + 15}:64)"
+    if not is_complete:
+        yield "what is missing at the end of the file"

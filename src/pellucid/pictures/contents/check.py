@@ -14,7 +14,7 @@ from pellucid.pictures.contents.heif import inspect_heif
 from pellucid.pictures.contents.jpeg import inspect_jpeg
 from pellucid.pictures.contents.parts import CREDENTIALS, GAIN_MAP, GEOGRAPHIC, Contents, describe_trailer
 from pellucid.pictures.structures.boxes import iterate_boxes
-from pellucid.pictures.structures.chunks import iterate_png, iterate_webp
+from pellucid.pictures.structures.chunks import GIF_END, GIF_FRAME, iterate_gif, iterate_png, iterate_webp
 
 
 def check_contents(path: Path, loader: str) -> tuple[str, ...]:
@@ -67,26 +67,10 @@ def _inspect_webp(file: IO[bytes]) -> Contents:
 
 def _inspect_gif(file: IO[bytes]) -> Contents:
     """Frames are image descriptors, also in files whose frames together make one picture of more colors."""
-    file.seek(10)
-    (flags,) = struct.unpack("Bxx", file.read(3))
-    file.seek(13 + _palette_bytes(flags))
-    num_frames = 0
-    while (kind := file.read(1)) in (b"\x2c", b"\x21"):
-        if kind == b"\x2c":
-            num_frames += 1
-            (flags,) = struct.unpack("8xB", file.read(9))
-            file.seek(_palette_bytes(flags) + 1, 1)
-        else:
-            file.read(1)
-        while length := file.read(1):
-            if length == b"\0":
-                break
-            file.seek(length[0], 1)
-    return Contents(num_frames, "a GIF", parts=describe_trailer(file, file.tell()), **_ANIMATION)
-
-
-def _palette_bytes(flags: int) -> int:
-    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
+    blocks = [*iterate_gif(file)]
+    num_frames = sum(kind == GIF_FRAME for kind, _, _ in blocks)
+    end = blocks[-1][2] if blocks and blocks[-1][0] == GIF_END else 0
+    return Contents(num_frames, "a GIF", parts=describe_trailer(file, end), **_ANIMATION)
 
 
 _BOX_PARTS = {

@@ -1,9 +1,11 @@
-"""Chunks of PNG, which are also the form in which metadata describe colors, and of WebP."""
+"""Chunks of PNG, which are also the form in which metadata describe colors, of WebP, and blocks of GIF."""
 
 import struct
 import zlib
 from collections.abc import Iterator
 from typing import IO
+
+_GIF_EXTENSION = 0x21
 
 
 def build_chunk(kind: bytes, content: bytes) -> bytes:
@@ -38,6 +40,55 @@ def iterate_webp(file: IO[bytes]) -> Iterator[tuple[bytes, int, int]]:
         offset += 8 + length + length % 2
 
 
+GIF_FRAME, GIF_END = 0x2C, 0x3B
+"""Types of blocks that are not extensions."""
+
+
+def iterate_gif(file: IO[bytes]) -> Iterator[tuple[int, int, int]]:
+    """(type, start, end) of each frame and extension of a GIF, and of its last byte; stops where it is damaged.
+
+    type: GIF_FRAME, GIF_END, or the label of an extension, whose content starts at `start`.
+    """
+    file.seek(10)
+    flags, _, _ = file.read(3).ljust(3, b"\0")
+    offset = 13 + _palette_bytes(flags)
+    while head := _read_at(file, offset, 10):
+        if head[0] == GIF_END:
+            yield GIF_END, offset, offset + 1
+            return
+        if head[0] == GIF_FRAME and len(head) == 10:
+            kind, start = GIF_FRAME, offset + 11 + _palette_bytes(head[9])
+        elif head[0] == _GIF_EXTENSION and len(head) > 1:
+            kind, start = head[1], offset + 2
+        else:
+            return
+        offset = start
+        while length := _read_at(file, offset, 1):
+            offset += 1 + length[0]
+            if length == b"\0":
+                break
+        else:
+            return
+        yield kind, start, offset
+
+
+def split_gif_blocks(content: bytes) -> list[bytes]:
+    """The blocks of an extension, each of which follows its length."""
+    blocks, offset = list[bytes](), 0
+    while offset < len(content) and (length := content[offset]):
+        blocks.append(content[offset + 1 : offset + 1 + length])
+        offset += 1 + length
+    return blocks
+
+
+def _palette_bytes(flags: int) -> int:
+    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
+
+
 def _read_head(file: IO[bytes], offset: int) -> bytes:
+    return _read_at(file, offset, 8)
+
+
+def _read_at(file: IO[bytes], offset: int, length: int) -> bytes:
     file.seek(offset)
-    return file.read(8)
+    return file.read(length)

@@ -749,7 +749,7 @@ videos of motion photos, content credentials, appended data |
 | PNM | several pictures: refused | - |
 
 HEIC, JPEG XL and JPEG 2000 need the extra `formats`: `pip install 'pellucid[formats]'`.
-Not read: Photoshop, OpenEXR, Radiance HDR, icons; convert them to TIFF or PNG.
+Not read: Photoshop, OpenEXR, Radiance HDR, PFM, QOI, icons; the error says what to convert them to.
 Not written: AVIF and HEIC, which become PNG.
 
 """

@@ -569,7 +569,7 @@ def test_pictures_of_unsupported_formats_are_reported(album: Path, weights: Path
     (album / "painting.psd").write_bytes(b"8BPS\0\1" + bytes(40))
     (album / "notes.txt").touch()
     errors = _errors(restore.restore(planning.plan([album]), restorer.load(weights)))
-    assert len(errors) == 2 and any("painting.psd is a Photoshop file" in error for error in errors)
+    assert len(errors) == 2 and any("painting.psd is in Photoshop format" in error for error in errors)
 
 
 def test_patterns_do_not_use_results_as_inputs(album: Path, weights: Path) -> None:

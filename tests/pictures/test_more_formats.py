@@ -391,3 +391,10 @@ def test_channels_of_jpeg_2000_in_another_order(places: tuple[int, ...], tmp_pat
     np.testing.assert_array_equal(np.asarray(PIL.Image.open(tmp_path / "x.png")), stored[..., places])
     found = images.read(tmp_path / "x.jp2")
     np.testing.assert_array_equal(np.concatenate(found.planes, axis=2), stored[..., places])
+
+
+@needs("opj_compress")
+def test_jpeg_2000_that_does_not_start_at_the_origin(tmp_path: Path) -> None:
+    source, values = png_of(3, 8, tmp_path)
+    call("opj_compress", "-i", source, "-o", tmp_path / "x.jp2", "-d", "5,3")
+    np.testing.assert_array_equal(images.read(tmp_path / "x.jp2").samples, values)

@@ -65,3 +65,13 @@ def test_a_missing_end_is_noted(tmp_path: Path) -> None:
     encoding = images.read(tmp_path / "x.gif").encoding
     assert encoding is not None
     assert encoding.notes == ("not kept: what is missing at the end of the file",)
+
+
+def test_a_picture_on_a_larger_canvas_is_noted(tmp_path: Path) -> None:
+    make(tmp_path / "x.gif")
+    content = bytearray((tmp_path / "x.gif").read_bytes())
+    content[6:10] = (100).to_bytes(2, "little") * 2
+    (tmp_path / "x.gif").write_bytes(content)
+    encoding = images.read(tmp_path / "x.gif").encoding
+    assert encoding is not None
+    assert encoding.notes == ("not kept: the transparency around a picture that is smaller than its canvas",)

@@ -3,10 +3,10 @@
 Sources: GIF89a specification, XMP specification part 3 (1.1.2), ICC.1:2022 annex B.
 """
 
-from collections.abc import Iterator
+import struct
 from typing import IO, Any
 
-from pellucid.pictures.structures.chunks import GIF_END, iterate_gif, split_gif_blocks
+from pellucid.pictures.structures.chunks import GIF_END, GIF_FRAME, iterate_gif, split_gif_blocks
 
 _COMMENT, _APPLICATION = 0xFE, 0xFF
 _MAX_BYTES = 2**26
@@ -16,9 +16,8 @@ _SQUARE_PIXELS = (0, 49)
 
 def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """(metadata, what is not kept); without damaged parts."""
-    comments, found, is_complete = list[bytes](), dict[str, Any](), False
+    comments, found, dropped = list[bytes](), dict[str, Any](), _list_dropped(file)
     for kind, start, stop in iterate_gif(file):
-        is_complete |= kind == GIF_END
         if kind not in (_COMMENT, _APPLICATION):
             continue
         file.seek(start)
@@ -33,13 +32,21 @@ def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
             found["icc-profile-data"] = b"".join(blocks)
     if comments:
         found["jpeg-comments"] = tuple(comments)
-    return found, tuple(_list_dropped(file, is_complete=is_complete))
+    return found, tuple(dropped)
 
 
-def _list_dropped(file: IO[bytes], *, is_complete: bool) -> Iterator[str]:
-    file.seek(12)
-    aspect = int.from_bytes(file.read(1), "big")
+def _list_dropped(file: IO[bytes]) -> list[str]:
+    dropped, blocks = list[str](), [*iterate_gif(file)]
+    file.seek(6)
+    width, height, _, aspect = struct.unpack("<HHHB", file.read(7).ljust(7, b"\0"))
     if aspect not in _SQUARE_PIXELS:
-        yield f"the shape of the pixels ({aspect + 15}:64)"
-    if not is_complete:
-        yield "what is missing at the end of the file"
+        dropped.append(f"the shape of the pixels ({aspect + 15}:64)")
+    for kind, start, _ in blocks:
+        if kind == GIF_FRAME:
+            file.seek(start)
+            place = struct.unpack("<4H", file.read(8))
+            if place != (0, 0, width, height):
+                dropped.append("the transparency around a picture that is smaller than its canvas")
+    if not blocks or blocks[-1][0] != GIF_END:
+        dropped.append("what is missing at the end of the file")
+    return dropped

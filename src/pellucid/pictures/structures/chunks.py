@@ -47,7 +47,8 @@ GIF_FRAME, GIF_END = 0x2C, 0x3B
 def iterate_gif(file: IO[bytes]) -> Iterator[tuple[int, int, int]]:
     """(type, start, end) of each frame and extension of a GIF, and of its last byte; stops where it is damaged.
 
-    type: GIF_FRAME, GIF_END, or the label of an extension, whose content starts at `start`.
+    type: GIF_FRAME, GIF_END, or the label of an extension. The content of an extension, or the place and size of a
+    frame, starts at `start`.
     """
     file.seek(10)
     flags, _, _ = file.read(3).ljust(3, b"\0")
@@ -57,12 +58,13 @@ def iterate_gif(file: IO[bytes]) -> Iterator[tuple[int, int, int]]:
             yield GIF_END, offset, offset + 1
             return
         if head[0] == GIF_FRAME and len(head) == 10:
-            kind, start = GIF_FRAME, offset + 11 + _palette_bytes(head[9])
+            kind, start = GIF_FRAME, offset + 1
+            offset += 11 + _palette_bytes(head[9])
         elif head[0] == _GIF_EXTENSION and len(head) > 1:
             kind, start = head[1], offset + 2
+            offset = start
         else:
             return
-        offset = start
         while length := _read_at(file, offset, 1):
             offset += 1 + length[0]
             if length == b"\0":

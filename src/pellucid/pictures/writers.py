@@ -51,7 +51,7 @@ def write(
     if target in (formats.JPEG_XL, formats.JPEG_2000):
         is_jxl = target is formats.JPEG_XL
         content, missing = (
-            jpeg_xl.encode_jxl(picture, quality) if is_jxl else (jpeg_2000.encode_jp2(picture, path), ())
+            jpeg_xl.encode_jxl(picture, path, quality) if is_jxl else (jpeg_2000.encode_jp2(picture, path), ())
         )
         temporary.write_bytes(content)
         return (*missing, *metadata.list_missing(picture.metadata, target.name))

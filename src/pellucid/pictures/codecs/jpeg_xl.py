@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pellucid.errors import PictureError
+from pellucid.errors import OutputError, PictureError
 from pellucid.pictures import associated_alpha
 from pellucid.pictures.codecs import jpeg_xl_header
 from pellucid.pictures.codecs.decoders import (
@@ -108,8 +108,8 @@ def _to_srgb(picture: Picture) -> Picture:
     )
 
 
-def encode_jxl(picture: Picture, quality: int | None) -> tuple[bytes, tuple[str, ...]]:
-    """The content of a file, and what is not kept.
+def encode_jxl(picture: Picture, path: Path, quality: int | None) -> tuple[bytes, tuple[str, ...]]:
+    """The content of a file, and what is not kept. path: for errors.
 
     Lossless, unless the picture comes from a lossy JPEG XL, or a quality is given. Lossy files store colors of
     their own, into which libjxl converts from sRGB: pictures in other colors are lossless nevertheless.
@@ -122,14 +122,20 @@ def encode_jxl(picture: Picture, quality: int | None) -> tuple[bytes, tuple[str,
     missing: tuple[str, ...] = ()
     if is_lossy and profile and (picture.dtype == "float32" or not icc.is_srgb(profile)):
         is_lossy, missing = False, ("lossy compression, because the colors are not sRGB",)
-    content = bytes(
-        module.encode_from_numpy(
-            np.ascontiguousarray(np.concatenate(picture.planes, axis=2)),
-            lossless=not is_lossy,
-            speed=module.EncoderSpeed.Squirrel if is_lossy else module.EncoderSpeed.Falcon,
-            quality=_DISTANCE if quality is None else _to_distance(quality),
+    speeds = module.EncoderSpeed
+    # Faster ones do not encode floating-point samples below 0.
+    lossless_speed = speeds.Cheetah if picture.dtype == "float32" else speeds.Falcon
+    try:
+        content = bytes(
+            module.encode_from_numpy(
+                np.ascontiguousarray(np.concatenate(picture.planes, axis=2)),
+                lossless=not is_lossy,
+                speed=speeds.Squirrel if is_lossy else lossless_speed,
+                quality=_DISTANCE if quality is None else _to_distance(quality),
+            )
         )
-    )
+    except (RuntimeError, ValueError) as error:
+        raise OutputError(f"{path} cannot be written as JPEG XL: {str(error).splitlines()[0][:100]}") from error
     if profile and not is_lossy:
         content = jpeg_xl_header.put_profile(content, profile)
     return bmff.put_into_jxl(content, picture.metadata), missing

@@ -272,3 +272,19 @@ def test_what_is_wrong_with_chunks_is_named(parts: list[tuple[bytes, bytes]], fo
     (tmp_path / "x.png").write_bytes(content)
     with pytest.raises(PictureError, match=re.escape(found)):
         images.read(tmp_path / "x.png")
+
+
+def test_two_blocks_of_exif_and_of_xmp(tmp_path: Path) -> None:
+    """A second EXIF block is noted; the second XMP adds the properties that the first one does not have."""
+    head = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    packets = [
+        head + b'<rdf:Description xmlns:xmp="http://ns.adobe.com/xap/1.0/" ' + tags + b"/></rdf:RDF></x:xmpmeta>"
+        for tags in (b'xmp:Rating="3"', b'xmp:Rating="5" xmp:Label="red"')
+    ]
+    texts = (format_matrix.png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + packet) for packet in packets)
+    blocks = (format_matrix.png_chunk(b"eXIf", exif_block(orientation)) for orientation in (1, 3))
+    (tmp_path / "x.png").write_bytes(plain(*texts, *blocks))
+    picture = images.read(tmp_path / "x.png")
+    packet = picture.metadata["xmp-data"]
+    assert b'xmp:Rating="3"' in packet and b'xmp:Rating="5"' not in packet and b'xmp:Label="red"' in packet
+    assert picture.encoding is not None and picture.encoding.notes == ("not kept: a second EXIF block",)

@@ -142,7 +142,7 @@ class _Segments:
     def _join_xmp(self) -> bytes:
         packet = self.packets[0] if self.packets else b""
         for other in self.packets[1:]:
-            packet = packet if other == packet else xmp.merge(packet, other)
+            packet = packet if other == packet else xmp.complete(packet, other)
         for (digest, length), parts in self.extensions.items():
             joined = b"".join(parts[offset] for offset in sorted(parts))
             if digest in packet and len(joined) == length:

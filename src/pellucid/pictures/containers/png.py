@@ -13,7 +13,7 @@ from typing import IO, Any
 from pellucid.pictures import resolution
 from pellucid.pictures.contents.parts import CREDENTIALS
 from pellucid.pictures.geometry import Change
-from pellucid.pictures.records import exif, icc, iptc
+from pellucid.pictures.records import exif, icc, iptc, xmp
 from pellucid.pictures.structures import chunks
 from pellucid.system.files import splice
 
@@ -118,6 +118,8 @@ class _Chunks:
 
     def add(self, kind: bytes, content: bytes) -> None:
         if kind == b"eXIf":
+            if self.exif and self.exif != content:
+                self.dropped.append("a second EXIF block")
             self.exif = self.exif or content
         elif kind == b"iCCP":
             self.profile_name, _, rest = content.partition(b"\0")
@@ -136,7 +138,8 @@ class _Chunks:
     def _add_text(self, kind: bytes, content: bytes) -> None:
         key = content.split(b"\0", 1)[0]
         if key == _XMP_KEY:
-            self.xmp = self.xmp or decode_text(kind, content)
+            packet = decode_text(kind, content)
+            self.xmp = xmp.complete(self.xmp, packet) if self.xmp and self.xmp != packet else packet
         elif not key.startswith(_RAW_PROFILE) or not self._add_raw_profile(key, decode_text(kind, content)):
             self.others.append(chunks.build_chunk(kind, content))
 

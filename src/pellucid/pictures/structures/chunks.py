@@ -1,11 +1,18 @@
-"""Chunks of PNG, which are also the form in which metadata describe colors, of WebP, and blocks of GIF."""
+"""The parts of files: chunks of PNG and WebP, blocks of GIF, segments of JPEG.
 
+Chunks of PNG are also the form in which metadata describe colors.
+"""
+
+import mmap
+import re
 import struct
 import zlib
 from collections.abc import Iterator
 from typing import IO
 
 _GIF_EXTENSION = 0x21
+_JPEG_TEMPORARY = 0x01
+"""The only other marker without a length."""
 
 
 def build_chunk(kind: bytes, content: bytes) -> bytes:
@@ -81,6 +88,33 @@ def split_gif_blocks(content: bytes) -> list[bytes]:
         blocks.append(content[offset + 1 : offset + 1 + length])
         offset += 1 + length
     return blocks
+
+
+JPEG_SCAN, JPEG_END = 0xDA, 0xD9
+"""Markers: of the start of the samples, and of the end of the picture."""
+
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+"""A marker other than stuffing, fill bytes and restarts, which are parts of the samples."""
+
+
+def iterate_jpeg(content: bytes | mmap.mmap, offset: int = 0) -> Iterator[tuple[int, int, int]]:
+    """(marker, start, end) of the content of each segment of the JPEG at an offset, also between its scans.
+
+    The last one is JPEG_END. Stops where the content ends.
+    """
+    offset += 2
+    while match := _JPEG_MARKER.search(content, offset):
+        marker, start = content[match.start() + 1], match.end()
+        if marker in (JPEG_END, _JPEG_TEMPORARY):
+            length = 0
+        elif start + 2 <= len(content):
+            length = int.from_bytes(content[start : start + 2], "big")
+        else:
+            return
+        offset = start + length
+        yield marker, min(start + 2, offset), min(offset, len(content))
+        if marker == JPEG_END:
+            return
 
 
 def _palette_bytes(flags: int) -> int:

@@ -58,8 +58,6 @@ def write(
     options = {**target.options, **_options(picture, target, quality)}
     _save(picture, target, temporary, path, options)
     with temporary.open("rb+") as file:
-        if target is formats.TIFF:
-            directories.set_tags(file, channels.describe(picture))
         missing = metadata.write(file, picture, target.name)
     is_lossless = picture.encoding is not None and picture.encoding.format == "JPEG" and picture.encoding.lossless
     return (*missing, *(["lossless compression"] if target is formats.JPEG and is_lossless else []))

@@ -127,8 +127,11 @@ def _read_resolution(values: dict[int, Value]) -> dict[str, Any]:
     return resolution.to_metadata(x, y, _UNITS.get(2 if unit is None else unit, "none"))
 
 
-def write(file: IO[bytes], metadata: Mapping[str, Any]) -> list[str]:
-    """Add the metadata to a TIFF with one page: a new directory at the end. Returns what does not fit."""
+def write(file: IO[bytes], metadata: Mapping[str, Any], of_samples: Mapping[int, Value]) -> list[str]:
+    """Add the metadata to a TIFF with one page: a new directory at the end. Returns what does not fit.
+
+    of_samples: tags that say what the stored samples mean.
+    """
     missing: list[str] = []
     layout, offset = ifd.parse_header(file)
     entries = [*ifd.iterate_entries(file, layout, offset)]
@@ -142,7 +145,7 @@ def write(file: IO[bytes], metadata: Mapping[str, Any]) -> list[str]:
     main = {**tags.main, **_select_tags(metadata.get("tiff-tags", {}), bits, missing), **_build_own(metadata)}
     for tag in (_X_RESOLUTION, _Y_RESOLUTION, _UNIT):
         main.pop(tag, None)
-    main |= _build_resolution(metadata)
+    main |= _build_resolution(metadata) | dict(of_samples)
     end = file.seek(0, 2)
     start = end + end % 2
     content, place, is_readable = exif.build_directories(layout, replace(tags, main=main), start, samples)

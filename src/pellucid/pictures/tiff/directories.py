@@ -245,29 +245,6 @@ def _find_end(directory: Directory, changes: Mapping[int, Sequence[int] | None])
     return max(ends)
 
 
-def set_tags(file: IO[bytes], values: Mapping[int, Value]) -> None:
-    """Replace tags of the first directory, by a new one after the end of the file.
-
-    file: a complete TIFF, open for reading and writing. values: as in `ifd.build_directory`.
-    """
-    if not values:
-        return
-    layout, offset = ifd.parse_header(file)
-    entries = {
-        entry.tag: (entry.kind, entry.count, entry.raw) for entry in ifd.iterate_entries(file, layout, offset)
-    }
-    following = ifd.read_at(file, ifd.end_of_entries(file, layout, offset), layout.inline_bytes)
-    kept = {tag: entry for tag, entry in entries.items() if tag not in values}
-    end = file.seek(0, 2)
-    start = end + end % 2
-    content, offset = ifd.build_directory(
-        layout, dict(values), start, kept, following=struct.unpack(layout.offset, following)[0]
-    )
-    file.write(bytes(end % 2) + content)
-    file.seek(layout.first_pointer)
-    file.write(struct.pack(layout.offset, offset))
-
-
 @dataclass(frozen=True)
 class _Linked:
     """A directory that is not written yet. below: tag -> the directory that it points to, e.g. EXIF."""

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -549,12 +550,7 @@ def test_gray_pictures_and_networks_for_color_noise(
     name: str,
     keywords: dict[str, Any],
     expected: list[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("PELLUCID_MODELS", str(tmp_path))
-    (tmp_path / "damaged.safetensors").write_bytes(b"damaged")
-    suitability._find_gray_twin.cache_clear()
     chosen = registry.find(name, **keywords)
     network = Restorer("color", chosen, TorchBackend(chosen.network(), "cpu"))
     samples = np.random.default_rng(0).integers(0, 256, (20, 20), np.uint8)
@@ -563,11 +559,25 @@ def test_gray_pictures_and_networks_for_color_noise(
     assert len(of_gray.warnings) == len(expected) and not of_color.warnings
 
 
+def test_damaged_models_of_the_user_do_not_stop_a_gray_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PELLUCID_MODELS", str(tmp_path))
+    (tmp_path / "damaged.safetensors").write_bytes(b"damaged")
+    # No model that ships has this recipe, so that all files with names are considered.
+    chosen = replace(registry.find("dncnn.blind", channels=3, depth=2, width=2), name="mine.blind")
+    suitability._find_gray_twin.cache_clear()
+    network = Restorer("color", chosen, TorchBackend(chosen.network(), "cpu"))
+    (outcome,) = restore.restore([np.zeros((20, 20), np.uint8)], network)
+    assert outcome.error is None
+    assert "weights for gray pictures restore it better" in " ".join(outcome.warnings)
+
+
 def test_pictures_of_unsupported_formats_are_reported(album: Path, weights: Path) -> None:
     (album / "painting.psd").write_bytes(b"8BPS\0\1" + bytes(40))
     (album / "notes.txt").touch()
     errors = _errors(restore.restore(planning.plan([album]), restorer.load(weights)))
-    assert len(errors) == 2 and any("painting.psd is a Photoshop file" in error for error in errors)
+    assert len(errors) == 2 and any("painting.psd is in Photoshop format" in error for error in errors)
 
 
 def test_patterns_do_not_use_results_as_inputs(album: Path, weights: Path) -> None:

@@ -19,7 +19,7 @@ from pellucid.pictures import images
 from pellucid.pictures.camera import dng
 from pellucid.pictures.picture import Exposure, Mosaic, Picture
 from pellucid.recipes import registry
-from pellucid.restoration import entries, manifest, pipeline, planning, restore, restorer, suitability
+from pellucid.restoration import entries, manifest, pipeline, planning, restore, restorer, stages, suitability
 from pellucid.restoration.one_picture import restore_picture
 from pellucid.restoration.position import Position
 from pellucid.restoration.restorer import Restorer
@@ -190,7 +190,7 @@ def test_input_that_changes_while_it_is_restored_is_restored_again(
         return restore_one(*given, **how)
 
     with monkeypatch.context() as patched:
-        patched.setattr(restore, "restore_picture", slow)
+        patched.setattr(stages, "restore_picture", slow)
         restore.restore(jobs, network)
     (outcome,) = restore.restore(jobs, network)
     assert not outcome.is_skipped
@@ -253,7 +253,7 @@ def test_outcomes_are_in_order_with_any_number_of_workers(album: Path, weights: 
 KILLED = """
 import sys
 from pathlib import Path
-from pellucid.restoration import planning, restore, restorer, suitability
+from pellucid.restoration import planning, restore, restorer
 print("ready", flush=True)
 restore.restore(planning.plan([sys.argv[1]], sys.argv[2]), restorer.load(sys.argv[3]))
 """
@@ -436,7 +436,8 @@ def test_ctrl_c_that_c_code_reports_as_another_error_still_interrupts(
             raise SystemError("returned a result with an exception set") from error
 
     network = restorer.load(weights)
-    monkeypatch.setattr(restore, "restore_picture", interrupted)
+    for module in (restore, stages):
+        monkeypatch.setattr(module, "restore_picture", interrupted)
     for inputs in (album, np.zeros((8, 9), np.uint8)):
         with pytest.raises(KeyboardInterrupt):
             restore.restore(inputs, network)
@@ -504,7 +505,7 @@ def test_low_light_recipes_take_the_mosaic(
         seen.append(mosaic)
         return restore_one(network, mosaic, *given, **how)
 
-    monkeypatch.setattr(restore, "restore_picture", watched)
+    monkeypatch.setattr(stages, "restore_picture", watched)
     outcome = _restored(network, dark / "short.dng", exposure)
     if ratio is not None:
         assert seen[0].exposure_ratio == pytest.approx(ratio, rel=1e-4)
@@ -592,7 +593,7 @@ def test_what_the_format_cannot_contain_is_reported_before_the_network_runs(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = restorer.load(weights)
-    monkeypatch.setattr(restore, "restore_picture", lambda *_, **__: pytest.fail("it ran"))
+    monkeypatch.setattr(stages, "restore_picture", lambda *_, **__: pytest.fail("it ran"))
     images.write(Picture(np.zeros((9, 9, 3), np.uint8), np.ones((9, 9, 1), np.uint8)), tmp_path / "a.png")
     jobs = planning.plan([tmp_path / "a.png"], format="jpeg")
     assert "cannot store alpha" in _errors(restore.restore(jobs, network))[0]

@@ -163,7 +163,7 @@ def test_only_the_last_model_that_enlarges_is_repeated() -> None:
         (DENOISER, {"scale": 1.5}, r"to be made 60 x 45, but dncnn does not enlarge; e.g. dncnn\+srcnn-x2 does"),
         (ENLARGER, {"scale": 0.5}, "to be made 20 x 15, but srcnn enlarges; use a model that does not"),
         (ENLARGER, {"size": (40, None)}, "to be made 40 x 30, but srcnn enlarges"),
-        (ENLARGER, {"scale": 100_000}, "more than 500000000 pixels; max_pixels sets the limit"),
+        (ENLARGER, {"scale": 999, "max_pixels": 9999}, "more than 9999 pixels; max_pixels sets the limit"),
     ],
 )
 def test_sizes_that_make_no_sense_are_refused(restorer: Restorer, options: dict[str, Any], message: str) -> None:
@@ -177,6 +177,7 @@ def test_sizes_that_make_no_sense_are_refused(restorer: Restorer, options: dict[
         {"scale": 0},
         {"scale": -1},
         {"scale": float("nan")},
+        {"scale": float("inf")},
         {"scale": 2, "size": (3, 4)},
         {"size": (None, None)},
         {"size": (0, None)},

@@ -14,6 +14,7 @@ from pellucid.commands.options import (
     Overwrite,
     Precision,
     White,
+    check_scale,
     parse_bytes,
     parse_crop,
     parse_exposure,
@@ -88,6 +89,7 @@ def restore(
         from pellucid.restoration.settings import Settings
         from pellucid.weights import models
 
+    check_scale(scale, size)
     choices = Settings(
         tile_px=tile,
         halo_px=halo,

@@ -17,6 +17,7 @@ from pellucid.recipes import registry
 from pellucid.restoration.one_picture import restore_crop, restore_picture
 from pellucid.restoration.restorer import Restorer
 from pellucid.restoration.settings import Settings
+from pellucid.restoration.suitability import warn_about_size
 
 
 def _restorer(recipe: str, **parameters: Any) -> Restorer:
@@ -155,6 +156,16 @@ def test_only_the_last_model_that_enlarges_is_repeated() -> None:
     chain = Restorer.chain([DENOISER, ENLARGER])
     restore_picture(chain, _picture(30, 40), Settings(scale=4), progress=lambda _, total: calls.append(total))
     assert calls[-1] == 30 * 40 * (1 + 1 + 4)  # denoised once, enlarged twice
+
+
+def test_a_model_that_enlarges_enough_at_once_is_named() -> None:
+    def warn(scale: float) -> list[str]:
+        return list(warn_about_size(_picture(30, 40), ENLARGER, Settings(scale=scale)))
+
+    assert warn(2) == warn(1.5) == []
+    assert warn(2.5) == ["srcnn runs 2 times to reach 100 x 75 px; srcnn-x3 enlarges enough at once"]
+    assert warn(4)[0].endswith("160 x 120 px; srcnn-x4 enlarges enough at once")
+    assert warn(8) == ["srcnn runs 3 times to reach 320 x 240 px"]
 
 
 @pytest.mark.parametrize(

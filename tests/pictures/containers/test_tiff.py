@@ -191,7 +191,7 @@ def test_the_shape_of_planar_channels_is_that_of_the_result(tmp_path: Path) -> N
 def test_reference_black_of_ycbcr_is_named(black: int, tmp_path: Path) -> None:
     """libtiff's JPEG codec ignores it, other programs do not."""
     tifffile.imwrite(tmp_path / "x.tif", format_matrix.photo(), photometric="ycbcr", compression="jpeg")
-    with tifffile.TiffFile(tmp_path / "x.tif", mode="r+b") as file:
+    with tifffile.TiffFile(tmp_path / "x.tif", mode="r+") as file:
         levels = (black, 1, 255 - black, 1, 128, 1, 255, 1, 128, 1, 255, 1)
         file.pages.first.tags[532].overwrite(levels)
     encoding = images.read(tmp_path / "x.tif").encoding

@@ -73,6 +73,14 @@ def serve(
         bool,
         typer.Option("--insecure", help="Let other hosts connect without a token.", rich_help_panel=_ACCESS),
     ] = False,
+    behind_proxy: Annotated[
+        bool,
+        typer.Option(
+            "--behind-proxy",
+            help="A proxy on this machine says who the clients are (X-Forwarded-For).",
+            rich_help_panel=_ACCESS,
+        ),
+    ] = False,
     allow_origin: Annotated[
         str | None,
         typer.Option(metavar="ORIGIN", help="A site whose pages may use the API.", rich_help_panel=_ACCESS),
@@ -112,6 +120,7 @@ def serve(
         backend=backend,
         precision=precision,
         token=None if token_file is None else serve.read_token(token_file),
+        is_behind_proxy=behind_proxy,
         allowed_origin=allow_origin,
     )
     if not setup.is_local and setup.token is None:

@@ -77,6 +77,7 @@ class Setup:
     models: the names of those that may be used; empty for all that `pellucid models` lists.
     data: the folder of uploads, results and the list of jobs; nothing is written anywhere else.
     token: what requests must send as `Authorization: Bearer TOKEN`; None for no check.
+    is_behind_proxy: whether a proxy on this machine names the clients in X-Forwarded-For.
     allowed_origin: another site whose pages may use the API (CORS); None for none.
     """
 
@@ -88,6 +89,7 @@ class Setup:
     backend: str | None = None
     precision: str | None = None
     token: str | None = None
+    is_behind_proxy: bool = False
     allowed_origin: str | None = None
 
     @property

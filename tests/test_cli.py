@@ -19,7 +19,7 @@ from pellucid import cli
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 from pellucid.recipes import registry
-from pellucid.restoration import manifest
+from pellucid.restoration import entries
 from pellucid.weights import checkpoint
 
 
@@ -384,7 +384,7 @@ def test_after_a_stop_files_are_whole_and_the_same_command_resumes(run: Terminal
     process.send_signal(stop)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130 and "the same command resumes" in err, err
-    assert [path.name for path in Path("many-restored").glob(".*")] == [manifest.NAME]
+    assert [path.name for path in Path("many-restored").glob(".*")] == [entries.NAME]
     done = [path for path in Path("many-restored").glob("[!.]*") if images.read(path).width == 300]
     result = run("restore many --model tiny-dncn --ensemble")
     assert result.code == 0 and f"{len(done)} already exist" in result.out

@@ -70,6 +70,18 @@ def test_a_crop_equals_that_part_of_the_whole(client: httpx.Client) -> None:
     np.testing.assert_array_equal(np.asarray(Image.open(io.BytesIO(part))), expected)
 
 
+def test_chains_and_sizes(client: httpx.Client) -> None:
+    """A plus sign in a URL is a space; both are chains."""
+    content = png(30, 20)
+    answers = [
+        client.post(f"/v1/restore?model={model}&size=50x", content=content).content
+        for model in ("dncnn-color-blind+srcnn-x2", "dncnn-color-blind%2Bsrcnn-x2")
+    ]
+    assert answers[0] == answers[1] and Image.open(io.BytesIO(answers[0])).size == (50, 33)
+    third = client.post("/v1/restore", params={"model": "srcnn-x3", "scale": "1.5"}, content=content)
+    assert Image.open(io.BytesIO(third.content)).size == (45, 30)
+
+
 def test_several_files_become_one_job_and_a_zip(client: httpx.Client, tmp_path: Path) -> None:
     files = [
         ("file", ("x.png", png(seed=1))),

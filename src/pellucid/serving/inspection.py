@@ -30,7 +30,7 @@ def inspect(path: Path, *, max_pixels: int) -> dict[str, Any]:
     if kind is None:
         raise PictureError(f"{path} is not a file of a known picture format")
     if images.is_raw(path):
-        num_pixels, num_pages = raw.count_pixels(path, max_pixels=max_pixels), 1
+        num_pixels, num_pages = raw.probe_pixels(path, max_pixels=max_pixels), 1
     else:
         num_pixels, _ = images.decoding_cost(path)
         pages = images.list_pages(path)

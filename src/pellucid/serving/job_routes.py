@@ -36,10 +36,10 @@ def add_jobs(app: FastAPI, service: Service, links: Links) -> None:
         A small result comes back in the response. A large one, several, and all with `Prefer: respond-async`
         become a job (202), and `Location` is its place.
         """
-        client, model = client_of(request), service.check_model(options.model)
+        client, scale = client_of(request), service.check_model(options.model)
         service.check_accepts_work(client)
         uploads = await _take_pictures(request, service, options, client)
-        num_pixels = options.count_pixels(upload.about["pixels"] for upload in uploads) * model["scale"] ** 2
+        num_pixels = options.count_pixels(upload.about["pixels"] for upload in uploads) * scale**2
         is_async = "respond-async" in (prefer or "") or len(uploads) > 1 or num_pixels > limits.sync_pixels
         job = await service.add_job(
             uploads,

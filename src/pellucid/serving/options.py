@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from fastapi import Path as PathParameter
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
 Id = Annotated[str, PathParameter(pattern=r"^[\w-]{8,64}$")]
 Format = Literal["png", "tiff", "jpeg", "webp", "bmp", "ppm", "jxl", "jp2"]
@@ -16,7 +16,11 @@ class RestoreOptions(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    model: Annotated[str, Field(max_length=200, description="Name of a model, see /v1/models.")]
+    model: Annotated[
+        str,
+        Field(max_length=200, description="A model, see /v1/models, or several one after the other: a+b."),
+        BeforeValidator(lambda name: str(name).replace(" ", "+")),  # a plus sign in a URL means a space
+    ]
     picture: Annotated[
         str | None, Field(max_length=64, description="Id of a picture from /v1/pictures, in place of a body.")
     ] = None
@@ -33,7 +37,19 @@ class RestoreOptions(BaseModel):
     white: Annotated[float | None, Field(gt=0, allow_inf_nan=False, description="The value of white.")] = None
     crop: Annotated[
         str | None,
-        Field(pattern=r"^\d{1,7},\d{1,7},\d{1,7},\d{1,7}$", description="X,Y,WIDTH,HEIGHT: only this part."),
+        Field(
+            pattern=r"^\d{1,7},\d{1,7},[1-9]\d{0,6},[1-9]\d{0,6}$", description="X,Y,WIDTH,HEIGHT: only this part."
+        ),
+    ] = None
+    scale: Annotated[
+        float | None, Field(gt=0, le=64, description="How many times as long the sides become, e.g. 1.5.")
+    ] = None
+    size: Annotated[
+        str | None,
+        Field(
+            pattern=r"^([1-9]\d{0,5}x([1-9]\d{0,5})?|x[1-9]\d{0,5})$",
+            description="The result fits into it: 3000x, x2000 or 3000x2000.",
+        ),
     ] = None
     key: Annotated[str | None, Field(max_length=64, description="Of a signed link.")] = None
 
@@ -47,13 +63,15 @@ class RestoreOptions(BaseModel):
     def to_settings(self) -> dict[str, Any]:
         """Keywords for a worker; only what differs from the default."""
         names = {
-            "format", "quality", "bit_depth", "strength", "ensemble", "exposure_ratio", "page", "white", "crop",
+            "format", "quality", "bit_depth", "strength", "ensemble", "exposure_ratio", "page", "white", "scale",
         }  # fmt: skip
         settings = self.model_dump(include=names, exclude_defaults=True)
         if self.bit_depth is not None:
             settings["bit_depth"] = int(self.bit_depth)
         if self.crop is not None:
             settings["crop"] = parse_box(self.crop)
+        if self.size is not None:
+            settings["size"] = tuple(int(side) if side else None for side in self.size.split("x"))
         return settings
 
 
@@ -72,7 +90,9 @@ class ViewOptions(BaseModel):
 
     box: Annotated[
         str | None,
-        Field(pattern=r"^\d{1,7},\d{1,7},\d{1,7},\d{1,7}$", description="X,Y,WIDTH,HEIGHT. Default: all."),
+        Field(
+            pattern=r"^\d{1,7},\d{1,7},[1-9]\d{0,6},[1-9]\d{0,6}$", description="X,Y,WIDTH,HEIGHT. Default: all."
+        ),
     ] = None
     longest_px: Annotated[int, Field(ge=16, le=4096, description="Longest side of the view.")] = 2048
 

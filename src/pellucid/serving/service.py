@@ -193,11 +193,14 @@ class Service:
                 429, "too many jobs", f"{own} of your pictures are unfinished", retry_after_s=self._wait_s()
             )
 
-    def check_model(self, model: str) -> dict[str, Any]:
-        """What is known of a model. Raises Problem 400 if it is not served."""
-        if model not in self.models:
-            raise Problem(400, "no such model", f"no model {model[:80]!r}; {suggest(model[:80], self.models)}")
-        return self.models[model]
+    def check_model(self, model: str) -> int:
+        """The factor of enlargement of a model or a chain, e.g. a+b. Raises Problem 400 if one is not served."""
+        scale = 1
+        for name in model.split("+"):
+            if name not in self.models:
+                raise Problem(400, "no such model", f"no model {name[:80]!r}; {suggest(name[:80], self.models)}")
+            scale *= int(self.models[name]["scale"])
+        return scale
 
     async def add_job(
         self,

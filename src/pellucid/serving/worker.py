@@ -98,30 +98,30 @@ class Worker:
         from pellucid.pictures import images
         from pellucid.restoration import restore
         from pellucid.restoration.planning import Job
-        from pellucid.serving.cropping import restore_part
+        from pellucid.restoration.settings import Settings
 
         source, options = Path(command["source"]), dict(command["options"])
         format = options.pop("format", None)
-        exposure, crop = options.pop("exposure_ratio", "auto"), options.pop("crop", None)
+        exposure = options.pop("exposure_ratio", "auto")
+        crop, size = options.pop("crop", None), options.pop("size", None)  # JSON has no tuples
         restorer = self._load(command["model"])
         target = Path(command["folder"]) / images.result_name(f"result{source.suffix}", format, source=source)
-        settings = restore.Settings(
+        settings = Settings(
             memory_bytes=self.options["memory_bytes"],
             max_pixels=self.options["max_pixels"],
             exposure=exposure,
+            crop=None if crop is None else tuple(crop),
+            size=None if size is None else tuple(size),
             **options,
         )
-        if crop is not None:
-            outcome = restore_part(source, target, restorer, settings, crop)
-        else:
-            (outcome,) = restore.restore(
-                [Job(source, target)],
-                restorer,
-                settings=settings,
-                workers=1,
-                overwrite=True,
-                progress=lambda done: report("progress", done=done),
-            )
+        (outcome,) = restore.restore(
+            [Job(source, target)],
+            restorer,
+            settings=settings,
+            workers=1,
+            overwrite=True,
+            progress=lambda done: report("progress", done=done),
+        )
         outcome.raise_error()
         return {
             "file": target.name,

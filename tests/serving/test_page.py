@@ -135,7 +135,7 @@ def test_zoom_and_pan_by_keyboard(page: "Page") -> None:
 
 def test_a_large_picture_is_fetched_in_parts(page: "Page", tmp_path: Path) -> None:
     path = tmp_path / "large.png"
-    path.write_bytes(png(5000, 4000))
+    path.write_bytes(png(3000, 2500))
     page.set_input_files("#choose", path)
     page.wait_for_selector("#restore:not([disabled])")
     with page.expect_event("requestfinished", lambda request: "box=" in request.url) as found:

@@ -115,7 +115,7 @@ async def _take_pictures(request: Request, service: Service, options: RestoreOpt
         try:
             service.check_accepts_work(client, len(received))
             for file in received:
-                uploads.append(await service.add_upload(file.path, file.name, client))
+                uploads.append(await service.add_upload(file.path, file.name, client, with_advice=False))
         except BaseException:
             for upload in uploads:
                 service.records.remove_upload(upload)

@@ -117,14 +117,17 @@ class Service:
 
     # Uploads
 
-    async def add_upload(self, content: Path, name: str, client: str) -> Upload:
-        """Take over a complete file, and read its header. Raises Problem if it is not a picture."""
+    async def add_upload(self, content: Path, name: str, client: str, *, with_advice: bool) -> Upload:
+        """Take over a complete file, and read its header; to advise, its samples too.
+
+        Raises Problem if it is not a picture.
+        """
         suffix = _safe_suffix(name)
         upload = Upload(new_id(), _safe_name(name), client, time.time(), content.stat().st_size, suffix)
         self.records.add_upload(upload, content)
         try:
             upload.about = await self._inspect(
-                "inspect", source=self.records.upload_path(upload), name=upload.name
+                "inspect", source=self.records.upload_path(upload), name=upload.name, with_advice=with_advice
             )
         except CommandFailedError as error:
             self.records.remove_upload(upload)

@@ -724,8 +724,8 @@ RGB, Display P3 or ProPhoto stay in their color space.
   of turned pictures, content credentials (C2PA). EXIF of more than 64 KB is shortened in JPEG.
 - **Not kept**: additional frames (such files are refused), and gain maps for HDR screens.
 - **JPEG XL** is written lossless, unless the original is lossy or `--quality` is given, and the colors are sRGB:
-  other colors are kept by the ICC profile of a lossless file. A lossy file with an ICC profile becomes sRGB when it
-  is read, and a note counts the pixels whose colors sRGB does not have. JPEG XL has no IPTC captions, and no
+  other colors are kept by the ICC profile of a lossless file. A lossy file with an ICC profile is read as sRGB,
+  and a note counts the pixels whose colors sRGB does not have. JPEG XL has no IPTC captions, and no
   resolution other than in EXIF.
 - **JPEG 2000** is always written lossless, as a JP2 file with the ICC profile, resolution, EXIF, XMP and IPTC.
   Gray with transparency becomes RGB with transparency. Palettes, subsampled and signed samples, and color spaces
@@ -745,7 +745,7 @@ videos of motion photos, content credentials, appended data |
 | WebP | animated: refused | appended data |
 | GIF | several frames: refused; a still one becomes PNG | a canvas around the picture, appended data |
 | AVIF, HEIC | several pictures, sequences: refused | gain maps, depth maps, mattes, videos |
-| JPEG XL | animated: refused | gain maps, extra channels, JUMBF, data to rebuild a JPEG, unknown boxes, appended data |
+| JPEG XL | animated: refused | gain maps, extra channels, JUMBF, parts of a JPEG, unknown boxes, appended data |
 | JPEG 2000 | several codestreams: refused | geographic data, unknown boxes, appended data |
 | PNM | several pictures: refused | - |
 

@@ -398,3 +398,13 @@ def test_jpeg_2000_that_does_not_start_at_the_origin(tmp_path: Path) -> None:
     source, values = png_of(3, 8, tmp_path)
     call("opj_compress", "-i", source, "-o", tmp_path / "x.jp2", "-d", "5,3")
     np.testing.assert_array_equal(images.read(tmp_path / "x.jp2").samples, values)
+
+
+@needs("cjxl")
+@pytest.mark.parametrize(("space", "nits"), [("RGB_D65_202_Rel_HLG", 1000), ("RGB_D65_SRG_Rel_SRG", None)])
+def test_the_brightness_of_hdr_jpeg_xl_is_named(space: str, nits: int | None, tmp_path: Path) -> None:
+    PIL.Image.fromarray(format_matrix.photo()).save(tmp_path / "x.png")
+    call("cjxl", "-q", "100", "-x", f"color_space={space}", tmp_path / "x.png", tmp_path / "x.jxl")
+    encoding = images.read(tmp_path / "x.jxl").encoding
+    assert encoding is not None
+    assert encoding.notes == ((f"not kept: the intensity target of {nits} nits",) if nits else ())

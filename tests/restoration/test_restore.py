@@ -509,9 +509,10 @@ def test_low_light_recipes_take_the_mosaic(
     outcome = _restored(network, dark / "short.dng", exposure)
     if ratio is not None:
         assert seen[0].exposure_ratio == pytest.approx(ratio, rel=1e-4)
-    assert bool(outcome.info) == (exposure != 7.5)
-    if outcome.info:
-        assert outcome.info[0].startswith(f"exposure ratio {seen[0].exposure_ratio:.3g}, ")
+    *of_exposure, of_size = outcome.info
+    assert len(of_exposure) == (exposure != 7.5)
+    assert all(text.startswith(f"exposure ratio {seen[0].exposure_ratio:.3g}, ") for text in of_exposure)
+    assert of_size.startswith("cut from 96 x 64 to 94 x 64 px")
     result = images.read(_path(outcome.target))
     assert (result.dtype, result.width, result.height) == ("uint16", 64, 94)  # aligned to RGGB, then rotated
     alone = network.restore(seen[0])

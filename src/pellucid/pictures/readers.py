@@ -16,6 +16,7 @@ from pellucid.pictures import associated_alpha, metadata, vips
 from pellucid.pictures.codecs import heic, jpeg_2000, jpeg_xl, pnm
 from pellucid.pictures.codecs.decoders import check_finite, check_size, count_not_finite, damage_error
 from pellucid.pictures.containers import heif, png
+from pellucid.pictures.levels import expand_limited
 from pellucid.pictures.picture import PEAKS, Encoding, Picture, Samples
 from pellucid.pictures.records import exif, xmp
 from pellucid.pictures.tiff import directories, interpretation
@@ -189,6 +190,7 @@ def _read_vips(
         found, orientation, dropped = _read_metadata(image, path, loader)
         if loader == "heif":
             encoding = replace(encoding, bits=image.get("bits-per-sample"))
+            image = _select_gray(image, path)
         if image.interpretation == "cmyk":
             image, note = _convert_cmyk(image)
             found["icc-profile-data"] = image.get("icc-profile-data")
@@ -198,8 +200,8 @@ def _read_vips(
         size = image.height, image.width
         samples, alpha, _ = _decode(fetch, size, _DTYPES[image.format], channels, path)
     picture = Picture(samples, alpha, found, encoding)
-    if loader == "heif" and _has_associated_alpha(picture, path):
-        picture = associated_alpha.divide(picture)
+    if loader == "heif":
+        picture = _finish_heif(picture, path)
     significant_bits = png.significant_bits(found.get("png-chunks", b"")) if loader == "png" else 0
     picture = apply_white(picture, path, white=white, significant_bits=significant_bits)
     return _Stored(picture, orientation, dropped)
@@ -385,9 +387,26 @@ def _find_orientation(found: dict[str, Any]) -> int:
     return exif.find_orientation(found.get("exif-data", b"")) or 1
 
 
-def _has_associated_alpha(picture: Picture, path: Path) -> bool:
+def _select_gray(image: pyvips.Image, path: Path) -> pyvips.Image:
+    """Gray as one channel instead of three equal ones, with its alpha."""
     with path.open("rb") as file:
-        return picture.alpha is not None and heif.has_associated_alpha(file)
+        is_gray = heif.read_coding(file).is_gray
+    if not is_gray or image.bands < 3:
+        return image
+    bands = [image.extract_band(0), *([image.extract_band(3)] if image.bands > 3 else [])]
+    gray = bands[0].bandjoin(bands[1:]) if len(bands) > 1 else bands[0]
+    return gray.copy(interpretation="grey16" if image.format == "ushort" else "b-w")
+
+
+def _finish_heif(picture: Picture, path: Path) -> Picture:
+    """The picture over the full range, with colors that are not multiplied by alpha."""
+    assert picture.encoding is not None
+    bits = picture.encoding.bits
+    with path.open("rb") as file:
+        coding, is_associated = heif.read_coding(file), heif.has_associated_alpha(file)
+    if coding.is_gray and coding.is_limited:
+        change_samples(picture.samples, lambda strip: expand_limited(strip, bits))
+    return associated_alpha.divide(picture) if is_associated and picture.alpha is not None else picture
 
 
 def _read_heif(image: pyvips.Image, file: IO[bytes]) -> dict[str, Any]:

@@ -35,6 +35,9 @@ _SRGB_LINEAR_END = 0.0031308
 _ROUNDING = 0.002
 """How far light may be outside of 0 to 1 by lossy compression: half a level of 8 bits."""
 
+_USUAL_NITS = 255.0
+"""Brightness of white on the screen that a file is made for, unless it is HDR."""
+
 _DTYPES = ("uint8", "uint16", "float32")
 
 
@@ -59,6 +62,8 @@ def read(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
     notes = encoding.notes
     if header.num_extra > bool(probed.has_alpha):
         notes += (f"{header.num_extra - bool(probed.has_alpha)} extra channels are not kept",)
+    if probed.intensity_target not in (0, _USUAL_NITS):
+        notes += (f"not kept: the intensity target of {probed.intensity_target:g} nits",)
     is_linear = header.is_lossy and header.has_profile
     # By default, samples of 16 bits become integers, which end at white.
     options = {"dtype": "float32"} if header.float_bits or is_linear else {}

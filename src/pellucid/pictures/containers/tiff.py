@@ -22,6 +22,7 @@ _OWN = frozenset({_XMP, _IPTC, _PHOTOSHOP, _ICC, _LAYERS, 0x014A})
 _CURVES = (0x012D, 0x0123)
 """Tables with a number for each value of a sample: TransferFunction, GrayResponseCurve."""
 
+_RGB, _YCBCR = 2, 6
 _DESCRIPTION, _SAMPLES_PER_PIXEL, _PLANAR, _SEPARATE = 0x010E, 0x0115, 0x011C, 2
 _GRAY_UNIT, _GRAY_CURVE, _REFERENCE, _PHOTOMETRIC, _BITS = 0x0122, 0x0123, 0x0214, 0x0106, 0x0102
 
@@ -84,10 +85,11 @@ def _drop_levels(values: Mapping[int, Value], others: dict[int, Value]) -> list[
         others.pop(_GRAY_UNIT, None)
         del others[_GRAY_CURVE]
         dropped.append(f"TIFF tag {ifd.name(_GRAY_CURVE)}")
-    if color == 2 and _REFERENCE in values:
-        content = values[_REFERENCE][2]
+    if color in (_RGB, _YCBCR) and _REFERENCE in values:
+        content, white = values[_REFERENCE][2], 2 ** (bits or 8) - 1
         levels = struct.unpack(f"<{len(content) // 4}I", content[: len(content) // 4 * 4])
-        if levels != (0, 1, 2 ** (bits or 8) - 1, 1) * 3:
+        chroma = (0, 1) if color == _RGB else ((white + 1) // 2, 1)
+        if levels != (0, 1, white, 1, *chroma, white, 1, *chroma, white, 1):
             dropped.append(f"TIFF tag {ifd.name(_REFERENCE)}")
     return dropped
 

@@ -146,7 +146,7 @@ SHARED_NAMES = {
     "adapt": "one for each kind of metadata",
     "check_format": "planning calls images",
     "check_installed": "runtimes calls optional_packages",
-    "collect": "evaluation calls eval_samples",
+    "collect": "evaluate calls eval_samples",
     "decoding_cost": "images calls readers",
     "describe": "a protocol, or keywords",
     "encoding_bytes": "images calls writers",

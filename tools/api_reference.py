@@ -20,7 +20,7 @@ import pellucid
 SECTIONS = {
     "Restore": "load restore iter_restore plan Restorer Settings Job Plan Outcome",
     "Pictures": "read write Picture Mosaic Exposure",
-    "Score": "evaluate Report Score",
+    "Score": "evaluate score Report Score",
     "Models and recipes": "list_models NamedModel convert WeightsMetadata find Recipe",
     "Train": "prepare Prepared train Validation Status Stopped",
     "Deploy": "export Exported bench Timing",

@@ -23,9 +23,10 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares it with the 
     from pellucid.errors import PictureError as PictureError
     from pellucid.errors import RecipeError as RecipeError
     from pellucid.errors import WeightsError as WeightsError
-    from pellucid.evaluation import Report as Report
-    from pellucid.evaluation import Score as Score
-    from pellucid.evaluation import evaluate as evaluate
+    from pellucid.evaluation.evaluate import evaluate as evaluate
+    from pellucid.evaluation.evaluate import score as score
+    from pellucid.evaluation.report import Report as Report
+    from pellucid.evaluation.report import Score as Score
     from pellucid.exporting.export import Exported as Exported
     from pellucid.exporting.export import export as export
     from pellucid.pictures.images import read as read
@@ -58,7 +59,8 @@ _TABLE = {
     "data.preparing": "Prepared prepare",
     "errors": "DataError MissingExtraError NotEnoughMemoryError OutputError PellucidError PictureError "
     "RecipeError WeightsError",
-    "evaluation": "Report Score evaluate",
+    "evaluation.evaluate": "evaluate score",
+    "evaluation.report": "Report Score",
     "exporting.export": "Exported export",
     "pictures.images": "read write",
     "pictures.picture": "Exposure Mosaic Picture",

@@ -50,6 +50,12 @@ White = Annotated[
         show_default="as the file specifies it, or that of its type",
     ),
 ]
+Json = Annotated[
+    Path | None,
+    typer.Option(
+        "--json", metavar="FILE", help="Write the result as JSON; - is standard output, without any other text."
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
 
 

@@ -1,10 +1,11 @@
 """Output to the terminal: tables, progress, one-line messages, and signals."""
 
+import json
 import os
 import re
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -58,6 +59,32 @@ def progress(*extra: str) -> "Iterator[Progress]":
         yield bar
 
 
+def show_progress(bar: "Progress", description: str) -> Callable[[int, int], None]:
+    """A function that shows (done, total) as a line of a progress bar."""
+    task = bar.add_task(description, total=None)
+    return lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def is_stdout(*paths: Path | None) -> bool:
+    """Whether one of the paths is `-`, standard output, which then contains nothing else."""
+    return Path("-") in paths
+
+
+def write_result(path: Path, text: str, *, overwrite: bool) -> None:
+    """Write a result into a file, completely or not at all, or on standard output. Raises OutputError."""
+    if is_stdout(path):
+        typer.echo(text, nl=False)
+    else:
+        from pellucid.system.files import write_atomic
+
+        write_atomic(path, text.encode(errors="surrogateescape"), overwrite=overwrite)
+
+
+def write_json(path: Path, content: object, *, overwrite: bool) -> None:
+    """Write a result as JSON; infinite numbers must be null. Raises OutputError."""
+    write_result(path, json.dumps(content, indent=2, allow_nan=False) + "\n", overwrite=overwrite)
+
+
 def print_once(text: str, *, err: bool = False) -> None:
     """Print from the first of several `torchrun` processes only."""
     if os.environ.get("RANK", "0") == "0":
@@ -101,10 +128,12 @@ def remember_options(options: Iterable[str]) -> None:
 
 
 _OPTIONS = {
+    "border_px": "--border",
     "exposure": "--exposure-ratio",
     "halo_px": "--halo",
     "json_file": "--json",
     "memory_bytes": "--memory",
+    "num_seeds": "--seeds",
     "save_every_s": "--save-every",
     "start_from": "--from",
     "tile_px": "--tile",

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pellucid import evaluation
 from pellucid.backends import parity
 from pellucid.backends.backend import Backend, Shape, allocation
 from pellucid.backends.eager import TorchBackend
@@ -22,6 +21,7 @@ from pellucid.backends.metadata import GraphMetadata
 from pellucid.backends.model import load_model
 from pellucid.backends.parity import MIN_PSNR_DB, Agreement
 from pellucid.errors import DataError, OutputError, PellucidError
+from pellucid.evaluation import evaluate as evaluation
 from pellucid.exporting import registry
 from pellucid.exporting.export_format import ExportFormat, ExportRequest, Run
 from pellucid.pictures import images

@@ -12,10 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pellucid import evaluation
 from pellucid.backends.eager import TorchBackend
 from pellucid.errors import DataError, PellucidError
-from pellucid.evaluation import Report
+from pellucid.evaluation import evaluate as evaluation
+from pellucid.evaluation.report import Report
 from pellucid.pictures import images
 from pellucid.recipes.recipe import Recipe
 from pellucid.restoration.restorer import Restorer

@@ -403,7 +403,7 @@ def test_documents_are_in_plain_english(path: Path) -> None:
 
 
 COMMANDS = sorted(path.stem for path in (PACKAGE / "commands").glob("*.py"))
-HELPERS = {"__init__", "options", "terminal"}
+HELPERS = {"__init__", "options", "process", "terminal"}
 
 
 @pytest.mark.parametrize("command", ["", *(name for name in COMMANDS if name not in HELPERS)])

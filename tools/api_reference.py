@@ -24,8 +24,8 @@ SECTIONS = {
     "Models and recipes": "list_models NamedModel convert WeightsMetadata find Recipe",
     "Train": "prepare Prepared train Validation Status Stopped",
     "Deploy": "export Exported bench Timing",
-    "Errors": "PellucidError PictureError RecipeError WeightsError DataError OutputError NotEnoughMemoryError "
-    "MissingExtraError",
+    "Errors": "PellucidError ArgumentError PictureError RecipeError WeightsError DataError OutputError "
+    "NotEnoughMemoryError MissingExtraError",
 }
 
 HEAD = """# API reference

@@ -6,15 +6,17 @@ picture = restorer.restore(pellucid.read("photo.png"))
 pellucid.write(picture, "larger.png")
 """
 
-from importlib import import_module
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = (
+    False  # not imported from typing: the command line starts with this module, before it handles Ctrl-C
+)
 if TYPE_CHECKING:  # for type checkers and editors; a test compares it with the table below
+    from typing import Any
+
     from pellucid.backends.benchmark import Timing as Timing
     from pellucid.backends.benchmark import bench as bench
     from pellucid.data.preparing import Prepared as Prepared
     from pellucid.data.preparing import prepare as prepare
+    from pellucid.errors import ArgumentError as ArgumentError
     from pellucid.errors import DataError as DataError
     from pellucid.errors import MissingExtraError as MissingExtraError
     from pellucid.errors import NotEnoughMemoryError as NotEnoughMemoryError
@@ -57,8 +59,8 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares it with the 
 _TABLE = {
     "backends.benchmark": "Timing bench",
     "data.preparing": "Prepared prepare",
-    "errors": "DataError MissingExtraError NotEnoughMemoryError OutputError PellucidError PictureError "
-    "RecipeError WeightsError",
+    "errors": "ArgumentError DataError MissingExtraError NotEnoughMemoryError OutputError PellucidError "
+    "PictureError RecipeError WeightsError",
     "evaluation.evaluate": "evaluate score",
     "evaluation.report": "Report Score",
     "exporting.export": "Exported export",
@@ -79,13 +81,18 @@ _TABLE = {
 
 _MODULES = {name: module for module, names in _TABLE.items() for name in names.split()}
 
-__version__ = version("pellucid")
 __all__ = [*sorted(_MODULES), "__version__"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("pellucid")
     if name not in _MODULES:
         raise AttributeError(f"module 'pellucid' has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(f"pellucid.{_MODULES[name]}"), name)
 
 

@@ -1,14 +1,13 @@
 """`pellucid bench`."""
 
-import json
 import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pellucid.commands.options import Device, Parameters, parse_keywords
-from pellucid.commands.terminal import add_row, defer_sigint, print_table, progress, table
+from pellucid.commands.options import Device, Json, OverwriteJson, Parameters, parse_keywords
+from pellucid.commands.terminal import add_row, defer_sigint, is_stdout, print_table, progress, table, write_json
 
 if TYPE_CHECKING:
     from pellucid.backends.benchmark import Timing
@@ -26,7 +25,8 @@ def bench(
         int | None, typer.Option(metavar="N", min=1, help="Number of CPU threads.", show_default="one per core")
     ] = None,
     device: Device = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json_file: Json = None,
+    overwrite: OverwriteJson = False,
 ) -> None:
     """Time a model with every installed backend, compared with PyTorch in eager mode."""
     with defer_sigint():
@@ -45,8 +45,9 @@ def bench(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
             **parse_keywords(parameters, options=("device", "megapixels", "threads")),
         )
-    if as_json:
-        typer.echo(json.dumps([_to_json(timing) for timing in timings], indent=2))
+    if json_file is not None:
+        write_json(json_file, [_to_json(timing) for timing in timings], overwrite=overwrite)
+    if is_stdout(json_file):
         return
     rows = table("backend", "precision", "megapixels/s", "speedup", "PSNR vs eager", right=(2, 3, 4))
     for timing in timings:

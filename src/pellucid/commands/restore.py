@@ -21,11 +21,13 @@ from pellucid.commands.options import (
 )
 from pellucid.commands.terminal import (
     defer_sigint,
+    is_stdout,
     print_error,
     print_info,
     print_warning,
     progress,
     sigterm_as_sigint,
+    write_json,
 )
 from pellucid.errors import PellucidError
 
@@ -56,7 +58,13 @@ def restore(
     ] = None,
     overwrite: Overwrite = False,
     report: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write what happened to every picture, as JSON.")
+        Path | None,
+        typer.Option(
+            "--json",
+            "--report",
+            metavar="FILE",
+            help="Write what happened to every picture, as JSON; - is standard output, without any other text.",
+        ),
     ] = None,
     include: Annotated[
         list[str] | None,
@@ -222,7 +230,7 @@ def restore(
     with defer_sigint():
         from pellucid.pictures import formats
         from pellucid.restoration import planning, restore, restorer
-        from pellucid.restoration.report import is_report, write_report
+        from pellucid.restoration.report import is_report, make_report
         from pellucid.system import files
 
     choices = restore.Settings(
@@ -243,7 +251,7 @@ def restore(
     _print_passed_over(jobs, with_sidecars=sidecars)
     if len(jobs) == 1 and jobs[0].root is None:
         files.check_overwrite(jobs[0].target, overwrite=overwrite)
-    if report is not None:
+    if report is not None and not is_stdout(report):
         used = [path for job in jobs for path in (job.source, job.target)]
         files.check_report(report, used, overwrite=overwrite or is_report(report))
     given = parse_keywords(settings, options=("backend", "device", "overwrite", "precision"))
@@ -264,11 +272,11 @@ def restore(
         _print_halo_error(chosen, jobs, choices)
     outcomes, is_interrupted = _run(jobs, chosen, choices, workers=workers, overwrite=overwrite)
     if report is not None:
-        write_report(report, outcomes, chosen, overwrite=overwrite or is_report(report))
+        write_json(report, make_report(outcomes, chosen), overwrite=overwrite or is_report(report))
     if is_interrupted:
         print_info(f"interrupted after {len(outcomes)} of {len(jobs)} pictures; the same command resumes")
         raise typer.Exit(130)
-    _print_summary(outcomes, chosen)
+    _print_summary(outcomes, chosen, with_results=not is_stdout(report))
     if any(outcome.error for outcome in outcomes):
         raise typer.Exit(1)
 
@@ -308,7 +316,7 @@ def _run(
     return finished, False
 
 
-def _print_summary(outcomes: "Sequence[Outcome]", restorer: "Restorer") -> None:
+def _print_summary(outcomes: "Sequence[Outcome]", restorer: "Restorer", *, with_results: bool) -> None:
     """Where the results are, how inputs were read, and what failed."""
     restored = [outcome for outcome in outcomes if outcome.error is None and not outcome.is_skipped]
     num_skipped = sum(outcome.is_skipped for outcome in outcomes)
@@ -320,7 +328,9 @@ def _print_summary(outcomes: "Sequence[Outcome]", restorer: "Restorer") -> None:
     first = {message: source for message, source in reversed(messages)}
     for message, count in Counter(message for message, _ in messages).items():
         print_info(f"{first[message]}{f' and {count - 1} more' if count > 1 else ''}: {message}")
-    if len(outcomes) == 1 and num_skipped:
+    if not with_results:
+        pass
+    elif len(outcomes) == 1 and num_skipped:
         typer.echo(f"{outcomes[0].target} already exists (--overwrite restores it again)")
     elif len(outcomes) == 1 and restored:
         typer.echo(restored[0].target)

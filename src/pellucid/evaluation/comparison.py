@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from pellucid.errors import PellucidError, PictureError, suggest
+from pellucid.errors import ArgumentError, PictureError, suggest
 from pellucid.evaluation.report import Score
 from pellucid.pictures import metrics
 from pellucid.pictures.color import rgb_to_gray, rgb_to_luma
@@ -94,9 +94,9 @@ class Comparison:
 
 
 def check_colors(colors: str) -> str:
-    """The name of a color space. Raises PellucidError if it is unknown."""
+    """The name of a color space. Raises ArgumentError if it is unknown."""
     if colors not in COLORS:
-        raise PellucidError(f"colors {colors[:40]!r} are unknown; {suggest(colors, COLORS)}")
+        raise ArgumentError(f"colors {colors[:40]!r} are unknown; {suggest(colors, COLORS)}")
     return colors
 
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
-from pellucid.errors import WeightsError
+from pellucid.errors import WeightsError, describe_damage
 from pellucid.recipes.network import Network
 from pellucid.recipes.recipe import Recipe
 from pellucid.recipes.registry import find
@@ -170,6 +170,8 @@ def _describe(recipe: Recipe) -> str:
 
 
 def _read_header(path: Path) -> tuple[WeightsMetadata, str]:
+    if path.exists() and not path.is_file():  # opening a pipe would wait forever
+        raise _unreadable(path, OSError())
     try:
         with safe_open(path, framework="pt") as file:
             entries = file.metadata() or {}
@@ -184,7 +186,7 @@ def _read_header(path: Path) -> tuple[WeightsMetadata, str]:
         header = json.loads(entries["pellucid"])
         return parse_metadata(header, source=path), str(header["sha256"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise WeightsError(f"{path} has an invalid header ({repr(error)[:80]})") from error
+        raise WeightsError(f"{path} has an invalid header ({describe_damage(error)})") from error
 
 
 def parse_metadata(header: Mapping[str, Any], *, source: str | Path) -> WeightsMetadata:
@@ -204,7 +206,7 @@ def parse_metadata(header: Mapping[str, Any], *, source: str | Path) -> WeightsM
             history=tuple(dict(entry) for entry in header.get("history", ())),
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise WeightsError(f"{source} has an invalid header ({repr(error)[:80]})") from error
+        raise WeightsError(f"{source} has an invalid header ({describe_damage(error)})") from error
 
 
 def _parse_score(score: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -231,6 +233,8 @@ def _unreadable(path: Path, error: Exception) -> WeightsError:
         return WeightsError(f"{path} does not exist")
     if path.is_dir():
         return WeightsError(f"{path} is a folder, not a weight file (.safetensors)")
+    if not path.is_file():
+        return WeightsError(f"{path} is a device or pipe, not a weight file (.safetensors)")
     if path.stat().st_size == 0:
         return WeightsError(f"{path} is empty")
     if path.suffix == ".safetensors":

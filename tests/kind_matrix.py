@@ -24,6 +24,7 @@ from pellucid.pictures.picture import Samples
 from pellucid.recipes import registry
 from pellucid.restoration import restore
 from pellucid.restoration.restorer import Restorer
+from pellucid.restoration.settings import Settings
 
 FORMATS = (".png", ".jpg", ".tif", ".webp", ".avif", ".gif")
 HEADINGS = ("PNG", "JPEG", "TIFF", "WebP", "AVIF", "GIF")
@@ -53,7 +54,7 @@ def run(kind: Kind, suffix: str, folder: Path) -> str:
     make, is_kept = kind.cells[suffix]
     source, out = folder / f"source{suffix}", folder / "out"
     make(source)
-    (outcome,) = restore.restore(source, _restorer(), out, restore.Settings(strength=0))
+    (outcome,) = restore.restore(source, _restorer(), out, Settings(strength=0))
     if outcome.error is not None:
         return "refused"
     assert outcome.target is not None

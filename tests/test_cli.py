@@ -19,7 +19,7 @@ from pellucid import cli
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 from pellucid.recipes import registry
-from pellucid.restoration import manifest
+from pellucid.restoration import entries
 from pellucid.weights import checkpoint
 
 
@@ -288,6 +288,15 @@ def test_a_recipe_that_differs_from_the_weights_prints_a_warning(run: Terminal) 
     assert message in run("restore photo.png --model tiny-dncn --set sigma_255=50").err
 
 
+def test_a_missing_name_does_not_stop_the_others(run: Terminal) -> None:
+    result = run("restore gone.png photo.png nothing --model tiny-dncn --out out --json -")
+    assert result.code == 1 and Path("out/photo.png").exists()
+    assert result.err == "pellucid: gone.png does not exist\npellucid: nothing contains no pictures\n"
+    report = json.loads(result.out)
+    assert report["problems"] == ["gone.png does not exist", "nothing contains no pictures"]
+    assert [entry["status"] for entry in report["pictures"]] == ["restored"]
+
+
 @pytest.mark.parametrize("delay_s", [0.3, 0.5, 0.7])
 def test_ctrl_c_during_start_is_not_lost(run: Terminal, delay_s: float) -> None:
     process = _restoring_many_pictures()
@@ -395,7 +404,7 @@ def test_after_a_stop_files_are_whole_and_the_same_command_resumes(run: Terminal
     process.send_signal(stop)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 128 + stop and "the same command resumes" in err, err
-    assert [path.name for path in Path("many-restored").glob(".*")] == [manifest.NAME]
+    assert [path.name for path in Path("many-restored").glob(".*")] == [entries.NAME]
     done = [path for path in Path("many-restored").glob("[!.]*") if images.read(path).width == 300]
     result = run("restore many --model tiny-dncn --ensemble")
     assert result.code == 0 and f"{len(done)} already exist" in result.out

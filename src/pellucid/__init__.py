@@ -38,15 +38,16 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares it with the 
     from pellucid.pictures.picture import Picture as Picture
     from pellucid.recipes.recipe import Recipe as Recipe
     from pellucid.recipes.registry import find as find
+    from pellucid.restoration.one_picture import restore_crop as restore_crop
     from pellucid.restoration.planning import Job as Job
     from pellucid.restoration.planning import Plan as Plan
     from pellucid.restoration.planning import plan as plan
     from pellucid.restoration.restore import Outcome as Outcome
-    from pellucid.restoration.restore import Settings as Settings
     from pellucid.restoration.restore import iter_restore as iter_restore
     from pellucid.restoration.restore import restore as restore
     from pellucid.restoration.restorer import Restorer as Restorer
     from pellucid.restoration.restorer import load as load
+    from pellucid.restoration.settings import Settings as Settings
     from pellucid.training.recorder import Validation as Validation
     from pellucid.training.train import Status as Status
     from pellucid.training.train import Stopped as Stopped
@@ -68,9 +69,11 @@ _TABLE = {
     "pictures.picture": "Exposure Mosaic Picture",
     "recipes.recipe": "Recipe",
     "recipes.registry": "find",
+    "restoration.one_picture": "restore_crop",
     "restoration.planning": "Job Plan plan",
-    "restoration.restore": "Outcome Settings iter_restore restore",
+    "restoration.restore": "Outcome iter_restore restore",
     "restoration.restorer": "Restorer load",
+    "restoration.settings": "Settings",
     "training.recorder": "Validation",
     "training.train": "Status Stopped train",
     "weights.checkpoint": "WeightsMetadata",

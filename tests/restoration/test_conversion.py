@@ -13,8 +13,9 @@ from pellucid.backends.eager import TorchBackend
 from pellucid.errors import PellucidError, PictureError
 from pellucid.pictures.picture import Picture
 from pellucid.recipes import registry
-from pellucid.restoration.restore import Settings, restore
+from pellucid.restoration.restore import restore
 from pellucid.restoration.restorer import Restorer
+from pellucid.restoration.settings import Settings
 
 
 def _restorer(name: str, **parameters: Any) -> Restorer:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from pellucid.errors import OutputError
-from pellucid.restoration.manifest import NAME, Manifest, State, stamp
+from pellucid.restoration.entries import NAME, stamp
+from pellucid.restoration.manifest import Manifest, State
 
 
 @pytest.fixture
@@ -53,6 +54,29 @@ def test_changed_input_is_detected(tmp_path: Path, source: Path) -> None:
     assert _state(source, target) is State.OUTDATED
     source.write_bytes(b"another picture")
     assert _state(source, target) is State.OUTDATED
+
+
+def test_a_changed_mask_is_detected(tmp_path: Path, source: Path) -> None:
+    out, mask = tmp_path / "out", tmp_path / "mask.png"
+    mask.write_bytes(b"a mask")
+    out.mkdir()
+    manifest, target, part = Manifest(out, {}), out / "photo.png", out / "part"
+    part.write_bytes(b"a result")
+    manifest.record(source, stamp(source, mask), target, part)
+    part.replace(target)
+    assert manifest.state(source, target, mask) is State.DONE
+    mask.write_bytes(b"another mask")
+    assert manifest.state(source, target, mask) is State.OUTDATED
+
+
+def test_results_of_another_model_are_recognized(tmp_path: Path, source: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    target = out / "photo.png"
+    _write(Manifest(out, {"weights": "1"}, "one"), source, target, b"a result")
+    assert Manifest(out, {"weights": "1"}, "one").state(source, target) is State.DONE
+    assert Manifest(out, {"weights": "2"}, "two").state(source, target) is State.OTHER_MODEL
+    assert Manifest(out, {"weights": "3"}, "one").state(source, target) is State.OTHER_SETTINGS
 
 
 def test_other_files_are_foreign(tmp_path: Path, source: Path) -> None:

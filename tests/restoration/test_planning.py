@@ -78,3 +78,77 @@ def test_the_content_decides_the_name_of_a_result(album: Path) -> None:
     assert {"a.png", "photo.png"} <= {job.target.name for job in planning.plan([album])}
     (album / "photo.png").write_bytes((album / "a.png").read_bytes())
     assert {"photo.png", "photo.jpg.png"} <= {job.target.name for job in planning.plan([album])}
+
+
+# Names
+
+
+def test_names_follow_the_pattern(album: Path) -> None:
+    plan = planning.plan([album], album, name="{stem}-{model}{suffix}", model="x2", format="tiff")
+    targets = {job.target.relative_to(album).as_posix() for job in plan}
+    assert targets == {"a-x2.tif", "b-x2.tif", "broken-x2.tif", "deep/c-x2.tif"}
+    (job,) = planning.plan(album / "a.png", name="new_{stem}{suffix}")
+    assert job.target == album / "new_a.png"
+    with pytest.raises(OutputError, match="is one of the inputs; choose another out or name"):
+        planning.plan([album], album, name="{stem}{suffix}")
+    with pytest.raises(OutputError, match="would both become"):
+        planning.plan([album], album.parent / "out", name="same{suffix}")
+
+
+@pytest.mark.parametrize("name", ["{stem", "{x}", "{stem!r}", "{stem:9}", "{}", "}", "../{stem}", ".{stem}"])
+def test_patterns_that_give_no_names_are_refused(album: Path, name: str) -> None:
+    with pytest.raises(OutputError, match="is not a pattern for names|does not give names of visible files"):
+        planning.plan([album], name=name)
+
+
+def test_the_name_of_a_file_to_write_has_no_pattern(album: Path) -> None:
+    with pytest.raises(OutputError, match="omit name, or give a folder as out"):
+        planning.plan(album / "a.png", album / "b.png", name="{stem}")
+
+
+def test_a_second_result_next_to_a_picture_is_named_after_the_model(album: Path) -> None:
+    source, usual, own = (album / name for name in ("a.png", "a-restored.png", "a-x2.png"))
+    assert planning.plan(source, model="x2")[0].target == usual
+    usual.write_bytes(b"of another model")
+    assert planning.plan(source, model="x2")[0].target == own
+    assert planning.plan(source, model="x2", overwrite=True)[0].target == usual
+    own.write_bytes(b"of this model")
+    assert planning.plan(source, model="x2", overwrite=True)[0].target == own
+
+
+# Masks
+
+
+def test_masks_have_the_names_of_their_pictures(album: Path, tmp_path: Path) -> None:
+    masks, picture = tmp_path / "masks", images.read(album / "a.png")
+    for name in ("a.png", "deep/c.tif"):
+        images.write(picture, masks / name)
+    plan = planning.plan([album], mask=masks)
+    found = {job.source.name: None if job.mask is None else job.mask.relative_to(masks).as_posix() for job in plan}
+    assert found == {"a.png": "a.png", "b.tif": "b.tif", "broken.png": "broken.png", "c.png": "deep/c.tif"}
+    assert {job.mask for job in planning.plan([album], mask=masks / "a.png")} == {masks / "a.png"}
+    (job,) = planning.plan(album / "deep" / "c.png", mask=masks / "deep")
+    assert job.mask == masks / "deep" / "c.tif"
+    with pytest.raises(PictureError, match="none.png does not exist"):
+        planning.plan([album], mask=masks / "none.png")
+    with pytest.raises(DataError, match="no mask with the name of a picture; a mask for c.png has the same"):
+        planning.plan(album / "deep" / "c.png", mask=masks.joinpath("deep", ".."))
+
+
+def test_a_missing_name_among_good_ones_can_be_left_out(album: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    good = album / "a.png"
+    bad = [tmp_path / "none.png", tmp_path / "empty", tmp_path / "*.xyz"]
+    planned = planning.plan([*bad, good], tmp_path / "out", strict=False)
+    assert [job.source for job in planned] == [good] and planned[0].target == tmp_path / "out" / "a.png"
+    assert [str(problem).split("/")[-1] for problem in planned.problems] == [
+        "none.png does not exist",
+        "*.xyz does not exist",
+        "empty contains no pictures",
+    ]
+    with pytest.raises(PictureError, match="none.png does not exist"):
+        planning.plan([*bad, good], tmp_path / "out")
+    with pytest.raises(PictureError, match="none.png does not exist"):
+        planning.plan(bad, tmp_path / "out", strict=False)
+    with pytest.raises(DataError, match="empty contains no pictures"):
+        planning.plan(tmp_path / "empty", strict=False)

@@ -18,8 +18,10 @@ from pellucid.pictures import images
 from pellucid.pictures.camera import dng
 from pellucid.pictures.picture import Exposure, Mosaic, Picture
 from pellucid.recipes import registry
-from pellucid.restoration import manifest, pipeline, planning, restore, restorer
+from pellucid.restoration import entries, manifest, pipeline, planning, restore, restorer
+from pellucid.restoration.one_picture import restore_picture
 from pellucid.restoration.restorer import Restorer
+from pellucid.restoration.settings import Settings
 from pellucid.system import memory
 from pellucid.weights import checkpoint
 
@@ -59,7 +61,7 @@ def test_sidecars_become_part_of_the_result_if_wanted(album: Path, weights: Path
     )
     (album / "a.png.xmp").write_text(packet)
     network, job = restorer.load(weights), planning.plan(album / "a.png", album.parent / "a.png")
-    for settings, expected in ((restore.Settings(), False), (restore.Settings(sidecars=True), True)):
+    for settings, expected in ((Settings(), False), (Settings(sidecars=True), True)):
         restore.restore(job, network, settings=settings, overwrite=True)[0].raise_error()
         with PIL.Image.open(album.parent / "a.png") as file:
             assert ('xmp:Rating="5"' in str(file.info.get("xmp", ""))) is expected
@@ -73,7 +75,7 @@ def test_the_first_page_of_a_document_has_its_sidecar(tmp_path: Path, weights: P
         '<rdf:Description xmlns:xmp="http://ns.adobe.com/xap/1.0/" xmp:Rating="5"/></rdf:RDF></x:xmpmeta>'
     )
     network, job = restorer.load(weights), planning.plan(tmp_path / "a.tif", tmp_path / "b.tif")
-    settings = restore.Settings(sidecars=True)
+    settings = Settings(sidecars=True)
     restore.restore(job, network, settings=settings, overwrite=True)[0].raise_error()
     with PIL.Image.open(tmp_path / "b.tif") as file:
         found = []
@@ -179,18 +181,18 @@ def test_input_that_changes_while_it_is_restored_is_restored_again(
     album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network, jobs = restorer.load(weights), planning.plan([album / "deep"], album.parent / "out")
-    restore_one, changed = network.restore, images.read(album / "a.png")
+    restore_one, changed = restore_picture, images.read(album / "a.png")
 
     def slow(*given: Any, **how: Any) -> Picture:
         images.write(changed, album / "deep" / "c.png", overwrite=True)
         return restore_one(*given, **how)
 
     with monkeypatch.context() as patched:
-        patched.setattr(network, "restore", slow)
+        patched.setattr(restore, "restore_picture", slow)
         restore.restore(jobs, network)
     (outcome,) = restore.restore(jobs, network)
     assert not outcome.is_skipped
-    assert np.array_equal(images.read(_path(outcome.target)).samples, restore_one(changed).samples)
+    assert np.array_equal(images.read(_path(outcome.target)).samples, network.restore(changed).samples)
 
 
 def test_header_is_read_once_and_not_at_all_for_finished_results(
@@ -204,7 +206,7 @@ def test_header_is_read_once_and_not_at_all_for_finished_results(
         return size(path)[0], 400_000_000  # so large that each picture waits for the previous one
 
     monkeypatch.setattr(images, "decoding_cost", watched)
-    settings = restore.Settings(memory_bytes=memory.used_bytes() + 10**9)
+    settings = Settings(memory_bytes=memory.used_bytes() + 10**9)
     network, jobs = restorer.load(weights), planning.plan([album])
     restore.restore(jobs, network, settings=settings)
     assert sorted(headers_read) == ["a.png", "b.tif", "broken.png", "c.png"]
@@ -214,13 +216,13 @@ def test_header_is_read_once_and_not_at_all_for_finished_results(
 
 
 def test_manifest_is_read_once(album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, count = manifest.Manifest._read, []
+    read, count = entries.read_entries, []
 
-    def counted(self: manifest.Manifest) -> Any:
-        count.append(self)
-        return read(self)
+    def counted(folder: Path) -> Any:
+        count.append(folder)
+        return read(folder)
 
-    monkeypatch.setattr(manifest.Manifest, "_read", counted)
+    monkeypatch.setattr(manifest, "read_entries", counted)
     restore.restore(planning.plan([album]), restorer.load(weights), workers=1)
     assert len(count) <= 2  # by the reading and the writing thread, if they need it at the same time
 
@@ -275,7 +277,7 @@ def test_same_command_resumes_after_being_killed_at_any_moment(tmp_path: Path, w
     assert sum(outcome.is_skipped for outcome in outcomes) == len(results)
     assert {path: path.stat().st_mtime_ns for path in results} == times
     assert len(list(out.glob("[!.]*.png"))) == 30
-    assert [path.name for path in out.glob(".*")] == [manifest.NAME]  # no incomplete files
+    assert [path.name for path in out.glob(".*")] == [entries.NAME]  # no incomplete files
 
 
 def test_unexpected_exception_does_not_stop_the_others(
@@ -350,7 +352,7 @@ def test_a_result_that_its_format_cannot_store_is_not_computed(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = restorer.load(weights)
-    monkeypatch.setattr(network, "restore", lambda *_, **__: pytest.fail("not needed"))
+    monkeypatch.setattr(restore, "restore_picture", lambda *_, **__: pytest.fail("not needed"))
     (failed,) = restore.restore(np.zeros((8, 9), np.float32), network, tmp_path / "a.png")
     assert "PNG cannot store floating-point samples" in str(failed.error)
 
@@ -409,7 +411,7 @@ def test_folders_of_versions_with_former_keyword_names_stay_finished(weights: Pa
     """Manifests contain a hash of these settings; the keyword was basis_steps before it was renamed."""
     chosen = registry.find("dncnn.gaussian", depth=3, width=4, optimizer="soap", precondition_frequency=7)
     network = Restorer("tiny", chosen, TorchBackend(chosen.network(), "cpu"))
-    described = restore._describe(network, restore.Settings())
+    described = restore._describe(network, Settings())
     assert described["basis_steps"] == "7" and "precondition_frequency" not in described
     assert set(described) - set(chosen.parameters) == {
         *("weights", "recipe", "basis_steps"),
@@ -427,7 +429,7 @@ def test_ctrl_c_that_c_code_reports_as_another_error_still_interrupts(
             raise SystemError("returned a result with an exception set") from error
 
     network = restorer.load(weights)
-    monkeypatch.setattr(network, "restore", interrupted)
+    monkeypatch.setattr(restore, "restore_picture", interrupted)
     for inputs in (album, np.zeros((8, 9), np.uint8)):
         with pytest.raises(KeyboardInterrupt):
             restore.restore(inputs, network)
@@ -453,7 +455,7 @@ Exposing = float | Path | Literal["auto"]
 
 
 def _restored(restorer: Restorer, source: Path, exposure: Exposing = "auto") -> restore.Outcome:
-    settings = restore.Settings(exposure=exposure)
+    settings = Settings(exposure=exposure)
     jobs = planning.plan([source], source.with_name("out"))
     (outcome,) = restore.restore(jobs, restorer, settings=settings, overwrite=True)
     assert outcome.error is None, outcome.error
@@ -489,13 +491,13 @@ def test_low_light_recipes_take_the_mosaic(
     if isinstance(exposure, Path):
         exposure = dark / exposure
     seen: list[Mosaic] = []
-    restore = network.restore
+    restore_one = restore_picture
 
-    def watched(mosaic: Mosaic, **how: Any) -> Picture:
+    def watched(network: Restorer, mosaic: Mosaic, *given: Any, **how: Any) -> Picture:
         seen.append(mosaic)
-        return restore(mosaic, **how)
+        return restore_one(network, mosaic, *given, **how)
 
-    monkeypatch.setattr(network, "restore", watched)
+    monkeypatch.setattr(restore, "restore_picture", watched)
     outcome = _restored(network, dark / "short.dng", exposure)
     if ratio is not None:
         assert seen[0].exposure_ratio == pytest.approx(ratio, rel=1e-4)
@@ -504,7 +506,7 @@ def test_low_light_recipes_take_the_mosaic(
         assert outcome.info[0].startswith(f"exposure ratio {seen[0].exposure_ratio:.3g}, ")
     result = images.read(_path(outcome.target))
     assert (result.dtype, result.width, result.height) == ("uint16", 64, 94)  # aligned to RGGB, then rotated
-    alone = restore(seen[0])
+    alone = network.restore(seen[0])
     assert np.array_equal(result.samples, alone.samples)
 
 
@@ -525,7 +527,7 @@ def test_deblocked_webp_stays_lossless(tmp_path: Path) -> None:
     deblocker = Restorer("three", chosen, TorchBackend(chosen.network(), "cpu"))
     samples = np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)
     PIL.Image.fromarray(samples).save(tmp_path / "a.webp", lossless=True)
-    settings = restore.Settings(strength=0)
+    settings = Settings(strength=0)
     (outcome,) = restore.restore(planning.plan([tmp_path / "a.webp"]), deblocker, settings=settings)
     assert np.array_equal(np.asarray(PIL.Image.open(_path(outcome.target))), samples)
 
@@ -574,7 +576,7 @@ def test_what_the_format_cannot_contain_is_reported_before_the_network_runs(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = restorer.load(weights)
-    monkeypatch.setattr(network, "restore", lambda *_, **__: pytest.fail("it ran"))
+    monkeypatch.setattr(restore, "restore_picture", lambda *_, **__: pytest.fail("it ran"))
     images.write(Picture(np.zeros((9, 9, 3), np.uint8), np.ones((9, 9, 1), np.uint8)), tmp_path / "a.png")
     jobs = planning.plan([tmp_path / "a.png"], format="jpeg")
     assert "cannot store alpha" in _errors(restore.restore(jobs, network))[0]
@@ -642,7 +644,7 @@ def test_an_error_of_the_progress_function_is_raised(album: Path, weights: Path,
 )
 def test_impossible_settings_are_refused_before_any_work(name: str, value: Any) -> None:
     with pytest.raises(PellucidError, match=name.replace("bit_depth", "bit depth")):
-        restore.Settings(**{name: value})
+        Settings(**{name: value})
 
 
 @pytest.mark.parametrize(
@@ -678,7 +680,7 @@ def test_the_smallest_limits_are_allowed() -> None:
         "max_pixels": 1,
         "page": 1,
     }
-    restore.Settings(**smallest)
+    Settings(**smallest)
     for name, value in smallest.items():
         with pytest.raises(PellucidError):
-            restore.Settings(**{name: value - 1})
+            Settings(**{name: value - 1})

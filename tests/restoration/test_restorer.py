@@ -19,7 +19,8 @@ from pellucid.pictures.picture import PEAKS, Mosaic, Picture
 from pellucid.pictures.resize import resize
 from pellucid.recipes import registry
 from pellucid.recipes.network import Network
-from pellucid.restoration.restorer import Restorer, TileSettings, load
+from pellucid.restoration.restorer import Restorer, load
+from pellucid.restoration.tiled_model import Effort
 from pellucid.system import memory
 from pellucid.weights import checkpoint
 
@@ -242,8 +243,8 @@ def test_limit_in_the_error_is_enough() -> None:
     with pytest.raises(NotEnoughMemoryError, match="smallest tile of a picture of 320 x 300 px") as error:
         restorer.restore(degraded, memory_bytes=1000)
     least = error.value.parameters["memory_bytes"]
-    tile_settings = TileSettings(restorer.halo_px)
-    assert restorer._tile_px(degraded, None, tile_settings, least + 10**7) >= 1
+    effort = Effort(None, None, ensemble=False, strength=1.0, limit_bytes=least + 10**7)
+    assert restorer.models[0].choose_tile_px(degraded, effort) >= 1
 
 
 class Frugal(TorchBackend):

@@ -24,7 +24,7 @@ Model = Annotated[
         "--model",
         "-m",
         metavar="NAME_OR_FILE",
-        help="Name of a model (see 'pellucid models') or path of a weight file.",
+        help="Name of a model (see 'pellucid models') or path of a weight file; A+B runs A, then B.",
     ),
 ]
 Device = Annotated[
@@ -171,3 +171,21 @@ def parse_exposure(ratio: str, reference: Path | None) -> "float | Path | Litera
     if not 0 < number < math.inf:
         raise typer.BadParameter(f"--exposure-ratio {ratio}: expected auto or a number greater than 0, e.g. 100")
     return number
+
+
+def parse_size(text: str) -> tuple[int | None, int | None]:
+    """The value of `Settings.size` from WIDTHxHEIGHT, WIDTHx or xHEIGHT."""
+    match = re.fullmatch(r"([1-9]\d{0,6})?x([1-9]\d{0,6})?", text.strip().lower(), re.ASCII)
+    if match is None or match[0] == "x":
+        raise typer.BadParameter(f"--size {text}: expected a size in pixels, e.g. 3000x2000, 3000x or x2000")
+    width, height = (None if side is None else int(side) for side in match.groups())
+    return width, height
+
+
+def parse_crop(text: str) -> tuple[int, int, int, int]:
+    """The value of `Settings.crop` from X,Y,WIDTH,HEIGHT."""
+    match = re.fullmatch(r"(\d{1,7}),(\d{1,7}),([1-9]\d{0,6}),([1-9]\d{0,6})", text.replace(" ", ""), re.ASCII)
+    if match is None:
+        raise typer.BadParameter(f"--crop {text}: expected x, y, width and height in pixels, e.g. 100,50,640,480")
+    x, y, width, height = map(int, match.groups())
+    return x, y, width, height

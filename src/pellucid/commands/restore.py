@@ -16,8 +16,10 @@ from pellucid.commands.options import (
     Precision,
     White,
     parse_bytes,
+    parse_crop,
     parse_exposure,
     parse_keywords,
+    parse_size,
 )
 from pellucid.commands.terminal import (
     defer_sigint,
@@ -33,8 +35,9 @@ from pellucid.errors import PellucidError
 
 if TYPE_CHECKING:
     from pellucid.restoration.planning import Job, Plan
-    from pellucid.restoration.restore import Outcome, Settings
+    from pellucid.restoration.restore import Outcome
     from pellucid.restoration.restorer import Restorer
+    from pellucid.restoration.settings import Settings
 
 STATUS_EVERY_S = 30.0
 """How often the status is printed if there is no terminal for a progress bar."""
@@ -125,6 +128,47 @@ def restore(
             rich_help_panel=_RESULTS,
         ),
     ] = 1.0,
+    name: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATTERN",
+            help="Names of results, e.g. '{stem}-{model}{suffix}'; then --out may be the folder of the inputs.",
+            show_default="as the inputs; next to them {stem}-restored{suffix}",
+        ),
+    ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="A picture, white where to restore, black where not; or a folder of them, named as the inputs.",
+            rich_help_panel=_RESULTS,
+        ),
+    ] = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(
+            metavar="X",
+            help="How many times as long the sides of results are, e.g. 1.5: enlarged by the model, then reduced.",
+            show_default="that of the model",
+            rich_help_panel=_RESULTS,
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WxH",
+            help="Size that results fit into, e.g. 3000x2000, 3000x or x2000; as --scale.",
+            rich_help_panel=_RESULTS,
+        ),
+    ] = None,
+    crop: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X,Y,W,H",
+            help="Restore only this part of the picture, in its pixels; the same as in the whole result.",
+            rich_help_panel=_RESULTS,
+        ),
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option(
@@ -228,12 +272,14 @@ def restore(
     Finished results in a folder are skipped, so the same command resumes after an interruption.
     """
     with defer_sigint():
-        from pellucid.pictures import formats
-        from pellucid.restoration import planning, restore, restorer
+        from pellucid.pictures import formats, images
+        from pellucid.restoration import planning, restorer
         from pellucid.restoration.report import is_report, make_report
+        from pellucid.restoration.settings import Settings
         from pellucid.system import files
+        from pellucid.weights import models
 
-    choices = restore.Settings(
+    choices = Settings(
         tile_px=tile,
         halo_px=halo,
         ensemble=ensemble,
@@ -245,9 +291,23 @@ def restore(
         sidecars=sidecars,
         page=page,
         white=white,
-        **({} if max_pixels is None else {"max_pixels": max_pixels}),
+        scale=scale,
+        size=None if size is None else parse_size(size),
+        crop=None if crop is None else parse_crop(crop),
+        max_pixels=images.MAX_PIXELS if max_pixels is None else max_pixels,
     )
-    jobs = planning.plan(inputs, out, format=format, include=include or (), exclude=exclude or ())
+    jobs = planning.plan(
+        inputs,
+        out,
+        format=format,
+        include=include or (),
+        exclude=exclude or (),
+        name=name,
+        model=models.find_name(model),
+        mask=mask,
+        overwrite=overwrite,
+        strict=False,
+    )
     _print_passed_over(jobs, with_sidecars=sidecars)
     if len(jobs) == 1 and jobs[0].root is None:
         files.check_overwrite(jobs[0].target, overwrite=overwrite)
@@ -256,8 +316,9 @@ def restore(
         files.check_report(report, used, overwrite=overwrite or is_report(report))
     given = parse_keywords(settings, options=("backend", "device", "overwrite", "precision"))
     chosen = restorer.load(model, device=device, backend=backend, precision=precision, **given)
-    if chosen.choice is not None:
-        print_info(chosen.choice)
+    for one in chosen.models:
+        if one.choice is not None:
+            print_info(f"{one.name}: {one.choice}" if len(chosen.models) > 1 else one.choice)
     for override in chosen.overrides():
         print_warning(override)
     if choices.exposure != "auto" and not chosen.recipe.domain.takes_mosaic:
@@ -272,12 +333,14 @@ def restore(
         _print_halo_error(chosen, jobs, choices)
     outcomes, is_interrupted = _run(jobs, chosen, choices, workers=workers, overwrite=overwrite)
     if report is not None:
-        write_json(report, make_report(outcomes, chosen), overwrite=overwrite or is_report(report))
+        write_json(report, make_report(outcomes, chosen, jobs.problems), overwrite=overwrite or is_report(report))
     if is_interrupted:
         print_info(f"interrupted after {len(outcomes)} of {len(jobs)} pictures; the same command resumes")
         raise typer.Exit(130)
     _print_summary(outcomes, chosen, with_results=not is_stdout(report))
-    if any(outcome.error for outcome in outcomes):
+    for problem in jobs.problems:
+        print_error(problem)
+    if jobs.problems or any(outcome.error for outcome in outcomes):
         raise typer.Exit(1)
 
 
@@ -352,6 +415,8 @@ def _print_passed_over(plan: "Plan", *, with_sidecars: bool) -> None:
         print_info(describe_ignored(ignored) + hint)
     if plan.num_excluded:
         print_info(f"{plan.num_excluded} pictures left out by --include and --exclude")
+    if plan.num_results:
+        print_info(f"{plan.num_results} results of earlier runs left out")
 
 
 def _print_halo_error(restorer: "Restorer", jobs: "Sequence[Job]", settings: "Settings") -> None:

@@ -81,7 +81,8 @@ def evaluate(
         return Measured(score, prepared.warnings, restored.as_depth("uint8"))
 
     protocol = describe(recipe, collection, comparison, seeds)
-    weights = (restorer.backend.fingerprint(), restorer.backend.name, recipe.name, dict(recipe.parameters))
+    backends = [model.backend.name for model in restorer.models]
+    weights = (restorer.fingerprint(), backends, recipe.name, dict(recipe.parameters))
     scored = Scoring(
         collection,
         measure,

@@ -11,7 +11,7 @@ from pellucid.evaluation.report import Score
 from pellucid.evaluation.score_log import Finished, ScoreLog, make_key
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
-from pellucid.restoration.manifest import stamp
+from pellucid.restoration.entries import stamp
 from pellucid.system.files import check_overwrite
 
 Progress = Callable[[int, int], None]

@@ -10,7 +10,7 @@ from typing import Any
 
 from pellucid.errors import OutputError
 from pellucid.evaluation.report import Score
-from pellucid.restoration.manifest import Stamp
+from pellucid.restoration.entries import Stamp
 from pellucid.system.files import check_name
 
 

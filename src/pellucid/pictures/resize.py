@@ -41,6 +41,30 @@ def resize_8bit(image: Tensor, scale: int | Fraction) -> Tensor:
     return image
 
 
+def resize_to(image: Tensor, height: int, width: int) -> Tensor:
+    """`resize` to any size, each side by its own factor: (..., H, W) -> (..., height, width), not clamped."""
+    image = _resize_axis(image, -2, Fraction(height, image.shape[-2]), "symmetric")
+    return _resize_axis(image, -1, Fraction(width, image.shape[-1]), "symmetric")
+
+
+def find_span(size: int, new_size: int, wanted: slice) -> slice:
+    """The pixels along a side of an image from which some pixels of `resize_to` are computed."""
+    positions = _contributions(size, Fraction(new_size, size), "symmetric")[0][wanted]
+    return slice(int(positions.min()), int(positions.max()) + 1)
+
+
+def resize_part(part: Tensor, axis: int, size: int, new_size: int, wanted: slice) -> Tensor:
+    """Some pixels of `resize_to` along one axis (-2 or -1), as they are in the whole image.
+
+    part: what `find_span` returns of the image, which has this size along the axis.
+    """
+    positions, weights = _contributions(size, Fraction(new_size, size), "symmetric")
+    first = find_span(size, new_size, wanted).start
+    shape = (-1, 1) if axis == -2 else (-1,)
+    taps = zip((positions[wanted] - first).T, weights[wanted].T.to(part.dtype), strict=True)
+    return reduce(torch.add, (part.index_select(axis, index) * weight.reshape(shape) for index, weight in taps))
+
+
 def reach(scale: int, *, beyond: int = 0) -> int:
     """The distance in input pixels from which an enlarged pixel is computed.
 

@@ -7,22 +7,17 @@ changed since are made again, and files that pellucid did not create are never o
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from pellucid.errors import OutputError
+from pellucid.restoration.entries import NAME, Stamp, find_entry, read_entries, stamp
 from pellucid.restoration.planning import Job
 from pellucid.system import files
-
-NAME = ".pellucid.jsonl"
-"""One JSON object per line, added just before a result is renamed to its final name. Lines that do not match the
-file are ignored."""
-
-Stamp = list[int]
-"""See `stamp`."""
 
 
 class State(Enum):
@@ -32,29 +27,31 @@ class State(Enum):
     DONE = "made from this input with these settings"
     OUTDATED = "made from this input, which has changed since"
     OTHER_SETTINGS = "made by another model or with other settings"
+    OTHER_MODEL = "made by another model"
     FOREIGN = "not made by pellucid, or changed since"
 
 
 class Manifest:
-    """The manifest of one folder. settings: everything that affects the results."""
+    """The manifest of one folder. settings: everything that affects the results. model: its name."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, settings: Mapping[str, Any], model: str = "") -> None:
         self._path = folder / NAME
-        self._folder = folder
+        self._folder, self._model = folder, model
         self._settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-        self._entries = self._read()
+        self._entries = read_entries(folder)
         self._lock = Lock()
 
-    def state(self, source: Path, target: Path) -> State:
-        """Whether the target exists, and whether it is what would be made from the source now."""
+    def state(self, source: Path, target: Path, mask: Path | None = None) -> State:
+        """Whether the target exists, and whether it is what would be made from the source (and mask) now."""
         if not os.path.lexists(target):
             return State.MISSING
-        entry = self._find_entry(target)
+        entry = find_entry(self._entries, target, self._key(target))
         if entry is None:
             return State.FOREIGN
         if entry["settings"] != self._settings:
-            return State.OTHER_SETTINGS
-        if entry["source"] == [source.name, *stamp(source)]:
+            is_same = entry.get("model", self._model) == self._model  # earlier versions did not record it
+            return State.OTHER_SETTINGS if is_same else State.OTHER_MODEL
+        if entry["source"] == [source.name, *stamp(source, *([] if mask is None else [mask]))]:
             return State.DONE
         return State.OUTDATED if entry["place"] == self._place(source) else State.FOREIGN
 
@@ -62,7 +59,8 @@ class Manifest:
         """Add an entry for a file that is about to be renamed to target.
 
         If the rename never happens, the entry does not match the file at target and is ignored.
-        source_stamp: of the source as it was read. whole: the finished file under its temporary name.
+        source_stamp: of the source, and of its mask if there is one, as they were read.
+        whole: the finished file under its temporary name.
         """
         entry: dict[str, Any] = {
             "target": self._key(target),
@@ -70,6 +68,7 @@ class Manifest:
             "place": self._place(source),
             "result": stamp(whole),
             "settings": self._settings,
+            "model": self._model,
         }
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
@@ -78,11 +77,6 @@ class Manifest:
         except OSError as error:
             raise OutputError(f"{self._path} cannot be written: {error.strerror or error}") from error
         self._entries.setdefault(entry["target"], []).append(entry)
-
-    def _find_entry(self, target: Path) -> dict[str, Any] | None:
-        """The last entry that matches the file at target; later entries for its name may not."""
-        entries, now = self._entries.get(self._key(target), []), stamp(target)
-        return next((entry for entry in reversed(entries) if entry["result"] == now), None)
 
     def _place(self, source: Path) -> str:
         """The path of a source relative to this folder: files of the same name in other folders differ."""
@@ -95,30 +89,30 @@ class Manifest:
     def _key(self, target: Path) -> str:
         return Path(os.path.relpath(target, self._folder)).as_posix()
 
-    def _read(self) -> dict[str, list[dict[str, Any]]]:
-        try:
-            lines = self._path.read_text(encoding="utf-8", errors="replace").splitlines()
-        except OSError:
-            return {}
-        entries: dict[str, list[dict[str, Any]]] = {}
-        for entry in map(_parse_entry, lines):
-            if entry is not None:
-                entries.setdefault(entry["target"], []).append(entry)
-        return entries
-
 
 class Manifests:
     """The manifests of all folders of results."""
 
-    def __init__(self, settings: Mapping[str, Any], overwrite: bool) -> None:
-        self._settings, self._overwrite = settings, overwrite
+    def __init__(self, settings: Mapping[str, Any], overwrite: bool, model: str = "") -> None:
+        self._settings, self._overwrite, self._model = settings, overwrite, model
         self._by_root: dict[Path, Manifest] = {}
+
+    def settle_names(self, jobs: Sequence[Job]) -> list[Job]:
+        """The jobs, with the name of the model in those results whose names another model has used."""
+        taken = {os.path.realpath(job.target) for job in jobs}
+        settled = []
+        for job in jobs:
+            own = job.target.with_name(f"{job.target.stem}-{self._model}{job.target.suffix}")
+            is_free = os.path.realpath(own) not in taken
+            renames = is_free and not self._overwrite and self._state(job) is State.OTHER_MODEL
+            settled.append(replace(job, target=own) if renames else job)
+        return settled
 
     def is_done(self, job: Job) -> bool:
         """Whether there is nothing to do. Raises OutputError if another file is in the way."""
         state = self._state(job)
-        if state in (State.FOREIGN, State.OTHER_SETTINGS) and not self._overwrite:
-            origin = f" and was {state.value}" if state is State.OTHER_SETTINGS else ""
+        if state in (State.FOREIGN, State.OTHER_SETTINGS, State.OTHER_MODEL) and not self._overwrite:
+            origin = "" if state is State.FOREIGN else f" and was {state.value}"
             raise OutputError(f"{job.target} exists{origin}", hint="{overwrite} replaces it", overwrite=True)
         if state is State.MISSING or self._overwrite:
             files.check_overwrite(job.target, overwrite=True)
@@ -137,7 +131,7 @@ class Manifests:
     def _state(self, job: Job) -> State:
         manifest = self._manifest_of(job)
         if manifest is not None:
-            return manifest.state(job.source, job.target)
+            return manifest.state(job.source, job.target, job.mask)
         return State.FOREIGN if os.path.lexists(job.target) else State.MISSING
 
     def _manifest_of(self, job: Job) -> Manifest | None:
@@ -145,25 +139,5 @@ class Manifests:
             return None
         if job.root not in self._by_root:
             # If two threads get here at once, both use the manifest of the first.
-            self._by_root.setdefault(job.root, Manifest(job.root, self._settings))
+            self._by_root.setdefault(job.root, Manifest(job.root, self._settings, self._model))
         return self._by_root[job.root]
-
-
-def stamp(path: Path) -> Stamp:
-    """Size and modification time, which change if the file does; empty if there is no file."""
-    try:
-        status = path.stat()
-    except OSError:
-        return []
-    return [status.st_size, status.st_mtime_ns]
-
-
-def _parse_entry(line: str) -> dict[str, Any] | None:
-    """None for a line that a crash truncated, or that pellucid did not write."""
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return None
-    kinds = {"target": str, "source": list, "place": str, "result": list, "settings": str}
-    is_entry = isinstance(entry, dict) and all(isinstance(entry.get(key), kind) for key, kind in kinds.items())
-    return entry if is_entry else None

@@ -14,9 +14,9 @@ from pellucid.domains import Degraded
 from pellucid.errors import NotEnoughMemoryError, PellucidError
 from pellucid.pictures.picture import Picture
 from pellucid.pictures.tiff.directories import Pages
-from pellucid.restoration.manifest import Stamp
+from pellucid.restoration.chaining import Progress
+from pellucid.restoration.entries import Stamp
 from pellucid.restoration.planning import Job
-from pellucid.restoration.restorer import Progress
 from pellucid.system import memory
 
 FAULT = "a fault of pellucid"
@@ -28,11 +28,13 @@ class InFlightItem:
     """A job in one of the stages. degraded: set when it has been read. restored: set by the network.
 
     pages: of a file that has several, which are read and written in the second stage, one at a time.
+    mask: of the job, if it has one.
     """
 
     job: Job
     pages: Pages | None = None
     degraded: Degraded | None = None
+    mask: Picture | None = None
     restored: Picture | None = None
     megapixels: float = 0.0
     seconds: float = 0.0

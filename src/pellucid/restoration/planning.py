@@ -6,32 +6,97 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from string import Formatter
 
-from pellucid.errors import DataError, OutputError, PictureError
+from pellucid.errors import DataError, OutputError, PellucidError, PictureError
 from pellucid.pictures import images
 from pellucid.pictures.finding import Found, describe_ignored, find_pictures
 from pellucid.pictures.formats import SUFFIXES
+from pellucid.restoration import entries
 from pellucid.system import files
 
 
 @dataclass(frozen=True)
 class Job:
-    """One file to restore, and the file to write. root: the folder with the manifest, if there is one."""
+    """One file to restore, and the file to write.
+
+    root: the folder with the manifest, if there is one. mask: a picture that is white where to restore, if any.
+    """
 
     source: Path
     target: Path
     root: Path | None = None
+    mask: Path | None = None
 
 
 class Plan(list[Job]):
     """The jobs, and what else the folders contain.
 
     ignored: number of files that are not pictures, by suffix. num_excluded: pictures left out by patterns.
+    num_results: pictures left out because they were made from other pictures of this plan.
+    problems: inputs that do not exist or contain no pictures, among others that do; see `strict` of `plan`.
     """
 
-    def __init__(self, jobs: Iterable[Job], ignored: Mapping[str, int], num_excluded: int) -> None:
+    def __init__(
+        self,
+        jobs: Iterable[Job],
+        ignored: Mapping[str, int],
+        num_excluded: int,
+        num_results: int = 0,
+        problems: Iterable[PellucidError] = (),
+    ) -> None:
         super().__init__(jobs)
-        self.ignored, self.num_excluded = ignored, num_excluded
+        self.problems = tuple(problems)
+        self.ignored, self.num_excluded, self.num_results = ignored, num_excluded, num_results
+
+
+@dataclass(frozen=True)
+class _Naming:
+    """How results are named; see `plan`."""
+
+    format: str | None
+    template: str | None
+    model: str
+    overwrite: bool
+
+    def __post_init__(self) -> None:
+        if self.template is not None:
+            filled = self._fill("a.png")
+            if {"/", "\\", "\0"} & {*filled} or filled.startswith("."):
+                raise OutputError(
+                    f"{self.template!r} does not give names of visible files", hint="{out} is for folders"
+                )
+
+    def name(self, source: Path) -> str:
+        """The name of a result in a folder."""
+        plain = images.result_name(source.name, self.format, source=source)
+        return plain if self.template is None else self._fill(plain)
+
+    def name_next_to(self, source: Path) -> Path:
+        """A result next to its input: NAME-restored.EXT, or NAME-MODEL.EXT if that exists."""
+        if self.template is not None:
+            return source.with_name(self.name(source))
+        plain = images.result_name(f"{source.stem}-restored{source.suffix}", self.format, source=source)
+        usual = source.with_name(plain)
+        own = source.with_name(f"{source.stem}-{self.model}{usual.suffix}")
+        uses_own = self.model and os.path.lexists(own if self.overwrite else usual)
+        return own if uses_own else usual
+
+    def _fill(self, plain: str) -> str:
+        """The template for a result that would be called `plain` without it."""
+        path, filled = Path(plain), ""
+        known = {"stem": path.stem, "suffix": path.suffix, "model": self.model}
+        try:
+            for text, key, form, conversion in Formatter().parse(self.template or ""):
+                if form or conversion or key not in (None, *known):
+                    raise ValueError
+                filled += text + known.get(key or "", "")
+        except ValueError:
+            raise OutputError(
+                f"{self.template!r} is not a pattern for names; it can contain {{stem}}, {{model}}, {{suffix}}",
+                hint="change {name}",
+            ) from None
+        return filled
 
 
 def plan(
@@ -41,48 +106,89 @@ def plan(
     format: str | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    name: str | None = None,
+    model: str = "",
+    mask: str | Path | None = None,
+    overwrite: bool = False,
+    strict: bool = True,
 ) -> Plan:
     """Plan which file becomes which result.
 
     inputs: files, folders and patterns (scans/**/*.tif). In folders, the content of a file decides whether it is a
         picture; pictures that cannot be read are planned too, so that they are reported.
     out: for one file, a path with a suffix is the file to write; otherwise it is a folder. Default: a file becomes
-        NAME-restored.EXT next to it, and a folder becomes FOLDER-restored. Results next to their inputs are not
-        used as inputs again.
+        NAME-restored.EXT next to it, or NAME-MODEL.EXT if that exists, and a folder becomes FOLDER-restored.
+        Results of earlier runs are not used as inputs again, if what they were made from is an input, too.
     format: png, tiff, jpeg, webp, bmp, ppm, jxl or jp2; default: that of each input, by its content.
     include, exclude: patterns for pictures in folders, relative to the folder: *.jpg for names at any depth,
         scans/*.tif, **/raw/*. Upper and lower case are the same.
+    name: pattern for the names of results, e.g. "{stem}-{model}{suffix}", whose suffix includes the dot. With it,
+        `out` may be the folder of the inputs. model: the name of the model.
+    mask: a picture that is white where pictures must be restored, see `Restorer.restore`; or a folder of them with
+        the names of the pictures.
+    overwrite: whether existing results will be replaced, which names depend on.
+    strict: whether an input that does not exist or contains no pictures is an error, although others are planned.
 
     Raises PictureError if an input does not exist, DataError if a folder contains no pictures, and OutputError if
     two results would have the same name or a result would overwrite an input.
     """
     given = [inputs] if isinstance(inputs, str | Path) else inputs
+    naming = _Naming(format, name, model, overwrite)
     ignored, num_excluded = Counter[str](), 0
-    found = [path for name in given for path in _expand(name)]
+    found, problems = _expand_all(given)
+    if problems and (strict or not found):
+        raise problems[0]
     out = None if out is None else Path(out)
     if out is not None:
         files.check_name(out)
-    if len(found) == 1 and not found[0].is_dir() and (out is None or (out.suffix and not is_folder(out))):
-        jobs = [Job(found[0], _name_next_to(found[0], format) if out is None else check_format(out, format))]
+    if (
+        len(found) == 1
+        and not problems
+        and not found[0].is_dir()
+        and (out is None or (out.suffix and not is_folder(out)))
+    ):
+        if out is not None and name is not None:
+            raise OutputError(f"{out} is a file to write", hint="omit {name}, or give a folder as {out}")
+        jobs = [Job(found[0], naming.name_next_to(found[0]) if out is None else check_format(out, format))]
     elif out is not None and not is_folder(out) and (os.path.lexists(out) or out.suffix in SUFFIXES):
         raise OutputError(f"{out} is a file", hint="for folders and several pictures, {out} must be a folder")
     else:
         jobs = []
         for path in found:
             if path.is_dir():
-                folder = _find_in_folder(path, out, include, exclude)
-                jobs += _plan_folder(path, folder.pictures, out, format)
+                try:
+                    folder = _find_in_folder(path, out, include, exclude)
+                except DataError as error:
+                    problems.append(error)
+                    continue
+                jobs += _plan_folder(path, folder.pictures, out, naming)
                 ignored.update(folder.ignored)
                 num_excluded += folder.num_excluded
             else:
-                name = images.result_name(path.name, format, source=path)
-                target = _name_next_to(path, format) if out is None else out / name
+                target = naming.name_next_to(path) if out is None else out / naming.name(path)
                 jobs.append(Job(path, target, target.parent))
+        if problems and (strict or not jobs):
+            raise problems[0]
         jobs = _make_unique(jobs)
         if out is None:
             jobs = _without_results(jobs)
+    num_found = len(jobs)
+    jobs = _without_earlier_results(jobs)
     check(jobs)
-    return Plan(jobs, ignored, num_excluded)
+    jobs = jobs if mask is None else _add_masks(jobs, Path(mask), found)
+    return Plan(jobs, ignored, num_excluded, num_found - len(jobs), problems)
+
+
+def _expand_all(names: Iterable[str | Path]) -> tuple[list[Path], list[PellucidError]]:
+    """The files and folders of all names and patterns, and the errors of names that do not exist."""
+    found: list[Path] = []
+    problems: list[PellucidError] = []
+    for name in names:
+        try:
+            found += _expand(name)
+        except PictureError as error:
+            problems.append(error)
+    return found, problems
 
 
 def is_folder(path: Path) -> bool:
@@ -129,11 +235,10 @@ def _find_in_folder(given: Path, out: Path | None, include: Sequence[str], exclu
     return replace(found, pictures=pictures)
 
 
-def _plan_folder(given: Path, pictures: Iterable[Path], out: Path | None, format: str | None) -> Iterator[Job]:
+def _plan_folder(given: Path, pictures: Iterable[Path], out: Path | None, naming: _Naming) -> Iterator[Job]:
     folder = _folder_next_to(given) if out is None else out
     for source in pictures:
-        name = images.result_name(source.name, format, source=source)
-        yield Job(source, folder / source.relative_to(given).with_name(name), folder)
+        yield Job(source, folder / source.relative_to(given).with_name(naming.name(source)), folder)
 
 
 def _make_unique(jobs: Sequence[Job]) -> list[Job]:
@@ -154,12 +259,46 @@ def _without_results(jobs: Sequence[Job]) -> list[Job]:
     return [job for job in jobs if os.path.realpath(job.source) not in targets]
 
 
+def _without_earlier_results(jobs: Sequence[Job]) -> list[Job]:
+    """Without pictures that a manifest knows as results of other inputs of this plan."""
+    sources = {os.path.realpath(job.source) for job in jobs}
+    folders = {parent for source in sources for parent in Path(source).parents}
+    results = {
+        str(result)
+        for folder in folders
+        for result, source in entries.list_results(folder)
+        if str(source) in sources and source != result
+    }
+    return [job for job in jobs if os.path.realpath(job.source) not in results]
+
+
+def _add_masks(jobs: Sequence[Job], mask: Path, inputs: Sequence[Path]) -> list[Job]:
+    """The jobs with their masks: one for all, or those of the same names in a folder, whatever their format.
+
+    A mask that is missing is reported when its picture is read. Raises DataError if all are.
+    """
+    if not is_folder(mask):
+        files.read_head(mask)
+        return [replace(job, mask=mask) for job in jobs]
+    found = {path.relative_to(mask): path for path in find_pictures(mask, takes_raw=False).pictures}
+    by_stem = {path.with_suffix(""): found[path] for path in found}
+    names = [_name_in(inputs, job.source) for job in jobs]
+    masks = [found.get(name) or by_stem.get(name.with_suffix("")) for name in names]
+    if jobs and not any(masks):
+        raise DataError(
+            f"{mask} contains no mask with the name of a picture", hint=f"a mask for {names[0]} has the same name"
+        )
+    return [replace(job, mask=own or mask / name) for job, own, name in zip(jobs, masks, names, strict=True)]
+
+
+def _name_in(inputs: Sequence[Path], source: Path) -> Path:
+    """The path of a picture in the folder that was given, or its name."""
+    folder = next((path for path in inputs if path.is_dir() and source.is_relative_to(path)), source.parent)
+    return source.relative_to(folder)
+
+
 def _is_inside(path: Path, folder: Path) -> bool:
     return os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep)
-
-
-def _name_next_to(path: Path, format: str | None) -> Path:
-    return path.with_name(images.result_name(f"{path.stem}-restored{path.suffix}", format, source=path))
 
 
 def _folder_next_to(folder: Path) -> Path:
@@ -176,7 +315,7 @@ def check(jobs: Sequence[Job]) -> None:
     for job in jobs:
         target = os.path.realpath(job.target)
         if target in sources:
-            raise OutputError(f"{job.target} is one of the inputs", hint="choose another {out}")
+            raise OutputError(f"{job.target} is one of the inputs", hint="choose another {out} or {name}")
         if target in taken:
             raise OutputError(
                 f"{taken[target]} and {job.source} would both become {job.target}",

@@ -5,17 +5,21 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pellucid.errors import PellucidError
 from pellucid.restoration.restore import Outcome
 from pellucid.restoration.restorer import Restorer
 
 
-def make_report(outcomes: Sequence[Outcome], restorer: Restorer) -> dict[str, Any]:
-    """A report of what happened to every picture."""
+def make_report(
+    outcomes: Sequence[Outcome], restorer: Restorer, problems: Sequence[PellucidError] = ()
+) -> dict[str, Any]:
+    """A report of what happened to every picture. problems: of inputs that are not pictures, see `Plan`."""
     return {
         "model": restorer.name,
         "recipe": restorer.recipe.name,
         "parameters": dict(restorer.recipe.parameters),
         "pictures": [_to_json(outcome) for outcome in outcomes],
+        "problems": [str(problem) for problem in problems],
     }
 
 

@@ -9,9 +9,8 @@ from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cache, partial
-from math import inf
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pellucid.degradations.degradation import involves, warnings_for
 from pellucid.degradations.standard import GaussianNoise, Jpeg
@@ -22,73 +21,31 @@ from pellucid.pictures.camera import raw
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.pictures.records import sidecars
 from pellucid.pictures.tiff.directories import Page, Pages
-from pellucid.pictures.white import check_white
 from pellucid.recipes.overrides import former_keywords
 from pellucid.restoration import planning
+from pellucid.restoration.chaining import Progress
 from pellucid.restoration.conversion import InMemory, is_in_memory, to_pictures
-from pellucid.restoration.manifest import Manifests, stamp
+from pellucid.restoration.entries import stamp
+from pellucid.restoration.manifest import Manifests
+from pellucid.restoration.one_picture import describe_lost, plan_size, restore_picture
 from pellucid.restoration.pipeline import Budget, InFlightItem, run_overlapped, to_pellucid_error
 from pellucid.restoration.planning import Job
 from pellucid.restoration.reading import read_degraded
-from pellucid.restoration.restorer import Progress, Restorer, load
+from pellucid.restoration.restorer import Restorer, load
+from pellucid.restoration.settings import Settings
+from pellucid.restoration.tiled_model import TiledModel
 from pellucid.system import files, memory
 from pellucid.system.keywords import check_number
 from pellucid.weights import checkpoint, models
+
+LATER_SETTINGS = ("page", "white", "sidecars", "scale", "size", "crop")
+"""Settings that manifests of earlier versions do not contain."""
 
 CODEC_BYTES = 100_000_000
 """Memory that decoding and encoding take for any picture, including samples too small for a memory-mapped file."""
 
 Inputs = str | Path | InMemory | Iterable[str | Path | InMemory | Job]
 """One input or several: paths of files and folders and patterns, or pictures in memory, or jobs from `plan`."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How pictures are read, restored and written. None means: chosen for each picture, or for this machine.
-
-    Raises PellucidError for a value that is not possible.
-
-    tile_px, halo_px, ensemble, strength, memory_bytes: see `Restorer.restore`.
-    quality: of JPEG, and of WebP and JPEG XL, which it makes lossy; 1 to 100.
-    bit_depth: 8, 16 or 32 (floating point) bits per sample.
-    exposure: for recipes that brighten camera RAW files: how many times longer the exposure of the result should
-        appear; or the path of a RAW file with the wanted exposure; or "auto", an estimate. A `Mosaic` in memory
-        keeps its own `exposure_ratio`.
-    max_pixels: larger pictures are refused before they are decoded.
-    sidecars: the XMP in files named NAME.xmp and NAME.EXT.xmp next to a picture becomes part of its result.
-    page: number of the page of a TIFF to restore, starting at 1. Default: all pages, written as pages of a TIFF.
-    white: the value of white in the files, see `read`. Default: as each file specifies it, else that of its type.
-    """
-
-    tile_px: int | None = None
-    halo_px: int | None = None
-    ensemble: bool = False
-    strength: float = 1.0
-    memory_bytes: int | None = None
-    quality: int | None = None
-    bit_depth: int | None = None
-    exposure: float | Path | Literal["auto"] = "auto"
-    max_pixels: int = images.MAX_PIXELS
-    sidecars: bool = False
-    page: int | None = None
-    white: float | None = None
-
-    def __post_init__(self) -> None:
-        check_number("strength", self.strength, 0, 1, is_whole=False)
-        limits = {"tile_px": 1, "halo_px": 0, "memory_bytes": 0, "quality": 1, "max_pixels": 1, "page": 1}
-        for name, low in limits.items():
-            value = getattr(self, name)
-            if value is not None or name == "max_pixels":
-                check_number(name, value, low, 100 if name == "quality" else inf)
-        formats.check_depth(self.bit_depth)
-        check_white(self.white)
-        if self.exposure != "auto" and not isinstance(self.exposure, Path):
-            is_number = isinstance(self.exposure, int | float) and 0 < self.exposure < inf
-            if not is_number:
-                raise PellucidError(
-                    f"{self.exposure!r} is not possible",
-                    hint="{exposure} can be auto, a number above 0 or the Path of a RAW file",
-                )
 
 
 @dataclass(frozen=True)
@@ -131,6 +88,8 @@ def restore(
     overwrite: bool = False,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    name: str | None = None,
+    mask: str | Path | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> list[Outcome]:
     """Restore pictures and wait for all of them; returns one outcome for each, in order.
@@ -153,6 +112,8 @@ def restore(
     overwrite: replace existing results. Without it, a finished result is skipped, a result is made again if its
         input has changed since, and any other existing file is an error.
     include, exclude: patterns for pictures in folders, see `plan`.
+    name: pattern for the names of results, e.g. "{stem}-{model}{suffix}", see `plan`.
+    mask: a picture that is white where files must be restored, or a folder of such pictures, see `plan`.
     progress: called with the number of finished pictures, including the finished part of the current one.
 
     Raises PictureError or DataError for inputs that do not exist, OutputError for an `out` that does not fit them,
@@ -169,6 +130,8 @@ def restore(
             overwrite=overwrite,
             include=include,
             exclude=exclude,
+            name=name,
+            mask=mask,
             progress=progress,
         )
     )
@@ -185,6 +148,8 @@ def iter_restore(
     overwrite: bool = False,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    name: str | None = None,
+    mask: str | Path | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Generator[Outcome, None, None]:
     """`restore` as an iterator: pictures are restored while it is iterated, and outcomes are not collected.
@@ -195,6 +160,10 @@ def iter_restore(
     if not isinstance(settings, Settings):
         raise PellucidError(f"settings of type {type(settings).__name__}; pellucid.Settings(...) is needed")
     given = _to_list(inputs)
+    if (name is not None or mask is not None) and not all(isinstance(one, str | Path) for one in given):
+        raise PellucidError(
+            "names and masks of results are only for paths", hint="omit {name}; `Restorer.restore` takes masks"
+        )
     chosen = restorer if isinstance(restorer, Restorer) else load(restorer)
     if given and all(map(is_in_memory, given)):
         targets = _plan_in_memory(len(given), out, format, overwrite=overwrite)
@@ -204,7 +173,17 @@ def iter_restore(
             raise OutputError("jobs contain the files to write", hint="omit {out} and {format}")
         planning.check(given)
         return _restore_files(given, chosen, settings, workers, overwrite, progress)
-    jobs = planning.plan(given, out, format=format, include=include, exclude=exclude)
+    jobs = planning.plan(
+        given,
+        out,
+        format=format,
+        include=include,
+        exclude=exclude,
+        name=name,
+        model=chosen.name,
+        mask=mask,
+        overwrite=overwrite,
+    )
     return _restore_files(jobs, chosen, settings, workers, overwrite, progress)
 
 
@@ -278,7 +257,7 @@ def _restore_one_in_memory(
     if target is not None and isinstance(pictures[0], Picture):
         images.check_format(target, pictures[0], bit_depth=settings.bit_depth)
     start = time.monotonic()
-    restored = [_run_network(restorer, picture, settings) for picture in pictures]
+    restored = [restore_picture(restorer, picture, settings) for picture in pictures]
     seconds = time.monotonic() - start
     notes: tuple[str, ...] = ()
     if target is not None:
@@ -303,7 +282,11 @@ def _restore_files(
     overwrite: bool,
     progress: Callable[[float], None] | None,
 ) -> Generator[Outcome, None, None]:
-    stages = _Stages(restorer, settings, Manifests(_describe(restorer, settings), overwrite))
+    described = _describe(restorer, settings)
+    if any(job.mask is not None for job in jobs):
+        described["mask"] = "given"
+    manifests = Manifests(described, overwrite, restorer.name)
+    stages, jobs = _Stages(restorer, settings, manifests), manifests.settle_names(jobs)
     budget = Budget(memory.limit_bytes(settings.memory_bytes), workers, stages.needed_bytes)
     for item in run_overlapped(jobs, stages.read, stages.run, stages.write, budget=budget, progress=progress):
         yield Outcome(
@@ -331,10 +314,12 @@ class _Stages:
         if self.manifests.is_done(job):
             return replace(item, is_skipped=True)
         images.check_format(job.target)
-        source_stamp = stamp(job.source)  # before it is read: it may change in the meantime
+        inputs = [job.source] if job.mask is None else [job.source, job.mask]
+        source_stamp = stamp(*inputs)  # before they are read: they may change in the meantime
+        mask = None if job.mask is None else images.read(job.mask, max_pixels=settings.max_pixels)
         pages = self._find_pages(job)
         if pages is not None:
-            return replace(item, pages=pages, info=pages.notes, source_stamp=source_stamp)
+            return replace(item, pages=pages, mask=mask, info=pages.notes, source_stamp=source_stamp)
         degraded, info = read_degraded(
             job.source,
             self.restorer.recipe.domain,
@@ -349,8 +334,9 @@ class _Stages:
         return replace(
             item,
             degraded=degraded,
+            mask=mask,
             megapixels=degraded.height * degraded.width / 1e6,
-            info=info,
+            info=(*info, *describe_lost(degraded, settings)),
             warnings=_find_warnings(degraded, self.restorer),
             source_stamp=source_stamp,
         )
@@ -359,10 +345,16 @@ class _Stages:
         if item.pages is not None:
             return self._run_pages(progress, reserved_bytes, item, item.pages)
         start = time.monotonic()
-        restored = _run_network(
-            self.restorer, item.degraded, self.settings, reserved_bytes=reserved_bytes, progress=progress
+        assert item.degraded is not None
+        restored = restore_picture(
+            self.restorer,
+            item.degraded,
+            self.settings,
+            mask=item.mask,
+            reserved_bytes=reserved_bytes,
+            progress=progress,
         )
-        return replace(item, degraded=None, restored=restored, seconds=time.monotonic() - start)
+        return replace(item, degraded=None, mask=None, restored=restored, seconds=time.monotonic() - start)
 
     def write(self, item: InFlightItem) -> InFlightItem:
         if item.pages is not None:
@@ -412,8 +404,13 @@ class _Stages:
                 info.update(degraded.encoding.notes)
                 warnings.update(_find_warnings(degraded, self.restorer))
                 start = time.monotonic()
-                yield _run_network(
-                    self.restorer, degraded, self.settings, reserved_bytes=reserved_bytes, progress=advance
+                yield restore_picture(
+                    self.restorer,
+                    degraded,
+                    self.settings,
+                    mask=item.mask,
+                    reserved_bytes=reserved_bytes,
+                    progress=advance,
                 )
                 seconds += time.monotonic() - start
                 num_done += num_pixels[number - 1]
@@ -422,7 +419,7 @@ class _Stages:
             restore_pages(),
             item.job.target,
             pages,
-            scale=self.restorer.scale,
+            scale=max(self._enlargement(*page.directory.size) for page in pages.pages),
             overwrite=self.manifests.may_replace(item.job),
             bit_depth=self.settings.bit_depth,
             before_rename=partial(self.manifests.record, item.job, item.source_stamp),
@@ -434,6 +431,11 @@ class _Stages:
             megapixels=sum(num_pixels) / 1e6,
             seconds=seconds,
         )
+
+    def _enlargement(self, width: int, height: int) -> int:
+        """How many times as long the sides of a result are, rounded up."""
+        target, _ = plan_size(self.restorer, (height, width), self.settings)[1]
+        return -(-target // height)
 
     def _read_page(self, page: Page, number: int, sidecar: bytes) -> Picture:
         """A page. Errors name its number."""
@@ -458,26 +460,12 @@ def _count_pages(messages: Counter[str], num_pages: int) -> Iterator[str]:
         yield message if count == num_pages else f"{message} ({count} of {num_pages} pages)"
 
 
-def _run_network(restorer: Restorer, degraded: Any, settings: Settings, **more: Any) -> Any:
-    """`Restorer.restore` with the settings. more: other arguments of it."""
-    return restorer.restore(
-        degraded,
-        tile_px=settings.tile_px,
-        halo_px=settings.halo_px,
-        ensemble=settings.ensemble,
-        strength=settings.strength,
-        memory_bytes=settings.memory_bytes,
-        **more,
-    )
-
-
 def _describe(restorer: Restorer, settings: Settings) -> dict[str, Any]:
     """Everything that affects the result. Manifests contain its hash, so it must not change between versions."""
     without_effect = {"tile_px", "memory_bytes", "max_pixels"}
-    # Manifests of earlier versions do not contain these.
-    without_effect |= {key for key in ("page", "white", "sidecars") if not getattr(settings, key)}
+    without_effect |= {key for key in LATER_SETTINGS if not getattr(settings, key)}
     return {
-        "weights": restorer.backend.fingerprint(),
+        "weights": restorer.fingerprint(),
         "recipe": restorer.recipe.name,
         **{key: str(value) for key, value in former_keywords(restorer.recipe.parameters).items()},
         **{key: str(value) for key, value in asdict(settings).items() if key not in without_effect},
@@ -486,26 +474,26 @@ def _describe(restorer: Restorer, settings: Settings) -> dict[str, Any]:
 
 def _find_warnings(degraded: Degraded, restorer: Restorer) -> tuple[str, ...]:
     """How a picture differs from those that the network was trained for."""
-    recipe = restorer.recipe
+    first = restorer.models[0].recipe
     if isinstance(degraded, Mosaic):
         of_file = degraded.warnings
     else:
         of_file = () if degraded.encoding is None else degraded.encoding.warnings
     return (
         *of_file,
-        *_warn_of_gray(degraded, restorer),
-        *recipe.domain.warnings_for(degraded),
-        *warnings_for(recipe.protocol.degradation, degraded),
+        *(warning for model in restorer.models for warning in _warn_of_gray(degraded, model)),
+        *first.domain.warnings_for(degraded),
+        *warnings_for(first.protocol.degradation, degraded),
     )
 
 
-def _warn_of_gray(degraded: Degraded, restorer: Restorer) -> Iterator[str]:
+def _warn_of_gray(degraded: Degraded, model: TiledModel) -> Iterator[str]:
     """Networks for color noise expect other noise in each channel, so they hardly change three equal ones."""
     is_gray = isinstance(degraded, Picture) and degraded.channels == 1
-    if is_gray and restorer.recipe.domain.colors == "rgb" and involves(restorer.recipe.degradation, GaussianNoise):
-        twin = _find_gray_twin(restorer.recipe.name)
+    if is_gray and model.recipe.domain.colors == "rgb" and involves(model.recipe.degradation, GaussianNoise):
+        twin = _find_gray_twin(model.recipe.name)
         better = f"{twin} restores it better" if twin else "weights for gray pictures restore it better"
-        yield f"a gray picture, but {restorer.name} learned from noise in color: {better}"
+        yield f"a gray picture, but {model.name} learned from noise in color: {better}"
 
 
 @cache
@@ -526,8 +514,18 @@ def _choose_quality(restorer: Restorer, settings: Settings, target: Path) -> int
 
     A low one would add blocks again.
     """
-    deblocks = involves(restorer.recipe.degradation, Jpeg) and formats.format_by_suffix(target) is formats.JPEG
+    deblocks = (
+        any(involves(model.recipe.degradation, Jpeg) for model in restorer.models)
+        and formats.format_by_suffix(target) is formats.JPEG
+    )
     return writers.JPEG_QUALITY if settings.quality is None and deblocks else settings.quality
+
+
+def _scale_bound(restorer: Restorer, settings: Settings) -> float:
+    """How many times as long the sides of results are, at most, as far as that is known before reading one."""
+    if settings.crop is not None or settings.size is not None:
+        return restorer.scale
+    return settings.scale or restorer.scale
 
 
 def _codec_bytes(job: Job, restorer: Restorer, settings: Settings) -> int:
@@ -536,6 +534,6 @@ def _codec_bytes(job: Job, restorer: Restorer, settings: Settings) -> int:
         decoding = raw.decoding_bytes(job.source, developed=developed, max_pixels=settings.max_pixels)
         return CODEC_BYTES + decoding
     num_pixels, decoding = images.decoding_cost(job.source)
-    num_pixels *= restorer.scale**2
+    num_pixels = int(num_pixels * _scale_bound(restorer, settings) ** 2)
     encoding = images.encoding_bytes(job.target, num_pixels, quality=settings.quality)
     return min(CODEC_BYTES, 20_000_000 + 32 * num_pixels) + decoding + encoding

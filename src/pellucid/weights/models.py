@@ -62,6 +62,28 @@ def find_model(name_or_file: str | Path) -> Path:
     return named[text]
 
 
+def find_chain(name_or_file: str | Path) -> list[Path]:
+    """The weight files of a model, or of several whose names or paths are joined by "+".
+
+    A file or model whose own name contains "+" takes precedence. Raises the errors of `find_model`.
+    """
+    text = str(name_or_file)
+    is_one = "+" not in text or os.path.isfile(text) or text in {model.name for model in list_models()}  # noqa: PTH113
+    if is_one:
+        return [find_model(name_or_file)]
+    if not all(names := text.split("+")):
+        raise WeightsError(
+            f"{text[:80]!r} has an empty name next to +",
+            hint="a chain of models is e.g. dncnn-color-blind+srcnn-x2",
+        )
+    return [find_model(name) for name in names]
+
+
+def find_name(name_or_file: str | Path) -> str:
+    """The name of a model or chain, as its restorer has it. Raises the errors of `find_model`."""
+    return "+".join(path.stem for path in find_chain(name_or_file))
+
+
 def list_metadata() -> list[tuple[NamedModel, checkpoint.WeightsMetadata | WeightsError]]:
     """Each named weight file with its metadata, or the error if it cannot be read."""
     return [(model, _read_metadata(model.path)) for model in list_models()]

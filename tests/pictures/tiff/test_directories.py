@@ -15,8 +15,9 @@ from pellucid.errors import OutputError, PictureError
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture, Samples
 from pellucid.pictures.tiff import directories
-from pellucid.restoration.restore import Settings, restore
+from pellucid.restoration.restore import restore
 from pellucid.restoration.restorer import Restorer, load
+from pellucid.restoration.settings import Settings
 from small_models import save_weights
 
 with warnings.catch_warnings():

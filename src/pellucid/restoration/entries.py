@@ -1,0 +1,69 @@
+"""The lines of a manifest: each states which result was made from which input.
+
+One JSON object per line, added just before a result is renamed to its final name. Lines that do not match the file
+are ignored.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+NAME = ".pellucid.jsonl"
+"""Name of a manifest, in the folder of the results."""
+
+Stamp = list[int]
+"""See `stamp`."""
+
+Entry = dict[str, Any]
+
+
+def stamp(*paths: Path) -> Stamp:
+    """Size and modification time of each file, which change if it does; nothing for a file that does not exist."""
+    stamps: Stamp = []
+    for path in paths:
+        try:
+            status = path.stat()
+        except OSError:
+            continue
+        stamps += [status.st_size, status.st_mtime_ns]
+    return stamps
+
+
+def read_entries(folder: Path) -> dict[str, list[Entry]]:
+    """All entries of a folder's manifest, by the path of their result relative to the folder; {} without one."""
+    try:
+        lines = (folder / NAME).read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return {}
+    entries: dict[str, list[Entry]] = {}
+    for entry in map(_parse, lines):
+        if entry is not None:
+            entries.setdefault(entry["target"], []).append(entry)
+    return entries
+
+
+def find_entry(entries: dict[str, list[Entry]], target: Path, key: str) -> Entry | None:
+    """The last entry that matches the file at target; later entries for its name may not."""
+    now = stamp(target)
+    return next((entry for entry in reversed(entries.get(key, [])) if entry["result"] == now), None)
+
+
+def list_results(folder: Path) -> Iterator[tuple[Path, Path]]:
+    """(result, what it was made from) of all results of a folder that have not changed since, as real paths."""
+    for key, entries in read_entries(folder).items():
+        entry = find_entry({key: entries}, folder / key, key)
+        if entry is not None:
+            yield Path(os.path.realpath(folder / key)), Path(os.path.realpath(folder / entry["place"]))
+
+
+def _parse(line: str) -> Entry | None:
+    """None for a line that a crash truncated, or that pellucid did not write."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    kinds = {"target": str, "source": list, "place": str, "result": list, "settings": str}
+    is_entry = isinstance(entry, dict) and all(isinstance(entry.get(key), kind) for key, kind in kinds.items())
+    return entry if is_entry else None

@@ -1,0 +1,228 @@
+"""One picture through a restorer: in the size that was asked for, and only the part that was asked for."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from fractions import Fraction
+
+from pellucid.domains import Degraded
+from pellucid.errors import PictureError
+from pellucid.pictures import metadata
+from pellucid.pictures.picture import Mosaic, Picture, Samples
+from pellucid.pictures.resize import find_span
+from pellucid.restoration.chaining import Progress, run_models
+from pellucid.restoration.resizing import Shape, resize_region
+from pellucid.restoration.restorer import Restorer, to_mask
+from pellucid.restoration.settings import Settings
+from pellucid.restoration.tiled_model import FILL_PX, Effort
+from pellucid.system import memory
+
+CROP_METADATA = (
+    *("icc-profile-data", "png-chunks", "bmp-colors"),
+    *("xres", "yres", "resolution-unit", "jfif"),
+)
+"""What is also true for a part of a picture: colors and resolution."""
+
+
+@dataclass(frozen=True)
+class Region:
+    """A rectangle in pixels: rows and columns."""
+
+    rows: slice
+    cols: slice
+
+    @classmethod
+    def whole(cls, shape: Shape) -> "Region":
+        return cls(slice(0, shape[0]), slice(0, shape[1]))
+
+    def map(self, change: Callable[[slice, int], slice]) -> "Region":
+        """Both sides changed; the function also gets the axis, 0 for rows and 1 for columns."""
+        return Region(change(self.rows, 0), change(self.cols, 1))
+
+    def within(self, outer: "Region") -> "Region":
+        """The same region, counted from the corner of another one."""
+        starts = outer.rows.start, outer.cols.start
+        return self.map(lambda side, axis: slice(side.start - starts[axis], side.stop - starts[axis]))
+
+
+def restore_crop(
+    restorer: Restorer,
+    degraded: Degraded,
+    x: int,
+    y: int,
+    width: int,
+    height: int,
+    settings: Settings = Settings(),  # frozen
+) -> Picture:
+    """A part of the restored picture: the same pixels as in the whole result, without restoring the rest.
+
+    x, y, width, height: of the part, in pixels of the upright degraded picture, which is also read around the part
+    as far as the models see. Raises PictureError unless the part is inside.
+    """
+    return restore_picture(restorer, degraded, replace(settings, crop=(x, y, width, height)))
+
+
+def restore_picture(
+    restorer: Restorer,
+    degraded: Degraded,
+    settings: Settings,
+    *,
+    mask: Picture | Samples | None = None,
+    reserved_bytes: int = 0,
+    progress: Progress | None = None,
+) -> Picture:
+    """A restored picture of the size in the settings, or the part of it that the settings ask for.
+
+    mask, reserved_bytes, progress: see `Restorer.restore`, whose errors it raises. Raises PictureError for a crop
+    outside of the picture, and for a size that the models cannot reach.
+    """
+    accepted = restorer.recipe.domain.accept(degraded)
+    shape = upright_shape(accepted)
+    runner, target = plan_size(restorer, shape, settings)
+    wanted = _find_crop(shape, target, settings)
+    enlarged = shape[0] * runner.scale, shape[1] * runner.scale
+    is_resized = target != enlarged
+    needed = wanted
+    if is_resized:
+        needed = wanted.map(lambda side, axis: find_span(enlarged[axis], target[axis], side))
+    effort = Effort(
+        settings.tile_px,
+        settings.halo_px,
+        settings.ensemble,
+        settings.strength,
+        memory.limit_bytes(settings.memory_bytes),
+        reserved_bytes,
+        None if mask is None else to_mask(mask, accepted),
+    )
+    dtype = "float32" if is_resized else accepted.dtype
+    restored = _run_region(runner, accepted, needed, effort, dtype, progress)
+    if is_resized:
+        restored = resize_region(restored, enlarged, target, wanted.rows, wanted.cols, accepted.dtype)
+    return restored if settings.crop is None else _without_places(restored)
+
+
+def describe_lost(degraded: Degraded, settings: Settings) -> tuple[str, ...]:
+    """One line if a result does not have the metadata of the whole picture because it is a crop."""
+    lost = set(degraded.metadata) - {*CROP_METADATA, metadata.SIZE}
+    return ("a crop keeps colors and resolution, no other metadata",) if settings.crop and lost else ()
+
+
+def upright_shape(accepted: Degraded) -> Shape:
+    """Height and width of a picture, or of a mosaic when it is upright."""
+    swaps = isinstance(accepted, Mosaic) and accepted.orientation > 4
+    return (accepted.width, accepted.height) if swaps else (accepted.height, accepted.width)
+
+
+def plan_size(restorer: Restorer, shape: Shape, settings: Settings) -> tuple[Restorer, Shape]:
+    """The restorer that enlarges a picture enough, and the (height, width) of the result.
+
+    The last model that enlarges is repeated if needed. Raises PictureError if no model enlarges, if the picture
+    would be enlarged only to be reduced below its own size, or if the result would be too large.
+    """
+    height, width = shape
+    if settings.scale is None and settings.size is None:
+        return restorer, (height * restorer.scale, width * restorer.scale)
+    factor = _find_factor(width, height, settings)
+    target = max(1, _round(height * factor)), max(1, _round(width * factor))
+    found = f"a picture of {width} x {height} px to be made {target[1]} x {target[0]}"
+    if target[0] * target[1] > settings.max_pixels:
+        raise PictureError(f"{found}: more than {settings.max_pixels} pixels", hint="{max_pixels} sets the limit")
+    enlargers = [model for model in restorer.models if model.scale > 1]
+    if factor > 1 and not enlargers:
+        raise PictureError(
+            f"{found}, but {restorer.name} does not enlarge", hint=f"e.g. {restorer.name}+srcnn-x2 does"
+        )
+    if factor <= 1 and enlargers:
+        raise PictureError(f"{found}, but {restorer.name} enlarges", hint="use a model that does not")
+    while restorer.scale < factor:
+        restorer = Restorer.of([*restorer.models, enlargers[-1]])
+    return restorer, target
+
+
+def _find_factor(width: int, height: int, settings: Settings) -> Fraction:
+    if settings.scale is not None:
+        return Fraction(settings.scale).limit_denominator(10**6)
+    assert settings.size is not None
+    sides = zip(settings.size, (width, height), strict=True)
+    return min(Fraction(wanted, side) for wanted, side in sides if wanted is not None)
+
+
+def _round(length: Fraction) -> int:
+    """To the nearest pixel, halves up."""
+    return int(length + Fraction(1, 2))
+
+
+def _find_crop(shape: Shape, target: Shape, settings: Settings) -> Region:
+    """The part of the result that is wanted."""
+    if settings.crop is None:
+        return Region.whole(target)
+    x, y, width, height = settings.crop
+    if x + width > shape[1] or y + height > shape[0]:
+        raise PictureError(
+            f"the crop {x},{y},{width},{height} is not inside of a picture of {shape[1]} x {shape[0]} px",
+            hint="{crop} is x, y, width and height",
+        )
+
+    def scale(side: slice, axis: int) -> slice:
+        start, stop = (_round(Fraction(end * target[axis], shape[axis])) for end in (side.start, side.stop))
+        return slice(min(start, target[axis] - 1), max(stop, start + 1))
+
+    return Region(slice(y, y + height), slice(x, x + width)).map(scale)
+
+
+def _run_region(
+    runner: Restorer,
+    accepted: Degraded,
+    needed: Region,
+    effort: Effort,
+    dtype: str,
+    progress: Progress | None,
+) -> Picture:
+    """A region of the enlarged result, from the part of the picture that it depends on."""
+    shape = accepted.height, accepted.width
+    orientation = accepted.orientation if isinstance(accepted, Mosaic) else 1
+    height, width = upright_shape(accepted)
+    if needed == Region.whole((height * runner.scale, width * runner.scale)):
+        return run_models(runner.models, accepted, effort, dtype, progress)
+    transparent = isinstance(accepted, Picture) and accepted.alpha is not None
+    halo_px = runner.halo_px + FILL_PX * len(runner.models) * transparent
+    covered = needed.map(lambda side, _: slice(side.start // runner.scale, -(-side.stop // runner.scale)))
+    outer = _turn_back(covered, orientation, (height, width)).map(
+        lambda side, axis: slice(
+            max(0, side.start - halo_px) // runner.grid_px * runner.grid_px,
+            min(shape[axis], -(-(side.stop + halo_px) // runner.grid_px) * runner.grid_px),
+        )
+    )
+    part = accepted.crop(outer.rows, outer.cols)
+    mask = None if effort.mask is None else effort.mask.crop(outer.rows, outer.cols)
+    restored = run_models(runner.models, part, replace(effort, mask=mask), dtype, progress)
+    enlarged = _turn(outer, orientation, shape).map(
+        lambda side, _: slice(side.start * runner.scale, side.stop * runner.scale)
+    )
+    inner = needed.within(enlarged)
+    return restored.crop(inner.rows, inner.cols)
+
+
+def _turn(region: Region, orientation: int, shape: Shape) -> Region:
+    """Where a region of this shape is after `Picture.apply_orientation`."""
+    if orientation > 4:
+        region, shape = Region(region.cols, region.rows), shape[::-1]
+    return _flip(region, orientation, shape)
+
+
+def _turn_back(region: Region, orientation: int, shape: Shape) -> Region:
+    """The inverse of `_turn`. shape: of the upright picture."""
+    region = _flip(region, orientation, shape)
+    return Region(region.cols, region.rows) if orientation > 4 else region
+
+
+def _flip(region: Region, orientation: int, shape: Shape) -> Region:
+    flips = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return region.map(
+        lambda side, axis: slice(shape[axis] - side.stop, shape[axis] - side.start) if flips[axis] else side
+    )
+
+
+def _without_places(part: Picture) -> Picture:
+    """A part of a picture without metadata that describe the whole."""
+    kept = {key: part.metadata[key] for key in CROP_METADATA if key in part.metadata}
+    return replace(part, metadata={**kept, metadata.SIZE: (part.width, part.height)})

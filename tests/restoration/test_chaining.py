@@ -1,0 +1,233 @@
+"""A chain of models is one model after the other, without rounding in between."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pellucid
+from pellucid.backends.eager import TorchBackend
+from pellucid.errors import PellucidError, PictureError, RecipeError, WeightsError
+from pellucid.pictures import images
+from pellucid.pictures.picture import Mosaic, Picture
+from pellucid.recipes import registry
+from pellucid.restoration.report import make_report
+from pellucid.restoration.restorer import Restorer, load
+from pellucid.weights import checkpoint
+
+
+def _restorer(recipe: str, **parameters: Any) -> Restorer:
+    torch.manual_seed(0)
+    chosen = registry.find(recipe, **parameters)
+    return Restorer(recipe.partition(".")[0], chosen, TorchBackend(chosen.network(), "cpu"))
+
+
+DENOISER = _restorer("dncnn.blind", depth=4, width=8, channels=3)
+ENLARGER = _restorer("srcnn.tuned", scale=2)
+DEVELOPER = _restorer("sid_unet.any_camera", width=4)
+CHAINS = {
+    "denoise and enlarge": [DENOISER, ENLARGER],
+    "enlarge and denoise": [ENLARGER, DENOISER],
+    "enlarge twice": [ENLARGER, ENLARGER],
+}
+
+
+def _picture(height: int = 40, width: int = 53, dtype: str = "uint8", channels: int = 3) -> Picture:
+    rng = np.random.default_rng(height * width)
+    return Picture(rng.random((height, width, channels), np.float32)).as_depth(dtype)
+
+
+def _mosaic() -> Mosaic:
+    samples = np.random.default_rng(0).integers(600, 3000, (64, 48), np.uint16)
+    return Mosaic(samples, ("RG", "GB"), 512.0, 16383.0, exposure_ratio=7.0, orientation=6)
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with denoise.safetensors and enlarge.safetensors."""
+    folder = tmp_path_factory.mktemp("models")
+    for name, recipe, keywords in (
+        ("denoise", "dncnn.gaussian", {"depth": 3, "width": 4}),
+        ("enlarge", "srcnn.tuned", {"scale": 2}),
+    ):
+        torch.manual_seed(1)
+        chosen = registry.find(recipe, **keywords)
+        metadata = checkpoint.WeightsMetadata(chosen.name, chosen.parameters, f"random {name}", "CC0")
+        checkpoint.save(folder / f"{name}.safetensors", chosen.network(), metadata)
+    return folder
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_a_chain_is_one_model_after_the_other_in_floating_point(name: str) -> None:
+    first, second = CHAINS[name]
+    picture = _picture()
+    intermediate = first.restore(picture.as_depth("float32"))
+    expected = second.restore(intermediate).as_depth("uint8")
+    found = Restorer.chain(CHAINS[name]).restore(picture)
+    assert np.array_equal(found.samples, expected.samples)
+    rounded = second.restore(intermediate.as_depth("uint8"))
+    assert not np.array_equal(found.samples, rounded.samples)
+
+
+def test_a_mosaic_is_developed_first() -> None:
+    chain = Restorer.chain([DEVELOPER, ENLARGER])
+    developed = DEVELOPER.restore(_mosaic().as_depth("float32"))
+    found = chain.restore(_mosaic())
+    assert found.dtype == "uint16" and (found.width, found.height) == (2 * 64, 2 * 48)
+    assert np.array_equal(found.samples, ENLARGER.restore(developed).as_depth("uint16").samples)
+    with pytest.raises(WeightsError, match=r"only the first .* can be one like it; e.g. sid_unet\+srcnn"):
+        Restorer.chain([ENLARGER, DEVELOPER])
+
+
+@pytest.mark.parametrize("name", CHAINS)
+@settings(max_examples=10)
+@given(height=st.integers(1, 40), width=st.integers(1, 40), tile_px=st.integers(4, 50))
+def test_tiles_of_a_chain_equal_the_whole(name: str, height: int, width: int, tile_px: int) -> None:
+    chain, picture = Restorer.chain(CHAINS[name]), _picture(height, width, "float32")
+    whole, tiled = chain.restore(picture, tile_px=10_000), chain.restore(picture, tile_px=tile_px)
+    assert np.array_equal(tiled.samples, whole.samples)
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_halo_of_a_chain_is_how_far_it_sees(name: str) -> None:
+    chain, size = Restorer.chain(CHAINS[name]), 75
+    picture = _picture(size, size, "float32", 1)
+    far, near = (picture.samples.copy() for _ in range(2))
+    center = size // 2
+    far[: center - chain.halo_px] = 0.5
+    near[: center - chain.halo_px + 1] = 0.5
+    rows = slice(center * chain.scale, (center + 1) * chain.scale)
+    whole, from_far, from_near = (
+        chain.restore(Picture(samples)).samples[rows] for samples in (picture.samples, far, near)
+    )
+    assert np.array_equal(from_far, whole) and not np.array_equal(from_near, whole)
+
+
+@pytest.mark.parametrize("name", CHAINS)
+def test_halo_error_of_a_chain_is_what_a_smaller_halo_changes(name: str) -> None:
+    chain, picture = Restorer.chain(CHAINS[name]), _picture(90, 80, "float32")
+    assert chain.halo_error(picture, halo_px=0, tile_px=30) > 1e-6
+    assert chain.halo_error(picture, halo_px=chain.halo_px, tile_px=30) == 0
+    assert chain.halo_error(picture, halo_px=0, tile_px=180) == 0
+
+
+def test_progress_of_a_chain_reaches_the_end() -> None:
+    calls: list[tuple[int, int]] = []
+    Restorer.chain([ENLARGER, DENOISER]).restore(_picture(), tile_px=20, progress=lambda *call: calls.append(call))
+    done = [done for done, _ in calls]
+    assert done == sorted(done) and calls[-1][0] == calls[-1][1] == 40 * 53 * 5
+
+
+# Loading
+
+
+def test_a_chain_is_loaded_by_names(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PELLUCID_MODELS", str(files))
+    chain = load("denoise+enlarge", device="cpu")
+    assert chain.name == "denoise+enlarge" and chain.scale == 2
+    assert chain.recipe.name == "dncnn.gaussian+srcnn.tuned"
+    assert chain.metadata is not None and chain.metadata.license == "CC0"
+    assert chain.metadata.provenance == "denoise: random denoise; enlarge: random enlarge"
+    assert repr(chain).startswith("<Restorer denoise+enlarge: dncnn.gaussian+srcnn.tuned, torch float32 on cpu+")
+    by_path = load(f"{files / 'denoise.safetensors'}+{files / 'enlarge.safetensors'}", device="cpu")
+    assert by_path.fingerprint() == chain.fingerprint() != load("enlarge+denoise", device="cpu").fingerprint()
+    with pytest.raises(PellucidError, match="is a chain of models"):
+        _ = chain.backend
+
+
+def test_names_with_a_plus_are_names(files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PELLUCID_MODELS", str(tmp_path))
+    (tmp_path / "a+b.safetensors").write_bytes((files / "enlarge.safetensors").read_bytes())
+    assert load("a+b").name == load(tmp_path / "a+b.safetensors").name == "a+b"
+
+
+@pytest.mark.parametrize("name", ["denoise+", "+denoise", "denoise++enlarge", "+"])
+def test_an_empty_name_in_a_chain_is_an_error(files: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PELLUCID_MODELS", str(files))
+    with pytest.raises(WeightsError, match=r"has an empty name next to \+"):
+        load(name)
+    with pytest.raises(WeightsError, match="no model 'denoisy'; did you mean denoise"):
+        load("denoisy+enlarge")
+
+
+def test_keywords_go_to_the_model_that_has_them(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PELLUCID_MODELS", str(files))
+    assert load("denoise+enlarge", sigma_255=15).recipe.parameters["1 denoise"]["sigma_255"] == 15
+    with pytest.raises(RecipeError, match="enlarge and enlarge have the keyword scale"):
+        load("enlarge+enlarge", scale=3)
+    with pytest.raises(RecipeError, match=r"no model of denoise\+enlarge has the keyword 'x'"):
+        load("denoise+enlarge", x=3)
+
+
+# Files, reports and scores
+
+
+def test_manifest_and_report_know_the_chain(album: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PELLUCID_MODELS", str(files))
+    chain, out = load("denoise+enlarge", device="cpu"), album.parent / "out"
+    (outcome,) = pellucid.restore(album / "deep", chain, out)
+    assert outcome.error is None and images.read(out / "c.png").width == 2 * 31
+    (again,) = pellucid.restore(album / "deep", "denoise+enlarge", out)
+    assert again.is_skipped
+    (other,) = pellucid.restore(album / "deep", "enlarge+denoise", out)
+    assert "made by another model" in str(other.error)
+    (out / "report.json").write_text(json.dumps(make_report([outcome], chain)))
+    report = json.loads((out / "report.json").read_bytes())
+    assert (report["model"], report["recipe"]) == ("denoise+enlarge", "dncnn.gaussian+srcnn.tuned")
+    assert report["parameters"]["2 enlarge"]["scale"] == 2
+
+
+def test_a_chain_is_scored_on_what_all_its_models_undo(album: Path) -> None:
+    (album / "broken.png").unlink()
+    report = pellucid.evaluate(Restorer.chain([DENOISER, ENLARGER]), album)
+    assert "Shrink" in report.protocol["degradation"] and "GaussianNoise" in report.protocol["degradation"]
+    assert len(report.scores) == 3 and report.protocol["clean_sizes_cut_to_multiples_of"] == 2
+    json.dumps(report.to_json())
+
+
+# Masks
+
+
+def test_a_mask_restores_where_it_is_white() -> None:
+    picture, mask = _picture(), np.zeros((40, 53), np.uint8)
+    mask[:, 20:], mask[:, 30:] = 128, 255
+    for restorer in (DENOISER, ENLARGER):
+        found = restorer.restore(picture.as_depth("float32"), mask=mask)
+        full = restorer.restore(picture.as_depth("float32"))
+        none = restorer.restore(picture.as_depth("float32"), strength=0)
+        half = restorer.restore(picture.as_depth("float32"), strength=128 / 255)
+        scale = restorer.scale
+        for columns, expected in ((slice(0, 17), none), (slice(23, 27), half), (slice(33, 53), full)):
+            columns = slice(columns.start * scale, columns.stop * scale)
+            np.testing.assert_allclose(found.samples[:, columns], expected.samples[:, columns], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", [*CHAINS, "denoise"])
+def test_masks_do_not_depend_on_tiles(name: str) -> None:
+    restorer = Restorer.chain(CHAINS.get(name, [DENOISER]))
+    picture, mask = _picture(dtype="float32"), _picture(channels=1)
+    mask.samples[:20] = 0
+    whole, tiled = (restorer.restore(picture, mask=mask, tile_px=px) for px in (1000, 11))
+    np.testing.assert_allclose(tiled.samples, whole.samples, rtol=0, atol=1e-6)
+
+
+def test_a_black_mask_returns_the_picture_without_running_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(TorchBackend, "__call__", fail)
+    picture = _picture()
+    for options in ({"mask": np.zeros((40, 53), np.uint8)}, {"strength": 0}):
+        assert np.array_equal(DENOISER.restore(picture, **options).samples, picture.samples)
+
+
+def test_masks_that_do_not_fit_are_refused() -> None:
+    with pytest.raises(PictureError, match=r"a mask of 40 x 53 px for a picture of 53 x 40 px"):
+        DENOISER.restore(_picture(), mask=np.zeros((53, 40), np.uint8))
+    with pytest.raises(PictureError, match="a mosaic cannot be blended"):
+        DEVELOPER.restore(_mosaic(), mask=np.zeros((64, 48), np.uint8))

@@ -1,0 +1,190 @@
+"""Results of any size, and parts of results that equal the whole."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pellucid.backends.eager import TorchBackend
+from pellucid.errors import PellucidError, PictureError
+from pellucid.pictures import metadata
+from pellucid.pictures.picture import Mosaic, Picture
+from pellucid.pictures.resize import resize_to
+from pellucid.recipes import registry
+from pellucid.restoration.one_picture import restore_crop, restore_picture
+from pellucid.restoration.restorer import Restorer
+from pellucid.restoration.settings import Settings
+
+
+def _restorer(recipe: str, **parameters: Any) -> Restorer:
+    torch.manual_seed(0)
+    chosen = registry.find(recipe, **parameters)
+    return Restorer(recipe.partition(".")[0], chosen, TorchBackend(chosen.network(), "cpu"))
+
+
+DENOISER = _restorer("dncnn.gaussian", depth=4, width=8)
+ENLARGER = _restorer("srcnn.tuned", scale=2)
+DEBLURRER = _restorer("mimo_unet.gopro", num_blocks=1)
+DEVELOPER = _restorer("sid_unet.any_camera", width=4)
+RESTORERS = {
+    "denoise": DENOISER,
+    "enlarge": ENLARGER,
+    "deblur": DEBLURRER,
+    "denoise and enlarge": Restorer.chain([DENOISER, ENLARGER]),
+    "enlarge and deblur": Restorer.chain([ENLARGER, DEBLURRER]),
+}
+
+
+def _picture(height: int, width: int, *, alpha: bool = False) -> Picture:
+    planes = np.random.default_rng(height * width).random((height, width, 4), np.float32)
+    opacity = planes[..., 3:] * (planes[..., 3:] > 0.3)
+    return Picture(planes[..., :3], opacity if alpha else None).as_depth("uint16")
+
+
+# Crops
+
+
+@pytest.mark.parametrize("name", RESTORERS)
+@pytest.mark.parametrize("scale", [None, 0.7, 1.6, 3])
+@settings(max_examples=3)
+@given(data=st.data(), alpha=st.booleans())
+def test_a_crop_equals_that_part_of_the_whole(
+    name: str, scale: float | None, data: st.DataObject, alpha: bool
+) -> None:
+    restorer = RESTORERS[name]
+    if scale is not None and (restorer.scale > 1) != (scale > 1):
+        return
+    height, width = data.draw(st.integers(30, 100)), data.draw(st.integers(30, 100))
+    y, x = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    part_height, part_width = data.draw(st.integers(1, height - y)), data.draw(st.integers(1, width - x))
+    picture, wanted = _picture(height, width, alpha=alpha), Settings(scale=scale)
+    whole = restore_picture(restorer, picture, wanted)
+    part = restore_crop(restorer, picture, x, y, part_width, part_height, wanted)
+    top, bottom = ((2 * end * whole.height + height) // (2 * height) for end in (y, y + part_height))
+    left, right = ((2 * end * whole.width + width) // (2 * width) for end in (x, x + part_width))
+    bottom, right = max(bottom, top + 1), max(right, left + 1)
+    same = whole.crop(slice(top, bottom), slice(left, right))
+    # One 16-bit step: on small maps, oneDNN splits the sums of U-Nets differently.
+    for one, two in zip(part.planes, same.planes, strict=True):
+        assert abs(one.astype(int) - two.astype(int)).max() <= ("deblur" in name or scale is not None)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_crop_of_a_mosaic_is_of_the_upright_picture(orientation: int) -> None:
+    samples = np.random.default_rng(0).integers(600, 3000, (140, 160), np.uint16)
+    mosaic = Mosaic(samples, ("GR", "BG"), 512.0, 16383.0, exposure_ratio=7.0, orientation=orientation)
+    for restorer in (DEVELOPER, Restorer.chain([DEVELOPER, ENLARGER])):
+        whole, scale = restorer.restore(mosaic), restorer.scale
+        part = restore_crop(restorer, mosaic, 20, 31, 40, 23)
+        same = whole.crop(slice(31 * scale, 54 * scale), slice(20 * scale, 60 * scale))
+        assert part.samples.shape == (23 * scale, 40 * scale, 3)
+        assert abs(part.samples.astype(int) - same.samples.astype(int)).max() <= 1
+
+
+def test_a_crop_reads_little_more_than_itself() -> None:
+    calls: list[int] = []
+    picture = _picture(400, 400)
+    restore_picture(
+        DENOISER, picture, Settings(crop=(100, 100, 10, 10)), progress=lambda _, total: calls.append(total)
+    )
+    assert calls[-1] == (10 + 2 * DENOISER.halo_px) ** 2
+
+
+def test_a_crop_has_no_metadata_of_the_whole() -> None:
+    given = _picture(40, 50)
+    kept = {"icc-profile-data": b"profile", "xres": 11.8, "yres": 11.8}
+    whole = {**kept, "exif-data": b"Exif", "xmp-data": b"<xmp/>", metadata.SIZE: (50, 40)}
+    picture = Picture(given.samples, metadata=whole)
+    part = restore_crop(ENLARGER, picture, 3, 5, 20, 10)
+    assert dict(part.metadata) == {**kept, metadata.SIZE: (40, 20)}
+
+
+def test_masks_are_cropped_too() -> None:
+    picture = _picture(60, 70)
+    mask = np.zeros((60, 70), np.uint8)
+    mask[:, 35:] = 255
+    whole = restore_picture(ENLARGER, picture, Settings(), mask=mask)
+    part = restore_picture(ENLARGER, picture, Settings(crop=(20, 10, 30, 30)), mask=mask)
+    same = whole.crop(slice(20, 80), slice(40, 100))
+    assert abs(part.samples.astype(int) - same.samples.astype(int)).max() <= 1
+
+
+@pytest.mark.parametrize("crop", [(60, 0, 11, 10), (0, 55, 10, 6), (70, 0, 1, 1)])
+def test_crops_outside_of_the_picture_are_refused(crop: tuple[int, int, int, int]) -> None:
+    with pytest.raises(PictureError, match="is not inside of a picture of 70 x 60 px"):
+        restore_crop(DENOISER, _picture(60, 70), *crop)
+
+
+# Sizes
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ({"scale": 1.5}, (60, 45)),
+        ({"scale": 2}, (80, 60)),
+        ({"scale": 5}, (200, 150)),
+        ({"size": (70, None)}, (70, 53)),
+        ({"size": (None, 61)}, (81, 61)),
+        ({"size": (1000, 61)}, (81, 61)),
+        ({"size": (100, 1000)}, (100, 75)),
+    ],
+)
+def test_results_have_the_size_asked_for(options: dict[str, Any], size: tuple[int, int]) -> None:
+    restored = restore_picture(ENLARGER, _picture(30, 40), Settings(**options))
+    assert (restored.width, restored.height) == size and restored.dtype == "uint16"
+
+
+def test_a_size_is_reached_by_enlarging_and_reducing_without_rounding_between() -> None:
+    picture = _picture(30, 40)
+    enlarged = ENLARGER.restore(picture.as_depth("float32"))
+    expected = resize_to(enlarged.to_tensor(), 45, 60)
+    found = restore_picture(ENLARGER, picture, Settings(scale=1.5))
+    assert np.array_equal(found.samples, Picture.from_tensor(expected, "uint16").samples)
+    twice = ENLARGER.restore(enlarged)
+    found = restore_picture(ENLARGER, picture, Settings(scale=3))
+    expected = resize_to(twice.to_tensor(), 90, 120)
+    assert np.array_equal(found.samples, Picture.from_tensor(expected, "uint16").samples)
+
+
+def test_only_the_last_model_that_enlarges_is_repeated() -> None:
+    calls: list[int] = []
+    chain = Restorer.chain([DENOISER, ENLARGER])
+    restore_picture(chain, _picture(30, 40), Settings(scale=4), progress=lambda _, total: calls.append(total))
+    assert calls[-1] == 30 * 40 * (1 + 1 + 4)  # denoised once, enlarged twice
+
+
+@pytest.mark.parametrize(
+    ("restorer", "options", "message"),
+    [
+        (DENOISER, {"scale": 1.5}, r"to be made 60 x 45, but dncnn does not enlarge; e.g. dncnn\+srcnn-x2 does"),
+        (ENLARGER, {"scale": 0.5}, "to be made 20 x 15, but srcnn enlarges; use a model that does not"),
+        (ENLARGER, {"size": (40, None)}, "to be made 40 x 30, but srcnn enlarges"),
+        (ENLARGER, {"scale": 100_000}, "more than 500000000 pixels; max_pixels sets the limit"),
+    ],
+)
+def test_sizes_that_make_no_sense_are_refused(restorer: Restorer, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(PictureError, match=message):
+        restore_picture(restorer, _picture(30, 40), Settings(**options))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"scale": 0},
+        {"scale": -1},
+        {"scale": float("nan")},
+        {"scale": 2, "size": (3, 4)},
+        {"size": (None, None)},
+        {"size": (0, None)},
+        {"crop": (0, 0, 0, 5)},
+        {"crop": (-1, 0, 5, 5)},
+        {"crop": (0, 0, 5)},
+    ],
+)
+def test_impossible_settings_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(PellucidError):
+        Settings(**options)

@@ -1,0 +1,145 @@
+"""The options of `pellucid restore` as users see them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pellucid.pictures import images
+from pellucid.pictures.picture import Picture
+from pellucid.recipes import registry
+from pellucid.weights import checkpoint
+from test_cli import Terminal
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Terminal:
+    """In a folder with photo.png (31 x 24 px), album/a.png and album/deep/b.tif, and models named dn and x2."""
+    rng = np.random.default_rng(0)
+    for name in ("photo.png", "album/a.png", "album/deep/b.tif"):
+        images.write(Picture(rng.integers(0, 256, (24, 31, 3), np.uint8)), tmp_path / name)
+    for name, recipe, keywords in (
+        ("dn", "dncnn.gaussian", {"depth": 3, "width": 4}),
+        ("x2", "srcnn.tuned", {"scale": 2}),
+    ):
+        torch.manual_seed(0)
+        chosen = registry.find(recipe, **keywords)
+        metadata = checkpoint.WeightsMetadata(chosen.name, chosen.parameters, "random", "CC0")
+        checkpoint.save(tmp_path / "models" / f"{name}.safetensors", chosen.network(), metadata)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PELLUCID_MODELS", str(tmp_path / "models"))
+    monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("COLUMNS", "120")
+    return Terminal(monkeypatch, capsys)
+
+
+def _size(path: str) -> tuple[int, int]:
+    picture = images.read(path)
+    return picture.width, picture.height
+
+
+def test_models_of_a_chain_run_one_after_the_other(run: Terminal) -> None:
+    result = run("restore album --model dn+x2 --out out")
+    assert result.code == 0 and "2 of 2 pictures restored by dn+x2" in result.out
+    assert _size("out/a.png") == (62, 48)
+    assert "no model 'dm'; did you mean dn" in run("restore photo.png --model dm+x2").err
+
+
+@pytest.mark.parametrize(
+    ("options", "size"),
+    [
+        ("--scale 1.5", (47, 36)),
+        ("--scale 3", (93, 72)),
+        ("--size 40x", (40, 31)),
+        ("--size x40", (52, 40)),
+        ("--size 40x1000", (40, 31)),
+        ("--crop 3,4,10,8", (20, 16)),
+        ("--crop 3,4,10,8 --scale 3", (30, 24)),
+    ],
+)
+def test_results_have_the_size_asked_for(run: Terminal, options: str, size: tuple[int, int]) -> None:
+    result = run(f"restore photo.png --model x2 {options}")
+    assert (result.code, result.err, _size("photo-restored.png")) == (0, "", size)
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        ("--scale 0.5", 1, "a picture of 31 x 24 px to be made 16 x 12, but x2 enlarges"),
+        ("--size 10x", 1, "but x2 enlarges; use a model that does not"),
+        ("--scale nan", 2, "nan is not possible; --scale can be a number"),
+        ("--scale 2 --size 3x", 1, "a scale and a size is not possible"),
+        ("--size x", 2, "expected a size in pixels, e.g. 3000x2000, 3000x or x2000"),
+        ("--size 0x3", 2, "expected a size in pixels"),
+        ("--crop 1,2,3", 2, "expected x, y, width and height in pixels"),
+        ("--crop 30,0,2,2", 1, "the crop 30,0,2,2 is not inside of a picture of 31 x 24 px"),
+        ("--scale 99999", 1, "more than 500000000 pixels; --max-pixels sets the limit"),
+    ],
+)
+def test_impossible_sizes_are_one_line(run: Terminal, options: str, code: int, message: str) -> None:
+    result = run(f"restore photo.png --model x2 {options}")
+    assert (result.code, message in " ".join(result.err.replace("│", "").split())) == (code, True), result.err
+    assert not Path("photo-restored.png").exists()
+
+
+# Names
+
+
+def test_a_second_model_gets_its_own_results(run: Terminal) -> None:
+    assert run("restore photo.png --model dn").out == "photo-restored.png\n"
+    assert run("restore photo.png --model x2").out == "photo-x2.png\n"
+    assert "photo-x2.png exists; --overwrite replaces it" in run("restore photo.png --model x2").err
+    before = Path("photo-restored.png").read_bytes()
+    assert run("restore photo.png --model x2 --scale 3 --overwrite").out == "photo-x2.png\n"
+    assert Path("photo-restored.png").read_bytes() == before and _size("photo-x2.png") == (93, 72)
+    for _ in range(2):  # the second time, everything is finished
+        assert run("restore album --model dn --out out").code == 0
+        assert run("restore album --model x2 --out out").code == 0
+    assert {path.name for path in Path("out").rglob("[!.]*.*")} == {"a.png", "a-x2.png", "b.tif", "b-x2.tif"}
+    assert "2 already exist" in run("restore album --model x2 --out out").out
+
+
+def test_results_in_the_folder_of_the_inputs_are_not_restored_again(run: Terminal) -> None:
+    command = "restore album --out album --name {stem}-{model}{suffix} --model "
+    assert "2 of 2 pictures restored" in run(command + "dn").out
+    again = run(command + "dn")
+    assert "0 of 2 pictures restored by dn, 2 already exist" in again.out
+    assert "2 results of earlier runs left out" in again.err
+    assert "2 of 2 pictures restored" in run(command + "x2").out
+    assert {path.name for path in Path("album").rglob("[!.]*.*")} == {
+        *("a.png", "a-dn.png", "a-x2.png"),
+        *("b.tif", "b-dn.tif", "b-x2.tif"),
+    }
+    step = run("restore album --out second --include *-dn.* --model x2")  # asked for, without what they are from
+    assert (step.code, _size("second/a-dn.png")) == (0, (62, 48))
+
+
+# Masks
+
+
+def test_a_mask_limits_the_effect(run: Terminal) -> None:
+    mask = np.zeros((24, 31, 1), np.uint8)
+    mask[:, 20:] = 255
+    images.write(Picture(mask), Path("mask.png"))
+    assert run("restore photo.png --model dn --mask mask.png --out masked.png").code == 0
+    assert run("restore photo.png --model dn --out full.png").code == 0
+    given, full, masked = (images.read(f"{name}.png").samples for name in ("photo", "full", "masked"))
+    assert np.array_equal(masked[:, :20], given[:, :20]) and np.array_equal(masked[:, 20:], full[:, 20:])
+    images.write(Picture(mask[:9]), Path("small.png"))
+    result = run("restore photo.png --model dn --mask small.png --out a.png")
+    assert result.code == 1 and "photo.png: a mask of 31 x 9 px for a picture of 31 x 24 px" in result.err
+    assert "nix does not exist" in run("restore photo.png --model dn --mask nix").err
+
+
+def test_masks_of_a_folder_that_are_missing_or_change(run: Terminal) -> None:
+    white = Picture(np.full((24, 31, 1), 255, np.uint8))
+    images.write(white, Path("masks/a.png"))
+    command = "restore album --model dn --mask masks --out out"
+    result = run(command)
+    assert result.code == 1 and "masks/deep/b.tif does not exist" in result.err and _size("out/a.png") == (31, 24)
+    images.write(white, Path("masks/deep/b.png"))
+    assert "1 of 2 pictures restored by dn, 1 already exist" in run(command).out
+    images.write(Picture(white.samples // 2), Path("masks/a.png"), overwrite=True)
+    assert "1 of 2 pictures restored by dn, 1 already exist" in run(command).out
+    assert "made by another model or with other settings" in run("restore album --model dn --out out").err

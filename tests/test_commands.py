@@ -1,5 +1,6 @@
 """What all commands have in common: options, exit codes, standard streams. New commands are found by name."""
 
+import errno
 import json
 import os
 import re
@@ -127,6 +128,26 @@ def test_quiet_keeps_warnings_and_errors(capsys: pytest.CaptureFixture[str]) -> 
 def test_quiet_and_verbose_exclude_each_other() -> None:
     result = CliRunner().invoke(cli.app, ["recipes", "-q", "-v"])
     assert result.exit_code == 2 and "exclude each other" in result.output
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "a.png"), "No space left on device: a.png"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device: on the disk of the output"),
+        (FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"), "environment variable TMPDIR"),
+    ],
+)
+def test_errors_of_the_system_name_the_place(
+    error: OSError, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(SystemExit, match="1"):
+        process.run(fail)
+    line = capsys.readouterr().err
+    assert message in line and "None" not in line and line.count("\n") == 1
 
 
 def run_shell(command: str) -> subprocess.CompletedProcess[str]:

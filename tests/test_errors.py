@@ -1,6 +1,7 @@
 import inspect
 import json
 import pickle
+from collections.abc import Callable
 
 import pytest
 
@@ -85,14 +86,14 @@ def test_damage_is_described_without_names_of_exceptions() -> None:
     def nest() -> None:
         nest()
 
-    broken = [
-        (lambda: {}["recipe"], "'recipe' is missing"),
+    broken: list[tuple[Callable[[], object], str]] = [
+        (lambda: dict[str, int]()["recipe"], "'recipe' is missing"),
         (lambda: json.loads("{"), "Expecting property name"),
         (lambda: len(None), "an entry has the wrong type"),  # type: ignore[arg-type]
         (nest, "it is nested too deeply"),
     ]
     for cause, expected in broken:
-        with pytest.raises(Exception, match="") as raised:
+        with pytest.raises((KeyError, ValueError, TypeError, RecursionError)) as raised:
             cause()
         text = describe_damage(raised.value)
         assert text.startswith(expected) and "Error" not in text

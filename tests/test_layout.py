@@ -248,6 +248,7 @@ SAFE_ARGUMENT = re.compile(r"weights_only=True|\bnp\.load\((?!.*allow_pickle=Tru
 
 
 def test_no_loader_runs_code_from_a_file() -> None:
+    """Except for network files, which users name for that: not a single file that pellucid reads can name one."""
     found = [
         f"{FILES[path]}:{node.lineno}: {ast.unparse(node)}"
         for path, tree in TREES.items()
@@ -255,7 +256,7 @@ def test_no_loader_runs_code_from_a_file() -> None:
         if isinstance(node, ast.Call) and RUNS_CODE.fullmatch(ast.unparse(node.func))
         if not SAFE_ARGUMENT.search(ast.unparse(node))
     ]
-    assert not found
+    assert [line.split(":")[0] for line in found] == ["recipes.network_files"]
 
 
 # Late imports

@@ -21,7 +21,7 @@ SECTIONS = {
     "Restore": "load restore iter_restore restore_crop plan Restorer Settings Job Plan Outcome",
     "Pictures": "read write Picture Mosaic Exposure",
     "Score": "evaluate score Report Score",
-    "Models and recipes": "list_models NamedModel convert WeightsMetadata find Recipe",
+    "Models and recipes": "list_models NamedModel convert WeightsMetadata find Recipe add_network NetworkFile",
     "Train": "prepare Prepared train Validation Status Stopped",
     "Deploy": "export Exported bench Timing",
     "Errors": "PellucidError ArgumentError PictureError RecipeError WeightsError DataError OutputError "

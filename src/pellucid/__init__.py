@@ -36,6 +36,8 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares it with the 
     from pellucid.pictures.picture import Exposure as Exposure
     from pellucid.pictures.picture import Mosaic as Mosaic
     from pellucid.pictures.picture import Picture as Picture
+    from pellucid.recipes.network_files import NetworkFile as NetworkFile
+    from pellucid.recipes.network_files import add_network as add_network
     from pellucid.recipes.recipe import Recipe as Recipe
     from pellucid.recipes.registry import find as find
     from pellucid.restoration.one_picture import restore_crop as restore_crop
@@ -67,6 +69,7 @@ _TABLE = {
     "exporting.export": "Exported export",
     "pictures.images": "read write",
     "pictures.picture": "Exposure Mosaic Picture",
+    "recipes.network_files": "NetworkFile add_network",
     "recipes.recipe": "Recipe",
     "recipes.registry": "find",
     "restoration.one_picture": "restore_crop",

@@ -24,8 +24,8 @@ from pellucid.restoration.tiled_model import Effort
 from pellucid.system import memory
 from pellucid.weights import checkpoint
 
-# Keywords that make the networks of recipes small: the same kinds of layers and the same domains, but fast. Recipes
-# that are not here are tested as they are.
+# Keywords that make the networks of recipes small: the same kinds of layers and domains, but fast.
+# Recipes that are not here are tested as they are.
 SMALL: dict[str, dict[str, Any]] = {
     "srcnn.paper": {"scale": 3, "mapping_px": 1},
     "srcnn.tuned": {"scale": 2},

@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pellucid.commands.options import Device, Json, OverwriteJson, Parameters, parse_keywords
+from pellucid.commands.options import (
+    Device,
+    Json,
+    NetworkFiles,
+    OverwriteJson,
+    Parameters,
+    add_networks,
+    parse_keywords,
+)
 from pellucid.commands.terminal import add_row, defer_sigint, is_stdout, print_table, progress, table, write_json
 
 if TYPE_CHECKING:
@@ -25,6 +33,7 @@ def bench(
         int | None, typer.Option(metavar="N", min=1, help="Number of CPU threads.", show_default="one per core")
     ] = None,
     device: Device = "auto",
+    networks: NetworkFiles = None,
     json_file: Json = None,
     overwrite: OverwriteJson = False,
 ) -> None:
@@ -34,6 +43,7 @@ def bench(
 
         from pellucid.backends import benchmark
 
+    add_networks(networks)
     if threads is not None:
         torch.set_num_threads(threads)
     with progress() as bar:

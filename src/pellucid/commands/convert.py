@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from pellucid.commands.models import describe_recipe
-from pellucid.commands.options import Json, Overwrite, Parameters, parse_keywords
+from pellucid.commands.options import Json, NetworkFiles, Overwrite, Parameters, add_networks, parse_keywords
 from pellucid.commands.terminal import defer_sigint, is_stdout, write_json
 
 
@@ -27,6 +27,7 @@ def convert(
     license: Annotated[
         str, typer.Option(metavar="TEXT", help="License of the weights.")
     ] = "unknown; see the authors of the weights",
+    networks: NetworkFiles = None,
     json_file: Json = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -39,6 +40,7 @@ def convert(
         from pellucid.system import files
         from pellucid.weights import converting
 
+    add_networks(networks)
     files.check_overwrite(out, overwrite=overwrite)
     keywords = parse_keywords(parameters, options=("license", "overwrite"))
     metadata = converting.convert(source, recipe, out, license=license, overwrite=overwrite, **keywords)

@@ -12,10 +12,12 @@ from pellucid.commands.options import (
     Backend,
     Device,
     Json,
+    NetworkFiles,
     Overwrite,
     Parameters,
     Precision,
     White,
+    add_networks,
     parse_keywords,
 )
 from pellucid.commands.terminal import (
@@ -85,6 +87,7 @@ def evaluate(
             min=1, max=30, metavar="N", help="Score with N noise seeds: mean and 95 % confidence interval."
         ),
     ] = 1,
+    networks: NetworkFiles = None,
     json_file: Json = None,
     csv_file: Annotated[
         Path | None,
@@ -115,6 +118,7 @@ def evaluate(
         from pellucid.evaluation.report import to_csv
         from pellucid.restoration import restorer
 
+    add_networks(networks)
     keywords, names = parameters or [], models or []
     if model is not None and re.match(r"[a-z_0-9]+=", model):
         keywords = [model, *keywords]  # every model is an option

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pellucid.commands.options import Json, Overwrite, Parameters, parse_keywords
+from pellucid.commands.options import Json, NetworkFiles, Overwrite, Parameters, add_networks, parse_keywords
 from pellucid.commands.terminal import defer_sigint, is_stdout, write_json
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ def export(
         Path | None,
         typer.Option(metavar="FOLDER", help="Targets of the degraded pictures in --data, matched by name."),
     ] = None,
+    networks: NetworkFiles = None,
     json_file: Json = None,
     overwrite: Overwrite = False,
 ) -> None:
@@ -70,6 +71,7 @@ def export(
     with defer_sigint():
         from pellucid.exporting import export as exporting
 
+    add_networks(networks)
     exported = exporting.export(
         model,
         out,

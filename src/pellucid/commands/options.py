@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pellucid.commands.terminal import MessageStyle, print_detail, set_message_style
+from pellucid.commands.terminal import MessageStyle, print_detail, print_info, set_message_style
 
 Parameters = Annotated[
     list[str] | None,
@@ -58,6 +58,14 @@ Json = Annotated[
     Path | None,
     typer.Option(
         "--json", metavar="FILE", help="Write the result as JSON; - is standard output, without any other text."
+    ),
+]
+NetworkFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--network",
+        metavar="FILE.py",
+        help="Run this network file, which has recipes of your own; repeatable.",
     ),
 ]
 OverwriteJson = Annotated[bool, typer.Option("--overwrite", help="Replace the file of --json.")]
@@ -126,6 +134,16 @@ def check_arguments(args: Sequence[str]) -> None:
             raise typer.BadParameter(
                 f"{where}{value} is a URL; only files and folders of this computer are supported"
             )
+
+
+def add_networks(paths: Sequence[str] | None) -> None:
+    """Run network files outside of the package, and say so."""
+    from pellucid.recipes import network_files, registry
+
+    for path in paths or ():
+        added = network_files.add_network(path)
+        names = [name for name in registry.list_names() if name.startswith(f"{added.name}.")]
+        print_info(f"{path} runs as code (SHA-256 {added.sha256[:12]}): {', '.join(names) or 'it has no recipes'}")
 
 
 def parse_keywords(pairs: Sequence[str] | None, *, options: Sequence[str] = ()) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from pellucid.commands.options import Json, OverwriteJson
+from pellucid.commands.options import Json, NetworkFiles, OverwriteJson, add_networks
 from pellucid.commands.terminal import add_row, is_stdout, print_table, table, write_json
 
 
@@ -12,12 +12,14 @@ def recipes(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="A recipe, e.g. dncnn.gaussian: show its keywords.")
     ] = None,
+    networks: NetworkFiles = None,
     json_file: Json = None,
     overwrite: OverwriteJson = False,
 ) -> None:
     """List the recipes, or show the keywords of one: default, possible values, meaning."""
     from pellucid.recipes import registry
 
+    add_networks(networks)
     if json_file is not None:
         write_json(json_file, _to_json(name), overwrite=overwrite)
     if is_stdout(json_file):

@@ -12,9 +12,11 @@ from pellucid.commands.options import (
     Backend,
     Device,
     Model,
+    NetworkFiles,
     Overwrite,
     Precision,
     White,
+    add_networks,
     parse_bytes,
     parse_crop,
     parse_exposure,
@@ -213,6 +215,7 @@ def restore(
             rich_help_panel=_RAW,
         ),
     ] = None,
+    networks: NetworkFiles = None,
     device: Device = "auto",
     backend: Backend = None,
     precision: Precision = None,
@@ -279,6 +282,7 @@ def restore(
         from pellucid.system import files
         from pellucid.weights import models
 
+    add_networks(networks)
     choices = Settings(
         tile_px=tile,
         halo_px=halo,

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pellucid.commands.options import Device, Json, OverwriteJson, Parameters, parse_keywords
+from pellucid.commands.options import (
+    Device,
+    Json,
+    NetworkFiles,
+    OverwriteJson,
+    Parameters,
+    add_networks,
+    parse_keywords,
+)
 from pellucid.commands.terminal import defer_sigint, is_first_process, is_stdout, print_info, progress, write_json
 
 if TYPE_CHECKING:
@@ -62,6 +70,7 @@ def train(
     measure: Annotated[
         int | None, typer.Option(min=2, metavar="N", help="Only measure the speed of N steps; writes nothing.")
     ] = None,
+    networks: NetworkFiles = None,
     json_file: Json = None,
     overwrite_json: OverwriteJson = False,
 ) -> None:
@@ -77,6 +86,7 @@ def train(
         from pellucid.training import train as training
         from pellucid.training.recorder import Validation
 
+    add_networks(networks)
     given = parse_keywords(parameters, options=("device",))
     if steps is not None and "num_steps" in given:
         raise typer.BadParameter("--steps and num_steps are the same; use one of them")

@@ -152,6 +152,7 @@ class Recorder:
             provenance=f"{self._origin}, step {learner.step} of {recipe.num_steps}, {learner.mode}; "
             f"pellucid {version('pellucid')}: {command_line()}",
             license="not stated",
+            network_sha256=recipe.network_sha256,
             scores=() if report is None else (_to_score(report, self._validation),),
         )
         checkpoint.save(self._run.weights, network, metadata, overwrite=True)

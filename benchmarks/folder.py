@@ -99,7 +99,7 @@ def run_loop(source: Path, out: Path, model: str) -> None:
 def measure_overlap(source: Path, out: Path, model: str) -> str:
     """In this process: how much reading and writing overlaps with the network, as a line of text."""
     from pellucid.pictures import images
-    from pellucid.restoration import restore, restorer
+    from pellucid.restoration import restore, restorer, stages
     from pellucid.restoration.one_picture import restore_picture
 
     spans: dict[str, list[tuple[float, float]]] = {"codec": [], "network": []}
@@ -117,7 +117,7 @@ def measure_overlap(source: Path, out: Path, model: str) -> str:
     chosen = restorer.load(model)
     for name in ("read", "write"):
         setattr(images, name, time_stage("codec", getattr(images, name)))
-    vars(restore)["restore_picture"] = time_stage("network", restore_picture)
+    vars(stages)["restore_picture"] = time_stage("network", restore_picture)
     start = time.perf_counter()
     outcomes = restore.restore(source, chosen, out)
     wall_s = time.perf_counter() - start

@@ -216,6 +216,7 @@ def main() -> None:
     if args.readme:
         for_readme(firsts).save(args.readme, quality=88)
     print(f"one sheet with all models: {(folder / 'all').resolve()}.png")
+    print("to restore your own pictures in a browser: .venv/bin/pellucid serve, then open http://127.0.0.1:8000")
 
 
 if __name__ == "__main__":

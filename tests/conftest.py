@@ -1,7 +1,9 @@
 """For all tests: one thread, reproducible examples, and the folder of real pictures and weights."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -10,6 +12,11 @@ from hypothesis import HealthCheck, settings
 
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
+
+if TYPE_CHECKING:
+    import httpx
+
+    from serving_service import Running
 
 # Some tests import ONNX Runtime directly; by default, it sends telemetry from a thread of its own.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -46,3 +53,20 @@ def album(tmp_path: Path) -> Path:
         images.write(Picture(rng.integers(0, 256, (20, 31, 3), np.uint8)), folder / name)
     (folder / "broken.png").write_bytes((folder / "a.png").read_bytes()[:150])
     return folder
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[Running]":
+    """A running service without a token, for all tests that leave it as it is."""
+    from serving_service import start
+
+    running = start(tmp_path_factory.mktemp("service"))
+    yield running
+    assert running.stop() == 0, running.log.read_text()
+
+
+@pytest.fixture
+def client(service: "Running") -> "Iterator[httpx.Client]":
+    """An HTTP client of the service."""
+    with service.client() as client:
+        yield client

@@ -724,8 +724,9 @@ RGB, Display P3 or ProPhoto stay in their color space.
   of turned pictures, content credentials (C2PA). EXIF of more than 64 KB is shortened in JPEG.
 - **Not kept**: additional frames (such files are refused), and gain maps for HDR screens.
 - **JPEG XL** is written lossless, unless the original is lossy or `--quality` is given, and the colors are sRGB:
-  other colors are kept by the ICC profile of a lossless file. It has no IPTC captions
-  and no resolution other than in EXIF.
+  other colors are kept by the ICC profile of a lossless file. A lossy file with an ICC profile is read as sRGB,
+  and a note counts the pixels whose colors sRGB does not have. JPEG XL has no IPTC captions, and no
+  resolution other than in EXIF.
 - **JPEG 2000** is always written lossless, as a JP2 file with the ICC profile, resolution, EXIF, XMP and IPTC.
   Gray with transparency becomes RGB with transparency. Palettes, subsampled and signed samples, and color spaces
   other than gray and sRGB are refused.
@@ -742,14 +743,14 @@ In folders, files that are not pictures are counted by suffix; `--include` and `
 | JPEG | MPO (stereo, panorama parts): refused | gain maps (Ultra HDR, ISO 21496-1, Apple), previews, depth maps, \
 videos of motion photos, content credentials, appended data |
 | WebP | animated: refused | appended data |
-| GIF | several frames: refused; a still one becomes PNG | appended data |
+| GIF | several frames: refused; a still one becomes PNG | a canvas around the picture, appended data |
 | AVIF, HEIC | several pictures, sequences: refused | gain maps, depth maps, mattes, videos |
-| JPEG XL | animated: refused | gain maps, extra channels, JUMBF |
-| JPEG 2000 | several codestreams: refused | geographic data, unknown boxes |
+| JPEG XL | animated: refused | gain maps, extra channels, JUMBF, parts of a JPEG, unknown boxes, appended data |
+| JPEG 2000 | several codestreams: refused | geographic data, unknown boxes, appended data |
 | PNM | several pictures: refused | - |
 
 HEIC, JPEG XL and JPEG 2000 need the extra `formats`: `pip install 'pellucid[formats]'`.
-Not read: Photoshop, OpenEXR, Radiance HDR, icons; convert them to TIFF or PNG.
+Not read: Photoshop, OpenEXR, Radiance HDR, PFM, QOI, icons; the error says what to convert them to.
 Not written: AVIF and HEIC, which become PNG.
 
 """

@@ -355,6 +355,8 @@ def main() -> None:
     parser.add_argument("--only", default="")
     parser.add_argument("--keep", type=Path)
     args = parser.parse_args()
+    for reason in sample_files.missing_encoders().values():
+        print(reason, flush=True)
     num_faults, suites = 0, list_suites(args.only)
     for suite in suites:
         minutes = args.minutes * suite.share / sum(suite.share for suite in suites)

@@ -77,6 +77,78 @@ def pictures() -> dict[str, bytes]:
         "color.avif": _pillow(color, "AVIF"),
         "color.bmp": _pillow(color, "BMP"),
         "palette.bmp": _pillow(color, "BMP", "P"),
+        "still.gif": _pillow(color, "GIF", "P", comment=b"a comment"),
+        "animated.gif": _pillow(color, "GIF", "P", **_others(gray.squeeze())),
+        "pair.mpo": _pillow(color, "MPO", exif=_exif(), **_others(color[::-1])),
+        "binary.ppm": _pillow(color, "PPM"),
+        "bits.pbm": _pillow(gray, "PPM", "1"),
+        "text.pgm": b"P2\n# a comment\n8 6\n1000\n" + b" ".join(b"%d" % (20 * i) for i in range(48)) + b"\n",
+        "alpha.pam": b"P7\nWIDTH 31\nHEIGHT 23\nDEPTH 4\nMAXVAL 255\nTUPLTYPE RGB_ALPHA\nENDHDR\n"
+        + alpha.tobytes(),
+        **_heic(color, deep),
+        **_jpeg_xl(color, deep, alpha),
+        **_jpeg_2000(color, deep),
+    }
+
+
+def missing_encoders() -> dict[str, str]:
+    """Formats without samples -> why. Each needs a package that encodes it."""
+    needed = {
+        "HEIC": ("pillow_heif", "pellucid[formats]"),
+        "JPEG XL": ("imagecodecs", "imagecodecs"),
+        "JPEG 2000": ("imagecodecs", "imagecodecs"),
+        "compressed DNG": ("imagecodecs", "imagecodecs"),
+    }
+    return {
+        format: f"no samples of {format}: install {name}"
+        for format, (module, name) in needed.items()
+        if find_spec(module) is None
+    }
+
+
+def _others(samples: Samples) -> dict[str, Any]:
+    """Options of Pillow for a second picture in a file."""
+    return {"save_all": True, "append_images": [PIL.Image.fromarray(samples)]}
+
+
+def _heic(color: Samples, deep: Samples) -> dict[str, bytes]:
+    """HEIC of 8 and 10 bits, in another orientation."""
+    if "HEIC" in missing_encoders():
+        return {}
+    import pillow_heif  # an optional package
+
+    made = {}
+    for name, samples, mode in (("color.heic", color, "RGB"), ("deep.heic", deep, "RGB;16")):
+        height, width, _ = samples.shape
+        content = io.BytesIO()
+        image = pillow_heif.from_bytes(mode=mode, size=(width, height), data=samples.tobytes())
+        image.save(content, quality=90, exif=_exif())
+        made[name] = content.getvalue()
+    return made
+
+
+def _jpeg_xl(color: Samples, deep: Samples, alpha: Samples) -> dict[str, bytes]:
+    """JPEG XL as a codestream alone, lossless and lossy, and in boxes."""
+    if "JPEG XL" in missing_encoders():
+        return {}
+    import imagecodecs  # an optional package
+
+    return {
+        "lossy.jxl": bytes(imagecodecs.jpegxl_encode(color, distance=1.0)),
+        "alpha.jxl": bytes(imagecodecs.jpegxl_encode(alpha, lossless=True)),
+        "deep.jxl": bytes(imagecodecs.jpegxl_encode(deep, lossless=True, usecontainer=True)),
+    }
+
+
+def _jpeg_2000(color: Samples, deep: Samples) -> dict[str, bytes]:
+    """JPEG 2000 in boxes, and as a codestream alone."""
+    if "JPEG 2000" in missing_encoders():
+        return {}
+    import imagecodecs  # an optional package
+
+    return {
+        "deep.jp2": bytes(imagecodecs.jpeg2k_encode(deep, level=0, reversible=True)),
+        "color.j2k": bytes(imagecodecs.jpeg2k_encode(color, codecformat="j2k", level=50)),
     }
 
 

@@ -122,6 +122,10 @@ def _find_soup(content: bytes) -> Soup:
         return _mix_riff
     if content[4:8] in (b"ftyp", b"JXL ", b"jP  "):
         return _mix_boxes
+    if content.startswith(b"GIF8"):
+        return _mix_gif
+    if content[:1] == b"P" and content[1:2].isdigit():
+        return _mix_pnm
     if content.startswith(b"PK\3\4"):
         return _mix_zip
     if content[8:9] == b"{":
@@ -294,6 +298,48 @@ def _mix_riff(content: bytes, rng: Rng) -> bytes:
         kind + struct.pack("<I", len(value)) + value + bytes(len(value) % 2) for kind, value in mixed
     )
     return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+_GIF_EXTENSIONS = (
+    *(b"\xff\x0bXMP DataXMP", b"\xff\x0bICCRGBG1012", b"\xff\x0bNETSCAPE2.0", b"\xff\x03abc"),
+    *(b"\xf9\x04\x05\x0a\0\1", b"\xf9\x04\1\0\0\xff", b"\xfe", b"\x01\x0c" + bytes(12), b"\x77"),
+)
+
+
+def _mix_gif(content: bytes, rng: Rng) -> bytes:
+    """The blocks after the screen descriptor and its palette."""
+    start = 13 + _gif_palette_bytes(content[10])
+    blocks, at = [], start
+    while at < len(content) and content[at] in (0x21, 0x2C):
+        stop = at + 2 if content[at] == 0x21 else at + 11 + _gif_palette_bytes(content[at + 9])
+        while content[stop]:
+            stop += 1 + content[stop]
+        blocks.append(content[at : stop + 1])
+        at = stop + 1
+
+    def build() -> bytes:
+        head = b"\x21" + _GIF_EXTENSIONS[rng.integers(len(_GIF_EXTENSIONS))]
+        parts = [_random_bytes(rng, 256) for _ in range(rng.integers(0, 4))]
+        return head + b"".join(bytes([len(part)]) + part for part in parts if part) + b"\0"
+
+    mixed = _mix_list(blocks, rng, build, lambda block: _mix_bytes(block, rng))
+    return content[:start] + b"".join(mixed) + content[at:]
+
+
+def _gif_palette_bytes(flags: int) -> int:
+    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
+
+
+def _mix_pnm(content: bytes, rng: Rng) -> bytes:
+    """The words of the header, and the first ones of samples that are text."""
+    words = content.split(maxsplit=15)
+
+    def build() -> bytes:
+        strange = (b"%d" % _number(rng), b"-1", b"# a comment\n", b"#", b"1e3", b"P6", b"ENDHDR\n", b"", b"\xb2")
+        return strange[rng.integers(len(strange))]
+
+    mixed = _mix_list(words, rng, build, lambda word: build() if rng.random() < 0.7 else word[::-1])
+    return words[0] + b"\n" + b"\n".join(mixed[1:]) if rng.random() < 0.9 else b" ".join(mixed)
 
 
 def _mix_boxes(content: bytes, rng: Rng) -> bytes:

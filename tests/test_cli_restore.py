@@ -1,5 +1,7 @@
 """The options of `pellucid restore` as users see them."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import torch
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 from pellucid.recipes import registry
+from pellucid.restoration import entries
 from pellucid.weights import checkpoint
 from test_cli import Terminal
 
@@ -143,3 +146,120 @@ def test_masks_of_a_folder_that_are_missing_or_change(run: Terminal) -> None:
     images.write(Picture(white.samples // 2), Path("masks/a.png"), overwrite=True)
     assert "1 of 2 pictures restored by dn, 1 already exist" in run(command).out
     assert "made by another model or with other settings" in run("restore album --model dn --out out").err
+
+
+# Sheets
+
+
+def test_a_preview_is_a_sheet_and_nothing_else(run: Terminal) -> None:
+    result = run("restore photo.png --model dn --model x2 --preview")
+    assert (result.code, result.out, result.err) == (0, "photo-preview.png\n", "")
+    assert _size("photo-preview.png")[0] > 600 and not Path("photo-restored.png").exists()
+    assert run("restore album --model dn --preview --out sheets").code == 0
+    assert {path.name for path in Path("sheets").rglob("*.png")} == {"a-preview.png", "b-preview.png"}
+    assert run("restore photo.png --model dn --preview --crop 0,0,9,9 --out my.png").out == "my.png\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        ("--model dn --model x2", 2, "several --model are for --preview"),
+        ("--model dn --preview --quality 3 --scale 2", 2, "omit --scale, --quality"),
+        ("--model dn --preview --out photo.png", 1, "photo.png is one of the inputs"),
+        ("--model dn --preview --out a.tif", 1, "a.tif ends in .tif, but the format is png"),
+        ("--model dn --preview --crop 30,0,9,9", 1, "is not inside of a picture of 31 x 24 px"),
+    ],
+)
+def test_what_a_preview_cannot_do_is_one_line(run: Terminal, options: str, code: int, message: str) -> None:
+    result = run(f"restore photo.png {options}")
+    assert (result.code, message in " ".join(result.err.replace("│", "").split())) == (code, True), result.err
+
+
+def test_comparisons_are_next_to_results_and_never_restored(run: Terminal) -> None:
+    command = "restore album --model x2 --compare --out album --name {stem}-{model}{suffix}"
+    assert "2 of 2 pictures restored" in run(command).out
+    assert Path("album/a-x2-compare.png").exists() and Path("album/deep/b-x2-compare.png").exists()
+    again = run(command)
+    assert "0 of 2 pictures restored by x2, 2 already exist" in again.out
+    assert "4 results of earlier runs left out" in again.err
+    Path("photo-restored-compare.png").write_text("mine")
+    result = run("restore photo.png --model x2 --compare")
+    assert result.code == 1 and "photo-restored-compare.png exists" in result.err
+    assert not Path("photo-restored.png").exists()
+
+
+# Scripting
+
+
+def _run_process(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    command = [sys.executable, "-m", "pellucid", "restore", *arguments]
+    return subprocess.run(command, input=stdin, capture_output=True, check=False, timeout=120)
+
+
+def test_two_processes_on_one_folder_share_the_work(run: Terminal) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(12):
+        images.write(Picture(rng.integers(0, 256, (120, 120, 3), np.uint8)), Path("many") / f"{i:02}.png")
+    command = [sys.executable, "-m", "pellucid", "restore", "many", "--model", "dn", "--out", "out", "--ensemble"]
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) for _ in range(2)
+    ]
+    printed = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [0, 0], printed
+    num_restored = [int(out.split()[0]) for out, _ in printed]
+    assert sum(num_restored) == 12
+    assert len(entries.read_entries(Path("out"))) == 12
+    assert all(len(found) == 1 for found in entries.read_entries(Path("out")).values())
+    assert [path.name for path in Path("out").glob(".*")] == [entries.NAME]
+
+
+def test_a_dry_run_prints_what_would_happen(run: Terminal) -> None:
+    result = run("restore album --model dn --out out --dry-run")
+    assert (result.code, result.err) == (0, "") and not Path("out").exists()
+    assert result.out == "album/a.png -> out/a.png\nalbum/deep/b.tif -> out/deep/b.tif\n"
+    run("restore album --model dn --out out --include a.png")
+    Path("album/broken.png").write_bytes(Path("photo.png").read_bytes()[:20])
+    result = run("restore album --model dn --out out --dry-run")
+    assert result.code == 1 and "broken.png" in result.err
+    assert "album/a.png -> out/a.png (exists already)\n" in result.out
+    assert "album/a.png -> out/a-x2.png\n" in run("restore album --model x2 --out out --dry-run").out
+
+
+def test_a_picture_that_takes_too_long_fails_alone(run: Terminal) -> None:
+    result = run("restore album --model dn --out out --tile 8 --timeout 0")
+    assert result.code == 1 and result.err.count("takes longer than 0 s") == 2
+    assert "% is done); --timeout sets the limit" in result.err and not Path("out").exists()
+    assert run("restore album --model dn --out out --tile 8 --timeout 100").code == 0
+
+
+def test_standard_input_and_output(run: Terminal) -> None:
+    given = Path("photo.png").read_bytes()
+    assert run("restore photo.png --model dn --out expected.png").code == 0
+    result = _run_process("-", "--model", "dn", stdin=given)
+    assert (result.returncode, result.stderr, result.stdout) == (0, b"", Path("expected.png").read_bytes())
+    result = _run_process("-", "--model", "dn", "--format", "jpeg", stdin=given)
+    assert result.returncode == 0 and result.stdout.startswith(b"\xff\xd8")
+    result = _run_process("photo.png", "--model", "dn", "--out", "-")
+    assert result.stdout == Path("expected.png").read_bytes()
+    result = _run_process("-", "--model", "dn", "--out", "from-stdin.png", stdin=given)
+    assert (result.returncode, result.stdout) == (0, b"from-stdin.png\n")
+    assert Path("from-stdin.png").read_bytes() == Path("expected.png").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "code", "message"),
+    [
+        ("-", b"", 1, "standard input is empty; a picture is needed"),
+        ("-", b"no picture", 1, "standard input"),
+        ("- photo.png", b"", 2, "- is one picture; omit the other inputs"),
+        ("album --out -", b"", 2, "- is one picture"),
+        ("- --compare", b"", 2, "- is one picture; omit --compare"),
+    ],
+)
+def test_what_standard_streams_cannot_do_is_one_line(
+    run: Terminal, arguments: str, stdin: bytes, code: int, message: str
+) -> None:
+    result = _run_process(*arguments.split(), "--model", "dn", stdin=stdin)
+    text = " ".join(result.stderr.decode().replace("│", "").split())
+    assert (result.returncode, result.stdout, message in text) == (code, b"", True), text
+    assert "pellucid-" not in text  # the folder of a temporary file

@@ -404,7 +404,7 @@ def test_documents_are_in_plain_english(path: Path) -> None:
 
 
 COMMANDS = sorted(path.stem for path in (PACKAGE / "commands").glob("*.py"))
-HELPERS = {"__init__", "options", "process", "terminal"}
+HELPERS = {"__init__", "options", "process", "restore_options", "restore_status", "standard_streams", "terminal"}
 
 
 @pytest.mark.parametrize("command", ["", *(name for name in COMMANDS if name not in HELPERS)])

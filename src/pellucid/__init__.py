@@ -44,6 +44,7 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares it with the 
     from pellucid.restoration.planning import Job as Job
     from pellucid.restoration.planning import Plan as Plan
     from pellucid.restoration.planning import plan as plan
+    from pellucid.restoration.position import Position as Position
     from pellucid.restoration.restore import Outcome as Outcome
     from pellucid.restoration.restore import iter_restore as iter_restore
     from pellucid.restoration.restore import restore as restore
@@ -74,6 +75,7 @@ _TABLE = {
     "recipes.registry": "find",
     "restoration.one_picture": "restore_crop",
     "restoration.planning": "Job Plan plan",
+    "restoration.position": "Position",
     "restoration.restore": "Outcome iter_restore restore",
     "restoration.restorer": "Restorer load",
     "restoration.settings": "Settings",

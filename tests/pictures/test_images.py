@@ -536,12 +536,23 @@ def test_a_12_bit_jpeg_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("head", "name"),
-    [(b"8BPS\0\1", "Photoshop"), (b"\x76\x2f\x31\x01", "OpenEXR"), (b"\0\0\1\0\1\0", "Windows icon")],
+    ("head", "name", "better"),
+    [
+        (b"8BPS\0\1", "Photoshop", "PNG or TIFF"),
+        (b"qoif", "QOI", "PNG or TIFF"),
+        (b"\xff\xd8\xff\xf7", "JPEG-LS", "PNG or TIFF"),
+        (b"\0\0\1\0\1\0", "Windows icon", "PNG or TIFF"),
+        (b"\x76\x2f\x31\x01", "OpenEXR", "32-bit floating-point TIFF"),
+        (b"PF\n3 3\n-1.0\n", "PFM", "32-bit floating-point TIFF"),
+    ],
 )
-def test_unsupported_formats_are_named(head: bytes, name: str, tmp_path: Path) -> None:
+def test_unsupported_formats_are_named(head: bytes, name: str, better: str, tmp_path: Path) -> None:
     text = message(lambda: read_bytes(head + bytes(99), tmp_path))
-    assert f"is a {name} file, which is not supported; convert it to PNG or TIFF first" in text
+    assert f"is in {name} format, which is not supported; convert it to {better} first" in text
+
+
+def test_archives_have_to_be_unpacked(tmp_path: Path) -> None:
+    assert message(lambda: read_bytes(b"PK\3\4" + bytes(60), tmp_path, "x.zip")).endswith("; unpack it first")
 
 
 def test_the_orientation_in_xmp_is_reset_too(tmp_path: Path) -> None:

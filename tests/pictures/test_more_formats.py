@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
+from PIL import ImageCms
 
 import format_matrix
 from pellucid.errors import MissingExtraError, OutputError, PictureError
@@ -21,6 +23,29 @@ from pellucid.pictures.picture import Picture
 pytest.importorskip("pillow_heif", reason="needs the extra formats")
 pytest.importorskip("openjpeg", reason="needs the extra formats")
 pytest.importorskip("pyjpegxl", reason="needs the extra formats")
+
+
+def _build_wide_profile() -> bytes:
+    """The primaries of Adobe RGB (1998) and a gamma of 2.2."""
+    tags = {
+        b"desc": b"desc" + bytes(4) + struct.pack(">I", 5) + b"wide\0" + bytes(78),
+        b"cprt": b"text" + bytes(4) + b"none\0",
+        b"wtpt": b"XYZ " + bytes(4) + struct.pack(">3i", 63189, 65536, 54060),
+        b"rXYZ": b"XYZ " + bytes(4) + struct.pack(">3i", 39960, 20389, 1276),
+        b"gXYZ": b"XYZ " + bytes(4) + struct.pack(">3i", 13453, 41004, 3989),
+        b"bXYZ": b"XYZ " + bytes(4) + struct.pack(">3i", 9777, 4143, 48796),
+        **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), b"curv" + bytes(4) + struct.pack(">IH", 1, 563)),
+    }
+    table, body, start = struct.pack(">I", len(tags)), b"", 128 + 4 + 12 * len(tags)
+    for name, content in tags.items():
+        table += name + struct.pack(">II", start + len(body), len(content))
+        body += content + bytes(-len(content) % 4)
+    head = struct.pack(">I4sI4s4s4s", start + len(body), b"lcms", 0x02100000, b"mntr", b"RGB ", b"XYZ ")
+    head = (head + struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + b"acsp").ljust(68, b"\0")
+    return (head + struct.pack(">III", 0xF6D6, 0x10000, 0xD32D)).ljust(128, b"\0") + table + body
+
+
+WIDE = _build_wide_profile()
 
 
 def needs(program: str) -> pytest.MarkDecorator:
@@ -100,15 +125,44 @@ def test_exiftool_reads_the_metadata(suffix: str, tmp_path: Path) -> None:
 
 
 def test_floating_point_and_quality_of_jpeg_xl(tmp_path: Path) -> None:
-    values = np.random.default_rng(0).random((40, 50, 3), np.float32)
+    values = np.random.default_rng(0).random((40, 50, 3), np.float32) * 1.4 - 0.2
     images.write(Picture(values), tmp_path / "x.jxl")
     np.testing.assert_array_equal(images.read(tmp_path / "x.jxl").samples, values)
-    images.write(Picture((values * 255).astype(np.uint8)), tmp_path / "q.jxl", quality=80)
+    images.write(Picture((values.clip(0, 1) * 255).astype(np.uint8)), tmp_path / "q.jxl", quality=80)
     lossy = images.read(tmp_path / "q.jxl")
     assert lossy.encoding is not None and not lossy.encoding.lossless
     images.write(lossy, tmp_path / "again.jxl")  # stays lossy
     again = images.read(tmp_path / "again.jxl").encoding
     assert again is not None and not again.lossless
+
+
+@needs("cjxl")
+@pytest.mark.parametrize("bits", [8, 16])
+def test_lossy_jpeg_xl_with_a_profile_becomes_srgb(bits: int, tmp_path: Path) -> None:
+    """The colors are those of LittleCMS, also the dark ones, which linear light of 8 bits does not have."""
+    samples = format_matrix.photo()
+    image = PIL.Image.fromarray(samples)
+    image.save(tmp_path / "x.png", icc_profile=WIDE)
+    call(
+        "cjxl",
+        "-q",
+        "95",
+        *(["--override_bitdepth=16"] if bits == 16 else []),
+        tmp_path / "x.png",
+        tmp_path / "x.jxl",
+    )
+    wide, srgb = (ImageCms.ImageCmsProfile(io.BytesIO(profile)) for profile in (WIDE, format_matrix.PROFILE))
+    expected = np.asarray(ImageCms.profileToProfile(image, wide, srgb, ImageCms.Intent.RELATIVE_COLORIMETRIC))
+    picture = images.read(tmp_path / "x.jxl")
+    assert picture.dtype == f"uint{bits}"
+    found = picture.samples / (1 if bits == 8 else 257)
+    assert np.abs(found - expected).mean() < 1.5
+    assert picture.encoding is not None and "icc-profile-data" not in picture.metadata
+    (note,) = picture.encoding.notes
+    num_outside = int(((expected == 0) | (expected == 255)).any(axis=2).sum())
+    assert note.startswith("colors converted from an ICC profile to sRGB") and ("clipped" in note) == (
+        num_outside > 0
+    )
 
 
 @needs("cjxl")
@@ -314,3 +368,43 @@ def test_pnm_has_no_resolution(tmp_path: Path) -> None:
     assert images.write(images.read(tmp_path / "x.png"), tmp_path / "x.ppm") == (
         "not kept in PNM: the resolution",
     )
+
+
+@needs("opj_decompress")
+@pytest.mark.parametrize("places", [(2, 1, 0), (1, 2, 3, 0), (0, 1, 3, 2)], ids=["BGR", "ARGB", "RGAB"])
+def test_channels_of_jpeg_2000_in_another_order(places: tuple[int, ...], tmp_path: Path) -> None:
+    """places: where red, green, blue and alpha are."""
+    stored = format_matrix.noise(len(places), height=40, width=50)
+    images.write(Picture(stored[..., :3], stored[..., 3:] if len(places) > 3 else None), tmp_path / "x.jp2")
+    content = (tmp_path / "x.jp2").read_bytes()
+    start = content.index(b"jp2h") - 4
+    length = int.from_bytes(content[start : start + 4], "big")
+    header = content[start + 4 : start + length]
+    if b"cdef" in header:
+        header = header[: header.index(b"cdef") - 4]
+    rows = [(place, int(color == 3), 0 if color == 3 else color + 1) for color, place in enumerate(places)]
+    cdef = struct.pack(">H", len(rows)) + b"".join(struct.pack(">HHH", *row) for row in sorted(rows))
+    header += struct.pack(">I4s", 8 + len(cdef), b"cdef") + cdef
+    swapped = content[:start] + struct.pack(">I", 4 + len(header)) + header + content[start + length :]
+    (tmp_path / "x.jp2").write_bytes(swapped)
+    call("opj_decompress", "-i", tmp_path / "x.jp2", "-o", tmp_path / "x.png")
+    np.testing.assert_array_equal(np.asarray(PIL.Image.open(tmp_path / "x.png")), stored[..., places])
+    found = images.read(tmp_path / "x.jp2")
+    np.testing.assert_array_equal(np.concatenate(found.planes, axis=2), stored[..., places])
+
+
+@needs("opj_compress")
+def test_jpeg_2000_that_does_not_start_at_the_origin(tmp_path: Path) -> None:
+    source, values = png_of(3, 8, tmp_path)
+    call("opj_compress", "-i", source, "-o", tmp_path / "x.jp2", "-d", "5,3")
+    np.testing.assert_array_equal(images.read(tmp_path / "x.jp2").samples, values)
+
+
+@needs("cjxl")
+@pytest.mark.parametrize(("space", "nits"), [("RGB_D65_202_Rel_HLG", 1000), ("RGB_D65_SRG_Rel_SRG", None)])
+def test_the_brightness_of_hdr_jpeg_xl_is_named(space: str, nits: int | None, tmp_path: Path) -> None:
+    PIL.Image.fromarray(format_matrix.photo()).save(tmp_path / "x.png")
+    call("cjxl", "-q", "100", "-x", f"color_space={space}", tmp_path / "x.png", tmp_path / "x.jxl")
+    encoding = images.read(tmp_path / "x.jxl").encoding
+    assert encoding is not None
+    assert encoding.notes == ((f"not kept: the intensity target of {nits} nits",) if nits else ())

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,8 +19,9 @@ from pellucid.pictures import images
 from pellucid.pictures.camera import dng
 from pellucid.pictures.picture import Exposure, Mosaic, Picture
 from pellucid.recipes import registry
-from pellucid.restoration import entries, manifest, pipeline, planning, restore, restorer
+from pellucid.restoration import entries, manifest, pipeline, planning, restore, restorer, stages, suitability
 from pellucid.restoration.one_picture import restore_picture
+from pellucid.restoration.position import Position
 from pellucid.restoration.restorer import Restorer
 from pellucid.restoration.settings import Settings
 from pellucid.system import memory
@@ -188,7 +190,7 @@ def test_input_that_changes_while_it_is_restored_is_restored_again(
         return restore_one(*given, **how)
 
     with monkeypatch.context() as patched:
-        patched.setattr(restore, "restore_picture", slow)
+        patched.setattr(stages, "restore_picture", slow)
         restore.restore(jobs, network)
     (outcome,) = restore.restore(jobs, network)
     assert not outcome.is_skipped
@@ -216,13 +218,15 @@ def test_header_is_read_once_and_not_at_all_for_finished_results(
 
 
 def test_manifest_is_read_once(album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    read, count = entries.read_entries, []
+    add, count = entries.add_entries, []
 
-    def counted(folder: Path) -> Any:
-        count.append(folder)
-        return read(folder)
+    def counted(known: Any, folder: Path, *, start: int) -> int:
+        if start == 0 and (folder / entries.NAME).exists():
+            count.append(folder)
+        return add(known, folder, start=start)
 
-    monkeypatch.setattr(manifest, "read_entries", counted)
+    restore.restore(planning.plan([album]), restorer.load(weights), workers=1)
+    monkeypatch.setattr(manifest, "add_entries", counted)
     restore.restore(planning.plan([album]), restorer.load(weights), workers=1)
     assert len(count) <= 2  # by the reading and the writing thread, if they need it at the same time
 
@@ -234,10 +238,12 @@ def test_outcomes_are_in_order_with_any_number_of_workers(album: Path, weights: 
         images.write(Picture(rng.integers(0, 256, (5 + 7 * (i % 3), 9, 3), np.uint8)), album / f"n{i:02}.png")
     network = restorer.load(weights)
     jobs = planning.plan([album], album.parent / "out")
-    positions: list[float] = []
+    positions: list[Position] = []
     outcomes = restore.restore(jobs, network, workers=workers, progress=positions.append)
     assert [(outcome.source, outcome.target) for outcome in outcomes] == [(job.source, job.target) for job in jobs]
-    assert positions == sorted(positions) and positions[-1] <= len(jobs)
+    done = [position.num_done for position in positions]
+    assert done == sorted(done) and done[-1] == len(jobs)
+    assert positions[-1].restored_megapixels == pytest.approx(sum(outcome.megapixels for outcome in outcomes))
     for outcome in outcomes:
         if outcome.error is None:
             alone = network.restore(images.read(_path(outcome.source)))
@@ -327,10 +333,11 @@ def test_pictures_in_memory_are_returned_in_their_form(weights: Path) -> None:
     assert (outcome.source, outcome.target, outcome.error) == (None, None, None)
     assert np.array_equal(outcome.restored, network.restore(array))
     assert outcome.megapixels == 72e-6 and outcome.seconds > 0
-    positions: list[float] = []
+    positions: list[Position] = []
     pair = restore.restore([Picture(array), Picture(array)], network, progress=positions.append)
     assert all(np.array_equal(one.restored.samples, network.restore(array)) for one in pair)
-    assert positions == [1, 2]
+    assert [position.num_done for position in positions] == [1, 2]
+    assert positions[-1].restored_megapixels == 144e-6
 
 
 def test_pictures_in_memory_are_written_if_asked(tmp_path: Path, weights: Path) -> None:
@@ -429,7 +436,8 @@ def test_ctrl_c_that_c_code_reports_as_another_error_still_interrupts(
             raise SystemError("returned a result with an exception set") from error
 
     network = restorer.load(weights)
-    monkeypatch.setattr(restore, "restore_picture", interrupted)
+    for module in (restore, stages):
+        monkeypatch.setattr(module, "restore_picture", interrupted)
     for inputs in (album, np.zeros((8, 9), np.uint8)):
         with pytest.raises(KeyboardInterrupt):
             restore.restore(inputs, network)
@@ -497,13 +505,14 @@ def test_low_light_recipes_take_the_mosaic(
         seen.append(mosaic)
         return restore_one(network, mosaic, *given, **how)
 
-    monkeypatch.setattr(restore, "restore_picture", watched)
+    monkeypatch.setattr(stages, "restore_picture", watched)
     outcome = _restored(network, dark / "short.dng", exposure)
     if ratio is not None:
         assert seen[0].exposure_ratio == pytest.approx(ratio, rel=1e-4)
-    assert bool(outcome.info) == (exposure != 7.5)
-    if outcome.info:
-        assert outcome.info[0].startswith(f"exposure ratio {seen[0].exposure_ratio:.3g}, ")
+    *of_exposure, of_size = outcome.info
+    assert len(of_exposure) == (exposure != 7.5)
+    assert all(text.startswith(f"exposure ratio {seen[0].exposure_ratio:.3g}, ") for text in of_exposure)
+    assert of_size.startswith("cut from 96 x 64 to 94 x 64 px")
     result = images.read(_path(outcome.target))
     assert (result.dtype, result.width, result.height) == ("uint16", 64, 94)  # aligned to RGGB, then rotated
     alone = network.restore(seen[0])
@@ -543,12 +552,7 @@ def test_gray_pictures_and_networks_for_color_noise(
     name: str,
     keywords: dict[str, Any],
     expected: list[str],
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv("PELLUCID_MODELS", str(tmp_path))
-    (tmp_path / "damaged.safetensors").write_bytes(b"damaged")
-    restore._find_gray_twin.cache_clear()
     chosen = registry.find(name, **keywords)
     network = Restorer("color", chosen, TorchBackend(chosen.network(), "cpu"))
     samples = np.random.default_rng(0).integers(0, 256, (20, 20), np.uint8)
@@ -557,11 +561,25 @@ def test_gray_pictures_and_networks_for_color_noise(
     assert len(of_gray.warnings) == len(expected) and not of_color.warnings
 
 
+def test_damaged_models_of_the_user_do_not_stop_a_gray_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PELLUCID_MODELS", str(tmp_path))
+    (tmp_path / "damaged.safetensors").write_bytes(b"damaged")
+    # No model that ships has this recipe, so that all files with names are considered.
+    chosen = replace(registry.find("dncnn.blind", channels=3, depth=2, width=2), name="mine.blind")
+    suitability._find_gray_twin.cache_clear()
+    network = Restorer("color", chosen, TorchBackend(chosen.network(), "cpu"))
+    (outcome,) = restore.restore([np.zeros((20, 20), np.uint8)], network)
+    assert outcome.error is None
+    assert "weights for gray pictures restore it better" in " ".join(outcome.warnings)
+
+
 def test_pictures_of_unsupported_formats_are_reported(album: Path, weights: Path) -> None:
     (album / "painting.psd").write_bytes(b"8BPS\0\1" + bytes(40))
     (album / "notes.txt").touch()
     errors = _errors(restore.restore(planning.plan([album]), restorer.load(weights)))
-    assert len(errors) == 2 and any("painting.psd is a Photoshop file" in error for error in errors)
+    assert len(errors) == 2 and any("painting.psd is in Photoshop format" in error for error in errors)
 
 
 def test_patterns_do_not_use_results_as_inputs(album: Path, weights: Path) -> None:
@@ -576,7 +594,7 @@ def test_what_the_format_cannot_contain_is_reported_before_the_network_runs(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = restorer.load(weights)
-    monkeypatch.setattr(restore, "restore_picture", lambda *_, **__: pytest.fail("it ran"))
+    monkeypatch.setattr(stages, "restore_picture", lambda *_, **__: pytest.fail("it ran"))
     images.write(Picture(np.zeros((9, 9, 3), np.uint8), np.ones((9, 9, 1), np.uint8)), tmp_path / "a.png")
     jobs = planning.plan([tmp_path / "a.png"], format="jpeg")
     assert "cannot store alpha" in _errors(restore.restore(jobs, network))[0]
@@ -616,7 +634,7 @@ def test_jobs_with_another_out_are_refused(tmp_path: Path, weights: Path) -> Non
 def test_an_error_of_the_progress_function_is_raised(album: Path, weights: Path, in_memory: bool) -> None:
     """It is not an error of the picture, and no fault of pellucid."""
 
-    def fail(_: float) -> None:
+    def fail(_: Position) -> None:
         raise ZeroDivisionError
 
     inputs: Any = np.zeros((8, 8), np.uint8) if in_memory else album / "a.png"

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from pellucid.errors import OutputError, RecipeError, WeightsError
+from pellucid.recipes.registry import find
 from pellucid.weights import checkpoint
 from pellucid.weights.converting import convert
 
@@ -129,3 +130,16 @@ def test_the_hints_do_not_lead_in_a_circle(theirs: Path, tmp_path: Path) -> None
         checkpoint.load(tmp_path / "cut.safetensors")
     with pytest.raises(WeightsError, match="is not a weight file of pellucid"):
         checkpoint.load(theirs)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_state_dict_with_our_own_names_is_converted(suffix: str, tmp_path: Path) -> None:
+    recipe = find("dncnn.gaussian", depth=3, width=4)
+    state = {name: tensor.contiguous() for name, tensor in recipe.network().state_dict().items()}
+    source, out = tmp_path / f"mine{suffix}", tmp_path / "out.safetensors"
+    save_file(state, source) if suffix == ".safetensors" else torch.save(state, source)
+    convert(source, "dncnn.gaussian", out, depth=3, width=4)
+    loaded = checkpoint.load(out).network.state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in state.items())
+    with pytest.raises(WeightsError, match=r"does not fit dncnn.gaussian .* depth=17"):
+        convert(source, "dncnn.gaussian", tmp_path / "other.safetensors")

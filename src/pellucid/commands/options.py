@@ -18,15 +18,6 @@ Parameters = Annotated[
         metavar="KEY=VALUE", help="Keywords of the recipe, e.g. sigma_255=25. See 'pellucid recipes NAME'."
     ),
 ]
-Model = Annotated[
-    str,
-    typer.Option(
-        "--model",
-        "-m",
-        metavar="NAME_OR_FILE",
-        help="Name of a model (see 'pellucid models') or path of a weight file; A+B runs A, then B.",
-    ),
-]
 Device = Annotated[
     str, typer.Option(metavar="DEVICE", help="Where the network runs: auto, cpu, cuda, cuda:1, mps, ...")
 ]

@@ -113,11 +113,15 @@ def _interruptions() -> Iterator[list[int]]:
 class _Closed(io.TextIOBase):
     """Standard output that is closed: writing to it fails, instead of losing a result without a word."""
 
-    def write(self, text: str) -> int:
+    def write(self, text: str) -> NoReturn:
         raise OSError(errno.EBADF, os.strerror(errno.EBADF), "standard output")
 
     def writable(self) -> bool:
         return True
+
+    @property
+    def buffer(self) -> NoReturn:
+        self.write("")
 
 
 class _Checked(io.TextIOWrapper):

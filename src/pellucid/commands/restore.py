@@ -1,17 +1,16 @@
 """`pellucid restore`."""
 
-import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
+from pellucid.commands import restore_options as options
 from pellucid.commands.options import (
     Backend,
     Device,
-    Model,
     NetworkFiles,
     Overwrite,
     Precision,
@@ -23,13 +22,15 @@ from pellucid.commands.options import (
     parse_keywords,
     parse_size,
 )
+from pellucid.commands.restore_status import show_status
+from pellucid.commands.standard_streams import standard_streams
 from pellucid.commands.terminal import (
     defer_sigint,
     is_stdout,
+    open_on_screen,
     print_error,
     print_info,
     print_warning,
-    progress,
     sigterm_as_sigint,
     write_json,
 )
@@ -41,232 +42,44 @@ if TYPE_CHECKING:
     from pellucid.restoration.restorer import Restorer
     from pellucid.restoration.settings import Settings
 
-STATUS_EVERY_S = 30.0
-"""How often the status is printed if there is no terminal for a progress bar."""
-
-_RESULTS, _RAW, _EFFORT = "Results", "Camera RAW", "Memory and time"
-
 
 def restore(
-    inputs: Annotated[
-        list[str],
-        typer.Argument(metavar="INPUT", help="Pictures, folders of them, or patterns, e.g. 'scans/**/*.tif'."),
-    ],
-    model: Model,
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PATH",
-            help="File to write (for one picture), or folder.",
-            show_default="NAME-restored next to each input",
-        ),
-    ] = None,
+    inputs: options.Inputs,
+    model: options.Models,
+    out: options.Out = None,
     overwrite: Overwrite = False,
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            "--json",
-            "--report",
-            metavar="FILE",
-            help="Write what happened to every picture, as JSON; - is standard output, without any other text.",
-        ),
-    ] = None,
-    include: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATTERN",
-            help="Of the pictures in folders only these, e.g. `*.tif` or `scans/*`; repeatable.",
-            show_default="all",
-        ),
-    ] = None,
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(metavar="PATTERN", help="Not these pictures in folders, e.g. '**/raw/*'; repeatable."),
-    ] = None,
-    format: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FORMAT",
-            help="png, tiff, jpeg, webp, bmp, ppm, jxl or jp2.",
-            show_default="that of the input",
-            rich_help_panel=_RESULTS,
-        ),
-    ] = None,
-    quality: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            max=100,
-            metavar="N",
-            help="Quality of JPEG, and of WebP and JPEG XL, which it makes lossy.",
-            show_default="that of the input",
-            rich_help_panel=_RESULTS,
-        ),
-    ] = None,
-    bit_depth: Annotated[
-        int | None,
-        typer.Option(
-            metavar="BITS",
-            help="8, 16 or 32 (floating point).",
-            show_default="that of the input",
-            rich_help_panel=_RESULTS,
-        ),
-    ] = None,
-    ensemble: Annotated[
-        bool,
-        typer.Option(
-            "--ensemble",
-            help="Mean over all eight rotations and reflections; takes eight times as long.",
-            rich_help_panel=_RESULTS,
-        ),
-    ] = False,
-    strength: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            max=1,
-            metavar="X",
-            help="0 is the input (enlarged bicubically, if the model enlarges), 1 the full effect.",
-            rich_help_panel=_RESULTS,
-        ),
-    ] = 1.0,
-    name: Annotated[
-        str | None,
-        typer.Option(
-            metavar="PATTERN",
-            help="Names of results, e.g. '{stem}-{model}{suffix}'; then --out may be the folder of the inputs.",
-            show_default="as the inputs; next to them {stem}-restored{suffix}",
-        ),
-    ] = None,
-    mask: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="PATH",
-            help="A picture, white where to restore, black where not; or a folder of them, named as the inputs.",
-            rich_help_panel=_RESULTS,
-        ),
-    ] = None,
-    scale: Annotated[
-        float | None,
-        typer.Option(
-            metavar="X",
-            help="How many times as long the sides of results are, e.g. 1.5: enlarged by the model, then reduced.",
-            show_default="that of the model",
-            rich_help_panel=_RESULTS,
-        ),
-    ] = None,
-    size: Annotated[
-        str | None,
-        typer.Option(
-            metavar="WxH",
-            help="Size that results fit into, e.g. 3000x2000, 3000x or x2000; as --scale.",
-            rich_help_panel=_RESULTS,
-        ),
-    ] = None,
-    crop: Annotated[
-        str | None,
-        typer.Option(
-            metavar="X,Y,W,H",
-            help="Restore only this part of the picture, in its pixels; the same as in the whole result.",
-            rich_help_panel=_RESULTS,
-        ),
-    ] = None,
-    settings: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="A keyword of the recipe, e.g. scale=3; repeatable.",
-            rich_help_panel=_RESULTS,
-        ),
-    ] = None,
-    sidecars: Annotated[
-        bool,
-        typer.Option(
-            "--sidecars",
-            help="Add the XMP in files next to the pictures (NAME.xmp, NAME.EXT.xmp) to the results.",
-            rich_help_panel=_RESULTS,
-        ),
-    ] = False,
-    page: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Restore only this page of a TIFF; the first one is 1.",
-            show_default="all pages, written as pages",
-            rich_help_panel=_RESULTS,
-        ),
-    ] = None,
+    name: options.Name = None,
+    report: options.Report = None,
+    include: options.Include = None,
+    exclude: options.Exclude = None,
+    sidecars: options.Sidecars = False,
+    page: options.Page = None,
     white: White = None,
-    exposure_ratio: Annotated[
-        str,
-        typer.Option(
-            metavar="RATIO",
-            help="Brighten as if the exposure had been RATIO times longer; auto estimates it.",
-            rich_help_panel=_RAW,
-        ),
-    ] = "auto",
-    reference: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="Brighten to the exposure of this RAW file instead.",
-            rich_help_panel=_RAW,
-        ),
-    ] = None,
+    scale: options.Scale = None,
+    size: options.Size = None,
+    mask: options.Mask = None,
+    strength: options.Strength = 1.0,
+    ensemble: options.Ensemble = False,
+    settings: options.Set = None,
+    format: options.Format = None,
+    quality: options.Quality = None,
+    bit_depth: options.BitDepth = None,
+    preview: options.Preview = False,
+    compare: options.Compare = False,
+    crop: options.Crop = None,
+    dry_run: options.DryRun = False,
+    exposure_ratio: options.ExposureRatio = "auto",
+    reference: options.Reference = None,
     networks: NetworkFiles = None,
     device: Device = "auto",
     backend: Backend = None,
     precision: Precision = None,
-    memory: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SIZE",
-            help="Memory limit of the process, e.g. 2GB.",
-            show_default="half of the free memory",
-            rich_help_panel=_EFFORT,
-        ),
-    ] = None,
-    workers: Annotated[
-        int,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Number of pictures to decode, and to encode, while another one is in the network.",
-            rich_help_panel=_EFFORT,
-        ),
-    ] = 2,
-    tile: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="PX",
-            help="Side of the tiles. Affects time and memory, not the result.",
-            show_default="as large as is fast and fits the memory",
-            rich_help_panel=_EFFORT,
-        ),
-    ] = None,
-    halo: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            metavar="PX",
-            help="How far around each tile the picture is read. Less is faster, but not exact.",
-            show_default="as far as the network sees: exact",
-            rich_help_panel=_EFFORT,
-        ),
-    ] = None,
-    max_pixels: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="Refuse larger pictures before they are decoded.",
-            show_default="500 million",
-            rich_help_panel=_EFFORT,
-        ),
-    ] = None,
+    memory: options.Memory = None,
+    workers: options.Workers = 2,
+    tile: options.Tile = None,
+    halo: options.Halo = None,
+    timeout: options.Timeout = None,
+    max_pixels: options.MaxPixels = None,
 ) -> None:
     """Restore pictures, and folders of them.
 
@@ -275,11 +88,9 @@ def restore(
     Finished results in a folder are skipped, so the same command resumes after an interruption.
     """
     with defer_sigint():
-        from pellucid.pictures import formats, images
+        from pellucid.pictures import images
         from pellucid.restoration import planning, restorer
-        from pellucid.restoration.report import is_report, make_report
         from pellucid.restoration.settings import Settings
-        from pellucid.system import files
         from pellucid.weights import models
 
     add_networks(networks)
@@ -298,89 +109,186 @@ def restore(
         scale=scale,
         size=None if size is None else parse_size(size),
         crop=None if crop is None else parse_crop(crop),
+        compare=compare,
+        timeout_s=timeout,
         max_pixels=images.MAX_PIXELS if max_pixels is None else max_pixels,
     )
-    jobs = planning.plan(
-        inputs,
-        out,
-        format=format,
-        include=include or (),
-        exclude=exclude or (),
-        name=name,
-        model=models.find_name(model),
-        mask=mask,
-        overwrite=overwrite,
-        strict=False,
-    )
-    _print_passed_over(jobs, with_sidecars=sidecars)
+    if preview:
+        _refuse(
+            "--preview only draws a sheet",
+            name=name, json=report, sidecars=sidecars, scale=scale, size=size, mask=mask, format=format,
+            quality=quality, bit_depth=bit_depth, compare=compare, dry_run=dry_run, timeout=timeout,
+        )  # fmt: skip
+    elif len(model) > 1:
+        raise typer.BadParameter("several --model are for --preview; --model A+B runs one after the other")
+    if dry_run:
+        _refuse("--dry-run writes nothing", json=report)
+    if "-" in inputs or out == Path("-"):
+        _refuse("- is one picture", name=name, preview=preview, compare=compare)
+    if is_stdout(report) and (out == Path("-") or (out is None and "-" in inputs)):
+        raise typer.BadParameter("the result and --json - would both be standard output")
+    with standard_streams(inputs, out, format) as streams:
+        jobs = planning.plan(
+            streams.inputs,
+            streams.out,
+            format="png" if preview else format,
+            include=include or (),
+            exclude=exclude or (),
+            name="{stem}-preview{suffix}" if preview and not _is_file_to_write(out) else name,
+            model="+".join(map(models.find_name, model)),
+            mask=mask,
+            overwrite=overwrite,
+            strict=False,
+        )
+        _print_passed_over(jobs, with_sidecars=sidecars)
+        _check_outputs(jobs, report, overwrite=overwrite or preview)
+        given = parse_keywords(settings, options=("backend", "device", "overwrite", "precision"))
+        chosen = [
+            restorer.load(one, device=device, backend=backend, precision=precision, **given) for one in model
+        ]
+        for one in chosen:
+            _print_choices(one, choices, jobs)
+        if preview:
+            num_failed = _draw_previews(jobs, chosen, choices, overwrite=overwrite)
+        elif dry_run:
+            num_failed = _print_plan(jobs, chosen[0], choices, overwrite=overwrite)
+        else:
+            outcomes = _run(jobs, chosen[0], choices, workers=workers, overwrite=overwrite, report=report)
+            renamed = [streams.rename(outcome) for outcome in outcomes]
+            has_results = not (streams.is_stdout or is_stdout(report))
+            _print_summary(renamed, chosen[0], with_results=has_results)
+            num_failed = sum(outcome.error is not None for outcome in outcomes)
+        for problem in jobs.problems:
+            print_error(problem)
+        if num_failed or jobs.problems:
+            raise typer.Exit(1)
+
+
+def _is_file_to_write(out: Path | None) -> bool:
+    return out is not None and bool(out.suffix) and not out.is_dir()
+
+
+def _refuse(reason: str, **given: object) -> None:
+    """Raise typer.BadParameter if an option is given that cannot have an effect."""
+    used = [f"--{name.replace('_', '-')}" for name, value in given.items() if value not in (None, False)]
+    if used:
+        raise typer.BadParameter(f"{reason}; omit {', '.join(used)}")
+
+
+def _check_outputs(jobs: "Sequence[Job]", report: Path | None, *, overwrite: bool) -> None:
+    """Raise OutputError, before any work, if a result or the report would replace a file."""
+    from pellucid.restoration.report import is_report
+    from pellucid.system import files
+
     if len(jobs) == 1 and jobs[0].root is None:
         files.check_overwrite(jobs[0].target, overwrite=overwrite)
     if report is not None and not is_stdout(report):
         used = [path for job in jobs for path in (job.source, job.target)]
         files.check_report(report, used, overwrite=overwrite or is_report(report))
-    given = parse_keywords(settings, options=("backend", "device", "overwrite", "precision"))
-    chosen = restorer.load(model, device=device, backend=backend, precision=precision, **given)
-    for one in chosen.models:
-        if one.choice is not None:
-            print_info(f"{one.name}: {one.choice}" if len(chosen.models) > 1 else one.choice)
-    for override in chosen.overrides():
-        print_warning(override)
-    if choices.exposure != "auto" and not chosen.recipe.domain.takes_mosaic:
-        print_warning(
-            f"{chosen.name} restores developed pictures; --exposure-ratio and --reference have no effect"
-        )
-    if quality is not None:
-        targets = {kind.name: kind for kind in (formats.format_by_suffix(job.target) for job in jobs)}
-        for name in sorted(name for name, kind in targets.items() if not kind.takes_quality):
-            print_warning(f"--quality has no effect on {name}, which is written without loss")
-    if halo is not None and halo < chosen.halo_px:
-        _print_halo_error(chosen, jobs, choices)
-    outcomes, is_interrupted = _run(jobs, chosen, choices, workers=workers, overwrite=overwrite)
-    if report is not None:
-        write_json(report, make_report(outcomes, chosen, jobs.problems), overwrite=overwrite or is_report(report))
-    if is_interrupted:
-        print_info(f"interrupted after {len(outcomes)} of {len(jobs)} pictures; the same command resumes")
-        raise typer.Exit(130)
-    _print_summary(outcomes, chosen, with_results=not is_stdout(report))
-    for problem in jobs.problems:
-        print_error(problem)
-    if jobs.problems or any(outcome.error for outcome in outcomes):
-        raise typer.Exit(1)
 
 
 def _run(
-    jobs: "Sequence[Job]", restorer: "Restorer", settings: "Settings", *, workers: int, overwrite: bool
-) -> "tuple[list[Outcome], bool]":
-    """The outcomes of all jobs, or of those before an interruption, and whether there was one."""
+    jobs: "Plan",
+    restorer: "Restorer",
+    settings: "Settings",
+    *,
+    workers: int,
+    overwrite: bool,
+    report: Path | None,
+) -> "list[Outcome]":
+    """The outcomes of all jobs. After an interruption, the report contains those until then."""
+    from pellucid.restoration.report import is_report, make_report
     from pellucid.restoration.restore import iter_restore
 
+    if settings.halo_px is not None and settings.halo_px < restorer.halo_px:
+        _print_halo_error(restorer, jobs, settings)
     finished: list[Outcome] = []
-    with sigterm_as_sigint(), progress("{task.fields[rate]}") as bar:
-        task = bar.add_task("restoring", total=len(jobs), rate="")
-        start, megapixels = time.monotonic(), 0.0
-        printed_at = start
+    is_interrupted = False
+    with sigterm_as_sigint(), show_status(len(jobs)) as update:
         outcomes = iter_restore(
-            jobs,
-            restorer,
-            settings=settings,
-            workers=workers,
-            overwrite=overwrite,
-            progress=lambda position: bar.update(task, completed=position),
+            jobs, restorer, settings=settings, workers=workers, overwrite=overwrite, progress=update
         )
         try:
-            for outcome in outcomes:
-                finished.append(outcome)
-                megapixels += outcome.megapixels
-                now = time.monotonic()
-                rate = f"{megapixels / (now - start):.2f} MP/s" if megapixels else ""
-                bar.update(task, rate=rate)
-                if bar.disable and now - printed_at > STATUS_EVERY_S:
-                    print_info(f"{len(finished)} of {len(jobs)} pictures, {rate}")
-                    printed_at = now
+            finished.extend(outcomes)
         except KeyboardInterrupt:
             outcomes.close()
-            return finished, True
-    return finished, False
+            is_interrupted = True
+    if report is not None:
+        content = make_report(finished, restorer, jobs.problems)
+        write_json(report, content, overwrite=overwrite or is_report(report))
+    if is_interrupted:
+        print_info(_describe_interruption(jobs, len(finished)))
+        raise typer.Exit(130)
+    return finished
+
+
+def _print_plan(jobs: "Sequence[Job]", restorer: "Restorer", settings: "Settings", *, overwrite: bool) -> int:
+    """Print which file would become which result, and what would fail; returns how many would."""
+    from pellucid.restoration.restore import check_files
+
+    failures = 0
+    for outcome in check_files(jobs, restorer, settings, overwrite=overwrite):
+        if outcome.error is None:
+            typer.echo(f"{outcome.source} -> {outcome.target}{' (exists already)' * outcome.is_skipped}")
+        else:
+            print_error(outcome.error)
+            failures += 1
+    return failures
+
+
+def _draw_previews(
+    jobs: "Sequence[Job]", restorers: "Sequence[Restorer]", settings: "Settings", *, overwrite: bool
+) -> int:
+    """Draw a sheet for each picture, print its path, and show a single one if there is a screen.
+
+    Returns how many pictures failed.
+    """
+    from pellucid.restoration.position import Position
+    from pellucid.restoration.preview import write_preview
+
+    failures = 0
+    with sigterm_as_sigint(), show_status(len(jobs)) as update:
+        for i, job in enumerate(jobs):
+
+            def advance(part: float, i: int = i, job: "Job" = job) -> None:
+                update(Position(i + part, len(jobs), job.source))
+
+            try:
+                for warning in write_preview(job, restorers, settings, overwrite=overwrite, progress=advance):
+                    print_warning(f"{job.source}: {warning}")
+                typer.echo(job.target)
+            except PellucidError as error:
+                print_error(error.about(job.source))
+                failures += 1
+    if len(jobs) == 1 and not failures:
+        open_on_screen(jobs[0].target)
+    return failures
+
+
+def _describe_interruption(jobs: "Sequence[Job]", num_done: int) -> str:
+    """What is finished, and what the same command does."""
+    if len(jobs) == 1:
+        return "interrupted; nothing is written, and the same command starts again"
+    return f"interrupted after {num_done} of {len(jobs)} pictures; the same command resumes with the next one"
+
+
+def _print_choices(restorer: "Restorer", settings: "Settings", jobs: "Sequence[Job]") -> None:
+    """How a model runs, and which settings have no effect on it."""
+    from pellucid.pictures import formats
+
+    for one in restorer.models:
+        if one.choice is not None:
+            print_info(f"{one.name}: {one.choice}" if len(restorer.models) > 1 else one.choice)
+    for override in restorer.overrides():
+        print_warning(override)
+    if settings.exposure != "auto" and not restorer.recipe.domain.takes_mosaic:
+        print_warning(
+            f"{restorer.name} restores developed pictures; --exposure-ratio and --reference have no effect"
+        )
+    if settings.quality is not None:
+        targets = {kind.name: kind for kind in (formats.format_by_suffix(job.target) for job in jobs)}
+        for name in sorted(name for name, kind in targets.items() if not kind.takes_quality):
+            print_warning(f"--quality has no effect on {name}, which is written without loss")
 
 
 def _print_summary(outcomes: "Sequence[Outcome]", restorer: "Restorer", *, with_results: bool) -> None:
@@ -396,7 +304,7 @@ def _print_summary(outcomes: "Sequence[Outcome]", restorer: "Restorer", *, with_
     for message, count in Counter(message for message, _ in messages).items():
         print_info(f"{first[message]}{f' and {count - 1} more' if count > 1 else ''}: {message}")
     if not with_results:
-        pass
+        pass  # standard output contains the result itself
     elif len(outcomes) == 1 and num_skipped:
         typer.echo(f"{outcomes[0].target} already exists (--overwrite restores it again)")
     elif len(outcomes) == 1 and restored:

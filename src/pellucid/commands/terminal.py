@@ -49,12 +49,20 @@ def print_table(table: Any) -> None:
 
 
 @contextmanager
-def progress(*extra: str) -> "Iterator[Progress]":
+def progress(*extra: str, in_percent: bool = False) -> "Iterator[Progress]":
     """A progress bar on the error stream, only if that is a terminal. extra: further text columns."""
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    done = TaskProgressColumn() if in_percent else MofNCompleteColumn()
+    columns = [TextColumn("{task.description}", markup=False), BarColumn(), done, TimeRemainingColumn()]
     columns += [TextColumn(text) for text in extra]
     console, style = Console(stderr=True), _style.get()
     is_shown = console.is_terminal and not style.quiet and not style.as_json
@@ -81,6 +89,17 @@ def write_result(path: Path, text: str, *, overwrite: bool) -> None:
         from pellucid.system.files import write_atomic
 
         write_atomic(path, text.encode(errors="surrogateescape"), overwrite=overwrite)
+
+
+def print_bytes(content: bytes) -> None:
+    """Write to standard output. Raises OSError that names it, and SystemExit if its reader has ended."""
+    try:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise SystemExit(141) from None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from error
 
 
 def write_json(path: Path, content: object, *, overwrite: bool) -> None:
@@ -181,6 +200,7 @@ _OPTIONS = {
     "save_every_s": "--save-every",
     "start_from": "--from",
     "tile_px": "--tile",
+    "timeout_s": "--timeout",
     "validation": "--val",
 }
 """Options whose names differ from the Python parameter."""
@@ -196,6 +216,13 @@ def word_as_option(parameter: str, value: Any) -> str:
     if parameter.endswith("_bytes"):
         return f"{option} {-(-value // 10**6)}MB"  # rounded up: a limit that is a little too small does not help
     return f"{option} {value}"
+
+
+def open_on_screen(path: Path) -> None:
+    """Show a file in the program for its kind, if the user is at a terminal on a machine with a screen."""
+    has_screen = sys.platform in ("darwin", "win32") or bool({"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys())
+    if has_screen and sys.stdout.isatty():
+        typer.launch(str(path))
 
 
 @contextmanager

@@ -15,7 +15,9 @@ RAW_SUFFIXES = frozenset(
 )
 """Camera RAW files. Many start like a TIFF, but contain a mosaic."""
 
-OTHER_SUFFIXES = frozenset({".psd", ".psb", ".exr", ".hdr", ".ico", ".xcf", ".dds", ".jxr", ".wdp"})
+OTHER_SUFFIXES = frozenset(
+    {".psd", ".psb", ".exr", ".hdr", ".qoi", ".pfm", ".jls", ".ico", ".xcf", ".dds", ".jxr", ".wdp"}
+)
 """Pictures that cannot be read; reported if a folder contains them, instead of silently ignored."""
 
 DEPTHS = {8: "uint8", 16: "uint16", 32: "float32"}

@@ -12,8 +12,7 @@ from pellucid.pictures.containers import jpeg
 from pellucid.pictures.picture import Encoding
 from pellucid.pictures.structures.chunks import iterate_webp
 
-_NAMES = {"webp": "WebP", "heif": "AVIF", "heic": "HEIC", "jxl": "JPEG XL", "jp2": "JPEG 2000"}
-"""Loader -> name of the format, where it is not the same in capitals."""
+_ARCHIVES = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".tbz2", ".xz", ".txz", ".7z", ".rar"}
 
 _READ_ONLY = {
     ".gif": ("GIF",),
@@ -44,7 +43,7 @@ def find_loader(path: Path) -> str:
     if kind is None:
         raise PictureError(
             f"{path} is not a PNG, JPEG, TIFF, WebP, AVIF, HEIC, JPEG XL, JPEG 2000, GIF, PNM or BMP file",
-            hint="convert it to one of them first",
+            hint="unpack it first" if path.suffix.lower() in _ARCHIVES else "convert it to one of them first",
         )
     if kind.loader == kinds.RAW:
         raise PictureError(
@@ -53,7 +52,8 @@ def find_loader(path: Path) -> str:
         )
     if not kind.loader:
         raise PictureError(
-            f"{path} is a {kind.name} file, which is not supported", hint="convert it to PNG or TIFF first"
+            f"{path} is in {kind.name} format, which is not supported",
+            hint=f"convert it to {kind.convertible_to} first",
         )
     return kind.loader
 
@@ -76,9 +76,9 @@ def read_encoding(path: Path, loader: str) -> Encoding:
         with path.open("rb") as file:
             if loader in parse:
                 return parse[loader](file)
-            return Encoding(_NAMES.get(loader, loader.upper()), lossless=loader in ("gif", "pnm"))
+            return Encoding(kinds.FORMAT_NAMES[loader], lossless=loader in ("gif", "pnm"))
     except (struct.error, IndexError):
-        return Encoding(_NAMES.get(loader, loader.upper()))
+        return Encoding(kinds.FORMAT_NAMES[loader])
     except OSError as error:
         raise PictureError(f"{path} cannot be read: {error.strerror or error}") from error
 

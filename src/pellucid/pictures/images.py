@@ -236,6 +236,7 @@ def write_pages(
             missing += _write(picture.as_depth(dtype), formats.TIFF, page, path, None)
             # Readers of a stack go by its description, and expect nothing else.
             writer.append(page, {} if is_stack else directories.number_page(number, len(pages)))
+        writer.finish()
     return _describe_missing(missing, formats.TIFF)
 
 

@@ -16,12 +16,17 @@ _HEAD_BYTES = 64
 
 @dataclass(frozen=True)
 class FileKind:
-    """A kind of file. name: for messages. loader: what decodes it; "" if nothing does."""
+    """A kind of file. name: for messages. loader: what decodes it; "" if nothing does.
+
+    convertible_to: formats for people whose file is not read.
+    """
 
     name: str
     loader: str = ""
+    convertible_to: str = "PNG or TIFF"
 
 
+_FLOATS = "32-bit floating-point TIFF"
 _MAGIC = {
     b"\x89PNG\r\n\x1a\n": FileKind("PNG", "png"),
     b"\xff\xd8\xff": FileKind("JPEG", "jpeg"),
@@ -40,12 +45,16 @@ _MAGIC = {
     b"\0MRM": FileKind("camera RAW", RAW),  # Minolta
     b"FOVb": FileKind("camera RAW", RAW),  # Sigma
     b"8BPS": FileKind("Photoshop"),
-    b"\x76\x2f\x31\x01": FileKind("OpenEXR"),
-    b"#?RADIANCE": FileKind("Radiance HDR"),
-    b"#?RGBE": FileKind("Radiance HDR"),
+    b"\x76\x2f\x31\x01": FileKind("OpenEXR", convertible_to=_FLOATS),
+    b"#?RADIANCE": FileKind("Radiance HDR", convertible_to=_FLOATS),
+    b"#?RGBE": FileKind("Radiance HDR", convertible_to=_FLOATS),
+    b"PF\n": FileKind("PFM", convertible_to=_FLOATS),
+    b"Pf\n": FileKind("PFM", convertible_to=_FLOATS),
+    b"qoif": FileKind("QOI"),
+    b"\xff\xd8\xff\xf7": FileKind("JPEG-LS"),
     b"\0\0\1\0": FileKind("Windows icon"),
     b"icns": FileKind("Apple icon"),
-    b"DDS ": FileKind("DDS texture"),
+    b"DDS ": FileKind("DDS"),
     b"\x8aMNG": FileKind("MNG"),
     b"\x8bJNG": FileKind("JNG"),
     b"gimp xcf": FileKind("GIMP"),
@@ -59,7 +68,15 @@ _MAGIC |= {
     for number in range(1, 8)
     for space in (b"\n", b" ", b"\t", b"\r")
 }
-_TIFF = FileKind("TIFF", "tiff")
+_TIFF, _WEBP, _AVIF, _HEIC = (
+    FileKind("TIFF", "tiff"),
+    FileKind("WebP", "webp"),
+    FileKind("AVIF", "heif"),
+    FileKind("HEIC", "heic"),
+)
+FORMAT_NAMES = {kind.loader: kind.name for kind in (*_MAGIC.values(), _TIFF, _WEBP, _AVIF, _HEIC)}
+"""Loader -> name of the format that it decodes."""
+
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"hevm", b"hevs"}
 _AVIF_BRANDS = {b"avif", b"avis"}
@@ -89,10 +106,11 @@ def identify_head(head: bytes) -> FileKind | None:
     if head.startswith(_TIFF_MAGIC):
         return _TIFF
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
-        return FileKind("WebP", "webp")
+        return _WEBP
     if head[4:8] == b"ftyp":
         return _identify_brands(head)
-    return next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
+    matches = [magic for magic in _MAGIC if head.startswith(magic)]
+    return _MAGIC[max(matches, key=len)] if matches else None
 
 
 def is_picture_head(head: bytes) -> bool:
@@ -105,10 +123,10 @@ def _identify_brands(head: bytes) -> FileKind | None:
     (length,) = struct.unpack_from(">I", head)
     brands = {head[8:12], *(head[start : start + 4] for start in range(16, min(length, len(head)), 4))}
     if brands & _AVIF_BRANDS:
-        return FileKind("AVIF", "heif")
+        return _AVIF
     if head[8:12] == b"crx ":
         return FileKind("camera RAW", RAW)  # Canon CR3
-    return FileKind("HEIC", "heic") if brands & _HEIC_BRANDS else None
+    return _HEIC if brands & _HEIC_BRANDS else None
 
 
 def _has_mosaic(path: Path) -> bool:

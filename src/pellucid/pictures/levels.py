@@ -12,3 +12,14 @@ def stretch(samples: Samples, white: int) -> Samples:
         return samples.astype(dtype, copy=False)
     steps = np.arange(white + 1, dtype=np.uint64)
     return ((steps * (2 * peak) + white) // (2 * white)).astype(dtype)[samples]
+
+
+def expand_limited(samples: Samples, bits: int) -> Samples:
+    """Samples of video range (16 to 235 of 255) over the full range of their type; what is outside is clipped.
+
+    bits: of the samples in their file, which are stretched to the type.
+    """
+    peak, white = np.iinfo(samples.dtype).max, 2**bits - 1
+    black, span = 16 * 2 ** (bits - 8) * peak / white, 219 * 2 ** (bits - 8) * peak / white
+    expanded = (samples.astype(np.float64) - black) * (peak / span)
+    return np.clip(np.rint(expanded), 0, peak).astype(samples.dtype)

@@ -11,6 +11,7 @@ from pellucid.pictures.containers import bmff, bmp, gif, jpeg, png, tiff, webp
 from pellucid.pictures.geometry import Change, Size
 from pellucid.pictures.picture import Picture
 from pellucid.pictures.records import descriptions, exif, geotiff, iptc, xmp
+from pellucid.pictures.tiff import channels
 
 SIZE = "size-px"
 """The key of the size (width, height) of the picture that the metadata describes."""
@@ -113,7 +114,7 @@ def write(file: IO[bytes], picture: Picture, format: str) -> tuple[str, ...]:
     elif format == "JPEG":
         missing = jpeg.write(file, metadata)
     elif format == "TIFF":
-        missing = tiff.write(file, metadata)
+        missing = tiff.write(file, metadata, channels.describe(picture))
     else:
         missing = webp.write(file, metadata, picture.width, picture.height)
     return (*missing, *list_missing(metadata, format))

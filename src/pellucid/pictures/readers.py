@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,10 +16,11 @@ from pellucid.pictures import associated_alpha, metadata, vips
 from pellucid.pictures.codecs import heic, jpeg_2000, jpeg_xl, pnm
 from pellucid.pictures.codecs.decoders import check_finite, check_size, count_not_finite, damage_error
 from pellucid.pictures.containers import heif, png
+from pellucid.pictures.levels import expand_limited
 from pellucid.pictures.picture import PEAKS, Encoding, Picture, Samples
 from pellucid.pictures.records import exif, xmp
 from pellucid.pictures.tiff import directories, interpretation
-from pellucid.pictures.tiff.decoding import TiffDecoder, list_decoders
+from pellucid.pictures.tiff.decoding import TiffDecoder, find_strip_damage, list_decoders
 from pellucid.pictures.tiff.interpretation import TiffSamples
 from pellucid.pictures.vips import pyvips
 from pellucid.pictures.white import apply_white, change_samples
@@ -28,6 +29,7 @@ from pellucid.system import memory
 _COLORS = {"b-w": 1, "grey16": 1, "srgb": 3, "rgb": 3, "rgb16": 3, "scrgb": 3}
 _DTYPES = {name: dtype for dtype, name in vips.FORMATS.items()}
 
+_NO_REASON = "its decoder gives no reason"
 _HEIF_FIELDS = ("icc-profile-data", "exif-data", "xmp-data")
 
 _CODECS: dict[str, Any] = {"heic": heic, "jxl": jpeg_xl, "jp2": jpeg_2000, "pnm": pnm}
@@ -82,7 +84,7 @@ def _read_jpeg(path: Path, encoding: Encoding, max_pixels: int, white: float | N
     except PictureError as error:
         if not isinstance(error.__cause__, pyvips.Error):
             raise
-        warning = f"damaged ({vips.reason(error.__cause__)}): parts of the picture may be wrong"
+        warning = f"damaged ({vips.reason(error.__cause__) or _NO_REASON}): parts of the picture may be wrong"
         encoding = replace(encoding, warnings=(*encoding.warnings, warning))
         return _read_vips(path, "jpeg", encoding, max_pixels, white)
 
@@ -119,7 +121,8 @@ def decoding_cost(path: Path, loader: str, encoding: Encoding) -> tuple[int, int
     if loader in _CODECS:
         width, height = _CODECS[loader].probe_size(path)
         return width * height, BYTES_PER_PIXEL[loader] * width * height
-    image = _open(path, loader)
+    with _explained(path, partial(_find_damage, path, loader)):
+        image = _open(path, loader)
     return image.width * image.height, _decoding_bytes(image, loader, encoding)
 
 
@@ -137,19 +140,34 @@ def _decoding_bytes(image: pyvips.Image, loader: str, encoding: Encoding) -> int
 
 
 def _open(path: Path, loader: str, source: pyvips.Source | None = None, *, fail_on: str = "error") -> pyvips.Image:
-    """Read the header; samples are decoded on demand, from top to bottom. source: by default the file."""
+    """Read the header; samples are decoded on demand, from top to bottom. source: by default the file.
+
+    Raises pyvips.Error, see `_explained`.
+    """
     vips.begin(PictureError)
+    # A source does not parse options in the file name, e.g. "scan[page=2]", and fsencode takes any bytes.
+    source = source or pyvips.Source.new_from_file(os.fsencode(path))
+    # A given loader: libvips would also recognize files that are not pictures, e.g. CSV or SVG.
+    # A compressed strip of a TIFF may have more than 50 MB; `decoding_cost` counts them.
+    options = {"unlimited": True} if loader == "tiff" else {}
+    return pyvips.Operation.call(f"{loader}load_source", source, access="sequential", fail_on=fail_on, **options)
+
+
+@contextmanager
+def _explained(path: Path, find_damage: Callable[[], str]) -> Iterator[None]:
+    """Raises errors of libvips as one line. find_damage: what is wrong, "" if only they know."""
     try:
-        # A source does not parse options in the file name, e.g. "scan[page=2]", and fsencode takes any bytes.
-        source = source or pyvips.Source.new_from_file(os.fsencode(path))
-        # A given loader: libvips would also recognize files that are not pictures, e.g. CSV or SVG.
-        # A compressed strip of a TIFF may have more than 50 MB; `decoding_cost` counts them.
-        options = {"unlimited": True} if loader == "tiff" else {}
-        return pyvips.Operation.call(
-            f"{loader}load_source", source, access="sequential", fail_on=fail_on, **options
-        )
+        yield
     except pyvips.Error as error:
-        raise damage_error(path, vips.reason(error)) from error
+        reason = find_damage() or vips.reason(error) or _NO_REASON
+        raise damage_error(path, reason) from error
+
+
+def _find_damage(path: Path, loader: str) -> str:
+    if loader != "png":
+        return ""
+    with path.open("rb") as file:
+        return png.find_damage(file)
 
 
 def _read_vips(
@@ -165,13 +183,14 @@ def _read_vips(
         raise PictureError(
             f"{path} is a JPEG of {encoding.bits} bits; only 8 bits are supported", hint="save it as PNG or TIFF"
         )
-    image = _open(path, loader, fail_on=fail_on)
-    check_size(image.width, image.height, path, max_pixels)
-    _check_single(image, path)
-    found, orientation, dropped = _read_metadata(image, path, loader)
-    try:
+    with _explained(path, partial(_find_damage, path, loader)):
+        image = _open(path, loader, fail_on=fail_on)
+        check_size(image.width, image.height, path, max_pixels)
+        _check_single(image, path)
+        found, orientation, dropped = _read_metadata(image, path, loader)
         if loader == "heif":
             encoding = replace(encoding, bits=image.get("bits-per-sample"))
+            image = _select_gray(image, path)
         if image.interpretation == "cmyk":
             image, note = _convert_cmyk(image)
             found["icc-profile-data"] = image.get("icc-profile-data")
@@ -180,11 +199,9 @@ def _read_vips(
         fetch = partial(_fetch_strips, image, partial(_expand_to_16_bits, encoding=encoding))
         size = image.height, image.width
         samples, alpha, _ = _decode(fetch, size, _DTYPES[image.format], channels, path)
-    except pyvips.Error as error:
-        raise damage_error(path, vips.reason(error)) from error
     picture = Picture(samples, alpha, found, encoding)
-    if loader == "heif" and _has_associated_alpha(picture, path):
-        picture = associated_alpha.divide(picture)
+    if loader == "heif":
+        picture = _finish_heif(picture, path)
     significant_bits = png.significant_bits(found.get("png-chunks", b"")) if loader == "png" else 0
     picture = apply_white(picture, path, white=white, significant_bits=significant_bits)
     return _Stored(picture, orientation, dropped)
@@ -200,19 +217,17 @@ def _read_tiff(stored: TiffSamples, max_pixels: int, white: float | None) -> _St
         decoders = list_decoders(stored)
         files = [stack.enter_context(directories.open_page(stored.page, decoder.changes)) for decoder in decoders]
         sources = [vips.make_source(file) for file in files]
-        pages = [_open(path, "tiff", source, fail_on="warning") for source in sources]
         found, dropped = metadata.read(stack.enter_context(directories.open_page(stored.page)), "tiff")
-        try:
-            num_colors = stored.num_colors
-            if stored.color == interpretation.CMYK:
-                pages, (note,) = map(list, zip(*map(_convert_cmyk, pages), strict=True))
-                num_colors, found["icc-profile-data"] = 3, pages[0].get("icc-profile-data")
-                encoding = replace(encoding, notes=(*encoding.notes, note))
-            channels = _Channels(num_colors, len(stored.extra_samples), stored.alpha_index)
-            fetch = partial(_fetch_planes, pages, decoders, width)
-            samples, alpha, extra = _decode(fetch, (height, width), stored.dtype, channels, path)
-        except pyvips.Error as error:
-            raise damage_error(path, vips.reason(error)) from error
+        stack.enter_context(_explained(path, partial(find_strip_damage, stored)))
+        pages = [_open(path, "tiff", source, fail_on="warning") for source in sources]
+        num_colors = stored.num_colors
+        if stored.color == interpretation.CMYK:
+            pages, (note,) = map(list, zip(*map(_convert_cmyk, pages), strict=True))
+            num_colors, found["icc-profile-data"] = 3, pages[0].get("icc-profile-data")
+            encoding = replace(encoding, notes=(*encoding.notes, note))
+        channels = _Channels(num_colors, len(stored.extra_samples), stored.alpha_index)
+        fetch = partial(_fetch_planes, pages, decoders, width)
+        samples, alpha, extra = _decode(fetch, (height, width), stored.dtype, channels, path)
         del sources  # needed until here
     picture = Picture(samples, alpha, found, encoding, extra)
     picture = apply_white(picture, path, white=white, origin=stored.white[1])
@@ -372,9 +387,26 @@ def _find_orientation(found: dict[str, Any]) -> int:
     return exif.find_orientation(found.get("exif-data", b"")) or 1
 
 
-def _has_associated_alpha(picture: Picture, path: Path) -> bool:
+def _select_gray(image: pyvips.Image, path: Path) -> pyvips.Image:
+    """Gray as one channel instead of three equal ones, with its alpha."""
     with path.open("rb") as file:
-        return picture.alpha is not None and heif.has_associated_alpha(file)
+        is_gray = heif.read_coding(file).is_gray
+    if not is_gray or image.bands < 3:
+        return image
+    bands = [image.extract_band(0), *([image.extract_band(3)] if image.bands > 3 else [])]
+    gray = bands[0].bandjoin(bands[1:]) if len(bands) > 1 else bands[0]
+    return gray.copy(interpretation="grey16" if image.format == "ushort" else "b-w")
+
+
+def _finish_heif(picture: Picture, path: Path) -> Picture:
+    """The picture over the full range, with colors that are not multiplied by alpha."""
+    assert picture.encoding is not None
+    bits = picture.encoding.bits
+    with path.open("rb") as file:
+        coding, is_associated = heif.read_coding(file), heif.has_associated_alpha(file)
+    if coding.is_gray and coding.is_limited:
+        change_samples(picture.samples, lambda strip: expand_limited(strip, bits))
+    return associated_alpha.divide(picture) if is_associated and picture.alpha is not None else picture
 
 
 def _read_heif(image: pyvips.Image, file: IO[bytes]) -> dict[str, Any]:

@@ -43,9 +43,9 @@ def begin(error_class: type[PellucidError]) -> None:
 
 
 def reason(error: pyvips.Error) -> str:
-    """The first line of a libvips error."""
-    lines = [line.strip() for line in str(error.detail).splitlines() if line.strip()]
-    return lines[0] if lines else "unknown reason"
+    """The first line of a libvips error; "" if it gives no reason."""
+    lines = [line.strip(" :") for line in str(error.detail).splitlines() if line.strip()]
+    return lines[0] if lines else ""
 
 
 def make_source(file: IO[bytes]) -> pyvips.Source:

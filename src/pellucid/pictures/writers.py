@@ -51,15 +51,13 @@ def write(
     if target in (formats.JPEG_XL, formats.JPEG_2000):
         is_jxl = target is formats.JPEG_XL
         content, missing = (
-            jpeg_xl.encode_jxl(picture, quality) if is_jxl else (jpeg_2000.encode_jp2(picture, path), ())
+            jpeg_xl.encode_jxl(picture, path, quality) if is_jxl else (jpeg_2000.encode_jp2(picture, path), ())
         )
         temporary.write_bytes(content)
         return (*missing, *metadata.list_missing(picture.metadata, target.name))
     options = {**target.options, **_options(picture, target, quality)}
     _save(picture, target, temporary, path, options)
     with temporary.open("rb+") as file:
-        if target is formats.TIFF:
-            directories.set_tags(file, channels.describe(picture))
         missing = metadata.write(file, picture, target.name)
     is_lossless = picture.encoding is not None and picture.encoding.format == "JPEG" and picture.encoding.lossless
     return (*missing, *(["lossless compression"] if target is formats.JPEG and is_lossless else []))
@@ -125,7 +123,9 @@ def _save(picture: Picture, target: FileFormat, temporary: Path, path: Path, opt
         file = pyvips.Target.new_to_file(os.fsencode(temporary))
         pyvips.Operation.call(target.saver, image, file, keep="none", **options)
     except pyvips.Error as error:
-        reason = "no space left on the disk" if _is_disk_full(temporary) else vips.reason(error)
+        reason = (
+            "no space left on the disk" if _is_disk_full(temporary) else vips.reason(error) or str(error.message)
+        )
         raise OutputError(f"{path} cannot be written as {target.name}: {reason}") from error
 
 

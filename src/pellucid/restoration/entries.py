@@ -33,15 +33,24 @@ def stamp(*paths: Path) -> Stamp:
 
 def read_entries(folder: Path) -> dict[str, list[Entry]]:
     """All entries of a folder's manifest, by the path of their result relative to the folder; {} without one."""
-    try:
-        lines = (folder / NAME).read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return {}
     entries: dict[str, list[Entry]] = {}
-    for entry in map(_parse, lines):
+    add_entries(entries, folder, start=0)
+    return entries
+
+
+def add_entries(entries: dict[str, list[Entry]], folder: Path, *, start: int) -> int:
+    """Add the entries of a folder's manifest from a place of the file on. Returns the place after them."""
+    try:
+        with (folder / NAME).open("rb") as file:
+            file.seek(start)
+            content = file.read()
+    except OSError:
+        return start
+    stop = content.rfind(b"\n") + 1  # what follows may still be written by another process
+    for entry in map(_parse, content[:stop].decode(errors="replace").splitlines()):
         if entry is not None:
             entries.setdefault(entry["target"], []).append(entry)
-    return entries
+    return start + stop
 
 
 def find_entry(entries: dict[str, list[Entry]], target: Path, key: str) -> Entry | None:

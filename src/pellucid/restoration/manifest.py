@@ -15,7 +15,8 @@ from threading import Lock
 from typing import Any
 
 from pellucid.errors import OutputError
-from pellucid.restoration.entries import NAME, Stamp, find_entry, read_entries, stamp
+from pellucid.restoration.claims import Claims
+from pellucid.restoration.entries import NAME, Entry, Stamp, add_entries, find_entry, stamp
 from pellucid.restoration.planning import Job
 from pellucid.system import files
 
@@ -38,7 +39,8 @@ class Manifest:
         self._path = folder / NAME
         self._folder, self._model = folder, model
         self._settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-        self._entries = read_entries(folder)
+        self._entries: dict[str, list[Entry]] = {}
+        self._end = add_entries(self._entries, folder, start=0)
         self._lock = Lock()
 
     def state(self, source: Path, target: Path, mask: Path | None = None) -> State:
@@ -54,6 +56,11 @@ class Manifest:
         if entry["source"] == [source.name, *stamp(source, *([] if mask is None else [mask]))]:
             return State.DONE
         return State.OUTDATED if entry["place"] == self._place(source) else State.FOREIGN
+
+    def refresh(self) -> None:
+        """Add what other processes have recorded in the meantime."""
+        with self._lock:
+            self._end = add_entries(self._entries, self._folder, start=self._end)
 
     def record(self, source: Path, source_stamp: Stamp, target: Path, whole: Path) -> None:
         """Add an entry for a file that is about to be renamed to target.
@@ -96,6 +103,26 @@ class Manifests:
     def __init__(self, settings: Mapping[str, Any], overwrite: bool, model: str = "") -> None:
         self._settings, self._overwrite, self._model = settings, overwrite, model
         self._by_root: dict[Path, Manifest] = {}
+        self._claims: dict[Path, Claims] = {}
+
+    def claim(self, job: Job) -> bool:
+        """Whether this process may make a result; False if another one is making it. See `Claims`."""
+        manifest = self._manifest_of(job)
+        if manifest is None or job.root is None:
+            return True
+        is_taken = self._claims.setdefault(job.root, Claims(job.root)).take(os.fspath(job.target))
+        manifest.refresh()  # the other process may have finished it
+        return is_taken
+
+    def release(self, job: Job) -> None:
+        """Other processes may make this result again."""
+        if job.root in self._claims:
+            self._claims[job.root].release(os.fspath(job.target))
+
+    def close(self) -> None:
+        """Release all claims."""
+        for claims in self._claims.values():
+            claims.close()
 
     def settle_names(self, jobs: Sequence[Job]) -> list[Job]:
         """The jobs, with the name of the model in those results whose names another model has used."""

@@ -4,11 +4,13 @@ No more pictures are in flight than fit the memory, and a failure affects only i
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+
+from PIL.Image import Image
 
 from pellucid.domains import Degraded
 from pellucid.errors import NotEnoughMemoryError, PellucidError
@@ -17,6 +19,7 @@ from pellucid.pictures.tiff.directories import Pages
 from pellucid.restoration.chaining import Progress
 from pellucid.restoration.entries import Stamp
 from pellucid.restoration.planning import Job
+from pellucid.restoration.position import Position
 from pellucid.system import memory
 
 FAULT = "a fault of pellucid"
@@ -28,7 +31,8 @@ class InFlightItem:
     """A job in one of the stages. degraded: set when it has been read. restored: set by the network.
 
     pages: of a file that has several, which are read and written in the second stage, one at a time.
-    mask: of the job, if it has one.
+    mask: of the job, if it has one. sheet: the comparison of a picture and its result, if it is wanted.
+    is_deferred: another process is making the result. reading_s: how long reading took.
     """
 
     job: Job
@@ -36,9 +40,12 @@ class InFlightItem:
     degraded: Degraded | None = None
     mask: Picture | None = None
     restored: Picture | None = None
+    sheet: Image | None = None
     megapixels: float = 0.0
     seconds: float = 0.0
     is_skipped: bool = False
+    is_deferred: bool = False
+    reading_s: float = 0.0
     error: PellucidError | None = None
     info: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
@@ -91,6 +98,44 @@ class Budget:
         del self._taken[job]
 
 
+class Tracker:
+    """Reports positions of a run, if anyone wants to know them."""
+
+    def __init__(self, num_pictures: int, progress: Callable[[Position], None] | None) -> None:
+        self._num_pictures, self._progress = num_pictures, progress
+        self._num_done = self._num_skipped = 0
+        self._megapixels = 0.0
+
+    def within(self, item: InFlightItem) -> Progress:
+        """Progress within a picture as a position of the run."""
+        return lambda pixels, all_pixels: self._report(item, pixels / all_pixels)
+
+    def finish(self, item: InFlightItem) -> None:
+        """A picture has left the network, was skipped or failed; or it is deferred, which does not count."""
+        if item.is_deferred:
+            return
+        self._num_skipped += item.is_skipped
+        self._report(item, 1.0)
+        self._num_done += 1
+        self._megapixels += item.megapixels
+
+    def _report(self, item: InFlightItem, part: float) -> None:
+        if self._progress is None:
+            return
+        position = Position(
+            self._num_done + part,
+            self._num_pictures,
+            item.job.source,
+            item.megapixels,
+            self._megapixels + part * item.megapixels,
+            self._num_skipped,
+        )
+        try:
+            self._progress(position)
+        except Exception as error:  # the caller's own, raised to the caller instead of failing the picture
+            raise _ProgressError(error) from error
+
+
 def run_overlapped(
     jobs: Sequence[Job],
     read: Stage,
@@ -98,15 +143,15 @@ def run_overlapped(
     write: Stage,
     *,
     budget: Budget,
-    progress: Callable[[float], None] | None,
-) -> Iterator[InFlightItem]:
+    tracker: Tracker,
+) -> Generator[InFlightItem, None, None]:
     """All jobs through three stages, in order: `read` and `write` run in threads, `run` in this one.
 
     run: called with (progress within the picture, bytes reserved for the other stages, item).
-    An exception raised by `progress` stops the run and is raised here: it is not about a picture.
+    An exception raised by the function of the tracker stops the run and is raised here: it is not about a picture.
     """
     try:
-        yield from _run_overlapped(jobs, read, run, write, budget=budget, progress=progress)
+        yield from _run_overlapped(jobs, read, run, write, budget=budget, tracker=tracker)
     except _ProgressError as error:
         raise error.cause from None
 
@@ -118,8 +163,8 @@ def _run_overlapped(
     write: Stage,
     *,
     budget: Budget,
-    progress: Callable[[float], None] | None,
-) -> Iterator[InFlightItem]:
+    tracker: Tracker,
+) -> Generator[InFlightItem, None, None]:
     waiting = deque(jobs)
     reading: deque[Future[InFlightItem]] = deque()
     writing: deque[Future[InFlightItem]] = deque()
@@ -137,7 +182,7 @@ def _run_overlapped(
         return item
 
     with _pool(budget.workers) as readers, _pool(budget.workers) as writers:
-        for num_done in range(len(jobs)):
+        for _ in jobs:
             while not reading and not budget.admit(waiting[0]):
                 yield finish_writing()
             if not reading:
@@ -145,7 +190,8 @@ def _run_overlapped(
             while waiting and len(reading) <= budget.workers and budget.admit(waiting[0]):
                 start_reading()
             item = reading.popleft().result()
-            item = _attempt(partial(run, _shift(progress, num_done), budget.taken_bytes), item)
+            item = _attempt(partial(run, tracker.within(item), budget.taken_bytes), item)
+            tracker.finish(item)
             writing.append(writers.submit(_attempt, write, item))
             del item  # its picture would stay in memory until the next one is restored
             while writing and (writing[0].done() or len(writing) > budget.workers):
@@ -175,25 +221,12 @@ def to_pellucid_error(error: Exception, source: object) -> PellucidError:
 
 def _attempt(stage: Stage, item: InFlightItem) -> InFlightItem:
     """Run one stage, unless the item is finished; a failure becomes the item's error."""
-    if item.is_skipped or item.error is not None:
+    if item.is_skipped or item.is_deferred or item.error is not None:
         return item
     try:
         return stage(item)
     except Exception as error:  # any failure of one picture is reported, and the others continue
         return InFlightItem(item.job, error=to_pellucid_error(error, item.job.source))
-
-
-def _shift(progress: Callable[[float], None] | None, num_done: int) -> Progress:
-    """Progress within one picture as progress over all of them."""
-
-    def advance(pixels: int, all_pixels: int) -> None:
-        try:
-            if progress is not None:
-                progress(num_done + pixels / all_pixels)
-        except Exception as error:  # the caller's own, raised to the caller instead of failing the picture
-            raise _ProgressError(error) from error
-
-    return advance
 
 
 class _ProgressError(BaseException):

@@ -42,7 +42,8 @@ def read_degraded(
         )
         raise PictureError(f"{path} is a camera RAW file, which has {what}", hint=hint)
     if domain.takes_mosaic:
-        return _set_exposure(raw.read(path, max_pixels=max_pixels, sidecar=sidecar), exposure)
+        mosaic, notes = _set_exposure(raw.read(path, max_pixels=max_pixels, sidecar=sidecar), exposure)
+        return mosaic, (*notes, *_describe_cut(mosaic, domain))
     return _with_notes(raw.develop(path, max_pixels=max_pixels, sidecar=sidecar))
 
 
@@ -59,6 +60,17 @@ def _set_exposure(mosaic: Mosaic, exposure: Exposing) -> tuple[Mosaic, tuple[str
     else:
         return replace(mosaic, exposure_ratio=exposure), mosaic.notes
     return replace(mosaic, exposure_ratio=ratio), (*mosaic.notes, f"exposure ratio {ratio:.3g}, {origin}")
+
+
+def _describe_cut(mosaic: Mosaic, domain: Domain) -> tuple[str, ...]:
+    """A note if the network gets less than the whole mosaic. Raises PictureError if it gets none of it."""
+    whole = domain.accept(mosaic)
+    if (whole.width, whole.height) == (mosaic.width, mosaic.height):
+        return ()
+    before, after = (f"{each.width} x {each.height}" for each in (mosaic, whole))
+    return (
+        f"cut from {before} to {after} px, where the mosaic starts and ends with a whole block of color filters",
+    )
 
 
 @lru_cache(maxsize=1)

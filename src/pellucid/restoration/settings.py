@@ -30,6 +30,8 @@ class Settings:
     scale: how many times as long the sides of results are, e.g. 1.5: enlarged by the models, the last one that
         enlarges repeatedly if needed, and reduced with MATLAB's bicubic kernel. Default: the scale of the models.
     size: (width, height) in pixels that results fit into, as large as possible; one of them may be None.
+    timeout_s: a picture that takes longer, in seconds of reading and restoring, fails; checked after each tile.
+    compare: also write a sheet of telling parts of each picture, before and after, as NAME-compare.png.
     crop: (x, y, width, height) in pixels of the picture: the result is this part of the whole result. Its metadata
         are the color profile and the resolution.
     """
@@ -49,6 +51,8 @@ class Settings:
     scale: float | None = None
     size: tuple[int | None, int | None] | None = None
     crop: tuple[int, int, int, int] | None = None
+    compare: bool = False
+    timeout_s: float | None = None
 
     def __post_init__(self) -> None:
         check_number("strength", self.strength, 0, 1, is_whole=False)
@@ -69,6 +73,8 @@ class Settings:
                 )
 
     def _check_size(self) -> None:
+        if self.timeout_s is not None:
+            check_number("timeout_s", self.timeout_s, 0, is_whole=False)
         if self.scale is not None:
             check_number("scale", self.scale, 0, is_whole=False)
             if self.scale == 0 or self.size is not None:

@@ -52,7 +52,7 @@ def check_number(
 ) -> None:
     """Raise ArgumentError unless an argument is a number in this range."""
     try:
-        number: float = operator.index(value) if is_whole else float(value)  # type: ignore[arg-type]
+        number: float = operator.index(value) if is_whole else float(value)  # type: ignore[arg-type]  # they check the type
         is_possible = low <= number <= high and not isinstance(value, str | bytes)
     except (TypeError, ValueError, OverflowError):
         is_possible = False

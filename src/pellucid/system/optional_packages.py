@@ -17,6 +17,10 @@ _EXTRAS = {
     "pillow_heif": ("HEIC", "formats"),
     "pyjpegxl": ("JPEG XL", "formats"),
     "openjpeg": ("JPEG 2000", "formats"),
+    "fastapi": ("the service", "serve"),
+    "uvicorn": ("the service", "serve"),
+    "python_multipart": ("the service", "serve"),
+    "prometheus_client": ("the service", "serve"),
 }
 """Package -> what to call it in errors, and the extra that installs it."""
 

@@ -54,3 +54,24 @@ def test_truncated_files_have_no_more_metadata(tmp_path: Path) -> None:
         (tmp_path / "b.gif").write_bytes(content[:length])
         with (tmp_path / "b.gif").open("rb") as file:
             assert gif.read(file)[0].get("jpeg-comments", (b"hello",)) == (b"hello",)
+
+
+def test_a_missing_end_is_noted(tmp_path: Path) -> None:
+    frames = [PIL.Image.fromarray(format_matrix.noise(1, seed=seed).squeeze()) for seed in range(2)]
+    frames[0].save(tmp_path / "still.gif")
+    frames[0].save(tmp_path / "x.gif", save_all=True, append_images=frames[1:])
+    content = (tmp_path / "x.gif").read_bytes()
+    (tmp_path / "x.gif").write_bytes(content[: len((tmp_path / "still.gif").read_bytes()) + 20])
+    encoding = images.read(tmp_path / "x.gif").encoding
+    assert encoding is not None
+    assert encoding.notes == ("not kept: what is missing at the end of the file",)
+
+
+def test_a_picture_on_a_larger_canvas_is_noted(tmp_path: Path) -> None:
+    make(tmp_path / "x.gif")
+    content = bytearray((tmp_path / "x.gif").read_bytes())
+    content[6:10] = (100).to_bytes(2, "little") * 2
+    (tmp_path / "x.gif").write_bytes(content)
+    encoding = images.read(tmp_path / "x.gif").encoding
+    assert encoding is not None
+    assert encoding.notes == ("not kept: the transparency around a picture that is smaller than its canvas",)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import format_matrix
-from pellucid.pictures import images
+from pellucid.pictures import images, levels
 from pellucid.pictures.containers import heif
 
 AVIFENC = shutil.which("avifenc")
@@ -109,3 +109,32 @@ def test_damaged_boxes_never_raise(place: int, byte: int, cut: int) -> None:
     content[place % len(content)] = byte
     heif.read_colors(io.BytesIO(content))
     heif.read_colors(io.BytesIO(content[:cut]))
+
+
+@pytest.mark.parametrize("range_", ["limited", "full"])
+@pytest.mark.parametrize("has_alpha", [False, True])
+def test_gray_agrees_with_libavif(range_: str, has_alpha: bool, tmp_path: Path) -> None:
+    """libheif returns three channels for gray, without expanding 16 to 235."""
+    samples = format_matrix.photo(2 if has_alpha else 1)
+    image = PIL.Image.fromarray(samples.squeeze())
+    path = tmp_path / "x.avif"
+    image.save(path, quality=90, subsampling="4:0:0", range=range_, icc_profile=format_matrix.GRAY_PROFILE)
+    picture = images.read(path)
+    with PIL.Image.open(path) as file:
+        expected = np.asarray(file.convert("LA" if has_alpha else "L")).reshape(samples.shape)
+    assert picture.channels == 1
+    found = np.concatenate(picture.planes, axis=2).astype(int)
+    assert np.abs(found - expected).max() <= 1  # rounding
+    assert np.abs(expected.astype(int) - samples).max() < 8
+    assert picture.metadata["icc-profile-data"] == format_matrix.GRAY_PROFILE
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12])
+def test_video_range_is_expanded(bits: int) -> None:
+    """The values of ITU-R BT.2100, table 9: black is 16 and white is 235, times 4 with 10 and 16 with 12 bits."""
+    steps = 2 ** (bits - 8)
+    stored = np.array([0, 16 * steps, 235 * steps, 2**bits - 1])
+    peak = 255 if bits == 8 else 65535
+    stretched = np.rint(stored * (peak / (2**bits - 1))).astype(np.uint8 if bits == 8 else np.uint16)
+    expanded = levels.expand_limited(stretched, bits).astype(int)
+    assert np.abs(expanded - [0, 0, peak, peak]).max() <= 1

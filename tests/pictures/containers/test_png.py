@@ -1,6 +1,7 @@
 """PNG chunks that libvips does not keep, checked by Pillow."""
 
 import io
+import re
 import shutil
 import struct
 import subprocess
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import format_matrix
+from pellucid.errors import PictureError
 from pellucid.pictures import images
 from pellucid.pictures.containers import png
 from pellucid.pictures.picture import Picture
@@ -247,3 +249,42 @@ def test_the_pixel_density_stays(unit: int, tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(plain())
     images.write(images.read(tmp_path / "a.png"), tmp_path / "b.png", overwrite=True)
     assert b"pHYs" not in (tmp_path / "b.png").read_bytes()
+
+
+PALETTE_HEADER = struct.pack(">IIBBBBB", 2, 2, 8, 3, 0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("parts", "found"),
+    [
+        ([(b"XXXX", b"abc")], "its chunk XXXX, which is marked as critical, is not known"),
+        ([(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 3, 3, 0, 0, 0))], "its header is invalid (00 00 00 02 00"),
+        ([(b"IHDR", PALETTE_HEADER), (b"IDAT", zlib.compress(bytes(6)))], "its palette (PLTE) is missing"),
+        ([(b"IHDR", PALETTE_HEADER), (b"PLTE", bytes(4))], "its palette (PLTE) is invalid"),
+        ([(b"IHDR", PALETTE_HEADER), (b"te.t", b"")], "'te.t' is not a type of chunk"),
+        ([(b"IHDR", PALETTE_HEADER), (b"IEND", b"")], "its samples (IDAT) are missing"),
+        ([(b"tEXt", b"a\0b")], "its header (IHDR) is missing"),
+    ],
+)
+def test_what_is_wrong_with_chunks_is_named(parts: list[tuple[bytes, bytes]], found: str, tmp_path: Path) -> None:
+    first = [] if parts[0][0] in (b"IHDR", b"tEXt") else [format_matrix.png_chunk(b"IHDR", PALETTE_HEADER)]
+    content = b"\x89PNG\r\n\x1a\n" + b"".join([*first, *(format_matrix.png_chunk(*part) for part in parts)])
+    (tmp_path / "x.png").write_bytes(content)
+    with pytest.raises(PictureError, match=re.escape(found)):
+        images.read(tmp_path / "x.png")
+
+
+def test_two_blocks_of_exif_and_of_xmp(tmp_path: Path) -> None:
+    """A second EXIF block is noted; the second XMP adds the properties that the first one does not have."""
+    head = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
+    packets = [
+        head + b'<rdf:Description xmlns:xmp="http://ns.adobe.com/xap/1.0/" ' + tags + b"/></rdf:RDF></x:xmpmeta>"
+        for tags in (b'xmp:Rating="3"', b'xmp:Rating="5" xmp:Label="red"')
+    ]
+    texts = (format_matrix.png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + packet) for packet in packets)
+    blocks = (format_matrix.png_chunk(b"eXIf", exif_block(orientation)) for orientation in (1, 3))
+    (tmp_path / "x.png").write_bytes(plain(*texts, *blocks))
+    picture = images.read(tmp_path / "x.png")
+    packet = picture.metadata["xmp-data"]
+    assert b'xmp:Rating="3"' in packet and b'xmp:Rating="5"' not in packet and b'xmp:Label="red"' in packet
+    assert picture.encoding is not None and picture.encoding.notes == ("not kept: a second EXIF block",)

@@ -172,3 +172,28 @@ def test_reference_black_of_rgb_is_named(black: int, tmp_path: Path) -> None:
     encoding = images.read(tmp_path / "a.tif").encoding
     assert encoding is not None
     assert encoding.notes == (("not kept: TIFF tag ReferenceBlackWhite",) if black else ())
+
+
+def test_the_shape_of_planar_channels_is_that_of_the_result(tmp_path: Path) -> None:
+    planes = np.ascontiguousarray(format_matrix.noise(3).transpose(2, 0, 1))
+    tifffile.imwrite(
+        tmp_path / "a.tif", planes, photometric="rgb", planarconfig="separate", metadata={"axes": "SYX", "a": 1}
+    )
+    images.write(images.read(tmp_path / "a.tif"), tmp_path / "b.tif")
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        (series,) = file.series
+        assert (series.kind, series.axes, series.shape) == ("shaped", "YXS", (21, 30, 3))
+        assert file.shaped_metadata is not None and file.shaped_metadata[0]["a"] == 1
+        np.testing.assert_array_equal(series.asarray(), planes.transpose(1, 2, 0))
+
+
+@pytest.mark.parametrize("black", [0, 16])
+def test_reference_black_of_ycbcr_is_named(black: int, tmp_path: Path) -> None:
+    """libtiff's JPEG codec ignores it, other programs do not."""
+    tifffile.imwrite(tmp_path / "x.tif", format_matrix.photo(), photometric="ycbcr", compression="jpeg")
+    with tifffile.TiffFile(tmp_path / "x.tif", mode="r+") as file:
+        levels = (black, 1, 255 - black, 1, 128, 1, 255, 1, 128, 1, 255, 1)
+        file.pages.first.tags[532].overwrite(levels)
+    encoding = images.read(tmp_path / "x.tif").encoding
+    assert encoding is not None
+    assert encoding.notes == (("not kept: TIFF tag ReferenceBlackWhite",) if black else ())

@@ -146,3 +146,26 @@ def test_a_damaged_index_of_pictures_hides_none_of_them(damaged: bytes, tmp_path
     (tmp_path / "x").write_bytes(content[:place] + damaged + content[place + len(damaged) :])
     with pytest.raises(PictureError, match="MPO .* of 2 pictures"):
         check_contents(tmp_path / "x", "jpeg")
+
+
+@pytest.mark.parametrize(
+    ("added", "expected"),
+    [
+        ([(b"jbrd", b"abc")], ("the data from which the JPEG that it was made of can be rebuilt",)),
+        (
+            [(b"brob", b"jumbabc"), (b"brob", b"xml abc"), (b"free", b"")],
+            ("content credentials (C2PA) or other JUMBF data",),
+        ),
+        ([(b"abc\xe9", b"")], ("the box 'abc\\xe9'",)),
+        ([], ()),
+    ],
+)
+def test_boxes_that_are_neither_kept_nor_part_of_the_picture_are_named(
+    added: list[tuple[bytes, bytes]], expected: tuple[str, ...], tmp_path: Path
+) -> None:
+    boxes = b"".join(struct.pack(">I4s", 8 + len(content), kind) + content for kind, content in added)
+    for loader, signature in (("jxl", b"JXL \r\n\x87\n"), ("jp2", b"jP  \r\n\x87\n")):
+        (tmp_path / "x").write_bytes(b"\0\0\0\x0c" + signature + boxes)
+        assert check_contents(tmp_path / "x", loader) == expected
+        (tmp_path / "x").write_bytes(b"\0\0\0\x0c" + signature + boxes + b"appended")
+        assert check_contents(tmp_path / "x", loader) == (*expected, "8 bytes appended to the picture")

@@ -63,7 +63,7 @@ def test_pillow_reads_our_blocks() -> None:
 @pytest.mark.parametrize("compression", [None, "zlib"])
 def test_tifffile_reads_added_tags_and_the_same_samples(order: str, big: bool, compression: str | None) -> None:
     file = plain_tiff(byteorder=order, bigtiff=big, compression=compression)
-    assert tiff.write(file, {"exif-data": block()}) == []
+    assert tiff.write(file, {"exif-data": block()}, {}) == []
     file.seek(0)
     with tifffile.TiffFile(file) as again:
         assert len(again.pages) == 1

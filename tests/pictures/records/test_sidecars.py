@@ -88,3 +88,7 @@ def test_other_files_give_a_one_line_error(tmp_path: Path, content: bytes) -> No
     (tmp_path / "a.xmp").write_bytes(content)
     with pytest.raises(PictureError, match=r"a\.xmp is not an XMP file; remove it, or omit sidecars$"):
         sidecars.read(tmp_path / "a.jpg")
+
+
+def test_names_that_are_too_long_for_a_sidecar_have_none(tmp_path: Path) -> None:
+    assert sidecars.find(tmp_path / f"{'x' * 250}.png") == []

@@ -135,6 +135,20 @@ def test_imagej_stacks_stay_imagej_stacks(truncate: bool, tmp_path: Path, denois
         assert file.imagej_metadata is not None and file.imagej_metadata["spacing"] == 2.5
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_samples_of_stacks_follow_each_other(dtype: str, tmp_path: Path, denoiser: Restorer) -> None:
+    """Readers of ImageJ's stacks take the offset of the first page, and read on."""
+    stack = noise(2, 45, 63, dtype=dtype)
+    tifffile.imwrite(tmp_path / "x.tif", stack, imagej=True, metadata={"axes": "ZYX", "unit": "um"})
+    result = restore_file(tmp_path / "x.tif", denoiser)
+    assert np.array_equal(tifffile.imread(result), stack)
+    with tifffile.TiffFile(result) as file:
+        start = file.pages.first.dataoffsets[0]
+    assert (
+        result.read_bytes()[start : start + stack.nbytes] == stack.astype(stack.dtype.newbyteorder("<")).tobytes()
+    )
+
+
 def test_stacks_of_tifffile_in_one_directory_get_one_for_each_page(tmp_path: Path, enlarger: Restorer) -> None:
     stack = noise(3, 9, 11, dtype="uint16")
     tifffile.imwrite(tmp_path / "x.tif", stack, photometric="minisblack", truncate=True)

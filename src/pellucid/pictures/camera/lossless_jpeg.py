@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pellucid.pictures.structures.chunks import JPEG_END, iterate_jpeg
+
 _BLOCK_BYTES = 2**16
 _DOUBLINGS = 3
 _GROUPS = 2**_DOUBLINGS
@@ -96,16 +98,12 @@ def _segments(stream: bytes) -> Iterator[tuple[int, bytes, int]]:
     """(marker, content, offset after it) of each segment up to the start of the values."""
     if stream[:2] != bytes([0xFF, _SOI]):
         raise ValueError("no JPEG data where it should be")
-    offset = 2
-    while offset + 4 <= len(stream):
-        fill, code, length = struct.unpack_from(">BBH", stream, offset)
-        if fill != 0xFF or length < 2:
+    end = 2
+    for code, start, stop in iterate_jpeg(stream):
+        if stream[end : start - 4].strip(b"\xff") or code == JPEG_END:  # any number of fill bytes precede a marker
             raise ValueError("a damaged JPEG header")
-        if code == 0xFF:  # any number of fill bytes may precede a marker
-            offset += 1
-            continue
-        yield code, stream[offset + 4 : offset + 2 + length], offset + 2 + length
-        offset += 2 + length
+        yield code, stream[start:stop], stop
+        end = stop
 
 
 def _parse_tables(content: bytes, bits_after_16: int) -> dict[int, Lengths]:

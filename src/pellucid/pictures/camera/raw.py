@@ -89,8 +89,13 @@ def decoding_bytes(path: str | Path, *, developed: bool, max_pixels: int = MAX_P
 
     Measured on a DNG of 24 megapixels: 16 bytes per pixel to develop, 6 to read. Raises their PictureErrors.
     """
+    return (16 if developed else 6) * probe_pixels(path, max_pixels=max_pixels)
+
+
+def probe_pixels(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> int:
+    """Number of pixels of the mosaic, from the header. Raises the PictureErrors of `read`."""
     with _open(Path(path), max_pixels) as raw:
-        return (16 if developed else 6) * raw.sizes.raw_width * raw.sizes.raw_height
+        return raw.sizes.raw_width * raw.sizes.raw_height
 
 
 def develop_mosaic(mosaic: Mosaic) -> Picture:

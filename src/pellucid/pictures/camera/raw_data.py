@@ -238,7 +238,7 @@ def _check_lossy_jpeg(stream: bytes) -> None:
         # The strictest: what is missing is only a warning of its decoder.
         pyvips.Image.jpegload_buffer(stream, access="sequential", fail_on="warning").avg()
     except pyvips.Error as error:
-        raise ValueError(vips.reason(error)) from error
+        raise ValueError(vips.reason(error) or str(error.message)) from error
 
 
 def _check_deflate(stream: bytes) -> None:

@@ -7,6 +7,7 @@ import io
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +72,16 @@ def read(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
     check_size(stream.width, stream.height, path, max_pixels)
     colors = _parse_colors(io.BytesIO(content))
     num_colors = _check_colors(path, stream, colors)
-    samples = stretch(_decode(path, content).reshape(stream.height, stream.width, -1), 2 ** max(stream.bits) - 1)
-    order = [channel for channel in range(samples.shape[2]) if channel != colors.alpha][:num_colors]
-    alpha = None if colors.alpha is None else np.ascontiguousarray(samples[..., [colors.alpha]])
+    shape = stream.height, stream.width, len(stream.bits)
+    # Of a picture that does not start at 0, 0, the package returns unused memory after the samples.
+    samples = stretch(_decode(path, content).reshape(-1)[: prod(shape)].reshape(shape), 2 ** max(stream.bits) - 1)
+    # OpenJPEG puts the channels in order: red, green, blue, alpha.
+    alpha = None if colors.alpha is None else np.ascontiguousarray(samples[..., num_colors:])
     kept = resolution.to_metadata(*colors.dots_per_m, "m") if colors.dots_per_m else {}
     if colors.profile:
         kept["icc-profile-data"] = colors.profile
     found = replace(encoding, bits=max(stream.bits), lossless=stream.is_reversible)
-    return Picture(np.ascontiguousarray(samples[..., order]), alpha, kept, found)
+    return Picture(np.ascontiguousarray(samples[..., :num_colors]), alpha, kept, found)
 
 
 def encode_jp2(picture: Picture, path: Path) -> bytes:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pellucid.errors import PictureError
+from pellucid.errors import OutputError, PictureError
 from pellucid.pictures import associated_alpha
 from pellucid.pictures.codecs import jpeg_xl_header
 from pellucid.pictures.codecs.decoders import (
@@ -17,8 +17,9 @@ from pellucid.pictures.codecs.decoders import (
     import_decoder,
 )
 from pellucid.pictures.containers import bmff
-from pellucid.pictures.picture import Encoding, Picture
+from pellucid.pictures.picture import Encoding, Picture, Samples
 from pellucid.pictures.records import exif, icc, xmp
+from pellucid.pictures.white import change_samples
 from pellucid.system.optional_packages import import_optional
 
 BYTES_PER_PIXEL = 30
@@ -27,6 +28,15 @@ ENCODING_BYTES_PER_PIXEL = 40
 
 _DISTANCE = 1.0
 """Butteraugli distance of lossy files: no visible difference. A file does not store its own."""
+
+_SRGB_LINEAR_END = 0.0031308
+"""Light up to which samples of sRGB are proportional to it. Source: IEC 61966-2-1."""
+
+_ROUNDING = 0.002
+"""How far light may be outside of 0 to 1 by lossy compression: half a level of 8 bits."""
+
+_USUAL_NITS = 255.0
+"""Brightness of white on the screen that a file is made for, unless it is HDR."""
 
 _DTYPES = ("uint8", "uint16", "float32")
 
@@ -52,8 +62,11 @@ def read(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
     notes = encoding.notes
     if header.num_extra > bool(probed.has_alpha):
         notes += (f"{header.num_extra - bool(probed.has_alpha)} extra channels are not kept",)
+    if probed.intensity_target not in (0, _USUAL_NITS):
+        notes += (f"not kept: the intensity target of {probed.intensity_target:g} nits",)
+    is_linear = header.is_lossy and header.has_profile
     # By default, samples of 16 bits become integers, which end at white.
-    options = {"dtype": "float32"} if header.float_bits else {}
+    options = {"dtype": "float32"} if header.float_bits or is_linear else {}
     if 0 < header.float_bits < 32:
         notes += (f"{header.float_bits}-bit floating-point samples become 32-bit",)
     found, samples = _call(path, "decode_to_numpy", content, **options)
@@ -66,13 +79,42 @@ def read(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
         np.array(samples[..., :num_colors]),
         None if alpha is None else np.ascontiguousarray(alpha),
         _build_metadata(found),
-        replace(encoding, bits=found.bits_per_sample, lossless=not header.is_lossy, notes=notes),
+        replace(encoding, bits=probed.bits_per_sample, lossless=not header.is_lossy, notes=notes),
     )
+    picture = _to_srgb(picture) if is_linear else picture
     return associated_alpha.divide(picture) if alpha is not None and header.is_associated else picture
 
 
-def encode_jxl(picture: Picture, quality: int | None) -> tuple[bytes, tuple[str, ...]]:
-    """The content of a file, and what is not kept.
+def _to_srgb(picture: Picture) -> Picture:
+    """A lossy picture with an ICC profile, in sRGB with the depth of its file, with a note.
+
+    libjxl stores the colors independently of the profile, and without a color engine it returns linear light with
+    the primaries of sRGB. Other colors than those of sRGB are below 0 or above 1 there.
+    """
+    encoding, num_outside = picture.encoding, 0
+    assert encoding is not None
+    is_float = encoding.bits == 32
+
+    def to_srgb(light: Samples) -> Samples:
+        nonlocal num_outside
+        num_outside += int(((light < -_ROUNDING) | (light > 1 + _ROUNDING)).any(axis=2).sum())
+        values = np.abs(light) if is_float else np.clip(light, 0, 1)
+        curved = 1.055 * np.maximum(values, _SRGB_LINEAR_END) ** np.float32(1 / 2.4) - 0.055
+        return np.copysign(np.where(values <= _SRGB_LINEAR_END, 12.92 * values, curved), light)
+
+    change_samples(picture.samples, to_srgb)
+    note = "colors converted from an ICC profile to sRGB"
+    if num_outside and not is_float:
+        note += f"; those of {num_outside:,} pixels, which sRGB does not have, are clipped"
+    metadata = {name: value for name, value in picture.metadata.items() if name != "icc-profile-data"}
+    encoding = replace(encoding, notes=(*encoding.notes, note))
+    return replace(picture, metadata=metadata, encoding=encoding).as_depth(
+        "float32" if is_float else "uint16" if encoding.bits > 8 else "uint8"
+    )
+
+
+def encode_jxl(picture: Picture, path: Path, quality: int | None) -> tuple[bytes, tuple[str, ...]]:
+    """The content of a file, and what is not kept. path: for errors.
 
     Lossless, unless the picture comes from a lossy JPEG XL, or a quality is given. Lossy files store colors of
     their own, into which libjxl converts from sRGB: pictures in other colors are lossless nevertheless.
@@ -85,14 +127,20 @@ def encode_jxl(picture: Picture, quality: int | None) -> tuple[bytes, tuple[str,
     missing: tuple[str, ...] = ()
     if is_lossy and profile and (picture.dtype == "float32" or not icc.is_srgb(profile)):
         is_lossy, missing = False, ("lossy compression, because the colors are not sRGB",)
-    content = bytes(
-        module.encode_from_numpy(
-            np.ascontiguousarray(np.concatenate(picture.planes, axis=2)),
-            lossless=not is_lossy,
-            speed=module.EncoderSpeed.Squirrel if is_lossy else module.EncoderSpeed.Falcon,
-            quality=_DISTANCE if quality is None else _to_distance(quality),
+    speeds = module.EncoderSpeed
+    # Faster ones do not encode floating-point samples below 0.
+    lossless_speed = speeds.Cheetah if picture.dtype == "float32" else speeds.Falcon
+    try:
+        content = bytes(
+            module.encode_from_numpy(
+                np.ascontiguousarray(np.concatenate(picture.planes, axis=2)),
+                lossless=not is_lossy,
+                speed=speeds.Squirrel if is_lossy else lossless_speed,
+                quality=_DISTANCE if quality is None else _to_distance(quality),
+            )
         )
-    )
+    except (RuntimeError, ValueError) as error:
+        raise OutputError(f"{path} cannot be written as JPEG XL: {str(error).splitlines()[0][:100]}") from error
     if profile and not is_lossy:
         content = jpeg_xl_header.put_profile(content, profile)
     return bmff.put_into_jxl(content, picture.metadata), missing

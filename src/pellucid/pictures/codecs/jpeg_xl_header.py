@@ -20,6 +20,7 @@ class JxlHeader:
     """is_lossy: whether colors are in XYB, which lossless files never are.
 
     float_bits: of a floating-point sample, 0 for integers. is_associated: whether colors are multiplied by alpha.
+    has_profile: whether an ICC profile says what the colors are.
     colors: (first bit, bit after the last one) of the description of colors. stop: the bit after the header.
     (0, 0) and 0 if they are not known.
     """
@@ -29,6 +30,7 @@ class JxlHeader:
     is_lossy: bool = True
     float_bits: int = 0
     is_associated: bool = False
+    has_profile: bool = False
     colors: tuple[int, int] = (0, 0)
     stop: int = 0
 
@@ -197,9 +199,8 @@ def _parse_bits(bits: _Bits) -> JxlHeader:
     num_extra = bits.choose((0, 0), (1, 0), (2, 4), (1, 12))
     # All, because each of them has to be skipped.
     is_associated = any([_parse_extra_channel(bits) for _ in range(num_extra)])
-    header = JxlHeader(False, num_extra, bool(bits.take(1)), float_bits, is_associated)
-    start = bits.position
-    _skip_colors(bits)
+    is_lossy, start = bool(bits.take(1)), bits.position
+    header = JxlHeader(False, num_extra, is_lossy, float_bits, is_associated, has_profile=_skip_colors(bits))
     colors = start, bits.position
     if has_more and not bits.take(1):  # brightness
         bits.take(16 + 16 + 1 + 16)
@@ -207,12 +208,13 @@ def _parse_bits(bits: _Bits) -> JxlHeader:
     return header if bits.take(3) != 0b100 else replace(header, colors=colors, stop=bits.position)
 
 
-def _skip_colors(bits: _Bits) -> None:
+def _skip_colors(bits: _Bits) -> bool:
+    """Whether there is an ICC profile."""
     if bits.take(1):
-        return
+        return False
     has_profile, space = bits.take(1), _take_name(bits)
     if has_profile:
-        return
+        return True
     if space != 2 and _take_name(bits) == 2:
         _skip_point(bits)
     if space not in (1, 2) and _take_name(bits) == 2:
@@ -221,6 +223,7 @@ def _skip_colors(bits: _Bits) -> None:
     if space != 2:
         _ = bits.take(24) if bits.take(1) else _take_name(bits)
     _take_name(bits)
+    return False
 
 
 def _take_name(bits: _Bits) -> int:

@@ -3,8 +3,10 @@
 Sources: GIF89a specification, XMP specification part 3 (1.1.2), ICC.1:2022 annex B.
 """
 
-from collections.abc import Iterator
+import struct
 from typing import IO, Any
+
+from pellucid.pictures.structures.chunks import GIF_END, GIF_FRAME, iterate_gif, split_gif_blocks
 
 _COMMENT, _APPLICATION = 0xFE, 0xFF
 _MAX_BYTES = 2**26
@@ -14,47 +16,37 @@ _SQUARE_PIXELS = (0, 49)
 
 def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """(metadata, what is not kept); without damaged parts."""
-    file.seek(0)
-    content = file.read(_MAX_BYTES)
-    comments, found = list[bytes](), dict[str, Any]()
-    for label, blocks, stored in _iterate_extensions(content):
-        if label == _COMMENT:
-            comments.append(b"".join(blocks))
-        elif label == _APPLICATION and blocks[:1] == [b"XMP DataXMP"]:
+    comments, found, dropped = list[bytes](), dict[str, Any](), _list_dropped(file)
+    for kind, start, stop in iterate_gif(file):
+        if kind not in (_COMMENT, _APPLICATION):
+            continue
+        file.seek(start)
+        content = file.read(min(stop - start, _MAX_BYTES))
+        name, *blocks = split_gif_blocks(content) or [b""]
+        if kind == _COMMENT:
+            comments.append(name + b"".join(blocks))
+        elif name == b"XMP DataXMP":
             # XMP is not in blocks. What makes it look like blocks follows it, and starts with 1 and 255.
-            found["xmp-data"] = stored[12:].partition(b"\x01\xff\xfe")[0]
-        elif label == _APPLICATION and blocks[:1] == [b"ICCRGBG1012"]:
-            found["icc-profile-data"] = b"".join(blocks[1:])
+            found["xmp-data"] = content[12:].partition(b"\x01\xff\xfe")[0]
+        elif name == b"ICCRGBG1012":
+            found["icc-profile-data"] = b"".join(blocks)
     if comments:
         found["jpeg-comments"] = tuple(comments)
-    aspect = content[12] if len(content) > 12 else 0
-    return found, () if aspect in _SQUARE_PIXELS else (f"the shape of the pixels ({aspect + 15}:64)",)
+    return found, tuple(dropped)
 
 
-def _iterate_extensions(content: bytes) -> Iterator[tuple[int, list[bytes], bytes]]:
-    """(label, content in blocks, stored content) of each extension."""
-    try:
-        offset = 13 + _palette_bytes(content[10])
-        while (kind := content[offset]) in (0x21, 0x2C):
-            start = offset + 2
-            if kind == 0x2C:
-                start = offset + 11 + _palette_bytes(content[offset + 9])
-            blocks, stop = _split_blocks(content, start)
-            if kind == 0x21:
-                yield content[offset + 1], blocks, content[start:stop]
-            offset = stop
-    except IndexError:
-        return
-
-
-def _split_blocks(content: bytes, offset: int) -> tuple[list[bytes], int]:
-    """Blocks, each after its length, and where they end. Raises IndexError if the end is missing."""
-    blocks = []
-    while length := content[offset]:
-        blocks.append(content[offset + 1 : offset + 1 + length])
-        offset += 1 + length
-    return blocks, offset + 1
-
-
-def _palette_bytes(flags: int) -> int:
-    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
+def _list_dropped(file: IO[bytes]) -> list[str]:
+    dropped, blocks = list[str](), [*iterate_gif(file)]
+    file.seek(6)
+    width, height, _, aspect = struct.unpack("<HHHB", file.read(7).ljust(7, b"\0"))
+    if aspect not in _SQUARE_PIXELS:
+        dropped.append(f"the shape of the pixels ({aspect + 15}:64)")
+    for kind, start, _ in blocks:
+        if kind == GIF_FRAME:
+            file.seek(start)
+            place = struct.unpack("<4H", file.read(8))
+            if place != (0, 0, width, height):
+                dropped.append("the transparency around a picture that is smaller than its canvas")
+    if not blocks or blocks[-1][0] != GIF_END:
+        dropped.append("what is missing at the end of the file")
+    return dropped

@@ -4,6 +4,7 @@ Source: ISO/IEC 23008-12 (HEIF).
 """
 
 import struct
+from dataclasses import dataclass
 from typing import IO
 
 from pellucid.pictures.structures import chunks
@@ -21,7 +22,7 @@ def read_colors(file: IO[bytes]) -> bytes:
         if kind == b"colr" and content[:4] == b"nclx" and len(content) >= 11:
             primaries, transfer = struct.unpack(">HH", content[4:8])
             if (primaries, transfer) != (2, 2) and max(primaries, transfer) < 256:
-                # RGB: the matrix is the identity, and libheif expands a limited range.
+                # RGB: the matrix is the identity, and a limited range is expanded.
                 found += chunks.build_chunk(b"cICP", bytes([primaries, transfer, 0, 1]))
         elif kind == b"clli" and len(content) == 4:
             brightest, mean = struct.unpack(">HH", content)
@@ -31,6 +32,32 @@ def read_colors(file: IO[bytes]) -> bytes:
             red_first = (*x[4:6], *x[0:2], *x[2:4], *x[6:8])  # HEIF has green, blue, red
             found += chunks.build_chunk(b"mDCV", struct.pack(">8H", *red_first) + content[16:])
     return found
+
+
+@dataclass(frozen=True)
+class Coding:
+    """How the main picture is coded. is_limited: black is 16 and white is 235 (with 8 bits)."""
+
+    is_gray: bool = False
+    is_limited: bool = False
+
+
+def read_coding(file: IO[bytes]) -> Coding:
+    """What libheif ignores: it decodes gray as three channels, and does not expand the range of gray."""
+    is_gray, has_codec, is_limited = False, False, False
+    try:
+        for kind, content in _main_properties(file):
+            if kind == b"av1C":
+                is_gray, has_codec = bool(content[2] & 0x10), True
+            elif kind == b"hvcC":
+                is_gray, has_codec = content[16] & 3 == 0, True
+            elif kind == b"pixi" and not has_codec:
+                is_gray = content[4] == 1
+            elif kind == b"colr" and content[:4] == b"nclx":
+                is_limited = content[10] < 0x80
+    except (struct.error, IndexError):
+        return Coding()
+    return Coding(is_gray, is_limited)
 
 
 def has_associated_alpha(file: IO[bytes]) -> bool:

@@ -1,14 +1,18 @@
 """Metadata in JPEG files: segments before the samples."""
 
 import hashlib
+import io
+import mmap
 import struct
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import IO, Any
 
 from pellucid.pictures import resolution
 from pellucid.pictures.contents.parts import CREDENTIALS, GAIN_MAP
 from pellucid.pictures.records import exif, iptc, xmp
 from pellucid.pictures.structures import ifd
+from pellucid.pictures.structures.chunks import JPEG_SCAN, iterate_jpeg
 from pellucid.system.files import splice
 
 STORED = frozenset(
@@ -17,7 +21,7 @@ STORED = frozenset(
 )
 """Metadata that `write` stores."""
 
-_SCAN, _COMMENT = 0xDA, 0xFE
+_COMMENT = 0xFE
 _APP0, _APP1, _APP2, _APP13, _APP14 = 0xE0, 0xE1, 0xE2, 0xED, 0xEE
 _MAX_BYTES = 65533
 """The longest content of a segment."""
@@ -43,14 +47,21 @@ _UNITS = {1: "inch", 2: "cm"}
 
 def segments(file: IO[bytes]) -> Iterator[tuple[int, bytes]]:
     """(marker, content) of each segment before the first samples."""
-    file.seek(2)
-    while (head := file.read(2)) and head[0] == 0xFF:
-        while head[1] == 0xFF:  # any number of fill bytes may precede a marker
-            head = head[1:] + file.read(1)
-        if head[1] == _SCAN:
-            return
-        (length,) = struct.unpack(">H", file.read(2))
-        yield head[1], file.read(max(0, length - 2))
+    with _map(file) as content:
+        for marker, start, stop in iterate_jpeg(content):
+            if marker == JPEG_SCAN:
+                return
+            yield marker, content[start:stop]
+
+
+@contextmanager
+def _map(file: IO[bytes]) -> Iterator[bytes | mmap.mmap]:
+    """The content of a file, of which only the parts that are used are read."""
+    if isinstance(file, io.BytesIO):
+        yield file.getvalue()
+        return
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        yield content
 
 
 def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -142,7 +153,7 @@ class _Segments:
     def _join_xmp(self) -> bytes:
         packet = self.packets[0] if self.packets else b""
         for other in self.packets[1:]:
-            packet = packet if other == packet else xmp.merge(packet, other)
+            packet = packet if other == packet else xmp.complete(packet, other)
         for (digest, length), parts in self.extensions.items():
             joined = b"".join(parts[offset] for offset in sorted(parts))
             if digest in packet and len(joined) == length:

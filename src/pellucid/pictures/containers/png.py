@@ -13,7 +13,7 @@ from typing import IO, Any
 from pellucid.pictures import resolution
 from pellucid.pictures.contents.parts import CREDENTIALS
 from pellucid.pictures.geometry import Change
-from pellucid.pictures.records import exif, icc, iptc
+from pellucid.pictures.records import exif, icc, iptc, xmp
 from pellucid.pictures.structures import chunks
 from pellucid.system.files import splice
 
@@ -32,6 +32,13 @@ _KEPT = (*COLOR, b"sBIT", b"bKGD", b"tIME", b"pCAL", b"sCAL", b"oFFs", b"sTER", 
 
 _STORAGE = (b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"hIST", b"iDOT", b"acTL", b"fcTL", b"fdAT", b"pHYs")
 _END = b"IEND"
+_PALETTE = 3
+_BITS = {0: (1, 2, 4, 8, 16), 2: (8, 16), _PALETTE: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
+"""Possible bits per sample, by the type of the colors."""
+
+_MAX_SIDE_PX = 100_000_000
+"""The limit of libvips."""
+
 _NAMES = {b"caBX": CREDENTIALS, b"dSIG": "the signature"}
 
 _XMP_KEY = b"XML:com.adobe.xmp"
@@ -59,6 +66,41 @@ def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
     return metadata, tuple(dict.fromkeys(found.dropped))
 
 
+def find_damage(file: IO[bytes]) -> str:
+    """Why a PNG has no samples that can be decoded; "" if its chunks are as they should be."""
+    color, num_palettes, size = -1, 0, file.seek(0, 2)
+    for kind, offset, length in chunks.iterate_png(file):
+        name = kind.decode("latin-1")
+        file.seek(offset + 8)
+        content = file.read(min(length, _MAX_BYTES)) if kind != b"IDAT" else b""
+        if offset == 8 and (kind, length) != (b"IHDR", 13):
+            return "its header (IHDR) is missing"
+        if offset + 12 + length > size:
+            return f"it ends within its chunk {name!r}"
+        if kind == b"IDAT":
+            return "its palette (PLTE) is missing" if color == _PALETTE and not num_palettes else ""
+        if not name.isalpha() or not name.isascii():
+            return f"{name!r} is not a type of chunk"
+        if kind[:1].isupper() and kind not in _STORAGE:
+            return f"its chunk {name}, which is marked as critical, is not known"
+        if kind[:1].isupper() and file.read(4) != struct.pack(">I", zlib.crc32(kind + content)):
+            return f"the checksum of its chunk {name} is wrong"
+        if kind == b"IHDR" and not _is_possible(content):
+            return f"its header is invalid ({content[:13].hex(' ')})"
+        num_palettes += kind == b"PLTE"
+        if num_palettes > 1 or (kind == b"PLTE" and (length % 3 or not 3 <= length <= 768)):
+            return "its palette (PLTE) is invalid"
+        color = content[9] if kind == b"IHDR" else color
+    return "its samples (IDAT) are missing"
+
+
+def _is_possible(header: bytes) -> bool:
+    """Whether a size, bits, a type of colors, and ways of compression, filters and interlacing exist."""
+    width, height, bits, color, *ways = struct.unpack(">IIBBBBB", header.ljust(13, b"\xff")[:13])
+    is_size = 0 < width <= _MAX_SIDE_PX and 0 < height <= _MAX_SIDE_PX
+    return is_size and bits in _BITS.get(color, ()) and ways in ([0, 0, 0], [0, 0, 1])
+
+
 @dataclass
 class _Chunks:
     """Chunks, sorted by what they contain."""
@@ -76,6 +118,8 @@ class _Chunks:
 
     def add(self, kind: bytes, content: bytes) -> None:
         if kind == b"eXIf":
+            if self.exif and self.exif != content:
+                self.dropped.append("a second EXIF block")
             self.exif = self.exif or content
         elif kind == b"iCCP":
             self.profile_name, _, rest = content.partition(b"\0")
@@ -94,7 +138,8 @@ class _Chunks:
     def _add_text(self, kind: bytes, content: bytes) -> None:
         key = content.split(b"\0", 1)[0]
         if key == _XMP_KEY:
-            self.xmp = self.xmp or decode_text(kind, content)
+            packet = decode_text(kind, content)
+            self.xmp = xmp.complete(self.xmp, packet) if self.xmp and self.xmp != packet else packet
         elif not key.startswith(_RAW_PROFILE) or not self._add_raw_profile(key, decode_text(kind, content)):
             self.others.append(chunks.build_chunk(kind, content))
 

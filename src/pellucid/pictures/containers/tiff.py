@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import IO, Any
 
 from pellucid.pictures import resolution
-from pellucid.pictures.records import exif, iptc
+from pellucid.pictures.records import descriptions, exif, iptc
 from pellucid.pictures.structures import ifd
 from pellucid.pictures.structures.ifd import BINARY, FRACTION, SHORT, Value
 
@@ -22,6 +22,8 @@ _OWN = frozenset({_XMP, _IPTC, _PHOTOSHOP, _ICC, _LAYERS, 0x014A})
 _CURVES = (0x012D, 0x0123)
 """Tables with a number for each value of a sample: TransferFunction, GrayResponseCurve."""
 
+_RGB, _YCBCR = 2, 6
+_DESCRIPTION, _SAMPLES_PER_PIXEL, _PLANAR, _SEPARATE = 0x010E, 0x0115, 0x011C, 2
 _GRAY_UNIT, _GRAY_CURVE, _REFERENCE, _PHOTOMETRIC, _BITS = 0x0122, 0x0123, 0x0214, 0x0106, 0x0102
 
 _NOT_KEPT = {_LAYERS: "layers of Photoshop", 0x0190: "global parameters", 0xC634: "private data of DNG"}
@@ -39,7 +41,7 @@ def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
     except (struct.error, ValueError):
         return {}, ()
     values = ifd.parse_directory(file, layout, offset)
-    tags = exif.parse_tiff(file, offset)
+    tags = _interleave(exif.parse_tiff(file, offset), values)
     records, resources = iptc.parse_resources(_bytes(values, _PHOTOSHOP))
     others = {tag: value for tag, value in tags.main.items() if tag not in exif.IN_BLOCKS | _OWN}
     dropped = [name for tag, name in _NOT_KEPT.items() if tag in values]
@@ -61,6 +63,20 @@ def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
     return metadata, tuple(dropped)
 
 
+def _interleave(tags: exif.Tags, values: dict[int, Value]) -> exif.Tags:
+    """The tags of a result, whose channels are next to each other."""
+    num_channels = ifd.number(values, _SAMPLES_PER_PIXEL) or 1
+    if ifd.number(values, _PLANAR) != _SEPARATE or num_channels == 1 or _DESCRIPTION not in tags.main:
+        return tags
+    kind, _, content = tags.main[_DESCRIPTION]
+    text = content.split(b"\0")[0].decode("utf-8", "replace")
+    interleaved = descriptions.interleave(text, num_channels)
+    if interleaved == text:
+        return tags
+    changed = interleaved.encode() + b"\0"
+    return replace(tags, main={**tags.main, _DESCRIPTION: (kind, len(changed), changed)})
+
+
 def _drop_levels(values: Mapping[int, Value], others: dict[int, Value]) -> list[str]:
     """Remove what describes the levels of stored samples, but not those of the decoded picture."""
     color, bits = (ifd.number(dict(values), tag) for tag in (_PHOTOMETRIC, _BITS))
@@ -69,10 +85,11 @@ def _drop_levels(values: Mapping[int, Value], others: dict[int, Value]) -> list[
         others.pop(_GRAY_UNIT, None)
         del others[_GRAY_CURVE]
         dropped.append(f"TIFF tag {ifd.name(_GRAY_CURVE)}")
-    if color == 2 and _REFERENCE in values:
-        content = values[_REFERENCE][2]
+    if color in (_RGB, _YCBCR) and _REFERENCE in values:
+        content, white = values[_REFERENCE][2], 2 ** (bits or 8) - 1
         levels = struct.unpack(f"<{len(content) // 4}I", content[: len(content) // 4 * 4])
-        if levels != (0, 1, 2 ** (bits or 8) - 1, 1) * 3:
+        chroma = (0, 1) if color == _RGB else ((white + 1) // 2, 1)
+        if levels != (0, 1, white, 1, *chroma, white, 1, *chroma, white, 1):
             dropped.append(f"TIFF tag {ifd.name(_REFERENCE)}")
     return dropped
 
@@ -112,8 +129,11 @@ def _read_resolution(values: dict[int, Value]) -> dict[str, Any]:
     return resolution.to_metadata(x, y, _UNITS.get(2 if unit is None else unit, "none"))
 
 
-def write(file: IO[bytes], metadata: Mapping[str, Any]) -> list[str]:
-    """Add the metadata to a TIFF with one page: a new directory at the end. Returns what does not fit."""
+def write(file: IO[bytes], metadata: Mapping[str, Any], of_samples: Mapping[int, Value]) -> list[str]:
+    """Add the metadata to a TIFF with one page: a new directory at the end. Returns what does not fit.
+
+    of_samples: tags that say what the stored samples mean.
+    """
     missing: list[str] = []
     layout, offset = ifd.parse_header(file)
     entries = [*ifd.iterate_entries(file, layout, offset)]
@@ -127,7 +147,7 @@ def write(file: IO[bytes], metadata: Mapping[str, Any]) -> list[str]:
     main = {**tags.main, **_select_tags(metadata.get("tiff-tags", {}), bits, missing), **_build_own(metadata)}
     for tag in (_X_RESOLUTION, _Y_RESOLUTION, _UNIT):
         main.pop(tag, None)
-    main |= _build_resolution(metadata)
+    main |= _build_resolution(metadata) | dict(of_samples)
     end = file.seek(0, 2)
     start = end + end % 2
     content, place, is_readable = exif.build_directories(layout, replace(tags, main=main), start, samples)

@@ -14,7 +14,7 @@ from pellucid.pictures.contents.heif import inspect_heif
 from pellucid.pictures.contents.jpeg import inspect_jpeg
 from pellucid.pictures.contents.parts import CREDENTIALS, GAIN_MAP, GEOGRAPHIC, Contents, describe_trailer
 from pellucid.pictures.structures.boxes import iterate_boxes
-from pellucid.pictures.structures.chunks import iterate_png, iterate_webp
+from pellucid.pictures.structures.chunks import GIF_END, GIF_FRAME, iterate_gif, iterate_png, iterate_webp
 
 
 def check_contents(path: Path, loader: str) -> tuple[str, ...]:
@@ -67,32 +67,29 @@ def _inspect_webp(file: IO[bytes]) -> Contents:
 
 def _inspect_gif(file: IO[bytes]) -> Contents:
     """Frames are image descriptors, also in files whose frames together make one picture of more colors."""
-    file.seek(10)
-    (flags,) = struct.unpack("Bxx", file.read(3))
-    file.seek(13 + _palette_bytes(flags))
-    num_frames = 0
-    while (kind := file.read(1)) in (b"\x2c", b"\x21"):
-        if kind == b"\x2c":
-            num_frames += 1
-            (flags,) = struct.unpack("8xB", file.read(9))
-            file.seek(_palette_bytes(flags) + 1, 1)
-        else:
-            file.read(1)
-        while length := file.read(1):
-            if length == b"\0":
-                break
-            file.seek(length[0], 1)
-    return Contents(num_frames, "a GIF", parts=describe_trailer(file, file.tell()), **_ANIMATION)
+    blocks = [*iterate_gif(file)]
+    num_frames = sum(kind == GIF_FRAME for kind, _, _ in blocks)
+    end = blocks[-1][2] if blocks and blocks[-1][0] == GIF_END else 0
+    return Contents(num_frames, "a GIF", parts=describe_trailer(file, end), **_ANIMATION)
 
 
-def _palette_bytes(flags: int) -> int:
-    return 3 * 2 ** ((flags & 7) + 1) if flags & 0x80 else 0
+_BOX_PARTS = {
+    b"asoc": GEOGRAPHIC,
+    b"jhgm": GAIN_MAP,
+    b"jumb": f"{CREDENTIALS} or other JUMBF data",
+    b"jbrd": "the data from which the JPEG that it was made of can be rebuilt",
+}
+_KNOWN_BOXES = {
+    *(b"ftyp", b"xml ", b"uuid", b"free", b"skip"),
+    *(b"JXL ", b"jxlc", b"jxlp", b"jxll", b"jxli", b"Exif"),
+    *(b"jP  ", b"jp2h", b"jp2c", b"moov", b"rreq"),
+}
+"""Boxes of the picture and of metadata, and those that say nothing about it."""
 
 
 def _inspect_jp2(file: IO[bytes]) -> Contents:
     """Pictures are codestreams; a file that is only a codestream has no boxes."""
-    kinds = [box.kind for box in iterate_boxes(file)] if file.read(4) == b"\0\0\0\x0c" else []
-    parts = (GEOGRAPHIC,) if b"asoc" in kinds else ()
+    kinds, parts = _list_boxes(file)
     return Contents(
         kinds.count(b"jp2c") + kinds.count(b"moov"),
         "a JPEG 2000 file",
@@ -103,9 +100,16 @@ def _inspect_jp2(file: IO[bytes]) -> Contents:
 
 
 def _inspect_jxl(file: IO[bytes]) -> Contents:
-    parts = {b"jhgm": GAIN_MAP, b"jumb": f"{CREDENTIALS} or other JUMBF data"}
-    boxes = iterate_boxes(file) if file.read(4) == b"\0\0\0\x0c" else ()
-    return Contents(1, parts=tuple(parts[box.kind] for box in boxes if box.kind in parts))
+    _, parts = _list_boxes(file)
+    return Contents(1, parts=parts)
+
+
+def _list_boxes(file: IO[bytes]) -> tuple[list[bytes], tuple[str, ...]]:
+    """(types, parts) of the outermost boxes. One of the type brob is compressed, and its own type comes first."""
+    boxes = [*iterate_boxes(file)] if file.read(4) == b"\0\0\0\x0c" else []
+    kinds = [box.read(file)[:4] if box.kind == b"brob" else box.kind for box in boxes]
+    parts = [_BOX_PARTS.get(kind, f"the box {ascii(kind)[1:]}") for kind in kinds if kind not in _KNOWN_BOXES]
+    return kinds, (*parts, *(describe_trailer(file, boxes[-1].stop) if boxes else ()))
 
 
 _INSPECTORS: dict[str, Callable[[IO[bytes]], Contents]] = {

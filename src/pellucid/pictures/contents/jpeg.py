@@ -4,16 +4,13 @@ Sources: CIPA DC-007 (Multi-Picture Format); Android's Ultra HDR and Motion Phot
 """
 
 import mmap
-import re
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import IO
 
 from pellucid.pictures.contents.parts import DEPTH_MAP, GAIN_MAP, PREVIEW, Contents, describe_trailer
-
-_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
-"""The end of a scan: a marker other than stuffing, fill bytes and restarts."""
+from pellucid.pictures.structures.chunks import JPEG_END, iterate_jpeg
 
 _MPF = b"MPF\0"
 _ISO_GAIN_MAP = b"urn:iso:std:iso:ts:21496:-1"
@@ -66,20 +63,15 @@ def _parse(content: mmap.mmap, start: int) -> _Jpeg | None:
     if content[start : start + 3] != b"\xff\xd8\xff":
         return None
     segments: list[tuple[int, bytes]] = []
-    size, offset = (0, 0, 0), start + 2
-    while match := _MARKER.search(content, offset):
-        marker, offset = content[match.start() + 1], match.end()
-        if marker == 0xD9:
-            return _Jpeg(tuple(segments), size, offset)
-        if marker == 0x01:  # the only other marker without a length
-            continue
-        (length,) = struct.unpack(">H", content[offset : offset + 2])
+    size = 0, 0, 0
+    for marker, first, last in iterate_jpeg(content, start):
+        if marker == JPEG_END:
+            return _Jpeg(tuple(segments), size, last)
         if 0xE0 <= marker <= 0xEF:
-            segments.append((marker, content[offset + 2 : offset + length]))
+            segments.append((marker, content[first:last]))
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and not size[0]:
-            height, width, channels = struct.unpack(">xHHB", content[offset + 2 : offset + 8])
+            height, width, channels = struct.unpack(">xHHB", content[first : first + 6])
             size = width, height, channels
-        offset += length
     return None
 
 

@@ -27,6 +27,22 @@ def adapt(text: str, change: Change) -> tuple[str, tuple[str, ...]]:
     return text, ()
 
 
+def interleave(text: str, num_channels: int) -> str:
+    """The description of tifffile for channels that are next to each other, not one after the other, in a file."""
+    try:
+        content = json.loads(text) if text.startswith('{"shape":') else {}
+        shape, axes = content["shape"], content.get("axes")
+        is_planar = len(shape) > 2 and shape[-3] == num_channels
+    except (ValueError, TypeError, KeyError):
+        return text
+    if not is_planar:
+        return text
+    content["shape"] = [*shape[:-3], *shape[-2:], num_channels]
+    if isinstance(axes, str) and len(axes) == len(shape):
+        content["axes"] = axes[:-3] + axes[-2:] + axes[-3]
+    return json.dumps(content)
+
+
 def is_ome(text: str) -> bool:
     """Whether it is OME-XML."""
     return re.search(r"<(\w+:)?OME\b", text[:4096]) is not None

@@ -3,6 +3,7 @@
 Adobe's programs name them NAME.xmp, and only for camera RAW; darktable, digiKam and others NAME.EXT.xmp.
 """
 
+import os
 from pathlib import Path
 
 from pellucid.errors import PictureError
@@ -30,12 +31,16 @@ def find(path: Path) -> list[Path]:
         names += [f"{path.stem}.xmp", f"{path.stem}.XMP"]
     found = [path.with_name(name) for name in names]
     # On file systems that ignore case, both spellings are the same file.
-    return list({file.stat().st_ino: file for file in reversed(found) if file.is_file()}.values())[::-1]
+    return list({file.stat().st_ino: file for file in reversed(found) if _is_file(file)}.values())[::-1]
 
 
 def _has_raw(path: Path) -> bool:
     suffixes = (suffix for known in RAW_SUFFIXES for suffix in (known, known.upper()))
-    return any(path.with_suffix(suffix).is_file() for suffix in suffixes)
+    return any(_is_file(path.with_suffix(suffix)) for suffix in suffixes)
+
+
+def _is_file(path: Path) -> bool:
+    return os.path.isfile(path)  # noqa: PTH113  # Path's raises on names that are too long with a suffix
 
 
 def _read_packet(path: Path) -> bytes:

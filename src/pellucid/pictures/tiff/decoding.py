@@ -130,15 +130,14 @@ class TiffDecoder:
     def _change_places(self) -> Changes:
         """Tiles as strips of an image that is as wide as one tile, and one plane as an image of its own."""
         if self.tile is None:
-            return (
-                {}
-                if self._plane is None
-                else {
+            lengths = self._places(directories.STRIP_LENGTHS) or self._compute_strip_lengths()
+            changes: Changes = {directories.STRIP_LENGTHS: lengths}
+            if self._plane is not None:
+                changes |= {
                     directories.PLANAR: [1],
                     directories.STRIP_OFFSETS: self._places(directories.STRIP_OFFSETS),
-                    directories.STRIP_LENGTHS: self._places(directories.STRIP_LENGTHS),
                 }
-            )
+            return changes
         (width, height), (tile_width, tile_height) = self._stored.directory.size, self.tile
         num_tiles = -(-width // tile_width) * -(-height // tile_height)
         return {
@@ -157,6 +156,14 @@ class TiffDecoder:
             return found
         count = len(found) // self._stored.num_channels
         return found[self._plane * count : (self._plane + 1) * count]
+
+    def _compute_strip_lengths(self) -> list[int]:
+        """Bytes of each strip, which old programs do not state. Raises PictureError if they are compressed."""
+        stored, (width, height) = self._stored, self._stored.directory.size
+        if stored.compression != NONE:
+            raise directories.damaged(stored.page.path, "the lengths of its strips (StripByteCounts) are missing")
+        num_rows, row_bytes = _find_strip_height(stored), self._row_bytes(width)
+        return [row_bytes * min(num_rows, height - top) for top in range(0, height, num_rows)]
 
     def _row_bytes(self, width: int) -> int:
         return -(-width * self._num_channels * self._stored.bits // 8)
@@ -179,6 +186,34 @@ def _check_bytes(stored: TiffSamples) -> None:
         )
 
 
+def _find_strip_height(stored: TiffSamples) -> int:
+    """Rows of each strip but the last one: all, unless the file says otherwise."""
+    height = stored.directory.size[1]
+    return min(max(0, stored.directory.number(directories.ROWS_PER_STRIP, height)), height) or height
+
+
+def find_strip_damage(stored: TiffSamples) -> str:
+    """What is wrong with the strips of a page that cannot be decoded; "" if they are as they should be."""
+    if directories.TILE_OFFSETS in stored.directory.entries:
+        return ""
+    width, height = stored.directory.size
+    num_planes = stored.num_channels if stored.is_planar else 1
+    num_strips = num_planes * -(-height // _find_strip_height(stored))
+    places = [stored.directory.numbers(tag) for tag in (directories.STRIP_OFFSETS, directories.STRIP_LENGTHS)]
+    num_found = min(map(len, places))
+    if num_found < num_strips:
+        return f"it has {num_found} strips of {num_strips}"
+    offsets, lengths = (map(int, values[:num_strips]) for values in places)
+    ends = [offset + length for offset, length in zip(offsets, lengths, strict=True)]
+    if max(ends) > stored.page.path.stat().st_size:
+        return f"a strip ends at byte {max(ends):,}, after the end of the file"
+    num_bytes = sum(map(int, places[1][:num_strips]))
+    needed = num_planes * height * -(-width * stored.num_channels // num_planes * stored.bits // 8)
+    if stored.compression == NONE and num_bytes < needed:
+        return f"its strips have {num_bytes:,} bytes; its samples need {needed:,}"
+    return ""
+
+
 def _find_tile(stored: TiffSamples) -> tuple[int, int] | None:
     """(width, height) of the tiles; None if there are strips. Raises PictureError if tiles are missing."""
     directory = stored.directory
@@ -192,9 +227,7 @@ def _find_tile(stored: TiffSamples) -> tuple[int, int] | None:
     is_valid = tile_width > 0 and tile_height > 0
     num_tiles = -(-width // tile_width) * -(-height // tile_height) if is_valid else 0
     num_tiles *= stored.num_channels if stored.is_planar else 1
-    num_found = min(
-        directory.entries.get(tag, (0, 0, b""))[1] for tag in (directories.TILE_OFFSETS, directories.TILE_LENGTHS)
-    )
+    num_found = min(len(directory.numbers(tag)) for tag in (directories.TILE_OFFSETS, directories.TILE_LENGTHS))
     # Tiles may be larger than the picture, but a damaged number must not fill the memory, or hours.
     is_large = tile_width > max(_MAX_TILE_PX, width + 16) or tile_height > max(_MAX_TILE_PX, height + 16)
     num_pixels = tile_height * -(-width // tile_width) * tile_width if is_valid else 0

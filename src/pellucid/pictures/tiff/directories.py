@@ -245,32 +245,18 @@ def _find_end(directory: Directory, changes: Mapping[int, Sequence[int] | None])
     return max(ends)
 
 
-def set_tags(file: IO[bytes], values: Mapping[int, Value]) -> None:
-    """Replace tags of the first directory, by a new one after the end of the file.
+@dataclass(frozen=True)
+class _Linked:
+    """A directory that is not written yet. below: tag -> the directory that it points to, e.g. EXIF."""
 
-    file: a complete TIFF, open for reading and writing. values: as in `ifd.build_directory`.
-    """
-    if not values:
-        return
-    layout, offset = ifd.parse_header(file)
-    entries = {
-        entry.tag: (entry.kind, entry.count, entry.raw) for entry in ifd.iterate_entries(file, layout, offset)
-    }
-    following = ifd.read_at(file, ifd.end_of_entries(file, layout, offset), layout.inline_bytes)
-    kept = {tag: entry for tag, entry in entries.items() if tag not in values}
-    end = file.seek(0, 2)
-    start = end + end % 2
-    content, offset = ifd.build_directory(
-        layout, dict(values), start, kept, following=struct.unpack(layout.offset, following)[0]
-    )
-    file.write(bytes(end % 2) + content)
-    file.seek(layout.first_pointer)
-    file.write(struct.pack(layout.offset, offset))
+    values: dict[int, Value]
+    below: Mapping[int, "_Linked"]
 
 
 class StackWriter:
     """Joins TIFF files of one page each into a file of several pages.
 
+    The samples of all pages come first, one after the other without gaps: readers of ImageJ's stacks rely on it.
     file: empty, open for reading and writing. is_big: whether to write a BigTIFF, for more than 4 GB.
     """
 
@@ -281,7 +267,7 @@ class StackWriter:
             mark
             + struct.pack(self._layout.order + ("HHHQ" if is_big else "HI"), *([43, 8, 0] if is_big else [42]), 0)
         )
-        self._place = self._layout.first_pointer
+        self._directories: list[_Linked] = []
 
     def append(self, path: Path, changes: Mapping[int, Value]) -> None:
         """Append the only page of a file, in the byte order of this machine. changes: values to set or replace."""
@@ -293,34 +279,42 @@ class StackWriter:
             directory |= {STRIP_OFFSETS: _pack_numbers(self._layout, copied), **changes}
             if DESCRIPTION in directory:
                 directory[DESCRIPTION] = _state_directories(directory[DESCRIPTION])
-            offset = self._append_directory(page, layout, directory)
-        self._file.seek(self._place)
-        self._file.write(struct.pack(self._layout.offset, offset))
-        self._place = ifd.end_of_entries(self._file, self._layout, offset)
+            self._directories.append(_read_linked(page, layout, directory))
+
+    def finish(self) -> None:
+        """Write the directories of all pages."""
+        place = self._layout.first_pointer
+        for directory in self._directories:
+            offset = self._append_directory(directory)
+            self._file.seek(place)
+            self._file.write(struct.pack(self._layout.offset, offset))
+            place = ifd.end_of_entries(self._file, self._layout, offset)
 
     def _copy(self, page: IO[bytes], offset: int, length: int) -> int:
         """Copy samples to the end of the file; returns where they are."""
         page.seek(offset)
-        start = self._seek_end()
+        start = self._file.seek(0, os.SEEK_END)
         while length > 0 and (block := page.read(min(length, _BLOCK_BYTES))):
             self._file.write(block)
             length -= len(block)
         return start
 
-    def _append_directory(self, page: IO[bytes], layout: Layout, values: dict[int, Value]) -> int:
-        """Append a directory, after those that it links to; returns its offset."""
-        for tag in _LINKS & values.keys():
-            linked = ifd.parse_directory(page, layout, _integers(values[tag])[0])
-            values[tag] = _pack_numbers(self._layout, [self._append_directory(page, layout, linked)])
-        content, offset = ifd.build_directory(self._layout, values, self._seek_end())
-        self._file.write(content)
+    def _append_directory(self, directory: _Linked) -> int:
+        """Append a directory, after those that it points to; returns its offset."""
+        places = {tag: self._append_directory(below) for tag, below in directory.below.items()}
+        values = directory.values | {tag: _pack_numbers(self._layout, [place]) for tag, place in places.items()}
+        end = self._file.seek(0, os.SEEK_END)
+        start = end + end % 2
+        content, offset = ifd.build_directory(self._layout, values, start)
+        self._file.write(bytes(end % 2) + content)
         return offset
 
-    def _seek_end(self) -> int:
-        """Go to the end of the file, at an even offset."""
-        end = self._file.seek(0, os.SEEK_END)
-        self._file.write(bytes(end % 2))
-        return end + end % 2
+
+def _read_linked(file: IO[bytes], layout: Layout, values: dict[int, Value]) -> _Linked:
+    """A directory with those that it points to."""
+    places = {tag: _integers(values[tag])[0] for tag in _LINKS & values.keys()}
+    below = {tag: ifd.parse_directory(file, layout, place) for tag, place in places.items()}
+    return _Linked(values, {tag: _read_linked(file, layout, inner) for tag, inner in below.items()})
 
 
 def _iterate_directories(path: Path) -> Iterator[Directory]:

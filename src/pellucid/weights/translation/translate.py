@@ -11,6 +11,7 @@ from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pellucid.errors import WeightsError
@@ -30,10 +31,12 @@ def translate(
 
     given: keywords of the recipe that the user chose.
     The file `NETWORK.py` in this folder translates weights of the recipes `NETWORK.*`, by its function
-    `translate_tensors(foreign)`, which returns the same. Tensors of unknown names keep them. Raises WeightsError
-    if no name is known, if the recipe does not have a keyword that the file needs, or if the tensors contradict a
-    keyword that was given.
+    `translate_tensors(foreign)`, which returns the same. Tensors of unknown names keep them, as do all of a file
+    with our own names, e.g. a state dict that torch saved. Raises WeightsError if no name is known, if the recipe
+    does not have a keyword that the file needs, or if the tensors contradict a keyword that was given.
     """
+    if _has_own_names(foreign.tensors, recipe):
+        return {}, dict(foreign.tensors)
     family = recipe.name.partition(".")[0]
     module = f"{__name__.rpartition('.')[0]}.{family}"
     if find_spec(module) is None:
@@ -43,6 +46,13 @@ def translate(
     _check_given(foreign, keywords, recipe, given)
     _check_keywords(foreign, keywords, recipe)
     return {key: value for key, value in keywords.items() if key in recipe.parameters}, tensors
+
+
+def _has_own_names(tensors: Mapping[str, Tensor], recipe: Recipe) -> bool:
+    """Whether most tensors have names of the recipe's network."""
+    with torch.device("meta"):
+        own = recipe.network().state_dict().keys()
+    return 2 * len(own & tensors.keys()) > len(tensors)
 
 
 def _check_given(

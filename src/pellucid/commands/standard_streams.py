@@ -1,0 +1,93 @@
+"""`-`: a picture from standard input, and a result on standard output."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+import typer
+
+from pellucid.commands.terminal import print_bytes
+from pellucid.errors import PellucidError, PictureError
+
+if TYPE_CHECKING:
+    from pellucid.restoration.restore import Outcome
+
+
+@dataclass(frozen=True)
+class Streams:
+    """Inputs and output of a command, with temporary files for standard streams.
+
+    is_stdout: whether the result goes to standard output, which must then contain nothing else.
+    names: what temporary files are called in messages.
+    """
+
+    inputs: list[str]
+    out: Path | None
+    is_stdout: bool = False
+    names: dict[Path, str] = field(default_factory=dict)
+
+    def rename(self, outcome: "Outcome") -> "Outcome":
+        """The outcome with names of streams instead of temporary files."""
+        source, target = (
+            path if path not in self.names else Path(self.names[path]) for path in (outcome.source, outcome.target)
+        )
+        error = None if outcome.error is None else self.rename_error(outcome.error)
+        return replace(outcome, source=source, target=target, error=error)
+
+    def rename_error(self, error: PellucidError) -> PellucidError:
+        """The error with names of streams instead of temporary files."""
+        for path, name in self.names.items():
+            error.facts = error.facts.replace(str(path), name)
+        return error
+
+
+@contextmanager
+def standard_streams(inputs: list[str], out: Path | None, format: str | None) -> Iterator[Streams]:
+    """The streams of a command. Standard output receives the result at the end, if there is one.
+
+    out: for `-` as input, None is standard output. Raises typer.BadParameter for other inputs next to `-`.
+    """
+    reads, writes = "-" in inputs, out == Path("-") or (out is None and "-" in inputs)
+    if not reads and not writes:
+        yield Streams(inputs, out)
+        return
+    _check(inputs, reads=reads, writes=writes)
+    from pellucid.pictures import images
+
+    with TemporaryDirectory(prefix="pellucid-") as folder:
+        names: dict[Path, str] = {}
+        source = Path(inputs[0])
+        if reads:
+            source = Path(folder, "input")
+            source.write_bytes(_read())
+            names[source] = "standard input"
+        if writes:
+            out = Path(folder, images.result_name("output", format, source=source))
+            names[out] = "standard output"
+        streams = Streams([str(source)], out, writes, names)
+        try:
+            yield streams
+        except PellucidError as error:
+            raise streams.rename_error(error) from None
+        if writes and out is not None and out.exists():
+            print_bytes(out.read_bytes())
+
+
+def _check(inputs: list[str], *, reads: bool, writes: bool) -> None:
+    if len(inputs) > 1 or Path(inputs[0]).is_dir():
+        raise typer.BadParameter("- is one picture; omit the other inputs")
+    if writes and sys.stdout.isatty():
+        raise typer.BadParameter("--out -: standard output is a terminal; redirect it, or give a file")
+    if reads and sys.stdin.isatty():
+        raise typer.BadParameter("-: standard input is a terminal; redirect a picture to it")
+
+
+def _read() -> bytes:
+    content = sys.stdin.buffer.read()
+    if not content:
+        raise PictureError("standard input is empty; a picture is needed")
+    return content

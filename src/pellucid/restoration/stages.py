@@ -1,0 +1,276 @@
+"""The stages of restoring a file: read it, run the network, write the result."""
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from PIL.Image import Image
+
+from pellucid.degradations.degradation import involves
+from pellucid.degradations.standard import Jpeg
+from pellucid.domains import Degraded
+from pellucid.errors import OutputError, PictureError
+from pellucid.pictures import formats, images, writers
+from pellucid.pictures.camera import raw
+from pellucid.pictures.picture import Picture
+from pellucid.pictures.records import sidecars
+from pellucid.pictures.tiff.directories import Page, Pages
+from pellucid.restoration import sheets
+from pellucid.restoration.chaining import Progress
+from pellucid.restoration.entries import stamp
+from pellucid.restoration.manifest import Manifests
+from pellucid.restoration.one_picture import describe_lost, plan_size, restore_picture
+from pellucid.restoration.pipeline import InFlightItem
+from pellucid.restoration.planning import Job
+from pellucid.restoration.preview import draw_comparison
+from pellucid.restoration.reading import read_degraded
+from pellucid.restoration.restorer import Restorer
+from pellucid.restoration.settings import Settings
+from pellucid.restoration.suitability import warn_about
+
+CODEC_BYTES = 100_000_000
+"""Memory that decoding and encoding take for any picture, including samples too small for a memory-mapped file."""
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What `run_overlapped` does with each file; see `InFlightItem`."""
+
+    restorer: Restorer
+    settings: Settings
+    manifests: Manifests
+    sheet_paths: Mapping[Path, Path]
+
+    def read(self, item: InFlightItem) -> InFlightItem:
+        job, settings, start = item.job, self.settings, time.monotonic()
+        if not self.manifests.claim(job):
+            return replace(item, is_deferred=True)
+        if self.manifests.is_done(job):
+            return replace(item, is_skipped=True)
+        images.check_format(job.target)
+        if settings.compare:
+            sheets.check_replaceable(self.sheet_paths[job.target], overwrite=self.manifests.may_replace(job))
+        inputs = [job.source] if job.mask is None else [job.source, job.mask]
+        source_stamp = stamp(*inputs)  # before they are read: they may change in the meantime
+        mask = None if job.mask is None else images.read(job.mask, max_pixels=settings.max_pixels)
+        pages = self._find_pages(job)
+        if pages is not None and settings.compare:
+            raise PictureError(
+                f"{job.source} has {len(pages)} pages, which are not compared", hint="choose one by {page}", page=1
+            )
+        if pages is not None:
+            sizes = [page.directory.size for page in pages.pages]
+            megapixels = sum(width * height for width, height in sizes) / 1e6
+            return replace(
+                item,
+                pages=pages,
+                mask=mask,
+                megapixels=megapixels,
+                info=pages.notes,
+                source_stamp=source_stamp,
+            )
+        degraded, info = read_degraded(
+            job.source,
+            self.restorer.recipe.domain,
+            exposure=settings.exposure,
+            max_pixels=settings.max_pixels,
+            page=settings.page,
+            white=settings.white,
+            with_sidecars=settings.sidecars,
+        )
+        if isinstance(degraded, Picture):
+            images.check_format(job.target, degraded, bit_depth=settings.bit_depth)
+        return replace(
+            item,
+            degraded=degraded,
+            mask=mask,
+            megapixels=degraded.height * degraded.width / 1e6,
+            info=(*info, *describe_lost(degraded, settings)),
+            warnings=warn_about(degraded, self.restorer),
+            source_stamp=source_stamp,
+            reading_s=time.monotonic() - start,
+        )
+
+    def run(self, progress: Progress, reserved_bytes: int, item: InFlightItem) -> InFlightItem:
+        progress = self._limit_time(progress, item)
+        if item.pages is not None:
+            return self._run_pages(progress, reserved_bytes, item, item.pages)
+        start = time.monotonic()
+        assert item.degraded is not None
+        restored = restore_picture(
+            self.restorer,
+            item.degraded,
+            self.settings,
+            mask=item.mask,
+            reserved_bytes=reserved_bytes,
+            progress=progress,
+        )
+        sheet = self._compare(item.job, item.degraded, restored)
+        return replace(
+            item, degraded=None, mask=None, restored=restored, sheet=sheet, seconds=time.monotonic() - start
+        )
+
+    def _limit_time(self, progress: Progress, item: InFlightItem) -> Progress:
+        """The same progress, which raises PictureError if the picture has taken too long."""
+        limit_s, start = self.settings.timeout_s, time.monotonic() - item.reading_s
+
+        def advance(pixels: int, all_pixels: int) -> None:
+            if limit_s is not None and time.monotonic() - start > limit_s and pixels < all_pixels:
+                raise PictureError(
+                    f"{item.job.source} takes longer than {limit_s:g} s ({pixels / all_pixels:.0%} is done)",
+                    hint="{timeout_s} sets the limit",
+                )
+            progress(pixels, all_pixels)
+
+        return advance
+
+    def write(self, item: InFlightItem) -> InFlightItem:
+        if item.pages is not None:
+            return item
+        assert item.restored is not None
+        notes = images.write(
+            item.restored,
+            item.job.target,
+            overwrite=self.manifests.may_replace(item.job),
+            quality=choose_quality(self.restorer, self.settings, item.job.target),
+            bit_depth=self.settings.bit_depth,
+            before_rename=partial(self.manifests.record, item.job, item.source_stamp),
+        )
+        if item.sheet is not None:
+            self._write_sheet(item, item.sheet, item.restored.metadata.get("icc-profile-data"))
+        return replace(item, restored=None, sheet=None, info=(*item.info, *notes))
+
+    def _compare(self, job: Job, degraded: Degraded, restored: Picture) -> Image | None:
+        """The sheet for a picture, if one is wanted."""
+        if not self.settings.compare:
+            return None
+        title = f"{job.source.name} ({degraded.width} x {degraded.height} px)"
+        return draw_comparison(title, degraded, restored, self.restorer, self.settings)
+
+    def _write_sheet(self, item: InFlightItem, sheet: Image, profile: bytes | None) -> None:
+        """Next to the result, and in its manifest, so that the sheet is never restored."""
+        job = replace(item.job, target=self.sheet_paths[item.job.target])
+        record = partial(self.manifests.record, job, item.source_stamp)
+        overwrite = self.manifests.may_replace(job)
+        sheets.write(sheet, job.target, profile, overwrite=overwrite, before_rename=record)
+
+    def _find_pages(self, job: Job) -> Pages | None:
+        """The pages of a file with several. Raises OutputError if the result cannot have pages."""
+        if self.settings.page is not None or images.is_raw(job.source):
+            return None
+        pages = images.list_pages(job.source)
+        target = formats.format_by_suffix(job.target)
+        if pages is not None and target is not formats.TIFF:
+            raise OutputError(
+                f"{job.source} has {len(pages)} pages, and {target.name} can store one",
+                hint="write TIFF, or choose one page by {page}",
+                page=1,
+            )
+        return pages
+
+    def _run_pages(
+        self, progress: Progress, reserved_bytes: int, item: InFlightItem, pages: Pages
+    ) -> InFlightItem:
+        """Read, restore and write one page after the other, so that only one is in memory."""
+        num_pixels = [width * height for width, height in (page.directory.size for page in pages.pages)]
+        info, warnings, seconds, num_done = Counter[str](), Counter[str](), 0.0, 0
+        # Programs look for the XMP of a file in its first page.
+        sidecar = sidecars.read(item.job.source) if self.settings.sidecars else b""
+
+        def advance(pixels: int, _: int) -> None:
+            progress(num_done + pixels, sum(num_pixels))
+
+        def restore_pages() -> Iterator[Picture]:
+            nonlocal seconds, num_done
+            for number, page in enumerate(pages.pages, start=1):
+                degraded = self._read_page(page, number, sidecar if number == 1 else b"")
+                assert degraded.encoding is not None
+                info.update(degraded.encoding.notes)
+                warnings.update(warn_about(degraded, self.restorer))
+                start = time.monotonic()
+                yield restore_picture(
+                    self.restorer,
+                    degraded,
+                    self.settings,
+                    mask=item.mask,
+                    reserved_bytes=reserved_bytes,
+                    progress=advance,
+                )
+                seconds += time.monotonic() - start
+                num_done += num_pixels[number - 1]
+
+        notes = images.write_pages(
+            restore_pages(),
+            item.job.target,
+            pages,
+            scale=max(self._enlargement(*page.directory.size) for page in pages.pages),
+            overwrite=self.manifests.may_replace(item.job),
+            bit_depth=self.settings.bit_depth,
+            before_rename=partial(self.manifests.record, item.job, item.source_stamp),
+        )
+        return replace(
+            item,
+            info=(*item.info, *_count_pages(info, len(pages)), *notes),
+            warnings=tuple(_count_pages(warnings, len(pages))),
+            seconds=seconds,
+        )
+
+    def _enlargement(self, width: int, height: int) -> int:
+        """How many times as long the sides of a result are, rounded up."""
+        target, _ = plan_size(self.restorer, (height, width), self.settings)[1]
+        return -(-target // height)
+
+    def _read_page(self, page: Page, number: int, sidecar: bytes) -> Picture:
+        """A page. Errors name its number."""
+        max_pixels, white = self.settings.max_pixels, self.settings.white
+        try:
+            return images.read_page(page, max_pixels=max_pixels, white=white, sidecar=sidecar)
+        except PictureError as error:
+            error.facts = error.facts.replace(str(page.path), f"{page.path}, page {number},", 1)
+            raise
+
+    def needed_bytes(self, job: Job) -> int:
+        """Memory to decode a picture and to encode its result, estimated from the header."""
+        try:
+            return 0 if self.manifests.is_done(job) else codec_bytes(job, self.restorer, self.settings)
+        except Exception:  # any failure of one picture: reading the file reports it, and the others continue
+            return 0
+
+
+def _count_pages(messages: Counter[str], num_pages: int) -> Iterator[str]:
+    """Messages about pages, with the number of pages unless they are about all."""
+    for message, count in messages.items():
+        yield message if count == num_pages else f"{message} ({count} of {num_pages} pages)"
+
+
+def choose_quality(restorer: Restorer, settings: Settings, target: Path) -> int | None:
+    """The quality in the settings; without one, that of the input (None), but a high one for a deblocked JPEG.
+
+    A low one would add blocks again.
+    """
+    deblocks = (
+        any(involves(model.recipe.degradation, Jpeg) for model in restorer.models)
+        and formats.format_by_suffix(target) is formats.JPEG
+    )
+    return writers.JPEG_QUALITY if settings.quality is None and deblocks else settings.quality
+
+
+def _scale_bound(restorer: Restorer, settings: Settings) -> float:
+    """How many times as long the sides of results are, at most, as far as that is known before reading one."""
+    if settings.crop is not None or settings.size is not None:
+        return restorer.scale
+    return settings.scale or restorer.scale
+
+
+def codec_bytes(job: Job, restorer: Restorer, settings: Settings) -> int:
+    if images.is_raw(job.source):
+        developed = not restorer.recipe.domain.takes_mosaic
+        decoding = raw.decoding_bytes(job.source, developed=developed, max_pixels=settings.max_pixels)
+        return CODEC_BYTES + decoding
+    num_pixels, decoding = images.decoding_cost(job.source)
+    num_pixels = int(num_pixels * _scale_bound(restorer, settings) ** 2)
+    encoding = images.encoding_bytes(job.target, num_pixels, quality=settings.quality)
+    return min(CODEC_BYTES, 20_000_000 + 32 * num_pixels) + decoding + encoding

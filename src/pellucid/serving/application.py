@@ -1,0 +1,64 @@
+"""The HTTP application: all routes inside their guards, and every error as a problem."""
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
+
+from pellucid import __version__
+from pellucid.serving.guards import ClientGoneError, Guards, Links
+from pellucid.serving.job_routes import add_jobs
+from pellucid.serving.openapi import describe_bodies
+from pellucid.serving.page_routes import add_health, add_page
+from pellucid.serving.picture_routes import add_pictures
+from pellucid.serving.problems import Problem
+from pellucid.serving.service import Service
+
+
+def create(service: Service) -> ASGIApp:
+    """The application of a running service."""
+    app = FastAPI(
+        title="pellucid",
+        version=__version__,
+        description="Learned image restoration: enlarge, denoise, deblock, deblur, brighten.",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/openapi.json",
+        separate_input_output_schemas=False,
+    )
+    links = Links()
+    _add_problems(app)
+    add_pictures(app, service)
+    add_jobs(app, service, links)
+    add_health(app, service)
+    add_page(app)
+    describe_bodies(app)
+    return Guards(app, service.setup, service.limits, service.monitor, links)
+
+
+def _add_problems(app: FastAPI) -> None:
+    @app.exception_handler(Problem)
+    async def _(request: Request, problem: Problem) -> Response:
+        return problem.to_response(request.state.request_id)
+
+    @app.exception_handler(ClientGoneError)
+    async def _(request: Request, error: ClientGoneError) -> Response:
+        return Response(status_code=499)  # for the log; nobody receives it
+
+    @app.exception_handler(Exception)
+    async def _(request: Request, error: Exception) -> Response:
+        facts = f"the log has more about request {request.state.request_id}"
+        return Problem(500, "a fault of pellucid", facts).to_response(request.state.request_id)
+
+    @app.exception_handler(RequestValidationError)
+    async def _(request: Request, error: RequestValidationError) -> Response:
+        found = "; ".join(f"{entry['loc'][-1]}: {entry['msg']}" for entry in error.errors())
+        return Problem(400, "an option that is not possible", found[:500]).to_response(request.state.request_id)
+
+    @app.exception_handler(HTTPException)
+    async def _(request: Request, error: HTTPException) -> Response:
+        facts = f"{request.method} {request.url.path[:200]}: {error.detail}; /docs lists what is possible"
+        problem = Problem(error.status_code, "no such route", facts)
+        response = problem.to_response(request.state.request_id)
+        response.headers.update(error.headers or {})
+        return response

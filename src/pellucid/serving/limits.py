@@ -1,0 +1,98 @@
+"""Every limit of the service, in one place."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from pellucid.errors import PellucidError
+
+SERVICE_BYTES = 150_000_000
+"""Resident memory of the process that answers HTTP requests."""
+
+INSPECTOR_BYTES = 600_000_000
+"""Memory limit of the process that reads headers and draws views."""
+
+MIN_WORKER_BYTES = 700_000_000
+"""Python, PyTorch and libvips take 300 MB; a tile of the largest network needs the rest."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What the service accepts and keeps. Raises PellucidError for values that cannot work.
+
+    memory_bytes: of all processes together. workers: number of processes that restore pictures.
+    max_bytes: of one request. max_pixels: of one picture. sync_pixels: results up to this size are returned in the
+        response to the request; larger ones become jobs.
+    max_files: of one request. max_queue: waiting files; more are refused. max_jobs_per_client: unfinished ones.
+    max_streams: event streams that are open at the same time.
+    keep_s, keep_bytes: how long finished jobs and uploaded pictures are kept, and how much disk they may take.
+    idle_s: the longest pause within the body of a request. min_rate: bytes per second that a body must arrive at
+        after its first idle_s.
+    base_s, s_per_megapixel: the time that a worker may take for a picture.
+    drain_s: how long a shutdown waits for running work.
+    """
+
+    memory_bytes: int
+    workers: int = 1
+    max_bytes: int = 500_000_000
+    max_pixels: int = 200_000_000
+    sync_pixels: int = 4_000_000
+    max_files: int = 100
+    max_queue: int = 200
+    max_jobs_per_client: int = 50
+    max_streams: int = 200
+    keep_s: float = 24 * 3600
+    keep_bytes: int = 10_000_000_000
+    idle_s: float = 30.0
+    min_rate: int = 1_000
+    base_s: float = 120.0
+    s_per_megapixel: float = 300.0
+    drain_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        needed = SERVICE_BYTES + INSPECTOR_BYTES + self.workers * MIN_WORKER_BYTES
+        if self.memory_bytes < needed:
+            workers = "one worker" if self.workers == 1 else f"{self.workers} workers"
+            raise PellucidError(
+                f"{workers} and the service need {-(-needed // 10**6)} MB; the limit is "
+                f"{self.memory_bytes // 10**6} MB",
+                hint="{memory_bytes} is enough" + (", or choose fewer {workers}" if self.workers > 1 else ""),
+                memory_bytes=needed,
+                workers=None,
+            )
+
+    @property
+    def worker_bytes(self) -> int:
+        """Memory limit of one worker."""
+        return (self.memory_bytes - SERVICE_BYTES - INSPECTOR_BYTES) // self.workers
+
+    def longest_s(self, num_pixels: int) -> float:
+        """The wall-clock time that restoring a picture may take."""
+        return self.base_s + self.s_per_megapixel * num_pixels / 1e6
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What to serve, and to whom.
+
+    models: the names of those that may be used; empty for all that `pellucid models` lists.
+    data: the folder of uploads, results and the list of jobs; nothing is written anywhere else.
+    token: what requests must send as `Authorization: Bearer TOKEN`; None for no check.
+    is_behind_proxy: whether a proxy on this machine names the clients in X-Forwarded-For.
+    allowed_origin: another site whose pages may use the API (CORS); None for none.
+    """
+
+    data: Path
+    host: str = "127.0.0.1"
+    port: int = 8000
+    models: tuple[str, ...] = ()
+    device: str = "auto"
+    backend: str | None = None
+    precision: str | None = None
+    token: str | None = None
+    is_behind_proxy: bool = False
+    allowed_origin: str | None = None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether only programs on this machine can connect."""
+        return self.host in ("localhost", "::1") or self.host.startswith("127.")

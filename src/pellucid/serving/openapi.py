@@ -1,0 +1,75 @@
+"""The description of the API, where FastAPI cannot derive it from the routes."""
+
+import json
+from typing import Any
+
+from fastapi import FastAPI
+
+from pellucid.serving.answers import JobInfo
+from pellucid.serving.problems import ProblemDetails, document
+
+FOR_ALL = (401, 403, 421, 500)
+
+
+UPLOADING = (400, 408, 413, 415, 422, 429, 503, 507)
+VIEW: dict[int | str, dict[str, Any]] = {
+    200: {"description": "A PNG", "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}},
+    **document(400, 404, 409, 422, *FOR_ALL),
+}
+
+
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+RESTORE: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The restored file", "content": {"*/*": _BINARY}},
+    202: {
+        "description": "A job",
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/JobInfo"}}},
+        "headers": {"Location": {"description": "The place of the job", "schema": {"type": "string"}}},
+    },
+    **document(404, *UPLOADING, *FOR_ALL),
+}
+RESULT: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The file", "content": {"*/*": _BINARY}},
+    **document(400, 404, 409, 422, *FOR_ALL),
+}
+EVENTS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Events", "content": {"text/event-stream": {"schema": {"type": "string"}}}},
+    **document(400, 404, 429, *FOR_ALL),
+}
+
+
+METRICS: dict[int | str, dict[str, Any]] = {
+    200: {"description": "Numbers", "content": {"text/plain": {"schema": {"type": "string"}}}},
+    **document(*FOR_ALL),
+}
+
+
+def describe_bodies(app: FastAPI) -> None:
+    """Add what FastAPI cannot know to the schema: bodies that are read as streams, and the form of problems."""
+    schema = app.openapi()
+    body = {
+        "required": True,
+        "content": {
+            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "properties": {"file": {"type": "array", "items": {"type": "string", "format": "binary"}}},
+                    "required": ["file"],
+                    "additionalProperties": False,
+                }
+            },
+        },
+    }
+    for path in ("/v1/pictures", "/v1/advise", "/v1/restore"):
+        schema["paths"][path]["post"]["requestBody"] = body | {"required": path != "/v1/restore"}
+    components = schema["components"]["schemas"]
+    components["ProblemDetails"] = ProblemDetails.model_json_schema()
+    components["JobInfo"] = json.loads(
+        json.dumps(JobInfo.model_json_schema(ref_template="#/components/schemas/{model}"))
+    )
+    components |= components["JobInfo"].pop("$defs", {})
+    for methods in schema["paths"].values():
+        for route in methods.values():
+            route["responses"].pop("422", None) if "Problem" not in str(route["responses"].get("422")) else None
+    app.openapi_schema = schema

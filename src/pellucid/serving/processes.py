@@ -1,0 +1,184 @@
+"""Worker processes from the side of the service: starting, calling, cancelling and replacing them."""
+
+import asyncio
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+START_S = 120.0
+CANCEL_S = 0.8
+"""How long a worker may take to stop a picture; after that, it is killed, so that it stops within a second."""
+
+_MAX_LINE_BYTES = 2**24
+
+
+class WorkerDiedError(Exception):
+    """A process ended in the middle of a command. reason: in words."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class CommandFailedError(Exception):
+    """A command failed, and its process is well. kind: picture, memory or fault."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind, self.message = kind, message
+
+
+class CommandCancelledError(Exception):
+    """A command was cancelled by its owner."""
+
+
+@dataclass
+class WorkerProcess:
+    """One process, or none between two of them. It runs one command at a time.
+
+    options: see `worker.Worker`. folder: for temporary files, e.g. of large pictures.
+    """
+
+    name: str
+    options: dict[str, Any]
+    folder: Path
+    models: list[str] = field(default_factory=list)
+    rss_bytes: int = 0
+    num_starts: int = 0
+    _process: asyncio.subprocess.Process | None = None
+    _numbers: Any = field(default_factory=count)
+    _running: int | None = None
+    _cancelling: bool = False
+
+    @property
+    def pid(self) -> int | None:
+        """Of the running process."""
+        return None if self._process is None else self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def start(self) -> None:
+        """Start a process, if none is running, and wait until it is ready. Raises WorkerDiedError."""
+        if self.is_alive:
+            return
+        self.num_starts += 1
+        self.models = []
+        self.folder.mkdir(parents=True, exist_ok=True)
+        environment = os.environ | {"TMPDIR": str(self.folder), "VIPS_BLOCK_UNTRUSTED": "1"}
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",
+            "-m",
+            "pellucid.serving.worker",
+            json.dumps(self.options),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            env=environment,
+            start_new_session=True,  # Ctrl-C reaches the service only
+            limit=_MAX_LINE_BYTES,
+        )
+        try:
+            async with asyncio.timeout(START_S):
+                await self._read_event()
+        except TimeoutError:
+            await self.stop()
+            raise WorkerDiedError("did not start") from None
+
+    async def call(
+        self,
+        do: str,
+        *,
+        limit_s: float,
+        progress: Callable[[float], None] | None = None,
+        **content: Any,
+    ) -> Any:
+        """Run one command and return its result.
+
+        limit_s: after this time the process is killed. Raises WorkerDiedError, CommandFailedError or
+        CommandCancelledError.
+        """
+        await self.start()
+        self._running, self._cancelling = next(self._numbers), False
+        try:
+            async with asyncio.timeout(limit_s):
+                self._send({"do": do, "id": self._running, **content})
+                return await self._wait(self._running, progress)
+        except TimeoutError:
+            await self.stop()
+            raise WorkerDiedError(f"needed more than {limit_s:.0f} s") from None
+        except asyncio.CancelledError:
+            await self.stop()
+            raise
+        finally:
+            self._running = None
+
+    async def _wait(self, number: int, progress: Callable[[float], None] | None) -> Any:
+        while True:
+            try:
+                event = await self._read_event()
+            except WorkerDiedError:
+                if self._cancelling:
+                    raise CommandCancelledError from None
+                raise
+            if event.get("id") != number:
+                continue
+            if event["event"] == "progress":
+                if progress is not None:
+                    progress(event["done"])
+                continue
+            self.rss_bytes, self.models = event["rss_bytes"], event["models"]
+            if event["event"] == "done":
+                return event["result"]
+            if event["event"] == "cancelled":
+                raise CommandCancelledError
+            raise CommandFailedError(event["kind"], event["message"])
+
+    async def cancel(self) -> None:
+        """Stop the running command; kill the process if it does not stop soon."""
+        number = self._running
+        if number is None or self._cancelling:
+            return
+        self._cancelling = True
+        self._send({"do": "cancel", "id": number})
+        end = time.monotonic() + CANCEL_S
+        while self._running == number and self.is_alive:
+            if time.monotonic() > end:
+                self._kill()
+                return
+            await asyncio.sleep(0.02)
+
+    async def stop(self) -> None:
+        """End the process now, and wait for its end."""
+        self._kill()
+        if self._process is not None:
+            await self._process.wait()
+        self._process, self.models = None, []
+
+    def _kill(self) -> None:
+        if self.is_alive:
+            assert self._process is not None
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+    def _send(self, message: dict[str, Any]) -> None:
+        assert self._process is not None and self._process.stdin is not None
+        with contextlib.suppress(ConnectionError, RuntimeError):  # died: reading reports it
+            self._process.stdin.write(json.dumps(message).encode() + b"\n")
+
+    async def _read_event(self) -> dict[str, Any]:
+        assert self._process is not None and self._process.stdout is not None
+        line = await self._process.stdout.readline()
+        if line.endswith(b"\n"):
+            return json.loads(line)
+        code = await self._process.wait()
+        self._process, self.models = None, []
+        raise WorkerDiedError(f"signal {-code}" if code < 0 else f"exit status {code}")

@@ -1,0 +1,224 @@
+"""A process that reads, restores and shows pictures for the service: `python -m pellucid.serving.worker`.
+
+It takes commands as lines of JSON on its standard input, one after the other, and answers on its standard output
+with lines that carry the id of the command: {"id": 7, "event": "progress", "done": 0.25}, and at the end one of
+"done", "failed" or "cancelled". It ends when its input ends, so it never survives the service.
+"""
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from queue import SimpleQueue
+from typing import IO, Any
+
+from pellucid.errors import NotEnoughMemoryError, PellucidError, PictureError
+
+Report = Callable[..., None]
+"""Sends an event about the current command."""
+
+
+class Worker:
+    """The state of the process: the current command, and the loaded models.
+
+    options: how models are loaded (device, backend, precision), and the memory limit.
+    """
+
+    def __init__(self, options: Mapping[str, Any], output: IO[str]) -> None:
+        self.options, self._output = options, output
+        self._commands: SimpleQueue[dict[str, Any]] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._current: int | None = None
+        self._cancelled: int | None = None
+        self._restorers: dict[str, Any] = {}
+        self._views: dict[str, Any] = {}
+
+    def run(self) -> None:
+        """Run commands until the input ends."""
+        signal.signal(signal.SIGINT, self._interrupt)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # of a whole process group: the service decides
+        threading.Thread(target=self._receive, daemon=True).start()
+        self._send({"event": "ready"})
+        while True:
+            try:
+                self._run_command(self._commands.get())
+            except KeyboardInterrupt:  # a moment after its command had ended
+                continue
+
+    def _receive(self) -> None:
+        for line in sys.stdin:
+            command = json.loads(line)
+            if command["do"] == "cancel":
+                self._cancelled = command["id"]
+                os.kill(os.getpid(), signal.SIGINT)
+            else:
+                self._commands.put(command)
+        os._exit(0)
+
+    def _interrupt(self, *_: object) -> None:
+        """Runs in the main thread, between two of its instructions."""
+        if self._current is not None and self._current == self._cancelled:
+            self._current = None
+            raise KeyboardInterrupt
+
+    def _run_command(self, command: dict[str, Any]) -> None:
+        number = command["id"]
+        self._current = number
+        if number == self._cancelled:
+            self._current = None
+            return self._send({"id": number, "event": "cancelled"})
+
+        def report(event: str, **content: object) -> None:
+            self._send({"id": number, "event": event, **content})
+
+        try:
+            result = _ACTIONS[command["do"]](self, command, report)
+        except KeyboardInterrupt:
+            event: dict[str, Any] = {"event": "cancelled"}
+        except Exception as error:  # of one picture: the next one is not affected
+            event = {"event": "failed", **_describe_failure(error, command)}
+        else:
+            event = {"event": "done", "result": result}
+        self._current = None
+        self._send({"id": number, "rss_bytes": _used_bytes(), "models": [*self._restorers], **event})
+        return None
+
+    def _send(self, message: Mapping[str, Any]) -> None:
+        with self._lock:
+            self._output.write(json.dumps(message) + "\n")
+            self._output.flush()
+
+    # Actions
+
+    def restore(self, command: dict[str, Any], report: Report) -> dict[str, Any]:
+        """Restore a file into a folder. Returns the name and what the user should know."""
+        from pellucid.pictures import images
+        from pellucid.restoration import restore
+        from pellucid.restoration.planning import Job
+        from pellucid.restoration.settings import Settings
+
+        source, options = Path(command["source"]), dict(command["options"])
+        format = options.pop("format", None)
+        exposure = options.pop("exposure_ratio", "auto")
+        crop, size = options.pop("crop", None), options.pop("size", None)  # JSON has no tuples
+        restorer = self._load(command["model"])
+        target = Path(command["folder"]) / images.result_name(f"result{source.suffix}", format, source=source)
+        settings = Settings(
+            memory_bytes=self.options["memory_bytes"],
+            max_pixels=self.options["max_pixels"],
+            exposure=exposure,
+            crop=None if crop is None else tuple(crop),
+            size=None if size is None else tuple(size),
+            **options,
+        )
+        (outcome,) = restore.restore(
+            [Job(source, target)],
+            restorer,
+            settings=settings,
+            workers=1,
+            overwrite=True,
+            progress=lambda done: report("progress", done=done),
+        )
+        outcome.raise_error()
+        return {
+            "file": target.name,
+            "megapixels": outcome.megapixels,
+            "seconds": outcome.seconds,
+            "info": [_rename(note, command) for note in outcome.info],
+            "warnings": [_rename(note, command) for note in outcome.warnings],
+        }
+
+    def _load(self, name: str) -> Any:
+        from pellucid.restoration import restorer
+
+        if name not in self._restorers:
+            keys = ("device", "backend", "precision")
+            self._restorers[name] = restorer.load(name, **{key: self.options[key] for key in keys})
+        self._restorers[name] = self._restorers.pop(name)  # the last one is the most recently used
+        return self._restorers[name]
+
+    def inspect(self, command: dict[str, Any], report: Report) -> dict[str, Any]:
+        """What a file is, from its header."""
+        from pellucid.serving import inspection
+
+        return inspection.inspect(
+            self._views,
+            Path(command["source"]),
+            max_pixels=self.options["max_pixels"],
+            with_advice=command["with_advice"],
+        )
+
+    def view(self, command: dict[str, Any], report: Report) -> dict[str, Any]:
+        """Draw a part of a picture as a PNG that a browser can show."""
+        from pellucid.serving import inspection
+
+        return inspection.draw(
+            self._views,
+            Path(command["source"]),
+            Path(command["target"]),
+            box=command["box"],
+            longest_px=command["longest_px"],
+            max_pixels=self.options["max_pixels"],
+        )
+
+    def list_models(self, command: dict[str, Any], report: Report) -> list[dict[str, Any]]:
+        """All models that can be used, with what each is for."""
+        from pellucid.serving import inspection
+
+        return inspection.describe_models()
+
+    def warm_up(self, command: dict[str, Any], report: Report) -> None:
+        """Import what restoring needs, so that the first picture does not wait for it."""
+        from pellucid.restoration import restore  # noqa: F401
+
+
+_ACTIONS = {
+    "restore": Worker.restore,
+    "inspect": Worker.inspect,
+    "view": Worker.view,
+    "list_models": Worker.list_models,
+    "warm_up": Worker.warm_up,
+}
+
+
+def _describe_failure(error: Exception, command: Mapping[str, Any]) -> dict[str, Any]:
+    """The kind of a failure, and one line about it that names the user's file."""
+    from pellucid.restoration.pipeline import FAULT, to_pellucid_error
+
+    known = to_pellucid_error(error, command.get("name", "the picture"))
+    text = _rename(known.describe(lambda parameter, _: parameter), command)
+    if isinstance(known, NotEnoughMemoryError):
+        return {"kind": "memory", "message": text}
+    if FAULT in text:
+        return {"kind": "fault", "message": text}
+    return {"kind": "picture" if isinstance(known, PictureError | PellucidError) else "fault", "message": text}
+
+
+def _rename(text: str, command: Mapping[str, Any]) -> str:
+    """A message with the user's name of the file in place of its path here."""
+    name = command.get("name", "the picture")
+    for path in (command.get("source"), command.get("target"), command.get("folder")):
+        text = text.replace(str(path), name) if path else text
+    return " ".join(text.split())
+
+
+def _used_bytes() -> int:
+    from pellucid.system import memory
+
+    return memory.used_bytes()
+
+
+def run_worker() -> None:
+    """Start: only this module writes to the standard output; anything that a library prints goes to the log."""
+    output = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    Worker(json.loads(sys.argv[1]), output).run()
+
+
+if __name__ == "__main__":
+    run_worker()

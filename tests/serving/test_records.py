@@ -1,0 +1,69 @@
+"""Records and files of uploads and jobs survive, and strays do not."""
+
+import time
+from pathlib import Path
+
+from pellucid.serving.records import JobRecord, Records, Task, Upload, new_id
+
+
+def _upload(records: Records, folder: Path) -> Upload:
+    content = folder / "content"
+    content.write_bytes(b"12345")
+    upload = Upload(new_id(), "../a.png", "me", time.time(), 5, ".png")
+    records.add_upload(upload, content)
+    return upload
+
+
+def test_everything_comes_back(tmp_path: Path) -> None:
+    records = Records(tmp_path / "data")
+    upload = _upload(records, tmp_path)
+    job = JobRecord(
+        new_id(), "me", "m", {"strength": 0.5}, [Task(upload.id, "a.png", 10, state="running", progress=0.5)]
+    )
+    records.save_job(job)
+    forgotten = JobRecord(new_id(), "me", "m", {}, [], is_kept=False)
+    records.save_job(forgotten)
+    records.result_folder(forgotten, 0).mkdir(parents=True)
+    (tmp_path / "data" / "uploads" / "stray").write_bytes(b"x")
+    records.close()
+    again = Records(tmp_path / "data")
+    assert again.uploads == {upload.id: upload} and again.upload_path(upload).read_bytes() == b"12345"
+    assert list(again.jobs) == [job.id]
+    (task,) = again.jobs[job.id].tasks
+    assert (task.state, task.progress) == ("queued", 0.0), "unfinished work runs again"
+    assert again.jobs[job.id].options == {"strength": 0.5}
+    assert not (tmp_path / "data" / "uploads" / "stray").exists()
+    assert not (tmp_path / "data" / "jobs" / forgotten.id).exists()
+
+
+def test_removing(tmp_path: Path) -> None:
+    records = Records(tmp_path / "data")
+    upload = _upload(records, tmp_path)
+    job = JobRecord(new_id(), "me", "m", {}, [Task(upload.id, "a.png", 10)])
+    records.save_job(job)
+    assert records.is_used(upload)
+    folder = records.result_folder(job, 0)
+    folder.mkdir(parents=True)
+    (folder / "result.png").write_bytes(b"123")
+    assert records.result_bytes(job) == 3
+    records.remove_job(job)
+    assert not records.is_used(upload) and not folder.exists()
+    records.remove_upload(upload)
+    assert not list((tmp_path / "data" / "uploads").iterdir())
+    records.close()
+    assert not Records(tmp_path / "data").jobs
+
+
+def test_state_and_progress_of_a_job() -> None:
+    def job(*states: str) -> JobRecord:
+        return JobRecord("x" * 8, "me", "m", {}, [Task("u", "n", 10, state=state) for state in states])  # type: ignore[arg-type]  # words
+
+    assert job("queued", "queued").state == "queued"
+    assert job("queued", "done").state == "running"
+    assert job("failed", "done").state == "done"
+    assert job("failed", "failed").state == "failed"
+    assert job("cancelled", "done").state == "cancelled"
+    half = JobRecord(
+        "x" * 8, "me", "m", {}, [Task("u", "n", 30, state="done"), Task("u", "n", 10, "running", 0.5)]
+    )
+    assert half.progress == 0.875

@@ -1,0 +1,198 @@
+"""Starting, stopping, crashing and coming back; access; limits that concern all clients."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+
+from serving_service import png, start, wait_for
+
+FAST, SLOW = {"model": "srcnn-x2"}, {"model": "mimo-unet"}
+ASYNC = {"Prefer": "respond-async"}
+
+
+def _workers(pid: int) -> list[psutil.Process]:
+    found = [child for child in psutil.Process(pid).children() if "pellucid.serving.worker" in child.cmdline()]
+    return sorted(found, key=lambda child: child.create_time())
+
+
+def test_jobs_survive_a_kill(tmp_path: Path) -> None:
+    """A finished result is still there, an unfinished job runs again, and temporary files are gone."""
+    first = start(tmp_path)
+    with first.client() as client:
+        done = client.post("/v1/restore", params=FAST, content=png(), headers=ASYNC).json()["id"]
+        assert wait_for(client, done)["state"] == "done"
+        result = client.get(f"/v1/jobs/{done}/result").content
+        running = client.post("/v1/restore", params=SLOW, content=png(300, 300), headers=ASYNC).json()["id"]
+        waiting = client.post("/v1/restore", params=FAST, content=png(), headers=ASYNC).json()["id"]
+    children = _workers(first.process.pid)
+    first.kill()
+    (first.data / "temporary" / "left-over").write_bytes(b"x")
+    second = start(tmp_path)
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert not alive, "workers outlived their service"
+    with second.client() as client:
+        assert client.get(f"/v1/jobs/{done}/result").content == result
+        assert [wait_for(client, job)["state"] for job in (running, waiting)] == ["done", "done"]
+    assert not (second.data / "temporary" / "left-over").exists()
+    assert second.stop() == 0
+
+
+def test_sigterm_lets_running_work_finish(tmp_path: Path) -> None:
+    service = start(tmp_path)
+    with service.client() as client:
+        client.post("/v1/restore", params=SLOW, content=png(), headers=ASYNC)  # loads the model
+        job = client.post("/v1/restore", params=SLOW, content=png(400, 400), headers=ASYNC).json()["id"]
+        while client.get(f"/v1/jobs/{job}").json()["state"] != "running":
+            time.sleep(0.02)
+        with client.stream("GET", f"/v1/jobs/{job}/events") as events:
+            service.process.send_signal(signal.SIGTERM)
+            text = "".join(events.iter_text())  # ended by the service
+    assert "event: running" in text
+    assert service.process.wait(60) == 0
+    assert "Traceback" not in service.log.read_text()
+    again = start(tmp_path)
+    with again.client() as client:
+        assert client.get(f"/v1/jobs/{job}").json()["state"] == "done"
+    assert again.stop() == 0
+
+
+def test_a_killed_worker_is_replaced_and_its_job_runs_again(tmp_path: Path) -> None:
+    service = start(tmp_path)
+    with service.client() as client:
+        job = client.post("/v1/restore", params=SLOW, content=png(500, 500), headers=ASYNC).json()["id"]
+        while client.get(f"/v1/jobs/{job}").json()["state"] != "running":
+            time.sleep(0.02)
+        for worker in _workers(service.process.pid):
+            worker.kill()
+        assert wait_for(client, job)["state"] == "done"
+        # One that ends two workers is refused, and the next one runs.
+        job = client.post("/v1/restore", params=SLOW, content=png(800, 800), headers=ASYNC).json()["id"]
+        end = time.monotonic() + 120
+        while client.get(f"/v1/jobs/{job}").json()["state"] != "failed":
+            assert time.monotonic() < end
+            state = client.get(f"/v1/jobs/{job}").json()["state"]
+            if state == "running":
+                for worker in _workers(service.process.pid):
+                    worker.kill()
+            time.sleep(0.05)
+        (file,) = client.get(f"/v1/jobs/{job}").json()["files"]
+        assert "ended 2 worker processes (signal 9)" in file["error"]
+        assert client.post("/v1/restore", params=FAST, content=png()).status_code == 200
+    assert service.stop() == 0
+
+
+def test_a_client_that_leaves_cancels_its_work(tmp_path: Path) -> None:
+    service = start(tmp_path)
+    with service.client() as client:
+        with pytest.raises(httpx.ReadTimeout):
+            client.post("/v1/restore", params=SLOW, content=png(1100, 1100), timeout=4)
+        start_s = time.monotonic()
+        # The only worker is free again, long before it could have finished.
+        assert client.post("/v1/restore", params=FAST, content=png()).status_code == 200
+        assert time.monotonic() - start_s < 20
+        assert not list((service.data / "jobs").glob("*/*/*"))
+        time.sleep(0.2)
+        assert not list((service.data / "uploads").glob("*"))
+    assert service.stop() == 0
+
+
+def test_a_full_queue_and_a_greedy_client(tmp_path: Path) -> None:
+    service = start(tmp_path, "--max-queue", "2")
+    with service.client() as client:
+        answers = [client.post("/v1/restore", params=SLOW, content=png(300, 300), headers=ASYNC) for _ in range(5)]
+        assert {answer.status_code for answer in answers} == {202, 429}
+        refused = next(answer for answer in answers if answer.status_code == 429)
+        assert int(refused.headers["retry-after"]) >= 1 and "waiting" in refused.json()["detail"]
+        for answer in answers:
+            if answer.status_code == 202:
+                assert client.delete(f"/v1/jobs/{answer.json()['id']}").status_code == 204
+        assert client.post("/v1/restore", params=FAST, content=png()).status_code == 200
+    assert service.stop() == 0
+
+
+def test_limits_of_bytes_and_pixels(tmp_path: Path) -> None:
+    service = start(tmp_path, "--max-size", "100000", "--max-pixels", "10000")
+    with service.client() as client:
+        large = client.post("/v1/restore", params=FAST, content=png(300, 300))
+        assert large.status_code == 413 and "0 MB" in large.json()["detail"]
+        flat = png(90, 90)
+        many = client.post("/v1/restore", params=FAST, content=flat[:16] + b"\0\0\4\0" + flat[20:])
+        assert many.status_code in (413, 422)
+        ok = client.post("/v1/restore", params=FAST, content=flat)
+        assert ok.status_code == 200
+        wide = client.post("/v1/restore", params=FAST, content=png(110, 100))
+        assert wide.status_code == 413 and "limit" in wide.json()["detail"]
+    assert service.stop() == 0
+
+
+def test_a_token(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("0123456789abcdef0\n")
+    service = start(tmp_path, "--token-file", str(tmp_path / "token"), "--host", "0.0.0.0")
+    url = service.url.replace("0.0.0.0", "127.0.0.1")
+    with httpx.Client(base_url=url, timeout=60) as client:
+        assert client.get("/health/ready").status_code == client.get("/").status_code == 200
+        for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic 0123456789abcdef0"}):
+            answer = client.get("/v1/models", headers=headers)
+            assert answer.status_code == 401 and answer.headers["www-authenticate"].startswith("Bearer")
+        assert client.get("/metrics").status_code == 401
+        headers = {"Authorization": "Bearer 0123456789abcdef0"}
+        assert client.get("/v1/models", headers=headers).status_code == 200
+        answer = client.post("/v1/restore", params=FAST, content=png(), headers=headers | ASYNC)
+        job = answer.json()["id"]
+        while not (link := client.get(f"/v1/jobs/{job}", headers=headers).json()["result_url"]):
+            time.sleep(0.05)
+        assert client.get(link).status_code == 200  # a browser's own download sends no header
+        assert client.get(link.replace("key=", "key=0")).status_code == 401
+        assert client.get(f"/v1/jobs/{job}").status_code == 401
+    assert service.stop() == 0
+
+
+def test_a_stalled_body_is_ended(tmp_path: Path) -> None:
+    service = start(tmp_path, "--idle", "1")
+    host, port = service.url.removeprefix("http://").split(":")
+    head = f"POST /v1/restore?model=srcnn-x2 HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 1000\r\n\r\nabc"
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(head.encode())
+        assert b" 408 " in connection.recv(4096)
+    with socket.create_connection((host, int(port)), timeout=30) as connection:  # cut in the middle
+        connection.sendall(head.encode())
+    with service.client() as client:
+        assert client.get("/health/ready").status_code == 200
+        assert not list((service.data / "temporary").glob("request-*"))
+    assert service.stop() == 0
+    assert "Traceback" not in service.log.read_text()
+
+
+def _fail(folder: Path, *options: str) -> str:
+    command = [sys.executable, "-m", "pellucid", "serve", "--data", str(folder), "--memory", "2.5GB", *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ)
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_wrong_starts_are_one_line(tmp_path: Path, service: object) -> None:
+    running = getattr(service, "data")  # noqa: B009  # a fixture
+    (tmp_path / "short").write_text("abc")
+    for options, text in {
+        ("--host", "0.0.0.0"): "--token-file",
+        ("--model", "srcnn-x9", "--port", "0"): "did you mean srcnn-x2",
+        ("--memory", "500MB"): "need 1450 MB",
+        ("--token-file", str(tmp_path / "short")): "3 characters",
+        ("--data", str(running), "--port", "0"): "another service uses",
+    }.items():
+        message = _fail(tmp_path / "data", *options)
+        assert text in message and message.count("\n") == 1, message
+
+
+def test_a_port_in_use(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        message = _fail(tmp_path, "--port", str(taken.getsockname()[1]))
+    assert "cannot be used" in message and "--port" in message

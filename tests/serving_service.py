@@ -1,0 +1,80 @@
+"""A running service, as users start it: for the tests in `serving`."""
+
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+from PIL import Image
+
+START_S = 120
+
+
+@dataclass
+class Running:
+    """A service in a process of its own. log: its error stream."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    data: Path
+    log: Path
+
+    def client(self, **more: Any) -> httpx.Client:
+        return httpx.Client(base_url=self.url, timeout=120, **more)
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(60)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+
+def start(folder: Path, *options: str, timeout_s: float = START_S) -> Running:
+    """`pellucid serve` with small limits, on a free port, when it accepts work."""
+    folder.mkdir(parents=True, exist_ok=True)
+    log = folder / f"log-{time.monotonic_ns()}"
+    command = [sys.executable, "-m", "pellucid", "serve", "--port", "0", "--data", str(folder / "data")]
+    with log.open("wb") as file:
+        process = subprocess.Popen(
+            [*command, "--memory", "2.5GB", *options],
+            stderr=file,
+            stdout=file,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+        )
+    end = time.monotonic() + timeout_s
+    while (found := re.search(r"open (http://\S+)/ in", log.read_text())) is None:
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < end, log.read_text()
+        time.sleep(0.05)
+    return Running(process, found[1], folder / "data", log)
+
+
+def png(width: int = 40, height: int = 30, seed: int = 0, channels: int = 3) -> bytes:
+    """A picture of noise, by Pillow."""
+    shape = (height, width, 3) if channels == 3 else (height, width)
+    pixels = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def wait_for(client: httpx.Client, job: str, timeout_s: float = 120) -> dict[str, Any]:
+    """The job when it is finished."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        state = client.get(f"/v1/jobs/{job}").json()
+        if state["state"] in ("done", "failed", "cancelled"):
+            return dict(state)
+        time.sleep(0.05)
+    raise AssertionError(json.dumps(state))

@@ -25,7 +25,7 @@ def inspect(views: dict[str, Picture], path: Path, *, max_pixels: int, with_advi
     """Kind, number of pixels and pages of a file, from its header.
 
     with_advice: also what may be wrong with the picture, which is decoded for that.
-    views: see `draw`. Raises PictureError as reading does.
+    views: see `draw_part`. Raises PictureError as reading does.
     """
     kind = kinds.identify(path)
     if kind is None:
@@ -50,7 +50,7 @@ def _advise(views: dict[str, Picture], path: Path, max_pixels: int) -> dict[str,
     return advice.advise_raw() if images.is_raw(path) else advice.advise(_decode(views, path, max_pixels))
 
 
-def draw(
+def draw_part(
     views: dict[str, Picture],
     source: Path,
     target: Path,

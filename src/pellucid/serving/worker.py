@@ -120,7 +120,7 @@ class Worker:
             settings=settings,
             workers=1,
             overwrite=True,
-            progress=lambda done: report("progress", done=done),
+            progress=lambda position: report("progress", done=position.num_done),
         )
         outcome.raise_error()
         return {
@@ -155,7 +155,7 @@ class Worker:
         """Draw a part of a picture as a PNG that a browser can show."""
         from pellucid.serving import inspection
 
-        return inspection.draw(
+        return inspection.draw_part(
             self._views,
             Path(command["source"]),
             Path(command["target"]),

@@ -149,7 +149,6 @@ SHARED_NAMES = {
     "collect": "evaluate calls eval_samples",
     "decoding_cost": "images calls readers",
     "describe": "a protocol, or keywords",
-    "draw": "a sheet, or a picture for the page",
     "encoding_bytes": "images calls writers",
     "find": "a file, a model or a recipe by its name",
     "load": "checkpoint.load reads the network, restorer.load makes a restorer of it",

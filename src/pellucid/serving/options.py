@@ -51,7 +51,6 @@ class RestoreOptions(BaseModel):
             description="The result fits into it: 3000x, x2000 or 3000x2000.",
         ),
     ] = None
-    key: Annotated[str | None, Field(max_length=64, description="Of a signed link.")] = None
 
     def count_pixels(self, whole: Iterable[int]) -> int:
         """Number of pixels to restore. whole: of each picture."""

@@ -1,7 +1,7 @@
 """`pellucid restore`."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -146,9 +146,16 @@ def restore(
         elif dry_run:
             _print_plan(jobs, chosen[0], choices, overwrite=overwrite)
         else:
-            outcomes = _run(jobs, chosen[0], choices, workers=workers, overwrite=overwrite, report=report)
-            renamed = [streams.rename(outcome) for outcome in outcomes]
-            _print_summary(renamed, chosen[0], with_results=not streams.is_stdout)
+            outcomes = _run(
+                jobs,
+                chosen[0],
+                choices,
+                workers=workers,
+                overwrite=overwrite,
+                rename=streams.rename,
+                report=report,
+            )
+            _print_summary(outcomes, chosen[0], with_results=not streams.is_stdout)
             if any(outcome.error for outcome in outcomes):
                 raise typer.Exit(1)
 
@@ -183,9 +190,10 @@ def _run(
     *,
     workers: int,
     overwrite: bool,
+    rename: "Callable[[Outcome], Outcome]",
     report: Path | None,
 ) -> "list[Outcome]":
-    """The outcomes of all jobs. After an interruption, the report contains those until then."""
+    """The outcomes of all jobs, renamed. After an interruption, the report contains those until then."""
     from pellucid.restoration.report import is_report, write_report
     from pellucid.restoration.restore import iter_restore
 
@@ -198,7 +206,7 @@ def _run(
             jobs, restorer, settings=settings, workers=workers, overwrite=overwrite, progress=update
         )
         try:
-            finished.extend(outcomes)
+            finished.extend(map(rename, outcomes))
         except KeyboardInterrupt:
             outcomes.close()
             is_interrupted = True

@@ -16,7 +16,7 @@ from pellucid.errors import PellucidError, PictureError, RecipeError, WeightsErr
 from pellucid.pictures import images
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.recipes import registry
-from pellucid.restoration.report import write_report
+from pellucid.restoration.report import make_report
 from pellucid.restoration.restorer import Restorer, load
 from pellucid.weights import checkpoint
 
@@ -176,7 +176,7 @@ def test_manifest_and_report_know_the_chain(album: Path, files: Path, monkeypatc
     assert again.is_skipped
     (other,) = pellucid.restore(album / "deep", "enlarge+denoise", out)
     assert other.target == out / "c-enlarge+denoise.png"
-    write_report(out / "report.json", [outcome], chain, overwrite=False)
+    (out / "report.json").write_text(json.dumps(make_report([outcome], chain)))
     report = json.loads((out / "report.json").read_bytes())
     assert (report["model"], report["recipe"]) == ("denoise+enlarge", "dncnn.gaussian+srcnn.tuned")
     assert report["parameters"]["2 enlarge"]["scale"] == 2

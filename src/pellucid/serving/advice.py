@@ -2,14 +2,13 @@
 
 from typing import Any
 
-import numpy as np
-
 from pellucid.degradations.degradation import involves
 from pellucid.degradations.motion_blur import MotionBlur
 from pellucid.degradations.raw_synthesis import SyntheticRaw
 from pellucid.degradations.standard import GaussianNoise, Jpeg, Shrink
-from pellucid.pictures.picture import PEAKS, Picture
+from pellucid.pictures.picture import Picture
 from pellucid.recipes.recipe import Recipe
+from pellucid.restoration.noise import estimate_noise
 
 NOISE, BLOCKS, BLUR, SMALL, DARK = "noise", "JPEG blocks", "motion blur", "too small", "too dark"
 
@@ -23,7 +22,6 @@ _CORRECTS: dict[str, type] = {
 _LOW_QUALITY = 60
 _SMALL_PIXELS = 1_000_000
 _VISIBLE_SIGMA_255 = 4.0
-_MEASURED_PX = 1024
 
 
 def list_problems(recipe: Recipe) -> list[str]:
@@ -43,7 +41,7 @@ def advise(picture: Picture) -> dict[str, Any]:
     quality = None if picture.encoding is None else picture.encoding.quality
     if quality is not None and quality < _LOW_QUALITY:
         problems.append((BLOCKS, f"a JPEG of quality {quality}"))
-    sigma_255 = estimate_noise(_take_middle(picture))
+    sigma_255 = estimate_noise(picture)
     if sigma_255 >= _VISIBLE_SIGMA_255 and not problems:  # blocks look like noise to the measurement
         problems.append((NOISE, f"noise with a standard deviation of about {sigma_255:.0f} of 255"))
     num_pixels = picture.height * picture.width
@@ -60,22 +58,3 @@ def advise_raw() -> dict[str, Any]:
 
 def _describe(problem: str, reason: str) -> dict[str, str]:
     return {"problem": problem, "reason": reason}
-
-
-def _take_middle(picture: Picture) -> Picture:
-    top, left = (max(0, (side - _MEASURED_PX) // 2) for side in (picture.height, picture.width))
-    return picture.crop(slice(top, top + _MEASURED_PX), slice(left, left + _MEASURED_PX))
-
-
-def estimate_noise(picture: Picture) -> float:
-    """The standard deviation of white noise in the gray or green samples, on the scale where white is 255.
-
-    The median of absolute Laplacians of 3 x 3 pixels, which edges and most textures hardly change (after
-    J. Immerkaer, Fast Noise Variance Estimation, 1996, with the median in place of the mean).
-    """
-    plane = picture.samples[:, :, picture.channels // 2].astype(np.float32) / PEAKS[picture.dtype] * 255
-    if min(plane.shape) < 3:
-        return 0.0
-    rows = plane[:-2] - 2 * plane[1:-1] + plane[2:]
-    laplacians = rows[:, :-2] - 2 * rows[:, 1:-1] + rows[:, 2:]  # of white noise: a deviation of 6 sigma
-    return float(np.median(np.abs(laplacians)) / 0.6745 / 6)

@@ -8,8 +8,9 @@ import pytest
 
 import pellucid
 from pellucid.pictures.picture import Picture
+from pellucid.recipes import registry
 from pellucid.restoration.restorer import load
-from pellucid.restoration.suitability import warn_about
+from pellucid.restoration.suitability import describe_noise, list_problems, warn_about
 
 
 def make_picture(sigma_255: float, channels: int = 1, side_px: int = 120) -> Picture:
@@ -62,3 +63,24 @@ def test_pictures_of_a_test_set_fit_their_own_model(sigma_255: int, data: Path) 
         samples = pellucid.read(path).samples
         noisy = samples + np.random.default_rng(0).normal(0, sigma_255, samples.shape)
         assert warn_about(Picture(np.clip(noisy, 0, 255).round().astype(np.uint8)), restorer) == (), path
+
+
+@pytest.mark.parametrize(
+    ("recipe", "problems"),
+    [
+        ("srcnn.tuned", ["too small"]),
+        ("dncnn.blind", ["noise"]),
+        ("dncnn.three_tasks", ["noise", "JPEG blocks"]),
+        ("mimo_unet.synthetic", ["motion blur"]),
+        ("sid_unet.any_camera", ["too dark"]),
+    ],
+)
+def test_what_models_correct(recipe: str, problems: list[str]) -> None:
+    assert list_problems(registry.find(recipe)) == problems
+
+
+def test_levels_of_noise_are_described() -> None:
+    found = [
+        describe_noise(registry.find(name)) for name in ("dncnn.gaussian", "dncnn.blind", "dncnn.three_tasks")
+    ]
+    assert found == ["25", "up to 55", ""]

@@ -1,10 +1,12 @@
-"""How a picture differs from those that a model was trained for."""
+"""What a model was trained for, and how a picture differs from that."""
 
 from collections.abc import Iterator
 from functools import cache
 
 from pellucid.degradations.degradation import involves, warnings_for
-from pellucid.degradations.standard import GaussianNoise
+from pellucid.degradations.motion_blur import MotionBlur
+from pellucid.degradations.raw_synthesis import SyntheticRaw
+from pellucid.degradations.standard import GaussianNoise, Jpeg, Shrink
 from pellucid.domains import Degraded
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.recipes.recipe import Recipe
@@ -15,6 +17,34 @@ from pellucid.weights import checkpoint, models
 
 MIN_MEASURED_PX = 64
 """The noise of pictures with a shorter side is not measured."""
+
+
+NOISE, BLOCKS, BLUR, SMALL, DARK = "noise", "JPEG blocks", "motion blur", "too small", "too dark"
+
+_CORRECTS: dict[str, type] = {
+    NOISE: GaussianNoise,
+    BLOCKS: Jpeg,
+    BLUR: MotionBlur,
+    SMALL: Shrink,
+    DARK: SyntheticRaw,
+}
+
+
+def list_problems(recipe: Recipe) -> list[str]:
+    """What the models of a recipe correct: those of the problems above that its degradation causes."""
+    if recipe.domain.takes_mosaic:
+        return [DARK]
+    found = [problem for problem, kind in _CORRECTS.items() if involves(recipe.degradation, kind)]
+    return [BLUR] if BLUR in found else found  # a deblurrer learns from noise and JPEG so that it survives them
+
+
+def describe_noise(recipe: Recipe) -> str:
+    """The levels of noise that a recipe removes, where white is 255: "15", "up to 55"; or an empty text."""
+    levels = _noise_levels(recipe)
+    if levels is None:
+        return ""
+    low, high = levels
+    return f"{high:g}" if low == high else f"up to {high:g}"
 
 
 def warn_about(degraded: Degraded, restorer: Restorer) -> tuple[str, ...]:

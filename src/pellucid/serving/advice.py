@@ -1,35 +1,14 @@
-"""What may be wrong with a picture, from its header and its measured noise, and what each model corrects."""
+"""What may be wrong with a picture, from its header and its measured noise."""
 
 from typing import Any
 
-from pellucid.degradations.degradation import involves
-from pellucid.degradations.motion_blur import MotionBlur
-from pellucid.degradations.raw_synthesis import SyntheticRaw
-from pellucid.degradations.standard import GaussianNoise, Jpeg, Shrink
 from pellucid.pictures.picture import Picture
-from pellucid.recipes.recipe import Recipe
 from pellucid.restoration.noise import estimate_noise
+from pellucid.restoration.suitability import BLOCKS, DARK, NOISE, SMALL
 
-NOISE, BLOCKS, BLUR, SMALL, DARK = "noise", "JPEG blocks", "motion blur", "too small", "too dark"
-
-_CORRECTS: dict[str, type] = {
-    NOISE: GaussianNoise,
-    BLOCKS: Jpeg,
-    BLUR: MotionBlur,
-    SMALL: Shrink,
-    DARK: SyntheticRaw,
-}
 _LOW_QUALITY = 60
 _SMALL_PIXELS = 1_000_000
 _VISIBLE_SIGMA_255 = 4.0
-
-
-def list_problems(recipe: Recipe) -> list[str]:
-    """What the models of a recipe correct: those of the problems above that its degradation causes."""
-    if recipe.domain.takes_mosaic:
-        return [DARK]
-    found = [problem for problem, kind in _CORRECTS.items() if involves(recipe.degradation, kind)]
-    return [BLUR] if BLUR in found else found  # a deblurrer learns from noise and JPEG so that it survives them
 
 
 def advise(picture: Picture) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import torch
 
 from child_processes import interruptible
 from pellucid import cli
+from pellucid.backends import benchmark
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 from pellucid.recipes import registry
@@ -168,10 +169,32 @@ def test_models_lists_names_recipes_and_licenses(run: Terminal) -> None:
     assert mine["tiny-dncn"]["recipe"] == "dncnn.gaussian" and mine["tiny-dncn"]["license"] == "CC0"
 
 
+def test_the_table_of_models_fits_80_columns_without_broken_words(
+    run: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path in Path("models").iterdir():
+        path.unlink()
+    monkeypatch.setattr(benchmark, "measure_speed", lambda path: 12.3)
+    for command in ("models", "models --speed"):
+        printed = run(command).out.splitlines()
+        start = next(i for i, line in enumerate(printed) if "dncnn-color-blind" in line)
+        rows = [line for line in printed[start:] if "→" in line]
+        assert len(rows) == 11 and max(map(len, (line.rstrip() for line in rows))) <= 80
+        assert all(line.rstrip().endswith("Apache-2.0") for line in rows)
+    assert "noise up to 55" in printed[start] and " 12 " in printed[start]
+
+
+def test_models_show_their_recipes_with_long(run: Terminal) -> None:
+    printed = run("models --long").out
+    assert "dncnn.gaussian" in printed and "srcnn.tuned" in printed and "Set14 32.41" in printed
+    assert run("models tiny-dncn --long").code == 2
+
+
 def test_a_damaged_model_is_listed_with_its_error(run: Terminal) -> None:
     Path("models/bad.safetensors").write_bytes(b"junk")
     result = run("models")
-    assert result.code == 0 and re.search(r"^ ?bad ", result.out, re.MULTILINE)
+    assert result.code == 0 and re.search(r"^ ?bad  +cannot be read", result.out, re.MULTILINE)
+    assert "warning: bad: " in result.err and result.err.count("\n") == 1
     (error,) = [model["error"] for model in json.loads(run("models --json -").out) if "error" in model]
     assert "bad.safetensors is not a complete safetensors file" in error
 

@@ -66,7 +66,12 @@ def test_the_command_prints_a_row_for_each_backend(tmp_path: Path) -> None:
     command = ["bench", weights, "--megapixels", str(SMALL), "--device", "cpu"]
     shown = CliRunner().invoke(app, command)
     assert shown.exit_code == 0, shown.output
-    rows = json.loads(CliRunner().invoke(app, [*command, "--json"]).output)
+    rows = json.loads(CliRunner().invoke(app, [*command, "--json", "-"]).output)
     for row in rows:
         assert f"{row['backend']} " in shown.output
     assert rows[0]["backend"] == "eager" and rows[0]["psnr_db"] is None
+
+
+def test_the_speed_of_a_weight_file_is_measured(tmp_path: Path) -> None:
+    path = small_models.save_weights(tmp_path, "dncnn.gaussian", depth=3, width=4)
+    assert benchmark.measure_speed(path, megapixels=0.001, device="cpu") > 0

@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ async def _read_all(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def _request(
-    parts: list[tuple[float, bytes]],
+    parts: Sequence[tuple[float, bytes]],
     headers: dict[str, str] | None = None,
     setup: Any = None,
     monitor: Monitor | None = None,

@@ -83,6 +83,16 @@ def bench(
     return [eager.timing(eager), *(other.timing(eager) for other in others)]
 
 
+def measure_speed(path: Path, *, megapixels: float = 0.1, device: str = "auto") -> float:
+    """Megapixels of the result per second, as `restore` runs a weight file by default; the faster of two runs."""
+    model, _ = load_model(path)
+    degraded = _synthetic_input(model, megapixels)
+    candidate = _Candidate("torch", "float32", partial(selection.build_backend, model, "torch", "float32", device))
+    for counts in (False, True, True):
+        candidate.run(degraded, counts=counts)
+    return candidate.timing(candidate).megapixels_per_s or 0.0
+
+
 class _Candidate:
     """A backend and precision. If it raises a PellucidError, it is not run again."""
 

@@ -1,14 +1,24 @@
 """`pellucid models`."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pellucid.commands.options import Json, OverwriteJson
-from pellucid.commands.terminal import add_row, is_stdout, print_table, table, write_json
+from pellucid.commands.terminal import (
+    add_row,
+    defer_sigint,
+    is_stdout,
+    print_table,
+    print_warning,
+    progress,
+    show_progress,
+    table,
+    write_json,
+)
 from pellucid.errors import PellucidError
 
 if TYPE_CHECKING:
@@ -24,34 +34,112 @@ def models(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="A model, e.g. srcnn-x2: show everything about it.")
     ] = None,
+    long: Annotated[
+        bool, typer.Option("--long", help="Also show recipes, test sets and folders; needs a wide terminal.")
+    ] = False,
+    speed: Annotated[
+        bool, typer.Option("--speed", help="Measure the megapixels per second of results on this machine.")
+    ] = False,
     json_file: Json = None,
     overwrite: OverwriteJson = False,
 ) -> None:
-    """List the models with their scores and licenses, or show everything about one.
+    """List what models correct, their scores and licenses, or show everything about one.
 
     The list contains the models that ship with pellucid and the weight files in your own folder.
     """
-    from pellucid.weights import models
+    with defer_sigint():
+        from pellucid.weights import models
 
     if name is not None:
+        if speed or long:
+            raise typer.BadParameter("--speed and --long are for the list of all models; omit them, or NAME")
         _print_model(name, json_file, overwrite=overwrite)
         return
     listed = models.list_metadata()
+    readable = [model.path for model, metadata in listed if not isinstance(metadata, PellucidError)]
+    speeds = _measure_speeds(readable) if speed else {}
     if json_file is not None:
-        content = [_model_as_json(model, metadata) for model, metadata in listed]
+        content = [_model_as_json(model, metadata, speeds.get(model.path)) for model, metadata in listed]
         write_json(json_file, content, overwrite=overwrite)
     if is_stdout(json_file):
         return
+    print_table(_make_long_table(listed) if long else _make_table(listed, speeds))
+    for model, metadata in listed:
+        if isinstance(metadata, PellucidError):
+            print_warning(f"{model.name}: {metadata}")
+    if not long:
+        typer.echo("PSNR in dB on the first test set of 'pellucid models NAME': degraded, restored")
+    typer.echo(f"Folder for your own weight files: {models.user_folder()}")
+
+
+Listed = Sequence[tuple["NamedModel", "WeightsMetadata | PellucidError"]]
+
+
+def _measure_speeds(paths: Sequence[Path]) -> dict[Path, float]:
+    """Megapixels per second of each weight file."""
+    from pellucid.backends import benchmark
+
+    speeds = {}
+    with progress() as bar:
+        update = show_progress(bar, "timing")
+        for done, path in enumerate(paths):
+            update(done, len(paths))
+            speeds[path] = benchmark.measure_speed(path)
+    return speeds
+
+
+def _make_table(listed: "Listed", speeds: Mapping[Path, float]) -> Any:
+    """A table of 80 columns."""
+    timed = ["MP/s"] * bool(speeds)
+    columns = ("model", "for", "input", *timed, "PSNR", "license")
+    rows = table(*columns, right=(3,) if speeds else ())
+    rows.show_edge = False
+    rows.columns[0].no_wrap = rows.columns[2].no_wrap = rows.columns[-2].no_wrap = True
+    for model, metadata in listed:
+        if isinstance(metadata, PellucidError):
+            add_row(rows, model.name, "cannot be read", *[""] * (len(columns) - 2), style="red")
+        else:
+            speed = [f"{speeds[model.path]:.2g}" for _ in timed]
+            cells = _describe_purpose(metadata)
+            add_row(rows, model.name, *cells, *speed, _describe_gain(metadata), metadata.license)
+    return rows
+
+
+def _describe_purpose(metadata: "WeightsMetadata") -> tuple[str, str]:
+    """What a model corrects, and in which pictures; "?" for a recipe that is not known here."""
+    from pellucid.restoration.suitability import describe_noise, list_problems
+    from pellucid.weights import checkpoint
+
+    try:
+        recipe = checkpoint.find_recipe(metadata, source="")
+    except PellucidError:
+        return "?", "?"
+    problems = [f"{problem} {describe_noise(recipe)}".strip() for problem in list_problems(recipe)]
+    if recipe.domain.rate > 1 and recipe.protocol.crop_multiple > 1:
+        problems = [f"{problem}, x{recipe.domain.rate}" for problem in problems]
+    kinds = {"gray": "gray", "y": "any", "rgb": "color"}
+    return ", ".join(problems), "RAW" if recipe.domain.takes_mosaic else kinds[recipe.domain.colors]
+
+
+def _describe_gain(metadata: "WeightsMetadata") -> str:
+    """PSNR before and after, in dB."""
+    if not metadata.scores:
+        return "-"
+    score = metadata.scores[0]
+    before = score.get("degraded_psnr_db")
+    return f"{'-' if before is None else f'{before:.2f}'}→{_psnr_db(score):.2f}"
+
+
+def _make_long_table(listed: "Listed") -> Any:
     rows = table("model", "recipe", "PSNR in dB", "license", "from")
     for model, metadata in listed:
         origin = "pellucid" if model.is_shipped else str(model.path.parent)
         if isinstance(metadata, PellucidError):
-            add_row(rows, model.name, str(metadata), "", "", origin, style="red")
+            add_row(rows, model.name, "cannot be read", "", "", origin, style="red")
         else:
             scores = _describe_first_scores(metadata)
             add_row(rows, model.name, _describe_recipe_briefly(metadata), scores, metadata.license, origin)
-    print_table(rows)
-    typer.echo(f"Folder for your own weight files: {models.user_folder()}")
+    return rows
 
 
 def describe_recipe(metadata: "WeightsMetadata") -> str:
@@ -110,6 +198,11 @@ def _as_typed(value: object) -> str:
     return ",".join(f"{part:g}" for part in value) if isinstance(value, list | tuple) else str(value)
 
 
-def _model_as_json(model: "NamedModel", metadata: "WeightsMetadata | PellucidError") -> dict[str, Any]:
-    described = {"error": str(metadata)} if isinstance(metadata, PellucidError) else dict(vars(metadata))
-    return {"name": model.name, "path": str(model.path), "ships": model.is_shipped, **described}
+def _model_as_json(
+    model: "NamedModel", metadata: "WeightsMetadata | PellucidError", speed: float | None
+) -> dict[str, Any]:
+    known = {"name": model.name, "path": str(model.path), "ships": model.is_shipped}
+    if isinstance(metadata, PellucidError):
+        return {**known, "error": str(metadata)}
+    purpose, kind = _describe_purpose(metadata)
+    return {**known, "for": purpose, "input": kind, "megapixels_per_s": speed, **vars(metadata)}

@@ -1,17 +1,52 @@
-"""Whether a model suits a picture: how it differs from those in training, and whether another model is better."""
+"""What a model was trained for, and how a picture differs from that."""
 
 from collections.abc import Iterator
 from functools import cache
 
 from pellucid.degradations.degradation import involves, warnings_for
-from pellucid.degradations.standard import GaussianNoise
+from pellucid.degradations.motion_blur import MotionBlur
+from pellucid.degradations.raw_synthesis import SyntheticRaw
+from pellucid.degradations.standard import GaussianNoise, Jpeg, Shrink
 from pellucid.domains import Degraded
 from pellucid.pictures.picture import Mosaic, Picture
+from pellucid.recipes.recipe import Recipe
+from pellucid.restoration.noise import estimate_noise
 from pellucid.restoration.one_picture import plan_size, upright_shape
 from pellucid.restoration.restorer import Restorer
 from pellucid.restoration.settings import Settings
 from pellucid.restoration.tiled_model import TiledModel
 from pellucid.weights import checkpoint, models
+
+MIN_MEASURED_PX = 64
+"""The noise of pictures with a shorter side is not measured."""
+
+
+NOISE, BLOCKS, BLUR, SMALL, DARK = "noise", "JPEG blocks", "motion blur", "too small", "too dark"
+
+_CORRECTS: dict[str, type] = {
+    NOISE: GaussianNoise,
+    BLOCKS: Jpeg,
+    BLUR: MotionBlur,
+    SMALL: Shrink,
+    DARK: SyntheticRaw,
+}
+
+
+def list_problems(recipe: Recipe) -> list[str]:
+    """What the models of a recipe correct: those of the problems above that its degradation causes."""
+    if recipe.domain.takes_mosaic:
+        return [DARK]
+    found = [problem for problem, kind in _CORRECTS.items() if involves(recipe.degradation, kind)]
+    return [BLUR] if BLUR in found else found  # a deblurrer learns from noise and JPEG so that it survives them
+
+
+def describe_noise(recipe: Recipe) -> str:
+    """The levels of noise that a recipe removes, where white is 255: "15", "up to 55"; or an empty text."""
+    levels = _noise_levels(recipe)
+    if levels is None:
+        return ""
+    low, high = levels
+    return f"{high:g}" if low == high else f"up to {high:g}"
 
 
 def warn_about(degraded: Degraded, restorer: Restorer) -> tuple[str, ...]:
@@ -24,6 +59,7 @@ def warn_about(degraded: Degraded, restorer: Restorer) -> tuple[str, ...]:
     return (
         *of_file,
         *(warning for model in restorer.models for warning in _warn_of_gray(degraded, model)),
+        *_warn_of_noise(degraded, restorer.models[0]),
         *first.domain.warnings_for(degraded),
         *warnings_for(first.protocol.degradation, degraded),
     )
@@ -72,6 +108,58 @@ def _warn_of_gray(degraded: Degraded, model: TiledModel) -> Iterator[str]:
         twin = _find_gray_twin(model.recipe.name)
         better = f"{twin} restores it better" if twin else "weights for gray pictures restore it better"
         yield f"a gray picture, but {model.name} learned from noise in color: {better}"
+
+
+def _warn_of_noise(degraded: Degraded, model: TiledModel) -> Iterator[str]:
+    """Networks for one level of noise blur pictures with less, and leave noise in pictures with more."""
+    levels = _noise_levels(model.recipe)
+    if levels is None or not isinstance(degraded, Picture):
+        return
+    if min(degraded.height, degraded.width) < MIN_MEASURED_PX:
+        return
+    found = estimate_noise(degraded)
+    if not _fits(found, levels):
+        low, high = levels
+        learned = f"a deviation of {high:g}" if low == high else f"{low:g} to {high:g}"
+        better = _find_better(found, degraded.channels)
+        advice = f"; {better} fits better" if better else ""
+        yield f"white noise of about {found:.0f} (white is 255), but {model.name} learned from {learned}{advice}"
+
+
+def _noise_levels(recipe: Recipe) -> tuple[float, float] | None:
+    """The lowest and highest deviation of the noise that a recipe removes; None if it removes something else."""
+    sigma_255: float | tuple[float, float] | None = getattr(recipe.degradation, "sigma_255", None)
+    if sigma_255 is None or not involves(recipe.degradation, GaussianNoise):
+        return None
+    return sigma_255 if isinstance(sigma_255, tuple) else (sigma_255, sigma_255)
+
+
+def _fits(found: float, levels: tuple[float, float]) -> bool:
+    """Whether an estimate agrees with levels of noise. In BSD68, it is 0.6 to 1.3 times the true level."""
+    low, high = levels
+    return 0.6 * low <= found <= 1.4 * high
+
+
+def _find_better(found: float, num_channels: int) -> str | None:
+    """The model that ships for this noise and these channels, and for the fewest levels; None if there is none."""
+    fitting = {
+        name: high - low
+        for name, channels, (low, high) in _list_denoisers()
+        if channels == num_channels and _fits(found, (low, high))
+    }
+    return min(fitting, key=fitting.__getitem__, default=None)
+
+
+@cache
+def _list_denoisers() -> tuple[tuple[str, object, tuple[float, float]], ...]:
+    """Name, channels and levels of each model for noise that ships."""
+    listed = []
+    for model, metadata in _list_shipped():
+        recipe = checkpoint.find_recipe(metadata, source=model.path)
+        levels = _noise_levels(recipe)
+        if levels is not None:
+            listed.append((model.name, recipe.parameters.get("channels"), levels))
+    return tuple(listed)
 
 
 @cache

@@ -13,6 +13,7 @@ from pellucid.pictures.picture import Picture
 from pellucid.pictures.vips import pyvips
 from pellucid.recipes import registry
 from pellucid.recipes.recipe import Recipe
+from pellucid.restoration import suitability
 from pellucid.serving import advice
 from pellucid.weights import models
 from pellucid.weights.checkpoint import describe_score
@@ -120,7 +121,7 @@ def describe_models() -> list[dict[str, Any]]:
         listed.append(
             {
                 "name": model.name,
-                "corrects": advice.list_problems(recipe),
+                "corrects": suitability.list_problems(recipe),
                 "recipe": metadata.recipe,
                 "scale": int(recipe.domain.rate * _network_scale(recipe)),
                 "takes_raw_only": recipe.domain.takes_mosaic,

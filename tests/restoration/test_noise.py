@@ -6,8 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid.pictures.picture import Picture
-from pellucid.recipes import registry
-from pellucid.serving.advice import estimate_noise, list_problems
+from pellucid.restoration.noise import estimate_noise
 
 
 @given(st.floats(3, 30), st.sampled_from([1, 3]), st.sampled_from(["uint8", "uint16"]), st.integers(0, 100))
@@ -25,17 +24,3 @@ def test_clean_pictures_have_little_noise() -> None:
     rows, cols = np.mgrid[:100, :100]
     assert estimate_noise(Picture(((rows + cols) % 256).astype(np.uint8)[:, :, None])) < 1
     assert estimate_noise(Picture(np.zeros((2, 2, 1), np.uint8))) == 0
-
-
-@pytest.mark.parametrize(
-    ("recipe", "problems"),
-    [
-        ("srcnn.tuned", ["too small"]),
-        ("dncnn.blind", ["noise"]),
-        ("dncnn.three_tasks", ["noise", "JPEG blocks"]),
-        ("mimo_unet.synthetic", ["motion blur"]),
-        ("sid_unet.any_camera", ["too dark"]),
-    ],
-)
-def test_what_models_correct(recipe: str, problems: list[str]) -> None:
-    assert list_problems(registry.find(recipe)) == problems

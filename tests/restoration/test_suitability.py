@@ -1,0 +1,86 @@
+"""A picture whose noise is not what a model was trained for gets a line that names a better model."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pellucid
+from pellucid.pictures.picture import Picture
+from pellucid.recipes import registry
+from pellucid.restoration.restorer import load
+from pellucid.restoration.suitability import describe_noise, list_problems, warn_about
+
+
+def make_picture(sigma_255: float, channels: int = 1, side_px: int = 120) -> Picture:
+    rows, cols = np.mgrid[:side_px, :side_px]
+    smooth = 128 + 40 * np.sin(rows / 30) * np.cos(cols / 25)
+    noisy = smooth[:, :, None] + np.random.default_rng(0).normal(0, sigma_255, (side_px, side_px, channels))
+    return Picture(np.clip(noisy, 0, 255).round().astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("sigma_255", "channels", "model", "message"),
+    [
+        (25, 1, "dncnn-gray-25", None),
+        (19, 1, "dncnn-gray-25", None),
+        (
+            0,
+            1,
+            "dncnn-gray-25",
+            "noise of about 0 .* learned from a deviation of 25; dncnn-gray-blind fits",
+        ),
+        (8, 1, "dncnn-gray-25", "noise of about 8 .*; dncnn-gray-blind fits better"),
+        (14, 1, "dncnn-gray-25", "noise of about 14 .*; dncnn-gray-15 fits better"),
+        (50, 1, "dncnn-gray-15", "noise of about 4. .* a deviation of 15; dncnn-gray-50 fits better"),
+        (8, 3, "dncnn-gray-25", "; dncnn-color-blind fits better"),
+        (8, 1, "dncnn-gray-blind", None),
+        (0, 3, "dncnn-color-blind", None),
+        (40, 3, "dncnn-three-tasks", None),
+        (40, 1, "srcnn-x2", None),
+    ],
+)
+def test_noise_that_does_not_fit_gets_a_line(
+    sigma_255: float, channels: int, model: str, message: str | None
+) -> None:
+    warnings = warn_about(make_picture(sigma_255, channels), load(model, device="cpu"))
+    if message is None:
+        assert warnings == ()
+    else:
+        (warning,) = warnings
+        assert re.search(message, warning), warning
+
+
+def test_small_pictures_are_not_measured() -> None:
+    assert warn_about(make_picture(0, side_px=40), load("dncnn-gray-25", device="cpu")) == ()
+
+
+@pytest.mark.parametrize("sigma_255", [15, 25, 50])
+def test_pictures_of_a_test_set_fit_their_own_model(sigma_255: int, data: Path) -> None:
+    restorer = load(f"dncnn-gray-{sigma_255}", device="cpu")
+    for path in sorted((data / "denoising" / "BSD68").glob("*.png"))[:20]:
+        samples = pellucid.read(path).samples
+        noisy = samples + np.random.default_rng(0).normal(0, sigma_255, samples.shape)
+        assert warn_about(Picture(np.clip(noisy, 0, 255).round().astype(np.uint8)), restorer) == (), path
+
+
+@pytest.mark.parametrize(
+    ("recipe", "problems"),
+    [
+        ("srcnn.tuned", ["too small"]),
+        ("dncnn.blind", ["noise"]),
+        ("dncnn.three_tasks", ["noise", "JPEG blocks"]),
+        ("mimo_unet.synthetic", ["motion blur"]),
+        ("sid_unet.any_camera", ["too dark"]),
+    ],
+)
+def test_what_models_correct(recipe: str, problems: list[str]) -> None:
+    assert list_problems(registry.find(recipe)) == problems
+
+
+def test_levels_of_noise_are_described() -> None:
+    found = [
+        describe_noise(registry.find(name)) for name in ("dncnn.gaussian", "dncnn.blind", "dncnn.three_tasks")
+    ]
+    assert found == ["25", "up to 55", ""]

@@ -26,7 +26,8 @@ import torch
 
 from pellucid.data import leaks, preparing
 from pellucid.errors import PellucidError
-from pellucid.evaluation import Report, evaluate
+from pellucid.evaluation.evaluate import evaluate
+from pellucid.evaluation.report import Report
 from pellucid.networks.mimo_unet import MIMOUNet
 from pellucid.pictures import images
 from pellucid.recipes.network import Network

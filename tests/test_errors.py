@@ -1,11 +1,13 @@
 import inspect
+import json
 import pickle
+from collections.abc import Callable
 
 import pytest
 
 from pellucid import errors
 from pellucid.commands.terminal import word_as_option
-from pellucid.errors import MissingExtraError, PellucidError, suggest
+from pellucid.errors import MissingExtraError, PellucidError, describe_damage, suggest
 
 ERROR_CLASSES = [
     error_class
@@ -78,3 +80,20 @@ def test_suggest_without_names() -> None:
 
 def test_suggest_takes_an_iterator() -> None:
     assert suggest("zzz", iter(["sigma"])) == "known: sigma"
+
+
+def test_damage_is_described_without_names_of_exceptions() -> None:
+    def nest() -> None:
+        nest()
+
+    broken: list[tuple[Callable[[], object], str]] = [
+        (lambda: dict[str, int]()["recipe"], "'recipe' is missing"),
+        (lambda: json.loads("{"), "Expecting property name"),
+        (lambda: len(None), "an entry has the wrong type"),  # type: ignore[arg-type]
+        (nest, "it is nested too deeply"),
+    ]
+    for cause, expected in broken:
+        with pytest.raises((KeyError, ValueError, TypeError, RecursionError)) as raised:
+            cause()
+        text = describe_damage(raised.value)
+        assert text.startswith(expected) and "Error" not in text

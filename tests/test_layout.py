@@ -146,7 +146,7 @@ SHARED_NAMES = {
     "adapt": "one for each kind of metadata",
     "check_format": "planning calls images",
     "check_installed": "runtimes calls optional_packages",
-    "collect": "evaluation calls eval_samples",
+    "collect": "evaluate calls eval_samples",
     "decoding_cost": "images calls readers",
     "describe": "a protocol, or keywords",
     "encoding_bytes": "images calls writers",
@@ -248,6 +248,7 @@ SAFE_ARGUMENT = re.compile(r"weights_only=True|\bnp\.load\((?!.*allow_pickle=Tru
 
 
 def test_no_loader_runs_code_from_a_file() -> None:
+    """Except for network files, which users name for that: not a single file that pellucid reads can name one."""
     found = [
         f"{FILES[path]}:{node.lineno}: {ast.unparse(node)}"
         for path, tree in TREES.items()
@@ -255,7 +256,7 @@ def test_no_loader_runs_code_from_a_file() -> None:
         if isinstance(node, ast.Call) and RUNS_CODE.fullmatch(ast.unparse(node.func))
         if not SAFE_ARGUMENT.search(ast.unparse(node))
     ]
-    assert not found
+    assert [line.split(":")[0] for line in found] == ["recipes.network_files"]
 
 
 # Late imports
@@ -403,7 +404,7 @@ def test_documents_are_in_plain_english(path: Path) -> None:
 
 
 COMMANDS = sorted(path.stem for path in (PACKAGE / "commands").glob("*.py"))
-HELPERS = {"__init__", "options", "restore_options", "restore_status", "standard_streams", "terminal"}
+HELPERS = {"__init__", "options", "process", "restore_options", "restore_status", "standard_streams", "terminal"}
 
 
 @pytest.mark.parametrize("command", ["", *(name for name in COMMANDS if name not in HELPERS)])

@@ -130,7 +130,7 @@ def test_scores_of_a_store_of_mosaics_are_those_of_its_restored_files(
 
 
 def test_the_baseline_is_the_scaled_development(weights: Path, stores: dict[str, Path]) -> None:
-    from pellucid.evaluation import evaluate
+    from pellucid.evaluation.evaluate import evaluate
 
     found = store.open(stores["test"])
     developed, target = raw.develop_mosaic(found.mosaic(0)).to_tensor(), found.target(0) / 65535

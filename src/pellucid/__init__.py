@@ -6,15 +6,17 @@ picture = restorer.restore(pellucid.read("photo.png"))
 pellucid.write(picture, "larger.png")
 """
 
-from importlib import import_module
-from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = (
+    False  # not imported from typing: the command line starts with this module, before it handles Ctrl-C
+)
 if TYPE_CHECKING:  # for type checkers and editors; a test compares it with the table below
+    from typing import Any
+
     from pellucid.backends.benchmark import Timing as Timing
     from pellucid.backends.benchmark import bench as bench
     from pellucid.data.preparing import Prepared as Prepared
     from pellucid.data.preparing import prepare as prepare
+    from pellucid.errors import ArgumentError as ArgumentError
     from pellucid.errors import DataError as DataError
     from pellucid.errors import MissingExtraError as MissingExtraError
     from pellucid.errors import NotEnoughMemoryError as NotEnoughMemoryError
@@ -23,9 +25,10 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares it with the 
     from pellucid.errors import PictureError as PictureError
     from pellucid.errors import RecipeError as RecipeError
     from pellucid.errors import WeightsError as WeightsError
-    from pellucid.evaluation import Report as Report
-    from pellucid.evaluation import Score as Score
-    from pellucid.evaluation import evaluate as evaluate
+    from pellucid.evaluation.evaluate import evaluate as evaluate
+    from pellucid.evaluation.evaluate import score as score
+    from pellucid.evaluation.report import Report as Report
+    from pellucid.evaluation.report import Score as Score
     from pellucid.exporting.export import Exported as Exported
     from pellucid.exporting.export import export as export
     from pellucid.pictures.images import read as read
@@ -33,6 +36,8 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares it with the 
     from pellucid.pictures.picture import Exposure as Exposure
     from pellucid.pictures.picture import Mosaic as Mosaic
     from pellucid.pictures.picture import Picture as Picture
+    from pellucid.recipes.network_files import NetworkFile as NetworkFile
+    from pellucid.recipes.network_files import add_network as add_network
     from pellucid.recipes.recipe import Recipe as Recipe
     from pellucid.recipes.registry import find as find
     from pellucid.restoration.one_picture import restore_crop as restore_crop
@@ -58,12 +63,14 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares it with the 
 _TABLE = {
     "backends.benchmark": "Timing bench",
     "data.preparing": "Prepared prepare",
-    "errors": "DataError MissingExtraError NotEnoughMemoryError OutputError PellucidError PictureError "
-    "RecipeError WeightsError",
-    "evaluation": "Report Score evaluate",
+    "errors": "ArgumentError DataError MissingExtraError NotEnoughMemoryError OutputError PellucidError "
+    "PictureError RecipeError WeightsError",
+    "evaluation.evaluate": "evaluate score",
+    "evaluation.report": "Report Score",
     "exporting.export": "Exported export",
     "pictures.images": "read write",
     "pictures.picture": "Exposure Mosaic Picture",
+    "recipes.network_files": "NetworkFile add_network",
     "recipes.recipe": "Recipe",
     "recipes.registry": "find",
     "restoration.one_picture": "restore_crop",
@@ -82,13 +89,18 @@ _TABLE = {
 
 _MODULES = {name: module for module, names in _TABLE.items() for name in names.split()}
 
-__version__ = version("pellucid")
 __all__ = [*sorted(_MODULES), "__version__"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("pellucid")
     if name not in _MODULES:
         raise AttributeError(f"module 'pellucid' has no attribute {name!r}")
+    from importlib import import_module
+
     return getattr(import_module(f"pellucid.{_MODULES[name]}"), name)
 
 

@@ -2,6 +2,7 @@
 
     PellucidError
     ├── PictureError         a picture cannot be read, or is of the wrong kind
+    ├── ArgumentError        an argument has a value that it cannot have
     ├── RecipeError          an unknown recipe or keyword, or a value out of range
     ├── WeightsError         not a weight file, a damaged one, or one of another network
     ├── DataError            a folder contains no pictures, or pairs that do not match
@@ -11,7 +12,7 @@
 
 An error states facts (what was found, what was expected) and a hint (what to do). A hint names parameters in
 braces, e.g. "{overwrite} replaces it": Python programs read `overwrite=True`, the command line `--overwrite`.
-The command line prints the message in one line and exits with status 1.
+The command line prints the message in one line and exits with status 1; after ArgumentError and RecipeError 2.
 """
 
 import re
@@ -76,6 +77,10 @@ class PictureError(PellucidError):
     """A picture cannot be read, or is of the wrong kind."""
 
 
+class ArgumentError(PellucidError):
+    """An argument has a value that it cannot have, whatever files and models there are."""
+
+
 class RecipeError(PellucidError):
     """An unknown recipe or keyword, or a value out of range."""
 
@@ -101,6 +106,17 @@ class MissingExtraError(PellucidError):
 
     def __init__(self, purpose: str, extra: str) -> None:
         super().__init__(f"{purpose} needs an optional package", hint=f"pip install 'pellucid[{extra}]'")
+
+
+def describe_damage(error: Exception) -> str:
+    """What is wrong with data that cannot be parsed, without the names of Python's exceptions."""
+    if isinstance(error, KeyError):
+        return f"{str(error.args[0])[:40]!r} is missing"
+    if isinstance(error, TypeError | AttributeError):
+        return "an entry has the wrong type"
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    return str(error)[:80]
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from data_sources import noise, write_noise, write_pictures, zip_folder
 
 from pellucid.data import datasets, registry
 from pellucid.data.preparing import prepare
-from pellucid.errors import DataError
+from pellucid.errors import ArgumentError, DataError
 from pellucid.pictures.camera import dng
 from pellucid.pictures.picture import Mosaic
 
@@ -56,7 +56,7 @@ def test_gopro_split_and_blur(tmp_path: Path) -> None:
     assert len(only_test) == 2
     with pytest.raises(DataError, match="'train' has no pictures"):
         prepare("gopro", [root / "test"], tmp_path / "none")
-    with pytest.raises(DataError, match="gopro: split=val is not possible: it should be 'train' or 'test'"):
+    with pytest.raises(ArgumentError, match="gopro: split=val is not possible: it should be 'train' or 'test'"):
         prepare("gopro", [root], tmp_path / "none", split="val")
 
 
@@ -183,11 +183,11 @@ def test_bad_patches_give_an_error_of_one_line(tmp_path: Path) -> None:
 
 
 def test_keywords_are_validated_by_the_data_set() -> None:
-    with pytest.raises(DataError, match=r"'splt' \(did you mean split\?\); split: .* \(train, test\); blur: "):
+    with pytest.raises(ArgumentError, match=r"'splt' \(did you mean split\?\); split: .* \(train, test\); blur: "):
         registry.plan("gopro", [Path()], {"splt": "test"})
-    with pytest.raises(DataError, match=r"folder has no keyword 'split' \(known: white\); white: "):
+    with pytest.raises(ArgumentError, match=r"folder has no keyword 'split' \(known: white\); white: "):
         registry.plan("folder", [Path()], {"split": "test"})
-    with pytest.raises(DataError, match="sid-sony: all_bursts=perhaps is not possible"):
+    with pytest.raises(ArgumentError, match="sid-sony: all_bursts=perhaps is not possible"):
         registry.plan("sid-sony", [Path()], {"all_bursts": "perhaps"})
     valid = registry.validate_keywords("sid-fuji", {"lists": "2018", "all_bursts": "true", "split": "val"})
     assert valid == {"lists": Path("2018"), "all_bursts": True, "split": "val"}

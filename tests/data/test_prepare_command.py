@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from pellucid.cli import app
 from pellucid.data import preparing, registry
 from pellucid.data.preparing import prepare
-from pellucid.errors import DataError
+from pellucid.errors import ArgumentError
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 
@@ -68,7 +68,7 @@ def test_the_command_passes_keywords_on(tmp_path: Path) -> None:
     result = run("prepare", "gopro", tmp_path / "in", "--out", tmp_path / "s", "--set", "split=test")
     assert "2 pairs" in result.output
     result = run("prepare", "gopro", tmp_path / "in", "--out", tmp_path / "t", "--set", "workers=2")
-    assert result.exit_code == 1 and isinstance(result.exception, DataError)
+    assert result.exit_code == 1 and isinstance(result.exception, ArgumentError)
     assert "gopro has no keyword 'workers'" in str(result.exception)
 
 

@@ -16,7 +16,7 @@ from data_sources import noise, write_noise, write_pictures, zip_folder
 
 from pellucid.data import preparing, store, store_writer
 from pellucid.data.preparing import cache_folder_as_store, open_data, prepare
-from pellucid.errors import DataError, OutputError
+from pellucid.errors import ArgumentError, DataError, OutputError
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture, Samples
 from pellucid.system import files
@@ -65,9 +65,9 @@ def test_nothing_to_store_is_an_error(tmp_path: Path) -> None:
         prepare("folder", [tmp_path / "in"], tmp_path / "s")
     with pytest.raises(DataError, match="does not exist"):
         prepare("folder", [tmp_path / "none"], tmp_path / "s")
-    with pytest.raises(DataError, match="no data set 'floder'; did you mean folder"):
+    with pytest.raises(ArgumentError, match="no data set 'floder'; did you mean folder"):
         prepare("floder", [tmp_path / "in"], tmp_path / "s")
-    with pytest.raises(DataError, match="folder has no keyword 'split'"):
+    with pytest.raises(ArgumentError, match="folder has no keyword 'split'"):
         prepare("folder", [tmp_path / "in"], tmp_path / "s", split="train")
 
 

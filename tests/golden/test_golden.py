@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from pellucid.evaluation import Report, evaluate
+from pellucid.evaluation.evaluate import evaluate
+from pellucid.evaluation.report import Report
 from pellucid.restoration.restorer import load
 from pellucid.weights.converting import convert
 from weights import FOLDERS
@@ -134,6 +135,7 @@ def test_the_batch_norm_file_equals_its_folded_twin(data: Path, tmp_path: Path) 
         for name in ("gray_sigma_25", "gray_sigma_25_with_batchnorm")
     ]
     folded, with_norm = reports
+    assert folded.recipe is not None and with_norm.recipe is not None
     assert (folded.recipe.parameters["batch_norm"], with_norm.recipe.parameters["batch_norm"]) == (False, True)
     for one, other in zip(folded.scores, with_norm.scores, strict=True):
         assert one.psnr_db == pytest.approx(other.psnr_db, abs=0.005)

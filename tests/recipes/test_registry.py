@@ -81,7 +81,7 @@ def one_line(error: pytest.ExceptionInfo[RecipeError]) -> str:
 
 
 def test_all_published_recipes_have_names() -> None:
-    assert sorted(registry.list_names()) == sorted(PUBLISHED)
+    assert set(PUBLISHED) <= set(registry.list_names())
 
 
 @pytest.mark.parametrize("name", registry.list_names())

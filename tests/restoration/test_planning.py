@@ -133,3 +133,22 @@ def test_masks_have_the_names_of_their_pictures(album: Path, tmp_path: Path) -> 
         planning.plan([album], mask=masks / "none.png")
     with pytest.raises(DataError, match="no mask with the name of a picture; a mask for c.png has the same"):
         planning.plan(album / "deep" / "c.png", mask=masks.joinpath("deep", ".."))
+
+
+def test_a_missing_name_among_good_ones_can_be_left_out(album: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    good = album / "a.png"
+    bad = [tmp_path / "none.png", tmp_path / "empty", tmp_path / "*.xyz"]
+    planned = planning.plan([*bad, good], tmp_path / "out", strict=False)
+    assert [job.source for job in planned] == [good] and planned[0].target == tmp_path / "out" / "a.png"
+    assert [str(problem).split("/")[-1] for problem in planned.problems] == [
+        "none.png does not exist",
+        "*.xyz does not exist",
+        "empty contains no pictures",
+    ]
+    with pytest.raises(PictureError, match="none.png does not exist"):
+        planning.plan([*bad, good], tmp_path / "out")
+    with pytest.raises(PictureError, match="none.png does not exist"):
+        planning.plan(bad, tmp_path / "out", strict=False)
+    with pytest.raises(DataError, match="empty contains no pictures"):
+        planning.plan(tmp_path / "empty", strict=False)

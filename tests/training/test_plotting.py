@@ -35,6 +35,8 @@ def test_errors_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         plotting.plot([tmp_path], tmp_path / "curves.png")
     with pytest.raises(OutputError, match="has no metrics yet"):
         plotting.plot([make_run(tmp_path / "new")], tmp_path / "curves.png")
+    with pytest.raises(OutputError, match="has no recorded speed; plot it against steps"):
+        plotting.plot([make_run(tmp_path / "old", {"step": 1, "loss": 3.0})], tmp_path / "c.png", against="time")
     with pytest.raises(OutputError, match=r"is not a \.png, \.pdf or \.svg"):
         plotting.plot([tmp_path / "new"], tmp_path / "curves.txt")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)

@@ -280,7 +280,7 @@ def test_the_newest_checkpoints_and_the_best_are_kept(
 
 
 def test_validation_scores_what_restores(stores: dict[str, Path], pictures: Path, tmp_path: Path) -> None:
-    from pellucid.evaluation import evaluate
+    from pellucid.evaluation.evaluate import evaluate
 
     made = tiny("srcnn.tuned", num_steps=4)
     weights = run(made, stores["clean"], tmp_path / "run", validation=Validation(pictures))

@@ -1,5 +1,6 @@
 """Weight files by name."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -54,3 +55,14 @@ def test_the_folder_of_users_is_optional(monkeypatch: pytest.MonkeyPatch) -> Non
     assert all(model.is_shipped for model in models.list_models())
     monkeypatch.delenv("PELLUCID_MODELS")
     assert models.user_folder() == Path.home() / ".pellucid" / "models"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_pipes_and_devices_are_not_weight_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    os.mkfifo("pipe")
+    (tmp_path / "srcnn-x2").mkdir()
+    assert models.find_model("srcnn-x2").name == "srcnn-x2.safetensors"  # a folder of this name does not hide it
+    for name in ("pipe", "/dev/zero"):
+        with pytest.raises(WeightsError, match=f"{name} is a device or pipe, not a weight file"):
+            checkpoint.read_metadata(models.find_model(name))

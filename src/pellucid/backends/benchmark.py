@@ -16,7 +16,7 @@ from torch import Tensor
 from pellucid.backends import parity, selection
 from pellucid.backends.backend import allocation, find_device
 from pellucid.backends.model import Model, load_model
-from pellucid.errors import PellucidError, WeightsError
+from pellucid.errors import ArgumentError, PellucidError, WeightsError
 from pellucid.pictures import metrics
 from pellucid.weights import models
 
@@ -70,7 +70,7 @@ def bench(
     if path.suffix.lower() in models.EXPORTED_SUFFIXES:
         raise WeightsError(f"{path} is an exported file; bench times weight files (.safetensors)")
     if not MIN_MEGAPIXELS <= megapixels <= MAX_MEGAPIXELS:
-        raise PellucidError(
+        raise ArgumentError(
             f"{megapixels:g} megapixels cannot be timed",
             hint=f"{{megapixels}} can be {MIN_MEGAPIXELS:g} to {MAX_MEGAPIXELS:g}",
         )

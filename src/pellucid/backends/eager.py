@@ -44,6 +44,11 @@ class TorchBackend:
         nn.utils.convert_conv2d_weight_memory_format(self._network, torch.channels_last)
         self._memory = ActivationMemory(self._network)
 
+    @property
+    def network(self) -> Network:
+        """The network as it runs: optimized for inference, on its device and in its precision."""
+        return self._network
+
     @torch.inference_mode()
     def __call__(self, degraded: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, C', scale * H, scale * W)."""

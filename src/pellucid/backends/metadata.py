@@ -16,7 +16,7 @@ import torch
 
 from pellucid import __version__
 from pellucid.backends.backend import Shape
-from pellucid.errors import RecipeError, WeightsError
+from pellucid.errors import WeightsError, describe_damage
 from pellucid.recipes.network import Network
 from pellucid.recipes.recipe import Recipe
 from pellucid.recipes.registry import find
@@ -116,7 +116,7 @@ class GraphMetadata:
             scale, multiple, halo, num_planes = map(_parse_count, map(header.__getitem__, _COUNTS))
             shape = None if header["shape"] is None else _parse_shape(header["shape"])
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise WeightsError(f"{source}: the metadata is not pellucid's ({repr(error)[:80]})") from error
+            raise WeightsError(f"{source}: the metadata is not pellucid's ({describe_damage(error)})") from error
         weights = checkpoint.parse_metadata(header, source=source)
         weights_sha256 = entries.get("weights_sha256", "")
         return cls(weights, scale, multiple, halo, num_planes, weights_sha256, precision, shape)
@@ -127,10 +127,7 @@ class GraphMetadata:
         source: names the file in errors. parameters: recipe keywords to change. Raises WeightsError if there is no
         such recipe, or if the graph does not fit its network.
         """
-        try:
-            recipe = find(self.weights.recipe, **{**self.weights.parameters, **parameters})
-        except RecipeError as error:
-            raise WeightsError(f"{source}: {error}") from error
+        recipe = checkpoint.find_recipe(self.weights, source=source, **parameters)
         with torch.device("meta"):
             network = recipe.network().eval().optimize_for_inference()
         found = (self.scale, self.multiple, self.halo, self.num_planes)

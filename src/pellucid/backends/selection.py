@@ -25,7 +25,7 @@ from pellucid.backends.backend import Backend, find_device
 from pellucid.backends.eager import TorchBackend
 from pellucid.backends.metadata import OPSET, PRECISIONS
 from pellucid.backends.model import Model
-from pellucid.errors import MissingExtraError, OutputError, PellucidError, suggest
+from pellucid.errors import ArgumentError, MissingExtraError, OutputError, PellucidError, suggest
 from pellucid.system import files
 
 BACKENDS = ("torch", "onnxruntime", "openvino")
@@ -63,9 +63,9 @@ class BackendChoice:
 def check_names(backend: str | None, precision: str | None) -> None:
     """Raise PellucidError for an unknown backend or precision."""
     if backend not in (None, "auto", *BACKENDS):
-        raise PellucidError(f"no backend {backend[:40]!r}; {suggest(backend, ('auto', *BACKENDS))}")
+        raise ArgumentError(f"no backend {backend[:40]!r}; {suggest(backend, ('auto', *BACKENDS))}")
     if precision not in (None, "auto", *PRECISIONS):
-        raise PellucidError(f"no precision {precision[:40]!r}; {suggest(precision, ('auto', *PRECISIONS))}")
+        raise ArgumentError(f"no precision {precision[:40]!r}; {suggest(precision, ('auto', *PRECISIONS))}")
 
 
 def select_backend(

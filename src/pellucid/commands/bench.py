@@ -1,14 +1,21 @@
 """`pellucid bench`."""
 
-import json
 import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pellucid.commands.options import Device, Parameters, parse_keywords
-from pellucid.commands.terminal import add_row, defer_sigint, print_table, progress, table
+from pellucid.commands.options import (
+    Device,
+    Json,
+    NetworkFiles,
+    OverwriteJson,
+    Parameters,
+    add_networks,
+    parse_keywords,
+)
+from pellucid.commands.terminal import add_row, defer_sigint, is_stdout, print_table, progress, table, write_json
 
 if TYPE_CHECKING:
     from pellucid.backends.benchmark import Timing
@@ -26,7 +33,9 @@ def bench(
         int | None, typer.Option(metavar="N", min=1, help="Number of CPU threads.", show_default="one per core")
     ] = None,
     device: Device = "auto",
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    networks: NetworkFiles = None,
+    json_file: Json = None,
+    overwrite: OverwriteJson = False,
 ) -> None:
     """Time a model with every installed backend, compared with PyTorch in eager mode."""
     with defer_sigint():
@@ -34,6 +43,7 @@ def bench(
 
         from pellucid.backends import benchmark
 
+    add_networks(networks)
     if threads is not None:
         torch.set_num_threads(threads)
     with progress() as bar:
@@ -45,8 +55,9 @@ def bench(
             progress=lambda done, total: bar.update(task, completed=done, total=total),
             **parse_keywords(parameters, options=("device", "megapixels", "threads")),
         )
-    if as_json:
-        typer.echo(json.dumps([_to_json(timing) for timing in timings], indent=2))
+    if json_file is not None:
+        write_json(json_file, [_to_json(timing) for timing in timings], overwrite=overwrite)
+    if is_stdout(json_file):
         return
     rows = table("backend", "precision", "megapixels/s", "speedup", "PSNR vs eager", right=(2, 3, 4))
     for timing in timings:

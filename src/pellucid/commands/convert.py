@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from pellucid.commands.models import describe_recipe
-from pellucid.commands.options import Overwrite, Parameters, parse_keywords
-from pellucid.commands.terminal import defer_sigint
+from pellucid.commands.options import Json, NetworkFiles, Overwrite, Parameters, add_networks, parse_keywords
+from pellucid.commands.terminal import defer_sigint, is_stdout, write_json
 
 
 def convert(
@@ -27,6 +27,8 @@ def convert(
     license: Annotated[
         str, typer.Option(metavar="TEXT", help="License of the weights.")
     ] = "unknown; see the authors of the weights",
+    networks: NetworkFiles = None,
+    json_file: Json = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Convert weights of other code into a weight file of pellucid.
@@ -38,7 +40,11 @@ def convert(
         from pellucid.system import files
         from pellucid.weights import converting
 
+    add_networks(networks)
     files.check_overwrite(out, overwrite=overwrite)
     keywords = parse_keywords(parameters, options=("license", "overwrite"))
     metadata = converting.convert(source, recipe, out, license=license, overwrite=overwrite, **keywords)
-    typer.echo(f"{out}: {describe_recipe(metadata)}")
+    if json_file is not None:
+        write_json(json_file, {"path": str(out), **vars(metadata)}, overwrite=overwrite)
+    if not is_stdout(json_file):
+        typer.echo(f"{out}: {describe_recipe(metadata)}")

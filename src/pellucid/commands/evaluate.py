@@ -1,44 +1,99 @@
 """`pellucid evaluate`."""
 
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pellucid.commands.options import Backend, Device, Overwrite, Parameters, Precision, White, parse_keywords
+from pellucid.commands.options import (
+    Backend,
+    Device,
+    Json,
+    NetworkFiles,
+    Overwrite,
+    Parameters,
+    Precision,
+    White,
+    add_networks,
+    parse_keywords,
+)
 from pellucid.commands.terminal import (
     add_row,
     defer_sigint,
+    is_stdout,
     print_error,
     print_info,
     print_leaks,
     print_table,
     print_warning,
     progress,
+    show_progress,
     table,
+    write_json,
+    write_result,
 )
 
 if TYPE_CHECKING:
-    from pellucid.evaluation import Report
+    from pellucid.evaluation.report import Report
+    from pellucid.restoration.restorer import Restorer
 
 
 def evaluate(
     model: Annotated[
-        str,
-        typer.Argument(metavar="MODEL", help="Name of a model (see 'pellucid models') or path of a weight file."),
-    ],
+        str | None,
+        typer.Argument(
+            metavar="[MODEL]",
+            help="Name of a model (see 'pellucid models') or path of a weight file. Without one, the pictures in "
+            "--data are scored as they are.",
+        ),
+    ] = None,
     parameters: Parameters = None,
     *,
+    models: Annotated[
+        list[str] | None,
+        typer.Option("--model", "-m", metavar="NAME_OR_FILE", help="Another model for the table; repeatable."),
+    ] = None,
     data: Annotated[
         Path,
-        typer.Option(metavar="FOLDER", help="Clean pictures, or degraded pictures with --target, or a store."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Clean pictures, or degraded pictures with --target, or a store; without MODEL, results.",
+        ),
     ],
     target: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Targets of the degraded pictures in --data, matched by name."),
+        typer.Option(metavar="FOLDER", help="Targets of the pictures in --data, matched by name."),
     ] = None,
-    json_file: Annotated[
-        Path | None, typer.Option("--json", metavar="FILE", help="Write the report as JSON.")
+    colors: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLORS",
+            help="Score rgb, y (luma, as in super-resolution papers) or gray; only for pairs.",
+            show_default="those of the recipe, or rgb",
+        ),
+    ] = None,
+    border: Annotated[
+        int | None,
+        typer.Option(
+            min=0, metavar="PX", help="Do not score this border.", show_default="that of the recipe, or 0"
+        ),
+    ] = None,
+    seeds: Annotated[
+        int,
+        typer.Option(
+            min=1, max=30, metavar="N", help="Score with N noise seeds: mean and 95 % confidence interval."
+        ),
+    ] = 1,
+    networks: NetworkFiles = None,
+    json_file: Json = None,
+    csv_file: Annotated[
+        Path | None,
+        typer.Option(
+            "--csv", metavar="FILE", help="Write a line for each model, picture and seed as CSV; - as for --json."
+        ),
     ] = None,
     save: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="Write the restored pictures into this folder, as PNG.")
@@ -53,61 +108,205 @@ def evaluate(
     precision: Precision = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Score a model on a folder or store: PSNR and SSIM of each picture, their means, and the protocol."""
-    with defer_sigint():
-        from pellucid import evaluation
-        from pellucid.data import store
-        from pellucid.restoration import restorer
-        from pellucid.system import files
+    """Score models or results on a folder or store: PSNR and SSIM of each picture, their means, and the protocol.
 
+    The same command resumes an interrupted evaluation: finished pictures are not computed again, unless data,
+    weights or settings have changed.
+    """
+    with defer_sigint():
+        from pellucid.data import store
+        from pellucid.evaluation.report import to_csv
+        from pellucid.restoration import restorer
+
+    add_networks(networks)
+    keywords, names = parameters or [], models or []
+    if model is not None and re.match(r"[a-z_0-9]+=", model):
+        keywords = [model, *keywords]  # every model is an option
+    elif model is not None:
+        names = [model, *names]
+    given = parse_keywords(keywords, options=("backend", "colors", "device", "overwrite", "precision", "seeds"))
+    of_models = {"save": save, "seeds": seeds, "device": device, "backend": backend, "precision": precision}
+    _check_usage(names, given, target, of_models)
+    if is_stdout(json_file) and is_stdout(csv_file):
+        raise typer.BadParameter("--json - and --csv - would both be standard output")
     train_store = None if train_data is None else store.open(train_data)
-    given = parse_keywords(parameters, options=("backend", "device", "overwrite", "precision"))
-    chosen = restorer.load(model, device=device, backend=backend, precision=precision, **given)
-    if chosen.choice is not None:
-        print_info(chosen.choice)
-    collection = evaluation.collect(chosen.recipe, data, target, white=white)
-    for message in collection.messages:
-        print_info(message)
+    chosen = [restorer.load(name, device=device, backend=backend, precision=precision, **given) for name in names]
+    if len({one.name for one in chosen}) < len(chosen):  # e.g. the weights.safetensors of two trainings
+        for one, name in zip(chosen, names, strict=True):
+            one.name = name
+    for one in chosen:
+        if one.choice is not None:
+            print_info(one.choice)
+    _check_files(chosen, data, target, white, [json_file, csv_file], overwrite=overwrite)
+    settings = {"target": target, "colors": colors, "border_px": border, "white": white, "overwrite": overwrite}
+    with _record([names, given, data, settings, seeds, save]) as record:
+        reports = list(_score_each(chosen, data, seeds, save, record, **settings))
     if json_file is not None:
-        samples = collection.samples
-        files.check_report(json_file, [path for sample in samples for path in sample.files], overwrite=overwrite)
-    with progress() as bar:
-        task = bar.add_task("scoring", total=None)
-        report = evaluation.evaluate(
-            chosen,
-            data,
-            target=target,
-            save=save,
-            overwrite=overwrite,
-            white=white,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
-    if json_file is not None:
-        report.write_json(json_file, overwrite=overwrite)
-    _print_report(report)
-    for override in report.overrides:
-        print_warning(override)
-    for warning in report.warnings:
-        print_warning(warning)
+        content = [report.to_json() for report in reports]
+        write_json(json_file, content if len(names) > 1 else content[0], overwrite=overwrite)
+    if csv_file is not None:
+        write_result(csv_file, to_csv(reports), overwrite=overwrite)
+    if not is_stdout(json_file, csv_file):
+        _print_scores(reports)
+    _print_messages(reports)
     if train_store is not None:
         print_leaks(train_store, target or data)
-    for _, error in report.failures:
+    for error in dict.fromkeys(str(error) for report in reports for _, error in report.failures):
         print_error(error)
-    if report.failures:
+    if any(report.failures for report in reports):
         raise typer.Exit(1)
 
 
-def _print_report(report: "Report") -> None:
+def _check_usage(names: Sequence[str], given: Any, target: Path | None, of_models: dict[str, Any]) -> None:
+    """Without a model, only pictures and their targets are needed, and options of models cannot act."""
+    if names:
+        return
+    if target is None:
+        raise typer.BadParameter("a MODEL is needed, or --target to score the pictures in --data as they are")
+    if given:
+        raise typer.BadParameter(f"{next(iter(given))}= is a keyword of a recipe, which needs a MODEL")
+    for option, value in of_models.items():
+        if value not in (None, 1, "auto"):
+            raise typer.BadParameter(f"--{option} needs a MODEL")
+
+
+def _check_files(
+    chosen: "Sequence[Restorer]",
+    data: Path,
+    target: Path | None,
+    white: float | None,
+    results: Sequence[Path | None],
+    *,
+    overwrite: bool,
+) -> None:
+    """Raise OutputError if a result would replace one of the pictures; print which files are not used."""
+    from pellucid.data import eval_samples
+    from pellucid.evaluation import evaluate as evaluation
+    from pellucid.system import files
+
+    if chosen:
+        collections = [evaluation.collect(one.recipe, data, target, white=white) for one in chosen]
+    else:
+        collections = [eval_samples.collect(data, target, white=white)]
+    for message in collections[0].messages:
+        print_info(message)
+    used = [path for sample in collections[0].samples for path in sample.files]
+    for result in results:
+        if result is not None and not is_stdout(result):
+            files.check_report(result, used, overwrite=overwrite)
+            used.append(result)
+
+
+@contextmanager
+def _record(command: object) -> Iterator[Path | None]:
+    """A file in the cache for finished pictures, which is deleted at the end, but not if there is an interruption.
+
+    command: what the file belongs to. None if the cache cannot be written.
+    """
+    from pellucid.errors import OutputError
+    from pellucid.evaluation.score_log import ScoreLog, make_key
+    from pellucid.system import files
+
+    path = files.cache_folder() / "evaluations" / f"{make_key(command, Path.cwd())[:32]}.jsonl"
+    try:
+        record = ScoreLog(path)
+    except OutputError as error:
+        print_info(f"{error.facts}; if interrupted, this evaluation starts again")
+        yield None
+        return
+    try:
+        yield path
+    except KeyboardInterrupt:
+        print_info("interrupted; the same command resumes, without the pictures that are finished")
+        raise typer.Exit(130) from None
+    record.remove()
+
+
+def _score_each(
+    chosen: "Sequence[Restorer]", data: Path, seeds: int, save: Path | None, record: Path | None, **settings: Any
+) -> "Iterator[Report]":
+    """The report of each model, under a name that no other model has; or the report of the results in `data`."""
+    from pellucid.evaluation import evaluate as evaluation
+
+    if not chosen:
+        settings = {key: value for key, value in settings.items() if value is not None and key != "overwrite"}
+        with progress() as bar:
+            yield evaluation.score(data, record=record, progress=show_progress(bar, "scoring"), **settings)
+        return
+    for restorer in chosen:
+        with progress() as bar:
+            yield evaluation.evaluate(
+                restorer,
+                data,
+                num_seeds=seeds,
+                save=save if len(chosen) == 1 or save is None else save / restorer.name,
+                record=record,
+                progress=show_progress(bar, f"scoring {restorer.name}"),
+                **settings,
+            )
+
+
+def _print_scores(reports: "Sequence[Report]") -> None:
+    """The scores of each picture, the means of each model, and the protocols."""
+    if len(reports) == 1:
+        _print_pictures(reports[0])
+    else:
+        _print_comparison(reports)
+    for report in reports:
+        typer.echo(report.model if report.recipe is None else f"{report.model}: {report.recipe.name}")
+        for line in report.statement():
+            typer.echo(f"  {line}")
+
+
+def _print_messages(reports: "Sequence[Report]") -> None:
+    """Why scores may be wrong, or cannot be compared with each other."""
+    from pellucid.evaluation.report import describe_differences
+
+    differences = describe_differences(reports)
+    if differences is not None:
+        print_warning(f"these scores cannot be compared, because protocols differ: {differences}")
+    if len({tuple(score.name for score in report.scores) for report in reports}) > 1:
+        print_warning("these means cannot be compared: not every model was scored on the same pictures")
+    for warning in dict.fromkeys(line for report in reports for line in (*report.overrides, *report.warnings)):
+        print_warning(warning)
+    num_resumed = sum(report.num_resumed for report in reports)
+    if num_resumed:
+        print_info(f"{num_resumed} scores are from the interrupted evaluation before")
+
+
+def _print_pictures(report: "Report") -> None:
+    """A table with a line for each picture."""
     rows = table("picture", "degraded dB", "PSNR dB", "SSIM", right=(1, 2, 3))
     for score in report.scores:
         add_row(rows, score.name, *_cells(score.degraded_psnr_db, score.psnr_db, score.ssim))
     rows.add_section()
-    means = _cells(report.mean_degraded_psnr_db, report.mean_psnr_db, report.mean_ssim)
-    add_row(rows, f"mean of {len(report.scores)}", *means, style="bold")
+    add_row(rows, f"mean of {len(report.scores)}", *_mean_cells(report), style="bold")
     print_table(rows)
-    typer.echo(f"{report.model}: {report.recipe.name}")
-    for line in report.statement():
-        typer.echo(f"  {line}")
+
+
+def _print_comparison(reports: "Sequence[Report]") -> None:
+    """The PSNR of each picture by each model, and the means of all models."""
+    names = dict.fromkeys(score.name for report in reports for score in report.scores)
+    psnr_db = [{score.name: score.psnr_db for score in report.scores} for report in reports]
+    rows = table("PSNR dB", *(report.model for report in reports), right=range(1, len(reports) + 1))
+    for name in names:
+        add_row(rows, name, *(_cell(by_name.get(name), 2) for by_name in psnr_db))
+    print_table(rows)
+    means = table("mean", "pictures", "degraded dB", "PSNR dB", "SSIM", right=(1, 2, 3, 4))
+    for report in reports:
+        add_row(means, report.model, str(len(report.scores)), *_mean_cells(report))
+    print_table(means)
+
+
+def _mean_cells(report: "Report") -> tuple[str, str, str]:
+    degraded, psnr_db, ssim = _cells(report.mean_degraded_psnr_db, report.mean_psnr_db, report.mean_ssim)
+    if len(report.by_seed) == 1:
+        return degraded, psnr_db, ssim
+    return (
+        degraded,
+        f"{psnr_db} ± {_cell(report.psnr_db_confidence, 3)}",
+        f"{ssim} ± {_cell(report.ssim_confidence, 5)}",
+    )
 
 
 def _cells(degraded_db: float | None, psnr_db: float, ssim: float | None) -> tuple[str, str, str]:

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pellucid.commands.options import Overwrite, Parameters, parse_keywords
-from pellucid.commands.terminal import defer_sigint
+from pellucid.commands.options import Json, NetworkFiles, Overwrite, Parameters, add_networks, parse_keywords
+from pellucid.commands.terminal import defer_sigint, is_stdout, write_json
 
 if TYPE_CHECKING:
     from pellucid.backends.backend import Shape
+    from pellucid.exporting.export import Exported
 
 
 def export(
@@ -56,6 +57,8 @@ def export(
         Path | None,
         typer.Option(metavar="FOLDER", help="Targets of the degraded pictures in --data, matched by name."),
     ] = None,
+    networks: NetworkFiles = None,
+    json_file: Json = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Write a model for another runtime, after checking its results.
@@ -68,6 +71,7 @@ def export(
     with defer_sigint():
         from pellucid.exporting import export as exporting
 
+    add_networks(networks)
     exported = exporting.export(
         model,
         out,
@@ -80,10 +84,24 @@ def export(
         overwrite=overwrite,
         **parse_keywords(parameters, options=("format", "overwrite", "precision", "shape")),
     )
+    if json_file is not None:
+        write_json(json_file, _to_json(exported, precision), overwrite=overwrite)
+    if is_stdout(json_file):
+        return
     typer.echo(f"{exported.path}: {exported.metadata.weights.recipe} in {precision}")
     typer.echo(f"against torch float32: {exported.agreement}")
     if exported.loss_db is not None:
         typer.echo(f"loss of mean PSNR on {data}: {exported.loss_db:.3f} dB")
+
+
+def _to_json(exported: "Exported", precision: str) -> object:
+    return {
+        "path": str(exported.path),
+        "recipe": exported.metadata.weights.recipe,
+        "precision": precision,
+        "agreement": str(exported.agreement),
+        "loss_db": exported.loss_db,
+    }
 
 
 def _parse_shape(text: str) -> "Shape":

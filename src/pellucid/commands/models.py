@@ -1,13 +1,14 @@
 """`pellucid models`."""
 
-import json
 import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pellucid.commands.terminal import add_row, print_table, table
+from pellucid.commands.options import Json, OverwriteJson
+from pellucid.commands.terminal import add_row, is_stdout, print_table, table, write_json
 from pellucid.errors import PellucidError
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ def models(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="A model, e.g. srcnn-x2: show everything about it.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json_file: Json = None,
+    overwrite: OverwriteJson = False,
 ) -> None:
     """List the models with their scores and licenses, or show everything about one.
 
@@ -32,11 +34,13 @@ def models(
     from pellucid.weights import models
 
     if name is not None:
-        _print_model(name, as_json)
+        _print_model(name, json_file, overwrite=overwrite)
         return
     listed = models.list_metadata()
-    if as_json:
-        typer.echo(json.dumps([_model_as_json(model, metadata) for model, metadata in listed], indent=2))
+    if json_file is not None:
+        content = [_model_as_json(model, metadata) for model, metadata in listed]
+        write_json(json_file, content, overwrite=overwrite)
+    if is_stdout(json_file):
         return
     rows = table("model", "recipe", "PSNR in dB", "license", "from")
     for model, metadata in listed:
@@ -56,14 +60,15 @@ def describe_recipe(metadata: "WeightsMetadata") -> str:
     return " ".join([metadata.recipe, *(f"{key}={_as_typed(value)}" for key, value in given.items())])
 
 
-def _print_model(name: str, as_json: bool) -> None:
+def _print_model(name: str, json_file: Path | None, *, overwrite: bool) -> None:
     """Print the metadata of one model, with the command that measures each score."""
     from pellucid.weights import checkpoint, models
 
     path = models.find_model(name)
     metadata = checkpoint.read_metadata(path)
-    if as_json:
-        typer.echo(json.dumps({"name": name, "path": str(path), **vars(metadata)}, indent=2))
+    if json_file is not None:
+        write_json(json_file, {"name": name, "path": str(path), **vars(metadata)}, overwrite=overwrite)
+    if is_stdout(json_file):
         return
     typer.echo(f"{name}: {describe_recipe(metadata)}")
     typer.echo(f"file: {path}\nlicense: {metadata.license}\norigin: {metadata.provenance}")

@@ -1,12 +1,16 @@
 """Options that several commands share, and how their values are parsed."""
 
+import inspect
 import math
 import re
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+
+from pellucid.commands.terminal import MessageStyle, print_detail, print_info, set_message_style
 
 Parameters = Annotated[
     list[str] | None,
@@ -41,7 +45,73 @@ White = Annotated[
         show_default="as the file specifies it, or that of its type",
     ),
 ]
+Json = Annotated[
+    Path | None,
+    typer.Option(
+        "--json", metavar="FILE", help="Write the result as JSON; - is standard output, without any other text."
+    ),
+]
+NetworkFiles = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--network",
+        metavar="FILE.py",
+        help="Run this network file, which has recipes of your own; repeatable.",
+    ),
+]
+OverwriteJson = Annotated[bool, typer.Option("--overwrite", help="Replace the file of --json.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
+
+
+def with_messages(command: Callable[..., None]) -> Callable[..., None]:
+    """A command that also has the options for messages, which all commands share."""
+    panel = "Messages"
+    extra = {
+        "quiet": Annotated[
+            bool,
+            typer.Option(
+                "--quiet", "-q", help="Print warnings and errors only, no progress.", rich_help_panel=panel
+            ),
+        ],
+        "verbose": Annotated[
+            bool,
+            typer.Option("--verbose", "-v", help="Print details: causes, time, memory.", rich_help_panel=panel),
+        ],
+        "log_format": Annotated[
+            Literal["text", "json"],
+            typer.Option(help="json: each message is a JSON object in a line.", rich_help_panel=panel),
+        ],
+    }
+    defaults = {"quiet": False, "verbose": False, "log_format": "text"}
+
+    def run(*, quiet: bool, verbose: bool, log_format: str, **arguments: Any) -> None:
+        if quiet and verbose:
+            raise typer.BadParameter("--quiet and --verbose exclude each other")
+        set_message_style(MessageStyle(quiet, verbose, log_format == "json"))
+        start_s = time.monotonic()
+        command(**arguments)
+        print_detail(f"{time.monotonic() - start_s:.1f} s, {_describe_versions()}")
+
+    signature = inspect.signature(command, eval_str=True)
+    added = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=annotation)
+        for name, annotation in extra.items()
+    ]
+    vars(run)["__signature__"] = signature.replace(parameters=[*signature.parameters.values(), *added])
+    run.__annotations__ = {
+        parameter.name: parameter.annotation for parameter in signature.parameters.values()
+    } | extra
+    run.__doc__, run.__name__ = command.__doc__, command.__name__
+    return run
+
+
+def _describe_versions() -> str:
+    from importlib.metadata import version
+
+    from pellucid.system import memory
+
+    used_mb = memory.used_bytes() / 1e6
+    return f"{used_mb:.0f} MB of memory; pellucid {version('pellucid')}, torch {version('torch')}"
 
 
 def check_arguments(args: Sequence[str]) -> None:
@@ -55,6 +125,16 @@ def check_arguments(args: Sequence[str]) -> None:
             raise typer.BadParameter(
                 f"{where}{value} is a URL; only files and folders of this computer are supported"
             )
+
+
+def add_networks(paths: Sequence[str] | None) -> None:
+    """Run network files outside of the package, and say so."""
+    from pellucid.recipes import network_files, registry
+
+    for path in paths or ():
+        added = network_files.add_network(path)
+        names = [name for name in registry.list_names() if name.startswith(f"{added.name}.")]
+        print_info(f"{path} runs as code (SHA-256 {added.sha256[:12]}): {', '.join(names) or 'it has no recipes'}")
 
 
 def parse_keywords(pairs: Sequence[str] | None, *, options: Sequence[str] = ()) -> dict[str, Any]:
@@ -109,6 +189,14 @@ def parse_size(text: str) -> tuple[int | None, int | None]:
         raise typer.BadParameter(f"--size {text}: expected a size in pixels, e.g. 3000x2000, 3000x or x2000")
     width, height = (None if side is None else int(side) for side in match.groups())
     return width, height
+
+
+def check_scale(scale: float | None, size: str | None) -> None:
+    """Raise typer.BadParameter for a --scale that is not possible, also next to --size."""
+    if scale is not None and not 0 < scale <= 1000:
+        raise typer.BadParameter(f"--scale {scale:g}: expected a number above 0, at most 1000")
+    if scale is not None and size is not None:
+        raise typer.BadParameter("--scale and --size exclude each other; use one of them")
 
 
 def parse_crop(text: str) -> tuple[int, int, int, int]:

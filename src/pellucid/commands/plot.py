@@ -1,20 +1,65 @@
 """`pellucid plot`."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from pellucid.commands.options import Overwrite
+from pellucid.commands.options import Json, Overwrite
+from pellucid.commands.terminal import add_row, is_stdout, print_table, table, write_json
+
+if TYPE_CHECKING:
+    from pellucid.training.comparing import RunSummary
 
 
 def plot(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Run folders of 'pellucid train'.")],
-    out: Annotated[Path, typer.Option(metavar="FILE", help="Output file: .png, .pdf or .svg.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Also plot loss and PSNR into this .png, .pdf or .svg.", show_default="no plot"
+        ),
+    ] = None,
+    against: Annotated[
+        Literal["step", "time"], typer.Option(help="What the plot shows the curves against.")
+    ] = "step",
+    json_file: Json = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Plot the loss and PSNR of trainings against their steps."""
-    from pellucid.training import plotting
+    """Compare trainings: what differs, progress, time, loss and PSNR, as a table and as a plot."""
+    from pellucid.training import comparing, plotting
 
-    plotting.plot(runs, out, overwrite=overwrite)
-    typer.echo(out)
+    summaries = comparing.compare_runs(runs)
+    if out is not None:
+        plotting.plot(runs, out, against=against, overwrite=overwrite)
+    if json_file is not None:
+        write_json(json_file, [summary.to_json() for summary in summaries], overwrite=overwrite)
+    if is_stdout(json_file):
+        return
+    _print_runs(summaries)
+    if out is not None:
+        typer.echo(out)
+
+
+def _print_runs(summaries: "Sequence[RunSummary]") -> None:
+    rows = table(
+        "run", "recipe, and what differs", "step", "hours", "loss", "last dB", "best dB", right=(2, 3, 4, 5, 6)
+    )
+    for run in summaries:
+        differences = " ".join(f"{key}={value}" for key, value in run.differences.items())
+        add_row(
+            rows,
+            run.name,
+            " ".join(part for part in (run.recipe, differences) if part),
+            f"{run.step}/{run.num_steps}",
+            _cell(run.hours, ".2f"),
+            _cell(run.loss, ".4g"),
+            _cell(run.psnr_db, ".2f"),
+            _cell(run.best_psnr_db, ".2f") + ("" if run.best_step is None else f" at {run.best_step}"),
+        )
+    print_table(rows)
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)

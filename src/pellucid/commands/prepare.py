@@ -1,20 +1,23 @@
 """`pellucid prepare`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pellucid.commands.options import White, parse_keywords
+from pellucid.commands.options import Json, White, parse_keywords
 from pellucid.commands.terminal import (
     add_row,
     defer_sigint,
+    is_stdout,
     print_error,
     print_info,
     print_leaks,
     print_table,
     progress,
+    show_progress,
     table,
+    write_json,
 )
 
 if TYPE_CHECKING:
@@ -60,7 +63,10 @@ def prepare(
         typer.Option(min=1, metavar="N", help="Number of threads.", show_default="one for each processor"),
     ] = None,
     white: White = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a store that already exists.")] = False,
+    json_file: Json = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace a store that already exists, and the file of --json.")
+    ] = False,
 ) -> None:
     """Decode a data set once, into a store for training.
 
@@ -79,8 +85,17 @@ def prepare(
         _describe_kind(kind)
         return
     if kind == "check":
-        for path in paths:
-            _check_store(store.open(path))
+        checked = [_check_store(store.open(path)) for path in paths]
+        for made, damaged in checked:
+            if not is_stdout(json_file):
+                _print_checked(made)
+            for name in damaged:
+                print_error(f"{name} has changed since it was stored; prepare the store again with --overwrite")
+        if json_file is not None:
+            results = [{**_store_as_json(made), "damaged": damaged} for made, damaged in checked]
+            write_json(json_file, results, overwrite=overwrite)
+        if any(damaged for _, damaged in checked):
+            raise typer.Exit(1)
         return
     if out is None:
         raise typer.BadParameter("--out STORE is needed: the folder to create")
@@ -100,9 +115,17 @@ def prepare(
                 **keywords,
             )
     except KeyboardInterrupt:
-        typer.echo("interrupted; the same command resumes from here", err=True)
+        print_info("interrupted; the same command resumes from here")
         raise typer.Exit(130) from None
-    _print_prepared(prepared)
+    if json_file is not None:
+        content = {**_store_as_json(prepared.store), "num_decoded": prepared.num_decoded}
+        write_json(json_file, content, overwrite=overwrite)
+    if not is_stdout(json_file):
+        typer.echo(
+            f"{prepared.store.folder}: {_store_text(prepared.store)}; "
+            f"{prepared.num_decoded} files decoded by this run"
+        )
+    _print_messages(prepared)
     if against is not None:
         print_leaks(prepared.store, against)
 
@@ -119,9 +142,9 @@ def _describe_kind(kind: str) -> None:
         print_table(rows)
 
 
-def _print_prepared(prepared: "Prepared") -> None:
+def _print_messages(prepared: "Prepared") -> None:
+    """What is worth knowing about the files, and which were left out."""
     made = prepared.store
-    typer.echo(f"{made.folder}: {_store_text(made)}; {prepared.num_decoded} files decoded by this run")
     for message in prepared.messages:
         print_info(message)
     for name, reason in made.left_out[:_NUM_LISTED]:
@@ -130,17 +153,27 @@ def _print_prepared(prepared: "Prepared") -> None:
         print_info(f"{len(made.left_out)} left out in all; 'pellucid prepare check {made.folder}' lists them")
 
 
-def _check_store(made: "Store") -> None:
+def _check_store(made: "Store") -> "tuple[Store, list[str]]":
+    """The store, and the names of its files that have changed since."""
     with progress() as bar:
-        task = bar.add_task("reading", total=None)
-        damaged = made.check(lambda done, total: bar.update(task, completed=done, total=total))
+        return made, list(made.check(show_progress(bar, "reading")))
+
+
+def _print_checked(made: "Store") -> None:
     typer.echo(f"{made.folder}: {_store_text(made)}")
     for name, reason in made.left_out:
         typer.echo(f"  left out: {name}: {reason}")
-    for name in damaged:
-        print_error(f"{name} has changed since it was stored; prepare the store again with --overwrite")
-    if damaged:
-        raise typer.Exit(1)
+
+
+def _store_as_json(made: "Store") -> dict[str, Any]:
+    return {
+        "store": str(made.folder),
+        "kind": made.kind,
+        "num_items": len(made),
+        "num_bytes": made.num_bytes,
+        "fingerprint": made.fingerprint,
+        "left_out": [{"name": name, "reason": reason} for name, reason in made.left_out],
+    }
 
 
 def _store_text(made: "Store") -> str:

@@ -4,17 +4,26 @@ from typing import Annotated
 
 import typer
 
-from pellucid.commands.terminal import add_row, print_table, table
+from pellucid.commands.options import Json, NetworkFiles, OverwriteJson, add_networks
+from pellucid.commands.terminal import add_row, is_stdout, print_table, table, write_json
 
 
 def recipes(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="A recipe, e.g. dncnn.gaussian: show its keywords.")
     ] = None,
+    networks: NetworkFiles = None,
+    json_file: Json = None,
+    overwrite: OverwriteJson = False,
 ) -> None:
     """List the recipes, or show the keywords of one: default, possible values, meaning."""
     from pellucid.recipes import registry
 
+    add_networks(networks)
+    if json_file is not None:
+        write_json(json_file, _to_json(name), overwrite=overwrite)
+    if is_stdout(json_file):
+        return
     if name is None:
         rows = table("recipe", "description")
         for known in registry.list_names():
@@ -31,6 +40,17 @@ def recipes(
                 default = "-" if described.default is None else _to_text(described.default)
                 add_row(rows, keyword, default, described.values, described.meaning)
     print_table(rows)
+
+
+def _to_json(name: str | None) -> object:
+    """All recipes, or the keywords of one."""
+    from pellucid.recipes import registry
+
+    if name is None:
+        return [{"name": known, "description": registry.summarize(known)} for known in registry.list_names()]
+    keywords = registry.describe_training(registry.find(name)) | registry.own_keywords(name)
+    described = {key: keyword._asdict() for key, keyword in keywords.items()}
+    return {"name": name, "description": registry.summarize(name), "keywords": described}
 
 
 def _to_text(default: object) -> str:

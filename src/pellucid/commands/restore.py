@@ -11,9 +11,12 @@ from pellucid.commands import restore_options as options
 from pellucid.commands.options import (
     Backend,
     Device,
+    NetworkFiles,
     Overwrite,
     Precision,
     White,
+    add_networks,
+    check_scale,
     parse_bytes,
     parse_crop,
     parse_exposure,
@@ -24,11 +27,13 @@ from pellucid.commands.restore_status import show_status
 from pellucid.commands.standard_streams import standard_streams
 from pellucid.commands.terminal import (
     defer_sigint,
+    is_stdout,
     open_on_screen,
     print_error,
     print_info,
     print_warning,
     sigterm_as_sigint,
+    write_json,
 )
 from pellucid.errors import PellucidError
 
@@ -66,6 +71,7 @@ def restore(
     dry_run: options.DryRun = False,
     exposure_ratio: options.ExposureRatio = "auto",
     reference: options.Reference = None,
+    networks: NetworkFiles = None,
     device: Device = "auto",
     backend: Backend = None,
     precision: Precision = None,
@@ -88,6 +94,8 @@ def restore(
         from pellucid.restoration.settings import Settings
         from pellucid.weights import models
 
+    add_networks(networks)
+    check_scale(scale, size)
     choices = Settings(
         tile_px=tile,
         halo_px=halo,
@@ -110,15 +118,17 @@ def restore(
     if preview:
         _refuse(
             "--preview only draws a sheet",
-            name=name, report=report, sidecars=sidecars, scale=scale, size=size, mask=mask, format=format,
+            name=name, json=report, sidecars=sidecars, scale=scale, size=size, mask=mask, format=format,
             quality=quality, bit_depth=bit_depth, compare=compare, dry_run=dry_run, timeout=timeout,
         )  # fmt: skip
     elif len(model) > 1:
         raise typer.BadParameter("several --model are for --preview; --model A+B runs one after the other")
     if dry_run:
-        _refuse("--dry-run writes nothing", report=report)
+        _refuse("--dry-run writes nothing", json=report)
     if "-" in inputs or out == Path("-"):
         _refuse("- is one picture", name=name, preview=preview, compare=compare)
+    if is_stdout(report) and (out == Path("-") or (out is None and "-" in inputs)):
+        raise typer.BadParameter("the result and --json - would both be standard output")
     with standard_streams(inputs, out, format) as streams:
         jobs = planning.plan(
             streams.inputs,
@@ -130,6 +140,7 @@ def restore(
             model="+".join(map(models.find_name, model)),
             mask=mask,
             overwrite=overwrite,
+            strict=False,
         )
         _print_passed_over(jobs, with_sidecars=sidecars)
         _check_outputs(jobs, report, overwrite=overwrite or preview)
@@ -140,15 +151,19 @@ def restore(
         for one in chosen:
             _print_choices(one, choices, jobs)
         if preview:
-            _draw_previews(jobs, chosen, choices, overwrite=overwrite)
+            num_failed = _draw_previews(jobs, chosen, choices, overwrite=overwrite)
         elif dry_run:
-            _print_plan(jobs, chosen[0], choices, overwrite=overwrite)
+            num_failed = _print_plan(jobs, chosen[0], choices, overwrite=overwrite)
         else:
             outcomes = _run(jobs, chosen[0], choices, workers=workers, overwrite=overwrite, report=report)
             renamed = [streams.rename(outcome) for outcome in outcomes]
-            _print_summary(renamed, chosen[0], with_results=not streams.is_stdout)
-            if any(outcome.error for outcome in outcomes):
-                raise typer.Exit(1)
+            has_results = not (streams.is_stdout or is_stdout(report))
+            _print_summary(renamed, chosen[0], with_results=has_results)
+            num_failed = sum(outcome.error is not None for outcome in outcomes)
+        for problem in jobs.problems:
+            print_error(problem)
+        if num_failed or jobs.problems:
+            raise typer.Exit(1)
 
 
 def _is_file_to_write(out: Path | None) -> bool:
@@ -169,13 +184,13 @@ def _check_outputs(jobs: "Sequence[Job]", report: Path | None, *, overwrite: boo
 
     if len(jobs) == 1 and jobs[0].root is None:
         files.check_overwrite(jobs[0].target, overwrite=overwrite)
-    if report is not None:
+    if report is not None and not is_stdout(report):
         used = [path for job in jobs for path in (job.source, job.target)]
         files.check_report(report, used, overwrite=overwrite or is_report(report))
 
 
 def _run(
-    jobs: "Sequence[Job]",
+    jobs: "Plan",
     restorer: "Restorer",
     settings: "Settings",
     *,
@@ -184,7 +199,7 @@ def _run(
     report: Path | None,
 ) -> "list[Outcome]":
     """The outcomes of all jobs. After an interruption, the report contains those until then."""
-    from pellucid.restoration.report import is_report, write_report
+    from pellucid.restoration.report import is_report, make_report
     from pellucid.restoration.restore import iter_restore
 
     if settings.halo_px is not None and settings.halo_px < restorer.halo_px:
@@ -201,15 +216,16 @@ def _run(
             outcomes.close()
             is_interrupted = True
     if report is not None:
-        write_report(report, finished, restorer, overwrite=overwrite or is_report(report))
+        content = make_report(finished, restorer, jobs.problems)
+        write_json(report, content, overwrite=overwrite or is_report(report))
     if is_interrupted:
         print_info(_describe_interruption(jobs, len(finished)))
         raise typer.Exit(130)
     return finished
 
 
-def _print_plan(jobs: "Sequence[Job]", restorer: "Restorer", settings: "Settings", *, overwrite: bool) -> None:
-    """Print which file would become which result, and what would fail."""
+def _print_plan(jobs: "Sequence[Job]", restorer: "Restorer", settings: "Settings", *, overwrite: bool) -> int:
+    """Print which file would become which result, and what would fail; returns how many would."""
     from pellucid.restoration.restore import check_files
 
     failures = 0
@@ -219,14 +235,16 @@ def _print_plan(jobs: "Sequence[Job]", restorer: "Restorer", settings: "Settings
         else:
             print_error(outcome.error)
             failures += 1
-    if failures:
-        raise typer.Exit(1)
+    return failures
 
 
 def _draw_previews(
     jobs: "Sequence[Job]", restorers: "Sequence[Restorer]", settings: "Settings", *, overwrite: bool
-) -> None:
-    """Draw a sheet for each picture, print its path, and show a single one if there is a screen."""
+) -> int:
+    """Draw a sheet for each picture, print its path, and show a single one if there is a screen.
+
+    Returns how many pictures failed.
+    """
     from pellucid.restoration.position import Position
     from pellucid.restoration.preview import write_preview
 
@@ -246,8 +264,7 @@ def _draw_previews(
                 failures += 1
     if len(jobs) == 1 and not failures:
         open_on_screen(jobs[0].target)
-    if failures:
-        raise typer.Exit(1)
+    return failures
 
 
 def _describe_interruption(jobs: "Sequence[Job]", num_done: int) -> str:

@@ -46,7 +46,13 @@ Name = Annotated[
 ]
 Report = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="Write what happened to every picture, as JSON.", rich_help_panel=_FILES),
+    typer.Option(
+        "--json",
+        "--report",
+        metavar="FILE",
+        help="Write what happened to every picture, as JSON; - is standard output, without any other text.",
+        rich_help_panel=_FILES,
+    ),
 ]
 Include = Annotated[
     list[str] | None,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from pellucid.commands.terminal import print_bytes
 from pellucid.errors import PellucidError, PictureError
 
 if TYPE_CHECKING:
@@ -73,8 +74,7 @@ def standard_streams(inputs: list[str], out: Path | None, format: str | None) ->
         except PellucidError as error:
             raise streams.rename_error(error) from None
         if writes and out is not None and out.exists():
-            sys.stdout.buffer.write(out.read_bytes())
-            sys.stdout.buffer.flush()
+            print_bytes(out.read_bytes())
 
 
 def _check(inputs: list[str], *, reads: bool, writes: bool) -> None:

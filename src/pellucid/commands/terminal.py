@@ -1,14 +1,17 @@
 """Output to the terminal: tables, progress, one-line messages, and signals."""
 
+import json
 import os
 import re
 import signal
 import sys
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -61,31 +64,110 @@ def progress(*extra: str, in_percent: bool = False) -> "Iterator[Progress]":
     done = TaskProgressColumn() if in_percent else MofNCompleteColumn()
     columns = [TextColumn("{task.description}", markup=False), BarColumn(), done, TimeRemainingColumn()]
     columns += [TextColumn(text) for text in extra]
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    console, style = Console(stderr=True), _style.get()
+    is_shown = console.is_terminal and not style.quiet and not style.as_json
+    with Progress(*columns, console=console, transient=True, disable=not is_shown) as bar:
         yield bar
 
 
-def print_once(text: str, *, err: bool = False) -> None:
-    """Print from the first of several `torchrun` processes only."""
-    if os.environ.get("RANK", "0") == "0":
-        typer.echo(text, err=err)
+def show_progress(bar: "Progress", description: str) -> Callable[[int, int], None]:
+    """A function that shows (done, total) as a line of a progress bar."""
+    task = bar.add_task(description, total=None)
+    return lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def is_stdout(*paths: Path | None) -> bool:
+    """Whether one of the paths is `-`, standard output, which then contains nothing else."""
+    return Path("-") in paths
+
+
+def write_result(path: Path, text: str, *, overwrite: bool) -> None:
+    """Write a result into a file, completely or not at all, or on standard output. Raises OutputError."""
+    if is_stdout(path):
+        typer.echo(text, nl=False)
+    else:
+        from pellucid.system.files import write_atomic
+
+        write_atomic(path, text.encode(errors="surrogateescape"), overwrite=overwrite)
+
+
+def print_bytes(content: bytes) -> None:
+    """Write to standard output. Raises OSError that names it, and SystemExit if its reader has ended."""
+    try:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        raise SystemExit(141) from None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, "standard output") from error
+
+
+def write_json(path: Path, content: object, *, overwrite: bool) -> None:
+    """Write a result as JSON; infinite numbers must be null. Raises OutputError."""
+    write_result(path, json.dumps(content, indent=2, allow_nan=False) + "\n", overwrite=overwrite)
+
+
+def is_first_process() -> bool:
+    """Whether this is the only process, or the first one of several that `torchrun` started."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@dataclass(frozen=True)
+class MessageStyle:
+    """Which messages are printed on the error stream, and how.
+
+    quiet: warnings and errors only, and no progress. verbose: details, too. as_json: one JSON object per line.
+    """
+
+    quiet: bool = False
+    verbose: bool = False
+    as_json: bool = False
+
+
+_style: ContextVar[MessageStyle] = ContextVar("style", default=MessageStyle())  # noqa: B039  # frozen
+
+
+def set_message_style(style: MessageStyle) -> None:
+    """For all messages from now on."""
+    _style.set(style)
+
+
+def print_detail(text: object) -> None:
+    """Print one line on the error stream, with --verbose only."""
+    if _style.get().verbose:
+        _print_message("detail", text)
 
 
 def print_info(text: object) -> None:
-    """Print one line on the error stream, even if a file name contains line breaks."""
-    typer.echo(" ".join(str(text).split()), err=True)
+    """Print one line on the error stream, even if a file name contains line breaks; nothing with --quiet."""
+    if not _style.get().quiet:
+        _print_message("info", text)
 
 
 def print_warning(text: object) -> None:
     """Print one line on the error stream about a result that may not be as expected."""
-    print_info(f"warning: {text}")
+    _print_message("warning", text, "warning: ")
 
 
 def print_error(problem: object) -> None:
     """Print one line on the error stream. Hints of errors name command-line options, not Python parameters."""
     text = _describe(problem) if isinstance(problem, PellucidError) else problem
-    print_info(f"pellucid: {text}")
+    _print_message("error", text, "pellucid: ")
+    cause = problem.__cause__ if isinstance(problem, PellucidError) else None
+    while cause is not None:
+        print_detail(f"caused by {type(cause).__name__}: {cause}")
+        cause = cause.__cause__
+
+
+def _print_message(level: str, text: object, prefix: str = "") -> None:
+    line = " ".join(str(text).split())
+    if _style.get().as_json:
+        at = datetime.now(UTC).isoformat(timespec="milliseconds")
+        line = json.dumps({"time": at, "level": level, "message": line})
+    else:
+        line = prefix + line
+    with suppress(OSError, ValueError):  # a full or closed error stream must not stop the work
+        typer.echo(line, err=True)
 
 
 def _describe(error: PellucidError) -> str:
@@ -109,10 +191,12 @@ def remember_options(options: Iterable[str]) -> None:
 
 
 _OPTIONS = {
+    "border_px": "--border",
     "exposure": "--exposure-ratio",
     "halo_px": "--halo",
     "json_file": "--json",
     "memory_bytes": "--memory",
+    "num_seeds": "--seeds",
     "save_every_s": "--save-every",
     "start_from": "--from",
     "tile_px": "--tile",
@@ -134,12 +218,6 @@ def word_as_option(parameter: str, value: Any) -> str:
     return f"{option} {value}"
 
 
-def exit_with_error(message: object) -> NoReturn:
-    """Print one line on the error stream and exit with status 1."""
-    print_error(message)
-    raise SystemExit(1)
-
-
 def open_on_screen(path: Path) -> None:
     """Show a file in the program for its kind, if the user is at a terminal on a machine with a screen."""
     has_screen = sys.platform in ("darwin", "win32") or bool({"DISPLAY", "WAYLAND_DISPLAY"} & os.environ.keys())
@@ -149,21 +227,27 @@ def open_on_screen(path: Path) -> None:
 
 @contextmanager
 def defer_sigint() -> Iterator[None]:
-    """Handle Ctrl-C after the imports inside: in the middle of torch's own imports it is lost or breaks them."""
+    """Handle Ctrl-C and SIGTERM after the imports inside: in the middle of torch's own, they break or are lost."""
     received: list[int] = []
-    before = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, lambda number, _: received.append(number))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
     if received:
-        raise KeyboardInterrupt
+        signal.raise_signal(signal.Signals(received[0]))
 
 
 @contextmanager
 def sigterm_as_sigint() -> Iterator[None]:
     """Treat SIGTERM, e.g. from a service manager or a batch queue, like Ctrl-C."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.getsignal(signal.SIGTERM)
+    if before is signal.SIG_DFL:  # `process.run` does it already, and knows the exit code
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         yield
     finally:

@@ -3,13 +3,22 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pellucid.commands.options import Device, Parameters, parse_keywords
-from pellucid.commands.terminal import defer_sigint, print_info, print_once, progress
+from pellucid.commands.options import (
+    Device,
+    Json,
+    NetworkFiles,
+    OverwriteJson,
+    Parameters,
+    add_networks,
+    parse_keywords,
+)
+from pellucid.commands.terminal import defer_sigint, is_first_process, is_stdout, print_info, progress, write_json
 
 if TYPE_CHECKING:
     from pellucid.training.train import Status
@@ -61,6 +70,9 @@ def train(
     measure: Annotated[
         int | None, typer.Option(min=2, metavar="N", help="Only measure the speed of N steps; writes nothing.")
     ] = None,
+    networks: NetworkFiles = None,
+    json_file: Json = None,
+    overwrite_json: OverwriteJson = False,
 ) -> None:
     """Train a recipe. The same command resumes an interrupted training and ends with the same weights.
 
@@ -70,9 +82,11 @@ def train(
     """
     with defer_sigint():
         from pellucid.recipes import registry
+        from pellucid.training import comparing
         from pellucid.training import train as training
         from pellucid.training.recorder import Validation
 
+    add_networks(networks)
     given = parse_keywords(parameters, options=("device",))
     if steps is not None and "num_steps" in given:
         raise typer.BadParameter("--steps and num_steps are the same; use one of them")
@@ -87,9 +101,10 @@ def train(
     }
     if measure is not None:
         speed = training.measure(recipe, data, num_steps=measure, **shared)
-        print_once(
+        text = (
             f"{speed.images_per_s:.1f} images/s, {speed.waiting:.1%} of the time waiting for data ({speed.mode})"
         )
+        _report(text, json_file, lambda: asdict(speed), overwrite=overwrite_json)
         return
     if out is None:
         raise typer.BadParameter("--out RUN is needed, except with --measure")
@@ -111,12 +126,33 @@ def train(
                 **shared,
             )
     except training.Stopped as stopped:
-        print_once(f"{stopped}; the same command resumes from here", err=True)
+        _print_first(f"{stopped}; the same command resumes from here")
         raise typer.Exit(128 + stopped.signal_number) from None
     except KeyboardInterrupt:
-        print_once("interrupted; the same command resumes from the last checkpoint", err=True)
+        _print_first("interrupted; the same command resumes from the last checkpoint")
         raise typer.Exit(130) from None
-    print_once(str(weights))
+    _report(
+        str(weights),
+        json_file,
+        lambda: {"weights": str(weights), **comparing.compare_runs([out])[0].to_json()},
+        overwrite=overwrite_json,
+    )
+
+
+def _report(text: str, json_file: Path | None, make_content: "Callable[[], object]", *, overwrite: bool) -> None:
+    """Print the result, from the first of several processes only, and write it as JSON."""
+    if not is_first_process():
+        return
+    if json_file is not None:
+        write_json(json_file, make_content(), overwrite=overwrite)
+    if not is_stdout(json_file):
+        typer.echo(text)
+
+
+def _print_first(text: str) -> None:
+    """A message from the first of several processes only."""
+    if is_first_process():
+        print_info(text)
 
 
 @contextmanager

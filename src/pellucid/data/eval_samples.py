@@ -42,6 +42,7 @@ class EvalSet:
     pairing: how degraded pictures and targets were matched; None if the samples are clean pictures.
     num_misaligned: samples left out because their targets are known to be shifted.
     messages: about files in the folders that are not pictures, one line each.
+    warnings: why pictures may have been matched wrongly. fingerprint: of the store; empty for folders.
     """
 
     kind: Kind
@@ -49,6 +50,8 @@ class EvalSet:
     pairing: str | None = None
     num_misaligned: int = 0
     messages: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    fingerprint: str = ""
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -91,7 +94,15 @@ def _collect_pairs(data: Path, target: Path, read: Callable[[Path], Picture]) ->
         _make_sample(path, data, partial(read, partner), partial(read, path), partner)
         for path, partner in zip(degraded, partners, strict=True)
     ]
-    return EvalSet("pairs", tuple(samples), pairing.method, messages=(*messages, *more_messages))
+    warnings = () if pairing.is_by_name else (_describe_order(samples),)
+    return EvalSet(
+        "pairs", tuple(samples), pairing.method, messages=(*messages, *more_messages), warnings=warnings
+    )
+
+
+def _describe_order(samples: list[EvalSample]) -> str:
+    degraded, target = samples[0].files
+    return f"no names agree, so pictures were matched in sorted order, e.g. {degraded} with {target}"
 
 
 def _make_sample(
@@ -115,7 +126,9 @@ def _collect_store(data: Store) -> EvalSet:
         return EvalSample(name, data.folder / name, lambda: Picture(data.target(i)), _degraded_reader(data, i))
 
     pairing = None if data.kind == "clean" else "by the store"
-    return EvalSet(data.kind, tuple(map(make_sample, aligned)), pairing, len(data) - len(aligned))
+    num_misaligned = len(data) - len(aligned)
+    samples = tuple(map(make_sample, aligned))
+    return EvalSet(data.kind, samples, pairing, num_misaligned, fingerprint=data.fingerprint)
 
 
 def _degraded_reader(data: Store, i: int) -> Callable[[], Picture | Mosaic] | None:

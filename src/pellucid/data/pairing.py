@@ -9,10 +9,15 @@ from pellucid.errors import DataError
 
 @dataclass(frozen=True)
 class Pairing:
-    """partners: for each degraded picture the number of its target, or None. method: in words, for a report."""
+    """partners: for each degraded picture the number of its target, or None. is_by_name: or by sorted order."""
 
     partners: tuple[int | None, ...]
-    method: str
+    is_by_name: bool = True
+
+    @property
+    def method(self) -> str:
+        """How pictures were matched, in words, for a report."""
+        return "by name" if self.is_by_name else "in sorted order, as no names agree"
 
     @property
     def unmatched(self) -> tuple[int, ...]:
@@ -34,5 +39,5 @@ def match(degraded: Sequence[PurePath], targets: Sequence[PurePath]) -> Pairing:
         by_name[name] = number
     partners = tuple(by_name.get(path.with_suffix("")) for path in degraded)
     if len(degraded) == len(targets) and not any(partner is not None for partner in partners):
-        return Pairing(tuple(range(len(targets))), "in sorted order, as no names agree")
-    return Pairing(partners, "by name")
+        return Pairing(tuple(range(len(targets))), is_by_name=False)
+    return Pairing(partners)

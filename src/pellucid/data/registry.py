@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from pellucid.data.dataset import DatasetFunction, DatasetPlan, is_dataset
-from pellucid.errors import DataError, suggest
+from pellucid.errors import ArgumentError, DataError, suggest
 from pellucid.system.keywords import Keyword, describe, validate
 
 
 def plan(kind: str, paths: Sequence[Path], keywords: Mapping[str, Any]) -> DatasetPlan:
     """Look into the sources and plan the work; nothing is decoded yet.
 
-    Raises DataError if there is no such kind or keyword, or if the sources do not contain the data set.
+    Raises ArgumentError if there is no such kind or keyword, or if the sources do not contain the data set.
     """
     valid = validate_keywords(kind, keywords)
     if not paths:
@@ -41,15 +41,16 @@ def own_keywords(kind: str) -> dict[str, Keyword]:
 def validate_keywords(kind: str, keywords: Mapping[str, Any]) -> dict[str, Any]:
     """The values of these keywords as the data set takes them; text is parsed, as from a command line.
 
-    Raises DataError if there is no such kind or keyword, or if a value is not possible.
+    Raises ArgumentError if there is no such kind or keyword, or if a value is not possible.
     """
     known = _parameters(kind)
     for key in keywords:
         if key not in known:
             facts = f"{kind} has no keyword {key[:80]!r} ({suggest(key, known)})"
-            raise DataError(facts, hint=_list_keywords(kind))
+            raise ArgumentError(facts, hint=_list_keywords(kind))
     return {
-        key: validate(kind, key, known[key].annotation, value, error=DataError) for key, value in keywords.items()
+        key: validate(kind, key, known[key].annotation, value, error=ArgumentError)
+        for key, value in keywords.items()
     }
 
 
@@ -67,7 +68,7 @@ def _parameters(kind: str) -> dict[str, inspect.Parameter]:
 def _find(kind: str) -> DatasetFunction:
     known = _functions()
     if kind not in known:
-        raise DataError(f"no data set {kind[:80]!r}; {suggest(kind, known)}")
+        raise ArgumentError(f"no data set {kind[:80]!r}; {suggest(kind, known)}")
     return known[kind]
 
 

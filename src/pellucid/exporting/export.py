@@ -14,14 +14,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from pellucid import evaluation
 from pellucid.backends import parity
 from pellucid.backends.backend import Backend, Shape, allocation
 from pellucid.backends.eager import TorchBackend
 from pellucid.backends.metadata import GraphMetadata
 from pellucid.backends.model import load_model
 from pellucid.backends.parity import MIN_PSNR_DB, Agreement
-from pellucid.errors import DataError, OutputError, PellucidError
+from pellucid.errors import ArgumentError, DataError, OutputError, PellucidError
+from pellucid.evaluation import evaluate as evaluation
 from pellucid.exporting import registry
 from pellucid.exporting.export_format import ExportFormat, ExportRequest, Run
 from pellucid.pictures import images
@@ -144,7 +144,7 @@ def _center(size: int, side_px: int, grid_px: int) -> slice:
 def _check_precision(chosen: ExportFormat, precision: str, calibrate: str | Path | None) -> None:
     if precision not in chosen.precisions:
         names = ", ".join(chosen.precisions)
-        raise PellucidError(f"{chosen.name} does not support precision {precision[:40]!r}; it supports {names}")
+        raise ArgumentError(f"{chosen.name} does not support precision {precision[:40]!r}; it supports {names}")
     if precision == "int8" and calibrate is None:
         raise PellucidError(
             "int8 needs pictures for calibration",
@@ -155,7 +155,7 @@ def _check_precision(chosen: ExportFormat, precision: str, calibrate: str | Path
 def _check_shape(shape: Shape | None, metadata: GraphMetadata) -> None:
     if shape is not None and (len(shape) != 4 or min(shape) < 1 or shape[1] != metadata.num_planes):
         name, num_planes = metadata.weights.recipe, metadata.num_planes
-        raise PellucidError(f"shape {shape}: {name} needs (N, {num_planes}, H, W), each at least 1")
+        raise ArgumentError(f"shape {shape}: {name} needs (N, {num_planes}, H, W), each at least 1")
 
 
 def _check_agreement(agreement: Agreement, precision: str, out: Path) -> None:

@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 from pathlib import Path
 
-from pellucid.errors import OutputError, PellucidError, suggest
+from pellucid.errors import ArgumentError, OutputError, suggest
 from pellucid.exporting import formats
 from pellucid.exporting.export_format import ExportFormat
 
@@ -25,12 +25,12 @@ def find_format(name: str | None, out: Path) -> ExportFormat:
         for each in known.values():
             if each.suffix == out.suffix and each.is_default:
                 return each
-        raise PellucidError(
+        raise ArgumentError(
             f"{out}: the suffix {out.suffix!r} does not belong to an export format",
             hint=f"{{format}} can be {', '.join(known)}",
         )
     if name not in known:
-        raise PellucidError(f"no format {name[:40]!r}; {suggest(name, known)}")
+        raise ArgumentError(f"no format {name[:40]!r}; {suggest(name, known)}")
     if out.suffix != known[name].suffix:
         raise OutputError(f"{out} does not end in {known[name].suffix}, the suffix of {name} files")
     return known[name]

@@ -93,6 +93,7 @@ class Recipe:
     patch_px: side of a training patch of the target. batch_size: patches per step. num_steps: of the training.
     The other training keywords are described by their types; None means not used, or the default.
     name, parameters: `pellucid.find(name, **parameters)` is this recipe; set by the decorator `recipe`.
+    network_sha256: of the network file outside of the package that it is from, see `add_network`; set by `find`.
     """
 
     network: Callable[[], Network]
@@ -115,6 +116,7 @@ class Recipe:
     learn_from: LearnFrom = "auto"
     name: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    network_sha256: str | None = None
 
 
 P = ParamSpec("P")

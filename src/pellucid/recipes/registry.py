@@ -1,13 +1,18 @@
-"""Recipes by name. The file system is the registry: only recipes in `pellucid.networks` have names."""
+"""Recipes by name. The file system is the registry: recipes in `pellucid.networks` have names.
+
+So have those in network files that the user has added, see `network_files`.
+"""
 
 import importlib
 import inspect
-import pkgutil
 import re
 from collections.abc import Callable
+from dataclasses import replace
+from types import ModuleType
 from typing import Any, cast
 
 from pellucid.errors import RecipeError, suggest
+from pellucid.recipes.network_files import PACKAGE, added_networks, packaged_networks
 from pellucid.recipes.overrides import override, rename_keywords, training_keywords, training_values
 from pellucid.recipes.recipe import Recipe, is_recipe, recipe_signature
 from pellucid.system.keywords import Keyword, describe
@@ -35,7 +40,9 @@ def find(name: str, /, **parameters: Any) -> Recipe:
         if key not in own and key not in training_keywords():
             raise RecipeError(f"{name} has no keyword {key[:80]!r}; {suggest(key, [*own, *training_keywords()])}")
     found = function(**{key: value for key, value in parameters.items() if key in own})
-    return override(found, **{key: value for key, value in parameters.items() if key not in own})
+    recipe = override(found, **{key: value for key, value in parameters.items() if key not in own})
+    added = added_networks().get(name.partition(".")[0])
+    return recipe if added is None else replace(recipe, network_sha256=added.sha256)
 
 
 def list_names() -> list[str]:
@@ -63,13 +70,17 @@ def describe_training(recipe: Recipe) -> dict[str, Keyword]:
 
 
 def _modules() -> list[str]:
-    package = importlib.import_module("pellucid.networks")
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__))
+    return sorted({*packaged_networks(), *added_networks()})
 
 
 def _recipes_in(module: str) -> list[str]:
-    loaded = importlib.import_module(f"pellucid.networks.{module}")
+    loaded = _load(module)
     return [name for name, value in vars(loaded).items() if name == _name_in(value, loaded.__name__)]
+
+
+def _load(module: str) -> ModuleType:
+    added = added_networks().get(module)
+    return importlib.import_module(f"{PACKAGE}.{module}") if added is None else added.module
 
 
 def _name_in(value: object, module: str) -> str | None:
@@ -77,9 +88,9 @@ def _name_in(value: object, module: str) -> str | None:
 
 
 def _find_function(name: str) -> Callable[..., Recipe]:
-    # Names are also read from files, so they resolve to recipes of the package and to nothing else.
+    # Names are also read from files, so they resolve to recipes of the package, and of network files that the user
+    # has added, and to nothing else.
     module, _, function = name.partition(".")
     if re.fullmatch(r"[a-z_0-9]+\.[a-z_0-9]+", name) and module in _modules() and function in _recipes_in(module):
-        loaded = importlib.import_module(f"pellucid.networks.{module}")
-        return cast(Callable[..., Recipe], getattr(loaded, function))
+        return cast(Callable[..., Recipe], getattr(_load(module), function))
     raise RecipeError(f"no recipe {name[:80]!r}; {suggest(name, list_names())}")

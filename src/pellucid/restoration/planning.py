@@ -8,11 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Formatter
 
-from pellucid.errors import DataError, OutputError, PictureError
+from pellucid.errors import DataError, OutputError, PellucidError, PictureError
 from pellucid.pictures import images
 from pellucid.pictures.finding import Found, describe_ignored, find_pictures
 from pellucid.pictures.formats import SUFFIXES
-from pellucid.restoration import entries
+from pellucid.restoration import entries, sheets
 from pellucid.system import files
 
 
@@ -34,12 +34,19 @@ class Plan(list[Job]):
 
     ignored: number of files that are not pictures, by suffix. num_excluded: pictures left out by patterns.
     num_results: pictures left out because they were made from other pictures of this plan.
+    problems: inputs that do not exist or contain no pictures, among others that do; see `strict` of `plan`.
     """
 
     def __init__(
-        self, jobs: Iterable[Job], ignored: Mapping[str, int], num_excluded: int, num_results: int = 0
+        self,
+        jobs: Iterable[Job],
+        ignored: Mapping[str, int],
+        num_excluded: int,
+        num_results: int = 0,
+        problems: Iterable[PellucidError] = (),
     ) -> None:
         super().__init__(jobs)
+        self.problems = tuple(problems)
         self.ignored, self.num_excluded, self.num_results = ignored, num_excluded, num_results
 
 
@@ -103,6 +110,7 @@ def plan(
     model: str = "",
     mask: str | Path | None = None,
     overwrite: bool = False,
+    strict: bool = True,
 ) -> Plan:
     """Plan which file becomes which result.
 
@@ -119,6 +127,7 @@ def plan(
     mask: a picture that is white where pictures must be restored, see `Restorer.restore`; or a folder of them with
         the names of the pictures.
     overwrite: whether existing results will be replaced, which names depend on.
+    strict: whether an input that does not exist or contains no pictures is an error, although others are planned.
 
     Raises PictureError if an input does not exist, DataError if a folder contains no pictures, and OutputError if
     two results would have the same name or a result would overwrite an input.
@@ -126,11 +135,18 @@ def plan(
     given = [inputs] if isinstance(inputs, str | Path) else inputs
     naming = _Naming(format, name, model, overwrite)
     ignored, num_excluded = Counter[str](), 0
-    found = [path for one in given for path in _expand(one)]
+    found, problems = _expand_all(given)
+    if problems and (strict or not found):
+        raise problems[0]
     out = None if out is None else Path(out)
     if out is not None:
         files.check_name(out)
-    if len(found) == 1 and not found[0].is_dir() and (out is None or (out.suffix and not is_folder(out))):
+    if (
+        len(found) == 1
+        and not problems
+        and not found[0].is_dir()
+        and (out is None or (out.suffix and not is_folder(out)))
+    ):
         if out is not None and name is not None:
             raise OutputError(f"{out} is a file to write", hint="omit {name}, or give a folder as {out}")
         jobs = [Job(found[0], naming.name_next_to(found[0]) if out is None else check_format(out, format))]
@@ -140,21 +156,42 @@ def plan(
         jobs = []
         for path in found:
             if path.is_dir():
-                folder = _find_in_folder(path, out, include, exclude)
+                try:
+                    folder = _find_in_folder(path, out, include, exclude)
+                except DataError as error:
+                    problems.append(error)
+                    continue
                 jobs += _plan_folder(path, folder.pictures, out, naming)
                 ignored.update(folder.ignored)
                 num_excluded += folder.num_excluded
             else:
                 target = naming.name_next_to(path) if out is None else out / naming.name(path)
                 jobs.append(Job(path, target, target.parent))
+        if problems and (strict or not jobs):
+            raise problems[0]
         jobs = _make_unique(jobs)
         if out is None:
             jobs = _without_results(jobs)
     num_found = len(jobs)
-    jobs = _without_earlier_results(jobs)
+    if len(jobs) > 1 or any(path.is_dir() for path in found):
+        jobs = _without_earlier_results(jobs)
+    if not jobs and num_found:
+        raise DataError(f"all {num_found} pictures are before/after sheets", hint="give one of them as a file")
     check(jobs)
     jobs = jobs if mask is None else _add_masks(jobs, Path(mask), found)
-    return Plan(jobs, ignored, num_excluded, num_found - len(jobs))
+    return Plan(jobs, ignored, num_excluded, num_found - len(jobs), problems)
+
+
+def _expand_all(names: Iterable[str | Path]) -> tuple[list[Path], list[PellucidError]]:
+    """The files and folders of all names and patterns, and the errors of names that do not exist."""
+    found: list[Path] = []
+    problems: list[PellucidError] = []
+    for name in names:
+        try:
+            found += _expand(name)
+        except PictureError as error:
+            problems.append(error)
+    return found, problems
 
 
 def is_folder(path: Path) -> bool:
@@ -226,7 +263,7 @@ def _without_results(jobs: Sequence[Job]) -> list[Job]:
 
 
 def _without_earlier_results(jobs: Sequence[Job]) -> list[Job]:
-    """Without pictures that a manifest knows as results of other inputs of this plan."""
+    """Without pictures that a manifest knows as results of other inputs of this plan, and without sheets."""
     sources = {os.path.realpath(job.source) for job in jobs}
     folders = {parent for source in sources for parent in Path(source).parents}
     results = {
@@ -235,7 +272,7 @@ def _without_earlier_results(jobs: Sequence[Job]) -> list[Job]:
         for result, source in entries.list_results(folder)
         if str(source) in sources and source != result
     }
-    return [job for job in jobs if os.path.realpath(job.source) not in results]
+    return [job for job in jobs if os.path.realpath(job.source) not in results and not sheets.is_sheet(job.source)]
 
 
 def _add_masks(jobs: Sequence[Job], mask: Path, inputs: Sequence[Path]) -> list[Job]:

@@ -5,20 +5,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pellucid.errors import PellucidError
 from pellucid.restoration.restore import Outcome
 from pellucid.restoration.restorer import Restorer
-from pellucid.system import files
 
 
-def write_report(path: Path, outcomes: Sequence[Outcome], restorer: Restorer, *, overwrite: bool) -> None:
-    """Write a report. Raises OutputError if the file exists, unless `overwrite` is True."""
-    report = {
+def make_report(
+    outcomes: Sequence[Outcome], restorer: Restorer, problems: Sequence[PellucidError] = ()
+) -> dict[str, Any]:
+    """A report of what happened to every picture. problems: of inputs that are not pictures, see `Plan`."""
+    return {
         "model": restorer.name,
         "recipe": restorer.recipe.name,
         "parameters": dict(restorer.recipe.parameters),
         "pictures": [_to_json(outcome) for outcome in outcomes],
+        "problems": [str(problem) for problem in problems],
     }
-    files.write_atomic(path, json.dumps(report, indent=2).encode() + b"\n", overwrite=overwrite)
 
 
 def is_report(path: Path) -> bool:

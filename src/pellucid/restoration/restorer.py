@@ -13,6 +13,7 @@ from warnings import warn
 
 from pellucid.backends import runtimes, selection
 from pellucid.backends.backend import Backend, find_device
+from pellucid.backends.eager import TorchBackend
 from pellucid.backends.model import load_model
 from pellucid.backends.runtimes import OnnxBackend, OpenVinoBackend
 from pellucid.backends.selection import BackendChoice
@@ -21,6 +22,7 @@ from pellucid.errors import PellucidError, PictureError, RecipeError, WeightsErr
 from pellucid.pictures.color import rgb_to_gray
 from pellucid.pictures.picture import Mosaic, Picture, Samples
 from pellucid.recipes import registry
+from pellucid.recipes.network import Network
 from pellucid.recipes.recipe import Recipe
 from pellucid.restoration import chaining, conversion
 from pellucid.restoration.chaining import Progress, count_pixels, run_models
@@ -94,6 +96,22 @@ class Restorer:
         if len(self.models) > 1:
             raise PellucidError(f"{self.name} is a chain of models", hint="each of its `models` has a backend")
         return self.models[0].backend
+
+    @property
+    def network(self) -> Network:
+        """The network with its weights, a `torch.nn.Module`: (N, C, H, W) -> (N, C', scale * H, scale * W).
+
+        It is differentiable by its input, and by its weights after `requires_grad_()`; batch norm is folded into
+        convolutions. `recipe.domain` converts pictures to its input and back.
+
+        Raises PellucidError if torch does not run it, and for a chain, each of whose `models` has its own.
+        """
+        backend = self.backend
+        if not isinstance(backend, TorchBackend):
+            raise PellucidError(
+                f"{self.name} runs by {backend.name}", hint="load it with {backend}", backend="torch"
+            )
+        return backend.network
 
     def fingerprint(self) -> str:
         """Differs if the weights, the runtime or the precision of a model differ."""

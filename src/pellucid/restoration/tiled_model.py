@@ -111,7 +111,10 @@ class TiledModel:
         """See `Restorer.overrides`."""
         if self.metadata is None:
             return []
-        trained_with = self.metadata.parameters
+        trained_with, trained_by = self.metadata.parameters, self.metadata.network_sha256
+        if trained_by is not None and trained_by != self.recipe.network_sha256:
+            file = f"{self.recipe.name.partition('.')[0]}.py"
+            return [f"{self.name}: {file} has changed since the weights were trained (SHA-256 {trained_by[:12]})"]
         if find(self.metadata.recipe, **trained_with).degradation == self.recipe.degradation:
             return []
         return [

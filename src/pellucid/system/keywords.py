@@ -12,7 +12,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from pellucid.errors import PellucidError
+from pellucid.errors import ArgumentError, PellucidError
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
 WholeNumber = Annotated[int, Field(ge=0)]
@@ -50,7 +50,7 @@ def validate(owner: str, key: str, annotation: Any, value: Any, *, error: type[P
 def check_number(
     parameter: str, value: object, low: float, high: float = math.inf, *, is_whole: bool = True
 ) -> None:
-    """Raise PellucidError unless an argument is a number in this range."""
+    """Raise ArgumentError unless an argument is a number in this range."""
     try:
         number: float = operator.index(value) if is_whole else float(value)  # type: ignore[arg-type]  # they check the type
         is_possible = low <= number <= high and not isinstance(value, str | bytes)
@@ -59,7 +59,7 @@ def check_number(
     if not is_possible:
         kind = "a whole number" if is_whole else "a number"
         limit = f"from {low:g} to {high:g}" if high < math.inf else f"of {low:g} or more"
-        raise PellucidError(f"{_shorten(value)} is not possible", hint=f"{{{parameter}}} can be {kind} {limit}")
+        raise ArgumentError(f"{_shorten(value)} is not possible", hint=f"{{{parameter}}} can be {kind} {limit}")
 
 
 class Keyword(NamedTuple):

@@ -12,10 +12,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from pellucid import evaluation
 from pellucid.backends.eager import TorchBackend
 from pellucid.errors import DataError, PellucidError
-from pellucid.evaluation import Report
+from pellucid.evaluation import evaluate as evaluation
+from pellucid.evaluation.report import Report
 from pellucid.pictures import images
 from pellucid.recipes.recipe import Recipe
 from pellucid.restoration.restorer import Restorer
@@ -152,6 +152,7 @@ class Recorder:
             provenance=f"{self._origin}, step {learner.step} of {recipe.num_steps}, {learner.mode}; "
             f"pellucid {version('pellucid')}: {command_line()}",
             license="not stated",
+            network_sha256=recipe.network_sha256,
             scores=() if report is None else (_to_score(report, self._validation),),
         )
         checkpoint.save(self._run.weights, network, metadata, overwrite=True)

@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 
-from pellucid.errors import OutputError, WeightsError
+from pellucid.errors import OutputError, WeightsError, describe_damage
 from pellucid.recipes.overrides import rename_keywords
 from pellucid.system.files import write_atomic
 from pellucid.training.optimization import TensorsByName
@@ -115,7 +115,7 @@ class Run:
         except (SafetensorError, OSError) as error:
             raise WeightsError(f"{path} is not a complete checkpoint ({error})") from error
         except (ValueError, TypeError, KeyError, RecursionError) as error:
-            raise WeightsError(f"{path} is not a checkpoint of a training ({repr(error)[:80]})") from error
+            raise WeightsError(f"{path} is not a checkpoint of a training ({describe_damage(error)})") from error
         if run != self._identity:
             raise WeightsError(f"{path} is a checkpoint of another training")
         if fingerprint(tensors) != expected:
@@ -159,10 +159,10 @@ def describe_run(folder: Path) -> Json:
             found = str(description["format"])[:20]
             raise OutputError(f"{folder} is a run of format {found}; this version reads format {FORMAT}")
         return {**description, "identity": dict(description["identity"])}
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise OutputError(f"{folder} is not a run folder: it has no run.json") from error
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise OutputError(f"{path} is not a valid run.json ({repr(error)[:80]})") from error
+        raise OutputError(f"{path} is not a valid run.json ({describe_damage(error)})") from error
 
 
 def read_metrics(folder: Path) -> list[Json]:

@@ -286,6 +286,7 @@ def _build_identity(
     return {
         "recipe": recipe.name,
         **recipe.parameters,
+        **({} if recipe.network_sha256 is None else {"network": recipe.network_sha256[:16]}),
         "optimizer": type(recipe.optimizer).__name__.lower(),  # no other optimizer can load its state
         **({"pairs": True} if recipe.degradation is not None and learns_from_pairs(recipe, store) else {}),
         "seed": seed,

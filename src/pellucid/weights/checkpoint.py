@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor, nn
 
-from pellucid.errors import WeightsError
+from pellucid.errors import RecipeError, WeightsError, describe_damage
 from pellucid.recipes.network import Network
 from pellucid.recipes.recipe import Recipe
 from pellucid.recipes.registry import find
@@ -39,6 +39,7 @@ class WeightsMetadata:
     scores: each with `data` (the test set), `keywords`, `psnr_db` and the other means and the protocol that
         `pellucid evaluate` reports.
     history: recipe, provenance and scores of the files that this one replaced, newest first.
+    network_sha256: of the network file outside of the package that the recipe is from, see `add_network`.
     """
 
     recipe: str
@@ -47,6 +48,7 @@ class WeightsMetadata:
     license: str
     scores: tuple[Mapping[str, Any], ...] = field(default=())
     history: tuple[Mapping[str, Any], ...] = field(default=())
+    network_sha256: str | None = None
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,28 @@ def load(path: Path, /, **parameters: Any) -> LoadedWeights:
     tensors = _read_tensors(path)
     if fingerprint(tensors) != expected_sha256:
         raise WeightsError(f"{path} is damaged: its tensors are not the ones that were saved")
-    recipe = find(metadata.recipe, **{**metadata.parameters, **parameters})
+    recipe = find_recipe(metadata, source=path, **parameters)
     network = fill(recipe, tensors, source=str(path))
     return LoadedWeights(network, recipe, metadata, expected_sha256, _has_tensors(network, tensors))
+
+
+def find_recipe(metadata: WeightsMetadata, *, source: str | Path, **parameters: Any) -> Recipe:
+    """The recipe in the metadata of a file, with some keywords changed.
+
+    Raises WeightsError if there is no such recipe, and RecipeError for keywords that are not possible.
+    """
+    try:
+        recipe = find(metadata.recipe, **metadata.parameters)
+    except RecipeError as error:
+        digest = metadata.network_sha256
+        if digest is None:
+            raise WeightsError(f"{source}: {error}") from error
+        name = metadata.recipe.partition(".")[0]
+        raise WeightsError(
+            f"{source} needs the network file {name}.py (SHA-256 {digest[:12]}), which is code of its author",
+            hint="{network} FILE.py runs it",
+        ) from error
+    return find(metadata.recipe, **{**metadata.parameters, **parameters}) if parameters else recipe
 
 
 def read_metadata(path: Path) -> WeightsMetadata:
@@ -170,6 +191,8 @@ def _describe(recipe: Recipe) -> str:
 
 
 def _read_header(path: Path) -> tuple[WeightsMetadata, str]:
+    if path.exists() and not path.is_file():  # opening a pipe would wait forever
+        raise _unreadable(path, OSError())
     try:
         with safe_open(path, framework="pt") as file:
             entries = file.metadata() or {}
@@ -184,7 +207,7 @@ def _read_header(path: Path) -> tuple[WeightsMetadata, str]:
         header = json.loads(entries["pellucid"])
         return parse_metadata(header, source=path), str(header["sha256"])
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise WeightsError(f"{path} has an invalid header ({repr(error)[:80]})") from error
+        raise WeightsError(f"{path} has an invalid header ({describe_damage(error)})") from error
 
 
 def parse_metadata(header: Mapping[str, Any], *, source: str | Path) -> WeightsMetadata:
@@ -202,9 +225,10 @@ def parse_metadata(header: Mapping[str, Any], *, source: str | Path) -> WeightsM
             license=str(header["license"]),
             scores=tuple(_parse_score(score) for score in header["scores"]),
             history=tuple(dict(entry) for entry in header.get("history", ())),
+            network_sha256=None if header.get("network_sha256") is None else str(header["network_sha256"]),
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-        raise WeightsError(f"{source} has an invalid header ({repr(error)[:80]})") from error
+        raise WeightsError(f"{source} has an invalid header ({describe_damage(error)})") from error
 
 
 def _parse_score(score: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -231,6 +255,8 @@ def _unreadable(path: Path, error: Exception) -> WeightsError:
         return WeightsError(f"{path} does not exist")
     if path.is_dir():
         return WeightsError(f"{path} is a folder, not a weight file (.safetensors)")
+    if not path.is_file():
+        return WeightsError(f"{path} is a device or pipe, not a weight file (.safetensors)")
     if path.stat().st_size == 0:
         return WeightsError(f"{path} is empty")
     if path.suffix == ".safetensors":

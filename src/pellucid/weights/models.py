@@ -50,7 +50,9 @@ def find_model(name_or_file: str | Path) -> Path:
             f"the name of the model is empty; {suggest('', [model.name for model in list_models()])}"
         )
     suffixes = (SUFFIX, *EXPORTED_SUFFIXES)
-    if text.endswith(suffixes) or os.sep in text or os.path.isfile(text):  # noqa: PTH113  # Path's raises on long names
+    # A folder of this name does not hide a model. os.path, because Path's methods raise on long names.
+    is_file = os.path.exists(text) and not os.path.isdir(text)  # noqa: PTH110, PTH112
+    if text.endswith(suffixes) or os.sep in text or is_file:
         return Path(text)
     named = {model.name: model.path for model in reversed(list_models())}
     if text not in named:

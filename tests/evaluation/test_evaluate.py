@@ -17,7 +17,7 @@ from pellucid.backends.eager import TorchBackend
 from pellucid.data.preparing import prepare
 from pellucid.data.store_writer import Planned, Stamp, StoreWriter
 from pellucid.errors import DataError, OutputError, PellucidError
-from pellucid.evaluation import evaluate, strip
+from pellucid.evaluation.evaluate import evaluate, strip
 from pellucid.pictures import images
 from pellucid.pictures.color import rgb_to_luma
 from pellucid.pictures.picture import Picture, Samples

@@ -1,0 +1,197 @@
+"""The process of a command: its exit codes, signals, and standard streams that are closed, full or broken."""
+
+import errno
+import io
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import NoReturn, TextIO
+
+import typer
+
+from pellucid.commands.terminal import print_error, print_warning
+from pellucid.errors import ArgumentError, PellucidError, RecipeError
+
+EXIT_CODES = {
+    0: "everything was done",
+    1: "something failed: a file, a model, a device, one of several pictures",
+    2: "the command line cannot be meant: an unknown command, option or keyword, or a value that it cannot have",
+    130: "interrupted by Ctrl-C (SIGINT)",
+    141: "the program that reads the output has ended, as in `pellucid models | head -1` (SIGPIPE)",
+    143: "ended by SIGTERM, e.g. by a service manager or a batch queue",
+}
+"""What the exit code of a command means. There are no others."""
+
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer exports this subclass only
+
+
+def run(command: Callable[[], object]) -> NoReturn:
+    """Call a command, print what goes wrong in one line, and exit with one of the exit codes.
+
+    command: raises SystemExit, or returns None or an exit code.
+    """
+    _protect_streams()
+    warnings.showwarning = _show_warning
+    with _interruptions() as received:
+        code = _call(command)
+    code = _flush(code)
+    sys.exit(128 + received[0] if code == 130 and received else code)
+
+
+def exit_code(error: PellucidError) -> int:
+    """1, or 2 for values that an argument cannot have."""
+    return 2 if isinstance(error, ArgumentError | RecipeError) else 1
+
+
+def _call(command: Callable[[], object]) -> int:
+    """The exit code of a command that may fail in any way."""
+    try:
+        code = command()
+    except SystemExit as stop:
+        code = stop.code
+    except KeyboardInterrupt:
+        return 130
+    except PellucidError as error:
+        print_error(error)
+        return exit_code(error)
+    except UsageError as error:
+        print_error(_describe_usage(error))
+        return 2
+    except OSError as error:  # not handled where it was raised: full disk, name too long, network share gone
+        print_error(_describe_os_error(error))
+        return 1
+    except MemoryError:
+        print_error("not enough memory; smaller tiles need less, e.g. --tile 256")
+        return 1
+    return code if isinstance(code, int) else 0
+
+
+def _describe_usage(error: Exception) -> str:
+    """One line of a usage error, with the command whose help explains it."""
+    context = getattr(error, "ctx", None)
+    command = "pellucid" if context is None else f"pellucid {' '.join(context.command_path.split()[1:])}".strip()
+    command = command.replace("pellucid -m pellucid", "pellucid")
+    text: str = getattr(error, "format_message", error.__str__)()
+    return f"{text.strip().rstrip('.')}; see '{command} --help'"
+
+
+def _describe_os_error(error: OSError) -> str:
+    if "temporary directory" in str(error):  # of tempfile
+        return f"{error.strerror}; set the environment variable TMPDIR to a folder that can be written"
+    where = "" if error.filename is None else f": {str(error.filename)[:200]}"
+    if not where and error.errno == errno.ENOSPC:
+        where = ": on the disk of the output, or of the temporary files (environment variable TMPDIR)"
+    return f"{error.strerror or error}{where}"
+
+
+@contextmanager
+def _interruptions() -> Iterator[list[int]]:
+    """Raise KeyboardInterrupt for SIGINT and SIGTERM. The list receives the numbers of the signals.
+
+    Signals that the parent process has set to be ignored, as nohup does, stay ignored.
+    """
+    received: list[int] = []
+
+    def interrupt(number: int, _: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
+
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:
+            signal.signal(number, interrupt)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Closed(io.TextIOBase):
+    """Standard output that is closed: writing to it fails, instead of losing a result without a word."""
+
+    def write(self, text: str) -> NoReturn:
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF), "standard output")
+
+    def writable(self) -> bool:
+        return True
+
+    @property
+    def buffer(self) -> NoReturn:
+        self.write("")
+
+
+class _Checked(io.TextIOWrapper):
+    """Standard output whose errors name it."""
+
+    def write(self, text: str) -> int:
+        with _naming("standard output"):
+            return super().write(text)
+
+    def flush(self) -> None:
+        with _naming("standard output"):
+            super().flush()
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    try:
+        yield
+    except BrokenPipeError:
+        raise SystemExit(141) from None  # silently, as programs end that do not handle SIGPIPE
+    except OSError as error:
+        error.filename = name
+        raise
+
+
+def _protect_streams() -> None:
+    """Make output robust: file names with any bytes, streams that are closed, errors that name the stream."""
+    for descriptor in (0, 1, 2):  # otherwise the next file to be opened becomes standard output
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdout is None:
+        sys.stdout = _Closed()
+    elif type(sys.stdout) is io.TextIOWrapper:
+        settings = {"encoding": sys.stdout.encoding, "line_buffering": sys.stdout.line_buffering}
+        sys.stdout = _Checked(sys.stdout.detach(), errors="backslashreplace", **settings)  # type: ignore[arg-type]
+    elif isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115, PTH123  # until the end of the process
+    elif isinstance(sys.stderr, io.TextIOWrapper):
+        sys.stderr.reconfigure(errors="backslashreplace")
+
+
+def _flush(code: int) -> int:
+    """Write what is still buffered; the exit code after that. Python itself would print a traceback later."""
+    try:
+        sys.stdout.flush()
+    except SystemExit:
+        code = 141
+    except (OSError, ValueError) as error:
+        if code == 0:
+            print_error(_describe_os_error(error) if isinstance(error, OSError) else error)
+            code = 1
+    for stream in (sys.stdout, sys.stderr):
+        _discard_buffer(stream)
+    return code
+
+
+def _discard_buffer(stream: TextIO) -> None:
+    """Let a stream that cannot be written end without another error."""
+    try:
+        stream.flush()
+    except (OSError, ValueError, SystemExit):
+        with suppress(OSError, ValueError):
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, stream.fileno())
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """A Python warning in one line, like other messages."""
+    print_warning(message)

@@ -1,0 +1,1 @@
+"""Scores: a model, or the results of any program, compared with targets."""

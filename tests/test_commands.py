@@ -1,0 +1,212 @@
+"""What all commands have in common: options, exit codes, standard streams. New commands are found by name."""
+
+import errno
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from child_processes import interruptible
+from pellucid import cli
+from pellucid.commands import process
+from pellucid.commands.terminal import MessageStyle, print_error, print_info, print_warning, set_message_style
+from pellucid.errors import PictureError
+
+COMMANDS: dict[str, Any] = vars(typer.main.get_command(cli.app))["commands"]
+WITHOUT_RESULT = {"serve"}
+ROOT = Path(__file__).parent.parent
+
+
+def options_of(command: str) -> dict[str, Any]:
+    """Option -> parameter."""
+    return {option: parameter for parameter in COMMANDS[command].params for option in parameter.opts}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_the_common_options(command: str) -> None:
+    options = options_of(command)
+    assert options.keys() >= {"--quiet", "-q", "--verbose", "-v", "--log-format"}
+    if command not in WITHOUT_RESULT:
+        assert options.keys() >= {"--json", "--overwrite"}
+        assert not options["--json"].is_flag, "--json takes a FILE"
+    for parameter in COMMANDS[command].params:
+        assert parameter.help, f"{parameter.name} has no help text"
+
+
+def closed_options() -> Iterator[tuple[str, str]]:
+    """Options whose values are numbers or one of a few words."""
+    for command, found in COMMANDS.items():
+        for parameter in found.params:
+            is_closed = re.search(r"annotation=(<class '(int|float)'>|typing.Literal)", str(vars(parameter)))
+            if parameter.opts[0].startswith("--") and is_closed:
+                yield command, parameter.opts[0]
+
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Runs a command: exit code, standard output, standard error."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["pellucid", *arguments])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        return int(stop.value.code or 0), *capsys.readouterr()
+
+    return run
+
+
+def test_there_are_options_with_closed_values() -> None:
+    assert len(list(closed_options())) > 15
+
+
+@pytest.mark.parametrize(("command", "option"), list(closed_options()))
+def test_a_value_that_an_option_cannot_have_is_exit_code_2(command: str, option: str, call: Call) -> None:
+    code, out, err = call(command, option, "x!")
+    assert (code, out) == (2, "") and err.count("\n") == 1 and option in err
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [(command, option) for command in COMMANDS for option in options_of(command) if option.startswith("--")],
+)
+def test_an_empty_value_of_any_option_is_exit_code_2(command: str, option: str, call: Call) -> None:
+    code, out, err = call(command, f"{option}=")
+    assert (code, out) == (2, "") and err.count("\n") == 1 and option in err
+
+
+def test_the_documented_exit_codes_are_those_of_the_program() -> None:
+    page = (ROOT / "docs" / "scripting.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", page, re.MULTILINE)
+    assert {int(code): meaning.replace("\\|", "|") for code, meaning in rows} == process.EXIT_CODES
+
+
+def test_no_command_chooses_an_exit_code_of_its_own() -> None:
+    found = set()
+    for path in Path(cli.__file__).parent.rglob("*.py"):
+        found |= set(re.findall(r"(?:typer\.Exit|SystemExit|sys\.exit)\((\d+)\)", path.read_text()))
+    assert {int(code) for code in found} <= process.EXIT_CODES.keys()
+
+
+def test_messages_are_json_if_wanted(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        set_message_style(MessageStyle(as_json=True, verbose=True))
+        print_info("a\nb")
+        error = PictureError("odd", hint="try {out}")
+        error.__cause__ = ValueError("why")
+        print_error(error)
+    finally:
+        set_message_style(MessageStyle())
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [(line["level"], line["message"]) for line in lines] == [
+        ("info", "a b"),
+        ("error", "odd; try --out"),
+        ("detail", "caused by ValueError: why"),
+    ]
+
+
+def test_quiet_keeps_warnings_and_errors(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        set_message_style(MessageStyle(quiet=True))
+        print_info("info")
+        print_warning("odd")
+        print_error("bad")
+    finally:
+        set_message_style(MessageStyle())
+    assert capsys.readouterr().err == "warning: odd\npellucid: bad\n"
+
+
+def test_quiet_and_verbose_exclude_each_other() -> None:
+    result = CliRunner().invoke(cli.app, ["recipes", "-q", "-v"])
+    assert result.exit_code == 2 and "exclude each other" in result.output
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "a.png"), "No space left on device: a.png"),
+        (OSError(errno.ENOSPC, "No space left on device"), "No space left on device: on the disk of the output"),
+        (FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"), "environment variable TMPDIR"),
+    ],
+)
+def test_errors_of_the_system_name_the_place(
+    error: OSError, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail() -> None:
+        raise error
+
+    with pytest.raises(SystemExit, match="1"):
+        process.run(fail)
+    line = capsys.readouterr().err
+    assert message in line and "None" not in line and line.count("\n") == 1
+
+
+def run_shell(command: str) -> subprocess.CompletedProcess[str]:
+    """A command line in which `pellucid` is the program."""
+    program = f'"{sys.executable}" -m pellucid'
+    line = re.sub(r"\bpellucid\b", program, command)
+    return subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("arguments", ["recipes", "recipes --json -", "--version", "recipes --help"])
+def test_output_to_a_full_disk_is_one_line(arguments: str) -> None:
+    result = run_shell(f"pellucid {arguments} > /dev/full")
+    assert (result.returncode, result.stderr) == (1, "pellucid: No space left on device: standard output\n")
+
+
+@pytest.mark.parametrize("arguments", ["recipes", "recipes --json -"])
+def test_closed_standard_output_is_one_line(arguments: str) -> None:
+    result = run_shell(f"pellucid {arguments} >&-")
+    assert (result.returncode, result.stderr) == (1, "pellucid: Bad file descriptor: standard output\n")
+
+
+def test_closed_standard_error_and_input_do_not_matter(tmp_path: Path) -> None:
+    result = run_shell(
+        f"pellucid recipes nosuch 2>&- <&-; echo $?; pellucid recipes --json {tmp_path}/a >&- 2>&- <&-"
+    )
+    assert result.stdout == "2\n" and result.stderr == ""
+    assert json.loads((tmp_path / "a").read_text())  # not written to by something else that has descriptor 1
+
+
+@pytest.mark.parametrize("arguments", ["recipes", "recipes --json -", "recipes --help"])
+def test_a_broken_pipe_is_silent(arguments: str) -> None:
+    result = run_shell(f"pellucid {arguments} | true; echo ${{PIPESTATUS[0]}}")
+    assert result.stderr == "" and result.stdout in ("141\n", "0\n")
+
+
+def test_little_is_loaded_before_signals_are_handled() -> None:
+    """Until then, Python prints a traceback."""
+    program = "import sys; before = {*sys.modules}; import pellucid.__main__; print(*{*sys.modules} - before)"
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert set(result.stdout.split()) <= {"pellucid", "pellucid.__main__"}
+
+
+@pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("delay_s", [0.01, 0.04, 0.16, 0.32, 0.64])
+def test_an_early_signal_leaves_no_traceback(stop: signal.Signals, delay_s: float) -> None:
+    """From the moment on that the code of pellucid runs. `bench` loads everything."""
+    program = "import sys; sys.argv[1:] = ['bench', 'sid-any']; "
+    program += "from pellucid.__main__ import main; print(flush=True); main()"
+    command = interruptible([sys.executable, "-c", program])
+    child = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=dict(os.environ)
+    )
+    assert child.stdout is not None
+    child.stdout.readline()
+    time.sleep(delay_s)
+    child.send_signal(stop)
+    _, err = child.communicate(timeout=60)
+    assert (child.returncode, err) == (128 + stop, "")

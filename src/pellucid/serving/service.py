@@ -169,12 +169,12 @@ class Service:
 
     async def _read_header(self, upload: Upload) -> dict[str, Any]:
         """What a file is. If the process dies, another one tries: the cause may be outside of the file."""
-        content = {"source": self.records.upload_path(upload), "name": upload.name}
+        path = self.records.upload_path(upload)
         try:
-            return dict(await self._inspect("inspect", **content))
+            return dict(await self._inspect("inspect", source=path, name=upload.name))
         except WorkerDiedError as error:
             log(level="error", picture=upload.id, error=error.reason)
-            return dict(await self._inspect("inspect", **content))
+            return dict(await self._inspect("inspect", source=path, name=upload.name))
 
     def find_upload(self, upload_id: str) -> Upload:
         """Raises Problem 404."""

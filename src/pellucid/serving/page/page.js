@@ -194,12 +194,12 @@ async function cancel(picture) {
 }
 
 async function remove(picture) {
-  await cancel(picture);
   pictures.splice(pictures.indexOf(picture), 1);
   picture.element.remove();
-  if (picture.about) request(`/v1/pictures/${picture.about.id}`, { method: "DELETE" }).catch(() => {});
   if (current === picture) choose(pictures[0] ?? null);
   updateButtons();
+  await cancel(picture);
+  if (picture.about) request(`/v1/pictures/${picture.about.id}`, { method: "DELETE" }).catch(() => {});
 }
 
 function fail(picture, error) {

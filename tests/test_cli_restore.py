@@ -63,7 +63,8 @@ def test_models_of_a_chain_run_one_after_the_other(run: Terminal) -> None:
 )
 def test_results_have_the_size_asked_for(run: Terminal, options: str, size: tuple[int, int]) -> None:
     result = run(f"restore photo.png --model x2 {options}")
-    assert (result.code, result.err, _size("photo-restored.png")) == (0, "", size)
+    assert (result.code, _size("photo-restored.png")) == (0, size)
+    assert ("x2 runs 2 times" in result.err) == ("--scale 3" in options)
 
 
 @pytest.mark.parametrize(
@@ -71,13 +72,15 @@ def test_results_have_the_size_asked_for(run: Terminal, options: str, size: tupl
     [
         ("--scale 0.5", 1, "a picture of 31 x 24 px to be made 16 x 12, but x2 enlarges"),
         ("--size 10x", 1, "but x2 enlarges; use a model that does not"),
-        ("--scale nan", 2, "nan is not possible; --scale can be a number"),
-        ("--scale 2 --size 3x", 1, "a scale and a size is not possible"),
+        ("--scale nan", 2, "--scale nan: expected a number above 0, at most 1000"),
+        ("--scale inf", 2, "--scale inf: expected"),
+        ("--scale 0", 2, "--scale 0: expected"),
+        ("--scale 2 --size 3x", 2, "--scale and --size exclude each other"),
         ("--size x", 2, "expected a size in pixels, e.g. 3000x2000, 3000x or x2000"),
         ("--size 0x3", 2, "expected a size in pixels"),
         ("--crop 1,2,3", 2, "expected x, y, width and height in pixels"),
         ("--crop 30,0,2,2", 1, "the crop 30,0,2,2 is not inside of a picture of 31 x 24 px"),
-        ("--scale 99999", 1, "more than 500000000 pixels; --max-pixels sets the limit"),
+        ("--scale 999 --max-pixels 9999", 1, "more than 9999 pixels; --max-pixels sets the limit"),
     ],
 )
 def test_impossible_sizes_are_one_line(run: Terminal, options: str, code: int, message: str) -> None:
@@ -157,6 +160,9 @@ def test_a_preview_is_a_sheet_and_nothing_else(run: Terminal) -> None:
     assert _size("photo-preview.png")[0] > 600 and not Path("photo-restored.png").exists()
     assert run("restore album --model dn --preview --out sheets").code == 0
     assert {path.name for path in Path("sheets").rglob("*.png")} == {"a-preview.png", "b-preview.png"}
+    assert run("restore sheets --model dn --out again").code == 1  # there are no pictures
+    again = run("restore album sheets --model dn --out again")
+    assert "2 of 2 pictures restored" in again.out and "2 results of earlier runs left out" in again.err
     assert run("restore photo.png --model dn --preview --crop 0,0,9,9 --out my.png").out == "my.png\n"
 
 

@@ -1059,3 +1059,14 @@ def test_libvips_prints_nothing_about_a_damaged_file() -> None:
     done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "is damaged" in done.stderr
     assert "VIPS-WARNING" not in done.stdout + done.stderr
+
+
+def test_only_the_end_marker_of_a_jpeg_may_be_missing(tmp_path: Path) -> None:
+    content = encoded(photo(), "jpeg", quality=90)
+    intact = read_bytes(content, tmp_path, "x.jpg")
+    for missing in (1, 2):
+        found = read_bytes(content[:-missing], tmp_path, "x.jpg")
+        np.testing.assert_array_equal(found.samples, intact.samples)
+        assert found.encoding is not None and found.encoding.notes == ("a JPEG without an end marker",)
+    for cut in (content[:-4], encoded(photo(), "jpeg", progressive=True)[:-2]):
+        assert "premature end" in message(partial(read_bytes, cut, tmp_path, "x.jpg"))

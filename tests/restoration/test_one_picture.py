@@ -17,6 +17,7 @@ from pellucid.recipes import registry
 from pellucid.restoration.one_picture import restore_crop, restore_picture
 from pellucid.restoration.restorer import Restorer
 from pellucid.restoration.settings import Settings
+from pellucid.restoration.suitability import warn_about_size
 
 
 def _restorer(recipe: str, **parameters: Any) -> Restorer:
@@ -157,13 +158,23 @@ def test_only_the_last_model_that_enlarges_is_repeated() -> None:
     assert calls[-1] == 30 * 40 * (1 + 1 + 4)  # denoised once, enlarged twice
 
 
+def test_a_model_that_enlarges_enough_at_once_is_named() -> None:
+    def warn(scale: float) -> list[str]:
+        return list(warn_about_size(_picture(30, 40), ENLARGER, Settings(scale=scale)))
+
+    assert warn(2) == warn(1.5) == []
+    assert warn(2.5) == ["srcnn runs 2 times to reach 100 x 75 px; srcnn-x3 enlarges enough at once"]
+    assert warn(4)[0].endswith("160 x 120 px; srcnn-x4 enlarges enough at once")
+    assert warn(8) == ["srcnn runs 3 times to reach 320 x 240 px"]
+
+
 @pytest.mark.parametrize(
     ("restorer", "options", "message"),
     [
         (DENOISER, {"scale": 1.5}, r"to be made 60 x 45, but dncnn does not enlarge; e.g. dncnn\+srcnn-x2 does"),
         (ENLARGER, {"scale": 0.5}, "to be made 20 x 15, but srcnn enlarges; use a model that does not"),
         (ENLARGER, {"size": (40, None)}, "to be made 40 x 30, but srcnn enlarges"),
-        (ENLARGER, {"scale": 100_000}, "more than 500000000 pixels; max_pixels sets the limit"),
+        (ENLARGER, {"scale": 999, "max_pixels": 9999}, "more than 9999 pixels; max_pixels sets the limit"),
     ],
 )
 def test_sizes_that_make_no_sense_are_refused(restorer: Restorer, options: dict[str, Any], message: str) -> None:
@@ -177,6 +188,7 @@ def test_sizes_that_make_no_sense_are_refused(restorer: Restorer, options: dict[
         {"scale": 0},
         {"scale": -1},
         {"scale": float("nan")},
+        {"scale": float("inf")},
         {"scale": 2, "size": (3, 4)},
         {"size": (None, None)},
         {"size": (0, None)},

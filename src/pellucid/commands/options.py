@@ -191,6 +191,14 @@ def parse_size(text: str) -> tuple[int | None, int | None]:
     return width, height
 
 
+def check_scale(scale: float | None, size: str | None) -> None:
+    """Raise typer.BadParameter for a --scale that is not possible, also next to --size."""
+    if scale is not None and not 0 < scale <= 1000:
+        raise typer.BadParameter(f"--scale {scale:g}: expected a number above 0, at most 1000")
+    if scale is not None and size is not None:
+        raise typer.BadParameter("--scale and --size exclude each other; use one of them")
+
+
 def parse_crop(text: str) -> tuple[int, int, int, int]:
     """The value of `Settings.crop` from X,Y,WIDTH,HEIGHT."""
     match = re.fullmatch(r"(\d{1,7}),(\d{1,7}),([1-9]\d{0,6}),([1-9]\d{0,6})", text.replace(" ", ""), re.ASCII)

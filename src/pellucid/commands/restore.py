@@ -16,6 +16,7 @@ from pellucid.commands.options import (
     Precision,
     White,
     add_networks,
+    check_scale,
     parse_bytes,
     parse_crop,
     parse_exposure,
@@ -94,6 +95,7 @@ def restore(
         from pellucid.weights import models
 
     add_networks(networks)
+    check_scale(scale, size)
     choices = Settings(
         tile_px=tile,
         halo_px=halo,

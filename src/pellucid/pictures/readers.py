@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +19,7 @@ from pellucid.pictures.containers import heif, png
 from pellucid.pictures.levels import expand_limited
 from pellucid.pictures.picture import PEAKS, Encoding, Picture, Samples
 from pellucid.pictures.records import exif, xmp
+from pellucid.pictures.structures.chunks import JPEG_END, iterate_jpeg
 from pellucid.pictures.tiff import directories, interpretation
 from pellucid.pictures.tiff.decoding import TiffDecoder, find_strip_damage, list_decoders
 from pellucid.pictures.tiff.interpretation import TiffSamples
@@ -84,9 +85,22 @@ def _read_jpeg(path: Path, encoding: Encoding, max_pixels: int, white: float | N
     except PictureError as error:
         if not isinstance(error.__cause__, pyvips.Error):
             raise
+        # Of a progressive JPEG, scans may be missing, which cannot be seen.
+        if not encoding.progressive and (completed := _add_end_marker(path)):
+            noted = replace(encoding, notes=(*encoding.notes, "a JPEG without an end marker"))
+            source = pyvips.Source.new_from_memory(completed)
+            with suppress(PictureError):
+                return _read_vips(path, "jpeg", noted, max_pixels, white, fail_on="warning", source=source)
         warning = f"damaged ({vips.reason(error.__cause__) or _NO_REASON}): parts of the picture may be wrong"
         encoding = replace(encoding, warnings=(*encoding.warnings, warning))
         return _read_vips(path, "jpeg", encoding, max_pixels, white)
+
+
+def _add_end_marker(path: Path) -> bytes:
+    """A JPEG with the end marker that it lacks; b"" if it has one. All samples may be there nevertheless."""
+    content = path.read_bytes()
+    has_end = any(marker == JPEG_END for marker, _, _ in iterate_jpeg(content))
+    return b"" if has_end else content + b"\xff" + bytes([JPEG_END])
 
 
 def _read_by_codec(path: Path, loader: str, encoding: Encoding, max_pixels: int, white: float | None) -> _Stored:
@@ -178,13 +192,14 @@ def _read_vips(
     white: float | None,
     *,
     fail_on: str = "error",
+    source: pyvips.Source | None = None,
 ) -> _Stored:
     if loader == "jpeg" and encoding.bits != 8:
         raise PictureError(
             f"{path} is a JPEG of {encoding.bits} bits; only 8 bits are supported", hint="save it as PNG or TIFF"
         )
     with _explained(path, partial(_find_damage, path, loader)):
-        image = _open(path, loader, fail_on=fail_on)
+        image = _open(path, loader, source, fail_on=fail_on)
         check_size(image.width, image.height, path, max_pixels)
         _check_single(image, path)
         found, orientation, dropped = _read_metadata(image, path, loader)

@@ -30,8 +30,7 @@ def check_order(models: Sequence[TiledModel]) -> None:
         if model.recipe.domain.takes_mosaic:
             others = "+".join(other.name for other in models if other is not model)
             raise WeightsError(
-                f"{model.name} takes mosaics of camera RAW files, so only the first model of a chain can be one "
-                f"like it",
+                f"{model.name} takes mosaics of camera RAW files, so it can only be the first model of a chain",
                 hint=f"e.g. {model.name}+{others}",
             )
 

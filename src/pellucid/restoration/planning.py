@@ -12,7 +12,7 @@ from pellucid.errors import DataError, OutputError, PellucidError, PictureError
 from pellucid.pictures import images
 from pellucid.pictures.finding import Found, describe_ignored, find_pictures
 from pellucid.pictures.formats import SUFFIXES
-from pellucid.restoration import entries
+from pellucid.restoration import entries, sheets
 from pellucid.system import files
 
 
@@ -173,7 +173,10 @@ def plan(
         if out is None:
             jobs = _without_results(jobs)
     num_found = len(jobs)
-    jobs = _without_earlier_results(jobs)
+    if len(jobs) > 1 or any(path.is_dir() for path in found):
+        jobs = _without_earlier_results(jobs)
+    if not jobs and num_found:
+        raise DataError(f"all {num_found} pictures are before/after sheets", hint="give one of them as a file")
     check(jobs)
     jobs = jobs if mask is None else _add_masks(jobs, Path(mask), found)
     return Plan(jobs, ignored, num_excluded, num_found - len(jobs), problems)
@@ -260,7 +263,7 @@ def _without_results(jobs: Sequence[Job]) -> list[Job]:
 
 
 def _without_earlier_results(jobs: Sequence[Job]) -> list[Job]:
-    """Without pictures that a manifest knows as results of other inputs of this plan."""
+    """Without pictures that a manifest knows as results of other inputs of this plan, and without sheets."""
     sources = {os.path.realpath(job.source) for job in jobs}
     folders = {parent for source in sources for parent in Path(source).parents}
     results = {
@@ -269,7 +272,7 @@ def _without_earlier_results(jobs: Sequence[Job]) -> list[Job]:
         for result, source in entries.list_results(folder)
         if str(source) in sources and source != result
     }
-    return [job for job in jobs if os.path.realpath(job.source) not in results]
+    return [job for job in jobs if os.path.realpath(job.source) not in results and not sheets.is_sheet(job.source)]
 
 
 def _add_masks(jobs: Sequence[Job], mask: Path, inputs: Sequence[Path]) -> list[Job]:

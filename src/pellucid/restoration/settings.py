@@ -10,6 +10,8 @@ from pellucid.pictures import formats, images
 from pellucid.pictures.white import check_white
 from pellucid.system.keywords import check_number
 
+MAX_SCALE = 1000.0
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -76,10 +78,11 @@ class Settings:
         if self.timeout_s is not None:
             check_number("timeout_s", self.timeout_s, 0, is_whole=False)
         if self.scale is not None:
-            check_number("scale", self.scale, 0, is_whole=False)
-            if self.scale == 0 or self.size is not None:
-                fault = "a scale of 0" if self.scale == 0 else "a scale and a size"
-                raise PellucidError(f"{fault} is not possible", hint="give {scale} above 0, or {size}")
+            check_number("scale", self.scale, 0, MAX_SCALE, is_whole=False)
+            if self.scale == 0:
+                raise PellucidError("a scale of 0 is not possible", hint="{scale} is above 0")
+            if self.size is not None:
+                raise PellucidError("a scale and a size exclude each other", hint="omit {scale} or {size}")
         for side in self.size or ():
             if side is not None:
                 check_number("size", side, 1)

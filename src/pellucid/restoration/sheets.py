@@ -106,7 +106,9 @@ def check_replaceable(path: Path, *, overwrite: bool) -> None:
 
 
 def is_sheet(path: Path) -> bool:
-    """Whether a file is a sheet of an earlier run, which may be replaced."""
+    """Whether a file is a sheet of an earlier run, which may be replaced, and is not restored."""
+    if not path.name.lower().endswith(".png"):
+        return False
     try:
         with Image.open(path) as image:
             return image.info.get("Software") == _AUTHOR

@@ -29,7 +29,7 @@ from pellucid.restoration.preview import draw_comparison
 from pellucid.restoration.reading import read_degraded
 from pellucid.restoration.restorer import Restorer
 from pellucid.restoration.settings import Settings
-from pellucid.restoration.suitability import warn_about
+from pellucid.restoration.suitability import warn_about, warn_about_size
 
 CODEC_BYTES = 100_000_000
 """Memory that decoding and encoding take for any picture, including samples too small for a memory-mapped file."""
@@ -89,7 +89,10 @@ class Stages:
             mask=mask,
             megapixels=degraded.height * degraded.width / 1e6,
             info=(*info, *describe_lost(degraded, settings)),
-            warnings=warn_about(degraded, self.restorer),
+            warnings=(
+                *warn_about(degraded, self.restorer),
+                *warn_about_size(degraded, self.restorer, settings),
+            ),
             source_stamp=source_stamp,
             reading_s=time.monotonic() - start,
         )

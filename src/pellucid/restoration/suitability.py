@@ -1,4 +1,4 @@
-"""What a model was trained for, and how a picture differs from that."""
+"""What a model was trained for, how a picture differs from that, and whether another model is better."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -11,7 +11,9 @@ from pellucid.domains import Degraded
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.recipes.recipe import Recipe
 from pellucid.restoration.noise import estimate_noise
+from pellucid.restoration.one_picture import plan_size, upright_shape
 from pellucid.restoration.restorer import Restorer
+from pellucid.restoration.settings import Settings
 from pellucid.restoration.tiled_model import TiledModel
 from pellucid.weights import checkpoint, models
 
@@ -61,6 +63,42 @@ def warn_about(degraded: Degraded, restorer: Restorer) -> tuple[str, ...]:
         *first.domain.warnings_for(degraded),
         *warnings_for(first.protocol.degradation, degraded),
     )
+
+
+def warn_about_size(degraded: Degraded, restorer: Restorer, settings: Settings) -> Iterator[str]:
+    """One line if a model runs several times to reach a size that another one reaches at once.
+
+    Raises PictureError if the restorer cannot reach the size; see `plan_size`.
+    """
+    shape = upright_shape(restorer.recipe.domain.accept(degraded))
+    runner, target = plan_size(restorer, shape, settings)
+    if len(runner.models) == len(restorer.models):
+        return
+    repeated = runner.models[-1]
+    factor = repeated.scale * max(target[0] / shape[0], target[1] / shape[1]) / restorer.scale
+    times = 1 + len(runner.models) - len(restorer.models)
+    better = _find_enlarger(repeated.recipe.name, factor)
+    hint = f"; {better} enlarges enough at once" if better else ""
+    yield f"{repeated.name} runs {times} times to reach {target[1]} x {target[0]} px{hint}"
+
+
+@cache
+def _find_enlarger(recipe_name: str, factor: float) -> str | None:
+    """The model that ships, of this recipe, with the smallest scale that is enough; None if none is."""
+    scales = {
+        metadata.parameters["scale"]: model.name
+        for model, metadata in _list_shipped()
+        if metadata.recipe == recipe_name and "scale" in metadata.parameters
+    }
+    enough = [scale for scale in scales if scale >= factor]
+    return scales[min(enough)] if enough else None
+
+
+def _list_shipped() -> Iterator[tuple[models.NamedModel, checkpoint.WeightsMetadata]]:
+    """Users' own models do not count: a damaged file among them must not stop a picture."""
+    for model in models.list_models():
+        if model.is_shipped:
+            yield model, checkpoint.read_metadata(model.path)
 
 
 def _warn_of_gray(degraded: Degraded, model: TiledModel) -> Iterator[str]:
@@ -116,23 +154,19 @@ def _find_better(found: float, num_channels: int) -> str | None:
 def _list_denoisers() -> tuple[tuple[str, object, tuple[float, float]], ...]:
     """Name, channels and levels of each model for noise that ships."""
     listed = []
-    for model in models.list_models():
-        if model.is_shipped:
-            recipe = checkpoint.find_recipe(checkpoint.read_metadata(model.path), source=model.path)
-            levels = _noise_levels(recipe)
-            if levels is not None:
-                listed.append((model.name, recipe.parameters.get("channels"), levels))
+    for model, metadata in _list_shipped():
+        levels = _noise_levels(checkpoint.find_recipe(metadata, source=model.path))
+        if levels is not None:
+            listed.append((model.name, metadata.parameters.get("channels"), levels))
     return tuple(listed)
 
 
 @cache
 def _find_gray_twin(recipe_name: str) -> str | None:
-    """The name of the model that ships for gray pictures, of this recipe.
-
-    The user's own models do not count: a damaged file among them must not stop a picture.
-    """
-    for model in models.list_models():
-        metadata = checkpoint.read_metadata(model.path) if model.is_shipped else None
-        if metadata and metadata.recipe == recipe_name and metadata.parameters.get("channels") == 1:
-            return model.name
-    return None
+    """The name of the model that ships for gray pictures, of this recipe."""
+    twins = (
+        model.name
+        for model, metadata in _list_shipped()
+        if metadata.recipe == recipe_name and metadata.parameters.get("channels") == 1
+    )
+    return next(twins, None)

@@ -174,7 +174,8 @@ class Service:
 
     async def _read_header(self, upload: Upload, with_advice: bool) -> dict[str, Any]:
         """What a file is. If the process dies, another one tries: the cause may be outside of the file."""
-        path, given = self.records.upload_path(upload), {"name": upload.name, "with_advice": with_advice}
+        path = self.records.upload_path(upload)
+        given: dict[str, Any] = {"name": upload.name, "with_advice": with_advice}
         try:
             return dict(await self._inspect("inspect", source=path, **given))
         except WorkerDiedError as error:

@@ -744,7 +744,7 @@ In folders, files that are not pictures are counted by suffix; `--include` and `
 videos of motion photos, content credentials, appended data |
 | WebP | animated: refused | appended data |
 | GIF | several frames: refused; a still one becomes PNG | a canvas around the picture, appended data |
-| AVIF, HEIC | several pictures, sequences: refused | gain maps, depth maps, mattes, videos |
+| AVIF, HEIC | several pictures: refused | gain maps, depth maps, mattes, videos, unknown boxes, appended data |
 | JPEG XL | animated: refused | gain maps, extra channels, JUMBF, parts of a JPEG, unknown boxes, appended data |
 | JPEG 2000 | several codestreams: refused | geographic data, unknown boxes, appended data |
 | PNM | several pictures: refused | - |

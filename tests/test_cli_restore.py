@@ -1,5 +1,6 @@
 """The options of `pellucid restore` as users see them."""
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -247,6 +248,9 @@ def test_standard_input_and_output(run: Terminal) -> None:
     assert result.returncode == 0 and result.stdout.startswith(b"\xff\xd8")
     result = _run_process("photo.png", "--model", "dn", "--out", "-")
     assert result.stdout == Path("expected.png").read_bytes()
+    result = _run_process("-", "--model", "dn", "--report", "report.json", stdin=given)
+    (reported,) = json.loads(Path("report.json").read_text())["pictures"]
+    assert (reported["source"], reported["target"]) == ("standard input", "standard output")
     result = _run_process("-", "--model", "dn", "--out", "from-stdin.png", stdin=given)
     assert (result.returncode, result.stdout) == (0, b"from-stdin.png\n")
     assert Path("from-stdin.png").read_bytes() == Path("expected.png").read_bytes()

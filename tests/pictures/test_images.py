@@ -25,7 +25,7 @@ from PIL import ImageCms
 from PIL.JpegImagePlugin import JpegImageFile
 
 from pellucid.errors import DataError, OutputError, PellucidError, PictureError
-from pellucid.pictures import formats, headers, images
+from pellucid.pictures import formats, headers, images, vips
 from pellucid.pictures.picture import Encoding, Picture, Samples
 from pellucid.system import memory
 
@@ -1070,3 +1070,10 @@ def test_only_the_end_marker_of_a_jpeg_may_be_missing(tmp_path: Path) -> None:
         assert found.encoding is not None and found.encoding.notes == ("a JPEG without an end marker",)
     for cut in (content[:-4], encoded(photo(), "jpeg", progressive=True)[:-2]):
         assert "premature end" in message(partial(read_bytes, cut, tmp_path, "x.jpg"))
+
+
+def test_errors_of_other_files_are_not_mixed_in(tmp_path: Path) -> None:
+    """libvips collects the errors of all threads."""
+    error = vips.pyvips.Error("unable to call", "other.avif: bad seek to 12\nmine.avif: bad seek to 7\n")
+    assert vips.reason(error, Path("mine.avif")) == "bad seek to 7"
+    assert vips.reason(error, Path("third.avif")) == ""

@@ -151,6 +151,17 @@ def test_a_size_is_reached_by_enlarging_and_reducing_without_rounding_between() 
     assert np.array_equal(found.samples, Picture.from_tensor(expected, "uint16").samples)
 
 
+def test_hidden_colors_have_no_effect_on_reduced_results() -> None:
+    given = _picture(40, 50, alpha=True)
+    assert given.alpha is not None
+    given.alpha[8:30, 10:35] = 0
+    other = Picture(np.where(given.alpha == 0, 65535 - given.samples, given.samples), given.alpha)
+    one, two = (restore_picture(ENLARGER, picture, Settings(scale=1.3)) for picture in (given, other))
+    assert one.alpha is not None
+    visible = one.alpha[..., 0] > 0
+    assert visible.sum() > 1000 and np.array_equal(one.samples[visible], two.samples[visible])
+
+
 def test_only_the_last_model_that_enlarges_is_repeated() -> None:
     calls: list[int] = []
     chain = Restorer.chain([DENOISER, ENLARGER])

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pellucid.errors import DataError, OutputError, PictureError
+from pellucid.errors import ArgumentError, DataError, OutputError, PictureError
 from pellucid.pictures import images
 from pellucid.restoration import planning
 
@@ -97,12 +97,12 @@ def test_names_follow_the_pattern(album: Path) -> None:
 
 @pytest.mark.parametrize("name", ["{stem", "{x}", "{stem!r}", "{stem:9}", "{}", "}", "../{stem}", ".{stem}"])
 def test_patterns_that_give_no_names_are_refused(album: Path, name: str) -> None:
-    with pytest.raises(OutputError, match="is not a pattern for names|does not give names of visible files"):
+    with pytest.raises(ArgumentError, match="is not a pattern for names|does not give names of visible files"):
         planning.plan([album], name=name)
 
 
 def test_the_name_of_a_file_to_write_has_no_pattern(album: Path) -> None:
-    with pytest.raises(OutputError, match="omit name, or give a folder as out"):
+    with pytest.raises(ArgumentError, match="omit name, or give a folder as out"):
         planning.plan(album / "a.png", album / "b.png", name="{stem}")
 
 

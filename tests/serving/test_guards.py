@@ -1,6 +1,8 @@
 """Limits of bodies, tokens and links, without a network."""
 
 import asyncio
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +29,33 @@ async def _read_all(scope: Scope, receive: Receive, send: Send) -> None:
 
 
 def _request(
-    parts: list[tuple[float, bytes]], headers: dict[str, str] | None = None, setup: Any = None, **limits: Any
+    parts: Sequence[tuple[float, bytes]],
+    headers: dict[str, str] | None = None,
+    setup: Any = None,
+    monitor: Monitor | None = None,
+    method: str = "POST",
+    send_s: float = 0.0,
+    **limits: Any,
 ) -> tuple[int, dict[str, str]]:
     """Status and headers of a request whose body arrives in parts, each after a pause in seconds."""
     sent: list[Message] = []
     waiting = [*parts]
 
     async def receive() -> Message:
-        pause_s, part = waiting.pop(0)
-        await asyncio.sleep(pause_s)
+        await asyncio.sleep(waiting[0][0] if waiting else 60)
+        _, part = waiting.pop(0)
         return {"type": "http.request", "body": part, "more_body": bool(waiting)}
 
     async def send(message: Message) -> None:
         sent.append(message)
+        await asyncio.sleep(send_s)
 
-    guards = Guards(_read_all, setup or Setup(Path()), Limits(memory_bytes=2**31, **limits), Monitor(), Links())
-    given = {"host": "localhost:8000"} | (headers or {})
+    guards = Guards(
+        _read_all, setup or Setup(Path()), Limits(memory_bytes=2**31, **limits), monitor or Monitor(), Links()
+    )
+    given = {"host": "localhost:8000", "transfer-encoding": "chunked"} | (headers or {})
     scope = {
-        "type": "http", "method": "POST", "path": "/v1/x", "query_string": b"", "client": ("127.0.0.1", 1),
+        "type": "http", "method": method, "path": "/v1/x", "query_string": b"", "client": ("127.0.0.1", 1),
         "headers": [(name.encode(), value.encode()) for name, value in given.items()],
     }  # fmt: skip
     asyncio.run(guards(scope, receive, send))
@@ -79,11 +90,40 @@ def test_a_trickle_ends_the_request() -> None:
         ("[::1]:8000", 200),
         ("evil.example", 421),
         ("", 421),
-        ("127.x", 200),
+        ("127.x", 421),
+        ("127.0.0.1.evil.example:8000", 421),  # a name that its owner may give our address
+        ("[", 421),
     ],
 )
 def test_hosts(host: str, status: int) -> None:
     assert _request([(0, b"")], {"host": host})[0] == status
+
+
+def test_a_damaged_origin() -> None:
+    assert _request([(0, b"")], {"origin": "http://["})[0] == 403
+    assert _request([(0, b"")], {"origin": "null"})[0] == 403
+
+
+def test_invented_methods_are_counted_together() -> None:
+    monitor = Monitor()
+    for number in range(3):
+        _request([(0, b"")], monitor=monitor, method=f"X{number}")
+    assert monitor.text().count(b"pellucid_requests_total{") == 1
+
+
+def test_a_body_that_is_not_read_ends_the_connection() -> None:
+    """Otherwise it could arrive for ever, without limits."""
+    body = [(0.0, b"a"), (5.0, b"b")]
+    _, headers = _request(body, {"host": "evil.example", "content-length": "2"})
+    assert headers["connection"] == "close"
+    _, headers = _request([(0, b"a"), (0.01, b"b")], {"host": "evil.example", "content-length": "2"})
+    assert "connection" not in headers, "it arrived in a moment"
+
+
+def test_a_client_that_does_not_take_its_response_is_left() -> None:
+    start_s = time.monotonic()
+    assert _request([(0, b"")], idle_s=0.1, send_s=5)[0] == 200
+    assert time.monotonic() - start_s < 2
 
 
 def test_an_allowed_origin() -> None:

@@ -3,14 +3,18 @@
 import time
 from pathlib import Path
 
+import pytest
+
+from pellucid.errors import DataError
 from pellucid.serving.records import JobRecord, Records, Task, Upload, new_id
 
 
-def _upload(records: Records, folder: Path) -> Upload:
+def _upload(records: Records, folder: Path, *, is_temporary: bool = False) -> Upload:
     content = folder / "content"
     content.write_bytes(b"12345")
-    upload = Upload(new_id(), "../a.png", "me", time.time(), 5, ".png")
-    records.add_upload(upload, content)
+    upload = Upload(new_id(), "../a.png", "me", time.time(), 5, ".png", is_temporary)
+    records.take_file(upload, content)
+    records.save_upload(upload)
     return upload
 
 
@@ -41,14 +45,15 @@ def test_removing(tmp_path: Path) -> None:
     upload = _upload(records, tmp_path)
     job = JobRecord(new_id(), "me", "m", {}, [Task(upload.id, "a.png", 10)])
     records.save_job(job)
-    assert records.is_used(upload)
+    assert records.list_used() == {upload.id} and records.list_removable() == []
     folder = records.result_folder(job, 0)
     folder.mkdir(parents=True)
-    (folder / "result.png").write_bytes(b"123")
-    assert records.result_bytes(job) == 3
-    records.remove_job(job)
-    assert not records.is_used(upload) and not folder.exists()
-    records.remove_upload(upload)
+    job.tasks[0].state, job.tasks[0].about, job.finished_s = "done", {"bytes": 3}, 1.0
+    assert records.list_removable() == [(1.0, job), (upload.created_s, upload)]
+    assert records.kept_bytes() == 3 + 5
+    records.remove(job)
+    assert records.kept_bytes() == 5 and not folder.exists()
+    records.remove(upload)
     assert not list((tmp_path / "data" / "uploads").iterdir())
     records.close()
     assert not Records(tmp_path / "data").jobs
@@ -67,3 +72,24 @@ def test_state_and_progress_of_a_job() -> None:
         "x" * 8, "me", "m", {}, [Task("u", "n", 30, state="done"), Task("u", "n", 10, "running", 0.5)]
     )
     assert half.progress == 0.875
+
+
+def test_uploads_of_lost_requests_do_not_come_back(tmp_path: Path) -> None:
+    """A job that waits for its request is not recorded, so after a crash nobody needs its upload."""
+    records = Records(tmp_path / "data")
+    lost = _upload(records, tmp_path, is_temporary=True)
+    needed = _upload(records, tmp_path, is_temporary=True)
+    records.save_job(JobRecord(new_id(), "me", "m", {}, [Task(lost.id, "a.png", 10)], is_kept=False))
+    records.save_job(JobRecord(new_id(), "me", "m", {}, [Task(needed.id, "a.png", 10)]))
+    records.close()
+    again = Records(tmp_path / "data")
+    assert list(again.uploads) == [needed.id] and not again.upload_path(lost).exists()
+    assert len(again._database.execute("SELECT * FROM uploads").fetchall()) == 1
+
+
+def test_a_damaged_folder_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "records.sqlite").write_bytes(b"not a database, but longer than its header of 100 bytes" * 9)
+    with pytest.raises(DataError, match="not a database"):
+        Records(tmp_path)
+    with pytest.raises(DataError, match="cannot be used"):
+        Records(tmp_path / "records.sqlite" / "folder")

@@ -1,7 +1,7 @@
 """`pellucid restore`."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -155,10 +155,17 @@ def restore(
         elif dry_run:
             num_failed = _print_plan(jobs, chosen[0], choices, overwrite=overwrite)
         else:
-            outcomes = _run(jobs, chosen[0], choices, workers=workers, overwrite=overwrite, report=report)
-            renamed = [streams.rename(outcome) for outcome in outcomes]
+            outcomes = _run(
+                jobs,
+                chosen[0],
+                choices,
+                workers=workers,
+                overwrite=overwrite,
+                rename=streams.rename,
+                report=report,
+            )
             has_results = not (streams.is_stdout or is_stdout(report))
-            _print_summary(renamed, chosen[0], with_results=has_results)
+            _print_summary(outcomes, chosen[0], with_results=has_results)
             num_failed = sum(outcome.error is not None for outcome in outcomes)
         for problem in jobs.problems:
             print_error(problem)
@@ -196,9 +203,10 @@ def _run(
     *,
     workers: int,
     overwrite: bool,
+    rename: "Callable[[Outcome], Outcome]",
     report: Path | None,
 ) -> "list[Outcome]":
-    """The outcomes of all jobs. After an interruption, the report contains those until then."""
+    """The outcomes of all jobs, renamed. After an interruption, the report contains those until then."""
     from pellucid.restoration.report import is_report, make_report
     from pellucid.restoration.restore import iter_restore
 
@@ -211,7 +219,7 @@ def _run(
             jobs, restorer, settings=settings, workers=workers, overwrite=overwrite, progress=update
         )
         try:
-            finished.extend(outcomes)
+            finished.extend(map(rename, outcomes))
         except KeyboardInterrupt:
             outcomes.close()
             is_interrupted = True

@@ -91,7 +91,9 @@ def _read_jpeg(path: Path, encoding: Encoding, max_pixels: int, white: float | N
             source = pyvips.Source.new_from_memory(completed)
             with suppress(PictureError):
                 return _read_vips(path, "jpeg", noted, max_pixels, white, fail_on="warning", source=source)
-        warning = f"damaged ({vips.reason(error.__cause__) or _NO_REASON}): parts of the picture may be wrong"
+        warning = (
+            f"damaged ({vips.reason(error.__cause__, path) or _NO_REASON}): parts of the picture may be wrong"
+        )
         encoding = replace(encoding, warnings=(*encoding.warnings, warning))
         return _read_vips(path, "jpeg", encoding, max_pixels, white)
 
@@ -173,7 +175,7 @@ def _explained(path: Path, find_damage: Callable[[], str]) -> Iterator[None]:
     try:
         yield
     except pyvips.Error as error:
-        reason = find_damage() or vips.reason(error) or _NO_REASON
+        reason = find_damage() or vips.reason(error, path) or _NO_REASON
         raise damage_error(path, reason) from error
 
 

@@ -1,7 +1,9 @@
 """libvips: the package, which other modules import from here, and what reading and writing with it share."""
 
 import os
+import re
 from collections.abc import Sequence
+from pathlib import Path
 from typing import IO
 
 from pellucid.errors import PellucidError
@@ -35,6 +37,9 @@ pyvips.block_untrusted_set(True)
 pyvips.cache_set_max(0)
 
 
+_ABOUT_FILE = re.compile(r"(.+): (bad seek to \d+)")
+
+
 def begin(error_class: type[PellucidError]) -> None:
     """Call before each use of libvips. Raises error_class in a forked process, where libvips would hang."""
     _FORK_GUARD.check(error_class)
@@ -42,10 +47,17 @@ def begin(error_class: type[PellucidError]) -> None:
     pyvips.vips_lib.vips_error_clear()
 
 
-def reason(error: pyvips.Error) -> str:
-    """The first line of a libvips error; "" if it gives no reason."""
+def reason(error: pyvips.Error, path: Path | None = None) -> str:
+    """The first line of a libvips error that is about a file; "" if it gives no reason.
+
+    Errors of all threads are in one buffer: lines that name another file are ignored.
+    """
     lines = [line.strip(" :") for line in str(error.detail).splitlines() if line.strip()]
-    return lines[0] if lines else ""
+    for line in lines:
+        match = _ABOUT_FILE.fullmatch(line)
+        if match is None or match[1] == str(path):
+            return match[2] if match else line
+    return ""
 
 
 def make_source(file: IO[bytes]) -> pyvips.Source:

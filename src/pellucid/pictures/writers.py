@@ -124,7 +124,9 @@ def _save(picture: Picture, target: FileFormat, temporary: Path, path: Path, opt
         pyvips.Operation.call(target.saver, image, file, keep="none", **options)
     except pyvips.Error as error:
         reason = (
-            "no space left on the disk" if _is_disk_full(temporary) else vips.reason(error) or str(error.message)
+            "no space left on the disk"
+            if _is_disk_full(temporary)
+            else vips.reason(error, temporary) or str(error.message)
         )
         raise OutputError(f"{path} cannot be written as {target.name}: {reason}") from error
 

@@ -82,8 +82,12 @@ def restore_picture(
     enlarged = shape[0] * runner.scale, shape[1] * runner.scale
     is_resized = target != enlarged
     needed = wanted
+    fill_px = max(map(_kernel_reach_px, enlarged, target)) if is_resized and _has_alpha(accepted) else 0
     if is_resized:
         needed = wanted.map(lambda side, axis: find_span(enlarged[axis], target[axis], side))
+    filled = needed.map(
+        lambda side, axis: slice(max(0, side.start - fill_px), min(enlarged[axis], side.stop + fill_px))
+    )
     effort = Effort(
         settings.tile_px,
         settings.halo_px,
@@ -94,8 +98,10 @@ def restore_picture(
         None if mask is None else to_mask(mask, accepted),
     )
     dtype = "float32" if is_resized else accepted.dtype
-    restored = _run_region(runner, accepted, needed, effort, dtype, progress)
+    restored = _run_region(runner, accepted, filled, effort, dtype, progress)
     if is_resized:
+        inner = needed.within(filled)
+        restored = restored.fill_hidden(fill_px).crop(inner.rows, inner.cols)
         restored = resize_region(restored, enlarged, target, wanted.rows, wanted.cols, accepted.dtype)
     return restored if settings.crop is None else _without_places(restored)
 
@@ -136,6 +142,15 @@ def plan_size(restorer: Restorer, shape: Shape, settings: Settings) -> tuple[Res
     while restorer.scale < factor:
         restorer = Restorer.of([*restorer.models, enlargers[-1]])
     return restorer, target
+
+
+def _has_alpha(accepted: Degraded) -> bool:
+    return isinstance(accepted, Picture) and accepted.alpha is not None
+
+
+def _kernel_reach_px(old: int, new: int) -> int:
+    """How far the resizing kernel mixes pixels, so that hidden colors within must be replaced first."""
+    return 1 + -(-2 * max(old, new) // new)
 
 
 def _find_factor(width: int, height: int, settings: Settings) -> Fraction:
@@ -183,8 +198,7 @@ def _run_region(
     height, width = upright_shape(accepted)
     if needed == Region.whole((height * runner.scale, width * runner.scale)):
         return run_models(runner.models, accepted, effort, dtype, progress)
-    transparent = isinstance(accepted, Picture) and accepted.alpha is not None
-    halo_px = runner.halo_px + FILL_PX * len(runner.models) * transparent
+    halo_px = runner.halo_px + FILL_PX * len(runner.models) * _has_alpha(accepted)
     covered = needed.map(lambda side, _: slice(side.start // runner.scale, -(-side.stop // runner.scale)))
     outer = _turn_back(covered, orientation, (height, width)).map(
         lambda side, axis: slice(

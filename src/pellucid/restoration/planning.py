@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Formatter
 
-from pellucid.errors import DataError, OutputError, PellucidError, PictureError
+from pellucid.errors import ArgumentError, DataError, OutputError, PellucidError, PictureError
 from pellucid.pictures import images
 from pellucid.pictures.finding import Found, describe_ignored, find_pictures
 from pellucid.pictures.formats import SUFFIXES
@@ -63,7 +63,7 @@ class _Naming:
         if self.template is not None:
             filled = self._fill("a.png")
             if {"/", "\\", "\0"} & {*filled} or filled.startswith("."):
-                raise OutputError(
+                raise ArgumentError(
                     f"{self.template!r} does not give names of visible files", hint="{out} is for folders"
                 )
 
@@ -92,7 +92,7 @@ class _Naming:
                     raise ValueError
                 filled += text + known.get(key or "", "")
         except ValueError:
-            raise OutputError(
+            raise ArgumentError(
                 f"{self.template!r} is not a pattern for names; it can contain {{stem}}, {{model}}, {{suffix}}",
                 hint="change {name}",
             ) from None
@@ -148,7 +148,7 @@ def plan(
         and (out is None or (out.suffix and not is_folder(out)))
     ):
         if out is not None and name is not None:
-            raise OutputError(f"{out} is a file to write", hint="omit {name}, or give a folder as {out}")
+            raise ArgumentError(f"{out} is a file to write", hint="omit {name}, or give a folder as {out}")
         jobs = [Job(found[0], naming.name_next_to(found[0]) if out is None else check_format(out, format))]
     elif out is not None and not is_folder(out) and (os.path.lexists(out) or out.suffix in SUFFIXES):
         raise OutputError(f"{out} is a file", hint="for folders and several pictures, {out} must be a folder")

@@ -318,6 +318,8 @@ def check_files(
                 yield replace(outcome, is_skipped=True)
                 continue
             images.check_format(job.target)
+            if job.mask is not None:
+                files.read_head(job.mask)
             codec_bytes(job, restorer, settings)
         except PellucidError as error:
             outcome = replace(outcome, error=error.about(job.source))

@@ -5,7 +5,7 @@ from math import inf
 from pathlib import Path
 from typing import Literal
 
-from pellucid.errors import PellucidError
+from pellucid.errors import ArgumentError
 from pellucid.pictures import formats, images
 from pellucid.pictures.white import check_white
 from pellucid.system.keywords import check_number
@@ -17,7 +17,7 @@ MAX_SCALE = 1000.0
 class Settings:
     """How pictures are read, restored and written. None means: chosen for each picture, or for this machine.
 
-    Raises PellucidError for a value that is not possible.
+    Raises ArgumentError for a value that is not possible.
 
     tile_px, halo_px, ensemble, strength, memory_bytes: see `Restorer.restore`.
     quality: of JPEG, and of WebP and JPEG XL, which it makes lossy; 1 to 100.
@@ -69,7 +69,7 @@ class Settings:
         if self.exposure != "auto" and not isinstance(self.exposure, Path):
             is_number = isinstance(self.exposure, int | float) and 0 < self.exposure < inf
             if not is_number:
-                raise PellucidError(
+                raise ArgumentError(
                     f"{self.exposure!r} is not possible",
                     hint="{exposure} can be auto, a number above 0 or the Path of a RAW file",
                 )
@@ -80,18 +80,18 @@ class Settings:
         if self.scale is not None:
             check_number("scale", self.scale, 0, MAX_SCALE, is_whole=False)
             if self.scale == 0:
-                raise PellucidError("a scale of 0 is not possible", hint="{scale} is above 0")
+                raise ArgumentError("a scale of 0 is not possible", hint="{scale} is above 0")
             if self.size is not None:
-                raise PellucidError("a scale and a size exclude each other", hint="omit {scale} or {size}")
+                raise ArgumentError("a scale and a size exclude each other", hint="omit {scale} or {size}")
         for side in self.size or ():
             if side is not None:
                 check_number("size", side, 1)
         if self.size == (None, None):
-            raise PellucidError("a size without numbers", hint="{size} needs a width or a height")
+            raise ArgumentError("a size without numbers", hint="{size} needs a width or a height")
         if self.crop is not None:
             fits = len(self.crop) == 4 and all(isinstance(value, int) for value in self.crop)
             if not (fits and min(self.crop) >= 0 and min(self.crop[2:]) >= 1):
-                raise PellucidError(
+                raise ArgumentError(
                     f"a crop of {self.crop} is not possible",
                     hint="{crop} is x, y, width and height in whole pixels, the last two at least 1",
                 )

@@ -124,15 +124,16 @@ def _draw_overview(whole: Picture, rows: Sequence[Row]) -> Image.Image:
     height, width = max(1, round(whole.height * factor)), max(1, round(whole.width * factor))
     overview = Image.fromarray(to_pixels(sampled, height, width))
     pen = ImageDraw.Draw(overview)
-    for number, row in enumerate(rows, start=1):
-        if (row.height, row.width) == (whole.height, whole.width):
-            continue
-        x, y, right, bottom = (
-            round(end * factor) for end in (row.left, row.top, row.left + row.width, row.top + row.height)
-        )
-        pen.rectangle((x, y, right - 1, bottom - 1), outline=_FRAME, width=2)
-        tab = 8 + _text_width(str(number), 13)
-        pen.rectangle((x, y, x + tab, y + 16), fill=_FRAME)
+    corners = []
+    for row in rows:
+        if (row.height, row.width) != (whole.height, whole.width):
+            x, y, right, bottom = (
+                round(end * factor) for end in (row.left, row.top, row.left + row.width, row.top + row.height)
+            )
+            pen.rectangle((x, y, right - 1, bottom - 1), outline=_FRAME, width=2)
+            corners.append((x, y))
+    for number, (x, y) in enumerate(corners, start=1):  # over the frames
+        pen.rectangle((x, y, x + 8 + _text_width(str(number), 13), y + 16), fill=_FRAME)
         _write(pen, (x + 4, y), str(number), 13, _PAPER)
     return overview
 

@@ -1,5 +1,7 @@
 """The HTTP application: all routes inside their guards, and every error as a problem."""
 
+import sqlite3
+
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
@@ -12,7 +14,7 @@ from pellucid.serving.openapi import describe_bodies
 from pellucid.serving.page_routes import add_health, add_page
 from pellucid.serving.picture_routes import add_pictures
 from pellucid.serving.problems import Problem
-from pellucid.serving.service import Service
+from pellucid.serving.service import Service, is_storage_error
 
 
 def create(service: Service) -> ASGIApp:
@@ -44,6 +46,15 @@ def _add_problems(app: FastAPI) -> None:
     @app.exception_handler(ClientGoneError)
     async def _(request: Request, error: ClientGoneError) -> Response:
         return Response(status_code=499)  # for the log; nobody receives it
+
+    @app.exception_handler(OSError)
+    @app.exception_handler(sqlite3.OperationalError)
+    async def _(request: Request, error: Exception) -> Response:
+        if not is_storage_error(error):
+            raise error
+        return Problem(
+            507, "no space", f"the disk cannot store more: {getattr(error, 'strerror', None) or error}"
+        ).to_response(request.state.request_id)
 
     @app.exception_handler(Exception)
     async def _(request: Request, error: Exception) -> Response:

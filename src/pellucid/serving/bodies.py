@@ -1,6 +1,8 @@
 """Receives pictures from request bodies into files, never into memory as a whole."""
 
+import asyncio
 import secrets
+import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -47,26 +49,45 @@ async def receive_files(
 ) -> AsyncIterator[list[ReceivedFile]]:
     """The files of a request: its raw body, or those of a multipart form. They are deleted afterwards.
 
-    name: of a raw body. Raises Problem 400, 413, 415 or 507, and ClientGoneError.
+    name: of a raw body. Raises Problem 400, 413 or 415, OSError, and ClientGoneError.
     """
     own = folder / f"request-{secrets.token_hex(8)}"
     own.mkdir()
     try:
         content_type = request.headers.get("content-type", "")
-        try:
-            if content_type.partition(";")[0].strip().lower() == "multipart/form-data":
-                files = await _receive_form(request, own, content_type, max_files)
-            else:
-                files = [await _receive_raw(request, own, name or "picture", content_type)]
-        except ClientDisconnect:
-            raise ClientGoneError from None
-        except OSError as error:
-            raise Problem(507, "no space", f"the picture cannot be stored: {error.strerror}") from None
+        if content_type.partition(";")[0].strip().lower() == "multipart/form-data":
+            files = await _receive_form(request, own, content_type, max_files)
+        else:
+            files = [await _receive_raw(request, own, name or "picture", content_type)]
         yield files
+    except ClientDisconnect:
+        raise ClientGoneError from None
     finally:
-        for path in own.iterdir():
-            path.unlink()
-        own.rmdir()
+        shutil.rmtree(own, ignore_errors=True)
+
+
+async def check_empty(request: Request) -> None:
+    """Raises Problem 400 if there is a body in addition to the id of a picture."""
+    async for part in request.stream():
+        if part:
+            raise Problem(400, "two pictures", "there is a body and the option picture; send one of them")
+
+
+@asynccontextmanager
+async def watch_client(request: Request) -> AsyncIterator[asyncio.Event]:
+    """An event that is set when the client goes away. The body must be complete."""
+    is_gone = asyncio.Event()
+
+    async def watch() -> None:
+        while (await request.receive())["type"] != "http.disconnect":
+            pass
+        is_gone.set()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield is_gone
+    finally:
+        watching.cancel()
 
 
 async def _receive_raw(request: Request, folder: Path, name: str, content_type: str) -> ReceivedFile:

@@ -6,23 +6,25 @@ Pure ASGI: classes on top of Starlette's BaseHTTPMiddleware hide that a client d
 import asyncio
 import contextlib
 import hmac
-import json
 import re
 import secrets
-import sys
 import time
+import traceback
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from pellucid.serving.limits import Limits, Setup
-from pellucid.serving.monitoring import Monitor
+from pellucid.serving.limits import Limits, Setup, is_loopback
+from pellucid.serving.monitoring import Monitor, log
 from pellucid.serving.problems import Problem
 
 _OPEN_PATHS = {"/", "/docs", "/openapi.json", "/health/live", "/health/ready"}
 _OPEN_FOLDER = "/page/"
+_HEALTH = "/health/"
+_METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
+_LINGER_S = 1.0
 _REQUEST_ID = re.compile(r"[\w.:-]{1,64}")
 
 HEADERS = {
@@ -40,6 +42,7 @@ class Guards:
 
     def __init__(self, app: ASGIApp, setup: Setup, limits: Limits, monitor: Monitor, links: "Links") -> None:
         self._app, self._setup, self._limits, self._monitor, self._links = app, setup, limits, monitor, links
+        self._num_open = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -49,37 +52,46 @@ class Guards:
         given = headers.get("x-request-id", "")
         request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(8)
         scope.setdefault("state", {})["request_id"] = request_id
-        body = _Body(receive, self._limits)
-        response = _Response(send, HEADERS | self._cors(headers) | {"X-Request-Id": request_id})
+        body = _Body(receive, headers, self._limits)
+        response = _Response(send, body, HEADERS | self._cors(headers) | {"X-Request-Id": request_id})
+        inner = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope  # the server omits the body
         start = time.monotonic()
+        self._num_open += 1
         try:
             if scope["method"] == "OPTIONS" and self._cors(headers):
                 await _send_empty(response.send)
             else:
                 self._check(scope, headers)
-                await self._app(scope, body.receive, response.send)
+                await self._app(inner, body.receive, response.send)
         except Problem as problem:
             await response.send_problem(problem, scope, body.receive, request_id)
-        except ClientGoneError:
+        except (ClientGoneError, SlowReaderError):
             response.status = response.status or 499
-        except Exception as error:  # the log has the traceback's last line; the client gets a problem
-            _log(level="error", id=request_id, error=f"{type(error).__name__}: {error}")
+        except Exception as error:  # the log has the place; the client gets a problem
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            where = f"{place.filename}:{place.lineno}"
+            log(level="error", id=request_id, error=f"{type(error).__name__}: {error}", where=where)
             fault = Problem(500, "a fault of pellucid", f"the log has more about request {request_id}")
             await response.send_problem(fault, scope, body.receive, request_id)
         finally:
-            self._report(scope, request_id, response, body, time.monotonic() - start)
+            self._num_open -= 1
+            self._report(inner, request_id, response, body, time.monotonic() - start)
 
     def _check(self, scope: Scope, headers: dict[str, str]) -> None:
+        path = scope["path"]
+        if self._num_open > self._limits.max_requests and not path.startswith(_HEALTH):
+            raise Problem(503, "too many requests", f"{self._limits.max_requests} are open", retry_after_s=5)
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > self._limits.max_header_bytes:
+            limit = f"the limit of all headers is {self._limits.max_header_bytes} bytes"
+            raise Problem(431, "too many headers", limit)
         if self._setup.is_local and self._setup.token is None:
-            host = urlsplit(f"//{headers.get('host', '')}").hostname or ""
-            if host not in ("localhost", "::1") and not host.startswith("127."):
+            host = _split(f"//{headers.get('host', '')}").hostname or ""
+            if not is_loopback(host):
                 raise Problem(421, "wrong host", f"this service answers to localhost, not to {host[:80]!r}")
         origin = headers.get("origin")
-        if origin not in (None, self._setup.allowed_origin) and urlsplit(origin or "").netloc != headers.get(
-            "host"
-        ):
+        is_own = origin in (None, self._setup.allowed_origin) or _split(origin).netloc == headers.get("host")
+        if not is_own:
             raise Problem(403, "another site", f"pages of {(origin or '')[:80]} may not use this service")
-        path = scope["path"]
         if self._setup.token is None or path in _OPEN_PATHS or path.startswith(_OPEN_FOLDER):
             return
         kind, _, token = headers.get("authorization", "").partition(" ")
@@ -102,8 +114,9 @@ class Guards:
 
     def _report(self, scope: Scope, request_id: str, response: "_Response", body: "_Body", seconds: float) -> None:
         route = getattr(scope.get("route"), "path", "none")
-        self._monitor.requests.labels(scope["method"], route, response.status).inc()
-        _log(
+        method = scope["method"] if scope["method"] in _METHODS else "other"  # anybody can invent more
+        self._monitor.requests.labels(method, route, response.status).inc()
+        log(
             level="info",
             id=request_id,
             method=scope["method"],
@@ -138,19 +151,25 @@ class ClientGoneError(Exception):
     """The client disconnected before its request was complete."""
 
 
+class SlowReaderError(Exception):
+    """The client does not take the response."""
+
+
 class _Body:
     """Receives a body within the limits of size and time. After it, `receive` waits for the disconnect."""
 
-    def __init__(self, receive: Receive, limits: Limits) -> None:
-        self._receive, self._limits = receive, limits
+    def __init__(self, receive: Receive, headers: dict[str, str], limits: Limits) -> None:
+        self._receive, self._limits, self.idle_s = receive, limits, limits.idle_s
         self._start = time.monotonic()
-        self._is_complete = False
+        self._is_awaited = "expect" in headers
+        self.is_complete = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
         self.num_bytes = 0
 
     async def receive(self) -> Message:
         """The next part. Raises Problem 408 or 413."""
-        if self._is_complete:
+        if self.is_complete:
             return await self._receive()
+        self._is_awaited = False
         try:
             message = await asyncio.wait_for(self._receive(), self._limits.idle_s)
         except TimeoutError:
@@ -158,16 +177,26 @@ class _Body:
             raise Problem(408, "the request is too slow", reason) from None
         if message["type"] == "http.request":
             self.num_bytes += len(message.get("body", b""))
-            self._is_complete = not message.get("more_body", False)
+            self.is_complete = not message.get("more_body", False)
             self._check()
         return message
+
+    async def discard(self) -> None:
+        """Read the rest for a moment: a client that is still sending would not see the response."""
+        if self._is_awaited:  # the client sends nothing before it is asked to
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LINGER_S):
+                while not self.is_complete:
+                    message = await self._receive()
+                    self.is_complete = not message.get("more_body", False)
 
     def _check(self) -> None:
         if self.num_bytes > self._limits.max_bytes:
             limit = f"the limit of a request is {self._limits.max_bytes / 1e6:.0f} MB"
             raise Problem(413, "too many bytes", limit)
         late_s = time.monotonic() - self._start - self._limits.idle_s
-        if not self._is_complete and self.num_bytes < late_s * self._limits.min_rate:
+        if not self.is_complete and self.num_bytes < late_s * self._limits.min_rate:
             rate = f"a body must arrive at {self._limits.min_rate} bytes per second"
             raise Problem(408, "the request is too slow", rate)
 
@@ -175,26 +204,39 @@ class _Body:
 class _Response:
     """Sends a response with additional headers, and remembers what was sent."""
 
-    def __init__(self, send: Send, headers: dict[str, str]) -> None:
-        self._send = send
+    def __init__(self, send: Send, body: _Body, headers: dict[str, str]) -> None:
+        self._send, self._body = send, body
         self._headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in headers.items()]
         self.status, self.num_bytes = 0, 0
 
     async def send(self, message: Message) -> None:
-        """One message of the response."""
+        """One message of the response. Raises SlowReaderError if the client does not take it."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
+            await self._body.discard()
+            if not self._body.is_complete:
+                self._headers.append((b"connection", b"close"))
             own = {name for name, _ in message["headers"]}
             message["headers"] = [*message["headers"], *(pair for pair in self._headers if pair[0] not in own)]
         self.num_bytes += len(message.get("body", b""))
-        await self._send(message)
+        try:
+            async with asyncio.timeout(self._body.idle_s):
+                await self._send(message)
+        except TimeoutError:
+            raise SlowReaderError from None
 
     async def send_problem(self, problem: Problem, scope: Scope, receive: Receive, request_id: str) -> None:
         """The problem, unless a response was begun."""
         if self.status == 0:
-            response = problem.to_response(request_id)
-            response.headers["Connection"] = "close"  # the rest of the body is not read
-            await response(scope, receive, self.send)
+            await problem.to_response(request_id)(scope, receive, self.send)
+
+
+def _split(url: str | None) -> SplitResult:
+    """The parts of an address; nothing for one that is damaged."""
+    try:
+        return urlsplit(url or "")
+    except ValueError:
+        return urlsplit("")
 
 
 async def _send_empty(send: Callable[[Message], Any]) -> None:
@@ -205,10 +247,3 @@ async def _send_empty(send: Callable[[Message], Any]) -> None:
 def _equal(given: str, expected: str) -> bool:
     """In constant time."""
     return hmac.compare_digest(given.encode(), expected.encode())
-
-
-def _log(**fields: object) -> None:
-    """One line of JSON on the error stream."""
-    line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **fields})
-    with contextlib.suppress(OSError):  # closed, or its disk is full: requests are more important
-        print(line, file=sys.stderr, flush=True)  # noqa: T201  # the log

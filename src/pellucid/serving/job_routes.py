@@ -8,10 +8,11 @@ from typing import Annotated
 from fastapi import FastAPI, Header, Query, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from pellucid.serving.answers import JobInfo, check_done, check_file, describe_job, problem_of, result_name
-from pellucid.serving.bodies import client_of, receive_files
-from pellucid.serving.downloads import draw_view, send_file, stream_file, write_zip
+from pellucid.serving.bodies import check_empty, client_of, receive_files, watch_client
+from pellucid.serving.downloads import draw_view, send_file, stream_restored, write_zip
 from pellucid.serving.guards import ClientGoneError, Links
 from pellucid.serving.openapi import EVENTS, FOR_ALL, RESTORE, RESULT, VIEW
 from pellucid.serving.options import Id, RestoreOptions, ViewOptions
@@ -39,15 +40,20 @@ def add_jobs(app: FastAPI, service: Service, links: Links) -> None:
         client, scale = client_of(request), service.check_model(options.model)
         service.check_accepts_work(client)
         uploads = await _take_pictures(request, service, options, client)
-        num_pixels = options.count_pixels(upload.about["pixels"] for upload in uploads) * scale**2
-        is_async = "respond-async" in (prefer or "") or len(uploads) > 1 or num_pixels > limits.sync_pixels
+        most_pixels = max(options.count_pixels(upload.about["pixels"], scale) for upload in uploads)
+        if most_pixels > limits.max_result_pixels:
+            service.remove_temporary(uploads)
+            found = f"the result would have {most_pixels / 1e6:.0f} megapixels"
+            raise Problem(
+                413, "the result is too large", f"{found}; the limit is {limits.max_result_pixels / 1e6:.0f}"
+            )
+        is_async = "respond-async" in (prefer or "") or len(uploads) > 1 or most_pixels > limits.sync_pixels
         job = await service.add_job(
             uploads,
             options.model,
             options.to_settings(),
             client,
             is_kept=is_async,
-            owns_uploads=options.picture is None,
         )
         if is_async:
             location = f"/v1/jobs/{job.id}"
@@ -71,8 +77,7 @@ def add_jobs(app: FastAPI, service: Service, links: Links) -> None:
         job = service.find_job(job_id)
         if service.num_streams >= limits.max_streams:
             raise Problem(429, "too many event streams", f"{limits.max_streams} are open", retry_after_s=10)
-        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
-        return StreamingResponse(_stream(service, links, job), media_type="text/event-stream", headers=headers)
+        return _Events(service, links, job)
 
     @app.get("/v1/jobs/{job_id}/result", responses=RESULT, response_class=FileResponse, tags=["jobs"])
     async def result(job_id: Id, key: str | None = None) -> Response:
@@ -84,6 +89,8 @@ def add_jobs(app: FastAPI, service: Service, links: Links) -> None:
         path = service.records.folder / "jobs" / job.id / "results.zip"
         if not path.exists():
             await asyncio.to_thread(write_zip, service, job, done, path)
+            job.zip_bytes = path.stat().st_size
+            service.records.save_job(job)
         return send_file(path, "restored.zip")
 
     @app.get("/v1/jobs/{job_id}/files/{number}", responses=RESULT, response_class=FileResponse, tags=["jobs"])
@@ -97,60 +104,79 @@ def add_jobs(app: FastAPI, service: Service, links: Links) -> None:
 
     @app.get("/v1/jobs/{job_id}/files/{number}/view", responses=VIEW, response_class=Response, tags=["jobs"])
     async def view_result(
-        job_id: Id, number: Annotated[int, PathParameter(ge=0, le=10**6)], view: Annotated[ViewOptions, Query()]
+        request: Request,
+        job_id: Id,
+        number: Annotated[int, PathParameter(ge=0, le=10**6)],
+        view: Annotated[ViewOptions, Query()],
     ) -> Response:
         """A part of a result as PNG in sRGB."""
         job = service.find_job(job_id)
         check_file(job, number)
-        return await draw_view(service, service.records.result_path(job, number), result_name(job, number), view)
+        path = service.records.result_path(job, number)
+        return await draw_view(service, request, path, result_name(job, number), view)
 
 
 async def _take_pictures(request: Request, service: Service, options: RestoreOptions, client: str) -> list[Upload]:
     """The pictures of a request, complete and with their headers read."""
     if options.picture is not None:
+        await check_empty(request)
         return [service.find_upload(options.picture)]
     uploads: list[Upload] = []
-    limits = service.limits
-    async with receive_files(request, service.records.temporary, options.filename, limits.max_files) as received:
+    max_files = service.limits.max_files_at_once
+    async with receive_files(request, service.records.temporary, options.filename, max_files) as received:
         try:
             service.check_accepts_work(client, len(received))
             for file in received:
-                uploads.append(await service.add_upload(file.path, file.name, client, with_advice=False))
+                uploads.append(
+                    await service.add_upload(file.path, file.name, client, with_advice=False, is_temporary=True)
+                )
         except BaseException:
-            for upload in uploads:
-                service.records.remove_upload(upload)
+            service.remove_temporary(uploads)
             raise
     return uploads
 
 
 async def _respond(request: Request, service: Service, job: JobRecord) -> Response:
     """Wait for a job and return its result; a client that goes away cancels it."""
-    waiting = asyncio.ensure_future(service.wait(job))
-    leaving = asyncio.ensure_future(_wait_for_disconnect(request))
     try:
-        await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not waiting.done():
-            raise ClientGoneError
+        async with watch_client(request) as is_gone:
+            waiting = asyncio.ensure_future(service.wait(job))
+            leaving = asyncio.ensure_future(is_gone.wait())
+            try:
+                await asyncio.wait({waiting, leaving}, return_when=asyncio.FIRST_COMPLETED)
+                if not waiting.done():
+                    raise ClientGoneError
+                await waiting
+            finally:
+                waiting.cancel()
+                leaving.cancel()
         task = job.tasks[0]
         if task.state != "done":
             raise problem_of(job)
         content = service.records.result_path(job, 0)
         notes = [*task.about["info"], *task.about["warnings"]]
-        # The file stays readable through its open descriptor after the job is removed.
-        return stream_file(content, result_name(job, 0), notes)
+        return stream_restored(content, result_name(job, 0), notes)
     finally:
-        waiting.cancel()
-        leaving.cancel()
         await service.remove_job(job)
 
 
-async def _wait_for_disconnect(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+class _Events(StreamingResponse):
+    """The changes of a job as server-sent events. Counted from the start, so that no burst exceeds the limit."""
+
+    def __init__(self, service: Service, links: Links, job: JobRecord) -> None:
+        headers = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
+        super().__init__(_stream(service, links, job), media_type="text/event-stream", headers=headers)
+        self._service = service
+        service.num_streams += 1
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._service.num_streams -= 1
 
 
 async def _stream(service: Service, links: Links, job: JobRecord) -> AsyncIterator[bytes]:
-    service.num_streams += 1
     changes = service.follow(job).__aiter__()
     upcoming: asyncio.Future[JobRecord] | None = None
     try:
@@ -167,6 +193,5 @@ async def _stream(service: Service, links: Links, job: JobRecord) -> AsyncIterat
                 continue
             return
     finally:
-        service.num_streams -= 1
         if upcoming is not None:
             upcoming.cancel()

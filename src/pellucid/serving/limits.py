@@ -1,5 +1,6 @@
 """Every limit of the service, in one place."""
 
+import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,14 +21,16 @@ class Limits:
     """What the service accepts and keeps. Raises PellucidError for values that cannot work.
 
     memory_bytes: of all processes together. workers: number of processes that restore pictures.
-    max_bytes: of one request. max_pixels: of one picture. sync_pixels: results up to this size are returned in the
-        response to the request; larger ones become jobs.
-    max_files: of one request. max_queue: waiting files; more are refused. max_jobs_per_client: unfinished ones.
-    max_streams: event streams that are open at the same time.
-    keep_s, keep_bytes: how long finished jobs and uploaded pictures are kept, and how much disk they may take.
+    max_bytes, max_header_bytes: of one request. max_pixels, max_result_pixels: of one picture, and of
+        its result. sync_pixels: results up to this size are returned in the response to the request; larger ones
+        become jobs.
+    max_files: of one request. max_queue: waiting files; more are refused. max_files_per_client: unfinished ones.
+    max_requests, max_streams: requests and event streams that are open at the same time.
+    keep_s, keep_bytes, max_kept: how long finished jobs and uploaded pictures are kept, how much disk they may
+        take, and how many they may be.
     idle_s: the longest pause within the body of a request. min_rate: bytes per second that a body must arrive at
         after its first idle_s.
-    base_s, s_per_megapixel: the time that a worker may take for a picture.
+    base_s, s_per_megapixel: the time that a worker may take for a picture, with one model.
     drain_s: how long a shutdown waits for running work.
     """
 
@@ -35,13 +38,17 @@ class Limits:
     workers: int = 1
     max_bytes: int = 500_000_000
     max_pixels: int = 200_000_000
+    max_result_pixels: int = 1_000_000_000
     sync_pixels: int = 4_000_000
+    max_header_bytes: int = 32_768
     max_files: int = 100
     max_queue: int = 200
-    max_jobs_per_client: int = 50
+    max_files_per_client: int = 100
+    max_requests: int = 500
     max_streams: int = 200
     keep_s: float = 24 * 3600
     keep_bytes: int = 10_000_000_000
+    max_kept: int = 10_000
     idle_s: float = 30.0
     min_rate: int = 1_000
     base_s: float = 120.0
@@ -65,9 +72,17 @@ class Limits:
         """Memory limit of one worker."""
         return (self.memory_bytes - SERVICE_BYTES - INSPECTOR_BYTES) // self.workers
 
-    def longest_s(self, num_pixels: int) -> float:
-        """The wall-clock time that restoring a picture may take."""
-        return self.base_s + self.s_per_megapixel * num_pixels / 1e6
+    @property
+    def max_files_at_once(self) -> int:
+        """How many files one request can have without being refused for another limit."""
+        return min(self.max_files, self.max_queue, self.max_files_per_client)
+
+    def longest_s(self, num_pixels: int, num_passes: int) -> float:
+        """The wall-clock time that restoring a picture may take.
+
+        num_passes: how often it runs through a network, e.g. 8 times for an ensemble.
+        """
+        return self.base_s + self.s_per_megapixel * num_passes * num_pixels / 1e6
 
 
 @dataclass(frozen=True)
@@ -95,4 +110,12 @@ class Setup:
     @property
     def is_local(self) -> bool:
         """Whether only programs on this machine can connect."""
-        return self.host in ("localhost", "::1") or self.host.startswith("127.")
+        return is_loopback(self.host)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine: by its address, because any name can be given any address."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

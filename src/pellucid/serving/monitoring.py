@@ -1,4 +1,9 @@
-"""Numbers for Prometheus."""
+"""Numbers for Prometheus, and the log."""
+
+import contextlib
+import json
+import sys
+import time
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -40,3 +45,10 @@ class Monitor:
     def text(self) -> bytes:
         """All numbers in the format of Prometheus."""
         return generate_latest(self._registry)
+
+
+def log(**fields: object) -> None:
+    """One line of JSON on the error stream."""
+    line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **fields})
+    with contextlib.suppress(OSError):  # closed, or its disk is full: requests are more important
+        print(line, file=sys.stderr, flush=True)  # noqa: T201  # the log

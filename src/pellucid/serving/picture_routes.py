@@ -25,7 +25,9 @@ def add_pictures(app: FastAPI, service: Service) -> None:
         client = client_of(request)
         service.check_accepts_work(client)
         async with receive_files(request, service.records.temporary, options.filename, 1) as received:
-            upload = await service.add_upload(received[0].path, received[0].name, client, with_advice=True)
+            upload = await service.add_upload(
+                received[0].path, received[0].name, client, with_advice=True, is_temporary=False
+            )
         return describe_picture(service, upload)
 
     @app.post("/v1/advise", responses=document(*UPLOADING, *FOR_ALL), tags=["pictures"])
@@ -34,8 +36,10 @@ def add_pictures(app: FastAPI, service: Service) -> None:
         client = client_of(request)
         service.check_accepts_work(client)
         async with receive_files(request, service.records.temporary, options.filename, 1) as received:
-            upload = await service.add_upload(received[0].path, received[0].name, client, with_advice=True)
-        service.records.remove_upload(upload)
+            upload = await service.add_upload(
+                received[0].path, received[0].name, client, with_advice=True, is_temporary=True
+            )
+        service.records.remove(upload)
         return describe_picture(service, upload)
 
     @app.get("/v1/pictures/{picture_id}", responses=document(400, 404, *FOR_ALL), tags=["pictures"])
@@ -52,13 +56,13 @@ def add_pictures(app: FastAPI, service: Service) -> None:
     async def delete_picture(picture_id: Id) -> None:
         """Delete a picture that no unfinished job needs."""
         upload = service.find_upload(picture_id)
-        if service.records.is_used(upload):
+        if upload.id in service.records.list_used():
             raise Problem(409, "in use", "a job needs this picture; delete the job first")
-        service.records.remove_upload(upload)
+        service.records.remove(upload)
 
     @app.get("/v1/pictures/{picture_id}/view", responses=VIEW, response_class=Response, tags=["pictures"])
-    async def view_picture(picture_id: Id, view: Annotated[ViewOptions, Query()]) -> Response:
+    async def view_picture(request: Request, picture_id: Id, view: Annotated[ViewOptions, Query()]) -> Response:
         """A part of a picture as PNG in sRGB, at most longest_px wide and high."""
         upload = service.find_upload(picture_id)
         path = service.records.upload_path(upload)
-        return await draw_view(service, path, upload.name, view)
+        return await draw_view(service, request, path, upload.name, view)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -28,7 +29,7 @@ class WorkerDiedError(Exception):
 
 
 class CommandFailedError(Exception):
-    """A command failed, and its process is well. kind: picture, memory or fault."""
+    """A command failed, and its process is well. kind: see `worker`."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -56,6 +57,7 @@ class WorkerProcess:
     _numbers: Any = field(default_factory=count)
     _running: int | None = None
     _cancelling: bool = False
+    _kill_reason: str | None = None
 
     @property
     def pid(self) -> int | None:
@@ -71,7 +73,20 @@ class WorkerProcess:
         if self.is_alive:
             return
         self.num_starts += 1
-        self.models = []
+        self.models, self._kill_reason = [], None
+        try:
+            await self._create()
+        except OSError as error:  # e.g. no more processes or descriptors, or a full disk
+            raise WorkerDiedError(f"could not be started: {error.strerror or error}") from None
+        try:
+            async with asyncio.timeout(START_S):
+                await self._read_event()
+        except TimeoutError:
+            await self.stop()
+            raise WorkerDiedError("did not start") from None
+
+    async def _create(self) -> None:
+        await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)  # of a process that was killed
         self.folder.mkdir(parents=True, exist_ok=True)
         environment = os.environ | {"TMPDIR": str(self.folder), "VIPS_BLOCK_UNTRUSTED": "1"}
         self._process = await asyncio.create_subprocess_exec(
@@ -86,12 +101,6 @@ class WorkerProcess:
             start_new_session=True,  # Ctrl-C reaches the service only
             limit=_MAX_LINE_BYTES,
         )
-        try:
-            async with asyncio.timeout(START_S):
-                await self._read_event()
-        except TimeoutError:
-            await self.stop()
-            raise WorkerDiedError("did not start") from None
 
     async def call(
         self,
@@ -106,9 +115,9 @@ class WorkerProcess:
         limit_s: after this time the process is killed. Raises WorkerDiedError, CommandFailedError or
         CommandCancelledError.
         """
-        await self.start()
         self._running, self._cancelling = next(self._numbers), False
         try:
+            await self._start_for_command()
             async with asyncio.timeout(limit_s):
                 self._send({"do": do, "id": self._running, **content})
                 return await self._wait(self._running, progress)
@@ -120,6 +129,15 @@ class WorkerProcess:
             raise
         finally:
             self._running = None
+
+    async def _start_for_command(self) -> None:
+        try:
+            await self.start()
+        except WorkerDiedError:
+            if not self._cancelling:
+                raise
+        if self._cancelling:
+            raise CommandCancelledError
 
     async def _wait(self, number: int, progress: Callable[[float], None] | None) -> Any:
         while True:
@@ -143,18 +161,24 @@ class WorkerProcess:
             raise CommandFailedError(event["kind"], event["message"])
 
     async def cancel(self) -> None:
-        """Stop the running command; kill the process if it does not stop soon."""
+        """Stop the running command, or the start of its process; kill the process if it does not stop soon."""
         number = self._running
         if number is None or self._cancelling:
             return
         self._cancelling = True
-        self._send({"do": "cancel", "id": number})
+        if self.is_alive:
+            self._send({"do": "cancel", "id": number})
         end = time.monotonic() + CANCEL_S
-        while self._running == number and self.is_alive:
+        while self._running == number:
             if time.monotonic() > end:
-                self._kill()
-                return
+                self.kill("did not stop")
+                break
             await asyncio.sleep(0.02)
+
+    def kill(self, reason: str) -> None:
+        """End the process without waiting for it; a running command raises WorkerDiedError with the reason."""
+        self._kill_reason = reason
+        self._kill()
 
     async def stop(self) -> None:
         """End the process now, and wait for its end."""
@@ -175,10 +199,14 @@ class WorkerProcess:
             self._process.stdin.write(json.dumps(message).encode() + b"\n")
 
     async def _read_event(self) -> dict[str, Any]:
-        assert self._process is not None and self._process.stdout is not None
-        line = await self._process.stdout.readline()
-        if line.endswith(b"\n"):
-            return json.loads(line)
-        code = await self._process.wait()
+        process = self._process
+        assert process is not None and process.stdout is not None
+        try:
+            line = await process.stdout.readline()
+            if line.endswith(b"\n"):
+                return json.loads(line)
+        except ValueError:  # too long, or not JSON
+            self.kill("its answer cannot be read")
+        code = await process.wait()
         self._process, self.models = None, []
-        raise WorkerDiedError(f"signal {-code}" if code < 0 else f"exit status {code}")
+        raise WorkerDiedError(self._kill_reason or (f"signal {-code}" if code < 0 else f"exit status {code}"))

@@ -6,9 +6,12 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
+
+from pellucid.errors import DataError
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 FINISHED: tuple[State, ...] = ("done", "failed", "cancelled")
@@ -16,7 +19,11 @@ FINISHED: tuple[State, ...] = ("done", "failed", "cancelled")
 
 @dataclass
 class Upload:
-    """A picture that a client sent. name: as the client calls it; no file here has this name."""
+    """A picture that a client sent.
+
+    name: as the client calls it; no file here has this name. is_temporary: whether it belongs to one request or
+    job, and is deleted with it. about: what the worker returned: kind, pixels, pages, advice.
+    """
 
     id: str
     name: str
@@ -24,12 +31,13 @@ class Upload:
     created_s: float
     num_bytes: int
     suffix: str
+    is_temporary: bool = False
     about: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass
 class Task:
-    """One picture of a job. about: what the worker returned: file, megapixels, seconds, info, warnings."""
+    """One picture of a job. about: what the worker returned: file, megapixels, seconds, info, warnings, bytes."""
 
     upload: str
     name: str
@@ -46,7 +54,7 @@ class Task:
 class JobRecord:
     """Pictures that are restored in the same way. options: keywords of `Worker.restore`.
 
-    is_kept: whether it outlives its request. owns_uploads: whether its uploads are deleted when it is finished.
+    is_kept: whether it outlives its request. zip_bytes: of the archive of all results, once it was asked for.
     """
 
     id: str
@@ -57,7 +65,7 @@ class JobRecord:
     created_s: float = field(default_factory=time.time)
     finished_s: float | None = None
     is_kept: bool = True
-    owns_uploads: bool = False
+    zip_bytes: int = 0
 
     @property
     def state(self) -> State:
@@ -75,6 +83,11 @@ class JobRecord:
         total = sum(task.pixels for task in self.tasks) or 1
         return sum(task.pixels * (1.0 if task.state in FINISHED else task.progress) for task in self.tasks) / total
 
+    @property
+    def num_bytes(self) -> int:
+        """Disk space of the results."""
+        return self.zip_bytes + sum(task.about.get("bytes", 0) for task in self.tasks)
+
 
 def new_id() -> str:
     """Not guessable: whoever knows it may use what it names."""
@@ -82,21 +95,36 @@ def new_id() -> str:
 
 
 class Records:
-    """Uploads and jobs below a folder. Only one service may use a folder at a time."""
+    """Uploads and jobs below a folder. Only one service may use a folder at a time.
+
+    Raises DataError if the folder cannot be used. Methods that record a change raise sqlite3.Error, and those that
+    write files OSError; removing raises neither.
+    """
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self.temporary = folder / "temporary"
+        self.folder, self.temporary = folder, folder / "temporary"
+        self.uploads: dict[str, Upload] = {}
+        self.jobs: dict[str, JobRecord] = {}
+        try:
+            self._open()
+        except (OSError, sqlite3.Error, ValueError, TypeError, KeyError) as error:
+            raise DataError(
+                f"{folder} cannot be used: {getattr(error, 'strerror', None) or error}",
+                hint="choose another folder by {data}",
+                data=None,
+            ) from error
+
+    def _open(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         shutil.rmtree(self.temporary, ignore_errors=True)  # of a service that was killed
-        self.temporary.mkdir()
-        self._database = sqlite3.connect(folder / "records.sqlite", isolation_level=None)
+        self.temporary.mkdir(exist_ok=True)
+        self._database = sqlite3.connect(self.folder / "records.sqlite", isolation_level=None)
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=NORMAL")
         for table in ("uploads", "jobs"):
             self._database.execute(f"CREATE TABLE IF NOT EXISTS {table} (id TEXT PRIMARY KEY, content TEXT)")
-        self.uploads = {upload.id: upload for upload in self._load_uploads()}
         self.jobs = {job.id: job for job in self._load_jobs()}
+        self.uploads = {upload.id: upload for upload in self._load_uploads()}
         self._remove_strays()
 
     def close(self) -> None:
@@ -119,51 +147,55 @@ class Records:
 
     # Records
 
-    def add_upload(self, upload: Upload, content: Path) -> None:
-        """Take over a complete file."""
+    def take_file(self, upload: Upload, content: Path) -> None:
+        """Take over a complete file. It is a stray until `save_upload`."""
         path = self.upload_path(upload)
         path.parent.mkdir(exist_ok=True)
         content.rename(path)
-        self.uploads[upload.id] = upload
-        self.save_upload(upload)
 
     def save_upload(self, upload: Upload) -> None:
-        """Record what changed."""
+        """Record an upload whose file was taken over."""
         self._write("uploads", upload.id, vars(upload))
+        self.uploads[upload.id] = upload
 
     def save_job(self, job: JobRecord) -> None:
         """Record what changed, unless the job ends with its request."""
-        self.jobs[job.id] = job
         if job.is_kept:
             self._write("jobs", job.id, vars(job) | {"tasks": [vars(task) for task in job.tasks]})
+        self.jobs[job.id] = job
 
-    def remove_job(self, job: JobRecord) -> None:
-        """Forget a job and delete its results."""
-        self.jobs.pop(job.id, None)
-        self._database.execute("DELETE FROM jobs WHERE id = ?", (job.id,))
-        shutil.rmtree(self.folder / "jobs" / job.id, ignore_errors=True)
+    def remove(self, record: Upload | JobRecord) -> None:
+        """Forget an upload or a job, and delete its files."""
+        if isinstance(record, Upload):
+            self.uploads.pop(record.id, None)
+            with suppress(OSError):
+                self.upload_path(record).unlink(missing_ok=True)
+            self._delete("uploads", record.id)
+        else:
+            self.jobs.pop(record.id, None)
+            shutil.rmtree(self.folder / "jobs" / record.id, ignore_errors=True)
+            self._delete("jobs", record.id)
 
-    def remove_upload(self, upload: Upload) -> None:
-        """Forget an upload and delete its file."""
-        self.uploads.pop(upload.id, None)
-        self._database.execute("DELETE FROM uploads WHERE id = ?", (upload.id,))
-        self.upload_path(upload).unlink(missing_ok=True)
+    def list_used(self) -> set[str]:
+        """The uploads that unfinished jobs need."""
+        return {task.upload for job in self.jobs.values() for task in job.tasks if task.state not in FINISHED}
 
-    def is_used(self, upload: Upload) -> bool:
-        """Whether a job that is not finished needs this upload."""
-        return any(
-            task.upload == upload.id and task.state not in FINISHED
-            for job in self.jobs.values()
-            for task in job.tasks
-        )
-
-    def result_bytes(self, job: JobRecord) -> int:
-        """Disk space of the results of a job."""
-        return sum(path.stat().st_size for path in (self.folder / "jobs" / job.id).rglob("*") if path.is_file())
+    def list_removable(self) -> list[tuple[float, Upload | JobRecord]]:
+        """What nothing needs any longer, the oldest first, each with its time in seconds since 1970."""
+        used = self.list_used()
+        jobs = [(job.finished_s, job) for job in self.jobs.values() if job.finished_s is not None and job.is_kept]
+        uploads = [
+            (upload.created_s, upload)
+            for upload in self.uploads.values()
+            if not upload.is_temporary and upload.id not in used
+        ]
+        return sorted([*jobs, *uploads], key=lambda pair: pair[0])
 
     def kept_bytes(self) -> int:
         """Disk space of all uploads and results."""
-        return sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file())
+        return sum(upload.num_bytes for upload in self.uploads.values()) + sum(
+            job.num_bytes for job in self.jobs.values()
+        )
 
     def _write(self, table: str, key: str, content: dict[str, Any]) -> None:
         self._database.execute(
@@ -171,21 +203,32 @@ class Records:
             (key, json.dumps(content)),
         )
 
+    def _delete(self, table: str, key: str) -> None:
+        with suppress(sqlite3.Error):  # a full disk: the row has no files, and is deleted at the next start
+            self._database.execute(f"DELETE FROM {table} WHERE id = ?", (key,))
+
     def _load_uploads(self) -> Iterator[Upload]:
-        for (content,) in self._database.execute("SELECT content FROM uploads"):
+        used = self.list_used()
+        for (content,) in self._database.execute("SELECT content FROM uploads").fetchall():
             upload = Upload(**json.loads(content))
-            if self.upload_path(upload).exists():
+            if self.upload_path(upload).exists() and (upload.id in used or not upload.is_temporary):
                 yield upload
+            else:
+                self._delete("uploads", upload.id)
 
     def _load_jobs(self) -> Iterator[JobRecord]:
         """Work that was running when the service ended is queued again."""
-        for (content,) in self._database.execute("SELECT content FROM jobs"):
+        for (content,) in self._database.execute("SELECT content FROM jobs").fetchall():
             fields = json.loads(content)
             tasks = [Task(**task) for task in fields.pop("tasks")]
             for task in tasks:
                 if task.state == "running":
                     task.state, task.progress = "queued", 0.0
-            yield JobRecord(tasks=tasks, **fields)
+            job = JobRecord(tasks=tasks, **fields)
+            if job.state == "done" and not (self.folder / "jobs" / job.id).exists():
+                self._delete("jobs", job.id)
+            else:
+                yield job
 
     def _remove_strays(self) -> None:
         """Delete files that no record names, e.g. of a service that was killed."""

@@ -2,12 +2,15 @@
 
 import asyncio
 import contextlib
+import errno
 import os
 import secrets
+import shutil
+import sqlite3
 import time
 from collections import deque
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ import psutil
 
 from pellucid.errors import PellucidError, suggest
 from pellucid.serving.limits import INSPECTOR_BYTES, Limits, Setup
-from pellucid.serving.monitoring import Monitor
+from pellucid.serving.monitoring import Monitor, log
 from pellucid.serving.problems import Problem
 from pellucid.serving.processes import (
     CommandCancelledError,
@@ -31,17 +34,24 @@ MAX_ATTEMPTS = 2
 INSPECT_S = 60.0
 EXPIRE_EVERY_S = 5.0
 WATCH_EVERY_S = 0.5
+MIN_PROGRESS = 0.004
+"""Smaller steps are not announced."""
+
 RECYCLE_SHARE = 0.6
 """A worker that still uses more than this share of its memory after a picture is replaced."""
 
 
-@dataclass(order=True)
+MAX_OVERTAKEN = 8
+"""A picture in the queue is next after it was overtaken so often by pictures for models that are loaded."""
+
+
+@dataclass(eq=False)
 class _Waiting:
     """A picture in the queue."""
 
-    created_s: float
-    job: JobRecord = field(compare=False)
-    number: int = field(compare=False)
+    job: JobRecord
+    number: int
+    times_overtaken: int = 0
 
     @property
     def task(self) -> Task:
@@ -56,13 +66,11 @@ class Service:
         self.records = Records(setup.data)
         self.monitor = Monitor()
         self.models: dict[str, dict[str, Any]] = {}
-        self.is_ready = self.is_draining = False
+        self.is_ready = self.is_draining = self.is_stopping = False
         self.num_streams = 0
         self._queue: deque[_Waiting] = deque()
         self._news = asyncio.Condition()
         self._running: dict[str, dict[int, WorkerProcess]] = {}
-        self._loading: set[str] = set()
-        self._kept_bytes = 0
         options = {
             "device": setup.device,
             "backend": setup.backend,
@@ -83,27 +91,45 @@ class Service:
 
     async def start(self) -> None:
         """Start the processes and continue unfinished jobs. Raises PellucidError for models that do not exist."""
-        found = {model["name"]: model for model in await self._inspect("list_models")}
+        try:
+            found = {model["name"]: model for model in await self._inspect("list_models")}
+        except (WorkerDiedError, CommandFailedError) as error:
+            raise PellucidError(f"the process that reads pictures does not work: {error}") from None
         missing = [name for name in self.setup.models if name not in found]
         if missing:
             raise PellucidError(f"no model {missing[0]!r}; {suggest(missing[0], found)}")
         self.models = {name: found[name] for name in self.setup.models or found}
         for job in sorted(self.records.jobs.values(), key=lambda job: job.created_s):
-            for number, task in enumerate(job.tasks):
-                if task.state == "queued":
-                    self._queue.append(_Waiting(job.created_s, job, number))
-        self._kept_bytes = self.records.kept_bytes()
-        self._tasks = [asyncio.create_task(self._work(worker)) for worker in self._workers]
-        self._tasks += [asyncio.create_task(self._expire()), asyncio.create_task(self._watch())]
+            await self._continue(job)
+        loops = [
+            *(lambda worker=worker: self._work(worker) for worker in self._workers),
+            self._expire,
+            self._watch,
+        ]
+        self._tasks = [asyncio.create_task(_repeat(loop)) for loop in loops]
         self.is_ready = True
+
+    async def _continue(self, job: JobRecord) -> None:
+        """Queue what a job of an earlier service has not finished."""
+        waiting = [number for number, task in enumerate(job.tasks) if task.state == "queued"]
+        try:
+            self.check_model(job.model)
+        except Problem as problem:
+            for number in waiting:
+                job.tasks[number].state, job.tasks[number].error = "failed", problem.detail
+            await self._finish(job)
+        else:
+            self._queue.extend(_Waiting(job, number) for number in waiting)
 
     async def drain(self) -> None:
         """Accept no work, and wait for what is running. Waiting jobs stay in the records for the next start."""
         self.is_draining = True
         await self.announce()
         end = time.monotonic() + self.limits.drain_s
-        while self._running and time.monotonic() < end:
+        while self._running and time.monotonic() < end and not self.is_stopping:
             await asyncio.sleep(0.05)
+        self.is_stopping = True
+        await self.announce()
 
     async def stop(self) -> None:
         """End all processes."""
@@ -117,31 +143,43 @@ class Service:
 
     # Uploads
 
-    async def add_upload(self, content: Path, name: str, client: str, *, with_advice: bool) -> Upload:
+    async def add_upload(
+        self, content: Path, name: str, client: str, *, with_advice: bool, is_temporary: bool
+    ) -> Upload:
         """Take over a complete file, and read its header; to advise, its samples too.
 
-        Raises Problem if it is not a picture.
+        is_temporary: see `Upload`. Raises Problem if it is not a picture.
         """
-        suffix = _safe_suffix(name)
-        upload = Upload(new_id(), _safe_name(name), client, time.time(), content.stat().st_size, suffix)
-        self.records.add_upload(upload, content)
+        num_bytes = content.stat().st_size
+        if not self._make_room(num_bytes):
+            kept = f"{self.limits.keep_bytes / 1e9:.1f} GB are used for pictures and results that are not finished"
+            raise Problem(507, "no space", kept)
+        about = (_safe_suffix(name), is_temporary)
+        upload = Upload(new_id(), _safe_name(name), client, time.time(), num_bytes, *about)
         try:
-            upload.about = await self._inspect(
-                "inspect", source=self.records.upload_path(upload), name=upload.name, with_advice=with_advice
-            )
+            self.records.take_file(upload, content)
+            upload.about = await self._read_header(upload, with_advice)
+            self.records.save_upload(upload)
         except CommandFailedError as error:
-            self.records.remove_upload(upload)
+            self.records.remove(upload)
             raise _problem_of(error) from None
         except WorkerDiedError as error:
-            self.records.remove_upload(upload)
+            self.records.remove(upload)
             reason = f"reading the header of {upload.name} ended a process ({error.reason})"
             raise Problem(422, "the picture cannot be read", reason) from None
         except BaseException:
-            self.records.remove_upload(upload)
+            self.records.remove(upload)
             raise
-        self.records.save_upload(upload)
-        self._kept_bytes += upload.num_bytes
         return upload
+
+    async def _read_header(self, upload: Upload, with_advice: bool) -> dict[str, Any]:
+        """What a file is. If the process dies, another one tries: the cause may be outside of the file."""
+        path, given = self.records.upload_path(upload), {"name": upload.name, "with_advice": with_advice}
+        try:
+            return dict(await self._inspect("inspect", source=path, **given))
+        except WorkerDiedError as error:
+            log(level="error", picture=upload.id, error=error.reason)
+            return dict(await self._inspect("inspect", source=path, **given))
 
     def find_upload(self, upload_id: str) -> Upload:
         """Raises Problem 404."""
@@ -150,16 +188,33 @@ class Service:
             raise Problem(404, "no such picture", "it never existed, or was not kept any longer")
         return upload
 
+    @contextlib.asynccontextmanager
     async def draw_view(
-        self, source: Path, name: str, box: tuple[int, int, int, int] | None, longest_px: int
-    ) -> tuple[bytes, dict[str, Any]]:
-        """A part of a picture as PNG, and the size of the whole."""
+        self,
+        source: Path,
+        name: str,
+        box: tuple[int, int, int, int] | None,
+        longest_px: int,
+        check_wanted: Callable[[], None],
+    ) -> AsyncIterator[tuple[Path, dict[str, Any]]]:
+        """A part of a picture as PNG, in a file that is deleted afterwards, and the size of the whole.
+
+        check_wanted: raises an error if the client left while others were served.
+        """
         target = self.records.temporary / f"{secrets.token_hex(8)}.png"
         try:
-            size = await self._inspect(
-                "view", source=source, target=str(target), name=name, box=box, longest_px=longest_px
+            yield (
+                target,
+                await self._inspect(
+                    "view",
+                    check_wanted,
+                    source=source,
+                    target=str(target),
+                    name=name,
+                    box=box,
+                    longest_px=longest_px,
+                ),
             )
-            return target.read_bytes(), size
         except CommandFailedError as error:
             raise _problem_of(error) from None
         except WorkerDiedError as error:
@@ -167,9 +222,17 @@ class Service:
         finally:
             target.unlink(missing_ok=True)
 
-    async def _inspect(self, do: str, source: Path | None = None, **content: Any) -> Any:
+    async def _inspect(
+        self,
+        do: str,
+        check_wanted: Callable[[], None] = lambda: None,
+        *,
+        source: Path | None = None,
+        **content: Any,
+    ) -> Any:
         given = content if source is None else content | {"source": str(source)}
         async with self._inspecting:
+            check_wanted()
             result = await self._inspector.call(do, limit_s=INSPECT_S, **given)
             if self._inspector.rss_bytes > INSPECTOR_BYTES:
                 await self._inspector.stop()
@@ -185,15 +248,11 @@ class Service:
             raise Problem(
                 429, "the queue is full", f"{len(self._queue)} pictures are waiting", retry_after_s=self._wait_s()
             )
-        own = sum(
-            task.state not in FINISHED
-            for job in self.records.jobs.values()
-            if job.client == client
-            for task in job.tasks
-        )
-        if own + num_new > self.limits.max_jobs_per_client:
+        own = sum(waiting.job.client == client for waiting in self._queue)
+        own += sum(len(tasks) for key, tasks in self._running.items() if self.records.jobs[key].client == client)
+        if own + num_new > self.limits.max_files_per_client:
             raise Problem(
-                429, "too many jobs", f"{own} of your pictures are unfinished", retry_after_s=self._wait_s()
+                429, "too many pictures", f"{own} of your pictures are unfinished", retry_after_s=self._wait_s()
             )
 
     def check_model(self, model: str) -> int:
@@ -205,6 +264,14 @@ class Service:
             scale *= int(self.models[name]["scale"])
         return scale
 
+    def _count_passes(self, model: str) -> int:
+        """How many pixels run through networks for each pixel of the picture."""
+        count, scale = 0, 1
+        for name in model.split("+"):
+            count += scale**2
+            scale *= int(self.models[name]["scale"])
+        return count
+
     async def add_job(
         self,
         uploads: list[Upload],
@@ -213,22 +280,26 @@ class Service:
         client: str,
         *,
         is_kept: bool,
-        owns_uploads: bool,
     ) -> JobRecord:
-        """Queue a job. is_kept, owns_uploads: see `JobRecord`. Raises the Problems of `check_accepts_work`."""
+        """Queue a job. is_kept: see `JobRecord`. Raises the Problems of `check_accepts_work`."""
+        tasks = [Task(upload.id, upload.name, int(upload.about["pixels"])) for upload in uploads]
+        job = JobRecord(new_id(), client, model, options, tasks, is_kept=is_kept)
         try:
             self.check_model(model)
             self.check_accepts_work(client, len(uploads))
-        except Problem:
-            for upload in uploads if owns_uploads else ():
-                self.records.remove_upload(upload)
+            self.records.save_job(job)
+        except BaseException:
+            self.remove_temporary(uploads)
             raise
-        tasks = [Task(upload.id, upload.name, int(upload.about["pixels"])) for upload in uploads]
-        job = JobRecord(new_id(), client, model, options, tasks, is_kept=is_kept, owns_uploads=owns_uploads)
-        self.records.save_job(job)
-        self._queue.extend(_Waiting(job.created_s, job, number) for number in range(len(tasks)))
+        self._queue.extend(_Waiting(job, number) for number in range(len(tasks)))
         await self.announce()
         return job
+
+    def remove_temporary(self, uploads: list[Upload]) -> None:
+        """Delete those uploads that belong to a request or job."""
+        for upload in uploads:
+            if upload.is_temporary:
+                self.records.remove(upload)
 
     def find_job(self, job_id: str) -> JobRecord:
         """Raises Problem 404."""
@@ -256,8 +327,7 @@ class Service:
         await self.cancel(job)
         while job.id in self._running:
             await asyncio.sleep(0.02)
-        self._kept_bytes -= self.records.result_bytes(job)
-        self.records.remove_job(job)
+        self.records.remove(job)
 
     async def follow(self, job: JobRecord) -> AsyncIterator[JobRecord]:
         """The job at once, after each change, and the last time when it is finished or the service drains."""
@@ -265,15 +335,24 @@ class Service:
             yield job
             if job.state in FINISHED or self.is_draining:
                 return
-            before = (job.state, job.progress)
+            before = (job.state, job.progress, self.queue_position(job))
             async with self._news:
-                while (job.state, job.progress) == before and not self.is_draining:
+                while (
+                    job.state, job.progress, self.queue_position(job)
+                ) == before and not self.is_draining:  # fmt: skip
                     await self._news.wait()
 
     async def wait(self, job: JobRecord) -> None:
-        """Until a job is finished."""
+        """Until a job is finished. Raises Problem 503 if the service stops before it."""
+
+        def is_over() -> bool:
+            is_left = self.is_stopping or (self.is_draining and job.id not in self._running)
+            return job.state in FINISHED or is_left
+
         async with self._news:
-            await self._news.wait_for(lambda: job.state in FINISHED)
+            await self._news.wait_for(is_over)
+        if job.state not in FINISHED:
+            raise Problem(503, "not ready", "the service is stopping", retry_after_s=5)
 
     async def announce(self) -> None:
         """Wake everybody who waits for news."""
@@ -288,7 +367,8 @@ class Service:
             try:
                 await worker.start()
                 await worker.call("warm_up", limit_s=120)
-            except (WorkerDiedError, CommandFailedError):
+            except (WorkerDiedError, CommandFailedError) as error:
+                log(level="error", process=worker.name, error=str(error))
                 self.monitor.restarts.inc()
                 await asyncio.sleep(1.0)
                 continue
@@ -301,8 +381,7 @@ class Service:
     async def _take(self, worker: WorkerProcess) -> _Waiting | None:
         """The next picture for a worker: one for a model that it has loaded, or the first in the queue.
 
-        Only the first few are looked at, so that none waits for long. A model that another worker is loading is
-        left to it. None if the process ended.
+        None if the process ended.
         """
         async with self._news:
             while worker.is_alive:
@@ -317,65 +396,81 @@ class Service:
         return None
 
     def _choose(self, worker: WorkerProcess) -> _Waiting | None:
-        near = [self._queue[i] for i in range(min(8, len(self._queue)))]
-        loaded = (waiting for waiting in near if waiting.job.model in worker.models)
-        others = (waiting for waiting in near if waiting.job.model not in self._loading)
-        return next(loaded, None) or next(others, None)
+        if not self._queue:
+            return None
+        first = self._queue[0]
+        if first.times_overtaken >= MAX_OVERTAKEN:
+            return first
+        chosen = next((waiting for waiting in self._queue if waiting.job.model in worker.models), first)
+        first.times_overtaken += chosen is not first
+        return chosen
 
     async def _restore(self, worker: WorkerProcess, waiting: _Waiting) -> None:
         job, task, number = waiting.job, waiting.task, waiting.number
         self.monitor.wait_s.observe(time.time() - job.created_s)
-        is_loading = job.model not in worker.models
-        if is_loading:
-            self._loading.add(job.model)
         start = time.monotonic()
-        folder = self.records.result_folder(job, number)
         try:
-            self.records.save_job(job)
-            folder.mkdir(parents=True, exist_ok=True)
-            upload = self.records.uploads[task.upload]
-            task.about = await worker.call(
+            self._save(job)
+            about = await self._call_restore(worker, waiting)
+            about["bytes"] = (self.records.result_folder(job, number) / about["file"]).stat().st_size
+        except CommandCancelledError:
+            task.state = "cancelled"
+        except CommandFailedError as error:
+            self._fail(task, error.message, error.kind)
+        except WorkerDiedError as error:
+            self._handle_death(waiting, error)
+        except Exception as error:  # of one picture: the loop continues
+            text = f"{task.name}: {getattr(error, 'strerror', None) or error}"
+            self._fail(task, text, "storage" if is_storage_error(error) else "fault")
+        else:
+            task.about, task.state = about, "done"
+            self.monitor.count_restored(job.model, task.about["megapixels"], time.monotonic() - start)
+        finally:
+            running = self._running[job.id]
+            del running[number]
+            if not running:
+                del self._running[job.id]
+        if task.state != "done":  # a process that was killed leaves parts of files
+            shutil.rmtree(self.records.result_folder(job, number), ignore_errors=True)
+        await self._finish(job)
+
+    async def _call_restore(self, worker: WorkerProcess, waiting: _Waiting) -> dict[str, Any]:
+        job, task = waiting.job, waiting.task
+        folder = self.records.result_folder(job, waiting.number)
+        folder.mkdir(parents=True, exist_ok=True)
+        num_passes = self._count_passes(job.model) * (8 if job.options.get("ensemble") else 1)
+        return dict(
+            await worker.call(
                 "restore",
-                limit_s=self.limits.longest_s(task.pixels),
+                limit_s=self.limits.longest_s(task.pixels, num_passes),
                 progress=lambda done: self._advance(task, done),
-                source=str(self.records.upload_path(upload)),
+                source=str(self.records.upload_path(self.find_upload(task.upload))),
                 folder=str(folder),
                 name=task.name,
                 model=job.model,
                 options=job.options,
             )
-        except CommandCancelledError:
-            task.state = "cancelled"
-        except CommandFailedError as error:
-            task.state, task.error, task.error_kind = "failed", error.message, error.kind
-        except WorkerDiedError as error:
-            self._handle_death(waiting, error)
-        except (OSError, KeyError) as error:
-            task.state, task.error_kind = "failed", "fault"
-            task.error = f"{task.name}: {getattr(error, 'strerror', None) or 'its upload is gone'}"
-        else:
-            task.state = "done"
-            self._kept_bytes += self.records.result_path(job, number).stat().st_size
-            self.monitor.count_restored(job.model, task.about["megapixels"], time.monotonic() - start)
-        finally:
-            if is_loading:
-                self._loading.discard(job.model)
-            running = self._running[job.id]
-            del running[number]
-            if not running:
-                del self._running[job.id]
-        await self._finish(job)
+        )
 
     def _handle_death(self, waiting: _Waiting, error: WorkerDiedError) -> None:
         task = waiting.task
+        log(level="error", picture=task.upload, attempt=task.attempts, error=error.reason)
         if task.attempts < MAX_ATTEMPTS and "needed more than" not in error.reason:
             task.state, task.progress = "queued", 0.0
             self._queue.appendleft(waiting)
             return
-        task.state, task.error_kind = "failed", "fault"
-        task.error = f"{task.name}: restoring it ended {task.attempts} worker processes ({error.reason})"
+        count = "a worker process" if task.attempts == 1 else f"{task.attempts} worker processes"
+        ended = f"restoring it ended {count} ({error.reason})"
+        self._fail(task, f"{task.name}: {ended}", "fault")
+
+    def _fail(self, task: Task, error: str, kind: str) -> None:
+        task.state, task.error, task.error_kind = "failed", error, kind
+        if kind in ("fault", "model", "storage"):  # not caused by the client
+            log(level="error", picture=task.upload, kind=kind, error=error)
 
     def _advance(self, task: Task, done: float) -> None:
+        if done - task.progress < MIN_PROGRESS:
+            return
         task.progress = done
         _keep_alive.add(announcing := asyncio.ensure_future(self.announce()))
         announcing.add_done_callback(_keep_alive.discard)
@@ -383,14 +478,21 @@ class Service:
     async def _finish(self, job: JobRecord) -> None:
         if job.state in FINISHED and job.finished_s is None:
             job.finished_s = time.time()
-            for task in job.tasks if job.owns_uploads else ():
-                if task.upload in self.records.uploads:
-                    upload = self.records.uploads[task.upload]
-                    self._kept_bytes -= upload.num_bytes
-                    self.records.remove_upload(upload)
+            uploads = (self.records.uploads.get(task.upload) for task in job.tasks)
+            self.remove_temporary([upload for upload in uploads if upload is not None])
         if job.id in self.records.jobs:
-            self.records.save_job(job)
+            self._save(job)
         await self.announce()
+
+    def _save(self, job: JobRecord) -> None:
+        """Record a change of a job. If that is impossible, e.g. on a full disk, the job still runs.
+
+        After a restart, it is then in an earlier state, and runs again.
+        """
+        try:
+            self.records.save_job(job)
+        except sqlite3.Error as error:
+            log(level="error", job=job.id, error=f"its state cannot be recorded: {error}")
 
     def _wait_s(self) -> int:
         """When there may be space in the queue: the time that a few pictures took on average."""
@@ -406,28 +508,41 @@ class Service:
                 if worker.is_alive and worker.pid is not None:
                     rss = _resident_bytes(worker.pid)
                     self.monitor.memory.labels(worker.name).set(rss)
-                    if rss > worker.options["memory_bytes"] * 1.25:
-                        await worker.stop()
+                    limit = worker.options["memory_bytes"] * 1.25
+                    if rss > limit:
+                        worker.kill(f"used {rss / 1e6:.0f} MB of memory; the limit is {limit / 1e6:.0f} MB")
             self.monitor.memory.labels("service").set(_resident_bytes(os.getpid()))
             self.monitor.queued.set(len(self._queue))
             await self.announce()
 
     async def _expire(self) -> None:
-        """Delete what is old, and the oldest if the disk space is used up."""
+        """Delete what is old, and the oldest if too much is kept."""
         while True:
             await asyncio.sleep(EXPIRE_EVERY_S)
-            oldest_s = time.time() - self.limits.keep_s
-            finished = [job for job in self.records.jobs.values() if job.finished_s is not None and job.is_kept]
-            for job in sorted(finished, key=lambda job: job.finished_s or 0):
-                if (job.finished_s or 0) > oldest_s and self._kept_bytes <= self.limits.keep_bytes:
-                    break
-                self._kept_bytes -= self.records.result_bytes(job)
-                self.records.remove_job(job)
-            for upload in sorted(self.records.uploads.values(), key=lambda upload: upload.created_s):
-                is_full = self._kept_bytes > self.limits.keep_bytes
-                if (upload.created_s < oldest_s or is_full) and not self.records.is_used(upload):
-                    self.records.remove_upload(upload)
-                    self._kept_bytes -= upload.num_bytes
+            self._make_room(0)
+
+    def _make_room(self, num_bytes: int) -> bool:
+        """Whether there is room for a file, after deleting what is old, and the oldest if too much is kept."""
+        removable = self.records.list_removable()
+        num_too_many = len(removable) - self.limits.max_kept
+        surplus_bytes = self.records.kept_bytes() + num_bytes - self.limits.keep_bytes
+        oldest_s = time.time() - self.limits.keep_s
+        for place, (time_s, record) in enumerate(removable):
+            if time_s >= oldest_s and surplus_bytes <= 0 and place >= num_too_many:
+                break
+            surplus_bytes -= record.num_bytes
+            self.records.remove(record)
+        return surplus_bytes <= 0
+
+
+async def _repeat(loop: Callable[[], Awaitable[None]]) -> None:
+    """Run a loop that never ends, and start it again after an error: without it, the service would stand still."""
+    while True:
+        try:
+            await loop()
+        except Exception as error:
+            log(level="error", error=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(1.0)
 
 
 _keep_alive: set[asyncio.Future[None]] = set()
@@ -435,6 +550,8 @@ _keep_alive: set[asyncio.Future[None]] = set()
 
 
 def _problem_of(error: CommandFailedError) -> Problem:
+    if error.kind == "storage":
+        return Problem(507, "no space", error.message)
     if "not a file of a known picture format" in error.message:
         return Problem(400, "not a picture", error.message)
     if error.kind == "memory" or "megapixels; the limit is" in error.message:
@@ -442,6 +559,13 @@ def _problem_of(error: CommandFailedError) -> Problem:
     if error.kind == "fault":
         return Problem(500, "a fault of pellucid", error.message)
     return Problem(422, "the picture cannot be read", error.message)
+
+
+def is_storage_error(error: Exception) -> bool:
+    """Whether an error of the file system or of the database means that nothing more can be stored."""
+    if isinstance(error, sqlite3.OperationalError):
+        return error.sqlite_errorcode in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY) or "I/O" in str(error)
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def _safe_suffix(name: str) -> str:

@@ -3,10 +3,15 @@
 It takes commands as lines of JSON on its standard input, one after the other, and answers on its standard output
 with lines that carry the id of the command: {"id": 7, "event": "progress", "done": 0.25}, and at the end one of
 "done", "failed" or "cancelled". It ends when its input ends, so it never survives the service.
+
+"failed" has a kind: "picture" (what the client sent is the cause), "memory", "storage" (the disk is full), "model"
+(its weights cannot be loaded) or "fault" (of pellucid).
 """
 
+import errno
 import json
 import os
+import re
 import signal
 import sys
 import threading
@@ -15,7 +20,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any
 
-from pellucid.errors import NotEnoughMemoryError, PellucidError, PictureError
+from pellucid.errors import NotEnoughMemoryError, WeightsError
 
 Report = Callable[..., None]
 """Sends an event about the current command."""
@@ -67,14 +72,13 @@ class Worker:
     def _run_command(self, command: dict[str, Any]) -> None:
         number = command["id"]
         self._current = number
-        if number == self._cancelled:
-            self._current = None
-            return self._send({"id": number, "event": "cancelled"})
 
         def report(event: str, **content: object) -> None:
             self._send({"id": number, "event": event, **content})
 
         try:
+            if number == self._cancelled:  # before it began
+                raise KeyboardInterrupt
             result = _ACTIONS[command["do"]](self, command, report)
         except KeyboardInterrupt:
             event: dict[str, Any] = {"event": "cancelled"}
@@ -84,7 +88,6 @@ class Worker:
             event = {"event": "done", "result": result}
         self._current = None
         self._send({"id": number, "rss_bytes": _used_bytes(), "models": [*self._restorers], **event})
-        return None
 
     def _send(self, message: Mapping[str, Any]) -> None:
         with self._lock:
@@ -135,9 +138,11 @@ class Worker:
         from pellucid.restoration import restorer
 
         if name not in self._restorers:
-            keys = ("device", "backend", "precision")
-            self._restorers[name] = restorer.load(name, **{key: self.options[key] for key in keys})
-        self._restorers[name] = self._restorers.pop(name)  # the last one is the most recently used
+            keys = {key: self.options[key] for key in ("device", "backend", "precision")}
+            try:
+                self._restorers[name] = restorer.load(name, **keys)
+            except Exception as error:
+                raise WeightsError(f"the model {name} cannot be loaded: {error}") from error
         return self._restorers[name]
 
     def inspect(self, command: dict[str, Any], report: Report) -> dict[str, Any]:
@@ -184,25 +189,36 @@ _ACTIONS = {
 }
 
 
+_NO_SPACE = ("no space left", *(os.strerror(number).lower() for number in (errno.EDQUOT, errno.EROFS)))
+
+_FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^\s/]+/)+")
+"""The folders of an absolute path."""
+
+
 def _describe_failure(error: Exception, command: Mapping[str, Any]) -> dict[str, Any]:
     """The kind of a failure, and one line about it that names the user's file."""
     from pellucid.restoration.pipeline import FAULT, to_pellucid_error
 
-    known = to_pellucid_error(error, command.get("name", "the picture"))
+    known = to_pellucid_error(error, command.get("source", "the picture"))
     text = _rename(known.describe(lambda parameter, _: parameter), command)
-    if isinstance(known, NotEnoughMemoryError):
-        return {"kind": "memory", "message": text}
-    if FAULT in text:
-        return {"kind": "fault", "message": text}
-    return {"kind": "picture" if isinstance(known, PictureError | PellucidError) else "fault", "message": text}
+    kinds = {
+        "memory": isinstance(known, NotEnoughMemoryError),
+        "model": isinstance(known, WeightsError),
+        "storage": any(words in text.lower() for words in _NO_SPACE),
+        "fault": FAULT in text,
+    }
+    return {"kind": next((kind for kind, is_it in kinds.items() if is_it), "picture"), "message": text}
 
 
 def _rename(text: str, command: Mapping[str, Any]) -> str:
-    """A message with the user's name of the file in place of its path here."""
+    """A message with the user's name of the file in place of its path here, and without any other folder."""
     name = command.get("name", "the picture")
-    for path in (command.get("source"), command.get("target"), command.get("folder")):
+    for path in (command.get("source"), command.get("target")):
         text = text.replace(str(path), name) if path else text
-    return " ".join(text.split())
+    if folder := command.get("folder"):
+        text = re.sub(re.escape(str(folder)) + r"/[\w.]+", lambda _: name, text)
+    text = " ".join(_FOLDERS.sub("", text).split())
+    return text.removeprefix(f"{name}: ") if text.startswith(f"{name}: {name}") else text
 
 
 def _used_bytes() -> int:

@@ -120,7 +120,7 @@ def test_a_smaller_jpeg_after_the_picture_is_a_preview(tmp_path: Path) -> None:
         ),
     ],
 )
-@pytest.mark.parametrize("kind", ["jpeg", "png", "webp"])
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "gif", "avif"])
 def test_appended_data_are_named(kind: str, appended: bytes, expected: tuple[str, ...], tmp_path: Path) -> None:
     assert notes(saved(kind) + appended, tmp_path) == expected
 
@@ -169,3 +169,17 @@ def test_boxes_that_are_neither_kept_nor_part_of_the_picture_are_named(
         assert check_contents(tmp_path / "x", loader) == expected
         (tmp_path / "x").write_bytes(b"\0\0\0\x0c" + signature + boxes + b"appended")
         assert check_contents(tmp_path / "x", loader) == (*expected, "8 bytes appended to the picture")
+
+
+def test_the_frames_of_an_appended_video_are_not_pictures(tmp_path: Path) -> None:
+    content = struct.pack(">III", 0, 1, 5)
+    for kind in (b"stsz", b"stbl", b"minf", b"mdia", b"trak", b"moov"):
+        content = struct.pack(">I4s", 8 + len(content), kind) + content
+    video = b"\0\0\0\x10ftypmp42\0\0\0\0" + content
+    (tmp_path / "x").write_bytes(saved("avif") + video)
+    assert check_contents(tmp_path / "x", "heif") == ("the video of a motion photo",)
+    assert "of 5 frames" in refusal(saved("avif") + content, tmp_path)
+
+
+def test_unknown_boxes_of_heif_are_named(tmp_path: Path) -> None:
+    assert notes(saved("avif") + b"\0\0\0\x0csefdabcd", tmp_path) == ("not kept: the box 'sefd'",)

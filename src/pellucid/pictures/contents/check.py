@@ -12,7 +12,14 @@ from typing import IO
 from pellucid.errors import PictureError
 from pellucid.pictures.contents.heif import inspect_heif
 from pellucid.pictures.contents.jpeg import inspect_jpeg
-from pellucid.pictures.contents.parts import CREDENTIALS, GAIN_MAP, GEOGRAPHIC, Contents, describe_trailer
+from pellucid.pictures.contents.parts import (
+    CREDENTIALS,
+    GAIN_MAP,
+    GEOGRAPHIC,
+    Contents,
+    describe_trailer,
+    name_box,
+)
 from pellucid.pictures.structures.boxes import iterate_boxes
 from pellucid.pictures.structures.chunks import GIF_END, GIF_FRAME, iterate_gif, iterate_png, iterate_webp
 
@@ -108,7 +115,7 @@ def _list_boxes(file: IO[bytes]) -> tuple[list[bytes], tuple[str, ...]]:
     """(types, parts) of the outermost boxes. One of the type brob is compressed, and its own type comes first."""
     boxes = [*iterate_boxes(file)] if file.read(4) == b"\0\0\0\x0c" else []
     kinds = [box.read(file)[:4] if box.kind == b"brob" else box.kind for box in boxes]
-    parts = [_BOX_PARTS.get(kind, f"the box {ascii(kind)[1:]}") for kind in kinds if kind not in _KNOWN_BOXES]
+    parts = [_BOX_PARTS.get(kind, name_box(kind)) for kind in kinds if kind not in _KNOWN_BOXES]
     return kinds, (*parts, *(describe_trailer(file, boxes[-1].stop) if boxes else ()))
 
 

@@ -4,12 +4,12 @@ Sources: ISO/IEC 23008-12 (HEIF), ISO 21496-1 (gain maps).
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import IO
 
-from pellucid.pictures.contents.parts import DEPTH_MAP, GAIN_MAP, VIDEO, Contents
-from pellucid.pictures.structures.boxes import find_box, iterate_boxes
+from pellucid.pictures.contents.parts import DEPTH_MAP, GAIN_MAP, VIDEO, Contents, describe_trailer, name_box
+from pellucid.pictures.structures.boxes import Box, find_box, iterate_boxes
 
 _PICTURE_ITEMS = {
     b"hvc1",
@@ -24,6 +24,10 @@ _PICTURE_ITEMS = {
     b"unci",
     b"mski",
 }
+_BOXES = {b"ftyp", b"meta", b"mdat", b"moov", b"uuid", b"free", b"skip", b"wide", b"styp", b"pdin"}
+"""Outermost boxes of pictures, and those that say nothing about them."""
+
+_VIDEO_BOX = b"mpvd"
 _HINT = "save each picture as a file of its own first, e.g. by `heif-dec`"
 _ALPHA = (b"auxiliary:alpha", b"auxid:1")
 
@@ -41,11 +45,14 @@ class _Items:
 
 def inspect_heif(file: IO[bytes]) -> Contents:
     """Pictures and parts."""
-    num_frames = _count_frames(file)
+    boxes = [*_iterate_own_boxes(file)]
+    num_frames = _count_frames(file, boxes)
     if num_frames > 1:
         return Contents(num_frames, "an image sequence", "frames", _HINT)
     items = _parse_items(file)
-    parts = [*_describe_auxiliaries(items), *([VIDEO] if find_box(file, b"mpvd") else [])]
+    parts = [*_describe_auxiliaries(items)]
+    parts += [VIDEO if box.kind == _VIDEO_BOX else name_box(box.kind) for box in boxes if box.kind not in _BOXES]
+    parts += describe_trailer(file, boxes[-1].stop if boxes else 0)
     others = _find_top_level(items) - {items.primary}
     for group in items.alternatives:
         if items.primary in group and others & group:
@@ -54,9 +61,17 @@ def inspect_heif(file: IO[bytes]) -> Contents:
     return Contents(1 + len(others), "a HEIF file", "pictures", _HINT, tuple(parts))
 
 
-def _count_frames(file: IO[bytes]) -> int:
+def _iterate_own_boxes(file: IO[bytes]) -> Iterator[Box]:
+    """The outermost boxes, without those of a video that was appended, which starts like a file of its own."""
+    for number, box in enumerate(iterate_boxes(file)):
+        if number and box.kind == b"ftyp":
+            return
+        yield box
+
+
+def _count_frames(file: IO[bytes], boxes: Sequence[Box]) -> int:
     """The most samples of any track."""
-    movie = find_box(file, b"moov")
+    movie = next((box for box in boxes if box.kind == b"moov"), None)
     counts = [0]
     for track in iterate_boxes(file, movie.start, movie.stop) if movie else ():
         if track.kind == b"trak":

@@ -29,6 +29,11 @@ class Contents:
     parts: tuple[str, ...] = ()
 
 
+def name_box(kind: bytes) -> str:
+    """A box of a type that is not known."""
+    return f"the box {ascii(kind)[1:]}"
+
+
 def describe_trailer(file: IO[bytes], end: int) -> tuple[str, ...]:
     """What was appended after the end of a picture: nothing if `end` is unknown (0), or only padding follows."""
     size = file.seek(0, 2) - end

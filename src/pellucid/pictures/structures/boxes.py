@@ -15,6 +15,9 @@ MAX_BYTES = 2**26
 """Limit on the content of a box that is read as a whole; only samples are longer."""
 
 
+_PADDING = b"\0\0\0\0"
+
+
 @dataclass(frozen=True)
 class Box:
     """kind: e.g. b"ftyp". start, stop: where its content is in the file."""
@@ -40,7 +43,7 @@ def iterate_boxes(file: IO[bytes], start: int = 0, stop: int | None = None) -> I
             header, length = 16, int.from_bytes(file.read(8), "big")
         elif length == 0:  # up to the end of the file
             length = end - start
-        if length < header or start + length > end:
+        if length < header or start + length > end or kind == _PADDING:
             return
         yield Box(kind, start + header, start + length)
         start += length

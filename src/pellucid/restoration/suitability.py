@@ -1,4 +1,4 @@
-"""What a model was trained for, how a picture differs from that, and whether another model is better."""
+"""What a model was trained for, and how a picture differs from that."""
 
 from collections.abc import Iterator
 from functools import cache
@@ -155,9 +155,10 @@ def _list_denoisers() -> tuple[tuple[str, object, tuple[float, float]], ...]:
     """Name, channels and levels of each model for noise that ships."""
     listed = []
     for model, metadata in _list_shipped():
-        levels = _noise_levels(checkpoint.find_recipe(metadata, source=model.path))
+        recipe = checkpoint.find_recipe(metadata, source=model.path)
+        levels = _noise_levels(recipe)
         if levels is not None:
-            listed.append((model.name, metadata.parameters.get("channels"), levels))
+            listed.append((model.name, recipe.parameters.get("channels"), levels))
     return tuple(listed)
 
 

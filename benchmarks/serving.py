@@ -253,14 +253,16 @@ async def faults(num_jobs: int) -> None:
 
 
 async def fuzz(num_bodies: int) -> None:
-    """Damaged pictures, forms and random bytes."""
+    """Damaged pictures of several formats, forms and random bytes: restored, or sent and looked at."""
     rng = random.Random(0)
-    intact = make_png(60, 40, 0)
+    source = Image.open(io.BytesIO(make_png(60, 40, 0)))
+    kinds = ("PNG", "JPEG", "TIFF", "WEBP", "BMP", "GIF", "PPM", "JPEG2000")
+    intact = {kind: _encode(source, kind) for kind in kinds}
     with serve("--memory", "3GB") as service:
         found = Counter[int]()
         async with _client(service) as client:
             for _ in range(num_bodies):
-                body = bytearray(intact)
+                body = bytearray(intact[rng.choice(kinds)])
                 for _ in range(rng.randrange(1, 6)):
                     body[rng.randrange(len(body))] = rng.randrange(256)
                 if rng.random() < 0.3:
@@ -276,12 +278,23 @@ async def fuzz(num_bodies: int) -> None:
                         + b"\r\n--x--"
                     )
                     body[rng.randrange(len(body))] = rng.randrange(256)
-                params = {"model": MODELS[0]}
-                answer = await client.post("/v1/restore", params=params, content=bytes(body), headers=headers)
+                if rng.random() < 0.3:
+                    answer = await client.post("/v1/pictures", content=bytes(body), headers=headers)
+                    if answer.status_code == 201:
+                        answer = await client.get(f"/v1/pictures/{answer.json()['id']}/view?longest_px=50")
+                else:
+                    params = {"model": MODELS[0]}
+                    answer = await client.post("/v1/restore", params=params, content=bytes(body), headers=headers)
                 found[answer.status_code] += 1
                 assert "Traceback" not in answer.text
             assert (await client.get("/health/ready")).status_code == 200
         print(f"{num_bodies} bodies: {dict(sorted(found.items()))}")
+
+
+def _encode(picture: Image.Image, kind: str) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, kind)
+    return stream.getvalue()
 
 
 def _client(service: Service) -> httpx.AsyncClient:

@@ -40,24 +40,27 @@ class Running:
         self.process.wait()
 
 
-def start(folder: Path, *options: str, timeout_s: float = START_S) -> Running:
-    """`pellucid serve` with small limits, on a free port, when it accepts work."""
+def start(
+    folder: Path, *options: str, data: Path | None = None, environment: dict[str, str] | None = None
+) -> Running:
+    """`pellucid serve` with small limits, on a free port, when it accepts work. data: below folder by default."""
+    data = data or folder / "data"
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"log-{time.monotonic_ns()}"
-    command = [sys.executable, "-m", "pellucid", "serve", "--port", "0", "--data", str(folder / "data")]
+    command = [sys.executable, "-m", "pellucid", "serve", "--port", "0", "--data", str(data)]
     with log.open("wb") as file:
         process = subprocess.Popen(
             [*command, "--memory", "2.5GB", *options],
             stderr=file,
             stdout=file,
-            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            env=os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {}),
         )
-    end = time.monotonic() + timeout_s
+    end = time.monotonic() + START_S
     while (found := re.search(r"open (http://\S+)/ in", log.read_text())) is None:
         assert process.poll() is None, log.read_text()
         assert time.monotonic() < end, log.read_text()
         time.sleep(0.05)
-    return Running(process, found[1], folder / "data", log)
+    return Running(process, found[1], data, log)
 
 
 def png(width: int = 40, height: int = 30, seed: int = 0, channels: int = 3) -> bytes:

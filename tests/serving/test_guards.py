@@ -113,7 +113,7 @@ def test_invented_methods_are_counted_together() -> None:
 
 def test_a_body_that_is_not_read_ends_the_connection() -> None:
     """Otherwise it could arrive for ever, without limits."""
-    body = [(0, b"a"), (5, b"b")]
+    body = [(0.0, b"a"), (5.0, b"b")]
     _, headers = _request(body, {"host": "evil.example", "content-length": "2"})
     assert headers["connection"] == "close"
     _, headers = _request([(0, b"a"), (0.01, b"b")], {"host": "evil.example", "content-length": "2"})

@@ -1,17 +1,22 @@
 """Starting, stopping, crashing and coming back; access; limits that concern all clients."""
 
+import contextlib
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
 
+from pellucid.weights.models import find_model
 from serving_service import png, start, wait_for
 
 FAST, SLOW = {"model": "srcnn-x2"}, {"model": "mimo-unet"}
@@ -107,7 +112,7 @@ def test_a_client_that_leaves_cancels_its_work(tmp_path: Path) -> None:
 def test_a_full_queue_and_a_greedy_client(tmp_path: Path) -> None:
     service = start(tmp_path, "--max-queue", "2")
     with service.client() as client:
-        answers = [client.post("/v1/restore", params=SLOW, content=png(300, 300), headers=ASYNC) for _ in range(5)]
+        answers = [client.post("/v1/restore", params=SLOW, content=png(900, 900), headers=ASYNC) for _ in range(5)]
         assert {answer.status_code for answer in answers} == {202, 429}
         refused = next(answer for answer in answers if answer.status_code == 429)
         assert int(refused.headers["retry-after"]) >= 1 and "waiting" in refused.json()["detail"]
@@ -196,3 +201,117 @@ def test_a_port_in_use(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         message = _fail(tmp_path, "--port", str(taken.getsockname()[1]))
     assert "cannot be used" in message and "--port" in message
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 2 MB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=2m", "none", str(folder)]
+    if shutil.which("mount") is None or subprocess.run(command, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount")
+    yield folder
+    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def _fill(folder: Path, leave_bytes: int) -> Path:
+    """Fill a disk, but for some bytes."""
+    filler = folder / "filler"
+    filler.unlink(missing_ok=True)
+    free = os.statvfs(folder)
+    with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
+        file.write(bytes(max(0, free.f_bavail * free.f_frsize - leave_bytes)))
+    return filler
+
+
+def test_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
+    """A request that does not fit is refused, and the service restores again as soon as there is space."""
+    service = start(tmp_path, data=small_disk)
+    with service.client() as client:
+        assert client.post("/v1/restore", params=FAST, content=png()).status_code == 200
+        _fill(small_disk, leave_bytes=100_000)
+        answer = client.post("/v1/restore", params=FAST, content=png(400, 300))
+        assert answer.status_code == 507 and "/" not in answer.json()["detail"], answer.text
+        answer = client.post("/v1/restore", params=FAST, content=png(130, 130))  # it fits, its result does not
+        assert answer.status_code == 507, answer.text
+        filler = _fill(small_disk, leave_bytes=0)
+        assert client.post("/v1/restore", params=FAST, content=png()).status_code == 507
+        assert client.get("/health/ready").status_code == 200
+        filler.unlink()
+        assert client.post("/v1/restore", params=FAST, content=png()).status_code == 200
+        assert not list((small_disk / "uploads").iterdir()) and not list((small_disk / "jobs").iterdir())
+    assert service.stop() == 0
+    assert "Traceback" not in service.log.read_text()
+
+
+def test_a_worker_that_hangs(tmp_path: Path) -> None:
+    """A worker that is stopped does not answer; a client that leaves still gets it replaced within a moment."""
+    service = start(tmp_path)
+    with service.client() as client:
+        assert client.post("/v1/restore", params=FAST, content=png()).status_code == 200
+        job = client.post("/v1/restore", params=SLOW, content=png(900, 900), headers=ASYNC).json()["id"]
+        while client.get(f"/v1/jobs/{job}").json()["state"] != "running":
+            time.sleep(0.02)
+        _workers(service.process.pid)[1].send_signal(signal.SIGSTOP)  # the first one reads headers
+        start_s = time.monotonic()
+        assert client.delete(f"/v1/jobs/{job}").status_code == 204
+        assert time.monotonic() - start_s < 5  # 1 s on a quiet machine
+        assert client.post("/v1/restore", params=FAST, content=png(), timeout=100).status_code == 200
+    assert service.stop() == 0
+
+
+def test_a_model_that_disappears(tmp_path: Path) -> None:
+    """Its requests get a line without folders of the server, and others are not affected."""
+    weights = tmp_path / "mine.safetensors"
+    shutil.copy(find_model("srcnn-x2"), weights)
+    service = start(tmp_path, environment={"PELLUCID_MODELS": str(tmp_path)})
+    with service.client() as client:
+        weights.write_bytes(b"damaged")
+        answer = client.post("/v1/restore", params={"model": "mine"}, content=png())
+        assert answer.status_code == 500 and "the model mine cannot be loaded" in answer.json()["detail"]
+        assert str(tmp_path) not in answer.text
+        assert client.post("/v1/restore", params=FAST, content=png()).status_code == 200
+    assert service.stop() == 0
+
+
+def test_jobs_of_a_model_that_is_not_served_any_more(tmp_path: Path) -> None:
+    first = start(tmp_path)
+    with first.client() as client:
+        client.post("/v1/restore", params=SLOW, content=png(900, 900), headers=ASYNC)
+        job = client.post("/v1/restore", params={"model": "srcnn-x3"}, content=png(), headers=ASYNC).json()["id"]
+    first.kill()
+    second = start(tmp_path, "--model", "srcnn-x2")
+    with second.client() as client:
+        (file,) = client.get(f"/v1/jobs/{job}").json()["files"]
+        assert file["state"] == "failed" and "no model 'srcnn-x3'" in file["error"]
+    assert second.stop() == 0
+
+
+def test_requests_that_wait_are_told_when_the_service_stops(tmp_path: Path) -> None:
+    service = start(tmp_path, "--drain", "2")
+    with service.client() as client, ThreadPoolExecutor() as pool:
+        client.post("/v1/restore", params=SLOW, content=png(1200, 1200), headers=ASYNC)
+        waiting = pool.submit(client.post, "/v1/restore", params=FAST, content=png())
+        time.sleep(1)
+        service.process.send_signal(signal.SIGTERM)
+        answer = waiting.result()
+        assert answer.status_code == 503 and answer.headers["retry-after"]
+    assert service.process.wait(60) == 0
+    assert '"error"' not in service.log.read_text()
+
+
+def test_deleted_pictures_free_their_space(tmp_path: Path) -> None:
+    """10 of 50 kB fit; every one that is deleted makes room for another, and the oldest makes room otherwise."""
+    service = start(tmp_path, "--keep-size", "500kB")
+    with service.client() as client:
+        kept = client.post("/v1/pictures", content=png(150, 100)).json()["id"]
+        for _ in range(12):
+            other = client.post("/v1/pictures", content=png(150, 100)).json()["id"]
+            assert client.delete(f"/v1/pictures/{other}").status_code == 204
+            assert client.post("/v1/advise", content=png(150, 100)).status_code == 200
+        assert client.get(f"/v1/pictures/{kept}").status_code == 200
+        for _ in range(12):
+            assert client.post("/v1/pictures", content=png(150, 100)).status_code == 201
+        assert client.get(f"/v1/pictures/{kept}").status_code == 404
+    assert service.stop() == 0

@@ -81,6 +81,9 @@ class Guards:
         path = scope["path"]
         if self._num_open > self._limits.max_requests and not path.startswith(_HEALTH):
             raise Problem(503, "too many requests", f"{self._limits.max_requests} are open", retry_after_s=5)
+        if sum(len(name) + len(value) for name, value in scope["headers"]) > self._limits.max_header_bytes:
+            limit = f"the limit of all headers is {self._limits.max_header_bytes} bytes"
+            raise Problem(431, "too many headers", limit)
         if self._setup.is_local and self._setup.token is None:
             host = _split(f"//{headers.get('host', '')}").hostname or ""
             if not is_loopback(host):
@@ -180,8 +183,10 @@ class _Body:
 
     async def discard(self) -> None:
         """Read the rest for a moment: a client that is still sending would not see the response."""
+        if self._is_awaited:  # the client sends nothing before it is asked to
+            return
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(0 if self._is_awaited else _LINGER_S):
+            async with asyncio.timeout(_LINGER_S):
                 while not self.is_complete:
                     message = await self._receive()
                     self.is_complete = not message.get("more_body", False)

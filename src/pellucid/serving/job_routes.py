@@ -40,8 +40,14 @@ def add_jobs(app: FastAPI, service: Service, links: Links) -> None:
         client, scale = client_of(request), service.check_model(options.model)
         service.check_accepts_work(client)
         uploads = await _take_pictures(request, service, options, client)
-        num_pixels = options.count_pixels(upload.about["pixels"] for upload in uploads) * scale**2
-        is_async = "respond-async" in (prefer or "") or len(uploads) > 1 or num_pixels > limits.sync_pixels
+        most_pixels = max(options.count_pixels(upload.about["pixels"], scale) for upload in uploads)
+        if most_pixels > limits.max_result_pixels:
+            service.remove_temporary(uploads)
+            found = f"the result would have {most_pixels / 1e6:.0f} megapixels"
+            raise Problem(
+                413, "the result is too large", f"{found}; the limit is {limits.max_result_pixels / 1e6:.0f}"
+            )
+        is_async = "respond-async" in (prefer or "") or len(uploads) > 1 or most_pixels > limits.sync_pixels
         job = await service.add_job(
             uploads,
             options.model,

@@ -21,8 +21,9 @@ class Limits:
     """What the service accepts and keeps. Raises PellucidError for values that cannot work.
 
     memory_bytes: of all processes together. workers: number of processes that restore pictures.
-    max_bytes: of one request. max_pixels: of one picture. sync_pixels: results up to this size are returned in the
-        response to the request; larger ones become jobs.
+    max_bytes, max_header_bytes: of one request. max_pixels, max_result_pixels: of one picture, and of
+        its result. sync_pixels: results up to this size are returned in the response to the request; larger ones
+        become jobs.
     max_files: of one request. max_queue: waiting files; more are refused. max_files_per_client: unfinished ones.
     max_requests, max_streams: requests and event streams that are open at the same time.
     keep_s, keep_bytes, max_kept: how long finished jobs and uploaded pictures are kept, how much disk they may
@@ -37,7 +38,9 @@ class Limits:
     workers: int = 1
     max_bytes: int = 500_000_000
     max_pixels: int = 200_000_000
+    max_result_pixels: int = 1_000_000_000
     sync_pixels: int = 4_000_000
+    max_header_bytes: int = 32_768
     max_files: int = 100
     max_queue: int = 200
     max_files_per_client: int = 100

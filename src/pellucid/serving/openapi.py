@@ -8,13 +8,13 @@ from fastapi import FastAPI
 from pellucid.serving.answers import JobInfo
 from pellucid.serving.problems import ProblemDetails, document
 
-FOR_ALL = (401, 403, 421, 500)
+FOR_ALL = (401, 403, 421, 431, 500, 503)
 
 
-UPLOADING = (400, 408, 413, 415, 422, 429, 503, 507)
+UPLOADING = (400, 408, 413, 415, 422, 429, 507)
 VIEW: dict[int | str, dict[str, Any]] = {
     200: {"description": "A PNG", "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}},
-    **document(400, 404, 409, 422, *FOR_ALL),
+    **document(400, 404, 409, 413, 422, 507, *FOR_ALL),
 }
 
 
@@ -30,7 +30,7 @@ RESTORE: dict[int | str, dict[str, Any]] = {
 }
 RESULT: dict[int | str, dict[str, Any]] = {
     200: {"description": "The file", "content": {"*/*": _BINARY}},
-    **document(400, 404, 409, 422, *FOR_ALL),
+    **document(400, 404, 409, 413, 422, 507, *FOR_ALL),
 }
 EVENTS: dict[int | str, dict[str, Any]] = {
     200: {"description": "Events", "content": {"text/event-stream": {"schema": {"type": "string"}}}},

@@ -1,6 +1,5 @@
 """Query parameters of the API: how pictures are restored, as in `pellucid restore`."""
 
-from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from fastapi import Path as PathParameter
@@ -52,12 +51,15 @@ class RestoreOptions(BaseModel):
         ),
     ] = None
 
-    def count_pixels(self, whole: Iterable[int]) -> int:
-        """Number of pixels to restore. whole: of each picture."""
-        if self.crop is None:
-            return sum(whole)
-        _, _, width, height = parse_box(self.crop)
-        return sum(1 for _ in whole) * width * height
+    def count_pixels(self, whole: int, scale: int) -> int:
+        """Number of pixels of the result, or of the result before it is resized if that is larger.
+
+        whole: of the picture. scale: of the model.
+        """
+        if self.crop is not None:
+            _, _, width, height = parse_box(self.crop)
+            whole = min(whole, width * height)
+        return int(whole * max(scale, self.scale or 0) ** 2)
 
     def to_settings(self) -> dict[str, Any]:
         """Keywords for a worker; only what differs from the default."""

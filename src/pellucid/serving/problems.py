@@ -51,6 +51,7 @@ def document(*statuses: int) -> dict[int | str, dict[str, Any]]:
         421: "The request is for another host",
         422: "The picture cannot be read or restored",
         429: "The queue is full",
+        431: "Too many headers",
         500: "A fault of pellucid",
         503: "Starting, or stopping",
         507: "The disk is full",

@@ -15,8 +15,6 @@ from pellucid.serving import application
 from pellucid.serving.limits import Limits, Setup
 from pellucid.serving.service import Service
 
-MAX_HEADER_BYTES = 32_768
-
 
 class _Server(uvicorn.Server):
     """uvicorn without its own handling of signals: work is drained first."""
@@ -27,17 +25,23 @@ class _Server(uvicorn.Server):
 
 
 def serve(setup: Setup, limits: Limits, *, on_ready: Callable[[str], None] = lambda url: None) -> None:
-    """Serve until SIGTERM or SIGINT. on_ready: called with the address when the service accepts work.
+    """Serve until SIGTERM or SIGINT; a second one ends running work, too.
 
+    on_ready: called with the address when the service accepts work.
     Raises PellucidError if the address or the folder is in use, a model does not exist, or other hosts could
     connect without a token.
     """
-    setup.data.mkdir(parents=True, exist_ok=True, mode=0o700)
     lock = FileLock(setup.data / "lock")
     try:
+        setup.data.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock.acquire(timeout=0)
     except Timeout:
-        raise PellucidError(f"another service uses {setup.data}", hint="choose another folder by {data}") from None
+        raise PellucidError(
+            f"another service uses {setup.data}", hint="choose another folder by {data}", data=None
+        ) from None
+    except OSError as error:
+        reason = f"{setup.data} cannot be used: {error.strerror or error}"
+        raise PellucidError(reason, hint="choose another folder by {data}", data=None) from None
     with lock, contextlib.closing(_bind(setup.host, setup.port)) as listening:
         asyncio.run(_serve(setup, limits, listening, on_ready))
 
@@ -57,14 +61,18 @@ async def _serve(setup: Setup, limits: Limits, listening: socket.socket, on_read
         forwarded_allow_ips=["127.0.0.1", "::1"],
         timeout_keep_alive=15,
         timeout_graceful_shutdown=5,
-        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+        h11_max_incomplete_event_size=limits.max_header_bytes,
     )
     server = _Server(config)
     serving = asyncio.create_task(server.serve(sockets=[listening]))
     stopping = asyncio.Event()
-    loop = asyncio.get_running_loop()
+
+    def handle_signal() -> None:
+        service.is_stopping = stopping.is_set()  # the second one
+        stopping.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopping.set)
+        asyncio.get_running_loop().add_signal_handler(number, handle_signal)
     try:
         starting = asyncio.create_task(service.start())
         ending = asyncio.create_task(stopping.wait())
@@ -78,8 +86,8 @@ async def _serve(setup: Setup, limits: Limits, listening: socket.socket, on_read
         await service.drain()
     finally:
         server.should_exit = True
+        await serving  # requests end before what they need
         await service.stop()
-        await serving
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -158,9 +158,7 @@ class Service:
         upload = Upload(new_id(), _safe_name(name), client, time.time(), num_bytes, *about)
         try:
             self.records.take_file(upload, content)
-            upload.about = await self._inspect(
-                "inspect", source=self.records.upload_path(upload), name=upload.name, with_advice=with_advice
-            )
+            upload.about = await self._read_header(upload, with_advice)
             self.records.save_upload(upload)
         except CommandFailedError as error:
             self.records.remove(upload)
@@ -173,6 +171,16 @@ class Service:
             self.records.remove(upload)
             raise
         return upload
+
+    async def _read_header(self, upload: Upload, with_advice: bool) -> dict[str, Any]:
+        """What a file is. If the process dies, another one tries: the cause may be outside of the file."""
+        path = self.records.upload_path(upload)
+        given: dict[str, Any] = {"name": upload.name, "with_advice": with_advice}
+        try:
+            return dict(await self._inspect("inspect", source=path, **given))
+        except WorkerDiedError as error:
+            log(level="error", picture=upload.id, error=error.reason)
+            return dict(await self._inspect("inspect", source=path, **given))
 
     def find_upload(self, upload_id: str) -> Upload:
         """Raises Problem 404."""
@@ -256,6 +264,14 @@ class Service:
                 raise Problem(400, "no such model", f"no model {name[:80]!r}; {suggest(name[:80], self.models)}")
             scale *= int(self.models[name]["scale"])
         return scale
+
+    def _count_passes(self, model: str) -> int:
+        """How many pixels run through networks for each pixel of the picture."""
+        count, scale = 0, 1
+        for name in model.split("+"):
+            count += scale**2
+            scale *= int(self.models[name]["scale"])
+        return count
 
     async def add_job(
         self,
@@ -423,7 +439,7 @@ class Service:
         job, task = waiting.job, waiting.task
         folder = self.records.result_folder(job, waiting.number)
         folder.mkdir(parents=True, exist_ok=True)
-        num_passes = len(job.model.split("+")) * (8 if job.options.get("ensemble") else 1)
+        num_passes = self._count_passes(job.model) * (8 if job.options.get("ensemble") else 1)
         return dict(
             await worker.call(
                 "restore",

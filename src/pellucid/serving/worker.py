@@ -189,6 +189,8 @@ _ACTIONS = {
 }
 
 
+_NO_SPACE = ("no space left", *(os.strerror(number).lower() for number in (errno.EDQUOT, errno.EROFS)))
+
 _FOLDERS = re.compile(r"(?<![\w.:/])/(?:[^\s/]+/)+")
 """The folders of an absolute path."""
 
@@ -197,12 +199,12 @@ def _describe_failure(error: Exception, command: Mapping[str, Any]) -> dict[str,
     """The kind of a failure, and one line about it that names the user's file."""
     from pellucid.restoration.pipeline import FAULT, to_pellucid_error
 
-    known = to_pellucid_error(error, command.get("name", "the picture"))
+    known = to_pellucid_error(error, command.get("source", "the picture"))
     text = _rename(known.describe(lambda parameter, _: parameter), command)
     kinds = {
         "memory": isinstance(known, NotEnoughMemoryError),
         "model": isinstance(known, WeightsError),
-        "storage": any(os.strerror(number) in text for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)),
+        "storage": any(words in text.lower() for words in _NO_SPACE),
         "fault": FAULT in text,
     }
     return {"kind": next((kind for kind, is_it in kinds.items() if is_it), "picture"), "message": text}
@@ -211,9 +213,12 @@ def _describe_failure(error: Exception, command: Mapping[str, Any]) -> dict[str,
 def _rename(text: str, command: Mapping[str, Any]) -> str:
     """A message with the user's name of the file in place of its path here, and without any other folder."""
     name = command.get("name", "the picture")
-    for path in (command.get("source"), command.get("target"), command.get("folder")):
+    for path in (command.get("source"), command.get("target")):
         text = text.replace(str(path), name) if path else text
-    return " ".join(_FOLDERS.sub("", text).split())
+    if folder := command.get("folder"):
+        text = re.sub(re.escape(str(folder)) + r"/[\w.]+", lambda _: name, text)
+    text = " ".join(_FOLDERS.sub("", text).split())
+    return text.removeprefix(f"{name}: ") if text.startswith(f"{name}: {name}") else text
 
 
 def _used_bytes() -> int:

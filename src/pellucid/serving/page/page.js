@@ -7,7 +7,7 @@ const find = (id) => document.getElementById(id);
 const PREVIEW_PX = 320;
 const PREVIEW_AFTER_MS = 350;
 const PURPOSES = {
-  noise: "Removes noise",
+  noise: "removes noise",
   "JPEG blocks": "removes JPEG blocks",
   "motion blur": "corrects camera shake",
   "too small": "enlarges",
@@ -38,13 +38,16 @@ find("access").addEventListener("close", () => {
 
 // Models and settings
 
-function describe(model) {
+function purposeOf(model) {
   const purposes = model.corrects.map((problem) => (problem === "too small" && model.scale > 1 ? `enlarges ${model.scale} times` : PURPOSES[problem] ?? problem));
-  const text = purposes.join(", ");
-  const colors = model.colors === "gray" ? " For gray pictures." : "";
+  return purposes.join(", ") + (model.colors === "gray" ? ", for gray pictures" : "");
+}
+
+function describe(model) {
+  const text = purposeOf(model);
   const raw = model.takes_raw_only ? " Takes camera RAW files only." : "";
   const score = model.scores[0] ? ` ${model.scores[0].data}: ${model.scores[0].psnr_db.toFixed(2)} dB.` : "";
-  return `${text.charAt(0).toUpperCase()}${text.slice(1)}.${colors}${raw}${score} License: ${model.license}.`;
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}.${raw}${score} License: ${model.license}.`;
 }
 
 function chosenModel() {
@@ -53,6 +56,7 @@ function chosenModel() {
 
 function showPurpose() {
   const model = chosenModel();
+  find("strength").disabled = Boolean(model?.takes_raw_only); // these models have no partial effect
   const advice = current?.about?.advice.find((one) => one.model === model?.name);
   find("purpose").textContent = model ? `${advice ? `Advised: ${advice.reason}. ` : ""}${describe(model)}` : "";
 }
@@ -60,7 +64,7 @@ function showPurpose() {
 /** Which settings a picture is restored with: those that are chosen now. */
 function options(picture) {
   const query = new URLSearchParams({ model: find("model").value, picture: picture.about.id });
-  if (find("strength").value !== "100" && !chosenModel()?.takes_raw_only) query.set("strength", find("strength").value / 100);
+  if (find("strength").value !== "100" && !find("strength").disabled) query.set("strength", find("strength").value / 100);
   return query;
 }
 
@@ -190,12 +194,12 @@ async function cancel(picture) {
 }
 
 async function remove(picture) {
-  await cancel(picture);
   pictures.splice(pictures.indexOf(picture), 1);
   picture.element.remove();
-  if (picture.about) request(`/v1/pictures/${picture.about.id}`, { method: "DELETE" }).catch(() => {});
   if (current === picture) choose(pictures[0] ?? null);
   updateButtons();
+  await cancel(picture);
+  if (picture.about) request(`/v1/pictures/${picture.about.id}`, { method: "DELETE" }).catch(() => {});
 }
 
 function fail(picture, error) {
@@ -323,7 +327,7 @@ async function start() {
   try {
     models = await getJson("/v1/models");
     find("model").replaceChildren(
-      ...models.map((model) => Object.assign(document.createElement("option"), { value: model.name, textContent: model.name })),
+      ...models.map((model) => Object.assign(document.createElement("option"), { value: model.name, textContent: `${model.name}: ${purposeOf(model)}` })),
     );
     showPurpose();
     tell("");

@@ -1,9 +1,12 @@
 """Sheets show the parts that tell the most, before and after."""
 
+import os
+import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 import torch
 from PIL import Image
@@ -142,3 +145,14 @@ def _contains(sheet: np.ndarray[Any, Any], cell: np.ndarray[Any, Any]) -> bool:
     height, width = cell.shape[:2]
     corners = np.argwhere((sheet[: -height + 1, : -width + 1] == cell[0, 0]).all(axis=2))
     return any(np.array_equal(sheet[y : y + height, x : x + width], cell) for y, x in corners)
+
+
+def test_odd_files_are_not_sheets(tmp_path: Path) -> None:
+    """Of 400 megapixels, truncated, or pipes: they stop neither a folder nor a result."""
+    PIL.Image.new("L", (4, 4)).save(tmp_path / "small.png")
+    content = (tmp_path / "small.png").read_bytes()
+    (tmp_path / "large.png").write_bytes(content[:16] + struct.pack(">II", 20_000, 20_000) + content[24:])
+    (tmp_path / "truncated.png").write_bytes(content[:30])
+    os.mkfifo(tmp_path / "pipe.png")
+    for path in tmp_path.iterdir():
+        assert not sheets.is_sheet(path)

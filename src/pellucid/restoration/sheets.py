@@ -1,16 +1,18 @@
 """Before/after sheets: parts of a picture side by side with their results, drawn at 100 %."""
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageFont
 from PIL.PngImagePlugin import PngInfo
 
 from pellucid.pictures.picture import Picture
 from pellucid.pictures.resize import resize_to
+from pellucid.pictures.structures.chunks import iterate_png
 from pellucid.system import files
 
 CELL_PX = 320
@@ -20,6 +22,7 @@ _GAP_PX, _LINE_PX = 20, 22
 _PAPER, _INK, _QUIET, _FRAME = (250, 250, 248), (20, 20, 20), (105, 105, 105), (214, 40, 40)
 _CHECKS = (235, 205), 8
 _AUTHOR = "pellucid before/after sheet"
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 Pixels = NDArray[np.uint8]
 """(H, W, 3), as shown."""
@@ -107,13 +110,18 @@ def check_replaceable(path: Path, *, overwrite: bool) -> None:
 
 def is_sheet(path: Path) -> bool:
     """Whether a file is a sheet of an earlier run, which may be replaced, and is not restored."""
-    if not path.name.lower().endswith(".png"):
+    if not path.name.lower().endswith(".png") or not path.is_file():  # opening a pipe would wait
         return False
-    try:
-        with Image.open(path) as image:
-            return image.info.get("Software") == _AUTHOR
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError):
-        return False
+    mark = b"Software\0" + _AUTHOR.encode()
+    with suppress(OSError), path.open("rb") as file:
+        # Not by Pillow, which raises many kinds of errors for damaged files, and refuses large ones.
+        for kind, offset, length in iterate_png(file) if file.read(8) == _SIGNATURE else ():
+            if kind == b"IDAT":
+                break
+            file.seek(offset + 8)
+            if kind == b"tEXt" and length == len(mark) and file.read(length) == mark:
+                return True
+    return False
 
 
 def _draw_overview(whole: Picture, rows: Sequence[Row]) -> Image.Image:

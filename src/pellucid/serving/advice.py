@@ -1,6 +1,5 @@
 """What may be wrong with a picture, from its header and its measured noise, and what each model corrects."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,6 @@ from pellucid.degradations.degradation import involves
 from pellucid.degradations.motion_blur import MotionBlur
 from pellucid.degradations.raw_synthesis import SyntheticRaw
 from pellucid.degradations.standard import GaussianNoise, Jpeg, Shrink
-from pellucid.pictures import headers, images
 from pellucid.pictures.picture import PEAKS, Picture
 from pellucid.recipes.recipe import Recipe
 
@@ -25,7 +23,7 @@ _CORRECTS: dict[str, type] = {
 _LOW_QUALITY = 60
 _SMALL_PIXELS = 1_000_000
 _VISIBLE_SIGMA_255 = 4.0
-_MAX_MEASURED_PIXELS = 60_000_000
+_MEASURED_PX = 1024
 
 
 def list_problems(recipe: Recipe) -> list[str]:
@@ -36,33 +34,37 @@ def list_problems(recipe: Recipe) -> list[str]:
     return [BLUR] if BLUR in found else found  # a deblurrer learns from noise and JPEG so that it survives them
 
 
-def advise(path: Path, *, is_raw: bool) -> dict[str, Any]:
+def advise(picture: Picture) -> dict[str, Any]:
     """What may be wrong with a picture, the most disturbing first, each with the reason.
 
     Returns {"is_gray", "problems": [{"problem", "reason"}]}. Motion blur is not recognized.
     """
-    if is_raw:
-        reason = "a camera RAW file; models for dark RAW files brighten its mosaic"
-        return {"is_gray": False, "problems": [{"problem": DARK, "reason": reason}]}
-    encoding = headers.read_encoding(path, loader) if (loader := headers.find_loader(path)) != "tiff" else None
-    num_pixels, _ = images.decoding_cost(path)
     problems = []
-    if encoding is not None and encoding.quality is not None and encoding.quality < _LOW_QUALITY:
-        problems.append((BLOCKS, f"a JPEG of quality {encoding.quality}"))
-    is_gray = False
-    if num_pixels <= _MAX_MEASURED_PIXELS:
-        pages = images.list_pages(path)
-        picture = images.read(path, page=None if pages is None else 1)
-        is_gray = picture.channels == 1
-        sigma_255 = estimate_noise(picture)
-        if sigma_255 >= _VISIBLE_SIGMA_255 and not problems:  # blocks look like noise to the measurement
-            problems.append((NOISE, f"noise with a standard deviation of about {sigma_255:.0f} of 255"))
+    quality = None if picture.encoding is None else picture.encoding.quality
+    if quality is not None and quality < _LOW_QUALITY:
+        problems.append((BLOCKS, f"a JPEG of quality {quality}"))
+    sigma_255 = estimate_noise(_take_middle(picture))
+    if sigma_255 >= _VISIBLE_SIGMA_255 and not problems:  # blocks look like noise to the measurement
+        problems.append((NOISE, f"noise with a standard deviation of about {sigma_255:.0f} of 255"))
+    num_pixels = picture.height * picture.width
     if num_pixels < _SMALL_PIXELS:
         problems.append((SMALL, f"only {num_pixels / 1e6:.2f} megapixels"))
-    return {
-        "is_gray": is_gray,
-        "problems": [{"problem": problem, "reason": reason} for problem, reason in problems],
-    }
+    return {"is_gray": picture.channels == 1, "problems": [_describe(*problem) for problem in problems]}
+
+
+def advise_raw() -> dict[str, Any]:
+    """The same for a camera RAW file."""
+    reason = "a camera RAW file; models for dark RAW files brighten its mosaic"
+    return {"is_gray": False, "problems": [_describe(DARK, reason)]}
+
+
+def _describe(problem: str, reason: str) -> dict[str, str]:
+    return {"problem": problem, "reason": reason}
+
+
+def _take_middle(picture: Picture) -> Picture:
+    top, left = (max(0, (side - _MEASURED_PX) // 2) for side in (picture.height, picture.width))
+    return picture.crop(slice(top, top + _MEASURED_PX), slice(left, left + _MEASURED_PX))
 
 
 def estimate_noise(picture: Picture) -> float:

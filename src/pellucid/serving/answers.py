@@ -72,6 +72,10 @@ class ModelInfo(BaseModel):
     scores: list[dict[str, Any]]
 
 
+NO_ADVICE: dict[str, Any] = {"is_gray": False, "problems": []}
+"""Of pictures that came with a job."""
+
+
 def describe_picture(service: Service, upload: Upload) -> PictureInfo:
     return PictureInfo(
         id=upload.id,
@@ -80,7 +84,7 @@ def describe_picture(service: Service, upload: Upload) -> PictureInfo:
         pixels=upload.about["pixels"],
         pages=upload.about["pages"],
         bytes=upload.num_bytes,
-        advice=[Advice(**advice) for advice in choose_models(service, upload.about["advice"])],
+        advice=[Advice(**advice) for advice in choose_models(service, upload.about["advice"] or NO_ADVICE)],
     )
 
 

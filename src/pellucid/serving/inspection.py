@@ -21,10 +21,11 @@ MAX_VIEWS = 2
 """Decoded pictures that are kept for further views; large ones are in files, not in memory."""
 
 
-def inspect(path: Path, *, max_pixels: int) -> dict[str, Any]:
-    """Kind, number of pixels and pages of a file, and what may be wrong with it.
+def inspect(views: dict[str, Picture], path: Path, *, max_pixels: int, with_advice: bool) -> dict[str, Any]:
+    """Kind, number of pixels and pages of a file, from its header.
 
-    Raises PictureError as reading does.
+    with_advice: also what may be wrong with the picture, which is decoded for that.
+    views: see `draw`. Raises PictureError as reading does.
     """
     kind = kinds.identify(path)
     if kind is None:
@@ -41,8 +42,12 @@ def inspect(path: Path, *, max_pixels: int) -> dict[str, Any]:
         "kind": kind.name,
         "pixels": num_pixels,
         "pages": num_pages,
-        "advice": advice.advise(path, is_raw=images.is_raw(path)),
+        "advice": _advise(views, path, max_pixels) if with_advice else None,
     }
+
+
+def _advise(views: dict[str, Picture], path: Path, max_pixels: int) -> dict[str, Any]:
+    return advice.advise_raw() if images.is_raw(path) else advice.advise(_decode(views, path, max_pixels))
 
 
 def draw(

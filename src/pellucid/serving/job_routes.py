@@ -127,7 +127,9 @@ async def _take_pictures(request: Request, service: Service, options: RestoreOpt
         try:
             service.check_accepts_work(client, len(received))
             for file in received:
-                uploads.append(await service.add_upload(file.path, file.name, client, is_temporary=True))
+                uploads.append(
+                    await service.add_upload(file.path, file.name, client, is_temporary=True, with_advice=False)
+                )
         except BaseException:
             service.remove_temporary(uploads)
             raise

@@ -25,7 +25,9 @@ def add_pictures(app: FastAPI, service: Service) -> None:
         client = client_of(request)
         service.check_accepts_work(client)
         async with receive_files(request, service.records.temporary, options.filename, 1) as received:
-            upload = await service.add_upload(received[0].path, received[0].name, client, is_temporary=False)
+            upload = await service.add_upload(
+                received[0].path, received[0].name, client, is_temporary=False, with_advice=True
+            )
         return describe_picture(service, upload)
 
     @app.post("/v1/advise", responses=document(*UPLOADING, *FOR_ALL), tags=["pictures"])
@@ -34,7 +36,9 @@ def add_pictures(app: FastAPI, service: Service) -> None:
         client = client_of(request)
         service.check_accepts_work(client)
         async with receive_files(request, service.records.temporary, options.filename, 1) as received:
-            upload = await service.add_upload(received[0].path, received[0].name, client, is_temporary=True)
+            upload = await service.add_upload(
+                received[0].path, received[0].name, client, is_temporary=True, with_advice=True
+            )
         service.records.remove(upload)
         return describe_picture(service, upload)
 

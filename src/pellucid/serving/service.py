@@ -143,8 +143,13 @@ class Service:
 
     # Uploads
 
-    async def add_upload(self, content: Path, name: str, client: str, *, is_temporary: bool) -> Upload:
-        """Take over a complete file, and read its header. Raises Problem if it is not a picture."""
+    async def add_upload(
+        self, content: Path, name: str, client: str, *, is_temporary: bool, with_advice: bool
+    ) -> Upload:
+        """Take over a complete file, and read its header; to advise, its samples too.
+
+        Raises Problem if it is not a picture.
+        """
         num_bytes = content.stat().st_size
         if not self._make_room(num_bytes):
             kept = f"{self.limits.keep_bytes / 1e9:.1f} GB are used for pictures and results that are not finished"
@@ -153,7 +158,7 @@ class Service:
         upload = Upload(new_id(), _safe_name(name), client, time.time(), num_bytes, *about)
         try:
             self.records.take_file(upload, content)
-            upload.about = await self._read_header(upload)
+            upload.about = await self._read_header(upload, with_advice=with_advice)
             self.records.save_upload(upload)
         except CommandFailedError as error:
             self.records.remove(upload)
@@ -167,14 +172,14 @@ class Service:
             raise
         return upload
 
-    async def _read_header(self, upload: Upload) -> dict[str, Any]:
+    async def _read_header(self, upload: Upload, *, with_advice: bool) -> dict[str, Any]:
         """What a file is. If the process dies, another one tries: the cause may be outside of the file."""
         path = self.records.upload_path(upload)
         try:
-            return dict(await self._inspect("inspect", source=path, name=upload.name))
+            return dict(await self._inspect("inspect", source=path, name=upload.name, with_advice=with_advice))
         except WorkerDiedError as error:
             log(level="error", picture=upload.id, error=error.reason)
-            return dict(await self._inspect("inspect", source=path, name=upload.name))
+            return dict(await self._inspect("inspect", source=path, name=upload.name, with_advice=with_advice))
 
     def find_upload(self, upload_id: str) -> Upload:
         """Raises Problem 404."""

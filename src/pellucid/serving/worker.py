@@ -149,7 +149,12 @@ class Worker:
         """What a file is, from its header."""
         from pellucid.serving import inspection
 
-        return inspection.inspect(Path(command["source"]), max_pixels=self.options["max_pixels"])
+        return inspection.inspect(
+            self._views,
+            Path(command["source"]),
+            max_pixels=self.options["max_pixels"],
+            with_advice=command["with_advice"],
+        )
 
     def view(self, command: dict[str, Any], report: Report) -> dict[str, Any]:
         """Draw a part of a picture as a PNG that a browser can show."""

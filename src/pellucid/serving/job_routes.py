@@ -128,7 +128,7 @@ async def _take_pictures(request: Request, service: Service, options: RestoreOpt
             service.check_accepts_work(client, len(received))
             for file in received:
                 uploads.append(
-                    await service.add_upload(file.path, file.name, client, with_advice=False, is_temporary=True)
+                    await service.add_upload(file.path, file.name, client, is_temporary=True, with_advice=False)
                 )
         except BaseException:
             service.remove_temporary(uploads)

@@ -26,7 +26,7 @@ def add_pictures(app: FastAPI, service: Service) -> None:
         service.check_accepts_work(client)
         async with receive_files(request, service.records.temporary, options.filename, 1) as received:
             upload = await service.add_upload(
-                received[0].path, received[0].name, client, with_advice=True, is_temporary=False
+                received[0].path, received[0].name, client, is_temporary=False, with_advice=True
             )
         return describe_picture(service, upload)
 
@@ -37,7 +37,7 @@ def add_pictures(app: FastAPI, service: Service) -> None:
         service.check_accepts_work(client)
         async with receive_files(request, service.records.temporary, options.filename, 1) as received:
             upload = await service.add_upload(
-                received[0].path, received[0].name, client, with_advice=True, is_temporary=True
+                received[0].path, received[0].name, client, is_temporary=True, with_advice=True
             )
         service.records.remove(upload)
         return describe_picture(service, upload)

@@ -144,7 +144,7 @@ class Service:
     # Uploads
 
     async def add_upload(
-        self, content: Path, name: str, client: str, *, with_advice: bool, is_temporary: bool
+        self, content: Path, name: str, client: str, *, is_temporary: bool, with_advice: bool
     ) -> Upload:
         """Take over a complete file, and read its header; to advise, its samples too.
 
@@ -158,7 +158,7 @@ class Service:
         upload = Upload(new_id(), _safe_name(name), client, time.time(), num_bytes, *about)
         try:
             self.records.take_file(upload, content)
-            upload.about = await self._read_header(upload, with_advice)
+            upload.about = await self._read_header(upload, with_advice=with_advice)
             self.records.save_upload(upload)
         except CommandFailedError as error:
             self.records.remove(upload)
@@ -172,15 +172,14 @@ class Service:
             raise
         return upload
 
-    async def _read_header(self, upload: Upload, with_advice: bool) -> dict[str, Any]:
+    async def _read_header(self, upload: Upload, *, with_advice: bool) -> dict[str, Any]:
         """What a file is. If the process dies, another one tries: the cause may be outside of the file."""
         path = self.records.upload_path(upload)
-        given: dict[str, Any] = {"name": upload.name, "with_advice": with_advice}
         try:
-            return dict(await self._inspect("inspect", source=path, **given))
+            return dict(await self._inspect("inspect", source=path, name=upload.name, with_advice=with_advice))
         except WorkerDiedError as error:
             log(level="error", picture=upload.id, error=error.reason)
-            return dict(await self._inspect("inspect", source=path, **given))
+            return dict(await self._inspect("inspect", source=path, name=upload.name, with_advice=with_advice))
 
     def find_upload(self, upload_id: str) -> Upload:
         """Raises Problem 404."""

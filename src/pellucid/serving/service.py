@@ -20,13 +20,13 @@ from pellucid.errors import PellucidError, suggest
 from pellucid.serving.limits import INSPECTOR_BYTES, Limits, Setup
 from pellucid.serving.monitoring import Monitor, log
 from pellucid.serving.problems import Problem
-from pellucid.serving.processes import (
+from pellucid.serving.records import FINISHED, JobRecord, Records, Task, Upload, new_id
+from pellucid.serving.worker_processes import (
     CommandCancelledError,
     CommandFailedError,
     WorkerDiedError,
     WorkerProcess,
 )
-from pellucid.serving.records import FINISHED, JobRecord, Records, Task, Upload, new_id
 
 MAX_ATTEMPTS = 2
 """A picture that ends two workers is not given to a third."""

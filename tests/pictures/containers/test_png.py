@@ -261,7 +261,7 @@ PALETTE_HEADER = struct.pack(">IIBBBBB", 2, 2, 8, 3, 0, 0, 0)
         ([(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 3, 3, 0, 0, 0))], "its header is invalid (00 00 00 02 00"),
         ([(b"IHDR", PALETTE_HEADER), (b"IDAT", zlib.compress(bytes(6)))], "its palette (PLTE) is missing"),
         ([(b"IHDR", PALETTE_HEADER), (b"PLTE", bytes(4))], "its palette (PLTE) is invalid"),
-        ([(b"IHDR", PALETTE_HEADER), (b"te.t", b"")], "'te.t' is not a type of chunk"),
+        ([(b"IHDR", PALETTE_HEADER), (b"tx.t", b"")], "'tx.t' is not a type of chunk"),
         ([(b"IHDR", PALETTE_HEADER), (b"IEND", b"")], "its samples (IDAT) are missing"),
         ([(b"tEXt", b"a\0b")], "its header (IHDR) is missing"),
     ],

@@ -9,9 +9,9 @@ import pytest
 pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
 from pellucid.serving.limits import Limits, Setup
-from pellucid.serving.processes import CommandCancelledError, WorkerDiedError, WorkerProcess
 from pellucid.serving.records import Upload, new_id
 from pellucid.serving.service import Service
+from pellucid.serving.worker_processes import CommandCancelledError, WorkerDiedError, WorkerProcess
 
 OPTIONS = {"device": "cpu", "backend": None, "precision": None, "max_pixels": 10**6, "memory_bytes": 10**9}
 

@@ -33,7 +33,15 @@ def test_all_weights_together_stay_small() -> None:
     assert sum(model.path.stat().st_size for model in SHIPPED) < 60e6
 
 
-@pytest.mark.parametrize("model", SHIPPED, ids=lambda model: model.name)
+LONG = {"dncnn-color-blind"}
+"""Their test sets take minutes."""
+
+
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(model, marks=pytest.mark.slow if model.name in LONG else ()) for model in SHIPPED],
+    ids=lambda model: model.name,
+)
 def test_the_first_score_is_measured_again(model: models.NamedModel, data: Path) -> None:
     """The others take longer: `make scores` measures them all."""
     stated = checkpoint.read_metadata(model.path).scores[0]

@@ -124,7 +124,8 @@ def test_an_interrupted_command_resumes(folder: Path) -> None:
     command = [sys.executable, "-m", "pellucid", "evaluate", *BOTH]
     process = subprocess.Popen(interruptible(command), stderr=subprocess.PIPE, text=True, env=dict(os.environ))
     deadline_s = time.monotonic() + 60
-    while not list(folder.glob("cache/evaluations/*")) and time.monotonic() < deadline_s:
+    while not any(path.read_text().count("\n") > 1 for path in folder.glob("cache/evaluations/*")):
+        assert time.monotonic() < deadline_s
         time.sleep(0.01)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)

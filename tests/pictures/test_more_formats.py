@@ -401,6 +401,33 @@ def test_jpeg_2000_that_does_not_start_at_the_origin(tmp_path: Path) -> None:
 
 
 @needs("cjxl")
+@needs("exiftool")
+def test_exif_in_compressed_boxes_is_kept(tmp_path: Path) -> None:
+    """cjxl compresses the boxes of a JPEG."""
+    PIL.Image.fromarray(format_matrix.photo()).save(tmp_path / "x.jpg")
+    call("exiftool", "-q", "-n", "-Orientation=6", "-GPSLatitude=12.5", "-Make=Maker", tmp_path / "x.jpg")
+    call("cjxl", tmp_path / "x.jpg", tmp_path / "x.jxl")
+    assert b"brob" in (tmp_path / "x.jxl").read_bytes()
+    images.write(images.read(tmp_path / "x.jxl"), tmp_path / "y.jxl")
+    found = call("exiftool", "-n", "-s3", "-Orientation", "-GPSLatitude", "-Make", "-Warning", tmp_path / "y.jxl")
+    assert found.split() == ["1", "12.5", "Maker"]
+
+
+def test_a_second_resolution_of_jpeg_2000_is_named(tmp_path: Path) -> None:
+    PIL.Image.fromarray(format_matrix.photo()).save(tmp_path / "x.jp2")
+    content = (tmp_path / "x.jp2").read_bytes()
+    numbers = struct.pack(">HHHHbb", 2835, 1, 2835, 1, 0, 0)
+    inner = b"".join(struct.pack(">I4s", 18, kind) + numbers for kind in (b"resc", b"resd"))
+    box = struct.pack(">I4s", 8 + len(inner), b"res ") + inner
+    start = content.index(b"jp2h") - 4
+    (length,) = struct.unpack_from(">I", content, start)
+    header = struct.pack(">I", length + len(box)) + content[start + 4 : start + length] + box
+    (tmp_path / "y.jp2").write_bytes(content[:start] + header + content[start + length :])
+    encoding = images.read(tmp_path / "y.jp2").encoding
+    assert encoding is not None and encoding.notes == ("not kept: the resolution of display (resd)",)
+
+
+@needs("cjxl")
 @pytest.mark.parametrize(("space", "nits"), [("RGB_D65_202_Rel_HLG", 1000), ("RGB_D65_SRG_Rel_SRG", None)])
 def test_the_brightness_of_hdr_jpeg_xl_is_named(space: str, nits: int | None, tmp_path: Path) -> None:
     PIL.Image.fromarray(format_matrix.photo()).save(tmp_path / "x.png")

@@ -124,6 +124,15 @@ def test_tables_for_another_depth_are_named(tmp_path: Path) -> None:
     assert note == "not kept in TIFF: TIFF tag TransferFunction, which is for another depth"
 
 
+def test_names_of_inks_are_named(tmp_path: Path) -> None:
+    inks = ("cyan", "magenta", "yellow", "black", "spot")
+    extra = [(333, "s", 0, "\0".join(inks), True)]
+    samples = np.zeros((9, 11, 5), np.uint8)
+    tifffile.imwrite(tmp_path / "x.tif", samples, photometric="separated", extrasamples=[0], extratags=extra)
+    encoding = images.read(tmp_path / "x.tif").encoding
+    assert encoding is not None and "not kept: the names of inks" in encoding.notes
+
+
 def test_captions_stored_as_numbers_are_read(tmp_path: Path) -> None:
     records = format_matrix.IPTC + bytes(-len(format_matrix.IPTC) % 4)
     for order in "<>":

@@ -103,6 +103,15 @@ def test_a_gain_map_is_not_a_second_picture(mark: bytes, size: int, tmp_path: Pa
     assert notes(content, tmp_path) == ("not kept: the HDR gain map",)
 
 
+def test_a_gain_map_can_be_named_by_the_picture_alone(tmp_path: Path) -> None:
+    xmp = XMP_HEAD + b'<rdf:li Item:Mime="image/jpeg" Item:Semantic="GainMap" Item:Length="9"/>'
+    (tmp_path / "gray").mkdir()
+    PIL.Image.fromarray(np.zeros((12, 12), np.uint8)).save(tmp_path / "gray" / "x.jpg")
+    gray = (tmp_path / "gray" / "x.jpg").read_bytes()
+    assert notes(jpeg((0xE1, xmp)) + gray, tmp_path) == ("not kept: the HDR gain map",)
+    assert notes(jpeg() + gray, tmp_path) == ("not kept: the depth map",)
+
+
 def test_a_smaller_jpeg_after_the_picture_is_a_preview(tmp_path: Path) -> None:
     assert notes(jpeg() + bytes(70) + jpeg(size=12), tmp_path) == ("not kept: the preview",)
 

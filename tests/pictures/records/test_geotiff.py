@@ -1,10 +1,13 @@
 """GeoTIFF tags after scaling: every place of the picture keeps its coordinates."""
 
 import struct
+from typing import Literal
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tifffile.tifffile import imagej_metadata, imagej_metadata_tag
 
 from pellucid.pictures.geometry import Change
 from pellucid.pictures.records import geotiff
@@ -82,7 +85,30 @@ def test_a_turned_picture_has_no_place() -> None:
 def test_regions_of_imagej_are_dropped_if_the_size_changes() -> None:
     tags: dict[int, Value] = {50838: (4, 2, bytes(8)), 50839: (1, 12, b"IJIJ roi \0\0\0\1")}
     assert geotiff.adapt(tags, Change(1, (6, 4), (6, 4))) == (tags, ())
-    assert geotiff.adapt(tags, Change(1, (6, 4), (12, 8))) == ({}, ("the regions and overlays of ImageJ",))
+    removed = "the regions and overlays of ImageJ, its labels and its colors"
+    assert geotiff.adapt(tags, Change(1, (6, 4), (12, 8))) == ({}, (removed,))
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_labels_and_colors_of_imagej_are_kept_without_its_regions(order: Literal["<", ">"]) -> None:
+    """The data are written and read by tifffile."""
+    metadata = {
+        "ROI": bytes(64), "Overlays": [bytes(70), bytes(72)], "Labels": ["a", "b"], "Ranges": (0.0, 1.0, 2.0, 3.0),
+        "LUTs": [np.arange(768).astype(np.uint8).reshape(3, 256)],
+    }  # fmt: skip
+    given = {tag: content for tag, *_, content, _ in imagej_metadata_tag(metadata, order)}
+    sizes = struct.unpack(f"{order}{len(given[50838]) // 4}I", given[50838])
+    tags: dict[int, Value] = {
+        50838: (4, len(sizes), struct.pack(f"<{len(sizes)}I", *sizes)),
+        50839: (1, len(given[50839]), bytes(given[50839])),
+    }
+    adapted, removed = geotiff.adapt(tags, Change(1, (6, 4), (12, 8)))
+    assert removed == ("the regions and overlays of ImageJ",)
+    kept_sizes = struct.unpack(f"<{adapted[50838][1]}I", adapted[50838][2])
+    read = imagej_metadata(adapted[50839][2], kept_sizes, order)
+    assert set(read) == {"Labels", "Ranges", "LUTs"}
+    assert read["Labels"] == metadata["Labels"] and read["Ranges"] == metadata["Ranges"]
+    np.testing.assert_array_equal(read["LUTs"][0].ravel(), metadata["LUTs"][0].ravel())
 
 
 @given(content=st.binary(max_size=40), kind=st.sampled_from([3, 12]))

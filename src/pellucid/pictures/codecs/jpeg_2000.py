@@ -57,6 +57,7 @@ class _Colors:
     is_premultiplied: bool = False
     has_palette: bool = False
     dots_per_m: tuple[float, float] | None = None
+    has_two_resolutions: bool = False
 
 
 def probe_size(path: Path) -> tuple[int, int]:
@@ -80,7 +81,9 @@ def read(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
     kept = resolution.to_metadata(*colors.dots_per_m, "m") if colors.dots_per_m else {}
     if colors.profile:
         kept["icc-profile-data"] = colors.profile
-    found = replace(encoding, bits=max(stream.bits), lossless=stream.is_reversible)
+    lost = ("not kept: the resolution of display (resd)",) if colors.has_two_resolutions else ()
+    notes = (*encoding.notes, *lost)
+    found = replace(encoding, bits=max(stream.bits), lossless=stream.is_reversible, notes=notes)
     return Picture(np.ascontiguousarray(samples[..., :num_colors]), alpha, kept, found)
 
 
@@ -172,13 +175,17 @@ def _parse_colors(file: io.BytesIO) -> _Colors:
                 if kind in (1, 2):
                     colors = replace(colors, alpha=channel, is_premultiplied=kind == 2)
         elif box.kind == b"res ":
-            colors = replace(colors, dots_per_m=_parse_resolution(file, box.start, box.stop))
+            found = {inner.kind: inner.read(file) for inner in iterate_boxes(file, box.start, box.stop)}
+            colors = replace(
+                colors,
+                dots_per_m=_parse_resolution(found),
+                has_two_resolutions={b"resc", b"resd"} <= found.keys(),
+            )
     return colors
 
 
-def _parse_resolution(file: io.BytesIO, start: int, stop: int) -> tuple[float, float] | None:
+def _parse_resolution(found: Mapping[bytes, bytes]) -> tuple[float, float] | None:
     """Horizontal and vertical, of capture or, if there is none, of display."""
-    found = {box.kind: box.read(file) for box in iterate_boxes(file, start, stop)}
     content = found.get(b"resc", found.get(b"resd", b""))
     if len(content) < 10:
         return None

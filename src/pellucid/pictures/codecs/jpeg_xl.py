@@ -18,7 +18,7 @@ from pellucid.pictures.codecs.decoders import (
 )
 from pellucid.pictures.containers import bmff
 from pellucid.pictures.picture import Encoding, Picture, Samples
-from pellucid.pictures.records import exif, icc, xmp
+from pellucid.pictures.records import icc, xmp
 from pellucid.pictures.white import change_samples
 from pellucid.system.optional_packages import import_optional
 
@@ -173,7 +173,7 @@ def _call(path: Path, name: str, *args: Any, **options: Any) -> Any:
 def _build_metadata(found: Any) -> dict[str, Any]:
     """The profile, and what may be in compressed boxes."""
     kept = {
-        "exif-data": exif.HEADER + found.exif.removeprefix(exif.HEADER) if found.exif else b"",
+        "exif-data": bmff.parse_exif_box(found.exif) if found.exif else b"",
         "xmp-data": found.xmp if found.xmp and xmp.is_packet(found.xmp) else b"",
         "icc-profile-data": found.icc,
     }

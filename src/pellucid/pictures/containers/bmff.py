@@ -35,9 +35,7 @@ def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
     found, dropped = dict[str, Any](), list[str]()
     for box in iterate_boxes(file):
         if box.kind == b"Exif":
-            content = box.read(file)
-            start = 4 + int.from_bytes(content[:4], "big")  # where the TIFF is, after these four bytes
-            found["exif-data"] = exif.HEADER + content[start:].removeprefix(exif.HEADER)
+            found["exif-data"] = parse_exif_box(box.read(file))
             found |= exif.read_resolution(found["exif-data"])
         elif box.kind == b"xml ":
             content = box.read(file)
@@ -53,6 +51,12 @@ def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
             else:
                 dropped.append(_OTHER_UUIDS.get(content[:16], f"the box of UUID {content[:16].hex()}"))
     return found, tuple(dict.fromkeys(dropped))
+
+
+def parse_exif_box(content: bytes) -> bytes:
+    """The EXIF block in the content of a box, whose first four bytes say how far after them the TIFF starts."""
+    start = 4 + int.from_bytes(content[:4], "big")
+    return exif.HEADER + content[start:].removeprefix(exif.HEADER)
 
 
 def put_into_jxl(content: bytes, metadata: Mapping[str, Any]) -> bytes:

@@ -26,7 +26,12 @@ _RGB, _YCBCR = 2, 6
 _DESCRIPTION, _SAMPLES_PER_PIXEL, _PLANAR, _SEPARATE = 0x010E, 0x0115, 0x011C, 2
 _GRAY_UNIT, _GRAY_CURVE, _REFERENCE, _PHOTOMETRIC, _BITS = 0x0122, 0x0123, 0x0214, 0x0106, 0x0102
 
-_NOT_KEPT = {_LAYERS: "layers of Photoshop", 0x0190: "global parameters", 0xC634: "private data of DNG"}
+_NOT_KEPT = {
+    _LAYERS: "layers of Photoshop",
+    0x014D: "the names of inks",
+    0x0190: "global parameters",
+    0xC634: "private data of DNG",
+}
 # These contain places in the file, where something else would be.
 _NOT_KEPT |= {
     0x866C: "the description by a microscope (ZEISS LSM)",

@@ -33,6 +33,12 @@ class _Jpeg:
         """Whether its own metadata says so."""
         return any(mark in segment for _, segment in self.segments for mark in _GAIN_MAP_MARKS)
 
+    @property
+    def lists_gain_map(self) -> bool:
+        """Whether its XMP lists a gain map, and no depth map, among the pictures that follow (GContainer)."""
+        texts = [segment for _, segment in self.segments if b'Semantic="' in segment]
+        return any(b'"GainMap"' in text for text in texts) and not any(b'"Depth' in text for text in texts)
+
 
 def inspect_jpeg(file: IO[bytes]) -> Contents:
     """Pictures and parts. Raises ValueError, IndexError and struct.error for damaged files."""
@@ -117,4 +123,6 @@ def _classify(other: _Jpeg, primary: _Jpeg, kind: int) -> str | None:
     is_as_large = sorted(other.size[:2]) == sorted(primary.size[:2])
     if is_as_large and other.size[2] >= primary.size[2]:
         return None
+    if primary.lists_gain_map:
+        return GAIN_MAP
     return DEPTH_MAP if other.size[2] < primary.size[2] else PREVIEW

@@ -10,6 +10,8 @@ PIXEL_SCALE, TIE_POINTS, TRANSFORMATION, KEYS = 33550, 33922, 34264, 34735
 _INTERGRAPH, _RPC = 33920, 50844
 _PLACES = (PIXEL_SCALE, TIE_POINTS, TRANSFORMATION, _INTERGRAPH, _RPC)
 _IMAGEJ_SIZES, _IMAGEJ = 50838, 50839
+_REGIONS = (b"roi ", b"over", b" ior", b"revo")
+"""Types of ImageJ's regions and overlays, in both byte orders."""
 _MICROSCOPES = {34118: "ZEISS", 34680: "FEI", 34682: "FEI", 33471: "Olympus"}
 """Texts of microscopes with the size of a pixel."""
 
@@ -20,8 +22,9 @@ def adapt(tags: dict[int, Value], change: Change) -> tuple[dict[int, Value], tup
     """(the tags, true for a turned and scaled picture, what was removed)."""
     removed = []
     if (change.is_turned or change.is_scaled) and _has_regions(tags):
-        tags = {tag: value for tag, value in tags.items() if tag not in (_IMAGEJ_SIZES, _IMAGEJ)}
-        removed.append("the regions and overlays of ImageJ")
+        others = _without_regions(tags)
+        tags = {tag: value for tag, value in tags.items() if tag not in (_IMAGEJ_SIZES, _IMAGEJ)} | others
+        removed.append("the regions and overlays of ImageJ" + ("" if others else ", its labels and its colors"))
     if change.is_turned or change.is_scaled:
         makers = {maker for tag, maker in _MICROSCOPES.items() if tag in tags}
         tags = {tag: value for tag, value in tags.items() if tag not in _MICROSCOPES}
@@ -95,4 +98,35 @@ def _scale_polynomials(numbers: Sequence[float], across: float, down: float) -> 
 
 def _has_regions(tags: dict[int, Value]) -> bool:
     head = tags.get(_IMAGEJ, (0, 0, b""))[2][:256]
-    return any(kind in head for kind in (b"roi ", b"over", b" ior", b"revo"))
+    return any(kind in head for kind in _REGIONS)
+
+
+def _without_regions(tags: dict[int, Value]) -> dict[int, Value]:
+    """The data of ImageJ without regions and overlays; {} if nothing else remains, or it is damaged.
+
+    A header with the type and number of parts of each kind, and then the parts; their sizes are in a tag of their
+    own. Source: ij.io.TiffEncoder of ImageJ.
+    """
+    content = tags[_IMAGEJ][2]
+    kind, count, numbers = tags.get(_IMAGEJ_SIZES, (0, 0, b""))
+    order = {b"IJIJ": ">", b"JIJI": "<"}.get(content[:4])
+    if kind != 4 or count < 1 or order is None:
+        return {}
+    sizes = struct.unpack(f"<{count}I", numbers)
+    head, parts, kept_sizes = content[:4], b"", list[int]()
+    offset, number = sizes[0], 1
+    for start in range(4, sizes[0] - 7, 8):
+        name, num_parts = content[start : start + 4], int(struct.unpack_from(f"{order}I", content, start + 4)[0])
+        own = sizes[number : number + num_parts]
+        if name not in _REGIONS:
+            head += content[start : start + 8]
+            parts += content[offset : offset + sum(own)]
+            kept_sizes += own
+        offset, number = offset + sum(own), number + num_parts
+    if number != count or offset != len(content) or not kept_sizes:
+        return {}
+    kept = [len(head), *kept_sizes]
+    return {
+        _IMAGEJ_SIZES: (4, len(kept), struct.pack(f"<{len(kept)}I", *kept)),
+        _IMAGEJ: (tags[_IMAGEJ][0], len(head + parts), head + parts),
+    }

@@ -1,6 +1,7 @@
 """Several pictures in a file are refused, and lost parts are named: files of Pillow, and some made by hand."""
 
 import io
+import re
 import struct
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,17 @@ def test_a_gain_map_can_be_named_by_the_picture_alone(tmp_path: Path) -> None:
     gray = (tmp_path / "gray" / "x.jpg").read_bytes()
     assert notes(jpeg((0xE1, xmp)) + gray, tmp_path) == ("not kept: the HDR gain map",)
     assert notes(jpeg() + gray, tmp_path) == ("not kept: the depth map",)
+
+
+def test_missing_scans_of_a_progressive_jpeg_are_named(tmp_path: Path) -> None:
+    """Each file ends after one of the scans, and has an end marker nevertheless."""
+    content = saved("jpeg", progressive=True)
+    scans = [match.start() for match in re.finditer(b"\xff\xda", content)]
+    assert len(scans) > 3
+    for start in scans[1:]:
+        found = notes(content[:start] + b"\xff\xd9", tmp_path)
+        assert found == ("not kept: details, because scans of the progressive JPEG are missing",)
+    assert notes(content, tmp_path) == ()
 
 
 def test_a_smaller_jpeg_after_the_picture_is_a_preview(tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """GeoTIFF tags after scaling: every place of the picture keeps its coordinates."""
 
 import struct
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -92,7 +92,7 @@ def test_regions_of_imagej_are_dropped_if_the_size_changes() -> None:
 @pytest.mark.parametrize("order", "<>")
 def test_labels_and_colors_of_imagej_are_kept_without_its_regions(order: Literal["<", ">"]) -> None:
     """The data are written and read by tifffile."""
-    metadata = {
+    metadata: dict[str, Any] = {
         "ROI": bytes(64), "Overlays": [bytes(70), bytes(72)], "Labels": ["a", "b"], "Ranges": (0.0, 1.0, 2.0, 3.0),
         "LUTs": [np.arange(768).astype(np.uint8).reshape(3, 256)],
     }  # fmt: skip
@@ -108,7 +108,7 @@ def test_labels_and_colors_of_imagej_are_kept_without_its_regions(order: Literal
     read = imagej_metadata(adapted[50839][2], kept_sizes, order)
     assert set(read) == {"Labels", "Ranges", "LUTs"}
     assert read["Labels"] == metadata["Labels"] and read["Ranges"] == metadata["Ranges"]
-    np.testing.assert_array_equal(read["LUTs"][0].ravel(), metadata["LUTs"][0].ravel())
+    np.testing.assert_array_equal(np.ravel(read["LUTs"]), metadata["LUTs"][0].ravel())
 
 
 @given(content=st.binary(max_size=40), kind=st.sampled_from([3, 12]))

@@ -5,12 +5,12 @@ Sources: CIPA DC-007 (Multi-Picture Format); Android's Ultra HDR and Motion Phot
 
 import mmap
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO
 
 from pellucid.pictures.contents.parts import DEPTH_MAP, GAIN_MAP, PREVIEW, Contents, describe_trailer
-from pellucid.pictures.structures.chunks import JPEG_END, iterate_jpeg
+from pellucid.pictures.structures.chunks import JPEG_END, JPEG_SCAN, iterate_jpeg
 
 _MPF = b"MPF\0"
 _ISO_GAIN_MAP = b"urn:iso:std:iso:ts:21496:-1"
@@ -22,11 +22,15 @@ _THUMBNAIL, _MULTI_FRAME, _GAIN_MAP_TYPE = 0x01, 0x02, 0x05
 
 @dataclass(frozen=True)
 class _Jpeg:
-    """One JPEG inside a file. size: (width, height, channels). end: the offset after its last byte."""
+    """One JPEG inside a file. size: (width, height, channels). end: the offset after its last byte.
+
+    scans: the headers of its scans, if it is progressive.
+    """
 
     segments: tuple[tuple[int, bytes], ...]
     size: tuple[int, int, int]
     end: int
+    scans: tuple[bytes, ...] = ()
 
     @property
     def is_gain_map(self) -> bool:
@@ -46,7 +50,7 @@ def inspect_jpeg(file: IO[bytes]) -> Contents:
         primary = _parse(content, 0)
         if primary is None:
             return Contents()
-        num_pictures, parts, end = 1, list[str](), primary.end
+        num_pictures, parts, end = 1, [*_describe_scans(primary.scans)], primary.end
         types = _find_types(content, primary)
         while (start := _find_next(content, end, types)) is not None:
             other = _parse(content, start)
@@ -69,16 +73,34 @@ def _parse(content: mmap.mmap, start: int) -> _Jpeg | None:
     if content[start : start + 3] != b"\xff\xd8\xff":
         return None
     segments: list[tuple[int, bytes]] = []
-    size = 0, 0, 0
+    scans: list[bytes] = []
+    size, is_progressive = (0, 0, 0), False
     for marker, first, last in iterate_jpeg(content, start):
         if marker == JPEG_END:
-            return _Jpeg(tuple(segments), size, last)
+            return _Jpeg(tuple(segments), size, last, tuple(scans) if is_progressive else ())
         if 0xE0 <= marker <= 0xEF:
             segments.append((marker, content[first:last]))
         elif 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC) and not size[0]:
             height, width, channels = struct.unpack(">xHHB", content[first : first + 6])
-            size = width, height, channels
+            size, is_progressive = (width, height, channels), marker % 4 == 2
+        elif marker == JPEG_SCAN:
+            scans.append(content[first:last])
     return None
+
+
+def _describe_scans(scans: Sequence[bytes]) -> Iterator[str]:
+    """One line if a progressive JPEG ends before its last scans; decoders then show it with less detail.
+
+    A scan has the components, the first and last coefficient, and the number of bits that later scans add.
+    """
+    unfinished: dict[tuple[int, int], bool] = {}
+    for scan in scans:
+        first, last, bits = scan[-3:]
+        for component in scan[1:-3:2]:
+            unfinished |= {(component, i): bits & 15 > 0 for i in range(first, last + 1)}
+    has_details = any(i > 0 for _, i in unfinished)
+    if scans and (not has_details or any(unfinished.values())):
+        yield "details, because scans of the progressive JPEG are missing"
 
 
 def _find_types(content: mmap.mmap, primary: _Jpeg) -> dict[int, int]:

@@ -42,6 +42,23 @@ def test_cancelled_while_its_process_starts(tmp_path: Path) -> None:
     _run(tmp_path / "worker", act)
 
 
+def test_a_process_interrupted_in_its_first_command_is_replaced(tmp_path: Path) -> None:
+    """It may have been in the middle of an import, which cannot be repeated."""
+
+    async def act(worker: WorkerProcess) -> None:
+        await worker.start()
+        first = worker.pid
+        calling = asyncio.ensure_future(worker.call("list_models", limit_s=100))
+        await asyncio.sleep(0.5)
+        await worker.cancel()
+        with pytest.raises(CommandCancelledError):
+            await calling
+        assert await worker.call("list_models", limit_s=100)
+        assert worker.pid != first
+
+    _run(tmp_path / "worker", act)
+
+
 def test_killed_with_a_reason(tmp_path: Path) -> None:
     """Files that the process leaves are gone when the next one starts."""
 

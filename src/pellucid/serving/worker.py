@@ -39,6 +39,7 @@ class Worker:
         self._current: int | None = None
         self._cancelled: int | None = None
         self._restorers: dict[str, Any] = {}
+        self._proven: set[tuple[str, str]] = set()
         self._views: dict[str, Any] = {}
 
     def run(self) -> None:
@@ -76,18 +77,25 @@ class Worker:
         def report(event: str, **content: object) -> None:
             self._send({"id": number, "event": event, **content})
 
+        kind, has_begun, is_sound = (command["do"], command.get("model", "")), False, True
         try:
             if number == self._cancelled:  # before it began
                 raise KeyboardInterrupt
+            has_begun = True
             result = _ACTIONS[command["do"]](self, command, report)
         except KeyboardInterrupt:
+            # The first command of a kind imports modules; an interrupted import leaves broken ones behind.
+            is_sound = not has_begun or kind in self._proven
             event: dict[str, Any] = {"event": "cancelled"}
         except Exception as error:  # of one picture: the next one is not affected
             event = {"event": "failed", **_describe_failure(error, command)}
+            is_sound = event["kind"] != "fault"
         else:
+            self._proven.add(kind)
             event = {"event": "done", "result": result}
         self._current = None
-        self._send({"id": number, "rss_bytes": _used_bytes(), "models": [*self._restorers], **event})
+        state = {"rss_bytes": _used_bytes(), "models": [*self._restorers], "is_sound": is_sound}
+        self._send({"id": number, **state, **event})
 
     def _send(self, message: Mapping[str, Any]) -> None:
         with self._lock:

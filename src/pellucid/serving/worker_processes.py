@@ -154,6 +154,8 @@ class WorkerProcess:
                     progress(event["done"])
                 continue
             self.rss_bytes, self.models = event["rss_bytes"], event["models"]
+            if not event["is_sound"]:
+                await self.stop()
             if event["event"] == "done":
                 return event["result"]
             if event["event"] == "cancelled":

@@ -158,7 +158,7 @@ def _protect_streams() -> None:
         sys.stdout = _Closed()
     elif type(sys.stdout) is io.TextIOWrapper:
         settings = {"encoding": sys.stdout.encoding, "line_buffering": sys.stdout.line_buffering}
-        sys.stdout = _Checked(sys.stdout.detach(), errors="backslashreplace", **settings)  # type: ignore[arg-type]
+        sys.stdout = _Checked(sys.stdout.detach(), errors="backslashreplace", **settings)  # type: ignore[arg-type]  # keywords of TextIOWrapper
     elif isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
     if sys.stderr is None:

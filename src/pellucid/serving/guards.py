@@ -226,7 +226,7 @@ class _Response:
             raise SlowReaderError from None
 
     async def send_problem(self, problem: Problem, scope: Scope, receive: Receive, request_id: str) -> None:
-        """The problem, unless a response was begun."""
+        """The problem, unless a response has started."""
         if self.status == 0:
             await problem.to_response(request_id)(scope, receive, self.send)
 

@@ -26,7 +26,14 @@ from pellucid.commands import (
 from pellucid.commands.options import check_arguments, check_urls, with_messages
 from pellucid.commands.terminal import remember_options
 
-URL_PARAMETERS = {"restore": ("inputs", "out", "model", "mask")}
+URL_PARAMETERS = {
+    "bench": ("model",),
+    "evaluate": ("model", "models", "data", "target", "train_data"),
+    "export": ("model",),
+    "models": ("name",),
+    "prepare": ("paths", "out", "against"),
+    "restore": ("inputs", "out", "model", "mask"),
+}
 """Parameters of commands that take URLs. All others refuse them: a path of this computer is expected there."""
 
 

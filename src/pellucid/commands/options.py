@@ -10,7 +10,14 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from pellucid.commands.terminal import MessageStyle, print_detail, print_info, set_message_style
+from pellucid.commands.terminal import (
+    MessageStyle,
+    print_detail,
+    print_info,
+    progress,
+    set_message_style,
+    show_progress,
+)
 
 Parameters = Annotated[
     list[str] | None,
@@ -137,6 +144,14 @@ def check_urls(parameters: Sequence[Any], values: Mapping[str, Any], takes_urls:
                 raise typer.BadParameter(
                     f"{where}{whole} is a URL; only files and folders of this computer are supported here"
                 )
+
+
+def bring(place: str) -> Path:
+    """The file or folder on this computer: itself, or a copy of what is behind a URL, fetched with progress."""
+    from pellucid.storage import cache
+
+    with progress() as bar:
+        return cache.bring(place, show_progress(bar, f"fetching {place}"))
 
 
 def add_networks(paths: Sequence[str] | None) -> None:

@@ -1,11 +1,10 @@
 """`pellucid prepare`."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pellucid.commands.options import Json, White, parse_keywords
+from pellucid.commands.options import Json, White, bring, parse_keywords
 from pellucid.commands.terminal import (
     add_row,
     defer_sigint,
@@ -39,13 +38,16 @@ def prepare(
         ),
     ],
     paths: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(
             metavar="SOURCE",
-            help="Folders, or zip and tar archives, which are read in place. Without SOURCE: describe KIND.",
+            help="Folders, or zip and tar archives, which are read in place; also URLs. Without SOURCE: describe "
+            "KIND.",
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="STORE", help="The folder to create.")] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="STORE", help="The folder to create; also the URL of one in a bucket.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A keyword of KIND, e.g. split=test; repeatable."),
@@ -55,7 +57,7 @@ def prepare(
         typer.Option("--min-px", min=1, metavar="PX", help="Leave out pictures with a side shorter than this."),
     ] = 1,
     against: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="FOLDER", help="List the pictures of this test set that are also in the store."),
     ] = None,
     workers: Annotated[
@@ -76,6 +78,7 @@ def prepare(
     """
     with defer_sigint():
         from pellucid.data import preparing, registry, store
+        from pellucid.storage.urls import is_url
 
     if not paths:
         if kind == "check":
@@ -85,7 +88,7 @@ def prepare(
         _describe_kind(kind)
         return
     if kind == "check":
-        checked = [_check_store(store.open(path)) for path in paths]
+        checked = [_check_store(store.open(bring(path))) for path in paths]
         for made, damaged in checked:
             if not is_stdout(json_file):
                 _print_checked(made)
@@ -101,12 +104,13 @@ def prepare(
         raise typer.BadParameter("--out STORE is needed: the folder to create")
     given = parse_keywords(settings, options=("white",)) | ({} if white is None else {"white": str(white)})
     keywords = registry.validate_keywords(kind, given)
+    sources = [bring(path) for path in paths]
     try:
         with progress() as bar:
             task = bar.add_task("decoding", total=None)
             prepared = preparing.prepare(
                 kind,
-                paths,
+                sources,
                 out,
                 workers=workers,
                 min_px=min_px,
@@ -122,12 +126,12 @@ def prepare(
         write_json(json_file, content, overwrite=overwrite)
     if not is_stdout(json_file):
         typer.echo(
-            f"{prepared.store.folder}: {_store_text(prepared.store)}; "
+            f"{out if is_url(out) else prepared.store.folder}: {_store_text(prepared.store)}; "
             f"{prepared.num_decoded} files decoded by this run"
         )
     _print_messages(prepared)
     if against is not None:
-        print_leaks(prepared.store, against)
+        print_leaks(prepared.store, bring(against))
 
 
 def _describe_kind(kind: str) -> None:

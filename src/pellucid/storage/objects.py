@@ -25,14 +25,17 @@ MAX_CONDITIONAL_BYTES = 256 * 2**20
 """Up to this size the server itself refuses to replace an object. Larger ones are stored in parts, which no server
 stores conditionally; there, the check comes just before."""
 
+MAX_PARTS = 9000
+"""Servers accept up to 10,000."""
+
 LISTED_AT_ONCE = 1000
 
 
 def stat(url: Url) -> Tag | None:
     """The tag of an object; None if there is none of this name."""
+    store = open_store(url)
     import obstore
 
-    store = open_store(url)
     try:
         with _explaining(url, "reading"):  # a URL that is signed for reading does not permit HEAD
             return _to_tag(obstore.get(store, "").meta if url.is_web else obstore.head(store, url.key))
@@ -42,20 +45,22 @@ def stat(url: Url) -> Tag | None:
 
 def read(url: Url) -> tuple[bytes, Tag]:
     """The content of a small object."""
+    store = open_store(url)
     import obstore
 
     with _explaining(url, "reading", is_needed=True):
-        found = obstore.get(open_store(url), _key(url))
+        found = obstore.get(store, _key(url))
         return bytes(found.bytes()), _to_tag(found.meta)
 
 
 def fetch(url: Url, path: Path) -> Tag:
     """Copy an object into a file, piece by piece. Raises StorageError also if it is not complete."""
+    store = open_store(url)
     import obstore
 
     num_bytes = 0
     with path.open("wb") as file, _explaining(url, "reading", is_needed=True):
-        found = obstore.get(open_store(url), _key(url))
+        found = obstore.get(store, _key(url))
         tag = _to_tag(found.meta)
         for piece in found.stream(min_chunk_size=CHUNK_BYTES):
             num_bytes += file.write(piece)
@@ -66,12 +71,13 @@ def fetch(url: Url, path: Path) -> Tag:
 
 def list_objects(folder: Url) -> Iterator[Url]:
     """All objects whose names begin with that of the folder and a slash, in the order of the server, with tags."""
-    import obstore
-
     if folder.is_web:
         raise StorageError(f"{folder} is on a web server, which has no list of files", hint="give single files")
+    store = open_store(folder)
+    import obstore
+
     with _explaining(folder, "listing"):
-        for chunk in obstore.list(open_store(folder), folder.key or None, chunk_size=LISTED_AT_ONCE):
+        for chunk in obstore.list(store, folder.key or None, chunk_size=LISTED_AT_ONCE):
             for meta in chunk:
                 yield Url(folder.scheme, folder.bucket, meta["path"], tag=_to_tag(meta))
 
@@ -83,10 +89,11 @@ def contains_objects(folder: Url) -> bool:
 
 def read_note(url: Url, name: str) -> str | None:
     """What `put` noted with an object under this name; None if there is nothing."""
+    store = open_store(url)
     import obstore
 
     with _explaining(url, "reading", is_needed=True):
-        found = obstore.get(open_store(url), _key(url), options={"head": True})
+        found = obstore.get(store, _key(url), options={"head": True})
         note = found.attributes.get(name)
     return None if note is None else str(note)
 
@@ -123,10 +130,11 @@ def put(
 
 def delete(url: Url) -> None:
     """Delete an object, if it exists."""
+    store = open_store(url)
     import obstore
 
     with _explaining(url, "deleting"):
-        obstore.delete(open_store(url), _key(url))
+        obstore.delete(store, _key(url))
 
 
 @contextmanager
@@ -151,10 +159,11 @@ class _ConflictError(Exception):
 
 
 def _put(content: Path | bytes, url: Url, mode: "PutMode", notes: Mapping[str, str] | None) -> Tag:
+    check_can_write(url)
+    store = open_store(url)
     import obstore
     from obstore.exceptions import AlreadyExistsError, PreconditionError
 
-    check_can_write(url)
     size_bytes = len(content) if isinstance(content, bytes) else content.stat().st_size
     if size_bytes > MAX_CONDITIONAL_BYTES and mode != "overwrite":
         existing = stat(url)
@@ -164,12 +173,12 @@ def _put(content: Path | bytes, url: Url, mode: "PutMode", notes: Mapping[str, s
     with _explaining(url, "writing", is_needed=True):
         try:
             stored = obstore.put(
-                open_store(url),
+                store,
                 _key(url),
                 content,
                 mode=mode,
                 attributes={**(notes or {})},
-                chunk_size=CHUNK_BYTES,
+                chunk_size=max(CHUNK_BYTES, size_bytes // MAX_PARTS),
             )
         except (AlreadyExistsError, PreconditionError) as error:
             raise _ConflictError from error

@@ -6,6 +6,7 @@ Set12; SRCNN's protocol has no random numbers.
 """
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -130,12 +131,14 @@ def test_color_of_one_known_level_beats_the_blind_network(data: Path, tmp_path: 
 
 
 def test_the_batch_norm_file_equals_its_folded_twin(data: Path, tmp_path: Path) -> None:
-    picture = data / FOLDERS["Set12"] / "08.png"
+    pictures = tmp_path / "pictures"
+    pictures.mkdir()
+    shutil.copy(data / FOLDERS["Set12"] / "08.png", pictures)
     reports = []
     for name in ("gray_sigma_25", "gray_sigma_25_with_batchnorm"):
         out = tmp_path / f"{name}.safetensors"
         convert(data / "weights" / "dncnn" / f"{name}.mat", "dncnn.gaussian", out, sigma_255=25)
-        reports.append(evaluate(load(out), picture))
+        reports.append(evaluate(load(out), pictures))
     folded, with_norm = reports
     assert folded.recipe is not None and with_norm.recipe is not None
     assert (folded.recipe.parameters["batch_norm"], with_norm.recipe.parameters["batch_norm"]) == (False, True)

@@ -23,8 +23,11 @@ from pellucid.commands import (
     serve,
     train,
 )
-from pellucid.commands.options import check_arguments, with_messages
+from pellucid.commands.options import check_arguments, check_urls, with_messages
 from pellucid.commands.terminal import remember_options
+
+URL_PARAMETERS = {"restore": ("inputs", "out", "model", "mask")}
+"""Parameters of commands that take URLs. All others refuse them: a path of this computer is expected there."""
 
 
 class _FlagsWithoutType:
@@ -44,6 +47,7 @@ class _Command(_FlagsWithoutType, TyperCommand):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
+        check_urls(self.params, ctx.params, URL_PARAMETERS.get(self.name or "", ()))
         remember_options(option for parameter in self.params for option in parameter.opts)
         return super().invoke(ctx)
 

@@ -10,19 +10,28 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pellucid.storage import objects
+from pellucid.storage.urls import Location, Url, is_url
+
 NAME = ".pellucid.jsonl"
 """Name of a manifest, in the folder of the results."""
 
-Stamp = list[int]
+Stamp = list[int | str]
 """See `stamp`."""
 
 Entry = dict[str, Any]
 
 
-def stamp(*paths: Path) -> Stamp:
-    """Size and modification time of each file, which change if it does; nothing for a file that does not exist."""
+def stamp(*paths: Location) -> Stamp:
+    """Size and modification time of each file, which change if it does; nothing for a file that does not exist.
+
+    Of an object, its e-tag and size when it was listed, or now if it was not.
+    """
     stamps: Stamp = []
     for path in paths:
+        if isinstance(path, Url):
+            stamps += path.tag or objects.stat(path) or ()
+            continue
         try:
             status = path.stat()
         except OSError:
@@ -47,24 +56,29 @@ def add_entries(entries: dict[str, list[Entry]], folder: Path, *, start: int) ->
     except OSError:
         return start
     stop = content.rfind(b"\n") + 1  # what follows may still be written by another process
-    for entry in map(_parse, content[:stop].decode(errors="replace").splitlines()):
-        if entry is not None:
-            entries.setdefault(entry["target"], []).append(entry)
+    parse_entries(entries, content[:stop])
     return start + stop
 
 
-def find_entry(entries: dict[str, list[Entry]], target: Path, key: str) -> Entry | None:
-    """The last entry that matches the file at target; later entries for its name may not."""
-    now = stamp(target)
+def parse_entries(entries: dict[str, list[Entry]], lines: bytes) -> None:
+    """Add the entries in the lines of a manifest."""
+    for entry in map(_parse, lines.decode(errors="replace").splitlines()):
+        if entry is not None:
+            entries.setdefault(entry["target"], []).append(entry)
+
+
+def find_entry(entries: dict[str, list[Entry]], key: str, now: Stamp) -> Entry | None:
+    """The last entry that matches the stamp of the result; later entries for its name may not."""
     return next((entry for entry in reversed(entries.get(key, [])) if entry["result"] == now), None)
 
 
-def list_results(folder: Path) -> Iterator[tuple[Path, Path]]:
-    """(result, what it was made from) of all results of a folder that have not changed since, as real paths."""
+def list_results(folder: Path) -> Iterator[tuple[str, str]]:
+    """(result, what it was made from) of all results of a folder that have not changed since; see `real_name`."""
     for key, entries in read_entries(folder).items():
-        entry = find_entry({key: entries}, folder / key, key)
+        entry = find_entry({key: entries}, key, stamp(folder / key))
         if entry is not None:
-            yield Path(os.path.realpath(folder / key)), Path(os.path.realpath(folder / entry["place"]))
+            place = entry["place"]
+            yield os.path.realpath(folder / key), place if is_url(place) else os.path.realpath(folder / place)
 
 
 def _parse(line: str) -> Entry | None:

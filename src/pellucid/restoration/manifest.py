@@ -11,13 +11,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from threading import Lock
 from typing import Any
 
 from pellucid.errors import OutputError
 from pellucid.restoration.claims import Claims
-from pellucid.restoration.entries import NAME, Entry, Stamp, add_entries, find_entry, stamp
+from pellucid.restoration.entries import Entry, Stamp, find_entry, stamp
+from pellucid.restoration.ledgers import open_ledger, store
 from pellucid.restoration.planning import Job
+from pellucid.storage import objects
+from pellucid.storage.urls import Location, Url, real_name
 from pellucid.system import files
 
 
@@ -35,21 +37,25 @@ class State(Enum):
 class Manifest:
     """The manifest of one folder. settings: everything that affects the results. model: its name."""
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], model: str = "") -> None:
-        self._path = folder / NAME
+    def __init__(self, folder: Location, settings: Mapping[str, Any], model: str = "") -> None:
         self._folder, self._model = folder, model
         self._settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         self._entries: dict[str, list[Entry]] = {}
-        self._end = add_entries(self._entries, folder, start=0)
-        self._lock = Lock()
+        self._ledger = open_ledger(folder)
+        self._ledger.read_new(self._entries)
 
-    def state(self, source: Path, target: Path, mask: Path | None = None) -> State:
+    def state(self, source: Location, target: Location, mask: Location | None = None) -> State:
         """Whether the target exists, and whether it is what would be made from the source (and mask) now."""
-        if not os.path.lexists(target):
+        now = self._ledger.stamp(target)
+        if not now:
             return State.MISSING
-        entry = find_entry(self._entries, target, self._key(target))
+        entry = find_entry(self._entries, self._key(target), now)
         if entry is None:
-            return State.FOREIGN
+            expected = self._entry(source, stamp(source, *([] if mask is None else [mask])), target)
+            if not self._ledger.is_recorded(target, expected):
+                return State.FOREIGN
+            self._add_entry({**expected, "result": now})
+            return State.DONE
         if entry["settings"] != self._settings:
             is_same = entry.get("model", self._model) == self._model  # earlier versions did not record it
             return State.OTHER_SETTINGS if is_same else State.OTHER_MODEL
@@ -57,44 +63,54 @@ class Manifest:
             return State.DONE
         return State.OUTDATED if entry["place"] == self._place(source) else State.FOREIGN
 
-    def refresh(self) -> None:
-        """Add what other processes have recorded in the meantime."""
-        with self._lock:
-            self._end = add_entries(self._entries, self._folder, start=self._end)
+    def refresh(self, target: Location) -> None:
+        """Add what other processes have recorded in the meantime, and look at the target again."""
+        self._ledger.refresh(target)
+        self._ledger.read_new(self._entries)
 
-    def record(self, source: Path, source_stamp: Stamp, target: Path, whole: Path) -> None:
-        """Add an entry for a file that is about to be renamed to target.
+    def record(
+        self, source: Location, source_stamp: Stamp, target: Location, whole: Path, *, overwrite: bool = False
+    ) -> None:
+        """Add an entry for a finished file; see `Ledger.add`.
 
-        If the rename never happens, the entry does not match the file at target and is ignored.
         source_stamp: of the source, and of its mask if there is one, as they were read.
-        whole: the finished file under its temporary name.
+        whole: the finished file under its temporary name. overwrite: whether it may replace anything.
         """
-        entry: dict[str, Any] = {
+        entry = self._entry(source, source_stamp, target)
+        self._ledger.add(target, whole, entry, overwrite=overwrite)
+        self._add_entry(entry)
+
+    def close(self) -> None:
+        """Store all entries."""
+        self._ledger.close()
+
+    def _add_entry(self, entry: Entry) -> None:
+        self._entries.setdefault(entry["target"], []).append(entry)
+
+    def _entry(self, source: Location, source_stamp: Stamp, target: Location) -> Entry:
+        """An entry without the stamp of the result."""
+        return {
             "target": self._key(target),
             "source": [source.name, *source_stamp],
             "place": self._place(source),
-            "result": stamp(whole),
             "settings": self._settings,
             "model": self._model,
         }
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with self._lock, self._path.open("a", encoding="utf-8") as file:
-                file.write(f"\n{json.dumps(entry)}\n")  # a crash may have truncated the line before
-        except OSError as error:
-            raise OutputError(f"{self._path} cannot be written: {error.strerror or error}") from error
-        self._entries.setdefault(entry["target"], []).append(entry)
 
-    def _place(self, source: Path) -> str:
+    def _place(self, source: Location) -> str:
         """The path of a source relative to this folder: files of the same name in other folders differ."""
-        place = os.path.realpath(source)
+        place = real_name(source)
+        if isinstance(source, Url) or isinstance(self._folder, Url):
+            return place
         try:
             return Path(os.path.relpath(place, os.path.realpath(self._folder))).as_posix()
         except ValueError:  # on another drive of Windows
             return place
 
-    def _key(self, target: Path) -> str:
-        return Path(os.path.relpath(target, self._folder)).as_posix()
+    def _key(self, target: Location) -> str:
+        if isinstance(target, Url) and isinstance(self._folder, Url):
+            return target.relative_to(self._folder).as_posix()
+        return Path(os.path.relpath(str(target), str(self._folder))).as_posix()
 
 
 class Manifests:
@@ -102,35 +118,41 @@ class Manifests:
 
     def __init__(self, settings: Mapping[str, Any], overwrite: bool, model: str = "") -> None:
         self._settings, self._overwrite, self._model = settings, overwrite, model
-        self._by_root: dict[Path, Manifest] = {}
-        self._claims: dict[Path, Claims] = {}
+        self._by_root: dict[Location, Manifest] = {}
+        self._claims: dict[Location, Claims] = {}
 
     def claim(self, job: Job) -> bool:
         """Whether this process may make a result; False if another one is making it. See `Claims`."""
         manifest = self._manifest_of(job)
         if manifest is None or job.root is None:
             return True
-        is_taken = self._claims.setdefault(job.root, Claims(job.root)).take(os.fspath(job.target))
-        manifest.refresh()  # the other process may have finished it
+        if isinstance(job.root, Url):
+            if self._state(job) is not State.DONE:
+                manifest.refresh(job.target)
+            return True
+        is_taken = self._claims.setdefault(job.root, Claims(job.root)).take(str(job.target))
+        manifest.refresh(job.target)  # the other process may have finished it
         return is_taken
 
     def release(self, job: Job) -> None:
         """Other processes may make this result again."""
         if job.root in self._claims:
-            self._claims[job.root].release(os.fspath(job.target))
+            self._claims[job.root].release(str(job.target))
 
     def close(self) -> None:
-        """Release all claims."""
+        """Release all claims, and store all entries."""
+        for manifest in self._by_root.values():
+            manifest.close()
         for claims in self._claims.values():
             claims.close()
 
     def settle_names(self, jobs: Sequence[Job]) -> list[Job]:
         """The jobs, with the name of the model in those results whose names another model has used."""
-        taken = {os.path.realpath(job.target) for job in jobs}
+        taken = {real_name(job.target) for job in jobs}
         settled = []
         for job in jobs:
             own = job.target.with_name(f"{job.target.stem}-{self._model}{job.target.suffix}")
-            is_free = os.path.realpath(own) not in taken
+            is_free = real_name(own) not in taken
             renames = is_free and not self._overwrite and self._state(job) is State.OTHER_MODEL
             settled.append(replace(job, target=own) if renames else job)
         return settled
@@ -141,7 +163,7 @@ class Manifests:
         if state in (State.FOREIGN, State.OTHER_SETTINGS, State.OTHER_MODEL) and not self._overwrite:
             origin = "" if state is State.FOREIGN else f" and was {state.value}"
             raise OutputError(f"{job.target} exists{origin}", hint="{overwrite} replaces it", overwrite=True)
-        if state is State.MISSING or self._overwrite:
+        if (state is State.MISSING or self._overwrite) and isinstance(job.target, Path):
             files.check_overwrite(job.target, overwrite=True)
         return state is State.DONE and not self._overwrite
 
@@ -150,16 +172,23 @@ class Manifests:
         return self._overwrite or self._state(job) is State.OUTDATED
 
     def record(self, job: Job, source_stamp: Stamp, whole: Path) -> None:
-        """Add an entry for a result that is about to be renamed to its final name; see `Manifest.record`."""
+        """Add an entry for a result that is about to be renamed to its final name; see `Manifest.record`.
+
+        A result in a bucket is stored by this.
+        """
         manifest = self._manifest_of(job)
         if manifest is not None:
-            manifest.record(job.source, source_stamp, job.target, whole)
+            manifest.record(job.source, source_stamp, job.target, whole, overwrite=self._overwrite)
+        elif isinstance(job.target, Url):
+            store(whole, job.target, overwrite=self._overwrite)
 
     def _state(self, job: Job) -> State:
         manifest = self._manifest_of(job)
         if manifest is not None:
             return manifest.state(job.source, job.target, job.mask)
-        return State.FOREIGN if os.path.lexists(job.target) else State.MISSING
+        target = job.target
+        exists = objects.stat(target) is not None if isinstance(target, Url) else os.path.lexists(target)
+        return State.FOREIGN if exists else State.MISSING
 
     def _manifest_of(self, job: Job) -> Manifest | None:
         if job.root is None:

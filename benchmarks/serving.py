@@ -236,7 +236,8 @@ async def faults(num_jobs: int) -> None:
                         await asyncio.sleep(0.2)
                     found[state["state"]] += 1
                     if state["state"] == "done":
-                        found["right"] += (await client.get(state["result_url"])).content == expected
+                        result = await client.get(state["result_url"])
+                        found["right" if result.content == expected else f"wrong, {result.status_code}"] += 1
                     else:
                         lines[state["files"][0]["error"]] += 1
                     return

@@ -33,8 +33,8 @@ def test_all_weights_together_stay_small() -> None:
     assert sum(model.path.stat().st_size for model in SHIPPED) < 60e6
 
 
-LONG = {"dncnn-color-blind"}
-"""Their test sets take minutes."""
+LONG = {"dncnn-color-blind", "dncnn-gray-15", "dncnn-gray-50", "dncnn-gray-blind"}
+"""Their test sets take half a minute or more."""
 
 
 @pytest.mark.parametrize(

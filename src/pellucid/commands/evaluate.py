@@ -138,8 +138,8 @@ def evaluate(
         for one, name in zip(chosen, names, strict=True):
             one.name = name
     for one in chosen:
-        if one.choice is not None:
-            print_info(one.choice)
+        for line in one.describe_backends():
+            print_info(line)
     _check_files(chosen, pictures, targets, white, [json_file, csv_file], overwrite=overwrite)
     settings = {"target": targets, "colors": colors, "border_px": border, "white": white, "overwrite": overwrite}
     with _record([names, given, data, settings, seeds, save]) as record:

@@ -300,9 +300,8 @@ def _print_choices(restorer: "Restorer", settings: "Settings", jobs: "Sequence[J
     """How a model runs, and which settings have no effect on it."""
     from pellucid.pictures import formats
 
-    for one in restorer.models:
-        if one.choice is not None:
-            print_info(f"{one.name}: {one.choice}" if len(restorer.models) > 1 else one.choice)
+    for line in restorer.describe_backends():
+        print_info(line)
     for override in restorer.overrides():
         print_warning(override)
     if settings.exposure != "auto" and not restorer.recipe.domain.takes_mosaic:

@@ -28,7 +28,7 @@ from pellucid.restoration.preview import draw_comparison
 from pellucid.restoration.reading import read_degraded
 from pellucid.restoration.restorer import Restorer
 from pellucid.restoration.settings import Settings
-from pellucid.restoration.suitability import warn_about, warn_about_size
+from pellucid.restoration.suitability import warn_about, warn_about_change, warn_about_size
 from pellucid.restoration.transfers import Transfers
 from pellucid.storage.urls import Location
 
@@ -133,8 +133,19 @@ class Stages:
         )
         sheet = self._compare(item.job, item.degraded, restored)
         return replace(
-            item, degraded=None, mask=None, restored=restored, sheet=sheet, seconds=time.monotonic() - start
+            item,
+            degraded=None,
+            mask=None,
+            restored=restored,
+            sheet=sheet,
+            warnings=(*item.warnings, *self._warn_about_change(item, item.degraded, restored)),
+            seconds=time.monotonic() - start,
         )
+
+    def _warn_about_change(self, item: InFlightItem, degraded: Degraded, restored: Picture) -> Iterator[str]:
+        """No lines where little change was asked for."""
+        if item.mask is None and self.settings.strength == 1:
+            yield from warn_about_change(degraded, restored, self.restorer)
 
     def _limit_time(self, progress: Progress, item: InFlightItem) -> Progress:
         """The same progress, which raises PictureError if the picture has taken too long."""
@@ -219,7 +230,7 @@ class Stages:
                 info.update(degraded.encoding.notes)
                 warnings.update(warn_about(degraded, self.restorer))
                 start = time.monotonic()
-                yield restore_picture(
+                restored = restore_picture(
                     self.restorer,
                     degraded,
                     self.settings,
@@ -228,6 +239,9 @@ class Stages:
                     progress=advance,
                 )
                 seconds += time.monotonic() - start
+                warnings.update(self._warn_about_change(item, degraded, restored))
+                yield restored
+                del degraded, restored
                 num_done += num_pixels[number - 1]
 
         notes = images.write_pages(

@@ -186,6 +186,18 @@ def test_masks_and_comparisons(album: Path, bucket: Bucket, restorer: Restorer) 
     assert bucket.get("one.png") == bucket.get("out/a.png")
 
 
+def test_results_of_earlier_runs_are_not_restored_again(album: Path, bucket: Bucket, restorer: Restorer) -> None:
+    (album / "broken.png").unlink()
+    bucket.upload(album, "in")
+    _raise_errors(restore(f"{bucket.url}/in", restorer, f"{bucket.url}/in/deep/out"))
+    plan = planning.plan(f"{bucket.url}/in", f"{bucket.url}/other")
+    assert (len(plan), plan.num_results) == (3, 3)
+    plan = planning.plan([f"{bucket.url}/in/a.png", f"{bucket.url}/in/deep"], f"{bucket.url}/other")
+    assert [job.source.name for job in plan] == ["a.png", "c.png", "b.tif"] and plan.num_results == 2
+    bucket.put("in/deep/out/a.png", (album / "a.png").read_bytes())  # of the user
+    assert planning.plan(f"{bucket.url}/in", f"{bucket.url}/other").num_results == 2
+
+
 def test_what_cannot_work_is_said_before_any_work(bucket: Bucket, restorer: Restorer, photo: bytes) -> None:
     bucket.put("in/a.png", photo)
     bucket.put("empty/notes.txt", b"x")

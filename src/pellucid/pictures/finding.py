@@ -26,11 +26,13 @@ class Found(Generic[_Place]):
     """What a folder contains.
 
     pictures: sorted by path. ignored: number of other files, by suffix. num_excluded: of pictures left out.
+    hidden: folders whose names begin with a dot; only of buckets.
     """
 
     pictures: tuple[_Place, ...]
     ignored: Mapping[str, int] = field(default_factory=dict)
     num_excluded: int = 0
+    hidden: frozenset[_Place] = frozenset()
 
 
 def find_pictures(
@@ -64,10 +66,11 @@ def find_objects(
     Arguments are those of `find_pictures`; hidden names are skipped, too.
     """
     suffixes = SUFFIXES | OTHER_SUFFIXES | (RAW_SUFFIXES if takes_raw else frozenset())
-    pictures, ignored, num_excluded = [], Counter[str](), 0
+    pictures, ignored, num_excluded, hidden = [], Counter[str](), 0, set()
     for url in objects.list_objects(folder):
         name = url.relative_to(folder).as_posix()
         if name.startswith(".") or "/." in name:
+            hidden.add(url.parent)
             continue
         if url.suffix.lower() not in suffixes:
             ignored[url.suffix.lower() or "without suffix"] += 1
@@ -75,7 +78,8 @@ def find_objects(
             num_excluded += 1
         else:
             pictures.append(url)
-    return Found(tuple(sorted(pictures, key=lambda url: url.key)), dict(ignored), num_excluded)
+    pictures.sort(key=lambda url: url.key)
+    return Found(tuple(pictures), dict(ignored), num_excluded, frozenset(hidden))
 
 
 def is_picture(path: Path, *, takes_raw: bool = True) -> bool:

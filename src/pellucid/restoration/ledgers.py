@@ -11,15 +11,17 @@ import mimetypes
 import os
 import secrets
 import time
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Lock
 from typing import Protocol
 
 from pellucid.errors import OutputError
-from pellucid.restoration.entries import NAME, Entry, Stamp, add_entries, parse_entries, stamp
+from pellucid.restoration import entries
+from pellucid.restoration.entries import NAME, Entry, Stamp, add_entries, find_entry, parse_entries, stamp
 from pellucid.storage import objects
-from pellucid.storage.urls import Location, Tag, Url
+from pellucid.storage.urls import Location, Tag, Url, real_name
 
 PARTS = ".pellucid"
 """The folder of the manifest's parts, in the folder of results of a bucket."""
@@ -123,10 +125,8 @@ class BucketLedger:
         return self._parts / f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(6)}.jsonl"
 
     def read_new(self, entries: dict[str, list[Entry]]) -> None:
-        unread, self._unread = sorted(self._unread, key=lambda url: url.key), []
-        with ThreadPoolExecutor(_NUM_READERS) as pool:
-            for content, _ in pool.map(objects.read, unread):
-                parse_entries(entries, content)
+        unread, self._unread = self._unread, []
+        _read_parts(entries, unread)
 
     def refresh(self, target: Location) -> None:
         assert isinstance(target, Url)
@@ -167,6 +167,30 @@ class BucketLedger:
         self._num_stored, self._stored_s = len(self._lines), time.monotonic()
         if len(self._lines) >= MAX_ENTRIES:
             self._lines, self._num_stored, self._part = [], 0, self._name_part()
+
+
+def _read_parts(entries: dict[str, list[Entry]], parts: Iterable[Url]) -> None:
+    """Add the entries of all parts, the oldest first."""
+    with ThreadPoolExecutor(_NUM_READERS) as pool:
+        for content, _ in pool.map(objects.read, sorted(parts, key=lambda url: url.key)):
+            parse_entries(entries, content)
+
+
+def find_results(folder: Location, among: Iterable[Location]) -> Iterator[tuple[str, str]]:
+    """(result, what it was made from) of results in a folder that have not changed since; see `real_name`.
+
+    among: in a bucket, only these are looked for.
+    """
+    if isinstance(folder, Path):
+        yield from entries.list_results(folder)
+        return
+    known: dict[str, list[Entry]] = {}
+    _read_parts(known, objects.list_objects(folder / PARTS))
+    for place in among if known else ():
+        if isinstance(place, Url) and place.is_relative_to(folder):
+            entry = find_entry(known, place.relative_to(folder).as_posix(), [*(place.tag or ())])
+            if entry is not None:
+                yield real_name(place), entry["place"]
 
 
 def open_ledger(folder: Location) -> Ledger:

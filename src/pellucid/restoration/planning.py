@@ -13,7 +13,7 @@ from pellucid.errors import ArgumentError, DataError, OutputError, PellucidError
 from pellucid.pictures import images
 from pellucid.pictures.finding import Found, describe_ignored, find_objects, find_pictures
 from pellucid.pictures.formats import SUFFIXES
-from pellucid.restoration import entries, sheets
+from pellucid.restoration import ledgers, sheets
 from pellucid.storage import objects
 from pellucid.storage.urls import Location, Url, is_folder, is_within, locate, real_name
 from pellucid.system import files
@@ -147,7 +147,7 @@ def plan(
     """
     given = [inputs] if isinstance(inputs, str | Path | Url) else inputs
     naming = _Naming(format, name, model, overwrite)
-    ignored, num_excluded = Counter[str](), 0
+    ignored, num_excluded, hidden = Counter[str](), 0, set[Location]()
     found, problems = _expand_all(given)
     if problems and (strict or not found):
         raise problems[0]
@@ -175,6 +175,7 @@ def plan(
                 jobs += _plan_folder(path, folder.pictures, out, naming)
                 ignored.update(folder.ignored)
                 num_excluded += folder.num_excluded
+                hidden |= folder.hidden
             else:
                 target = naming.name_next_to(path) if out is None else out / naming.name(path)
                 jobs.append(Job(path, target, target.parent))
@@ -185,7 +186,7 @@ def plan(
             jobs = _without_results(jobs)
     num_found = len(jobs)
     if len(jobs) > 1 or any(map(is_folder, found)):
-        jobs = _without_earlier_results(jobs, found)
+        jobs = _without_earlier_results(jobs, found, hidden)
     if not jobs and num_found:
         raise DataError(f"all {num_found} pictures are before/after sheets", hint="give one of them as a file")
     check(jobs)
@@ -325,10 +326,17 @@ def _without_results(jobs: Sequence[Job]) -> list[Job]:
     return [job for job in jobs if real_name(job.source) not in targets]
 
 
-def _without_earlier_results(jobs: Sequence[Job], inputs: Sequence[Location]) -> list[Job]:
-    """Without pictures that a manifest knows as results of other inputs of this plan, and without sheets."""
+def _without_earlier_results(
+    jobs: Sequence[Job], inputs: Sequence[Location], hidden: Iterable[Location]
+) -> list[Job]:
+    """Without pictures that a manifest knows as results of other inputs of this plan, and without sheets.
+
+    hidden: hidden folders that were found in buckets, one of which each manifest there has.
+    """
     sources = {real_name(job.source) for job in jobs}
-    folders = {
+    folders: set[Location] = {place.parent for place in hidden if place.name == ledgers.PARTS}
+    folders |= {parent for place in inputs if isinstance(place, Url) for parent in place.parents}
+    folders |= {
         parent
         for job in jobs
         if isinstance(job.source, Path)
@@ -337,7 +345,7 @@ def _without_earlier_results(jobs: Sequence[Job], inputs: Sequence[Location]) ->
     results = {
         result
         for folder in folders
-        for result, source in entries.list_results(folder)
+        for result, source in ledgers.find_results(folder, [job.source for job in jobs])
         if source in sources and source != result
     }
     return [job for job in jobs if real_name(job.source) not in results and not _is_sheet(job.source)]

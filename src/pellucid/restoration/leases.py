@@ -1,9 +1,9 @@
 """Which process makes which result in a bucket, so that processes on several computers share the work.
 
 A claim is an object that only one process can create. Its owner stores it again and again while it works; a claim
-that has not changed for a minute belongs to a process that has ended, and is taken over. Each process measures that
-minute by its own clock. If a claim is ever lost, work is done twice, and nothing else: results are stored only where
-none is.
+that has not changed for a minute belongs to a process that has ended, and is taken over. Each process measures
+that minute by its own clock. If a claim is ever lost, work is done twice, and nothing else: results are stored
+only where none is.
 """
 
 import secrets

@@ -1,7 +1,9 @@
 """Restoring pictures in buckets: results are those of files, wherever they come from and go to."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 import torch
@@ -11,6 +13,7 @@ from pellucid.backends.eager import TorchBackend
 from pellucid.errors import OutputError, StorageError
 from pellucid.recipes import registry
 from pellucid.restoration import ledgers, manifest, planning
+from pellucid.restoration.leases import Leases
 from pellucid.restoration.restore import Outcome, check_files, iter_restore, restore
 from pellucid.restoration.restorer import Restorer
 from pellucid.restoration.settings import Settings
@@ -146,15 +149,30 @@ def test_a_file_that_appears_meanwhile_is_not_replaced(
     assert bucket.get("out/a.png") == b"meanwhile"
 
 
-def test_two_processes_at_once_do_no_harm(
+def test_processes_at_once_share_the_work(
+    bucket: Bucket, restorer: Restorer, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(12):
+        bucket.put(f"in/{i}.png", photo)
+    monkeypatch.setattr("pellucid.restoration.restore.CLAIM_IN_BUCKET_EVERY_S", 0.05)
+    with ThreadPoolExecutor(3) as pool:
+        runs = list(pool.map(lambda _: restore(f"{bucket.url}/in", restorer, f"{bucket.url}/out"), range(3)))
+    outcomes = _raise_errors([outcome for run in runs for outcome in run])
+    assert sum(not outcome.is_skipped for outcome in outcomes) == 12
+    assert not list(objects.list_objects(_url(f"{bucket.url}/out/.pellucid/claims")))
+
+
+def test_without_claims_work_is_done_twice_and_no_harm(
     bucket: Bucket, restorer: Restorer, photo: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bucket.put("in/a.png", photo)
-    with monkeypatch.context() as patch:
-        patch.setattr(manifest.Manifest, "refresh", lambda self, target: None)
-        first = iter_restore(f"{bucket.url}/in", restorer, f"{bucket.url}/out")
-        second = iter_restore(f"{bucket.url}/in", restorer, f"{bucket.url}/out")
-        _raise_errors([*first, *second])
+    both_have_looked = Barrier(2, timeout=30)
+    with monkeypatch.context() as patch, ThreadPoolExecutor(2) as pool:
+        patch.setattr(Leases, "take", lambda self, key: True)
+        patch.setattr(manifest.Manifest, "refresh", lambda self, target: both_have_looked.wait())
+        runs = list(pool.map(lambda _: restore(f"{bucket.url}/in", restorer, f"{bucket.url}/out"), range(2)))
+    outcomes = _raise_errors([outcome for run in runs for outcome in run])
+    assert [outcome.is_skipped for outcome in outcomes] == [False, False]
     (outcome,) = restore(f"{bucket.url}/in", restorer, f"{bucket.url}/out")
     assert outcome.is_skipped
 

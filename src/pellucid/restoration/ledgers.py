@@ -112,7 +112,7 @@ class BucketLedger:
         self._tags: dict[str, Tag] = {}
         self._unread: list[Url] = []
         for url in objects.list_objects(folder):
-            if url.parent == self._parts:
+            if _is_part(url, self._parts):
                 self._unread.append(url)
             elif url.tag is not None:
                 self._tags[url.key] = url.tag
@@ -169,6 +169,11 @@ class BucketLedger:
             self._lines, self._num_stored, self._part = [], 0, self._name_part()
 
 
+def _is_part(url: Url, folder: Url) -> bool:
+    """Whether it is a part of the manifest; the folder also contains claims."""
+    return url.suffix == ".jsonl" and url.parent == folder
+
+
 def _read_parts(entries: dict[str, list[Entry]], parts: Iterable[Url]) -> None:
     """Add the entries of all parts, the oldest first."""
     with ThreadPoolExecutor(_NUM_READERS) as pool:
@@ -185,7 +190,7 @@ def find_results(folder: Location, among: Iterable[Location]) -> Iterator[tuple[
         yield from entries.list_results(folder)
         return
     known: dict[str, list[Entry]] = {}
-    _read_parts(known, objects.list_objects(folder / PARTS))
+    _read_parts(known, (url for url in objects.list_objects(folder / PARTS) if _is_part(url, folder / PARTS)))
     for place in among if known else ():
         if isinstance(place, Url) and place.is_relative_to(folder):
             entry = find_entry(known, place.relative_to(folder).as_posix(), [*(place.tag or ())])

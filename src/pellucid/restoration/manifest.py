@@ -11,11 +11,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from pellucid.errors import OutputError
 from pellucid.restoration.claims import Claims
 from pellucid.restoration.entries import Entry, Stamp, find_entry, stamp
+from pellucid.restoration.leases import Leases
 from pellucid.restoration.ledgers import open_ledger, store
 from pellucid.restoration.planning import Job
 from pellucid.storage import objects
@@ -119,20 +121,26 @@ class Manifests:
     def __init__(self, settings: Mapping[str, Any], overwrite: bool, model: str = "") -> None:
         self._settings, self._overwrite, self._model = settings, overwrite, model
         self._by_root: dict[Location, Manifest] = {}
-        self._claims: dict[Location, Claims] = {}
+        self._claims: dict[Location, Claims | Leases] = {}
+        self._lock = Lock()
 
     def claim(self, job: Job) -> bool:
         """Whether this process may make a result; False if another one is making it. See `Claims`."""
         manifest = self._manifest_of(job)
         if manifest is None or job.root is None:
             return True
-        if isinstance(job.root, Url):
-            if self._state(job) is not State.DONE:
-                manifest.refresh(job.target)
-            return True
-        is_taken = self._claims.setdefault(job.root, Claims(job.root)).take(str(job.target))
-        manifest.refresh(job.target)  # the other process may have finished it
+        if isinstance(job.root, Url) and not self._overwrite and self._state(job) is State.DONE:
+            return True  # known from one listing, and each claim takes requests
+        is_taken = self._claims_in(job.root).take(str(job.target))
+        if is_taken:
+            manifest.refresh(job.target)  # another process may have finished it
         return is_taken
+
+    def _claims_in(self, root: Location) -> Claims | Leases:
+        with self._lock:
+            if root not in self._claims:
+                self._claims[root] = Leases(root) if isinstance(root, Url) else Claims(root)
+            return self._claims[root]
 
     def release(self, job: Job) -> None:
         """Other processes may make this result again."""
@@ -140,11 +148,13 @@ class Manifests:
             self._claims[job.root].release(str(job.target))
 
     def close(self) -> None:
-        """Release all claims, and store all entries."""
-        for manifest in self._by_root.values():
-            manifest.close()
-        for claims in self._claims.values():
-            claims.close()
+        """Store all entries, and release all claims."""
+        try:
+            for manifest in self._by_root.values():
+                manifest.close()
+        finally:
+            for claims in self._claims.values():
+                claims.close()
 
     def settle_names(self, jobs: Sequence[Job]) -> list[Job]:
         """The jobs, with the name of the model in those results whose names another model has used."""

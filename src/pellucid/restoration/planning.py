@@ -19,7 +19,7 @@ from pellucid.storage.urls import Location, Url, is_folder, is_within, locate, r
 from pellucid.system import files
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Job:
     """One file to restore, and the file to write, on this computer or elsewhere.
 

@@ -32,7 +32,7 @@ from pellucid.storage.urls import Location, Url, is_folder, locate
 from pellucid.system import files, memory
 from pellucid.system.keywords import check_number
 
-CLAIM_EVERY_S = 0.2
+CLAIM_EVERY_S, CLAIM_IN_BUCKET_EVERY_S = 0.2, 2.0
 """How often to look whether another process has finished a result."""
 
 LATER_SETTINGS = ("page", "white", "sidecars", "scale", "size", "crop")
@@ -306,7 +306,7 @@ def _restore_files(
                     yield _to_outcome(item)
         for job in deferred:
             while not manifests.claim(job):
-                time.sleep(CLAIM_EVERY_S)
+                time.sleep(CLAIM_IN_BUCKET_EVERY_S if isinstance(job.root, Url) else CLAIM_EVERY_S)
             with closing(run([job])) as items:
                 yield from map(_to_outcome, items)
             transfers.close_job(job)

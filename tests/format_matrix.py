@@ -697,10 +697,11 @@ RGB, Display P3 or ProPhoto stay in their color space.
 - **10 and 12 bits** (AVIF, HEIC) become 16-bit PNG; packed samples of 9 to 15 bits in TIFF become 16-bit TIFF, and
   16-bit and 64-bit floating point becomes 32-bit. Signed and 32-bit integers, CIELab, LogLuv, YCbCr without
   JPEG compression and inks other than CMYK are refused.
-- **JPEG** is written with the quality and chroma subsampling of the original; 4:2:2 becomes 4:4:4. The quality is
+- **JPEG** is written with the quality and chroma subsampling of the original, if that is 4:4:4 or 4:2:0; 4:2:2,
+  4:4:0 and 4:1:1 become 4:4:4, and 4:1:0 becomes 4:2:0. The quality is
   estimated from the tables in the file: exact for most programs, the nearest value for cameras, which have their
-  own tables. A JPEG made from another format gets quality 95 and full color resolution. So does a deblocked JPEG:
-  its old quality would cause new blocks.
+  own tables. A JPEG made from another format gets quality 95 and full color resolution. A deblocked JPEG
+  gets quality 95, too: its old quality would cause new blocks.
 - **TIFF** is written with the compression of the original (none, LZW, deflate, PackBits; deflate
   replaces others), in strips, and as BigTIFF if necessary.
 - **WebP** is written lossless if the original is lossless, and with quality 95 if it is lossy, because WebP does

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import typer
+from PIL import Image
 from typer.testing import CliRunner
 
 from child_processes import interruptible
@@ -210,3 +211,35 @@ def test_an_early_signal_leaves_no_traceback(stop: signal.Signals, delay_s: floa
     child.send_signal(stop)
     _, err = child.communicate(timeout=60)
     assert (child.returncode, err) == (128 + stop, "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        ("restore a.png --model srcnn-x2 --timeout 0", "a time of 0 s is not possible; --timeout is above 0"),
+        ("restore a.png --model srcnn-x2 --memory 0", "0 is not possible; --memory can be a whole number"),
+        ("restore a.png --model srcnn-x2 --format foo", "the format foo cannot be written; known: png"),
+        ("restore a.png --model srcnn-x2 --bit-depth 12", "bit depth 12 is not supported; known: 8, 16, 32"),
+        ("restore a.png --model srcnn-x2 --white nan", "white of nan; a number above 0 is needed"),
+        ("restore a.png --model srcnn-x2 --include *.tif", "patterns are for folders, and no folder was given"),
+    ],
+)
+def test_values_that_cannot_be_are_exit_code_2(
+    arguments: str, line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (8, 8)).save("a.png")
+    code, _, error = call(*arguments.split())
+    assert code == 2 and line in error
+
+
+def test_no_arguments_print_the_help_and_nothing_else(call: Call) -> None:
+    code, _, error = call()
+    assert code == 2 and not error.strip()
+
+
+@pytest.mark.parametrize("extra", [[], ["--overwrite"]])
+def test_devices_are_neither_read_nor_replaced(extra: list[str], tmp_path: Path, call: Call) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    code, _, error = call("restore", str(tmp_path / "a.png"), "--model", "srcnn-x2", "--json", "/dev/full", *extra)
+    assert code == 1 and "/dev/full is a device, not a file" in error and Path("/dev/full").is_char_device()

@@ -39,7 +39,9 @@ def test_about_and_pickle_keep_the_class(error_class: type[PellucidError]) -> No
     above = error.about("a.png")
     assert type(above) is error_class and str(above) == "a.png: it exists; overwrite=True replaces it"
     assert str(error) == "it exists; overwrite=True replaces it"
-    assert above.about("a.png") is above
+    assert str(above.about("a.png")) == str(above) and above.about("a.png") is not above
+    above.__cause__ = ValueError("1")
+    assert above.about("a.png").__cause__ is above.__cause__
     copy = pickle.loads(pickle.dumps(above))  # as from another process
     assert type(copy) is error_class and str(copy) == str(above)
 
@@ -97,3 +99,11 @@ def test_damage_is_described_without_names_of_exceptions() -> None:
             cause()
         text = describe_damage(raised.value)
         assert text.startswith(expected) and "Error" not in text
+
+
+def test_no_error_becomes_its_own_cause() -> None:
+    """The command line prints all causes, one after the other."""
+    error = PellucidError("a.raw is truncated")
+    with pytest.raises(PellucidError) as caught:
+        raise error.about("a.raw") from error
+    assert caught.value.__cause__ is error and error.__cause__ is None

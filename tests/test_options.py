@@ -44,6 +44,8 @@ def test_amounts_of_memory_are_those_of_pydantic(number: str, space: str, unit: 
         (["export", "srcnn-x2", "--out", "S3://b"], "--out: S3://b is a URL"),
         (["train", "dncnn.gaussian", "--data", "d", "--steps", "2", "num_steps=3"], "--steps and num_steps are"),
         (["export", "srcnn-x2", "--out", "a.onnx", "--target", "t"], "--target needs --data"),
+        (["restore", "a.png", "--model", "srcnn-x2", "--size", "99999999x"], "at most 9,999,999 pixels"),
+        (["restore", "a.png", "--model", "srcnn-x2", "--crop", "99999999,0,1,1"], "at most 9,999,999 pixels"),
     ],
 )
 def test_arguments_that_cannot_be_meant_are_refused(arguments: list[str], message: str) -> None:

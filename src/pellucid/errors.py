@@ -53,13 +53,14 @@ class PellucidError(Exception):
         return f"{self.facts}; {hint}"
 
     def about(self, path: object) -> Self:
-        """A copy of this error that starts with the file it is about, or the error itself if it names the file."""
-        if str(path) in str(self):
-            return self
+        """A copy of this error that starts with the file it is about, unless it names the file.
+
+        Always a copy: `raise error.about(path) from error` would make an error its own cause.
+        """
         error = self.__class__.__new__(self.__class__)
         vars(error).update(vars(self))
-        error.facts = f"{path}: {self.facts}"
-        error.args = (error.facts,)
+        error.facts = self.facts if str(path) in str(self) else f"{path}: {self.facts}"
+        error.args, error.__cause__ = (error.facts,), self.__cause__
         return error
 
     def __reduce__(self) -> tuple[Any, ...]:

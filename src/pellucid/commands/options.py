@@ -70,6 +70,10 @@ OverwriteJson = Annotated[bool, typer.Option("--overwrite", help="Replace the fi
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
 
 
+_MAX_DIGITS = 7
+"""Of a side of a picture, in pixels."""
+
+
 def with_messages(command: Callable[..., None]) -> Callable[..., None]:
     """A command that also has the options for messages, which all commands share."""
     panel = "Messages"
@@ -209,9 +213,16 @@ def parse_exposure(ratio: str, reference: Path | None) -> "float | Path | Litera
     return number
 
 
+def _check_digits(option: str, text: str) -> None:
+    """Raise typer.BadParameter for a number of pixels that no picture has."""
+    if re.search(rf"\d{{{_MAX_DIGITS + 1}}}", text):
+        raise typer.BadParameter(f"{option} {text}: at most {10**_MAX_DIGITS - 1:,} pixels are possible")
+
+
 def parse_size(text: str) -> tuple[int | None, int | None]:
     """The value of `Settings.size` from WIDTHxHEIGHT, WIDTHx or xHEIGHT."""
-    match = re.fullmatch(r"([1-9]\d{0,6})?x([1-9]\d{0,6})?", text.strip().lower(), re.ASCII)
+    _check_digits("--size", text)
+    match = re.fullmatch(r"([1-9]\d*)?x([1-9]\d*)?", text.strip().lower(), re.ASCII)
     if match is None or match[0] == "x":
         raise typer.BadParameter(f"--size {text}: expected a size in pixels, e.g. 3000x2000, 3000x or x2000")
     width, height = (None if side is None else int(side) for side in match.groups())
@@ -228,7 +239,8 @@ def check_scale(scale: float | None, size: str | None) -> None:
 
 def parse_crop(text: str) -> tuple[int, int, int, int]:
     """The value of `Settings.crop` from X,Y,WIDTH,HEIGHT."""
-    match = re.fullmatch(r"(\d{1,7}),(\d{1,7}),([1-9]\d{0,6}),([1-9]\d{0,6})", text.replace(" ", ""), re.ASCII)
+    _check_digits("--crop", text)
+    match = re.fullmatch(r"(\d+),(\d+),([1-9]\d*),([1-9]\d*)", text.replace(" ", ""), re.ASCII)
     if match is None:
         raise typer.BadParameter(f"--crop {text}: expected x, y, width and height in pixels, e.g. 100,50,640,480")
     x, y, width, height = map(int, match.groups())

@@ -26,6 +26,7 @@ EXIT_CODES = {
 """What the exit code of a command means. There are no others."""
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer exports this subclass only
+NoArgsIsHelpError: type[Exception] = getattr(sys.modules[UsageError.__module__], "NoArgsIsHelpError")  # noqa: B009
 
 
 def run(command: Callable[[], object]) -> NoReturn:
@@ -58,7 +59,8 @@ def _call(command: Callable[[], object]) -> int:
         print_error(error)
         return exit_code(error)
     except UsageError as error:
-        print_error(_describe_usage(error))
+        if not isinstance(error, NoArgsIsHelpError):  # the help has been printed
+            print_error(_describe_usage(error))
         return 2
     except OSError as error:  # not handled where it was raised: full disk, name too long, network share gone
         print_error(_describe_os_error(error))

@@ -82,6 +82,8 @@ def prepare(
     place = locate(out)
     folder = start_upload(place, overwrite=overwrite) if isinstance(place, Url) else place
     check_name(folder)
+    if os.path.lexists(folder) and not os.path.isdir(folder):  # noqa: PTH112  # Path's own raises on names too long
+        raise OutputError(f"{folder} is a file", hint="{out} must be a folder")
     sources = [cache.bring(path) for path in paths]
     plan = registry.plan(kind, sources, keywords)
     _check_outside(folder, plan, sources)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pellucid.errors import OutputError
+from pellucid.errors import ArgumentError, OutputError
 from pellucid.pictures.picture import Picture, count_channels
 from pellucid.storage.urls import Location
 from pellucid.system.optional_packages import check_installed
@@ -88,11 +88,11 @@ picture is damaged."""
 
 
 def format_by_name(name: str) -> FileFormat:
-    """The format of a suffix without the dot, e.g. png, tif or jpg. Raises OutputError for others."""
+    """The format of a suffix without the dot, e.g. png, tif or jpg. Raises ArgumentError for others."""
     found = _BY_SUFFIX.get(f".{name.lower()}")
     if found is None:
         known = ", ".join([*(file_format.name.lower() for file_format in WRITABLE), "ppm", "jxl", "jp2"])
-        raise OutputError(f"the format {name} cannot be written; known: {known}")
+        raise ArgumentError(f"the format {name} cannot be written; known: {known}")
     return found
 
 
@@ -136,9 +136,9 @@ def own_format(name: str) -> FileFormat:
 
 
 def check_depth(bit_depth: int | None) -> None:
-    """Raise OutputError for a number of bits that no format has."""
+    """Raise ArgumentError for a number of bits that no format has."""
     if bit_depth is not None and bit_depth not in tuple(DEPTHS):  # a tuple: lists have no hash
-        raise OutputError(f"bit depth {bit_depth} is not supported; known: {', '.join(map(str, DEPTHS))}")
+        raise ArgumentError(f"bit depth {bit_depth} is not supported; known: {', '.join(map(str, DEPTHS))}")
 
 
 def choose_dtype(file_format: FileFormat, picture: Picture, path: Location, bit_depth: int | None) -> str:

@@ -11,7 +11,7 @@ from math import inf
 
 import numpy as np
 
-from pellucid.errors import PictureError
+from pellucid.errors import ArgumentError, PictureError
 from pellucid.pictures.picture import PEAKS, Encoding, Picture, Samples
 from pellucid.system import memory
 
@@ -37,9 +37,9 @@ class _Range:
 
 
 def check_white(white: float | None) -> None:
-    """Raise PictureError for a value that white cannot have."""
+    """Raise ArgumentError for a value that white cannot have."""
     if white is not None and not (isinstance(white, int | float) and 0 < white < inf):
-        raise PictureError(f"white of {white!r}; a number above 0 is needed")
+        raise ArgumentError(f"white of {white!r}; a number above 0 is needed")
 
 
 def apply_white(

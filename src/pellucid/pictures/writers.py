@@ -31,7 +31,8 @@ _LOSSY_WEBP_BYTES = 16
 
 _COMPRESSIONS = ("none", "lzw", "deflate", "packbits")
 _MAX_BMP_HEADER_BYTES = 2**26
-_HALVED_COLOR = ("4:2:0", "4:1:1", "4:1:0")
+_HALVED_COLOR = ("4:2:0", "4:1:0")
+"""Subsamplings of the original that become 4:2:0, which keeps at least as much; the others become 4:4:4."""
 
 
 def write(

@@ -152,6 +152,11 @@ def plan(
     if problems and (strict or not found):
         raise problems[0]
     out = None if out is None else _locate_results(out)
+    if (include or exclude) and not any(map(is_folder, found)):
+        raise ArgumentError(
+            "patterns are for folders, and no folder was given",
+            hint=f"omit {{{'include' if include else 'exclude'}}}",
+        )
     if (
         len(found) == 1
         and not problems
@@ -162,7 +167,8 @@ def plan(
             raise ArgumentError(f"{out} is a file to write", hint="omit {name}, or give a folder as {out}")
         jobs = [Job(found[0], naming.name_next_to(found[0]) if out is None else check_format(out, format))]
     elif out is not None and not is_folder(out) and (out.suffix in SUFFIXES or _is_file(out)):
-        raise OutputError(f"{out} is a file", hint="for folders and several pictures, {out} must be a folder")
+        needed = "be a folder" if len(found) > 1 or is_folder(found[0]) else "end with the suffix of a format"
+        raise OutputError(f"{out} is a file", hint=f"{{out}} must {needed}")
     else:
         jobs = []
         for path in found:

@@ -26,7 +26,7 @@ def make_report(
 def is_report(path: Path) -> bool:
     """Whether a file is a report of an earlier run, which may be overwritten."""
     try:
-        found = json.loads(path.read_bytes())
+        found = json.loads(path.read_bytes() if path.is_file() else b"")  # a device may never end
     except (OSError, ValueError):
         return False
     return isinstance(found, dict) and {"model", "recipe", "parameters", "pictures"} <= found.keys()

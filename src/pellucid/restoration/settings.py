@@ -58,7 +58,7 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_number("strength", self.strength, 0, 1, is_whole=False)
-        limits = {"tile_px": 1, "halo_px": 0, "memory_bytes": 0, "quality": 1, "max_pixels": 1, "page": 1}
+        limits = {"tile_px": 1, "halo_px": 0, "memory_bytes": 1, "quality": 1, "max_pixels": 1, "page": 1}
         for name, low in limits.items():
             value = getattr(self, name)
             if value is not None or name == "max_pixels":
@@ -77,6 +77,8 @@ class Settings:
     def _check_size(self) -> None:
         if self.timeout_s is not None:
             check_number("timeout_s", self.timeout_s, 0, is_whole=False)
+            if self.timeout_s == 0:
+                raise ArgumentError("a time of 0 s is not possible", hint="{timeout_s} is above 0")
         if self.scale is not None:
             check_number("scale", self.scale, 0, MAX_SCALE, is_whole=False)
             if self.scale == 0:

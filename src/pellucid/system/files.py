@@ -91,10 +91,10 @@ def check_overwrite(path: Path, *, overwrite: bool) -> None:
     if os.path.isdir(path):  # noqa: PTH112  # Path's own raises on names too long and on loops of links
         raise OutputError(f"{path} is a folder; a file name is needed")
     if os.path.exists(path):  # noqa: PTH110  # as above
-        if not overwrite:
-            raise OutputError(f"{path} exists", hint="{overwrite} replaces it", overwrite=True)
         if not path.is_file():
             raise OutputError(f"{path} is a device, not a file")
+        if not overwrite:
+            raise OutputError(f"{path} exists", hint="{overwrite} replaces it", overwrite=True)
 
 
 def cache_folder() -> Path:

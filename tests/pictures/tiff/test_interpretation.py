@@ -249,3 +249,12 @@ def test_a_smallest_value_is_noted(smallest: int, notes: tuple[str, ...], tmp_pa
     tifffile.imwrite(tmp_path / "x.tif", samples, photometric="minisblack", metadata=None, extratags=tags)
     encoding = images.read(tmp_path / "x.tif").encoding
     assert encoding is not None and encoding.notes == notes
+
+
+def test_a_value_for_no_data_is_noted(tmp_path: Path) -> None:
+    tags = [(42113, "s", 0, "-9999", True)]  # as GDAL writes it
+    samples = np.full((9, 11), 100, np.uint8)
+    tifffile.imwrite(tmp_path / "x.tif", samples, photometric="minisblack", metadata=None, extratags=tags)
+    encoding = images.read(tmp_path / "x.tif").encoding
+    assert encoding is not None
+    assert encoding.notes == ("pixels without data (-9999, says GDAL_NODATA) are restored like the others",)

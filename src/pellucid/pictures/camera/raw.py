@@ -237,6 +237,9 @@ def _to_mosaic(raw: rawpy.RawPy, found: Mapping[str, Any], notes: tuple[str, ...
 def _develop(
     raw: rawpy.RawPy, found: Mapping[str, Any], notes: tuple[str, ...] = (), *, upright: bool = True
 ) -> Picture:
+    black = max(raw.black_level_per_channel[: raw.num_colors])
+    if 0 < raw.white_level <= black:
+        raise PictureError(f"black level {black:g} is not below the white level {raw.white_level:g}")
     orientation: dict[str, Any] = {} if upright else {"user_flip": 0}
     encoding = Encoding("camera RAW", 16, notes=(_DEVELOPED, *notes), warnings=_find_blank(raw))
     return Picture(raw.postprocess(**_DEVELOPMENT, **orientation), metadata=found, encoding=encoding)

@@ -152,11 +152,16 @@ class TiffSamples:
             yield f"{self.bits}-bit floating-point samples become 32-bit"
         if any(self.directory.numbers(directories.MIN_SAMPLE)):
             yield "MinSampleValue is not kept: black is 0"
+        if no_data := self.directory.text(GDAL_NODATA).strip("\0 "):
+            yield f"pixels without data ({no_data[:20]}, says GDAL_NODATA) are restored like the others"
         count = len(self.extra_samples) - (self.alpha_index is not None)
         if count:
             channels = "1 channel that is" if count == 1 else f"{count} channels that are"
             yield f"{channels} neither color nor alpha: kept, but not restored"
 
+
+GDAL_NODATA = 42113
+"""The value of pixels that contain no data, as a text; GeoTIFF files of GDAL have it."""
 
 _DOT_RANGE = 336
 """The values of no ink and of full ink, for each channel or for all."""

@@ -119,6 +119,13 @@ def run(made: Recipe, data: Path, out: Path, **options: Any) -> Path:
 
 @pytest.mark.parametrize("name", TINY)
 @pytest.mark.parametrize("crashes", [(1,), (4, 5), (2, 9)])
+def test_a_url_does_not_become_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match="is a URL"), run_folder.open_run(Path("s3://bucket/run"), {}, {}):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_interrupted_training_ends_with_the_same_weights(
     name: str, crashes: tuple[int, ...], stores: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,7 @@ URL_PARAMETERS = {
     "models": ("name",),
     "prepare": ("paths", "out", "against"),
     "restore": ("inputs", "out", "model", "mask"),
+    "train": ("data", "target", "out", "start_from", "val", "val_target"),
 }
 """Parameters of commands that take URLs. All others refuse them: a path of this computer is expected there."""
 

@@ -79,6 +79,8 @@ def test_a_store_inside_its_source_is_refused(tmp_path: Path) -> None:
             prepare("folder", [folder], out)
     with pytest.raises(OutputError, match="is only read"):
         prepare("folder", [folder], "https://host/store")
+    with pytest.raises(DataError, match=r"s3://bucket/store is a URL; copy"):
+        open_data("s3://bucket/store")
     assert not (folder / "deep" / "store").exists()
     prepare("folder", [folder], tmp_path / "in-store")
 

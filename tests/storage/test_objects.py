@@ -13,7 +13,7 @@ import pytest
 from object_server import Bucket
 from pellucid.errors import MissingExtraError, OutputError, PellucidError, StorageError
 from pellucid.storage import clients, objects
-from pellucid.storage.urls import Url, locate
+from pellucid.storage.urls import Tag, Url, locate
 
 
 def _url(text: str) -> Url:
@@ -55,6 +55,22 @@ def test_existing_objects_are_kept_by_the_server_itself(bucket: Bucket) -> None:
     with pytest.raises(OutputError, match="changed by another program"):
         objects.put(b"third", _url(f"{bucket.url}/none"), e_tag=tag.e_tag)
     assert bucket.get("x") == b"second" and objects.stat(url) == second
+    assert objects.put(b"second", url, e_tag=tag.e_tag) == second  # as above
+
+
+def test_an_object_that_is_deleted_meanwhile_existed(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = _url(f"{bucket.url}/x")
+    objects.put_new(b"first", url)
+    stat = objects.stat
+
+    def stat_and_delete(url: Url) -> Tag | None:
+        tag = stat(url)
+        objects.delete(url)
+        return tag
+
+    monkeypatch.setattr(objects, "stat", stat_and_delete)
+    with pytest.raises(OutputError, match="exists"):
+        objects.put_new(b"other", url)
 
 
 def test_large_objects_are_looked_at_before_they_are_stored(

@@ -596,3 +596,10 @@ def test_camera_degradations_can_be_learned(name: str, changes: dict[str, Any], 
 def test_wrong_keywords_are_refused_before_any_work(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match="did you mean batch_size"):
         registry.find("dncnn.gaussian", batchsize=3)
+
+
+def test_a_url_does_not_become_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match="is a URL"), run_folder.open_run(Path("s3://bucket/run"), {}, {}):
+        pass
+    assert not list(tmp_path.iterdir())

@@ -23,7 +23,7 @@ from pellucid.errors import DataError, OutputError, PictureError
 from pellucid.pictures.formats import SUFFIXES
 from pellucid.pictures.kinds import is_picture_head
 from pellucid.storage import cache
-from pellucid.storage.urls import Location, Url, locate
+from pellucid.storage.urls import Location, Url, is_url, locate
 from pellucid.system.files import cache_folder, check_name
 
 Progress = Callable[[int, int], None]
@@ -106,9 +106,12 @@ def open_data(data: str | Path, *, target: str | Path | None = None) -> Store:
     """The store that a training reads: an existing one, or one that is made of a folder of pictures.
 
     data: a store, or a folder of clean pictures; with `target`, a folder of degraded pictures, whose targets are
-    there. Raises DataError for a store with a `target`, and the errors of `store.open` and
+    there. Raises DataError for a store with a `target` and for URLs, and the errors of `store.open` and
     `cache_folder_as_store`.
     """
+    for given in (data, target):
+        if given is not None and is_url(given):
+            raise DataError(f"{given} is a URL", hint="copy the data to this computer first")
     if not store.is_store(Path(data)):
         return cache_folder_as_store(data, target=target)
     if target is not None:

@@ -45,10 +45,18 @@ def stat(url: Url) -> Tag | None:
 
 def read(url: Url) -> tuple[bytes, Tag]:
     """The content of a small object."""
+    try:
+        return _read(url)
+    except FileNotFoundError as error:
+        raise problems.explain(error, url, "reading") from error
+
+
+def _read(url: Url) -> tuple[bytes, Tag]:
+    """Raises FileNotFoundError if it does not exist."""
     store = open_store(url)
     import obstore
 
-    with _explaining(url, "reading", is_needed=True):
+    with _explaining(url, "reading"):
         found = obstore.get(store, _key(url))
         return bytes(found.bytes()), _to_tag(found.meta)
 
@@ -109,9 +117,8 @@ def put_new(content: Path | bytes, url: Url, *, notes: Mapping[str, str] | None 
     try:
         return _put(content, url, "create", notes)
     except _ConflictError:
-        existing = stat(url)
-        if existing is not None and _has_content(url, existing, content):
-            return existing
+        if (same := _find_same(content, url)) is not None:
+            return same
         raise OutputError(f"{url} exists", hint="{overwrite} replaces it", overwrite=True) from None
 
 
@@ -120,11 +127,13 @@ def put(
 ) -> Tag:
     """Store an object, whatever was there before; with an e-tag, only if it is that of what is there now.
 
-    Raises OutputError if it is another.
+    Raises OutputError if it is another, unless it has the same content; see `put_new`.
     """
     try:
         return _put(content, url, "overwrite" if e_tag is None else {"e_tag": e_tag}, notes)
     except _ConflictError:
+        if (same := _find_same(content, url)) is not None:
+            return same
         raise OutputError(f"{url} has been changed by another program", hint="run the command again") from None
 
 
@@ -194,11 +203,17 @@ def check_can_write(url: Url) -> None:
         raise OutputError(f"{url} is on a web server, which is only read", hint="write to s3://, gs:// or az://")
 
 
-def _has_content(url: Url, tag: Tag, content: Path | bytes) -> bool:
-    size_bytes = len(content) if isinstance(content, bytes) else content.stat().st_size
-    if tag.size_bytes != size_bytes:
-        return False
-    return read(url)[0] == (content if isinstance(content, bytes) else content.read_bytes())
+def _find_same(content: Path | bytes, url: Url) -> Tag | None:
+    """The tag of an object with this content; None if it has another, or has been deleted in the meantime."""
+    wanted = content if isinstance(content, bytes) else content.read_bytes()
+    existing = stat(url)
+    if existing is None or existing.size_bytes != len(wanted):
+        return None
+    try:
+        found, tag = _read(url)
+    except FileNotFoundError:
+        return None
+    return tag if found == wanted else None
 
 
 def _key(url: Url) -> str:

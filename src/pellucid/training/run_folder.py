@@ -23,7 +23,7 @@ from safetensors.torch import save as serialize
 
 from pellucid.errors import OutputError, WeightsError, describe_damage
 from pellucid.recipes.overrides import rename_keywords
-from pellucid.system.files import write_atomic
+from pellucid.system.files import check_name, write_atomic
 from pellucid.training.optimization import TensorsByName
 from pellucid.weights.checkpoint import fingerprint
 
@@ -131,6 +131,7 @@ def open_run(folder: Path, identity: Json, description: Json) -> Iterator[Run]:
     Raises OutputError if another process has locked the folder, or if it contains another training or other files.
     """
     identity = json.loads(json.dumps(identity))  # as it is read back: JSON turns tuples into lists
+    check_name(folder)
     _check_usable(folder)
     try:
         (folder / "checkpoints").mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from typing import Any
 import pellucid
 
 SECTIONS = {
-    "Restore": "load restore iter_restore restore_crop plan Restorer Settings Job Plan Outcome Position",
+    "Restore": "load restore iter_restore restore_crop plan Restorer Settings Job Plan Shard Outcome Position",
     "Pictures": "read write Picture Mosaic Exposure",
     "Score": "evaluate score Report Score",
     "Models and recipes": "list_models NamedModel convert WeightsMetadata find Recipe add_network NetworkFile",

@@ -51,6 +51,7 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares it with the 
     from pellucid.restoration.restorer import Restorer as Restorer
     from pellucid.restoration.restorer import load as load
     from pellucid.restoration.settings import Settings as Settings
+    from pellucid.system.shards import Shard as Shard
     from pellucid.training.recorder import Validation as Validation
     from pellucid.training.train import Status as Status
     from pellucid.training.train import Stopped as Stopped
@@ -79,6 +80,7 @@ _TABLE = {
     "restoration.restore": "Outcome iter_restore restore",
     "restoration.restorer": "Restorer load",
     "restoration.settings": "Settings",
+    "system.shards": "Shard",
     "training.recorder": "Validation",
     "training.train": "Status Stopped train",
     "weights.checkpoint": "WeightsMetadata",

@@ -6,11 +6,14 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from pellucid.commands.terminal import MessageStyle, print_detail, print_info, set_message_style
+
+if TYPE_CHECKING:
+    from pellucid.system import shards
 
 Parameters = Annotated[
     list[str] | None,
@@ -57,6 +60,14 @@ NetworkFiles = Annotated[
         "--network",
         metavar="FILE.py",
         help="Run this network file, which has recipes of your own; repeatable.",
+    ),
+]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N",
+        help="Do part I of N, from 1/N to N/N; 'env' takes both from the variables of a Slurm array or another "
+        "cluster, and 'env/N' the part only. See docs/scaling.md.",
     ),
 ]
 OverwriteJson = Annotated[bool, typer.Option("--overwrite", help="Replace the file of --json.")]
@@ -135,6 +146,13 @@ def add_networks(paths: Sequence[str] | None) -> None:
         added = network_files.add_network(path)
         names = [name for name in registry.list_names() if name.startswith(f"{added.name}.")]
         print_info(f"{path} runs as code (SHA-256 {added.sha256[:12]}): {', '.join(names) or 'it has no recipes'}")
+
+
+def parse_shard(text: str | None) -> "shards.Shard | None":
+    """The part of the work that --shard names."""
+    from pellucid.system.shards import Shard
+
+    return None if text is None else Shard.parse(text)
 
 
 def parse_keywords(pairs: Sequence[str] | None, *, options: Sequence[str] = ()) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from pellucid.data.store_writer import Planned, Record, Stamp, StoreWriter
 from pellucid.errors import DataError, OutputError, PictureError
 from pellucid.pictures.formats import SUFFIXES
 from pellucid.pictures.kinds import is_picture_head
+from pellucid.system import files
 from pellucid.system.files import cache_folder, check_name
 
 Progress = Callable[[int, int], None]
@@ -187,14 +188,9 @@ def _is_current(record: Record, source: Source) -> bool:
         return stamp.num_bytes == source.num_bytes
     try:
         with source.open_path() as path:
-            return _sha256(path) == stamp.sha256
+            return files.sha256(path) == stamp.sha256
     except (PictureError, OSError):
         return False
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_unchanged(plan: DatasetPlan, writer: StoreWriter, unfinished: Sequence[DecodeTask]) -> None:
@@ -259,7 +255,7 @@ def _decode(task: DecodeTask, writer: StoreWriter) -> LeftOut:
 
 def _decode_file(task: DecodeTask, path: Path, writer: StoreWriter) -> None:
     try:
-        stamp = Stamp(task.source.num_bytes, task.source.mtime_ns, _sha256(path))
+        stamp = Stamp(task.source.num_bytes, task.source.mtime_ns, files.sha256(path))
         for key, decoded in task.decode(path):
             if key not in writer.records:
                 writer.put(key, stamp, decoded.samples, metadata=decoded.metadata, changes=decoded.changes)

@@ -1,17 +1,22 @@
 """The lines of a manifest: each states which result was made from which input.
 
 One JSON object per line, added just before a result is renamed to its final name. Lines that do not match the file
-are ignored.
+are ignored. Other lines state what was asked for ("run"), and what happened to each picture ("outcome").
 """
 
-import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from pellucid.system.journals import JournalReader
+from pellucid.system.shards import Shard
+
 NAME = ".pellucid.jsonl"
 """Name of a manifest, in the folder of the results."""
+
+SHARDS = ".pellucid"
+"""Name of the folder with the manifests of shards, in the folder of the results: one for each shard."""
 
 Stamp = list[int]
 """See `stamp`."""
@@ -31,26 +36,24 @@ def stamp(*paths: Path) -> Stamp:
     return stamps
 
 
+def manifest_path(folder: Path, shard: Shard | None) -> Path:
+    """The manifest to which this process adds."""
+    return folder / NAME if shard is None else folder / SHARDS / f"{shard.label}.jsonl"
+
+
+def read_lines(folder: Path, reader: JournalReader) -> Iterator[dict[str, Any]]:
+    """The new lines of all manifests of a folder."""
+    for path in (folder / NAME, *sorted((folder / SHARDS).glob("*.jsonl"))):
+        yield from reader.read_new(path)
+
+
 def read_entries(folder: Path) -> dict[str, list[Entry]]:
-    """All entries of a folder's manifest, by the path of their result relative to the folder; {} without one."""
+    """All entries of a folder's manifests, by the path of their result relative to the folder; {} without one."""
     entries: dict[str, list[Entry]] = {}
-    add_entries(entries, folder, start=0)
+    for line in read_lines(folder, JournalReader()):
+        if is_entry(line):
+            entries.setdefault(line["target"], []).append(line)
     return entries
-
-
-def add_entries(entries: dict[str, list[Entry]], folder: Path, *, start: int) -> int:
-    """Add the entries of a folder's manifest from a place of the file on. Returns the place after them."""
-    try:
-        with (folder / NAME).open("rb") as file:
-            file.seek(start)
-            content = file.read()
-    except OSError:
-        return start
-    stop = content.rfind(b"\n") + 1  # what follows may still be written by another process
-    for entry in map(_parse, content[:stop].decode(errors="replace").splitlines()):
-        if entry is not None:
-            entries.setdefault(entry["target"], []).append(entry)
-    return start + stop
 
 
 def find_entry(entries: dict[str, list[Entry]], target: Path, key: str) -> Entry | None:
@@ -67,12 +70,7 @@ def list_results(folder: Path) -> Iterator[tuple[Path, Path]]:
             yield Path(os.path.realpath(folder / key)), Path(os.path.realpath(folder / entry["place"]))
 
 
-def _parse(line: str) -> Entry | None:
-    """None for a line that a crash truncated, or that pellucid did not write."""
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return None
+def is_entry(line: Mapping[str, Any]) -> bool:
+    """Whether a line is about a result, and not damaged."""
     kinds = {"target": str, "source": list, "place": str, "result": list, "settings": str}
-    is_entry = isinstance(entry, dict) and all(isinstance(entry.get(key), kind) for key, kind in kinds.items())
-    return entry if is_entry else None
+    return all(isinstance(line.get(key), kind) for key, kind in kinds.items())

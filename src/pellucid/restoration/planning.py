@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from string import Formatter
+from typing import Any
 
 from pellucid.errors import ArgumentError, DataError, OutputError, PellucidError, PictureError
 from pellucid.pictures import images
@@ -14,6 +15,7 @@ from pellucid.pictures.finding import Found, describe_ignored, find_pictures
 from pellucid.pictures.formats import SUFFIXES
 from pellucid.restoration import entries, sheets
 from pellucid.system import files
+from pellucid.system.shards import Shard
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,11 @@ class Job:
     root: Path | None = None
     mask: Path | None = None
 
+    @property
+    def name(self) -> str:
+        """The path of the result in its folder of results."""
+        return self.target.name if self.root is None else self.target.relative_to(self.root).as_posix()
+
 
 class Plan(list[Job]):
     """The jobs, and what else the folders contain.
@@ -35,6 +42,8 @@ class Plan(list[Job]):
     ignored: number of files that are not pictures, by suffix. num_excluded: pictures left out by patterns.
     num_results: pictures left out because they were made from other pictures of this plan.
     problems: inputs that do not exist or contain no pictures, among others that do; see `strict` of `plan`.
+    shard: the part of the work that the jobs are. whole: the jobs of all shards, on which names of results depend.
+    arguments: those of `plan`.
     """
 
     def __init__(
@@ -44,9 +53,13 @@ class Plan(list[Job]):
         num_excluded: int,
         num_results: int = 0,
         problems: Iterable[PellucidError] = (),
+        shard: Shard | None = None,
+        arguments: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(jobs)
+        self.whole = list(jobs)
+        super().__init__(job for job in self.whole if shard is None or shard.takes(job.name))
         self.problems = tuple(problems)
+        self.shard, self.arguments = shard, arguments
         self.ignored, self.num_excluded, self.num_results = ignored, num_excluded, num_results
 
 
@@ -111,6 +124,7 @@ def plan(
     mask: str | Path | None = None,
     overwrite: bool = False,
     strict: bool = True,
+    shard: Shard | None = None,
 ) -> Plan:
     """Plan which file becomes which result.
 
@@ -128,11 +142,24 @@ def plan(
         the names of the pictures.
     overwrite: whether existing results will be replaced, which names depend on.
     strict: whether an input that does not exist or contains no pictures is an error, although others are planned.
+    shard: only this part of the pictures, by a hash of the path of each result in its folder. Everything else is
+        as without it, so that the results of all shards are those of one process.
 
     Raises PictureError if an input does not exist, DataError if a folder contains no pictures, and OutputError if
     two results would have the same name or a result would overwrite an input.
     """
     given = [inputs] if isinstance(inputs, str | Path) else inputs
+    arguments = {
+        "inputs": [_to_absolute(one) for one in given],
+        "out": None if out is None else _to_absolute(out),
+        "format": format,
+        "include": list(include),
+        "exclude": list(exclude),
+        "name": name,
+        "model": model,
+        "mask": None if mask is None else _to_absolute(mask),
+        "overwrite": overwrite,
+    }
     naming = _Naming(format, name, model, overwrite)
     ignored, num_excluded = Counter[str](), 0
     found, problems = _expand_all(given)
@@ -179,7 +206,11 @@ def plan(
         raise DataError(f"all {num_found} pictures are before/after sheets", hint="give one of them as a file")
     check(jobs)
     jobs = jobs if mask is None else _add_masks(jobs, Path(mask), found)
-    return Plan(jobs, ignored, num_excluded, num_found - len(jobs), problems)
+    return Plan(jobs, ignored, num_excluded, num_found - len(jobs), problems, shard, arguments)
+
+
+def _to_absolute(path: str | Path) -> str:
+    return os.path.abspath(path)  # noqa: PTH100  # Path's own resolves links
 
 
 def _expand_all(names: Iterable[str | Path]) -> tuple[list[Path], list[PellucidError]]:

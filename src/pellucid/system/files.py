@@ -1,5 +1,6 @@
 """Finding files, and writing them atomically: complete or not at all, and never over another file unasked."""
 
+import hashlib
 import os
 import re
 import secrets
@@ -43,6 +44,12 @@ def read_head(path: Path, num_bytes: int = 16) -> bytes:
     if not first:
         raise PictureError(f"{path} is empty; a picture is needed")
     return first
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content. Raises OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find_files(folder: Path) -> Iterator[Path]:

@@ -1,0 +1,97 @@
+"""`pellucid status`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pellucid.commands.options import Json
+from pellucid.commands.restore_status import format_duration, format_number
+from pellucid.commands.terminal import defer_sigint, is_stdout, print_error, print_info, print_warning, write_json
+from pellucid.errors import DataError
+
+if TYPE_CHECKING:
+    from pellucid.restoration.run_status import RunStatus
+
+_NUM_LISTED = 20
+"""How many failed pictures are printed, and how many missing ones."""
+
+
+def status(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder of results.")],
+    json_file: Json = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the report that one 'pellucid restore --report' would have written; - as --json.",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the files of --json and --report.")
+    ] = False,
+) -> None:
+    """Report how far `pellucid restore` is in a folder of results, in all shards together.
+
+    Lists the inputs again and reads the manifests of all processes: what is done, what failed, what is missing,
+    and the pace. The exit code is 0 if everything is done, and 1 if something failed or is missing.
+    """
+    with defer_sigint():
+        from pellucid.restoration import report as reports
+        from pellucid.restoration.run_status import has_status, read_status
+
+    if is_stdout(json_file) and is_stdout(report):
+        raise typer.BadParameter("--json - and --report - would both be standard output")
+    if not out.is_dir():
+        raise DataError(f"{out} is not a folder of results")
+    found = read_status(out)
+    if not found:
+        known = (
+            "was made by an earlier version, which did not record its inputs"
+            if has_status(out)
+            else ("contains no manifest of 'pellucid restore'")
+        )
+        raise DataError(f"{out} {known}")
+    if json_file is not None:
+        write_json(json_file, [one.to_json() for one in found], overwrite=overwrite)
+    if report is not None:
+        if len(found) > 1:
+            names = " and ".join(one.model for one in found)
+            raise DataError(f"{out} contains results of {names} or of different settings; a report is about one")
+        is_old = not is_stdout(report) and reports.is_report(report)
+        write_json(report, found[0].to_report(), overwrite=overwrite or is_old)
+    if not is_stdout(json_file, report):
+        _print(out, found)
+    if any(picture.status != "restored" for one in found for picture in one.pictures):
+        raise typer.Exit(1)
+
+
+def _print(out: Path, found: "Sequence[RunStatus]") -> None:
+    for one in found:
+        typer.echo(f"{out}: {one.model}: {_describe(one)}")
+        for problem in one.problems:
+            print_warning(problem)
+        failed, missing = one.select("failed"), one.select("missing")
+        for picture in failed[:_NUM_LISTED]:
+            print_error(picture.error)
+        if len(failed) > _NUM_LISTED:
+            print_info(f"{len(failed)} failed in all; --json lists them")
+        for picture in missing[:_NUM_LISTED]:
+            print_info(f"missing: {picture.source}")
+        if len(missing) > _NUM_LISTED:
+            print_info(f"{len(missing)} are missing in all; --json lists them")
+
+
+def _describe(one: "RunStatus") -> str:
+    num_missing = len(one.select("missing"))
+    parts = [f"{len(one.select('restored'))} of {len(one.pictures)} pictures restored"]
+    parts += [f"{len(one.select('failed'))} failed"] if one.select("failed") else []
+    parts += [f"{num_missing} missing"] if num_missing else []
+    pace = one.pictures_per_minute
+    if pace is not None:
+        parts.append(f"{format_number(pace)} per minute")
+        parts += [f"about {format_duration(num_missing / pace * 60)} left"] if num_missing else []
+    if one.shards:
+        parts.append(f"shards {', '.join(one.shards)}")
+    return ", ".join(parts)

@@ -68,6 +68,7 @@ class Manifest:
         self._journal = Journal(self._path, is_shared=request.shard is None)
         self._lock = Lock()
         self._is_run_recorded = False
+        self._waiting: list[Mapping[str, Any]] = []
         self.refresh()
 
     def state(self, source: Path, target: Path, mask: Path | None = None) -> State:
@@ -134,10 +135,17 @@ class Manifest:
         self._entries.setdefault(entry["target"], []).append(entry)
 
     def record_outcome(self, source: Path, target: Path, outcome: Mapping[str, Any]) -> None:
-        """Add what happened to a picture, for `pellucid status`. If that is not possible, only this is lost."""
+        """Add what happened to a picture, for `pellucid status`. If that is not possible, only this is lost.
+
+        Failures alone do not make a folder, unless other shards may have results.
+        """
+        names = {"target": self._key(target), "place": self._place(source), "settings": self._settings}
+        line = {**outcome, **names}
+        if self._request.shard is None and not self._path.exists():
+            self._waiting.append(line)
+            return
         with suppress(OSError):
-            names = {"target": self._key(target), "place": self._place(source), "settings": self._settings}
-            self._add({**outcome, **names})
+            self._add(line)
 
     def close(self) -> None:
         """Let other processes write the file."""
@@ -151,6 +159,9 @@ class Manifest:
                 if run not in self._runs:
                     self._journal.add(run)
                 self._is_run_recorded = True
+            for waiting in self._waiting:
+                self._journal.add(waiting)
+            self._waiting.clear()
             self._journal.add(line)
 
     def _describe_run(self) -> dict[str, Any]:

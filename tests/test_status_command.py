@@ -69,6 +69,21 @@ def test_shards_and_their_status(run: Terminal) -> None:
     assert run("status out --report report.json").code == 0  # it is a report
 
 
+def test_shards_of_a_store(run: Terminal) -> None:
+    _make_many()
+    assert run("prepare folder many --out s --shard 1/2").code == 0
+    status = run("status s")
+    assert status.code == 1 and "of 12 files decoded, " in status.out and "missing: " in status.err
+    assert "after shards, run it without --shard" in run("prepare check s").err
+    assert "12 files, " in run("prepare folder many --out s --shard 2/2").out
+    assert "s: 12 of 12 files decoded, shards 1-of-2, 2-of-2; the command without" in run("status s").out
+    assert "0 files decoded by this run" in run("prepare folder many --out s").out
+    status = run("status s --json -")
+    assert status.code == 0 and json.loads(status.out)["num_decoded"] == 12
+    again = run("prepare folder many --out s --shard 2/2")
+    assert again.code == 0 and "s is finished; there is nothing to do for shard 2/2" in again.out
+
+
 def test_a_shard_of_nothing_is_done(run: Terminal) -> None:
     codes = [run(f"restore album --model dn --out out --shard {i}/9").code for i in range(1, 10)]
     assert codes == [0] * 9 and sorted(path.name for path in Path("out").rglob("*.*") if path.is_file())[-2:] == [
@@ -88,6 +103,8 @@ def test_a_shard_of_nothing_is_done(run: Terminal) -> None:
         ("restore album --model dn --shard x", 2, "'x' is not a shard; --shard is I/N, e.g. 3/16"),
         ("restore album --model dn --shard env", 2, "not a task of an array: none of SLURM_ARRAY_TASK_ID"),
         ("restore album --model dn --preview --shard 1/2", 2, "--preview only draws a sheet; omit --shard"),
+        ("prepare folder album --out s --shard 1/2 --overwrite", 2, "--overwrite and --shard exclude each other"),
+        ("prepare folder --shard 1/2", 2, "folder needs a SOURCE"),
         ("status nothing", 1, "nothing is not a folder of results"),
         ("status album", 1, "album contains no manifest of 'pellucid restore'"),
         ("status album --json - --report -", 2, "would both be standard output"),

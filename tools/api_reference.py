@@ -22,7 +22,7 @@ SECTIONS = {
     "Pictures": "read write Picture Mosaic Exposure",
     "Score": "evaluate score Report Score",
     "Models and recipes": "list_models NamedModel convert WeightsMetadata find Recipe add_network NetworkFile",
-    "Train": "prepare Prepared train Validation Status Stopped",
+    "Train": "prepare Prepared prepare_shard PreparedShard train Validation Status Stopped",
     "Deploy": "export Exported bench Timing",
     "Errors": "PellucidError ArgumentError PictureError RecipeError WeightsError DataError OutputError "
     "NotEnoughMemoryError MissingExtraError",

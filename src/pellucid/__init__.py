@@ -15,7 +15,9 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares it with the 
     from pellucid.backends.benchmark import Timing as Timing
     from pellucid.backends.benchmark import bench as bench
     from pellucid.data.preparing import Prepared as Prepared
+    from pellucid.data.preparing import PreparedShard as PreparedShard
     from pellucid.data.preparing import prepare as prepare
+    from pellucid.data.preparing import prepare_shard as prepare_shard
     from pellucid.errors import ArgumentError as ArgumentError
     from pellucid.errors import DataError as DataError
     from pellucid.errors import MissingExtraError as MissingExtraError
@@ -63,7 +65,7 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares it with the 
 
 _TABLE = {
     "backends.benchmark": "Timing bench",
-    "data.preparing": "Prepared prepare",
+    "data.preparing": "Prepared PreparedShard prepare prepare_shard",
     "errors": "ArgumentError DataError MissingExtraError NotEnoughMemoryError OutputError PellucidError "
     "PictureError RecipeError WeightsError",
     "evaluation.evaluate": "evaluate score",

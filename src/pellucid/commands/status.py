@@ -12,6 +12,7 @@ from pellucid.commands.terminal import defer_sigint, is_stdout, print_error, pri
 from pellucid.errors import DataError
 
 if TYPE_CHECKING:
+    from pellucid.data.store_status import StoreStatus
     from pellucid.restoration.run_status import RunStatus
 
 _NUM_LISTED = 20
@@ -19,7 +20,7 @@ _NUM_LISTED = 20
 
 
 def status(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="The folder of results.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder of results, or a store.")],
     json_file: Json = None,
     report: Annotated[
         Path | None,
@@ -32,12 +33,13 @@ def status(
         bool, typer.Option("--overwrite", help="Replace the files of --json and --report.")
     ] = False,
 ) -> None:
-    """Report how far `pellucid restore` is in a folder of results, in all shards together.
+    """Report how far `pellucid restore` or `pellucid prepare` is in a folder, in all shards together.
 
     Lists the inputs again and reads the manifests of all processes: what is done, what failed, what is missing,
     and the pace. The exit code is 0 if everything is done, and 1 if something failed or is missing.
     """
     with defer_sigint():
+        from pellucid.data import store_status
         from pellucid.restoration import report as reports
         from pellucid.restoration.run_status import has_status, read_status
 
@@ -45,6 +47,11 @@ def status(
         raise typer.BadParameter("--json - and --report - would both be standard output")
     if not out.is_dir():
         raise DataError(f"{out} is not a folder of results")
+    if store_status.is_begun(out):
+        if report is not None:
+            raise typer.BadParameter(f"--report is for folders of restored pictures; {out} is a store")
+        _show_store(out, store_status.read_status(out), json_file, overwrite=overwrite)
+        return
     found = read_status(out)
     if not found:
         known = (
@@ -64,6 +71,29 @@ def status(
     if not is_stdout(json_file, report):
         _print(out, found)
     if any(picture.status != "restored" for one in found for picture in one.pictures):
+        raise typer.Exit(1)
+
+
+def _show_store(out: Path, found: "StoreStatus", json_file: Path | None, *, overwrite: bool) -> None:
+    if json_file is not None:
+        write_json(json_file, found.to_json(), overwrite=overwrite)
+    if not is_stdout(json_file):
+        if found.is_finished:
+            text = f"finished, {found.num_decoded} items"
+        else:
+            total = found.num_decoded + len(found.failed) + len(found.missing)
+            text = f"{found.num_decoded} of {total} files decoded"
+            text += f", {len(found.missing)} missing" if found.missing else ""
+            text += f", shards {', '.join(found.shards)}" if found.shards else ""
+            text += "" if found.missing or found.problem else "; the command without --shard makes the store"
+        typer.echo(f"{out}: {text}")
+        for name, reason in found.failed[:_NUM_LISTED]:
+            print_error(f"{name}: {reason}")
+        for name in found.missing[:_NUM_LISTED]:
+            print_info(f"missing: {name}")
+    if found.problem is not None:
+        print_warning(f"missing files are not known: {found.problem}")
+    if found.missing or found.problem or not found.is_finished:
         raise typer.Exit(1)
 
 

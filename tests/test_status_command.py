@@ -12,6 +12,7 @@ import pytest
 
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
+from pellucid.system.shards import Shard
 from test_cli import Terminal
 from test_cli_restore import run as run  # the fixture
 
@@ -82,6 +83,24 @@ def test_shards_of_a_store(run: Terminal) -> None:
     assert status.code == 0 and json.loads(status.out)["num_decoded"] == 12
     again = run("prepare folder many --out s --shard 2/2")
     assert again.code == 0 and "s is finished; there is nothing to do for shard 2/2" in again.out
+
+
+def test_shards_of_an_evaluation(run: Terminal) -> None:
+    rng = np.random.default_rng(0)
+    for i in range(6):
+        images.write(Picture(rng.integers(0, 256, (20, 20, 1), np.uint8)), Path("gray") / f"{i}.png")
+    num_first = sum(Shard(1, 2).takes(f"{i}.png") for i in range(6))
+    command = "evaluate dn --data gray --seeds 2"
+    first = run(f"{command} --record scores --shard 1/2")
+    assert first.code == 0 and f"dn, shard 1/2: {num_first} pictures scored; after all shards" in first.out
+    assert f"scores: dn: {num_first} of 6 pictures scored, {6 - num_first} missing" in run("status scores").out
+    assert run(f"{command} --record scores --shard 2/2").code == 0
+    assert run("status scores").code == 0
+    merged = run(f"{command} --record scores --json merged.json")
+    assert "12 scores are from earlier runs" in merged.err and merged.out == run(f"{command} --json one.json").out
+    assert Path("merged.json").read_text() == Path("one.json").read_text()
+    assert "--shard needs --record FOLDER" in run(f"{command} --shard 1/2").err
+    assert "--json and --shard exclude" in run(f"{command} --record scores --shard 1/2 --json x").err
 
 
 def test_a_shard_of_nothing_is_done(run: Terminal) -> None:

@@ -13,6 +13,7 @@ from pellucid.errors import DataError
 
 if TYPE_CHECKING:
     from pellucid.data.store_status import StoreStatus
+    from pellucid.evaluation.score_status import ScoreStatus
     from pellucid.restoration.run_status import RunStatus
 
 _NUM_LISTED = 20
@@ -20,7 +21,9 @@ _NUM_LISTED = 20
 
 
 def status(
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder of results, or a store.")],
+    out: Annotated[
+        Path, typer.Argument(metavar="OUT", help="A folder of results, a store, or the folder of --record.")
+    ],
     json_file: Json = None,
     report: Annotated[
         Path | None,
@@ -33,13 +36,14 @@ def status(
         bool, typer.Option("--overwrite", help="Replace the files of --json and --report.")
     ] = False,
 ) -> None:
-    """Report how far `pellucid restore` or `pellucid prepare` is in a folder, in all shards together.
+    """Report how far `pellucid restore`, `prepare` or `evaluate` is in a folder, in all shards together.
 
     Lists the inputs again and reads the manifests of all processes: what is done, what failed, what is missing,
     and the pace. The exit code is 0 if everything is done, and 1 if something failed or is missing.
     """
     with defer_sigint():
         from pellucid.data import store_status
+        from pellucid.evaluation import score_status
         from pellucid.restoration import report as reports
         from pellucid.restoration.run_status import has_status, read_status
 
@@ -51,6 +55,12 @@ def status(
         if report is not None:
             raise typer.BadParameter(f"--report is for folders of restored pictures; {out} is a store")
         _show_store(out, store_status.read_status(out), json_file, overwrite=overwrite)
+        return
+    scores = score_status.read_status(out)
+    if scores:
+        if report is not None:
+            raise typer.BadParameter(f"--report is for folders of restored pictures; {out} contains scores")
+        _show_scores(out, scores, json_file, overwrite=overwrite)
         return
     found = read_status(out)
     if not found:
@@ -94,6 +104,20 @@ def _show_store(out: Path, found: "StoreStatus", json_file: Path | None, *, over
     if found.problem is not None:
         print_warning(f"missing files are not known: {found.problem}")
     if found.missing or found.problem or not found.is_finished:
+        raise typer.Exit(1)
+
+
+def _show_scores(out: Path, found: "Sequence[ScoreStatus]", json_file: Path | None, *, overwrite: bool) -> None:
+    if json_file is not None:
+        write_json(json_file, [one.to_json() for one in found], overwrite=overwrite)
+    for one in found:
+        if not is_stdout(json_file):
+            text = f"{out}: {one.model}: {one.num_scored} of {one.num_pictures} pictures scored"
+            text += f", {len(one.failed)} failed" if one.failed else ""
+            typer.echo(text + (f", {one.num_missing} missing" if one.num_missing else ""))
+        for _, reason in one.failed[:_NUM_LISTED]:
+            print_error(reason)
+    if any(one.failed or one.num_missing for one in found):
         raise typer.Exit(1)
 
 

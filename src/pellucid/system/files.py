@@ -154,7 +154,7 @@ def _temporary_next_to(path: Path, *, overwrite: bool) -> Iterator["_Temporary"]
     """An empty file next to path, removed at the end. Raises OutputError as `atomic_file` does."""
     check_overwrite(path, overwrite=overwrite)
     try:
-        _make_folder(path.parent)
+        make_folder(path.parent)
         _remove_leftovers(path)
         temporary = _Temporary.create(path)
         try:
@@ -165,7 +165,8 @@ def _temporary_next_to(path: Path, *, overwrite: bool) -> Iterator["_Temporary"]
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Create a folder, and those around it, unless they exist. Raises OutputError if a file is in the way."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:

@@ -14,7 +14,7 @@ from data_sources import write_noise, write_pictures
 
 from pellucid.data import store
 from pellucid.data.preparing import prepare, prepare_shard
-from pellucid.data.store_status import read_status
+from pellucid.data.store_status import read_store_status
 from pellucid.data.store_writer import part_folder
 from pellucid.errors import OutputError
 from pellucid.system.shards import Shard
@@ -84,16 +84,16 @@ def test_shards_of_other_settings_are_not_mixed(folder: Path, tmp_path: Path) ->
 def test_the_status_counts_all_shards(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "s"
     _ = [prepare_shard("folder", [folder], out, Shard(i, 3)) for i in (1, 2)]
-    status = read_status(out)
+    status = read_store_status(out)
     expected = {path.relative_to(folder).as_posix() for path in folder.rglob("*.png")}
     missing = {name for name in expected if Shard(3, 3).takes(name)}
     assert set(status.missing) == missing and status.shards == ("1-of-3", "2-of-3")
     assert status.num_decoded + len(status.failed) == len(expected) - len(missing)
     prepare_shard("folder", [folder], out, Shard(3, 3))
-    status = read_status(out)
+    status = read_store_status(out)
     assert (status.num_decoded, [name for name, _ in status.failed], status.missing) == (16, ["bad.png"], ())
     prepare("folder", [folder], out)
-    assert read_status(out).is_finished
+    assert read_store_status(out).is_finished
 
 
 KILLED = """

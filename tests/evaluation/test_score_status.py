@@ -8,7 +8,7 @@ import pytest
 
 from pellucid.errors import ArgumentError, OutputError
 from pellucid.evaluation.evaluate import evaluate, score
-from pellucid.evaluation.score_status import read_status
+from pellucid.evaluation.score_status import read_score_status
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 from pellucid.restoration import restorer
@@ -52,14 +52,14 @@ def test_shards_give_the_report_of_one_process(data: Path, network: Restorer, tm
 def test_the_status_adds_up_all_shards(data: Path, network: Restorer, tmp_path: Path) -> None:
     record = tmp_path / "scores"
     first = evaluate(network, data, record=record, shard=Shard(1, 2))
-    (status,) = read_status(record)
+    (status,) = read_score_status(record)
     assert (status.num_pictures, status.num_scored) == (8, len(first.scores))
     assert status.num_missing == 8 - len(first.scores) - len(first.failures)
     evaluate(network, data, record=record, shard=Shard(2, 2))
-    (status,) = read_status(record)
+    (status,) = read_score_status(record)
     assert (status.num_scored, status.num_missing, status.failed[0][0]) == (7, 0, "broken.png")
     evaluate(network, data, record=record, num_seeds=2, shard=Shard(2, 2))
-    assert [one.num_scored < 7 for one in read_status(record)] == [False, True]
+    assert [one.num_scored < 7 for one in read_score_status(record)] == [False, True]
 
 
 def test_shards_of_given_results(data: Path, tmp_path: Path) -> None:

@@ -54,9 +54,9 @@ def status(
     if store_status.is_begun(out):
         if report is not None:
             raise typer.BadParameter(f"--report is for folders of restored pictures; {out} is a store")
-        _show_store(out, store_status.read_status(out), json_file, overwrite=overwrite)
+        _show_store(out, store_status.read_store_status(out), json_file, overwrite=overwrite)
         return
-    scores = score_status.read_status(out)
+    scores = score_status.read_score_status(out)
     if scores:
         if report is not None:
             raise typer.BadParameter(f"--report is for folders of restored pictures; {out} contains scores")

@@ -46,7 +46,7 @@ def is_begun(folder: Path) -> bool:
     return (folder / store.SOURCES).exists() or (folder / store.INDEX).exists()
 
 
-def read_status(folder: Path) -> StoreStatus:
+def read_store_status(folder: Path) -> StoreStatus:
     """The status of a store. Sources are listed again, so that files that were added since are missing.
 
     Raises DataError if the store is damaged.

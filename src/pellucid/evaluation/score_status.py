@@ -33,7 +33,7 @@ class ScoreStatus:
         }
 
 
-def read_status(folder: Path) -> list[ScoreStatus]:
+def read_score_status(folder: Path) -> list[ScoreStatus]:
     """The status of each evaluation whose scores are recorded in a folder, in the order in which they began."""
     runs: dict[str, dict[str, Any]] = {}
     scored: dict[str, dict[str, set[object]]] = {}

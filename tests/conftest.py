@@ -16,6 +16,7 @@ from pellucid.pictures.picture import Picture
 if TYPE_CHECKING:
     import httpx
 
+    from object_server import Bucket, ObjectServer
     from serving_service import Running
 
 # Some tests import ONNX Runtime directly; by default, it sends telemetry from a thread of its own.
@@ -70,3 +71,28 @@ def client(service: "Running") -> "Iterator[httpx.Client]":
     """An HTTP client of the service."""
     with service.client() as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def object_server(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[ObjectServer]":
+    """A running object server; tests that need it are skipped if it cannot be started."""
+    from object_server import ObjectServer
+
+    try:
+        server = ObjectServer(tmp_path_factory.mktemp("objects"))
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def bucket(
+    object_server: "ObjectServer", monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> "Bucket":
+    """An empty folder in a bucket of the server, which the environment leads to."""
+    from object_server import Bucket
+
+    for name, value in object_server.environment().items():
+        monkeypatch.setenv(name, value)
+    return Bucket(object_server, f"{request.node.path.stem}/{request.node.name}")

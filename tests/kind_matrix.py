@@ -57,7 +57,7 @@ def run(kind: Kind, suffix: str, folder: Path) -> str:
     (outcome,) = restore.restore(source, _restorer(), out, Settings(strength=0))
     if outcome.error is not None:
         return "refused"
-    assert outcome.target is not None
+    assert isinstance(outcome.target, Path)
     if is_kept is not None and is_kept(outcome.target):
         return "kept"
     return "noted" if outcome.info or outcome.warnings else "lost"

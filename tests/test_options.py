@@ -3,6 +3,7 @@
 import ast
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,9 +13,11 @@ from hypothesis import strategies as st
 from pydantic import ByteSize, TypeAdapter
 from typer.testing import CliRunner
 
+from object_server import Bucket
 from pellucid import cli
-from pellucid.commands.options import parse_bytes, parse_keywords
+from pellucid.commands.options import check_urls, parse_bytes, parse_keywords
 from pellucid.commands.terminal import word_as_option
+from pellucid.errors import StorageError
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 
@@ -36,9 +39,9 @@ def test_amounts_of_memory_are_those_of_pydantic(number: str, space: str, unit: 
         (["restore", "a.png", "--model", "srcnn-x2", "--out="], "--out: an empty text"),
         (["restore", "", "--model", "srcnn-x2"], "an empty text"),
         (["train", "dncnn.gaussian", "--out", "r", "--data", ""], "--data: an empty text"),
-        (["restore", "a.png", "--model", "srcnn-x2", "--out", "s3://bucket/a"], "--out: s3://bucket/a is a URL"),
-        (["restore", "https://example.org/a.png", "--model", "srcnn-x2"], "https://example.org/a.png is a URL"),
-        (["prepare", "folder", "a", "--out", "S3://b"], "--out: S3://b is a URL"),
+        (["restore", "a.png", "--model", "srcnn-x2", "--json", "s3://bucket/a"], "--json: s3://bucket/a is a URL"),
+        (["plot", "https://example.org/a.png", "--out", "b.png"], "https://example.org/a.png is a URL"),
+        (["train", "dncnn.gaussian", "--data", "a", "--out", "S3://b"], "--out: S3://b is a URL"),
         (["train", "dncnn.gaussian", "--data", "d", "--steps", "2", "num_steps=3"], "--steps and num_steps are"),
         (["export", "srcnn-x2", "--out", "a.onnx", "--target", "t"], "--target needs --data"),
     ],
@@ -141,3 +144,72 @@ def test_hints_do_not_name_options_of_other_commands(
     result = CliRunner().invoke(cli.app, arguments[command])
     assert result.exit_code == 1 and "50 x 50 = 2,500 pixels; at most 2,000 are allowed" in result.output
     assert ("--max-pixels 2500" in result.output) == has_option
+
+
+COMMANDS: dict[str, Any] = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+
+
+def _parameters() -> list[tuple[str, str]]:
+    """All (command, parameter) that have a value."""
+    return [
+        (name, parameter.name)
+        for name, command in COMMANDS.items()
+        for parameter in command.params
+        if not getattr(parameter, "is_flag", False)
+    ]
+
+
+@pytest.mark.parametrize(("command", "name"), _parameters())
+def test_every_parameter_takes_urls_or_refuses_them(command: str, name: str) -> None:
+    """None reads s3://x as the folder `s3:` of this computer."""
+    (parameter,) = [one for one in COMMANDS[command].params if one.name == name]
+    if name in cli.URL_PARAMETERS.get(command, ()):
+        return  # see below
+    for value in ("s3://b/x", Path("s3://b/x"), ["a", "S3://b/x"], ("https://host/x?y",)):
+        with pytest.raises(typer.BadParameter, match="://.*is a URL; only files and folders of this computer"):
+            check_urls([parameter], {name: value}, cli.URL_PARAMETERS.get(command, ()))
+
+
+TAKES_URLS = [
+    ["bench", "{url}.safetensors"],
+    ["evaluate", "{url}.safetensors", "--data", "{folder}"],
+    ["evaluate", "--model", "{url}.safetensors", "--data", "{folder}"],
+    ["evaluate", "srcnn-x2", "--data", "{url}"],
+    ["evaluate", "--data", "{folder}", "--target", "{url}"],
+    ["evaluate", "srcnn-x2", "--data", "{folder}", "--train-data", "{url}"],
+    ["export", "{url}.safetensors", "--out", "{folder}/x.onnx"],
+    ["models", "{url}.safetensors"],
+    ["prepare", "folder", "{url}", "--out", "{folder}/out"],
+    ["prepare", "folder", "{folder}", "--out", "{url}"],
+    ["prepare", "folder", "{folder}", "--out", "{folder}-store", "--against", "{url}"],
+    ["prepare", "check", "{url}"],
+    ["restore", "{url}", "--model", "srcnn-x2"],
+    ["restore", "{folder}", "--out", "{url}", "--model", "srcnn-x2"],
+    ["restore", "{folder}", "--model", "{url}.safetensors"],
+    ["restore", "{folder}", "--mask", "{url}", "--model", "srcnn-x2"],
+]
+
+
+@pytest.mark.parametrize("arguments", TAKES_URLS, ids=" ".join)
+def test_urls_lead_to_their_server(arguments: list[str], album: Path, bucket: Bucket) -> None:
+    (album / "broken.png").unlink()
+    filled = [text.format(url="s3://no-such-bucket/x", folder=album) for text in arguments]
+    result = CliRunner().invoke(cli.app, filled)
+    assert isinstance(result.exception, StorageError)
+    assert "s3://no-such-bucket" in str(result.exception) and "does not exist" in str(result.exception)
+    assert not Path("s3:").exists()
+
+
+def test_every_parameter_that_takes_urls_is_tried() -> None:
+    tried = {(arguments[0], name) for arguments in TAKES_URLS for name in _name_url_parameter(arguments)}
+    assert tried == {(command, name) for command, names in cli.URL_PARAMETERS.items() for name in names}
+
+
+def _name_url_parameter(arguments: list[str]) -> list[str]:
+    """The name of the parameter that gets the URL."""
+    place = next(i for i, text in enumerate(arguments) if "{url}" in text)
+    command = COMMANDS[arguments[0]]
+    if arguments[place - 1].startswith("--"):
+        return [one.name for one in command.params if arguments[place - 1] in one.opts]
+    positional = [one.name for one in command.params if one.param_type_name == "argument"]
+    return [positional[min(place, len(positional)) - 1]]

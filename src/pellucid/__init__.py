@@ -26,6 +26,7 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares it with the 
     from pellucid.errors import PellucidError as PellucidError
     from pellucid.errors import PictureError as PictureError
     from pellucid.errors import RecipeError as RecipeError
+    from pellucid.errors import StorageError as StorageError
     from pellucid.errors import WeightsError as WeightsError
     from pellucid.evaluation.evaluate import evaluate as evaluate
     from pellucid.evaluation.evaluate import score as score
@@ -53,6 +54,7 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares it with the 
     from pellucid.restoration.restorer import Restorer as Restorer
     from pellucid.restoration.restorer import load as load
     from pellucid.restoration.settings import Settings as Settings
+    from pellucid.storage.urls import Url as Url
     from pellucid.system.shards import Shard as Shard
     from pellucid.training.recorder import Validation as Validation
     from pellucid.training.train import Status as Status
@@ -67,7 +69,7 @@ _TABLE = {
     "backends.benchmark": "Timing bench",
     "data.preparing": "Prepared PreparedShard prepare prepare_shard",
     "errors": "ArgumentError DataError MissingExtraError NotEnoughMemoryError OutputError PellucidError "
-    "PictureError RecipeError WeightsError",
+    "PictureError RecipeError StorageError WeightsError",
     "evaluation.evaluate": "evaluate score",
     "evaluation.report": "Report Score",
     "exporting.export": "Exported export",
@@ -82,6 +84,7 @@ _TABLE = {
     "restoration.restore": "Outcome iter_restore restore",
     "restoration.restorer": "Restorer load",
     "restoration.settings": "Settings",
+    "storage.urls": "Url",
     "system.shards": "Shard",
     "training.recorder": "Validation",
     "training.train": "Status Stopped train",

@@ -24,8 +24,19 @@ from pellucid.commands import (
     status,
     train,
 )
-from pellucid.commands.options import check_arguments, with_messages
+from pellucid.commands.options import check_arguments, check_urls, with_messages
 from pellucid.commands.terminal import remember_options
+
+URL_PARAMETERS = {
+    "bench": ("model",),
+    "evaluate": ("model", "models", "data", "target", "train_data"),
+    "export": ("model",),
+    "models": ("name",),
+    "prepare": ("paths", "out", "against"),
+    "restore": ("inputs", "out", "model", "mask"),
+    "status": ("out",),
+}
+"""Parameters of commands that take URLs. All others refuse them: a path of this computer is expected there."""
 
 
 class _FlagsWithoutType:
@@ -45,6 +56,7 @@ class _Command(_FlagsWithoutType, TyperCommand):
         return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
+        check_urls(self.params, ctx.params, URL_PARAMETERS.get(self.name or "", ()))
         remember_options(option for parameter in self.params for option in parameter.opts)
         return super().invoke(ctx)
 

@@ -7,6 +7,7 @@
     ├── WeightsError         not a weight file, a damaged one, or one of another network
     ├── DataError            a folder contains no pictures, or pairs that do not match
     ├── OutputError          a result cannot be written, or would replace a file
+    ├── StorageError         an object or a bucket does not exist, or cannot be reached or used
     ├── NotEnoughMemoryError more memory is needed than is available or allowed
     └── MissingExtraError    an optional package is not installed; the hint is the pip command
 
@@ -95,6 +96,10 @@ class DataError(PellucidError):
 
 class OutputError(PellucidError):
     """A result cannot be written, or would replace a file."""
+
+
+class StorageError(PellucidError):
+    """An object or a bucket does not exist, or cannot be reached or used."""
 
 
 class NotEnoughMemoryError(PellucidError):

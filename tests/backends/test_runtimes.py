@@ -248,3 +248,21 @@ def test_a_missing_package_is_named_with_the_pip_command(
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(MissingExtraError, match=r"pip install 'pellucid\[(onnx|openvino)\]'"):
         restorer.load(files[f"srcnn.paper{suffix}"])
+
+
+def test_a_precision_that_the_runtime_does_not_compute_in_is_named(
+    files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights = small_models.save_weights(tmp_path, "srcnn.paper")
+    monkeypatch.setattr(runtimes, "supported_precisions", lambda: {"f32"})
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    line = "openvino computes in float32: this CPU does not support bfloat16"
+    chosen = restorer.load(weights, device="cpu", backend="openvino", precision="bfloat16")
+    assert chosen.describe_backends() == [line]
+    assert Restorer.of([*chosen.models, *chosen.models]).describe_backends() == [f"{chosen.name}: {line}"] * 2
+    half = exporting.export(weights, tmp_path / "half.onnx", precision="float16")
+    assert half.note is not None and half.note.startswith("onnxruntime computes float16 in float32")
+    assert not restorer.load(files["srcnn.paper.onnx"]).describe_backends()
+    monkeypatch.setattr(runtimes, "supported_precisions", lambda: {"f32", "bf16"})
+    chosen = restorer.load(weights, device="cpu", backend="openvino", precision="bfloat16")
+    assert not chosen.describe_backends()

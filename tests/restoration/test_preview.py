@@ -17,7 +17,6 @@ from pellucid.pictures import images
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.recipes import registry
 from pellucid.restoration import sheets
-from pellucid.restoration.planning import Job
 from pellucid.restoration.preview import (
     Part,
     draw_comparison,
@@ -116,23 +115,21 @@ def test_sheets_have_names_of_their_own() -> None:
 
 def test_only_sheets_are_replaced(tmp_path: Path) -> None:
     images.write(_picture(), tmp_path / "a.png")
-    job = Job(tmp_path / "a.png", tmp_path / "sheet.png")
+    source, target = tmp_path / "a.png", tmp_path / "sheet.png"
     for _ in range(2):
-        write_preview(job, [DENOISER], Settings(), overwrite=False)
-    with Image.open(job.target) as sheet:
+        write_preview(source, target, [DENOISER], Settings(), overwrite=False)
+    with Image.open(target) as sheet:
         assert sheet.width > 500
-    images.write(_picture(), job.target, overwrite=True)
+    images.write(_picture(), target, overwrite=True)
     with pytest.raises(OutputError, match=r"sheet\.png exists; overwrite=True replaces it"):
-        write_preview(job, [DENOISER], Settings(), overwrite=False)
+        write_preview(source, target, [DENOISER], Settings(), overwrite=False)
 
 
 def test_what_cannot_be_previewed_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PictureError, match="is not inside of a picture of 500 x 400 px"):
         draw_preview("a", _picture(), [DENOISER], Settings(crop=(499, 0, 2, 2)))
     with pytest.raises(PictureError, match="some take mosaics of camera RAW files, some developed pictures"):
-        write_preview(
-            Job(tmp_path / "a.png", tmp_path / "b.png"), [DENOISER, DEVELOPER], Settings(), overwrite=False
-        )
+        write_preview(tmp_path / "a.png", tmp_path / "b.png", [DENOISER, DEVELOPER], Settings(), overwrite=False)
 
 
 def test_parts_of_a_result_show_the_same() -> None:

@@ -19,11 +19,21 @@ from pellucid.pictures import images
 from pellucid.pictures.camera import dng
 from pellucid.pictures.picture import Exposure, Mosaic, Picture
 from pellucid.recipes import registry
-from pellucid.restoration import entries, manifest, pipeline, planning, restore, restorer, stages, suitability
+from pellucid.restoration import (
+    entries,
+    ledgers,
+    pipeline,
+    planning,
+    restore,
+    restorer,
+    stages,
+    suitability,
+)
 from pellucid.restoration.one_picture import restore_picture
 from pellucid.restoration.position import Position
 from pellucid.restoration.restorer import Restorer
 from pellucid.restoration.settings import Settings
+from pellucid.storage.urls import Location
 from pellucid.system import memory
 from pellucid.system.journals import JournalReader
 from pellucid.weights import checkpoint
@@ -43,8 +53,8 @@ def _errors(outcomes: Sequence[restore.Outcome]) -> list[str]:
     return [str(outcome.error) for outcome in outcomes if outcome.error is not None]
 
 
-def _path(path: Path | None) -> Path:
-    assert path is not None
+def _path(path: Location | None) -> Path:
+    assert isinstance(path, Path)
     return path
 
 
@@ -228,7 +238,7 @@ def test_manifest_is_read_once(album: Path, weights: Path, monkeypatch: pytest.M
         yield from lines
 
     restore.restore(planning.plan([album]), restorer.load(weights), workers=1)
-    monkeypatch.setattr(manifest, "read_lines", counted)
+    monkeypatch.setattr(ledgers, "read_lines", counted)
     restore.restore(planning.plan([album]), restorer.load(weights), workers=1)
     assert len(count) <= 2  # by the reading and the writing thread, if they need it at the same time
 

@@ -66,7 +66,7 @@ def test_the_status_adds_up_all_shards(many: Path, weights: Path, tmp_path: Path
         _run(many, out, weights, Shard(i, 4))
     status = _read_one(out)
     done = {name for name in _contents(out)}
-    assert {one.target.relative_to(out).as_posix() for one in status.select("restored")} == done
+    assert {os.path.relpath(str(one.target), out) for one in status.select("restored")} == done
     assert len(status.pictures) == 11 and set(status.shards) <= {"1/4", "3/4"}
     assert len(status.select("missing")) + len(status.select("failed")) == 11 - len(done)
     for i in (2, 4):

@@ -10,7 +10,7 @@ import pellucid
 from pellucid.pictures.picture import Picture
 from pellucid.recipes import registry
 from pellucid.restoration.restorer import load
-from pellucid.restoration.suitability import describe_noise, list_problems, warn_about
+from pellucid.restoration.suitability import describe_noise, list_problems, warn_about, warn_about_change
 
 
 def make_picture(sigma_255: float, channels: int = 1, side_px: int = 120) -> Picture:
@@ -84,3 +84,24 @@ def test_levels_of_noise_are_described() -> None:
         describe_noise(registry.find(name)) for name in ("dncnn.gaussian", "dncnn.blind", "dncnn.three_tasks")
     ]
     assert found == ["25", "up to 55", ""]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize(("change_255", "is_named"), [(0, True), (0.4, True), (1, False), (-1, False)])
+def test_a_result_that_hardly_changed_gets_a_line(dtype: str, change_255: float, is_named: bool) -> None:
+    restorer = load("dncnn-three-tasks")
+    degraded = make_picture(5, channels=3, side_px=300).as_depth("float32")
+    restored = Picture(degraded.samples + np.float32(change_255 / 255)).as_depth(dtype)
+    lines = [*warn_about_change(degraded.as_depth(dtype), restored, restorer)]
+    if is_named:
+        assert lines == [
+            "hardly changed by dncnn-three-tasks, which corrects noise and JPEG blocks: "
+            "less than 0.5 where white is 255"
+        ]
+    else:
+        assert not lines
+
+
+def test_a_result_of_another_size_is_not_compared() -> None:
+    degraded = make_picture(5)
+    assert not [*warn_about_change(degraded, degraded.crop(slice(0, 60), slice(0, 60)), load("dncnn-gray-25"))]

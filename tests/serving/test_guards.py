@@ -51,7 +51,7 @@ def _request(
         await asyncio.sleep(send_s)
 
     guards = Guards(
-        _read_all, setup or Setup(Path()), Limits(memory_bytes=2**31, **limits), monitor or Monitor(), Links()
+        _read_all, setup or Setup(Path()), Limits(memory_bytes=2**31, **limits), monitor or Monitor(), Links(b"1")
     )
     given = {"host": "localhost:8000", "transfer-encoding": "chunked"} | (headers or {})
     scope = {
@@ -136,9 +136,9 @@ def test_an_allowed_origin() -> None:
 
 
 def test_links_are_for_one_path() -> None:
-    links = Links()
+    links = Links(b"1")
     signed = links.sign("/v1/jobs/a/result")
     path, _, query = signed.partition("?")
-    assert links.allows(path, query) and links.allows(path, f"x=1&{query}")
+    assert links.allows(path, query) and Links(b"1").allows(path, query) and links.allows(path, f"x=1&{query}")
     assert not links.allows("/v1/jobs/b/result", query)
-    assert not links.allows(path, "key=") and not links.allows(path, "") and not Links().allows(path, query)
+    assert not links.allows(path, "key=") and not links.allows(path, "") and not Links(b"2").allows(path, query)

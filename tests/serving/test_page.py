@@ -160,6 +160,13 @@ def test_cancel(page: "Page") -> None:
     page.click(".picture button:has-text('Cancel')")
     page.wait_for_selector("text=not restored")
     _restore(page)  # the worker is free
+    page.select_option("#model", "mimo-unet")
+    page.click("#restore")
+    page.wait_for_selector(".picture button:has-text('Cancel')")
+    assert page.is_hidden(".picture.current a")
+    page.click(".picture button:has-text('Cancel')")
+    page.wait_for_selector(".picture.current a:not([hidden])")  # the earlier result is there again
+    assert "srcnn-x2" in page.inner_text("#about")
 
 
 def test_errors_are_shown(page: "Page") -> None:

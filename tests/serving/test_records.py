@@ -93,3 +93,13 @@ def test_a_damaged_folder_is_one_line(tmp_path: Path) -> None:
         Records(tmp_path)
     with pytest.raises(DataError, match="cannot be used"):
         Records(tmp_path / "records.sqlite" / "folder")
+
+
+def test_links_work_after_a_restart(tmp_path: Path) -> None:
+    first, other = Records(tmp_path / "data"), Records(tmp_path / "other")
+    secret = first.link_secret()
+    first.close()
+    again = Records(tmp_path / "data")
+    assert len(secret) == 32 and again.link_secret() == again.link_secret() == secret != other.link_secret()
+    again.close()
+    other.close()

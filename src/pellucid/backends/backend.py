@@ -32,6 +32,10 @@ class Backend(Protocol):
     def device(self) -> torch.device:
         """Where the network runs."""
 
+    @property
+    def note(self) -> str | None:
+        """That it computes in another precision than it was asked for, and why; None if it does not."""
+
     def __call__(self, degraded: Tensor) -> Tensor:
         """(N, C, H, W) float32 -> (N, C', scale * H, scale * W) float32.
 

@@ -58,6 +58,11 @@ class TorchBackend:
             return self._run(degraded).cpu().float()
 
     @property
+    def note(self) -> None:
+        """PyTorch computes in every precision that it accepts."""
+        return None
+
+    @property
     def name(self) -> str:
         return f"torch {self.precision} on {self.device}"
 

@@ -19,6 +19,7 @@ from pellucid.commands.options import (
     Shard,
     White,
     add_networks,
+    bring,
     parse_keywords,
     parse_shard,
 )
@@ -60,14 +61,15 @@ def evaluate(
         typer.Option("--model", "-m", metavar="NAME_OR_FILE", help="Another model for the table; repeatable."),
     ] = None,
     data: Annotated[
-        Path,
+        str,
         typer.Option(
             metavar="FOLDER",
-            help="Clean pictures, or degraded pictures with --target, or a store; without MODEL, results.",
+            help="Clean pictures, or degraded pictures with --target, or a store; without MODEL, results. Also "
+            "the URL of a folder, e.g. s3://bucket/Set12.",
         ),
     ],
     target: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="FOLDER", help="Targets of the pictures in --data, matched by name."),
     ] = None,
     colors: Annotated[
@@ -102,7 +104,7 @@ def evaluate(
         Path | None, typer.Option(metavar="FOLDER", help="Write the restored pictures into this folder, as PNG.")
     ] = None,
     train_data: Annotated[
-        Path | None,
+        str | None,
         typer.Option("--train-data", metavar="STORE", help="Report pictures that are also in this training data."),
     ] = None,
     record: Annotated[
@@ -145,18 +147,19 @@ def evaluate(
         _check_shard_options(record, {"json": json_file, "csv": csv_file, "train-data": train_data})
     if is_stdout(json_file) and is_stdout(csv_file):
         raise typer.BadParameter("--json - and --csv - would both be standard output")
-    train_store = None if train_data is None else store.open(train_data)
+    pictures, targets = bring(data), None if target is None else bring(target)
+    train_store = None if train_data is None else store.open(bring(train_data))
     chosen = [restorer.load(name, device=device, backend=backend, precision=precision, **given) for name in names]
     if len({one.name for one in chosen}) < len(chosen):  # e.g. the weights.safetensors of two trainings
         for one, name in zip(chosen, names, strict=True):
             one.name = name
     for one in chosen:
-        if one.choice is not None:
-            print_info(one.choice)
-    _check_files(chosen, data, target, white, [json_file, csv_file], overwrite=overwrite)
-    settings = {"target": target, "colors": colors, "border_px": border, "white": white, "overwrite": overwrite}
+        for line in one.describe_backends():
+            print_info(line)
+    _check_files(chosen, pictures, targets, white, [json_file, csv_file], overwrite=overwrite)
+    settings = {"target": targets, "colors": colors, "border_px": border, "white": white, "overwrite": overwrite}
     with _record(record, [names, given, data, settings, seeds, save]) as path:
-        reports = list(_score_each(chosen, data, seeds, save, path, shard=part, **settings))
+        reports = list(_score_each(chosen, pictures, seeds, save, path, shard=part, **settings))
     if json_file is not None:
         content = [report.to_json() for report in reports]
         write_json(json_file, content if len(names) > 1 else content[0], overwrite=overwrite)
@@ -168,14 +171,14 @@ def evaluate(
         _print_scores(reports)
     _print_messages(reports)
     if train_store is not None:
-        print_leaks(train_store, target or data)
+        print_leaks(train_store, targets or pictures)
     for error in dict.fromkeys(str(error) for report in reports for _, error in report.failures):
         print_error(error)
     if any(report.failures for report in reports):
         raise typer.Exit(1)
 
 
-def _check_usage(names: Sequence[str], given: Any, target: Path | None, of_models: dict[str, Any]) -> None:
+def _check_usage(names: Sequence[str], given: Any, target: str | None, of_models: dict[str, Any]) -> None:
     """Without a model, only pictures and their targets are needed, and options of models cannot act."""
     if names:
         return
@@ -215,7 +218,7 @@ def _check_files(
             used.append(result)
 
 
-def _check_shard_options(record: Path | None, whole: dict[str, Path | None]) -> None:
+def _check_shard_options(record: Path | None, whole: dict[str, object]) -> None:
     """Raise typer.BadParameter without a folder for the scores, and for options that need those of all shards."""
     if record is None:
         raise typer.BadParameter("--shard needs --record FOLDER, which all shards share")

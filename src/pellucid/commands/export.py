@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pellucid.commands.options import Json, NetworkFiles, Overwrite, Parameters, add_networks, parse_keywords
-from pellucid.commands.terminal import defer_sigint, is_stdout, write_json
+from pellucid.commands.terminal import defer_sigint, is_stdout, print_info, write_json
 
 if TYPE_CHECKING:
     from pellucid.backends.backend import Shape
@@ -90,6 +90,8 @@ def export(
         return
     typer.echo(f"{exported.path}: {exported.metadata.weights.recipe} in {precision}")
     typer.echo(f"against torch float32: {exported.agreement}")
+    if exported.note is not None:
+        print_info(exported.note)
     if exported.loss_db is not None:
         typer.echo(f"loss of mean PSNR on {data}: {exported.loss_db:.3f} dB")
 
@@ -101,6 +103,7 @@ def _to_json(exported: "Exported", precision: str) -> object:
         "precision": precision,
         "agreement": str(exported.agreement),
         "loss_db": exported.loss_db,
+        "note": exported.note,
     }
 
 

@@ -4,13 +4,20 @@ import inspect
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from pellucid.commands.terminal import MessageStyle, print_detail, print_info, set_message_style
+from pellucid.commands.terminal import (
+    MessageStyle,
+    print_detail,
+    print_info,
+    progress,
+    set_message_style,
+    show_progress,
+)
 
 if TYPE_CHECKING:
     from pellucid.system import shards
@@ -126,16 +133,36 @@ def _describe_versions() -> str:
 
 
 def check_arguments(args: Sequence[str]) -> None:
-    """Raise typer.BadParameter for an empty argument, which would be the current folder, and for a URL."""
+    """Raise typer.BadParameter for an empty argument, which would be the current folder."""
     for option, text in zip(("", *args), args, strict=False):
         name, equals, value = text.partition("=") if text.startswith("--") else (option, "=", text)
         where = f"{name}: " if name.startswith("-") else ""
         if equals and not value:
             raise typer.BadParameter(f"{where}an empty text; omit it, or give a value")
-        if re.match(r"[a-z][a-z0-9+.-]+://", value, re.IGNORECASE):
-            raise typer.BadParameter(
-                f"{where}{value} is a URL; only files and folders of this computer are supported"
-            )
+
+
+def check_urls(parameters: Sequence[Any], values: Mapping[str, Any], takes_urls: Collection[str]) -> None:
+    """Raise typer.BadParameter for a URL as the value of a parameter that takes none.
+
+    parameters: of the command, as typer has them. takes_urls: names of those that take URLs.
+    """
+    for parameter in parameters:
+        value = values.get(parameter.name)
+        for text in map(str, value if isinstance(value, list | tuple) else [value]):
+            if parameter.name not in takes_urls and (match := re.match("([a-z][a-z0-9+.-]+):/+", text, re.I)):
+                whole = f"{match[1]}://{text[match.end() :]}"  # a Path has lost a slash
+                where = f"{parameter.opts[0]}: " if parameter.opts[0].startswith("-") else ""
+                raise typer.BadParameter(
+                    f"{where}{whole} is a URL; only files and folders of this computer are supported here"
+                )
+
+
+def bring(place: str) -> Path:
+    """The file or folder on this computer: itself, or a copy of what is behind a URL, fetched with progress."""
+    from pellucid.storage import cache
+
+    with progress() as bar:
+        return cache.bring(place, show_progress(bar, f"fetching {place}"))
 
 
 def add_networks(paths: Sequence[str] | None) -> None:

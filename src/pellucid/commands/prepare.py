@@ -1,11 +1,10 @@
 """`pellucid prepare`."""
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pellucid.commands.options import Json, Shard, White, parse_keywords, parse_shard
+from pellucid.commands.options import Json, Shard, White, bring, parse_keywords, parse_shard
 from pellucid.commands.terminal import (
     add_row,
     defer_sigint,
@@ -21,6 +20,8 @@ from pellucid.commands.terminal import (
 )
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from pellucid.data.preparing import Prepared, PreparedShard
     from pellucid.data.store import Store
 
@@ -39,13 +40,16 @@ def prepare(
         ),
     ],
     paths: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Argument(
             metavar="SOURCE",
-            help="Folders, or zip and tar archives, which are read in place. Without SOURCE: describe KIND.",
+            help="Folders, or zip and tar archives, which are read in place; also URLs. Without SOURCE: describe "
+            "KIND.",
         ),
     ] = None,
-    out: Annotated[Path | None, typer.Option(metavar="STORE", help="The folder to create.")] = None,
+    out: Annotated[
+        str | None, typer.Option(metavar="STORE", help="The folder to create; also the URL of one in a bucket.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A keyword of KIND, e.g. split=test; repeatable."),
@@ -55,7 +59,7 @@ def prepare(
         typer.Option("--min-px", min=1, metavar="PX", help="Leave out pictures with a side shorter than this."),
     ] = 1,
     against: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="FOLDER", help="List the pictures of this test set that are also in the store."),
     ] = None,
     workers: Annotated[
@@ -77,6 +81,7 @@ def prepare(
     """
     with defer_sigint():
         from pellucid.data import preparing, registry, store
+        from pellucid.storage.urls import is_url
 
     if not paths:
         if kind == "check":
@@ -88,7 +93,7 @@ def prepare(
     if shard is not None:
         _check_shard_options(kind, against, json_file, overwrite=overwrite)
     if kind == "check":
-        checked = [_check_store(store.open(path)) for path in paths]
+        checked = [_check_store(store.open(bring(path))) for path in paths]
         for made, damaged in checked:
             if not is_stdout(json_file):
                 _print_checked(made)
@@ -105,17 +110,18 @@ def prepare(
     given = parse_keywords(settings, options=("white",)) | ({} if white is None else {"white": str(white)})
     keywords = registry.validate_keywords(kind, given)
     part = parse_shard(shard)
+    sources = [bring(path) for path in paths]
     try:
         with progress() as bar:
             update = show_progress(bar, "decoding")
             if part is not None:
                 decoded = preparing.prepare_shard(
-                    kind, paths, out, part, workers=workers, min_px=min_px, progress=update, **keywords
+                    kind, sources, out, part, workers=workers, min_px=min_px, progress=update, **keywords
                 )
             else:
                 prepared = preparing.prepare(
                     kind,
-                    paths,
+                    sources,
                     out,
                     workers=workers,
                     min_px=min_px,
@@ -134,15 +140,15 @@ def prepare(
         write_json(json_file, content, overwrite=overwrite)
     if not is_stdout(json_file):
         typer.echo(
-            f"{prepared.store.folder}: {_store_text(prepared.store)}; "
+            f"{out if is_url(out) else prepared.store.folder}: {_store_text(prepared.store)}; "
             f"{prepared.num_decoded} files decoded by this run"
         )
     _print_messages(prepared)
     if against is not None:
-        print_leaks(prepared.store, against)
+        print_leaks(prepared.store, bring(against))
 
 
-def _check_shard_options(kind: str, against: Path | None, json_file: Path | None, *, overwrite: bool) -> None:
+def _check_shard_options(kind: str, against: str | None, json_file: "Path | None", *, overwrite: bool) -> None:
     """Raise typer.BadParameter for options that are about a whole store."""
     given = {"check": kind == "check", "--against": against, "--json": json_file, "--overwrite": overwrite}
     used = [option for option, value in given.items() if value]
@@ -150,7 +156,7 @@ def _check_shard_options(kind: str, against: Path | None, json_file: Path | None
         raise typer.BadParameter(f"{', '.join(used)} and --shard exclude each other: the store is made at the end")
 
 
-def _print_shard(shard: str, out: Path, decoded: "PreparedShard") -> None:
+def _print_shard(shard: str, out: str, decoded: "PreparedShard") -> None:
     if decoded.is_finished:
         typer.echo(f"{out} is finished; there is nothing to do for shard {shard}")
         return

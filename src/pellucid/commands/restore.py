@@ -37,13 +37,14 @@ from pellucid.commands.terminal import (
     sigterm_as_sigint,
     write_json,
 )
-from pellucid.errors import PellucidError
+from pellucid.errors import OutputError, PellucidError
 
 if TYPE_CHECKING:
     from pellucid.restoration.planning import Job, Plan
     from pellucid.restoration.restore import Outcome
     from pellucid.restoration.restorer import Restorer
     from pellucid.restoration.settings import Settings
+    from pellucid.storage.urls import Location
 
 
 def restore(
@@ -95,10 +96,12 @@ def restore(
         from pellucid.pictures import images
         from pellucid.restoration import planning, restorer
         from pellucid.restoration.settings import Settings
+        from pellucid.storage.urls import is_url, locate
         from pellucid.weights import models
 
     add_networks(networks)
     check_scale(scale, size)
+    place = None if out is None else locate(out)
     choices = Settings(
         tile_px=tile,
         halo_px=halo,
@@ -128,18 +131,20 @@ def restore(
         raise typer.BadParameter("several --model are for --preview; --model A+B runs one after the other")
     if dry_run:
         _refuse("--dry-run writes nothing", json=report)
-    if "-" in inputs or out == Path("-"):
+    if "-" in inputs or out == "-":
         _refuse("- is one picture", name=name, preview=preview, compare=compare, shard=shard)
-    if is_stdout(report) and (out == Path("-") or (out is None and "-" in inputs)):
+    if is_stdout(report) and (out == "-" or (out is None and "-" in inputs)):
         raise typer.BadParameter("the result and --json - would both be standard output")
-    with standard_streams(inputs, out, format) as streams:
+    if sidecars and any(map(is_url, inputs)):
+        raise typer.BadParameter("--sidecars is for files and folders of this computer; omit it")
+    with standard_streams(inputs, place, format) as streams:
         jobs = planning.plan(
             streams.inputs,
             streams.out,
             format="png" if preview else format,
             include=include or (),
             exclude=exclude or (),
-            name="{stem}-preview{suffix}" if preview and not _is_file_to_write(out) else name,
+            name="{stem}-preview{suffix}" if preview and not _is_file_to_write(place) else name,
             model="+".join(map(models.find_name, model)),
             mask=mask,
             overwrite=overwrite,
@@ -177,8 +182,10 @@ def restore(
             raise typer.Exit(1)
 
 
-def _is_file_to_write(out: Path | None) -> bool:
-    return out is not None and bool(out.suffix) and not out.is_dir()
+def _is_file_to_write(out: "Location | None") -> bool:
+    from pellucid.storage.urls import is_folder
+
+    return out is not None and bool(out.suffix) and not is_folder(out)
 
 
 def _refuse(reason: str, **given: object) -> None:
@@ -193,10 +200,11 @@ def _check_outputs(jobs: "Plan", report: Path | None, *, overwrite: bool) -> Non
     from pellucid.restoration.report import is_report
     from pellucid.system import files
 
-    if len(jobs.whole) == 1 and jobs.whole[0].root is None:
-        files.check_overwrite(jobs[0].target, overwrite=overwrite)
+    if len(jobs.whole) == 1 and jobs.whole[0].root is None and isinstance(jobs.whole[0].target, Path):
+        files.check_overwrite(jobs.whole[0].target, overwrite=overwrite)
     if report is not None and not is_stdout(report):
-        used = [path for job in jobs.whole for path in (job.source, job.target)]
+        places = (place for job in jobs.whole for place in (job.source, job.target))
+        used = [path for path in places if isinstance(path, Path)]
         files.check_report(report, used, overwrite=overwrite or is_report(report))
 
 
@@ -259,6 +267,7 @@ def _draw_previews(
     """
     from pellucid.restoration.position import Position
     from pellucid.restoration.preview import write_preview
+    from pellucid.storage.objects import local_copy
 
     failures = 0
     with sigterm_as_sigint(), show_status(len(jobs)) as update:
@@ -268,13 +277,19 @@ def _draw_previews(
                 update(Position(i + part, len(jobs), job.source))
 
             try:
-                for warning in write_preview(job, restorers, settings, overwrite=overwrite, progress=advance):
+                if not isinstance(job.target, Path):
+                    raise OutputError(f"{job.target}: sheets are written to this computer", hint="choose {out}")
+                with local_copy(job.source) as source:
+                    warnings = write_preview(
+                        source, job.target, restorers, settings, overwrite=overwrite, progress=advance
+                    )
+                for warning in warnings:
                     print_warning(f"{job.source}: {warning}")
                 typer.echo(job.target)
             except PellucidError as error:
                 print_error(error.about(job.source))
                 failures += 1
-    if len(jobs) == 1 and not failures:
+    if len(jobs) == 1 and not failures and isinstance(jobs[0].target, Path):
         open_on_screen(jobs[0].target)
     return failures
 
@@ -290,9 +305,8 @@ def _print_choices(restorer: "Restorer", settings: "Settings", jobs: "Sequence[J
     """How a model runs, and which settings have no effect on it."""
     from pellucid.pictures import formats
 
-    for one in restorer.models:
-        if one.choice is not None:
-            print_info(f"{one.name}: {one.choice}" if len(restorer.models) > 1 else one.choice)
+    for line in restorer.describe_backends():
+        print_info(line)
     for override in restorer.overrides():
         print_warning(override)
     if settings.exposure != "auto" and not restorer.recipe.domain.takes_mosaic:
@@ -349,17 +363,19 @@ def _print_passed_over(plan: "Plan", *, with_sidecars: bool) -> None:
 
 def _print_halo_error(restorer: "Restorer", jobs: "Sequence[Job]", settings: "Settings") -> None:
     from pellucid.restoration.reading import read_degraded
+    from pellucid.storage.objects import local_copy
 
     assert settings.halo_px is not None
     try:
-        degraded, _ = read_degraded(
-            jobs[0].source,
-            restorer.recipe.domain,
-            exposure=settings.exposure,
-            max_pixels=settings.max_pixels,
-            page=settings.page or 1,
-            white=settings.white,
-        )
+        with local_copy(jobs[0].source) as source:
+            degraded, _ = read_degraded(
+                source,
+                restorer.recipe.domain,
+                exposure=settings.exposure,
+                max_pixels=settings.max_pixels,
+                page=settings.page or 1,
+                white=settings.white,
+            )
         error = restorer.halo_error(degraded, halo_px=settings.halo_px, tile_px=settings.tile_px)
     except PellucidError:
         return  # restoring the picture will report it

@@ -11,7 +11,9 @@ _RAW, _EFFORT = "Camera RAW", "Memory and time"
 Inputs = Annotated[
     list[str],
     typer.Argument(
-        metavar="INPUT", help="Pictures, folders of them, or patterns, e.g. 'scans/**/*.tif'; - is standard input."
+        metavar="INPUT",
+        help="Pictures, folders of them, or patterns, e.g. 'scans/**/*.tif'; - is standard input. Also URLs of "
+        "pictures and folders, e.g. s3://bucket/scans.",
     ),
 ]
 Models = Annotated[
@@ -25,10 +27,10 @@ Models = Annotated[
     ),
 ]
 Out = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         metavar="PATH",
-        help="File to write (for one picture), or folder; - is standard output.",
+        help="File to write (for one picture), or folder, also as a URL; - is standard output.",
         show_default="NAME-restored next to each input",
     ),
 ]
@@ -109,7 +111,7 @@ Size = Annotated[
     ),
 ]
 Mask = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         metavar="PATH",
         help="A picture, white where to restore, black where not; or a folder of them, named as the inputs.",

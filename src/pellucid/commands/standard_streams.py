@@ -15,6 +15,7 @@ from pellucid.errors import PellucidError, PictureError
 
 if TYPE_CHECKING:
     from pellucid.restoration.restore import Outcome
+    from pellucid.storage.urls import Location
 
 
 @dataclass(frozen=True)
@@ -26,9 +27,9 @@ class Streams:
     """
 
     inputs: list[str]
-    out: Path | None
+    out: "Location | None"
     is_stdout: bool = False
-    names: dict[Path, str] = field(default_factory=dict)
+    names: "dict[Location, str]" = field(default_factory=dict)
 
     def rename(self, outcome: "Outcome") -> "Outcome":
         """The outcome with names of streams instead of temporary files."""
@@ -46,7 +47,7 @@ class Streams:
 
 
 @contextmanager
-def standard_streams(inputs: list[str], out: Path | None, format: str | None) -> Iterator[Streams]:
+def standard_streams(inputs: list[str], out: "Location | None", format: str | None) -> Iterator[Streams]:
     """The streams of a command. Standard output receives the result at the end, if there is one.
 
     out: for `-` as input, None is standard output. Raises typer.BadParameter for other inputs next to `-`.
@@ -56,24 +57,22 @@ def standard_streams(inputs: list[str], out: Path | None, format: str | None) ->
         yield Streams(inputs, out)
         return
     _check(inputs, reads=reads, writes=writes)
-    from pellucid.pictures import images
-
     with TemporaryDirectory(prefix="pellucid-") as folder:
-        names: dict[Path, str] = {}
-        source = Path(inputs[0])
+        names: dict[Location, str] = {}
         if reads:
             source = Path(folder, "input")
             source.write_bytes(_read())
             names[source] = "standard input"
+            inputs = [str(source)]
         if writes:
-            out = Path(folder, images.result_name("output", format, source=source))
+            out = Path(folder, _name_output(inputs[0], format))
             names[out] = "standard output"
-        streams = Streams([str(source)], out, writes, names)
+        streams = Streams(inputs, out, writes, names)
         try:
             yield streams
         except PellucidError as error:
             raise streams.rename_error(error) from None
-        if writes and out is not None and out.exists():
+        if writes and isinstance(out, Path) and out.exists():
             print_bytes(out.read_bytes())
 
 
@@ -84,6 +83,17 @@ def _check(inputs: list[str], *, reads: bool, writes: bool) -> None:
         raise typer.BadParameter("--out -: standard output is a terminal; redirect it, or give a file")
     if reads and sys.stdin.isatty():
         raise typer.BadParameter("-: standard input is a terminal; redirect a picture to it")
+
+
+def _name_output(given: str, format: str | None) -> str:
+    """The name of a result, in the format of the input."""
+    from pellucid.pictures import images
+    from pellucid.storage.urls import Url, locate
+
+    source = locate(given)
+    if isinstance(source, Url):
+        return images.result_name(f"output{source.suffix}", format)
+    return images.result_name("output", format, source=source)
 
 
 def _read() -> bytes:

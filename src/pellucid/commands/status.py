@@ -22,7 +22,10 @@ _NUM_LISTED = 20
 
 def status(
     out: Annotated[
-        Path, typer.Argument(metavar="OUT", help="A folder of results, a store, or the folder of --record.")
+        str,
+        typer.Argument(
+            metavar="OUT", help="A folder of results, also as a URL, a store, or the folder of --record."
+        ),
     ],
     json_file: Json = None,
     report: Annotated[
@@ -45,28 +48,30 @@ def status(
         from pellucid.data import store_status
         from pellucid.evaluation import score_status
         from pellucid.restoration import report as reports
-        from pellucid.restoration.run_status import has_status, read_status
+        from pellucid.restoration.run_status import has_results, read_status
+        from pellucid.storage.urls import locate
 
     if is_stdout(json_file) and is_stdout(report):
         raise typer.BadParameter("--json - and --report - would both be standard output")
-    if not out.is_dir():
+    place = locate(out)
+    if isinstance(place, Path) and not place.is_dir():
         raise DataError(f"{out} is not a folder of results")
-    if store_status.is_begun(out):
+    if isinstance(place, Path) and store_status.is_begun(place):
         if report is not None:
             raise typer.BadParameter(f"--report is for folders of restored pictures; {out} is a store")
-        _show_store(out, store_status.read_store_status(out), json_file, overwrite=overwrite)
+        _show_store(out, store_status.read_store_status(place), json_file, overwrite=overwrite)
         return
-    scores = score_status.read_score_status(out)
+    scores = score_status.read_score_status(place) if isinstance(place, Path) else []
     if scores:
         if report is not None:
             raise typer.BadParameter(f"--report is for folders of restored pictures; {out} contains scores")
         _show_scores(out, scores, json_file, overwrite=overwrite)
         return
-    found = read_status(out)
+    found = read_status(place)
     if not found:
         known = (
             "was made by an earlier version, which did not record its inputs"
-            if has_status(out)
+            if has_results(place)
             else ("contains no manifest of 'pellucid restore'")
         )
         raise DataError(f"{out} {known}")
@@ -84,7 +89,7 @@ def status(
         raise typer.Exit(1)
 
 
-def _show_store(out: Path, found: "StoreStatus", json_file: Path | None, *, overwrite: bool) -> None:
+def _show_store(out: str, found: "StoreStatus", json_file: Path | None, *, overwrite: bool) -> None:
     if json_file is not None:
         write_json(json_file, found.to_json(), overwrite=overwrite)
     if not is_stdout(json_file):
@@ -107,7 +112,7 @@ def _show_store(out: Path, found: "StoreStatus", json_file: Path | None, *, over
         raise typer.Exit(1)
 
 
-def _show_scores(out: Path, found: "Sequence[ScoreStatus]", json_file: Path | None, *, overwrite: bool) -> None:
+def _show_scores(out: str, found: "Sequence[ScoreStatus]", json_file: Path | None, *, overwrite: bool) -> None:
     if json_file is not None:
         write_json(json_file, [one.to_json() for one in found], overwrite=overwrite)
     for one in found:
@@ -121,7 +126,7 @@ def _show_scores(out: Path, found: "Sequence[ScoreStatus]", json_file: Path | No
         raise typer.Exit(1)
 
 
-def _print(out: Path, found: "Sequence[RunStatus]") -> None:
+def _print(out: str, found: "Sequence[RunStatus]") -> None:
     for one in found:
         typer.echo(f"{out}: {one.model}: {_describe(one)}")
         for problem in one.problems:

@@ -17,6 +17,8 @@ from pellucid.errors import DataError
 from pellucid.pictures import images
 from pellucid.pictures.finding import describe_ignored, find_pictures
 from pellucid.pictures.picture import Mosaic, Picture
+from pellucid.storage import cache
+from pellucid.storage.urls import Location
 
 
 @dataclass(frozen=True)
@@ -57,13 +59,16 @@ class EvalSet:
         return len(self.samples)
 
 
-def collect(data: Path, target: Path | None = None, *, white: float | None = None) -> EvalSet:
+def collect(data: str | Location, target: str | Location | None = None, *, white: float | None = None) -> EvalSet:
     """The pictures in a folder, with their targets of the same name in another one; or the items of a store.
+
+    Folders and stores in buckets are copied into the cache of this computer.
 
     white: of all files, see `images.read`; the items of a store have the white of their type.
     If no names agree, targets are matched by sorted order, provided there are as many.
     Raises DataError if there are no pictures, a picture has no target, or the store is damaged.
     """
+    data, target = cache.bring(data), None if target is None else cache.bring(target)
     if store.is_store(data):
         if target is not None:
             raise DataError(f"{data} is a store, which contains its targets", hint="omit {target}")

@@ -20,10 +20,13 @@ from pellucid.data import archives, registry, store
 from pellucid.data.archives import Source
 from pellucid.data.dataset import DatasetPlan, DecodeTask, LeftOut
 from pellucid.data.store import Array, Store
+from pellucid.data.store_upload import start_upload, upload
 from pellucid.data.store_writer import Planned, Record, Stamp, StoreWriter, list_parts, part_folder
-from pellucid.errors import DataError, OutputError, PictureError
+from pellucid.errors import ArgumentError, DataError, OutputError, PictureError
 from pellucid.pictures.formats import SUFFIXES
 from pellucid.pictures.kinds import is_picture_head
+from pellucid.storage import cache
+from pellucid.storage.urls import Location, Url, locate
 from pellucid.system import files
 from pellucid.system.files import cache_folder, check_name
 from pellucid.system.shards import Shard
@@ -78,8 +81,8 @@ class _Settings:
 
 def prepare(
     kind: str,
-    paths: Sequence[str | Path],
-    out: str | Path,
+    paths: Sequence[str | Location],
+    out: str | Location,
     *,
     workers: int | None = None,
     min_px: int = 1,
@@ -90,7 +93,8 @@ def prepare(
     """Decode a data set into a store, or resume an unfinished one.
 
     kind: name of the data set: folder, pairs, gopro, sid-sony, sid-fuji or patches-h5.
-    paths: folders, zip or tar archives. out: the folder of the store.
+    paths: folders, zip or tar archives. out: the folder of the store. URLs are copied into the cache of this
+        computer; a store for a bucket is made there, too, and then uploaded, its index last.
     workers: threads; by default one for each processor. min_px: pictures with a shorter side are left out.
     overwrite: replace a finished store.
     keywords: of the data set, e.g. split="test"; `pellucid prepare KIND` describes them.
@@ -98,17 +102,22 @@ def prepare(
     A finished store of the same sources is returned unchanged. Raises DataError if nothing can be stored or a
     keyword is not possible, OutputError if `out` contains something else or another data set, or its disk is full.
     """
-    check_name(Path(out))
-    sources = [Path(path) for path in paths]
+    place = locate(out)
+    folder = start_upload(place, overwrite=overwrite) if isinstance(place, Url) else place
+    check_name(folder)
+    sources = [cache.bring(path) for path in paths]
     plan = registry.plan(kind, sources, keywords)
-    _check_outside(Path(out), plan, sources)
+    _check_outside(folder, plan, sources)
     request = _make_request(kind, keywords, min_px)
-    return _fill_store(plan, Path(out), request, _Settings(workers, min_px, overwrite, progress))
+    prepared = _fill_store(plan, folder, request, _Settings(workers, min_px, overwrite, progress))
+    if isinstance(place, Url):
+        upload(folder, place, overwrite=overwrite)
+    return prepared
 
 
 def prepare_shard(
     kind: str,
-    paths: Sequence[str | Path],
+    paths: Sequence[str | Location],
     out: str | Path,
     shard: Shard,
     *,
@@ -122,11 +131,14 @@ def prepare_shard(
     `prepare` with the same arguments then makes the store: it copies what all shards have decoded, decodes what is
     missing, and removes their folders. A shard can be repeated, and does nothing if the store is finished.
 
-    Arguments and errors are those of `prepare`. If another process does the same shard, this one waits for it.
+    Arguments and errors are those of `prepare`, but `out` is a folder of this computer or its network. If another
+    process does the same shard, this one waits for it.
     """
+    if isinstance(locate(out), Url):
+        raise ArgumentError(f"{out} is a URL, but shards share a folder", hint="choose a folder by {out}")
     out = Path(out)
     check_name(out)
-    sources = [Path(path) for path in paths]
+    sources = [cache.bring(path) for path in paths]
     plan = registry.plan(kind, sources, keywords)
     _check_outside(out, plan, sources)
     request = _make_request(kind, keywords, min_px)

@@ -24,6 +24,8 @@ from pellucid.evaluation.score_log import ScoreLog
 from pellucid.pictures.picture import Picture
 from pellucid.recipes.recipe import Recipe
 from pellucid.restoration.restorer import Restorer
+from pellucid.storage import cache
+from pellucid.storage.urls import Location
 from pellucid.system.files import check_name
 from pellucid.system.keywords import check_number
 from pellucid.system.shards import Shard
@@ -32,9 +34,9 @@ from pellucid.weights.checkpoint import GIVEN_PAIRS
 
 def evaluate(
     restorer: Restorer,
-    data: str | Path,
+    data: str | Location,
     *,
-    target: str | Path | None = None,
+    target: str | Location | None = None,
     colors: str | None = None,
     border_px: int | None = None,
     num_seeds: int = 1,
@@ -51,6 +53,7 @@ def evaluate(
         a store of clean pictures, of pairs, or of mosaics, which are restored with their exposure ratios; items
         that the store marks as misaligned are not scored.
     target: a folder of the clean pictures, matched by name; by order if no name matches and the counts agree.
+        Both may be URLs of folders in buckets, which are copied into the cache of this computer.
     colors: gray, y (luma) or rgb; only for pairs. border_px: width of the border that is not scored. Default:
         those of the recipe.
     num_seeds: how often each picture is degraded and restored, with other noise each time. Scores are the means.
@@ -113,8 +116,8 @@ def evaluate(
 
 
 def score(
-    results: str | Path,
-    target: str | Path,
+    results: str | Location,
+    target: str | Location,
     *,
     colors: str = "rgb",
     border_px: int = 0,
@@ -136,7 +139,8 @@ def score(
     """
     check_number("border_px", border_px, 0)
     comparison = Comparison(check_colors(colors), border_px, rounds=colors != "rgb")
-    collection = eval_samples.collect(Path(results), Path(target), white=white)
+    results = cache.bring(results)
+    collection = eval_samples.collect(results, target, white=white)
 
     def convert(picture: Picture) -> Tensor:
         planes = comparison.convert(picture.to_tensor())
@@ -180,10 +184,10 @@ def score(
 
 
 def collect(
-    recipe: Recipe, data: str | Path, target: str | Path | None = None, *, white: float | None = None
+    recipe: Recipe, data: str | Location, target: str | Location | None = None, *, white: float | None = None
 ) -> EvalSet:
     """What `evaluate` scores. Raises DataError if there is nothing, or if it does not fit the recipe."""
-    collection = eval_samples.collect(Path(data), None if target is None else Path(target), white=white)
+    collection = eval_samples.collect(data, target, white=white)
     given = {"clean": "clean pictures", "pairs": "pairs of pictures", "raw": "mosaics"}[collection.kind]
     has_mosaics = collection.kind == "raw" or (
         collection.kind == "clean" and makes_mosaic(recipe.protocol.degradation)

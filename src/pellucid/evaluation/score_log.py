@@ -47,7 +47,7 @@ class ScoreLog:
         own = path / f"{'whole' if shard is None else shard.label}.jsonl" if self.is_folder else path
         _check_writable(own)
         self._journal = Journal(own, is_shared=not self.is_folder)
-        for line in read_lines(path) if self.is_folder else JournalReader().read_new(path):
+        for line in read_log_lines(path) if self.is_folder else JournalReader().read_new(path):
             with suppress(ValueError, TypeError, KeyError):  # another line, or a damaged one
                 self._entries[str(line["key"])] = Finished(
                     Score(**line["score"]), tuple(line["warnings"]), line["saved"]
@@ -103,7 +103,7 @@ def _check_writable(path: Path) -> None:
         raise OutputError(f"{path} cannot be written: no permission")
 
 
-def read_lines(folder: Path) -> Iterator[dict[str, Any]]:
+def read_log_lines(folder: Path) -> Iterator[dict[str, Any]]:
     """The lines of all files in a folder."""
     for path in sorted(folder.glob("*.jsonl")):
         yield from JournalReader().read_new(path)

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pellucid.evaluation.score_log import read_lines
+from pellucid.evaluation.score_log import read_log_lines
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def read_score_status(folder: Path) -> list[ScoreStatus]:
     runs: dict[str, dict[str, Any]] = {}
     scored: dict[str, dict[str, set[object]]] = {}
     failed: dict[str, dict[str, str]] = {}
-    for line in read_lines(folder):
+    for line in read_log_lines(folder):
         run = line.get("run")
         if not isinstance(run, str):
             continue

@@ -20,6 +20,7 @@ from pellucid.backends.eager import TorchBackend
 from pellucid.backends.metadata import GraphMetadata
 from pellucid.backends.model import load_model
 from pellucid.backends.parity import MIN_PSNR_DB, Agreement
+from pellucid.backends.runtimes import GraphBackend
 from pellucid.errors import ArgumentError, DataError, OutputError, PellucidError
 from pellucid.evaluation import evaluate as evaluation
 from pellucid.exporting import registry
@@ -46,12 +47,14 @@ class Exported:
 
     agreement: how closely its results match those of the network in float32.
     loss_db: loss of mean PSNR on the user's data set, negative for a gain; None if there was no data set.
+    note: that the runtime computes in another precision on this machine; None if it does not.
     """
 
     path: Path
     metadata: GraphMetadata
     agreement: Agreement
     loss_db: float | None = None
+    note: str | None = None
 
 
 def export(
@@ -110,7 +113,8 @@ def export(
         _check_agreement(agreement, precision, out)
         loss_db = None if data is None else _measure_loss_db(reference, run, Path(data), target)
         _move(written, out, chosen, overwrite=overwrite)
-    return Exported(out, request.metadata, agreement, loss_db)
+    note = run.note if isinstance(run, GraphBackend) else None
+    return Exported(out, request.metadata, agreement, loss_db, note)
 
 
 def read_inputs(folder: Path, restorer: Restorer) -> list[Tensor]:
@@ -196,7 +200,7 @@ class _RunAsBackend:
 
     def __init__(self, backend: Backend, run: Run) -> None:
         self.scale, self.multiple, self.halo = backend.scale, backend.multiple, backend.halo
-        self._backend, self._run = backend, run
+        self._backend, self._run, self.note = backend, run, None
 
     @property
     def name(self) -> str:

@@ -7,6 +7,7 @@ from typing import Any
 
 from pellucid.errors import OutputError
 from pellucid.pictures.picture import Picture, count_channels
+from pellucid.storage.urls import Location
 from pellucid.system.optional_packages import check_installed
 
 RAW_SUFFIXES = frozenset(
@@ -100,7 +101,7 @@ def known_format(suffix: str) -> FileFormat | None:
     return _BY_SUFFIX.get(suffix.lower())
 
 
-def format_by_suffix(path: Path) -> FileFormat:
+def format_by_suffix(path: Location) -> FileFormat:
     """The format of a file name. Raises OutputError if it has no suffix, or one that cannot be written."""
     found = _BY_SUFFIX.get(path.suffix.lower())
     if found is None:
@@ -140,7 +141,7 @@ def check_depth(bit_depth: int | None) -> None:
         raise OutputError(f"bit depth {bit_depth} is not supported; known: {', '.join(map(str, DEPTHS))}")
 
 
-def choose_dtype(file_format: FileFormat, picture: Picture, path: Path, bit_depth: int | None) -> str:
+def choose_dtype(file_format: FileFormat, picture: Picture, path: Location, bit_depth: int | None) -> str:
     """The type of the samples to write. Raises OutputError if the format cannot store it, or alpha."""
     check_depth(bit_depth)
     dtype = picture.dtype if bit_depth is None else DEPTHS[bit_depth]

@@ -19,6 +19,7 @@ from pellucid.pictures.picture import Picture
 from pellucid.pictures.tiff import directories, interpretation
 from pellucid.pictures.tiff.decoding import list_decoders
 from pellucid.pictures.white import check_white, describe_clipped
+from pellucid.storage.urls import Location
 from pellucid.system.files import atomic_file
 
 MAX_PIXELS = 500_000_000
@@ -156,7 +157,7 @@ def is_raw(path: Path) -> bool:
     return kind is not None and kind.loader == kinds.RAW
 
 
-def check_format(path: Path, picture: Picture | None = None, *, bit_depth: int | None = None) -> None:
+def check_format(path: Location, picture: Picture | None = None, *, bit_depth: int | None = None) -> None:
     """Raise OutputError if the suffix of path cannot be written, or its format cannot store the picture."""
     file_format = formats.format_by_suffix(path)
     if picture is not None:

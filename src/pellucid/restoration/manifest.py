@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
@@ -17,10 +16,13 @@ from typing import Any
 
 from pellucid.errors import OutputError
 from pellucid.restoration.claims import Claims
-from pellucid.restoration.entries import Entry, Stamp, find_entry, is_entry, manifest_path, read_lines, stamp
+from pellucid.restoration.entries import Entries, Entry, Stamp, find_entry, stamp
+from pellucid.restoration.leases import Leases
+from pellucid.restoration.ledgers import open_ledger, store
 from pellucid.restoration.planning import Job
+from pellucid.storage import objects
+from pellucid.storage.urls import Location, Url, real_name
 from pellucid.system import files
-from pellucid.system.journals import Journal, JournalReader
 from pellucid.system.shards import Shard
 
 
@@ -55,29 +57,28 @@ class Request:
 
 
 class Manifest:
-    """The manifest of one folder: this process adds to one file, and reads those of all shards."""
+    """The manifest of one folder."""
 
-    def __init__(self, folder: Path, request: Request) -> None:
-        self._path = manifest_path(folder, request.shard)
+    def __init__(self, folder: Location, request: Request) -> None:
         self._folder, self._request = folder, request
         self._settings, self._model = request.settings_sha256, request.model
-        self._entries: dict[str, list[Entry]] = {}
-        self._runs: list[dict[str, Any]] = []
-        self._outcomes: dict[str, dict[str, Any]] = {}
-        self._reader = JournalReader()
-        self._journal = Journal(self._path, is_shared=request.shard is None)
-        self._lock = Lock()
-        self._is_run_recorded = False
-        self._waiting: list[Mapping[str, Any]] = []
-        self.refresh()
+        self._entries = Entries()
+        self._ledger = open_ledger(folder, request.shard)
+        self._ledger.read_new(self._entries)
+        self._lock, self._is_run_noted = Lock(), False
 
-    def state(self, source: Path, target: Path, mask: Path | None = None) -> State:
+    def state(self, source: Location, target: Location, mask: Location | None = None) -> State:
         """Whether the target exists, and whether it is what would be made from the source (and mask) now."""
-        if not os.path.lexists(target):
+        now = self._ledger.stamp(target)
+        if not now:
             return State.MISSING
-        entry = self._find(target)
+        entry = self._find(target, now)
         if entry is None:
-            return State.FOREIGN
+            expected = self._entry(source, stamp(source, *([] if mask is None else [mask])), target)
+            if not self._ledger.is_recorded(target, expected):
+                return State.FOREIGN
+            self._add_entry({**expected, "result": now})
+            return State.DONE
         if entry["settings"] != self._settings:
             is_same = entry.get("model", self._model) == self._model  # earlier versions did not record it
             return State.OTHER_SETTINGS if is_same else State.OTHER_MODEL
@@ -85,91 +86,73 @@ class Manifest:
             return State.DONE
         return State.OUTDATED if entry["place"] == self._place(source) else State.FOREIGN
 
-    def find_outcome(self, target: Path) -> Mapping[str, Any] | None:
-        """The last recorded outcome of a result with these settings."""
-        found = self._outcomes.get(self._key(target))
-        return None if found is None or found["settings"] != self._settings else found
-
-    def refresh(self) -> None:
-        """Add what other processes have recorded in the meantime."""
-        with self._lock:
-            for line in read_lines(self._folder, self._reader):
-                if is_entry(line):
-                    self._entries.setdefault(line["target"], []).append(line)
-                elif isinstance(line.get("run"), dict):
-                    self._runs.append(line)
-                elif isinstance(line.get("outcome"), str) and isinstance(line.get("target"), str):
-                    self._outcomes[line["target"]] = line
-
-    def _find(self, target: Path) -> Entry | None:
-        """The entry of a result, which another process may just have recorded."""
-        key = self._key(target)
-        entry = find_entry(self._entries, target, key)
-        if entry is None:
-            self.refresh()
-            entry = find_entry(self._entries, target, key)
-        return entry
+    def refresh(self, target: Location) -> None:
+        """Look at the target again, which another process may have made in the meantime."""
+        self._ledger.refresh(target)
 
     def record(
-        self, source: Path, source_stamp: Stamp, target: Path, whole: Path, mask: Path | None = None
+        self,
+        source: Location,
+        source_stamp: Stamp,
+        target: Location,
+        whole: Path,
+        mask: Location | None = None,
+        *,
+        overwrite: bool = False,
     ) -> None:
-        """Add an entry for a file that is about to be renamed to target.
+        """Add an entry for a finished file; see `Ledger.add`.
 
-        If the rename never happens, the entry does not match the file at target and is ignored.
         source_stamp: of the source, and of its mask if there is one, as they were read.
-        whole: the finished file under its temporary name.
+        whole: the finished file under its temporary name. overwrite: whether it may replace anything.
         """
-        entry: dict[str, Any] = {
-            "target": self._key(target),
-            "source": [source.name, *source_stamp],
-            "place": self._place(source),
-            "result": stamp(whole),
-            "settings": self._settings,
-            "model": self._model,
-            "sha256": _hash_inputs(source, mask, source_stamp),
-        }
-        try:
-            self._add(entry)
-        except OSError as error:
-            raise OutputError(f"{self._path} cannot be written: {error.strerror or error}") from error
-        self._entries.setdefault(entry["target"], []).append(entry)
+        self._note_run(can_wait=False)
+        entry = self._entry(source, source_stamp, target)
+        entry["sha256"] = _hash_inputs(source, mask, source_stamp)
+        self._ledger.add(target, whole, entry, overwrite=overwrite)
+        self._add_entry(entry)
 
-    def record_outcome(self, source: Path, target: Path, outcome: Mapping[str, Any]) -> None:
-        """Add what happened to a picture, for `pellucid status`. If that is not possible, only this is lost.
+    def record_outcome(self, source: Location, target: Location, outcome: Mapping[str, Any]) -> None:
+        """Add what happened to a picture, for `pellucid status`.
 
         Failures alone do not make a folder, unless other shards may have results.
         """
+        can_wait = self._request.shard is None
+        self._note_run(can_wait=can_wait)
         names = {"target": self._key(target), "place": self._place(source), "settings": self._settings}
-        line = {**outcome, **names}
-        if self._request.shard is None and not self._path.exists():
-            self._waiting.append(line)
-            return
-        with suppress(OSError):
-            self._add(line)
+        self._ledger.note({**outcome, **names}, can_wait=can_wait)
+
+    def find_outcome(self, target: Location) -> Mapping[str, Any] | None:
+        """The last recorded outcome of a result with these settings."""
+        found = self._entries.outcomes.get(self._key(target))
+        return None if found is None or found["settings"] != self._settings else found
 
     def close(self) -> None:
-        """Let other processes write the file."""
-        with self._lock:
-            self._journal.close()
+        """Store all entries."""
+        self._ledger.close()
 
-    def _add(self, line: Mapping[str, Any]) -> None:
+    def _find(self, target: Location, now: Stamp) -> Entry | None:
+        """The entry of a result, which another process may just have recorded."""
+        entry = find_entry(self._entries, self._key(target), now)
+        if entry is None:
+            self._ledger.read_new(self._entries)
+            entry = find_entry(self._entries, self._key(target), now)
+        return entry
+
+    def _note_run(self, *, can_wait: bool) -> None:
+        """Add a line with all that status and reports need to know, unless there is one."""
         with self._lock:
-            if not self._is_run_recorded:
-                run = self._describe_run()
-                if run not in self._runs:
-                    self._journal.add(run)
-                self._is_run_recorded = True
-            for waiting in self._waiting:
-                self._journal.add(waiting)
-            self._waiting.clear()
-            self._journal.add(line)
+            if self._is_run_noted:
+                return
+            self._is_run_noted = True
+        run = self._describe_run()
+        if run not in self._entries.runs:
+            self._ledger.note(run, can_wait=can_wait)
 
     def _describe_run(self) -> dict[str, Any]:
-        """A line with all that status and reports need to know about a run."""
         request = self._request
         run = {
             "run": {"model": request.model, **request.facts},
-            "root": os.path.realpath(self._folder),
+            "root": real_name(self._folder),
             "settings": self._settings,
             "described": dict(request.settings),
             "plan": request.plan,
@@ -177,16 +160,33 @@ class Manifest:
         }
         return json.loads(json.dumps(run, default=str))
 
-    def _place(self, source: Path) -> str:
+    def _add_entry(self, entry: Entry) -> None:
+        self._entries.setdefault(entry["target"], []).append(entry)
+
+    def _entry(self, source: Location, source_stamp: Stamp, target: Location) -> Entry:
+        """An entry without the stamp of the result."""
+        return {
+            "target": self._key(target),
+            "source": [source.name, *source_stamp],
+            "place": self._place(source),
+            "settings": self._settings,
+            "model": self._model,
+        }
+
+    def _place(self, source: Location) -> str:
         """The path of a source relative to this folder: files of the same name in other folders differ."""
-        place = os.path.realpath(source)
+        place = real_name(source)
+        if isinstance(source, Url) or isinstance(self._folder, Url):
+            return place
         try:
             return Path(os.path.relpath(place, os.path.realpath(self._folder))).as_posix()
         except ValueError:  # on another drive of Windows
             return place
 
-    def _key(self, target: Path) -> str:
-        return Path(os.path.relpath(target, self._folder)).as_posix()
+    def _key(self, target: Location) -> str:
+        if isinstance(target, Url) and isinstance(self._folder, Url):
+            return target.relative_to(self._folder).as_posix()
+        return Path(os.path.relpath(str(target), str(self._folder))).as_posix()
 
 
 class Manifests:
@@ -194,34 +194,49 @@ class Manifests:
 
     def __init__(self, request: Request, overwrite: bool) -> None:
         self._request, self._overwrite = request, overwrite
-        self._by_root: dict[Path, Manifest] = {}
-        self._claims: dict[Path, Claims] = {}
+        self._by_root: dict[Location, Manifest] = {}
+        self._claims: dict[Location, Claims | Leases] = {}
+        self._lock = Lock()
 
     def claim(self, job: Job) -> bool:
         """Whether this process may make a result; False if another one is making it. See `Claims`."""
-        if job.root is None:
+        manifest = self._manifest_of(job)
+        if manifest is None or job.root is None:
             return True
-        return self._claims.setdefault(job.root, Claims(job.root)).take(os.fspath(job.target))
+        if isinstance(job.root, Url) and not self._overwrite and self.state(job) is State.DONE:
+            return True  # known from one listing, and each claim takes requests
+        is_taken = self._claims_in(job.root).take(str(job.target))
+        if is_taken:
+            manifest.refresh(job.target)  # another process may have finished it
+        return is_taken
+
+    def _claims_in(self, root: Location) -> Claims | Leases:
+        with self._lock:
+            if root not in self._claims:
+                self._claims[root] = Leases(root) if isinstance(root, Url) else Claims(root)
+            return self._claims[root]
 
     def release(self, job: Job) -> None:
         """Other processes may make this result again."""
         if job.root in self._claims:
-            self._claims[job.root].release(os.fspath(job.target))
+            self._claims[job.root].release(str(job.target))
 
     def close(self) -> None:
-        """Release all claims and files."""
-        for manifest in self._by_root.values():
-            manifest.close()
-        for claims in self._claims.values():
-            claims.close()
+        """Store all entries, and release all claims."""
+        try:
+            for manifest in self._by_root.values():
+                manifest.close()
+        finally:
+            for claims in self._claims.values():
+                claims.close()
 
     def settle_names(self, jobs: Sequence[Job]) -> list[Job]:
         """The jobs, with the name of the model in those results whose names another model has used."""
-        taken = {os.path.realpath(job.target) for job in jobs}
+        taken = {real_name(job.target) for job in jobs}
         settled = []
         for job in jobs:
             own = job.target.with_name(f"{job.target.stem}-{self._request.model}{job.target.suffix}")
-            is_free = os.path.realpath(own) not in taken
+            is_free = real_name(own) not in taken
             renames = is_free and not self._overwrite and self.state(job) is State.OTHER_MODEL
             settled.append(replace(job, target=own) if renames else job)
         return settled
@@ -232,7 +247,7 @@ class Manifests:
         if state in (State.FOREIGN, State.OTHER_SETTINGS, State.OTHER_MODEL) and not self._overwrite:
             origin = "" if state is State.FOREIGN else f" and was {state.value}"
             raise OutputError(f"{job.target} exists{origin}", hint="{overwrite} replaces it", overwrite=True)
-        if state is State.MISSING or self._overwrite:
+        if (state is State.MISSING or self._overwrite) and isinstance(job.target, Path):
             files.check_overwrite(job.target, overwrite=True)
         return state is State.DONE and not self._overwrite
 
@@ -241,10 +256,15 @@ class Manifests:
         return self._overwrite or self.state(job) is State.OUTDATED
 
     def record(self, job: Job, source_stamp: Stamp, whole: Path) -> None:
-        """Add an entry for a result that is about to be renamed to its final name; see `Manifest.record`."""
+        """Add an entry for a result that is about to be renamed to its final name; see `Manifest.record`.
+
+        A result in a bucket is stored by this.
+        """
         manifest = self._manifest_of(job)
         if manifest is not None:
-            manifest.record(job.source, source_stamp, job.target, whole, job.mask)
+            manifest.record(job.source, source_stamp, job.target, whole, job.mask, overwrite=self._overwrite)
+        elif isinstance(job.target, Url):
+            store(whole, job.target, overwrite=self._overwrite)
 
     def record_outcome(self, job: Job, outcome: Mapping[str, Any]) -> None:
         """Add what happened to a picture; see `Manifest.record_outcome`."""
@@ -262,7 +282,9 @@ class Manifests:
         manifest = self._manifest_of(job)
         if manifest is not None:
             return manifest.state(job.source, job.target, job.mask)
-        return State.FOREIGN if os.path.lexists(job.target) else State.MISSING
+        target = job.target
+        exists = objects.stat(target) is not None if isinstance(target, Url) else os.path.lexists(target)
+        return State.FOREIGN if exists else State.MISSING
 
     def _manifest_of(self, job: Job) -> Manifest | None:
         if job.root is None:
@@ -273,7 +295,7 @@ class Manifests:
         return self._by_root[job.root]
 
 
-def _is_made_from(entry: Entry, source: Path, mask: Path | None) -> bool:
+def _is_made_from(entry: Entry, source: Location, mask: Location | None) -> bool:
     """Whether these are the files that an entry names: by size and time or, if only times differ, by content."""
     inputs = [source] if mask is None else [source, mask]
     (name, *expected), found = entry["source"], stamp(*inputs)
@@ -284,11 +306,11 @@ def _is_made_from(entry: Entry, source: Path, mask: Path | None) -> bool:
     return entry.get("sha256") is not None and entry["sha256"] == _hash_inputs(source, mask, found)
 
 
-def _hash_inputs(source: Path, mask: Path | None, stamps: Stamp) -> list[str] | None:
-    """SHA-256 of the files, if they are still those with these stamps; None if not, or if they cannot be read."""
+def _hash_inputs(source: Location, mask: Location | None, stamps: Stamp) -> list[str] | None:
+    """SHA-256 of files of this computer, if they are still those with these stamps; otherwise None."""
     inputs = [source] if mask is None else [source, mask]
     try:
-        hashes = [files.sha256(path) for path in inputs]
+        hashes = [files.sha256(path) for path in inputs if isinstance(path, Path)]
     except OSError:
         return None
-    return hashes if stamp(*inputs) == stamps else None
+    return hashes if len(hashes) == len(inputs) and stamp(*inputs) == stamps else None

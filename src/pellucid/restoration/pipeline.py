@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 from PIL.Image import Image
@@ -17,9 +17,9 @@ from pellucid.errors import NotEnoughMemoryError, PellucidError
 from pellucid.pictures.picture import Picture
 from pellucid.pictures.tiff.directories import Pages
 from pellucid.restoration.chaining import Progress
-from pellucid.restoration.entries import Stamp
 from pellucid.restoration.planning import Job
 from pellucid.restoration.position import Position
+from pellucid.restoration.transfers import LocalFiles
 from pellucid.system import memory
 
 FAULT = "a fault of pellucid"
@@ -30,12 +30,15 @@ FAULT = "a fault of pellucid"
 class InFlightItem:
     """A job in one of the stages. degraded: set when it has been read. restored: set by the network.
 
+    files: those of the job on this computer, set before it is read.
+
     pages: of a file that has several, which are read and written in the second stage, one at a time.
     mask: of the job, if it has one. sheet: the comparison of a picture and its result, if it is wanted.
     is_deferred: another process is making the result. reading_s: how long reading took.
     """
 
     job: Job
+    files: LocalFiles | None = None
     pages: Pages | None = None
     degraded: Degraded | None = None
     mask: Picture | None = None
@@ -49,7 +52,6 @@ class InFlightItem:
     error: PellucidError | None = None
     info: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    source_stamp: Stamp = field(default_factory=list)
 
 
 Stage = Callable[[InFlightItem], InFlightItem]

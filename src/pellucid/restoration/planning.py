@@ -5,35 +5,46 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from string import Formatter
 from typing import Any
 
-from pellucid.errors import ArgumentError, DataError, OutputError, PellucidError, PictureError
+from pellucid.errors import ArgumentError, DataError, OutputError, PellucidError, PictureError, StorageError
 from pellucid.pictures import images
-from pellucid.pictures.finding import Found, describe_ignored, find_pictures
+from pellucid.pictures.finding import Found, describe_ignored, find_objects, find_pictures
 from pellucid.pictures.formats import SUFFIXES
-from pellucid.restoration import entries, sheets
+from pellucid.restoration import entries, ledgers, sheets
+from pellucid.storage import objects
+from pellucid.storage.urls import Location, Url, is_folder, is_url, is_within, locate, real_name
 from pellucid.system import files
 from pellucid.system.shards import Shard
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Job:
-    """One file to restore, and the file to write.
+    """One file to restore, and the file to write, on this computer or elsewhere.
 
     root: the folder with the manifest, if there is one. mask: a picture that is white where to restore, if any.
     """
 
-    source: Path
-    target: Path
-    root: Path | None = None
-    mask: Path | None = None
+    source: Location
+    target: Location
+    root: Location | None = None
+    mask: Location | None = None
 
     @property
     def name(self) -> str:
         """The path of the result in its folder of results."""
-        return self.target.name if self.root is None else self.target.relative_to(self.root).as_posix()
+        if self.root is None:
+            return self.target.name
+        if isinstance(self.target, Url) and isinstance(self.root, Url):
+            return self.target.relative_to(self.root).as_posix()
+        return Path(str(self.target)).relative_to(str(self.root)).as_posix()
+
+    @property
+    def is_local(self) -> bool:
+        """Whether all of its files are on this computer."""
+        return not any(isinstance(place, Url) for place in (self.source, self.target, self.mask))
 
 
 class Plan(list[Job]):
@@ -80,19 +91,23 @@ class _Naming:
                     f"{self.template!r} does not give names of visible files", hint="{out} is for folders"
                 )
 
-    def name(self, source: Path) -> str:
+    def name(self, source: Location) -> str:
         """The name of a result in a folder."""
-        plain = images.result_name(source.name, self.format, source=source)
+        plain = images.result_name(source.name, self.format, source=_content_of(source))
         return plain if self.template is None else self._fill(plain)
 
-    def name_next_to(self, source: Path) -> Path:
+    def name_next_to(self, source: Location) -> Location:
         """A result next to its input: NAME-restored.EXT, or NAME-MODEL.EXT if that exists."""
+        if isinstance(source, Url):
+            objects.check_can_write(source)
         if self.template is not None:
             return source.with_name(self.name(source))
-        plain = images.result_name(f"{source.stem}-restored{source.suffix}", self.format, source=source)
+        plain = images.result_name(
+            f"{source.stem}-restored{source.suffix}", self.format, source=_content_of(source)
+        )
         usual = source.with_name(plain)
         own = source.with_name(f"{source.stem}-{self.model}{usual.suffix}")
-        uses_own = self.model and os.path.lexists(own if self.overwrite else usual)
+        uses_own = self.model and _exists(own if self.overwrite else usual)
         return own if uses_own else usual
 
     def _fill(self, plain: str) -> str:
@@ -113,15 +128,15 @@ class _Naming:
 
 
 def plan(
-    inputs: str | Path | Sequence[str | Path],
-    out: str | Path | None = None,
+    inputs: str | Location | Sequence[str | Location],
+    out: str | Location | None = None,
     *,
     format: str | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     name: str | None = None,
     model: str = "",
-    mask: str | Path | None = None,
+    mask: str | Location | None = None,
     overwrite: bool = False,
     strict: bool = True,
     shard: Shard | None = None,
@@ -129,7 +144,8 @@ def plan(
     """Plan which file becomes which result.
 
     inputs: files, folders and patterns (scans/**/*.tif). In folders, the content of a file decides whether it is a
-        picture; pictures that cannot be read are planned too, so that they are reported.
+        picture; pictures that cannot be read are planned too, so that they are reported. URLs (s3://bucket/scans)
+        can be files and folders, without patterns; there, the suffix decides.
     out: for one file, a path with a suffix is the file to write; otherwise it is a folder. Default: a file becomes
         NAME-restored.EXT next to it, or NAME-MODEL.EXT if that exists, and a folder becomes FOLDER-restored.
         Results of earlier runs are not used as inputs again, if what they were made from is an input, too.
@@ -148,7 +164,7 @@ def plan(
     Raises PictureError if an input does not exist, DataError if a folder contains no pictures, and OutputError if
     two results would have the same name or a result would overwrite an input.
     """
-    given = [inputs] if isinstance(inputs, str | Path) else inputs
+    given = [inputs] if isinstance(inputs, str | Path | Url) else inputs
     arguments = {
         "inputs": [_to_absolute(one) for one in given],
         "out": None if out is None else _to_absolute(out),
@@ -161,28 +177,26 @@ def plan(
         "overwrite": overwrite,
     }
     naming = _Naming(format, name, model, overwrite)
-    ignored, num_excluded = Counter[str](), 0
+    ignored, num_excluded, hidden = Counter[str](), 0, set[Location]()
     found, problems = _expand_all(given)
     if problems and (strict or not found):
         raise problems[0]
-    out = None if out is None else Path(out)
-    if out is not None:
-        files.check_name(out)
+    out = None if out is None else _locate_results(out)
     if (
         len(found) == 1
         and not problems
-        and not found[0].is_dir()
+        and not is_folder(found[0])
         and (out is None or (out.suffix and not is_folder(out)))
     ):
         if out is not None and name is not None:
             raise ArgumentError(f"{out} is a file to write", hint="omit {name}, or give a folder as {out}")
         jobs = [Job(found[0], naming.name_next_to(found[0]) if out is None else check_format(out, format))]
-    elif out is not None and not is_folder(out) and (os.path.lexists(out) or out.suffix in SUFFIXES):
+    elif out is not None and not is_folder(out) and (out.suffix in SUFFIXES or _is_file(out)):
         raise OutputError(f"{out} is a file", hint="for folders and several pictures, {out} must be a folder")
     else:
         jobs = []
         for path in found:
-            if path.is_dir():
+            if is_folder(path):
                 try:
                     folder = _find_in_folder(path, out, include, exclude)
                 except DataError as error:
@@ -191,6 +205,7 @@ def plan(
                 jobs += _plan_folder(path, folder.pictures, out, naming)
                 ignored.update(folder.ignored)
                 num_excluded += folder.num_excluded
+                hidden |= folder.hidden
             else:
                 target = naming.name_next_to(path) if out is None else out / naming.name(path)
                 jobs.append(Job(path, target, target.parent))
@@ -200,37 +215,74 @@ def plan(
         if out is None:
             jobs = _without_results(jobs)
     num_found = len(jobs)
-    if len(jobs) > 1 or any(path.is_dir() for path in found):
-        jobs = _without_earlier_results(jobs)
+    if len(jobs) > 1 or any(map(is_folder, found)):
+        jobs = _without_earlier_results(jobs, found, hidden)
     if not jobs and num_found:
         raise DataError(f"all {num_found} pictures are before/after sheets", hint="give one of them as a file")
     check(jobs)
-    jobs = jobs if mask is None else _add_masks(jobs, Path(mask), found)
+    jobs = jobs if mask is None else _add_masks(jobs, mask, found)
     return Plan(jobs, ignored, num_excluded, num_found - len(jobs), problems, shard, arguments)
 
 
-def _to_absolute(path: str | Path) -> str:
-    return os.path.abspath(path)  # noqa: PTH100  # Path's own resolves links
+def _to_absolute(place: str | Location) -> str:
+    """As text that names the same place in another folder."""
+    return str(place) if is_url(place) else os.path.abspath(str(place))  # noqa: PTH100  # Path's own resolves links
 
 
-def _expand_all(names: Iterable[str | Path]) -> tuple[list[Path], list[PellucidError]]:
+def _expand_all(names: Iterable[str | Location]) -> tuple[list[Location], list[PellucidError]]:
     """The files and folders of all names and patterns, and the errors of names that do not exist."""
-    found: list[Path] = []
+    found: list[Location] = []
     problems: list[PellucidError] = []
     for name in names:
         try:
-            found += _expand(name)
-        except PictureError as error:
+            place = locate(name) if str(name) else name
+            found += [_find_url(place)] if isinstance(place, Url) else _expand(str(name))
+        except (PictureError, StorageError) as error:
             problems.append(error)
     return found, problems
 
 
-def is_folder(path: Path) -> bool:
-    """Whether it is a folder; False for names that are too long, too."""
-    return os.path.isdir(path)  # noqa: PTH112  # Path's own raises on names too long
+def _locate_results(out: str | Location) -> Location:
+    """Where results go. Raises OutputError for what cannot be written to."""
+    place = locate(out)
+    if isinstance(place, Url):
+        objects.check_can_write(place)
+    else:
+        files.check_name(place)
+    return place
 
 
-def check_format(out: Path, format: str | None) -> Path:
+def _find_url(url: Url) -> Url:
+    """An object, or the folder of this name."""
+    if url.is_folder:
+        return url
+    tag = objects.stat(url)
+    if tag is not None:
+        return replace(url, tag=tag)
+    if not url.is_web and objects.contains_objects(url):
+        return url.as_folder()
+    is_pattern = glob.has_magic(url.name) and not url.is_web
+    raise StorageError(
+        f"{url} does not exist",
+        hint="patterns are for folders: {include}" if is_pattern else "check the name",
+    )
+
+
+def _content_of(source: Location) -> Path | None:
+    """The file that decides what format a result has; None for objects, whose names do."""
+    return None if isinstance(source, Url) else source
+
+
+def _exists(place: Location) -> bool:
+    return objects.stat(place) is not None if isinstance(place, Url) else os.path.lexists(place)
+
+
+def _is_file(place: Location) -> bool:
+    """Whether there is a file of this name, so that it cannot be a folder; in buckets, both can exist."""
+    return not isinstance(place, Url) and os.path.lexists(place)
+
+
+def check_format(out: Location, format: str | None) -> Location:
     """The file to write, if its suffix fits the format. Raises OutputError if it does not."""
     expected = out.name if format is None else images.result_name(out.name, format)
     if expected != out.name:
@@ -238,25 +290,31 @@ def check_format(out: Path, format: str | None) -> Path:
     return out
 
 
-def _expand(name: str | Path) -> list[Path]:
+def _expand(name: str) -> list[Path]:
     """A file or folder, or everything that a pattern matches."""
-    if not str(name):
+    if not name:
         raise PictureError("an empty name among the inputs; a picture or a folder is needed")
     if os.path.lexists(name):
         return [Path(name)]
     found: list[str] = []
-    if glob.has_magic(str(name)):
-        found = sorted(glob.glob(str(name), recursive=True))  # noqa: PTH207  # Path's takes no absolute patterns
+    if glob.has_magic(name):
+        found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  # Path's takes no absolute patterns
     if not found:
         raise PictureError(f"{name} does not exist")
     return [Path(path) for path in found]
 
 
-def _find_in_folder(given: Path, out: Path | None, include: Sequence[str], exclude: Sequence[str]) -> Found:
+def _find_in_folder(
+    given: Location, out: Location | None, include: Sequence[str], exclude: Sequence[str]
+) -> Found[Any]:
     """What a folder contains, without the results of an earlier run, if their folder is inside."""
     results = _folder_next_to(given) if out is None else out
     is_nested = _is_inside(results, given)
-    found = find_pictures(given, include=include, exclude=exclude)
+    found: Found[Any] = (
+        find_objects(given, include=include, exclude=exclude)
+        if isinstance(given, Url)
+        else find_pictures(given, include=include, exclude=exclude)
+    )
     pictures = tuple(path for path in found.pictures if not (is_nested and _is_inside(path, results)))
     if not pictures:
         reason = describe_ignored(found.ignored)
@@ -269,10 +327,20 @@ def _find_in_folder(given: Path, out: Path | None, include: Sequence[str], exclu
     return replace(found, pictures=pictures)
 
 
-def _plan_folder(given: Path, pictures: Iterable[Path], out: Path | None, naming: _Naming) -> Iterator[Job]:
+def _plan_folder(
+    given: Location, pictures: Iterable[Location], out: Location | None, naming: _Naming
+) -> Iterator[Job]:
     folder = _folder_next_to(given) if out is None else out
     for source in pictures:
-        yield Job(source, folder / source.relative_to(given).with_name(naming.name(source)), folder)
+        yield Job(source, folder / _relative(source, given).with_name(naming.name(source)), folder)
+
+
+def _relative(source: Location, folder: Location) -> PurePosixPath:
+    """The name of a picture within a folder."""
+    if isinstance(source, Url) and isinstance(folder, Url):
+        return source.relative_to(folder)
+    assert isinstance(source, Path) and isinstance(folder, Path)
+    return PurePosixPath(source.relative_to(folder).as_posix())
 
 
 def _make_unique(jobs: Sequence[Job]) -> list[Job]:
@@ -281,7 +349,7 @@ def _make_unique(jobs: Sequence[Job]) -> list[Job]:
     return [job if count[job.target] == 1 else replace(job, target=_with_both_suffixes(job)) for job in jobs]
 
 
-def _with_both_suffixes(job: Job) -> Path:
+def _with_both_suffixes(job: Job) -> Location:
     if job.source.suffix == job.target.suffix:
         return job.target
     return job.target.with_name(f"{job.target.stem}{job.source.suffix}{job.target.suffix}")
@@ -289,32 +357,52 @@ def _with_both_suffixes(job: Job) -> Path:
 
 def _without_results(jobs: Sequence[Job]) -> list[Job]:
     """Without the results of an earlier run next to their inputs, which a pattern may match, too."""
-    targets = {os.path.realpath(job.target) for job in jobs}
-    return [job for job in jobs if os.path.realpath(job.source) not in targets]
+    targets = {real_name(job.target) for job in jobs}
+    return [job for job in jobs if real_name(job.source) not in targets]
 
 
-def _without_earlier_results(jobs: Sequence[Job]) -> list[Job]:
-    """Without pictures that a manifest knows as results of other inputs of this plan, and without sheets."""
-    sources = {os.path.realpath(job.source) for job in jobs}
-    folders = {parent for source in sources for parent in Path(source).parents}
-    results = {
-        str(result)
-        for folder in folders
-        for result, source in entries.list_results(folder)
-        if str(source) in sources and source != result
+def _without_earlier_results(
+    jobs: Sequence[Job], inputs: Sequence[Location], hidden: Iterable[Location]
+) -> list[Job]:
+    """Without pictures that a manifest knows as results of other inputs of this plan, and without sheets.
+
+    hidden: hidden folders that were found in buckets, one of which each manifest there has.
+    """
+    sources = {real_name(job.source) for job in jobs}
+    folders: set[Location] = {place.parent for place in hidden if place.name == entries.PARTS}
+    folders |= {parent for place in inputs if isinstance(place, Url) for parent in place.parents}
+    folders |= {
+        parent
+        for job in jobs
+        if isinstance(job.source, Path)
+        for parent in Path(os.path.realpath(job.source)).parents
     }
-    return [job for job in jobs if os.path.realpath(job.source) not in results and not sheets.is_sheet(job.source)]
+    results = {
+        result
+        for folder in folders
+        for result, source in ledgers.find_results(folder, [job.source for job in jobs])
+        if source in sources and source != result
+    }
+    return [job for job in jobs if real_name(job.source) not in results and not _is_sheet(job.source)]
 
 
-def _add_masks(jobs: Sequence[Job], mask: Path, inputs: Sequence[Path]) -> list[Job]:
+def _is_sheet(source: Location) -> bool:
+    return isinstance(source, Path) and sheets.is_sheet(source)
+
+
+def _add_masks(jobs: Sequence[Job], given: str | Location, inputs: Sequence[Location]) -> list[Job]:
     """The jobs with their masks: one for all, or those of the same names in a folder, whatever their format.
 
     A mask that is missing is reported when its picture is read. Raises DataError if all are.
     """
+    mask = locate(given)
+    if isinstance(mask, Url):
+        mask = _find_url(mask)
     if not is_folder(mask):
-        files.read_head(mask)
+        if isinstance(mask, Path):
+            files.read_head(mask)
         return [replace(job, mask=mask) for job in jobs]
-    found = {path.relative_to(mask): path for path in find_pictures(mask, takes_raw=False).pictures}
+    found = {_relative(path, mask): path for path in _find_masks(mask)}
     by_stem = {path.with_suffix(""): found[path] for path in found}
     names = [_name_in(inputs, job.source) for job in jobs]
     masks = [found.get(name) or by_stem.get(name.with_suffix("")) for name in names]
@@ -325,17 +413,29 @@ def _add_masks(jobs: Sequence[Job], mask: Path, inputs: Sequence[Path]) -> list[
     return [replace(job, mask=own or mask / name) for job, own, name in zip(jobs, masks, names, strict=True)]
 
 
-def _name_in(inputs: Sequence[Path], source: Path) -> Path:
+def _find_masks(folder: Location) -> Sequence[Location]:
+    if isinstance(folder, Url):
+        return find_objects(folder, takes_raw=False).pictures
+    return find_pictures(folder, takes_raw=False).pictures
+
+
+def _name_in(inputs: Sequence[Location], source: Location) -> PurePosixPath:
     """The path of a picture in the folder that was given, or its name."""
-    folder = next((path for path in inputs if path.is_dir() and source.is_relative_to(path)), source.parent)
-    return source.relative_to(folder)
+    folders = (place for place in inputs if is_folder(place) and is_within(source, place))
+    return _relative(source, next(folders, source.parent))
 
 
-def _is_inside(path: Path, folder: Path) -> bool:
+def _is_inside(path: Location, folder: Location) -> bool:
+    if isinstance(path, Url) or isinstance(folder, Url):
+        return real_name(path).startswith(real_name(folder).rstrip("/") + "/")
     return os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep)
 
 
-def _folder_next_to(folder: Path) -> Path:
+def _folder_next_to(folder: Location) -> Location:
+    if isinstance(folder, Url):
+        if not folder.key:
+            raise OutputError(f"{folder} is a whole bucket", hint="choose a folder by {out}")
+        return folder.with_name(f"{folder.name}-restored").as_folder()
     named = folder if folder.name else folder.resolve()
     if not named.name or named.name == "..":
         raise OutputError(f"{folder} has no name that -restored can be added to", hint="choose a folder by {out}")
@@ -344,10 +444,10 @@ def _folder_next_to(folder: Path) -> Path:
 
 def check(jobs: Sequence[Job]) -> None:
     """Raise OutputError if a result would overwrite an input or another result."""
-    sources = {os.path.realpath(job.source) for job in jobs}
-    taken: dict[str, Path] = {}
+    sources = {real_name(job.source) for job in jobs}
+    taken: dict[str, Location] = {}
     for job in jobs:
-        target = os.path.realpath(job.target)
+        target = real_name(job.target)
         if target in sources:
             raise OutputError(f"{job.target} is one of the inputs", hint="choose another {out} or {name}")
         if target in taken:

@@ -1,7 +1,8 @@
 """How far a run over several pictures is."""
 
 from dataclasses import dataclass
-from pathlib import Path
+
+from pellucid.storage.urls import Location
 
 
 @dataclass(frozen=True)
@@ -16,7 +17,7 @@ class Position:
 
     num_done: float
     num_pictures: int
-    source: Path | None = None
+    source: Location | None = None
     megapixels: float = 0.0
     restored_megapixels: float = 0.0
     num_skipped: int = 0

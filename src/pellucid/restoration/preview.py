@@ -14,13 +14,13 @@ from pellucid.pictures.camera import raw
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.restoration import sheets
 from pellucid.restoration.one_picture import restore_crop
-from pellucid.restoration.planning import Job
 from pellucid.restoration.reading import read_degraded
 from pellucid.restoration.resizing import Shape
 from pellucid.restoration.restorer import Restorer
 from pellucid.restoration.settings import Settings
 from pellucid.restoration.sheets import CELL_PX, Pixels, Row
 from pellucid.restoration.suitability import warn_about
+from pellucid.storage.urls import Location
 
 NUM_ROWS = 3
 """Parts of the picture on a sheet."""
@@ -64,7 +64,8 @@ class Column:
 
 
 def write_preview(
-    job: Job,
+    source: Path,
+    target: Path,
     restorers: Sequence[Restorer],
     settings: Settings,
     *,
@@ -75,22 +76,22 @@ def write_preview(
 
     Returns why results may be worse than expected.
     """
-    sheets.check_replaceable(job.target, overwrite=overwrite)
+    sheets.check_replaceable(target, overwrite=overwrite)
     if len({one.recipe.domain.takes_mosaic for one in restorers}) > 1:
         names = " and ".join(one.name for one in restorers)
         raise PictureError(f"{names}: some take mosaics of camera RAW files, some developed pictures")
     degraded, _ = read_degraded(
-        job.source,
+        source,
         restorers[0].recipe.domain,
         exposure=settings.exposure,
         max_pixels=settings.max_pixels,
         page=settings.page,
         white=settings.white,
     )
-    title = f"{job.source.name} ({degraded.width} x {degraded.height} px)"
+    title = f"{source.name} ({degraded.width} x {degraded.height} px)"
     sheet = draw_preview(title, degraded, restorers, settings, progress=progress)
     profile = degraded.metadata.get("icc-profile-data") if isinstance(degraded, Picture) else None
-    sheets.write(sheet, job.target, profile, overwrite=overwrite)
+    sheets.write(sheet, target, profile, overwrite=overwrite)
     return tuple(dict.fromkeys(warning for one in restorers for warning in warn_about(degraded, one)))
 
 
@@ -146,11 +147,15 @@ def draw_comparison(
     return _draw(title, before, columns, scale, isinstance(degraded, Mosaic))
 
 
-def name_sheets(targets: Sequence[Path]) -> dict[Path, Path]:
+def name_sheets(targets: Sequence[Location]) -> dict[Location, Location]:
     """The comparison of each result: NAME-compare.png, or NAME.EXT-compare.png if two results have that NAME."""
-    count = Counter(target.with_suffix("") for target in targets)
-    stems = {target: target.stem if count[target.with_suffix("")] == 1 else target.name for target in targets}
+    count = Counter(map(_without_suffix, targets))
+    stems = {target: target.stem if count[_without_suffix(target)] == 1 else target.name for target in targets}
     return {target: target.with_name(f"{stem}-compare.png") for target, stem in stems.items()}
+
+
+def _without_suffix(target: Location) -> Location:
+    return target.with_name(target.stem)
 
 
 def find_parts(picture: Picture, side_px: int) -> list[Part]:

@@ -27,17 +27,19 @@ from pellucid.restoration.restorer import Restorer, load
 from pellucid.restoration.settings import Settings
 from pellucid.restoration.stages import Stages, choose_quality, codec_bytes
 from pellucid.restoration.suitability import warn_about
+from pellucid.restoration.transfers import Transfers
+from pellucid.storage.urls import Location, Url, is_folder, locate
 from pellucid.system import files, memory
 from pellucid.system.keywords import check_number
 
-CLAIM_EVERY_S = 0.2
+CLAIM_EVERY_S, CLAIM_IN_BUCKET_EVERY_S = 0.2, 2.0
 """How often to look whether another process has finished a result."""
 
 LATER_SETTINGS = ("page", "white", "sidecars", "scale", "size", "crop")
 """Settings that manifests of earlier versions do not contain."""
 
-Inputs = str | Path | InMemory | Iterable[str | Path | InMemory | Job]
-"""One input or several: paths of files and folders and patterns, or pictures in memory, or jobs from `plan`."""
+Inputs = str | Location | InMemory | Iterable[str | Location | InMemory | Job]
+"""One input or several: paths and URLs of files and folders, patterns, pictures in memory, or jobs from `plan`."""
 
 
 @dataclass(frozen=True)
@@ -53,8 +55,8 @@ class Outcome:
         expected.
     """
 
-    source: Path | None
-    target: Path | None
+    source: Location | None
+    target: Location | None
     restored: Any = None
     megapixels: float = 0.0
     seconds: float = 0.0
@@ -72,7 +74,7 @@ class Outcome:
 def restore(
     inputs: Inputs,
     restorer: Restorer | str | Path,
-    out: str | Path | None = None,
+    out: str | Location | None = None,
     settings: Settings = Settings(),  # frozen
     *,
     format: str | None = None,
@@ -81,7 +83,7 @@ def restore(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     name: str | None = None,
-    mask: str | Path | None = None,
+    mask: str | Location | None = None,
     progress: Callable[[Position], None] | None = None,
 ) -> list[Outcome]:
     """Restore pictures and wait for all of them; returns one outcome for each, in order.
@@ -135,7 +137,7 @@ def restore(
 def iter_restore(
     inputs: Inputs,
     restorer: Restorer | str | Path,
-    out: str | Path | None = None,
+    out: str | Location | None = None,
     settings: Settings = Settings(),  # frozen
     *,
     format: str | None = None,
@@ -144,7 +146,7 @@ def iter_restore(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     name: str | None = None,
-    mask: str | Path | None = None,
+    mask: str | Location | None = None,
     progress: Callable[[Position], None] | None = None,
 ) -> Generator[Outcome, None, None]:
     """`restore` as an iterator: pictures are restored while it is iterated, and outcomes are not collected.
@@ -155,7 +157,7 @@ def iter_restore(
     if not isinstance(settings, Settings):
         raise PellucidError(f"settings of type {type(settings).__name__}; pellucid.Settings(...) is needed")
     given = _to_list(inputs)
-    if (name is not None or mask is not None) and not all(isinstance(one, str | Path) for one in given):
+    if (name is not None or mask is not None) and not all(isinstance(one, str | Path | Url) for one in given):
         raise PellucidError(
             "names and masks of results are only for paths", hint="omit {name}; `Restorer.restore` takes masks"
         )
@@ -185,7 +187,7 @@ def iter_restore(
 
 def _to_list(inputs: Any) -> list[Any]:
     """One input or several. Raises PictureError if they are neither all in memory nor all paths nor all jobs."""
-    given = [inputs] if isinstance(inputs, str | Path) or is_in_memory(inputs) else inputs
+    given = [inputs] if isinstance(inputs, str | Path | Url) or is_in_memory(inputs) else inputs
     if not isinstance(given, Iterable):
         raise PictureError(
             f"an input of type {type(inputs).__name__}; paths, pictures or a list of jobs are needed"
@@ -201,22 +203,25 @@ def _kind_of(value: object) -> str:
     """What an input is, in the plural."""
     if is_in_memory(value):
         return "pictures"
-    if isinstance(value, str | Path):
+    if isinstance(value, str | Path | Url):
         return "paths"
     return "jobs" if isinstance(value, Job) else f"objects of type {type(value).__name__}"
 
 
 def _plan_in_memory(
-    count: int, out: str | Path | None, format: str | None, *, overwrite: bool
+    count: int, out: str | Location | None, format: str | None, *, overwrite: bool
 ) -> list[Path | None]:
     """Where the results of pictures in memory go."""
     if out is None:
         return [None] * count
-    out = Path(out)
+    out = locate(out)
+    if isinstance(out, Url):
+        raise OutputError(f"{out}: results of pictures in memory are written to this computer", hint="omit {out}")
     files.check_name(out)
-    if count == 1 and out.suffix and not planning.is_folder(out):
-        targets = [planning.check_format(out, format)]
-    elif out.suffix in formats.SUFFIXES and not planning.is_folder(out):
+    if count == 1 and out.suffix and not is_folder(out):
+        planning.check_format(out, format)
+        targets = [out]
+    elif out.suffix in formats.SUFFIXES and not is_folder(out):
         raise OutputError(f"{out} is a file, but there are {count} pictures", hint="{out} must be a folder")
     else:
         targets = [out / images.result_name(f"{i}.png", format) for i in range(1, count + 1)]
@@ -282,7 +287,8 @@ def _restore_files(
 ) -> Generator[Outcome, None, None]:
     manifests = _open_manifests(jobs, restorer, settings, overwrite)
     jobs, targets = _settle_names(jobs, manifests)
-    stages = Stages(restorer, settings, manifests, name_sheets(targets))
+    transfers = Transfers(jobs, manifests.is_done)
+    stages = Stages(restorer, settings, manifests, transfers, name_sheets(targets))
     budget = Budget(memory.limit_bytes(settings.memory_bytes), workers, stages.needed_bytes)
     tracker = Tracker(len(jobs), progress)
 
@@ -296,18 +302,21 @@ def _restore_files(
                 if not item.is_deferred:
                     _record_outcome(manifests, item)
                 manifests.release(item.job)
+                transfers.close_job(item.job)
                 if item.is_deferred:
                     deferred.append(item.job)
                 else:
                     yield _to_outcome(item)
         for job in deferred:
             while not manifests.claim(job):
-                time.sleep(CLAIM_EVERY_S)
+                time.sleep(CLAIM_IN_BUCKET_EVERY_S if isinstance(job.root, Url) else CLAIM_EVERY_S)
             with closing(run([job])) as items:
                 for item in items:
                     _record_outcome(manifests, item)
                     yield _to_outcome(item)
+            transfers.close_job(job)
     finally:
+        transfers.close()
         manifests.close()
 
 
@@ -323,9 +332,10 @@ def check_files(
                 yield replace(outcome, is_skipped=True)
                 continue
             images.check_format(job.target)
-            if job.mask is not None:
+            if isinstance(job.mask, Path):
                 files.read_head(job.mask)
-            codec_bytes(job, restorer, settings)
+            if isinstance(job.source, Path):  # other files are not fetched for this
+                codec_bytes(job.source, Path(job.target.name), restorer, settings)
         except PellucidError as error:
             outcome = replace(outcome, error=error.about(job.source))
         yield outcome
@@ -340,7 +350,7 @@ def _open_manifests(jobs: Sequence[Job], restorer: Restorer, settings: Settings,
     return Manifests(Request(described, restorer.name, shard, facts, arguments), overwrite)
 
 
-def _settle_names(jobs: Sequence[Job], manifests: Manifests) -> tuple[list[Job], list[Path]]:
+def _settle_names(jobs: Sequence[Job], manifests: Manifests) -> tuple[list[Job], list[Location]]:
     """The jobs with settled names, and the targets of all shards."""
     whole = jobs.whole if isinstance(jobs, Plan) else jobs
     settled = manifests.settle_names(whole)

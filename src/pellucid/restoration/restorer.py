@@ -117,6 +117,11 @@ class Restorer:
         """Differs if the weights, the runtime or the precision of a model differ."""
         return "+".join(model.backend.fingerprint() for model in self.models)
 
+    def describe_backends(self) -> list[str]:
+        """How "auto" chose a backend, and whether it computes in another precision than it was asked for."""
+        lines = [(model.name, line) for model in self.models for line in model.describe_backend()]
+        return [f"{name}: {line}" if len(self.models) > 1 else line for name, line in lines]
+
     def overrides(self) -> list[str]:
         """Recipe keywords that differ from those that the weights were trained with, one line each.
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -10,10 +10,11 @@ from typing import Any, Literal
 
 from pellucid.errors import PellucidError
 from pellucid.restoration import planning
-from pellucid.restoration.entries import is_entry, read_lines
+from pellucid.restoration.entries import Entries
+from pellucid.restoration.ledgers import read_all
 from pellucid.restoration.manifest import Manifests, Request, State
 from pellucid.restoration.planning import Job
-from pellucid.system.journals import JournalReader
+from pellucid.storage.urls import Location, Url, is_url, locate, real_name
 
 PACE_S = 600.0
 """The pace is that of the last ten minutes before the newest result."""
@@ -27,8 +28,8 @@ class PictureStatus:
     finished_s: when its result was written, in seconds since 1970.
     """
 
-    source: Path
-    target: Path
+    source: Location
+    target: Location
     status: Literal["restored", "failed", "missing"]
     error: str | None = None
     notes: tuple[str, ...] = ()
@@ -100,28 +101,27 @@ class RunStatus:
         }
 
 
-def has_status(folder: Path) -> bool:
-    """Whether a folder contains manifests."""
-    return any(True for _ in read_lines(folder, JournalReader()))
+def has_results(folder: Location) -> bool:
+    """Whether a folder contains a manifest with results."""
+    return bool(read_all(folder))
 
 
-def read_status(folder: Path) -> list[RunStatus]:
+def read_status(folder: Location) -> list[RunStatus]:
     """The status of each model that restores into a folder, oldest first.
 
     Inputs are listed again, so that pictures that were added since are missing. Results of earlier versions, whose
     manifests do not name the inputs, are not included.
     """
-    lines = list(read_lines(folder, JournalReader()))
+    known = read_all(folder)
     by_settings: dict[str, list[dict[str, Any]]] = {}
-    for line in lines:
-        if isinstance(line.get("run"), dict):
-            by_settings.setdefault(str(line["settings"]), []).append(line)
-    return [_join(folder, runs, lines) for runs in by_settings.values()]
+    for run in known.runs:
+        by_settings.setdefault(str(run["settings"]), []).append(run)
+    return [_join(folder, runs, known) for runs in by_settings.values()]
 
 
-def _join(folder: Path, runs: Sequence[dict[str, Any]], lines: Sequence[dict[str, Any]]) -> RunStatus:
+def _join(folder: Location, runs: Sequence[dict[str, Any]], known: Entries) -> RunStatus:
     """The status of runs with the same settings."""
-    jobs: dict[Path, Job] = {}
+    jobs: dict[Location, Job] = {}
     problems: dict[str, None] = {}
     plans = {json.dumps(run["plan"], sort_keys=True): run for run in runs}
     request = _to_request(runs[-1])
@@ -130,7 +130,10 @@ def _join(folder: Path, runs: Sequence[dict[str, Any]], lines: Sequence[dict[str
         try:
             planned, found = _plan_again(folder, run)
         except PellucidError as error:
-            planned, found = _list_recorded(folder, request, lines), [f"missing pictures are not known: {error}"]
+            planned, found = (
+                [*_list_recorded(folder, request, known)],
+                [f"missing pictures are not known: {error}"],
+            )
         jobs |= {job.target: job for job in manifests.settle_names(planned)}
         problems.update(dict.fromkeys(found))
     manifests = Manifests(request, overwrite=False)
@@ -149,27 +152,28 @@ def _to_request(run: Mapping[str, Any]) -> Request:
     return Request(run["described"], run["run"]["model"])
 
 
-def _plan_again(folder: Path, run: Mapping[str, Any]) -> tuple[list[Job], list[str]]:
+def _plan_again(folder: Location, run: Mapping[str, Any]) -> tuple[list[Job], list[str]]:
     """The jobs whose results belong into this folder, which may have been moved, and problems of other inputs."""
     if run["plan"] is None:
         raise PellucidError("the program that started the run chose the files")
     plan = planning.plan(**run["plan"], strict=False)
-    jobs = [job for job in plan if job.root is not None and os.path.realpath(job.root) == run["root"]]
+    jobs = [job for job in plan if job.root is not None and real_name(job.root) == run["root"]]
     moved = [replace(job, target=folder / job.name, root=folder) for job in jobs]
     return moved, [str(problem) for problem in plan.problems]
 
 
-def _list_recorded(folder: Path, request: Request, lines: Iterable[Mapping[str, Any]]) -> list[Job]:
+def _list_recorded(folder: Location, request: Request, known: Entries) -> Iterator[Job]:
     """What the manifests know: results, and pictures that failed."""
-    return [*_find_recorded(folder, request, lines)]
-
-
-def _find_recorded(folder: Path, request: Request, lines: Iterable[Mapping[str, Any]]) -> Iterator[Job]:
+    lines = [*(entry for entries in known.values() for entry in entries), *known.outcomes.values()]
     for line in lines:
-        if line.get("settings") == request.settings_sha256 and isinstance(line.get("place"), str):
-            place = Path(os.path.realpath(folder), line["place"])
-            if is_entry(line) or "outcome" in line:
-                yield Job(Path(os.path.normpath(place)), folder / line["target"], folder)
+        if line["settings"] == request.settings_sha256:
+            yield Job(_find_place(folder, line["place"]), folder / line["target"], folder)
+
+
+def _find_place(folder: Location, place: str) -> Location:
+    if isinstance(folder, Url) or is_url(place):
+        return locate(place)
+    return Path(os.path.normpath(Path(os.path.realpath(folder), place)))
 
 
 def _find_status(job: Job, manifests: Manifests) -> PictureStatus:
@@ -190,5 +194,5 @@ def _find_status(job: Job, manifests: Manifests) -> PictureStatus:
         notes=tuple(outcome["notes"]) if is_known else (),
         megapixels=outcome["megapixels"] if is_known else 0.0,
         network_s=outcome["network_s"] if is_known else 0.0,
-        finished_s=job.target.stat().st_mtime,
+        finished_s=job.target.stat().st_mtime if isinstance(job.target, Path) else None,
     )

@@ -20,7 +20,6 @@ from pellucid.pictures.records import sidecars
 from pellucid.pictures.tiff.directories import Page, Pages
 from pellucid.restoration import sheets
 from pellucid.restoration.chaining import Progress
-from pellucid.restoration.entries import stamp
 from pellucid.restoration.manifest import Manifests
 from pellucid.restoration.one_picture import describe_lost, plan_size, restore_picture
 from pellucid.restoration.pipeline import InFlightItem
@@ -29,7 +28,9 @@ from pellucid.restoration.preview import draw_comparison
 from pellucid.restoration.reading import read_degraded
 from pellucid.restoration.restorer import Restorer
 from pellucid.restoration.settings import Settings
-from pellucid.restoration.suitability import warn_about, warn_about_size
+from pellucid.restoration.suitability import warn_about, warn_about_change, warn_about_size
+from pellucid.restoration.transfers import Transfers
+from pellucid.storage.urls import Location
 
 CODEC_BYTES = 100_000_000
 """Memory that decoding and encoding take for any picture, including samples too small for a memory-mapped file."""
@@ -42,9 +43,25 @@ class Stages:
     restorer: Restorer
     settings: Settings
     manifests: Manifests
-    sheet_paths: Mapping[Path, Path]
+    transfers: Transfers
+    sheet_paths: Mapping[Location, Location]
 
     def read(self, item: InFlightItem) -> InFlightItem:
+        """Claim a job, and read its picture unless the result is finished."""
+        with self.transfers.naming(item.job):
+            return self._read(item)
+
+    def run(self, progress: Progress, reserved_bytes: int, item: InFlightItem) -> InFlightItem:
+        """Restore the picture; one with several pages is also written."""
+        with self.transfers.naming(item.job):
+            return self._run(progress, reserved_bytes, item)
+
+    def write(self, item: InFlightItem) -> InFlightItem:
+        """Write the result, and the comparison if it is wanted."""
+        with self.transfers.naming(item.job):
+            return self._write(item)
+
+    def _read(self, item: InFlightItem) -> InFlightItem:
         job, settings, start = item.job, self.settings, time.monotonic()
         if not self.manifests.claim(job):
             return replace(item, is_deferred=True)
@@ -52,11 +69,11 @@ class Stages:
             return replace(item, is_skipped=True)
         images.check_format(job.target)
         if settings.compare:
-            sheets.check_replaceable(self.sheet_paths[job.target], overwrite=self.manifests.may_replace(job))
-        inputs = [job.source] if job.mask is None else [job.source, job.mask]
-        source_stamp = stamp(*inputs)  # before they are read: they may change in the meantime
-        mask = None if job.mask is None else images.read(job.mask, max_pixels=settings.max_pixels)
-        pages = self._find_pages(job)
+            self._check_sheet(job, self.sheet_paths[job.target])
+        files = self.transfers.open(job)
+        item = replace(item, files=files)
+        mask = None if files.mask is None else images.read(files.mask, max_pixels=settings.max_pixels)
+        pages = self._find_pages(item)
         if pages is not None and settings.compare:
             raise PictureError(
                 f"{job.source} has {len(pages)} pages, which are not compared", hint="choose one by {page}", page=1
@@ -70,10 +87,9 @@ class Stages:
                 mask=mask,
                 megapixels=megapixels,
                 info=pages.notes,
-                source_stamp=source_stamp,
             )
         degraded, info = read_degraded(
-            job.source,
+            files.source,
             self.restorer.recipe.domain,
             exposure=settings.exposure,
             max_pixels=settings.max_pixels,
@@ -93,11 +109,15 @@ class Stages:
                 *warn_about(degraded, self.restorer),
                 *warn_about_size(degraded, self.restorer, settings),
             ),
-            source_stamp=source_stamp,
             reading_s=time.monotonic() - start,
         )
 
-    def run(self, progress: Progress, reserved_bytes: int, item: InFlightItem) -> InFlightItem:
+    def _check_sheet(self, job: Job, sheet: Location) -> None:
+        """Raise OutputError if a comparison would replace another file. In a bucket, storing it finds that out."""
+        if isinstance(sheet, Path):
+            sheets.check_replaceable(sheet, overwrite=self.manifests.may_replace(job))
+
+    def _run(self, progress: Progress, reserved_bytes: int, item: InFlightItem) -> InFlightItem:
         progress = self._limit_time(progress, item)
         if item.pages is not None:
             return self._run_pages(progress, reserved_bytes, item, item.pages)
@@ -113,8 +133,19 @@ class Stages:
         )
         sheet = self._compare(item.job, item.degraded, restored)
         return replace(
-            item, degraded=None, mask=None, restored=restored, sheet=sheet, seconds=time.monotonic() - start
+            item,
+            degraded=None,
+            mask=None,
+            restored=restored,
+            sheet=sheet,
+            warnings=(*item.warnings, *self._warn_about_change(item, item.degraded, restored)),
+            seconds=time.monotonic() - start,
         )
+
+    def _warn_about_change(self, item: InFlightItem, degraded: Degraded, restored: Picture) -> Iterator[str]:
+        """No lines where little change was asked for."""
+        if item.mask is None and self.settings.strength == 1:
+            yield from warn_about_change(degraded, restored, self.restorer)
 
     def _limit_time(self, progress: Progress, item: InFlightItem) -> Progress:
         """The same progress, which raises PictureError if the picture has taken too long."""
@@ -130,17 +161,17 @@ class Stages:
 
         return advance
 
-    def write(self, item: InFlightItem) -> InFlightItem:
+    def _write(self, item: InFlightItem) -> InFlightItem:
         if item.pages is not None:
             return item
-        assert item.restored is not None
+        assert item.restored is not None and item.files is not None
         notes = images.write(
             item.restored,
-            item.job.target,
+            item.files.target,
             overwrite=self.manifests.may_replace(item.job),
             quality=choose_quality(self.restorer, self.settings, item.job.target),
             bit_depth=self.settings.bit_depth,
-            before_rename=partial(self.manifests.record, item.job, item.source_stamp),
+            before_rename=partial(self.manifests.record, item.job, item.files.stamp),
         )
         if item.sheet is not None:
             self._write_sheet(item, item.sheet, item.restored.metadata.get("icc-profile-data"))
@@ -155,16 +186,20 @@ class Stages:
 
     def _write_sheet(self, item: InFlightItem, sheet: Image, profile: bytes | None) -> None:
         """Next to the result, and in its manifest, so that the sheet is never restored."""
+        assert item.files is not None
         job = replace(item.job, target=self.sheet_paths[item.job.target])
-        record = partial(self.manifests.record, job, item.source_stamp)
+        record = partial(self.manifests.record, job, item.files.stamp)
         overwrite = self.manifests.may_replace(job)
-        sheets.write(sheet, job.target, profile, overwrite=overwrite, before_rename=record)
+        path = job.target if isinstance(job.target, Path) else item.files.target.with_name(job.target.name)
+        sheets.write(sheet, path, profile, overwrite=overwrite, before_rename=record)
 
-    def _find_pages(self, job: Job) -> Pages | None:
+    def _find_pages(self, item: InFlightItem) -> Pages | None:
         """The pages of a file with several. Raises OutputError if the result cannot have pages."""
-        if self.settings.page is not None or images.is_raw(job.source):
+        assert item.files is not None
+        job, source = item.job, item.files.source
+        if self.settings.page is not None or images.is_raw(source):
             return None
-        pages = images.list_pages(job.source)
+        pages = images.list_pages(source)
         target = formats.format_by_suffix(job.target)
         if pages is not None and target is not formats.TIFF:
             raise OutputError(
@@ -180,8 +215,9 @@ class Stages:
         """Read, restore and write one page after the other, so that only one is in memory."""
         num_pixels = [width * height for width, height in (page.directory.size for page in pages.pages)]
         info, warnings, seconds, num_done = Counter[str](), Counter[str](), 0.0, 0
+        assert item.files is not None
         # Programs look for the XMP of a file in its first page.
-        sidecar = sidecars.read(item.job.source) if self.settings.sidecars else b""
+        sidecar = sidecars.read(item.files.source) if self.settings.sidecars else b""
 
         def advance(pixels: int, _: int) -> None:
             progress(num_done + pixels, sum(num_pixels))
@@ -194,7 +230,7 @@ class Stages:
                 info.update(degraded.encoding.notes)
                 warnings.update(warn_about(degraded, self.restorer))
                 start = time.monotonic()
-                yield restore_picture(
+                restored = restore_picture(
                     self.restorer,
                     degraded,
                     self.settings,
@@ -203,16 +239,19 @@ class Stages:
                     progress=advance,
                 )
                 seconds += time.monotonic() - start
+                warnings.update(self._warn_about_change(item, degraded, restored))
+                yield restored
+                del degraded, restored
                 num_done += num_pixels[number - 1]
 
         notes = images.write_pages(
             restore_pages(),
-            item.job.target,
+            item.files.target,
             pages,
             scale=max(self._enlargement(*page.directory.size) for page in pages.pages),
             overwrite=self.manifests.may_replace(item.job),
             bit_depth=self.settings.bit_depth,
-            before_rename=partial(self.manifests.record, item.job, item.source_stamp),
+            before_rename=partial(self.manifests.record, item.job, item.files.stamp),
         )
         return replace(
             item,
@@ -238,7 +277,10 @@ class Stages:
     def needed_bytes(self, job: Job) -> int:
         """Memory to decode a picture and to encode its result, estimated from the header."""
         try:
-            return 0 if self.manifests.is_done(job) else codec_bytes(job, self.restorer, self.settings)
+            if self.manifests.is_done(job):
+                return 0
+            files = self.transfers.open(job)
+            return codec_bytes(files.source, files.target, self.restorer, self.settings)
         except Exception:  # any failure of one picture: reading the file reports it, and the others continue
             return 0
 
@@ -249,7 +291,7 @@ def _count_pages(messages: Counter[str], num_pages: int) -> Iterator[str]:
         yield message if count == num_pages else f"{message} ({count} of {num_pages} pages)"
 
 
-def choose_quality(restorer: Restorer, settings: Settings, target: Path) -> int | None:
+def choose_quality(restorer: Restorer, settings: Settings, target: Location) -> int | None:
     """The quality in the settings; without one, that of the input (None), but a high one for a deblocked JPEG.
 
     A low one would add blocks again.
@@ -268,12 +310,13 @@ def _scale_bound(restorer: Restorer, settings: Settings) -> float:
     return settings.scale or restorer.scale
 
 
-def codec_bytes(job: Job, restorer: Restorer, settings: Settings) -> int:
-    if images.is_raw(job.source):
+def codec_bytes(source: Path, target: Path, restorer: Restorer, settings: Settings) -> int:
+    """Memory to decode a picture and to encode its result, estimated from the header."""
+    if images.is_raw(source):
         developed = not restorer.recipe.domain.takes_mosaic
-        decoding = raw.decoding_bytes(job.source, developed=developed, max_pixels=settings.max_pixels)
+        decoding = raw.decoding_bytes(source, developed=developed, max_pixels=settings.max_pixels)
         return CODEC_BYTES + decoding
-    num_pixels, decoding = images.decoding_cost(job.source)
+    num_pixels, decoding = images.decoding_cost(source)
     num_pixels = int(num_pixels * _scale_bound(restorer, settings) ** 2)
-    encoding = images.encoding_bytes(job.target, num_pixels, quality=settings.quality)
+    encoding = images.encoding_bytes(target, num_pixels, quality=settings.quality)
     return min(CODEC_BYTES, 20_000_000 + 32 * num_pixels) + decoding + encoding

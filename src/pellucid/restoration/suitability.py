@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from functools import cache
 
+import torch
+
 from pellucid.degradations.degradation import involves, warnings_for
 from pellucid.degradations.motion_blur import MotionBlur
 from pellucid.degradations.raw_synthesis import SyntheticRaw
@@ -19,6 +21,11 @@ from pellucid.weights import checkpoint, models
 
 MIN_MEASURED_PX = 64
 """The noise of pictures with a shorter side is not measured."""
+
+MIN_CHANGE_255 = 0.5
+"""A result that differs by less has hardly changed: half a step of 8 bits."""
+
+_STRIP_ROWS = 256
 
 
 NOISE, BLOCKS, BLUR, SMALL, DARK = "noise", "JPEG blocks", "motion blur", "too small", "too dark"
@@ -80,6 +87,29 @@ def warn_about_size(degraded: Degraded, restorer: Restorer, settings: Settings) 
     better = _find_enlarger(repeated.recipe.name, factor)
     hint = f"; {better} enlarges enough at once" if better else ""
     yield f"{repeated.name} runs {times} times to reach {target[1]} x {target[0]} px{hint}"
+
+
+def warn_about_change(degraded: Degraded, restored: Picture, restorer: Restorer) -> Iterator[str]:
+    """One line if a model hardly changed a picture; none for a result of another size, e.g. a crop."""
+    if not isinstance(degraded, Picture) or restored.samples.shape != degraded.samples.shape:
+        return
+    if _rms_change_255(degraded, restored) < MIN_CHANGE_255:
+        problems = dict.fromkeys(problem for model in restorer.models for problem in list_problems(model.recipe))
+        corrects = f", which corrects {' and '.join(problems)}" if problems else ""
+        yield f"hardly changed by {restorer.name}{corrects}: less than {MIN_CHANGE_255:g} where white is 255"
+
+
+def _rms_change_255(degraded: Picture, restored: Picture) -> float:
+    """The root of the mean squared difference, where white is 255; in strips, so that it takes little memory."""
+    strips = (slice(top, top + _STRIP_ROWS) for top in range(0, degraded.height, _STRIP_ROWS))
+    columns = slice(0, degraded.width)
+    squared = (
+        (restored.crop(rows, columns).to_tensor() - degraded.crop(rows, columns).to_tensor())
+        .square()
+        .sum(dtype=torch.float64)
+        for rows in strips
+    )
+    return 255 * float(sum(squared) / degraded.samples.size) ** 0.5
 
 
 @cache

@@ -107,6 +107,11 @@ class TiledModel:
         self.halo_px = recipe.domain.halo_px(backend.halo)
         self.grid_px = (Fraction(backend.multiple) / rate).numerator
 
+    def describe_backend(self) -> list[str]:
+        """See `Restorer.describe_backends`."""
+        notes = [] if self.choice is None else [str(self.choice)]
+        return notes if self.backend.note is None else [*notes, self.backend.note]
+
     def overrides(self) -> list[str]:
         """See `Restorer.overrides`."""
         if self.metadata is None:

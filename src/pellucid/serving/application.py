@@ -28,7 +28,7 @@ def create(service: Service) -> ASGIApp:
         openapi_url="/openapi.json",
         separate_input_output_schemas=False,
     )
-    links = Links()
+    links = Links(service.records.link_secret())
     _add_problems(app)
     add_pictures(app, service)
     add_jobs(app, service, links)

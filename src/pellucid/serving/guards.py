@@ -130,10 +130,13 @@ class Guards:
 
 
 class Links:
-    """Links that work without a token for a browser's own downloads: they contain a key that only we can make."""
+    """Links that work without a token for a browser's own downloads: they contain a key that only we can make.
 
-    def __init__(self) -> None:
-        self._secret = secrets.token_bytes(32)
+    secret: of any length; those who know it can make links.
+    """
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
 
     def sign(self, path: str) -> str:
         """The path with its key."""

@@ -121,7 +121,7 @@ class Records:
         self._database = sqlite3.connect(self.folder / "records.sqlite", isolation_level=None)
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=NORMAL")
-        for table in ("uploads", "jobs"):
+        for table in ("uploads", "jobs", "secrets"):
             self._database.execute(f"CREATE TABLE IF NOT EXISTS {table} (id TEXT PRIMARY KEY, content TEXT)")
         self.jobs = {job.id: job for job in self._load_jobs()}
         self.uploads = {upload.id: upload for upload in self._load_uploads()}
@@ -130,6 +130,13 @@ class Records:
     def close(self) -> None:
         """Close the database."""
         self._database.close()
+
+    def link_secret(self) -> bytes:
+        """What signed links are made with; the same after a restart. Links made with another one do not work."""
+        given = ("link", secrets.token_hex(32))
+        self._database.execute("INSERT OR IGNORE INTO secrets VALUES (?, ?)", given)
+        (stored,) = self._database.execute("SELECT content FROM secrets WHERE id = ?", given[:1]).fetchone()
+        return bytes.fromhex(stored)
 
     # Files
 

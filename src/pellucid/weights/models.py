@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pellucid.errors import WeightsError, suggest
+from pellucid.storage import cache, objects
+from pellucid.storage.urls import Url, is_url, locate
 from pellucid.weights import checkpoint
 
 SUFFIX = ".safetensors"
@@ -41,6 +43,7 @@ def list_models() -> list[NamedModel]:
 def find_model(name_or_file: str | Path) -> Path:
     """The weight file of this name, or the path that was given (with a suffix of models, a folder, or a file).
 
+    A file behind a URL is copied into the cache of this computer.
     A shipped model takes precedence over the user's model of the same name. Raises WeightsError with the nearest
     names if there is none of this name; whether a path exists is not checked.
     """
@@ -49,6 +52,8 @@ def find_model(name_or_file: str | Path) -> Path:
         raise WeightsError(
             f"the name of the model is empty; {suggest('', [model.name for model in list_models()])}"
         )
+    if is_url(text):
+        return cache.bring(name_or_file if isinstance(name_or_file, Path) else text)
     suffixes = (SUFFIX, *EXPORTED_SUFFIXES)
     # A folder of this name does not hide a model. os.path, because Path's methods raise on long names.
     is_file = os.path.exists(text) and not os.path.isdir(text)  # noqa: PTH110, PTH112
@@ -68,8 +73,8 @@ def find_chain(name_or_file: str | Path) -> list[Path]:
     A file or model whose own name contains "+" takes precedence. Raises the errors of `find_model`.
     """
     text = str(name_or_file)
-    is_one = "+" not in text or os.path.isfile(text) or text in {model.name for model in list_models()}  # noqa: PTH113
-    if is_one:
+    is_known = "+" not in text or os.path.isfile(text) or text in {model.name for model in list_models()}  # noqa: PTH113
+    if is_known or _is_object(text):
         return [find_model(name_or_file)]
     if not all(names := text.split("+")):
         raise WeightsError(
@@ -77,6 +82,12 @@ def find_chain(name_or_file: str | Path) -> list[Path]:
             hint="a chain of models is e.g. dncnn-color-blind+srcnn-x2",
         )
     return [find_model(name) for name in names]
+
+
+def _is_object(text: str) -> bool:
+    """Whether a URL with a "+" is the name of one file."""
+    url = locate(text) if is_url(text) else None
+    return isinstance(url, Url) and objects.stat(url) is not None
 
 
 def find_name(name_or_file: str | Path) -> str:

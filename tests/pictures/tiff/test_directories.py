@@ -42,7 +42,7 @@ def restore_file(path: Path, restorer: Restorer, settings: Settings = UNCHANGED)
     """The result of a file in a folder next to it."""
     (outcome,) = restore(path, restorer, path.parent / "out", settings, overwrite=True)
     outcome.raise_error()
-    assert outcome.target is not None
+    assert isinstance(outcome.target, Path)
     return outcome.target
 
 
@@ -119,7 +119,7 @@ def test_several_pages_need_a_format_with_pages(tmp_path: Path, denoiser: Restor
         outcome.raise_error()
     (outcome,) = restore(tmp_path / "x.tif", denoiser, None, Settings(page=2, strength=0), format="png")
     outcome.raise_error()
-    assert outcome.target is not None
+    assert isinstance(outcome.target, Path)
     assert np.array_equal(images.read(outcome.target).samples, tifffile.imread(tmp_path / "x.tif")[1])
 
 

@@ -96,6 +96,9 @@ _KNOWN_BOXES = {
 
 def _inspect_jp2(file: IO[bytes]) -> Contents:
     """Pictures are codestreams; a file that is only a codestream has no boxes."""
+    if file.read(4) == _CODESTREAM:
+        return Contents(1, parts=describe_trailer(file, _find_codestream_end(file)))
+    file.seek(0)
     kinds, parts = _list_boxes(file)
     return Contents(
         kinds.count(b"jp2c") + kinds.count(b"moov"),
@@ -104,6 +107,37 @@ def _inspect_jp2(file: IO[bytes]) -> Contents:
         "save each as a file of its own first",
         parts,
     )
+
+
+_CODESTREAM, _TILE_PART, _CODESTREAM_END = b"\xff\x4f\xff\x51", b"\xff\x90", b"\xff\xd9"
+
+
+def _find_codestream_end(file: IO[bytes]) -> int:
+    """Where a JPEG 2000 codestream ends; 0 if a tile-part does not state its length (ISO 15444-1, A.4.2)."""
+    place = 2
+    while True:
+        file.seek(place)
+        marker, *lengths = struct.unpack(">2sHHI", file.read(10).ljust(10, b"\0"))
+        if marker == _CODESTREAM_END:
+            return place + 2
+        length = lengths[2] if marker == _TILE_PART else lengths[0] + 2
+        if not marker.startswith(b"\xff") or length < 4:
+            return 0
+        place += length
+
+
+def _inspect_bmp(file: IO[bytes]) -> Contents:
+    """The last of three ends: that in the header, which may be too small, of the samples and of the profile."""
+    head = file.read(138).ljust(138, b"\0")
+    stated, start, size = struct.unpack_from("<I4xII", head, 2)
+    if size < 40:
+        width, height, bits, compression, num_bytes = *struct.unpack_from("<HH2xH", head, 18), 0, 0
+    else:
+        width, height, bits, compression, num_bytes = struct.unpack_from("<ii2xHII", head, 18)
+    is_packed = compression not in (0, 3, 6)  # neither RGB nor bit fields
+    samples_end = start + (num_bytes if is_packed else (width * bits + 31) // 32 * 4 * abs(height))
+    profile_end = 14 + sum(struct.unpack_from("<II", head, 126)) if size >= 124 else 0
+    return Contents(parts=describe_trailer(file, max(stated, samples_end, profile_end)))
 
 
 def _inspect_jxl(file: IO[bytes]) -> Contents:
@@ -128,4 +162,5 @@ _INSPECTORS: dict[str, Callable[[IO[bytes]], Contents]] = {
     "heic": inspect_heif,
     "jp2": _inspect_jp2,
     "jxl": _inspect_jxl,
+    "bmp": _inspect_bmp,
 }

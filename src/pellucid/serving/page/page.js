@@ -142,6 +142,7 @@ async function restore(picture) {
   picture.job?.abort.abort();
   const job = { abort: new AbortController(), start: performance.now() };
   picture.job = job;
+  const earlier = { result: picture.result ?? null, notes: picture.notes ?? [] };
   update(picture, { state: "queued", progress: 0, result: null, notes: [] });
   if (picture === current) show();
   try {
@@ -154,6 +155,7 @@ async function restore(picture) {
       update(picture, { state: state.state, progress: state.progress, before: state.waiting_before, error: state.files[0].error });
     }
     if (state.state !== "done") {
+      keep(picture, job, earlier);
       if (picture === current && state.files[0].error) tell(new Error(state.files[0].error));
       return;
     }
@@ -167,8 +169,16 @@ async function restore(picture) {
     tell(`${picture.name} is restored.`);
     if (picture === current) show();
   } catch (error) {
+    keep(picture, job, earlier);
     fail(picture, error);
   }
+}
+
+/** An earlier result stays if a later restoration fails or is cancelled. */
+function keep(picture, job, earlier) {
+  if (picture.job !== job || !earlier.result) return;
+  update(picture, earlier);
+  if (picture === current) show();
 }
 
 /** Try again while the queue is full. */

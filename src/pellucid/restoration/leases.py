@@ -1,0 +1,118 @@
+"""Which process makes which result in a bucket, so that processes on several computers share the work.
+
+A claim is an object that only one process can create. Its owner stores it again and again while it works; a claim
+that has not changed for a minute belongs to a process that has ended, and is taken over. Each process measures
+that minute by its own clock. If a claim is ever lost, work is done twice, and nothing else: results are stored
+only where none is.
+"""
+
+import secrets
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from hashlib import sha256
+from threading import Event, Lock, Thread
+
+from pellucid.errors import OutputError, StorageError
+from pellucid.restoration.entries import PARTS
+from pellucid.storage import objects
+from pellucid.storage.urls import Tag, Url
+
+RENEW_EVERY_S = 15.0
+LEASE_S = 60.0
+"""After how long without a change a claim is taken over."""
+
+_NUM_RELEASERS = 4
+
+
+class Leases:
+    """The claims of this process on results in a folder of a bucket."""
+
+    def __init__(self, folder: Url) -> None:
+        self._folder = folder / PARTS / "claims"
+        self._owner = secrets.token_hex(8)
+        self._held: dict[str, Tag] = {}
+        self._seen: dict[str, tuple[str, float]] = {}
+        self._lock, self._is_closed = Lock(), Event()
+        self._renewer = Thread(target=self._renew_all, name="claims", daemon=True)
+        self._releasers = ThreadPoolExecutor(_NUM_RELEASERS)
+
+    def take(self, key: str) -> bool:
+        """Claim the result with this key; False if another process has claimed it. Taking it twice is no error."""
+        with self._lock:
+            if key in self._held:
+                return True
+            if not self._renewer.is_alive():
+                self._renewer.start()
+        url = self._url(key)
+        if self._try(key, lambda: objects.put_new(self._content(), url)):
+            return True
+        found = objects.stat(url)
+        if found is None:  # released in the meantime
+            return self._try(key, lambda: objects.put_new(self._content(), url))
+        e_tag, since_s = self._seen.get(key, ("", 0.0))
+        if e_tag != found.e_tag:
+            self._seen[key] = found.e_tag, time.monotonic()
+            return False
+        if time.monotonic() - since_s < LEASE_S:
+            return False
+        return self._try(key, lambda: objects.put(self._content(), url, e_tag=found.e_tag))
+
+    def release(self, key: str) -> None:
+        """Other processes may claim the result again. Does not wait for the server."""
+        with self._lock:
+            is_held = self._held.pop(key, None) is not None
+        if is_held:
+            self._releasers.submit(_delete, self._url(key))
+
+    def close(self) -> None:
+        """Release all claims."""
+        self._is_closed.set()
+        for key in list(self._held):
+            self.release(key)
+        self._releasers.shutdown()
+        if self._renewer.is_alive():
+            self._renewer.join()
+
+    def _try(self, key: str, store: Callable[[], Tag]) -> bool:
+        """Whether the claim could be stored."""
+        try:
+            tag = store()
+        except OutputError:  # another process was faster
+            return False
+        with self._lock:
+            self._held[key] = tag
+        return True
+
+    def _renew_all(self) -> None:
+        while not self._is_closed.wait(RENEW_EVERY_S):
+            with self._lock:
+                held = list(self._held.items())
+            for key, tag in held:
+                self._renew(key, tag)
+
+    def _renew(self, key: str, tag: Tag) -> None:
+        try:
+            renewed = objects.put(self._content(), self._url(key), e_tag=tag.e_tag)
+        except OutputError:  # taken over, or released just now
+            with self._lock:
+                self._held.pop(key, None)
+        except StorageError:  # the network may be back the next time
+            pass
+        else:
+            with self._lock:
+                if key in self._held:
+                    self._held[key] = renewed
+
+    def _content(self) -> bytes:
+        """Another one each time, so that the e-tag changes."""
+        return f"{self._owner} {secrets.token_hex(8)}\n".encode()
+
+    def _url(self, key: str) -> Url:
+        return self._folder / sha256(key.encode(errors="surrogateescape")).hexdigest()[:32]
+
+
+def _delete(url: Url) -> None:
+    with suppress(StorageError):  # a claim that stays ends by itself
+        objects.delete(url)

@@ -1,0 +1,160 @@
+"""Copies of objects and folders in the cache of this computer, for what reads files again and again.
+
+A copy is fetched once and compared with the bucket at each use: what has changed there is fetched again, and what
+is gone there is removed here. Killed at any time, the next call continues with the next object.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+from threading import Lock
+
+from filelock import FileLock
+
+from pellucid.errors import StorageError
+from pellucid.storage import objects
+from pellucid.storage.urls import Location, Tag, Url, locate
+from pellucid.system.files import cache_folder
+
+NUM_PARALLEL = 8
+"""How many objects are fetched at the same time."""
+
+_SPARE_BYTES = 2**28
+"""What stays free on the disk."""
+
+_COMPANIONS = {".xml": ".bin"}
+"""Files that consist of two, e.g. OpenVINO's: suffix of the one that is named -> suffix of the other."""
+
+_UNKNOWN_TIME = "1970-01-01"
+
+Progress = Callable[[int, int], None]
+"""(bytes fetched, all bytes to fetch)."""
+
+
+def bring(place: str | Location, progress: Progress | None = None) -> Path:
+    """The file or folder on this computer: itself, or a copy of an object or a folder in a bucket.
+
+    Raises StorageError if it does not exist, cannot be read, or does not fit the disk.
+    """
+    place = locate(place)
+    if isinstance(place, Path):
+        return place
+    tag = None if place.is_folder else objects.stat(place)
+    if tag is not None:
+        wanted = {place.name: Url(place.scheme, place.bucket, place.key, tag=tag), **_find_companion(place)}
+        return _update(place, wanted, progress) / place.name
+    wanted = {} if place.is_web else {_relative(url, place): url for url in objects.list_objects(place)}
+    wanted = {name: url for name, url in wanted.items() if not name.startswith(".") and "/." not in name}
+    if not wanted:
+        raise StorageError(f"{place} does not exist", hint="check the name")
+    return _update(place.as_folder(), wanted, progress)
+
+
+def _relative(url: Url, folder: Url) -> str:
+    return url.relative_to(folder).as_posix()
+
+
+def _find_companion(url: Url) -> dict[str, Url]:
+    suffix = _COMPANIONS.get(url.suffix)
+    if suffix is None or url.is_web:
+        return {}
+    other = url.with_name(f"{url.stem}{suffix}")
+    tag = objects.stat(other)
+    return {} if tag is None else {other.name: Url(other.scheme, other.bucket, other.key, tag=tag)}
+
+
+def _update(place: Url, wanted: Mapping[str, Url], progress: Progress | None) -> Path:
+    """The folder of copies, which contains the wanted objects and nothing else."""
+    folder = cache_folder() / "objects" / sha256(str(place).encode()).hexdigest()[:24]
+    # The name of the folder is part of messages, and of names that are made of it.
+    files = folder / (place.name or place.bucket) if place.is_folder else folder / "file"
+    try:
+        files.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "lock"):
+            copies = _Copies(folder / "tags.jsonl", files)
+            copies.remove_others(wanted)
+            missing = [(name, url) for name, url in wanted.items() if not copies.has(name, url)]
+            _check_space(folder, place, missing)
+            _fetch_all(copies, missing, progress)
+    except OSError as error:
+        raise StorageError(
+            f"{place} cannot be copied to {folder}: {error.strerror or error}",
+            hint="set the environment variable PELLUCID_CACHE to another folder",
+        ) from error
+    return files
+
+
+class _Copies:
+    """The files of a copy, and the tags of the objects that they were made of."""
+
+    def __init__(self, log: Path, files: Path) -> None:
+        self._log, self._files = log, files
+        self._lock = Lock()
+        self._tags = _read_tags(log)
+
+    def has(self, name: str, url: Url) -> bool:
+        """Whether the copy of an object is complete and current."""
+        path, known = self._files / name, self._tags.get(name)
+        if known is None or known != url.tag or known.e_tag.startswith(_UNKNOWN_TIME):
+            return False
+        return path.is_file() and path.stat().st_size == known.size_bytes
+
+    def add(self, name: str, url: Url) -> None:
+        """Fetch an object under a temporary name, and record it once it has its own."""
+        path = self._files / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{sha256(path.name.encode()).hexdigest()[:16]}.part")
+        tag = objects.fetch(url, part)
+        part.replace(path)
+        with self._lock, self._log.open("a", encoding="utf-8") as file:
+            file.write(f"{json.dumps([name, *tag])}\n")
+
+    def remove_others(self, wanted: Mapping[str, Url]) -> None:
+        """Remove files that are not wanted, e.g. because the bucket no longer contains them."""
+        for parent, _, names in os.walk(self._files):
+            for name in names:
+                path = Path(parent, name)
+                if path.relative_to(self._files).as_posix() not in wanted:
+                    path.unlink()
+
+
+def _read_tags(log: Path) -> dict[str, Tag]:
+    try:
+        lines = log.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return {}
+    tags = {}
+    for line in lines:
+        try:
+            name, e_tag, size_bytes = json.loads(line)
+        except ValueError:  # truncated by a crash
+            continue
+        tags[name] = Tag(e_tag, size_bytes)
+    return tags
+
+
+def _check_space(folder: Path, place: Url, missing: Sequence[tuple[str, Url]]) -> None:
+    needed = sum(url.tag.size_bytes for _, url in missing if url.tag is not None)
+    free = shutil.disk_usage(folder).free
+    if needed and needed + _SPARE_BYTES > free:
+        raise StorageError(
+            f"{place} needs {needed / 1e9:.1f} GB in {folder}, where {free / 1e9:.1f} GB are free",
+            hint="free some space, or set the environment variable PELLUCID_CACHE to another folder",
+        )
+
+
+def _fetch_all(copies: _Copies, missing: Sequence[tuple[str, Url]], progress: Progress | None) -> None:
+    sizes = [0 if url.tag is None else url.tag.size_bytes for _, url in missing]
+    done = 0
+    pool = ThreadPoolExecutor(NUM_PARALLEL)
+    try:
+        for size, _ in zip(sizes, pool.map(lambda one: copies.add(*one), missing), strict=True):
+            done += size
+            if progress is not None:
+                progress(done, sum(sizes))
+    finally:
+        pool.shutdown(cancel_futures=True)

@@ -1,0 +1,237 @@
+"""Objects in buckets and files on web servers: whether they exist, what a folder contains, fetching and storing.
+
+An object is fetched whole and stored at once: nobody sees half of one. Every function raises StorageError, in one
+line, for what the server refuses, and MissingExtraError if the client is not installed.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from pellucid.errors import OutputError, PellucidError, StorageError
+from pellucid.storage import problems
+from pellucid.storage.clients import open_store
+from pellucid.storage.urls import Location, Tag, Url
+
+if TYPE_CHECKING:
+    from obstore import ObjectMeta, PutMode
+
+CHUNK_BYTES = 8 * 2**20
+"""How much of an object is in memory while it is fetched, and the size of the parts of a large one."""
+
+MAX_CONDITIONAL_BYTES = 256 * 2**20
+"""Up to this size the server itself refuses to replace an object. Larger ones are stored in parts, which no server
+stores conditionally; there, the check comes just before."""
+
+MAX_PARTS = 9000
+"""Servers accept up to 10,000."""
+
+LISTED_AT_ONCE = 1000
+
+
+def stat(url: Url) -> Tag | None:
+    """The tag of an object; None if there is none of this name."""
+    store = open_store(url)
+    import obstore
+
+    try:
+        with _explaining(url, "reading"):  # a URL that is signed for reading does not permit HEAD
+            return _to_tag(obstore.get(store, "").meta if url.is_web else obstore.head(store, url.key))
+    except FileNotFoundError:
+        return None
+
+
+def read(url: Url) -> tuple[bytes, Tag]:
+    """The content of a small object."""
+    store = open_store(url)
+    import obstore
+
+    with _explaining(url, "reading", is_needed=True):
+        found = obstore.get(store, _key(url))
+        return bytes(found.bytes()), _to_tag(found.meta)
+
+
+def fetch(url: Url, path: Path) -> Tag:
+    """Copy an object into a file, piece by piece. Raises StorageError also if it is not complete."""
+    store = open_store(url)
+    import obstore
+
+    num_bytes = 0
+    with path.open("wb") as file, _explaining(url, "reading", is_needed=True):
+        found = obstore.get(store, _key(url))
+        tag = _to_tag(found.meta)
+        for piece in found.stream(min_chunk_size=CHUNK_BYTES):
+            num_bytes += file.write(piece)
+    if num_bytes != tag.size_bytes:
+        raise StorageError(f"{url} ended after {num_bytes} of {tag.size_bytes} bytes", hint="try again")
+    return tag
+
+
+def list_objects(folder: Url) -> Iterator[Url]:
+    """All objects whose names begin with that of the folder and a slash, in the order of the server, with tags."""
+    if folder.is_web:
+        raise StorageError(f"{folder} is on a web server, which has no list of files", hint="give single files")
+    store = open_store(folder)
+    import obstore
+
+    with _explaining(folder, "listing"):
+        for chunk in obstore.list(store, folder.key or None, chunk_size=LISTED_AT_ONCE):
+            for meta in chunk:
+                yield Url(folder.scheme, folder.bucket, meta["path"], tag=_to_tag(meta))
+
+
+def contains_objects(folder: Url) -> bool:
+    """Whether there are objects below this name."""
+    return next(list_objects(folder), None) is not None
+
+
+def read_note(url: Url, name: str) -> str | None:
+    """What `put` noted with an object under this name; None if there is nothing."""
+    store = open_store(url)
+    import obstore
+
+    with _explaining(url, "reading", is_needed=True):
+        found = obstore.get(store, _key(url), options={"head": True})
+        note = found.attributes.get(name)
+    return None if note is None else str(note)
+
+
+def put_new(content: Path | bytes, url: Url, *, notes: Mapping[str, str] | None = None) -> Tag:
+    """Store an object that does not exist yet.
+
+    notes: texts to store with it, see `read_note`, and its Content-Type.
+
+    Raises OutputError if it exists, unless it has the same content: then a repeated request, or another process,
+    was first.
+    """
+    try:
+        return _put(content, url, "create", notes)
+    except _ConflictError:
+        existing = stat(url)
+        if existing is not None and _has_content(url, existing, content):
+            return existing
+        raise OutputError(f"{url} exists", hint="{overwrite} replaces it", overwrite=True) from None
+
+
+def put(
+    content: Path | bytes, url: Url, *, e_tag: str | None = None, notes: Mapping[str, str] | None = None
+) -> Tag:
+    """Store an object, whatever was there before; with an e-tag, only if it is that of what is there now.
+
+    Raises OutputError if it is another.
+    """
+    try:
+        return _put(content, url, "overwrite" if e_tag is None else {"e_tag": e_tag}, notes)
+    except _ConflictError:
+        raise OutputError(f"{url} has been changed by another program", hint="run the command again") from None
+
+
+def delete(url: Url) -> None:
+    """Delete an object, if it exists."""
+    store = open_store(url)
+    import obstore
+
+    with _explaining(url, "deleting"):
+        obstore.delete(store, _key(url))
+
+
+@contextmanager
+def local_copy(location: Location) -> Iterator[Path]:
+    """A file of this computer with the same content: the file itself, or a copy that is removed at the end."""
+    if isinstance(location, Path):
+        yield location
+        return
+    with TemporaryDirectory(prefix="pellucid-") as folder:
+        path = Path(folder, f"copy{location.suffix[:10]}")
+        fetch(location, path)
+        try:
+            yield path
+        except PellucidError as error:
+            error.facts = error.facts.replace(str(path), str(location))
+            error.args = (error.facts,)
+            raise
+
+
+class _ConflictError(Exception):
+    """A condition of storing an object was not fulfilled."""
+
+
+def _put(content: Path | bytes, url: Url, mode: "PutMode", notes: Mapping[str, str] | None) -> Tag:
+    check_can_write(url)
+    store = open_store(url)
+    import obstore
+    from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+    size_bytes = len(content) if isinstance(content, bytes) else content.stat().st_size
+    if size_bytes > MAX_CONDITIONAL_BYTES and mode != "overwrite":
+        existing = stat(url)
+        if existing is not None and (mode == "create" or existing.e_tag != mode.get("e_tag")):
+            raise _ConflictError
+        mode = "overwrite"
+    with _explaining(url, "writing", is_needed=True):
+        try:
+            stored = obstore.put(
+                store,
+                _key(url),
+                content,
+                mode=mode,
+                attributes={**(notes or {})},
+                chunk_size=max(CHUNK_BYTES, size_bytes // MAX_PARTS),
+            )
+        except (AlreadyExistsError, PreconditionError) as error:
+            raise _ConflictError from error
+    e_tag = stored["e_tag"]
+    if e_tag is None:
+        return stat(url) or Tag("", size_bytes)
+    return Tag(e_tag, size_bytes)
+
+
+def check_can_write(url: Url) -> None:
+    """Raise OutputError for a URL that nothing can be written to."""
+    if url.is_web:
+        raise OutputError(f"{url} is on a web server, which is only read", hint="write to s3://, gs:// or az://")
+
+
+def _has_content(url: Url, tag: Tag, content: Path | bytes) -> bool:
+    size_bytes = len(content) if isinstance(content, bytes) else content.stat().st_size
+    if tag.size_bytes != size_bytes:
+        return False
+    return read(url)[0] == (content if isinstance(content, bytes) else content.read_bytes())
+
+
+def _key(url: Url) -> str:
+    return "" if url.is_web else url.key
+
+
+def _to_tag(meta: "ObjectMeta") -> Tag:
+    return Tag(meta["e_tag"] or meta["last_modified"].isoformat(), meta["size"])
+
+
+@contextmanager
+def _explaining(url: Url, doing: str, *, is_needed: bool = False) -> Iterator[None]:
+    """Errors of the client as StorageError. FileNotFoundError stays what it is, unless the object is needed."""
+    from obstore.exceptions import BaseError
+
+    try:
+        yield
+    except FileNotFoundError as error:
+        if not is_needed:
+            raise
+        raise problems.explain(error, url, doing) from error
+    except (BaseError, ValueError) as error:
+        raise problems.explain(_with_body(error, url), url, doing) from error
+
+
+def _with_body(error: Exception, url: Url) -> Exception:
+    """The same error with the reason that the server gives, which answers to HEAD do not contain."""
+    import obstore
+
+    if "performing HEAD" not in str(error):
+        return error
+    try:
+        obstore.get_range(open_store(url), _key(url), start=0, length=1)
+    except Exception as second:  # whatever it is, it is about the same object and has a body
+        return second
+    return error

@@ -35,6 +35,7 @@ URL_PARAMETERS = {
     "prepare": ("paths", "out", "against"),
     "restore": ("inputs", "out", "model", "mask"),
     "status": ("out",),
+    "train": ("data", "target", "out", "start_from", "val", "val_target"),
 }
 """Parameters of commands that take URLs. All others refuse them: a path of this computer is expected there."""
 

@@ -4,6 +4,7 @@ import os
 import random
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -273,3 +274,24 @@ def test_splice_replaces_a_part_and_moves_the_rest(num_bytes: int, length: int) 
     file = io.BytesIO(b"before" + b"replaced" + behind)
     splice(file, 6, 14, b"n" * length)
     assert file.getvalue() == b"before" + b"n" * length + behind
+
+
+def test_temporary_folders_of_killed_processes_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    (tmp_path / "pellucid-work-of-the-user").mkdir()
+    program = (
+        "import os, tempfile\nfrom pellucid.system.files import temporary_folder\n"
+        f"tempfile.tempdir = {str(tmp_path)!r}\n"
+        "with temporary_folder() as folder:\n    (folder / 'large').write_bytes(b'x')\n    os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 9
+    (left,) = tmp_path.glob("*/large")
+    with files.temporary_folder() as mine:
+        assert left.exists()  # it may be new, and not yet locked
+        for folder in (left.parent, mine):
+            os.utime(folder, (0, 0))
+        with files.temporary_folder():
+            assert mine.exists() and not left.parent.exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["pellucid-work-of-the-user"]

@@ -16,12 +16,16 @@ from pellucid.commands.options import (
     OverwriteJson,
     Parameters,
     add_networks,
+    bring,
     parse_keywords,
 )
 from pellucid.commands.terminal import defer_sigint, is_first_process, is_stdout, print_info, progress, write_json
 
 if TYPE_CHECKING:
     from pellucid.training.train import Status
+
+MIN_SHOWN_S = 5.0
+"""A bucket that is less far behind is not mentioned."""
 
 
 def train(
@@ -30,13 +34,16 @@ def train(
     ],
     parameters: Parameters = None,
     *,
-    data: Annotated[Path, typer.Option(metavar="FOLDER", help="Training pictures, or a prepared store.")],
+    data: Annotated[
+        str, typer.Option(metavar="FOLDER", help="Training pictures, or a prepared store. Also the URL of one.")
+    ],
     target: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="FOLDER", help="Targets of the degraded pictures in --data, matched by name."),
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(metavar="RUN", help="Run folder: checkpoints, metrics, weights.")
+        str | None,
+        typer.Option(metavar="RUN", help="Run folder: checkpoints, metrics, weights. Also s3://BUCKET/RUN."),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="Same as num_steps=N.")] = None,
     seed: Annotated[
@@ -52,11 +59,11 @@ def train(
         typer.Option(help="auto finds the fastest mode first; off uses float32, not compiled."),
     ] = "auto",
     val: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="FOLDER", help="Pictures or a store to score at regular intervals."),
     ] = None,
     val_target: Annotated[
-        Path | None,
+        str | None,
         typer.Option(metavar="FOLDER", help="Targets of the degraded pictures in --val, matched by name."),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Use only the first N pictures.")] = None,
@@ -82,6 +89,7 @@ def train(
     """
     with defer_sigint():
         from pellucid.recipes import registry
+        from pellucid.storage.urls import locate
         from pellucid.training import comparing
         from pellucid.training import train as training
         from pellucid.training.recorder import Validation
@@ -99,6 +107,9 @@ def train(
         "limit": limit,
         "log": print_info,
     }
+    for place in (data, target):
+        if place is not None:
+            bring(place)  # with progress; the training finds the copy
     if measure is not None:
         speed = training.measure(recipe, data, num_steps=measure, **shared)
         text = (
@@ -110,7 +121,7 @@ def train(
         raise typer.BadParameter("--out RUN is needed, except with --measure")
     if val is None and val_target is not None:
         raise typer.BadParameter("--val-target needs --val")
-    validation = None if val is None else Validation(val, val_target)
+    validation = None if val is None else Validation(bring(val), None if val_target is None else bring(val_target))
     try:
         with _show_progress(recipe.num_steps) as progress:
             weights = training.train(
@@ -131,10 +142,11 @@ def train(
     except KeyboardInterrupt:
         _print_first("interrupted; the same command resumes from the last checkpoint")
         raise typer.Exit(130) from None
+    place = str(locate(out) / weights.name)
     _report(
-        str(weights),
+        place,
         json_file,
-        lambda: {"weights": str(weights), **comparing.compare_runs([out])[0].to_json()},
+        lambda: {"weights": place, **comparing.compare_runs([weights.parent])[0].to_json()},
         overwrite=overwrite_json,
     )
 
@@ -170,7 +182,9 @@ def _show_progress(num_steps: int) -> "Iterator[Callable[[Status], None]]":
 def _summarize(status: "Status") -> str:
     psnr = "" if status.psnr_db is None else f", {status.psnr_db:.2f} dB"
     left_s = round(status.seconds_left)
+    waiting = f"{status.waiting:.0%} waiting for data"
+    behind = f", bucket {status.behind_s:.0f} s behind" if status.behind_s >= MIN_SHOWN_S else ""
     return (
         f"loss {status.loss:.4g}{psnr}, lr {status.lr:.3g}, {status.images_per_s:.0f} images/s, "
-        f"{left_s // 3600}:{left_s // 60 % 60:02}:{left_s % 60:02} left, {status.waiting:.0%} waiting for data"
+        f"{left_s // 3600}:{left_s // 60 % 60:02}:{left_s % 60:02} left, {waiting}{behind}"
     )

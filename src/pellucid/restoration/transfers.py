@@ -7,11 +7,10 @@ there, and a result is written into one before it is stored.
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from shutil import rmtree
-from tempfile import TemporaryDirectory
 from threading import Lock
 
 from pellucid.errors import PellucidError
@@ -19,6 +18,7 @@ from pellucid.restoration.entries import Stamp, stamp
 from pellucid.restoration.planning import Job
 from pellucid.storage import objects
 from pellucid.storage.urls import Location, Url
+from pellucid.system.files import temporary_folder
 
 MAX_AHEAD = 8
 """How many jobs are fetched ahead, and at the same time."""
@@ -55,7 +55,8 @@ class Transfers:
         self._copies: dict[Job, Future[LocalFiles]] = {}
         self._lock = Lock()
         self._pool = ThreadPoolExecutor(MAX_AHEAD) if self._places else None
-        self._folder = TemporaryDirectory(prefix="pellucid-") if self._places else None
+        self._stack = ExitStack()
+        self._folder = self._stack.enter_context(temporary_folder()) if self._places else None
 
     def open(self, job: Job) -> LocalFiles:
         """The files of a job; waits until they are fetched, and starts fetching those of the next jobs.
@@ -92,8 +93,7 @@ class Transfers:
     def close(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
-        if self._folder is not None:
-            self._folder.cleanup()
+        self._stack.close()
 
     def _start(self, job: Job) -> Future[LocalFiles]:
         assert self._pool is not None
@@ -119,7 +119,7 @@ class Transfers:
 
     def _folder_of(self, job: Job) -> Path:
         assert self._folder is not None
-        return Path(self._folder.name, str(self._places[job]))
+        return self._folder / str(self._places[job])
 
     def _fetch(self, job: Job) -> LocalFiles:
         folder = self._folder_of(job)

@@ -7,13 +7,13 @@ line, for what the server refuses, and MissingExtraError if the client is not in
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from pellucid.errors import OutputError, PellucidError, StorageError
 from pellucid.storage import problems
 from pellucid.storage.clients import open_store
 from pellucid.storage.urls import Location, Tag, Url
+from pellucid.system.files import temporary_folder
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta, PutMode
@@ -143,8 +143,8 @@ def local_copy(location: Location) -> Iterator[Path]:
     if isinstance(location, Path):
         yield location
         return
-    with TemporaryDirectory(prefix="pellucid-") as folder:
-        path = Path(folder, f"copy{location.suffix[:10]}")
+    with temporary_folder() as folder:
+        path = folder / f"copy{location.suffix[:10]}"
         fetch(location, path)
         try:
             yield path

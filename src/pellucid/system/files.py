@@ -4,8 +4,10 @@ import hashlib
 import os
 import re
 import secrets
+import shutil
 import stat
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -19,6 +21,8 @@ from platformdirs import user_cache_path
 from pellucid.errors import DataError, OutputError, PictureError
 
 _SUFFIX = ".part"
+
+_FOLDER_PREFIX, _LOCK, _LOCK_WITHIN_S = "pellucid-work-", ".lock", 60.0
 
 _BLOCK_BYTES = 2**20
 
@@ -240,6 +244,41 @@ def _sync(path: Path) -> None:
     """Flush to the disk, so that after a power failure a renamed file is complete."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """A folder in the system's folder for temporary files, removed at the end.
+
+    Folders of processes that were killed are removed first. Raises OutputError if it cannot be made.
+    """
+    _remove_leftover_folders()
+    try:
+        folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
+        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise no_space_error(0, "temporary files", error) from error
+    try:
+        with suppress(OSError):
+            lock_descriptor(descriptor, blocking=False)
+        yield folder
+    finally:
+        os.close(descriptor)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_leftover_folders() -> None:
+    """Remove temporary folders that no running process has locked; new ones may not be locked yet."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
+        with suppress(OSError):
+            if time.time() - folder.stat().st_mtime > _LOCK_WITHIN_S:
+                descriptor = os.open(folder / _LOCK, os.O_RDWR)
+                try:
+                    is_leftover = lock_descriptor(descriptor, blocking=False)
+                finally:
+                    os.close(descriptor)
+                if is_leftover:
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 def splice(file: IO[bytes], start: int, stop: int, content: bytes) -> None:

@@ -19,6 +19,7 @@ from pellucid.evaluation.report import Report
 from pellucid.pictures import images
 from pellucid.recipes.recipe import Recipe
 from pellucid.restoration.restorer import Restorer
+from pellucid.training.bucket_run import BucketRun
 from pellucid.training.learner import Learner
 from pellucid.training.run_folder import Checkpoint, Json, Run
 from pellucid.training.tensorboard import TensorboardWriter
@@ -70,7 +71,7 @@ class Recorder:
 
     validation: if None, the last weights are the result; otherwise the best validated ones.
     origin: the data and seed, for the provenance of the weights. save_every_s: longest time between checkpoints.
-    tensorboard: also receives metrics and validation strips.
+    tensorboard: also receives metrics and validation strips. bucket_run: uploads every checkpoint.
     """
 
     def __init__(
@@ -82,11 +83,18 @@ class Recorder:
         origin: str,
         save_every_s: float,
         tensorboard: TensorboardWriter | None = None,
+        bucket_run: BucketRun | None = None,
     ) -> None:
         self._run, self._learner, self._validation, self._tensorboard = run, learner, validation, tensorboard
         self._origin, self._save_every_s = origin, save_every_s
+        self._bucket_run = bucket_run
         self._saved_at = time.monotonic()
         self.history = History()
+
+    @property
+    def behind_s(self) -> float:
+        """See `BucketRun.behind_s`."""
+        return 0.0 if self._bucket_run is None else self._bucket_run.behind_s
 
     def load(self, metadata: Json) -> None:
         """Resume from the metadata of a checkpoint."""
@@ -141,6 +149,8 @@ class Recorder:
         metadata = {**self._learner.metadata(), "history": asdict(self.history)}
         state = Checkpoint(self._learner.step, self._learner.tensors(), metadata)
         self._run.save(state, best_step=self.history.best_step)
+        if self._bucket_run is not None:
+            self._bucket_run.save(self._learner.step)
         self._saved_at = time.monotonic()
 
     def _save_weights(self, report: Report | None) -> None:

@@ -24,8 +24,11 @@ from pellucid.data.store import Store
 from pellucid.errors import PellucidError
 from pellucid.recipes.overrides import training_values
 from pellucid.recipes.recipe import Recipe
+from pellucid.storage import cache, objects
+from pellucid.storage.urls import Location, Url, locate
 from pellucid.training import distributed, run_folder, tuning
 from pellucid.training.batches import Batches
+from pellucid.training.bucket_run import BucketRun, local_folder, open_bucket_run
 from pellucid.training.distributed import Group
 from pellucid.training.initialization import Log, build_network, load_pretrained
 from pellucid.training.learner import ExecutionMode, Learner
@@ -57,6 +60,8 @@ class Status:
     seconds_left: float
     psnr_db: float | None
     """The PSNR of the last validation."""
+    behind_s: float = 0.0
+    """The age of the last state in the bucket, in seconds; 0 if all that was saved is there, or without one."""
 
 
 class Stopped(KeyboardInterrupt):
@@ -73,10 +78,10 @@ def _ignore(_: Any) -> None:
 
 def train(
     recipe: Recipe,
-    data: str | Path,
-    out: str | Path,
+    data: str | Location,
+    out: str | Location,
     *,
-    target: str | Path | None = None,
+    target: str | Location | None = None,
     seed: int = 0,
     device: str = "auto",
     start_from: str | Path | None = None,
@@ -89,7 +94,7 @@ def train(
     progress: Callable[[Status], None] = _ignore,
     log: Log = _ignore,
 ) -> Path:
-    """Train a recipe, or resume a training that was interrupted. Returns the path of the weight file.
+    """Train a recipe, or resume a training that was interrupted. Returns the path of the weights on this computer.
 
     To resume, call it again with the same recipe, data, seed, limit, start_from and tune; everything else may
     change, also the device and the number of processes. If all steps are done, it returns at once.
@@ -99,6 +104,8 @@ def train(
         targets, the pictures must be clean, and the recipe degrades them. Pairs and camera RAW files with long
         exposures are learned from as they are, unless the recipe has learn_from="targets".
     out: the run folder. It gets checkpoints, metrics, validation strips and the resulting `weights.safetensors`.
+        If it is in a bucket, it is kept in the cache of this computer, too, and uploaded in the background; a
+        machine that does not have it resumes from the bucket.
     target: a folder of targets, matched by name; `data` is then a folder of degraded pictures.
     seed: 0 or more; determines the first weights, the patches, the noise and dropout.
     device: "auto", "cpu", "cuda", "cuda:1", "mps", ... Under torchrun, all processes train together.
@@ -120,7 +127,10 @@ def train(
     tensorboard is not installed; PellucidError if 20 batches in a row, or the weights, are not finite; and
     Stopped, a KeyboardInterrupt, after Ctrl-C or SIGTERM, which save a checkpoint first.
     """
-    out = Path(out)
+    place = locate(out)
+    if isinstance(place, Url):
+        objects.check_can_write(place)
+    given, data, target = str(data), cache.bring(data), None if target is None else cache.bring(target)
     if validation is not None:
         validation.check(recipe)  # now, not at the first validation
     if tensorboard:
@@ -132,9 +142,13 @@ def train(
         batches = stack.enter_context(closing(_build_batches(recipe, store, seed, group)))
         pretrained = load_pretrained(start_from)
         run: Run | None = None
+        bucket_run: BucketRun | None = None
+        folder = local_folder(place) if isinstance(place, Url) else place
         if group.is_first:
             identity = _build_identity(recipe, store, pretrained, seed=seed, limit=limit, tune=tune)
-            run = stack.enter_context(run_folder.open_run(out, identity, _describe(recipe, data, store)))
+            if isinstance(place, Url):
+                bucket_run = stack.enter_context(open_bucket_run(place, log))
+            run = stack.enter_context(run_folder.open_run(folder, identity, _describe(recipe, given, store)))
         mode = group.broadcast(_choose_mode(run, recipe, batches, tune, log))
         learner = Learner(recipe, build_network(recipe, seed, pretrained, log), mode, seed=seed, group=group)
         start = group.broadcast(_load_checkpoint(run, log))
@@ -142,16 +156,22 @@ def train(
             learner.load(start.step, start.tensors, start.metadata)
         recorder: Recorder | None = None
         if run is not None:
-            writer = stack.enter_context(closing(TensorboardWriter(out))) if tensorboard else None
-            origin = f"trained on {Path(data).name} ({len(store)} pictures), seed {seed}"
+            writer = stack.enter_context(closing(TensorboardWriter(folder))) if tensorboard else None
+            origin = f"trained on {data.name} ({len(store)} pictures), seed {seed}"
             recorder = Recorder(
-                run, learner, validation, origin=origin, save_every_s=save_every_s, tensorboard=writer
+                run,
+                learner,
+                validation,
+                origin=origin,
+                save_every_s=save_every_s,
+                tensorboard=writer,
+                bucket_run=bucket_run,
             )
             _record_start(run, recorder, start, group)
             if writer is not None:
                 writer.catch_up()
         if learner.step == recipe.num_steps:
-            log(f"{out}: all {recipe.num_steps} steps are done")
+            log(f"{place}: all {recipe.num_steps} steps are done")
         profiler = _start_profiler(run, stack) if profile else None
         stack.enter_context(distributed.explain_lost_processes(group))
         stop_signals = stack.enter_context(_catch_stop_signals())
@@ -160,7 +180,7 @@ def train(
             learner, batches, group, recorder, validates, profiler, stop_signals, seed, progress=progress, log=log
         )
         loop.run()
-        return out / "weights.safetensors"
+        return folder / "weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -297,14 +317,14 @@ def _build_identity(
     }
 
 
-def _describe(recipe: Recipe, data: str | Path, store: Store) -> Json:
+def _describe(recipe: Recipe, data: str, store: Store) -> Json:
     """What run.json contains for its readers."""
     return {
         "training": training_values(recipe),
         "domain": repr(recipe.domain),
         "degradation": repr(recipe.degradation),
         "protocol": repr(recipe.protocol),
-        "data": {"folder": str(data), "kind": store.kind, "num_pictures": len(store)},
+        "data": {"folder": data, "kind": store.kind, "num_pictures": len(store)},
     }
 
 
@@ -447,4 +467,5 @@ def _build_status(learner: Learner, loss: float, lr: float, pace: _Pace, recorde
         waiting=pace.waiting,
         seconds_left=(num_steps - learner.step) * pace.step_s,
         psnr_db=recorder.history.psnr_db,
+        behind_s=recorder.behind_s,
     )

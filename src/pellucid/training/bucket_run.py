@@ -1,0 +1,371 @@
+"""A run in a bucket: a run folder in the cache of this computer, whose files are uploaded in the background.
+
+RUN/latest.json   the newest state: step, and of each file its object and SHA-256
+RUN/state/        checkpoints, run.json, metrics and weights, under names that are used once
+RUN/owner.json    which process trains; see `ownership`
+RUN/...           weights.safetensors, metrics.jsonl, validation/ and the others, as in a run folder, for readers
+
+A state is uploaded whole before latest.json names it, and only then older ones are deleted. Another machine
+resumes from latest.json, and from the checkpoint before if the newest one is damaged. Uploading runs in a thread:
+the client is compiled code that runs without Python's lock.
+"""
+
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from hashlib import file_digest, sha256
+from pathlib import Path, PurePosixPath
+from threading import Condition, Thread
+from typing import Any
+
+from pellucid.errors import OutputError, PellucidError, StorageError
+from pellucid.storage import objects
+from pellucid.storage.urls import Tag, Url
+from pellucid.system.files import cache_folder
+from pellucid.training.ownership import Ownership
+from pellucid.training.run_folder import describe_run
+
+FORMAT = 1
+FLUSH_S = 25.0
+"""How long a stopped training waits for its uploads; clusters kill 30 s after SIGTERM by default."""
+RETRY_AFTER_S = (2.0, 5.0, 10.0, 30.0)
+"""After these times a failed upload is repeated; the last one counts for all later ones."""
+MAX_FINAL_TRIES = 10
+"""How many failed uploads in a row end a training that has done all its steps."""
+
+_STATE = re.compile(r"run\.json|metrics\.jsonl|weights\.safetensors|checkpoints/step-\d+\.safetensors")
+"""Names of files that a training needs to resume."""
+_UNCHANGING = (".safetensors", ".png")
+"""Files that are replaced, never changed: a link keeps what they contain."""
+
+Json = dict[str, Any]
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file of a state. key: of its object, within the run."""
+
+    key: str
+    sha256: str
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """The files of a run as they were after a step."""
+
+    step: int
+    folder: Path
+    taken_at_s: float
+
+    def list_names(self) -> list[str]:
+        paths = (path for path in self.folder.rglob("*") if path.is_file())
+        return sorted(path.relative_to(self.folder).as_posix() for path in paths)
+
+
+def local_folder(url: Url) -> Path:
+    """The run folder of a run in a bucket, on this computer."""
+    digest = sha256(str(url.as_folder()).encode()).hexdigest()
+    return cache_folder() / "runs" / digest[:24] / (url.name or url.bucket)
+
+
+@contextmanager
+def open_bucket_run(url: Url, log: Log) -> Iterator["BucketRun"]:
+    """A run in a bucket whose files are on this computer, too. Only one process at a time has it.
+
+    At the end, what has not been uploaded is uploaded: within FLUSH_S if an exception ends the training.
+    Raises OutputError if another process trains it, and StorageError as `storage.objects` does.
+    """
+    url = url.as_folder()
+    ownership = Ownership(url)
+    ownership.take(log)
+    try:
+        run = BucketRun(url, ownership, log)
+        run.fetch()
+        try:
+            yield run
+        except BaseException:
+            run.flush(FLUSH_S)
+            raise
+        run.flush(None)
+    finally:
+        ownership.release()
+
+
+class BucketRun:
+    """See `open_bucket_run`. folder: the run folder on this computer."""
+
+    def __init__(self, url: Url, ownership: Ownership, log: Log) -> None:
+        self.url, self.folder = url, local_folder(url)
+        self._ownership, self._log = ownership, log
+        self._snapshots = self.folder.parent / "snapshots"
+        self._latest, self._tag = _read_latest(url)
+        self._stored_others: dict[str, tuple[int, str]] = {}
+        self._waiting: _Snapshot | None = None
+        self._is_uploading, self._is_closed, self._num_failures = False, False, 0
+        self._error: PellucidError | None = None
+        self._changed = Condition()
+        self._uploaded_at_s = time.monotonic()
+        self._thread = Thread(target=self._work, name="uploading", daemon=True)
+        shutil.rmtree(self._snapshots, ignore_errors=True)  # of a process that was killed
+
+    @property
+    def behind_s(self) -> float:
+        """The age of what the bucket has, in seconds; 0 if it has everything that was saved."""
+        with self._changed:
+            is_behind = self._waiting is not None or self._is_uploading
+            return time.monotonic() - self._uploaded_at_s if is_behind else 0.0
+
+    def fetch(self) -> None:
+        """Make the folder equal to the state in the bucket, unless it is a later one of the same run.
+
+        Also stores the number of this owner, so that no former one can change the state any more.
+        """
+        self._move_latest(self._latest)
+        files = {name: _File(**file) for name, file in self._latest["files"].items()}
+        self._delete_strays({file.key for file in files.values()})
+        try:
+            if not files:
+                shutil.rmtree(self.folder, ignore_errors=True)
+            elif not self._is_ahead(files):
+                self._fetch_files(files)
+        except OSError as error:
+            raise StorageError(
+                f"{self.url} cannot be copied to {self.folder}: {error.strerror or error}",
+                hint="set the environment variable PELLUCID_CACHE to another folder",
+            ) from error
+
+    def save(self, step: int) -> None:
+        """Upload the run folder as it is now, in the background. Only the newest of those that wait is uploaded.
+
+        Raises OutputError if another process has taken over the run.
+        """
+        self.check()
+        snapshot = self._take_snapshot(step)
+        with self._changed:
+            replaced, self._waiting = self._waiting, snapshot
+            if not self._thread.is_alive() and not self._is_closed:
+                self._thread.start()
+            self._changed.notify_all()
+        if replaced is not None:
+            shutil.rmtree(replaced.folder, ignore_errors=True)
+            self._log(
+                f"uploading is slower than saving: step {replaced.step} is left out, and {self.url} is "
+                f"{self.behind_s:.0f} s behind"
+            )
+
+    def check(self) -> None:
+        """Raise the error that ended the uploads, if one did."""
+        self._ownership.check()
+        if self._error is not None:
+            raise self._error
+
+    def flush(self, limit_s: float | None) -> None:
+        """Wait for the uploads, and end them.
+
+        limit_s: how long; without a limit, until all is uploaded, which raises the error of the last try if it
+        fails too often. With a limit, one line says what is only on this computer.
+        """
+        end_s = None if limit_s is None else time.monotonic() + limit_s
+        with self._changed:
+            while (self._waiting is not None or self._is_uploading) and self._error is None:
+                if end_s is not None and time.monotonic() > end_s:
+                    break
+                if end_s is None and self._num_failures >= MAX_FINAL_TRIES:
+                    break
+                self._changed.wait(0.2)
+            is_complete = self._waiting is None and not self._is_uploading
+            self._is_closed = True
+            self._changed.notify_all()
+        if is_complete and self._error is None:
+            return
+        facts = f"{self.url} has step {self._latest['step']}; the later ones are only in {self.folder}"
+        if limit_s is not None:
+            self._log(facts)
+            return
+        self.check()
+        raise StorageError(facts, hint="the same command uploads them")
+
+    # Uploading
+
+    def _take_snapshot(self, step: int) -> _Snapshot:
+        folder = self._snapshots / f"{step}-{time.monotonic_ns()}"
+        for path in self.folder.rglob("*"):
+            name = path.relative_to(self.folder)
+            if not path.is_file() or any(part.startswith(".") for part in name.parts) or path.suffix == ".refused":
+                continue
+            copy = folder / name
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            if path.suffix in _UNCHANGING:
+                _link(path, copy)
+            else:
+                shutil.copy2(path, copy)
+        return _Snapshot(step, folder, time.monotonic())
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting is not None or self._is_closed)
+                if self._waiting is None or self._is_closed:
+                    return
+                snapshot, self._waiting, self._is_uploading = self._waiting, None, True
+            error = self._try(snapshot)
+            with self._changed:
+                self._is_uploading = False
+                self._num_failures = 0 if error is None else self._num_failures + 1
+                if isinstance(error, StorageError) and self._waiting is None:
+                    self._waiting = snapshot
+                elif error is None or isinstance(error, StorageError):
+                    shutil.rmtree(snapshot.folder, ignore_errors=True)
+                else:
+                    self._error = error
+                self._changed.notify_all()
+                if self._error is not None:
+                    return
+                if error is not None:
+                    wait_s = RETRY_AFTER_S[min(self._num_failures, len(RETRY_AFTER_S)) - 1]
+                    self._log(f"step {snapshot.step} is not uploaded: {error}; trying again in {wait_s:.0f} s")
+                    self._changed.wait_for(lambda: self._is_closed, timeout=wait_s)
+
+    def _try(self, snapshot: _Snapshot) -> PellucidError | None:
+        try:
+            self._upload(snapshot)
+        except PellucidError as error:
+            return error
+        except OSError as error:
+            return StorageError(f"{snapshot.folder} cannot be read: {error.strerror or error}")
+        return None
+
+    def _upload(self, snapshot: _Snapshot) -> None:
+        """The files of a state, then latest.json; then copies for readers, and older states are deleted."""
+        names = snapshot.list_names()
+        former = {file["key"] for file in self._latest["files"].values()}
+        files = {name: self._describe(snapshot.folder / name, name) for name in names if _is_state(name)}
+        for name, file in files.items():
+            if file.key not in former:
+                objects.put(snapshot.folder / name, self.url / file.key)
+        self._ownership.check()
+        self._move_latest({"step": snapshot.step, "files": {name: vars(file) for name, file in files.items()}})
+        with self._changed:
+            self._uploaded_at_s = snapshot.taken_at_s
+        self._put_others(snapshot, [name for name in names if not name.startswith("checkpoints/")])
+        for key in former - {file.key for file in files.values()}:
+            objects.delete(self.url / key)
+
+    def _describe(self, path: Path, name: str) -> _File:
+        digest, pure = _hash_file(path), PurePosixPath(name)
+        return _File(f"state/{pure.with_name(f'{pure.stem}-{digest[:16]}{pure.suffix}')}", digest)
+
+    def _put_others(self, snapshot: _Snapshot, names: list[str]) -> None:
+        """Files for readers, which nothing here reads again."""
+        for name in names:
+            path = snapshot.folder / name
+            state = path.stat().st_size, _hash_file(path)
+            if self._stored_others.get(name) != state:
+                objects.put(path, self.url / name)
+                self._stored_others[name] = state
+
+    def _move_latest(self, state: Mapping[str, Any]) -> None:
+        """Replace latest.json, if it is the one that this process knows."""
+        state = {"format": FORMAT, "owner": self._ownership.number, "step": state["step"], "files": state["files"]}
+        content, url = json.dumps(state, indent=1).encode(), self.url / "latest.json"
+        try:
+            self._tag = (
+                objects.put_new(content, url)
+                if self._tag is None
+                else objects.put(content, url, e_tag=self._tag.e_tag)
+            )
+        except OutputError as error:
+            raise OutputError(
+                f"another process has taken over {self.url}", hint="nothing more is written there"
+            ) from error
+        self._latest = state
+
+    # Fetching
+
+    def _is_ahead(self, files: Mapping[str, _File]) -> bool:
+        """Whether the folder continues the state in the bucket: a process here ended before it was uploaded."""
+        newest = max((self.folder / "checkpoints").glob("step-*.safetensors"), default=None)
+        if newest is None or newest.stem <= f"step-{self._latest['step']:09}":
+            return False
+        try:
+            content = objects.read(self.url / files["run.json"].key)[0]
+            return bool(describe_run(self.folder)["identity"] == json.loads(content)["identity"])
+        except (OutputError, KeyError, ValueError):
+            return False
+
+    def _fetch_files(self, files: Mapping[str, _File]) -> None:
+        for path in self.folder.glob("checkpoints/step-*"):
+            if f"checkpoints/{path.name}" not in files:
+                path.unlink()
+        for name, file in files.items():
+            path = self.folder / name
+            if path.is_file() and _hash_file(path) == file.sha256:
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_name(f".{path.name}.part")
+            if self._fetch_file(file, part):
+                part.replace(path)
+            else:
+                part.unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
+
+    def _fetch_file(self, file: _File, path: Path) -> bool:
+        """Whether an object is what latest.json says; if a checkpoint is not, the one before is used."""
+        url = self.url / file.key
+        with suppress(StorageError):
+            if objects.stat(url) is not None:
+                objects.fetch(url, path)
+                if _hash_file(path) == file.sha256:
+                    return True
+        facts = f"{url} is missing or damaged: its SHA-256 is not that in latest.json"
+        if not file.key.startswith("state/checkpoints/"):
+            raise StorageError(facts, hint="choose another {out}")
+        self._log(f"{facts}; resuming from the checkpoint before")
+        return False
+
+    def _delete_strays(self, keys: set[str]) -> None:
+        """Objects of states that were not uploaded whole."""
+        for url in list(objects.list_objects(self.url / "state")):
+            if url.relative_to(self.url).as_posix() not in keys:
+                objects.delete(url)
+
+
+def _is_state(name: str) -> bool:
+    return _STATE.fullmatch(name) is not None
+
+
+def _read_latest(run: Url) -> tuple[Json, Tag | None]:
+    url = run / "latest.json"
+    if objects.stat(url) is None:
+        if next((found for found in objects.list_objects(run) if found.name != "owner.json"), None) is not None:
+            raise OutputError(f"{run} contains other objects", hint="choose another {out}")
+        return {"step": 0, "files": {}}, None
+    content, tag = objects.read(url)
+    try:
+        latest = json.loads(content)
+        if latest["format"] != FORMAT:
+            raise OutputError(f"{run} is a run of format {latest['format']}; this version reads format {FORMAT}")
+        files = {name: vars(_File(**file)) for name, file in latest["files"].items()}
+        if not all(_is_state(name) and file["key"].startswith("state/") for name, file in files.items()):
+            raise ValueError
+        return {**latest, "step": int(latest["step"]), "files": files}, tag
+    except (ValueError, TypeError, KeyError) as error:
+        raise StorageError(f"{url} is damaged", hint="choose another {out}") from error
+
+
+def _link(path: Path, copy: Path) -> None:
+    try:
+        os.link(path, copy)
+    except OSError:  # a file system without links
+        shutil.copy2(path, copy)
+
+
+def _hash_file(path: Path) -> str:
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,120 @@
+"""Which process trains a run in a bucket, where machines end without a word, or only seem to.
+
+The owner stores RUN/owner.json again every few seconds. An owner that has not done so for a minute is taken over:
+each owner has a higher number than the one before, and stores it in RUN/latest.json before it begins. A former
+owner knows another e-tag of latest.json, so it cannot replace it any more.
+"""
+
+import json
+import platform
+import secrets
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from threading import Event, Thread
+from typing import Any
+
+from pellucid.errors import OutputError, StorageError
+from pellucid.storage import objects
+from pellucid.storage.urls import Tag, Url
+
+RENEW_EVERY_S = 10.0
+LEASE_S = 60.0
+"""After how long without a change an owner is taken over, by the clock of the one that waits."""
+POLL_EVERY_S = 2.0
+
+
+class Ownership:
+    """The right of this process to train a run. number: higher than that of every owner before."""
+
+    def __init__(self, run: Url) -> None:
+        self.number = 0
+        self._run, self._url = run, run / "owner.json"
+        self._token = secrets.token_hex(8)
+        self._tag: Tag | None = None
+        self._is_lost = False
+        self._is_closed = Event()
+        self._renewer = Thread(target=self._renew, name="owner of the run", daemon=True)
+
+    def take(self, log: Callable[[str], None]) -> None:
+        """Become the owner. Raises OutputError if another process is, and shows that it works.
+
+        log: called with a line before waiting for an owner that may have ended.
+        """
+        found = self._read()
+        waits_until_s = time.monotonic() + LEASE_S
+        if found is not None and not found[0]["has_ended"]:
+            host = found[0]["host"]
+            log(f"{self._run} was trained on {host} and did not end there; waiting up to {LEASE_S:.0f} s")
+            while (now := self._read()) is not None and now[1] == found[1] and time.monotonic() < waits_until_s:
+                time.sleep(min(POLL_EVERY_S, LEASE_S / 10))
+            if now is not None and now[1] != found[1] and not now[0]["has_ended"]:
+                raise self._describe_other(now[0])
+            found = now
+        self.number = 1 if found is None else found[0]["number"] + 1
+        try:
+            content = self._content()
+            self._tag = objects.put_new(content, self._url) if found is None else self._replace(content, found[1])
+        except OutputError:  # another process was faster
+            other = self._read()
+            raise self._describe_other({"host": "another machine"} if other is None else other[0]) from None
+        self._renewer.start()
+
+    def check(self) -> None:
+        """Raise OutputError if another process has taken over."""
+        if self._is_lost:
+            raise OutputError(
+                f"another process has taken over {self._run}, because this one seemed to have ended",
+                hint="nothing more is written there",
+            )
+
+    def release(self) -> None:
+        """Let the next owner begin without waiting."""
+        self._is_closed.set()
+        if self._renewer.is_alive():
+            self._renewer.join()
+        if self._tag is not None and not self._is_lost:
+            with suppress(OutputError, StorageError):  # the next one waits, then
+                self._replace(self._content(has_ended=True), self._tag)
+
+    def _renew(self) -> None:
+        while not self._is_closed.wait(min(RENEW_EVERY_S, LEASE_S / 4)):
+            assert self._tag is not None
+            try:
+                self._tag = self._replace(self._content(), self._tag)
+            except OutputError:
+                self._is_lost = True
+                return
+            except StorageError:  # the network may be back the next time
+                continue
+
+    def _replace(self, content: bytes, tag: Tag) -> Tag:
+        return objects.put(content, self._url, e_tag=tag.e_tag)
+
+    def _read(self) -> tuple[dict[str, Any], Tag] | None:
+        if objects.stat(self._url) is None:
+            return None
+        content, tag = objects.read(self._url)
+        try:
+            found = json.loads(content)
+            return {
+                "number": int(found["number"]),
+                "host": str(found["host"]),
+                "has_ended": found["has_ended"],
+            }, tag
+        except (ValueError, TypeError, KeyError) as error:
+            raise StorageError(f"{self._url} is damaged", hint="delete it if nobody trains this run") from error
+
+    def _describe_other(self, owner: dict[str, Any]) -> OutputError:
+        return OutputError(f"{self._run} is being trained on {owner['host']}", hint="choose another {out}")
+
+    def _content(self, *, has_ended: bool = False) -> bytes:
+        """Another one each time, so that the e-tag changes."""
+        content = {
+            "number": self.number,
+            "host": platform.node(),
+            "has_ended": has_ended,
+            "process": self._token,
+            "change": secrets.token_hex(4),
+        }
+        return json.dumps(content).encode()

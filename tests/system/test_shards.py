@@ -48,8 +48,11 @@ SLURM = {"SLURM_ARRAY_TASK_ID": "6", "SLURM_ARRAY_TASK_COUNT": "16", "SLURM_ARRA
         ("env", {"CLOUD_RUN_TASK_INDEX": "1", "CLOUD_RUN_TASK_COUNT": "2"}, "2/2"),
     ],
 )
-def test_parsing(text: str, environment: dict[str, str], shard: str) -> None:
+def test_parsing(text: str, environment: dict[str, str], shard: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert str(Shard.parse(text, environment)) == shard
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert str(Shard.parse(text)) == shard  # the real environment, which takes texts only
 
 
 @pytest.mark.parametrize(

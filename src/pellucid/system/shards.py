@@ -98,7 +98,8 @@ def _read_environment(environment: Mapping[str, str], given: int | None) -> tupl
         raise ArgumentError(f"{names} are both set; one of them counts the shards", hint="give {shard} as I/N")
     scheduler = found[0]
     first = _read_number(environment, scheduler, scheduler.first)
-    step = 1 if scheduler.step not in environment else _read_number(environment, scheduler, scheduler.step)
+    has_step = scheduler.step is not None and scheduler.step in environment
+    step = _read_number(environment, scheduler, scheduler.step) if has_step else 1
     index = _read_number(environment, scheduler, scheduler.index)
     counted = None
     if scheduler.count is not None and (given is None or scheduler.count in environment):

@@ -118,7 +118,7 @@ def _read_environment(environment: Mapping[str, str], given: int | None) -> tupl
     if rest or not 0 <= number < count:
         raise ArgumentError(
             f"{scheduler.index} is {index}, which is not one of {count} indices in a row from {first} on",
-            hint=f"give {{shard}} as I/N with numbers from 1 to N, e.g. ${scheduler.index}/N",
+            hint="give {shard} as I/N, from 1/N to N/N",
         )
     return number + 1, count
 

@@ -18,11 +18,11 @@ from typing import Any
 import pellucid
 
 SECTIONS = {
-    "Restore": "load restore iter_restore restore_crop plan Restorer Settings Job Plan Outcome Position Url",
+    "Restore": "load restore iter_restore restore_crop plan Restorer Settings Job Plan Shard Outcome Position Url",
     "Pictures": "read write Picture Mosaic Exposure",
     "Score": "evaluate score Report Score",
     "Models and recipes": "list_models NamedModel convert WeightsMetadata find Recipe add_network NetworkFile",
-    "Train": "prepare Prepared train Validation Status Stopped",
+    "Train": "prepare Prepared prepare_shard PreparedShard train Validation Status Stopped",
     "Deploy": "export Exported bench Timing",
     "Errors": "PellucidError ArgumentError PictureError RecipeError StorageError WeightsError DataError "
     "OutputError NotEnoughMemoryError MissingExtraError",

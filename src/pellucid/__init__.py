@@ -15,7 +15,9 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares it with the 
     from pellucid.backends.benchmark import Timing as Timing
     from pellucid.backends.benchmark import bench as bench
     from pellucid.data.preparing import Prepared as Prepared
+    from pellucid.data.preparing import PreparedShard as PreparedShard
     from pellucid.data.preparing import prepare as prepare
+    from pellucid.data.preparing import prepare_shard as prepare_shard
     from pellucid.errors import ArgumentError as ArgumentError
     from pellucid.errors import DataError as DataError
     from pellucid.errors import MissingExtraError as MissingExtraError
@@ -53,6 +55,7 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares it with the 
     from pellucid.restoration.restorer import load as load
     from pellucid.restoration.settings import Settings as Settings
     from pellucid.storage.urls import Url as Url
+    from pellucid.system.shards import Shard as Shard
     from pellucid.training.recorder import Validation as Validation
     from pellucid.training.train import Status as Status
     from pellucid.training.train import Stopped as Stopped
@@ -64,7 +67,7 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares it with the 
 
 _TABLE = {
     "backends.benchmark": "Timing bench",
-    "data.preparing": "Prepared prepare",
+    "data.preparing": "Prepared PreparedShard prepare prepare_shard",
     "errors": "ArgumentError DataError MissingExtraError NotEnoughMemoryError OutputError PellucidError "
     "PictureError RecipeError StorageError WeightsError",
     "evaluation.evaluate": "evaluate score",
@@ -82,6 +85,7 @@ _TABLE = {
     "restoration.restorer": "Restorer load",
     "restoration.settings": "Settings",
     "storage.urls": "Url",
+    "system.shards": "Shard",
     "training.recorder": "Validation",
     "training.train": "Status Stopped train",
     "weights.checkpoint": "WeightsMetadata",

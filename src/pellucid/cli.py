@@ -21,6 +21,7 @@ from pellucid.commands import (
     recipes,
     restore,
     serve,
+    status,
     train,
 )
 from pellucid.commands.options import check_arguments, check_urls, with_messages
@@ -33,6 +34,7 @@ URL_PARAMETERS = {
     "models": ("name",),
     "prepare": ("paths", "out", "against"),
     "restore": ("inputs", "out", "model", "mask"),
+    "status": ("out",),
     "train": ("data", "target", "out", "start_from", "val", "val_target"),
 }
 """Parameters of commands that take URLs. All others refuse them: a path of this computer is expected there."""
@@ -107,6 +109,7 @@ def _add(panel: str, command: Any, example: str | None = None) -> None:
 
 
 _add("Use models", restore.restore, "`pellucid restore scans/ --model srcnn-x2 --out larger/`")
+_add("Use models", status.status, "`pellucid status larger/`")
 _add("Use models", serve.serve, "`pellucid serve`, then open http://127.0.0.1:8000 in a browser")
 _add("Use models", evaluate.evaluate, "`pellucid evaluate mine.safetensors --data Set12 sigma_255=50`")
 _add("Use models", models.models)

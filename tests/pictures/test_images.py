@@ -830,7 +830,7 @@ def test_the_hint_contains_a_depth_that_works(tmp_path: Path) -> None:
         images.check_format(tmp_path / f"x{suffix}", picture, bit_depth=bits)
     with_alpha = Picture(noise(3, 4, 3, "uint16"), noise(3, 4, 1, "uint16"))
     assert "bit_depth" not in message(lambda: images.write(with_alpha, tmp_path / "x.jpg"), OutputError)
-    text = message(lambda: images.write(with_alpha, tmp_path / "x.png", bit_depth=12), OutputError)
+    text = message(lambda: images.write(with_alpha, tmp_path / "x.png", bit_depth=12), ArgumentError)
     assert "bit depth 12 is not supported; known: 8, 16, 32" in text
     assert "quality of 0" in message(lambda: images.write(with_alpha, tmp_path / "x.png", quality=0), OutputError)
     assert not list(tmp_path.iterdir())

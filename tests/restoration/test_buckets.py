@@ -16,9 +16,11 @@ from pellucid.restoration import ledgers, manifest, planning
 from pellucid.restoration.leases import Leases
 from pellucid.restoration.restore import Outcome, check_files, iter_restore, restore
 from pellucid.restoration.restorer import Restorer
+from pellucid.restoration.run_status import read_status
 from pellucid.restoration.settings import Settings
 from pellucid.storage import objects
 from pellucid.storage.urls import Tag, Url, locate
+from pellucid.system.shards import Shard
 
 ODD = ("a b.png", "50%25 ü.png", "q?x#y.png", "~^'(+)&=,;@$!.png")
 
@@ -184,7 +186,10 @@ def test_the_manifest_states_the_e_tags(bucket: Bucket, restorer: Restorer, phot
     bucket.put("in/a.png", photo)
     _raise_errors(restore(f"{bucket.url}/in", restorer, f"{bucket.url}/out"))
     (part,) = objects.list_objects(_url(f"{bucket.url}/out/.pellucid"))
-    (entry,) = [json.loads(line) for line in bucket.get(f"out/.pellucid/{part.name}").splitlines()]
+    lines = [json.loads(line) for line in bucket.get(f"out/.pellucid/{part.name}").splitlines()]
+    (entry,) = [line for line in lines if "result" in line]
+    (status,) = read_status(_url(f"{bucket.url}/out"))
+    assert [one.status for one in status.pictures] == ["restored"]
     assert entry["source"] == ["a.png", f'"{md5(photo).hexdigest()}"', len(photo)]
     assert entry["result"][0] == f'"{md5(bucket.get("out/a.png")).hexdigest()}"'
 
@@ -261,3 +266,15 @@ def _url(text: str) -> Url:
     url = locate(text)
     assert isinstance(url, Url)
     return url
+
+
+def test_shards_in_a_bucket_and_their_status(bucket: Bucket, restorer: Restorer, photo: bytes) -> None:
+    for i in range(5):
+        bucket.put(f"in/{i}.png", photo)
+    num_restored = []
+    for number in (1, 2, 1):
+        plan = planning.plan(f"{bucket.url}/in", f"{bucket.url}/out", shard=Shard(number, 2))
+        num_restored.append(sum(not outcome.is_skipped for outcome in _raise_errors(restore(plan, restorer))))
+        (status,) = read_status(_url(f"{bucket.url}/out"))
+        assert len(status.select("restored")) == sum(num_restored)
+    assert sum(num_restored[:2]) == 5 and num_restored[2] == 0 and status.shards == ("1/2", "2/2")

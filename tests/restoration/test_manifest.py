@@ -7,7 +7,7 @@ import pytest
 
 from pellucid.errors import OutputError
 from pellucid.restoration.entries import NAME, stamp
-from pellucid.restoration.manifest import Manifest, State
+from pellucid.restoration.manifest import Manifest, Request, State
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def _done(folder: Path, source: Path, name: str = "photo.png") -> Path:
-    manifest, target = Manifest(folder, {"strength": "1.0"}), folder / name
+    manifest, target = Manifest(folder, Request({"strength": "1.0"})), folder / name
     folder.mkdir(exist_ok=True)
     _write(manifest, source, target, b"a result")
     return target
@@ -37,7 +37,7 @@ def _record(manifest: Manifest, source: Path, target: Path, content: bytes) -> P
 
 
 def _state(source: Path, target: Path, strength: str = "1.0") -> State:
-    return Manifest(target.parent, {"strength": strength}).state(source, target)
+    return Manifest(target.parent, Request({"strength": strength})).state(source, target)
 
 
 def test_finished_result_is_recognized(tmp_path: Path, source: Path) -> None:
@@ -51,6 +51,8 @@ def test_finished_result_is_recognized(tmp_path: Path, source: Path) -> None:
 def test_changed_input_is_detected(tmp_path: Path, source: Path) -> None:
     target = _done(tmp_path / "out", source)
     os.utime(source, ns=(0, 0))
+    assert _state(source, target) is State.DONE  # a copy with the same content
+    source.write_bytes(b"A picture")
     assert _state(source, target) is State.OUTDATED
     source.write_bytes(b"another picture")
     assert _state(source, target) is State.OUTDATED
@@ -60,7 +62,7 @@ def test_a_changed_mask_is_detected(tmp_path: Path, source: Path) -> None:
     out, mask = tmp_path / "out", tmp_path / "mask.png"
     mask.write_bytes(b"a mask")
     out.mkdir()
-    manifest, target, part = Manifest(out, {}), out / "photo.png", out / "part"
+    manifest, target, part = Manifest(out, Request({})), out / "photo.png", out / "part"
     part.write_bytes(b"a result")
     manifest.record(source, stamp(source, mask), target, part)
     part.replace(target)
@@ -73,10 +75,10 @@ def test_results_of_another_model_are_recognized(tmp_path: Path, source: Path) -
     out = tmp_path / "out"
     out.mkdir()
     target = out / "photo.png"
-    _write(Manifest(out, {"weights": "1"}, "one"), source, target, b"a result")
-    assert Manifest(out, {"weights": "1"}, "one").state(source, target) is State.DONE
-    assert Manifest(out, {"weights": "2"}, "two").state(source, target) is State.OTHER_MODEL
-    assert Manifest(out, {"weights": "3"}, "one").state(source, target) is State.OTHER_SETTINGS
+    _write(Manifest(out, Request({"weights": "1"}, "one")), source, target, b"a result")
+    assert Manifest(out, Request({"weights": "1"}, "one")).state(source, target) is State.DONE
+    assert Manifest(out, Request({"weights": "2"}, "two")).state(source, target) is State.OTHER_MODEL
+    assert Manifest(out, Request({"weights": "3"}, "one")).state(source, target) is State.OTHER_SETTINGS
 
 
 def test_other_files_are_foreign(tmp_path: Path, source: Path) -> None:
@@ -108,7 +110,7 @@ def test_file_of_the_same_name_in_another_folder_is_another_input(tmp_path: Path
 def test_crash_between_the_entry_and_the_rename_loses_nothing(tmp_path: Path, source: Path) -> None:
     folder = tmp_path / "out"
     folder.mkdir()
-    manifest, target = Manifest(folder, {"strength": "1.0"}), folder / "photo.png"
+    manifest, target = Manifest(folder, Request({"strength": "1.0"})), folder / "photo.png"
     part = _record(manifest, source, target, b"whole")
     assert _state(source, target) is State.MISSING
     part.replace(target)
@@ -118,7 +120,7 @@ def test_crash_between_the_entry_and_the_rename_loses_nothing(tmp_path: Path, so
 def test_crash_before_a_result_is_replaced_keeps_the_old_entry(tmp_path: Path, source: Path) -> None:
     target = _done(tmp_path / "out", source)
     source.write_bytes(b"changed since")
-    part = _record(Manifest(target.parent, {"strength": "1.0"}), source, target, b"a new result")
+    part = _record(Manifest(target.parent, Request({"strength": "1.0"})), source, target, b"a new result")
     assert _state(source, target) is State.OUTDATED
     part.replace(target)
     assert _state(source, target) is State.DONE
@@ -127,7 +129,7 @@ def test_crash_before_a_result_is_replaced_keeps_the_old_entry(tmp_path: Path, s
 def test_file_of_others_under_a_recorded_name_is_foreign(tmp_path: Path, source: Path) -> None:
     target = tmp_path / "out" / "photo.png"
     target.parent.mkdir()
-    _record(Manifest(target.parent, {"strength": "1.0"}), source, target, b"never renamed")
+    _record(Manifest(target.parent, Request({"strength": "1.0"})), source, target, b"never renamed")
     target.write_bytes(b"of others")
     assert _state(source, target) is State.FOREIGN
 
@@ -156,4 +158,4 @@ def test_names_may_contain_anything(tmp_path: Path, source: Path) -> None:
 
 def test_file_instead_of_a_folder_gives_one_clear_line(tmp_path: Path, source: Path) -> None:
     with pytest.raises(OutputError, match="cannot be written"):
-        Manifest(source, {}).record(source, stamp(source), source / "photo.png", source)
+        Manifest(source, Request({})).record(source, stamp(source), source / "photo.png", source)

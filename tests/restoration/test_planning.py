@@ -25,7 +25,7 @@ def test_suffix_must_fit_the_format(album: Path) -> None:
         planning.plan([given], out, format="jpeg")
     with pytest.raises(OutputError, match=r"name it \{overwrite\}\.jpg"):  # a name, not a parameter of the hint
         planning.plan([given], album / "{overwrite}.png", format="jpeg")
-    with pytest.raises(OutputError, match="the format foo cannot be written"):
+    with pytest.raises(ArgumentError, match="the format foo cannot be written"):
         planning.plan([given], out, format="foo")
 
 

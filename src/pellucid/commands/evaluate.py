@@ -16,10 +16,12 @@ from pellucid.commands.options import (
     Overwrite,
     Parameters,
     Precision,
+    Shard,
     White,
     add_networks,
     bring,
     parse_keywords,
+    parse_shard,
 )
 from pellucid.commands.terminal import (
     add_row,
@@ -40,6 +42,7 @@ from pellucid.commands.terminal import (
 if TYPE_CHECKING:
     from pellucid.evaluation.report import Report
     from pellucid.restoration.restorer import Restorer
+    from pellucid.system import shards
 
 
 def evaluate(
@@ -104,6 +107,15 @@ def evaluate(
         str | None,
         typer.Option("--train-data", metavar="STORE", help="Report pictures that are also in this training data."),
     ] = None,
+    record: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Keep the score of each picture here, where shards share them.",
+            show_default="a file in the cache until everything is scored",
+        ),
+    ] = None,
+    shard: Shard = None,
     white: White = None,
     device: Device = "auto",
     backend: Backend = None,
@@ -113,7 +125,8 @@ def evaluate(
     """Score models or results on a folder or store: PSNR and SSIM of each picture, their means, and the protocol.
 
     The same command resumes an interrupted evaluation: finished pictures are not computed again, unless data,
-    weights or settings have changed.
+    weights or settings have changed. With --shard, only a part is scored into --record; the same command without
+    --shard then reports all scores.
     """
     with defer_sigint():
         from pellucid.data import store
@@ -129,6 +142,9 @@ def evaluate(
     given = parse_keywords(keywords, options=("backend", "colors", "device", "overwrite", "precision", "seeds"))
     of_models = {"save": save, "seeds": seeds, "device": device, "backend": backend, "precision": precision}
     _check_usage(names, given, target, of_models)
+    part = parse_shard(shard)
+    if part is not None:
+        _check_shard_options(record, {"json": json_file, "csv": csv_file, "train-data": train_data})
     if is_stdout(json_file) and is_stdout(csv_file):
         raise typer.BadParameter("--json - and --csv - would both be standard output")
     pictures, targets = bring(data), None if target is None else bring(target)
@@ -142,14 +158,16 @@ def evaluate(
             print_info(line)
     _check_files(chosen, pictures, targets, white, [json_file, csv_file], overwrite=overwrite)
     settings = {"target": targets, "colors": colors, "border_px": border, "white": white, "overwrite": overwrite}
-    with _record([names, given, data, settings, seeds, save]) as record:
-        reports = list(_score_each(chosen, pictures, seeds, save, record, **settings))
+    with _record(record, [names, given, data, settings, seeds, save]) as path:
+        reports = list(_score_each(chosen, pictures, seeds, save, path, shard=part, **settings))
     if json_file is not None:
         content = [report.to_json() for report in reports]
         write_json(json_file, content if len(names) > 1 else content[0], overwrite=overwrite)
     if csv_file is not None:
         write_result(csv_file, to_csv(reports), overwrite=overwrite)
-    if not is_stdout(json_file, csv_file):
+    if part is not None:
+        _print_shard(part, reports)
+    elif not is_stdout(json_file, csv_file):
         _print_scores(reports)
     _print_messages(reports)
     if train_store is not None:
@@ -200,16 +218,41 @@ def _check_files(
             used.append(result)
 
 
-@contextmanager
-def _record(command: object) -> Iterator[Path | None]:
-    """A file in the cache for finished pictures, which is deleted at the end, but not if there is an interruption.
+def _check_shard_options(record: Path | None, whole: dict[str, object]) -> None:
+    """Raise typer.BadParameter without a folder for the scores, and for options that need those of all shards."""
+    if record is None:
+        raise typer.BadParameter("--shard needs --record FOLDER, which all shards share")
+    used = [f"--{option}" for option, path in whole.items() if path is not None]
+    if used:
+        raise typer.BadParameter(
+            f"{', '.join(used)} and --shard exclude each other: scores are complete at the end"
+        )
 
-    command: what the file belongs to. None if the cache cannot be written.
+
+def _print_shard(shard: "shards.Shard", reports: "Sequence[Report]") -> None:
+    for report in reports:
+        typer.echo(
+            f"{report.model}, shard {shard}: {len(report.scores)} pictures scored; after all shards, the same "
+            f"command without --shard reports the scores"
+        )
+
+
+@contextmanager
+def _record(folder: Path | None, command: object) -> Iterator[Path | None]:
+    """Where finished pictures are recorded: a folder, or a file in the cache.
+
+    The file is deleted at the end, but not if there is an interruption. command: what the file belongs to. None if
+    the cache cannot be written.
     """
     from pellucid.errors import OutputError
     from pellucid.evaluation.score_log import ScoreLog, make_key
     from pellucid.system import files
 
+    if folder is not None:
+        with _resumable():
+            files.make_folder(folder)
+            yield folder
+        return
     path = files.cache_folder() / "evaluations" / f"{make_key(command, Path.cwd())[:32]}.jsonl"
     try:
         record = ScoreLog(path)
@@ -217,12 +260,18 @@ def _record(command: object) -> Iterator[Path | None]:
         print_info(f"{error.facts}; if interrupted, this evaluation starts again")
         yield None
         return
-    try:
+    with _resumable():
         yield path
+    record.remove()
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    try:
+        yield
     except KeyboardInterrupt:
         print_info("interrupted; the same command resumes, without the pictures that are finished")
         raise typer.Exit(130) from None
-    record.remove()
 
 
 def _score_each(
@@ -274,7 +323,7 @@ def _print_messages(reports: "Sequence[Report]") -> None:
         print_warning(warning)
     num_resumed = sum(report.num_resumed for report in reports)
     if num_resumed:
-        print_info(f"{num_resumed} scores are from the interrupted evaluation before")
+        print_info(f"{num_resumed} scores are from earlier runs")
 
 
 def _print_pictures(report: "Report") -> None:

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -18,6 +18,9 @@ from pellucid.commands.terminal import (
     set_message_style,
     show_progress,
 )
+
+if TYPE_CHECKING:
+    from pellucid.system import shards
 
 Parameters = Annotated[
     list[str] | None,
@@ -64,6 +67,14 @@ NetworkFiles = Annotated[
         "--network",
         metavar="FILE.py",
         help="Run this network file, which has recipes of your own; repeatable.",
+    ),
+]
+Shard = Annotated[
+    str | None,
+    typer.Option(
+        metavar="I/N",
+        help="Do part I of N, from 1/N to N/N; 'env' takes both from the variables of a Slurm array or another "
+        "cluster, and 'env/N' the part only. See docs/scaling.md.",
     ),
 ]
 OverwriteJson = Annotated[bool, typer.Option("--overwrite", help="Replace the file of --json.")]
@@ -166,6 +177,13 @@ def add_networks(paths: Sequence[str] | None) -> None:
         added = network_files.add_network(path)
         names = [name for name in registry.list_names() if name.startswith(f"{added.name}.")]
         print_info(f"{path} runs as code (SHA-256 {added.sha256[:12]}): {', '.join(names) or 'it has no recipes'}")
+
+
+def parse_shard(text: str | None) -> "shards.Shard | None":
+    """The part of the work that --shard names."""
+    from pellucid.system.shards import Shard
+
+    return None if text is None else Shard.parse(text)
 
 
 def parse_keywords(pairs: Sequence[str] | None, *, options: Sequence[str] = ()) -> dict[str, Any]:

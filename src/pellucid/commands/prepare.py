@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pellucid.commands.options import Json, White, bring, parse_keywords
+from pellucid.commands.options import Json, Shard, White, bring, parse_keywords, parse_shard
 from pellucid.commands.terminal import (
     add_row,
     defer_sigint,
@@ -20,7 +20,9 @@ from pellucid.commands.terminal import (
 )
 
 if TYPE_CHECKING:
-    from pellucid.data.preparing import Prepared
+    from pathlib import Path
+
+    from pellucid.data.preparing import Prepared, PreparedShard
     from pellucid.data.store import Store
 
 
@@ -64,6 +66,7 @@ def prepare(
         int | None,
         typer.Option(min=1, metavar="N", help="Number of threads.", show_default="one for each processor"),
     ] = None,
+    shard: Shard = None,
     white: White = None,
     json_file: Json = None,
     overwrite: Annotated[
@@ -74,7 +77,7 @@ def prepare(
 
     The same command resumes where it was interrupted. Files that cannot be used (damaged, too small, unmatched,
     duplicates) are listed at the end and do not stop the others; the exit status is 1 only if nothing could be
-    stored.
+    stored. With --shard, only a part is decoded; the same command without it then makes the store.
     """
     with defer_sigint():
         from pellucid.data import preparing, registry, store
@@ -83,10 +86,12 @@ def prepare(
     if not paths:
         if kind == "check":
             raise typer.BadParameter("check needs the path of a store")
-        if out is not None:
+        if out is not None or shard is not None:
             raise typer.BadParameter(f"{kind} needs a SOURCE: a folder or an archive")
         _describe_kind(kind)
         return
+    if shard is not None:
+        _check_shard_options(kind, against, json_file, overwrite=overwrite)
     if kind == "check":
         checked = [_check_store(store.open(bring(path))) for path in paths]
         for made, damaged in checked:
@@ -104,23 +109,32 @@ def prepare(
         raise typer.BadParameter("--out STORE is needed: the folder to create")
     given = parse_keywords(settings, options=("white",)) | ({} if white is None else {"white": str(white)})
     keywords = registry.validate_keywords(kind, given)
+    part = parse_shard(shard)
     sources = [bring(path) for path in paths]
     try:
         with progress() as bar:
-            task = bar.add_task("decoding", total=None)
-            prepared = preparing.prepare(
-                kind,
-                sources,
-                out,
-                workers=workers,
-                min_px=min_px,
-                overwrite=overwrite,
-                progress=lambda done, total: bar.update(task, completed=done, total=total),
-                **keywords,
-            )
+            update = show_progress(bar, "decoding")
+            if part is not None:
+                decoded = preparing.prepare_shard(
+                    kind, sources, out, part, workers=workers, min_px=min_px, progress=update, **keywords
+                )
+            else:
+                prepared = preparing.prepare(
+                    kind,
+                    sources,
+                    out,
+                    workers=workers,
+                    min_px=min_px,
+                    overwrite=overwrite,
+                    progress=update,
+                    **keywords,
+                )
     except KeyboardInterrupt:
         print_info("interrupted; the same command resumes from here")
         raise typer.Exit(130) from None
+    if part is not None:
+        _print_shard(str(part), out, decoded)
+        return
     if json_file is not None:
         content = {**_store_as_json(prepared.store), "num_decoded": prepared.num_decoded}
         write_json(json_file, content, overwrite=overwrite)
@@ -132,6 +146,29 @@ def prepare(
     _print_messages(prepared)
     if against is not None:
         print_leaks(prepared.store, bring(against))
+
+
+def _check_shard_options(kind: str, against: str | None, json_file: "Path | None", *, overwrite: bool) -> None:
+    """Raise typer.BadParameter for options that are about a whole store."""
+    given = {"check": kind == "check", "--against": against, "--json": json_file, "--overwrite": overwrite}
+    used = [option for option, value in given.items() if value]
+    if used:
+        raise typer.BadParameter(f"{', '.join(used)} and --shard exclude each other: the store is made at the end")
+
+
+def _print_shard(shard: str, out: str, decoded: "PreparedShard") -> None:
+    if decoded.is_finished:
+        typer.echo(f"{out} is finished; there is nothing to do for shard {shard}")
+        return
+    typer.echo(
+        f"{out}, shard {shard}: {decoded.num_files} of {decoded.num_all_files} files, "
+        f"{decoded.num_decoded} decoded by this run; after all shards, the same command without --shard makes the "
+        f"store"
+    )
+    for name, reason in decoded.left_out[:_NUM_LISTED]:
+        print_error(f"cannot be decoded: {name}: {reason}")
+    if len(decoded.left_out) > _NUM_LISTED:
+        print_info(f"{len(decoded.left_out)} cannot be decoded in all")
 
 
 def _describe_kind(kind: str) -> None:

@@ -14,6 +14,7 @@ from pellucid.commands.options import (
     NetworkFiles,
     Overwrite,
     Precision,
+    Shard,
     White,
     add_networks,
     check_scale,
@@ -21,6 +22,7 @@ from pellucid.commands.options import (
     parse_crop,
     parse_exposure,
     parse_keywords,
+    parse_shard,
     parse_size,
 )
 from pellucid.commands.restore_status import show_status
@@ -78,6 +80,7 @@ def restore(
     precision: Precision = None,
     memory: options.Memory = None,
     workers: options.Workers = 2,
+    shard: Shard = None,
     tile: options.Tile = None,
     halo: options.Halo = None,
     timeout: options.Timeout = None,
@@ -122,14 +125,14 @@ def restore(
         _refuse(
             "--preview only draws a sheet",
             name=name, json=report, sidecars=sidecars, scale=scale, size=size, mask=mask, format=format,
-            quality=quality, bit_depth=bit_depth, compare=compare, dry_run=dry_run, timeout=timeout,
+            quality=quality, bit_depth=bit_depth, compare=compare, dry_run=dry_run, timeout=timeout, shard=shard,
         )  # fmt: skip
     elif len(model) > 1:
         raise typer.BadParameter("several --model are for --preview; --model A+B runs one after the other")
     if dry_run:
         _refuse("--dry-run writes nothing", json=report)
     if "-" in inputs or out == "-":
-        _refuse("- is one picture", name=name, preview=preview, compare=compare)
+        _refuse("- is one picture", name=name, preview=preview, compare=compare, shard=shard)
     if is_stdout(report) and (out == "-" or (out is None and "-" in inputs)):
         raise typer.BadParameter("the result and --json - would both be standard output")
     if sidecars and any(map(is_url, inputs)):
@@ -146,6 +149,7 @@ def restore(
             mask=mask,
             overwrite=overwrite,
             strict=False,
+            shard=parse_shard(shard),
         )
         _print_passed_over(jobs, with_sidecars=sidecars)
         _check_outputs(jobs, report, overwrite=overwrite or preview)
@@ -191,15 +195,16 @@ def _refuse(reason: str, **given: object) -> None:
         raise typer.BadParameter(f"{reason}; omit {', '.join(used)}")
 
 
-def _check_outputs(jobs: "Sequence[Job]", report: Path | None, *, overwrite: bool) -> None:
+def _check_outputs(jobs: "Plan", report: Path | None, *, overwrite: bool) -> None:
     """Raise OutputError, before any work, if a result or the report would replace a file."""
     from pellucid.restoration.report import is_report
     from pellucid.system import files
 
-    if len(jobs) == 1 and jobs[0].root is None and isinstance(jobs[0].target, Path):
-        files.check_overwrite(jobs[0].target, overwrite=overwrite)
+    if len(jobs.whole) == 1 and jobs.whole[0].root is None and isinstance(jobs.whole[0].target, Path):
+        files.check_overwrite(jobs.whole[0].target, overwrite=overwrite)
     if report is not None and not is_stdout(report):
-        used = [path for job in jobs for path in (job.source, job.target) if isinstance(path, Path)]
+        places = (place for job in jobs.whole for place in (job.source, job.target))
+        used = [path for path in places if isinstance(path, Path)]
         files.check_report(report, used, overwrite=overwrite or is_report(report))
 
 
@@ -350,6 +355,8 @@ def _print_passed_over(plan: "Plan", *, with_sidecars: bool) -> None:
         print_info(describe_ignored(ignored) + hint)
     if plan.num_excluded:
         print_info(f"{plan.num_excluded} pictures left out by --include and --exclude")
+    if plan.shard is not None:
+        print_info(f"shard {plan.shard}: {len(plan)} of {len(plan.whole)} pictures")
     if plan.num_results:
         print_info(f"{plan.num_results} results of earlier runs left out")
 

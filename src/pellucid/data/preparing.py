@@ -5,11 +5,14 @@ interrupted. Files that cannot be used are listed by name and do not stop the ot
 """
 
 import hashlib
+import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +21,15 @@ from pellucid.data.archives import Source
 from pellucid.data.dataset import DatasetPlan, DecodeTask, LeftOut
 from pellucid.data.store import Array, Store
 from pellucid.data.store_upload import start_upload, upload
-from pellucid.data.store_writer import Planned, Record, Stamp, StoreWriter
-from pellucid.errors import DataError, OutputError, PictureError
+from pellucid.data.store_writer import Planned, Record, Stamp, StoreWriter, list_parts, part_folder
+from pellucid.errors import ArgumentError, DataError, OutputError, PictureError
 from pellucid.pictures.formats import SUFFIXES
 from pellucid.pictures.kinds import is_picture_head
 from pellucid.storage import cache
 from pellucid.storage.urls import Location, Url, is_url, locate
+from pellucid.system import files
 from pellucid.system.files import cache_folder, check_name
+from pellucid.system.shards import Shard
 
 Progress = Callable[[int, int], None]
 """(done, total), in files."""
@@ -45,6 +50,23 @@ class Prepared:
     store: Store
     num_decoded: int
     messages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PreparedShard:
+    """The part of a store that one shard has decoded.
+
+    num_files: of this shard. num_all_files: of all shards. num_decoded: by this call.
+    is_finished: whether the store is finished, so that there was nothing to do.
+    left_out: files that cannot be decoded, each with the reason.
+    """
+
+    folder: Path
+    num_files: int
+    num_all_files: int
+    num_decoded: int
+    is_finished: bool
+    left_out: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +98,7 @@ def prepare(
     workers: threads; by default one for each processor. min_px: pictures with a shorter side are left out.
     overwrite: replace a finished store.
     keywords: of the data set, e.g. split="test"; `pellucid prepare KIND` describes them.
+    What shards have decoded (see `prepare_shard`) is copied, not decoded again.
     A finished store of the same sources is returned unchanged. Raises DataError if nothing can be stored or a
     keyword is not possible, OutputError if `out` contains something else or another data set, or its disk is full.
     """
@@ -92,6 +115,62 @@ def prepare(
     if isinstance(place, Url):
         upload(folder, place, overwrite=overwrite)
     return prepared
+
+
+def prepare_shard(
+    kind: str,
+    paths: Sequence[str | Location],
+    out: str | Path,
+    shard: Shard,
+    *,
+    workers: int | None = None,
+    min_px: int = 1,
+    progress: Progress | None = None,
+    **keywords: Any,
+) -> PreparedShard:
+    """Decode a part of a data set, by a hash of the names of its files, into a folder of its own in `out`.
+
+    `prepare` with the same arguments then makes the store: it copies what all shards have decoded, decodes what is
+    missing, and removes their folders. A shard can be repeated, and does nothing if the store is finished.
+
+    Arguments and errors are those of `prepare`, but `out` is a folder of this computer or its network. If another
+    process does the same shard, this one waits for it.
+    """
+    if isinstance(locate(out), Url):
+        raise ArgumentError(f"{out} is a URL, but shards share a folder", hint="choose a folder by {out}")
+    out = Path(out)
+    check_name(out)
+    sources = [cache.bring(path) for path in paths]
+    plan = registry.plan(kind, sources, keywords)
+    _check_outside(out, plan, sources)
+    request = _make_request(kind, keywords, min_px)
+    mine = [task for task in plan.tasks if shard.takes(task.name)]
+    folder = part_folder(out, shard)
+    with StoreWriter(out, request, wait=True) as whole:
+        if whole.is_finished:
+            _check_unchanged(plan, whole, _find_unfinished(plan, whole)[0])
+            return PreparedShard(folder, len(mine), len(plan.tasks), 0, is_finished=True)
+    with StoreWriter(folder, request, wait=True) as writer:
+        arguments = {
+            "kind": kind,
+            "paths": [os.path.abspath(path) for path in sources],  # noqa: PTH100  # Path's own resolves links
+            "keywords": {key: str(value) for key, value in keywords.items()},
+        }
+        _write_part_facts(folder, arguments, None)
+        tasks, _ = _find_unfinished(replace(plan, tasks=tuple(mine)), writer)
+        failures = _decode_all(tasks, writer, workers or _count_processors(), progress)
+        _write_part_facts(folder, arguments, failures)
+    num_decoded = len(tasks) - len(failures)
+    return PreparedShard(folder, len(mine), len(plan.tasks), num_decoded, False, tuple(failures))
+
+
+PART_FACTS = "shard.json"
+"""A file in the folder of a shard: what it was asked for and, once it is done, which files cannot be decoded."""
+
+
+def _write_part_facts(folder: Path, arguments: Mapping[str, Any], failures: LeftOut | None) -> None:
+    content = {**arguments, "left_out": failures}
+    files.write_atomic(folder / PART_FACTS, f"{json.dumps(content)}\n".encode(), overwrite=True)
 
 
 def _check_outside(out: Path, plan: DatasetPlan, sources: Sequence[Path]) -> None:
@@ -161,19 +240,65 @@ def _hash_listing(paths: Sequence[Path]) -> str:
 
 def _fill_store(plan: DatasetPlan, out: Path, request: Mapping[str, Any], settings: _Settings) -> Prepared:
     with StoreWriter(out, request, overwrite=settings.overwrite, wait=settings.waits) as writer:
+        if settings.overwrite or writer.is_finished:
+            _remove_parts(list_parts(out))
         tasks, changed = _find_unfinished(plan, writer)
         if writer.is_finished:
             _check_unchanged(plan, writer, tasks)
             return Prepared(store.open(out), 0)
+        parts = list_parts(out)
+        num_unfinished = len(tasks)
+        tasks = _copy_parts(parts, tasks, writer, request)
+        num_copied = num_unfinished - len(tasks)
         failures = _decode_all(tasks, writer, settings.workers or _count_processors(), settings.progress)
         items, left_out = _select_items(plan, writer, failures, settings.min_px)
         if not items:
             first = f", e.g. {left_out[0][0]}: {left_out[0][1]}" if left_out else ""
             raise DataError(f"none of {len(plan.items)} items could be stored{first}")
         messages = [*plan.messages, *_count_changes(items, writer)]
+        messages += [f"{num_copied} files were decoded by shards"] if num_copied else []
         messages += [f"{name} has changed since it was decoded, and was decoded again" for name in changed]
         made = writer.finish(plan.kind, items, left_out)
+        _remove_parts(parts)
         return Prepared(made, len(tasks) - len(failures), tuple(messages))
+
+
+def _copy_parts(
+    parts: Sequence[Path], tasks: Sequence[DecodeTask], writer: StoreWriter, request: Mapping[str, Any]
+) -> list[DecodeTask]:
+    """Copy what shards have decoded, in the order of the tasks; returns the tasks that are still to do.
+
+    Raises OutputError if a shard is running, or was asked for something else.
+    """
+    unfinished = []
+    with ExitStack() as stack:
+        opened = [stack.enter_context(StoreWriter(part, request)) for part in parts]
+        by_key = {key: part for part in opened for key in part.records}
+        for task in tasks:
+            found = [by_key.get(key) for key in task.keys]
+            if not all(_copy(key, part, task.source, writer) for key, part in zip(task.keys, found, strict=True)):
+                unfinished.append(task)
+    return unfinished
+
+
+def _copy(key: str, part: StoreWriter | None, source: Source, writer: StoreWriter) -> bool:
+    """Copy an array of a shard, unless the file has changed since, or the array is damaged. Returns whether."""
+    if key in writer.records:
+        return True
+    if part is None or not _is_current(part.records[key], source):
+        return False
+    samples = part.read(key)
+    if samples is None:
+        return False
+    record = part.records[key]
+    writer.put(key, record.stamp, samples, metadata=record.array.metadata, changes=record.changes)
+    return True
+
+
+def _remove_parts(parts: Sequence[Path]) -> None:
+    """Remove the folders of shards whose content is in the store."""
+    for part in parts:
+        shutil.rmtree(part, ignore_errors=True)  # what remains does no harm
 
 
 def _count_processors() -> int:
@@ -201,14 +326,9 @@ def _is_current(record: Record, source: Source) -> bool:
         return stamp.num_bytes == source.num_bytes
     try:
         with source.open_path() as path:
-            return _sha256(path) == stamp.sha256
+            return files.sha256(path) == stamp.sha256
     except (PictureError, OSError):
         return False
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_unchanged(plan: DatasetPlan, writer: StoreWriter, unfinished: Sequence[DecodeTask]) -> None:
@@ -273,7 +393,7 @@ def _decode(task: DecodeTask, writer: StoreWriter) -> LeftOut:
 
 def _decode_file(task: DecodeTask, path: Path, writer: StoreWriter) -> None:
     try:
-        stamp = Stamp(task.source.num_bytes, task.source.mtime_ns, _sha256(path))
+        stamp = Stamp(task.source.num_bytes, task.source.mtime_ns, files.sha256(path))
         for key, decoded in task.decode(path):
             if key not in writer.records:
                 writer.put(key, stamp, decoded.samples, metadata=decoded.metadata, changes=decoded.changes)

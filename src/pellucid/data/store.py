@@ -300,7 +300,10 @@ def _missing_error(folder: Path) -> DataError:
     if not folder.exists():
         return DataError(f"{folder} does not exist", hint=_HOW_TO_MAKE)
     if (folder / SOURCES).exists():
-        return DataError(f"{folder} is an unfinished store", hint="the command that started it resumes it")
+        return DataError(
+            f"{folder} is an unfinished store",
+            hint="the command that started it resumes it; after shards, run it without {shard}",
+        )
     return DataError(f"{folder} is not a store: it contains no {INDEX}", hint=_HOW_TO_MAKE)
 
 

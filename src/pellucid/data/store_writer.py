@@ -22,6 +22,7 @@ from pellucid.data.store import FORMAT, INDEX, SOURCES, VERSION, Array, Item, Ki
 from pellucid.errors import OutputError
 from pellucid.pictures.picture import Samples
 from pellucid.system.files import write_atomic
+from pellucid.system.shards import Shard
 
 SHARD_BYTES = 2**31
 """Size limit for a file of samples; a larger array has a file of its own."""
@@ -30,6 +31,9 @@ SYNC_S = 2.0
 """How much work a kill may cost: records wait this long for their samples to be on disk."""
 
 _ALIGNMENT = 64
+
+_PART = "shard-{}"
+"""Name of the folder in which a shard of a preparation stores what it decodes, inside of the unfinished store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +152,16 @@ class StoreWriter:
             except OSError as error:
                 raise _write_error(self.folder, error) from error
 
+    def read(self, key: str) -> Samples | None:
+        """The samples of a recorded array, mapped and read-only; None if they are not those that were recorded."""
+        array = self.records[key].array
+        path = store.shard_path(self.folder, array.shard)
+        try:
+            samples = np.memmap(path, store.DTYPES[array.dtype], "r", array.offset, array.shape)
+        except (OSError, ValueError):
+            return None
+        return samples if store.digest(samples) == array.sha256 else None
+
     def finish(self, kind: Kind, items: Sequence[Planned], left_out: Sequence[tuple[str, str]]) -> Store:
         """Write the index, which completes the store. left_out: names, each with the reason."""
         keys = dict.fromkeys(key for item in items for key in item.keys)
@@ -211,6 +225,26 @@ class StoreWriter:
         os.fsync(self._journal.fileno())
         self._waiting.clear()
         self._synced_at = time.monotonic()
+
+
+def part_folder(folder: Path, shard: Shard) -> Path:
+    """Where a shard stores its part of an unfinished store."""
+    return folder / _PART.format(shard.label)
+
+
+def list_parts(folder: Path) -> list[Path]:
+    """The parts of all shards that have begun."""
+    return sorted(path.parent for path in folder.glob(f"{_PART.format('*-of-*')}/{SOURCES}"))
+
+
+def read_records(folder: Path) -> dict[str, Record]:
+    """The records of a store or a part that another process may be writing; {} without one."""
+    try:
+        with (folder / SOURCES).open("rb") as journal:
+            journal.readline()
+            return {key: record for key, record, _ in _parse_lines(journal)}
+    except OSError:
+        return {}
 
 
 def _write_all(file: IO[bytes], content: Samples) -> None:

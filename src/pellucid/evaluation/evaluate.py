@@ -15,7 +15,7 @@ from pellucid.data import eval_samples
 from pellucid.data.eval_samples import EvalSample, EvalSet
 from pellucid.degradations.degradation import draws, involves, makes_mosaic
 from pellucid.degradations.standard import Jpeg
-from pellucid.errors import DataError, OutputError, PellucidError
+from pellucid.errors import ArgumentError, DataError, OutputError, PellucidError
 from pellucid.evaluation.comparison import COLORS, Comparison, check_colors, to_8_bits
 from pellucid.evaluation.inputs import prepare_input, warnings_of_pair
 from pellucid.evaluation.report import MAX_SEEDS, Report
@@ -28,6 +28,7 @@ from pellucid.storage import cache
 from pellucid.storage.urls import Location
 from pellucid.system.files import check_name
 from pellucid.system.keywords import check_number
+from pellucid.system.shards import Shard
 from pellucid.weights.checkpoint import GIVEN_PAIRS
 
 
@@ -43,6 +44,7 @@ def evaluate(
     overwrite: bool = False,
     white: float | None = None,
     record: str | Path | None = None,
+    shard: Shard | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Score every picture of a folder or store by the protocol of the restorer's recipe.
@@ -59,7 +61,10 @@ def evaluate(
         rotation for mosaics; those of the first seed. overwrite: replace existing files there.
     white: the value of white in all files, see `read`. Default: as each file specifies it, else that of its type.
     record: a file to which each finished picture is added; pictures that it contains are not computed again,
-        unless data, weights or settings have changed. Without it, nothing is recorded.
+        unless data, weights or settings have changed. Without it, nothing is recorded. Or a folder, if it exists
+        or there is a shard: each process adds a file, and reads those of all.
+    shard: only this part of the pictures, by a hash of their names; the report may be empty. With the same
+        `record`, a call without it reports all pictures, and computes only what no shard has.
     progress: called with (pictures done, all pictures).
 
     Raises DataError if there is nothing to score or it does not fit the recipe, and OutputError if a saved picture
@@ -91,9 +96,11 @@ def evaluate(
         measure,
         seeds,
         facts=(protocol, weights, white),
-        record=_open_record(record),
+        record=_open_record(record, shard),
         saved=_plan_saved(collection, None if save is None else Path(save)),
+        model=restorer.name,
         overwrite=overwrite,
+        shard=shard,
     ).run(progress)
     return Report(
         model=restorer.name,
@@ -116,6 +123,7 @@ def score(
     border_px: int = 0,
     white: float | None = None,
     record: str | Path | None = None,
+    shard: Shard | None = None,
     progress: Progress | None = None,
 ) -> Report:
     """Score the results of any program, in a folder, by comparing them with their targets.
@@ -125,7 +133,7 @@ def score(
     colors: gray (as MATLAB's rgb2gray), y (luma, as MATLAB's rgb2ycbcr) or rgb. Gray and luma are rounded to 8
         bits, as in MATLAB, where most published scores come from.
     border_px: width of the border that is not scored.
-    white, record, progress: as for `evaluate`.
+    white, record, shard, progress: as for `evaluate`.
 
     Raises DataError if there is nothing to score, or if pictures have no target.
     """
@@ -152,10 +160,19 @@ def score(
         "degradation": f"given results, matched {collection.pairing}",
         **comparison.describe("both rounded to 8 bit" if comparison.rounds else "not rounded"),
     }
-    facts, saved = (protocol, white), [None] * len(collection)
-    scored = Scoring(collection, measure, (None,), facts, _open_record(record), saved).run(progress)
+    model = Path(results).name or str(results)
+    scored = Scoring(
+        collection,
+        measure,
+        (None,),
+        facts=(protocol, white),
+        record=_open_record(record, shard),
+        saved=[None] * len(collection),
+        model=model,
+        shard=shard,
+    ).run(progress)
     return Report(
-        model=results.name or str(results),
+        model=model,
         recipe=None,
         protocol={**protocol, "num_pictures": len(scored.scores)},
         seeds=(None,),
@@ -252,8 +269,12 @@ def _plan_seeds(recipe: Recipe, collection: EvalSet, num_seeds: int) -> tuple[in
     return (None,)
 
 
-def _open_record(path: str | Path | None) -> ScoreLog:
-    return ScoreLog(None if path is None else Path(path))
+def _open_record(path: str | Path | None, shard: Shard | None) -> ScoreLog:
+    if path is None and shard is not None:
+        raise ArgumentError(
+            "the scores of a shard would be lost", hint="{record} is a folder that all shards share"
+        )
+    return ScoreLog(None if path is None else Path(path), shard)
 
 
 def strip(restorer: Restorer, data: Path, *, target: Path | None = None, width_px: int = 256) -> Picture:

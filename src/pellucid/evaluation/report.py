@@ -71,7 +71,7 @@ class Report:
 
     @property
     def mean_psnr_db(self) -> float:
-        """The mean over the pictures of their PSNR in dB, as in papers."""
+        """The mean over the pictures of their PSNR in dB, as in papers; NaN if there are none."""
         return _mean([score.psnr_db for score in self.scores])
 
     @property
@@ -193,6 +193,8 @@ def _half_width(means: Sequence[float]) -> float | None:
 
 
 def _mean(values: Sequence[float]) -> float:
+    if not values:  # a shard without pictures
+        return math.nan
     return math.fsum(values) / len(values) if all(map(math.isfinite, values)) else math.inf
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from hashlib import sha256
@@ -12,6 +13,8 @@ from pellucid.errors import OutputError
 from pellucid.evaluation.report import Score
 from pellucid.restoration.entries import Stamp
 from pellucid.system.files import check_name
+from pellucid.system.journals import Journal, JournalReader
+from pellucid.system.shards import Shard
 
 
 @dataclass(frozen=True)
@@ -28,27 +31,54 @@ class ScoreLog:
 
     A line has the key of everything that its score depends on: lines of other data, weights or settings are
     ignored. Without a path, nothing is recorded. Raises OutputError if the file cannot be written.
+
+    path: of the file; or, for a shard or if it exists already, a folder, in which each process adds to a file of
+    its own and reads those of all.
     """
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, shard: Shard | None = None) -> None:
         self.path = path
         self.num_found = 0
         """How many scores were found in the file, instead of being computed."""
-        self._entries = {} if path is None else _read(path)
-        if path is not None:
-            _check_writable(path)
+        self.is_folder = path is not None and (shard is not None or path.is_dir())
+        self._entries: dict[str, Finished] = {}
+        if path is None:
+            return
+        own = path / f"{'whole' if shard is None else shard.label}.jsonl" if self.is_folder else path
+        _check_writable(own)
+        self._journal = Journal(own, is_shared=not self.is_folder)
+        for line in read_log_lines(path) if self.is_folder else JournalReader().read_new(path):
+            with suppress(ValueError, TypeError, KeyError):  # another line, or a damaged one
+                self._entries[str(line["key"])] = Finished(
+                    Score(**line["score"]), tuple(line["warnings"]), line["saved"]
+                )
 
     def find(self, key: str) -> Finished | None:
         """The finished picture with this key."""
         return self._entries.get(key)
 
-    def add(self, key: str, finished: Finished) -> None:
-        """Append a finished picture."""
+    def add(self, key: str, finished: Finished, **facts: object) -> None:
+        """Append a finished picture. facts: for `pellucid status`. Raises OutputError if a folder is full."""
+        self._add({"key": key, **asdict(finished), **facts})
+
+    def add_facts(self, **facts: object) -> None:
+        """Append what `pellucid status` needs to know, in a folder that several processes share."""
+        if self.is_folder:
+            self._add(facts)
+
+    def _add(self, line: Mapping[str, object]) -> None:
         if self.path is None:
             return
-        line = json.dumps({"key": key, **asdict(finished)})
-        with suppress(OSError), self.path.open("a", encoding="utf-8") as file:  # full disk: not worth stopping
-            file.write(f"\n{line}\n")  # an interruption may have cut off the line before
+        try:
+            self._journal.add(line)
+        except OSError as error:
+            if self.is_folder:  # the scores are only there; otherwise, a full disk is not worth stopping
+                raise OutputError(f"{self.path} cannot be written: {error.strerror or error}") from error
+
+    def close(self) -> None:
+        """Let other processes write the file."""
+        if self.path is not None:
+            self._journal.close()
 
     def remove(self) -> None:
         """Delete the file, after the evaluation is complete."""
@@ -73,16 +103,7 @@ def _check_writable(path: Path) -> None:
         raise OutputError(f"{path} cannot be written: no permission")
 
 
-def _read(path: Path) -> dict[str, Finished]:
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        return {}
-    entries = {}
-    for line in lines:
-        with suppress(ValueError, TypeError, KeyError):  # a line that was cut off
-            entry: dict[str, Any] = json.loads(line)
-            entries[str(entry["key"])] = Finished(
-                Score(**entry["score"]), tuple(entry["warnings"]), entry["saved"]
-            )
-    return entries
+def read_log_lines(folder: Path) -> Iterator[dict[str, Any]]:
+    """The lines of all files in a folder."""
+    for path in sorted(folder.glob("*.jsonl")):
+        yield from JournalReader().read_new(path)

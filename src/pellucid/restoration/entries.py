@@ -1,25 +1,51 @@
 """The lines of a manifest: each states which result was made from which input.
 
 One JSON object per line, added just before a result is renamed to its final name. Lines that do not match the file
-are ignored.
+are ignored. Other lines state what was asked for ("run"), and what happened to each picture ("outcome").
 """
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pellucid.storage import objects
 from pellucid.storage.urls import Location, Url, is_url
+from pellucid.system.journals import JournalReader
+from pellucid.system.shards import Shard
 
 NAME = ".pellucid.jsonl"
 """Name of a manifest, in the folder of the results."""
+
+PARTS = ".pellucid"
+"""Name of the folder for manifests of shards (in a bucket, of all processes), in the folder of the results."""
 
 Stamp = list[int | str]
 """See `stamp`."""
 
 Entry = dict[str, Any]
+
+
+class Entries(dict[str, list[Entry]]):
+    """The entries of all manifests of a folder, by the path of their result relative to it; and their other lines.
+
+    runs: what was asked for. outcomes: the last one of each result, by its path.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runs: list[dict[str, Any]] = []
+        self.outcomes: dict[str, dict[str, Any]] = {}
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Add a line of a manifest, unless it is damaged."""
+        if _is_entry(line):
+            self.setdefault(line["target"], []).append(line)
+        elif isinstance(line.get("run"), dict):
+            self.runs.append(line)
+        elif isinstance(line.get("outcome"), str) and isinstance(line.get("target"), str):
+            self.outcomes[line["target"]] = line
 
 
 def stamp(*paths: Location) -> Stamp:
@@ -40,31 +66,34 @@ def stamp(*paths: Location) -> Stamp:
     return stamps
 
 
-def read_entries(folder: Path) -> dict[str, list[Entry]]:
-    """All entries of a folder's manifest, by the path of their result relative to the folder; {} without one."""
-    entries: dict[str, list[Entry]] = {}
-    add_entries(entries, folder, start=0)
+def manifest_path(folder: Path, shard: Shard | None) -> Path:
+    """The manifest to which this process adds."""
+    return folder / NAME if shard is None else folder / PARTS / f"{shard.label}.jsonl"
+
+
+def read_lines(folder: Path, reader: JournalReader) -> Iterator[dict[str, Any]]:
+    """The new lines of all manifests of a folder."""
+    for path in (folder / NAME, *sorted((folder / PARTS).glob("*.jsonl"))):
+        yield from reader.read_new(path)
+
+
+def read_entries(folder: Path) -> Entries:
+    """All entries of a folder's manifests; none without one."""
+    entries = Entries()
+    for line in read_lines(folder, JournalReader()):
+        entries.add(line)
     return entries
 
 
-def add_entries(entries: dict[str, list[Entry]], folder: Path, *, start: int) -> int:
-    """Add the entries of a folder's manifest from a place of the file on. Returns the place after them."""
-    try:
-        with (folder / NAME).open("rb") as file:
-            file.seek(start)
-            content = file.read()
-    except OSError:
-        return start
-    stop = content.rfind(b"\n") + 1  # what follows may still be written by another process
-    parse_entries(entries, content[:stop])
-    return start + stop
-
-
-def parse_entries(entries: dict[str, list[Entry]], lines: bytes) -> None:
+def parse_entries(entries: Entries, lines: bytes) -> None:
     """Add the entries in the lines of a manifest."""
-    for entry in map(_parse, lines.decode(errors="replace").splitlines()):
-        if entry is not None:
-            entries.setdefault(entry["target"], []).append(entry)
+    for line in lines.decode(errors="replace").splitlines():
+        try:
+            found = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(found, dict):
+            entries.add(found)
 
 
 def find_entry(entries: dict[str, list[Entry]], key: str, now: Stamp) -> Entry | None:
@@ -81,12 +110,7 @@ def list_results(folder: Path) -> Iterator[tuple[str, str]]:
             yield os.path.realpath(folder / key), place if is_url(place) else os.path.realpath(folder / place)
 
 
-def _parse(line: str) -> Entry | None:
-    """None for a line that a crash truncated, or that pellucid did not write."""
-    try:
-        entry = json.loads(line)
-    except ValueError:
-        return None
+def _is_entry(line: Mapping[str, Any]) -> bool:
+    """Whether a line is about a result, and not damaged."""
     kinds = {"target": str, "source": list, "place": str, "result": list, "settings": str}
-    is_entry = isinstance(entry, dict) and all(isinstance(entry.get(key), kind) for key, kind in kinds.items())
-    return entry if is_entry else None
+    return all(isinstance(line.get(key), kind) for key, kind in kinds.items())

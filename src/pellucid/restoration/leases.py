@@ -15,7 +15,7 @@ from hashlib import sha256
 from threading import Event, Lock, Thread
 
 from pellucid.errors import OutputError, StorageError
-from pellucid.restoration.ledgers import PARTS
+from pellucid.restoration.entries import PARTS
 from pellucid.storage import objects
 from pellucid.storage.urls import Tag, Url
 

@@ -11,20 +11,31 @@ import mimetypes
 import os
 import secrets
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from threading import Lock
-from typing import Protocol
+from typing import Any, Protocol
 
-from pellucid.errors import OutputError
+from pellucid.errors import OutputError, StorageError
 from pellucid.restoration import entries
-from pellucid.restoration.entries import NAME, Entry, Stamp, add_entries, find_entry, parse_entries, stamp
+from pellucid.restoration.entries import (
+    PARTS,
+    Entries,
+    Entry,
+    Stamp,
+    find_entry,
+    manifest_path,
+    parse_entries,
+    read_entries,
+    read_lines,
+    stamp,
+)
 from pellucid.storage import objects
 from pellucid.storage.urls import Location, Tag, Url, real_name
-
-PARTS = ".pellucid"
-"""The folder of the manifest's parts, in the folder of results of a bucket."""
+from pellucid.system.journals import Journal, JournalReader
+from pellucid.system.shards import Shard
 
 FLUSH_EVERY_S = 5.0
 MAX_ENTRIES = 2000
@@ -39,7 +50,7 @@ _NUM_READERS = 16
 class Ledger(Protocol):
     """The stored manifest of one folder of results."""
 
-    def read_new(self, entries: dict[str, list[Entry]]) -> None:
+    def read_new(self, entries: Entries) -> None:
         """Add the entries that were stored since the last call, by this process or another."""
         ...
 
@@ -63,22 +74,31 @@ class Ledger(Protocol):
         """
         ...
 
+    def note(self, line: Mapping[str, Any], *, can_wait: bool) -> None:
+        """Add another line. can_wait: until there is a result. If it cannot be stored, only this line is lost."""
+        ...
+
     def close(self) -> None:
         """Store what is not stored yet."""
         ...
 
 
 class FolderLedger:
-    """The manifest of a folder of this computer: a file with one entry in each line."""
+    """The manifests of a folder of this computer: files with one entry in each line.
 
-    def __init__(self, folder: Path) -> None:
-        self._folder, self._path = folder, folder / NAME
-        self._end = 0
+    This process adds to one of them, which shards do not share with others, and reads all.
+    """
+
+    def __init__(self, folder: Path, shard: Shard | None = None) -> None:
+        self._folder, self._path = folder, manifest_path(folder, shard)
+        self._journal, self._reader = Journal(self._path, is_shared=shard is None), JournalReader()
+        self._waiting: list[Mapping[str, Any]] = []
         self._lock = Lock()
 
-    def read_new(self, entries: dict[str, list[Entry]]) -> None:
+    def read_new(self, entries: Entries) -> None:
         with self._lock:
-            self._end = add_entries(entries, self._folder, start=self._end)
+            for line in read_lines(self._folder, self._reader):
+                entries.add(line)
 
     def refresh(self, target: Location) -> None:
         """Files are looked at whenever it matters."""
@@ -94,14 +114,28 @@ class FolderLedger:
         """If the rename never happens, the entry does not match the file at target and is ignored."""
         entry["result"] = stamp(whole)
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with self._lock, self._path.open("a", encoding="utf-8") as file:
-                file.write(f"\n{json.dumps(entry)}\n")  # a crash may have truncated the line before
+            with self._lock:
+                self._add(entry)
         except OSError as error:
             raise OutputError(f"{self._path} cannot be written: {error.strerror or error}") from error
 
+    def note(self, line: Mapping[str, Any], *, can_wait: bool) -> None:
+        with self._lock, suppress(OSError):
+            if can_wait and not self._path.exists():
+                self._waiting.append(line)
+            else:
+                self._add(line)
+
     def close(self) -> None:
-        """Everything is stored at once."""
+        """Let other processes write the file."""
+        with self._lock:
+            self._journal.close()
+
+    def _add(self, line: Mapping[str, Any]) -> None:
+        for waiting in self._waiting:
+            self._journal.add(waiting)
+        self._waiting.clear()
+        self._journal.add(line)
 
 
 class BucketLedger:
@@ -124,7 +158,7 @@ class BucketLedger:
     def _name_part(self) -> Url:
         return self._parts / f"{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{secrets.token_hex(6)}.jsonl"
 
-    def read_new(self, entries: dict[str, list[Entry]]) -> None:
+    def read_new(self, entries: Entries) -> None:
         unread, self._unread = self._unread, []
         _read_parts(entries, unread)
 
@@ -151,8 +185,15 @@ class BucketLedger:
             whole, target, known=known, overwrite=overwrite, note={_ENTRY: _digest(entry)}
         )
         entry["result"] = [*tag]
+        self._add(entry)
+
+    def note(self, line: Mapping[str, Any], *, can_wait: bool) -> None:
+        with suppress(StorageError):
+            self._add(line)
+
+    def _add(self, line: Mapping[str, Any]) -> None:
         with self._lock:
-            self._lines.append(json.dumps(entry))
+            self._lines.append(json.dumps(line))
             if time.monotonic() - self._stored_s > FLUSH_EVERY_S or len(self._lines) >= MAX_ENTRIES:
                 self._store()
 
@@ -174,7 +215,7 @@ def _is_part(url: Url, folder: Url) -> bool:
     return url.suffix == ".jsonl" and url.parent == folder
 
 
-def _read_parts(entries: dict[str, list[Entry]], parts: Iterable[Url]) -> None:
+def _read_parts(entries: Entries, parts: Iterable[Url]) -> None:
     """Add the entries of all parts, the oldest first."""
     with ThreadPoolExecutor(_NUM_READERS) as pool:
         for content, _ in pool.map(objects.read, sorted(parts, key=lambda url: url.key)):
@@ -189,8 +230,7 @@ def find_results(folder: Location, among: Iterable[Location]) -> Iterator[tuple[
     if isinstance(folder, Path):
         yield from entries.list_results(folder)
         return
-    known: dict[str, list[Entry]] = {}
-    _read_parts(known, (url for url in objects.list_objects(folder / PARTS) if _is_part(url, folder / PARTS)))
+    known = read_all(folder)
     for place in among if known else ():
         if isinstance(place, Url) and place.is_relative_to(folder):
             entry = find_entry(known, place.relative_to(folder).as_posix(), [*(place.tag or ())])
@@ -198,8 +238,17 @@ def find_results(folder: Location, among: Iterable[Location]) -> Iterator[tuple[
                 yield real_name(place), entry["place"]
 
 
-def open_ledger(folder: Location) -> Ledger:
-    return BucketLedger(folder) if isinstance(folder, Url) else FolderLedger(folder)
+def read_all(folder: Location) -> Entries:
+    """All lines of the manifests of a folder."""
+    if isinstance(folder, Path):
+        return read_entries(folder)
+    known = Entries()
+    _read_parts(known, (url for url in objects.list_objects(folder / PARTS) if _is_part(url, folder / PARTS)))
+    return known
+
+
+def open_ledger(folder: Location, shard: Shard | None = None) -> Ledger:
+    return BucketLedger(folder) if isinstance(folder, Url) else FolderLedger(folder, shard)
 
 
 def store(
@@ -225,5 +274,5 @@ def _content_type(target: Url) -> dict[str, str]:
 
 def _digest(entry: Entry) -> str:
     """Of all but what is only known once the result is stored."""
-    settled = {key: value for key, value in entry.items() if key != "result"}
+    settled = {key: value for key, value in entry.items() if key not in ("result", "sha256")}
     return hashlib.sha256(json.dumps(settled, sort_keys=True).encode()).hexdigest()

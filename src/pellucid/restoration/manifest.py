@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from threading import Lock
@@ -16,13 +16,14 @@ from typing import Any
 
 from pellucid.errors import OutputError
 from pellucid.restoration.claims import Claims
-from pellucid.restoration.entries import Entry, Stamp, find_entry, stamp
+from pellucid.restoration.entries import Entries, Entry, Stamp, find_entry, stamp
 from pellucid.restoration.leases import Leases
 from pellucid.restoration.ledgers import open_ledger, store
 from pellucid.restoration.planning import Job
 from pellucid.storage import objects
 from pellucid.storage.urls import Location, Url, real_name
 from pellucid.system import files
+from pellucid.system.shards import Shard
 
 
 class State(Enum):
@@ -36,22 +37,42 @@ class State(Enum):
     FOREIGN = "not made by pellucid, or changed since"
 
 
-class Manifest:
-    """The manifest of one folder. settings: everything that affects the results. model: its name."""
+@dataclass(frozen=True)
+class Request:
+    """What was asked for, as `pellucid status` needs it.
 
-    def __init__(self, folder: Location, settings: Mapping[str, Any], model: str = "") -> None:
-        self._folder, self._model = folder, model
-        self._settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-        self._entries: dict[str, list[Entry]] = {}
-        self._ledger = open_ledger(folder)
+    settings: everything that affects the results. model: its name. shard: the part that this process makes.
+    facts: about the model, for reports. plan: the arguments of `planning.plan`; None for jobs from elsewhere.
+    """
+
+    settings: Mapping[str, Any]
+    model: str = ""
+    shard: Shard | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    plan: Mapping[str, Any] | None = None
+
+    @property
+    def settings_sha256(self) -> str:
+        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
+
+
+class Manifest:
+    """The manifest of one folder."""
+
+    def __init__(self, folder: Location, request: Request) -> None:
+        self._folder, self._request = folder, request
+        self._settings, self._model = request.settings_sha256, request.model
+        self._entries = Entries()
+        self._ledger = open_ledger(folder, request.shard)
         self._ledger.read_new(self._entries)
+        self._lock, self._is_run_noted = Lock(), False
 
     def state(self, source: Location, target: Location, mask: Location | None = None) -> State:
         """Whether the target exists, and whether it is what would be made from the source (and mask) now."""
         now = self._ledger.stamp(target)
         if not now:
             return State.MISSING
-        entry = find_entry(self._entries, self._key(target), now)
+        entry = self._find(target, now)
         if entry is None:
             expected = self._entry(source, stamp(source, *([] if mask is None else [mask])), target)
             if not self._ledger.is_recorded(target, expected):
@@ -61,30 +82,83 @@ class Manifest:
         if entry["settings"] != self._settings:
             is_same = entry.get("model", self._model) == self._model  # earlier versions did not record it
             return State.OTHER_SETTINGS if is_same else State.OTHER_MODEL
-        if entry["source"] == [source.name, *stamp(source, *([] if mask is None else [mask]))]:
+        if _is_made_from(entry, source, mask):
             return State.DONE
         return State.OUTDATED if entry["place"] == self._place(source) else State.FOREIGN
 
     def refresh(self, target: Location) -> None:
-        """Add what other processes have recorded in the meantime, and look at the target again."""
+        """Look at the target again, which another process may have made in the meantime."""
         self._ledger.refresh(target)
-        self._ledger.read_new(self._entries)
 
     def record(
-        self, source: Location, source_stamp: Stamp, target: Location, whole: Path, *, overwrite: bool = False
+        self,
+        source: Location,
+        source_stamp: Stamp,
+        target: Location,
+        whole: Path,
+        mask: Location | None = None,
+        *,
+        overwrite: bool = False,
     ) -> None:
         """Add an entry for a finished file; see `Ledger.add`.
 
         source_stamp: of the source, and of its mask if there is one, as they were read.
         whole: the finished file under its temporary name. overwrite: whether it may replace anything.
         """
+        self._note_run(can_wait=False)
         entry = self._entry(source, source_stamp, target)
+        entry["sha256"] = _hash_inputs(source, mask, source_stamp)
         self._ledger.add(target, whole, entry, overwrite=overwrite)
         self._add_entry(entry)
+
+    def record_outcome(self, source: Location, target: Location, outcome: Mapping[str, Any]) -> None:
+        """Add what happened to a picture, for `pellucid status`.
+
+        Failures alone do not make a folder, unless other shards may have results.
+        """
+        can_wait = self._request.shard is None
+        self._note_run(can_wait=can_wait)
+        names = {"target": self._key(target), "place": self._place(source), "settings": self._settings}
+        self._ledger.note({**outcome, **names}, can_wait=can_wait)
+
+    def find_outcome(self, target: Location) -> Mapping[str, Any] | None:
+        """The last recorded outcome of a result with these settings."""
+        found = self._entries.outcomes.get(self._key(target))
+        return None if found is None or found["settings"] != self._settings else found
 
     def close(self) -> None:
         """Store all entries."""
         self._ledger.close()
+
+    def _find(self, target: Location, now: Stamp) -> Entry | None:
+        """The entry of a result, which another process may just have recorded."""
+        entry = find_entry(self._entries, self._key(target), now)
+        if entry is None:
+            self._ledger.read_new(self._entries)
+            entry = find_entry(self._entries, self._key(target), now)
+        return entry
+
+    def _note_run(self, *, can_wait: bool) -> None:
+        """Add a line with all that status and reports need to know, unless there is one."""
+        with self._lock:
+            if self._is_run_noted:
+                return
+            self._is_run_noted = True
+        run = self._describe_run()
+        if run not in self._entries.runs:
+            self._ledger.note(run, can_wait=can_wait)
+
+    def _describe_run(self) -> dict[str, Any]:
+        request = self._request
+        run = {
+            "run": {"model": request.model, **request.facts},
+            "root": real_name(self._folder),
+            "settings": self._settings,
+            "described": dict(request.settings),
+            "plan": request.plan,
+            "shard": None if request.shard is None else str(request.shard),
+        }
+        return json.loads(json.dumps(run, default=str))
 
     def _add_entry(self, entry: Entry) -> None:
         self._entries.setdefault(entry["target"], []).append(entry)
@@ -118,8 +192,8 @@ class Manifest:
 class Manifests:
     """The manifests of all folders of results."""
 
-    def __init__(self, settings: Mapping[str, Any], overwrite: bool, model: str = "") -> None:
-        self._settings, self._overwrite, self._model = settings, overwrite, model
+    def __init__(self, request: Request, overwrite: bool) -> None:
+        self._request, self._overwrite = request, overwrite
         self._by_root: dict[Location, Manifest] = {}
         self._claims: dict[Location, Claims | Leases] = {}
         self._lock = Lock()
@@ -129,7 +203,7 @@ class Manifests:
         manifest = self._manifest_of(job)
         if manifest is None or job.root is None:
             return True
-        if isinstance(job.root, Url) and not self._overwrite and self._state(job) is State.DONE:
+        if isinstance(job.root, Url) and not self._overwrite and self.state(job) is State.DONE:
             return True  # known from one listing, and each claim takes requests
         is_taken = self._claims_in(job.root).take(str(job.target))
         if is_taken:
@@ -161,15 +235,15 @@ class Manifests:
         taken = {real_name(job.target) for job in jobs}
         settled = []
         for job in jobs:
-            own = job.target.with_name(f"{job.target.stem}-{self._model}{job.target.suffix}")
+            own = job.target.with_name(f"{job.target.stem}-{self._request.model}{job.target.suffix}")
             is_free = real_name(own) not in taken
-            renames = is_free and not self._overwrite and self._state(job) is State.OTHER_MODEL
+            renames = is_free and not self._overwrite and self.state(job) is State.OTHER_MODEL
             settled.append(replace(job, target=own) if renames else job)
         return settled
 
     def is_done(self, job: Job) -> bool:
         """Whether there is nothing to do. Raises OutputError if another file is in the way."""
-        state = self._state(job)
+        state = self.state(job)
         if state in (State.FOREIGN, State.OTHER_SETTINGS, State.OTHER_MODEL) and not self._overwrite:
             origin = "" if state is State.FOREIGN else f" and was {state.value}"
             raise OutputError(f"{job.target} exists{origin}", hint="{overwrite} replaces it", overwrite=True)
@@ -179,7 +253,7 @@ class Manifests:
 
     def may_replace(self, job: Job) -> bool:
         """Whether the result may overwrite the existing file."""
-        return self._overwrite or self._state(job) is State.OUTDATED
+        return self._overwrite or self.state(job) is State.OUTDATED
 
     def record(self, job: Job, source_stamp: Stamp, whole: Path) -> None:
         """Add an entry for a result that is about to be renamed to its final name; see `Manifest.record`.
@@ -188,11 +262,23 @@ class Manifests:
         """
         manifest = self._manifest_of(job)
         if manifest is not None:
-            manifest.record(job.source, source_stamp, job.target, whole, overwrite=self._overwrite)
+            manifest.record(job.source, source_stamp, job.target, whole, job.mask, overwrite=self._overwrite)
         elif isinstance(job.target, Url):
             store(whole, job.target, overwrite=self._overwrite)
 
-    def _state(self, job: Job) -> State:
+    def record_outcome(self, job: Job, outcome: Mapping[str, Any]) -> None:
+        """Add what happened to a picture; see `Manifest.record_outcome`."""
+        manifest = self._manifest_of(job)
+        if manifest is not None:
+            manifest.record_outcome(job.source, job.target, outcome)
+
+    def find_outcome(self, job: Job) -> Mapping[str, Any] | None:
+        """See `Manifest.find_outcome`."""
+        manifest = self._manifest_of(job)
+        return None if manifest is None else manifest.find_outcome(job.target)
+
+    def state(self, job: Job) -> State:
+        """See `Manifest.state`."""
         manifest = self._manifest_of(job)
         if manifest is not None:
             return manifest.state(job.source, job.target, job.mask)
@@ -205,5 +291,26 @@ class Manifests:
             return None
         if job.root not in self._by_root:
             # If two threads get here at once, both use the manifest of the first.
-            self._by_root.setdefault(job.root, Manifest(job.root, self._settings, self._model))
+            self._by_root.setdefault(job.root, Manifest(job.root, self._request))
         return self._by_root[job.root]
+
+
+def _is_made_from(entry: Entry, source: Location, mask: Location | None) -> bool:
+    """Whether these are the files that an entry names: by size and time or, if only times differ, by content."""
+    inputs = [source] if mask is None else [source, mask]
+    (name, *expected), found = entry["source"], stamp(*inputs)
+    if name != source.name or expected == found:
+        return name == source.name
+    if expected[::2] != found[::2] or len(found) != 2 * len(inputs):
+        return False
+    return entry.get("sha256") is not None and entry["sha256"] == _hash_inputs(source, mask, found)
+
+
+def _hash_inputs(source: Location, mask: Location | None, stamps: Stamp) -> list[str] | None:
+    """SHA-256 of files of this computer, if they are still those with these stamps; otherwise None."""
+    inputs = [source] if mask is None else [source, mask]
+    try:
+        hashes = [files.sha256(path) for path in inputs if isinstance(path, Path)]
+    except OSError:
+        return None
+    return hashes if len(hashes) == len(inputs) and stamp(*inputs) == stamps else None

@@ -13,10 +13,11 @@ from pellucid.errors import ArgumentError, DataError, OutputError, PellucidError
 from pellucid.pictures import images
 from pellucid.pictures.finding import Found, describe_ignored, find_objects, find_pictures
 from pellucid.pictures.formats import SUFFIXES
-from pellucid.restoration import ledgers, sheets
+from pellucid.restoration import entries, ledgers, sheets
 from pellucid.storage import objects
-from pellucid.storage.urls import Location, Url, is_folder, is_within, locate, real_name
+from pellucid.storage.urls import Location, Url, is_folder, is_url, is_within, locate, real_name
 from pellucid.system import files
+from pellucid.system.shards import Shard
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,15 @@ class Job:
     mask: Location | None = None
 
     @property
+    def name(self) -> str:
+        """The path of the result in its folder of results."""
+        if self.root is None:
+            return self.target.name
+        if isinstance(self.target, Url) and isinstance(self.root, Url):
+            return self.target.relative_to(self.root).as_posix()
+        return Path(str(self.target)).relative_to(str(self.root)).as_posix()
+
+    @property
     def is_local(self) -> bool:
         """Whether all of its files are on this computer."""
         return not any(isinstance(place, Url) for place in (self.source, self.target, self.mask))
@@ -43,6 +53,8 @@ class Plan(list[Job]):
     ignored: number of files that are not pictures, by suffix. num_excluded: pictures left out by patterns.
     num_results: pictures left out because they were made from other pictures of this plan.
     problems: inputs that do not exist or contain no pictures, among others that do; see `strict` of `plan`.
+    shard: the part of the work that the jobs are. whole: the jobs of all shards, on which names of results depend.
+    arguments: those of `plan`.
     """
 
     def __init__(
@@ -52,9 +64,13 @@ class Plan(list[Job]):
         num_excluded: int,
         num_results: int = 0,
         problems: Iterable[PellucidError] = (),
+        shard: Shard | None = None,
+        arguments: Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__(jobs)
+        self.whole = list(jobs)
+        super().__init__(job for job in self.whole if shard is None or shard.takes(job.name))
         self.problems = tuple(problems)
+        self.shard, self.arguments = shard, arguments
         self.ignored, self.num_excluded, self.num_results = ignored, num_excluded, num_results
 
 
@@ -123,6 +139,7 @@ def plan(
     mask: str | Location | None = None,
     overwrite: bool = False,
     strict: bool = True,
+    shard: Shard | None = None,
 ) -> Plan:
     """Plan which file becomes which result.
 
@@ -141,11 +158,24 @@ def plan(
         the names of the pictures.
     overwrite: whether existing results will be replaced, which names depend on.
     strict: whether an input that does not exist or contains no pictures is an error, although others are planned.
+    shard: only this part of the pictures, by a hash of the path of each result in its folder. Everything else is
+        as without it, so that the results of all shards are those of one process.
 
     Raises PictureError if an input does not exist, DataError if a folder contains no pictures, and OutputError if
     two results would have the same name or a result would overwrite an input.
     """
     given = [inputs] if isinstance(inputs, str | Path | Url) else inputs
+    arguments = {
+        "inputs": [_to_absolute(one) for one in given],
+        "out": None if out is None else _to_absolute(out),
+        "format": format,
+        "include": list(include),
+        "exclude": list(exclude),
+        "name": name,
+        "model": model,
+        "mask": None if mask is None else _to_absolute(mask),
+        "overwrite": overwrite,
+    }
     naming = _Naming(format, name, model, overwrite)
     ignored, num_excluded, hidden = Counter[str](), 0, set[Location]()
     found, problems = _expand_all(given)
@@ -197,7 +227,12 @@ def plan(
         raise DataError(f"all {num_found} pictures are before/after sheets", hint="give one of them as a file")
     check(jobs)
     jobs = jobs if mask is None else _add_masks(jobs, mask, found)
-    return Plan(jobs, ignored, num_excluded, num_found - len(jobs), problems)
+    return Plan(jobs, ignored, num_excluded, num_found - len(jobs), problems, shard, arguments)
+
+
+def _to_absolute(place: str | Location) -> str:
+    """As text that names the same place in another folder."""
+    return str(place) if is_url(place) else os.path.abspath(str(place))  # noqa: PTH100  # Path's own resolves links
 
 
 def _expand_all(names: Iterable[str | Location]) -> tuple[list[Location], list[PellucidError]]:
@@ -340,7 +375,7 @@ def _without_earlier_results(
     hidden: hidden folders that were found in buckets, one of which each manifest there has.
     """
     sources = {real_name(job.source) for job in jobs}
-    folders: set[Location] = {place.parent for place in hidden if place.name == ledgers.PARTS}
+    folders: set[Location] = {place.parent for place in hidden if place.name == entries.PARTS}
     folders |= {parent for place in inputs if isinstance(place, Url) for parent in place.parents}
     folders |= {
         parent

@@ -17,10 +17,10 @@ from pellucid.pictures.picture import Picture
 from pellucid.recipes.overrides import former_keywords
 from pellucid.restoration import planning
 from pellucid.restoration.conversion import InMemory, is_in_memory, to_pictures
-from pellucid.restoration.manifest import Manifests
+from pellucid.restoration.manifest import Manifests, Request
 from pellucid.restoration.one_picture import restore_picture
 from pellucid.restoration.pipeline import Budget, InFlightItem, Tracker, run_overlapped, to_pellucid_error
-from pellucid.restoration.planning import Job
+from pellucid.restoration.planning import Job, Plan
 from pellucid.restoration.position import Position
 from pellucid.restoration.preview import name_sheets
 from pellucid.restoration.restorer import Restorer, load
@@ -165,11 +165,12 @@ def iter_restore(
     if given and all(map(is_in_memory, given)):
         targets = _plan_in_memory(len(given), out, format, overwrite=overwrite)
         return _restore_in_memory(given, targets, chosen, settings, overwrite, progress)
-    if given and all(isinstance(one, Job) for one in given):
+    if isinstance(inputs, Plan) or (given and all(isinstance(one, Job) for one in given)):
         if out is not None or format is not None:
             raise OutputError("jobs contain the files to write", hint="omit {out} and {format}")
-        planning.check(given)
-        return _restore_files(given, chosen, settings, workers, overwrite, progress)
+        jobs = inputs if isinstance(inputs, Plan) else given
+        planning.check(jobs)
+        return _restore_files(jobs, chosen, settings, workers, overwrite, progress)
     jobs = planning.plan(
         given,
         out,
@@ -285,9 +286,9 @@ def _restore_files(
     progress: Callable[[Position], None] | None,
 ) -> Generator[Outcome, None, None]:
     manifests = _open_manifests(jobs, restorer, settings, overwrite)
-    jobs = manifests.settle_names(jobs)
+    jobs, targets = _settle_names(jobs, manifests)
     transfers = Transfers(jobs, manifests.is_done)
-    stages = Stages(restorer, settings, manifests, transfers, name_sheets([job.target for job in jobs]))
+    stages = Stages(restorer, settings, manifests, transfers, name_sheets(targets))
     budget = Budget(memory.limit_bytes(settings.memory_bytes), workers, stages.needed_bytes)
     tracker = Tracker(len(jobs), progress)
 
@@ -298,6 +299,8 @@ def _restore_files(
         deferred = []
         with closing(run(jobs)) as items:
             for item in items:
+                if not item.is_deferred:
+                    _record_outcome(manifests, item)
                 manifests.release(item.job)
                 transfers.close_job(item.job)
                 if item.is_deferred:
@@ -308,7 +311,9 @@ def _restore_files(
             while not manifests.claim(job):
                 time.sleep(CLAIM_IN_BUCKET_EVERY_S if isinstance(job.root, Url) else CLAIM_EVERY_S)
             with closing(run([job])) as items:
-                yield from map(_to_outcome, items)
+                for item in items:
+                    _record_outcome(manifests, item)
+                    yield _to_outcome(item)
             transfers.close_job(job)
     finally:
         transfers.close()
@@ -320,7 +325,7 @@ def check_files(
 ) -> Iterator[Outcome]:
     """What `restore` would do with each job, from the headers of the files; nothing is restored or written."""
     manifests = _open_manifests(jobs, restorer, settings, overwrite)
-    for job in manifests.settle_names(jobs):
+    for job in _settle_names(jobs, manifests)[0]:
         outcome = Outcome(job.source, job.target)
         try:
             if manifests.is_done(job):
@@ -338,9 +343,34 @@ def check_files(
 
 def _open_manifests(jobs: Sequence[Job], restorer: Restorer, settings: Settings, overwrite: bool) -> Manifests:
     described = _describe(restorer, settings)
-    if any(job.mask is not None for job in jobs):
+    if any(job.mask is not None for job in (jobs.whole if isinstance(jobs, Plan) else jobs)):
         described["mask"] = "given"
-    return Manifests(described, overwrite, restorer.name)
+    facts = {"recipe": restorer.recipe.name, "parameters": dict(restorer.recipe.parameters)}
+    shard, arguments = (jobs.shard, jobs.arguments) if isinstance(jobs, Plan) else (None, None)
+    return Manifests(Request(described, restorer.name, shard, facts, arguments), overwrite)
+
+
+def _settle_names(jobs: Sequence[Job], manifests: Manifests) -> tuple[list[Job], list[Location]]:
+    """The jobs with settled names, and the targets of all shards."""
+    whole = jobs.whole if isinstance(jobs, Plan) else jobs
+    settled = manifests.settle_names(whole)
+    chosen = {job.target for job in jobs}
+    mine = [after for before, after in zip(whole, settled, strict=True) if before.target in chosen]
+    return mine, [job.target for job in settled]
+
+
+def _record_outcome(manifests: Manifests, item: InFlightItem) -> None:
+    """For `pellucid status`. Results that existed before have one from the run that made them."""
+    if item.is_skipped:
+        return
+    outcome = {
+        "outcome": "restored" if item.error is None else "failed",
+        "error": None if item.error is None else str(item.error),
+        "notes": [*item.info, *item.warnings],
+        "megapixels": item.megapixels,
+        "network_s": item.seconds,
+    }
+    manifests.record_outcome(item.job, outcome)
 
 
 def _to_outcome(item: InFlightItem) -> Outcome:

@@ -1,5 +1,6 @@
 """Finding files, and writing them atomically: complete or not at all, and never over another file unasked."""
 
+import hashlib
 import os
 import re
 import secrets
@@ -47,6 +48,12 @@ def read_head(path: Path, num_bytes: int = 16) -> bytes:
     if not first:
         raise PictureError(f"{path} is empty; a picture is needed")
     return first
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content. Raises OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def find_files(folder: Path) -> Iterator[Path]:
@@ -151,7 +158,7 @@ def _temporary_next_to(path: Path, *, overwrite: bool) -> Iterator["_Temporary"]
     """An empty file next to path, removed at the end. Raises OutputError as `atomic_file` does."""
     check_overwrite(path, overwrite=overwrite)
     try:
-        _make_folder(path.parent)
+        make_folder(path.parent)
         _remove_leftovers(path)
         temporary = _Temporary.create(path)
         try:
@@ -162,7 +169,8 @@ def _temporary_next_to(path: Path, *, overwrite: bool) -> Iterator["_Temporary"]
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Create a folder, and those around it, unless they exist. Raises OutputError if a file is in the way."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:

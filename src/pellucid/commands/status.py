@@ -1,0 +1,156 @@
+"""`pellucid status`."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pellucid.commands.options import Json
+from pellucid.commands.restore_status import format_duration, format_number
+from pellucid.commands.terminal import defer_sigint, is_stdout, print_error, print_info, print_warning, write_json
+from pellucid.errors import DataError
+
+if TYPE_CHECKING:
+    from pellucid.data.store_status import StoreStatus
+    from pellucid.evaluation.score_status import ScoreStatus
+    from pellucid.restoration.run_status import RunStatus
+
+_NUM_LISTED = 20
+"""How many failed pictures are printed, and how many missing ones."""
+
+
+def status(
+    out: Annotated[
+        str,
+        typer.Argument(
+            metavar="OUT", help="A folder of results, also as a URL, a store, or the folder of --record."
+        ),
+    ],
+    json_file: Json = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Write the report that one 'pellucid restore --report' would have written; - as --json.",
+        ),
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the files of --json and --report.")
+    ] = False,
+) -> None:
+    """Report how far `pellucid restore`, `prepare` or `evaluate` is in a folder, in all shards together.
+
+    Lists the inputs again and reads the manifests of all processes: what is done, what failed, what is missing,
+    and the pace. The exit code is 0 if everything is done, and 1 if something failed or is missing.
+    """
+    with defer_sigint():
+        from pellucid.data import store_status
+        from pellucid.evaluation import score_status
+        from pellucid.restoration import report as reports
+        from pellucid.restoration.run_status import has_results, read_status
+        from pellucid.storage.urls import locate
+
+    if is_stdout(json_file) and is_stdout(report):
+        raise typer.BadParameter("--json - and --report - would both be standard output")
+    place = locate(out)
+    if isinstance(place, Path) and not place.is_dir():
+        raise DataError(f"{out} is not a folder of results")
+    if isinstance(place, Path) and store_status.is_begun(place):
+        if report is not None:
+            raise typer.BadParameter(f"--report is for folders of restored pictures; {out} is a store")
+        _show_store(out, store_status.read_store_status(place), json_file, overwrite=overwrite)
+        return
+    scores = score_status.read_score_status(place) if isinstance(place, Path) else []
+    if scores:
+        if report is not None:
+            raise typer.BadParameter(f"--report is for folders of restored pictures; {out} contains scores")
+        _show_scores(out, scores, json_file, overwrite=overwrite)
+        return
+    found = read_status(place)
+    if not found:
+        known = (
+            "was made by an earlier version, which did not record its inputs"
+            if has_results(place)
+            else ("contains no manifest of 'pellucid restore'")
+        )
+        raise DataError(f"{out} {known}")
+    if json_file is not None:
+        write_json(json_file, [one.to_json() for one in found], overwrite=overwrite)
+    if report is not None:
+        if len(found) > 1:
+            names = " and ".join(one.model for one in found)
+            raise DataError(f"{out} contains results of {names} or of different settings; a report is about one")
+        is_old = not is_stdout(report) and reports.is_report(report)
+        write_json(report, found[0].to_report(), overwrite=overwrite or is_old)
+    if not is_stdout(json_file, report):
+        _print(out, found)
+    if any(picture.status != "restored" for one in found for picture in one.pictures):
+        raise typer.Exit(1)
+
+
+def _show_store(out: str, found: "StoreStatus", json_file: Path | None, *, overwrite: bool) -> None:
+    if json_file is not None:
+        write_json(json_file, found.to_json(), overwrite=overwrite)
+    if not is_stdout(json_file):
+        if found.is_finished:
+            text = f"finished, {found.num_decoded} items"
+        else:
+            total = found.num_decoded + len(found.failed) + len(found.missing)
+            text = f"{found.num_decoded} of {total} files decoded"
+            text += f", {len(found.missing)} missing" if found.missing else ""
+            text += f", shards {', '.join(found.shards)}" if found.shards else ""
+            text += "" if found.missing or found.problem else "; the command without --shard makes the store"
+        typer.echo(f"{out}: {text}")
+        for name, reason in found.failed[:_NUM_LISTED]:
+            print_error(f"{name}: {reason}")
+        for name in found.missing[:_NUM_LISTED]:
+            print_info(f"missing: {name}")
+    if found.problem is not None:
+        print_warning(f"missing files are not known: {found.problem}")
+    if found.missing or found.problem or not found.is_finished:
+        raise typer.Exit(1)
+
+
+def _show_scores(out: str, found: "Sequence[ScoreStatus]", json_file: Path | None, *, overwrite: bool) -> None:
+    if json_file is not None:
+        write_json(json_file, [one.to_json() for one in found], overwrite=overwrite)
+    for one in found:
+        if not is_stdout(json_file):
+            text = f"{out}: {one.model}: {one.num_scored} of {one.num_pictures} pictures scored"
+            text += f", {len(one.failed)} failed" if one.failed else ""
+            typer.echo(text + (f", {one.num_missing} missing" if one.num_missing else ""))
+        for _, reason in one.failed[:_NUM_LISTED]:
+            print_error(reason)
+    if any(one.failed or one.num_missing for one in found):
+        raise typer.Exit(1)
+
+
+def _print(out: str, found: "Sequence[RunStatus]") -> None:
+    for one in found:
+        typer.echo(f"{out}: {one.model}: {_describe(one)}")
+        for problem in one.problems:
+            print_warning(problem)
+        failed, missing = one.select("failed"), one.select("missing")
+        for picture in failed[:_NUM_LISTED]:
+            print_error(picture.error)
+        if len(failed) > _NUM_LISTED:
+            print_info(f"{len(failed)} failed in all; --json lists them")
+        for picture in missing[:_NUM_LISTED]:
+            print_info(f"missing: {picture.source}")
+        if len(missing) > _NUM_LISTED:
+            print_info(f"{len(missing)} are missing in all; --json lists them")
+
+
+def _describe(one: "RunStatus") -> str:
+    num_missing = len(one.select("missing"))
+    parts = [f"{len(one.select('restored'))} of {len(one.pictures)} pictures restored"]
+    parts += [f"{len(one.select('failed'))} failed"] if one.select("failed") else []
+    parts += [f"{num_missing} missing"] if num_missing else []
+    pace = one.pictures_per_minute
+    if pace is not None:
+        parts.append(f"{format_number(pace)} per minute")
+        parts += [f"about {format_duration(num_missing / pace * 60)} left"] if num_missing else []
+    if one.shards:
+        parts.append(f"shards {', '.join(one.shards)}")
+    return ", ".join(parts)

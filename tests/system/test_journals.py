@@ -1,0 +1,56 @@
+"""Journals: one writer each, and nothing but the last line is lost by an interruption."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pellucid.system import journals
+from pellucid.system.journals import Journal, JournalReader
+
+
+def test_writers_at_the_same_time_have_files_of_their_own(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "3-of-16.jsonl"
+    writers = [Journal(path), Journal(path), Journal(path)]
+    assert not path.parent.exists()
+    for i, writer in enumerate(writers):
+        writer.add({"writer": i})
+    assert sorted(file.name for file in path.parent.iterdir()) == [
+        "3-of-16-2.jsonl",
+        "3-of-16-3.jsonl",
+        "3-of-16.jsonl",
+    ]
+    for writer in writers:
+        writer.close()
+    again = Journal(path)
+    again.add({"writer": 3})
+    again.close()
+    assert list(JournalReader().read_new(path)) == [{"writer": 0}, {"writer": 3}]
+
+
+def test_without_locks_every_writer_has_its_own_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(descriptor: int, *, blocking: bool) -> bool:
+        raise OSError("no locks here")
+
+    monkeypatch.setattr(journals, "lock_descriptor", fail)
+    for i in range(3):
+        writer = Journal(tmp_path / "1-of-2.jsonl")
+        writer.add({"writer": i})
+        writer.close()
+    read = [[*JournalReader().read_new(path)] for path in tmp_path.glob("*.jsonl")]
+    assert sorted(lines[0]["writer"] for lines in read if lines) == [0, 1, 2]
+
+
+def test_only_complete_lines_are_read_and_each_once(tmp_path: Path) -> None:
+    path, reader = tmp_path / "a.jsonl", JournalReader()
+    assert list(reader.read_new(path)) == []
+    writer = Journal(path, is_shared=True)
+    writer.add({"n": 1})
+    with path.open("a") as file:
+        file.write('\n{"n": 2')  # killed in the middle of a line
+    assert list(reader.read_new(path)) == [{"n": 1}]
+    writer.add({"n": 3})
+    with path.open("a") as file:
+        file.write("[1]\nnot JSON\n")
+    assert list(reader.read_new(path)) == [{"n": 3}]
+    assert os.listdir(tmp_path) == ["a.jsonl"]  # noqa: PTH208

@@ -235,7 +235,7 @@ WRONG = [
     ("restore photo.png --model tiny-dncn --out photo.png --overwrite", "photo.png is one of the inputs"),
     ("restore photo.png --model tiny-dncn --out album/a.png", "album/a.png exists; --overwrite replaces it"),
     ("restore photo.png --model tiny-dncn --out notes.png/x.png", "notes.png is a file; a folder is needed"),
-    ("restore photo.png album/a.png --model tiny-dncn --out broken.png", "broken.png is a file; --out must be a folder"),
+    ("restore photo.png album/a.png --model tiny-dncn --out broken.png", "broken.png is a file; --out must"),
     ("restore photo.png --model tiny-dncn --set depth=17", "does not fit dncnn.gaussian"),
     ("evaluate tiny-dncn --data nothing", "nothing contains no pictures"),
     ("evaluate tiny-dncn --data gone", "gone does not exist"),

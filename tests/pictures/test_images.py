@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 from PIL import ImageCms
 from PIL.JpegImagePlugin import JpegImageFile
 
-from pellucid.errors import DataError, OutputError, PellucidError, PictureError
+from pellucid.errors import ArgumentError, DataError, OutputError, PellucidError, PictureError
 from pellucid.pictures import formats, headers, images, vips
 from pellucid.pictures.picture import Encoding, Picture, Samples
 from pellucid.system import memory
@@ -512,7 +512,7 @@ def test_names_of_results() -> None:
     for (name, format), expected in names.items():
         assert images.result_name(name, format) == expected
     assert "the format gif cannot be written; known: png" in message(
-        lambda: images.result_name("a.png", "gif"), OutputError
+        lambda: images.result_name("a.png", "gif"), ArgumentError
     )
 
 

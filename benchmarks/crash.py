@@ -64,10 +64,10 @@ class Form:
 
 
 def run(form: Form, environment: dict[str, str], limit_s: float | None) -> bool:
-    """Run a command, and kill it after a time. Returns whether it ended by itself."""
+    """Run a command with an empty cache, as on another machine. Returns whether it ended before it was killed."""
     process = subprocess.Popen(
         [sys.executable, "-c", PROGRAM, *form.arguments],
-        env=environment,
+        env={**environment, "PELLUCID_CACHE": tempfile.mkdtemp(dir=environment["PELLUCID_CACHE"])},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -166,7 +166,7 @@ def make_local(command: str, folder: Path) -> Form:
 
 
 def make_remote(command: str, folder: Path, server: ObjectServer) -> Form:
-    """The same in a bucket, and with an empty cache at each start."""
+    """The same in a bucket."""
     make_pictures(folder / "pictures")
     for path in (folder / "pictures").iterdir():
         server.put(f"{command}/pictures/{path.name}", path.read_bytes())
@@ -217,6 +217,7 @@ def main() -> None:
     for name in given.form or forms:
         with tempfile.TemporaryDirectory(prefix="crash-") as temporary:
             folder = Path(temporary)
+            (folder / "cache").mkdir()
             environment = {**os.environ, "PELLUCID_CACHE": str(folder / "cache")}
             os.environ["PELLUCID_CACHE"] = environment["PELLUCID_CACHE"]
             if name.endswith("-bucket"):

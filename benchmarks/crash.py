@@ -36,7 +36,7 @@ NUM_PICTURES, NUM_STEPS = 24, 100
 
 PROGRAM = """
 from pellucid.restoration import leases
-from pellucid.training import ownership
+from pellucid.storage import ownership
 leases.LEASE_S = ownership.LEASE_S = 1.0  # otherwise most kills would come while a command waits for a minute
 leases.RENEW_EVERY_S = 0.25
 from pellucid.cli import main

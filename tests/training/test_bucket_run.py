@@ -22,11 +22,11 @@ from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 from pellucid.recipes import registry
 from pellucid.recipes.recipe import Recipe
-from pellucid.storage import objects
+from pellucid.storage import objects, ownership
+from pellucid.storage.ownership import Ownership
 from pellucid.storage.urls import Url, locate
-from pellucid.training import bucket_run, ownership
+from pellucid.training import bucket_run
 from pellucid.training.bucket_run import BucketRun, open_bucket_run
-from pellucid.training.ownership import Ownership
 from pellucid.training.recorder import Recorder
 from pellucid.training.train import Status, train
 from pellucid.weights.checkpoint import fingerprint
@@ -146,7 +146,7 @@ _TRAINING = """
 import sys
 from pathlib import Path
 from pellucid.storage.urls import locate
-from pellucid.training import ownership
+from pellucid.storage import ownership
 ownership.LEASE_S = 1.0
 sys.path[:0] = sys.argv[3:]
 from test_bucket_run import Recorder, run
@@ -245,9 +245,12 @@ def test_what_is_not_uploaded_is_named_and_uploaded_by_the_same_command(
         run(pictures, url_of(bucket), log=lines.append, progress=crash_at(11))
     assert lines[-1].startswith(f"{bucket.url}/run/ has step 0; the later ones are only in ")
     assert state_of(bucket)["step"] == 0
+    steps: list[int] = []
     with _broken_network(monkeypatch, key="/state/"), pytest.raises(StorageError, match="the same command"):
-        run(pictures, url_of(bucket), log=lines.append)
-    assert digest(run(pictures, url_of(bucket), log=lines.append).read_bytes()) == expected
+        run(pictures, url_of(bucket), log=lines.append, progress=lambda status: steps.append(status.step))
+    assert steps == list(range(10, NUM_STEPS + 1))  # from the checkpoint of step 9, which is only here
+    written = run(pictures, url_of(bucket), log=lines.append, progress=lambda status: steps.append(-1))
+    assert digest(written.read_bytes()) == expected and -1 not in steps
     assert digest(bucket.get("run/weights.safetensors")) == expected and state_of(bucket)["step"] == NUM_STEPS
 
 

@@ -1,12 +1,13 @@
 """A store for a bucket: made in the cache of this computer, then uploaded, its index last."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
 from pellucid.data import store
 from pellucid.errors import OutputError
 from pellucid.storage import objects
+from pellucid.storage.ownership import Ownership
 from pellucid.storage.urls import Url
 from pellucid.system.files import cache_folder
 
@@ -23,11 +24,21 @@ def start_upload(place: Url, *, overwrite: bool) -> Path:
     return folder
 
 
-def upload(folder: Path, place: Url, *, overwrite: bool) -> None:
+def upload(folder: Path, place: Url, *, overwrite: bool, log: Callable[[str], None] = lambda line: None) -> None:
     """Store all files of a finished store. Without its index, what is there of it is unfinished.
 
-    Raises OutputError if the bucket contains another store that must not be replaced.
+    log: called with a line before waiting for another process that may have ended. Raises OutputError if the
+    bucket contains another store that must not be replaced, or if another process uploads one there.
     """
+    ownership = Ownership(place, "uploaded", file=".owner.json")
+    ownership.take(log)
+    try:
+        _upload(folder, place, ownership, overwrite=overwrite)
+    finally:
+        ownership.release()
+
+
+def _upload(folder: Path, place: Url, ownership: Ownership, *, overwrite: bool) -> None:
     index = place / store.INDEX
     content, existing = (folder / store.INDEX).read_bytes(), objects.stat(index)
     if existing is not None:
@@ -37,7 +48,9 @@ def upload(folder: Path, place: Url, *, overwrite: bool) -> None:
             raise _exists_error(place)
         objects.delete(index)  # while its samples are replaced, there is no store
     for path in _list_files(folder):
+        ownership.confirm()
         objects.put(path, place / path.name)
+    ownership.confirm()
     objects.put_new(content, index)
 
 

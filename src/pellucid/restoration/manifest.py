@@ -77,6 +77,9 @@ class Manifest:
             expected = self._entry(source, stamp(source, *([] if mask is None else [mask])), target)
             if not self._ledger.is_recorded(target, expected):
                 return State.FOREIGN
+            # Whoever made it was killed before its manifest was stored.
+            self._note_run(can_wait=False)
+            self._ledger.note({**expected, "result": now}, can_wait=False)
             self._add_entry({**expected, "result": now})
             return State.DONE
         if entry["settings"] != self._settings:

@@ -307,17 +307,29 @@ def _restore_files(
                     deferred.append(item.job)
                 else:
                     yield _to_outcome(item)
-        for job in deferred:
-            while not manifests.claim(job):
-                time.sleep(CLAIM_IN_BUCKET_EVERY_S if isinstance(job.root, Url) else CLAIM_EVERY_S)
-            with closing(run([job])) as items:
+        while deferred:  # until other processes have made them, or ended
+            ready = [job for job in deferred if _may_begin(manifests, job)]
+            deferred = [job for job in deferred if job not in ready]
+            with closing(run(ready)) as items:
                 for item in items:
                     _record_outcome(manifests, item)
+                    manifests.release(item.job)
+                    transfers.close_job(item.job)
                     yield _to_outcome(item)
-            transfers.close_job(job)
+            if not ready:
+                is_bucket = any(isinstance(job.root, Url) for job in deferred)
+                time.sleep(CLAIM_IN_BUCKET_EVERY_S if is_bucket else CLAIM_EVERY_S)
     finally:
         transfers.close()
         manifests.close()
+
+
+def _may_begin(manifests: Manifests, job: Job) -> bool:
+    """Whether a result can be claimed, or whether trying it again tells the user why not."""
+    try:
+        return manifests.claim(job)
+    except PellucidError:
+        return True
 
 
 def check_files(

@@ -20,7 +20,7 @@ from pellucid.pictures.records import sidecars
 from pellucid.pictures.tiff.directories import Page, Pages
 from pellucid.restoration import sheets
 from pellucid.restoration.chaining import Progress
-from pellucid.restoration.manifest import Manifests
+from pellucid.restoration.manifest import Manifests, State
 from pellucid.restoration.one_picture import describe_lost, plan_size, restore_picture
 from pellucid.restoration.pipeline import InFlightItem
 from pellucid.restoration.planning import Job
@@ -113,9 +113,14 @@ class Stages:
         )
 
     def _check_sheet(self, job: Job, sheet: Location) -> None:
-        """Raise OutputError if a comparison would replace another file. In a bucket, storing it finds that out."""
+        """Raise OutputError if a comparison would replace another file."""
+        may_replace = self.manifests.may_replace(job)
         if isinstance(sheet, Path):
-            sheets.check_replaceable(sheet, overwrite=self.manifests.may_replace(job))
+            sheets.check_replaceable(sheet, overwrite=may_replace)
+        elif self.manifests.state(replace(job, target=sheet)) is State.FOREIGN and not self.manifests.may_replace(
+            job
+        ):
+            raise OutputError(f"{sheet} exists", hint="{overwrite} replaces it", overwrite=True)
 
     def _run(self, progress: Progress, reserved_bytes: int, item: InFlightItem) -> InFlightItem:
         progress = self._limit_time(progress, item)

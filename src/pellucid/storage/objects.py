@@ -191,7 +191,7 @@ def _put(content: Path | bytes, url: Url, mode: "PutMode", notes: Mapping[str, s
             )
         except (AlreadyExistsError, PreconditionError) as error:
             raise _ConflictError from error
-    e_tag = stored["e_tag"]
+    e_tag = _with_quotes(stored["e_tag"])
     if e_tag is None:
         return stat(url) or Tag("", size_bytes)
     return Tag(e_tag, size_bytes)
@@ -205,10 +205,11 @@ def check_can_write(url: Url) -> None:
 
 def _find_same(content: Path | bytes, url: Url) -> Tag | None:
     """The tag of an object with this content; None if it has another, or has been deleted in the meantime."""
-    wanted = content if isinstance(content, bytes) else content.read_bytes()
+    size_bytes = len(content) if isinstance(content, bytes) else content.stat().st_size
     existing = stat(url)
-    if existing is None or existing.size_bytes != len(wanted):
+    if existing is None or existing.size_bytes != size_bytes:
         return None
+    wanted = content if isinstance(content, bytes) else content.read_bytes()
     try:
         found, tag = _read(url)
     except FileNotFoundError:
@@ -221,7 +222,12 @@ def _key(url: Url) -> str:
 
 
 def _to_tag(meta: "ObjectMeta") -> Tag:
-    return Tag(meta["e_tag"] or meta["last_modified"].isoformat(), meta["size"])
+    return Tag(_with_quotes(meta["e_tag"]) or meta["last_modified"].isoformat(), meta["size"])
+
+
+def _with_quotes(e_tag: str | None) -> str | None:
+    """An e-tag as HTTP has it: Azure lists them without quotes, and gives them with quotes."""
+    return f'"{e_tag}"' if e_tag and not e_tag.startswith(('"', "W/")) else e_tag
 
 
 @contextmanager

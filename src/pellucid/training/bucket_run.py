@@ -2,17 +2,19 @@
 
 RUN/latest.json   the newest state: step, and of each file its object and SHA-256
 RUN/state/        checkpoints, run.json, metrics and weights, under names that are used once
-RUN/owner.json    which process trains; see `ownership`
+RUN/owner.json    which process trains; see `storage.ownership`
 RUN/...           weights.safetensors, metrics.jsonl, validation/ and the others, as in a run folder, for readers
 
 A state is uploaded whole before latest.json names it, and only then older ones are deleted. Another machine
-resumes from latest.json, and from the checkpoint before if the newest one is damaged. Uploading runs in a thread:
-the client is compiled code that runs without Python's lock.
+resumes from latest.json, and from the checkpoint before if the newest one is damaged. Each new owner replaces
+latest.json before it begins, so a former one, which knows another e-tag, cannot move it any more. Uploading runs
+in a thread: the client releases Python's lock.
 """
 
 import json
 import os
 import re
+import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,10 +27,9 @@ from typing import Any
 
 from pellucid.errors import OutputError, PellucidError, StorageError
 from pellucid.storage import objects
+from pellucid.storage.ownership import Ownership
 from pellucid.storage.urls import Tag, Url
 from pellucid.system.files import cache_folder
-from pellucid.training.ownership import Ownership
-from pellucid.training.run_folder import describe_run
 
 FORMAT = 1
 FLUSH_S = 25.0
@@ -82,7 +83,8 @@ def open_bucket_run(url: Url, log: Log) -> Iterator["BucketRun"]:
     Raises OutputError if another process trains it, and StorageError as `storage.objects` does.
     """
     url = url.as_folder()
-    ownership = Ownership(url)
+    _read_latest(url)  # before anything is stored in a folder that is something else
+    ownership = Ownership(url, "trained")
     ownership.take(log)
     try:
         run = BucketRun(url, ownership, log)
@@ -103,7 +105,7 @@ class BucketRun:
     def __init__(self, url: Url, ownership: Ownership, log: Log) -> None:
         self.url, self.folder = url, local_folder(url)
         self._ownership, self._log = ownership, log
-        self._snapshots = self.folder.parent / "snapshots"
+        self._snapshots, self._id_file = self.folder.parent / "snapshots", self.folder.parent / "run-id"
         self._latest, self._tag = _read_latest(url)
         self._stored_others: dict[str, tuple[int, str]] = {}
         self._waiting: _Snapshot | None = None
@@ -113,6 +115,11 @@ class BucketRun:
         self._uploaded_at_s = time.monotonic()
         self._thread = Thread(target=self._work, name="uploading", daemon=True)
         shutil.rmtree(self._snapshots, ignore_errors=True)  # of a process that was killed
+
+    @property
+    def step(self) -> int:
+        """Of the state that is in the bucket."""
+        return int(self._latest["step"])
 
     @property
     def behind_s(self) -> float:
@@ -130,10 +137,12 @@ class BucketRun:
         files = {name: _File(**file) for name, file in self._latest["files"].items()}
         self._delete_strays({file.key for file in files.values()})
         try:
-            if not files:
+            if not self._is_same_run():
                 shutil.rmtree(self.folder, ignore_errors=True)
-            elif not self._is_ahead(files):
+            if files and not self._is_ahead():
                 self._fetch_files(files)
+            self._id_file.parent.mkdir(parents=True, exist_ok=True)
+            self._id_file.write_text(self._latest["run"])
         except OSError as error:
             raise StorageError(
                 f"{self.url} cannot be copied to {self.folder}: {error.strerror or error}",
@@ -173,6 +182,8 @@ class BucketRun:
         """
         end_s = None if limit_s is None else time.monotonic() + limit_s
         with self._changed:
+            self._num_failures = 0
+            self._changed.notify_all()
             while (self._waiting is not None or self._is_uploading) and self._error is None:
                 if end_s is not None and time.monotonic() > end_s:
                     break
@@ -239,6 +250,8 @@ class BucketRun:
             return error
         except OSError as error:
             return StorageError(f"{snapshot.folder} cannot be read: {error.strerror or error}")
+        except Exception as error:  # whatever it is: nobody else sees it, and the training would wait forever
+            return PellucidError(f"uploading to {self.url} failed ({type(error).__name__}: {error})")
         return None
 
     def _upload(self, snapshot: _Snapshot) -> None:
@@ -254,8 +267,7 @@ class BucketRun:
         with self._changed:
             self._uploaded_at_s = snapshot.taken_at_s
         self._put_others(snapshot, [name for name in names if not name.startswith("checkpoints/")])
-        for key in former - {file.key for file in files.values()}:
-            objects.delete(self.url / key)
+        self._delete_strays({file.key for file in files.values()})
 
     def _describe(self, path: Path, name: str) -> _File:
         digest, pure = _hash_file(path), PurePosixPath(name)
@@ -267,12 +279,19 @@ class BucketRun:
             path = snapshot.folder / name
             state = path.stat().st_size, _hash_file(path)
             if self._stored_others.get(name) != state:
+                self._ownership.confirm()
                 objects.put(path, self.url / name)
                 self._stored_others[name] = state
 
     def _move_latest(self, state: Mapping[str, Any]) -> None:
         """Replace latest.json, if it is the one that this process knows."""
-        state = {"format": FORMAT, "owner": self._ownership.number, "step": state["step"], "files": state["files"]}
+        state = {
+            "format": FORMAT,
+            "run": self._latest["run"],
+            "owner": self._ownership.number,
+            "step": state["step"],
+            "files": state["files"],
+        }
         content, url = json.dumps(state, indent=1).encode(), self.url / "latest.json"
         try:
             self._tag = (
@@ -288,16 +307,14 @@ class BucketRun:
 
     # Fetching
 
-    def _is_ahead(self, files: Mapping[str, _File]) -> bool:
+    def _is_same_run(self) -> bool:
+        """Whether the folder belongs to the run in the bucket, and not to one that was there before."""
+        return self._id_file.is_file() and self._id_file.read_text() == self._latest["run"]
+
+    def _is_ahead(self) -> bool:
         """Whether the folder continues the state in the bucket: a process here ended before it was uploaded."""
         newest = max((self.folder / "checkpoints").glob("step-*.safetensors"), default=None)
-        if newest is None or newest.stem <= f"step-{self._latest['step']:09}":
-            return False
-        try:
-            content = objects.read(self.url / files["run.json"].key)[0]
-            return bool(describe_run(self.folder)["identity"] == json.loads(content)["identity"])
-        except (OutputError, KeyError, ValueError):
-            return False
+        return newest is not None and newest.stem > f"step-{self._latest['step']:09}"
 
     def _fetch_files(self, files: Mapping[str, _File]) -> None:
         for path in self.folder.glob("checkpoints/step-*"):
@@ -345,7 +362,7 @@ def _read_latest(run: Url) -> tuple[Json, Tag | None]:
     if objects.stat(url) is None:
         if next((found for found in objects.list_objects(run) if found.name != "owner.json"), None) is not None:
             raise OutputError(f"{run} contains other objects", hint="choose another {out}")
-        return {"step": 0, "files": {}}, None
+        return {"run": secrets.token_hex(8), "step": 0, "files": {}}, None
     content, tag = objects.read(url)
     try:
         latest = json.loads(content)
@@ -354,7 +371,7 @@ def _read_latest(run: Url) -> tuple[Json, Tag | None]:
         files = {name: vars(_File(**file)) for name, file in latest["files"].items()}
         if not all(_is_state(name) and file["key"].startswith("state/") for name, file in files.items()):
             raise ValueError
-        return {**latest, "step": int(latest["step"]), "files": files}, tag
+        return {"run": str(latest["run"]), "step": int(latest["step"]), "files": files}, tag
     except (ValueError, TypeError, KeyError) as error:
         raise StorageError(f"{url} is damaged", hint="choose another {out}") from error
 

@@ -170,6 +170,8 @@ def train(
             _record_start(run, recorder, start, group)
             if writer is not None:
                 writer.catch_up()
+            if bucket_run is not None and start is not None and start.step != bucket_run.step:
+                bucket_run.save(start.step)
         if learner.step == recipe.num_steps:
             log(f"{place}: all {recipe.num_steps} steps are done")
         profiler = _start_profiler(run, stack) if profile else None
@@ -258,9 +260,9 @@ class Speed:
 
 def measure(
     recipe: Recipe,
-    data: str | Path,
+    data: str | Location,
     *,
-    target: str | Path | None = None,
+    target: str | Location | None = None,
     num_steps: int = 300,
     seed: int = 0,
     device: str = "auto",
@@ -272,6 +274,7 @@ def measure(
 
     Arguments and errors are those of `train`.
     """
+    data, target = cache.bring(data), None if target is None else cache.bring(target)
     with ExitStack() as stack:
         group = stack.enter_context(distributed.join_group(device))
         log = log if group.is_first else _ignore

@@ -1,8 +1,6 @@
-"""Which process trains a run in a bucket, where machines end without a word, or only seem to.
+"""Which process may write a folder in a bucket, where machines end without a word, or only seem to.
 
-The owner stores RUN/owner.json again every few seconds. An owner that has not done so for a minute is taken over:
-each owner has a higher number than the one before, and stores it in RUN/latest.json before it begins. A former
-owner knows another e-tag of latest.json, so it cannot replace it any more.
+The owner stores FOLDER/owner.json again every few seconds; if it has not done so for a minute, it is taken over.
 """
 
 import json
@@ -25,11 +23,14 @@ POLL_EVERY_S = 2.0
 
 
 class Ownership:
-    """The right of this process to train a run. number: higher than that of every owner before."""
+    """The right of this process to write a folder.
 
-    def __init__(self, run: Url) -> None:
+    doing: what is done with the folder, for messages, e.g. "trained". number: of the owner, from 1.
+    """
+
+    def __init__(self, folder: Url, doing: str, *, file: str = "owner.json") -> None:
         self.number = 0
-        self._run, self._url = run, run / "owner.json"
+        self._folder, self._doing, self._url = folder, doing, folder / file
         self._token = secrets.token_hex(8)
         self._tag: Tag | None = None
         self._is_lost = False
@@ -37,7 +38,7 @@ class Ownership:
         self._renewer = Thread(target=self._renew, name="owner of the run", daemon=True)
 
     def take(self, log: Callable[[str], None]) -> None:
-        """Become the owner. Raises OutputError if another process is, and shows that it works.
+        """Become the owner. Raises OutputError if another process is, and still renews its claim.
 
         log: called with a line before waiting for an owner that may have ended.
         """
@@ -45,7 +46,7 @@ class Ownership:
         waits_until_s = time.monotonic() + LEASE_S
         if found is not None and not found[0]["has_ended"]:
             host = found[0]["host"]
-            log(f"{self._run} was trained on {host} and did not end there; waiting up to {LEASE_S:.0f} s")
+            log(f"{self._folder} was {self._doing} on {host} and did not end there; waiting up to {LEASE_S:.0f} s")
             while (now := self._read()) is not None and now[1] == found[1] and time.monotonic() < waits_until_s:
                 time.sleep(min(POLL_EVERY_S, LEASE_S / 10))
             if now is not None and now[1] != found[1] and not now[0]["has_ended"]:
@@ -64,9 +65,15 @@ class Ownership:
         """Raise OutputError if another process has taken over."""
         if self._is_lost:
             raise OutputError(
-                f"another process has taken over {self._run}, because this one seemed to have ended",
+                f"another process has taken over {self._folder}, because this one seemed to have ended",
                 hint="nothing more is written there",
             )
+
+    def confirm(self) -> None:
+        """Ask the server, and raise OutputError if another process has taken over."""
+        found = self._read()
+        self._is_lost = self._is_lost or found is None or found[0]["process"] != self._token
+        self.check()
 
     def release(self) -> None:
         """Let the next owner begin without waiting."""
@@ -100,13 +107,18 @@ class Ownership:
             return {
                 "number": int(found["number"]),
                 "host": str(found["host"]),
-                "has_ended": found["has_ended"],
+                "has_ended": bool(found["has_ended"]),
+                "process": str(found["process"]),
             }, tag
         except (ValueError, TypeError, KeyError) as error:
-            raise StorageError(f"{self._url} is damaged", hint="delete it if nobody trains this run") from error
+            raise StorageError(
+                f"{self._url} is damaged", hint="delete it if no other process uses the folder"
+            ) from error
 
     def _describe_other(self, owner: dict[str, Any]) -> OutputError:
-        return OutputError(f"{self._run} is being trained on {owner['host']}", hint="choose another {out}")
+        return OutputError(
+            f"{self._folder} is being {self._doing} on {owner['host']}", hint="choose another {out}"
+        )
 
     def _content(self, *, has_ended: bool = False) -> bytes:
         """Another one each time, so that the e-tag changes."""

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from pellucid.restoration import planning, restorer
+from pellucid.restoration.entries import Entries
 from pellucid.restoration.report import make_report
 from pellucid.restoration.restore import restore
 from pellucid.restoration.run_status import RunStatus, read_status
@@ -120,3 +121,10 @@ def test_two_models_in_one_folder_are_two_runs(many: Path, weights: Path, tmp_pa
     found = read_status(tmp_path / "out")
     assert [(run.model, len(run.select("restored"))) for run in found] == [("dncnn.gaussian", 10), ("other", 10)]
     assert len(_contents(tmp_path / "out")) == 20
+
+
+def test_the_newest_outcome_counts_in_whichever_manifest_it_is() -> None:
+    entries = Entries()
+    for outcome, at_s in (("restored", 20.0), ("failed", 10.0)):
+        entries.add({"target": "a.png", "outcome": outcome, "at_s": at_s})
+    assert entries.outcomes["a.png"]["outcome"] == "restored"

@@ -30,7 +30,7 @@ Entry = dict[str, Any]
 class Entries(dict[str, list[Entry]]):
     """The entries of all manifests of a folder, by the path of their result relative to it; and their other lines.
 
-    runs: what was asked for. outcomes: the last one of each result, by its path.
+    runs: what was asked for. outcomes: the newest one of each result, by its path, in whichever manifest it is.
     """
 
     def __init__(self) -> None:
@@ -45,7 +45,15 @@ class Entries(dict[str, list[Entry]]):
         elif isinstance(line.get("run"), dict):
             self.runs.append(line)
         elif isinstance(line.get("outcome"), str) and isinstance(line.get("target"), str):
-            self.outcomes[line["target"]] = line
+            former = self.outcomes.get(line["target"])
+            if former is None or _written_at_s(line) >= _written_at_s(former):
+                self.outcomes[line["target"]] = line
+
+
+def _written_at_s(outcome: dict[str, Any]) -> float:
+    """By the clock of the computer that wrote it; 0 if it is not known."""
+    at_s = outcome.get("at_s")
+    return at_s if isinstance(at_s, int | float) else 0.0
 
 
 def stamp(*paths: Location) -> Stamp:

@@ -7,6 +7,7 @@ changed since are made again, and files that pellucid did not create are never o
 import hashlib
 import json
 import os
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
@@ -122,7 +123,7 @@ class Manifest:
         can_wait = self._request.shard is None
         self._note_run(can_wait=can_wait)
         names = {"target": self._key(target), "place": self._place(source), "settings": self._settings}
-        self._ledger.note({**outcome, **names}, can_wait=can_wait)
+        self._ledger.note({**outcome, **names, "at_s": round(time.time(), 3)}, can_wait=can_wait)
 
     def find_outcome(self, target: Location) -> Mapping[str, Any] | None:
         """The last recorded outcome of a result with these settings."""

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -127,6 +128,17 @@ def test_quiet_keeps_warnings_and_errors(capsys: pytest.CaptureFixture[str]) -> 
     finally:
         set_message_style(MessageStyle())
     assert capsys.readouterr().err == "warning: odd\npellucid: bad\n"
+
+
+def test_quiet_counts_in_all_threads(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        set_message_style(MessageStyle(quiet=True))
+        thread = Thread(target=print_info, args=["3 of 7 pictures"])
+        thread.start()
+        thread.join()
+        assert capsys.readouterr().err == ""
+    finally:
+        set_message_style(MessageStyle())
 
 
 def test_quiet_and_verbose_exclude_each_other() -> None:

@@ -64,7 +64,7 @@ def progress(*extra: str, in_percent: bool = False) -> "Iterator[Progress]":
     done = TaskProgressColumn() if in_percent else MofNCompleteColumn()
     columns = [TextColumn("{task.description}", markup=False), BarColumn(), done, TimeRemainingColumn()]
     columns += [TextColumn(text) for text in extra]
-    console, style = Console(stderr=True), _style.get()
+    console, style = Console(stderr=True), _styles[0]
     is_shown = console.is_terminal and not style.quiet and not style.as_json
     with Progress(*columns, console=console, transient=True, disable=not is_shown) as bar:
         yield bar
@@ -124,23 +124,24 @@ class MessageStyle:
     as_json: bool = False
 
 
-_style: ContextVar[MessageStyle] = ContextVar("style", default=MessageStyle())  # noqa: B039  # frozen
+_styles = [MessageStyle()]
+"""The style of this process. Not a context variable: other threads, which also print, would not see it."""
 
 
 def set_message_style(style: MessageStyle) -> None:
     """For all messages from now on."""
-    _style.set(style)
+    _styles[0] = style
 
 
 def print_detail(text: object) -> None:
     """Print one line on the error stream, with --verbose only."""
-    if _style.get().verbose:
+    if _styles[0].verbose:
         _print_message("detail", text)
 
 
 def print_info(text: object) -> None:
     """Print one line on the error stream, even if a file name contains line breaks; nothing with --quiet."""
-    if not _style.get().quiet:
+    if not _styles[0].quiet:
         _print_message("info", text)
 
 
@@ -161,7 +162,7 @@ def print_error(problem: object) -> None:
 
 def _print_message(level: str, text: object, prefix: str = "") -> None:
     line = " ".join(str(text).split())
-    if _style.get().as_json:
+    if _styles[0].as_json:
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = json.dumps({"time": at, "level": level, "message": line})
     else:

@@ -1,6 +1,7 @@
 """Restoring pictures in buckets: results are those of files, wherever they come from and go to."""
 
 import json
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -278,3 +279,20 @@ def test_shards_in_a_bucket_and_their_status(bucket: Bucket, restorer: Restorer,
         (status,) = read_status(_url(f"{bucket.url}/out"))
         assert len(status.select("restored")) == sum(num_restored)
     assert sum(num_restored[:2]) == 5 and num_restored[2] == 0 and status.shards == ("1/2", "2/2")
+
+
+def test_a_key_for_one_folder_is_enough(
+    bucket: Bucket, restorer: Restorer, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A policy may permit listing only with the prefix of the folder."""
+    bucket.put("in/a.png", photo)
+    original = objects.list_objects
+
+    def list_objects(folder: Url) -> Iterator[Url]:
+        if not str(folder).startswith(f"{bucket.url}/"):
+            raise StorageError(f"listing {folder} is not permitted")
+        return original(folder)
+
+    monkeypatch.setattr(objects, "list_objects", list_objects)
+    _raise_errors(restore(f"{bucket.url}/in", restorer, f"{bucket.url}/out"))
+    assert bucket.exists("out/a.png")

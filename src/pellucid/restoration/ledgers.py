@@ -222,15 +222,23 @@ def _read_parts(entries: Entries, parts: Iterable[Url]) -> None:
             parse_entries(entries, content)
 
 
-def find_results(folder: Location, among: Iterable[Location]) -> Iterator[tuple[str, str]]:
+def find_results(
+    folder: Location, among: Iterable[Location], *, may_be_refused: bool = False
+) -> Iterator[tuple[str, str]]:
     """(result, what it was made from) of results in a folder that have not changed since; see `real_name`.
 
-    among: in a bucket, only these are looked for.
+    among: in a bucket, only these are looked for. may_be_refused: whether a folder that the server refuses to list
+        has none: a key that may list only a folder below it has not made results there.
     """
     if isinstance(folder, Path):
         yield from entries.list_results(folder)
         return
-    known = read_all(folder)
+    try:
+        known = read_all(folder)
+    except StorageError:
+        if may_be_refused:
+            return
+        raise
     for place in among if known else ():
         if isinstance(place, Url) and place.is_relative_to(folder):
             entry = find_entry(known, place.relative_to(folder).as_posix(), [*(place.tag or ())])

@@ -376,7 +376,7 @@ def _without_earlier_results(
     """
     sources = {real_name(job.source) for job in jobs}
     folders: set[Location] = {place.parent for place in hidden if place.name == entries.PARTS}
-    folders |= {parent for place in inputs if isinstance(place, Url) for parent in place.parents}
+    above: set[Location] = {parent for place in inputs if isinstance(place, Url) for parent in place.parents}
     folders |= {
         parent
         for job in jobs
@@ -385,8 +385,10 @@ def _without_earlier_results(
     }
     results = {
         result
-        for folder in folders
-        for result, source in ledgers.find_results(folder, [job.source for job in jobs])
+        for folder in folders | above
+        for result, source in ledgers.find_results(
+            folder, [job.source for job in jobs], may_be_refused=folder in above - folders
+        )
         if source in sources and source != result
     }
     return [job for job in jobs if real_name(job.source) not in results and not _is_sheet(job.source)]

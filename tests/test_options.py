@@ -180,6 +180,7 @@ TAKES_URLS = [
     ["evaluate", "--data", "{folder}", "--target", "{url}"],
     ["evaluate", "srcnn-x2", "--data", "{folder}", "--train-data", "{url}"],
     ["export", "{url}.safetensors", "--out", "{folder}/x.onnx"],
+    ["status", "{url}"],
     ["train", "dncnn.gaussian", "--data", "{url}", "--measure", "2"],
     ["train", "dncnn.gaussian", "--data", "{folder}", "--target", "{url}", "--measure", "2"],
     ["train", "dncnn.gaussian", "patch_px=16", "--data", "{folder}", "--out", "{url}"],

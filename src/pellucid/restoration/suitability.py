@@ -17,6 +17,7 @@ from pellucid.restoration.one_picture import plan_size, upright_shape
 from pellucid.restoration.restorer import Restorer
 from pellucid.restoration.settings import Settings
 from pellucid.restoration.tiled_model import TiledModel
+from pellucid.system import memory
 from pellucid.weights import checkpoint, models
 
 MIN_MEASURED_PX = 64
@@ -24,8 +25,6 @@ MIN_MEASURED_PX = 64
 
 MIN_CHANGE_255 = 0.5
 """A result that differs by less has hardly changed: half a step of 8 bits."""
-
-_STRIP_ROWS = 256
 
 
 NOISE, BLOCKS, BLUR, SMALL, DARK = "noise", "JPEG blocks", "motion blur", "too small", "too dark"
@@ -101,13 +100,12 @@ def warn_about_change(degraded: Degraded, restored: Picture, restorer: Restorer)
 
 def _rms_change_255(degraded: Picture, restored: Picture) -> float:
     """The root of the mean squared difference, where white is 255; in strips, so that it takes little memory."""
-    strips = (slice(top, top + _STRIP_ROWS) for top in range(0, degraded.height, _STRIP_ROWS))
     columns = slice(0, degraded.width)
     squared = (
         (restored.crop(rows, columns).to_tensor() - degraded.crop(rows, columns).to_tensor())
         .square()
         .sum(dtype=torch.float64)
-        for rows in strips
+        for rows in memory.strips(degraded.samples, restored.samples)
     )
     return 255 * float(sum(squared) / degraded.samples.size) ** 0.5
 

@@ -37,3 +37,16 @@ def test_lossless_jpeg_is_recognized_and_its_loss_is_named(tmp_path: Path) -> No
     assert picture.encoding is not None and picture.encoding.lossless
     assert images.write(picture, tmp_path / "b.jpg") == ("not kept in JPEG: lossless compression",)
     assert images.write(picture, tmp_path / "b.png") == ()
+
+
+def test_tables_of_16_bits_are_read(tmp_path: Path) -> None:
+    """libjpeg writes them for values above 255; the next segment begins after them."""
+    wide, narrow = [300 + i for i in range(64)], [16] * 64
+    content = io.BytesIO()
+    PIL.Image.new("RGB", (8, 8)).save(content, "JPEG", qtables=[wide, narrow])
+    at = content.getvalue().index(b"\xff\xdb")
+    length = int.from_bytes(content.getvalue()[at + 2 : at + 4], "big")
+    segment = content.getvalue()[at + 4 : at + 2 + length]
+    assert segment[0] == 0x10 and len(segment) == 129  # 16 bits, table 0
+    assert set(headers._parse_tables(segment + bytes([1, *narrow]))) == {0, 1}
+    assert sorted(headers._parse_tables(segment)[0]) == wide

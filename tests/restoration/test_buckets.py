@@ -13,7 +13,7 @@ from object_server import READER_KEY, READER_SECRET, Bucket
 from pellucid.backends.eager import TorchBackend
 from pellucid.errors import OutputError, StorageError
 from pellucid.recipes import registry
-from pellucid.restoration import ledgers, manifest, planning
+from pellucid.restoration import leases, ledgers, manifest, planning
 from pellucid.restoration.leases import Leases
 from pellucid.restoration.restore import Outcome, check_files, iter_restore, restore
 from pellucid.restoration.restorer import Restorer
@@ -296,3 +296,18 @@ def test_a_key_for_one_folder_is_enough(
     monkeypatch.setattr(objects, "list_objects", list_objects)
     _raise_errors(restore(f"{bucket.url}/in", restorer, f"{bucket.url}/out"))
     assert bucket.exists("out/a.png")
+
+
+def test_a_claim_that_was_taken_over_is_not_released(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = locate(f"{bucket.url}/out/")
+    assert isinstance(folder, Url)
+    monkeypatch.setattr(leases, "LEASE_S", 0.0)
+    sleeper, second, third = (Leases(folder) for _ in range(3))
+    assert sleeper.take("a.png")
+    assert not second.take("a.png") and second.take("a.png")  # as if a minute had passed
+    sleeper.release("a.png")
+    sleeper.close()
+    assert not third.take("a.png")
+    second.close()
+    assert third.take("a.png")
+    third.close()

@@ -20,12 +20,12 @@ from pellucid.pictures.picture import Picture, Samples
 from pellucid.recipes import registry
 from pellucid.recipes.recipe import Recipe
 from pellucid.restoration import restorer
-from pellucid.training import run_folder, tuning
+from pellucid.training import initialization, run_folder, tuning
 from pellucid.training import train as training
 from pellucid.training.distributed import Group
 from pellucid.training.initialization import build_network
 from pellucid.training.learner import Learner
-from pellucid.training.recorder import Recorder, Validation
+from pellucid.training.recorder import History, Recorder, Validation
 from pellucid.training.train import Status, Stopped, train
 from pellucid.weights import checkpoint
 
@@ -603,3 +603,33 @@ def test_a_url_does_not_become_a_folder(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(OutputError, match="is a URL"), run_folder.open_run(Path("s3://bucket/run"), {}, {}):
         pass
     assert not list(tmp_path.iterdir())
+
+
+def test_the_mean_loss_is_that_of_the_finite_ones_since_the_last_line() -> None:
+    history = History()
+    for loss in (2.0, 5.0, float("nan"), float("inf")):
+        history.add(loss)
+    assert history.take_mean_loss() == 3.5
+    assert history.take_mean_loss() is None
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "none"), (1, "0"), (4, "0, 1, 2, 3"), (5, "0, 1, 2, 3 and 1 more")]
+)
+def test_long_lists_of_tensors_are_abbreviated(count: int, text: str) -> None:
+    assert initialization._abbreviate([str(number) for number in range(count)]) == text
+
+
+@pytest.mark.parametrize(("has_extra", "lacks_one"), [(True, False), (False, True), (False, False)])
+def test_tensors_that_are_ignored_or_new_are_named(has_extra: bool, lacks_one: bool) -> None:
+    made = tiny("dncnn.gaussian", 1)
+    weights = dict(made.network().state_dict())
+    missing = next(iter(weights))
+    if lacks_one:
+        del weights[missing]
+    log: list[str] = []
+    build_network(made, 0, weights | ({"extra": torch.zeros(1)} if has_extra else {}), log.append)
+    assert len(log) == (has_extra or lacks_one)
+    assert all(
+        ("ignored: extra" in line, f"initialized: {missing}" in line) == (has_extra, lacks_one) for line in log
+    )

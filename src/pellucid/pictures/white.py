@@ -187,7 +187,7 @@ def _check_range(found: _Range, path: object, white: float, dtype: str) -> None:
     if low < LOWEST:
         raise PictureError(
             f"{path} has floating-point samples from {found.low:.5g} to {found.high:.5g}; black is 0",
-            hint="shift them",
+            hint="shift them, after replacing values that mean missing data",
         )
     if high > HIGHEST:
         likely = (value for value in (255, 1023, 4095, 16383, 65535) if value / 4 < found.high <= value)

@@ -64,7 +64,7 @@ class Leases:
         with self._lock:
             is_held = self._held.pop(key, None) is not None
         if is_held:
-            self._releasers.submit(_delete, self._url(key))
+            self._releasers.submit(self._delete, self._url(key))
 
     def close(self) -> None:
         """Release all claims."""
@@ -112,7 +112,8 @@ class Leases:
     def _url(self, key: str) -> Url:
         return self._folder / sha256(key.encode(errors="surrogateescape")).hexdigest()[:32]
 
-
-def _delete(url: Url) -> None:
-    with suppress(StorageError):  # a claim that stays ends by itself
-        objects.delete(url)
+    def _delete(self, url: Url) -> None:
+        """Delete a claim, unless another process has taken it over while this one slept."""
+        with suppress(StorageError):  # an abandoned claim expires
+            if objects.read(url)[0].startswith(self._owner.encode()):
+                objects.delete(url)

@@ -1,7 +1,7 @@
 """Kill commands at random moments, and repeat them until they are done: python benchmarks/crash.py [--form FORM]
 
 Forms: restore, prepare, train, and each with -bucket (an S3 server on this machine, SeaweedFS; needs `weed`).
-A command is killed by `kill -9` after a random time, up to the time that it takes by itself, and started again
+A command is killed by `kill -9` after a random time, between its start and its usual end, and started again
 until it is done; then all is deleted and starts again, until it was killed often enough. The results must be those
 of a run that nobody killed.
 
@@ -91,6 +91,8 @@ def measure(form: Form, environment: dict[str, str], num_kills: int, seed: int) 
     """Kill a form so many times, and compare what it has made at each end."""
     rng = random.Random(seed)
     start_s = time.monotonic()
+    subprocess.run([sys.executable, "-c", PROGRAM, *form.arguments[:1], "--help"], check=True, capture_output=True)
+    starting_s, start_s = time.monotonic() - start_s, time.monotonic()
     run(form, environment, None)
     took_s = time.monotonic() - start_s
     expected = form.collect()
@@ -99,7 +101,9 @@ def measure(form: Form, environment: dict[str, str], num_kills: int, seed: int) 
         form.clear()
         seen.clear()
         num_runs += 1
-        while not run(form, environment, rng.uniform(0, took_s) if form.num_killed < num_kills else None):
+        while not run(
+            form, environment, rng.uniform(starting_s, took_s + 1) if form.num_killed < num_kills else None
+        ):
             now = form.observe()
             form.num_twice += sum(now.get(name) != written for name, written in seen.items())
             seen = now

@@ -184,7 +184,7 @@ def make_remote(command: str, folder: Path, server: ObjectServer) -> Form:
         copy = folder / "copy"
         shutil.rmtree(copy, ignore_errors=True)
         for found in objects.list_objects(Url("s3", BUCKET, f"{command}/out")):
-            if not {"state", "claims", ".pellucid"} & set(found.key.split("/")):
+            if "/state/" not in found.key and "/." not in found.key:
                 (copy / found.name).parent.mkdir(exist_ok=True)
                 objects.fetch(found, copy / found.name)
         return collect_weights(copy) if command == "train" else collect_folder(copy, PATTERNS[command])

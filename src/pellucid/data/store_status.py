@@ -16,7 +16,7 @@ from pellucid.errors import PellucidError
 class StoreStatus:
     """The files of a store: how many are decoded, those that cannot be, with reasons, and the missing ones.
 
-    is_finished: whether the store is complete. shards: those that have begun, e.g. 3-of-16.
+    is_finished: whether the store is complete. shards: those that have started, e.g. 3-of-16.
     problem: why missing files are not known.
     """
 

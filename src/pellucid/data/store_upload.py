@@ -1,6 +1,6 @@
 """A store for a bucket: made in the cache of this computer, then uploaded, its index last."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -24,14 +24,14 @@ def start_upload(place: Url, *, overwrite: bool) -> Path:
     return folder
 
 
-def upload(folder: Path, place: Url, *, overwrite: bool, log: Callable[[str], None] = lambda line: None) -> None:
+def upload(folder: Path, place: Url, *, overwrite: bool) -> None:
     """Store all files of a finished store. Without its index, what is there of it is unfinished.
 
-    log: called with a line before waiting for another process that may have ended. Raises OutputError if the
-    bucket contains another store that must not be replaced, or if another process uploads one there.
+    Waits up to a minute for another process that uploads one there and may have ended. Raises OutputError if it
+    has not, or if the bucket contains another store that must not be replaced.
     """
     ownership = Ownership(place, "uploaded", file=".owner.json")
-    ownership.take(log)
+    ownership.take(lambda line: None)
     try:
         _upload(folder, place, ownership, overwrite=overwrite)
     finally:

@@ -233,7 +233,7 @@ def part_folder(folder: Path, shard: Shard) -> Path:
 
 
 def list_parts(folder: Path) -> list[Path]:
-    """The parts of all shards that have begun."""
+    """The parts of all shards that have started."""
     return sorted(path.parent for path in folder.glob(f"{_PART.format('*-of-*')}/{SOURCES}"))
 
 

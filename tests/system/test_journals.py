@@ -1,6 +1,5 @@
 """Journals: one writer each, and nothing but the last line is lost by an interruption."""
 
-import os
 from pathlib import Path
 
 import pytest
@@ -53,4 +52,4 @@ def test_only_complete_lines_are_read_and_each_once(tmp_path: Path) -> None:
     with path.open("a") as file:
         file.write("[1]\nnot JSON\n")
     assert list(reader.read_new(path)) == [{"n": 3}]
-    assert os.listdir(tmp_path) == ["a.jsonl"]  # noqa: PTH208
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]

@@ -26,6 +26,7 @@ EXIT_CODES = {
 """What the exit code of a command means. There are no others."""
 
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # typer exports this subclass only
+# Not exported by typer either; a module from sys.modules has no attributes that mypy knows.
 NoArgsIsHelpError: type[Exception] = getattr(sys.modules[UsageError.__module__], "NoArgsIsHelpError")  # noqa: B009
 
 

@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from hashlib import file_digest, sha256
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from threading import Condition, Thread
 from typing import Any
@@ -30,6 +30,7 @@ from pellucid.storage import objects
 from pellucid.storage.ownership import Ownership
 from pellucid.storage.urls import Tag, Url
 from pellucid.system.files import cache_folder
+from pellucid.system.files import sha256 as hash_file
 
 FORMAT = 1
 FLUSH_S = 25.0
@@ -270,14 +271,14 @@ class BucketRun:
         self._delete_strays({file.key for file in files.values()})
 
     def _describe(self, path: Path, name: str) -> _File:
-        digest, pure = _hash_file(path), PurePosixPath(name)
+        digest, pure = hash_file(path), PurePosixPath(name)
         return _File(f"state/{pure.with_name(f'{pure.stem}-{digest[:16]}{pure.suffix}')}", digest)
 
     def _put_others(self, snapshot: _Snapshot, names: list[str]) -> None:
         """Files for readers, which nothing here reads again."""
         for name in names:
             path = snapshot.folder / name
-            state = path.stat().st_size, _hash_file(path)
+            state = path.stat().st_size, hash_file(path)
             if self._stored_others.get(name) != state:
                 self._ownership.confirm()
                 objects.put(path, self.url / name)
@@ -322,7 +323,7 @@ class BucketRun:
                 path.unlink()
         for name, file in files.items():
             path = self.folder / name
-            if path.is_file() and _hash_file(path) == file.sha256:
+            if path.is_file() and hash_file(path) == file.sha256:
                 continue
             path.parent.mkdir(parents=True, exist_ok=True)
             part = path.with_name(f".{path.name}.part")
@@ -338,7 +339,7 @@ class BucketRun:
         with suppress(StorageError):
             if objects.stat(url) is not None:
                 objects.fetch(url, path)
-                if _hash_file(path) == file.sha256:
+                if hash_file(path) == file.sha256:
                     return True
         facts = f"{url} is missing or damaged: its SHA-256 is not that in latest.json"
         if not file.key.startswith("state/checkpoints/"):
@@ -381,8 +382,3 @@ def _link(path: Path, copy: Path) -> None:
         os.link(path, copy)
     except OSError:  # a file system without links
         shutil.copy2(path, copy)
-
-
-def _hash_file(path: Path) -> str:
-    with path.open("rb") as file:
-        return file_digest(file, "sha256").hexdigest()

@@ -73,7 +73,8 @@ def find_chain(name_or_file: str | Path) -> list[Path]:
     A file or model whose own name contains "+" takes precedence. Raises the errors of `find_model`.
     """
     text = str(name_or_file)
-    is_known = "+" not in text or os.path.isfile(text) or text in {model.name for model in list_models()}  # noqa: PTH113
+    is_file = os.path.isfile(text)  # noqa: PTH113  # Path's raises on names that are too long
+    is_known = "+" not in text or is_file or text in {model.name for model in list_models()}
     if is_known or _is_object(text):
         return [find_model(name_or_file)]
     if not all(names := text.split("+")):

@@ -1,6 +1,13 @@
 """For all tests: one thread, reproducible examples, and the folder of real pictures and weights."""
 
 import os
+
+# Most feature maps in tests are tiny: a second thread gains little, and on a busy machine threads wait for
+# each other (test_networks.py on two busy cores: 21 s with one thread, 254 s with two). Set in the environment, so
+# that processes that tests start compute the same sums in the same order: with more threads, the
+# last bits of trained weights differ.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +29,6 @@ if TYPE_CHECKING:
 # Some tests import ONNX Runtime directly; by default, it sends telemetry from a thread of its own.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-# Most feature maps in tests are tiny: a second thread gains little, and on a busy machine threads wait for each
-# other (test_networks.py on two busy cores: 21 s with one thread, 254 s with two).
 torch.set_num_threads(1)
 
 settings.register_profile(

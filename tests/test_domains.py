@@ -300,9 +300,9 @@ def test_synthetic_inputs_have_the_planes_of_the_network(domain: Domain) -> None
 
 def test_degrade_returns_what_the_restorer_takes() -> None:
     clean, generator = torch.full((1, 3, 8, 8), 0.5), torch.Generator().manual_seed(0)
-    assert makes_mosaic(SyntheticRaw()) and isinstance(degrade(SyntheticRaw(), clean, generator), Mosaic)
+    assert makes_mosaic(SyntheticRaw()) and isinstance(degrade(SyntheticRaw(), clean, generator)[0], Mosaic)
     assert not makes_mosaic(None) and not makes_mosaic(GaussianNoise(25))
-    assert isinstance(degrade(GaussianNoise(25), clean, generator), Picture)
+    assert isinstance(degrade(GaussianNoise(25), clean, generator)[0], Picture)
 
 
 def test_mosaics_unlike_those_in_training_give_warnings() -> None:

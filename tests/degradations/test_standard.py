@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from test_degradation import clean, seeded
 
-from pellucid.degradations.standard import GaussianNoise, Jpeg, Shrink, ShrinkAndEnlarge
+from pellucid.degradations.standard import GaussianNoise, Jpeg, Rounding, ShiftedJpeg, Shrink, ShrinkAndEnlarge
 from pellucid.pictures import images
 
 
@@ -137,3 +137,41 @@ def test_jpeg_is_the_same_with_any_number_of_threads(num_threads: int) -> None:
         assert torch.equal(Jpeg(20)(picture, seeded(0)), expected)
     finally:
         torch.set_num_threads(before)
+
+
+def block_edges(picture: torch.Tensor) -> set[int]:
+    """Columns, modulo 8, at which a flat area that was compressed strongly has steps."""
+    steps = picture.diff(dim=-1).abs().amax(dim=(0, 1, 2))
+    return {int(column + 1) % 8 for column in (steps > 2 / 255).nonzero()[:, 0]}
+
+
+def test_blocks_of_a_shifted_jpeg_start_anywhere() -> None:
+    """A steep ramp in JPEG of low quality is flat in each block."""
+    ramp = torch.linspace(0.2, 0.8, 96).expand(1, 1, 32, 96)
+    assert block_edges(Jpeg(1)(ramp, seeded(0))) == {0}
+    found = [block_edges(ShiftedJpeg(1)(ramp, seeded(seed))) for seed in range(30)]
+    assert all(len(edges) == 1 for edges in found)
+    assert set.union(*found) == set(range(8))
+
+
+def test_all_samplings_of_chroma_are_drawn() -> None:
+    """Colored stripes of one pixel survive in 4:4:4, upright ones are averaged in 4:2:2, all in 4:2:0."""
+    stripes = torch.full((1, 3, 32, 32), 0.5)
+    stripes[:, 0, :, ::2] = 0.8
+    stripes[:, 2, :, ::2] = 0.2
+
+    def contrast(picture: torch.Tensor) -> float:
+        colors = picture[:, 0] - picture[:, 2]
+        return (colors[..., ::2] - colors[..., 1::2]).abs().mean().item()
+
+    upright = [contrast(ShiftedJpeg(100)(stripes, seeded(seed))) > 0.3 for seed in range(60)]
+    level = [contrast(ShiftedJpeg(100)(stripes.mT, seeded(seed)).mT) > 0.3 for seed in range(60)]
+    assert 10 < sum(upright) < 30  # a third of them
+    assert 28 < sum(level) < 52  # two thirds
+    assert all(upright[i] <= level[i] for i in range(60))
+
+
+def test_rounding_is_that_of_a_file() -> None:
+    assert torch.equal(
+        Rounding()(torch.tensor([[[[-0.1, 0.5, 1.2]]]]), seeded(0)) * 255, torch.tensor([[[[0, 128.0, 255]]]])
+    )

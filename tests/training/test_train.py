@@ -23,11 +23,11 @@ from pellucid.restoration import restorer
 from pellucid.training import initialization, run_folder, tuning
 from pellucid.training import train as training
 from pellucid.training.distributed import Group
-from pellucid.training.initialization import build_network
+from pellucid.training.initialization import build_network, load_pretrained
 from pellucid.training.learner import Learner
 from pellucid.training.recorder import History, Recorder, Validation
 from pellucid.training.train import Status, Stopped, train
-from pellucid.weights import checkpoint
+from pellucid.weights import checkpoint, models
 
 TINY: dict[str, dict[str, Any]] = {
     "srcnn.tuned": {
@@ -633,3 +633,12 @@ def test_tensors_that_are_ignored_or_new_are_named(has_extra: bool, lacks_one: b
     assert all(
         ("ignored: extra" in line, f"initialized: {missing}" in line) == (has_extra, lacks_one) for line in log
     )
+
+
+def test_batch_norm_of_weights_to_start_from_is_folded_for_a_network_without_it() -> None:
+    recipe = registry.find("dncnn.photo")
+    network = build_network(recipe, 0, load_pretrained("dncnn-color-blind", recipe), pytest.fail)
+    picture = torch.rand(1, 3, 30, 30)
+    with torch.no_grad():
+        expected = checkpoint.load(models.find_model("dncnn-color-blind")).network.eval()(picture)
+        torch.testing.assert_close(network(picture), expected, rtol=0, atol=1e-5)

@@ -109,3 +109,7 @@ SONY_A7S2_HIGH = _make_sensor(
 """ISO 2000 to 12800."""
 NIKON_D850 = _make_sensor("NIKON_D850", (1.2, 2.4828), (0.8322, -0.1754, 0.035165), (0.8322, -2.3326, 0.301333))
 """ISO 800 to 3200."""
+CAMERAS = Sensor((1e-5, 4e-3), ShotDependentVariance(1.281, -2.713, 1.072), name="CAMERAS")
+"""Cameras of all kinds: a fit of read against shot noise to 4,100 profiles of 374 cameras, ISO 100 to 12800, that
+users of darktable measured. They have gains of 3e-6 to 9e-4; those here are higher, because pictures are also
+brightened after they were taken."""

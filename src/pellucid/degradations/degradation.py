@@ -74,15 +74,32 @@ def _read_statement(degradation: Degradation, name: str, example: str) -> object
     return statement
 
 
+def makes_target(degradation: Degradation | None) -> bool:
+    """Whether `make_pair` returns a target of its own: the degradation then has a method `make_pair`."""
+    return hasattr(degradation, "make_pair")
+
+
+def make_pair(degradation: Degradation, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """(degraded, target). The target is the clean batch, unless the degradation makes its own."""
+    own: Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]] | None
+    own = getattr(degradation, "make_pair", None)
+    return (degradation(clean, generator), clean) if own is None else own(clean, generator)
+
+
 def makes_mosaic(degradation: Degradation | None) -> bool:
     """Whether `degrade` returns a mosaic: the degradation then has a method `mosaic`."""
     return hasattr(degradation, "mosaic")
 
 
-def degrade(degradation: Degradation, clean: Tensor, generator: torch.Generator) -> Picture | Mosaic:
-    """One clean picture, (1, C, H, W), degraded into what a restorer takes."""
+def degrade(
+    degradation: Degradation, clean: Tensor, generator: torch.Generator
+) -> tuple[Picture | Mosaic, Tensor]:
+    """One clean picture, (1, C, H, W), degraded into what a restorer takes, and its target."""
     own: Callable[[Tensor, torch.Generator], Mosaic] | None = getattr(degradation, "mosaic", None)
-    return Picture.from_tensor(degradation(clean, generator)) if own is None else own(clean, generator)
+    if own is not None:
+        return own(clean, generator), clean
+    degraded, target = make_pair(degradation, clean, generator)
+    return Picture.from_tensor(degraded), target
 
 
 def warnings_for(degradation: Degradation | None, degraded: Picture | Mosaic) -> Iterator[str]:
@@ -97,6 +114,9 @@ class Chain:
 
     steps: tuple[Degradation, ...]
 
+    def __post_init__(self) -> None:
+        _refuse_own_targets(self.steps)
+
     @property
     def draws(self) -> bool:
         return any(map(draws, self.steps))
@@ -109,6 +129,13 @@ class Chain:
         for step in self.steps:
             clean = step(clean, generator)
         return clean
+
+
+def _refuse_own_targets(parts: Sequence[Degradation]) -> None:
+    """Their targets would be lost, and the clean picture differs from what they degrade."""
+    for part in parts:
+        if makes_target(part):
+            raise RecipeError(f"{part!r} makes its own target, so it cannot be a part of another degradation")
 
 
 def join_footprints(*footprints: Footprint) -> Footprint:
@@ -134,6 +161,9 @@ class OneOf:
     choices: tuple[Degradation, ...]
 
     draws = True
+
+    def __post_init__(self) -> None:
+        _refuse_own_targets(self.choices)
 
     @property
     def footprint(self) -> Footprint:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,6 +13,18 @@ from pellucid.degradations.degradation import Degradation, Footprint, footprint,
 from pellucid.degradations.rng import Range, uniform
 from pellucid.pictures.camera.packing import BAYER, apply_gains
 from pellucid.pictures.picture import Mosaic, Picture
+
+
+class Cameras(NamedTuple):
+    """How a camera sees and develops each picture of a batch.
+
+    matrix: (N, 3, 3) from linear sRGB to the camera's colors, white to white. gains: (N, 3) of the white balance,
+    1 for green. brightness: (N,) of green, relative to the linear picture.
+    """
+
+    matrix: Tensor
+    gains: Tensor
+    brightness: Tensor
 
 
 @dataclass(frozen=True)
@@ -41,24 +54,29 @@ class Unprocess:
 
     def expose(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """The mosaic, and its white balance: (N, 3) gains of red, green and blue, 1 for green."""
-        matrix, gains, brightness = self.draw_cameras(len(clean), generator)
+        cameras = self.draw_cameras(len(clean), generator)
+        return self.record(clean, cameras), cameras.gains
+
+    def record(self, clean: Tensor, cameras: Cameras) -> Tensor:
+        """The mosaic that these cameras record, (N, 1, H, W)."""
+        matrix, gains, brightness = cameras
         toned = 0.5 - torch.sin(torch.asin(1 - 2 * clean.clamp(0, 1)) / 3)
         light = toned.clamp(min=1e-8) ** 2.2
         colors = torch.einsum("nij,njhw->nihw", matrix.to(light), light)
         shares = (brightness[:, None] / gains)[..., None, None].to(light)
         near_white = ((colors.mean(dim=1, keepdim=True) - 0.9).clamp(min=0) / 0.1) ** 2
         shares = torch.maximum(near_white + (1 - near_white) * shares, shares)
-        return _apply_filters((colors * shares).clamp(0, 1), self.pattern), gains
+        return _apply_filters((colors * shares).clamp(0, 1), self.pattern)
 
-    def draw_cameras(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """(N, 3, 3) from linear sRGB to the camera's colors, white to white; (N, 3) gains; (N,) brightness."""
+    def draw_cameras(self, count: int, generator: torch.Generator) -> Cameras:
+        """A camera for each of `count` pictures."""
         weights = torch.rand(count, 4, 1, 1, generator=generator, device=generator.device).double()
         to_camera = (weights * XYZ_TO_CAMERA.to(weights)).sum(dim=1) @ RGB_TO_XYZ.to(weights)
         dimmed = 0.8 + 0.1 * torch.randn(count, generator=generator, device=generator.device)
         red, blue = (uniform(gain, count, generator) for gain in (self.red_gain, self.blue_gain))
         gains = torch.stack([red, torch.ones_like(red), blue], dim=1)
         brightness = dimmed if self.brightness is None else torch.full_like(dimmed, self.brightness)
-        return to_camera / to_camera.sum(dim=-1, keepdim=True), gains, brightness
+        return Cameras(to_camera / to_camera.sum(dim=-1, keepdim=True), gains, brightness)
 
 
 @dataclass(frozen=True)

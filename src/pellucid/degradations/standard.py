@@ -1,4 +1,4 @@
-"""The degradations of common benchmarks: Gaussian noise, bicubic downscaling, JPEG."""
+"""The degradations of common benchmarks: Gaussian noise, bicubic downscaling, JPEG; and JPEG as files have it."""
 
 import io
 from concurrent.futures import ThreadPoolExecutor
@@ -91,17 +91,67 @@ class Jpeg:
     footprint = Footprint(grid_px=16, reach_px=2)
 
     def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
-        qualities = uniform(self.quality, len(clean), generator).round().int().tolist()
-        num_threads = max(1, min(len(clean), torch.get_num_threads()))
-        with ThreadPoolExecutor(num_threads) as pool:  # libjpeg releases Python's global lock
-            return torch.stack(list(pool.map(_compress, clean.cpu(), qualities))).to(clean)
+        qualities = _draw_qualities(self.quality, len(clean), generator)
+        return _compress_each(clean, qualities, ["4:2:0"] * len(clean), [(0, 0)] * len(clean))
 
 
-def _compress(picture: Tensor, quality: int) -> Tensor:
+@dataclass(frozen=True)
+class ShiftedJpeg:
+    """JPEG as files have it: with any chroma sampling, and cropped after it was compressed.
+
+    The grid of blocks starts at a pixel that is drawn for each picture, and not in its corner.
+    quality: 1 to 100, or the (lowest, highest) of a uniform draw. chroma: samplings of RGB, equally likely; 4:2:0
+    halves both axes, 4:2:2 the width, 4:4:4 none.
+    """
+
+    quality: int | tuple[int, int]
+    chroma: tuple[str, ...] = ("4:2:0", "4:2:2", "4:4:4")
+
+    draws = True
+    # A cell of the shifted grid ends in the next one, and upsampling chroma reads one more sample on each side.
+    footprint = Footprint(grid_px=16, reach_px=16 + 2)
+
+    def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+        count, device = len(clean), generator.device
+        qualities = _draw_qualities(self.quality, count, generator)
+        drawn = torch.randint(len(self.chroma), (count,), generator=generator, device=device)
+        shifts = torch.randint(16, (count, 2), generator=generator, device=device)
+        samplings = [self.chroma[i] for i in drawn.tolist()]
+        return _compress_each(clean, qualities, samplings, [(down, right) for down, right in shifts.tolist()])
+
+
+@dataclass(frozen=True)
+class Rounding:
+    """Rounding to 8 bits, as in a file without lossy compression."""
+
+    draws = False
+    footprint = Footprint()
+
+    def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+        return (clean.clamp(0, 1) * 255).round() / 255
+
+
+def _draw_qualities(quality: int | tuple[int, int], count: int, generator: torch.Generator) -> list[int]:
+    qualities: list[int] = uniform(quality, count, generator).round().int().tolist()
+    return qualities
+
+
+def _compress_each(
+    clean: Tensor, qualities: list[int], samplings: list[str], shifts: list[tuple[int, int]]
+) -> Tensor:
+    num_threads = max(1, min(len(clean), torch.get_num_threads()))
+    with ThreadPoolExecutor(num_threads) as pool:  # libjpeg releases Python's global lock
+        return torch.stack(list(pool.map(_compress, clean.cpu(), qualities, samplings, shifts))).to(clean)
+
+
+def _compress(picture: Tensor, quality: int, sampling: str, shift: tuple[int, int]) -> Tensor:
+    """(C, H, W) through libjpeg. shift: rows and columns from the corner of the grid to that of the picture."""
+    down, right = shift
     samples = (picture.clamp(0, 1) * 255 + 0.5).floor().byte().permute(1, 2, 0).numpy()
+    canvas = np.pad(samples, ((down, 0), (right, 0), (0, 0)), mode="edge")
     buffer = io.BytesIO()
-    Image.fromarray(samples.squeeze(-1) if samples.shape[-1] == 1 else samples).save(
-        buffer, "JPEG", quality=quality, subsampling="4:2:0"
+    Image.fromarray(canvas.squeeze(-1) if canvas.shape[-1] == 1 else canvas).save(
+        buffer, "JPEG", quality=quality, subsampling=sampling
     )
-    decoded = np.array(Image.open(buffer))
-    return torch.from_numpy(decoded.reshape(samples.shape)).permute(2, 0, 1).float() / 255
+    decoded = np.array(Image.open(buffer)).reshape(canvas.shape)[down:, right:]
+    return torch.from_numpy(decoded).permute(2, 0, 1).float() / 255

@@ -40,7 +40,7 @@ def prepare_input(recipe: Recipe, comparison: Comparison, sample: EvalSample, se
         target = target[..., :height, :width]
         comparison.check_size(sample.path, target, crop_multiple=protocol.crop_multiple)
         seeded = protocol if seed is None else replace(protocol, seed=seed)
-        degraded = degrade(protocol.degradation, target, seeded.generator(sample.name))
+        degraded, target = degrade(protocol.degradation, target, seeded.generator(sample.name))
     else:
         comparison.check_size(sample.path, target)
         degraded = sample.read_degraded()

@@ -12,15 +12,16 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pellucid.degradations.degradation import Degradation, OneOf
-from pellucid.degradations.standard import GaussianNoise, Jpeg, Shrink, ShrinkAndEnlarge
+from pellucid.degradations.camera_noise import CameraNoise
+from pellucid.degradations.degradation import Chain, Degradation, OneOf
+from pellucid.degradations.standard import GaussianNoise, Jpeg, ShiftedJpeg, Shrink, ShrinkAndEnlarge
 from pellucid.domains import RGB, Domain, Gray, Luma
 from pellucid.errors import RecipeError
-from pellucid.recipes.losses import half_sum_of_squares
+from pellucid.recipes.losses import half_sum_of_squares, mean_deviation
 from pellucid.recipes.network import Network
 from pellucid.recipes.optimizers import Adam
 from pellucid.recipes.recipe import Recipe, ScoringProtocol, recipe
-from pellucid.recipes.schedules import Drops
+from pellucid.recipes.schedules import Cosine, Drops
 
 Channels = Annotated[Literal[1, 3], Field(description="1: gray, 3: RGB")]
 Depth = Annotated[int, Field(ge=2, le=1000, description="number of convolutions")]
@@ -248,6 +249,46 @@ def three_tasks(
         steps_per_epoch=8000,
         protocol=_protocol(sigma_255, scale, quality),
         initialize=initialize,
+    )
+
+
+@recipe
+def photo(depth: Depth = 20, width: Width = 64) -> Recipe:
+    """Noise of cameras in finished color pictures, e.g. in JPEGs of a phone; not from the paper.
+
+    Learns from photographs that are taken again by synthetic cameras, see `CameraNoise`. No batch norm: its
+    statistics would be those of a mixture of very different noise.
+    """
+    return _for_color_files(depth, width, CameraNoise(), ScoringProtocol(CameraNoise(), seed_by_name=True))
+
+
+@recipe
+def jpeg(quality: Quality = 10, depth: Depth = 20, width: Width = 64) -> Recipe:
+    """JPEG artifacts of color pictures: any quality, chroma sampling and position of blocks; not from the paper.
+
+    A third of the pictures are compressed twice. `quality` is that of evaluation, with 4:2:0 chroma.
+    """
+    once = ShiftedJpeg((5, 95))
+    degradation = OneOf((once, once, Chain((once, once))))
+    return _for_color_files(depth, width, degradation, ScoringProtocol(Jpeg(quality), rounds=True))
+
+
+def _for_color_files(depth: int, width: int, degradation: Degradation, protocol: ScoringProtocol) -> Recipe:
+    """A recipe for color pictures as people have them. The output starts as the input."""
+    return Recipe(
+        network=partial(DnCNN, 3, depth, width, batch_norm=False),
+        domain=RGB(),
+        degradation=degradation,
+        loss=mean_deviation,
+        optimizer=Adam(lr=1e-4),
+        schedule=Cosine(),
+        initialize=init_zero_last,
+        clip_norm=0.1,
+        patch_px=64,
+        batch_size=32,
+        num_steps=100_000,
+        ema_decay=0.999,
+        protocol=protocol,
     )
 
 

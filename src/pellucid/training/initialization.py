@@ -15,9 +15,16 @@ Log = Callable[[str], None]
 """Called with a line of text for each event."""
 
 
-def load_pretrained(start_from: str | Path | None) -> TensorsByName | None:
-    """The weights of a model, by its name or the path of its file; None without one."""
-    return None if start_from is None else checkpoint.load(models.find_model(start_from)).network.state_dict()
+def load_pretrained(start_from: str | Path | None, recipe: Recipe) -> TensorsByName | None:
+    """The weights of a model, by its name or the path of its file; None without one.
+
+    Without batch norm, if the network of the recipe is the model's with batch norm folded into other layers.
+    """
+    if start_from is None:
+        return None
+    pretrained, own = checkpoint.load(models.find_model(start_from)).network, recipe.network().state_dict()
+    folded = pretrained.optimize_for_inference().state_dict()
+    return folded if folded.keys() == own.keys() else pretrained.state_dict()
 
 
 def build_network(recipe: Recipe, seed: int, pretrained: TensorsByName | None, log: Log) -> Network:

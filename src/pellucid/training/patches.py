@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pellucid.data.store import Store
-from pellucid.degradations.degradation import Footprint, draws, footprint
+from pellucid.degradations.degradation import Footprint, draws, footprint, make_pair
 from pellucid.domains import MosaicDomain, takes_mosaic
 from pellucid.errors import DataError, RecipeError
 from pellucid.pictures.camera.packing import apply_gains, find_phase
@@ -100,16 +100,19 @@ class _FromClean:
         top, left = self.window.start(patches.top), self.window.start(patches.left)
         planes = self._clean.crop(patches.picture, top, left, size_px, self._domain.to_colors)
         clean = augment(planes, patches.transform)
-        encoded = self._domain.encode(self._degrade(clean, seeds))
+        degraded, target = self._make_pair(clean, seeds)
+        encoded = self._domain.encode(degraded)
         top, left = augment_corner(patches.top - top, patches.left - left, patches.transform, size_px - patch_px)
-        return crop_inner(encoded, top, left, patch_px, self._rate), crop_inner(clean, top, left, patch_px)
+        return crop_inner(encoded, top, left, patch_px, self._rate), crop_inner(target, top, left, patch_px)
 
-    def _degrade(self, clean: Tensor, seeds: Sequence[int]) -> Tensor:
+    def _make_pair(self, clean: Tensor, seeds: Sequence[int]) -> Batch:
         if not draws(self._degradation):
-            return self._degradation(clean, torch.Generator(self._device))
+            return make_pair(self._degradation, clean, torch.Generator(self._device))
         shards = clean.split(len(clean) // len(seeds))
         generators = [torch.Generator(self._device).manual_seed(seed) for seed in seeds]
-        return torch.cat([self._degradation(*pair) for pair in zip(shards, generators, strict=True)])
+        pairs = [make_pair(self._degradation, *shard) for shard in zip(shards, generators, strict=True)]
+        degraded, target = (torch.cat(parts) for parts in zip(*pairs, strict=True))
+        return degraded, target
 
 
 class _FromPairs:

@@ -140,7 +140,7 @@ def train(
         log = log if group.is_first else _ignore
         store = _open_store(data, target, limit)
         batches = stack.enter_context(closing(_build_batches(recipe, store, seed, group)))
-        pretrained = load_pretrained(start_from)
+        pretrained = load_pretrained(start_from, recipe)
         run: Run | None = None
         bucket_run: BucketRun | None = None
         folder = local_folder(place) if isinstance(place, Url) else place

@@ -57,10 +57,16 @@ class PellucidError(Exception):
 
         Always a copy: `raise error.about(path) from error` would make an error its own cause.
         """
+        return self._with_facts(self.facts if str(path) in str(self) else f"{path}: {self.facts}")
+
+    def renamed(self, place: object, name: object) -> Self:
+        """A copy of this error that mentions a place by another name, e.g. a bucket instead of a copy of it."""
+        return self._with_facts(self.facts.replace(str(place), str(name)))
+
+    def _with_facts(self, facts: str) -> Self:
         error = self.__class__.__new__(self.__class__)
-        vars(error).update(vars(self))
-        error.facts = self.facts if str(path) in str(self) else f"{path}: {self.facts}"
-        error.args, error.__cause__ = (error.facts,), self.__cause__
+        vars(error).update(vars(self), facts=facts)
+        error.args, error.__cause__ = (facts,), self.__cause__
         return error
 
     def __reduce__(self) -> tuple[Any, ...]:

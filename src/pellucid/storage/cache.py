@@ -35,6 +35,11 @@ Progress = Callable[[int, int], None]
 """(bytes fetched, all bytes to fetch)."""
 
 
+def choose_folder(purpose: str, place: Url) -> Path:
+    """The folder of the cache for an object or a folder in a bucket. It need not exist yet. purpose: a name."""
+    return cache_folder() / purpose / sha256(str(place).encode()).hexdigest()[:24]
+
+
 def bring(place: str | Location, progress: Progress | None = None) -> Path:
     """The file or folder on this computer: itself, or a copy of an object or a folder in a bucket.
 
@@ -69,7 +74,7 @@ def _find_companion(url: Url) -> dict[str, Url]:
 
 def _update(place: Url, wanted: Mapping[str, Url], progress: Progress | None) -> Path:
     """The folder of copies, which contains the wanted objects and nothing else."""
-    folder = cache_folder() / "objects" / sha256(str(place).encode()).hexdigest()[:24]
+    folder = choose_folder("objects", place)
     # The name of the folder is part of messages, and of names that are made of it.
     files = folder / (place.name or place.bucket) if place.is_folder else folder / "file"
     try:

@@ -158,9 +158,7 @@ def local_copy(location: Location) -> Iterator[Path]:
         try:
             yield path
         except PellucidError as error:
-            error.facts = error.facts.replace(str(path), str(location))
-            error.args = (error.facts,)
-            raise
+            raise error.renamed(path, location) from error
 
 
 class _ConflictError(Exception):

@@ -20,16 +20,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from threading import Condition, Thread
 from typing import Any
 
 from pellucid.errors import OutputError, PellucidError, StorageError
-from pellucid.storage import objects
+from pellucid.storage import cache, objects
 from pellucid.storage.ownership import Ownership
 from pellucid.storage.urls import Tag, Url
-from pellucid.system.files import cache_folder
 from pellucid.system.files import sha256 as hash_file
 
 FORMAT = 1
@@ -72,8 +70,7 @@ class _Snapshot:
 
 def local_folder(url: Url) -> Path:
     """The run folder of a run in a bucket, on this computer."""
-    digest = sha256(str(url.as_folder()).encode()).hexdigest()
-    return cache_folder() / "runs" / digest[:24] / (url.name or url.bucket)
+    return cache.choose_folder("runs", url.as_folder()) / (url.name or url.bucket)
 
 
 @contextmanager

@@ -61,6 +61,19 @@ def _read(url: Url) -> tuple[bytes, Tag]:
         return bytes(found.bytes()), _to_tag(found.meta)
 
 
+def read_range(url: Url, start: int, stop: int) -> tuple[bytes, Tag]:
+    """Bytes of an object, and the tag of all of it. Raises FileNotFoundError if it does not exist."""
+    store = open_store(url)
+    import obstore
+
+    with _explaining(url, "reading"):
+        found = obstore.get(store, _key(url), options={"range": (start, stop)})
+        content, tag = bytes(found.bytes()), _to_tag(found.meta)
+    if len(content) != min(stop, tag.size_bytes) - start:
+        raise StorageError(f"{url} ended after {start + len(content)} of {tag.size_bytes} bytes", hint="try again")
+    return content, tag
+
+
 def fetch(url: Url, path: Path) -> Tag:
     """Copy an object into a file, piece by piece. Raises StorageError also if it is not complete."""
     store = open_store(url)

@@ -23,6 +23,11 @@ class Tag(NamedTuple):
     e_tag: str
     size_bytes: int
 
+    def differs_from(self, other: "Tag") -> bool:
+        """Whether the content is another one; False if one of the two has no e-tag and the sizes are the same."""
+        has_e_tags = self.e_tag.endswith('"') and other.e_tag.endswith('"')
+        return self.size_bytes != other.size_bytes or (has_e_tags and self.e_tag != other.e_tag)
+
 
 @dataclass(frozen=True, slots=True)
 class Url:

@@ -55,8 +55,7 @@ def _fetch(url: Url, path: Path) -> int:
     return sum(counted)
 
 
-def test_missing_and_damaged_pieces_are_fetched(bucket: Bucket, tmp_path: Path, fetched: list[int]) -> None:
-    url, path = _put(bucket), tmp_path / "copy"
+def _fetch_a_part(url: Url, path: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         read_range = objects.read_range
 
@@ -68,6 +67,11 @@ def test_missing_and_damaged_pieces_are_fetched(bucket: Bucket, tmp_path: Path, 
         patch.setattr(objects, "read_range", fail)
         with pytest.raises(StorageError, match="gone"):
             _fetch(url, path)
+
+
+def test_missing_and_damaged_pieces_are_fetched(bucket: Bucket, tmp_path: Path, fetched: list[int]) -> None:
+    url, path = _put(bucket), tmp_path / "copy"
+    _fetch_a_part(url, path)
     done = [1000 * json.loads(line)[0] for line in Path(f"{path}.pieces").read_text().splitlines()[1:]]
     damaged = done[0]
     with path.open("r+b") as file:  # as after a power failure
@@ -82,6 +86,7 @@ def test_missing_and_damaged_pieces_are_fetched(bucket: Bucket, tmp_path: Path, 
 
 def test_pieces_of_another_object_are_not_used(bucket: Bucket, tmp_path: Path) -> None:
     url, path = _put(bucket), tmp_path / "copy"
+    _fetch_a_part(url, path)
     other = _put(bucket, CONTENT[::-1])
     with pytest.raises(pieces.ChangedError):
         _fetch(url, path)

@@ -38,6 +38,11 @@ class Leases:
         self._renewer = Thread(target=self._renew_all, name="claims", daemon=True)
         self._releasers = ThreadPoolExecutor(_NUM_RELEASERS)
 
+    def check(self) -> None:
+        """Raise StorageError if claims cannot be stored."""
+        self.take("")
+        self.release("")
+
     def take(self, key: str) -> bool:
         """Claim the result with this key; False if another process has claimed it. Taking it twice is no error."""
         with self._lock:

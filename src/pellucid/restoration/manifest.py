@@ -202,6 +202,16 @@ class Manifests:
         self._claims: dict[Location, Claims | Leases] = {}
         self._lock = Lock()
 
+    def check_claims(self, jobs: Sequence[Job]) -> None:
+        """Raise StorageError, once instead of for each job, if a bucket cannot be used for results."""
+        checked: set[Url] = set()
+        for job in jobs:
+            if isinstance(job.root, Url) and job.root not in checked and self.state(job) is not State.DONE:
+                checked.add(job.root)
+                claims = self._claims_in(job.root)
+                assert isinstance(claims, Leases)
+                claims.check()
+
     def claim(self, job: Job) -> bool:
         """Whether this process may make a result; False if another one is making it. See `Claims`."""
         manifest = self._manifest_of(job)

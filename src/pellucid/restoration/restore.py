@@ -296,6 +296,7 @@ def _restore_files(
         return run_overlapped(jobs, stages.read, stages.run, stages.write, budget=budget, tracker=tracker)
 
     try:
+        manifests.check_claims(jobs)
         deferred = []
         with closing(run(jobs)) as items:
             for item in items:

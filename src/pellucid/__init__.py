@@ -57,8 +57,8 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares it with the 
     from pellucid.storage.urls import Url as Url
     from pellucid.system.shards import Shard as Shard
     from pellucid.training.recorder import Validation as Validation
+    from pellucid.training.stopping import Stopped as Stopped
     from pellucid.training.train import Status as Status
-    from pellucid.training.train import Stopped as Stopped
     from pellucid.training.train import train as train
     from pellucid.weights.checkpoint import WeightsMetadata as WeightsMetadata
     from pellucid.weights.converting import convert as convert
@@ -87,7 +87,8 @@ _TABLE = {
     "storage.urls": "Url",
     "system.shards": "Shard",
     "training.recorder": "Validation",
-    "training.train": "Status Stopped train",
+    "training.stopping": "Stopped",
+    "training.train": "Status train",
     "weights.checkpoint": "WeightsMetadata",
     "weights.converting": "convert",
     "weights.models": "NamedModel list_models",

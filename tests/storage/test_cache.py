@@ -4,7 +4,7 @@ import pytest
 
 from object_server import Bucket
 from pellucid.errors import StorageError
-from pellucid.storage import cache, objects
+from pellucid.storage import cache, objects, ownership
 from pellucid.storage.urls import Tag, Url
 
 
@@ -173,3 +173,15 @@ def test_a_store_that_another_computer_has_made_in_the_meantime_is_kept(
     (album / "a.png").unlink()
     with pytest.raises(pellucid.OutputError, match="/other contains another store; overwrite=True replaces it"):
         pellucid.prepare("folder", [album], f"{bucket.url}/other")
+
+
+def test_waiting_for_another_upload_is_said(album: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pellucid
+
+    monkeypatch.setattr(ownership, "LEASE_S", 0.2)
+    owner = '{"number": 3, "host": "node7", "has_ended": false, "process": "x"}'
+    bucket.put("store/.owner.json", owner.encode())
+    lines: list[str] = []
+    pellucid.prepare("folder", [album], f"{bucket.url}/store", log=lines.append)
+    assert lines == [f"{bucket.url}/store was uploaded on node7 and did not end there; waiting up to 0 s"]
+    assert bucket.exists("store/index.json")

@@ -25,7 +25,6 @@ from pellucid.restoration.entries import (
     Entries,
     Entry,
     Stamp,
-    find_entry,
     manifest_path,
     parse_entries,
     read_entries,
@@ -241,7 +240,7 @@ def find_results(
         raise
     for place in among if known else ():
         if isinstance(place, Url) and place.is_relative_to(folder):
-            entry = find_entry(known, place.relative_to(folder).as_posix(), [*(place.tag or ())])
+            entry = known.find(place.relative_to(folder).as_posix(), [*(place.tag or ())])
             if entry is not None:
                 yield real_name(place), entry["place"]
 

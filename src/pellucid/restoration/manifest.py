@@ -17,7 +17,7 @@ from typing import Any
 
 from pellucid.errors import OutputError
 from pellucid.restoration.claims import Claims
-from pellucid.restoration.entries import Entries, Entry, Stamp, find_entry, stamp
+from pellucid.restoration.entries import Entries, Entry, Stamp, stamp
 from pellucid.restoration.leases import Leases
 from pellucid.restoration.ledgers import open_ledger, store
 from pellucid.restoration.planning import Job
@@ -127,7 +127,7 @@ class Manifest:
 
     def find_outcome(self, target: Location) -> Mapping[str, Any] | None:
         """The last recorded outcome of a result with these settings."""
-        found = self._entries.outcomes.get(self._key(target))
+        found = self._entries.find_outcome(self._key(target))
         return None if found is None or found["settings"] != self._settings else found
 
     def close(self) -> None:
@@ -136,10 +136,10 @@ class Manifest:
 
     def _find(self, target: Location, now: Stamp) -> Entry | None:
         """The entry of a result, which another process may just have recorded."""
-        entry = find_entry(self._entries, self._key(target), now)
+        entry = self._entries.find(self._key(target), now)
         if entry is None:
             self._ledger.read_new(self._entries)
-            entry = find_entry(self._entries, self._key(target), now)
+            entry = self._entries.find(self._key(target), now)
         return entry
 
     def _note_run(self, *, can_wait: bool) -> None:
@@ -165,7 +165,7 @@ class Manifest:
         return json.loads(json.dumps(run, default=str))
 
     def _add_entry(self, entry: Entry) -> None:
-        self._entries.setdefault(entry["target"], []).append(entry)
+        self._entries.add(entry)
 
     def _entry(self, source: Location, source_stamp: Stamp, target: Location) -> Entry:
         """An entry without the stamp of the result."""

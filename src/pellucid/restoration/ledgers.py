@@ -216,9 +216,11 @@ def _is_part(url: Url, folder: Url) -> bool:
 
 def _read_parts(entries: Entries, parts: Iterable[Url]) -> None:
     """Add the entries of all parts, the oldest first."""
+    ordered = sorted(parts, key=lambda url: url.key)
     with ThreadPoolExecutor(_NUM_READERS) as pool:
-        for content, _ in pool.map(objects.read, sorted(parts, key=lambda url: url.key)):
-            parse_entries(entries, content)
+        for start in range(0, len(ordered), _NUM_READERS):  # all at once, they would need much memory
+            for content, _ in pool.map(objects.read, ordered[start : start + _NUM_READERS]):
+                parse_entries(entries, content)
 
 
 def find_results(

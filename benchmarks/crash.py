@@ -220,7 +220,7 @@ def main() -> None:
     parser.add_argument("--form", action="append", choices=forms, help="repeatable; all by default")
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument(
-        "--minutes", type=float, default=60, help="for each form, even if it was killed less often"
+        "--minutes", type=float, default=60, help="limit for each form"
     )
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()

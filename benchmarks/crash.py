@@ -30,6 +30,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from object_server import BUCKET, ObjectServer
+from pellucid.data.store import SOURCES
 from pellucid.training.run_folder import read_metrics
 
 NUM_PICTURES, NUM_STEPS = 24, 100
@@ -191,7 +192,10 @@ def make_remote(command: str, folder: Path, server: ObjectServer) -> Form:
             if "/state/" not in found.key and "/." not in found.key:
                 (copy / found.name).parent.mkdir(exist_ok=True)
                 objects.fetch(found, copy / found.name)
-        return collect_weights(copy) if command == "train" else collect_folder(copy, PATTERNS[command])
+        if command == "train":
+            return collect_weights(copy)
+        # sources.jsonl contains the times of the copies in the cache, which differ from machine to machine.
+        return {name: found for name, found in collect_folder(copy, PATTERNS[command]).items() if name != SOURCES}
 
     def clear() -> None:
         from pellucid.storage import objects
@@ -219,9 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--form", action="append", choices=forms, help="repeatable; all by default")
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument(
-        "--minutes", type=float, default=60, help="limit for each form"
-    )
+    parser.add_argument("--minutes", type=float, default=60, help="limit for each form")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     print("| form | moments killed | lost | wrong | work done twice |\n|---|---|---|---|---|", flush=True)

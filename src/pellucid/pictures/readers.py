@@ -15,8 +15,9 @@ from pellucid.errors import PictureError
 from pellucid.pictures import associated_alpha, metadata, vips
 from pellucid.pictures.codecs import heic, jpeg_2000, jpeg_xl, pnm
 from pellucid.pictures.codecs.decoders import check_finite, check_size, count_not_finite, damage_error
-from pellucid.pictures.containers import heif, png
+from pellucid.pictures.containers import bmp, heif, png
 from pellucid.pictures.levels import expand_limited
+from pellucid.pictures.palettes import describe_missing_colors, name_missing_colors
 from pellucid.pictures.picture import PEAKS, Encoding, Picture, Samples
 from pellucid.pictures.records import exif, xmp
 from pellucid.pictures.structures.chunks import JPEG_END, iterate_jpeg
@@ -219,6 +220,9 @@ def _read_vips(
     picture = Picture(samples, alpha, found, encoding)
     if loader == "heif":
         picture = _finish_heif(picture, path)
+    if loader in ("png", "gif"):
+        encoding = replace(encoding, warnings=(*encoding.warnings, *describe_missing_colors(path, loader)))
+        picture = replace(picture, encoding=encoding)
     significant_bits = png.significant_bits(found.get("png-chunks", b"")) if loader == "png" else 0
     picture = apply_white(picture, path, white=white, significant_bits=significant_bits)
     return _Stored(picture, orientation, dropped)
@@ -448,21 +452,26 @@ def _read_bmp(path: Path, encoding: Encoding, max_pixels: int, white: float | No
             file.load()
         except (OSError, SyntaxError, ValueError) as error:
             raise damage_error(path, error) from error
-        samples, alpha = _decode_bmp(file)
-    with path.open("rb") as opened:
-        found, dropped = metadata.read(opened, "bmp")
+        with path.open("rb") as opened:
+            found, dropped = metadata.read(opened, "bmp")
+            num_colors = bmp.read_num_colors(opened)
+        samples, alpha, num_missing = _decode_bmp(file, num_colors)
+    encoding = replace(encoding, warnings=(*encoding.warnings, *name_missing_colors(num_missing)))
     return _Stored(apply_white(Picture(samples, alpha, found, encoding), path, white=white), 1, dropped)
 
 
-def _decode_bmp(file: BmpImageFile) -> tuple[Samples, Samples | None]:
+def _decode_bmp(file: BmpImageFile, num_colors: int) -> tuple[Samples, Samples | None, int]:
+    """(samples, alpha, pixels whose color is missing in the palette). num_colors: of the palette."""
     mode = {"1": "L", "P": "RGB"}.get(file.mode, file.mode)
-    num_colors = min(len(mode), 3)
-    samples = memory.allocate((file.height, file.width, num_colors), "uint8")
-    alpha = memory.allocate((file.height, file.width, 1), "uint8") if len(mode) > num_colors else None
+    num_channels, num_missing = min(len(mode), 3), 0
+    samples = memory.allocate((file.height, file.width, num_channels), "uint8")
+    alpha = memory.allocate((file.height, file.width, 1), "uint8") if len(mode) > num_channels else None
     for rows in memory.strips(samples):
-        strip = np.asarray(file.crop((0, rows.start, file.width, rows.stop)).convert(mode))
-        strip = strip.reshape(rows.stop - rows.start, file.width, -1)
-        samples[rows] = strip[..., :num_colors]
+        part = file.crop((0, rows.start, file.width, rows.stop))
+        if file.mode in ("L", "P"):  # numbers of colors
+            num_missing += int((np.asarray(part) >= num_colors).sum())
+        strip = np.asarray(part.convert(mode)).reshape(rows.stop - rows.start, file.width, -1)
+        samples[rows] = strip[..., :num_channels]
         if alpha is not None:
-            alpha[rows] = strip[..., num_colors:]
-    return samples, alpha
+            alpha[rows] = strip[..., num_channels:]
+    return samples, alpha, num_missing

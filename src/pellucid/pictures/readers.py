@@ -16,7 +16,6 @@ from pellucid.pictures import associated_alpha, metadata, vips
 from pellucid.pictures.codecs import heic, jpeg_2000, jpeg_xl, pnm
 from pellucid.pictures.codecs.decoders import check_finite, check_size, count_not_finite, damage_error
 from pellucid.pictures.containers import bmp, heif, png
-from pellucid.pictures.levels import expand_limited
 from pellucid.pictures.palettes import describe_missing_colors, name_missing_colors
 from pellucid.pictures.picture import PEAKS, Encoding, Picture, Samples
 from pellucid.pictures.records import exif, xmp
@@ -425,8 +424,8 @@ def _finish_heif(picture: Picture, path: Path) -> Picture:
     bits = picture.encoding.bits
     with path.open("rb") as file:
         coding, is_associated = heif.read_coding(file), heif.has_associated_alpha(file)
-    if coding.is_gray and coding.is_limited:
-        change_samples(picture.samples, lambda strip: expand_limited(strip, bits))
+    if coding.is_limited:
+        change_samples(picture.samples, lambda strip: heif.complete_range(strip, coding, bits))
     return associated_alpha.divide(picture) if is_associated and picture.alpha is not None else picture
 
 

@@ -18,7 +18,7 @@ from pellucid.pictures.codecs.decoders import check_finite, check_size, count_no
 from pellucid.pictures.containers import bmp, heif, png
 from pellucid.pictures.palettes import describe_missing_colors, name_missing_colors
 from pellucid.pictures.picture import PEAKS, Encoding, Picture, Samples
-from pellucid.pictures.records import exif, xmp
+from pellucid.pictures.records import descriptions, exif, xmp
 from pellucid.pictures.structures.chunks import JPEG_END, iterate_jpeg
 from pellucid.pictures.tiff import directories, interpretation
 from pellucid.pictures.tiff.decoding import TiffDecoder, find_strip_damage, list_decoders
@@ -238,6 +238,8 @@ def _read_tiff(stored: TiffSamples, max_pixels: int, white: float | None) -> _St
         files = [stack.enter_context(directories.open_page(stored.page, decoder.changes)) for decoder in decoders]
         sources = [vips.make_source(file) for file in files]
         found, dropped = metadata.read(stack.enter_context(directories.open_page(stored.page)), "tiff")
+        if descriptions.has_own_unit(stored.page.of_file):
+            found[metadata.OWN_UNIT] = True
         stack.enter_context(_explained(path, partial(find_strip_damage, stored)))
         pages = [_open(path, "tiff", source, fail_on="warning") for source in sources]
         num_colors = stored.num_colors
@@ -383,7 +385,13 @@ def _make_upright(stored: _Stored, sidecar: bytes) -> Picture:
         picture = replace(picture, metadata={**picture.metadata, "xmp-data": packet})
     upright = picture.apply_orientation(orientation)
     size, turned = (picture.width, picture.height), (upright.width, upright.height)
-    adapted, removed = metadata.adapt(picture.metadata, orientation=orientation, before=size, after=turned)
+    adapted, removed = metadata.adapt(
+        picture.metadata,
+        orientation=orientation,
+        before=size,
+        after=turned,
+        channels=sum(plane.shape[2] for plane in picture.planes),
+    )
     encoding = picture.encoding
     if encoding is not None and (dropped or removed):
         encoding = replace(encoding, notes=(*encoding.notes, f"not kept: {', '.join((*dropped, *removed))}"))

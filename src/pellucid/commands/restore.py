@@ -41,8 +41,8 @@ from pellucid.errors import OutputError, PellucidError
 
 if TYPE_CHECKING:
     from pellucid.restoration.planning import Job, Plan
-    from pellucid.restoration.restore import Outcome
     from pellucid.restoration.restorer import Restorer
+    from pellucid.restoration.sessions import Outcome
     from pellucid.restoration.settings import Settings
     from pellucid.storage.urls import Location
 

@@ -147,8 +147,9 @@ class Manifest:
         self._add_entry(entry)
 
     def announce(self) -> None:
-        """Record what was asked for before there is any result."""
-        self._note_run(can_wait=False)
+        """Record what was asked for before anything is made: the file shows others that they see the folder."""
+        self._is_run_noted = True
+        self._ledger.note(self._describe_run(), can_wait=False)
 
     def close(self) -> None:
         """Store all entries."""
@@ -221,7 +222,7 @@ class Manifests:
     """
 
     def __init__(self, request: Request, overwrite: bool, *, team: str | None = None) -> None:
-        self._request, self._overwrite, self._team = request, overwrite, team
+        self.request, self._overwrite, self._team = request, overwrite, team
         self._by_root: dict[Location, Manifest] = {}
         self._claims: dict[Location, Claims | Leases] = {}
         self._lock = Lock()
@@ -263,7 +264,7 @@ class Manifests:
         taken = {real_name(job.target) for job in jobs}
         settled = []
         for job in jobs:
-            own = job.target.with_name(f"{job.target.stem}-{self._request.model}{job.target.suffix}")
+            own = job.target.with_name(f"{job.target.stem}-{self.request.model}{job.target.suffix}")
             is_free = real_name(own) not in taken
             renames = is_free and not self._overwrite and self.state(job) is State.OTHER_MODEL
             settled.append(replace(job, target=own) if renames else job)
@@ -344,7 +345,7 @@ class Manifests:
         if job.root not in self._by_root:
             # If two threads get here at once, both use the manifest of the first.
             self._by_root.setdefault(
-                job.root, Manifest(job.root, self._request, is_directed=self._team is not None)
+                job.root, Manifest(job.root, self.request, is_directed=self._team is not None)
             )
         return self._by_root[job.root]
 

@@ -280,14 +280,17 @@ def check_files(
         yield outcome
 
 
-def open_manifests(jobs: Sequence[Job], restorer: Restorer, settings: Settings, overwrite: bool) -> Manifests:
-    """The manifests of all folders of results."""
+def open_manifests(
+    jobs: Sequence[Job], restorer: Restorer, settings: Settings, overwrite: bool, *, journal: str | None = None
+) -> Manifests:
+    """The manifests of all folders of results. journal: see `Request`; default: that of the shard."""
     described = _describe(restorer, settings)
     if any(job.mask is not None for job in (jobs.whole if isinstance(jobs, Plan) else jobs)):
         described["mask"] = "given"
     facts = {"recipe": restorer.recipe.name, "parameters": dict(restorer.recipe.parameters)}
     shard, arguments = (jobs.shard, jobs.arguments) if isinstance(jobs, Plan) else (None, None)
-    journal = None if shard is None else shard.label
+    if journal is None and shard is not None:
+        journal = shard.label
     return Manifests(Request(described, restorer.name, shard, facts, arguments, journal), overwrite)
 
 

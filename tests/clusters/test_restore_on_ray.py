@@ -62,7 +62,7 @@ def computers() -> Iterator[Computers]:
 def _start(ray: Any) -> Computers:
     from ray.cluster_utils import Cluster
 
-    options = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
+    options: dict[str, Any] = {"num_cpus": 1, "object_store_memory": 80 * 2**20}
     cluster = Cluster(initialize_head=True, head_node_args={**options, "include_dashboard": False})
     second = cluster.add_node(**options)
     ray.init(cluster.address, log_to_driver=False, logging_level="CRITICAL")
@@ -146,7 +146,7 @@ def test_an_ended_process_and_a_removed_computer_lose_nothing(
     remade = [name for name, written in seen.items() if (out / name).stat().st_mtime_ns != written]
     assert not remade
     (status,) = read_status(out)
-    assert [len(status.select(kind)) for kind in ("restored", "failed", "missing")] == [NUM_PICTURES, 1, 0]  # type: ignore[arg-type]
+    assert [len(status.select(kind)) for kind in ("restored", "failed", "missing")] == [NUM_PICTURES, 1, 0]
 
     written = {path: path.stat().st_mtime_ns for path in out.glob("*.png")}
     again = _run(pictures, out, restorer)

@@ -1,7 +1,6 @@
 """A process on a cluster: works through the keys that it is given, in a thread, and hands out results."""
 
 import os
-import pickle
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from importlib.metadata import version
@@ -15,7 +14,7 @@ POLL_S = 1.0
 """A call returns after this time, even if there is nothing to report: whoever calls wants to show progress."""
 
 
-class Worker(Protocol):
+class MemberWorker(Protocol):
     """What a process does with its keys."""
 
     def work(self, items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
@@ -38,12 +37,12 @@ class Member:
         self._changed = Condition()
         self._thread = Thread(target=self._work, daemon=True)
 
-    def open(self, versions: str, make: bytes) -> PellucidError | None:
-        """Make the worker by a pickled function; returns why it cannot be made."""
+    def open(self, versions: str, make: "Make") -> PellucidError | None:
+        """Make the worker; returns why it cannot be made."""
         try:
             if versions != describe_versions():
                 raise ClusterError(f"it has {describe_versions()}, but this computer {versions}")
-            self._worker: Worker = pickle.loads(make)()
+            self._worker: MemberWorker = make()
         except PellucidError as error:
             return error
         self._thread.start()
@@ -98,7 +97,7 @@ class Member:
                     return
 
 
-Make = Callable[[], Worker]
+Make = Callable[[], MemberWorker]
 """Makes a worker in its process. It is pickled."""
 
 

@@ -6,7 +6,6 @@ ends its process would take all those with it that wait in the same process, eac
 """
 
 import math
-import pickle
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -92,7 +91,7 @@ class _Team:
         recover: Callable[[int], Any],
     ) -> None:
         self._ray, self._items, self._needs = ray, items, needs
-        self._arguments = describe_versions(), pickle.dumps(make)
+        self._arguments = describe_versions(), make
         self._waiting, self._suspects = deque(range(len(items))), deque[int]()
         self._max_processes = max_processes or len(items)
         self._recover = recover

@@ -173,7 +173,7 @@ def _absolute(place: Path) -> Path:
 
 
 class _SessionWorker:
-    """Restores the files that one process is given; see `member.Worker`."""
+    """Restores the files that one process is given; see `member.MemberWorker`."""
 
     def __init__(self, manifests: Manifests, session: Session) -> None:
         self._manifests, self._session = manifests, session

@@ -8,6 +8,7 @@
     ├── DataError            a folder contains no pictures, or pairs that do not match
     ├── OutputError          a result cannot be written, or would replace a file
     ├── StorageError         an object or a bucket does not exist, or cannot be reached or used
+    ├── ClusterError         a cluster cannot be reached, or its processes cannot be started
     ├── NotEnoughMemoryError more memory is needed than is available or allowed
     └── MissingExtraError    an optional package is not installed; the hint is the pip command
 
@@ -107,6 +108,10 @@ class OutputError(PellucidError):
 
 class StorageError(PellucidError):
     """An object or a bucket does not exist, or cannot be reached or used."""
+
+
+class ClusterError(PellucidError):
+    """A cluster cannot be reached, or its processes cannot be started."""
 
 
 class NotEnoughMemoryError(PellucidError):

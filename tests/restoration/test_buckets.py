@@ -16,9 +16,10 @@ from pellucid.errors import OutputError, StorageError
 from pellucid.recipes import registry
 from pellucid.restoration import leases, ledgers, manifest, planning
 from pellucid.restoration.leases import Leases
-from pellucid.restoration.restore import Outcome, check_files, iter_restore, restore
+from pellucid.restoration.restore import check_files, iter_restore, restore
 from pellucid.restoration.restorer import Restorer
 from pellucid.restoration.run_status import read_status
+from pellucid.restoration.sessions import Outcome
 from pellucid.restoration.settings import Settings
 from pellucid.storage import conditions, objects
 from pellucid.storage.urls import Tag, Url, locate
@@ -158,7 +159,7 @@ def test_processes_at_once_share_the_work(
 ) -> None:
     for i in range(12):
         bucket.put(f"in/{i}.png", photo)
-    monkeypatch.setattr("pellucid.restoration.restore.CLAIM_IN_BUCKET_EVERY_S", 0.05)
+    monkeypatch.setattr("pellucid.restoration.sessions.CLAIM_IN_BUCKET_EVERY_S", 0.05)
     with ThreadPoolExecutor(3) as pool:
         runs = list(pool.map(lambda _: restore(f"{bucket.url}/in", restorer, f"{bucket.url}/out"), range(3)))
     outcomes = _raise_errors([outcome for run in runs for outcome in run])

@@ -13,14 +13,13 @@ from typing import Any
 from pellucid.storage import objects
 from pellucid.storage.urls import Location, Url, is_url
 from pellucid.system.journals import JournalReader
-from pellucid.system.shards import Shard
 from pellucid.system.tables import Table
 
 NAME = ".pellucid.jsonl"
 """Name of a manifest, in the folder of the results."""
 
 PARTS = ".pellucid"
-"""Name of the folder for manifests of shards (in a bucket, of all processes), in the folder of the results."""
+"""Name of the folder for manifests of single processes, e.g. of shards, in the folder of the results."""
 
 Stamp = list[int | str]
 """See `stamp`."""
@@ -88,9 +87,9 @@ def stamp(*paths: Location) -> Stamp:
     return stamps
 
 
-def manifest_path(folder: Path, shard: Shard | None) -> Path:
-    """The manifest to which this process adds."""
-    return folder / NAME if shard is None else folder / PARTS / f"{shard.label}.jsonl"
+def manifest_path(folder: Path, journal: str | None) -> Path:
+    """A manifest to which processes add: the one of all processes, or another one by its name."""
+    return folder / NAME if journal is None else folder / PARTS / f"{journal}.jsonl"
 
 
 def read_lines(folder: Path, reader: JournalReader) -> Iterator[dict[str, Any]]:

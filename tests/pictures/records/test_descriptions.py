@@ -1,7 +1,7 @@
 """Descriptions of scientific TIFF files, checked by tifffile."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -163,8 +163,9 @@ def test_every_page_of_imagej_has_the_resolution_of_its_unit(tmp_path: Path) -> 
     ]
     images.write_pages(enlarged_pages, tmp_path / "b.tif", pages, scale=2)
     with tifffile.TiffFile(tmp_path / "b.tif") as file:
-        assert [page.tags["XResolution"].value for page in file.pages] == [(8, 1)] * 3
-        assert [page.tags["YResolution"].value for page in file.pages] == [(4, 1)] * 3
+        tags = [cast(tifffile.TiffPage, page).tags for page in file.pages]
+        assert [page_tags["XResolution"].value for page_tags in tags] == [(8, 1)] * 3
+        assert [page_tags["YResolution"].value for page_tags in tags] == [(4, 1)] * 3
     images.write(enlarged_pages[0], tmp_path / "c.png")
     second = images.read(tmp_path / "a.tif", page=2).metadata
     assert (second["xres"], second["yres"]) == (4.0, 2.0)

@@ -3,13 +3,16 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 
-.PHONY: demo test golden scores lint docs install clean
+.PHONY: demo test ray golden scores lint docs install clean
 
 demo: $(INSTALLED)  ## restore real photographs and draw a contact sheet
 	$(BIN)/python examples/demo.py --out demo
 
 test: $(INSTALLED)  ## all tests that take minutes; with PELLUCID_DATA also scores of the authors' weights
-	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow and not ray"
+
+ray: $(INSTALLED)  ## tests on two computers that Ray simulates on this one; needs the extra ray
+	$(BIN)/python -m pytest -m ray tests/clusters
 
 golden: $(INSTALLED)  ## all scores of the original authors' weights; needs PELLUCID_DATA
 	@test -n "$$PELLUCID_DATA" || { echo "set PELLUCID_DATA to the folder of test sets and weights" >&2; exit 1; }

@@ -30,6 +30,7 @@ from PIL import Image
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from object_server import BUCKET, ObjectServer
+from pellucid.data.store import SOURCES
 from pellucid.training.run_folder import read_metrics
 
 NUM_PICTURES, NUM_STEPS = 24, 100
@@ -87,8 +88,8 @@ def run(form: Form, environment: dict[str, str], limit_s: float | None) -> bool:
     return True
 
 
-def measure(form: Form, environment: dict[str, str], num_kills: int, seed: int) -> None:
-    """Kill a form so many times, and compare what it has made at each end."""
+def measure(form: Form, environment: dict[str, str], num_kills: int, max_s: float, seed: int) -> None:
+    """Kill a form so many times, or as often as fits the time, and compare what it has made at each end."""
     rng = random.Random(seed)
     start_s = time.monotonic()
     subprocess.run([sys.executable, "-c", PROGRAM, *form.arguments[:1], "--help"], check=True, capture_output=True)
@@ -97,13 +98,17 @@ def measure(form: Form, environment: dict[str, str], num_kills: int, seed: int) 
     took_s = time.monotonic() - start_s
     expected = form.collect()
     form.num_steps, num_runs, seen = 0, 0, dict[str, int]()
-    while form.num_killed < num_kills and len(form.failures) < 3:
+    end_s = time.monotonic() + max_s
+
+    def choose_limit() -> float | None:
+        is_over = form.num_killed >= num_kills or time.monotonic() > end_s
+        return None if is_over else rng.uniform(starting_s, took_s + 1)
+
+    while form.num_killed < num_kills and time.monotonic() < end_s and len(form.failures) < 3:
         form.clear()
         seen.clear()
         num_runs += 1
-        while not run(
-            form, environment, rng.uniform(starting_s, took_s + 1) if form.num_killed < num_kills else None
-        ):
+        while not run(form, environment, choose_limit()):
             now = form.observe()
             form.num_twice += sum(now.get(name) != written for name, written in seen.items())
             seen = now
@@ -187,7 +192,10 @@ def make_remote(command: str, folder: Path, server: ObjectServer) -> Form:
             if "/state/" not in found.key and "/." not in found.key:
                 (copy / found.name).parent.mkdir(exist_ok=True)
                 objects.fetch(found, copy / found.name)
-        return collect_weights(copy) if command == "train" else collect_folder(copy, PATTERNS[command])
+        if command == "train":
+            return collect_weights(copy)
+        # sources.jsonl contains the times of the copies in the cache, which differ from machine to machine.
+        return {name: found for name, found in collect_folder(copy, PATTERNS[command]).items() if name != SOURCES}
 
     def clear() -> None:
         from pellucid.storage import objects
@@ -215,6 +223,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--form", action="append", choices=forms, help="repeatable; all by default")
     parser.add_argument("--kills", type=int, default=100)
+    parser.add_argument("--minutes", type=float, default=60, help="limit for each form")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     print("| form | moments killed | lost | wrong | work done twice |\n|---|---|---|---|---|", flush=True)
@@ -228,10 +237,10 @@ def main() -> None:
                 with object_server(folder / "server") as server:
                     environment |= server.environment()
                     form = make_remote(name.removesuffix("-bucket"), folder, server)
-                    measure(form, environment, given.kills, given.seed)
+                    measure(form, environment, given.kills, 60 * given.minutes, given.seed)
             else:
                 form = make_local(name, folder)
-                measure(form, environment, given.kills, given.seed)
+                measure(form, environment, given.kills, 60 * given.minutes, given.seed)
         twice = form.num_twice if form.num_steps or name == "restore" else "not counted"
         print(f"| {name} | {form.num_killed} | {form.num_lost} | {form.num_wrong} | {twice} |", flush=True)
         for line in form.failures:

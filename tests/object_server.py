@@ -10,10 +10,13 @@ import http.client
 import json
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
@@ -90,6 +93,15 @@ class ObjectServer:
             return answer.status, answer.read()
         finally:
             connection.close()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Requests are not answered in the meantime."""
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def stop(self) -> None:
         self._process.kill()  # ending in order takes it ten seconds

@@ -48,17 +48,17 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares it with the 
     from pellucid.restoration.planning import Plan as Plan
     from pellucid.restoration.planning import plan as plan
     from pellucid.restoration.position import Position as Position
-    from pellucid.restoration.restore import Outcome as Outcome
     from pellucid.restoration.restore import iter_restore as iter_restore
     from pellucid.restoration.restore import restore as restore
     from pellucid.restoration.restorer import Restorer as Restorer
     from pellucid.restoration.restorer import load as load
+    from pellucid.restoration.sessions import Outcome as Outcome
     from pellucid.restoration.settings import Settings as Settings
     from pellucid.storage.urls import Url as Url
     from pellucid.system.shards import Shard as Shard
     from pellucid.training.recorder import Validation as Validation
+    from pellucid.training.stopping import Stopped as Stopped
     from pellucid.training.train import Status as Status
-    from pellucid.training.train import Stopped as Stopped
     from pellucid.training.train import train as train
     from pellucid.weights.checkpoint import WeightsMetadata as WeightsMetadata
     from pellucid.weights.converting import convert as convert
@@ -81,13 +81,15 @@ _TABLE = {
     "restoration.one_picture": "restore_crop",
     "restoration.planning": "Job Plan plan",
     "restoration.position": "Position",
-    "restoration.restore": "Outcome iter_restore restore",
+    "restoration.restore": "iter_restore restore",
     "restoration.restorer": "Restorer load",
+    "restoration.sessions": "Outcome",
     "restoration.settings": "Settings",
     "storage.urls": "Url",
     "system.shards": "Shard",
     "training.recorder": "Validation",
-    "training.train": "Status Stopped train",
+    "training.stopping": "Stopped",
+    "training.train": "Status train",
     "weights.checkpoint": "WeightsMetadata",
     "weights.converting": "convert",
     "weights.models": "NamedModel list_models",

@@ -33,7 +33,7 @@ URL_PARAMETERS = {
     "export": ("model",),
     "models": ("name",),
     "prepare": ("paths", "out", "against"),
-    "restore": ("inputs", "out", "model", "mask"),
+    "restore": ("inputs", "out", "model", "mask", "on"),
     "status": ("out",),
     "train": ("data", "target", "out", "start_from", "val", "val_target"),
 }

@@ -8,6 +8,7 @@
     ├── DataError            a folder contains no pictures, or pairs that do not match
     ├── OutputError          a result cannot be written, or would replace a file
     ├── StorageError         an object or a bucket does not exist, or cannot be reached or used
+    ├── ClusterError         a cluster cannot be reached, or its processes cannot be started
     ├── NotEnoughMemoryError more memory is needed than is available or allowed
     └── MissingExtraError    an optional package is not installed; the hint is the pip command
 
@@ -57,10 +58,16 @@ class PellucidError(Exception):
 
         Always a copy: `raise error.about(path) from error` would make an error its own cause.
         """
+        return self._with_facts(self.facts if str(path) in str(self) else f"{path}: {self.facts}")
+
+    def renamed(self, place: object, name: object) -> Self:
+        """A copy of this error that mentions a place by another name, e.g. a bucket instead of a copy of it."""
+        return self._with_facts(self.facts.replace(str(place), str(name)))
+
+    def _with_facts(self, facts: str) -> Self:
         error = self.__class__.__new__(self.__class__)
-        vars(error).update(vars(self))
-        error.facts = self.facts if str(path) in str(self) else f"{path}: {self.facts}"
-        error.args, error.__cause__ = (error.facts,), self.__cause__
+        vars(error).update(vars(self), facts=facts)
+        error.args, error.__cause__ = (facts,), self.__cause__
         return error
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -101,6 +108,10 @@ class OutputError(PellucidError):
 
 class StorageError(PellucidError):
     """An object or a bucket does not exist, or cannot be reached or used."""
+
+
+class ClusterError(PellucidError):
+    """A cluster cannot be reached, or its processes cannot be started."""
 
 
 class NotEnoughMemoryError(PellucidError):

@@ -435,3 +435,18 @@ def test_the_brightness_of_hdr_jpeg_xl_is_named(space: str, nits: int | None, tm
     encoding = images.read(tmp_path / "x.jxl").encoding
     assert encoding is not None
     assert encoding.notes == ((f"not kept: the intensity target of {nits} nits",) if nits else ())
+
+
+@needs("cjxl")
+@pytest.mark.parametrize(("space", "numbers"), [("202_Rel_PeQ", "09100001"), ("202_Rel_HLG", "09120001")])
+def test_png_has_the_numbers_of_an_hdr_profile(space: str, numbers: str, tmp_path: Path) -> None:
+    """libjxl describes PQ and HLG by an ICC profile; programs that show HDR look for cICP (H.273 numbers)."""
+    PIL.Image.new("RGB", (40, 40), (50, 90, 200)).save(tmp_path / "x.png")
+    call("cjxl", "-q", "100", "-x", f"color_space=RGB_D65_{space}", tmp_path / "x.png", tmp_path / "x.jxl")
+    assert images.write(images.read(tmp_path / "x.jxl"), tmp_path / "y.png") == ()
+    content = (tmp_path / "y.png").read_bytes()
+    place = content.index(b"cICP")
+    assert content[place - 4 : place + 8] == bytes.fromhex("00000004") + b"cICP" + bytes.fromhex(numbers)
+    assert content.count(b"cICP") == 1 and b"iCCP" in content
+    images.write(images.read(tmp_path / "y.png"), tmp_path / "z.png")
+    assert (tmp_path / "z.png").read_bytes().count(b"cICP") == 1

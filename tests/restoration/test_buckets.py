@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
 
+import obstore
 import pytest
 import torch
 
@@ -15,11 +16,12 @@ from pellucid.errors import OutputError, StorageError
 from pellucid.recipes import registry
 from pellucid.restoration import leases, ledgers, manifest, planning
 from pellucid.restoration.leases import Leases
-from pellucid.restoration.restore import Outcome, check_files, iter_restore, restore
+from pellucid.restoration.restore import check_files, iter_restore, restore
 from pellucid.restoration.restorer import Restorer
 from pellucid.restoration.run_status import read_status
+from pellucid.restoration.sessions import Outcome
 from pellucid.restoration.settings import Settings
-from pellucid.storage import objects
+from pellucid.storage import conditions, objects
 from pellucid.storage.urls import Tag, Url, locate
 from pellucid.system.shards import Shard
 
@@ -157,7 +159,7 @@ def test_processes_at_once_share_the_work(
 ) -> None:
     for i in range(12):
         bucket.put(f"in/{i}.png", photo)
-    monkeypatch.setattr("pellucid.restoration.restore.CLAIM_IN_BUCKET_EVERY_S", 0.05)
+    monkeypatch.setattr("pellucid.restoration.sessions.CLAIM_IN_BUCKET_EVERY_S", 0.05)
     with ThreadPoolExecutor(3) as pool:
         runs = list(pool.map(lambda _: restore(f"{bucket.url}/in", restorer, f"{bucket.url}/out"), range(3)))
     outcomes = _raise_errors([outcome for run in runs for outcome in run])
@@ -251,6 +253,21 @@ def test_a_user_who_may_only_read(
     (outcome,) = restore(f"{bucket.url}/in/a.png", restorer, f"{bucket.url}/out.png")
     assert isinstance(outcome.error, StorageError)
     assert f"writing {bucket.url}/out.png is not permitted" in str(outcome.error)
+    with pytest.raises(StorageError, match=f"writing {bucket.url}/out/.* is not permitted"):  # once, not for each
+        restore(f"{bucket.url}/in", restorer, f"{bucket.url}/out")
+
+
+def test_a_server_that_ignores_conditions_is_said_once(
+    bucket: Bucket, restorer: Restorer, photo: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put = obstore.put
+    monkeypatch.setattr(conditions, "_probed", {})
+    monkeypatch.setattr(obstore, "put", lambda *args, **options: put(*args, **{**options, "mode": "overwrite"}))
+    bucket.put("in/a.png", photo)
+    bucket.put("in/b.png", photo)
+    with pytest.raises(StorageError, match="the server of the bucket s3://pictures ignores conditions"):
+        restore(f"{bucket.url}/in", restorer, f"{bucket.url}/out")
+    assert not bucket.exists("out/a.png")
 
 
 def test_a_dry_run_fetches_nothing(

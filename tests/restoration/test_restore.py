@@ -32,6 +32,7 @@ from pellucid.restoration import (
 from pellucid.restoration.one_picture import restore_picture
 from pellucid.restoration.position import Position
 from pellucid.restoration.restorer import Restorer
+from pellucid.restoration.sessions import Outcome
 from pellucid.restoration.settings import Settings
 from pellucid.storage.urls import Location
 from pellucid.system import memory
@@ -49,7 +50,7 @@ def weights(tmp_path: Path) -> Path:
     return path
 
 
-def _errors(outcomes: Sequence[restore.Outcome]) -> list[str]:
+def _errors(outcomes: Sequence[Outcome]) -> list[str]:
     return [str(outcome.error) for outcome in outcomes if outcome.error is not None]
 
 
@@ -474,7 +475,7 @@ def dark(tmp_path: Path) -> Path:
 Exposing = float | Path | Literal["auto"]
 
 
-def _restored(restorer: Restorer, source: Path, exposure: Exposing = "auto") -> restore.Outcome:
+def _restored(restorer: Restorer, source: Path, exposure: Exposing = "auto") -> Outcome:
     settings = Settings(exposure=exposure)
     jobs = planning.plan([source], source.with_name("out"))
     (outcome,) = restore.restore(jobs, restorer, settings=settings, overwrite=True)

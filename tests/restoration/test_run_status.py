@@ -127,4 +127,8 @@ def test_the_newest_outcome_counts_in_whichever_manifest_it_is() -> None:
     entries = Entries()
     for outcome, at_s in (("restored", 20.0), ("failed", 10.0)):
         entries.add({"target": "a.png", "outcome": outcome, "at_s": at_s})
-    assert entries.outcomes["a.png"]["outcome"] == "restored"
+    found = entries.find_outcome("a.png")
+    assert found is not None and found["outcome"] == "restored"
+    entries.add({"target": "a.png", "outcome": "failed", "at_s": 20.0})
+    found = entries.find_outcome("a.png")
+    assert found is not None and found["outcome"] == "failed"  # the last one of the same moment

@@ -4,7 +4,7 @@ import pytest
 
 from object_server import Bucket
 from pellucid.errors import StorageError
-from pellucid.storage import cache, objects
+from pellucid.storage import cache, objects, ownership
 from pellucid.storage.urls import Tag, Url
 
 
@@ -126,6 +126,62 @@ def test_stores_are_made_of_buckets_and_for_them(album: Path, bucket: Bucket, tm
         pellucid.prepare("folder", [album], f"{bucket.url}/store")
     smaller = pellucid.prepare("folder", [album], f"{bucket.url}/store", overwrite=True).store
     assert store.open(cache.bring(f"{bucket.url}/store")).fingerprint == smaller.fingerprint
-    (tmp_path / "cache").rename(tmp_path / "another computer")
-    with pytest.raises(pellucid.OutputError, match="/store contains a store; overwrite=True replaces it"):
-        pellucid.prepare("folder", [album], f"{bucket.url}/store")
+
+
+def test_another_computer_finds_a_finished_store(
+    album: Path, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """E.g. if a process is killed once its upload is complete, and the command is repeated elsewhere."""
+    import pellucid
+    from pellucid.data import preparing
+
+    (album / "broken.png").unlink()
+    bucket.upload(album, "in")
+    made = pellucid.prepare("folder", [f"{bucket.url}/in"], f"{bucket.url}/store").store
+    index = bucket.get("store/index.json")
+    (tmp_path / "cache").rename(tmp_path / "first computer")
+    monkeypatch.setattr(preparing, "_decode_all", lambda tasks, *_: [] if not tasks else pytest.fail("decoded"))
+    again = pellucid.prepare("folder", [f"{bucket.url}/in"], f"{bucket.url}/store")
+    assert again.num_decoded == 0 and again.store.fingerprint == made.fingerprint and again.store.check() == []
+    with pytest.raises(pellucid.OutputError, match=rf"{bucket.url}/store is a store made with other settings"):
+        pellucid.prepare("folder", [f"{bucket.url}/in"], f"{bucket.url}/store", min_px=2)
+    bucket.put("in/new.png", (album / "a.png").read_bytes())
+    with pytest.raises(pellucid.OutputError, match=rf"{bucket.url}/store is finished, but 1 .*, e.g. new.png"):
+        pellucid.prepare("folder", [f"{bucket.url}/in"], f"{bucket.url}/store")
+    assert bucket.get("store/index.json") == index
+
+
+def test_a_store_that_another_computer_has_made_in_the_meantime_is_kept(
+    album: Path, bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import pellucid
+    from pellucid.data import preparing
+    from pellucid.data.store_upload import start_upload
+
+    (album / "broken.png").unlink()
+    for url in ("same", "other"):
+        pellucid.prepare("folder", [album], f"{bucket.url}/{url}", workers=1)
+    (tmp_path / "cache").rename(tmp_path / "first computer")
+    monkeypatch.setattr(
+        "pellucid.data.preparing.start_upload", lambda *place, overwrite: start_upload(*place, overwrite=True)
+    )
+    index = bucket.get("same/index.json")
+    decode = preparing._decode_all
+    monkeypatch.setattr(preparing, "_decode_all", lambda tasks, *rest: decode(tasks[::-1], *rest))
+    pellucid.prepare("folder", [album], f"{bucket.url}/same", workers=1)
+    assert bucket.get("same/index.json") == index
+    (album / "a.png").unlink()
+    with pytest.raises(pellucid.OutputError, match="/other contains another store; overwrite=True replaces it"):
+        pellucid.prepare("folder", [album], f"{bucket.url}/other")
+
+
+def test_waiting_for_another_upload_is_said(album: Path, bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pellucid
+
+    monkeypatch.setattr(ownership, "LEASE_S", 0.2)
+    owner = '{"number": 3, "host": "node7", "has_ended": false, "process": "x"}'
+    bucket.put("store/.owner.json", owner.encode())
+    lines: list[str] = []
+    pellucid.prepare("folder", [album], f"{bucket.url}/store", log=lines.append)
+    assert lines == [f"{bucket.url}/store was uploaded on node7 and did not end there; waiting up to 0 s"]
+    assert bucket.exists("store/index.json")

@@ -86,6 +86,34 @@ def test_large_objects_are_looked_at_before_they_are_stored(
         objects.put(b"third", url, e_tag=tag.e_tag)
 
 
+@pytest.mark.parametrize("header", ["If-None-Match", "If-Match"])
+def test_servers_that_ignore_conditions_are_not_used(
+    header: str, credentials: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    del credentials
+    with _keeping_objects(ignored=header) as (address, stored):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        url = _url("s3://b/x")
+        stored["/b/x"] = b"of another program"
+        with pytest.raises(OutputError, match="x exists" if header == "If-None-Match" else "changed by another"):
+            if header == "If-None-Match":
+                objects.put_new(b"mine", url)
+            else:
+                objects.put(b"mine", url, e_tag='"other"')
+        assert stored == {"/b/x": b"of another program"}
+        with pytest.raises(StorageError, match=rf"bucket s3://b ignores conditions \({header}\), .*; use another"):
+            if header == "If-None-Match":
+                objects.put_new(b"mine", _url("s3://b/y"))
+            else:
+                tag = objects.stat(url)
+                assert tag is not None
+                objects.put(b"mine", url, e_tag=tag.e_tag)
+    with _keeping_objects(ignored="") as (address, stored):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        tag = objects.put_new(b"mine", url)
+        assert objects.put(b"another", url, e_tag=tag.e_tag) != tag and stored == {"/b/x": b"another"}
+
+
 def test_a_folder_contains_what_is_below_it(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(objects, "LISTED_AT_ONCE", 2)
     names = ["a/1", "a/2 ü", "a/b/3", "a/b/c/50%?#"]
@@ -137,16 +165,65 @@ class _Answers(http.server.BaseHTTPRequestHandler):
         pass
 
 
+class _Objects(_Answers):
+    """Keeps objects, and ignores one kind of conditions."""
+
+    stored: dict[str, bytes]
+    ignored: str
+
+    def do_PUT(self) -> None:
+        content = self.rfile.read(int(self.headers["Content-Length"]))
+        existing = self.stored.get(self.path)
+        wanted = None if self.ignored == "If-Match" else self.headers["If-Match"]
+        is_new = self.ignored != "If-None-Match" and self.headers["If-None-Match"] is not None
+        is_refused = (is_new and existing is not None) or (wanted and wanted != _e_tag(existing or b""))
+        if not is_refused:
+            self.stored[self.path] = content
+        self._answer(412 if is_refused else 200, content)
+
+    def do_GET(self) -> None:
+        found = self.stored.get(self.path)
+        self._answer(404 if found is None else 200, found or b"")
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def _answer(self, status: int, content: bytes) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content) if self.command != "PUT" else 0))
+        self.send_header("ETag", _e_tag(content))
+        self.send_header("Last-Modified", "Mon, 02 Nov 2026 00:00:00 GMT")
+        self.end_headers()
+        if self.command == "GET":
+            self.wfile.write(content)
+
+
+def _e_tag(content: bytes) -> str:
+    return f'"{md5(content).hexdigest()}"'
+
+
+@contextmanager
+def _keeping_objects(ignored: str) -> Iterator[tuple[str, dict[str, bytes]]]:
+    """An address of this computer that keeps objects, and what it keeps."""
+    stored: dict[str, bytes] = {}
+    with _running(type("Handler", (_Objects,), {"stored": stored, "ignored": ignored})) as address:
+        yield address, stored
+
+
 @contextmanager
 def _serving(*answers: tuple[int, str]) -> Iterator[tuple[str, list[str]]]:
     """An address of this computer that gives these answers in turn, and the requests so far."""
     requests: list[str] = []
-    handler = type("Handler", (_Answers,), {"answers": answers, "requests": requests})
+    with _running(type("Handler", (_Answers,), {"answers": answers, "requests": requests})) as address:
+        yield address, requests
+
+
+@contextmanager
+def _running(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,))
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", requests
+        yield f"http://127.0.0.1:{server.server_port}"
     finally:
         server.shutdown()
         server.server_close()

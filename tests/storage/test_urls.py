@@ -53,6 +53,9 @@ def test_urls_that_cannot_be_used_give_one_line(given: str | Path, message: str)
 def test_names_have_the_parts_that_paths_have() -> None:
     url, path = Url("s3", "b", "x/y.z/photo.tar.gz"), PurePosixPath("x/y.z/photo.tar.gz")
     assert (url.name, url.stem, url.suffix) == (path.name, path.stem, path.suffix)
+    for name in (".a", "a.", "a..", "..a", ".a.b", "a..b", "a b.tar.gz", "x/.y"):
+        other, same = Url("s3", "b", name), PurePosixPath(name)
+        assert (other.name, other.stem, other.suffix) == (same.name, same.stem, same.suffix)
     assert url.with_name("q").key == str(path.with_name("q"))
     assert [parent.key for parent in url.parents] == ["x/y.z", "x", ""]
     assert url.parent.is_folder and Url("s3", "b", "a").parent.is_folder

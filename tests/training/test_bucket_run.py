@@ -254,6 +254,30 @@ def test_what_is_not_uploaded_is_named_and_uploaded_by_the_same_command(
     assert digest(bucket.get("run/weights.safetensors")) == expected and state_of(bucket)["step"] == NUM_STEPS
 
 
+def test_a_stopped_training_ends_in_time_although_the_server_hangs(
+    bucket: Bucket, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = """
+from pellucid.training import bucket_run
+bucket_run.FLUSH_S = 3.0
+from pellucid.cli import main
+main()
+"""
+    given = ("dncnn.gaussian", "depth=3", "width=4", "batch_size=2", "patch_px=16", "num_steps=100000")
+    options = ("--data", str(pictures), "--out", str(url_of(bucket)), "--tune", "off", "--save-every", "0")
+    process = subprocess.Popen([sys.executable, "-c", code, "train", *given, *options], stderr=subprocess.PIPE)
+    deadline_s = time.monotonic() + 60
+    while time.monotonic() < deadline_s and not bucket.exists("run/weights.safetensors"):
+        time.sleep(0.02)
+    with bucket.server.paused():
+        start_s = time.monotonic()
+        process.terminate()
+        _, output = process.communicate(timeout=60)
+        assert time.monotonic() - start_s < 3 + 5
+    assert process.returncode == 143
+    assert b"the later ones are only in" in output and b"the same command resumes from here" in output
+
+
 @contextmanager
 def _broken_network(monkeypatch: pytest.MonkeyPatch, key: str = "/run/") -> Iterator[None]:
     original = objects.put

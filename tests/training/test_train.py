@@ -26,7 +26,8 @@ from pellucid.training.distributed import Group
 from pellucid.training.initialization import build_network, load_pretrained
 from pellucid.training.learner import Learner
 from pellucid.training.recorder import History, Recorder, Validation
-from pellucid.training.train import Status, Stopped, train
+from pellucid.training.stopping import Stopped
+from pellucid.training.train import Status, train
 from pellucid.weights import checkpoint, models
 
 TINY: dict[str, dict[str, Any]] = {

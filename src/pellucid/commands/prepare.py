@@ -127,6 +127,7 @@ def prepare(
                     min_px=min_px,
                     overwrite=overwrite,
                     progress=update,
+                    log=print_info,
                     **keywords,
                 )
     except KeyboardInterrupt:

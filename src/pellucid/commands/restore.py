@@ -1,7 +1,7 @@
 """`pellucid restore`."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,8 +41,9 @@ from pellucid.errors import OutputError, PellucidError
 
 if TYPE_CHECKING:
     from pellucid.restoration.planning import Job, Plan
-    from pellucid.restoration.restore import Outcome
+    from pellucid.restoration.position import Position
     from pellucid.restoration.restorer import Restorer
+    from pellucid.restoration.sessions import Outcome
     from pellucid.restoration.settings import Settings
     from pellucid.storage.urls import Location
 
@@ -81,6 +82,8 @@ def restore(
     memory: options.Memory = None,
     workers: options.Workers = 2,
     shard: Shard = None,
+    on: options.On = None,
+    processes: options.Processes = None,
     tile: options.Tile = None,
     halo: options.Halo = None,
     timeout: options.Timeout = None,
@@ -93,8 +96,11 @@ def restore(
     Finished results in a folder are skipped, so the same command resumes after an interruption.
     """
     with defer_sigint():
+        from pellucid.clusters.connection import check_address
         from pellucid.pictures import images
         from pellucid.restoration import planning, restorer
+        from pellucid.restoration.on_cluster import Loading, iter_restore_on
+        from pellucid.restoration.restore import iter_restore
         from pellucid.restoration.settings import Settings
         from pellucid.storage.urls import is_url, locate
         from pellucid.weights import models
@@ -126,13 +132,19 @@ def restore(
             "--preview only draws a sheet",
             name=name, json=report, sidecars=sidecars, scale=scale, size=size, mask=mask, format=format,
             quality=quality, bit_depth=bit_depth, compare=compare, dry_run=dry_run, timeout=timeout, shard=shard,
+            on=on,
         )  # fmt: skip
     elif len(model) > 1:
         raise typer.BadParameter("several --model are for --preview; --model A+B runs one after the other")
     if dry_run:
-        _refuse("--dry-run writes nothing", json=report)
+        _refuse("--dry-run writes nothing", json=report, on=on)
+    if on is None:
+        _refuse("--processes is about those of --on", processes=processes)
+    else:
+        check_address(on)
+        _refuse("--on divides the work itself", shard=shard)
     if "-" in inputs or out == "-":
-        _refuse("- is one picture", name=name, preview=preview, compare=compare, shard=shard)
+        _refuse("- is one picture", name=name, preview=preview, compare=compare, shard=shard, on=on)
     if is_stdout(report) and (out == "-" or (out is None and "-" in inputs)):
         raise typer.BadParameter("the result and --json - would both be standard output")
     if sidecars and any(map(is_url, inputs)):
@@ -164,14 +176,20 @@ def restore(
         elif dry_run:
             num_failed = _print_plan(jobs, chosen[0], choices, overwrite=overwrite)
         else:
+
+            def iterate(progress: "Callable[[Position], None]") -> "Generator[Outcome, None, None]":
+                if on is None:
+                    return iter_restore(
+                        jobs, chosen[0], settings=choices, workers=workers, overwrite=overwrite, progress=progress
+                    )
+                loading = Loading(model[0], device, backend, precision, given, networks or ())
+                return iter_restore_on(
+                    on, jobs, chosen[0], loading, choices,
+                    workers=workers, processes=processes, overwrite=overwrite, progress=progress,
+                )  # fmt: skip
+
             outcomes = _run(
-                jobs,
-                chosen[0],
-                choices,
-                workers=workers,
-                overwrite=overwrite,
-                rename=streams.rename,
-                report=report,
+                iterate, jobs, chosen[0], choices, overwrite=overwrite, rename=streams.rename, report=report
             )
             has_results = not (streams.is_stdout or is_stdout(report))
             _print_summary(outcomes, chosen[0], with_results=has_results)
@@ -209,27 +227,27 @@ def _check_outputs(jobs: "Plan", report: Path | None, *, overwrite: bool) -> Non
 
 
 def _run(
+    iterate: "Callable[[Callable[[Position], None]], Generator[Outcome, None, None]]",
     jobs: "Plan",
     restorer: "Restorer",
     settings: "Settings",
     *,
-    workers: int,
     overwrite: bool,
     rename: "Callable[[Outcome], Outcome]",
     report: Path | None,
 ) -> "list[Outcome]":
-    """The outcomes of all jobs, renamed. After an interruption, the report contains those until then."""
+    """The outcomes of all jobs, renamed. After an interruption, the report contains those until then.
+
+    iterate: restores them, given a function that shows the progress.
+    """
     from pellucid.restoration.report import is_report, make_report
-    from pellucid.restoration.restore import iter_restore
 
     if settings.halo_px is not None and settings.halo_px < restorer.halo_px:
         _print_halo_error(restorer, jobs, settings)
     finished: list[Outcome] = []
     is_interrupted = False
     with sigterm_as_sigint(), show_status(len(jobs)) as update:
-        outcomes = iter_restore(
-            jobs, restorer, settings=settings, workers=workers, overwrite=overwrite, progress=update
-        )
+        outcomes = iterate(update)
         try:
             finished.extend(map(rename, outcomes))
         except KeyboardInterrupt:

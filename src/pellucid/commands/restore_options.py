@@ -232,11 +232,31 @@ Reference = Annotated[
 
 # Memory and time
 
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="CLUSTER",
+        help="Restore in processes of Ray: 'ray' on this computer, or the address of a cluster, e.g. "
+        "ray://HOST:10001. See docs/scaling.md.",
+        rich_help_panel=_EFFORT,
+    ),
+]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="With --on: the most processes.",
+        show_default="as many as fit",
+        rich_help_panel=_EFFORT,
+    ),
+]
 Memory = Annotated[
     str | None,
     typer.Option(
         metavar="SIZE",
-        help="Memory limit of the process, e.g. 2GB.",
+        help="Memory limit of the process, e.g. 2GB; with --on, of each.",
         show_default="half of the free memory",
         rich_help_panel=_EFFORT,
     ),

@@ -14,7 +14,7 @@ from pellucid.commands.terminal import print_bytes
 from pellucid.errors import PellucidError, PictureError
 
 if TYPE_CHECKING:
-    from pellucid.restoration.restore import Outcome
+    from pellucid.restoration.sessions import Outcome
     from pellucid.storage.urls import Location
 
 

@@ -93,6 +93,7 @@ def train(
         from pellucid.training import comparing
         from pellucid.training import train as training
         from pellucid.training.recorder import Validation
+        from pellucid.training.stopping import Stopped
 
     add_networks(networks)
     given = parse_keywords(parameters, options=("device",))
@@ -136,7 +137,7 @@ def train(
                 progress=progress,
                 **shared,
             )
-    except training.Stopped as stopped:
+    except Stopped as stopped:
         _print_first(f"{stopped}; the same command resumes from here")
         raise typer.Exit(128 + stopped.signal_number) from None
     except KeyboardInterrupt:

@@ -20,7 +20,7 @@ from pellucid.data import archives, registry, store
 from pellucid.data.archives import Source
 from pellucid.data.dataset import DatasetPlan, DecodeTask, LeftOut
 from pellucid.data.store import Array, Store
-from pellucid.data.store_upload import start_upload, upload
+from pellucid.data.store_upload import Log, start_upload, upload
 from pellucid.data.store_writer import Planned, Record, Stamp, StoreWriter, list_parts, part_folder
 from pellucid.errors import ArgumentError, DataError, OutputError, PictureError
 from pellucid.pictures.formats import SUFFIXES
@@ -33,6 +33,11 @@ from pellucid.system.shards import Shard
 
 Progress = Callable[[int, int], None]
 """(done, total), in files."""
+
+
+def _ignore(_: str) -> None:
+    pass
+
 
 _LEGACY_KEYWORDS = {"split": None, "blur": None, "lists": None, "all_bursts": False}
 """Keywords that a request contains for every kind of data set, because earlier versions wrote them. Without them,
@@ -88,6 +93,7 @@ def prepare(
     min_px: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
+    log: Log = _ignore,
     **keywords: Any,
 ) -> Prepared:
     """Decode a data set into a store, or resume an unfinished one.
@@ -97,13 +103,14 @@ def prepare(
         computer; a store for a bucket is made there, too, and then uploaded, its index last.
     workers: threads; by default one for each processor. min_px: pictures with a shorter side are left out.
     overwrite: replace a finished store.
+    log: called with a line before this waits for another process, or copies a finished store from a bucket.
     keywords: of the data set, e.g. split="test"; `pellucid prepare KIND` describes them.
     What shards have decoded (see `prepare_shard`) is copied, not decoded again.
     A finished store of the same sources is returned unchanged. Raises DataError if nothing can be stored or a
     keyword is not possible, OutputError if `out` contains something else or another data set, or its disk is full.
     """
     place = locate(out)
-    folder = start_upload(place, overwrite=overwrite) if isinstance(place, Url) else place
+    folder = start_upload(place, log, overwrite=overwrite) if isinstance(place, Url) else place
     check_name(folder)
     if os.path.lexists(folder) and not os.path.isdir(folder):  # noqa: PTH112  # Path's own raises on names too long
         raise OutputError(f"{folder} is a file", hint="{out} must be a folder")
@@ -111,9 +118,14 @@ def prepare(
     plan = registry.plan(kind, sources, keywords)
     _check_outside(folder, plan, sources)
     request = _make_request(kind, keywords, min_px)
-    prepared = _fill_store(plan, folder, request, _Settings(workers, min_px, overwrite, progress))
+    try:
+        prepared = _fill_store(plan, folder, request, _Settings(workers, min_px, overwrite, progress))
+    except OutputError as error:
+        if "overwrite" not in error.parameters:  # it is about the disk
+            raise
+        raise error.renamed(folder, place) from error
     if isinstance(place, Url):
-        upload(folder, place, overwrite=overwrite)
+        upload(folder, place, log, overwrite=overwrite)
     return prepared
 
 

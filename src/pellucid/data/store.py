@@ -94,6 +94,12 @@ def open(folder: str | Path) -> "Store":
     return Store(folder, index, len(index.items))
 
 
+def read_fingerprint(folder: Path) -> str:
+    """The fingerprint of a finished store, see `Store.fingerprint`, from its index alone. Errors as in `open`."""
+    index = _read_index(folder)
+    return Store(folder, index, len(index.items)).fingerprint
+
+
 def is_store(folder: Path) -> bool:
     """Whether a folder is a store, finished or not: it has samples. Other data sets have an index.json, too."""
     return shard_path(folder, 0).exists()

@@ -1,37 +1,41 @@
 """A store for a bucket: made in the cache of this computer, then uploaded, its index last."""
 
-from collections.abc import Iterator
-from hashlib import sha256
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from pellucid.data import store
 from pellucid.errors import OutputError
-from pellucid.storage import objects
+from pellucid.storage import cache, objects
 from pellucid.storage.ownership import Ownership
 from pellucid.storage.urls import Url
-from pellucid.system.files import cache_folder
+from pellucid.system.files import temporary_folder
+
+Log = Callable[[str], None]
 
 
-def start_upload(place: Url, *, overwrite: bool) -> Path:
-    """The folder in the cache in which to make the store. Users may delete it once the store is uploaded.
+def start_upload(place: Url, log: Log, *, overwrite: bool) -> Path:
+    """The folder on this computer in which to make the store. Users may delete it once the store is uploaded.
 
-    Raises OutputError if the bucket contains a store that was not made here and must not be replaced.
+    If the bucket contains a finished store, which only `overwrite` replaces, it is the folder of a copy of it.
     """
     objects.check_can_write(place)
-    folder = cache_folder() / "uploads" / sha256(str(place.as_folder()).encode()).hexdigest()[:24] / place.name
-    if not overwrite and not folder.exists() and objects.stat(place / store.INDEX) is not None:
-        raise _exists_error(place)
-    return folder
+    folder = cache.choose_folder("uploads", place.as_folder()) / (place.name or place.bucket)
+    if overwrite or (content := _find_index(place)) is None or _has_index(folder, content):
+        return folder
+    log(f"{place} is finished; a copy of it is compared with the sources")
+    return cache.bring(place.as_folder())
 
 
-def upload(folder: Path, place: Url, *, overwrite: bool) -> None:
+def upload(folder: Path, place: Url, log: Log, *, overwrite: bool) -> None:
     """Store all files of a finished store. Without its index, what is there of it is unfinished.
 
     Waits up to a minute for another process that uploads one there and may have ended. Raises OutputError if it
     has not, or if the bucket contains another store that must not be replaced.
     """
+    if _has_index(folder, _find_index(place)):
+        return
     ownership = Ownership(place, "uploaded", file=".owner.json")
-    ownership.take(lambda line: None)
+    ownership.take(log)
     try:
         _upload(folder, place, ownership, overwrite=overwrite)
     finally:
@@ -39,25 +43,40 @@ def upload(folder: Path, place: Url, *, overwrite: bool) -> None:
 
 
 def _upload(folder: Path, place: Url, ownership: Ownership, *, overwrite: bool) -> None:
-    index = place / store.INDEX
-    content, existing = (folder / store.INDEX).read_bytes(), objects.stat(index)
-    if existing is not None:
-        if objects.read(index)[0] == content:
+    content = _find_index(place)
+    if content is not None:
+        if _is_equal(folder, content):
             return
         if not overwrite:
-            raise _exists_error(place)
-        objects.delete(index)  # while its samples are replaced, there is no store
+            raise OutputError(f"{place} contains another store", hint="{overwrite} replaces it", overwrite=True)
+        objects.delete(place / store.INDEX)  # while its samples are replaced, there is no store
     for path in _list_files(folder):
         ownership.confirm()
         objects.put(path, place / path.name)
     ownership.confirm()
-    objects.put_new(content, index)
+    objects.put_new((folder / store.INDEX).read_bytes(), place / store.INDEX)
+
+
+def _find_index(place: Url) -> bytes | None:
+    """The index of the store in the bucket; None if there is no finished one."""
+    index = place / store.INDEX
+    return None if objects.stat(index) is None else objects.read(index)[0]
+
+
+def _has_index(folder: Path, content: bytes | None) -> bool:
+    try:
+        return (folder / store.INDEX).read_bytes() == content
+    except FileNotFoundError:
+        return False
+
+
+def _is_equal(folder: Path, index: bytes) -> bool:
+    """Whether a store has the names and samples of another one, in whatever order they were decoded."""
+    with temporary_folder() as other:
+        (other / store.INDEX).write_bytes(index)
+        return store.read_fingerprint(other) == store.read_fingerprint(folder)
 
 
 def _list_files(folder: Path) -> Iterator[Path]:
     """All but the index."""
     return (path for path in sorted(folder.iterdir()) if path.is_file() and path.name != store.INDEX)
-
-
-def _exists_error(place: Url) -> OutputError:
-    return OutputError(f"{place} contains a store", hint="{overwrite} replaces it", overwrite=True)

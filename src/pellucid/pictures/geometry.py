@@ -8,11 +8,15 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class Change:
-    """A picture of size `before`, turned by an EXIF orientation (1 to 8) and scaled to size `after`."""
+    """A picture of size `before`, turned by an EXIF orientation (1 to 8) and scaled to size `after`.
+
+    channels: how many it has afterwards, with alpha and others; 0 if that is unknown.
+    """
 
     orientation: int
     before: Size
     after: Size
+    channels: int = 0
 
     @property
     def is_turned(self) -> bool:

@@ -247,7 +247,9 @@ def _write(
     """Write a picture with metadata that are true for its size into an empty file. Returns what is not kept."""
     own = picture.width, picture.height
     before = picture.metadata.get(metadata.SIZE, own)
-    adapted, removed = metadata.adapt(picture.metadata, before=before, after=own)
+    adapted, removed = metadata.adapt(
+        picture.metadata, before=before, after=own, channels=sum(plane.shape[2] for plane in picture.planes)
+    )
     return (*removed, *writers.write(replace(picture, metadata=adapted), file_format, temporary, path, quality))
 
 

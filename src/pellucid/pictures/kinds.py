@@ -77,6 +77,9 @@ _TIFF, _WEBP, _AVIF, _HEIC = (
 FORMAT_NAMES = {kind.loader: kind.name for kind in (*_MAGIC.values(), _TIFF, _WEBP, _AVIF, _HEIC)}
 """Loader -> name of the format that it decodes."""
 
+_CGBI = FileKind("PNG for iOS (CgBI)", convertible_to="PNG, e.g. by `pngcrush -revert-iphone-optimizations`,")
+"""Apple's variant, which starts like a PNG; its samples are stored in another way."""
+
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _HEIC_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1", b"hevm", b"hevs"}
 _AVIF_BRANDS = {b"avif", b"avis"}
@@ -109,6 +112,8 @@ def identify_head(head: bytes) -> FileKind | None:
         return _WEBP
     if head[4:8] == b"ftyp":
         return _identify_brands(head)
+    if head[12:16] == b"CgBI":
+        return _CGBI
     matches = [magic for magic in _MAGIC if head.startswith(magic)]
     return _MAGIC[max(matches, key=len)] if matches else None
 

@@ -23,3 +23,9 @@ def expand_limited(samples: Samples, bits: int) -> Samples:
     black, span = 16 * 2 ** (bits - 8) * peak / white, 219 * 2 ** (bits - 8) * peak / white
     expanded = (samples.astype(np.float64) - black) * (peak / span)
     return np.clip(np.rint(expanded), 0, peak).astype(samples.dtype)
+
+
+def expand_chroma_as_color(samples: Samples) -> Samples:
+    """Samples of video range that were expanded as if they were chroma (16 to 240 of 255), over the full range."""
+    peak = np.iinfo(samples.dtype).max
+    return np.clip(np.rint(samples * (224 / 219)), 0, peak).astype(samples.dtype)

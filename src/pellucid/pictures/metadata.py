@@ -16,6 +16,9 @@ from pellucid.pictures.tiff import channels
 SIZE = "size-px"
 """The key of the size (width, height) of the picture that the metadata describes."""
 
+OWN_UNIT = "has-own-unit"
+"""The key of True if a resolution is in pixels per unit of the object, as the first page of the file says."""
+
 _READERS: dict[str, Callable[[IO[bytes]], tuple[dict[str, Any], tuple[str, ...]]]] = {
     "bmp": bmp.read,
     "gif": gif.read,
@@ -56,16 +59,19 @@ def read(file: IO[bytes], loader: str) -> tuple[dict[str, Any], tuple[str, ...]]
 
 
 def adapt(
-    metadata: Mapping[str, Any], *, orientation: int = 1, before: Size, after: Size
+    metadata: Mapping[str, Any], *, orientation: int = 1, before: Size, after: Size, channels: int = 0
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """(metadata of a picture that was turned and then scaled, what was removed).
 
     orientation: EXIF's name of the turn. before, after: (width, height) before and after both.
+    channels: how many the picture has, with alpha and others; 0 if that is unknown.
     """
-    change = Change(orientation, before, after)
+    change = Change(orientation, before, after, channels)
     adapted, removed = dict(metadata), list[str]()
     is_oriented = orientation != 1 or exif.find_orientation(adapted.get("exif-data", b"")) != 0
-    is_scientific = descriptions.has_own_unit(exif.description(adapted.get("exif-data", b"")))
+    is_scientific = OWN_UNIT in adapted or descriptions.has_own_unit(
+        exif.description(adapted.get("exif-data", b""))
+    )
     for key, convert in _ADAPTED.items():
         if key in adapted:
             adapted[key], gone = convert(adapted[key], change)

@@ -15,10 +15,10 @@ from pellucid.errors import PictureError
 from pellucid.pictures import associated_alpha, metadata, vips
 from pellucid.pictures.codecs import heic, jpeg_2000, jpeg_xl, pnm
 from pellucid.pictures.codecs.decoders import check_finite, check_size, count_not_finite, damage_error
-from pellucid.pictures.containers import heif, png
-from pellucid.pictures.levels import expand_limited
+from pellucid.pictures.containers import bmp, heif, png
+from pellucid.pictures.palettes import describe_missing_colors, name_missing_colors
 from pellucid.pictures.picture import PEAKS, Encoding, Picture, Samples
-from pellucid.pictures.records import exif, xmp
+from pellucid.pictures.records import descriptions, exif, xmp
 from pellucid.pictures.structures.chunks import JPEG_END, iterate_jpeg
 from pellucid.pictures.tiff import directories, interpretation
 from pellucid.pictures.tiff.decoding import TiffDecoder, find_strip_damage, list_decoders
@@ -219,6 +219,9 @@ def _read_vips(
     picture = Picture(samples, alpha, found, encoding)
     if loader == "heif":
         picture = _finish_heif(picture, path)
+    if loader in ("png", "gif"):
+        encoding = replace(encoding, warnings=(*encoding.warnings, *describe_missing_colors(path, loader)))
+        picture = replace(picture, encoding=encoding)
     significant_bits = png.significant_bits(found.get("png-chunks", b"")) if loader == "png" else 0
     picture = apply_white(picture, path, white=white, significant_bits=significant_bits)
     return _Stored(picture, orientation, dropped)
@@ -235,6 +238,8 @@ def _read_tiff(stored: TiffSamples, max_pixels: int, white: float | None) -> _St
         files = [stack.enter_context(directories.open_page(stored.page, decoder.changes)) for decoder in decoders]
         sources = [vips.make_source(file) for file in files]
         found, dropped = metadata.read(stack.enter_context(directories.open_page(stored.page)), "tiff")
+        if descriptions.has_own_unit(stored.page.of_file):
+            found[metadata.OWN_UNIT] = True
         stack.enter_context(_explained(path, partial(find_strip_damage, stored)))
         pages = [_open(path, "tiff", source, fail_on="warning") for source in sources]
         num_colors = stored.num_colors
@@ -380,7 +385,13 @@ def _make_upright(stored: _Stored, sidecar: bytes) -> Picture:
         picture = replace(picture, metadata={**picture.metadata, "xmp-data": packet})
     upright = picture.apply_orientation(orientation)
     size, turned = (picture.width, picture.height), (upright.width, upright.height)
-    adapted, removed = metadata.adapt(picture.metadata, orientation=orientation, before=size, after=turned)
+    adapted, removed = metadata.adapt(
+        picture.metadata,
+        orientation=orientation,
+        before=size,
+        after=turned,
+        channels=sum(plane.shape[2] for plane in picture.planes),
+    )
     encoding = picture.encoding
     if encoding is not None and (dropped or removed):
         encoding = replace(encoding, notes=(*encoding.notes, f"not kept: {', '.join((*dropped, *removed))}"))
@@ -421,8 +432,8 @@ def _finish_heif(picture: Picture, path: Path) -> Picture:
     bits = picture.encoding.bits
     with path.open("rb") as file:
         coding, is_associated = heif.read_coding(file), heif.has_associated_alpha(file)
-    if coding.is_gray and coding.is_limited:
-        change_samples(picture.samples, lambda strip: expand_limited(strip, bits))
+    if coding.is_limited:
+        change_samples(picture.samples, lambda strip: heif.complete_range(strip, coding, bits))
     return associated_alpha.divide(picture) if is_associated and picture.alpha is not None else picture
 
 
@@ -448,21 +459,26 @@ def _read_bmp(path: Path, encoding: Encoding, max_pixels: int, white: float | No
             file.load()
         except (OSError, SyntaxError, ValueError) as error:
             raise damage_error(path, error) from error
-        samples, alpha = _decode_bmp(file)
-    with path.open("rb") as opened:
-        found, dropped = metadata.read(opened, "bmp")
+        with path.open("rb") as opened:
+            found, dropped = metadata.read(opened, "bmp")
+            num_colors = bmp.read_num_colors(opened)
+        samples, alpha, num_missing = _decode_bmp(file, num_colors)
+    encoding = replace(encoding, warnings=(*encoding.warnings, *name_missing_colors(num_missing)))
     return _Stored(apply_white(Picture(samples, alpha, found, encoding), path, white=white), 1, dropped)
 
 
-def _decode_bmp(file: BmpImageFile) -> tuple[Samples, Samples | None]:
+def _decode_bmp(file: BmpImageFile, num_colors: int) -> tuple[Samples, Samples | None, int]:
+    """(samples, alpha, pixels whose color is missing in the palette). num_colors: of the palette."""
     mode = {"1": "L", "P": "RGB"}.get(file.mode, file.mode)
-    num_colors = min(len(mode), 3)
-    samples = memory.allocate((file.height, file.width, num_colors), "uint8")
-    alpha = memory.allocate((file.height, file.width, 1), "uint8") if len(mode) > num_colors else None
+    num_channels, num_missing = min(len(mode), 3), 0
+    samples = memory.allocate((file.height, file.width, num_channels), "uint8")
+    alpha = memory.allocate((file.height, file.width, 1), "uint8") if len(mode) > num_channels else None
     for rows in memory.strips(samples):
-        strip = np.asarray(file.crop((0, rows.start, file.width, rows.stop)).convert(mode))
-        strip = strip.reshape(rows.stop - rows.start, file.width, -1)
-        samples[rows] = strip[..., :num_colors]
+        part = file.crop((0, rows.start, file.width, rows.stop))
+        if file.mode in ("L", "P"):  # numbers of colors
+            num_missing += int((np.asarray(part) >= num_colors).sum())
+        strip = np.asarray(part.convert(mode)).reshape(rows.stop - rows.start, file.width, -1)
+        samples[rows] = strip[..., :num_channels]
         if alpha is not None:
-            alpha[rows] = strip[..., num_colors:]
-    return samples, alpha
+            alpha[rows] = strip[..., num_channels:]
+    return samples, alpha, num_missing

@@ -13,13 +13,13 @@ from typing import Any
 from pellucid.storage import objects
 from pellucid.storage.urls import Location, Url, is_url
 from pellucid.system.journals import JournalReader
-from pellucid.system.shards import Shard
+from pellucid.system.tables import Table
 
 NAME = ".pellucid.jsonl"
 """Name of a manifest, in the folder of the results."""
 
 PARTS = ".pellucid"
-"""Name of the folder for manifests of shards (in a bucket, of all processes), in the folder of the results."""
+"""Name of the folder for manifests of single processes, e.g. of shards, in the folder of the results."""
 
 Stamp = list[int | str]
 """See `stamp`."""
@@ -27,27 +27,40 @@ Stamp = list[int | str]
 Entry = dict[str, Any]
 
 
-class Entries(dict[str, list[Entry]]):
+class Entries:
     """The entries of all manifests of a folder, by the path of their result relative to it; and their other lines.
 
-    runs: what was asked for. outcomes: the newest one of each result, by its path, in whichever manifest it is.
+    Iterating it gives all entries, in the order of the manifests. There may be millions.
+    runs: what was asked for. outcomes: of all attempts.
     """
 
     def __init__(self) -> None:
-        super().__init__()
+        self._table, self.outcomes = Table(), Table()
         self.runs: list[dict[str, Any]] = []
-        self.outcomes: dict[str, dict[str, Any]] = {}
+
+    def __bool__(self) -> bool:
+        """Whether there is an entry."""
+        return bool(self._table)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return iter(self._table)
 
     def add(self, line: dict[str, Any]) -> None:
         """Add a line of a manifest, unless it is damaged."""
         if _is_entry(line):
-            self.setdefault(line["target"], []).append(line)
+            self._table.add(line["target"], line)
         elif isinstance(line.get("run"), dict):
             self.runs.append(line)
         elif isinstance(line.get("outcome"), str) and isinstance(line.get("target"), str):
-            former = self.outcomes.get(line["target"])
-            if former is None or _written_at_s(line) >= _written_at_s(former):
-                self.outcomes[line["target"]] = line
+            self.outcomes.add(line["target"], line)
+
+    def find(self, key: str, now: Stamp) -> Entry | None:
+        """The last entry that matches the stamp of the result; later entries for its name may not."""
+        return next((entry for entry in reversed(self._table.find(key)) if entry["result"] == now), None)
+
+    def find_outcome(self, key: str) -> dict[str, Any] | None:
+        """The newest outcome of a result, in whichever manifest it is."""
+        return max(reversed(self.outcomes.find(key)), key=_written_at_s, default=None)
 
 
 def _written_at_s(outcome: dict[str, Any]) -> float:
@@ -74,9 +87,9 @@ def stamp(*paths: Location) -> Stamp:
     return stamps
 
 
-def manifest_path(folder: Path, shard: Shard | None) -> Path:
-    """The manifest to which this process adds."""
-    return folder / NAME if shard is None else folder / PARTS / f"{shard.label}.jsonl"
+def manifest_path(folder: Path, journal: str | None) -> Path:
+    """A manifest to which processes add: the one of all processes, or another one by its name."""
+    return folder / NAME if journal is None else folder / PARTS / f"{journal}.jsonl"
 
 
 def read_lines(folder: Path, reader: JournalReader) -> Iterator[dict[str, Any]]:
@@ -104,18 +117,12 @@ def parse_entries(entries: Entries, lines: bytes) -> None:
             entries.add(found)
 
 
-def find_entry(entries: dict[str, list[Entry]], key: str, now: Stamp) -> Entry | None:
-    """The last entry that matches the stamp of the result; later entries for its name may not."""
-    return next((entry for entry in reversed(entries.get(key, [])) if entry["result"] == now), None)
-
-
 def list_results(folder: Path) -> Iterator[tuple[str, str]]:
     """(result, what it was made from) of all results of a folder that have not changed since; see `real_name`."""
-    for key, entries in read_entries(folder).items():
-        entry = find_entry({key: entries}, key, stamp(folder / key))
-        if entry is not None:
-            place = entry["place"]
-            yield os.path.realpath(folder / key), place if is_url(place) else os.path.realpath(folder / place)
+    for entry in read_entries(folder):
+        result, place = folder / entry["target"], entry["place"]
+        if entry["result"] == stamp(result):
+            yield os.path.realpath(result), place if is_url(place) else os.path.realpath(folder / place)
 
 
 def _is_entry(line: Mapping[str, Any]) -> bool:

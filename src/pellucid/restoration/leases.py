@@ -27,16 +27,25 @@ _NUM_RELEASERS = 4
 
 
 class Leases:
-    """The claims of this process on results in a folder of a bucket."""
+    """The claims of this process on results in a folder of a bucket.
 
-    def __init__(self, folder: Url) -> None:
-        self._folder = folder / PARTS / "claims"
-        self._owner = secrets.token_hex(8)
+    team: of processes that never get the same result at the same time. They take over each other's claims at once:
+        whoever has one in the way has died, or will find that the claim is lost.
+    """
+
+    def __init__(self, folder: Url, team: str | None = None) -> None:
+        self._folder, self._team = folder / PARTS / "claims", team
+        self._owner = secrets.token_hex(8) if team is None else f"{team}/{secrets.token_hex(8)}"
         self._held: dict[str, Tag] = {}
         self._seen: dict[str, tuple[str, float]] = {}
         self._lock, self._is_closed = Lock(), Event()
         self._renewer = Thread(target=self._renew_all, name="claims", daemon=True)
         self._releasers = ThreadPoolExecutor(_NUM_RELEASERS)
+
+    def check(self) -> None:
+        """Raise StorageError if claims cannot be stored."""
+        self.take("")
+        self.release("")
 
     def take(self, key: str) -> bool:
         """Claim the result with this key; False if another process has claimed it. Taking it twice is no error."""
@@ -51,6 +60,8 @@ class Leases:
         found = objects.stat(url)
         if found is None:  # released in the meantime
             return self._try(key, lambda: objects.put_new(self._content(), url))
+        if self._is_of_team(url):
+            return self._try(key, lambda: objects.put(self._content(), url, e_tag=found.e_tag))
         e_tag, since_s = self._seen.get(key, ("", 0.0))
         if e_tag != found.e_tag:
             self._seen[key] = found.e_tag, time.monotonic()
@@ -74,6 +85,14 @@ class Leases:
         self._releasers.shutdown()
         if self._renewer.is_alive():
             self._renewer.join()
+
+    def _is_of_team(self, url: Url) -> bool:
+        if self._team is None:
+            return False
+        try:
+            return objects.read(url)[0].startswith(f"{self._team}/".encode())
+        except StorageError:  # released in the meantime
+            return False
 
     def _try(self, key: str, store: Callable[[], Tag]) -> bool:
         """Whether the claim could be stored."""

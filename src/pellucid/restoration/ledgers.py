@@ -25,7 +25,6 @@ from pellucid.restoration.entries import (
     Entries,
     Entry,
     Stamp,
-    find_entry,
     manifest_path,
     parse_entries,
     read_entries,
@@ -35,7 +34,6 @@ from pellucid.restoration.entries import (
 from pellucid.storage import objects
 from pellucid.storage.urls import Location, Tag, Url, real_name
 from pellucid.system.journals import Journal, JournalReader
-from pellucid.system.shards import Shard
 
 FLUSH_EVERY_S = 5.0
 MAX_ENTRIES = 2000
@@ -86,12 +84,12 @@ class Ledger(Protocol):
 class FolderLedger:
     """The manifests of a folder of this computer: files with one entry in each line.
 
-    This process adds to one of them, which shards do not share with others, and reads all.
+    This process adds to one of them, and reads all. journal: the name of one that only this process adds to.
     """
 
-    def __init__(self, folder: Path, shard: Shard | None = None) -> None:
-        self._folder, self._path = folder, manifest_path(folder, shard)
-        self._journal, self._reader = Journal(self._path, is_shared=shard is None), JournalReader()
+    def __init__(self, folder: Path, journal: str | None = None) -> None:
+        self._folder, self._path = folder, manifest_path(folder, journal)
+        self._journal, self._reader = Journal(self._path, is_shared=journal is None), JournalReader()
         self._waiting: list[Mapping[str, Any]] = []
         self._lock = Lock()
 
@@ -139,13 +137,17 @@ class FolderLedger:
 
 
 class BucketLedger:
-    """The manifest of a folder in a bucket: objects with one entry in each line, written by one process each."""
+    """The manifest of a folder in a bucket: objects with one entry in each line, written by one process each.
 
-    def __init__(self, folder: Url) -> None:
+    is_listed: whether to list all results and manifests now; otherwise, results are known once `refresh` has
+        looked at them, and entries of other processes only by the digest that each result carries.
+    """
+
+    def __init__(self, folder: Url, *, is_listed: bool = True) -> None:
         self._parts = folder / PARTS
         self._tags: dict[str, Tag] = {}
         self._unread: list[Url] = []
-        for url in objects.list_objects(folder):
+        for url in objects.list_objects(folder) if is_listed else ():
             if _is_part(url, self._parts):
                 self._unread.append(url)
             elif url.tag is not None:
@@ -217,9 +219,11 @@ def _is_part(url: Url, folder: Url) -> bool:
 
 def _read_parts(entries: Entries, parts: Iterable[Url]) -> None:
     """Add the entries of all parts, the oldest first."""
+    ordered = sorted(parts, key=lambda url: url.key)
     with ThreadPoolExecutor(_NUM_READERS) as pool:
-        for content, _ in pool.map(objects.read, sorted(parts, key=lambda url: url.key)):
-            parse_entries(entries, content)
+        for start in range(0, len(ordered), _NUM_READERS):  # all at once, they would need much memory
+            for content, _ in pool.map(objects.read, ordered[start : start + _NUM_READERS]):
+                parse_entries(entries, content)
 
 
 def find_results(
@@ -241,7 +245,7 @@ def find_results(
         raise
     for place in among if known else ():
         if isinstance(place, Url) and place.is_relative_to(folder):
-            entry = find_entry(known, place.relative_to(folder).as_posix(), [*(place.tag or ())])
+            entry = known.find(place.relative_to(folder).as_posix(), [*(place.tag or ())])
             if entry is not None:
                 yield real_name(place), entry["place"]
 
@@ -255,8 +259,9 @@ def read_all(folder: Location) -> Entries:
     return known
 
 
-def open_ledger(folder: Location, shard: Shard | None = None) -> Ledger:
-    return BucketLedger(folder) if isinstance(folder, Url) else FolderLedger(folder, shard)
+def open_ledger(folder: Location, journal: str | None = None, *, is_listed: bool = True) -> Ledger:
+    """journal: see `FolderLedger`. is_listed: see `BucketLedger`."""
+    return BucketLedger(folder, is_listed=is_listed) if isinstance(folder, Url) else FolderLedger(folder, journal)
 
 
 def store(

@@ -8,7 +8,7 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 
 from pellucid.errors import OutputError
 from pellucid.restoration.claims import Claims
-from pellucid.restoration.entries import Entries, Entry, Stamp, find_entry, stamp
+from pellucid.restoration.entries import Entries, Entry, Stamp, stamp
 from pellucid.restoration.leases import Leases
 from pellucid.restoration.ledgers import open_ledger, store
 from pellucid.restoration.planning import Job
@@ -44,6 +44,7 @@ class Request:
 
     settings: everything that affects the results. model: its name. shard: the part that this process makes.
     facts: about the model, for reports. plan: the arguments of `planning.plan`; None for jobs from elsewhere.
+    journal: the name of a manifest to which only this process adds; None for the one of all processes.
     """
 
     settings: Mapping[str, Any]
@@ -51,6 +52,7 @@ class Request:
     shard: Shard | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     plan: Mapping[str, Any] | None = None
+    journal: str | None = None
 
     @property
     def settings_sha256(self) -> str:
@@ -58,14 +60,19 @@ class Request:
 
 
 class Manifest:
-    """The manifest of one folder."""
+    """The manifest of one folder.
 
-    def __init__(self, folder: Location, request: Request) -> None:
+    is_directed: whether another process decides what this one does, and looks at the folder before: then, this one
+        looks only at what it makes, which takes neither time nor memory if there are millions of results.
+    """
+
+    def __init__(self, folder: Location, request: Request, *, is_directed: bool = False) -> None:
         self._folder, self._request = folder, request
         self._settings, self._model = request.settings_sha256, request.model
         self._entries = Entries()
-        self._ledger = open_ledger(folder, request.shard)
-        self._ledger.read_new(self._entries)
+        self._ledger = open_ledger(folder, request.journal, is_listed=not is_directed)
+        if not is_directed:
+            self._ledger.read_new(self._entries)
         self._lock, self._is_run_noted = Lock(), False
 
     def state(self, source: Location, target: Location, mask: Location | None = None) -> State:
@@ -118,17 +125,31 @@ class Manifest:
     def record_outcome(self, source: Location, target: Location, outcome: Mapping[str, Any]) -> None:
         """Add what happened to a picture, for `pellucid status`.
 
-        Failures alone do not make a folder, unless other shards may have results.
+        Failures alone do not make a folder, unless other processes of the same run may have results.
         """
-        can_wait = self._request.shard is None
+        can_wait = self._request.journal is None
         self._note_run(can_wait=can_wait)
         names = {"target": self._key(target), "place": self._place(source), "settings": self._settings}
         self._ledger.note({**outcome, **names, "at_s": round(time.time(), 3)}, can_wait=can_wait)
 
     def find_outcome(self, target: Location) -> Mapping[str, Any] | None:
         """The last recorded outcome of a result with these settings."""
-        found = self._entries.outcomes.get(self._key(target))
+        found = self._entries.find_outcome(self._key(target))
         return None if found is None or found["settings"] != self._settings else found
+
+    def find_entry(self, target: Location) -> Entry | None:
+        """The entry of an existing result."""
+        now = self._ledger.stamp(target)
+        return self._find(target, now) if now else None
+
+    def learn_entry(self, entry: Entry) -> None:
+        """Add the entry of an existing result that another process has found."""
+        self._add_entry(entry)
+
+    def announce(self) -> None:
+        """Record what was asked for before anything is made: the file shows others that they see the folder."""
+        self._is_run_noted = True
+        self._ledger.note(self._describe_run(), can_wait=False)
 
     def close(self) -> None:
         """Store all entries."""
@@ -136,10 +157,10 @@ class Manifest:
 
     def _find(self, target: Location, now: Stamp) -> Entry | None:
         """The entry of a result, which another process may just have recorded."""
-        entry = find_entry(self._entries, self._key(target), now)
+        entry = self._entries.find(self._key(target), now)
         if entry is None:
             self._ledger.read_new(self._entries)
-            entry = find_entry(self._entries, self._key(target), now)
+            entry = self._entries.find(self._key(target), now)
         return entry
 
     def _note_run(self, *, can_wait: bool) -> None:
@@ -165,7 +186,7 @@ class Manifest:
         return json.loads(json.dumps(run, default=str))
 
     def _add_entry(self, entry: Entry) -> None:
-        self._entries.setdefault(entry["target"], []).append(entry)
+        self._entries.add(entry)
 
     def _entry(self, source: Location, source_stamp: Stamp, target: Location) -> Entry:
         """An entry without the stamp of the result."""
@@ -194,13 +215,27 @@ class Manifest:
 
 
 class Manifests:
-    """The manifests of all folders of results."""
+    """The manifests of all folders of results.
 
-    def __init__(self, request: Request, overwrite: bool) -> None:
-        self._request, self._overwrite = request, overwrite
+    team: the name of a run on several computers, if another process of it directs this one; see `Manifest` and
+        `Leases`.
+    """
+
+    def __init__(self, request: Request, overwrite: bool, *, team: str | None = None) -> None:
+        self.request, self._overwrite, self._team = request, overwrite, team
         self._by_root: dict[Location, Manifest] = {}
         self._claims: dict[Location, Claims | Leases] = {}
         self._lock = Lock()
+
+    def check_claims(self, jobs: Sequence[Job]) -> None:
+        """Raise StorageError, once instead of for each job, if a bucket cannot be used for results."""
+        checked: set[Url] = set()
+        for job in jobs:
+            if isinstance(job.root, Url) and job.root not in checked and self.state(job) is not State.DONE:
+                checked.add(job.root)
+                claims = self._claims_in(job.root)
+                assert isinstance(claims, Leases)
+                claims.check()
 
     def claim(self, job: Job) -> bool:
         """Whether this process may make a result; False if another one is making it. See `Claims`."""
@@ -217,7 +252,7 @@ class Manifests:
     def _claims_in(self, root: Location) -> Claims | Leases:
         with self._lock:
             if root not in self._claims:
-                self._claims[root] = Leases(root) if isinstance(root, Url) else Claims(root)
+                self._claims[root] = Leases(root, self._team) if isinstance(root, Url) else Claims(root)
             return self._claims[root]
 
     def release(self, job: Job) -> None:
@@ -239,7 +274,7 @@ class Manifests:
         taken = {real_name(job.target) for job in jobs}
         settled = []
         for job in jobs:
-            own = job.target.with_name(f"{job.target.stem}-{self._request.model}{job.target.suffix}")
+            own = job.target.with_name(f"{job.target.stem}-{self.request.model}{job.target.suffix}")
             is_free = real_name(own) not in taken
             renames = is_free and not self._overwrite and self.state(job) is State.OTHER_MODEL
             settled.append(replace(job, target=own) if renames else job)
@@ -281,6 +316,30 @@ class Manifests:
         manifest = self._manifest_of(job)
         return None if manifest is None else manifest.find_outcome(job.target)
 
+    def find_entry(self, job: Job) -> Entry | None:
+        """See `Manifest.find_entry`."""
+        manifest = self._manifest_of(job)
+        return None if manifest is None else manifest.find_entry(job.target)
+
+    def learn_entry(self, job: Job, entry: Entry) -> None:
+        """See `Manifest.learn_entry`."""
+        manifest = self._manifest_of(job)
+        if manifest is not None:
+            manifest.learn_entry(entry)
+
+    def announce(self, jobs: Iterable[Job]) -> None:
+        """See `Manifest.announce`; in all folders of these jobs."""
+        for job in jobs:
+            manifest = self._manifest_of(job)
+            if manifest is not None:
+                manifest.announce()
+
+    def refresh(self, job: Job) -> None:
+        """See `Manifest.refresh`."""
+        manifest = self._manifest_of(job)
+        if manifest is not None:
+            manifest.refresh(job.target)
+
     def state(self, job: Job) -> State:
         """See `Manifest.state`."""
         manifest = self._manifest_of(job)
@@ -295,7 +354,9 @@ class Manifests:
             return None
         if job.root not in self._by_root:
             # If two threads get here at once, both use the manifest of the first.
-            self._by_root.setdefault(job.root, Manifest(job.root, self._request))
+            self._by_root.setdefault(
+                job.root, Manifest(job.root, self.request, is_directed=self._team is not None)
+            )
         return self._by_root[job.root]
 
 

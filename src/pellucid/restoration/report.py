@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from pellucid.errors import PellucidError
-from pellucid.restoration.restore import Outcome
 from pellucid.restoration.restorer import Restorer
+from pellucid.restoration.sessions import Outcome
 
 
 def make_report(

@@ -7,7 +7,7 @@ stop the others, a result is written completely or not at all, and the same call
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,56 +19,24 @@ from pellucid.restoration import planning
 from pellucid.restoration.conversion import InMemory, is_in_memory, to_pictures
 from pellucid.restoration.manifest import Manifests, Request
 from pellucid.restoration.one_picture import restore_picture
-from pellucid.restoration.pipeline import Budget, InFlightItem, Tracker, run_overlapped, to_pellucid_error
+from pellucid.restoration.pipeline import to_pellucid_error
 from pellucid.restoration.planning import Job, Plan
 from pellucid.restoration.position import Position
 from pellucid.restoration.preview import name_sheets
 from pellucid.restoration.restorer import Restorer, load
+from pellucid.restoration.sessions import Outcome, Session
 from pellucid.restoration.settings import Settings
-from pellucid.restoration.stages import Stages, choose_quality, codec_bytes
+from pellucid.restoration.stages import choose_quality, codec_bytes
 from pellucid.restoration.suitability import warn_about
-from pellucid.restoration.transfers import Transfers
 from pellucid.storage.urls import Location, Url, is_folder, locate
-from pellucid.system import files, memory
+from pellucid.system import files
 from pellucid.system.keywords import check_number
-
-CLAIM_EVERY_S, CLAIM_IN_BUCKET_EVERY_S = 0.2, 2.0
-"""How often to look whether another process has finished a result."""
 
 LATER_SETTINGS = ("page", "white", "sidecars", "scale", "size", "crop")
 """Settings that manifests of earlier versions do not contain."""
 
 Inputs = str | Location | InMemory | Iterable[str | Location | InMemory | Job]
 """One input or several: paths and URLs of files and folders, patterns, pictures in memory, or jobs from `plan`."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What happened to one picture: it was restored, or it was skipped, or it failed.
-
-    source: the file; None for a picture in memory. target: where the result is; None if it was not written.
-    restored: the result of a picture in memory, in the same form; None for files and failures.
-    megapixels: of the degraded picture. seconds: in the network.
-    is_skipped: the result already existed, made from the same input in the same way.
-    error: why it failed; None if it did not. See `raise_error`.
-    info: how the picture was read, and which metadata are not kept. warnings: why the result may be worse than
-        expected.
-    """
-
-    source: Location | None
-    target: Location | None
-    restored: Any = None
-    megapixels: float = 0.0
-    seconds: float = 0.0
-    is_skipped: bool = False
-    error: PellucidError | None = None
-    info: tuple[str, ...] = ()
-    warnings: tuple[str, ...] = ()
-
-    def raise_error(self) -> None:
-        """Raise the error, if there is one."""
-        if self.error is not None:
-            raise self.error
 
 
 def restore(
@@ -285,59 +253,18 @@ def _restore_files(
     overwrite: bool,
     progress: Callable[[Position], None] | None,
 ) -> Generator[Outcome, None, None]:
-    manifests = _open_manifests(jobs, restorer, settings, overwrite)
-    jobs, targets = _settle_names(jobs, manifests)
-    transfers = Transfers(jobs, manifests.is_done)
-    stages = Stages(restorer, settings, manifests, transfers, name_sheets(targets))
-    budget = Budget(memory.limit_bytes(settings.memory_bytes), workers, stages.needed_bytes)
-    tracker = Tracker(len(jobs), progress)
-
-    def run(jobs: Sequence[Job]) -> Generator[InFlightItem, None, None]:
-        return run_overlapped(jobs, stages.read, stages.run, stages.write, budget=budget, tracker=tracker)
-
-    try:
-        deferred = []
-        with closing(run(jobs)) as items:
-            for item in items:
-                if not item.is_deferred:
-                    _record_outcome(manifests, item)
-                manifests.release(item.job)
-                transfers.close_job(item.job)
-                if item.is_deferred:
-                    deferred.append(item.job)
-                else:
-                    yield _to_outcome(item)
-        while deferred:  # until other processes have made them, or ended
-            ready = [job for job in deferred if _may_begin(manifests, job)]
-            deferred = [job for job in deferred if job not in ready]
-            with closing(run(ready)) as items:
-                for item in items:
-                    _record_outcome(manifests, item)
-                    manifests.release(item.job)
-                    transfers.close_job(item.job)
-                    yield _to_outcome(item)
-            if not ready:
-                is_bucket = any(isinstance(job.root, Url) for job in deferred)
-                time.sleep(CLAIM_IN_BUCKET_EVERY_S if is_bucket else CLAIM_EVERY_S)
-    finally:
-        transfers.close()
-        manifests.close()
-
-
-def _may_begin(manifests: Manifests, job: Job) -> bool:
-    """Whether a result can be claimed, or whether trying it again tells the user why not."""
-    try:
-        return manifests.claim(job)
-    except PellucidError:
-        return True
+    manifests = open_manifests(jobs, restorer, settings, overwrite)
+    with closing(Session(restorer, settings, manifests, workers)) as session:
+        jobs, targets = settle_names(jobs, manifests)
+        yield from session.restore(jobs, name_sheets(targets), progress)
 
 
 def check_files(
     jobs: Sequence[Job], restorer: Restorer, settings: Settings, *, overwrite: bool
 ) -> Iterator[Outcome]:
     """What `restore` would do with each job, from the headers of the files; nothing is restored or written."""
-    manifests = _open_manifests(jobs, restorer, settings, overwrite)
-    for job in _settle_names(jobs, manifests)[0]:
+    manifests = open_manifests(jobs, restorer, settings, overwrite)
+    for job in settle_names(jobs, manifests)[0]:
         outcome = Outcome(job.source, job.target)
         try:
             if manifests.is_done(job):
@@ -353,49 +280,27 @@ def check_files(
         yield outcome
 
 
-def _open_manifests(jobs: Sequence[Job], restorer: Restorer, settings: Settings, overwrite: bool) -> Manifests:
+def open_manifests(
+    jobs: Sequence[Job], restorer: Restorer, settings: Settings, overwrite: bool, *, journal: str | None = None
+) -> Manifests:
+    """The manifests of all folders of results. journal: see `Request`; default: that of the shard."""
     described = _describe(restorer, settings)
     if any(job.mask is not None for job in (jobs.whole if isinstance(jobs, Plan) else jobs)):
         described["mask"] = "given"
     facts = {"recipe": restorer.recipe.name, "parameters": dict(restorer.recipe.parameters)}
     shard, arguments = (jobs.shard, jobs.arguments) if isinstance(jobs, Plan) else (None, None)
-    return Manifests(Request(described, restorer.name, shard, facts, arguments), overwrite)
+    if journal is None and shard is not None:
+        journal = shard.label
+    return Manifests(Request(described, restorer.name, shard, facts, arguments, journal), overwrite)
 
 
-def _settle_names(jobs: Sequence[Job], manifests: Manifests) -> tuple[list[Job], list[Location]]:
+def settle_names(jobs: Sequence[Job], manifests: Manifests) -> tuple[list[Job], list[Location]]:
     """The jobs with settled names, and the targets of all shards."""
     whole = jobs.whole if isinstance(jobs, Plan) else jobs
     settled = manifests.settle_names(whole)
     chosen = {job.target for job in jobs}
     mine = [after for before, after in zip(whole, settled, strict=True) if before.target in chosen]
     return mine, [job.target for job in settled]
-
-
-def _record_outcome(manifests: Manifests, item: InFlightItem) -> None:
-    """For `pellucid status`. Results that existed before have one from the run that made them."""
-    if item.is_skipped:
-        return
-    outcome = {
-        "outcome": "restored" if item.error is None else "failed",
-        "error": None if item.error is None else str(item.error),
-        "notes": [*item.info, *item.warnings],
-        "megapixels": item.megapixels,
-        "network_s": item.seconds,
-    }
-    manifests.record_outcome(item.job, outcome)
-
-
-def _to_outcome(item: InFlightItem) -> Outcome:
-    return Outcome(
-        item.job.source,
-        item.job.target,
-        megapixels=item.megapixels,
-        seconds=item.seconds,
-        is_skipped=item.is_skipped,
-        error=item.error,
-        info=item.info,
-        warnings=item.warnings,
-    )
 
 
 def _describe(restorer: Restorer, settings: Settings) -> dict[str, Any]:

@@ -247,6 +247,14 @@ class Restorer:
         )
         return float(abs(expected - found).max())
 
+    def working_bytes(
+        self, degraded: Picture | Mosaic, *, tile_px: int | None = None, halo_px: int | None = None
+    ) -> int:
+        """Memory for the network, in bytes, if `restore` may use tiles that are as large as is fast."""
+        accepted = self.recipe.domain.accept(degraded)
+        effort = Effort(tile_px, halo_px, ensemble=False, strength=1.0, limit_bytes=0)
+        return max(model.working_bytes(accepted, effort) for model in self.models)
+
 
 def _warn_about(given: InMemory, pictures: Sequence[Degraded]) -> None:
     """Python warnings about an array, tensor or image. A `Picture` has those of its file in its encoding."""

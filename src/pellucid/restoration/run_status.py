@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -164,8 +165,7 @@ def _plan_again(folder: Location, run: Mapping[str, Any]) -> tuple[list[Job], li
 
 def _list_recorded(folder: Location, request: Request, known: Entries) -> Iterator[Job]:
     """What the manifests know: results, and pictures that failed."""
-    lines = [*(entry for entries in known.values() for entry in entries), *known.outcomes.values()]
-    for line in lines:
+    for line in chain(known, known.outcomes):
         if line["settings"] == request.settings_sha256:
             yield Job(_find_place(folder, line["place"]), folder / line["target"], folder)
 

@@ -141,6 +141,12 @@ class TiledModel:
         settings = self._tile_settings(degraded, effort)
         return self._tile_px(degraded, effort.tile_px, settings, effort.limit_bytes, effort.reserved_bytes)
 
+    def working_bytes(self, degraded: Degraded, effort: Effort) -> int:
+        """Memory to compute a tile of the size that is chosen if there is enough memory."""
+        halo_px = self._tile_settings(degraded, effort).halo_px
+        tile_px = self._fast_tile_px(degraded, halo_px) if effort.tile_px is None else effort.tile_px
+        return self._working_bytes(degraded, tile_px + 2 * halo_px, free=0)
+
     def _tile_settings(self, degraded: Degraded, effort: Effort) -> TileSettings:
         transforms = ALL_EIGHT if effort.ensemble else IDENTITY
         return TileSettings(

@@ -16,7 +16,7 @@ from pellucid.storage.urls import Location, Tag, Url
 from pellucid.system.files import temporary_folder
 
 if TYPE_CHECKING:
-    from obstore import ObjectMeta, PutMode
+    from obstore import ObjectMeta, PutMode, PutResult
 
 CHUNK_BYTES = 8 * 2**20
 """How much of an object is in memory while it is fetched, and the size of the parts of a large one."""
@@ -59,6 +59,19 @@ def _read(url: Url) -> tuple[bytes, Tag]:
     with _explaining(url, "reading"):
         found = obstore.get(store, _key(url))
         return bytes(found.bytes()), _to_tag(found.meta)
+
+
+def read_range(url: Url, start: int, stop: int) -> tuple[bytes, Tag]:
+    """Bytes of an object, and the tag of all of it. Raises FileNotFoundError if it does not exist."""
+    store = open_store(url)
+    import obstore
+
+    with _explaining(url, "reading"):
+        found = obstore.get(store, _key(url), options={"range": (start, stop)})
+        content, tag = bytes(found.bytes()), _to_tag(found.meta)
+    if len(content) != min(stop, tag.size_bytes) - start:
+        raise StorageError(f"{url} ended after {start + len(content)} of {tag.size_bytes} bytes", hint="try again")
+    return content, tag
 
 
 def fetch(url: Url, path: Path) -> Tag:
@@ -158,9 +171,7 @@ def local_copy(location: Location) -> Iterator[Path]:
         try:
             yield path
         except PellucidError as error:
-            error.facts = error.facts.replace(str(path), str(location))
-            error.args = (error.facts,)
-            raise
+            raise error.renamed(path, location) from error
 
 
 class _ConflictError(Exception):
@@ -171,30 +182,41 @@ def _put(content: Path | bytes, url: Url, mode: "PutMode", notes: Mapping[str, s
     check_can_write(url)
     store = open_store(url)
     import obstore
-    from obstore.exceptions import AlreadyExistsError, PreconditionError
+
+    from pellucid.storage import conditions
 
     size_bytes = len(content) if isinstance(content, bytes) else content.stat().st_size
-    if size_bytes > MAX_CONDITIONAL_BYTES and mode != "overwrite":
-        existing = stat(url)
-        if existing is not None and (mode == "create" or existing.e_tag != mode.get("e_tag")):
-            raise _ConflictError
-        mode = "overwrite"
+    is_large = mode != "overwrite" and size_bytes > MAX_CONDITIONAL_BYTES
+    is_new = not is_large and not conditions.are_kept(store, url, mode)
+    if is_large or is_new:
+        _check_condition(url, mode)
+
+    def store_if(mode: "PutMode") -> "PutResult":
+        attributes, chunk_size = {**(notes or {})}, max(CHUNK_BYTES, size_bytes // MAX_PARTS)
+        return obstore.put(store, _key(url), content, mode=mode, attributes=attributes, chunk_size=chunk_size)
+
     with _explaining(url, "writing", is_needed=True):
         try:
-            stored = obstore.put(
-                store,
-                _key(url),
-                content,
-                mode=mode,
-                attributes={**(notes or {})},
-                chunk_size=max(CHUNK_BYTES, size_bytes // MAX_PARTS),
-            )
-        except (AlreadyExistsError, PreconditionError) as error:
+            stored = store_if("overwrite" if is_large else mode)
+        except conditions.CONFLICTS as error:
             raise _ConflictError from error
+        if is_new:
+            conditions.probe(store, url, mode, store_if)
     e_tag = _with_quotes(stored["e_tag"])
     if e_tag is None:
         return stat(url) or Tag("", size_bytes)
     return Tag(e_tag, size_bytes)
+
+
+def _check_condition(url: Url, mode: "PutMode") -> None:
+    """Raise _ConflictError if a condition is not fulfilled now: for a server that may not check it itself."""
+    existing = stat(url)
+    if existing is None:
+        is_fulfilled = mode == "create"
+    else:
+        is_fulfilled = isinstance(mode, dict) and existing.e_tag == mode.get("e_tag")
+    if not is_fulfilled:
+        raise _ConflictError
 
 
 def check_can_write(url: Url) -> None:

@@ -75,9 +75,14 @@ class Ownership:
         self._is_lost = self._is_lost or found is None or found[0]["process"] != self._token
         self.check()
 
-    def release(self) -> None:
-        """Let the next owner begin without waiting."""
+    def release(self, within_s: float | None = None) -> None:
+        """Let the next owner begin without waiting; if the server does not answer in time, it has to wait."""
         self._is_closed.set()
+        ending = Thread(target=self._end, name="end of the ownership", daemon=True)
+        ending.start()
+        ending.join(within_s)
+
+    def _end(self) -> None:
         if self._renewer.is_alive():
             self._renewer.join()
         if self._tag is not None and not self._is_lost:

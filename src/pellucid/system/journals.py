@@ -51,20 +51,26 @@ class JournalReader:
         """The objects in the lines that are new. Lines that are not complete or not JSON objects are left out."""
         start = self._ends.get(path, 0)
         try:
-            with path.open("rb") as file:
-                file.seek(start)
-                content = file.read()
+            file = path.open("rb")
         except OSError:
             return
-        stop = content.rfind(b"\n") + 1  # what follows may still be written by another process
-        self._ends[path] = start + stop
-        for line in content[:stop].decode(errors="replace").splitlines():
-            try:
-                found = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(found, dict):
-                yield found
+        with file:
+            file.seek(start)
+            for line in file:
+                if not line.endswith(b"\n"):  # another process may still write it
+                    return
+                self._ends[path] = self._ends.get(path, 0) + len(line)
+                found = _parse(line)
+                if isinstance(found, dict):
+                    yield found
+
+
+def _parse(line: bytes) -> Any:
+    """The content of a line; None if it is not JSON."""
+    try:
+        return json.loads(line.decode(errors="replace"))
+    except ValueError:
+        return None
 
 
 def _open_own(path: Path) -> IO[bytes]:

@@ -17,6 +17,7 @@ _EXTRAS = {
     "pillow_heif": ("HEIC", "formats"),
     "pyjpegxl": ("JPEG XL", "formats"),
     "openjpeg": ("JPEG 2000", "formats"),
+    "ray": ("a cluster", "ray"),
     "fastapi": ("the service", "serve"),
     "uvicorn": ("the service", "serve"),
     "python_multipart": ("the service", "serve"),

@@ -20,21 +20,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from threading import Condition, Thread
 from typing import Any
 
 from pellucid.errors import OutputError, PellucidError, StorageError
-from pellucid.storage import objects
+from pellucid.storage import cache, objects
 from pellucid.storage.ownership import Ownership
 from pellucid.storage.urls import Tag, Url
-from pellucid.system.files import cache_folder
 from pellucid.system.files import sha256 as hash_file
+from pellucid.training.stopping import Stopped
 
 FORMAT = 1
 FLUSH_S = 25.0
 """How long a stopped training waits for its uploads; clusters kill 30 s after SIGTERM by default."""
+MIN_RELEASE_S = 1.0
+"""How long it may take to state that the training has ended, although the time is over."""
 RETRY_AFTER_S = (2.0, 5.0, 10.0, 30.0)
 """After these times a failed upload is repeated; the last one counts for all later ones."""
 MAX_FINAL_TRIES = 10
@@ -72,32 +73,34 @@ class _Snapshot:
 
 def local_folder(url: Url) -> Path:
     """The run folder of a run in a bucket, on this computer."""
-    digest = sha256(str(url.as_folder()).encode()).hexdigest()
-    return cache_folder() / "runs" / digest[:24] / (url.name or url.bucket)
+    return cache.choose_folder("runs", url.as_folder()) / (url.name or url.bucket)
 
 
 @contextmanager
 def open_bucket_run(url: Url, log: Log) -> Iterator["BucketRun"]:
     """A run in a bucket whose files are on this computer, too. Only one process at a time has it.
 
-    At the end, what has not been uploaded is uploaded: within FLUSH_S if an exception ends the training.
+    At the end, what has not been uploaded is uploaded. If an exception ends the training, all of this ends FLUSH_S
+    later, of a signal after its arrival.
     Raises OutputError if another process trains it, and StorageError as `storage.objects` does.
     """
     url = url.as_folder()
     _read_latest(url)  # before anything is stored in a folder that is something else
     ownership = Ownership(url, "trained")
     ownership.take(log)
+    end_s: float | None = None
     try:
         run = BucketRun(url, ownership, log)
         run.fetch()
         try:
             yield run
-        except BaseException:
-            run.flush(FLUSH_S)
+        except BaseException as error:
+            end_s = FLUSH_S + (error.received_s if isinstance(error, Stopped) else time.monotonic())
+            run.flush(end_s)
             raise
         run.flush(None)
     finally:
-        ownership.release()
+        ownership.release(None if end_s is None else max(MIN_RELEASE_S, end_s - time.monotonic()))
 
 
 class BucketRun:
@@ -175,13 +178,12 @@ class BucketRun:
         if self._error is not None:
             raise self._error
 
-    def flush(self, limit_s: float | None) -> None:
+    def flush(self, end_s: float | None) -> None:
         """Wait for the uploads, and end them.
 
-        limit_s: how long; without a limit, until all is uploaded, which raises the error of the last try if it
-        fails too often. With a limit, one line says what is only on this computer.
+        end_s: until when, by `time.monotonic`; then one line says what is only on this computer. Without an end,
+        until all is uploaded, which raises the error of the last try if it fails too often.
         """
-        end_s = None if limit_s is None else time.monotonic() + limit_s
         with self._changed:
             self._num_failures = 0
             self._changed.notify_all()
@@ -197,7 +199,7 @@ class BucketRun:
         if is_complete and self._error is None:
             return
         facts = f"{self.url} has step {self._latest['step']}; the later ones are only in {self.folder}"
-        if limit_s is not None:
+        if end_s is not None:
             self._log(facts)
             return
         self.check()

@@ -6,15 +6,13 @@ training, bit for bit.
 """
 
 import platform
-import signal
 import time
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from threading import current_thread, main_thread
 from typing import Any
 
 import torch
@@ -36,6 +34,7 @@ from pellucid.training.optimization import TensorsByName
 from pellucid.training.patches import learns_from_pairs
 from pellucid.training.recorder import Recorder, Validation, command_line
 from pellucid.training.run_folder import Checkpoint, Json, Run
+from pellucid.training.stopping import StopSignals, catch_stop_signals
 from pellucid.training.tensorboard import TensorboardWriter, check_available
 from pellucid.weights.checkpoint import fingerprint
 
@@ -62,14 +61,6 @@ class Status:
     """The PSNR of the last validation."""
     behind_s: float = 0.0
     """The age of the last state in the bucket, in seconds; 0 if all that was saved is there, or without one."""
-
-
-class Stopped(KeyboardInterrupt):
-    """Ctrl-C or SIGTERM stopped the training, and a checkpoint was saved; the same call resumes it."""
-
-    def __init__(self, step: int, signal_number: int) -> None:
-        super().__init__(f"stopped after step {step}")
-        self.step, self.signal_number = step, signal_number
 
 
 def _ignore(_: Any) -> None:
@@ -176,7 +167,7 @@ def train(
             log(f"{place}: all {recipe.num_steps} steps are done")
         profiler = _start_profiler(run, stack) if profile else None
         stack.enter_context(distributed.explain_lost_processes(group))
-        stop_signals = stack.enter_context(_catch_stop_signals())
+        stop_signals = stack.enter_context(catch_stop_signals())
         validates = validation is not None
         loop = _Loop(
             learner, batches, group, recorder, validates, profiler, stop_signals, seed, progress=progress, log=log
@@ -198,7 +189,7 @@ class _Loop:
     recorder: Recorder | None
     validates: bool
     profiler: torch.profiler.profile | None
-    stop_signals: list[int]
+    stop_signals: StopSignals
     seed: int
     progress: Callable[[Status], None]
     log: Log
@@ -225,7 +216,7 @@ class _Loop:
             if self.profiler is not None:
                 self.profiler.step()
             if stops and not is_last:
-                raise Stopped(learner.step, self.stop_signals[0] if self.stop_signals else signal.SIGTERM)
+                raise self.stop_signals.stop(learner.step)
 
     def _record(
         self,
@@ -405,27 +396,6 @@ def _check_skipped(learner: Learner, seed: int, log: Log) -> None:
             f"seed {seed}; the last checkpoint is kept",
             hint="train with a lower lr, clip_norm=1 or precision=float32",
         )
-
-
-@contextmanager
-def _catch_stop_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM, in a list that grows as they arrive. The second Ctrl-C interrupts at once."""
-    if current_thread() is not main_thread():
-        yield []
-        return
-    received: list[int] = []
-
-    def receive(number: int, _: object) -> None:
-        if number in received:
-            raise KeyboardInterrupt
-        received.append(number)
-
-    before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield received
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 class _Pace:

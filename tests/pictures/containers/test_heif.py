@@ -138,3 +138,14 @@ def test_video_range_is_expanded(bits: int) -> None:
     stretched = np.rint(stored * (peak / (2**bits - 1))).astype(np.uint8 if bits == 8 else np.uint16)
     expanded = levels.expand_limited(stretched, bits).astype(int)
     assert np.abs(expanded - [0, 0, peak, peak]).max() <= 1
+
+
+@needs_avifenc
+@pytest.mark.parametrize("matrix", [0, 1, 9])
+@pytest.mark.parametrize("depth", [8, 10])
+def test_video_range_of_colors_is_expanded(matrix: int, depth: int, tmp_path: Path) -> None:
+    """Matrix 0 is RGB, whose red and blue libheif expands as if they were chroma."""
+    options = ("--min", "0", "--max", "0", "--yuv", "444", "-r", "limited", "-d", str(depth))
+    path = encode(tmp_path, *options, "--cicp", f"1/13/{matrix}")
+    found = images.read(path).samples / (1 if depth == 8 else 257)
+    assert np.abs((found - format_matrix.photo()).mean(axis=(0, 1))).max() < 1  # 2 without it

@@ -141,7 +141,7 @@ def test_a_smaller_jpeg_after_the_picture_is_a_preview(tmp_path: Path) -> None:
         ),
     ],
 )
-@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "gif", "avif", "jpeg2000 codestream", "bmp"])
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "gif", "avif", "jpeg2000", "jpeg2000 codestream", "bmp"])
 def test_appended_data_are_named(kind: str, appended: bytes, expected: tuple[str, ...], tmp_path: Path) -> None:
     options = {"no_jp2": True} if kind.endswith("codestream") else {}
     assert notes(saved(kind.partition(" ")[0], **options) + appended, tmp_path) == expected
@@ -201,6 +201,28 @@ def test_the_frames_of_an_appended_video_are_not_pictures(tmp_path: Path) -> Non
     (tmp_path / "x").write_bytes(saved("avif") + video)
     assert check_contents(tmp_path / "x", "heif") == ("the video of a motion photo",)
     assert "of 5 frames" in refusal(saved("avif") + content, tmp_path)
+    (tmp_path / "x").write_bytes(saved("jpeg2000") + video)
+    assert check_contents(tmp_path / "x", "jp2") == ("the video of a motion photo",)
+
+
+def test_data_after_a_jp2_whose_last_box_has_no_length_are_named(tmp_path: Path) -> None:
+    content = saved("jpeg2000")
+    place = content.index(b"jp2c") - 4
+    assert notes(content[:place] + bytes(4) + content[place + 4 :] + VIDEO, tmp_path) == (
+        "not kept: the video of a motion photo",
+    )
+
+
+def test_joined_jpegs_are_not_an_mpo(tmp_path: Path) -> None:
+    assert "is a file of 3 JPEGs, one after the other; " in refusal(3 * jpeg(), tmp_path)
+
+
+def test_the_png_of_ios_is_named(tmp_path: Path) -> None:
+    content = saved("png")
+    chunk = b"\0\0\0\4CgBI" + bytes.fromhex("50002002 2bd5b37f")
+    assert "is in PNG for iOS (CgBI) format, which is not supported; " in refusal(
+        content[:8] + chunk + content[8:], tmp_path
+    )
 
 
 def test_unknown_boxes_of_heif_are_named(tmp_path: Path) -> None:

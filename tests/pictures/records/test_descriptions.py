@@ -1,7 +1,7 @@
 """Descriptions of scientific TIFF files, checked by tifffile."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -119,3 +119,67 @@ def test_places_in_the_file_are_removed_with_a_note(tmp_path: Path) -> None:
     encoding = images.read(tmp_path / "a.tif").encoding
     assert encoding is not None
     assert encoding.notes == ("not kept: the description by a microscope (Olympus)",)
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "expected"),
+    [
+        ((21, 30, 4), {"photometric": "separated"}, (21, 30, 3)),
+        ((21, 30, 5), {"photometric": "separated", "extrasamples": ["unassalpha"]}, (21, 30, 4)),
+        ((4, 21, 30), {"photometric": "separated", "planarconfig": "separate"}, (21, 30, 3)),
+        (
+            (21, 30),
+            {"photometric": "palette", "colormap": np.arange(768, dtype=np.uint16).reshape(3, 256)},
+            (21, 30, 3),
+        ),
+    ],
+)
+@pytest.mark.parametrize("axes", [True, False])
+def test_the_shape_of_tifffile_has_the_channels_of_the_result(
+    shape: tuple[int, ...], options: dict[str, Any], expected: tuple[int, ...], axes: bool, tmp_path: Path
+) -> None:
+    named = {2: "YX", 3: "SYX" if "planarconfig" in options else "YXS"}[len(shape)]
+    tifffile.imwrite(
+        tmp_path / "a.tif", np.zeros(shape, np.uint8), metadata={"axes": named} if axes else {}, **options
+    )
+    images.write(images.read(tmp_path / "a.tif"), tmp_path / "b.tif")
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        assert file.is_shaped and file.shaped_metadata is not None
+        assert tuple(file.shaped_metadata[0]["shape"]) == expected
+        assert file.series[0].shape == expected == file.asarray().shape
+        assert not axes or file.series[0].axes == "YXS"
+
+
+def test_every_page_of_imagej_has_the_resolution_of_its_unit(tmp_path: Path) -> None:
+    stack = np.zeros((3, 21, 30), np.uint16)
+    options: dict[str, Any] = {"imagej": True, "resolution": (4.0, 2.0), "metadata": {"unit": "um", "axes": "ZYX"}}
+    tifffile.imwrite(tmp_path / "a.tif", stack, **options)
+    pages = images.list_pages(tmp_path / "a.tif")
+    assert pages is not None
+    enlarged_pages = [images.read_page(page) for page in pages.pages]
+    enlarged_pages = [
+        Picture(page.samples.repeat(2, 0).repeat(2, 1), metadata=page.metadata, encoding=page.encoding)
+        for page in enlarged_pages
+    ]
+    images.write_pages(enlarged_pages, tmp_path / "b.tif", pages, scale=2)
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        tags = [cast(tifffile.TiffPage, page).tags for page in file.pages]
+        assert [page_tags["XResolution"].value for page_tags in tags] == [(8, 1)] * 3
+        assert [page_tags["YResolution"].value for page_tags in tags] == [(4, 1)] * 3
+    images.write(enlarged_pages[0], tmp_path / "c.png")
+    second = images.read(tmp_path / "a.tif", page=2).metadata
+    assert (second["xres"], second["yres"]) == (4.0, 2.0)
+
+
+@pytest.mark.parametrize("page", [1, 2])
+def test_significant_bits_of_ome_are_white(page: int, tmp_path: Path) -> None:
+    stack = np.random.default_rng(0).integers(0, 4096, (2, 21, 30), np.uint16)
+    tifffile.imwrite(tmp_path / "a.ome.tif", stack, metadata={"axes": "ZYX", "SignificantBits": 12})
+    picture = images.read(tmp_path / "a.ome.tif", page=page)
+    assert picture.encoding is not None and picture.encoding.white == 4095
+    assert "white is 4095, as SignificantBits of OME specifies; --white changes it" in picture.encoding.notes
+    assert (picture.samples[..., 0] == np.floor(stack[page - 1] * (65535 / 4095) + 0.5)).all()
+    images.write(picture, tmp_path / "b.tif")
+    assert (tifffile.imread(tmp_path / "b.tif") == stack[page - 1]).all()
+    same = images.read(tmp_path / "a.ome.tif", page=page, white=65535)
+    assert (same.samples[..., 0] == stack[page - 1]).all()

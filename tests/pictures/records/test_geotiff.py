@@ -85,7 +85,7 @@ def test_a_turned_picture_has_no_place() -> None:
 def test_regions_of_imagej_are_dropped_if_the_size_changes() -> None:
     tags: dict[int, Value] = {50838: (4, 2, bytes(8)), 50839: (1, 12, b"IJIJ roi \0\0\0\1")}
     assert geotiff.adapt(tags, Change(1, (6, 4), (6, 4))) == (tags, ())
-    removed = "the regions and overlays of ImageJ, its labels and its colors"
+    removed = "the regions of ImageJ"
     assert geotiff.adapt(tags, Change(1, (6, 4), (12, 8))) == ({}, (removed,))
 
 
@@ -118,3 +118,11 @@ def test_damaged_values_stay(content: bytes, kind: int) -> None:
     tags = dict.fromkeys((33550, 33922, 34264, 33920, 50844, 34735), (kind, len(content) // size, content))
     adapted, _ = geotiff.adapt(tags, Change(1, (6, 4), (12, 8)))
     assert adapted.keys() == tags.keys()
+
+
+def test_removed_data_of_imagej_are_named_as_they_are() -> None:
+    """The sizes do not fit to the parts, so that all of them are removed."""
+    head = b"IJIJ" + b"".join(kind + b"\0\0\0\1" for kind in (b"info", b"labl", b"over"))
+    tags: dict[int, Value] = {50838: (4, 2, bytes(8)), 50839: (1, len(head), head)}
+    adapted, removed = geotiff.adapt(tags, Change(1, (6, 4), (12, 8)))
+    assert (adapted, removed) == ({}, ("the overlays, labels, notes of ImageJ",))

@@ -9,7 +9,6 @@ import numpy as np
 from pellucid.pictures import associated_alpha
 from pellucid.pictures.codecs.decoders import check_size, damage_error, import_decoder
 from pellucid.pictures.containers import heif
-from pellucid.pictures.levels import expand_limited
 from pellucid.pictures.picture import Encoding, Picture, Samples
 from pellucid.pictures.records import exif
 
@@ -42,8 +41,7 @@ def read(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
     colors = np.ascontiguousarray(samples[..., :num_colors])
     with path.open("rb") as file:
         dropped, coding = heif.list_dropped(file), heif.read_coding(file)
-    if coding.is_gray and coding.is_limited:
-        colors = expand_limited(colors, bits)
+    colors = heif.complete_range(colors, coding, bits)
     notes = (*encoding.notes, *([f"not kept: {', '.join(dropped)}"] if dropped else []))
     encoding = replace(encoding, bits=bits, lossless=False, notes=notes)
     picture = Picture(colors, alpha, _build_metadata(info, path), encoding)

@@ -21,6 +21,7 @@ from pellucid.pictures.levels import stretch
 from pellucid.pictures.picture import Encoding, Picture, Samples
 from pellucid.pictures.records import icc
 from pellucid.pictures.structures.boxes import build_box, find_box, iterate_boxes
+from pellucid.pictures.structures.jpeg_2000 import find_jp2_end
 from pellucid.system.optional_packages import import_optional
 
 BYTES_PER_PIXEL = 24
@@ -75,7 +76,13 @@ def read(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
     num_colors = _check_colors(path, stream, colors)
     shape = stream.height, stream.width, len(stream.bits)
     # Of a picture that does not start at 0, 0, the package returns unused memory after the samples.
-    samples = stretch(_decode(path, content).reshape(-1)[: prod(shape)].reshape(shape), 2 ** max(stream.bits) - 1)
+    # OpenJPEG also decodes boxes that were appended.
+    samples = stretch(
+        _decode(path, content[: find_jp2_end(io.BytesIO(content)) or None])
+        .reshape(-1)[: prod(shape)]
+        .reshape(shape),
+        2 ** max(stream.bits) - 1,
+    )
     # OpenJPEG puts the channels in order: red, green, blue, alpha.
     alpha = None if colors.alpha is None else np.ascontiguousarray(samples[..., num_colors:])
     kept = resolution.to_metadata(*colors.dots_per_m, "m") if colors.dots_per_m else {}

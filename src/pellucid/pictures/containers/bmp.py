@@ -38,6 +38,16 @@ def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
     return metadata, (("the link to an ICC profile",) if size >= _V5_BYTES and kind == _LINKED else ())
 
 
+def read_num_colors(file: IO[bytes]) -> int:
+    """Colors of the palette that a BMP of at most 8 bits has."""
+    file.seek(0)
+    head = file.read(_FILE_BYTES + _V3_BYTES).ljust(_FILE_BYTES + _V3_BYTES, b"\0")
+    is_old = struct.unpack_from("<I", head, _FILE_BYTES)[0] < _V3_BYTES
+    (bits,) = struct.unpack_from("<H", head, 24 if is_old else 28)
+    (num_used,) = struct.unpack_from("<I", head, 46)
+    return int(num_used) if num_used and not is_old else 2 ** min(bits, 8)
+
+
 def _read_resolution(x: int, y: int) -> dict[str, Any]:
     return resolution.to_metadata(x, y, "m")
 

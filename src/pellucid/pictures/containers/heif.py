@@ -7,6 +7,10 @@ import struct
 from dataclasses import dataclass
 from typing import IO
 
+import numpy as np
+
+from pellucid.pictures.levels import expand_chroma_as_color, expand_limited
+from pellucid.pictures.picture import Samples
 from pellucid.pictures.structures import chunks
 from pellucid.pictures.structures.boxes import find_box, iterate_boxes
 
@@ -36,15 +40,19 @@ def read_colors(file: IO[bytes]) -> bytes:
 
 @dataclass(frozen=True)
 class Coding:
-    """How the main picture is coded. is_limited: black is 16 and white is 235 (with 8 bits)."""
+    """How the main picture is coded. is_limited: black is 16 and white is 235 (with 8 bits).
+
+    is_rgb: whether its planes are green, blue and red, not brightness and chroma.
+    """
 
     is_gray: bool = False
     is_limited: bool = False
+    is_rgb: bool = False
 
 
 def read_coding(file: IO[bytes]) -> Coding:
-    """What libheif ignores: it decodes gray as three channels, and does not expand the range of gray."""
-    is_gray, has_codec, is_limited = False, False, False
+    """What libheif ignores, see `complete_range`: it also decodes gray as three channels."""
+    is_gray, has_codec, is_limited, is_rgb = False, False, False, False
     try:
         for kind, content in _main_properties(file):
             if kind == b"av1C":
@@ -54,10 +62,26 @@ def read_coding(file: IO[bytes]) -> Coding:
             elif kind == b"pixi" and not has_codec:
                 is_gray = content[4] == 1
             elif kind == b"colr" and content[:4] == b"nclx":
-                is_limited = content[10] < 0x80
+                is_limited, is_rgb = content[10] < 0x80, content[8:10] == _IDENTITY
     except (struct.error, IndexError):
         return Coding()
-    return Coding(is_gray, is_limited)
+    return Coding(is_gray, is_limited, is_rgb)
+
+
+_IDENTITY = b"\0\0"
+"""The matrix of RGB."""
+
+
+def complete_range(samples: Samples, coding: Coding, bits: int) -> Samples:
+    """Colors over the full range. libheif does not expand gray, and expands red and blue as chroma."""
+    if not coding.is_limited:
+        return samples
+    if coding.is_gray:
+        return expand_limited(samples, bits)
+    if not coding.is_rgb:
+        return samples
+    red, green, blue = (samples[..., channel] for channel in range(3))
+    return np.stack([expand_chroma_as_color(red), green, expand_chroma_as_color(blue)], axis=-1)
 
 
 def has_associated_alpha(file: IO[bytes]) -> bool:

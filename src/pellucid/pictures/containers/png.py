@@ -205,9 +205,11 @@ def write(file: IO[bytes], metadata: Mapping[str, Any], channels: int) -> list[s
             kept.append(chunks.build_chunk(kind, content))
         else:
             missing.append(_DEPENDENT[kind])
+    profile = _build_profile(metadata, channels, missing)
     parts = [
         _build_resolution(metadata),
-        _build_profile(metadata, channels, missing),
+        profile,
+        _build_hdr(metadata) if profile and b"cICP" not in metadata.get("png-chunks", b"") else b"",
         *kept,
         *_build_texts(metadata),
     ]
@@ -251,6 +253,12 @@ def _build_profile(metadata: Mapping[str, Any], channels: int, missing: list[str
         return b""
     name = metadata.get("png-profile-name", b"") or b"ICC profile"
     return chunks.build_chunk(b"iCCP", name[:79] + b"\0\0" + zlib.compress(profile))
+
+
+def _build_hdr(metadata: Mapping[str, Any]) -> bytes:
+    """The numbers of an HDR profile where programs that show HDR look for them."""
+    numbers = icc.find_hdr_numbers(metadata["icc-profile-data"])
+    return chunks.build_chunk(b"cICP", numbers) if numbers else b""
 
 
 def _build_texts(metadata: Mapping[str, Any]) -> Iterator[bytes]:

@@ -5,7 +5,7 @@ animated PNG nor the pictures of an MPO.
 """
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO
 
@@ -20,8 +20,9 @@ from pellucid.pictures.contents.parts import (
     describe_trailer,
     name_box,
 )
-from pellucid.pictures.structures.boxes import iterate_boxes
+from pellucid.pictures.structures.boxes import Box, iterate_own_boxes
 from pellucid.pictures.structures.chunks import GIF_END, GIF_FRAME, iterate_gif, iterate_png, iterate_webp
+from pellucid.pictures.structures.jpeg_2000 import find_jp2_end
 
 
 def check_contents(path: Path, loader: str) -> tuple[str, ...]:
@@ -96,34 +97,14 @@ _KNOWN_BOXES = {
 
 def _inspect_jp2(file: IO[bytes]) -> Contents:
     """Pictures are codestreams; a file that is only a codestream has no boxes."""
-    if file.read(4) == _CODESTREAM:
-        return Contents(1, parts=describe_trailer(file, _find_codestream_end(file)))
-    file.seek(0)
-    kinds, parts = _list_boxes(file)
+    kinds = _list_kinds(file, iterate_own_boxes(file)) if file.read(4) == _FIRST_BOX else [b"jp2c"]
     return Contents(
         kinds.count(b"jp2c") + kinds.count(b"moov"),
         "a JPEG 2000 file",
         "pictures",
         "save each as a file of its own first",
-        parts,
+        (*_name_parts(kinds), *describe_trailer(file, find_jp2_end(file))),
     )
-
-
-_CODESTREAM, _TILE_PART, _CODESTREAM_END = b"\xff\x4f\xff\x51", b"\xff\x90", b"\xff\xd9"
-
-
-def _find_codestream_end(file: IO[bytes]) -> int:
-    """Where a JPEG 2000 codestream ends; 0 if a tile-part does not state its length (ISO 15444-1, A.4.2)."""
-    place = 2
-    while True:
-        file.seek(place)
-        marker, *lengths = struct.unpack(">2sHHI", file.read(10).ljust(10, b"\0"))
-        if marker == _CODESTREAM_END:
-            return place + 2
-        length = lengths[2] if marker == _TILE_PART else lengths[0] + 2
-        if not marker.startswith(b"\xff") or length < 4:
-            return 0
-        place += length
 
 
 def _inspect_bmp(file: IO[bytes]) -> Contents:
@@ -141,16 +122,22 @@ def _inspect_bmp(file: IO[bytes]) -> Contents:
 
 
 def _inspect_jxl(file: IO[bytes]) -> Contents:
-    _, parts = _list_boxes(file)
-    return Contents(1, parts=parts)
+    """A file that is only a codestream has no boxes."""
+    boxes = [*iterate_own_boxes(file)] if file.read(4) == _FIRST_BOX else []
+    end = boxes[-1].stop if boxes else 0
+    return Contents(parts=(*_name_parts(_list_kinds(file, boxes)), *describe_trailer(file, end)))
 
 
-def _list_boxes(file: IO[bytes]) -> tuple[list[bytes], tuple[str, ...]]:
-    """(types, parts) of the outermost boxes. One of the type brob is compressed, and its own type comes first."""
-    boxes = [*iterate_boxes(file)] if file.read(4) == b"\0\0\0\x0c" else []
-    kinds = [box.read(file)[:4] if box.kind == b"brob" else box.kind for box in boxes]
-    parts = [_BOX_PARTS.get(kind, name_box(kind)) for kind in kinds if kind not in _KNOWN_BOXES]
-    return kinds, (*parts, *(describe_trailer(file, boxes[-1].stop) if boxes else ()))
+_FIRST_BOX = b"\0\0\0\x0c"
+
+
+def _list_kinds(file: IO[bytes], boxes: Iterable[Box]) -> list[bytes]:
+    """The types of boxes. One of the type brob is compressed, and its own type comes first."""
+    return [box.read(file)[:4] if box.kind == b"brob" else box.kind for box in boxes]
+
+
+def _name_parts(kinds: Iterable[bytes]) -> Iterator[str]:
+    return (_BOX_PARTS.get(kind, name_box(kind)) for kind in kinds if kind not in _KNOWN_BOXES)
 
 
 _INSPECTORS: dict[str, Callable[[IO[bytes]], Contents]] = {

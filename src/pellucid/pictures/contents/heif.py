@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from pellucid.pictures.contents.parts import DEPTH_MAP, GAIN_MAP, VIDEO, Contents, describe_trailer, name_box
-from pellucid.pictures.structures.boxes import Box, find_box, iterate_boxes
+from pellucid.pictures.structures.boxes import Box, find_box, iterate_boxes, iterate_own_boxes
 
 _PICTURE_ITEMS = {
     b"hvc1",
@@ -45,7 +45,7 @@ class _Items:
 
 def inspect_heif(file: IO[bytes]) -> Contents:
     """Pictures and parts."""
-    boxes = [*_iterate_own_boxes(file)]
+    boxes = [*iterate_own_boxes(file)]
     num_frames = _count_frames(file, boxes)
     if num_frames > 1:
         return Contents(num_frames, "an image sequence", "frames", _HINT)
@@ -59,14 +59,6 @@ def inspect_heif(file: IO[bytes]) -> Contents:
             others -= group
             parts.append("other versions of the picture")
     return Contents(1 + len(others), "a HEIF file", "pictures", _HINT, tuple(parts))
-
-
-def _iterate_own_boxes(file: IO[bytes]) -> Iterator[Box]:
-    """The outermost boxes, without those of a video that was appended, which starts like a file of its own."""
-    for number, box in enumerate(iterate_boxes(file)):
-        if number and box.kind == b"ftyp":
-            return
-        yield box
 
 
 def _count_frames(file: IO[bytes], boxes: Sequence[Box]) -> int:

@@ -20,6 +20,15 @@ _THUMBNAIL, _MULTI_FRAME, _GAIN_MAP_TYPE = 0x01, 0x02, 0x05
 """High bytes of types in MPF: preview; panorama, stereo or multi-angle; gain map (2024)."""
 
 
+_MPO = (
+    "an MPO (e.g. a stereo pair)",
+    "pictures",
+    "save each picture as a JPEG of its own first, e.g. by `exiftool -b -MPImage2 FILE`",
+)
+_JOINED = ("a file", "JPEGs, one after the other", "save each as a file of its own first")
+"""Kind, unit and hint for several pictures: with an index of the Multi-Picture Format, and without."""
+
+
 @dataclass(frozen=True)
 class _Jpeg:
     """One JPEG inside a file. size: (width, height, channels). end: the offset after its last byte.
@@ -60,12 +69,9 @@ def inspect_jpeg(file: IO[bytes]) -> Contents:
             num_pictures += part is None
             parts += [part] if part else []
             end = other.end
-    return Contents(
-        num_pictures,
-        "an MPO (e.g. a stereo pair)",
-        hint="save each picture as a JPEG of its own first, e.g. by `exiftool -b -MPImage2 FILE`",
-        parts=(*parts, *describe_trailer(file, end)),
-    )
+    has_index = any(segment.startswith(_MPF) for _, segment in primary.segments)
+    words = _MPO if has_index else _JOINED
+    return Contents(num_pictures, *words, parts=(*parts, *describe_trailer(file, end)))
 
 
 def _parse(content: mmap.mmap, start: int) -> _Jpeg | None:

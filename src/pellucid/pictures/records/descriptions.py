@@ -58,6 +58,13 @@ def has_own_unit(text: str) -> bool:
     return text.startswith("ImageJ=") and re.search(r"^unit=(?!inch|cm|pixel)", text, re.MULTILINE) is not None
 
 
+def find_significant_bits(text: str) -> int:
+    """The most bits of a sample that OME-XML states, e.g. 12 of the 16 that are stored; 0 if none does."""
+    elements = _PIXELS.findall(text) if is_ome(text) else []
+    found = [re.search(r"""\sSignificantBits\s*=\s*["'](\d{1,3})["']""", element) for element in elements]
+    return max((int(match[1]) for match in found if match), default=0)
+
+
 def _adapt_pixels(element: str, change: Change) -> str:
     """The element of OME-XML that contains the sizes in pixels and the physical size of a pixel."""
     if change.swaps_axes:
@@ -89,7 +96,10 @@ def _divide(value: str, factor: float) -> str:
 
 
 def _adapt_shape(text: str, change: Change) -> str:
-    """The shape that tifffile writes: (..., height, width) or (..., height, width, channels)."""
+    """The shape that tifffile writes: (..., height, width) or (..., height, width, channels).
+
+    Channels change e.g. if CMYK or a palette becomes RGB.
+    """
     try:
         content = json.loads(text)
         shape = content["shape"]
@@ -99,4 +109,9 @@ def _adapt_shape(text: str, change: Change) -> str:
     except (ValueError, TypeError, KeyError, StopIteration):
         return text
     shape[place : place + 2] = change.after[::-1]
+    axes, has_channels = content.get("axes"), len(shape) > place + 2
+    if change.channels and (has_channels or change.channels > 1):
+        if isinstance(axes, str) and len(axes) == len(shape):
+            content["axes"] = axes[: place + 2] + "S"
+        shape[place + 2 :] = [change.channels]
     return json.dumps(content)

@@ -10,8 +10,17 @@ PIXEL_SCALE, TIE_POINTS, TRANSFORMATION, KEYS = 33550, 33922, 34264, 34735
 _INTERGRAPH, _RPC = 33920, 50844
 _PLACES = (PIXEL_SCALE, TIE_POINTS, TRANSFORMATION, _INTERGRAPH, _RPC)
 _IMAGEJ_SIZES, _IMAGEJ = 50838, 50839
-_REGIONS = (b"roi ", b"over", b" ior", b"revo")
-"""Types of ImageJ's regions and overlays, in both byte orders."""
+_PARTS = {
+    "regions": frozenset({b"roi ", b" ior"}),
+    "overlays": frozenset({b"over", b"revo"}),
+    "labels": frozenset({b"labl", b"lbal"}),
+    "colors": frozenset({b"luts", b"stul"}),
+    "display ranges": frozenset({b"rang", b"gnar"}),
+    "notes": frozenset({b"info", b"ofni", b"prop", b"porp"}),
+}
+"""What the data of ImageJ contain -> types of these parts, in both byte orders."""
+
+_REGIONS = _PARTS["regions"] | _PARTS["overlays"]
 _MICROSCOPES = {34118: "ZEISS", 34680: "FEI", 34682: "FEI", 33471: "Olympus"}
 """Texts of microscopes with the size of a pixel."""
 
@@ -23,8 +32,8 @@ def adapt(tags: dict[int, Value], change: Change) -> tuple[dict[int, Value], tup
     removed = []
     if (change.is_turned or change.is_scaled) and _has_regions(tags):
         others = _without_regions(tags)
+        removed += _name_removed(tags, is_all=not others)
         tags = {tag: value for tag, value in tags.items() if tag not in (_IMAGEJ_SIZES, _IMAGEJ)} | others
-        removed.append("the regions and overlays of ImageJ" + ("" if others else ", its labels and its colors"))
     if change.is_turned or change.is_scaled:
         makers = {maker for tag, maker in _MICROSCOPES.items() if tag in tags}
         tags = {tag: value for tag, value in tags.items() if tag not in _MICROSCOPES}
@@ -99,6 +108,14 @@ def _scale_polynomials(numbers: Sequence[float], across: float, down: float) -> 
 def _has_regions(tags: dict[int, Value]) -> bool:
     head = tags.get(_IMAGEJ, (0, 0, b""))[2][:256]
     return any(kind in head for kind in _REGIONS)
+
+
+def _name_removed(tags: dict[int, Value], *, is_all: bool) -> list[str]:
+    """What is in the data of ImageJ and is removed: regions and overlays, or everything."""
+    head = tags[_IMAGEJ][2][:256]
+    names = [name for name, kinds in _PARTS.items() if any(kind in head for kind in kinds)]
+    removed = [name for name in names if is_all or _REGIONS & _PARTS[name]]
+    return [f"the {' and '.join(removed) if len(removed) < 3 else ', '.join(removed)} of ImageJ"]
 
 
 def _without_regions(tags: dict[int, Value]) -> dict[int, Value]:

@@ -22,6 +22,18 @@ def num_channels(profile: bytes) -> int:
     return {_GRAY: 1, _RGB: 3}.get(profile[16:20], 0)
 
 
+def find_hdr_numbers(profile: bytes) -> bytes:
+    """(primaries, transfer, matrix, range) of an HDR profile as in cICP of PNG; b"" for other profiles.
+
+    Their curves end at the white of screens: programs for HDR use these numbers instead (ICC.1:2022, 9.2.17).
+    """
+    numbers = _parse(profile).get(b"cicp", b"")[8:12]
+    return numbers if numbers[1:2] in (_PQ, _HLG) and numbers[2:] == b"\0\1" else b""
+
+
+_PQ, _HLG = b"\x10", b"\x12"
+
+
 def is_srgb(profile: bytes) -> bool:
     """Whether a profile is sRGB, or gray with the curve of sRGB, within the rounding of 8 bits."""
     levels = np.arange(0, 256, 15, dtype=np.uint8)

@@ -49,6 +49,16 @@ def iterate_boxes(file: IO[bytes], start: int = 0, stop: int | None = None) -> I
         start += length
 
 
+def iterate_own_boxes(file: IO[bytes]) -> Iterator[Box]:
+    """The outermost boxes, without those of an appended video, which starts like a file of its own (ftyp)."""
+    num_types = 0
+    for box in iterate_boxes(file):
+        num_types += box.kind == b"ftyp"
+        if num_types > 1:
+            return
+        yield box
+
+
 def find_box(file: IO[bytes], *kinds: bytes, inside: Box | None = None) -> Box | None:
     """The first box of the last kind, inside the first box of the kind before it, and so on.
 

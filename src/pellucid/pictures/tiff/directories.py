@@ -101,11 +101,13 @@ class Page:
 
     shift: bytes from the samples of its directory to its own, in a stack of one directory.
     omitted: tags that do not count, because they describe the whole stack.
+    of_file: the description in the first directory, which is about all pages.
     """
 
     directory: Directory
     shift: int = 0
     omitted: frozenset[int] = frozenset()
+    of_file: str = ""
 
     @property
     def path(self) -> Path:
@@ -145,6 +147,8 @@ def find_pages(path: Path) -> Pages:
     if len(pictures) == 1 and first not in pictures:
         pictures = [_inherit(pictures[0], first)]
     pages = tuple(page for directory in pictures for page in _unfold(directory, len(pictures)))
+    text = first.text(DESCRIPTION)
+    pages = tuple(replace(page, of_file=text) for page in pages)
     largest = max(directory.num_samples for directory in pictures)
     others = [_kind_below(directory, largest) for directory in below]
     return Pages(pages, tuple(_describe_rest([*kinds, *others])))

@@ -9,6 +9,7 @@ import numpy as np
 
 from pellucid.errors import PictureError
 from pellucid.pictures.picture import Encoding, Samples
+from pellucid.pictures.records import descriptions
 from pellucid.pictures.tiff import directories
 from pellucid.pictures.tiff.channels import ASSOCIATED, UNASSOCIATED, find_alpha
 from pellucid.pictures.tiff.directories import Directory, Page
@@ -117,7 +118,7 @@ class TiffSamples:
 
     @cached_property
     def white(self) -> tuple[float | None, str]:
-        """(white, the tag that specifies it); (None, "") if it is that of the type."""
+        """(white, what specifies it: a tag or OME-XML); (None, "") if it is that of the type."""
         if self.color in (PALETTE, CMYK):
             return None, ""
         for tag, name in (
@@ -129,6 +130,9 @@ class TiffSamples:
             # A floating-point maximum below 1 is that of the samples, and white is 1 by convention.
             if white > 1 if self.is_float else 0 < white < 2**self.bits - 1:
                 return white, name
+        significant = descriptions.find_significant_bits(self.page.of_file)
+        if not self.is_float and 0 < significant < self.bits:
+            return 2.0**significant - 1, "SignificantBits of OME"
         return None, ""
 
     @property

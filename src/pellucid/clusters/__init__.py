@@ -1,0 +1,1 @@
+"""Work on several computers: Ray starts processes there, which work through keys."""

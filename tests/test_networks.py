@@ -618,3 +618,18 @@ def test_mimo_restores_three_scales() -> None:
     assert torch.equal(quarter, degraded[..., ::4, ::4])
     assert torch.equal(half, degraded[..., ::2, ::2])
     assert torch.equal(full, degraded)
+
+
+def test_sid_starts_like_the_released_code() -> None:
+    """Xavier uniform: sqrt(2 / (inputs + outputs)). A Gaussian that is cut at 2 deviations has 0.88 of one."""
+    recipe = registry.find("sid_unet.sony")
+    network = recipe.network()
+    assert recipe.initialize is not None
+    recipe.initialize(network)
+    for module in network.modules():
+        if isinstance(module, nn.ConvTranspose2d):
+            assert module.weight.abs().max() <= 0.04
+            assert module.weight.std().item() == pytest.approx(0.02 * 0.8796, rel=0.05)
+        elif isinstance(module, nn.Conv2d) and module.weight.numel() > 2000:
+            fans = module.weight[0, 0].numel() * (module.in_channels + module.out_channels)
+            assert module.weight.std().item() == pytest.approx((2 / fans) ** 0.5, rel=0.05)

@@ -116,6 +116,10 @@ def test_values_that_are_slightly_out_of_range_are_kept() -> None:
         (np.zeros((0, 8), np.float32), "at least 1 x 1"),
         (torch.zeros(8, 8), "shape .8, 8.; .C, H, W. or .N, C, H, W."),
         (torch.zeros(8, 9, 3), "tensor.permute"),
+        (
+            torch.zeros(1, 8, 9, 3),
+            "with 1 to 4 channels is needed$",
+        ),  # the order of three axes would be wrong here
         (torch.zeros(0, 3, 8, 8), "shape .0, 3, 8, 8."),
         (torch.zeros(3, 8, 8, dtype=torch.uint8), "uint8; floating point .*; tensor / 255"),
         (torch.zeros(3, 8, 8, dtype=torch.complex64), "complex64; floating point .* is needed$"),

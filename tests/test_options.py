@@ -17,7 +17,7 @@ from object_server import Bucket
 from pellucid import cli
 from pellucid.commands.options import check_urls, parse_bytes, parse_keywords
 from pellucid.commands.terminal import word_as_option
-from pellucid.errors import StorageError
+from pellucid.errors import ArgumentError, StorageError
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 
@@ -222,9 +222,23 @@ def test_urls_lead_to_their_server(arguments: list[str], album: Path, bucket: Bu
     assert not Path("s3:").exists()
 
 
+CLUSTER = ("restore", "on")
+"""The address of a cluster is a URL of another kind."""
+
+
 def test_every_parameter_that_takes_urls_is_tried() -> None:
     tried = {(arguments[0], name) for arguments in TAKES_URLS for name in _name_url_parameter(arguments)}
-    assert tried == {(command, name) for command, names in cli.URL_PARAMETERS.items() for name in names}
+    assert tried | {CLUSTER} == {
+        (command, name) for command, names in cli.URL_PARAMETERS.items() for name in names
+    }
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/x", "http://host:1", "ray://", "local"])
+def test_other_addresses_than_those_of_clusters_are_refused(address: str, album: Path) -> None:
+    arguments = ["restore", str(album), "--model", "srcnn-x2", "--out", str(album / "out"), "--on", address]
+    result = CliRunner().invoke(cli.app, arguments)
+    assert isinstance(result.exception, ArgumentError)
+    assert f"{address!r} is not a cluster" in str(result.exception)
 
 
 def _name_url_parameter(arguments: list[str]) -> list[str]:

@@ -121,7 +121,7 @@ class _Assignment:
         self.loading = replace(
             loading,
             model=_to_absolute_model(loading.model),
-            networks=[os.path.abspath(path) for path in loading.networks],  # noqa: PTH100
+            networks=[str(_absolute(Path(path))) for path in loading.networks],
             **_settle_backend(restorer, loading),
         )
         self.restorer, self.fingerprint = restorer, restorer.fingerprint()

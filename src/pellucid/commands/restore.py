@@ -380,20 +380,13 @@ def _print_passed_over(plan: "Plan", *, with_sidecars: bool) -> None:
 
 
 def _print_halo_error(restorer: "Restorer", jobs: "Sequence[Job]", settings: "Settings") -> None:
-    from pellucid.restoration.reading import read_degraded
+    from pellucid.restoration.stages import read_first_page
     from pellucid.storage.objects import local_copy
 
     assert settings.halo_px is not None
     try:
         with local_copy(jobs[0].source) as source:
-            degraded, _ = read_degraded(
-                source,
-                restorer.recipe.domain,
-                exposure=settings.exposure,
-                max_pixels=settings.max_pixels,
-                page=settings.page or 1,
-                white=settings.white,
-            )
+            degraded = read_first_page(source, restorer.recipe.domain, settings)
         error = restorer.halo_error(degraded, halo_px=settings.halo_px, tile_px=settings.tile_px)
     except PellucidError:
         return  # restoring the picture will report it

@@ -22,12 +22,11 @@ from pellucid.restoration.manifest import Manifests, Request, State
 from pellucid.restoration.planning import Job
 from pellucid.restoration.position import Position
 from pellucid.restoration.preview import name_sheets
-from pellucid.restoration.reading import read_degraded
 from pellucid.restoration.restore import open_manifests, settle_names
 from pellucid.restoration.restorer import Restorer
 from pellucid.restoration.sessions import Outcome, Session
 from pellucid.restoration.settings import Settings
-from pellucid.restoration.stages import codec_bytes
+from pellucid.restoration.stages import codec_bytes, read_first_page
 from pellucid.storage.objects import local_copy
 from pellucid.storage.urls import Location, Url, is_url
 from pellucid.system import memory
@@ -315,14 +314,7 @@ def _estimate_bytes(jobs: Sequence[Job], assignment: _Assignment) -> int:
     try:
         with local_copy(largest.source) as source:
             coding = codec_bytes(source, Path(largest.target.name), restorer, settings)
-            degraded, _ = read_degraded(
-                source,
-                restorer.recipe.domain,
-                exposure=settings.exposure,
-                max_pixels=settings.max_pixels,
-                page=settings.page or 1,
-                white=settings.white,
-            )
+            degraded = read_first_page(source, restorer.recipe.domain, settings)
         network = restorer.working_bytes(degraded, tile_px=settings.tile_px, halo_px=settings.halo_px)
     except PellucidError:  # its own process reports it
         return MIN_PROCESS_BYTES

@@ -11,7 +11,7 @@ from PIL.Image import Image
 
 from pellucid.degradations.degradation import involves
 from pellucid.degradations.standard import Jpeg
-from pellucid.domains import Degraded
+from pellucid.domains import Degraded, Domain
 from pellucid.errors import OutputError, PictureError
 from pellucid.pictures import formats, images, writers
 from pellucid.pictures.camera import raw
@@ -34,6 +34,19 @@ from pellucid.storage.urls import Location
 
 CODEC_BYTES = 100_000_000
 """Memory that decoding and encoding take for any picture, including samples too small for a memory-mapped file."""
+
+
+def read_first_page(path: Path, domain: Domain, settings: Settings) -> Degraded:
+    """The picture or mosaic in a file, for measurements: of several pages, the first if none is chosen."""
+    degraded, _ = read_degraded(
+        path,
+        domain,
+        exposure=settings.exposure,
+        max_pixels=settings.max_pixels,
+        page=settings.page or 1,
+        white=settings.white,
+    )
+    return degraded
 
 
 @dataclass(frozen=True)

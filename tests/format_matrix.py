@@ -417,8 +417,8 @@ def _other_cases() -> Iterator[Case]:
 
 def _optional_cases() -> Iterator[Case]:
     """Formats that libvips does not have."""
-    for values, name in ((noise(1), "gray, 8 bit"), (noise(3), "RGB, 8 bit")):
-        yield _case(f"PNM, {name}", ".ppm", partial(pnm, values), values)
+    yield _case("PNM, gray, 8 bit", ".pgm", partial(pnm, noise(1)), noise(1))
+    yield _case("PNM, RGB, 8 bit", ".ppm", partial(pnm, noise(3)), noise(3))
     for kind, name in ((0, "gray"), (2, "RGB"), (6, "RGB + alpha")):
         for bits in (8, 16):
             values = noise({0: 1, 2: 3, 6: 4}[kind], f"uint{bits}", height=40, width=50)
@@ -603,6 +603,7 @@ def run(case: Case, folder: Path) -> dict[str, str]:
 
 _NOT_SUPPORTED = {
     ".bmp": {"ICC", "EXIF", "XMP", "IPTC"},
+    ".pgm": {"ICC", "EXIF", "XMP", "IPTC"},
     ".ppm": {"ICC", "EXIF", "XMP", "IPTC"},
     ".webp": {"IPTC"},
 }
@@ -697,6 +698,8 @@ RGB, Display P3 or ProPhoto stay in their color space.
 - **10 and 12 bits** (AVIF, HEIC) become 16-bit PNG; packed samples of 9 to 15 bits in TIFF become 16-bit TIFF, and
   16-bit and 64-bit floating point becomes 32-bit. Signed and 32-bit integers, CIELab, LogLuv, YCbCr without
   JPEG compression and inks other than CMYK are refused.
+- **Halved chroma** of AVIF and HEIC (4:2:0 and 4:2:2) is interpolated, as by libavif: on average, samples differ
+  by less than one step of the file, by more near clipped colors.
 - **JPEG** is written with the quality and chroma subsampling of the original, if that is 4:4:4 or 4:2:0; 4:2:2,
   4:4:0 and 4:1:1 become 4:4:4, and 4:1:0 becomes 4:2:0. The quality is
   estimated from the tables in the file: exact for most programs, the nearest value for cameras, which have their
@@ -709,14 +712,18 @@ RGB, Display P3 or ProPhoto stay in their color space.
 - **EXIF** is copied byte for byte, except that the orientation, the size, places (the subject area) and the
   resolution of the sensor are updated, and the preview of the original is removed. Unknown tags and maker notes,
   the private data of camera makers, stay as they are; where a TIFF moves a maker note, its offsets are updated.
-- **XMP and IPTC** are copied. In XMP, the size and orientation, regions of faces and objects (MWG, Microsoft,
+- **XMP and IPTC** are copied. Several XMP packets in one file are joined; where they contradict each other, the
+  first one is kept, and a note names the properties. EXIF and XMP among Photoshop's image resources count as
+  further ones. In XMP, the size and orientation, regions of faces and objects (MWG, Microsoft,
   IPTC, ACDSee), and the sizes of panoramas follow the pixels. What announces parts that are not kept is removed:
   gain maps, motion photos, previews, depth maps of turned pictures.
 - **TIFF tags**: all tags that do not describe how samples are stored are copied from TIFF to TIFF, e.g. those of
   GDAL and private ones. GeoTIFF tags, OME-XML, and ImageJ's and tifffile's descriptions get the scale of the
-  result.
-- **Color descriptions**: cICP (also of AVIF and HEIC), gAMA, cHRM, sRGB, sBIT, mDCV and cLLI of PNG, tables and
+  result, OME-XML the type of its samples, and ImageJ's ranges of values its white.
+- **Color descriptions**: cICP (also of AVIF and HEIC), gAMA, cHRM, sRGB, mDCV and cLLI of PNG, tables and
   primaries of TIFF, calibrated colors of BMP. A profile for gray becomes an equal one for RGB in WebP and BMP.
+- **sBIT** of PNG, the number of bits that the original had, is only kept if it specifies white, because restored
+  samples use all bits.
 - **PNG and JPEG**: texts, comments, and segments and chunks of other programs are copied, unless they depend on
   the samples of the original.
 - **Resolution** (dpi) is kept, also if the picture is enlarged; without one, the result has none.
@@ -731,6 +738,8 @@ RGB, Display P3 or ProPhoto stay in their color space.
 - **JPEG 2000** is always written lossless, as a JP2 file with the ICC profile, resolution, EXIF, XMP and IPTC.
   Gray with transparency becomes RGB with transparency. Palettes, subsampled and signed samples, and color spaces
   other than gray and sRGB are refused.
+- **PNM** is written as the suffix says: `.pgm` is gray, `.ppm` is RGB (of gray, three equal channels), `.pam` is
+  PAM, with or without alpha, and `.pnm` the first of them that fits. A `.pbm` becomes a `.pgm`.
 
 ## What a file is, and what else it contains
 
@@ -780,6 +789,8 @@ TIFF by default.
   the picture again.
 - **Levels**: black (for each filter color) and white are those of the file, also for linearized and
   floating-point DNG. `BaselineExposure` and `DefaultCrop` of DNG, wishes for the rendering, are not applied.
+- **Ignored, with a note**: corrections of distortion, shading and bad pixels, which a DNG contains as opcodes;
+  masks, depth maps, enhanced pictures, and other exposures in the same DNG or CR3.
 - **Damage**: a file that is shorter than it states is refused, as are lossless and lossy JPEG and deflate data
   in DNG, and lossless JPEG in CR2, that do not end where they must. Samples of 0 below the black level are
   reported. Other changes of single bytes cannot be recognized, because RAW files contain no checksums.

@@ -1,12 +1,12 @@
-"""Domains: what a network sees of a picture, and how its output becomes a picture again.
+"""Domains: how a picture becomes the input of a network, and how the output becomes a picture again.
 
-Training, evaluation and restoration use the same object, so they cannot drift apart. A domain knows nothing about
-tiles, but it states what tiling needs: how many network pixels a picture pixel becomes, and how far it looks.
+Training, evaluation and restoration use the same object, so they cannot diverge. A domain knows nothing about
+tiles, but specifies what tiling needs: the number of network pixels per picture pixel, and the receptive field.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Literal, TypeGuard, TypeVar
 
@@ -20,8 +20,10 @@ from pellucid.pictures.camera.packing import BAYER, XTRANS, align, apply_gains, 
 from pellucid.pictures.color import rgb_to_gray, rgb_to_luma, rgb_to_ycbcr, ycbcr_to_rgb
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.pictures.resize import reach, resize
+from pellucid.pictures.samples import to_planes
 
 Degraded = Picture | Mosaic
+CPU = torch.device("cpu")
 D = TypeVar("D", bound=Degraded)
 
 TYPICAL_WHITE_BALANCE = (2.15, 1.0, 1.7)
@@ -29,7 +31,7 @@ TYPICAL_WHITE_BALANCE = (2.15, 1.0, 1.7)
 
 
 class Domain(ABC):
-    """What a network sees, and what its output means. Each subclass is one way; its parameters are its fields.
+    """The input representation of a network, and the meaning of its output. Fields are parameters of a subclass.
 
     All tensors are float32 with black 0 and white 1. The network's input is (N, C, H, W), C being `num_planes`.
     """
@@ -54,7 +56,15 @@ class Domain(ABC):
 
     @abstractmethod
     def halo_px(self, network_halo: int) -> int:
-        """How far an output pixel sees, in picture pixels; `network_halo` is the same in network input pixels."""
+        """The receptive radius in picture pixels. network_halo: that of the network, in network input pixels."""
+
+    def result_scale(self, network_scale: int) -> int:
+        """Result pixels per picture pixel, along one side."""
+        return int(self.rate * network_scale)
+
+    def grid_px(self, network_multiple: int) -> int:
+        """The part of a picture that is read for a tile starts on multiples of this."""
+        return (Fraction(network_multiple) / self.rate).numerator
 
     @abstractmethod
     def accept(self, degraded: Degraded) -> Degraded:
@@ -66,8 +76,23 @@ class Domain(ABC):
         return slice(0, degraded.height), slice(0, degraded.width)
 
     @abstractmethod
+    def to_planes(self, degraded: Degraded, device: torch.device = CPU) -> Tensor:
+        """An accepted picture on a device: what the input and, together with the output, the result is made of."""
+
+    @abstractmethod
+    def planes_to_input(self, planes: Tensor) -> Tensor:
+        """Planes of accepted pictures as the network's input."""
+
+    @abstractmethod
+    def output_to_planes(self, output: Tensor, planes: Tensor) -> Tensor:
+        """The network's output as the colors of the result: (N, 1 or 3, H, W), not clamped.
+
+        planes: those from which the input was made.
+        """
+
     def to_input(self, degraded: Degraded) -> Tensor:
         """An accepted picture as the network's input."""
+        return self.planes_to_input(self.to_planes(degraded))
 
     @abstractmethod
     def encode(self, planes: Tensor) -> Tensor:
@@ -82,10 +107,6 @@ class Domain(ABC):
         return self.to_colors(target.to_tensor())
 
     @abstractmethod
-    def to_picture(self, output: Tensor, like: Degraded) -> Picture:
-        """The network's output as a picture with the depth, other channels and metadata of the degraded one."""
-
-    @abstractmethod
     def synthesize(self, photos: Tensor, degradation: Degradation | None, generator: torch.Generator) -> Tensor:
         """Network inputs with realistic contents, made from sRGB planes (N, 3, H, W), for measurements.
 
@@ -93,7 +114,7 @@ class Domain(ABC):
         """
 
     def warnings_for(self, degraded: Degraded) -> Iterator[str]:
-        """Why this picture may be restored badly, e.g. because its file lacks something."""
+        """Reasons why this picture may be restored badly, e.g. missing metadata in its file."""
         return iter(())
 
 
@@ -102,14 +123,30 @@ class MosaicDomain(Domain):
 
     takes_mosaic = True
 
+    def planes_to_input(self, planes: Tensor) -> Tensor:
+        return planes
+
+    def output_to_planes(self, output: Tensor, planes: Tensor) -> Tensor:
+        return output
+
+    white_balanced: bool = False
+    """Whether the input depends on the white balance of the camera."""
+
     @property
     @abstractmethod
     def pattern(self) -> tuple[str, ...]:
-        """Colors of the filters, row by row, in the phase that an accepted mosaic starts with."""
+        """Colors of the filters, row by row, starting at the top left corner of an accepted mosaic."""
 
     @abstractmethod
     def gains(self, mosaic: Mosaic) -> Tensor:
-        """(1, 3): the factors of red, green and blue samples."""
+        """(1, 3): gains of red, green and blue samples."""
+
+    @abstractmethod
+    def linear_to_input(self, bright: Tensor, gains: Tensor) -> Tensor:
+        """Linear mosaics (N, 1, H, W), times their exposure ratio, and gains (N, 3), as the network's input.
+
+        Mosaics start with `pattern` and have complete blocks.
+        """
 
     @abstractmethod
     def accept(self, degraded: Degraded) -> Mosaic: ...
@@ -122,15 +159,21 @@ class MosaicDomain(Domain):
 
 
 def takes_mosaic(domain: Domain) -> TypeGuard[MosaicDomain]:
-    """Whether it takes mosaics, in a form that type checkers understand."""
+    """Whether a domain takes mosaics, as a type guard."""
     return domain.takes_mosaic
 
 
-class _PictureDomain(Domain):
-    """A domain that takes developed pictures."""
+class PictureDomain(Domain):
+    """A domain that takes developed pictures. Planes are their colors, (N, 1 or 3, H, W)."""
+
+    channels_last: bool = False
+    """The order of planes in memory in which the network takes them at once; see `to_planes` of `samples`."""
 
     def accept(self, degraded: Degraded) -> Picture:
         return _picture(degraded)
+
+    def to_planes(self, degraded: Degraded, device: torch.device = CPU) -> Tensor:
+        return to_planes(_picture(degraded).samples, device, channels_last=self.channels_last)
 
     def synthesize(self, photos: Tensor, degradation: Degradation | None, generator: torch.Generator) -> Tensor:
         planes = self.to_colors(photos) if self.colors == "rgb" else photos.mean(1, keepdim=True)
@@ -138,7 +181,7 @@ class _PictureDomain(Domain):
 
 
 @dataclass(frozen=True)
-class Gray(_PictureDomain):
+class Gray(PictureDomain):
     """One gray plane. A color picture is restored plane by plane, because its noise is independent in each.
 
     Targets of color pictures are converted to gray.
@@ -151,8 +194,11 @@ class Gray(_PictureDomain):
     def halo_px(self, network_halo: int) -> int:
         return network_halo
 
-    def to_input(self, degraded: Degraded) -> Tensor:
-        return self.encode(_picture(degraded).to_tensor().transpose(0, 1))
+    def planes_to_input(self, planes: Tensor) -> Tensor:
+        return self.encode(planes.flatten(0, 1)[:, None])
+
+    def output_to_planes(self, output: Tensor, planes: Tensor) -> Tensor:
+        return output.unflatten(0, planes.shape[:2])[:, :, 0]
 
     def encode(self, planes: Tensor) -> Tensor:
         return planes
@@ -160,24 +206,27 @@ class Gray(_PictureDomain):
     def to_colors(self, planes: Tensor) -> Tensor:
         return planes if planes.shape[1] == 1 else rgb_to_gray(planes)
 
-    def to_picture(self, output: Tensor, like: Degraded) -> Picture:
-        like = _picture(like)
-        return like.with_tensor(output.transpose(0, 1), like.alpha_to_tensor(), like.extra_to_tensor())
-
 
 @dataclass(frozen=True)
-class RGB(_PictureDomain):
+class RGB(PictureDomain):
     """Three planes at once. A gray picture becomes three equal planes; the result is the mean of the output."""
 
     rate = Fraction(1)
     num_planes = 3
     colors = "rgb"
+    channels_last = True
 
     def halo_px(self, network_halo: int) -> int:
         return network_halo
 
-    def to_input(self, degraded: Degraded) -> Tensor:
-        return self.encode(self.to_target(_picture(degraded)))
+    def planes_to_input(self, planes: Tensor) -> Tensor:
+        return self.encode(self.to_colors(planes))
+
+    def output_to_planes(self, output: Tensor, planes: Tensor) -> Tensor:
+        if planes.shape[1] == 3:
+            return output
+        red, green, blue = output.unbind(1)
+        return ((red + green + blue) / 3)[:, None]
 
     def encode(self, planes: Tensor) -> Tensor:
         return planes
@@ -185,23 +234,18 @@ class RGB(_PictureDomain):
     def to_colors(self, planes: Tensor) -> Tensor:
         return planes.expand(-1, 3, -1, -1)
 
-    def to_picture(self, output: Tensor, like: Degraded) -> Picture:
-        like = _picture(like)
-        if like.channels == 1:
-            red, green, blue = output.unbind(1)
-            output = ((red + green + blue) / 3)[:, None]
-        return like.with_tensor(output, like.alpha_to_tensor(), like.extra_to_tensor())
-
 
 @dataclass(frozen=True)
-class Luma(_PictureDomain):
-    """BT.601 luma, enlarged bicubically by `scale` before the network sees it; other channels are only enlarged.
+class Luma(PictureDomain):
+    """BT.601 luma, enlarged bicubically by `scale` before the network; other channels are only enlarged.
 
     A gray picture is used as it is. As in Dong et al. 2014 (super-resolution) and Zhang et al. 2017 (deblocking,
     three tasks).
+    network_scale: how much the network itself enlarges luma.
     """
 
     scale: int = 1
+    network_scale: int = 1
 
     num_planes = 1
     colors = "y"
@@ -211,26 +255,23 @@ class Luma(_PictureDomain):
         return Fraction(self.scale)
 
     def halo_px(self, network_halo: int) -> int:
-        return reach(self.scale, beyond=network_halo)
+        chroma_px = reach(self.network_scale) if self.network_scale > 1 else 0
+        return reach(self.scale, beyond=max(network_halo, chroma_px))
 
-    def to_input(self, degraded: Degraded) -> Tensor:
-        return self.encode(self.to_target(_picture(degraded)))
+    def planes_to_input(self, planes: Tensor) -> Tensor:
+        return self.encode(self.to_colors(planes))
+
+    def output_to_planes(self, output: Tensor, planes: Tensor) -> Tensor:
+        if planes.shape[1] == 1:
+            return output
+        chroma = resize(self.encode(rgb_to_ycbcr(planes)[:, 1:]), self.network_scale)
+        return ycbcr_to_rgb(torch.cat([output, chroma], dim=1))
 
     def encode(self, planes: Tensor) -> Tensor:
         return resize(planes, self.scale)
 
     def to_colors(self, planes: Tensor) -> Tensor:
         return planes if planes.shape[1] == 1 else rgb_to_luma(planes)
-
-    def to_picture(self, output: Tensor, like: Degraded) -> Picture:
-        like = _picture(like)
-        alpha, extra = like.alpha_to_tensor(), like.extra_to_tensor()
-        if like.channels == 3:
-            chroma = self.encode(rgb_to_ycbcr(like.to_tensor())[:, 1:])
-            output = ycbcr_to_rgb(torch.cat([output, chroma], dim=1))
-        # Bicubic interpolation overshoots; alpha is a fraction. Extra channels of floats may have any range.
-        alpha = None if alpha is None else self.encode(alpha).clamp(0, 1)
-        return like.with_tensor(output, alpha, None if extra is None else self.encode(extra))
 
 
 @dataclass(frozen=True)
@@ -240,8 +281,8 @@ class PackedRaw(MosaicDomain):
     Bayer: 4 planes of half the size; X-Trans: 9 planes of a third. The output is a 16-bit RGB picture. As in Chen
     et al., "Learning to See in the Dark", CVPR 2018.
     white_balanced: whether samples are first multiplied by the camera's white balance gains, divided by the
-        smallest one, so that gray objects are gray for the network, whatever the camera and the light. If the file
-        contains no gains, typical ones are used. Chen et al. do not balance; their network learns it.
+        smallest one, so that gray objects are gray in the input, for any camera and illuminant. If the file
+        contains no gains, typical ones are used. In Chen et al., the network itself learns the white balance.
     """
 
     sensor: Literal["bayer", "xtrans"] = "bayer"
@@ -262,17 +303,20 @@ class PackedRaw(MosaicDomain):
         return BAYER if self.sensor == "bayer" else XTRANS
 
     def halo_px(self, network_halo: int) -> int:
-        # A packed pixel contains all sites of a cell, seen from any site of another cell.
+        # A packed pixel contains all sites of a cell, and any site of another cell may depend on all of them.
         cell_px = self.rate.denominator
         return (network_halo + 1) * cell_px - 1
 
     def accept(self, degraded: Degraded) -> Mosaic:
         return align(_mosaic(degraded), self.pattern)
 
-    def to_input(self, degraded: Degraded) -> Tensor:
+    def to_planes(self, degraded: Degraded, device: torch.device = CPU) -> Tensor:
         mosaic = _mosaic(degraded)
-        bright = mosaic.to_tensor() * mosaic.exposure_ratio
-        return self.encode(apply_gains(bright, self.gains(mosaic), mosaic.pattern))
+        linear = mosaic.to_tensor().to(device)
+        return self.linear_to_input(linear * mosaic.exposure_ratio, self.gains(mosaic).to(device))
+
+    def linear_to_input(self, bright: Tensor, gains: Tensor) -> Tensor:
+        return self.encode(apply_gains(bright, gains, self.pattern))
 
     def gains(self, mosaic: Mosaic) -> Tensor:
         if not self.white_balanced:
@@ -285,9 +329,6 @@ class PackedRaw(MosaicDomain):
 
     def to_colors(self, planes: Tensor) -> Tensor:
         return planes.expand(-1, 3, -1, -1)
-
-    def to_picture(self, output: Tensor, like: Degraded) -> Picture:
-        return replace(Picture.from_tensor(output, like.dtype), metadata=_mosaic(like).metadata)
 
     def synthesize(self, photos: Tensor, degradation: Degradation | None, generator: torch.Generator) -> Tensor:
         return self.encode(Unprocess(self.pattern)(photos, generator))
@@ -310,7 +351,7 @@ def _mosaic(degraded: Degraded) -> Mosaic:
 
 
 def _check_kind(degraded: D) -> D:
-    """Python does not check types; the usual mistake is a path or an array."""
+    """Raise PictureError for other types; the usual mistake is a path or an array."""
     if not isinstance(degraded, Picture | Mosaic):
         raise PictureError(f"a {type(degraded).__name__}; a Picture is needed, as pellucid.read gives it")
     return degraded

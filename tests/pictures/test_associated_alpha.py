@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pellucid.pictures import images
-from pellucid.pictures.picture import Samples
+from pellucid.pictures.samples import Samples
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")

@@ -57,6 +57,10 @@ def test_raw_files_are_recognized_whatever_their_name(tmp_path: Path) -> None:
         assert images.is_raw(path) and images.result_name(name, source=path) == f"{Path(name).stem}.tif"
     tifffile.imwrite(tmp_path / "cfa.tif", np.zeros((8, 8), np.uint16), photometric=32803)
     assert images.is_raw(tmp_path / "cfa.tif")
+    with tifffile.TiffWriter(tmp_path / "preview-first.tif") as file:  # as in NEF and ARW
+        file.write(np.zeros((4, 4, 3), np.uint8), photometric="rgb", subifds=1, metadata=None)
+        file.write(np.zeros((8, 8), np.uint16), photometric=32803, metadata=None)
+    assert images.is_raw(tmp_path / "preview-first.tif")
     assert not images.is_raw(save(tmp_path / "plain.tif", "tiff"))
     assert images.is_raw(save(tmp_path / "unmarked.nef", "tiff"))
 

@@ -8,6 +8,7 @@ import PIL.Image
 import pytest
 
 from pellucid.pictures import headers, images
+from pellucid.pictures.picture import Encoding
 
 
 def tables(quality: int) -> dict[int, list[int]]:
@@ -50,3 +51,25 @@ def test_tables_of_16_bits_are_read(tmp_path: Path) -> None:
     assert segment[0] == 0x10 and len(segment) == 129  # 16 bits, table 0
     assert set(headers._parse_tables(segment + bytes([1, *narrow]))) == {0, 1}
     assert sorted(headers._parse_tables(segment)[0]) == wide
+
+
+@pytest.mark.parametrize(("factors", "name"), [(0x12, "4:4:0"), (0x41, "4:1:1"), (0x42, "4:1:0"), (0x31, None)])
+def test_rare_subsampling_is_named_as_by_exiftool(factors: int, name: str | None, tmp_path: Path) -> None:
+    """factors: of luma, across in the high 4 bits and down in the low ones; those of chroma are 1."""
+    frame = bytes([8, 0, 16, 0, 16, 3, 1, factors, 0, 2, 0x11, 1, 3, 0x11, 1])
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xc0\0\x11" + frame + b"\xff\xda\0\x02")
+    assert headers.read_encoding(tmp_path / "a.jpg", "jpeg").subsampling == name
+
+
+@pytest.mark.parametrize(
+    ("loader", "expected"),
+    [
+        ("jpeg", Encoding("JPEG", lossless=False)),
+        ("png", Encoding("PNG")),
+        ("bmp", Encoding("BMP")),
+        ("webp", Encoding("WebP")),
+    ],
+)
+def test_a_header_that_ends_early_gives_the_defaults(loader: str, expected: Encoding, tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"\xff\xd8\xff\xd9")
+    assert headers.read_encoding(tmp_path / "a", loader) == expected

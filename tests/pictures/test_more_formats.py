@@ -18,6 +18,7 @@ from PIL import ImageCms
 import format_matrix
 from pellucid.errors import MissingExtraError, OutputError, PictureError
 from pellucid.pictures import images
+from pellucid.pictures.codecs import jpeg_xl
 from pellucid.pictures.picture import Picture
 
 pytest.importorskip("pillow_heif", reason="needs the extra formats")
@@ -189,6 +190,36 @@ def test_small_pictures_cannot_be_jpeg_2000(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="31 x 50 px; at least 32 x 32 are needed"):
         images.write(Picture(np.zeros((50, 31, 1), np.uint8)), tmp_path / "x.jp2")
     assert not any(tmp_path.iterdir())
+    smallest = Picture(format_matrix.noise(1, height=32, width=32))
+    images.write(smallest, tmp_path / "x.jp2")
+    np.testing.assert_array_equal(images.read(tmp_path / "x.jp2").samples, smallest.samples)
+
+
+@needs("exiftool")
+@pytest.mark.parametrize("bits", [8, 16])
+def test_the_header_of_jpeg_2000_states_the_depth(bits: int, tmp_path: Path) -> None:
+    images.write(Picture(np.zeros((40, 50, 3), f"uint{bits}")), tmp_path / "x.jp2")
+    assert f"{bits} Bits, Unsigned" in call("exiftool", "-s", "-BitsPerComponent", tmp_path / "x.jp2")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "function"), [("jxl", "pyjpegxl.encode_from_numpy"), ("jp2", "openjpeg.utils.encode_array")]
+)
+def test_an_error_of_an_encoder_becomes_one_line(
+    suffix: str, function: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("no memory for frames\nat line 7")
+
+    monkeypatch.setattr(function, fail)
+    with pytest.raises(OutputError, match=r"cannot be written as JPEG .*: no memory for frames$"):
+        images.write(Picture(np.zeros((40, 50, 3), np.uint8)), tmp_path / f"x.{suffix}")
+
+
+@pytest.mark.parametrize(("quality", "distance"), [(90, 1.0), (30, 6.4), (20, 9.067), (10, 15.267), (1, 23.868)])
+def test_quality_of_jpeg_xl_is_the_distance_of_libjxl(quality: int, distance: float) -> None:
+    """Values of JxlEncoderDistanceFromQuality; older versions of cjxl have others below 30."""
+    assert jpeg_xl._to_distance(quality) == pytest.approx(distance, abs=1e-3)
 
 
 # HEIC
@@ -242,6 +273,13 @@ def test_heic_of_10_bits(channels: int, tmp_path: Path) -> None:
     source.write_bytes(format_matrix.png(white, 16, 2))
     call("heif-enc", "-q", "95", "-b", "10", source, "-o", tmp_path / "x.heic")
     assert images.read(tmp_path / "x.heic").samples.min() == 65535
+
+
+def test_gray_heic_is_gray(tmp_path: Path) -> None:
+    gray = format_matrix.photo(1)
+    picture = read_heic(heic(PIL.Image.fromarray(gray.squeeze())), tmp_path)
+    assert picture.alpha is None
+    assert np.abs(picture.samples.astype(int) - gray).max() <= 1
 
 
 def test_heic_metadata_and_colors(tmp_path: Path) -> None:
@@ -450,3 +488,17 @@ def test_png_has_the_numbers_of_an_hdr_profile(space: str, numbers: str, tmp_pat
     assert content.count(b"cICP") == 1 and b"iCCP" in content
     images.write(images.read(tmp_path / "y.png"), tmp_path / "z.png")
     assert (tmp_path / "z.png").read_bytes().count(b"cICP") == 1
+
+
+@needs("opj_compress")
+@pytest.mark.parametrize("comment", ["taken by Zoe", ""])
+def test_comments_in_a_codestream_are_kept(comment: str, tmp_path: Path) -> None:
+    """Except for the name of the encoder, which OpenJPEG writes by default."""
+    source, _ = png_of(3, 8, tmp_path)
+    call("opj_compress", "-i", source, "-o", tmp_path / "x.jp2", *(["-C", comment] if comment else []))
+    picture = images.read(tmp_path / "x.jp2")
+    images.write(picture, tmp_path / "y.png")
+    with PIL.Image.open(tmp_path / "y.png") as file:
+        assert file.info.get("Comment", "") == comment
+    notes = ("not kept in JPEG 2000: comments",) if comment else ()
+    assert images.write(picture, tmp_path / "y.jp2") == notes

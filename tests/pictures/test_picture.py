@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid.errors import PictureError
-from pellucid.pictures.picture import PEAKS, Exposure, Mosaic, Picture, check_tensor
+from pellucid.pictures.picture import Exposure, Mosaic, Picture, check_tensor
+from pellucid.pictures.samples import PEAKS
 from pellucid.system import memory
 
 BAYER = ("RG", "GB")
@@ -483,6 +484,22 @@ def test_extra_channels_must_fit(shape: tuple[int, ...]) -> None:
 def test_tensors_of_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(PictureError, match="with 1 to 4 channels is needed"):
         check_tensor(torch.zeros(shape), (4,))
+
+
+@pytest.mark.parametrize(
+    ("shape", "hint"),
+    [
+        ((6, 7, 3), "tensor.permute(2, 0, 1) puts channels first"),
+        ((6, 7, 5), ""),
+        ((1, 6, 7, 3), ""),  # permute(2, 0, 1) does not work for four axes
+    ],
+)
+def test_only_a_picture_with_channels_last_gets_the_hint_to_put_them_first(
+    shape: tuple[int, ...], hint: str
+) -> None:
+    with pytest.raises(PictureError) as caught:
+        check_tensor(torch.zeros(shape), (3, 4))
+    assert caught.value.hint == hint
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])

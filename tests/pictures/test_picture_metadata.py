@@ -121,7 +121,7 @@ def test_paths_of_photoshop_are_only_true_for_upright_pictures(tmp_path: Path) -
     assert "photoshop-data" not in kept
     assert removed == ("paths of Photoshop, because the picture was turned", "guides of Photoshop")
     assert kept["iptc-data"] == format_matrix.IPTC
-    assert iptc.parse_resources(path + guides)[1] == path + guides
+    assert iptc.parse_resources(path + guides).others == path + guides
 
 
 def test_notes_are_about_the_picture_and_the_format(tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from PIL import Image
 
 from pellucid.errors import ArgumentError, PictureError
 from pellucid.pictures import images
-from pellucid.pictures.picture import Picture, Samples
+from pellucid.pictures.picture import Picture
+from pellucid.pictures.samples import Samples
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -67,7 +68,7 @@ def test_white_comes_from_tiff_and_goes_back(tag: int, name: str, white: int, tm
     assert np.array_equal(picture.samples, np.floor(ramp(white, channels=3) * (65535 / white) + 0.5))
     images.write(picture, tmp_path / "again.tif")
     assert np.array_equal(tifffile.imread(tmp_path / "again.tif"), ramp(white, channels=3))
-    assert f"Max Sample Value: {white}" in run("tiffinfo", tmp_path / "again.tif")
+    assert f"\n  Max Sample Value: {white}" in run("tiffinfo", tmp_path / "again.tif")
 
 
 def test_white_stated_by_exiftool_counts(tmp_path: Path) -> None:
@@ -103,6 +104,8 @@ def test_floating_point_comes_back(white: float, tmp_path: Path) -> None:
     images.write(picture, tmp_path / "again.tif")
     np.testing.assert_allclose(tifffile.imread(tmp_path / "again.tif"), ramp(white, "float32")[..., 0], rtol=1e-6)
     assert images.read(tmp_path / "again.tif").samples.max() == 1
+    with tifffile.TiffFile(tmp_path / "again.tif") as file:
+        assert file.pages.first.tags["SMaxSampleValue"].value == white  # the other tag has only integers
 
 
 def test_what_the_user_states_counts_more_than_the_file(tmp_path: Path) -> None:
@@ -139,7 +142,21 @@ def test_bright_pictures_give_no_warning(white: int, tmp_path: Path) -> None:
     assert doubts(images.read(write_tiff(tmp_path / "x.tif", ramp(white)))) == ()
 
 
-@pytest.mark.parametrize(("white", "hint"), [(255, "white=255"), (65535, "white=65535"), (1000, "white=1023")])
+def test_dark_pictures_of_8_bits_give_no_warning(tmp_path: Path) -> None:
+    """E.g. masks of 0 and 1: every program agrees on what white is."""
+    assert doubts(images.read(write_tiff(tmp_path / "x.tif", ramp(1, "uint8")))) == ()
+
+
+@pytest.mark.parametrize(
+    ("white", "hint"),
+    [
+        (255, "white=255"),
+        (1000, "white=1023"),
+        (4095, "white=4095"),
+        (16383, "white=16383"),
+        (65535, "white=65535"),
+    ],
+)
 def test_floating_point_far_above_1_needs_white(white: int, hint: str, tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "x.tif", ramp(white, "float32"))
     with pytest.raises(PictureError, match=f"from 0 to {white}, but white is 1 unless .*{hint}"):
@@ -210,6 +227,7 @@ def test_sbit_is_white_if_samples_are_not_scaled(tmp_path: Path) -> None:
     assert notes(picture) == ("white is 4095, as sBIT specifies; --white changes it",)
     images.write(picture, tmp_path / "again.png")
     assert np.array_equal(np.asarray(Image.open(tmp_path / "again.png")), ramp(4095)[..., 0])
+    assert b"sBIT\x0c" in (tmp_path / "again.png").read_bytes()
 
 
 @pytest.mark.parametrize("white", [4095, 200])
@@ -237,7 +255,7 @@ def test_palettes_and_cmyk_have_no_white(photometric: str, tmp_path: Path) -> No
     options: dict[str, Any] = {"colormap": np.zeros((3, 256), np.uint16)} if photometric == "palette" else {}
     shape = (6, 7) if photometric == "palette" else (6, 7, 4)
     tifffile.imwrite(tmp_path / "x.tif", np.ones(shape, np.uint8), photometric=photometric, **options)
-    with pytest.raises(PictureError, match="for which white cannot be stated"):
+    with pytest.raises(PictureError, match="for which white cannot be set"):
         images.read(tmp_path / "x.tif", white=100)
 
 

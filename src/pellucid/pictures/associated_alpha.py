@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from pellucid.pictures.picture import PEAKS, Picture, Samples
+from pellucid.pictures.picture import Picture
+from pellucid.pictures.samples import PEAKS, Samples
 from pellucid.system import memory
 
 
@@ -16,11 +17,11 @@ def divide(picture: Picture) -> Picture:
     """
     samples, alpha, encoding = picture.samples, picture.alpha, picture.encoding
     assert alpha is not None and encoding is not None
-    num_lost = 0
+    is_clipped = False
     for rows in memory.strips(samples, alpha):
-        num_lost += int((samples[rows] > alpha[rows]).any(axis=2).sum())
+        is_clipped |= bool((samples[rows] > alpha[rows]).any())
         samples[rows] = _divide(samples[rows], alpha[rows])
-    if not num_lost:
+    if not is_clipped:
         return picture
     text = "colors brighter than their alpha, by which they should be multiplied, were clipped"
     return replace(picture, encoding=replace(encoding, warnings=(*encoding.warnings, text)))

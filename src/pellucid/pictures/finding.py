@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from pellucid.errors import DataError
+from pellucid.errors import DataError, PellucidError
 from pellucid.pictures import kinds
 from pellucid.pictures.formats import OTHER_SUFFIXES, RAW_SUFFIXES, SUFFIXES
 from pellucid.storage import objects
@@ -36,18 +36,23 @@ class Found(Generic[_Place]):
 
 
 def find_pictures(
-    folder: Path, *, include: Sequence[str] = (), exclude: Sequence[str] = (), takes_raw: bool = True
+    folder: Path,
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    takes_raw: bool = True,
+    problems: list[PellucidError] | None = None,
 ) -> Found[Path]:
     """All pictures below a folder, whatever their suffix; also damaged ones, and formats that are not read.
 
     include, exclude: patterns, see `matches`. takes_raw: False ignores camera RAW files.
-    Skips hidden files and folders, and does not follow linked folders. Raises DataError if it is not a folder, or
-    one that cannot be read.
+    Skips hidden files and folders, and does not follow linked folders. Raises DataError if it is not a folder. A
+    folder in it that cannot be read is a DataError, too, which is added to `problems`, if given, and not raised.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; a folder of pictures is needed")
     pictures, ignored, num_excluded = [], Counter[str](), 0
-    for path in files.find_files(folder):
+    for path in files.find_files(folder, problems):
         name = path.relative_to(folder).as_posix()
         if not is_picture(path, takes_raw=takes_raw):
             ignored[path.suffix.lower() or "without suffix"] += 1

@@ -1,7 +1,7 @@
 """The picture formats that can be written, and what each can store."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +69,7 @@ WEBP = FileFormat(
     "WebP", (".webp",), ("uint8",), True, saver="webpsave_target", options={"exact": True}, takes_quality=True
 )
 BMP = FileFormat("BMP", (".bmp", ".dib"), ("uint8",), False)
-PNM = FileFormat("PNM", (".ppm", ".pgm", ".pam", ".pnm", ".pbm"), ("uint8", "uint16"), True)
+PNM = FileFormat("PNM", (".ppm", ".pgm", ".pam", ".pnm"), ("uint8", "uint16"), True)
 JPEG_XL = FileFormat(
     "JPEG XL", (".jxl",), ("uint8", "uint16", "float32"), True, package="pyjpegxl", takes_quality=True
 )
@@ -78,13 +78,19 @@ WRITABLE = (PNG, TIFF, JPEG, WEBP, BMP)
 _OTHERS = (PNM, JPEG_XL, JPEG_2000)
 """Formats that are written only if they are asked for, or the input has them."""
 
+_BITMAP, _GRAY_MAP, _COLOR_MAP = ".pbm", ".pgm", ".ppm"
+
 _BY_SUFFIX = {suffix: file_format for file_format in (*WRITABLE, *_OTHERS) for suffix in file_format.suffixes}
 
 SUFFIXES = frozenset(_BY_SUFFIX) | {
-    ".apng", ".avif", ".gif", ".heic", ".heif", ".hif", ".j2c", ".j2k", ".jpc", ".jpf", ".jpx", ".mpo",
+    ".apng", ".avif", ".gif", ".heic", ".heif", ".hif", ".j2c", ".j2k", ".jpc", ".jpf", ".jph", ".jpx", ".mpo",
+    _BITMAP,
 }  # fmt: skip
 """The usual suffixes of pictures. The content of a file decides what it is; a file with one of these that is not a
 picture is damaged."""
+
+
+_HINT_FOR_BITMAPS = "PBM has only black and white; write .pgm for gray"
 
 
 def format_by_name(name: str) -> FileFormat:
@@ -92,8 +98,10 @@ def format_by_name(name: str) -> FileFormat:
     found = _BY_SUFFIX.get(f".{name.lower()}")
     if found is None:
         known = ", ".join([*(file_format.name.lower() for file_format in WRITABLE), "ppm", "jxl", "jp2"])
-        raise ArgumentError(f"the format {name} cannot be written; known: {known}")
-    return found
+        others = f"known: {known}" if f".{name.lower()}" != _BITMAP else _HINT_FOR_BITMAPS
+        raise ArgumentError(f"the format {name} cannot be written; {others}")
+    # The suffixes of PNM are not names for the same content.
+    return replace(PNM, suffixes=(f".{name.lower()}",)) if found is PNM else found
 
 
 def known_format(suffix: str) -> FileFormat | None:
@@ -106,9 +114,9 @@ def format_by_suffix(path: Location) -> FileFormat:
     found = _BY_SUFFIX.get(path.suffix.lower())
     if found is None:
         reason = f"the suffix {path.suffix} is not supported" if path.suffix else "it has no suffix"
-        raise OutputError(
-            f"{path} cannot be written, because {reason}", hint=f"choose one of {', '.join(_BY_SUFFIX)}"
-        )
+        is_bitmap = path.suffix.lower() == _BITMAP
+        hint = _HINT_FOR_BITMAPS if is_bitmap else f"choose one of {', '.join(_BY_SUFFIX)}"
+        raise OutputError(f"{path} cannot be written, because {reason}", hint=hint)
     if found.package:
         check_installed(found.package)
     return found
@@ -121,6 +129,8 @@ def result_name(name: str, file_format: FileFormat | None) -> str:
     """
     path = Path(name)
     suffix = path.suffix.lower()
+    if suffix == _BITMAP and file_format in (None, PNM):
+        return f"{path.stem}{_GRAY_MAP}"
     file_format = file_format or _BY_SUFFIX.get(suffix, TIFF if suffix in RAW_SUFFIXES else PNG)
     if suffix in file_format.suffixes:
         return name
@@ -144,12 +154,14 @@ def check_depth(bit_depth: int | None) -> None:
 def choose_dtype(file_format: FileFormat, picture: Picture, path: Location, bit_depth: int | None) -> str:
     """The type of the samples to write. Raises OutputError if the format cannot store it, or alpha."""
     check_depth(bit_depth)
+    _check_netpbm(picture, path)
     dtype = picture.dtype if bit_depth is None else DEPTHS[bit_depth]
     if file_format.can_store(dtype, picture):
         return dtype
     what = _name_unsupported(file_format, dtype, picture)
     origin = picture.encoding.format if picture.encoding else file_format.name
-    origin = f" of the original {origin} file" if origin != file_format.name else ""
+    is_asked = dtype != picture.dtype and dtype not in file_format.dtypes  # by {bit_depth}, not by the file
+    origin = f" of the original {origin} file" if origin != file_format.name and not is_asked else ""
     others = " or ".join(other.name for other in WRITABLE if other.can_store(dtype, picture))
     bits = next(bits for bits, other in DEPTHS.items() if other == file_format.dtypes[-1])
     can_convert = file_format.can_store(DEPTHS[bits], picture)
@@ -158,6 +170,15 @@ def choose_dtype(file_format: FileFormat, picture: Picture, path: Location, bit_
         hint=f"write {others}, or set {{bit_depth}}" if can_convert else f"write {others}",
         bit_depth=bits,
     )
+
+
+def _check_netpbm(picture: Picture, path: Location) -> None:
+    """Raise OutputError for channels that a PGM or PPM does not have."""
+    suffix = path.suffix.lower()
+    if suffix == _GRAY_MAP and picture.channels == 3:
+        raise OutputError(f"{path}: PGM cannot store colors", hint="write .ppm")
+    if suffix in (_GRAY_MAP, _COLOR_MAP) and picture.alpha is not None:
+        raise OutputError(f"{path}: {suffix[1:].upper()} cannot store alpha", hint="write .pam or PNG")
 
 
 def _name_unsupported(file_format: FileFormat, dtype: str, picture: Picture) -> str:

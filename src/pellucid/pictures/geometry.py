@@ -1,4 +1,4 @@
-"""How a picture was turned and scaled, and what that does to positions and sizes that metadata contain."""
+"""How a picture was changed, and what that does to positions, sizes and values that metadata contain."""
 
 from dataclasses import dataclass
 
@@ -11,12 +11,16 @@ class Change:
     """A picture of size `before`, turned by an EXIF orientation (1 to 8) and scaled to size `after`.
 
     channels: how many it has afterwards, with alpha and others; 0 if that is unknown.
+    dtype: the type of the stored samples afterwards, e.g. uint16; "" if they stay as they are.
+    value_scale: what stored samples were multiplied by, e.g. 255 / 65535.
     """
 
     orientation: int
     before: Size
     after: Size
     channels: int = 0
+    dtype: str = ""
+    value_scale: float = 1.0
 
     @property
     def is_turned(self) -> bool:

@@ -94,9 +94,7 @@ def ijg_quality(tables: dict[int, list[int]]) -> int:
     distance = np.zeros(len(qualities), np.int64)
     for number, base in ((0, _K1), (1, _K2)):
         if number in tables:
-            # Encoders clip values of more than 8 bits.
-            found = np.minimum(tables[number], 255)
-            distance += np.abs(np.clip((base * scales + 50) // 100, 1, 255) - found).sum(1)
+            distance += np.abs(np.clip((base * scales + 50) // 100, 1, 255) - tables[number]).sum(1)
     return int(qualities[distance.argmin()])
 
 

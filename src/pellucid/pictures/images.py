@@ -141,9 +141,9 @@ def encoding_bytes(path: str | Path, num_pixels: int, *, quality: int | None = N
 def result_name(name: str, format: str | None = None, *, source: Path | None = None) -> str:
     """The file name of a result, given the name of its input.
 
-    format: png, tiff, jpeg, webp, bmp, ppm, jxl or jp2. By default the format of the input, or PNG if it cannot be
-    written (TIFF for camera RAW). source: the input, whose content decides what its format is; without it, the
-    name does. Raises OutputError for other formats.
+    format: png, tiff, jpeg, webp, bmp, ppm, pgm, pam, jxl or jp2. By default the format of the input, or PNG if
+    it cannot be written (TIFF for camera RAW). source: the input, whose content decides what its format is;
+    without it, the name does. Raises ArgumentError for other formats.
     """
     if format is not None:
         return formats.result_name(name, formats.format_by_name(format))
@@ -248,7 +248,12 @@ def _write(
     own = picture.width, picture.height
     before = picture.metadata.get(metadata.SIZE, own)
     adapted, removed = metadata.adapt(
-        picture.metadata, before=before, after=own, channels=sum(plane.shape[2] for plane in picture.planes)
+        picture.metadata,
+        before=before,
+        after=own,
+        channels=sum(plane.shape[2] for plane in picture.planes),
+        dtype=picture.dtype,
+        value_scale=writers.find_value_scale(picture, file_format),
     )
     return (*removed, *writers.write(replace(picture, metadata=adapted), file_format, temporary, path, quality))
 

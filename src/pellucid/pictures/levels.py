@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pellucid.pictures.picture import Samples
+from pellucid.pictures.samples import Samples
 
 
 def stretch(samples: Samples, white: int) -> Samples:

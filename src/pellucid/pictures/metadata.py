@@ -7,7 +7,7 @@
 from collections.abc import Callable, Mapping
 from typing import IO, Any
 
-from pellucid.pictures.containers import bmff, bmp, gif, jpeg, png, tiff, webp
+from pellucid.pictures.containers import bmff, bmp, gif, heif, jpeg, png, tiff, webp
 from pellucid.pictures.geometry import Change, Size
 from pellucid.pictures.picture import Picture
 from pellucid.pictures.records import descriptions, exif, geotiff, iptc, xmp
@@ -22,6 +22,8 @@ OWN_UNIT = "has-own-unit"
 _READERS: dict[str, Callable[[IO[bytes]], tuple[dict[str, Any], tuple[str, ...]]]] = {
     "bmp": bmp.read,
     "gif": gif.read,
+    "heic": heif.read,
+    "heif": heif.read,
     "jp2": bmff.read,
     "jpeg": jpeg.read,
     "jxl": bmff.read,
@@ -59,14 +61,21 @@ def read(file: IO[bytes], loader: str) -> tuple[dict[str, Any], tuple[str, ...]]
 
 
 def adapt(
-    metadata: Mapping[str, Any], *, orientation: int = 1, before: Size, after: Size, channels: int = 0
+    metadata: Mapping[str, Any],
+    *,
+    orientation: int = 1,
+    before: Size,
+    after: Size,
+    channels: int = 0,
+    dtype: str = "",
+    value_scale: float = 1.0,
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """(metadata of a picture that was turned and then scaled, what was removed).
 
     orientation: EXIF's name of the turn. before, after: (width, height) before and after both.
-    channels: how many the picture has, with alpha and others; 0 if that is unknown.
+    channels, dtype, value_scale: see `Change`.
     """
-    change = Change(orientation, before, after, channels)
+    change = Change(orientation, before, after, channels, dtype, value_scale)
     adapted, removed = dict(metadata), list[str]()
     is_oriented = orientation != 1 or exif.find_orientation(adapted.get("exif-data", b"")) != 0
     is_scientific = OWN_UNIT in adapted or descriptions.has_own_unit(
@@ -116,7 +125,8 @@ def write(file: IO[bytes], picture: Picture, format: str) -> tuple[str, ...]:
     """
     metadata = _share_comments(picture.metadata, format)
     if format == "PNG":
-        missing = png.write(file, metadata, picture.channels)
+        has_white = picture.encoding is not None and picture.encoding.white is not None
+        missing = png.write(file, metadata, picture.channels, uses_all_bits=not has_white)
     elif format == "JPEG":
         missing = jpeg.write(file, metadata)
     elif format == "TIFF":

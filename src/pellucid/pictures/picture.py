@@ -12,15 +12,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pellucid.errors import PictureError
+from pellucid.pictures.samples import PEAKS, Samples, to_depth, to_planes, to_samples
 from pellucid.system import memory
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-Samples = NDArray[Any]
-
-PEAKS: dict[str, float] = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
-"""The value of white, by the dtype of the samples."""
 
 _PREVIEW_PX = 1024
 """Longer side of the preview in a notebook."""
@@ -38,13 +34,13 @@ class Encoding:
     palette: whether the file stores indices into a list of colors.
     quality: quality of a JPEG, 1 to 100, on the scale of the Independent JPEG Group's encoder.
     subsampling: chroma subsampling of a JPEG, e.g. "4:2:0".
-    compression: compression of a TIFF: none, lzw, deflate, packbits or jpeg; None if it is another one.
-    lossless: whether the compression keeps every sample.
+    compression: compression of a TIFF: none, lzw, deflate, packbits or jpeg; None for all others.
+    lossless: whether the compression is lossless.
     progressive: whether the file needs several passes (progressive JPEG, interlaced PNG), so that decoding takes
         memory for the whole picture.
-    white: the value of white in the file if it is not that of the type: the `Picture` is scaled to the type's own
-        white, and a result in the same format is scaled back.
-    unscaled: planes (alpha, extra) that are in other units, and are therefore not scaled.
+    white: the value of white in the file, if it differs from that of the data type: samples of the `Picture` are
+        scaled to the white of the type, and those of a result in the same format are scaled back.
+    unscaled: names of planes (alpha, extra) that have other units and are therefore not scaled.
     extra_samples: for each channel of a TIFF that is not a color, 0 (unspecified), 1 (alpha, and colors are
         multiplied by it) or 2 (alpha), in the order of the file.
     notes: what the user should know about the conversion, one line each.
@@ -144,7 +140,7 @@ class Picture:
         if dtype == self.dtype:
             return self
         _check_name(dtype)
-        return self.map_planes(lambda plane: _convert(plane, dtype))
+        return self.map_planes(lambda plane: to_depth(plane, dtype))
 
     def apply_orientation(self, orientation: int) -> Self:
         """The picture rotated and mirrored by an EXIF orientation (1 to 8), as a view."""
@@ -191,14 +187,13 @@ class Picture:
                 f"an object of type {type(array).__name__}; a NumPy array is needed",
                 hint="Picture.from_pil takes images of Pillow, Picture.from_tensor takes (1, C, H, W) tensors",
             )
-        array = np.asarray(array)  # a matrix has two axes whatever is done to it
+        array = np.asarray(array)  # a numpy.matrix would stay two-dimensional when indexed
         _check_dtype(array.dtype)
         if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4)):
             raise PictureError(
                 f"an array of shape {array.shape}; (H, W) or (H, W, C) with 1 to 4 channels is needed",
                 hint=_suggest_layout(array.shape),
             )
-        array = np.asarray(array)  # without the axes that numpy.matrix adds
         channels = array[..., None] if array.ndim == 2 else array
         num_colors = 3 if channels.shape[2] > 2 else 1
         has_alpha = channels.shape[2] > num_colors
@@ -271,15 +266,15 @@ class Picture:
 
     def to_tensor(self) -> Tensor:
         """(1, C, H, W) float32; white is 1."""
-        return _to_tensor(self.samples)
+        return to_planes(self.samples)
 
     def alpha_to_tensor(self) -> Tensor | None:
         """(1, 1, H, W) float32; opaque is 1. None if there is no alpha."""
-        return None if self.alpha is None else _to_tensor(self.alpha)
+        return None if self.alpha is None else to_planes(self.alpha)
 
     def extra_to_tensor(self) -> Tensor | None:
         """(1, E, H, W) float32; the type's own white is 1. None if there are no extra channels."""
-        return None if self.extra is None else _to_tensor(self.extra)
+        return None if self.extra is None else to_planes(self.extra)
 
     @classmethod
     def from_tensor(cls, samples: Tensor, dtype: str = "float32") -> Self:
@@ -290,19 +285,19 @@ class Picture:
         return cls(_from_tensor(samples, dtype))
 
     def with_tensor(self, samples: Tensor, alpha: Tensor | None = None, extra: Tensor | None = None) -> Self:
-        """A picture of other (1, C, H, W) samples, (1, 1, H, W) alpha and (1, E, H, W) extra channels.
+        """This picture with other (1, C, H, W) samples, (1, 1, H, W) alpha and (1, E, H, W) extra channels.
 
-        Type, metadata and encoding are the same.
+        Type, metadata and encoding stay the same.
         """
         return replace(
             self,
             samples=_from_tensor(samples, self.dtype),
             alpha=None if alpha is None else _from_tensor(alpha, self.dtype),
-            extra=None if extra is None else _from_planes(extra, self.dtype),
+            extra=None if extra is None else to_samples(extra, self.dtype),
         )
 
     def map_planes(self, change: Callable[[Samples], Samples]) -> Self:
-        """The same change to samples, alpha and extra channels."""
+        """Apply a function to samples, alpha and extra channels."""
         alpha, extra = (None if plane is None else change(plane) for plane in (self.alpha, self.extra))
         return replace(self, samples=change(self.samples), alpha=alpha, extra=extra)
 
@@ -332,7 +327,7 @@ class Mosaic:
     pattern: filter colors of the repeating block, row by row: "RG", "GB" for Bayer, 6 rows of 6 for X-Trans.
     black_level: in units of the samples, one number, or one for each pixel of the block.
     white_level: in units of the samples.
-    exposure_ratio: factor by which the result should look longer exposed.
+    exposure_ratio: factor by which the exposure of the result should seem longer.
     metadata: EXIF of the file, by libvips field name, as in `Picture`.
     white_balance: the camera's gains of red, green and blue that make the light of the scene white; green is 1.
         Not applied to the samples. None if the camera did not set them.
@@ -501,36 +496,12 @@ def check_tensor(tensor: Tensor, num_axes: tuple[int, ...]) -> None:
         )
 
 
-def _to_tensor(samples: Samples) -> Tensor:
-    planes = np.array(samples.transpose(2, 0, 1), dtype=np.float32, order="C")  # always a copy
-    if samples.dtype.name != "float32":
-        planes /= np.float32(PEAKS[samples.dtype.name])
-    return torch.from_numpy(planes)[None]
-
-
 def _from_tensor(planes: Tensor, dtype: str) -> Samples:
     _check_name(dtype)
     check_tensor(planes, (4,))
     if len(planes) != 1:
         raise PictureError(f"a tensor of {len(planes)} pictures; (1, C, H, W) is needed")
-    return _from_planes(planes, dtype)
-
-
-def _from_planes(planes: Tensor, dtype: str) -> Samples:
-    """The samples of a (1, any number, H, W) tensor."""
-    samples = planes[0].detach().resolve_neg().permute(1, 2, 0).cpu()
-    samples = samples.to(torch.promote_types(samples.dtype, torch.float32))  # 65535 is infinite in float16
-    if dtype == "float32":
-        return samples.float().contiguous().numpy()
-    rounded = (samples.clamp(0, 1) * PEAKS[dtype] + 0.5).floor()
-    return rounded.contiguous().numpy().astype(dtype)
-
-
-def _convert(samples: Samples, dtype: str) -> Samples:
-    converted = memory.allocate(samples.shape, dtype)
-    for rows in memory.strips(samples, converted):
-        converted[rows] = _from_planes(_to_tensor(samples[rows]), dtype)
-    return converted
+    return to_samples(planes, dtype)
 
 
 def _orient(plane: Samples, orientation: int) -> Samples:

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from PIL.BmpImagePlugin import BmpImageFile
@@ -17,8 +17,9 @@ from pellucid.pictures.codecs import heic, jpeg_2000, jpeg_xl, pnm
 from pellucid.pictures.codecs.decoders import check_finite, check_size, count_not_finite, damage_error
 from pellucid.pictures.containers import bmp, heif, png
 from pellucid.pictures.palettes import describe_missing_colors, name_missing_colors
-from pellucid.pictures.picture import PEAKS, Encoding, Picture, Samples
+from pellucid.pictures.picture import Encoding, Picture
 from pellucid.pictures.records import descriptions, exif, xmp
+from pellucid.pictures.samples import PEAKS, Samples
 from pellucid.pictures.structures.chunks import JPEG_END, iterate_jpeg
 from pellucid.pictures.tiff import directories, interpretation
 from pellucid.pictures.tiff.decoding import TiffDecoder, find_strip_damage, list_decoders
@@ -31,7 +32,6 @@ _COLORS = {"b-w": 1, "grey16": 1, "srgb": 3, "rgb": 3, "rgb16": 3, "scrgb": 3}
 _DTYPES = {name: dtype for dtype, name in vips.FORMATS.items()}
 
 _NO_REASON = "its decoder gives no reason"
-_HEIF_FIELDS = ("icc-profile-data", "exif-data", "xmp-data")
 
 _CODECS: dict[str, Any] = {"heic": heic, "jxl": jpeg_xl, "jp2": jpeg_2000, "pnm": pnm}
 """Modules for formats that libvips does not decode, by loader."""
@@ -43,7 +43,7 @@ BYTES_PER_PIXEL |= {loader: module.BYTES_PER_PIXEL for loader, module in _CODECS
 
 @dataclass(frozen=True)
 class _Channels:
-    """What the channels of an image are: colors, then others. alpha_index: which of the others is alpha."""
+    """The channels of an image: colors first, then others. alpha_index: the index of alpha among the others."""
 
     num_colors: int
     num_others: int = 0
@@ -51,13 +51,13 @@ class _Channels:
 
     @property
     def extra_indices(self) -> list[int]:
-        """Which of the others are neither color nor alpha."""
+        """Indices, among the others, of channels that are neither color nor alpha."""
         return [i for i in range(self.num_others) if i != self.alpha_index]
 
 
 @dataclass(frozen=True)
 class _Stored:
-    """A picture as stored, not turned yet. orientation: of EXIF, 1 to 8. dropped: metadata that are not kept."""
+    """A picture before its EXIF orientation (1 to 8) is applied. dropped: metadata that are not kept."""
 
     picture: Picture
     orientation: int
@@ -85,7 +85,7 @@ def _read_jpeg(path: Path, encoding: Encoding, max_pixels: int, white: float | N
     except PictureError as error:
         if not isinstance(error.__cause__, pyvips.Error):
             raise
-        # Of a progressive JPEG, scans may be missing, which cannot be seen.
+        # In a progressive JPEG, whole scans may be missing, which cannot be detected.
         if not encoding.progressive and (completed := _add_end_marker(path)):
             noted = replace(encoding, notes=(*encoding.notes, "a JPEG without an end marker"))
             source = pyvips.Source.new_from_memory(completed)
@@ -99,18 +99,20 @@ def _read_jpeg(path: Path, encoding: Encoding, max_pixels: int, white: float | N
 
 
 def _add_end_marker(path: Path) -> bytes:
-    """A JPEG with the end marker that it lacks; b"" if it has one. All samples may be there nevertheless."""
+    """A JPEG with the missing end marker added, as its samples may be complete; b"" if it has the marker."""
     content = path.read_bytes()
     has_end = any(marker == JPEG_END for marker, _, _ in iterate_jpeg(content))
     return b"" if has_end else content + b"\xff" + bytes([JPEG_END])
 
 
 def _read_by_codec(path: Path, loader: str, encoding: Encoding, max_pixels: int, white: float | None) -> _Stored:
-    """libheif and libjxl apply the orientation, OpenJPEG does not."""
+    """Read by one of _CODECS. libheif and libjxl apply the orientation, OpenJPEG does not."""
     picture: Picture = _CODECS[loader].read(path, encoding, max_pixels)
     with path.open("rb") as file:
         found, dropped = metadata.read(file, loader)
     found = {**picture.metadata, **found}
+    if loader == "jxl":
+        found |= exif.read_resolution(found.get("exif-data", b""))
     picture = apply_white(replace(picture, metadata=found), path, white=white)
     return _Stored(picture, _find_orientation(found) if loader == "jp2" else 1, dropped)
 
@@ -156,14 +158,14 @@ def _decoding_bytes(image: pyvips.Image, loader: str, encoding: Encoding) -> int
 
 
 def _open(path: Path, loader: str, source: pyvips.Source | None = None, *, fail_on: str = "error") -> pyvips.Image:
-    """Read the header; samples are decoded on demand, from top to bottom. source: by default the file.
+    """Read the header; samples are decoded on demand, from top to bottom. source: default is the file.
 
     Raises pyvips.Error, see `_explained`.
     """
     vips.begin(PictureError)
     # A source does not parse options in the file name, e.g. "scan[page=2]", and fsencode takes any bytes.
     source = source or pyvips.Source.new_from_file(os.fsencode(path))
-    # A given loader: libvips would also recognize files that are not pictures, e.g. CSV or SVG.
+    # The loader is given, because libvips would also recognize files that are not pictures, e.g. CSV or SVG.
     # A compressed strip of a TIFF may have more than 50 MB; `decoding_cost` counts them.
     options = {"unlimited": True} if loader == "tiff" else {}
     return pyvips.Operation.call(f"{loader}load_source", source, access="sequential", fail_on=fail_on, **options)
@@ -171,7 +173,7 @@ def _open(path: Path, loader: str, source: pyvips.Source | None = None, *, fail_
 
 @contextmanager
 def _explained(path: Path, find_damage: Callable[[], str]) -> Iterator[None]:
-    """Raises errors of libvips as one line. find_damage: what is wrong, "" if only they know."""
+    """Raise errors of libvips as one-line errors. find_damage: a better reason than that of libvips, or ""."""
     try:
         yield
     except pyvips.Error as error:
@@ -204,7 +206,7 @@ def _read_vips(
         image = _open(path, loader, source, fail_on=fail_on)
         check_size(image.width, image.height, path, max_pixels)
         _check_single(image, path)
-        found, orientation, dropped = _read_metadata(image, path, loader)
+        found, orientation, dropped = _read_metadata(path, loader)
         if loader == "heif":
             encoding = replace(encoding, bits=image.get("bits-per-sample"))
             image = _select_gray(image, path)
@@ -232,7 +234,7 @@ def _read_tiff(stored: TiffSamples, max_pixels: int, white: float | None) -> _St
     width, height = stored.directory.size
     check_size(width, height, path, max_pixels)
     if stored.color == interpretation.CMYK and white is not None:
-        raise PictureError(f"{path} is CMYK, for which white cannot be stated", hint="omit {white}")
+        raise PictureError(f"{path} is CMYK, for which white cannot be set", hint="omit {white}")
     with ExitStack() as stack:
         decoders = list_decoders(stored)
         files = [stack.enter_context(directories.open_page(stored.page, decoder.changes)) for decoder in decoders]
@@ -250,7 +252,7 @@ def _read_tiff(stored: TiffSamples, max_pixels: int, white: float | None) -> _St
         channels = _Channels(num_colors, len(stored.extra_samples), stored.alpha_index)
         fetch = partial(_fetch_planes, pages, decoders, width)
         samples, alpha, extra = _decode(fetch, (height, width), stored.dtype, channels, path)
-        del sources  # needed until here
+        del sources  # libvips needs them until here
     picture = Picture(samples, alpha, found, encoding, extra)
     picture = apply_white(picture, path, white=white, origin=stored.white[1])
     if stored.is_associated:
@@ -309,7 +311,7 @@ def _decode(
 def _fetch_strips(
     image: pyvips.Image, decode: Callable[[Samples], Samples], planes: Sequence[Samples]
 ) -> Iterator[tuple[slice, Samples]]:
-    """(rows, all channels of these rows), from top to bottom. decode: of the samples of libvips."""
+    """(rows, all channels of these rows), from top to bottom. decode: converts the samples of libvips."""
     region = pyvips.Region.new(image)
     for rows in memory.strips(*planes):
         yield rows, decode(_fetch(region, image, rows.start, rows.stop - rows.start))
@@ -352,7 +354,7 @@ def _fetch(region: pyvips.Region, image: pyvips.Image, top: int, num_rows: int) 
 
 
 def _find_channels(image: pyvips.Image, path: Path) -> _Channels:
-    """The channels of formats that have alpha or not. Raises PictureError for other channels and sample types."""
+    """The channels of an image with or without alpha. Raises PictureError for other channels or sample types."""
     if image.format not in _DTYPES:
         raise PictureError(
             f"{path} has samples of libvips type '{image.format}'; 8-bit or 16-bit unsigned, or 32-bit "
@@ -374,9 +376,9 @@ def _expand_to_16_bits(strip: Samples, encoding: Encoding) -> Samples:
 
 
 def _make_upright(stored: _Stored, sidecar: bytes) -> Picture:
-    """The upright picture with metadata that are true for it, and with a note about those that are not kept.
+    """The upright picture with adapted metadata, and a note about metadata that are not kept.
 
-    A view of a large picture, because a copy would take another file; otherwise contiguous.
+    Of a large picture, it is a view, because a copy would need another temporary file; otherwise it is contiguous.
     sidecar: XMP that takes precedence.
     """
     picture, orientation, dropped = stored.picture, stored.orientation, stored.dropped
@@ -401,13 +403,12 @@ def _make_upright(stored: _Stored, sidecar: bytes) -> Picture:
     return upright.map_planes(np.ascontiguousarray)
 
 
-def _read_metadata(image: pyvips.Image, path: Path, loader: str) -> tuple[dict[str, Any], int, tuple[str, ...]]:
+def _read_metadata(path: Path, loader: str) -> tuple[dict[str, Any], int, tuple[str, ...]]:
     """(metadata of the stored samples, EXIF orientation, what is not kept)."""
     with path.open("rb") as file:
-        if loader == "heif":  # libheif has applied the orientation of the container, the only one that counts
-            return _read_heif(image, file), 1, heif.list_dropped(file)
         found, dropped = metadata.read(file, loader)
-    return found, _find_orientation(found), dropped
+    # libheif has applied the orientation of the container, and that in EXIF must be ignored.
+    return found, 1 if loader == "heif" else _find_orientation(found), dropped
 
 
 def _find_orientation(found: dict[str, Any]) -> int:
@@ -427,21 +428,12 @@ def _select_gray(image: pyvips.Image, path: Path) -> pyvips.Image:
 
 
 def _finish_heif(picture: Picture, path: Path) -> Picture:
-    """The picture over the full range, with colors that are not multiplied by alpha."""
+    """Complete what libheif decodes, and convert associated (premultiplied) alpha to straight alpha."""
     assert picture.encoding is not None
-    bits = picture.encoding.bits
     with path.open("rb") as file:
         coding, is_associated = heif.read_coding(file), heif.has_associated_alpha(file)
-    if coding.is_limited:
-        change_samples(picture.samples, lambda strip: heif.complete_range(strip, coding, bits))
+    heif.complete_colors(picture.samples, coding, picture.encoding.bits)
     return associated_alpha.divide(picture) if is_associated and picture.alpha is not None else picture
-
-
-def _read_heif(image: pyvips.Image, file: IO[bytes]) -> dict[str, Any]:
-    found = {name: image.get(name) for name in _HEIF_FIELDS if image.get_typeof(name)}
-    if "icc-profile-data" not in found:
-        found["png-chunks"] = heif.read_colors(file)
-    return {name: value for name, value in found.items() if value}
 
 
 def _open_bmp(path: Path) -> BmpImageFile:
@@ -461,21 +453,23 @@ def _read_bmp(path: Path, encoding: Encoding, max_pixels: int, white: float | No
             raise damage_error(path, error) from error
         with path.open("rb") as opened:
             found, dropped = metadata.read(opened, "bmp")
-            num_colors = bmp.read_num_colors(opened)
+            num_colors, has_alpha = bmp.read_num_colors(opened), bmp.has_alpha(opened)
         samples, alpha, num_missing = _decode_bmp(file, num_colors)
+    if alpha is None and has_alpha:  # Pillow reads it if it has 8 bits
+        dropped = (*dropped, "the transparency")
     encoding = replace(encoding, warnings=(*encoding.warnings, *name_missing_colors(num_missing)))
     return _Stored(apply_white(Picture(samples, alpha, found, encoding), path, white=white), 1, dropped)
 
 
 def _decode_bmp(file: BmpImageFile, num_colors: int) -> tuple[Samples, Samples | None, int]:
-    """(samples, alpha, pixels whose color is missing in the palette). num_colors: of the palette."""
+    """(samples, alpha, number of pixels with an index beyond the palette). num_colors: size of the palette."""
     mode = {"1": "L", "P": "RGB"}.get(file.mode, file.mode)
     num_channels, num_missing = min(len(mode), 3), 0
     samples = memory.allocate((file.height, file.width, num_channels), "uint8")
     alpha = memory.allocate((file.height, file.width, 1), "uint8") if len(mode) > num_channels else None
     for rows in memory.strips(samples):
         part = file.crop((0, rows.start, file.width, rows.stop))
-        if file.mode in ("L", "P"):  # numbers of colors
+        if file.mode in ("L", "P"):  # palette indices
             num_missing += int((np.asarray(part) >= num_colors).sum())
         strip = np.asarray(part.convert(mode)).reshape(rows.stop - rows.start, file.width, -1)
         samples[rows] = strip[..., :num_channels]

@@ -94,8 +94,9 @@ def _resize_axis(image: Tensor, axis: int, scale: Fraction, border: Border) -> T
 
 def _enlarge_axis(image: Tensor, axis: int, scale: int, border: Border) -> Tensor:
     """The same for an integer factor, without gathering: each phase reads contiguous slices of the image."""
-    size = image.shape[axis]
-    positions, phases = _phases(image.device, image.dtype, size, scale, border)
+    size, (least, most, phases) = image.shape[axis], _phases(image.dtype, scale)
+    # Computed on the device: training would wait for a copy.
+    positions = _into_image(torch.arange(least, size + most, device=image.device), size, border)
     around = image.index_select(axis, positions)
     enlarged = [
         reduce(torch.add, (around.narrow(axis, start, size) * weight for start, weight in phase))
@@ -105,17 +106,13 @@ def _enlarge_axis(image: Tensor, axis: int, scale: int, border: Border) -> Tenso
 
 
 @lru_cache(maxsize=64)
-@torch.inference_mode(False)  # cached for later calls, which may need gradients
-def _phases(
-    device: torch.device, dtype: torch.dtype, size: int, scale: int, border: Border
-) -> tuple[Tensor, list[list[tuple[int, float]]]]:
-    """(positions to read, including those beyond the border; for each phase, starts of its slices and weights)."""
+def _phases(dtype: torch.dtype, scale: int) -> tuple[int, int, list[list[tuple[int, float]]]]:
+    """(first tap, last tap, for each phase the starts of its slices and their weights)"""
     taps, weights = _taps(1, Fraction(scale))
     least, most = int(taps.min()), int(taps.max())
-    positions = _into_image(torch.arange(least, size + most), size, border)
     rows = zip((taps - least).tolist(), weights.to(dtype).tolist(), strict=True)
     phases = [[(start, weight) for start, weight in zip(*row, strict=True) if weight != 0] for row in rows]
-    return positions.to(device), phases
+    return least, most, phases
 
 
 @lru_cache(maxsize=64)
@@ -159,7 +156,9 @@ def _taps(size: int, scale: Fraction) -> tuple[Tensor, Tensor]:
 def _into_image(taps: Tensor, size: int, border: Border) -> Tensor:
     if border == "clamp":
         return taps.clamp(0, size - 1)
-    mirrored = taps % (2 * size)  # mirrored including the border pixel, any number of times
+    # A tensor, because ONNX has no remainder for a size that is only known when the graph runs.
+    period = torch.full((), 2 * size, device=taps.device)
+    mirrored = taps % period  # mirrored including the border pixel, any number of times
     return torch.where(mirrored < size, mirrored, 2 * size - 1 - mirrored)
 
 

@@ -4,10 +4,11 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 from pellucid.errors import PellucidError
-from pellucid.pictures.picture import Picture, Samples
+from pellucid.pictures.picture import Picture
+from pellucid.pictures.samples import Samples
 from pellucid.system import memory
 from pellucid.system.processes import ForkGuard
 
@@ -73,6 +74,26 @@ def make_source(file: IO[bytes]) -> pyvips.Source:
     source.on_read(read)
     source.on_seek(file.seek)
     return source
+
+
+def make_target(file: IO[bytes], failures: list[OSError]) -> pyvips.Target:
+    """A target that writes into an open, unbuffered file; for TIFF, it must also be readable.
+
+    libvips reports no reason if a file cannot be written: it is added to failures.
+    """
+
+    def write(block: Any) -> int:
+        try:
+            return file.write(block)
+        except OSError as error:
+            failures.append(error)
+            return -1
+
+    target = pyvips.TargetCustom()
+    target.on_write(write)
+    target.on_read(file.read)
+    target.on_seek(file.seek)
+    return target
 
 
 def to_vips(picture: Picture, order: Sequence[int] = ()) -> pyvips.Image:

@@ -12,7 +12,8 @@ from math import inf
 import numpy as np
 
 from pellucid.errors import ArgumentError, PictureError
-from pellucid.pictures.picture import PEAKS, Encoding, Picture, Samples
+from pellucid.pictures.picture import Encoding, Picture
+from pellucid.pictures.samples import PEAKS, Samples
 from pellucid.system import memory
 
 LOWEST, HIGHEST = -1.0, 2.0
@@ -153,12 +154,12 @@ def _scale(strip: Samples, factor: float) -> Samples:
     scaled = strip * np.float64(factor)
     if strip.dtype.kind == "f":
         return scaled.astype(strip.dtype)
-    return np.floor(scaled + 0.5).clip(0, PEAKS[strip.dtype.name]).astype(strip.dtype)
+    return np.minimum(np.floor(scaled + 0.5), PEAKS[strip.dtype.name]).astype(strip.dtype)
 
 
 def _check(white: float, encoding: Encoding, largest: float, path: object) -> None:
     if encoding.palette:
-        raise PictureError(f"{path} has a palette, for which white cannot be stated", hint="omit {white}")
+        raise PictureError(f"{path} has a palette, for which white cannot be set", hint="omit {white}")
     if encoding.dtype != "float32" and white > largest:
         raise PictureError(
             f"white of {white:g} for samples of {encoding.bits} bits; it is at most {largest:g}",

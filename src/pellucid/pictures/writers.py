@@ -1,7 +1,5 @@
 """Writing picture files, encoded strip by strip, so that no large picture is in memory as a whole."""
 
-import errno
-import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +12,7 @@ from pellucid.pictures.codecs import jpeg_2000, jpeg_xl, pnm
 from pellucid.pictures.containers import bmp
 from pellucid.pictures.formats import FileFormat
 from pellucid.pictures.picture import Encoding, Picture
+from pellucid.pictures.samples import PEAKS
 from pellucid.pictures.tiff import channels, directories
 from pellucid.pictures.vips import pyvips
 from pellucid.pictures.white import scale_back
@@ -47,7 +46,7 @@ def write(
         return _write_bmp(picture, temporary, path)
     if target is formats.PNM:
         with temporary.open("wb") as file:
-            pnm.write_pnm(picture, file)
+            pnm.write_pnm(picture, file, path.suffix.lower())
         return metadata.list_missing(picture.metadata, target.name)
     if target in (formats.JPEG_XL, formats.JPEG_2000):
         is_jxl = target is formats.JPEG_XL
@@ -87,6 +86,14 @@ def _to_stored(picture: Picture, target: FileFormat) -> Picture:
     return replace(picture, encoding=replace(original, white=None))
 
 
+def find_value_scale(picture: Picture, target: FileFormat) -> float:
+    """What samples are multiplied by, from those in the picture's own file to those that `write` stores."""
+    original = picture.encoding
+    if original is None or (original.format, original.dtype) == (target.name, picture.dtype):
+        return 1.0
+    return PEAKS[picture.dtype] / (original.white or PEAKS[original.dtype])
+
+
 def _options(picture: Picture, target: FileFormat, quality: int | None) -> dict[str, Any]:
     """Options of the libvips saver, the same as in the picture's own file if it had this format."""
     original = picture.encoding
@@ -117,29 +124,18 @@ def _tiff_options(picture: Picture, original: Encoding) -> dict[str, Any]:
 
 def _save(picture: Picture, target: FileFormat, temporary: Path, path: Path, options: dict[str, Any]) -> None:
     vips.begin(OutputError)
+    order = channels.order_channels(picture) if target is formats.TIFF else ()
+    failures: list[OSError] = []
     try:
-        order = channels.order_channels(picture) if target is formats.TIFF else ()
         image = vips.to_vips(picture, order)
         _release_on_progress(image, picture)
-        file = pyvips.Target.new_to_file(os.fsencode(temporary))
-        pyvips.Operation.call(target.saver, image, file, keep="none", **options)
+        with temporary.open("rb+", buffering=0) as file:
+            pyvips.Operation.call(target.saver, image, vips.make_target(file, failures), keep="none", **options)
     except pyvips.Error as error:
-        reason = (
-            "no space left on the disk"
-            if _is_disk_full(temporary)
-            else vips.reason(error, temporary) or str(error.message)
-        )
+        if failures:  # e.g. a full disk
+            raise failures[0] from None
+        reason = vips.reason(error) or str(error.message)
         raise OutputError(f"{path} cannot be written as {target.name}: {reason}") from error
-
-
-def _is_disk_full(temporary: Path) -> bool:
-    """Whether no more can be appended to the file; libvips does not report a full disk."""
-    try:
-        with temporary.open("ab") as file:
-            file.write(bytes(2**16))
-    except OSError as error:
-        return error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return False
 
 
 def _release_on_progress(image: pyvips.Image, picture: Picture) -> None:

@@ -1,6 +1,7 @@
 """Streams of lossless JPEG, written by libjpeg-turbo and liblj92 (imagecodecs), and damaged."""
 
 import functools
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -51,6 +52,36 @@ def test_complete_streams_pass(kind: str) -> None:
     assert header.num_values == imagecodecs.jpeg8_decode(stream).size
     lossless_jpeg.check_values(stream, header)
     lossless_jpeg.check_values(stream + bytes(100), header)  # strips may be longer than their stream
+
+
+def start_of_stream(height: int, width: int, *, category: int, interval: int = 0) -> bytes:
+    """What precedes the values of a gray picture whose only Huffman code, the bit 0, is that of a category."""
+    frame = struct.pack(">BHHB", 16, height, width, 1) + b"\1\x11\0"
+    table = b"\0" + bytes([1, *[0] * 15, category])
+    segments = ((0xC3, frame), (0xC4, table), (0xDD, struct.pack(">H", interval)), (0xDA, b"\1\1\0\1\0\0"))
+    parts = (struct.pack(">BBH", 0xFF, marker, len(content) + 2) + content for marker, content in segments)
+    return b"\xff\xd8" + b"".join(parts)
+
+
+def test_all_eight_restart_markers_are_passed() -> None:
+    """A flat picture of ten rows of eight values, which restarts after each row."""
+    restarts = b"".join(bytes([0, 0xFF, 0xD0 + row % 8]) for row in range(9))
+    stream = start_of_stream(10, 8, category=0, interval=8) + restarts + b"\0\xff\xd9"
+    assert np.unique(imagecodecs.jpeg8_decode(stream)).size == 1
+    check(stream)
+    with pytest.raises(ValueError, match="cut short"):
+        check(stream[:-10])
+
+
+@pytest.mark.parametrize("bits_after_16", [0, 16])
+def test_bits_after_differences_of_16_bits_depend_on_the_version_of_dng(bits_after_16: int) -> None:
+    """T.81, table H.2: no bits follow category 16; before DNG 1.1, 16 bits did."""
+    start = start_of_stream(2, 4, category=16)
+    header = lossless_jpeg.parse_markers(start, bits_after_16=bits_after_16)
+    num_bytes = header.num_values * (1 + bits_after_16) // 8
+    lossless_jpeg.check_values(start + bytes(num_bytes), header)
+    with pytest.raises(ValueError, match="cut short"):
+        lossless_jpeg.check_values(start + bytes(num_bytes - 1), header)
 
 
 @functools.cache

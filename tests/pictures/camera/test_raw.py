@@ -52,6 +52,7 @@ def dng_file(samples: Samples, photometric: int = CFA, **tags: tuple[str, Any]) 
         "1H": tifffile.DATATYPE.SHORT,
         "1I": tifffile.DATATYPE.LONG,
         "2i": tifffile.DATATYPE.SRATIONAL,
+        "2I": tifffile.DATATYPE.RATIONAL,
     }
     content = io.BytesIO()
     tifffile.imwrite(

@@ -189,6 +189,7 @@ OTHER_MAKERS = {
     "RW2": tiff(RW2, magic=b"IIU\0"),
     "RAF": fuji(1000),
     "CR3": CR3,
+    "CR3 with an empty box": box(b"ftyp", b"crx ") + box(b"free", b"") + CR3[12:],
 }
 
 

@@ -128,6 +128,7 @@ def test_developed_pictures_and_mosaics_have_the_metadata_of_their_file(tmp_path
         "XMP-tiff:Orientation#": str(orientation),
         "ExifIFD:ExifImageWidth": "9",
         "ExifIFD:ExifImageHeight": "9",
+        "ExifIFD:SubjectLocation": "4 10",  # of 26 x 23 px
     }
     describe(path, KEPT | subject)
     picture, frame = raw.develop(path), raw.read(path)
@@ -142,6 +143,7 @@ def test_developed_pictures_and_mosaics_have_the_metadata_of_their_file(tmp_path
         assert tags["XMP-tiff:Orientation"] == "Horizontal (normal)"
         assert tags["ExifIFD:ExifImageWidth"] == str(upright.width)
         assert tags["ExifIFD:ExifImageHeight"] == str(upright.height)
+        assert tags["ExifIFD:SubjectLocation"] == ("13 4" if turned else "4 10")
         assert not {"IFD0:CFAPattern2", "IFD0:BlackLevel", "IFD0:ColorMatrix1", "IFD0:DNGVersion"} & tags.keys()
 
 

@@ -12,6 +12,7 @@ from PIL import ImageCms
 
 import format_matrix
 from pellucid.pictures import images
+from pellucid.pictures.codecs import jpeg_xl_header
 from pellucid.pictures.picture import Picture
 
 pytest.importorskip("pyjpegxl", reason="needs the extra formats")
@@ -82,6 +83,16 @@ def test_floating_point_samples_keep_their_colors(tmp_path: Path) -> None:
         assert f"{len(SRGB)}-byte ICC profile" in described
 
 
+def test_floating_point_samples_below_0_are_written(tmp_path: Path) -> None:
+    """Each speed of libjxl refuses some of these pictures."""
+    rng = np.random.default_rng(0)
+    for number in range(9):
+        shape = (*rng.integers(8, 90, 2), (1, 3)[number % 2])
+        values = (rng.normal(size=shape) * (1, 0.01, 0.3)[number % 3]).astype(np.float32)
+        images.write(Picture(values), tmp_path / f"{number}.jxl")
+        np.testing.assert_array_equal(images.read(tmp_path / f"{number}.jxl", white=1).samples, values)
+
+
 def test_floating_point_samples_of_16_bits_keep_their_range(tmp_path: Path) -> None:
     imagecodecs = pytest.importorskip("imagecodecs", reason="needs imagecodecs")
     values = np.linspace(-0.5, 1.9, 6000).astype(np.float16).reshape(40, 50, 3)
@@ -111,3 +122,11 @@ def test_associated_alpha_is_divided_out(tmp_path: Path) -> None:
         pytest.fail("the bit was not found")
     picture = images.read(tmp_path / "y.jxl")
     np.testing.assert_allclose(picture.samples, values / 32768 * 65535, atol=1)
+
+
+def test_a_header_that_is_not_understood_gives_the_defaults() -> None:
+    """ISO/IEC 18181-1, annex D, the lowest bit of a byte first: a small square, more fields, and a preview."""
+    bits = "1 00000 100 0 1 000 0 1".replace(" ", "")
+    preview = int(bits[::-1], 2).to_bytes(2, "little")
+    for content in (b"", b"\xff\x0a", b"\xff\x0a" + preview + bytes(50)):
+        assert jpeg_xl_header.parse_jxl_header(content) == jpeg_xl_header.JxlHeader()

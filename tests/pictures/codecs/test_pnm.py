@@ -1,5 +1,6 @@
 """Netpbm files, made by netpbm's own programs and Pillow, and read by Pillow again."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,9 +10,11 @@ import PIL.Image
 import pytest
 
 import format_matrix
-from pellucid.errors import PictureError
+from pellucid.errors import ArgumentError, OutputError, PictureError
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
+
+PAMTOPNM = shutil.which("pamtopnm")
 
 
 def read(content: bytes, folder: Path) -> Picture:
@@ -45,15 +48,55 @@ def test_largest_values_comments_and_pam(tmp_path: Path) -> None:
     )
 
 
+_KINDS = {
+    ".ppm": {1: b"P6", 3: b"P6"},
+    ".pgm": {1: b"P5"},
+    ".pam": dict.fromkeys((1, 2, 3, 4), b"P7"),
+    ".pnm": {1: b"P5", 2: b"P7", 3: b"P6", 4: b"P7"},
+}
+"""Suffix and number of channels -> how files start."""
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_written_files(channels: int, dtype: str, tmp_path: Path) -> None:
-    picture = Picture.from_array(format_matrix.noise(channels, dtype))
-    images.write(picture, tmp_path / "x.ppm")
-    np.testing.assert_array_equal(images.read(tmp_path / "x.ppm").to_array(), picture.to_array())
-    if channels in (1, 3) and (channels, dtype) != (3, "uint16"):
-        with PIL.Image.open(tmp_path / "x.ppm") as file:
-            np.testing.assert_array_equal(np.asarray(file), picture.to_array())
+@pytest.mark.parametrize(("suffix", "channels"), [(suffix, n) for suffix, kinds in _KINDS.items() for n in kinds])
+def test_files_are_what_their_suffix_says(suffix: str, channels: int, dtype: str, tmp_path: Path) -> None:
+    values, path = format_matrix.noise(channels, dtype).squeeze(), tmp_path / f"x{suffix}"
+    images.write(Picture.from_array(values), path)
+    assert path.read_bytes()[:2] == _KINDS[suffix][channels]
+    if suffix == ".ppm" and channels == 1:  # gray
+        values = np.stack([values] * 3, axis=2)
+    np.testing.assert_array_equal(images.read(path).to_array(), values)
+    if PAMTOPNM is not None:  # the values as text, by netpbm
+        text = subprocess.run([PAMTOPNM, "-plain", str(path)], capture_output=True, check=True).stdout
+        if channels in (1, 3):
+            assert [*map(int, text.split()[4:])] == values.reshape(-1).tolist()
+    if suffix != ".pam" and channels in (1, 3) and (values.ndim, dtype) != (3, "uint16"):
+        with PIL.Image.open(path) as file:
+            np.testing.assert_array_equal(np.asarray(file), values)
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "reason"),
+    [
+        ("x.pbm", 1, "the suffix .pbm is not supported; PBM has only black and white; write .pgm for gray"),
+        ("x.pgm", 3, "PGM cannot store colors; write .ppm"),
+        ("x.pgm", 2, "PGM cannot store alpha; write .pam or PNG"),
+        ("x.ppm", 4, "PPM cannot store alpha; write .pam or PNG"),
+    ],
+)
+def test_what_a_kind_cannot_store_is_refused(name: str, channels: int, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=re.escape(reason)):
+        images.write(Picture.from_array(format_matrix.noise(channels)), tmp_path / name)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_names_of_results(tmp_path: Path) -> None:
+    for format in ("ppm", "pgm", "pam", "pnm"):
+        assert [images.result_name(name, format) for name in ("x.png", "x.pbm", "x.ppm")] == [f"x.{format}"] * 3
+    with pytest.raises(ArgumentError, match="the format pbm cannot be written; PBM .* write .pgm for gray"):
+        images.result_name("x.png", "pbm")
+    (tmp_path / "x.pbm").write_bytes(b"P4\n8 1\n\x0f")
+    assert images.result_name("x.pbm", source=tmp_path / "x.pbm") == "x.pgm"
 
 
 DAMAGED = {

@@ -1,6 +1,8 @@
 """Colors in BMP files, made by hand and checked by ImageMagick, ExifTool and Pillow."""
 
+import shutil
 import struct
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -72,3 +74,18 @@ def test_a_profile_is_written(channels: int, tmp_path: Path) -> None:
     assert tags["ICC-header:ColorSpaceData"] == "RGB "
     with PIL.Image.open(tmp_path / "b.bmp") as file:
         assert np.array_equal(np.asarray(file).reshape(21, 30, channels), format_matrix.noise(channels))
+
+
+@pytest.mark.skipif(shutil.which("convert") is None, reason="ImageMagick is not installed")
+def test_transparency_of_one_bit_is_named(tmp_path: Path) -> None:
+    """Pillow reads the colors without it."""
+    samples = np.dstack([format_matrix.photo(), np.tile([0, 255], 30).astype(np.uint8)[None].repeat(42, axis=0)])
+    PIL.Image.fromarray(samples).save(tmp_path / "a.png")
+    command = ["convert", "a.png", "-define", "bmp:subtype=ARGB1555", "a.bmp"]
+    subprocess.run(command, cwd=tmp_path, check=True, timeout=60)
+    picture = images.read(tmp_path / "a.bmp")
+    assert picture.encoding is not None and picture.encoding.notes == ("not kept: the transparency",)
+    subprocess.run(["convert", "a.png", "b.bmp"], cwd=tmp_path, check=True, timeout=60)
+    picture = images.read(tmp_path / "b.bmp")
+    assert np.array_equal(picture.alpha, samples[..., 3:])  # type: ignore[arg-type]
+    assert picture.encoding is not None and not picture.encoding.notes

@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import PIL.Image
 import pytest
 
@@ -75,3 +76,15 @@ def test_a_picture_on_a_larger_canvas_is_noted(tmp_path: Path) -> None:
     encoding = images.read(tmp_path / "x.gif").encoding
     assert encoding is not None
     assert encoding.notes == ("not kept: the transparency around a picture that is smaller than its canvas",)
+
+
+def test_a_transparent_picture_has_a_transparent_canvas(tmp_path: Path) -> None:
+    PIL.Image.fromarray(format_matrix.noise(1).squeeze()).save(tmp_path / "x.gif", transparency=3)
+    content = bytearray((tmp_path / "x.gif").read_bytes())
+    content[6:10] = (100).to_bytes(2, "little") * 2
+    (tmp_path / "x.gif").write_bytes(content)
+    picture = images.read(tmp_path / "x.gif")
+    with PIL.Image.open(tmp_path / "x.gif") as file:
+        expected = np.asarray(file.convert("RGBA"))[..., 3:]
+    assert np.array_equal(picture.alpha, expected)  # type: ignore[arg-type]
+    assert picture.encoding is not None and not picture.encoding.notes

@@ -13,8 +13,9 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 import exiftool
 import format_matrix
-from pellucid.pictures import images
+from pellucid.pictures import images, resolution
 from pellucid.pictures.containers import jpeg
+from pellucid.pictures.picture import Picture
 
 
 def encoded(*segments: tuple[int, bytes], **options: object) -> bytes:
@@ -78,6 +79,20 @@ def test_the_density_stays(unit: int, x: int, y: int, tmp_path: Path) -> None:
         assert (file.info["jfif_unit"], file.info["jfif_density"]) == (unit, (x, y))
 
 
+@pytest.mark.parametrize(
+    ("x", "y", "density"),
+    [(1, 2, (1, 2)), (2, 1, (2, 1)), (131_070, 65_535, (65_535, 32_768)), (70_000, 1, (65_535, 1))],
+)
+def test_the_shape_of_pixels_of_other_formats_is_kept(
+    x: int, y: int, density: tuple[int, int], tmp_path: Path
+) -> None:
+    """JFIF stores a ratio of at most 65,535; PNG stores 32 bits."""
+    picture = Picture(format_matrix.noise(3), metadata=resolution.to_metadata(x, y, "none"))
+    assert images.write(picture, tmp_path / "x.jpg") == ()
+    with JpegImageFile(tmp_path / "x.jpg") as file:
+        assert (file.info["jfif_unit"], file.info["jfif_density"]) == (0, density)
+
+
 def test_a_camera_file_without_jfif_gets_none(tmp_path: Path) -> None:
     content = encoded(exif=format_matrix.exif().tobytes())
     content = content[:2] + content[20:]
@@ -91,6 +106,7 @@ def test_a_camera_file_without_jfif_gets_none(tmp_path: Path) -> None:
     [
         ((0xE0, b"JFXX\0\x10" + b"x" * 50), "not kept: the preview in JFIF"),
         ((0xE2, b"urn:iso:std:iso:ts:21496:-1\0"), "not kept: the HDR gain map"),
+        ((0xEB, b"HDR_RI ver=11 ln0=1.2"), "not kept: the HDR gain map"),
         ((0xEB, b"JP\0\1\0\0\0\1jumb"), "not kept: content credentials (C2PA)"),
     ],
 )

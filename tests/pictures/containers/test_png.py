@@ -18,8 +18,10 @@ import format_matrix
 from pellucid.errors import PictureError
 from pellucid.pictures import images
 from pellucid.pictures.containers import png
+from pellucid.pictures.geometry import Change
 from pellucid.pictures.picture import Picture
 from pellucid.pictures.records import iptc
+from pellucid.pictures.structures import chunks
 
 CONVERT = shutil.which("convert")
 GAMMA = format_matrix.png_chunk(b"gAMA", (45455).to_bytes(4, "big"))
@@ -60,8 +62,8 @@ def test_a_text_without_content_is_kept() -> None:
 def test_other_photoshop_resources_are_kept() -> None:
     other, preview = b"8BIM\x03\xed\0\0\0\0\0\x02ab", b"8BIM\x04\x0c\0\0\0\0\0\x02xy"
     content = iptc.build_resources(format_matrix.IPTC, other)
-    assert iptc.parse_resources(content) == (format_matrix.IPTC, other)
-    assert iptc.parse_resources(content + preview) == (format_matrix.IPTC, other)
+    expected = iptc.Resources(format_matrix.IPTC, others=other)
+    assert iptc.parse_resources(content) == iptc.parse_resources(content + preview) == expected
 
 
 @given(content=st.binary(max_size=80), cut=st.integers(0, 60))
@@ -185,6 +187,7 @@ def test_profiles_by_imagemagick_are_read(tmp_path: Path) -> None:
 
 
 BITS = format_matrix.png_chunk(b"sBIT", b"\5\6\5")
+ALL_BITS = format_matrix.png_chunk(b"sBIT", b"\x08\x08\x08")
 BACKGROUND = format_matrix.png_chunk(b"bKGD", struct.pack(">3H", 1, 2, 3))
 SAFE = format_matrix.png_chunk(b"prVt", b"private")
 TIME = format_matrix.png_chunk(b"tIME", b"\7\xe8\1\2\3\4\5")
@@ -192,9 +195,29 @@ TIME = format_matrix.png_chunk(b"tIME", b"\7\xe8\1\2\3\4\5")
 
 def test_other_chunks_are_copied_if_that_is_safe(tmp_path: Path) -> None:
     unsafe = format_matrix.png_chunk(b"prVT", b"depends on samples")
-    content, notes = rewritten(tmp_path, BITS, BACKGROUND, SAFE, TIME, unsafe)
-    assert all(content.count(chunk) == 1 for chunk in (BITS, BACKGROUND, SAFE, TIME))
+    content, notes = rewritten(tmp_path, ALL_BITS, BACKGROUND, SAFE, TIME, unsafe)
+    assert all(content.count(chunk) == 1 for chunk in (ALL_BITS, BACKGROUND, SAFE, TIME))
     assert notes == ("not kept: PNG chunk prVT",)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_chunks_for_the_same_channels_are_kept(channels: int, tmp_path: Path) -> None:
+    samples = format_matrix.noise(channels)
+    colors, alpha = (samples[..., :-1], samples[..., -1:]) if channels in (2, 4) else (samples, None)
+    bits = format_matrix.png_chunk(b"sBIT", bytes([8] * channels))
+    background = format_matrix.png_chunk(b"bKGD", bytes([0, 7] * colors.shape[2]))
+    picture = Picture(colors, alpha, metadata={"png-chunks": bits + background})
+    assert images.write(picture, tmp_path / "a.png") == ()
+    assert bits + background in (tmp_path / "a.png").read_bytes()
+
+
+def test_restored_samples_have_more_significant_bits(tmp_path: Path) -> None:
+    """A picture of 5, 6 and 5 bits: readers may cut the samples to so many bits."""
+    (tmp_path / "a.png").write_bytes(plain(BITS))
+    assert images.write(images.read(tmp_path / "a.png"), tmp_path / "b.png") == (
+        "not kept in PNG: the number of significant bits (sBIT)",
+    )
+    assert b"sBIT" not in (tmp_path / "b.png").read_bytes()
 
 
 def test_chunks_that_depend_on_the_channels_are_named(tmp_path: Path) -> None:
@@ -261,6 +284,8 @@ PALETTE_HEADER = struct.pack(">IIBBBBB", 2, 2, 8, 3, 0, 0, 0)
         ([(b"IHDR", struct.pack(">IIBBBBB", 2, 2, 3, 3, 0, 0, 0))], "its header is invalid (00 00 00 02 00"),
         ([(b"IHDR", PALETTE_HEADER), (b"IDAT", zlib.compress(bytes(6)))], "its palette (PLTE) is missing"),
         ([(b"IHDR", PALETTE_HEADER), (b"PLTE", bytes(4))], "its palette (PLTE) is invalid"),
+        ([(b"IHDR", PALETTE_HEADER), (b"PLTE", bytes(771))], "its palette (PLTE) is invalid"),
+        ([(b"IHDR", PALETTE_HEADER), (b"PLTE", bytes(768))], "its samples (IDAT) are missing"),
         ([(b"IHDR", PALETTE_HEADER), (b"tx.t", b"")], "'tx.t' is not a type of chunk"),
         ([(b"IHDR", PALETTE_HEADER), (b"IEND", b"")], "its samples (IDAT) are missing"),
         ([(b"tEXt", b"a\0b")], "its header (IHDR) is missing"),
@@ -272,6 +297,14 @@ def test_what_is_wrong_with_chunks_is_named(parts: list[tuple[bytes, bytes]], fo
     (tmp_path / "x.png").write_bytes(content)
     with pytest.raises(PictureError, match=re.escape(found)):
         images.read(tmp_path / "x.png")
+
+
+def test_any_cut_before_the_end_of_the_samples_is_found() -> None:
+    content = plain()
+    end = len(content) - 12  # of the samples; an empty chunk follows
+    assert [png.find_damage(io.BytesIO(content[:length])) for length in (end, len(content))] == ["", ""]
+    assert all(png.find_damage(io.BytesIO(content[:length])) for length in range(8, end))
+    assert png.find_damage(io.BytesIO(content[: end - 1])) == "it ends within its chunk 'IDAT'"
 
 
 def test_two_blocks_of_exif_and_of_xmp(tmp_path: Path) -> None:
@@ -287,4 +320,28 @@ def test_two_blocks_of_exif_and_of_xmp(tmp_path: Path) -> None:
     picture = images.read(tmp_path / "x.png")
     packet = picture.metadata["xmp-data"]
     assert b'xmp:Rating="3"' in packet and b'xmp:Rating="5"' not in packet and b'xmp:Label="red"' in packet
-    assert picture.encoding is not None and picture.encoding.notes == ("not kept: a second EXIF block",)
+    assert picture.encoding is not None and picture.encoding.notes == (
+        "not kept: other values of xmp:Rating in a second XMP packet, a second EXIF block",
+    )
+
+
+@pytest.mark.skipif(shutil.which("convert") is None, reason="ImageMagick is not installed")
+@pytest.mark.parametrize("orientation", [1, 2, 3, 6])
+def test_the_canvas_of_imagemagick_is_turned_and_scaled(orientation: int, tmp_path: Path) -> None:
+    """It turns and scales the canvas itself for comparison."""
+    turns: dict[int, list[str]] = {1: [], 2: ["-flop"], 3: ["-rotate", "180"], 6: ["-rotate", "90"]}
+    start = ["convert", "-size", "40x20", "xc:red", "-repage", "100x70+10+5"]
+    subprocess.run([*start, str(tmp_path / "a.png")], check=True)
+    subprocess.run([*start, *turns[orientation], "-scale", "200%", str(tmp_path / "b.png")], check=True)
+    chunk = next(content for kind, content in chunks_of(tmp_path / "a.png") if kind == b"caNv")
+    size = (20, 40) if orientation > 4 else (40, 20)
+    doubled = (2 * size[0], 2 * size[1])
+    joined = png.adapt(format_matrix.png_chunk(b"caNv", chunk), Change(orientation, (40, 20), doubled))
+    found = struct.unpack(">IIii", joined[8:24])
+    expected = next(content for kind, content in chunks_of(tmp_path / "b.png") if kind == b"caNv")
+    assert found == struct.unpack(">IIii", expected)
+
+
+def chunks_of(path: Path) -> list[tuple[bytes, bytes]]:
+    content = path.read_bytes()
+    return [*chunks.split_chunks(content[8:])]

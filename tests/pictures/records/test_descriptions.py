@@ -183,3 +183,55 @@ def test_significant_bits_of_ome_are_white(page: int, tmp_path: Path) -> None:
     assert (tifffile.imread(tmp_path / "b.tif") == stack[page - 1]).all()
     same = images.read(tmp_path / "a.ome.tif", page=page, white=65535)
     assert (same.samples[..., 0] == stack[page - 1]).all()
+
+
+@pytest.mark.parametrize(
+    ("stored", "bit_depth", "kind", "bits"),
+    [
+        ("uint16", 8, "uint8", 8),
+        ("uint16", 16, "uint16", 12),
+        ("uint16", 32, "float", 32),
+        ("uint8", 16, "uint16", 16),
+        ("float64", None, "float", 32),
+        ("float32", 16, "uint16", 16),
+    ],
+)
+def test_the_type_of_ome_is_that_of_the_result(
+    stored: str, bit_depth: int | None, kind: str, bits: int, tmp_path: Path
+) -> None:
+    values = format_matrix.noise(1, "uint16")[..., 0]
+    values = (values / 65535).astype(stored) if stored.startswith("float") else (values >> 4).astype(stored)
+    significant = {"uint16": 12, "uint8": 8}.get(stored, 64)
+    metadata = {"axes": "YX", "SignificantBits": significant}
+    tifffile.imwrite(tmp_path / "a.ome.tif", values, byteorder=">", metadata=metadata)
+    images.write(images.read(tmp_path / "a.ome.tif"), tmp_path / "b.ome.tif", bit_depth=bit_depth)
+    with tifffile.TiffFile(tmp_path / "b.ome.tif") as file:
+        assert file.ome_metadata is not None
+        pixels = tifffile.xml2dict(file.ome_metadata)["OME"]["Image"]["Pixels"]
+        assert (pixels["Type"], pixels["SignificantBits"]) == (kind, bits)
+        assert np.dtype({"float": "float32"}.get(kind, kind)) == file.series[0].dtype == file.asarray().dtype
+        assert pixels.get("BigEndian", "false") in (False, "false")
+    again = images.read(tmp_path / "b.ome.tif")
+    assert again.encoding is not None and again.encoding.white == (4095 if bits == 12 else None)
+
+
+def test_values_that_imagej_shows_are_those_of_the_result(tmp_path: Path) -> None:
+    values = format_matrix.noise(1, "uint16")[..., 0]
+    metadata = {"axes": "YX", "min": 257.0, "max": 51400.0, "Ranges": (514.0, 25700.0), "Info": "a"}
+    tifffile.imwrite(tmp_path / "a.tif", values, imagej=True, metadata=metadata)
+    images.write(images.read(tmp_path / "a.tif"), tmp_path / "b.tif", bit_depth=8)
+    images.write(images.read(tmp_path / "a.tif"), tmp_path / "c.tif")
+    with tifffile.TiffFile(tmp_path / "b.tif") as scaled, tifffile.TiffFile(tmp_path / "c.tif") as same:
+        assert scaled.imagej_metadata is not None and same.imagej_metadata is not None
+        names = ("min", "max", "Ranges", "Info")
+        assert [scaled.imagej_metadata[name] for name in names] == [1, 200, (2, 100), "a"]
+        assert [same.imagej_metadata[name] for name in names] == [257, 51400, (514, 25700), "a"]
+
+
+def test_a_calibration_of_other_values_is_removed_with_a_note() -> None:
+    text = "ImageJ=1.54f\nmin=0\nmax=100\ncf=0\nc0=0.5\nc1=2.0\nvunit=OD\n"
+    change = Change(1, (6, 4), (6, 4), dtype="uint8", value_scale=255 / 65535)
+    adapted, removed = descriptions.adapt(text.replace("100", "65535"), change)
+    assert adapted == "ImageJ=1.54f\nmin=0.0\nmax=255.0\n"
+    assert removed == ("the calibration of values by ImageJ",)
+    assert descriptions.adapt(text, Change(1, (6, 4), (12, 8), dtype="uint16")) == (text, ())

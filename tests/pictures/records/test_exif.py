@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import format_matrix
+from pellucid.pictures import resolution
 from pellucid.pictures.containers import tiff
 from pellucid.pictures.geometry import Change
 from pellucid.pictures.records import exif
@@ -117,3 +118,29 @@ def test_an_offset_beyond_the_file_is_ignored() -> None:
     place = content.index((270).to_bytes(2, "little")) + 12
     content[place : place + 8] = b"\xff" * 8
     assert exif.DESCRIPTION not in exif.parse_tiff(io.BytesIO(content)).main
+
+
+def test_tags_about_inks_and_ranges_of_samples_are_not_about_the_picture() -> None:
+    """TIFF 6.0, sections 16, 19 and 20."""
+    names = (
+        "InkSet",
+        "InkNames",
+        "NumberOfInks",
+        "DotRange",
+        "SMinSampleValue",
+        "SMaxSampleValue",
+        "TransferRange",
+    )
+    tags = [(tifffile.TIFF.TAGS[name], 3, 2, (1, 2), True) for name in names]
+    file = plain_tiff(extratags=[*tags, (MAKE, TEXT, 0, "Acme", True)])
+    found = exif.parse_tiff(file).main
+    assert MAKE in found and not {tag for tag, *_ in tags} & found.keys()
+
+
+def test_a_resolution_is_added_if_it_has_a_unit_and_the_block_has_none() -> None:
+    dots = {unit: resolution.to_metadata(254, 127, unit) for unit in ("inch", "none")}
+    added = exif.add_resolution(block(), dots["inch"])
+    assert exif.read_resolution(added)["xres"] == pytest.approx(10)
+    assert exif.add_resolution(block(), dots["none"]) == block()
+    assert exif.add_resolution(block(), {}) == block()
+    assert exif.add_resolution(added, resolution.to_metadata(300, 300, "inch")) == added

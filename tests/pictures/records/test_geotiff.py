@@ -1,15 +1,22 @@
 """GeoTIFF tags after scaling: every place of the picture keeps its coordinates."""
 
+import shutil
 import struct
+import subprocess
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import pytest
+import tifffile
 from hypothesis import given
 from hypothesis import strategies as st
 from tifffile.tifffile import imagej_metadata, imagej_metadata_tag
 
+import format_matrix
+from pellucid.pictures import images
 from pellucid.pictures.geometry import Change
+from pellucid.pictures.picture import Picture
 from pellucid.pictures.records import geotiff
 from pellucid.pictures.structures.ifd import Value
 
@@ -111,6 +118,22 @@ def test_labels_and_colors_of_imagej_are_kept_without_its_regions(order: Literal
     np.testing.assert_array_equal(np.ravel(read["LUTs"]), metadata["LUTs"][0].ravel())
 
 
+@pytest.mark.parametrize(
+    ("name", "maker"),
+    [
+        *[(name, "ZEISS") for name in ("CZ_SEM", "CZ_LSMINFO")],
+        *[(name, "FEI") for name in ("FEI_SFEG", "FEI_HELIOS")],
+        *[(name, "Olympus") for name in ("OlympusINI", "OlympusSIS", "MM_Header", "MM_Stamp")],
+        *[("TVIPS", "TVIPS"), ("MicroManagerMetadata", "Micro-Manager")],
+    ],
+)
+def test_the_description_by_a_microscope_is_dropped_if_the_size_changes(name: str, maker: str) -> None:
+    """It contains the size of a pixel. The tags are those that tifffile reads."""
+    tags: dict[int, Value] = {tifffile.TIFF.TAGS[name]: (2, 8, b"PixelX=1")}
+    assert geotiff.adapt(tags, Change(1, (6, 4), (6, 4))) == (tags, ())
+    assert geotiff.adapt(tags, Change(1, (6, 4), (12, 8))) == ({}, (f"the description by a microscope ({maker})",))
+
+
 @given(content=st.binary(max_size=40), kind=st.sampled_from([3, 12]))
 def test_damaged_values_stay(content: bytes, kind: int) -> None:
     size = {3: 2, 12: 8}[kind]
@@ -126,3 +149,37 @@ def test_removed_data_of_imagej_are_named_as_they_are() -> None:
     tags: dict[int, Value] = {50838: (4, 2, bytes(8)), 50839: (1, len(head), head)}
     adapted, removed = geotiff.adapt(tags, Change(1, (6, 4), (12, 8)))
     assert (adapted, removed) == ({}, ("the overlays, labels, notes of ImageJ",))
+
+
+def test_values_of_gdal_are_those_of_another_depth_or_named(tmp_path: Path) -> None:
+    items = b'<GDALMetadata>\n<Item name="STATISTICS_MAXIMUM" sample="0">65535</Item>\n<Item name="A">b</Item>\n'
+    items += b'<Item name="SCALE" sample="0" role="scale">0.1</Item>\n</GDALMetadata>\0'
+    extra = [(42112, 2, 0, items.decode(), True), (42113, 2, 0, "65535", True)]
+    values = format_matrix.noise(1, "uint16")[..., 0]
+    tifffile.imwrite(tmp_path / "a.tif", values, extratags=extra, metadata=None)
+    picture = images.read(tmp_path / "a.tif")
+    (note,) = images.write(picture, tmp_path / "b.tif", bit_depth=8)
+    assert "statistics and scales of values by GDAL, the value for no data (GDAL_NODATA)" in note
+    assert images.write(picture, tmp_path / "c.tif") == ()
+    with tifffile.TiffFile(tmp_path / "b.tif") as scaled, tifffile.TiffFile(tmp_path / "c.tif") as same:
+        assert "A" in scaled.pages.first.tags[42112].value and "65535" not in scaled.pages.first.tags[42112].value
+        assert 42113 not in scaled.pages.first.tags
+        assert same.pages.first.tags[42113].value == "65535" and "0.1" in same.pages.first.tags[42112].value
+
+
+@pytest.mark.skipif(shutil.which("convert") is None, reason="ImageMagick is not installed")
+def test_the_place_on_a_page_is_scaled(tmp_path: Path) -> None:
+    """ImageMagick reads it as its canvas."""
+    made = ["-size", "40x20", "xc:red", "-density", "72", "-units", "PixelsPerInch", "-repage", "100x70+10+5"]
+    subprocess.run(["convert", *made, str(tmp_path / "a.tif")], check=True)
+    picture = images.read(tmp_path / "a.tif")
+    samples = picture.samples.repeat(2, 0).repeat(2, 1)
+    images.write(Picture(samples, metadata=picture.metadata, encoding=picture.encoding), tmp_path / "b.tif")
+    found = [
+        subprocess.run(["identify", "-format", "%g", str(path)], capture_output=True, text=True, check=True).stdout
+        for path in (tmp_path / "a.tif", tmp_path / "b.tif")
+    ]
+    assert found == ["40x20+10+5", "80x40+20+10"]
+    turned, removed = geotiff.adapt(picture.metadata["tiff-tags"], Change(6, (40, 20), (20, 40)))
+    assert removed == ("the place on the page, because the picture was turned",)
+    assert not {286, 287, 33300, 33301} & turned.keys()

@@ -1,6 +1,7 @@
 """Maker notes that move to another place, read by ExifTool."""
 
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,18 @@ def test_notes_with_offsets_from_their_own_start_stay_the_same() -> None:
         moved, is_readable = maker_notes.move(content, 100, 5000, "<")
         assert is_readable
         assert moved == (content if base else notes.note(make, 5000))
+
+
+def test_a_directory_at_the_very_end_of_a_note_moves() -> None:
+    """Of an older Olympus camera: its value comes before it, and no offset of a next directory follows."""
+
+    def olympus(start: int) -> bytes:
+        place_of_text = start + 8 + 2 + 2 * 12 + 4
+        nested = struct.pack("<HHHII", 1, 0x0100, 2, 10, place_of_text)
+        entries = [notes.text(0x207, "SX0123456"), notes.Entry(0x2010, 7, len(nested), nested)]
+        return b"OLYMP\0\1\0" + notes.directory(entries, "<", start + 8)
+
+    assert maker_notes.move(olympus(100), 100, 5000, "<") == (olympus(5000), True)
 
 
 def test_values_outside_of_the_note_are_reported(tmp_path: Path) -> None:

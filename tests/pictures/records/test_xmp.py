@@ -172,6 +172,20 @@ def test_damaged_packets_never_raise(place: int, byte: int) -> None:
 LONG = packet('xmp:Rating="4" GImage:Mime="image/jpeg"', f"<GImage:Data>{'QUJD' * 40_000}</GImage:Data>")
 
 
+@pytest.mark.parametrize("excess", range(1, 1200, 150))
+def test_only_the_longest_properties_leave_a_packet_that_is_too_long(excess: int) -> None:
+    """The first packet is what programs read that do not know the second."""
+    content = packet(
+        'xmp:Rating="4"', f"<GImage:Data>{'QUJD' * 400}</GImage:Data><dc:title>{'a' * 900}</dc:title>"
+    )
+    whole, _ = xmp.split(content, len(content))
+    short, rest = xmp.split(content, len(whole) - excess)
+    assert len(short) <= len(whole) - excess
+    assert b"GImage:Data>" in rest and b"GImage:Data>" not in short
+    for kept in (b"xmp:Rating", b"dc:title>"):
+        assert kept in short and kept not in rest
+
+
 @exiftool.needed
 def test_a_long_packet_is_split_in_jpeg_and_joined_again(tmp_path: Path) -> None:
     PIL.Image.fromarray(format_matrix.photo()).save(tmp_path / "a.webp", xmp=LONG)

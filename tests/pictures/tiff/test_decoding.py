@@ -11,7 +11,7 @@ import tifffile
 
 from pellucid.errors import PictureError
 from pellucid.pictures import images
-from pellucid.pictures.picture import Samples
+from pellucid.pictures.samples import Samples
 
 ROWS_PER_STRIP, STRIP_LENGTHS, TILE_OFFSETS, UNUSED = 278, 279, 324, 65000
 

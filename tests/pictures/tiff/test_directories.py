@@ -13,7 +13,8 @@ import pyvips
 
 from pellucid.errors import OutputError, PictureError
 from pellucid.pictures import images
-from pellucid.pictures.picture import Picture, Samples
+from pellucid.pictures.picture import Picture
+from pellucid.pictures.samples import Samples
 from pellucid.pictures.tiff import directories
 from pellucid.restoration.restore import restore
 from pellucid.restoration.restorer import Restorer, load
@@ -239,6 +240,17 @@ def test_a_picture_after_a_thumbnail_has_its_metadata(is_below: bool, tmp_path: 
         assert written.pages.first.tags["Artist"].value == "Artist"
 
 
+def test_the_old_tag_of_smaller_copies_counts(tmp_path: Path) -> None:
+    """SubfileType of TIFF 5.0: 2 is a smaller copy."""
+    picture = noise(32, 48, 3)
+    with tifffile.TiffWriter(tmp_path / "x.tif") as file:
+        file.write(picture, photometric="rgb", metadata=None, extratags=[(255, 3, 1, 1, True)])
+        file.write(picture[::2, ::2], photometric="rgb", metadata=None, extratags=[(255, 3, 1, 2, True)])
+    read = images.read(tmp_path / "x.tif")
+    assert read.encoding is not None and np.array_equal(read.samples, picture)
+    assert read.encoding.notes == ("1 smaller copy of the picture in the file is not kept",)
+
+
 def test_another_picture_below_the_first_is_not_called_a_copy(tmp_path: Path) -> None:
     picture = noise(32, 48, 3)
     with tifffile.TiffWriter(tmp_path / "x.tif") as file:
@@ -286,6 +298,34 @@ def test_damage_of_a_later_page_is_an_error_that_names_it(tmp_path: Path, denois
     (outcome,) = restore(tmp_path / "x.tif", denoiser)
     assert outcome.error is not None and "x.tif, page 2, is damaged" in str(outcome.error)
     assert not (tmp_path / "x-restored.tif").exists()
+
+
+@pytest.mark.parametrize("bigtiff", [False, True])
+def test_samples_that_are_missing_read_as_the_end_of_the_file(bigtiff: bool, tmp_path: Path) -> None:
+    """And not as the directory that follows them: a decoder has to see that the file is truncated."""
+    tifffile.imwrite(tmp_path / "x.tif", noise(40, 50), photometric="minisblack", metadata=None, bigtiff=bigtiff)
+    content = (tmp_path / "x.tif").read_bytes()
+    (tmp_path / "x.tif").write_bytes(content[:-500])
+    with directories.open_page(directories.find_pages(tmp_path / "x.tif").pages[0]) as file:
+        file.seek(len(content) - 510)
+        assert file.read(20) == content[-510:-500]
+
+
+NUMBERS: dict[int, tuple[float, ...]] = {
+    1: (1, 255), 3: (1, 65535), 4: (1, 2**32 - 1), 6: (-1, 2), 8: (-1, 2), 9: (-1, 2), 11: (0.5, -2),
+    12: (0.1, -2), 13: (1, 2), 16: (1, 2**63), 17: (-1, 2), 18: (1, 2**63),
+}  # fmt: skip
+"""Type, as the TIFF specifications number them -> two numbers."""
+
+
+@pytest.mark.parametrize("kind", NUMBERS)
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_numbers_of_every_type_are_read(byteorder: Any, kind: int, tmp_path: Path) -> None:
+    tags: Any = [(65_000, kind, 2, NUMBERS[kind], True)]
+    options: dict[str, Any] = {"byteorder": byteorder, "bigtiff": kind >= 16, "extratags": tags}
+    tifffile.imwrite(tmp_path / "x.tif", noise(4, 5), photometric="minisblack", metadata=None, **options)
+    (page,) = directories.find_pages(tmp_path / "x.tif").pages
+    assert page.directory.numbers(65_000) == NUMBERS[kind]
 
 
 def test_a_truncated_stack_is_an_error(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pellucid.errors import OutputError, PictureError
 from pellucid.pictures import images
-from pellucid.pictures.picture import Samples
+from pellucid.pictures.samples import Samples
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -38,6 +38,17 @@ def run(*command: str | Path) -> str:
 def extra_samples(path: Path) -> list[int]:
     with tifffile.TiffFile(path) as file:
         return [int(kind) for kind in file.pages.first.extrasamples]
+
+
+def write_packed(path: Path, rows: Samples, width: int, bits: int, channels: int = 1) -> None:
+    """A gray TIFF, perhaps with alpha, from the bytes of its rows."""
+    tags = [(338, 3, 1, 2, True)] if channels == 2 else []
+    tifffile.imwrite(path, rows, photometric="minisblack", metadata=None, extratags=tags)
+    with tifffile.TiffFile(path, mode="r+") as file:
+        stored = file.pages.first.tags
+        stored["ImageWidth"].overwrite(width)
+        stored["BitsPerSample"].overwrite((bits,) * channels)
+        stored["SamplesPerPixel"].overwrite(channels)
 
 
 def rewrite(path: Path) -> Path:
@@ -99,6 +110,15 @@ def test_missing_extra_samples_are_plain_channels(tmp_path: Path) -> None:
     assert "Extra Samples: 1<unspecified>" in run("tiffinfo", tmp_path / "again.tif")
 
 
+@pytest.mark.parametrize(("count", "what"), [(1, "1 channel that is"), (2, "2 channels that are")])
+def test_other_channels_are_counted(count: int, what: str, tmp_path: Path) -> None:
+    samples = noise(6, 7, 3 + count)
+    tifffile.imwrite(tmp_path / "x.tif", samples, photometric="rgb", extrasamples=[0] * count, metadata=None)
+    encoding = images.read(tmp_path / "x.tif").encoding
+    assert encoding is not None
+    assert encoding.notes == (f"{what} neither color nor alpha: kept, but not restored",)
+
+
 def test_twelve_channels_come_back(tmp_path: Path) -> None:
     samples = noise(6, 7, 12, dtype="uint16")
     tifffile.imwrite(tmp_path / "x.tif", samples, photometric="minisblack", planarconfig="contig")
@@ -125,6 +145,26 @@ def test_packed_samples_become_16_bits(bits: int, channels: int, tile: Any, tmp_
     tifffile.imwrite(tmp_path / "x.tif", values.squeeze(), bitspersample=bits, tile=tile, byteorder="<")
     expected = np.floor(values * (65535 / (2**bits - 1)) + 0.5)
     assert np.array_equal(images.read(tmp_path / "x.tif").samples, expected)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_gray_and_alpha_of_few_bits_become_8_bits(bits: int, tmp_path: Path) -> None:
+    values = noise(20, 37, 2) >> (8 - bits)
+    ones = np.unpackbits(values.view(np.uint8)[..., None], axis=3)[..., 8 - bits :]
+    write_packed(tmp_path / "x.tif", np.packbits(ones.reshape(20, -1), axis=1), 37, bits, channels=2)
+    picture = images.read(tmp_path / "x.tif")
+    assert np.array_equal(np.concatenate(picture.planes, axis=2), values * (255 // (2**bits - 1)))
+
+
+@pytest.mark.parametrize(("bits", "row_bytes"), [(1, 38), (8, 301), (12, 452), (16, 602)])
+def test_a_file_shorter_than_its_samples_is_refused(bits: int, row_bytes: int, tmp_path: Path) -> None:
+    """Rows of 301 px end at whole bytes."""
+    write_packed(tmp_path / "x.tif", noise(60, row_bytes), 301, bits)
+    assert images.read(tmp_path / "x.tif").width == 301
+    content = (tmp_path / "x.tif").read_bytes()
+    (tmp_path / "x.tif").write_bytes(content[: 60 * row_bytes - 1])
+    with pytest.raises(PictureError, match=f"is truncated: its samples need {60 * row_bytes} bytes"):
+        images.read(tmp_path / "x.tif")
 
 
 def test_compressed_packed_samples_agree_with_imagemagick(tmp_path: Path) -> None:
@@ -258,3 +298,14 @@ def test_a_value_for_no_data_is_noted(tmp_path: Path) -> None:
     encoding = images.read(tmp_path / "x.tif").encoding
     assert encoding is not None
     assert encoding.notes == ("pixels without data (-9999, says GDAL_NODATA) are restored like the others",)
+
+
+@pytest.mark.parametrize(
+    ("compression", "name"), [("png", "PNG"), ("jpegxr", "JPEG XR"), ("jpegxl", "JPEG XL"), ("lzma", "LZMA")]
+)
+def test_compressions_that_are_not_decoded_are_named(compression: str, name: str, tmp_path: Path) -> None:
+    pytest.importorskip("imagecodecs")
+    samples = np.zeros((16, 16, 3), np.uint8)
+    tifffile.imwrite(tmp_path / "x.tif", samples, photometric="rgb", compression=compression)
+    with pytest.raises(PictureError, match=f"is compressed by {name}, which is not supported in TIFF"):
+        images.read(tmp_path / "x.tif")

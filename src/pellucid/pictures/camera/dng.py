@@ -20,14 +20,15 @@ from tifffile import DATATYPE
 
 from pellucid.errors import OutputError
 from pellucid.pictures.camera.packing import BAYER, XTRANS, find_phase
-from pellucid.pictures.picture import Exposure, Mosaic, Picture, Samples
+from pellucid.pictures.picture import Exposure, Mosaic, Picture
+from pellucid.pictures.samples import Samples
 from pellucid.system.files import write_atomic
 
 MAX_EXIF_ISO = 65535
 """The ISO in EXIF that means this value or a higher one."""
 
-Tag = tuple[str, DATATYPE, int, Any, bool]
-"""Tag of tifffile: name, type, count, value, and whether to write it once."""
+Tag = tuple[str, DATATYPE, int, Any]
+"""Tag of tifffile: name, type, count and value."""
 
 _BYTE, _ASCII, _SHORT, _LONG = DATATYPE.BYTE, DATATYPE.ASCII, DATATYPE.SHORT, DATATYPE.LONG
 _RATIONAL, _SRATIONAL = DATATYPE.RATIONAL, DATATYPE.SRATIONAL
@@ -87,7 +88,7 @@ def encode_linear(picture: Picture) -> bytes:
     if picture.dtype != "uint16" or picture.channels != 3 or picture.alpha is not None:
         raise OutputError(f"{picture} cannot be written as linear DNG; 16-bit RGB without alpha is needed")
     maker, taken = _parse_metadata(picture.metadata)
-    tags = [*_common_tags(maker), _as_shot_neutral((1, 1, 1)), ("WhiteLevel", _LONG, 3, (65535,) * 3, True)]
+    tags = [*_common_tags(maker), _as_shot_neutral((1, 1, 1)), ("WhiteLevel", _LONG, 3, (65535,) * 3)]
     return _build_tiff(picture.samples, _LINEAR_RAW, tags, taken)
 
 
@@ -140,11 +141,11 @@ def _check_mosaic(mosaic: Mosaic) -> None:
 def _common_tags(maker: Mapping[int, str]) -> list[Tag]:
     return [
         *(_ascii(Base(tag).name, name) for tag, name in maker.items()),
-        ("DNGVersion", _BYTE, 4, (1, 4, 0, 0), True),
-        ("DNGBackwardVersion", _BYTE, 4, (1, 1, 0, 0), True),
+        ("DNGVersion", _BYTE, 4, (1, 4, 0, 0)),
+        ("DNGBackwardVersion", _BYTE, 4, (1, 1, 0, 0)),
         _ascii("UniqueCameraModel", " ".join(maker.values()) or "pellucid"),
-        ("ColorMatrix1", _SRATIONAL, 9, [part for value in _XYZ_TO_CAMERA for part in (value, 10_000)], True),
-        ("CalibrationIlluminant1", _SHORT, 1, _D65, True),
+        ("ColorMatrix1", _SRATIONAL, 9, [part for value in _XYZ_TO_CAMERA for part in (value, 10_000)]),
+        ("CalibrationIlluminant1", _SHORT, 1, _D65),
     ]
 
 
@@ -153,25 +154,25 @@ def _mosaic_tags(mosaic: Mosaic) -> list[Tag]:
     colors = bytes("RGB".index(color) for row in mosaic.pattern for color in row)
     black = [part for level in mosaic.site_black_levels.flat for part in as_ratio(float(level))]
     tags: list[Tag] = [
-        ("Orientation", _SHORT, 1, mosaic.orientation, True),
-        ("CFARepeatPatternDim", _SHORT, 2, (period, period), True),
-        ("CFAPattern", _BYTE, len(colors), colors, True),
-        ("CFAPlaneColor", _BYTE, 3, (0, 1, 2), True),
-        ("CFALayout", _SHORT, 1, 1, True),
-        ("BlackLevelRepeatDim", _SHORT, 2, (period, period), True),
-        ("BlackLevel", _RATIONAL, period**2, black, True),
-        ("WhiteLevel", _LONG, 1, round(mosaic.white_level), True),
+        ("Orientation", _SHORT, 1, mosaic.orientation),
+        ("CFARepeatPatternDim", _SHORT, 2, (period, period)),
+        ("CFAPattern", _BYTE, len(colors), colors),
+        ("CFAPlaneColor", _BYTE, 3, (0, 1, 2)),
+        ("CFALayout", _SHORT, 1, 1),
+        ("BlackLevelRepeatDim", _SHORT, 2, (period, period)),
+        ("BlackLevel", _RATIONAL, period**2, black),
+        ("WhiteLevel", _LONG, 1, round(mosaic.white_level)),
     ]
     return tags if mosaic.white_balance is None else [*tags, _as_shot_neutral(mosaic.white_balance)]
 
 
 def _as_shot_neutral(gains: Sequence[float]) -> Tag:
     """The camera's colors of a white surface: the reciprocals of the gains."""
-    return "AsShotNeutral", _RATIONAL, 3, [part for gain in gains for part in as_ratio(1 / gain)], True
+    return "AsShotNeutral", _RATIONAL, 3, [part for gain in gains for part in as_ratio(1 / gain)]
 
 
 def _ascii(name: str, text: str) -> Tag:
-    return name, _ASCII, 0, text, True
+    return name, _ASCII, 0, text
 
 
 def _iso_tags(iso: int) -> dict[int, Any]:
@@ -209,8 +210,8 @@ def _build_tiff(samples: Samples, photometric: int, tags: Sequence[Tag], taken: 
     """A TIFF of one picture, followed by the EXIF directory, which tifffile does not write."""
     exif = ImageFileDirectory_v2(b"II*\0\0\0\0\0")
     exif.update(taken)
-    start = len(_build_main_tiff(samples, photometric, [*tags, ("ExifTag", _LONG, 1, 0, True)]))
-    content = _build_main_tiff(samples, photometric, [*tags, ("ExifTag", _LONG, 1, start, True)])
+    start = len(_build_main_tiff(samples, photometric, [*tags, ("ExifTag", _LONG, 1, 0)]))
+    content = _build_main_tiff(samples, photometric, [*tags, ("ExifTag", _LONG, 1, start)])
     return content + exif.tobytes(start)
 
 
@@ -224,6 +225,6 @@ def _build_main_tiff(samples: Samples, photometric: int, tags: Sequence[Tag]) ->
         rowsperstrip=samples.shape[0],
         metadata=None,
         software="pellucid",
-        extratags=tags,
+        extratags=[(*tag, True) for tag in tags],
     )
     return content.getvalue()

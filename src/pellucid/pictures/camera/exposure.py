@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pellucid.errors import PictureError
-from pellucid.pictures.picture import Mosaic, Samples
+from pellucid.pictures.picture import Mosaic
+from pellucid.pictures.samples import Samples
 
 MAX_EXPOSURE_RATIO = 300.0
 """The maximum of Chen et al., "Learning to See in the Dark", CVPR 2018."""

@@ -163,16 +163,13 @@ def _split_at_restarts(stream: bytes, header: Header) -> Iterator[bytes]:
 
 def _check_part(part: bytes, tables: tuple[Lengths, ...], count: int) -> None:
     data = np.frombuffer(part.replace(b"\xff\0", b"\xff"), np.uint8)
-    end = _follow(data, tables, count)
-    if end > 8 * len(data):
-        raise ValueError("JPEG data that is cut short")
-    padding = data[-(-end // 8) :]
+    padding = data[-(-_follow(data, tables, count) // 8) :]
     if len(padding) > _MAX_PADDING_BYTES or np.any(padding != padding[:1]):
         raise ValueError("damaged JPEG data")
 
 
 def _follow(data: NDArray[np.uint8], tables: tuple[Lengths, ...], count: int) -> int:
-    """The bit after so many groups of values, beyond the end of the data if there are fewer."""
+    """The bit after so many groups of values. Raises ValueError if there are fewer."""
     margin = _GROUPS * len(tables) * _MAX_VALUE_BYTES
     position = 0
     for start in range(0, len(data), _BLOCK_BYTES):
@@ -186,7 +183,9 @@ def _follow(data: NDArray[np.uint8], tables: tuple[Lengths, ...], count: int) ->
             position = single[position]
             count -= 1
         position += 8 * start
-    return position if count == 0 else 8 * len(data) + 1
+    if count or position > 8 * len(data):
+        raise ValueError("JPEG data that is cut short")
+    return position
 
 
 def _find_ends(data: NDArray[np.uint8], margin: int, tables: tuple[Lengths, ...]) -> tuple[Any, Any]:

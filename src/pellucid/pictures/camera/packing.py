@@ -9,6 +9,7 @@ from itertools import product
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from pellucid.errors import PictureError
 from pellucid.pictures.picture import Mosaic
@@ -37,14 +38,9 @@ def pack_bayer(mosaic: Tensor) -> Tensor:
 
 def pack_xtrans(mosaic: Tensor) -> Tensor:
     """(N, 1, H, W) in Fuji's order, H and W multiples of 6 -> (N, 9, H/3, W/3): R, G, B, R, B, G, G, G, G."""
-    count, _, height, width = mosaic.shape
-    packed = mosaic.new_empty(count, 9, height // 3, width // 3)
-    for plane, sites in enumerate(_XTRANS_SITES):
-        for i, (row, col) in enumerate(sites):
-            packed[:, plane, i // 2 :: 2, i % 2 :: 2] = mosaic[:, 0, row::6, col::6]
-    for plane, (row, col) in enumerate(((1, 0), (1, 1), (2, 0), (2, 1)), start=5):
-        packed[:, plane] = mosaic[:, 0, row::3, col::3]
-    return packed
+    quarters = [mosaic[..., row::6, col::6] for sites in _XTRANS_SITES for row, col in sites]
+    greens = [mosaic[..., row::3, col::3] for row, col in ((1, 0), (1, 1), (2, 0), (2, 1))]
+    return torch.cat([F.pixel_shuffle(torch.cat(quarters, dim=1), 2), *greens], dim=1)
 
 
 def apply_gains(planes: Tensor, gains: Tensor, pattern: tuple[str, ...]) -> Tensor:

@@ -18,7 +18,9 @@ from pellucid.errors import OutputError, PictureError
 from pellucid.pictures import metadata
 from pellucid.pictures.camera import dng, raw_data, raw_metadata
 from pellucid.pictures.camera.packing import BAYER, XTRANS, find_phase
-from pellucid.pictures.picture import Encoding, Exposure, Mosaic, Picture, Samples
+from pellucid.pictures.camera.raw_contents import describe_raw_contents
+from pellucid.pictures.picture import Encoding, Exposure, Mosaic, Picture
+from pellucid.pictures.samples import Samples
 from pellucid.system.files import read_head
 from pellucid.system.processes import ForkGuard
 
@@ -219,6 +221,9 @@ def _to_mosaic(raw: rawpy.RawPy, found: Mapping[str, Any], notes: tuple[str, ...
             hint="use a recipe that takes pictures",
         )
     indices, pattern = _find_pattern(raw)
+    aspect = raw.sizes.pixel_aspect
+    if aspect != 1:
+        notes = (*notes, f"not kept: the shape of the pixels ({aspect:g}:1)")
     levels = [[float(raw.black_level_per_channel[index]) for index in row] for row in indices]
     return Mosaic(
         raw.raw_image_visible.copy(),
@@ -314,12 +319,13 @@ def _read_metadata(raw: rawpy.RawPy, path: Path, sidecar: bytes) -> tuple[dict[s
         found, dropped = raw_metadata.read(
             file, read_preview=partial(_read_preview, raw), known=_build_exif(raw), sidecar=sidecar
         )
+        ignored = describe_raw_contents(file)
     orientation = _ORIENTATIONS.get(raw.sizes.flip, 1)
     size = raw.sizes.width, raw.sizes.height
     upright = size[::-1] if orientation > 4 else size
     adapted, removed = metadata.adapt(found, orientation=orientation, before=size, after=upright)
     missing = (*dropped, *removed)
-    return adapted, (f"not kept: {', '.join(missing)}",) if missing else ()
+    return adapted, (*ignored, *([f"not kept: {', '.join(missing)}"] if missing else []))
 
 
 def _read_preview(raw: rawpy.RawPy) -> bytes:

@@ -1,4 +1,4 @@
-"""What the decoders of all formats share: their packages, limits, and the errors about damaged files."""
+"""What the codecs of all formats share: their packages, limits, and their errors in one line."""
 
 from pathlib import Path
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from pellucid.errors import MissingExtraError, PictureError
-from pellucid.pictures.picture import Samples
+from pellucid.pictures.samples import Samples
 from pellucid.system.optional_packages import import_optional
 
 
@@ -41,8 +41,12 @@ def check_finite(num_bad: int, path: Path) -> None:
 
 def damage_error(path: Path, reason: object) -> PictureError:
     """The error for a file that its decoder refuses. reason: an error of the decoder, or a text."""
-    text = (str(reason).splitlines() or [type(reason).__name__])[0][:100]
     return PictureError(
-        f"{path} is damaged, truncated or of an unsupported type ({text})",
+        f"{path} is damaged, truncated or of an unsupported type ({summarize(reason)})",
         hint="save it again as PNG, or as 8-bit or 16-bit TIFF",
     )
+
+
+def summarize(reason: object) -> str:
+    """An error of a package, or a text, in one line: its first one, or the name of the error if it has no text."""
+    return (str(reason).splitlines() or [type(reason).__name__])[0][:100]

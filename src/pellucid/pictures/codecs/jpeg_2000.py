@@ -15,11 +15,12 @@ import numpy as np
 
 from pellucid.errors import OutputError, PictureError
 from pellucid.pictures import resolution
-from pellucid.pictures.codecs.decoders import check_size, damage_error, import_decoder
+from pellucid.pictures.codecs.decoders import check_size, damage_error, import_decoder, summarize
 from pellucid.pictures.containers import bmff
 from pellucid.pictures.levels import stretch
-from pellucid.pictures.picture import Encoding, Picture, Samples
+from pellucid.pictures.picture import Encoding, Picture
 from pellucid.pictures.records import icc
+from pellucid.pictures.samples import Samples
 from pellucid.pictures.structures.boxes import build_box, find_box, iterate_boxes
 from pellucid.pictures.structures.jpeg_2000 import find_jp2_end
 from pellucid.system.optional_packages import import_optional
@@ -29,6 +30,9 @@ ENCODING_BYTES_PER_PIXEL = 40
 """Memory to decode and to encode a pixel, measured with 16 bits and three channels."""
 
 _MIN_PX = 32  # six resolutions
+
+_ENCODERS = (b"Created by OpenJPEG", b"Kakadu-", b"OpenJPH", b"Kdu-")
+"""What comments about the encoder, or its settings, start with."""
 
 _SRGB, _GRAY = 16, 17  # enumerated color spaces
 _COLORS = {_SRGB: 3, _GRAY: 1}
@@ -46,6 +50,7 @@ class _Codestream:
     is_signed: bool
     is_subsampled: bool
     is_reversible: bool
+    comments: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,9 @@ def read(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
     )
     # OpenJPEG puts the channels in order: red, green, blue, alpha.
     alpha = None if colors.alpha is None else np.ascontiguousarray(samples[..., num_colors:])
-    kept = resolution.to_metadata(*colors.dots_per_m, "m") if colors.dots_per_m else {}
+    kept: dict[str, Any] = resolution.to_metadata(*colors.dots_per_m, "m") if colors.dots_per_m else {}
+    if stream.comments:
+        kept["jpeg-comments"] = stream.comments
     if colors.profile:
         kept["icc-profile-data"] = colors.profile
     lost = ("not kept: the resolution of display (resd)",) if colors.has_two_resolutions else ()
@@ -115,7 +122,7 @@ def encode_jp2(picture: Picture, path: Path) -> bytes:
             photometric_interpretation={1: 2, 3: 1, 4: 0}[samples.shape[2]],
         )
     except (RuntimeError, ValueError) as error:
-        raise OutputError(f"{path} cannot be written as JPEG 2000: {error}") from error
+        raise OutputError(f"{path} cannot be written as JPEG 2000: {summarize(error)}") from error
     header = build_box(b"jp2h", _build_header(picture, samples))
     boxes = bmff.build_uuid_boxes(picture.metadata)
     return _SIGNATURE + _TYPE + header + boxes + struct.pack(">I4s", 0, b"jp2c") + bytes(codestream)
@@ -143,11 +150,14 @@ def _parse_codestream(path: Path, content: bytes) -> _Codestream:
         width, height, left, top = struct.unpack_from(">IIII", content, 8)
         (num_components,) = struct.unpack_from(">H", content, 40)
         components = [struct.unpack_from("BBB", content, 42 + 3 * number) for number in range(num_components)]
-        is_reversible, offset = False, 4 + struct.unpack_from(">H", content, 4)[0]
+        is_reversible, comments = False, list[bytes]()
+        offset = 4 + struct.unpack_from(">H", content, 4)[0]
         while content[offset : offset + 2] not in (b"\xff\x90", b""):
             (marker, length) = struct.unpack_from(">HH", content, offset)
             if marker == 0xFF52:
                 is_reversible = content[offset + 13] == 1
+            elif marker == 0xFF64 and content[offset + 4 : offset + 6] == b"\0\1":  # a text
+                comments.append(content[offset + 6 : offset + 2 + length])
             offset += 2 + length
     except (struct.error, IndexError) as error:
         raise damage_error(path, "its header ends early") from error
@@ -160,6 +170,7 @@ def _parse_codestream(path: Path, content: bytes) -> _Codestream:
         any(depth & 0x80 for depth, _, _ in components),
         any((across, down) != (1, 1) for _, across, down in components),
         is_reversible,
+        tuple(text for text in comments if not text.startswith(_ENCODERS)),
     )
 
 

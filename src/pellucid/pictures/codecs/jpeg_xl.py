@@ -1,5 +1,6 @@
 """JPEG XL, by libjxl in the package pyjpegxl: any depth, gray and color, transparency and ICC profiles."""
 
+import io
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,13 @@ from pellucid.pictures.codecs.decoders import (
     count_not_finite,
     damage_error,
     import_decoder,
+    summarize,
 )
 from pellucid.pictures.containers import bmff
-from pellucid.pictures.picture import Encoding, Picture, Samples
-from pellucid.pictures.records import icc, xmp
+from pellucid.pictures.picture import Encoding, Picture
+from pellucid.pictures.records import exif, icc, xmp
+from pellucid.pictures.samples import Samples
+from pellucid.pictures.structures.boxes import iterate_boxes
 from pellucid.pictures.white import change_samples
 from pellucid.system.optional_packages import import_optional
 
@@ -38,18 +42,26 @@ _ROUNDING = 0.002
 _USUAL_NITS = 255.0
 """Brightness of white on the screen that a file is made for, unless it is HDR."""
 
+_LOSSY_SPEEDS = ("Squirrel",)
+_LOSSLESS_SPEEDS = {
+    "uint8": ("Falcon",),
+    "uint16": ("Falcon",),
+    "float32": ("Cheetah", "Wombat", "Squirrel", "Kitten"),
+}
+"""From fast to slow: libjxl has speeds that cannot encode some floating-point samples below 0."""
+
 _DTYPES = ("uint8", "uint16", "float32")
 
 
 def probe_size(path: Path) -> tuple[int, int]:
     """(width, height) from the header."""
-    found = _call(path, "probe", path.read_bytes())
+    found = _call(path, "probe", _read_own_bytes(path))
     return found.width, found.height
 
 
 def read(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
     """Read a file. libjxl applies the orientation. Raises PictureError."""
-    content = path.read_bytes()
+    content = _read_own_bytes(path)
     probed = _call(path, "probe", content)
     check_size(probed.width, probed.height, path, max_pixels)
     header = jpeg_xl_header.parse_jxl_header(content)
@@ -67,7 +79,7 @@ def read(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
     is_linear = header.is_lossy and header.has_profile
     # By default, samples of 16 bits become integers, which end at white.
     options = {"dtype": "float32"} if header.float_bits or is_linear else {}
-    if 0 < header.float_bits < 32:
+    if header.float_bits not in (0, 32):
         notes += (f"{header.float_bits}-bit floating-point samples become 32-bit",)
     found, samples = _call(path, "decode_to_numpy", content, **options)
     if samples.dtype.name not in _DTYPES:
@@ -83,6 +95,14 @@ def read(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
     )
     picture = _to_srgb(picture) if is_linear else picture
     return associated_alpha.divide(picture) if alpha is not None and header.is_associated else picture
+
+
+def _read_own_bytes(path: Path) -> bytes:
+    """The file without an appended video, whose boxes libjxl would take for damaged ones of its own."""
+    content = path.read_bytes()
+    boxes = [*iterate_boxes(io.BytesIO(content))] if content.startswith(b"\0\0\0\x0c") else []
+    starts = [box.start - 8 for box in boxes if box.kind == b"ftyp"]
+    return content[: starts[1]] if len(starts) > 1 else content
 
 
 def _to_srgb(picture: Picture) -> Picture:
@@ -119,7 +139,6 @@ def encode_jxl(picture: Picture, path: Path, quality: int | None) -> tuple[bytes
     Lossless, unless the picture comes from a lossy JPEG XL, or a quality is given. Lossy files store colors of
     their own, into which libjxl converts from sRGB: pictures in other colors are lossless nevertheless.
     """
-    module = import_optional("pyjpegxl")
     original = picture.encoding
     was_lossy = original is not None and original.format == "JPEG XL" and not original.lossless
     profile = _find_profile(picture)
@@ -127,23 +146,29 @@ def encode_jxl(picture: Picture, path: Path, quality: int | None) -> tuple[bytes
     missing: tuple[str, ...] = ()
     if is_lossy and profile and (picture.dtype == "float32" or not icc.is_srgb(profile)):
         is_lossy, missing = False, ("lossy compression, because the colors are not sRGB",)
-    speeds = module.EncoderSpeed
-    # Faster ones do not encode floating-point samples below 0.
-    lossless_speed = speeds.Cheetah if picture.dtype == "float32" else speeds.Falcon
-    try:
-        content = bytes(
-            module.encode_from_numpy(
-                np.ascontiguousarray(np.concatenate(picture.planes, axis=2)),
-                lossless=not is_lossy,
-                speed=speeds.Squirrel if is_lossy else lossless_speed,
-                quality=_DISTANCE if quality is None else _to_distance(quality),
-            )
-        )
-    except (RuntimeError, ValueError) as error:
-        raise OutputError(f"{path} cannot be written as JPEG XL: {str(error).splitlines()[0][:100]}") from error
+    distance = _DISTANCE if quality is None else _to_distance(quality)
+    content = _encode(picture, path, is_lossy=is_lossy, distance=distance)
+    if exif.contradicts(picture.metadata.get("exif-data", b""), picture.metadata):
+        missing += ("the resolution, because EXIF states another one",)
     if profile and not is_lossy:
         content = jpeg_xl_header.put_profile(content, profile)
     return bmff.put_into_jxl(content, picture.metadata), missing
+
+
+def _encode(picture: Picture, path: Path, *, is_lossy: bool, distance: float) -> bytes:
+    """The codestream. distance: of lossy ones. Raises OutputError."""
+    module = import_optional("pyjpegxl")
+    samples = np.ascontiguousarray(np.concatenate(picture.planes, axis=2))
+    speeds = _LOSSY_SPEEDS if is_lossy else _LOSSLESS_SPEEDS[picture.dtype]
+    for speed in speeds:
+        try:
+            options = {"lossless": not is_lossy, "speed": getattr(module.EncoderSpeed, speed), "quality": distance}
+            return bytes(module.encode_from_numpy(samples, **options))
+        except (RuntimeError, ValueError) as error:
+            if speed == speeds[-1]:
+                reason = summarize(error).split(" Please ")[0]
+                raise OutputError(f"{path} cannot be written as JPEG XL: {reason}") from error
+    raise AssertionError("there is at least one speed")
 
 
 def _find_profile(picture: Picture) -> bytes:
@@ -173,7 +198,7 @@ def _call(path: Path, name: str, *args: Any, **options: Any) -> Any:
 def _build_metadata(found: Any) -> dict[str, Any]:
     """The profile, and what may be in compressed boxes."""
     kept = {
-        "exif-data": bmff.parse_exif_box(found.exif) if found.exif else b"",
+        "exif-data": exif.parse_exif_box(found.exif) if found.exif else b"",
         "xmp-data": found.xmp if found.xmp and xmp.is_packet(found.xmp) else b"",
         "icc-profile-data": found.icc,
     }

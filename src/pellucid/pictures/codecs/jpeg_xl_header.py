@@ -164,6 +164,10 @@ class _Bits:
         offset, count = options[self.take(2)]
         return offset + self.take(count)
 
+    def skip(self, *counts: int) -> None:
+        """The same for a number that does not matter: two bits choose how many bits follow."""
+        self.take(counts[self.take(2)])
+
 
 class _BitWriter:
     """Joins numbers of a few bits, the lowest first."""
@@ -234,7 +238,7 @@ def _take_name(bits: _Bits) -> int:
 def _skip_point(bits: _Bits) -> None:
     """The two coordinates of a chromaticity."""
     for _ in range(2):
-        bits.choose((0, 19), (2**19, 19), (2**20, 20), (2**21, 21))
+        bits.skip(19, 19, 20, 21)
 
 
 def _skip_size(bits: _Bits) -> None:
@@ -244,7 +248,7 @@ def _skip_size(bits: _Bits) -> None:
         if is_small:
             bits.take(5)
         else:
-            bits.choose((1, 9), (1, 13), (1, 18), (1, 30))
+            bits.skip(9, 13, 18, 30)
 
     skip_side()
     if not bits.take(3):  # no fixed ratio
@@ -257,7 +261,7 @@ def _parse_depth(bits: _Bits) -> int:
         count = bits.choose((32, 0), (16, 0), (24, 0), (1, 6))
         bits.take(4)
         return count
-    bits.choose((8, 0), (10, 0), (12, 0), (1, 6))
+    bits.skip(0, 0, 0, 6)
     return 0
 
 
@@ -267,12 +271,12 @@ def _parse_extra_channel(bits: _Bits) -> bool:
         return False
     kind = _take_name(bits)
     _parse_depth(bits)
-    bits.choose((0, 0), (3, 0), (4, 0), (1, 3))
+    bits.skip(0, 0, 0, 3)
     bits.take(8 * bits.choose((0, 0), (0, 4), (16, 5), (48, 10)))
     if kind == 0:
         return bool(bits.take(1))
     if kind == 2:
         bits.take(64)  # a spot color of four half-precision numbers
     elif kind == 6:
-        bits.choose((1, 0), (0, 2), (3, 4), (19, 8))
+        bits.skip(0, 2, 4, 8)
     return False

@@ -13,7 +13,8 @@ import numpy as np
 from pellucid.errors import PictureError
 from pellucid.pictures.codecs.decoders import check_size, damage_error
 from pellucid.pictures.levels import stretch
-from pellucid.pictures.picture import Encoding, Picture, Samples
+from pellucid.pictures.picture import Encoding, Picture
+from pellucid.pictures.samples import Samples
 
 BYTES_PER_PIXEL = 16
 """Memory to decode a pixel, with 16 bits and three channels."""
@@ -61,20 +62,26 @@ def read(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
     )
 
 
-def write_pnm(picture: Picture, file: IO[bytes]) -> None:
-    """Write a binary PGM or PPM, or a PAM if there is alpha."""
-    kind, white = ("GRAYSCALE" if picture.channels == 1 else "RGB"), 255 if picture.dtype == "uint8" else 65535
-    size = f"{picture.width} {picture.height}"
-    magic = "P7" if picture.alpha is not None else "P5" if picture.channels == 1 else "P6"
+def write_pnm(picture: Picture, file: IO[bytes], suffix: str) -> None:
+    """Write a binary file of the kind that a suffix stands for: .ppm, .pgm, .pam, or .pnm, which can be any.
+
+    Gray becomes three equal channels in a PPM.
+    """
+    white, size = (255 if picture.dtype == "uint8" else 65535), f"{picture.width} {picture.height}"
+    planes = [*picture.planes] * (3 if suffix == ".ppm" and picture.channels == 1 else 1)
+    depth = sum(plane.shape[2] for plane in planes)
+    is_pam = suffix == ".pam" or picture.alpha is not None
+    magic = "P7" if is_pam else "P5" if depth == 1 else "P6"
     comments = b"\n".join(picture.metadata.get("jpeg-comments", ()))
     file.write(magic.encode() + b"".join(b"\n# " + line for line in comments.splitlines()) + b"\n")
-    if picture.alpha is None:
-        file.write(f"{size}\n{white}\n".encode())
+    if is_pam:
+        kind = ("GRAYSCALE" if picture.channels == 1 else "RGB") + ("" if picture.alpha is None else "_ALPHA")
+        lines = (f"WIDTH {picture.width}", f"HEIGHT {picture.height}", f"DEPTH {depth}")
+        file.write("\n".join([*lines, f"MAXVAL {white}", f"TUPLTYPE {kind}", "ENDHDR\n"]).encode())
     else:
-        lines = (f"WIDTH {picture.width}", f"HEIGHT {picture.height}", f"DEPTH {picture.channels + 1}")
-        file.write("\n".join([*lines, f"MAXVAL {white}", f"TUPLTYPE {kind}_ALPHA", "ENDHDR\n"]).encode())
+        file.write(f"{size}\n{white}\n".encode())
     for row in range(picture.height):
-        values = np.concatenate([plane[row] for plane in picture.planes], axis=1)
+        values = np.concatenate([plane[row] for plane in planes], axis=1)
         file.write(values.astype(values.dtype.newbyteorder(">")).tobytes())
 
 

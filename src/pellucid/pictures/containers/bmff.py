@@ -4,11 +4,12 @@ JPEG XL has boxes of its own for them; JPEG 2000 has UUID boxes, as ExifTool and
 """
 
 import struct
+from collections import Counter
 from collections.abc import Mapping
 from typing import IO, Any
 
 from pellucid.pictures.contents.parts import GEOGRAPHIC
-from pellucid.pictures.records import exif
+from pellucid.pictures.records import exif, xmp
 from pellucid.pictures.structures.boxes import XMP_UUID, build_box, iterate_boxes
 
 JXL_STORED = frozenset({"exif-data", "xmp-data", "icc-profile-data", "xres", "yres"})
@@ -24,6 +25,9 @@ _OTHER_UUIDS = {
     bytes.fromhex("b14bf8bd083d4b43a5ae8cd7d5a6ce03"): GEOGRAPHIC,
     bytes.fromhex("96a9f1f1dc98402da7aed68e34451809"): GEOGRAPHIC,  # MSI, the world file in a box
 }
+_READ = (b"Exif", b"xml ", b"uuid", b"brob")
+_COMPRESSED = {b"Exif": "exif-data", b"xml ": "xmp-data"}
+_NAMES = {"exif-data": "EXIF block", "xmp-data": "XMP packet", "iptc-data": "IPTC block"}
 _NAMES_IN_XMP = (b"xmpmeta", b"rdf:RDF")
 
 _JXL_SIGNATURE = build_box(b"JXL ", b"\r\n\x87\n")
@@ -31,32 +35,46 @@ _JXL_TYPE = build_box(b"ftyp", b"jxl \0\0\0\0jxl ")
 
 
 def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """(metadata, what is not kept) of the outermost boxes of a file."""
-    found, dropped = dict[str, Any](), list[str]()
+    """(metadata, what is not kept) of the outermost boxes of a file.
+
+    Also of those after an appended video, where ExifTool puts its boxes. Compressed boxes are only counted; the
+    codec of JPEG XL decompresses one of each type.
+    """
+    contents, dropped, num_compressed = dict[str, list[bytes]](), list[str](), Counter[str]()
     for box in iterate_boxes(file):
-        if box.kind == b"Exif":
-            found["exif-data"] = parse_exif_box(box.read(file))
-            found |= exif.read_resolution(found["exif-data"])
-        elif box.kind == b"xml ":
-            content = box.read(file)
-            if any(name in content for name in _NAMES_IN_XMP):
-                found.setdefault("xmp-data", content)
-            else:  # e.g. GML of geographic data
-                dropped.append("XML other than XMP")
-        elif box.kind == b"uuid":
-            content = box.read(file)
-            if name := _UUIDS.get(content[:16]):
-                header = exif.HEADER if name == "exif-data" else b""
-                found[name] = header + content[16:].removeprefix(header)
-            else:
-                dropped.append(_OTHER_UUIDS.get(content[:16], f"the box of UUID {content[:16].hex()}"))
-    return found, tuple(dict.fromkeys(dropped))
+        name, content = _identify(box.kind, box.read(file) if box.kind in _READ else b"")
+        if box.kind == b"brob":
+            num_compressed[name] += 1
+        elif name in _NAMES:
+            contents.setdefault(name, []).append(content)
+        elif name:
+            dropped.append(name)
+    packet, conflicts = xmp.join(contents.pop("xmp-data", []))
+    found: dict[str, Any] = {name: blocks[0] for name, blocks in contents.items()}
+    dropped += [f"a second {_NAMES[name]}" for name, blocks in contents.items() if len({*blocks}) > 1]
+    found |= {"xmp-data": packet} if packet else {}
+    dropped += [
+        f"a second {_NAMES[name]}" for name, count in num_compressed.items() if count + (name in found) > 1
+    ]
+    return found, tuple(dict.fromkeys((*dropped, *conflicts)))
 
 
-def parse_exif_box(content: bytes) -> bytes:
-    """The EXIF block in the content of a box, whose first four bytes say how far after them the TIFF starts."""
-    start = 4 + int.from_bytes(content[:4], "big")
-    return exif.HEADER + content[start:].removeprefix(exif.HEADER)
+def _identify(kind: bytes, content: bytes) -> tuple[str, bytes]:
+    """(key of the metadata in a box, its value); or (what it is, b""), or ("", b"") if nothing is lost with it."""
+    if kind == b"brob":
+        return _COMPRESSED.get(content[:4], ""), b""
+    if kind == b"Exif":
+        return "exif-data", exif.parse_exif_box(content)
+    if kind == b"xml ":  # others are e.g. GML of geographic data
+        is_xmp = any(name in content for name in _NAMES_IN_XMP)
+        return ("xmp-data", content) if is_xmp else ("XML other than XMP", b"")
+    if kind != b"uuid":
+        return "", b""
+    number, value = content[:16], content[16:]
+    name = _UUIDS.get(number)
+    if name is None:
+        return _OTHER_UUIDS.get(number, f"the box of UUID {number.hex()}"), b""
+    return name, exif.HEADER + value.removeprefix(exif.HEADER) if name == "exif-data" else value
 
 
 def put_into_jxl(content: bytes, metadata: Mapping[str, Any]) -> bytes:
@@ -64,8 +82,8 @@ def put_into_jxl(content: bytes, metadata: Mapping[str, Any]) -> bytes:
     boxes = b""
     if block := exif.add_resolution(metadata.get("exif-data", b""), metadata).removeprefix(exif.HEADER):
         boxes += build_box(b"Exif", bytes(4) + block)
-    if xmp := metadata.get("xmp-data"):
-        boxes += build_box(b"xml ", xmp)
+    if packet := metadata.get("xmp-data"):
+        boxes += build_box(b"xml ", packet)
     if not boxes:
         return content
     if not content.startswith(_JXL_SIGNATURE):

@@ -14,6 +14,9 @@ STORED = frozenset({"icc-profile-data", "bmp-colors", "xres", "yres"})
 """Metadata that `build_headers` stores."""
 
 _FILE_BYTES, _V3_BYTES, _V4_BYTES, _V5_BYTES = 14, 40, 108, 124
+_ALPHA_BYTES = 56
+"""The least size of a header with a mask of alpha."""
+
 _CALIBRATED, _SRGB, _EMBEDDED, _LINKED = 0, 0x73524742, 0x4D424544, 0x4C494E4B
 _MAX_BYTES = 2**26
 
@@ -36,6 +39,14 @@ def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
         file.seek(_FILE_BYTES + offset)
         metadata["icc-profile-data"] = file.read(min(length, _MAX_BYTES))
     return metadata, (("the link to an ICC profile",) if size >= _V5_BYTES and kind == _LINKED else ())
+
+
+def has_alpha(file: IO[bytes]) -> bool:
+    """Whether some bits of each pixel are its alpha, as stated by a mask."""
+    file.seek(_FILE_BYTES)
+    head = file.read(_V4_BYTES).ljust(_V4_BYTES, b"\0")
+    size, compression, mask = (struct.unpack_from("<I", head, place)[0] for place in (0, 16, 52))
+    return size >= _ALPHA_BYTES and compression in (3, 6) and mask != 0
 
 
 def read_num_colors(file: IO[bytes]) -> int:

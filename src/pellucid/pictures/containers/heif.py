@@ -1,18 +1,54 @@
-"""Colors in AVIF and other HEIF files: CICP numbers and brightness, as chunks of a PNG.
+"""Metadata of AVIF and other HEIF files, and how their colors are coded.
+
+CICP numbers and brightness become chunks of a PNG.
 
 Source: ISO/IEC 23008-12 (HEIF).
 """
 
 import struct
-from dataclasses import dataclass
-from typing import IO
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import IO, Any
 
 import numpy as np
 
+from pellucid.pictures.chroma import interpolate_chroma
+from pellucid.pictures.contents.heif import find_coded_item, find_records
 from pellucid.pictures.levels import expand_chroma_as_color, expand_limited
-from pellucid.pictures.picture import Samples
+from pellucid.pictures.records import exif, xmp
+from pellucid.pictures.samples import Samples
 from pellucid.pictures.structures import chunks
 from pellucid.pictures.structures.boxes import find_box, iterate_boxes
+from pellucid.pictures.white import change_samples
+
+
+def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """(metadata, what is not kept) of the main picture."""
+    found, dropped = {"icc-profile-data": _read_profile(file)}, [*_list_dropped(file)]
+    if not found["icc-profile-data"]:
+        found["png-chunks"] = read_colors(file)
+    try:
+        records = find_records(file)
+    except (struct.error, IndexError):
+        return found, (*dropped, "EXIF and XMP, which are damaged")
+    blocks = [*dict.fromkeys(map(exif.parse_exif_box, records.blocks))]
+    others = [block for block in blocks[1:] if not exif.contains(blocks[0], block)]
+    found["exif-data"] = blocks[0] if blocks else b""
+    found["xmp-data"], conflicts = xmp.join(records.packets)
+    dropped += [*records.dropped, *(["a second EXIF block"] if others else []), *conflicts]
+    return found, tuple(dict.fromkeys(dropped))
+
+
+def _read_profile(file: IO[bytes]) -> bytes:
+    try:
+        properties = _main_properties(file)
+    except (struct.error, IndexError):
+        return b""
+    profiles = (content[4:] for kind, content in properties if kind == b"colr" and content[:4] in _PROFILES)
+    return next(profiles, b"")
+
+
+_PROFILES = (b"prof", b"rICC")
 
 
 def read_colors(file: IO[bytes]) -> bytes:
@@ -42,40 +78,52 @@ def read_colors(file: IO[bytes]) -> bytes:
 class Coding:
     """How the main picture is coded. is_limited: black is 16 and white is 235 (with 8 bits).
 
-    is_rgb: whether its planes are green, blue and red, not brightness and chroma.
+    is_rgb: whether its planes are green, blue and red, not brightness and chroma. matrix: of brightness and chroma
+    (ITU-T H.273). chroma_steps: how many pixels share a chroma sample, across and down.
     """
 
     is_gray: bool = False
     is_limited: bool = False
     is_rgb: bool = False
+    matrix: int = 2
+    chroma_steps: tuple[int, int] = (1, 1)
 
 
 def read_coding(file: IO[bytes]) -> Coding:
-    """What libheif ignores, see `complete_range`: it also decodes gray as three channels."""
-    is_gray, has_codec, is_limited, is_rgb = False, False, False, False
+    """What libheif ignores, see `complete_colors`: it also decodes gray as three channels."""
+    coding = Coding()
     try:
-        for kind, content in _main_properties(file):
+        for kind, content in _main_properties(file, find_coded_item(file)):
             if kind == b"av1C":
-                is_gray, has_codec = bool(content[2] & 0x10), True
+                is_halved = content[2] >> 3 & 1, content[2] >> 2 & 1
+                coding = replace(coding, is_gray=bool(content[2] & 0x10), chroma_steps=_to_steps(*is_halved))
             elif kind == b"hvcC":
-                is_gray, has_codec = content[16] & 3 == 0, True
-            elif kind == b"pixi" and not has_codec:
-                is_gray = content[4] == 1
-            elif kind == b"colr" and content[:4] == b"nclx":
-                is_limited, is_rgb = content[10] < 0x80, content[8:10] == _IDENTITY
+                chroma = content[16] & 3  # none, 4:2:0, 4:2:2, 4:4:4
+                is_halved = chroma in (1, 2), chroma == 1
+                coding = replace(coding, is_gray=chroma == 0, chroma_steps=_to_steps(*is_halved))
+        for kind, content in _main_properties(file):
+            if kind == b"colr" and content[:4] == b"nclx":
+                (matrix,) = struct.unpack_from(">H", content, 8)
+                coding = replace(coding, is_limited=content[10] < 0x80, matrix=matrix, is_rgb=matrix == 0)
     except (struct.error, IndexError):
         return Coding()
-    return Coding(is_gray, is_limited, is_rgb)
+    return coding
 
 
-_IDENTITY = b"\0\0"
-"""The matrix of RGB."""
+def _to_steps(is_halved_across: int, is_halved_down: int) -> tuple[int, int]:
+    return 1 + is_halved_across, 1 + is_halved_down
 
 
-def complete_range(samples: Samples, coding: Coding, bits: int) -> Samples:
+def complete_colors(samples: Samples, coding: Coding, bits: int) -> None:
+    """Change colors in place: with interpolated chroma, and over the full range."""
+    if samples.shape[2] == 3 and not coding.is_rgb and max(coding.chroma_steps) > 1:
+        interpolate_chroma(samples, bits, coding.chroma_steps, coding.matrix)
+    if coding.is_limited:
+        change_samples(samples, lambda strip: _complete_range(strip, coding, bits))
+
+
+def _complete_range(samples: Samples, coding: Coding, bits: int) -> Samples:
     """Colors over the full range. libheif does not expand gray, and expands red and blue as chroma."""
-    if not coding.is_limited:
-        return samples
     if coding.is_gray:
         return expand_limited(samples, bits)
     if not coding.is_rgb:
@@ -89,24 +137,34 @@ def has_associated_alpha(file: IO[bytes]) -> bool:
     return find_box(file, b"meta", b"iref", b"prem") is not None
 
 
-def list_dropped(file: IO[bytes]) -> tuple[str, ...]:
+def _list_dropped(file: IO[bytes]) -> Iterator[str]:
     """What is not kept of the properties of the main picture."""
     try:
-        shapes = [content for kind, content in _main_properties(file) if kind == b"pasp"]
-        pairs = [struct.unpack_from(">II", content) for content in shapes]
+        properties = _main_properties(file)
+        shapes = [struct.unpack_from(">II", content) for kind, content in properties if kind == b"pasp"]
+        sizes = [struct.unpack_from(">4xII", content) for kind, content in properties if kind == b"ispe"]
     except (struct.error, IndexError):
-        return ()
-    return tuple(f"the shape of the pixels ({width}:{height})" for width, height in pairs if width != height)
+        return
+    yield from (f"the shape of the pixels ({width}:{height})" for width, height in shapes if width != height)
+    is_turned = any(kind == b"imir" or (kind == b"irot" and content[0] & 3) for kind, content in properties)
+    if (
+        is_turned
+        and any(width % 2 or height % 2 for width, height in sizes)
+        and max(read_coding(file).chroma_steps) > 1
+    ):
+        # libheif turns chroma of half resolution after it has interpolated it, with wrong first and last samples.
+        yield "exact colors of the outermost pixels (a turned picture with an odd side)"
 
 
-def _main_properties(file: IO[bytes]) -> list[tuple[bytes, bytes]]:
-    """(type, content) of each property of the main picture."""
+def _main_properties(file: IO[bytes], number: int | None = None) -> list[tuple[bytes, bytes]]:
+    """(type, content) of each property of the main picture, or of the item of a number."""
     main, links = find_box(file, b"meta", b"pitm"), find_box(file, b"meta", b"iprp", b"ipma")
     store = find_box(file, b"meta", b"iprp", b"ipco")
     if store is None or links is None:
         return []
     properties = [(box.kind, box.read(file)) for box in iterate_boxes(file, store.start, store.stop)]
-    number = int.from_bytes(main.read(file)[4:], "big") if main else 1
+    if number is None:
+        number = int.from_bytes(main.read(file)[4:], "big") if main else 1
     indices = _associations(links.read(file)).get(number, [])
     return [properties[index - 1] for index in indices if 0 < index <= len(properties)]
 

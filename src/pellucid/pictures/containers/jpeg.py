@@ -28,6 +28,7 @@ _MAX_BYTES = 65533
 
 _JFIF, _JFXX = b"JFIF\0", b"JFXX\0"
 _NO_JFIF = b"none"
+_TIFF_MAGIC = (b"II*\0", b"MM\0*")
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _EXTENSION = b"http://ns.adobe.com/xmp/extension/\0"
 _ICC = b"ICC_PROFILE\0"
@@ -36,6 +37,7 @@ _ADOBE = b"Adobe"
 _DROPPED = {
     b"MPF\0": "",
     b"urn:iso:std:iso:ts:21496": GAIN_MAP,
+    b"HDR_RI": GAIN_MAP,  # JPEG-HDR
     b"JP": CREDENTIALS,
     b"FPXR\0": "FlashPix data",
 }
@@ -81,6 +83,7 @@ class _Segments:
 
     def __init__(self) -> None:
         self.exif, self.jfif = b"", b""
+        self.bare_blocks: list[bytes] = []
         self.packets: list[bytes] = []
         self.extensions: dict[tuple[bytes, int], dict[int, bytes]] = {}
         self.profile: dict[int, bytes] = {}
@@ -95,6 +98,8 @@ class _Segments:
             self.comments.append(content)
         elif marker == _APP1 and content.startswith(exif.HEADER[:5]):  # some programs write another sixth byte
             self._add_exif(content)
+        elif marker == _APP1 and content.startswith(_TIFF_MAGIC):
+            self.bare_blocks.append(content)
         elif marker == _APP1 and content.startswith(_XMP):
             self.packets.append(content[len(_XMP) :])
         elif marker == _APP1 and content.startswith(_EXTENSION):
@@ -121,6 +126,13 @@ class _Segments:
         else:
             self.dropped.append("a second EXIF block")
 
+    def _add_bare_block(self, block: bytes) -> None:
+        """EXIF without its header, in the resources of Photoshop or by ImageMagick from them."""
+        if not self.exif:
+            self.exif = exif.HEADER + block
+        elif not exif.contains(self.exif, block):
+            self.dropped.append("a second EXIF block")
+
     def _add_other(self, marker: int, content: bytes) -> None:
         if (marker == _APP14 and content.startswith(_ADOBE)) or content.startswith(_JFIF):
             return  # how the samples are coded
@@ -134,7 +146,10 @@ class _Segments:
             self.others.append((marker, content))
 
     def metadata(self) -> dict[str, Any]:
-        records, resources = iptc.parse_resources(self.photoshop)
+        resources = iptc.parse_resources(self.photoshop)
+        self.packets += filter(None, [resources.packet])
+        for block in filter(None, (*self.bare_blocks, resources.exif)):
+            self._add_bare_block(block)
         if sorted(self.profile) != [*range(1, self.num_profile_parts + 1)]:
             self.profile = {}
             self.dropped.append("the ICC profile, which is incomplete")
@@ -142,8 +157,8 @@ class _Segments:
             "exif-data": self.exif if len(self.exif) > len(exif.HEADER) else b"",
             "xmp-data": self._join_xmp(),
             "icc-profile-data": b"".join(self.profile[number] for number in sorted(self.profile)),
-            "iptc-data": records,
-            "photoshop-data": resources,
+            "iptc-data": resources.records,
+            "photoshop-data": resources.others,
             "jpeg-comments": tuple(self.comments),
             "jpeg-segments": tuple(self.others),
             "jfif": self.jfif or _NO_JFIF,
@@ -151,15 +166,22 @@ class _Segments:
         }
 
     def _join_xmp(self) -> bytes:
-        packet = self.packets[0] if self.packets else b""
-        for other in self.packets[1:]:
-            packet = packet if other == packet else xmp.complete(packet, other)
-        for (digest, length), parts in self.extensions.items():
-            joined = b"".join(parts[offset] for offset in sorted(parts))
-            if digest in packet and len(joined) == length:
-                packet = xmp.merge(packet, joined)
-            else:
-                self.dropped.append("extended XMP, which is incomplete or belongs to other XMP")
+        extensions = {
+            digest: b"".join(parts[offset] for offset in sorted(parts))
+            for (digest, length), parts in self.extensions.items()
+            if sum(map(len, parts.values())) == length
+        }
+        packets, used = list[bytes](), set[bytes]()
+        for packet in self.packets:
+            own = [digest for digest in extensions if digest in packet]
+            for digest in own:
+                packet = xmp.merge(packet, extensions[digest])
+            packets.append(packet)
+            used.update(own)
+        if len(used) < len(self.extensions):
+            self.dropped.append("extended XMP, which is incomplete or belongs to other XMP")
+        packet, conflicts = xmp.join(packets)
+        self.dropped += conflicts
         return packet
 
 

@@ -7,7 +7,7 @@ exif"). They are read, and written only for IPTC, which has no chunk of its own.
 import struct
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
 from pellucid.pictures import resolution
@@ -105,11 +105,12 @@ def _is_possible(header: bytes) -> bool:
 class _Chunks:
     """Chunks, sorted by what they contain."""
 
-    exif: bytes = b""
-    raw_exif: bytes = b""
-    xmp: bytes = b""
-    raw_xmp: bytes = b""
+    blocks: list[bytes] = field(default_factory=list)
+    raw_blocks: list[bytes] = field(default_factory=list)
+    packets: list[bytes] = field(default_factory=list)
+    raw_packets: list[bytes] = field(default_factory=list)
     profile: bytes = b""
+    raw_profile: bytes = b""
     profile_name: bytes = b""
     resources: bytes = b""
     dots: bytes = b""
@@ -118,14 +119,9 @@ class _Chunks:
 
     def add(self, kind: bytes, content: bytes) -> None:
         if kind == b"eXIf":
-            if self.exif and self.exif != content:
-                self.dropped.append("a second EXIF block")
-            self.exif = self.exif or content
+            self.blocks.append(content.removeprefix(exif.HEADER))
         elif kind == b"iCCP":
-            self.profile_name, _, rest = content.partition(b"\0")
-            self.profile = _decompress(rest[1:])
-            if not self.profile:
-                self.dropped.append("the ICC profile, which is damaged")
+            self._add_profile(content)
         elif kind == b"pHYs":
             self.dots = content
         elif kind in TEXT:
@@ -135,11 +131,20 @@ class _Chunks:
         elif kind not in _STORAGE:
             self.dropped.append(_NAMES.get(kind, f"PNG chunk {kind.decode('latin-1')}"))
 
+    def _add_profile(self, content: bytes) -> None:
+        name, _, rest = content.partition(b"\0")
+        profile = _decompress(rest[1:])
+        if not profile:
+            self.dropped.append("the ICC profile, which is damaged")
+        elif not self.profile:
+            self.profile_name, self.profile = name, profile
+        elif profile != self.profile:
+            self.dropped.append("a second ICC profile")
+
     def _add_text(self, kind: bytes, content: bytes) -> None:
         key = content.split(b"\0", 1)[0]
         if key == _XMP_KEY:
-            packet = decode_text(kind, content)
-            self.xmp = xmp.complete(self.xmp, packet) if self.xmp and self.xmp != packet else packet
+            self.packets.append(decode_text(kind, content))
         elif not key.startswith(_RAW_PROFILE) or not self._add_raw_profile(key, decode_text(kind, content)):
             self.others.append(chunks.build_chunk(kind, content))
 
@@ -147,31 +152,36 @@ class _Chunks:
         """Whether the text contains a profile of a known kind."""
         content, kind = _parse_raw_profile(text), key[len(_RAW_PROFILE) :].lower()
         if content.startswith(_APP1_XMP):
-            self.raw_xmp = content[len(_APP1_XMP) :]
+            self.raw_packets.append(content[len(_APP1_XMP) :])
         elif kind == b"xmp" and content:
-            self.raw_xmp = content
+            self.raw_packets.append(content)
         elif kind in (b"exif", b"app1") and content:
-            self.raw_exif = content
+            self.raw_blocks.append(content.removeprefix(exif.HEADER))
         elif kind in (b"iptc", b"8bim", b"app13") and content:
             resources = iptc.as_resources(content)
             if resources not in self.resources:  # ImageMagick writes them twice, under two names
                 self.resources += resources
         elif kind in (b"icc", b"icm") and content:
-            self.profile = self.profile or content
+            self.raw_profile = content
         else:
             return False
         return True
 
     def metadata(self) -> dict[str, Any]:
-        records, resources = iptc.parse_resources(self.resources)
-        block = self.exif or self.raw_exif
+        resources = iptc.parse_resources(self.resources)
+        blocks = [*filter(None, dict.fromkeys((*self.blocks, *self.raw_blocks, resources.exif)))]
+        profiles = [*filter(None, dict.fromkeys((self.profile, self.raw_profile)))]
+        blocks = blocks[:1] + [block for block in blocks[1:] if not exif.contains(blocks[0], block)]
+        packet, conflicts = xmp.join([*self.packets, *self.raw_packets, resources.packet])
+        repeated = {"EXIF block": blocks, "ICC profile": profiles}
+        self.dropped += [*conflicts, *(f"a second {name}" for name, found in repeated.items() if len(found) > 1)]
         return {
-            "exif-data": block if block.startswith(exif.HEADER) or not block else exif.HEADER + block,
-            "xmp-data": self.xmp or self.raw_xmp,
-            "icc-profile-data": self.profile,
+            "exif-data": exif.HEADER + blocks[0] if blocks else b"",
+            "xmp-data": packet,
+            "icc-profile-data": profiles[0] if profiles else b"",
             "png-profile-name": self.profile_name,
-            "iptc-data": records,
-            "photoshop-data": resources,
+            "iptc-data": resources.records,
+            "photoshop-data": resources.others,
             "png-chunks": b"".join(self.others),
             **_read_resolution(self.dots),
         }
@@ -184,16 +194,22 @@ def _read_resolution(content: bytes) -> dict[str, Any]:
     return resolution.to_metadata(x, y, "m" if unit == 1 else "none")
 
 
+def select_color(content: bytes) -> bytes:
+    """Those of the chunks that are about the meaning of colors, and are also true for a part of a picture."""
+    kinds = (*COLOR, b"sBIT", b"bKGD")
+    return b"".join(chunks.build_chunk(kind, body) for kind, body in chunks.split_chunks(content) if kind in kinds)
+
+
 def significant_bits(content: bytes) -> int:
     """The most significant bits of a color that the chunk sBIT among chunks specifies; 0 if there is none."""
     found = (max(bits[:3], default=0) for kind, bits in chunks.split_chunks(content) if kind == b"sBIT")
     return next(found, 0)
 
 
-def write(file: IO[bytes], metadata: Mapping[str, Any], channels: int) -> list[str]:
+def write(file: IO[bytes], metadata: Mapping[str, Any], channels: int, *, uses_all_bits: bool = True) -> list[str]:
     """Put the metadata before the samples of a PNG. Returns what does not fit.
 
-    channels: of the colors, 1 or 3.
+    channels: of the colors, 1 or 3. uses_all_bits: whether white is the largest value of the samples.
     """
     missing: list[str] = []
     stop = next(place for kind, _, place in _iterate_places(file) if kind in (b"PLTE", b"IDAT"))
@@ -201,7 +217,7 @@ def write(file: IO[bytes], metadata: Mapping[str, Any], channels: int) -> list[s
     bits, color_type = file.read(2)
     kept = []
     for kind, content in chunks.split_chunks(metadata.get("png-chunks", b"")):
-        if _fits(kind, content, bits, color_type):
+        if _fits(kind, content, bits, color_type, uses_all_bits=uses_all_bits):
             kept.append(chunks.build_chunk(kind, content))
         else:
             missing.append(_DEPENDENT[kind])
@@ -221,11 +237,12 @@ _DEPENDENT = {b"sBIT": "the number of significant bits (sBIT)", b"bKGD": "the ba
 """Chunks that depend on the depth and the channels of the samples."""
 
 
-def _fits(kind: bytes, content: bytes, bits: int, color_type: int) -> bool:
-    """Whether a chunk is possible in a file of this depth and type (0 gray, 2 RGB, 4 and 6 with alpha)."""
+def _fits(kind: bytes, content: bytes, bits: int, color_type: int, *, uses_all_bits: bool) -> bool:
+    """Whether a chunk is true for a file of this depth and type (0 gray, 2 RGB, 4 and 6 with alpha)."""
     if kind == b"sBIT":
         num_channels = {0: 1, 2: 3, 3: 3, 4: 2, 6: 4}[color_type]
-        return len(content) == num_channels and all(1 <= value <= bits for value in content)
+        lowest = bits if uses_all_bits else 1
+        return len(content) == num_channels and all(lowest <= value <= bits for value in content)
     if kind == b"bKGD":
         colors = content[::2]
         return len(content) == (6 if color_type & 2 else 2) and (bits == 16 or not any(colors))
@@ -307,8 +324,24 @@ def adapt(joined: bytes, change: Change) -> bytes:
             content = struct.pack(">iiB", *pair, 0)
         elif kind == b"sCAL":
             content = _adapt_scale(content, change)
+        elif kind == b"caNv" and len(content) == 16:
+            content = _adapt_canvas(content, change)
         adapted.append(chunks.build_chunk(kind, content))
     return b"".join(adapted)
+
+
+def _adapt_canvas(content: bytes, change: Change) -> bytes:
+    """caNv of ImageMagick: the size of the canvas, and where the picture is on it, in pixels."""
+    width, height, left, top = struct.unpack(">IIii", content)
+    if width == 0 or height == 0:
+        return content
+    after = change.swap(width, height)
+    size = round(after[0] * change.scale[0]), round(after[1] * change.scale[1])
+    on_canvas = replace(change, before=(width, height), after=size)
+    sides = change.before
+    corners = [on_canvas.move_px(left, top), on_canvas.move_px(left + sides[0], top + sides[1])]
+    place = (min(values) for values in zip(*corners, strict=True))
+    return struct.pack(">IIii", *size, *map(round, place))
 
 
 def _adapt_scale(content: bytes, change: Change) -> bytes:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import IO, Any
 
 from pellucid.pictures import resolution
-from pellucid.pictures.records import descriptions, exif, iptc
+from pellucid.pictures.records import descriptions, exif, iptc, xmp
 from pellucid.pictures.structures import ifd
 from pellucid.pictures.structures.ifd import BINARY, FRACTION, SHORT, Value
 
@@ -47,7 +47,7 @@ def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
         return {}, ()
     values = ifd.parse_directory(file, layout, offset)
     tags = _interleave(exif.parse_tiff(file, offset), values)
-    records, resources = iptc.parse_resources(_bytes(values, _PHOTOSHOP))
+    resources = iptc.parse_resources(_bytes(values, _PHOTOSHOP))
     others = {tag: value for tag, value in tags.main.items() if tag not in exif.IN_BLOCKS | _OWN}
     dropped = [name for tag, name in _NOT_KEPT.items() if tag in values]
     dropped += _drop_levels(values, others)
@@ -55,12 +55,17 @@ def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
     for tag in [tag for tag, (kind, *_) in others.items() if kind in (ifd.IFD, ifd.IFD8)]:
         del others[tag]
         dropped.append(f"TIFF tag {ifd.name(tag)}")
+    records = [*filter(None, (_read_records(values), resources.records))]
+    block, packet = _build_block(values, tags), _bytes(values, _XMP).rstrip(b"\0")
+    packet, conflicts = xmp.join([packet, resources.packet])
+    dropped += [*conflicts, *(["a second IPTC block"] if len({one.rstrip(b"\0") for one in records}) > 1 else [])]
+    dropped += ["a second EXIF block"] if block and not exif.contains(block, resources.exif) else []
     dropped += _find_unread(file, layout, offset, values)
     metadata = {
-        "exif-data": _build_block(values, tags),
-        "xmp-data": _bytes(values, _XMP).rstrip(b"\0"),
-        "iptc-data": _read_records(values) or records,
-        "photoshop-data": resources,
+        "exif-data": block or (exif.HEADER + resources.exif if resources.exif else b""),
+        "xmp-data": packet,
+        "iptc-data": max(records, key=len, default=b""),
+        "photoshop-data": resources.others,
         "icc-profile-data": _bytes(values, _ICC),
         "tiff-tags": others,
         **_read_resolution(values),

@@ -7,7 +7,7 @@ import struct
 from collections.abc import Mapping
 from typing import IO, Any
 
-from pellucid.pictures.records import exif, icc
+from pellucid.pictures.records import exif, icc, xmp
 from pellucid.pictures.structures.chunks import iterate_webp
 from pellucid.system.files import splice
 
@@ -17,6 +17,7 @@ STORED = frozenset({"exif-data", "xmp-data", "icc-profile-data", "webp-chunks", 
 _HEADER_BYTES = 12
 _MAX_BYTES = 2**26
 _PROFILE_FLAG, _ALPHA_FLAG, _EXIF_FLAG, _XMP_FLAG = 0x20, 0x10, 0x08, 0x04
+_SINGLE = {b"ICCP": "ICC profile", b"EXIF": "EXIF block"}
 _STORAGE = (b"VP8X", b"VP8 ", b"VP8L", b"ALPH", b"ANIM", b"ANMF")
 
 
@@ -24,30 +25,38 @@ def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
     """(metadata, what is not kept) of a WebP; stops where it is damaged."""
     found: dict[bytes, bytes] = {}
     others: list[tuple[bytes, bytes]] = []
+    packets: list[bytes] = []
+    dropped: list[str] = []
     for kind, place, length in iterate_webp(file):
         if kind in _STORAGE or length > _MAX_BYTES:
             continue
         file.seek(place + 8)
         content = file.read(length)
-        if kind in (b"ICCP", b"EXIF", b"XMP "):
-            found.setdefault(kind, content)
+        if kind == b"XMP ":
+            packets.append(content)
+        elif kind in _SINGLE:
+            if found.setdefault(kind, content) != content:
+                dropped.append(f"a second {_SINGLE[kind]}")
         else:
             others.append((kind, content))
+    packet, conflicts = xmp.join(packets)
     block = found.get(b"EXIF", b"")
     metadata = {
         "icc-profile-data": found.get(b"ICCP", b""),
         "exif-data": exif.HEADER + block.removeprefix(exif.HEADER) if block else b"",
-        "xmp-data": found.get(b"XMP ", b""),
+        "xmp-data": packet,
         "webp-chunks": tuple(others),
         **exif.read_resolution(block),
     }
-    return metadata, ()
+    return metadata, (*dropped, *conflicts)
 
 
 def write(file: IO[bytes], metadata: Mapping[str, Any], width: int, height: int) -> list[str]:
     """Add the metadata to a WebP. Returns what does not fit."""
     missing: list[str] = []
     profile = _choose_profile(metadata.get("icc-profile-data", b""), missing)
+    if exif.contradicts(metadata.get("exif-data", b""), metadata):
+        missing.append("the resolution, because EXIF states another one")
     block = exif.add_resolution(metadata.get("exif-data", b""), metadata).removeprefix(exif.HEADER)
     packet = metadata.get("xmp-data", b"")
     others = metadata.get("webp-chunks", ())

@@ -1,7 +1,8 @@
-"""Sizes in the text descriptions of scientific TIFF files: OME-XML, the JSON of tifffile, and Aperio's lines."""
+"""Sizes and values in the text descriptions of scientific TIFF files: OME-XML, ImageJ, tifffile and Aperio."""
 
 import json
 import re
+import sys
 from collections.abc import Callable
 
 from pellucid.pictures.geometry import Change
@@ -10,17 +11,26 @@ _PIXELS = re.compile(r"<(?:\w+:)?Pixels\b[^>]*>")
 _REGIONS = re.compile(
     r"<((?:\w+:)?ROI)\b(?:[^>]*/>|.*?</\1>)|<(?:\w+:)?ROIRef\b[^>]*?(?:/>|>\s*</[^>]*>)", re.DOTALL
 )
+_OME_TYPES = {"uint8": "uint8", "uint16": "uint16", "float32": "float"}
+_BITS = {"uint8": 8, "uint16": 16, "float32": 32}
+
+_DISPLAYED = re.compile(r"^((?:min|max)=)(\S+)$", re.MULTILINE)
+_CALIBRATION = re.compile(r"^(?:cf|c[0-4]|vunit)=.*\n?", re.MULTILINE)
+"""Lines of ImageJ: the range of values that is shown, and a function from values to physical ones."""
+
 _MICROMETERS_PER_PIXEL = re.compile(r"(\|\s*MPP\s*=\s*)([\d.]+)")
 
 
 def adapt(text: str, change: Change) -> tuple[str, tuple[str, ...]]:
     """(the description of a turned and scaled picture, what was removed); other texts stay the same."""
     if is_ome(text):
-        text = _PIXELS.sub(lambda match: _adapt_pixels(match[0], change), text)
+        text = _PIXELS.sub(lambda match: _adapt_samples(_adapt_pixels(match[0], change), change), text)
         without = _REGIONS.sub("", text) if change.is_turned or change.is_scaled else text
         return without, (() if without == text else ("the regions of OME",))
     if text.startswith('{"shape":'):
         return _adapt_shape(text, change), ()
+    if text.startswith("ImageJ="):
+        return _adapt_values(text, change.value_scale)
     if text.startswith("Aperio"):
         factor = min(change.scale)
         return _MICROMETERS_PER_PIXEL.sub(lambda match: match[1] + _divide(match[2], factor), text), ()
@@ -76,6 +86,30 @@ def _adapt_pixels(element: str, change: Change) -> str:
     element = _replace(element, "SizeY", lambda _: str(change.after[1]))
     element = _replace(element, "PhysicalSizeX", lambda value: _divide(value, across))
     return _replace(element, "PhysicalSizeY", lambda value: _divide(value, down))
+
+
+def _adapt_samples(element: str, change: Change) -> str:
+    """The element of OME-XML with the type of the stored samples."""
+    if not change.dtype:
+        return element
+    bits = _BITS[change.dtype]
+
+    def adapt_bits(text: str) -> str:
+        keeps = change.value_scale == 1 and text.isdigit() and int(text) <= bits
+        return text if keeps else str(bits)
+
+    element = _replace(element, "Type", lambda _: _OME_TYPES[change.dtype])
+    element = _replace(element, "BigEndian", lambda _: "true" if sys.byteorder == "big" else "false")
+    return _replace(element, "SignificantBits", adapt_bits)
+
+
+def _adapt_values(text: str, factor: float) -> tuple[str, tuple[str, ...]]:
+    """Lines of ImageJ about values that were multiplied by a factor."""
+    if factor == 1:
+        return text, ()
+    scaled = _DISPLAYED.sub(lambda match: match[1] + _divide(match[2], 1 / factor), text)
+    without = _CALIBRATION.sub("", scaled)
+    return without, (() if without == scaled else ("the calibration of values by ImageJ",))
 
 
 def _replace(element: str, name: str, change: Callable[[str], str]) -> str:

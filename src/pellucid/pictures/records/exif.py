@@ -13,7 +13,7 @@ from typing import IO, Any
 
 from pellucid.pictures import resolution
 from pellucid.pictures.geometry import Change
-from pellucid.pictures.records import descriptions, maker_notes
+from pellucid.pictures.records import descriptions, maker_notes, xmp
 from pellucid.pictures.structures import ifd
 from pellucid.pictures.structures.ifd import Layout, Value
 
@@ -44,6 +44,8 @@ STORAGE = frozenset(
 _EXIF, _GPS, _INTEROP = 0x8769, 0x8825, 0xA005
 _POINTERS = frozenset({_EXIF, _GPS, _INTEROP, 0x0190})
 _WIDTH, _HEIGHT = 0xA002, 0xA003
+_ISO = 0x8827
+_XMP = 0x02BC
 _SUBJECT_AREA, _SUBJECT_LOCATION = 0x9214, 0xA214
 _RESOLUTIONS, _RESOLUTION_UNIT = (0x011A, 0x011B), 0x0128
 _FOCAL_PLANE = (0xA20E, 0xA20F)
@@ -108,6 +110,11 @@ def find_orientation(block: bytes) -> int:
     return found if found is not None and 1 <= found <= 8 else 0
 
 
+def find_iso(block: bytes) -> int:
+    """The ISO in a block; 0 if it contains none."""
+    return ifd.number(parse_block(block).exif, _ISO) or 0
+
+
 def description(block: bytes) -> str:
     """The description in a block; "" if it contains none."""
     content = parse_block(block).main.get(DESCRIPTION, (0, 0, b""))[2]
@@ -120,6 +127,29 @@ def read_resolution(block: bytes) -> dict[str, Any]:
     unit = {2: "inch", 3: "cm"}.get(ifd.number(tags, _RESOLUTION_UNIT) or 2)
     x, y = (ifd.fraction(tags, tag) for tag in _RESOLUTIONS)
     return resolution.to_metadata(x, y, unit) if unit else {}
+
+
+def parse_exif_box(content: bytes) -> bytes:
+    """The EXIF block in a box or an item, whose first four bytes say how far after them the TIFF starts."""
+    start = 4 + int.from_bytes(content[:4], "big")
+    return HEADER + content[start:].removeprefix(HEADER)
+
+
+def contains(block: bytes, other: bytes) -> bool:
+    """Whether a block has all tags of another one that describe the picture, with the same values."""
+    own, others = parse_block(block), parse_block(other)
+    others = replace(others, main={tag: value for tag, value in others.main.items() if tag in IN_BLOCKS})
+    has_orientation = find_orientation(other) in (0, find_orientation(block))
+    return has_orientation and all(getattr(others, name).items() <= getattr(own, name).items() for name in _GROUPS)
+
+
+def contradicts(block: bytes, metadata: Mapping[str, Any]) -> bool:
+    """Whether a block has another resolution than the metadata, by more than the rounding of other formats."""
+    own, other = (resolution.from_metadata(found) for found in (read_resolution(block), metadata))
+    if own is None or other is None or other.unit == "none":
+        return False
+    pairs = zip(own.to("inch"), other.to("inch"), strict=True)
+    return any(abs(one - another) > max(0.01 * another, 1) for one, another in pairs)
 
 
 def add_resolution(block: bytes, metadata: Mapping[str, Any]) -> bytes:
@@ -279,7 +309,7 @@ def adapt(block: bytes, change: Change) -> tuple[bytes, tuple[str, ...]]:
         editor.swap("exif", *_FOCAL_PLANE)
     for tag, factor in zip(_FOCAL_PLANE, change.scale, strict=True):
         editor.scale_fraction("exif", tag, factor)
-    removed = _adapt_description(editor, change)
+    removed = (*_adapt_description(editor, change), *_adapt_packet(editor, change))
     had_preview = editor.drop_preview()
     return editor.block, (*removed, *(["the preview in EXIF"] if had_preview else []))
 
@@ -322,6 +352,17 @@ def _adapt_description(editor: "_Editor", change: Change) -> tuple[str, ...]:
     return ()
 
 
+def _adapt_packet(editor: "_Editor", change: Change) -> tuple[str, ...]:
+    """XMP as a tag, as in TIFF. Returns what was removed."""
+    _, _, packet = editor.value("main", _XMP)
+    adapted, removed = xmp.adapt(packet, change) if packet else (b"", ())
+    if editor.numbers("main", ORIENTATION):
+        adapted = xmp.reset_orientation(adapted)
+    if adapted != packet:
+        editor.set_main({_XMP: (1, len(adapted), adapted)})
+    return removed
+
+
 class _Editor:
     """Changes values of a block where they are. Raises ValueError or struct.error if it is not a TIFF."""
 
@@ -331,6 +372,8 @@ class _Editor:
         self._layout, self._first = ifd.parse_header(self._file)
         if self._layout.is_big:
             raise ValueError("a BigTIFF, which EXIF cannot be")
+        self._entries: dict[int, dict[int, ifd.Entry]] = {}
+        """By the offset of a directory and the tag; forgotten at each change."""
 
     @property
     def block(self) -> bytes:
@@ -348,9 +391,12 @@ class _Editor:
         return (self.numbers(parent, tag) or [0])[0]
 
     def _entry(self, directory: str, tag: int) -> ifd.Entry | None:
+        """The first entry with this tag."""
         offset = self._offset(directory)
-        entries = ifd.iterate_entries(self._file, self._layout, offset) if offset else iter(())
-        return next((entry for entry in entries if entry.tag == tag), None)
+        if offset and offset not in self._entries:
+            entries = [*ifd.iterate_entries(self._file, self._layout, offset)]
+            self._entries[offset] = {entry.tag: entry for entry in reversed(entries)}
+        return self._entries[offset].get(tag) if offset else None
 
     def value(self, directory: str, tag: int) -> Value:
         """(0, 0, b"") if there is none."""
@@ -381,6 +427,7 @@ class _Editor:
             return
         changed += numbers[len(changed) :]
         order, code = self._layout.order, "H" if kind == ifd.SHORT else "I"
+        self._entries.clear()
         raw = struct.pack(f"{order}{len(changed)}{code}", *changed)
         place = entry.place + 8 if len(raw) <= 4 else struct.unpack(order + "I", entry.raw)[0]
         self._data[place : place + len(raw)] = raw
@@ -395,6 +442,7 @@ class _Editor:
             return
         first, second = entries[0], entries[1]
         if (first.kind, first.count) == (second.kind, second.count):
+            self._entries.clear()
             for entry, source in ((first, second), (second, first)):
                 self._data[entry.place + 8 : entry.place + 12] = source.raw
 
@@ -409,6 +457,7 @@ class _Editor:
             limited = fraction.limit_denominator(max(1, int(2**31 / max(1.0, float(fraction)))))
             if denominator and limited.numerator < 2**32:
                 place = struct.unpack(order + "I", entry.raw)[0]
+                self._entries.clear()
                 struct.pack_into(order + "II", self._data, place, limited.numerator, limited.denominator)
 
     def set_main(self, values: dict[int, Value]) -> None:
@@ -419,6 +468,7 @@ class _Editor:
             if entry.tag not in values
         }
         following = self._following(self._first)
+        self._entries.clear()
         self._data += bytes(len(self._data) % 2)
         content, self._first = ifd.build_directory(self._layout, values, len(self._data), kept, following)
         self._data += content
@@ -434,6 +484,7 @@ class _Editor:
         """Remove an entry: the ones behind it move up."""
         offset = self._offset(directory)
         end = ifd.end_of_entries(self._file, self._layout, offset) + 4
+        self._entries.clear()
         self._data[entry.place : end] = self._data[entry.place + 12 : end] + bytes(12)
         (count,) = struct.unpack_from(self._layout.order + "H", self._data, offset)
         struct.pack_into(self._layout.order + "H", self._data, offset, count - 1)
@@ -445,6 +496,7 @@ class _Editor:
         if not offset:
             return False
         unused = self._spans(offset)
+        self._entries.clear()
         struct.pack_into(self._layout.order + "I", self._data, place, 0)
         used = [span for name in ("main", "exif", "interop", "gps") for span in self._spans(self._offset(name))]
         free = [span for span in unused if not any(_overlap(span, other) for other in used)]

@@ -1,10 +1,12 @@
-"""Tags of a TIFF that depend on the size of its picture: places on the Earth, regions of ImageJ, microscopes."""
+"""Tags of a TIFF that depend on the size and the values of its picture: places, regions of ImageJ, microscopes."""
 
+import re
 import struct
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 
 from pellucid.pictures.geometry import Change
-from pellucid.pictures.structures.ifd import Value
+from pellucid.pictures.structures.ifd import FRACTION, Value
 
 PIXEL_SCALE, TIE_POINTS, TRANSFORMATION, KEYS = 33550, 33922, 34264, 34735
 _INTERGRAPH, _RPC = 33920, 50844
@@ -21,8 +23,22 @@ _PARTS = {
 """What the data of ImageJ contain -> types of these parts, in both byte orders."""
 
 _REGIONS = _PARTS["regions"] | _PARTS["overlays"]
-_MICROSCOPES = {34118: "ZEISS", 34680: "FEI", 34682: "FEI", 33471: "Olympus"}
-"""Texts of microscopes with the size of a pixel."""
+_MICROSCOPES = {
+    **dict.fromkeys((34118, 34412), "ZEISS"),
+    **dict.fromkeys((34680, 34682), "FEI"),
+    **dict.fromkeys((33471, 33560, 34361, 34362), "Olympus"),
+    37706: "TVIPS",
+    51123: "Micro-Manager",
+}
+"""Descriptions by microscopes with the size of a pixel or of the picture."""
+
+_X_POSITION, _Y_POSITION, _FULL_WIDTH, _FULL_HEIGHT = 286, 287, 33300, 33301
+_ON_PAGE = (_X_POSITION, _Y_POSITION, _FULL_WIDTH, _FULL_HEIGHT)
+"""Where the picture is on a larger page, and the size of the page in pixels."""
+
+_GDAL_ITEMS, _GDAL_NO_DATA = 42112, 42113
+_ABOUT_VALUES = re.compile(rb"<Item\b[^>]*(?:name=\"STATISTICS_|role=\"(?:scale|offset)\")[^>]*>[^<]*</Item>\s*")
+"""Items of GDAL: statistics of the samples, and what to multiply them by and to add for physical values."""
 
 _RASTER_TYPE, _PIXEL_IS_POINT = 1025, 2
 
@@ -34,6 +50,12 @@ def adapt(tags: dict[int, Value], change: Change) -> tuple[dict[int, Value], tup
         others = _without_regions(tags)
         removed += _name_removed(tags, is_all=not others)
         tags = {tag: value for tag, value in tags.items() if tag not in (_IMAGEJ_SIZES, _IMAGEJ)} | others
+    if change.value_scale != 1:
+        tags, gone = _adapt_values(tags, change.value_scale)
+        removed += gone
+    if change.is_turned and any(tag in tags for tag in _ON_PAGE):
+        tags = {tag: value for tag, value in tags.items() if tag not in _ON_PAGE}
+        removed.append("the place on the page, because the picture was turned")
     if change.is_turned or change.is_scaled:
         makers = {maker for tag, maker in _MICROSCOPES.items() if tag in tags}
         tags = {tag: value for tag, value in tags.items() if tag not in _MICROSCOPES}
@@ -59,7 +81,40 @@ def adapt(tags: dict[int, Value], change: Change) -> tuple[dict[int, Value], tup
         if numbers:
             changed = convert(numbers)
             adapted[tag] = 12, len(changed), struct.pack(f"<{len(changed)}d", *changed)
+    adapted |= _move_on_page(tags, across, down)
     return adapted, tuple(removed)
+
+
+def _adapt_values(tags: dict[int, Value], factor: float) -> tuple[dict[int, Value], list[str]]:
+    """The tags of a picture whose samples were multiplied by a factor."""
+    adapted, removed = dict(tags), list[str]()
+    if _IMAGEJ in tags:
+        adapted |= _scale_ranges(tags, factor)
+    kind, _, items = tags.get(_GDAL_ITEMS, (0, 0, b""))
+    kept = _ABOUT_VALUES.sub(b"", items)
+    if kept != items:
+        adapted[_GDAL_ITEMS] = kind, len(kept), kept
+        removed.append("statistics and scales of values by GDAL")
+    if adapted.pop(_GDAL_NO_DATA, None) is not None:
+        removed.append("the value for no data (GDAL_NODATA)")
+    return adapted, removed
+
+
+def _move_on_page(tags: dict[int, Value], across: float, down: float) -> dict[int, Value]:
+    """The same place for a larger picture with the same resolution."""
+    factors = dict(zip(_ON_PAGE, (across, down, across, down), strict=True))
+    moved = dict[int, Value]()
+    for tag, factor in factors.items():
+        kind, count, content = tags.get(tag, (0, 0, b""))
+        if (kind, count) == (FRACTION, 1):
+            numerator, denominator = struct.unpack("<II", content)
+            scaled = Fraction(numerator, denominator or 1) * Fraction(factor).limit_denominator(1000)
+            scaled = scaled.limit_denominator(100_000)
+            moved[tag] = kind, count, struct.pack("<II", min(scaled.numerator, 2**32 - 1), scaled.denominator)
+        elif kind in (3, 4) and count == 1:
+            number = int.from_bytes(content, "little")
+            moved[tag] = 4, 1, struct.pack("<I", min(round(number * factor), 2**32 - 1))
+    return moved
 
 
 def _doubles(tags: dict[int, Value], tag: int) -> list[float]:
@@ -119,10 +174,28 @@ def _name_removed(tags: dict[int, Value], *, is_all: bool) -> list[str]:
 
 
 def _without_regions(tags: dict[int, Value]) -> dict[int, Value]:
-    """The data of ImageJ without regions and overlays; {} if nothing else remains, or it is damaged.
+    """The data of ImageJ without regions and overlays; {} if nothing else remains, or it is damaged."""
+    return _change_parts(tags, lambda name, parts: [] if name in _REGIONS else parts)
 
-    A header with the type and number of parts of each kind, and then the parts; their sizes are in a tag of their
-    own. Source: ij.io.TiffEncoder of ImageJ.
+
+def _scale_ranges(tags: dict[int, Value], factor: float) -> dict[int, Value]:
+    """The data of ImageJ with the shown ranges of values multiplied by a factor; {} if they are damaged."""
+
+    def scale(name: bytes, parts: list[bytes]) -> list[bytes]:
+        if name not in _PARTS["display ranges"] or not parts:
+            return parts
+        code = f"{'>' if name == b'rang' else '<'}{len(parts[0]) // 8}d"
+        values = [value * factor for value in struct.unpack(code, parts[0][: struct.calcsize(code)])]
+        return [struct.pack(code, *values), *parts[1:]]
+
+    return _change_parts(tags, scale)
+
+
+def _change_parts(tags: dict[int, Value], change: Callable[[bytes, list[bytes]], list[bytes]]) -> dict[int, Value]:
+    """The data of ImageJ with other parts; {} if none remains, or they are damaged.
+
+    change: from the type of some parts, and these parts. A header with the type and number of parts of each type
+    is followed by the parts; their sizes are in a tag of their own. Source: ij.io.TiffEncoder of ImageJ.
     """
     content = tags[_IMAGEJ][2]
     kind, count, numbers = tags.get(_IMAGEJ_SIZES, (0, 0, b""))
@@ -130,20 +203,23 @@ def _without_regions(tags: dict[int, Value]) -> dict[int, Value]:
     if kind != 4 or count < 1 or order is None:
         return {}
     sizes = struct.unpack(f"<{count}I", numbers)
-    head, parts, kept_sizes = content[:4], b"", list[int]()
+    head, kept = content[:4], list[bytes]()
     offset, number = sizes[0], 1
     for start in range(4, sizes[0] - 7, 8):
         name, num_parts = content[start : start + 4], int(struct.unpack_from(f"{order}I", content, start + 4)[0])
-        own = sizes[number : number + num_parts]
-        if name not in _REGIONS:
-            head += content[start : start + 8]
-            parts += content[offset : offset + sum(own)]
-            kept_sizes += own
-        offset, number = offset + sum(own), number + num_parts
-    if number != count or offset != len(content) or not kept_sizes:
+        own = list[bytes]()
+        for size in sizes[number : number + num_parts]:
+            own.append(content[offset : offset + size])
+            offset += size
+        number += num_parts
+        changed = change(name, own)
+        head += name + struct.pack(f"{order}I", len(changed)) if changed else b""
+        kept += changed
+    if number != count or offset != len(content) or not kept:
         return {}
-    kept = [len(head), *kept_sizes]
+    lengths = [len(head), *map(len, kept)]
+    joined = head + b"".join(kept)
     return {
-        _IMAGEJ_SIZES: (4, len(kept), struct.pack(f"<{len(kept)}I", *kept)),
-        _IMAGEJ: (tags[_IMAGEJ][0], len(head + parts), head + parts),
+        _IMAGEJ_SIZES: (4, len(lengths), struct.pack(f"<{len(lengths)}I", *lengths)),
+        _IMAGEJ: (tags[_IMAGEJ][0], len(joined), joined),
     }

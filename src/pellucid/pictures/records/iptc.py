@@ -5,6 +5,7 @@ hexadecimal digits of such a resource. `Picture.metadata` has the records, and s
 """
 
 import struct
+from dataclasses import dataclass
 
 from pellucid.pictures.geometry import Change
 
@@ -14,21 +15,35 @@ _JPEG_HEAD = b"Photoshop 3.0\0"
 _SIGNATURES = (b"8BIM", b"MeSa", b"AgHg", b"PHUT", b"DCSR")
 _RECORDS = 0x0404
 _RECORD_START = b"\x1c"
-_REPLACED = {_RECORDS, 0x0409, 0x040C}
-"""Resources that are not kept with the others: the records and thumbnails."""
+_EXIF, _XMP = (0x0422, 0x0423), 0x0424
+_REPLACED = {_RECORDS, 0x0409, 0x040C, *_EXIF, _XMP}
+"""Resources that are not kept with the others: the records, thumbnails, EXIF and XMP."""
 
 _PATHS = range(0x07D0, 0x0BB7)
 _IN_PIXELS = {0x0408: "guides", 0x041A: "slices"}
+_RESOLUTION, _RESOLUTION_BYTES = 0x03ED, 16
 
 
-def parse_resources(content: bytes) -> tuple[bytes, bytes]:
-    """(records, other resources without thumbnails) of the APP13 segment of a JPEG, or of Photoshop's resources.
+@dataclass(frozen=True)
+class Resources:
+    """Photoshop's image resources: IPTC records, EXIF without its header, XMP, and all others but thumbnails."""
 
-    Stops at damaged resources.
-    """
+    records: bytes = b""
+    exif: bytes = b""
+    packet: bytes = b""
+    others: bytes = b""
+
+
+def parse_resources(content: bytes) -> Resources:
+    """Those in the APP13 segment of a JPEG, or in a tag of a TIFF. Stops at damaged ones."""
     resources = _split_resources(content.removeprefix(_JPEG_HEAD))
-    others = b"".join(_build_resource(*resource) for resource in resources if resource[0] not in _REPLACED)
-    return b"".join(data for number, _, data, _ in resources if number == _RECORDS), others
+    contents = {number: data for number, _, data, _ in reversed(resources)}
+    return Resources(
+        b"".join(data for number, _, data, _ in resources if number == _RECORDS),
+        next((contents[number] for number in _EXIF if number in contents), b""),
+        contents.get(_XMP, b""),
+        b"".join(_build_resource(*resource) for resource in resources if resource[0] not in _REPLACED),
+    )
 
 
 def as_resources(content: bytes) -> bytes:
@@ -45,16 +60,27 @@ def build_resources(records: bytes, others: bytes = b"") -> bytes:
 def adapt_resources(content: bytes, change: Change) -> tuple[bytes, tuple[str, ...]]:
     """(the resources that are true for a turned and scaled picture, what was removed).
 
-    Paths are in fractions of the picture, guides and slices in pixels.
+    Paths are in fractions of the picture, guides and slices in pixels. The resolution is that of both axes.
     """
-    resources, removed = _split_resources(content), []
+    resources, removed = _split_resources(content), list[str]()
+    is_changed = change.swaps_axes and any(number == _RESOLUTION for number, *_ in resources)
+    if is_changed:
+        resources = [(number, name, _swap(number, data), mark) for number, name, data, mark in resources]
     if change.is_turned and any(number in _PATHS for number, *_ in resources):
         resources = [resource for resource in resources if resource[0] not in _PATHS]
         removed.append("paths of Photoshop, because the picture was turned")
     if change.is_turned or change.is_scaled:
         removed += [f"{_IN_PIXELS[number]} of Photoshop" for number, *_ in resources if number in _IN_PIXELS]
         resources = [resource for resource in resources if resource[0] not in _IN_PIXELS]
-    return b"".join(_build_resource(*resource) for resource in resources) if removed else content, tuple(removed)
+    if is_changed or removed:
+        content = b"".join(_build_resource(*resource) for resource in resources)
+    return content, tuple(removed)
+
+
+def _swap(number: int, data: bytes) -> bytes:
+    """The resolution with exchanged axes; other resources as they are."""
+    half = _RESOLUTION_BYTES // 2
+    return data[half:] + data[:half] if number == _RESOLUTION and len(data) == _RESOLUTION_BYTES else data
 
 
 def build_png_text(records: bytes, others: bytes = b"") -> str:

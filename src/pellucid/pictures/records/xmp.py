@@ -56,6 +56,9 @@ _OF_RAW = {
 """Properties of the undeveloped samples and of their file."""
 
 _MAX_DEPTH = 200
+_MAX_NAMES = 3
+"""How many properties a note names."""
+
 _GONE_CAMERA = re.compile(r"(MotionPhoto|MicroVideo)")
 _ORIENTATION = re.compile(rb"(tiff:Orientation(?:=[\"']|>)\s*)\d")
 
@@ -136,6 +139,43 @@ def remove_development(packet: bytes) -> tuple[bytes, tuple[str, ...]]:
     return editor.packet, removed
 
 
+def join(packets: Iterable[bytes]) -> tuple[bytes, tuple[str, ...]]:
+    """(one packet with the properties of all, what is not kept), where the first value of a property is kept."""
+    joined, dropped = b"", list[str]()
+    for packet in filter(None, dict.fromkeys(packets)):
+        if joined:
+            dropped += _describe_conflicts(joined, packet)
+        joined = complete(joined, packet)
+    return joined, tuple(dropped)
+
+
+def _describe_conflicts(packet: bytes, other: bytes) -> Iterator[str]:
+    try:
+        known, others = _list_values(_Editor(packet)), _list_values(_Editor(other))
+    except (ExpatError, ValueError, LookupError):
+        yield "one of several XMP packets, which is damaged"
+        return
+    names = [name for key, (name, value) in others.items() if known.get(key, (name, value))[1] != value]
+    if names:
+        more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+        yield f"other values of {', '.join(names[:_MAX_NAMES])}{more} in a second XMP packet"
+
+
+def _list_values(editor: "_Editor") -> dict[tuple[str | None, str | None], tuple[str, str]]:
+    """(namespace, local name) -> (name with prefix, value) of each property."""
+    return {
+        (node.namespaceURI, node.localName): (node.nodeName, _serialize_value(node))
+        for node in _properties(editor)
+    }
+
+
+def _serialize_value(node: Node) -> str:
+    """The content of a property, the same as an attribute and as an element, without space between elements."""
+    elements = [] if isinstance(node, Attr) else [child for child in node.childNodes if isinstance(child, Element)]
+    text = "".join(child.toxml() for child in elements) if elements else _text(node)
+    return re.sub(r"(?<=>)\s+(?=<)", "", text).strip()
+
+
 def complete(packet: bytes, other: bytes) -> bytes:
     """A packet with those properties of another one that it does not have; the first that can be read."""
     try:
@@ -149,7 +189,7 @@ def complete(packet: bytes, other: bytes) -> bytes:
     known = {(node.namespaceURI, node.localName) for node in _properties(editor)}
     for node in [node for node in _properties(source) if (node.namespaceURI, node.localName) in known]:
         source.remove(node)
-    return merge(packet, source.packet)
+    return merge(packet, source.packet) if _properties(source) else packet
 
 
 def merge(packet: bytes, extension: bytes) -> bytes:

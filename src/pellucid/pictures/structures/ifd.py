@@ -30,7 +30,7 @@ _INTEGER_BYTES = {1: 1, SHORT: 2, LONG: 4, IFD: 4, LONG8: 8, IFD8: 8}
 _SUB_DIRECTORIES = 0x014A
 
 # Bytes per number, for the byte order: a fraction consists of two numbers.
-_NUMBER_BYTES = {3: 2, 4: 4, 5: 4, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_NUMBER_BYTES = ITEM_BYTES | {FRACTION: 4, 10: 4}
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 
 from pellucid.errors import PictureError
 from pellucid.pictures.levels import stretch
-from pellucid.pictures.picture import Samples
+from pellucid.pictures.samples import Samples
 from pellucid.pictures.tiff import directories
 from pellucid.pictures.tiff.interpretation import (
     BLACK_IS_0,
@@ -118,13 +118,13 @@ class TiffDecoder:
                 directories.EXTRA_SAMPLES: None,
                 directories.COLOR_MAP: None,
             }
-        num_others = 0 if self._plane is not None else len(stored.extra_samples)
+        others = () if self._plane is not None else stored.extra_samples
         return changes | {
             directories.BITS: [stored.bits] * self._num_channels,
             directories.SAMPLES_PER_PIXEL: [self._num_channels],
             directories.SAMPLE_FORMAT: [stored.kind] * self._num_channels,
             directories.PHOTOMETRIC: [BLACK_IS_0 if self.is_inverted or self._plane is not None else stored.color],
-            directories.EXTRA_SAMPLES: [0] * num_others if num_others else None,
+            directories.EXTRA_SAMPLES: [0] * len(others) or None,
         }
 
     def _change_places(self) -> Changes:

@@ -1,8 +1,8 @@
-"""The structure of TIFF files: which of their directories are pictures, and one page as a file of its own.
+"""The structure of TIFF files: finds the pictures among their directories, and reads one page as its own file.
 
 A TIFF is a chain of directories (IFDs), each with the tags of one picture: how its samples are stored, and what
-it shows. Besides pictures of equal rank, the chain may contain smaller copies of a picture, and masks. Some
-programs store a stack as one directory followed by the samples of all its pages, and describe it in a text.
+it shows. In addition to the pages, the chain may contain smaller copies of a page, and masks. Some programs store
+a stack as one directory followed by the samples of all pages, whose number is in the description tag.
 """
 
 import io
@@ -44,17 +44,18 @@ _BLOCK_BYTES = 2**22
 _CODES = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q", 17: "q", 18: "Q"}
 _MAX_DIRECTORIES = 200_000
 CLASSIC_BYTES = 2_500_000_000
-"""More bytes of samples become a BigTIFF: a classic TIFF has at most 4 GB, and compression may enlarge samples."""
+"""With more bytes of samples, a BigTIFF is written: a classic TIFF has at most 4 GB, and compression may enlarge
+the samples."""
 
 _MAX_BYTES, _MAX_BIG_BYTES = 2**32 - 2**20, 2**62
-"""Offsets of directories in TIFF and BigTIFF, with room for the directory."""
+"""The largest offset of a directory in TIFF and BigTIFF, with room for the directory."""
 
 
 @dataclass(frozen=True)
 class Directory:
-    """The entries of one directory: tag -> (type, count, value field); of equal tags the first.
+    """The entries of one directory: tag -> (type, count, value field). Of repeated tags, the first one counts.
 
-    path: of the file, which contains long values.
+    path: the file, from which values are read that do not fit the value field.
     """
 
     path: Path
@@ -85,7 +86,7 @@ class Directory:
 
     @property
     def num_samples(self) -> int:
-        """All samples of all channels."""
+        """The number of samples in all channels."""
         width, height = self.size
         return width * height * self.number(SAMPLES_PER_PIXEL, 1)
 
@@ -99,9 +100,9 @@ class Directory:
 class Page:
     """One picture of a TIFF.
 
-    shift: bytes from the samples of its directory to its own, in a stack of one directory.
-    omitted: tags that do not count, because they describe the whole stack.
-    of_file: the description in the first directory, which is about all pages.
+    shift: in a stack with one directory, the bytes from the samples of the first page to those of this page.
+    omitted: tags to ignore, because they describe the whole stack.
+    of_file: the description in the first directory, which applies to all pages.
     """
 
     directory: Directory
@@ -117,7 +118,7 @@ class Page:
 
 @dataclass(frozen=True)
 class Pages:
-    """The pictures of a TIFF in the order of the file, at least one. notes: what else is in it, one line each."""
+    """The pictures of a TIFF in the order of the file, at least one. notes: what is not used, one line each."""
 
     pages: tuple[Page, ...]
     notes: tuple[str, ...] = ()
@@ -155,7 +156,7 @@ def find_pages(path: Path) -> Pages:
 
 
 def _inherit(picture: Directory, first: Directory) -> Directory:
-    """A picture with what a thumbnail in front of it says about the photograph, e.g. EXIF and the orientation."""
+    """A picture with the tags of a preceding thumbnail that are about the photograph, e.g. EXIF, orientation."""
     not_inherited = (exif.STORAGE | _OF_SAMPLES) - {ORIENTATION}
     inherited = {tag: value for tag, value in first.entries.items() if tag not in not_inherited}
     return replace(picture, entries={**inherited, **picture.entries})
@@ -164,7 +165,7 @@ def _inherit(picture: Directory, first: Directory) -> Directory:
 def choose_page(pages: Pages, path: Path, number: int | None) -> Page:
     """The page of this number, which starts at 1; by default the only one. Raises PictureError if there is none.
 
-    One page of a stack comes without the description of the stack.
+    A page of a stack does not inherit the description of the stack.
     """
     count = len(pages)
     if number is None and count > 1:
@@ -192,8 +193,8 @@ def open_page(page: Page, changes: Mapping[int, Sequence[int] | None] | None = N
 class PageFile(io.RawIOBase):
     """One page of a TIFF as a TIFF with a single directory.
 
-    The content is that of the file, but the header points to a directory after the end: that of the page, with
-    changes. Samples and long values stay where they are. What is missing of a truncated file reads as its end.
+    It reads like the file, but its header points to a new directory after the end of the file: that of the page,
+    with changes. Samples and long values keep their offsets. Bytes that a truncated file lacks read as its end.
     changes: tag -> numbers that replace its value, or None to omit the tag.
     """
 
@@ -241,7 +242,7 @@ class PageFile(io.RawIOBase):
 
 
 def _find_end(directory: Directory, changes: Mapping[int, Sequence[int] | None]) -> int:
-    """Where the samples end if nothing is missing."""
+    """The offset at which the samples end if the file is complete."""
     ends = [0]
     for tags in ((STRIP_OFFSETS, STRIP_LENGTHS), (TILE_OFFSETS, TILE_LENGTHS)):
         offsets, lengths = (changes.get(tag) or directory.numbers(tag) for tag in tags)
@@ -251,7 +252,7 @@ def _find_end(directory: Directory, changes: Mapping[int, Sequence[int] | None])
 
 @dataclass(frozen=True)
 class _Linked:
-    """A directory that is not written yet. below: tag -> the directory that it points to, e.g. EXIF."""
+    """A directory that is not written yet. below: tag -> the directory that the tag points to, e.g. EXIF."""
 
     values: dict[int, Value]
     below: Mapping[int, "_Linked"]
@@ -260,7 +261,7 @@ class _Linked:
 class StackWriter:
     """Joins TIFF files of one page each into a file of several pages.
 
-    The samples of all pages come first, one after the other without gaps: readers of ImageJ's stacks rely on it.
+    The samples of all pages come first, one after the other without gaps, as readers of ImageJ stacks require.
     file: empty, open for reading and writing. is_big: whether to write a BigTIFF, for more than 4 GB.
     """
 
@@ -287,12 +288,12 @@ class StackWriter:
 
     def finish(self) -> None:
         """Write the directories of all pages."""
-        place = self._layout.first_pointer
+        pointer = self._layout.first_pointer
         for directory in self._directories:
             offset = self._append_directory(directory)
-            self._file.seek(place)
+            self._file.seek(pointer)
             self._file.write(struct.pack(self._layout.offset, offset))
-            place = ifd.end_of_entries(self._file, self._layout, offset)
+            pointer = ifd.end_of_entries(self._file, self._layout, offset)
 
     def _copy(self, page: IO[bytes], offset: int, length: int) -> int:
         """Copy samples to the end of the file; returns where they are."""
@@ -304,9 +305,9 @@ class StackWriter:
         return start
 
     def _append_directory(self, directory: _Linked) -> int:
-        """Append a directory, after those that it points to; returns its offset."""
-        places = {tag: self._append_directory(below) for tag, below in directory.below.items()}
-        values = directory.values | {tag: _pack_numbers(self._layout, [place]) for tag, place in places.items()}
+        """Append the directories that a directory points to, then the directory itself; returns its offset."""
+        offsets = {tag: self._append_directory(below) for tag, below in directory.below.items()}
+        values = directory.values | {tag: _pack_numbers(self._layout, [at]) for tag, at in offsets.items()}
         end = self._file.seek(0, os.SEEK_END)
         start = end + end % 2
         content, offset = ifd.build_directory(self._layout, values, start)
@@ -315,9 +316,9 @@ class StackWriter:
 
 
 def _read_linked(file: IO[bytes], layout: Layout, values: dict[int, Value]) -> _Linked:
-    """A directory with those that it points to."""
-    places = {tag: _integers(values[tag])[0] for tag in _LINKS & values.keys()}
-    below = {tag: ifd.parse_directory(file, layout, place) for tag, place in places.items()}
+    """Read the directories that a directory points to."""
+    offsets = {tag: _integers(values[tag])[0] for tag in _LINKS & values.keys()}
+    below = {tag: ifd.parse_directory(file, layout, offset) for tag, offset in offsets.items()}
     return _Linked(values, {tag: _read_linked(file, layout, inner) for tag, inner in below.items()})
 
 
@@ -335,7 +336,7 @@ def _iterate_directories(path: Path) -> Iterator[Directory]:
 
 
 def _iterate_below(path: Path, directories: Sequence[Directory]) -> Iterator[Directory]:
-    """The directories that others link to as below them (SubIFDs); damaged ones are empty."""
+    """The SubIFDs of these directories; damaged ones are empty."""
     with path.open("rb") as file:
         for parent in directories:
             for offset in parent.numbers(_SUB_DIRECTORIES):
@@ -365,7 +366,7 @@ def _build_directory(page: Page, changes: Mapping[int, Sequence[int] | None], st
     try:
         values = {tag: _pack_numbers(layout, numbers) for tag, numbers in changes.items() if numbers is not None}
     except struct.error as error:
-        raise damaged(page.path, "it has sizes or places that no file has") from error
+        raise damaged(page.path, "it has impossible sizes or offsets") from error
     return ifd.build_directory(layout, values, start, kept)
 
 
@@ -408,13 +409,13 @@ def _kind_of(directory: Directory) -> str:
 
 
 def _kind_below(directory: Directory, largest: int) -> str:
-    """The kind of a directory below the pictures, of which the largest has so many samples, or "other"."""
+    """The kind of a SubIFD, or "other" for a picture that is not smaller than the pages. largest: in samples."""
     kind = _kind_of(directory)
     return "copy" if kind == "picture" and directory.num_samples < largest else kind.replace("picture", "other")
 
 
 def _describe_rest(kinds: Sequence[str]) -> Iterator[str]:
-    """What the file contains besides its pictures, and is not kept."""
+    """What else the file contains, which is not kept."""
     for kind, name, plural in (
         ("copy", "smaller copy of the picture", "smaller copies of the picture"),
         ("mask", "mask", "masks"),
@@ -442,7 +443,7 @@ def _refuse_unusual(first: Directory) -> None:
 
 
 def _unfold(directory: Directory, num_pictures: int) -> Iterator[Page]:
-    """The pictures of a directory: one, or several if a text says that others follow its samples."""
+    """The pages of a directory: one, or several if the description specifies a stack of samples without IFDs."""
     count = _count_in_description(directory) if num_pictures == 1 else 1
     if count <= 1:
         yield Page(directory)
@@ -460,7 +461,7 @@ def _unfold(directory: Directory, num_pictures: int) -> Iterator[Page]:
 
 
 def _state_directories(description: Value) -> Value:
-    """The description of a stack of tifffile, now with a directory for each page."""
+    """The description of a stack by tifffile, without its mark that pages have no directories."""
     kind, count, content = description
     if content.startswith(b'{"shape"'):
         content = content.replace(b', "truncated": true', b"")
@@ -469,7 +470,7 @@ def _state_directories(description: Value) -> Value:
 
 
 def _count_in_description(directory: Directory) -> int:
-    """How many pictures follow each other without directories, as ImageJ and tifffile store large stacks."""
+    """The number of pages without directories, as ImageJ and tifffile store large stacks."""
     text = directory.text(DESCRIPTION)
     if text.startswith("ImageJ="):
         found = re.search(r"^images=(\d{1,9})\s*$", text, re.MULTILINE)
@@ -484,5 +485,5 @@ def _count_in_description(directory: Directory) -> int:
 
 
 def damaged(path: Path, reason: str) -> PictureError:
-    """The error for a TIFF of which tags are damaged."""
+    """The error for a damaged TIFF."""
     return PictureError(f"{path} is a damaged TIFF: {reason}", hint="save it again")

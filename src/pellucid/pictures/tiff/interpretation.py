@@ -8,8 +8,9 @@ from math import isfinite
 import numpy as np
 
 from pellucid.errors import PictureError
-from pellucid.pictures.picture import Encoding, Samples
+from pellucid.pictures.picture import Encoding
 from pellucid.pictures.records import descriptions
+from pellucid.pictures.samples import Samples
 from pellucid.pictures.tiff import directories
 from pellucid.pictures.tiff.channels import ASSOCIATED, UNASSOCIATED, find_alpha
 from pellucid.pictures.tiff.directories import Directory, Page
@@ -29,7 +30,7 @@ _MAX_CHANNELS = 65535
 _OTHER_COMPRESSIONS = {
     6: "old-style JPEG", 34661: "JBIG", 34676: "SGI Log", 34677: "SGI Log", 34712: "JPEG 2000", 33003: "JPEG 2000",
     33005: "JPEG 2000", 34887: "LERC", 50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL", 34892: "lossy JPEG",
-    34925: "LZMA", 50000: "Zstandard",
+    34925: "LZMA", 50000: "Zstandard", 34933: "PNG", 34934: "JPEG XR", 22610: "JPEG XR",
 }  # fmt: skip
 
 UNSIGNED, SIGNED, FLOAT, _UNDEFINED = 1, 2, 3, 4

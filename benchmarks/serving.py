@@ -53,12 +53,12 @@ class Service:
 
     def workers(self) -> list[psutil.Process]:
         """The processes that restore, without the one that reads headers."""
-        found = [
-            child
-            for child in psutil.Process(self.process.pid).children()
-            if child.is_running() and "pellucid.serving.worker" in " ".join(child.cmdline())
-        ]
-        return sorted(found, key=lambda child: child.create_time())[1:]
+        found = []
+        for child in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                if "pellucid.serving.workers.worker" in child.cmdline():
+                    found.append((child.create_time(), child))
+        return [child for _, child in sorted(found, key=lambda pair: pair[0])][1:]
 
 
 @contextlib.contextmanager

@@ -1,5 +1,6 @@
 """A running service, as users start it: for the tests in `serving`."""
 
+import contextlib
 import io
 import json
 import os
@@ -14,6 +15,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 from PIL import Image
 
 START_S = 120
@@ -30,6 +32,15 @@ class Running:
 
     def client(self, **more: Any) -> httpx.Client:
         return httpx.Client(base_url=self.url, timeout=120, **more)
+
+    def workers(self) -> list[psutil.Process]:
+        """The processes that read headers (the first) and restore, in the order of their start."""
+        found = []
+        for child in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.Error):  # it has just ended
+                if "pellucid.serving.workers.worker" in child.cmdline():
+                    found.append((child.create_time(), child))
+        return [child for _, child in sorted(found, key=lambda pair: pair[0])]
 
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -48,9 +59,10 @@ def start(
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"log-{time.monotonic_ns()}"
     command = [sys.executable, "-m", "pellucid", "serve", "--port", "0", "--data", str(data)]
+    command += [] if "--memory" in options else ["--memory", "2.5GB"]
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [*command, "--memory", "2.5GB", *options],
+            [*command, *options],
             stderr=file,
             stdout=file,
             env=os.environ | {"OMP_NUM_THREADS": "1"} | (environment or {}),

@@ -95,6 +95,29 @@ def test_a_damaged_folder_is_one_line(tmp_path: Path) -> None:
         Records(tmp_path / "records.sqlite" / "folder")
 
 
+@pytest.mark.parametrize("name", ["temporary", "uploads", "jobs"])
+def test_folders_of_others_are_not_deleted(name: str, tmp_path: Path) -> None:
+    photo = tmp_path / name / "photo.png"
+    photo.parent.mkdir()
+    photo.write_bytes(b"x")
+    with pytest.raises(DataError, match=f"{name} is in it, but no service has made it"):
+        Records(tmp_path)
+    assert [*tmp_path.rglob("*")] == [photo.parent, photo]
+
+
+def test_other_users_can_read_nothing(tmp_path: Path) -> None:
+    """Even in a folder that was there before, which others may read."""
+    folder = tmp_path / "data"
+    folder.mkdir(mode=0o755)
+    records = Records(folder)
+    _upload(records, tmp_path)
+    assert len(records.link_secret()) == 32
+    assert {path.name: oct(path.stat().st_mode & 0o77) for path in folder.iterdir()} == dict.fromkeys(
+        ("temporary", "uploads", "jobs", "records.sqlite", "records.sqlite-wal", "records.sqlite-shm"), "0o0"
+    )
+    records.close()
+
+
 def test_links_work_after_a_restart(tmp_path: Path) -> None:
     first, other = Records(tmp_path / "data"), Records(tmp_path / "other")
     secret = first.link_secret()

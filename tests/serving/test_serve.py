@@ -17,28 +17,31 @@ import psutil
 import pytest
 
 from pellucid.weights.models import find_model
-from serving_service import png, start, wait_for
+from serving_service import Running, png, start, wait_for
 
 FAST, SLOW = {"model": "srcnn-x2"}, {"model": "mimo-unet"}
 ASYNC = {"Prefer": "respond-async"}
 
 
-def _workers(pid: int) -> list[psutil.Process]:
-    found = [child for child in psutil.Process(pid).children() if "pellucid.serving.worker" in child.cmdline()]
-    return sorted(found, key=lambda child: child.create_time())
-
-
 def test_jobs_survive_a_kill(tmp_path: Path) -> None:
-    """A finished result is still there, an unfinished job runs again, and temporary files are gone."""
-    first = start(tmp_path)
+    """A finished result is still there, an unfinished job runs again, and temporary files are gone.
+
+    Nothing is written outside of the data folder.
+    """
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    places = dict.fromkeys(("HOME", "TMPDIR", "XDG_CACHE_HOME"), str(outside))
+    first = start(tmp_path, environment=places)
     with first.client() as client:
         done = client.post("/v1/restore", params=FAST, content=png(), headers=ASYNC).json()["id"]
         assert wait_for(client, done)["state"] == "done"
         result = client.get(f"/v1/jobs/{done}/result").content
         running = client.post("/v1/restore", params=SLOW, content=png(300, 300), headers=ASYNC).json()["id"]
         waiting = client.post("/v1/restore", params=FAST, content=png(), headers=ASYNC).json()["id"]
-    children = _workers(first.process.pid)
+    children = first.workers()
+    assert all(child.environ()["VIPS_BLOCK_UNTRUSTED"] == "1" for child in children)
     first.kill()
+    assert not list(outside.iterdir())
     (first.data / "temporary" / "left-over").write_bytes(b"x")
     second = start(tmp_path)
     _, alive = psutil.wait_procs(children, timeout=20)
@@ -75,7 +78,7 @@ def test_a_killed_worker_is_replaced_and_its_job_runs_again(tmp_path: Path) -> N
         job = client.post("/v1/restore", params=SLOW, content=png(500, 500), headers=ASYNC).json()["id"]
         while client.get(f"/v1/jobs/{job}").json()["state"] != "running":
             time.sleep(0.02)
-        for worker in _workers(service.process.pid):
+        for worker in service.workers():
             worker.kill()
         assert wait_for(client, job)["state"] == "done"
         # One that ends two workers is refused, and the next one runs.
@@ -85,7 +88,7 @@ def test_a_killed_worker_is_replaced_and_its_job_runs_again(tmp_path: Path) -> N
             assert time.monotonic() < end
             state = client.get(f"/v1/jobs/{job}").json()["state"]
             if state == "running":
-                for worker in _workers(service.process.pid):
+                for worker in service.workers():
                     worker.kill()
             time.sleep(0.05)
         (file,) = client.get(f"/v1/jobs/{job}").json()["files"]
@@ -158,28 +161,67 @@ def test_a_token(tmp_path: Path) -> None:
         assert client.get(link.replace("key=", "key=0")).status_code == 401
         assert client.get(f"/v1/jobs/{job}").status_code == 401
     assert service.stop() == 0
+    again = start(tmp_path, "--token-file", str(tmp_path / "token"))
+    with again.client() as client:
+        assert client.get(link).status_code == 200, "links work after a restart"
+        assert client.get("/v1/models").status_code == 401
+    assert again.stop() == 0
 
 
-def test_a_stalled_body_is_ended(tmp_path: Path) -> None:
-    service = start(tmp_path, "--idle", "1")
-    host, port = service.url.removeprefix("http://").split(":")
-    head = f"POST /v1/restore?model=srcnn-x2 HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: 1000\r\n\r\nabc"
-    with socket.create_connection((host, int(port)), timeout=30) as connection:
+def test_slow_clients_are_ended(tmp_path: Path) -> None:
+    """A body that stalls, one below the minimum rate, one that is cut, and a reader that stops; all over IPv6."""
+    service = start(tmp_path, "--idle", "1", "--host", "::1")
+    port = int(service.url.removeprefix("http://[::1]:"))
+    host = f"Host: [::1]:{port}\r\n"
+    head = f"POST /v1/restore?model=srcnn-x2 HTTP/1.1\r\n{host}Content-Length: 100000\r\n\r\nabc"
+    with socket.create_connection(("::1", port), timeout=30) as connection:
         connection.sendall(head.encode())
         assert b" 408 " in connection.recv(4096)
-    with socket.create_connection((host, int(port)), timeout=30) as connection:  # cut in the middle
+    with socket.create_connection(("::1", port), timeout=30) as connection:
+        connection.sendall(head.encode())
+        connection.settimeout(0.2)
+        end, answer = time.monotonic() + 20, b""
+        # Never a pause of a second, but 15 bytes a second. The answer may come in pieces.
+        while b" per second" not in answer and time.monotonic() < end:
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.sendall(b"abc")
+            with contextlib.suppress(TimeoutError):
+                answer += connection.recv(4096)
+        assert b" 408 " in answer and b"1000 bytes per second" in answer
+    with socket.create_connection(("::1", port), timeout=30) as connection:
         connection.sendall(head.encode())
     with service.client() as client:
+        params = FAST | {"format": "bmp"}
+        job = client.post("/v1/restore", params=params, content=png(900, 900), headers=ASYNC).json()["id"]
+        wait_for(client, job)
+        with socket.socket(socket.AF_INET6) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            connection.connect(("::1", port))
+            connection.sendall(f"GET /v1/jobs/{job}/result HTTP/1.1\r\n{host}\r\n".encode())
+            end = time.monotonic() + 20
+            while _count_connections(service) > 1:  # the other one is the client's
+                assert time.monotonic() < end, "a reader that stopped is still connected"
+                time.sleep(0.1)
+        assert len(client.get(f"/v1/jobs/{job}/result").content) > 9_000_000
         assert client.get("/health/ready").status_code == 200
         assert not list((service.data / "temporary").glob("request-*"))
     assert service.stop() == 0
     assert "Traceback" not in service.log.read_text()
 
 
+def _count_connections(service: Running) -> int:
+    """Established TCP connections of the process that answers requests."""
+    found = psutil.Process(service.process.pid).net_connections("tcp")
+    return sum(connection.status == psutil.CONN_ESTABLISHED for connection in found)
+
+
 def _fail(folder: Path, *options: str) -> str:
-    command = [sys.executable, "-m", "pellucid", "serve", "--data", str(folder), "--memory", "2.5GB", *options]
+    usual = {"--data": str(folder), "--memory": "2.5GB"}
+    given = [text for pair in usual.items() if pair[0] not in options for text in pair]
+    command = [sys.executable, "-m", "pellucid", "serve", *given, *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ)
-    assert done.returncode == 1 and "Traceback" not in done.stderr
+    assert done.returncode == (2 if "--allow-origin" in options or "--backend" in options else 1)
+    assert "Traceback" not in done.stderr
     return done.stderr
 
 
@@ -190,6 +232,10 @@ def test_wrong_starts_are_one_line(tmp_path: Path, service: object) -> None:
         ("--host", "0.0.0.0"): "--token-file",
         ("--model", "srcnn-x9", "--port", "0"): "did you mean srcnn-x2",
         ("--memory", "500MB"): "need 1450 MB",
+        ("--allow-origin", "example.org"): "'example.org' is not an origin; --allow-origin can be e.g. https://",
+        ("--allow-origin", "https://example.org/page"): "is not an origin",
+        ("--backend", "tensorflow", "--port", "0"): "no backend 'tensorflow'",
+        ("--device", "toaster", "--port", "0"): "device 'toaster' cannot be used here",
         ("--token-file", str(tmp_path / "short")): "3 characters",
         ("--data", str(running), "--port", "0"): "another service uses",
     }.items():
@@ -246,31 +292,45 @@ def test_a_full_disk(tmp_path: Path, small_disk: Path) -> None:
 
 
 def test_a_worker_that_hangs(tmp_path: Path) -> None:
-    """A worker that is stopped does not answer; a client that leaves still gets it replaced within a moment."""
+    """A worker that is stopped does not answer; a client that leaves still gets it replaced within a moment.
+
+    And work that runs does not hold a second Ctrl-C.
+    """
     service = start(tmp_path)
     with service.client() as client:
         assert client.post("/v1/restore", params=FAST, content=png()).status_code == 200
         job = client.post("/v1/restore", params=SLOW, content=png(900, 900), headers=ASYNC).json()["id"]
         while client.get(f"/v1/jobs/{job}").json()["state"] != "running":
             time.sleep(0.02)
-        _workers(service.process.pid)[1].send_signal(signal.SIGSTOP)  # the first one reads headers
+        service.workers()[1].send_signal(signal.SIGSTOP)  # the first one reads headers
         start_s = time.monotonic()
         assert client.delete(f"/v1/jobs/{job}").status_code == 204
         assert time.monotonic() - start_s < 5  # 1 s on a quiet machine
         assert client.post("/v1/restore", params=FAST, content=png(), timeout=100).status_code == 200
-    assert service.stop() == 0
+        client.post("/v1/restore", params=SLOW, content=png(1200, 1200), headers=ASYNC)
+        for _ in range(2):  # the second one does not wait for running work
+            service.process.send_signal(signal.SIGINT)
+            time.sleep(0.2)
+    assert service.process.wait(15) == 0
 
 
 def test_a_model_that_disappears(tmp_path: Path) -> None:
     """Its requests get a line without folders of the server, and others are not affected."""
-    weights = tmp_path / "mine.safetensors"
-    shutil.copy(find_model("srcnn-x2"), weights)
+    files = {name: tmp_path / f"{name}.safetensors" for name in ("damaged", "removed", "loaded")}
+    for file in files.values():
+        shutil.copy(find_model("srcnn-x2"), file)
     service = start(tmp_path, environment={"PELLUCID_MODELS": str(tmp_path)})
     with service.client() as client:
-        weights.write_bytes(b"damaged")
-        answer = client.post("/v1/restore", params={"model": "mine"}, content=png())
-        assert answer.status_code == 500 and "the model mine cannot be loaded" in answer.json()["detail"]
-        assert str(tmp_path) not in answer.text
+        assert client.post("/v1/restore", params={"model": "loaded"}, content=png()).status_code == 200
+        files["damaged"].write_bytes(b"damaged")
+        files["removed"].unlink()
+        files["loaded"].unlink()
+        for name in ("damaged", "removed"):
+            answer = client.post("/v1/restore", params={"model": name}, content=png())
+            assert answer.status_code == 500, answer.text
+            assert f"the model {name} cannot be loaded" in answer.json()["detail"]
+            assert str(tmp_path) not in answer.text
+        assert client.post("/v1/restore", params={"model": "loaded"}, content=png()).status_code == 200
         assert client.post("/v1/restore", params=FAST, content=png()).status_code == 200
     assert service.stop() == 0
 

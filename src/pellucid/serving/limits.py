@@ -3,14 +3,15 @@
 import ipaddress
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from pellucid.errors import PellucidError
+from pellucid.errors import ArgumentError, PellucidError
 
 SERVICE_BYTES = 150_000_000
 """Resident memory of the process that answers HTTP requests."""
 
-INSPECTOR_BYTES = 600_000_000
-"""Memory limit of the process that reads headers and draws views."""
+MIN_INSPECTOR_BYTES, MAX_INSPECTOR_BYTES = 600_000_000, 2_000_000_000
+"""Memory limit of the process that reads headers and draws views: a quarter of the limit, within these."""
 
 MIN_WORKER_BYTES = 700_000_000
 """Python, PyTorch and libvips take 300 MB; a tile of the largest network needs the rest."""
@@ -56,7 +57,7 @@ class Limits:
     drain_s: float = 60.0
 
     def __post_init__(self) -> None:
-        needed = SERVICE_BYTES + INSPECTOR_BYTES + self.workers * MIN_WORKER_BYTES
+        needed = SERVICE_BYTES + MIN_INSPECTOR_BYTES + self.workers * MIN_WORKER_BYTES
         if self.memory_bytes < needed:
             workers = "one worker" if self.workers == 1 else f"{self.workers} workers"
             raise PellucidError(
@@ -68,9 +69,15 @@ class Limits:
             )
 
     @property
+    def inspector_bytes(self) -> int:
+        """Memory limit of the process that reads headers and draws views."""
+        most = self.memory_bytes - SERVICE_BYTES - self.workers * MIN_WORKER_BYTES
+        return min(most, MAX_INSPECTOR_BYTES, max(MIN_INSPECTOR_BYTES, self.memory_bytes // 4))
+
+    @property
     def worker_bytes(self) -> int:
         """Memory limit of one worker."""
-        return (self.memory_bytes - SERVICE_BYTES - INSPECTOR_BYTES) // self.workers
+        return (self.memory_bytes - SERVICE_BYTES - self.inspector_bytes) // self.workers
 
     @property
     def max_files_at_once(self) -> int:
@@ -93,7 +100,9 @@ class Setup:
     data: the folder of uploads, results and the list of jobs; nothing is written anywhere else.
     token: what requests must send as `Authorization: Bearer TOKEN`; None for no check.
     is_behind_proxy: whether a proxy on this machine names the clients in X-Forwarded-For.
-    allowed_origin: another site whose pages may use the API (CORS); None for none.
+    allowed_origin: another site whose pages may use the API (CORS), e.g. https://example.org; None for none.
+
+    Raises ArgumentError if allowed_origin is not an origin.
     """
 
     data: Path
@@ -106,6 +115,13 @@ class Setup:
     token: str | None = None
     is_behind_proxy: bool = False
     allowed_origin: str | None = None
+
+    def __post_init__(self) -> None:
+        origin = urlsplit(self.allowed_origin or "http://host")
+        if origin.scheme not in ("http", "https") or origin.geturl() != f"{origin.scheme}://{origin.netloc}":
+            raise ArgumentError(
+                f"{self.allowed_origin!r} is not an origin", hint="{allow_origin} can be e.g. https://example.org"
+            )
 
     @property
     def is_local(self) -> bool:

@@ -1,6 +1,7 @@
 """What the service knows about uploads and jobs: in SQLite and in files, so that it survives a restart."""
 
 import json
+import os
 import secrets
 import shutil
 import sqlite3
@@ -95,7 +96,7 @@ def new_id() -> str:
 
 
 class Records:
-    """Uploads and jobs below a folder. Only one service may use a folder at a time.
+    """Uploads and jobs below a folder. Only one service may use a folder at a time, and only its user can read it.
 
     Raises DataError if the folder cannot be used. Methods that record a change raise sqlite3.Error, and those that
     write files OSError; removing raises neither.
@@ -103,6 +104,7 @@ class Records:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.temporary = folder, folder / "temporary"
+        self._uploads, self._jobs = folder / "uploads", folder / "jobs"
         self.uploads: dict[str, Upload] = {}
         self.jobs: dict[str, JobRecord] = {}
         try:
@@ -116,13 +118,21 @@ class Records:
 
     def _open(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        shutil.rmtree(self.temporary, ignore_errors=True)  # of a service that was killed
-        self.temporary.mkdir(exist_ok=True)
-        self._database = sqlite3.connect(self.folder / "records.sqlite", isolation_level=None)
+        path, own = self.folder / "records.sqlite", (self.temporary, self._uploads, self._jobs)
+        if not path.exists():  # everything in these folders that no record names is deleted
+            for folder in filter(os.path.lexists, own):
+                raise ValueError(f"{folder.name} is in it, but no service has made it")
+        path.touch()
+        path.chmod(0o600)  # SQLite creates its other files with the same mode
+        self._database = sqlite3.connect(path, isolation_level=None)
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=NORMAL")
         for table in ("uploads", "jobs", "secrets"):
             self._database.execute(f"CREATE TABLE IF NOT EXISTS {table} (id TEXT PRIMARY KEY, content TEXT)")
+        shutil.rmtree(self.temporary, ignore_errors=True)  # of a service that was killed
+        for folder in own:  # the folder itself may be shared
+            folder.mkdir(exist_ok=True)
+            folder.chmod(0o700)
         self.jobs = {job.id: job for job in self._load_jobs()}
         self.uploads = {upload.id: upload for upload in self._load_uploads()}
         self._remove_strays()
@@ -141,12 +151,16 @@ class Records:
     # Files
 
     def upload_path(self, upload: Upload) -> Path:
-        """Where the bytes of an upload are; the suffix is one of those that pellucid knows."""
-        return self.folder / "uploads" / f"{upload.id}{upload.suffix}"
+        """Where the bytes of an upload are; the suffix is a short word."""
+        return self._uploads / f"{upload.id}{upload.suffix}"
 
     def result_folder(self, job: JobRecord, number: int) -> Path:
         """The folder of the result of one picture of a job."""
-        return self.folder / "jobs" / job.id / str(number)
+        return self._jobs / job.id / str(number)
+
+    def zip_path(self, job: JobRecord) -> Path:
+        """The archive of all results of a job, if it was asked for."""
+        return self._jobs / job.id / "results.zip"
 
     def result_path(self, job: JobRecord, number: int) -> Path:
         """The result of one picture of a job."""
@@ -156,9 +170,7 @@ class Records:
 
     def take_file(self, upload: Upload, content: Path) -> None:
         """Take over a complete file. It is a stray until `save_upload`."""
-        path = self.upload_path(upload)
-        path.parent.mkdir(exist_ok=True)
-        content.rename(path)
+        content.rename(self.upload_path(upload))
 
     def save_upload(self, upload: Upload) -> None:
         """Record an upload whose file was taken over."""
@@ -180,7 +192,7 @@ class Records:
             self._delete("uploads", record.id)
         else:
             self.jobs.pop(record.id, None)
-            shutil.rmtree(self.folder / "jobs" / record.id, ignore_errors=True)
+            shutil.rmtree(self._jobs / record.id, ignore_errors=True)
             self._delete("jobs", record.id)
 
     def list_used(self) -> set[str]:
@@ -232,7 +244,7 @@ class Records:
                 if task.state == "running":
                     task.state, task.progress = "queued", 0.0
             job = JobRecord(tasks=tasks, **fields)
-            if job.state == "done" and not (self.folder / "jobs" / job.id).exists():
+            if job.state == "done" and not (self._jobs / job.id).exists():
                 self._delete("jobs", job.id)
             else:
                 yield job
@@ -240,9 +252,9 @@ class Records:
     def _remove_strays(self) -> None:
         """Delete files that no record names, e.g. of a service that was killed."""
         known = {self.upload_path(upload) for upload in self.uploads.values()}
-        for path in (self.folder / "uploads").glob("*"):
+        for path in self._uploads.iterdir():
             if path not in known:
                 path.unlink()
-        for path in (self.folder / "jobs").glob("*"):
+        for path in self._jobs.iterdir():
             if path.name not in self.jobs:
                 shutil.rmtree(path, ignore_errors=True)

@@ -11,7 +11,7 @@ import uvicorn
 from filelock import FileLock, Timeout
 
 from pellucid.errors import PellucidError
-from pellucid.serving import application
+from pellucid.serving.http import application
 from pellucid.serving.limits import Limits, Setup
 from pellucid.serving.service import Service
 
@@ -31,6 +31,8 @@ def serve(setup: Setup, limits: Limits, *, on_ready: Callable[[str], None] = lam
     Raises PellucidError if the address or the folder is in use, a model does not exist, or other hosts could
     connect without a token.
     """
+    if setup.data.is_file():
+        raise PellucidError(f"{setup.data} is a file; a folder is needed", hint="choose another {data}", data=None)
     lock = FileLock(setup.data / "lock")
     try:
         setup.data.mkdir(parents=True, exist_ok=True, mode=0o700)

@@ -1,4 +1,4 @@
-"""The service without HTTP: takes pictures and jobs, gives them to worker processes, keeps results, and drains."""
+"""The service without HTTP: accepts pictures and jobs, runs them in worker processes, and stores results."""
 
 import asyncio
 import contextlib
@@ -9,19 +9,19 @@ import shutil
 import sqlite3
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 
-from pellucid.errors import PellucidError, suggest
-from pellucid.serving.limits import INSPECTOR_BYTES, Limits, Setup
+from pellucid.errors import ArgumentError, PellucidError, suggest
+from pellucid.serving.limits import Limits, Setup
 from pellucid.serving.monitoring import Monitor, log
 from pellucid.serving.problems import Problem
 from pellucid.serving.records import FINISHED, JobRecord, Records, Task, Upload, new_id
-from pellucid.serving.worker_processes import (
+from pellucid.serving.workers.worker_processes import (
     CommandCancelledError,
     CommandFailedError,
     WorkerDiedError,
@@ -29,24 +29,27 @@ from pellucid.serving.worker_processes import (
 )
 
 MAX_ATTEMPTS = 2
-"""A picture that ends two workers is not given to a third."""
+"""A picture is given up after this many worker processes have died while restoring it.
+
+One more is allowed if the service itself was killed: at the next start, the picture may not have been the cause.
+"""
 
 INSPECT_S = 60.0
 EXPIRE_EVERY_S = 5.0
 WATCH_EVERY_S = 0.5
 MIN_PROGRESS = 0.004
-"""Smaller steps are not announced."""
+"""Smaller steps of progress are not reported."""
 
 RECYCLE_SHARE = 0.6
-"""A worker that still uses more than this share of its memory after a picture is replaced."""
+"""A worker is replaced if, after a picture, it still uses more than this fraction of its memory limit."""
 
 
 MAX_OVERTAKEN = 8
-"""A picture in the queue is next after it was overtaken so often by pictures for models that are loaded."""
+"""How often pictures for already loaded models may overtake the first picture in the queue."""
 
 
 @dataclass(eq=False)
-class _Waiting:
+class _QueuedPicture:
     """A picture in the queue."""
 
     job: JobRecord
@@ -68,8 +71,8 @@ class Service:
         self.models: dict[str, dict[str, Any]] = {}
         self.is_ready = self.is_draining = self.is_stopping = False
         self.num_streams = 0
-        self._queue: deque[_Waiting] = deque()
-        self._news = asyncio.Condition()
+        self._queue: deque[_QueuedPicture] = deque()
+        self._changed = asyncio.Condition()
         self._running: dict[str, dict[int, WorkerProcess]] = {}
         options = {
             "device": setup.device,
@@ -82,19 +85,26 @@ class Service:
             WorkerProcess(f"worker {i}", options | {"memory_bytes": limits.worker_bytes}, temporary / f"worker{i}")
             for i in range(1, limits.workers + 1)
         ]
-        inspecting = options | {"memory_bytes": INSPECTOR_BYTES}
+        inspecting = options | {"memory_bytes": limits.inspector_bytes}
         self._inspector = WorkerProcess("inspector", inspecting, temporary / "inspector")
         self._inspecting = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
 
-    # Life
+    # Start and stop
 
     async def start(self) -> None:
-        """Start the processes and continue unfinished jobs. Raises PellucidError for models that do not exist."""
+        """Start the processes and continue unfinished jobs.
+
+        Raises PellucidError for models that do not exist, and for a device, backend or precision that cannot be
+        used.
+        """
         try:
             found = {model["name"]: model for model in await self._inspect("list_models")}
+            problem = await self._check_options()
         except (WorkerDiedError, CommandFailedError) as error:
             raise PellucidError(f"the process that reads pictures does not work: {error}") from None
+        if problem is not None:
+            raise (ArgumentError if problem.pop("is_argument") else PellucidError)(problem.pop("facts"), **problem)
         missing = [name for name in self.setup.models if name not in found]
         if missing:
             raise PellucidError(f"no model {missing[0]!r}; {suggest(missing[0], found)}")
@@ -109,20 +119,33 @@ class Service:
         self._tasks = [asyncio.create_task(_repeat(loop)) for loop in loops]
         self.is_ready = True
 
+    async def _check_options(self) -> dict[str, Any] | None:
+        """The error of device, backend or precision, or None. Loads PyTorch, which is slow, if one is given."""
+        setup = self.setup
+        if (setup.device, setup.backend, setup.precision) == ("auto", None, None):
+            return None
+        return cast("dict[str, Any] | None", await self._workers[0].call("check_options", limit_s=INSPECT_S))
+
     async def _continue(self, job: JobRecord) -> None:
-        """Queue what a job of an earlier service has not finished."""
+        """Queue the unfinished pictures of a job from before a restart."""
         waiting = [number for number, task in enumerate(job.tasks) if task.state == "queued"]
-        try:
-            self.check_model(job.model)
-        except Problem as problem:
-            for number in waiting:
-                job.tasks[number].state, job.tasks[number].error = "failed", problem.detail
+        for number in waiting:
+            task = job.tasks[number]
+            try:
+                self.check_model(job.model)
+            except Problem as problem:
+                self._fail(task, problem.detail, "picture")
+            else:
+                if task.attempts > MAX_ATTEMPTS:
+                    ended = f"{task.attempts} times, restoring it ended a worker process or the whole service"
+                    self._fail(task, f"{task.name}: {ended}", "fault")
+                else:
+                    self._queue.append(_QueuedPicture(job, number))
+        if waiting:
             await self._finish(job)
-        else:
-            self._queue.extend(_Waiting(job, number) for number in waiting)
 
     async def drain(self) -> None:
-        """Accept no work, and wait for what is running. Waiting jobs stay in the records for the next start."""
+        """Accept no new work, and wait for running work. Queued jobs stay in the records for the next start."""
         self.is_draining = True
         await self.announce()
         end = time.monotonic() + self.limits.drain_s
@@ -146,7 +169,7 @@ class Service:
     async def add_upload(
         self, content: Path, name: str, client: str, *, is_temporary: bool, with_advice: bool
     ) -> Upload:
-        """Take over a complete file, and read its header; to advise, its samples too.
+        """Move a complete file into the records, and read its header; with advice, its samples, too.
 
         is_temporary: see `Upload`. Raises Problem if it is not a picture.
         """
@@ -165,27 +188,32 @@ class Service:
             raise _problem_of(error) from None
         except WorkerDiedError as error:
             self.records.remove(upload)
-            reason = f"reading the header of {upload.name} ended a process ({error.reason})"
-            raise Problem(422, "the picture cannot be read", reason) from None
+            raise _problem_of_death(error, f"reading {upload.name}") from None
         except BaseException:
             self.records.remove(upload)
             raise
         return upload
 
     async def _read_header(self, upload: Upload, *, with_advice: bool) -> dict[str, Any]:
-        """What a file is. If the process dies, another one tries: the cause may be outside of the file."""
-        path = self.records.upload_path(upload)
+        """Read the header of a file. After a crash, try once more: the cause may be outside of the file."""
+        known: dict[str, Any] = {
+            "source": self.records.upload_path(upload),
+            "name": upload.name,
+            "advise_among": [*self.models.values()] if with_advice else None,
+        }
         try:
-            return dict(await self._inspect("inspect", source=path, name=upload.name, with_advice=with_advice))
+            return dict(await self._inspect("inspect", **known))
         except WorkerDiedError as error:
             log(level="error", picture=upload.id, error=error.reason)
-            return dict(await self._inspect("inspect", source=path, name=upload.name, with_advice=with_advice))
+            if error.cause != "crash":
+                raise
+            return dict(await self._inspect("inspect", **known))
 
     def find_upload(self, upload_id: str) -> Upload:
         """Raises Problem 404."""
         upload = self.records.uploads.get(upload_id)
         if upload is None:
-            raise Problem(404, "no such picture", "it never existed, or was not kept any longer")
+            raise Problem(404, "no such picture", "it never existed, or has expired")
         return upload
 
     @contextlib.asynccontextmanager
@@ -199,7 +227,7 @@ class Service:
     ) -> AsyncIterator[tuple[Path, dict[str, Any]]]:
         """A part of a picture as PNG, in a file that is deleted afterwards, and the size of the whole.
 
-        check_wanted: raises an error if the client left while others were served.
+        check_wanted: raises an error if the client has disconnected while others were served.
         """
         target = self.records.temporary / f"{secrets.token_hex(8)}.png"
         try:
@@ -216,9 +244,11 @@ class Service:
                 ),
             )
         except CommandFailedError as error:
+            if not source.exists():
+                raise Problem(404, "no such picture", "it was deleted, or has expired") from None
             raise _problem_of(error) from None
         except WorkerDiedError as error:
-            raise Problem(422, "the picture cannot be shown", error.reason) from None
+            raise _problem_of_death(error, f"showing {name}") from None
         finally:
             target.unlink(missing_ok=True)
 
@@ -234,7 +264,7 @@ class Service:
         async with self._inspecting:
             check_wanted()
             result = await self._inspector.call(do, limit_s=INSPECT_S, **given)
-            if self._inspector.rss_bytes > INSPECTOR_BYTES:
+            if self._inspector.rss_bytes > self.limits.inspector_bytes:
                 await self._inspector.stop()
             return result
 
@@ -256,7 +286,7 @@ class Service:
             )
 
     def check_model(self, model: str) -> int:
-        """The factor of enlargement of a model or a chain, e.g. a+b. Raises Problem 400 if one is not served."""
+        """The scale factor of a model or a chain, e.g. a+b. Raises Problem 400 if a model is not offered."""
         scale = 1
         for name in model.split("+"):
             if name not in self.models:
@@ -264,13 +294,15 @@ class Service:
             scale *= int(self.models[name]["scale"])
         return scale
 
-    def _count_passes(self, model: str) -> int:
-        """How many pixels run through networks for each pixel of the picture."""
-        count, scale = 0, 1
-        for name in model.split("+"):
-            count += scale**2
-            scale *= int(self.models[name]["scale"])
-        return count
+    def _count_passes(self, job: JobRecord, task: Task) -> int:
+        """How many pixels networks process for each pixel of the picture. They are repeated to enlarge more."""
+        wanted, count, scale = _wanted_scale(job.options, task.pixels), 0, 1
+        while True:
+            for name in job.model.split("+"):
+                count += scale**2
+                scale *= int(self.models[name]["scale"])
+            if scale >= wanted or scale == 1:
+                return count * (8 if job.options.get("ensemble") else 1)
 
     async def add_job(
         self,
@@ -291,12 +323,12 @@ class Service:
         except BaseException:
             self.remove_temporary(uploads)
             raise
-        self._queue.extend(_Waiting(job, number) for number in range(len(tasks)))
+        self._queue.extend(_QueuedPicture(job, number) for number in range(len(tasks)))
         await self.announce()
         return job
 
     def remove_temporary(self, uploads: list[Upload]) -> None:
-        """Delete those uploads that belong to a request or job."""
+        """Delete the temporary ones among these uploads: those of a single request or job."""
         for upload in uploads:
             if upload.is_temporary:
                 self.records.remove(upload)
@@ -305,15 +337,15 @@ class Service:
         """Raises Problem 404."""
         job = self.records.jobs.get(job_id)
         if job is None:
-            raise Problem(404, "no such job", "it never existed, or was not kept any longer")
+            raise Problem(404, "no such job", "it never existed, or has expired")
         return job
 
     def queue_position(self, job: JobRecord) -> int | None:
-        """How many pictures are before the first waiting one of this job; None if none waits."""
+        """How many pictures are ahead of the first queued one of this job; None if none is queued."""
         return next((i for i, waiting in enumerate(self._queue) if waiting.job is job), None)
 
     async def cancel(self, job: JobRecord) -> None:
-        """Stop all that is unfinished of a job, within a second."""
+        """Stop the unfinished pictures of a job, within a second."""
         self._queue = deque(waiting for waiting in self._queue if waiting.job is not job)
         for task in job.tasks:
             if task.state == "queued":
@@ -330,34 +362,34 @@ class Service:
         self.records.remove(job)
 
     async def follow(self, job: JobRecord) -> AsyncIterator[JobRecord]:
-        """The job at once, after each change, and the last time when it is finished or the service drains."""
+        """Yield the job immediately and after each change, until it is finished or the service drains."""
         while True:
             yield job
             if job.state in FINISHED or self.is_draining:
                 return
             before = (job.state, job.progress, self.queue_position(job))
-            async with self._news:
+            async with self._changed:
                 while (
                     job.state, job.progress, self.queue_position(job)
                 ) == before and not self.is_draining:  # fmt: skip
-                    await self._news.wait()
+                    await self._changed.wait()
 
     async def wait(self, job: JobRecord) -> None:
-        """Until a job is finished. Raises Problem 503 if the service stops before it."""
+        """Wait until a job is finished. Raises Problem 503 if the service stops before."""
 
         def is_over() -> bool:
             is_left = self.is_stopping or (self.is_draining and job.id not in self._running)
             return job.state in FINISHED or is_left
 
-        async with self._news:
-            await self._news.wait_for(is_over)
+        async with self._changed:
+            await self._changed.wait_for(is_over)
         if job.state not in FINISHED:
             raise Problem(503, "not ready", "the service is stopping", retry_after_s=5)
 
     async def announce(self) -> None:
-        """Wake everybody who waits for news."""
-        async with self._news:
-            self._news.notify_all()
+        """Wake all tasks that wait for a change."""
+        async with self._changed:
+            self._changed.notify_all()
 
     # Work
 
@@ -378,12 +410,12 @@ class Service:
                     await worker.stop()
             self.monitor.restarts.inc()
 
-    async def _take(self, worker: WorkerProcess) -> _Waiting | None:
+    async def _take(self, worker: WorkerProcess) -> _QueuedPicture | None:
         """The next picture for a worker: one for a model that it has loaded, or the first in the queue.
 
         None if the process ended.
         """
-        async with self._news:
+        async with self._changed:
             while worker.is_alive:
                 chosen = None if self.is_draining else self._choose(worker)
                 if chosen is not None:
@@ -392,10 +424,10 @@ class Service:
                     chosen.task.attempts += 1
                     self._running.setdefault(chosen.job.id, {})[chosen.number] = worker
                     return chosen
-                await self._news.wait()
+                await self._changed.wait()
         return None
 
-    def _choose(self, worker: WorkerProcess) -> _Waiting | None:
+    def _choose(self, worker: WorkerProcess) -> _QueuedPicture | None:
         if not self._queue:
             return None
         first = self._queue[0]
@@ -405,7 +437,7 @@ class Service:
         first.times_overtaken += chosen is not first
         return chosen
 
-    async def _restore(self, worker: WorkerProcess, waiting: _Waiting) -> None:
+    async def _restore(self, worker: WorkerProcess, waiting: _QueuedPicture) -> None:
         job, task, number = waiting.job, waiting.task, waiting.number
         self.monitor.wait_s.observe(time.time() - job.created_s)
         start = time.monotonic()
@@ -413,6 +445,10 @@ class Service:
             self._save(job)
             about = await self._call_restore(worker, waiting)
             about["bytes"] = (self.records.result_folder(job, number) / about["file"]).stat().st_size
+        except asyncio.CancelledError:  # the service stops; the picture is not the cause
+            task.attempts -= 1
+            self._save(job)
+            raise
         except CommandCancelledError:
             task.state = "cancelled"
         except CommandFailedError as error:
@@ -430,19 +466,18 @@ class Service:
             del running[number]
             if not running:
                 del self._running[job.id]
-        if task.state != "done":  # a process that was killed leaves parts of files
+        if task.state != "done":  # a process that was killed leaves incomplete files
             shutil.rmtree(self.records.result_folder(job, number), ignore_errors=True)
         await self._finish(job)
 
-    async def _call_restore(self, worker: WorkerProcess, waiting: _Waiting) -> dict[str, Any]:
+    async def _call_restore(self, worker: WorkerProcess, waiting: _QueuedPicture) -> dict[str, Any]:
         job, task = waiting.job, waiting.task
         folder = self.records.result_folder(job, waiting.number)
         folder.mkdir(parents=True, exist_ok=True)
-        num_passes = self._count_passes(job.model) * (8 if job.options.get("ensemble") else 1)
         return dict(
             await worker.call(
                 "restore",
-                limit_s=self.limits.longest_s(task.pixels, num_passes),
+                limit_s=self.limits.longest_s(task.pixels, self._count_passes(job, task)),
                 progress=lambda done: self._advance(task, done),
                 source=str(self.records.upload_path(self.find_upload(task.upload))),
                 folder=str(folder),
@@ -452,16 +487,16 @@ class Service:
             )
         )
 
-    def _handle_death(self, waiting: _Waiting, error: WorkerDiedError) -> None:
+    def _handle_death(self, waiting: _QueuedPicture, error: WorkerDiedError) -> None:
         task = waiting.task
         log(level="error", picture=task.upload, attempt=task.attempts, error=error.reason)
-        if task.attempts < MAX_ATTEMPTS and "needed more than" not in error.reason:
+        if task.attempts < MAX_ATTEMPTS and error.cause != "time":
             task.state, task.progress = "queued", 0.0
             self._queue.appendleft(waiting)
             return
         count = "a worker process" if task.attempts == 1 else f"{task.attempts} worker processes"
         ended = f"restoring it ended {count} ({error.reason})"
-        self._fail(task, f"{task.name}: {ended}", "fault")
+        self._fail(task, f"{task.name}: {ended}", "memory" if error.cause == "memory" else "fault")
 
     def _fail(self, task: Task, error: str, kind: str) -> None:
         task.state, task.error, task.error_kind = "failed", error, kind
@@ -495,40 +530,41 @@ class Service:
             log(level="error", job=job.id, error=f"its state cannot be recorded: {error}")
 
     def _wait_s(self) -> int:
-        """When there may be space in the queue: the time that a few pictures took on average."""
+        """When to try again if the queue is full: twice the mean time of a picture, from 1 to 300 s."""
         return max(1, min(300, round(self.monitor.mean_s() * 2)))
 
     # Housekeeping
 
     async def _watch(self) -> None:
-        """Kill processes that exceed their memory, and replace idle ones that ended."""
+        """Kill processes that exceed their memory limit; wake workers, which replace processes that have died."""
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
             for worker in (*self._workers, self._inspector):
                 if worker.is_alive and worker.pid is not None:
                     rss = _resident_bytes(worker.pid)
                     self.monitor.memory.labels(worker.name).set(rss)
-                    limit = worker.options["memory_bytes"] * 1.25
-                    if rss > limit:
-                        worker.kill(f"used {rss / 1e6:.0f} MB of memory; the limit is {limit / 1e6:.0f} MB")
+                    used, limit = _own_bytes(worker.pid), worker.options["memory_bytes"] * 1.25
+                    if used > limit:
+                        reason = f"used {used / 1e6:.0f} MB of memory; the limit is {limit / 1e6:.0f} MB"
+                        worker.kill(reason, "memory")
             self.monitor.memory.labels("service").set(_resident_bytes(os.getpid()))
             self.monitor.queued.set(len(self._queue))
             await self.announce()
 
     async def _expire(self) -> None:
-        """Delete what is old, and the oldest if too much is kept."""
+        """Delete expired uploads and results, and the oldest ones if there are too many."""
         while True:
             await asyncio.sleep(EXPIRE_EVERY_S)
             self._make_room(0)
 
     def _make_room(self, num_bytes: int) -> bool:
-        """Whether there is room for a file, after deleting what is old, and the oldest if too much is kept."""
+        """Delete expired files, and the oldest if space is needed; returns whether a file of this size fits."""
         removable = self.records.list_removable()
         num_too_many = len(removable) - self.limits.max_kept
         surplus_bytes = self.records.kept_bytes() + num_bytes - self.limits.keep_bytes
         oldest_s = time.time() - self.limits.keep_s
-        for place, (time_s, record) in enumerate(removable):
-            if time_s >= oldest_s and surplus_bytes <= 0 and place >= num_too_many:
+        for index, (time_s, record) in enumerate(removable):
+            if time_s >= oldest_s and surplus_bytes <= 0 and index >= num_too_many:
                 break
             surplus_bytes -= record.num_bytes
             self.records.remove(record)
@@ -536,17 +572,17 @@ class Service:
 
 
 async def _repeat(loop: Callable[[], Awaitable[None]]) -> None:
-    """Run a loop that never ends, and start it again after an error: without it, the service would stand still."""
+    """Run an endless loop, and restart it after an error, because the service cannot work without it."""
     while True:
         try:
             await loop()
-        except Exception as error:
+        except Exception as error:  # of any class: it is logged, and the loop starts again
             log(level="error", error=f"{type(error).__name__}: {error}")
             await asyncio.sleep(1.0)
 
 
 _keep_alive: set[asyncio.Future[None]] = set()
-"""Otherwise a task may be collected before it runs."""
+"""References to tasks, which could otherwise be garbage-collected before they run."""
 
 
 def _problem_of(error: CommandFailedError) -> Problem:
@@ -561,11 +597,25 @@ def _problem_of(error: CommandFailedError) -> Problem:
     return Problem(422, "the picture cannot be read", error.message)
 
 
+def _problem_of_death(error: WorkerDiedError, doing: str) -> Problem:
+    if error.cause == "memory":
+        return Problem(413, "the picture is too large", f"{doing} {error.reason}")
+    return Problem(422, "the picture cannot be read", f"{doing} ended a process ({error.reason})")
+
+
 def is_storage_error(error: Exception) -> bool:
     """Whether an error of the file system or of the database means that nothing more can be stored."""
     if isinstance(error, sqlite3.OperationalError):
         return error.sqlite_errorcode in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_READONLY) or "I/O" in str(error)
     return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+def _wanted_scale(options: Mapping[str, Any], num_pixels: int) -> float:
+    """How many times as long the sides become, at most; 1 without a request. Of one side: as if of a square."""
+    sides = [side for side in options.get("size") or () if side is not None]
+    if not sides:
+        return float(options.get("scale") or 1)
+    return float((sides[0] * sides[-1] / num_pixels) ** 0.5)
 
 
 def _safe_suffix(name: str) -> str:
@@ -584,3 +634,12 @@ def _resident_bytes(pid: int) -> int:
     with contextlib.suppress(psutil.Error):
         return int(psutil.Process(pid).memory_info().rss)
     return 0
+
+
+def _own_bytes(pid: int) -> int:
+    """Memory of a process, without pages of files, e.g. of decoded pictures, which the system frees on demand."""
+    try:
+        status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        return sum(int(status[key].split()[0]) * 1024 for key in ("RssAnon", "RssShmem"))
+    except (OSError, KeyError, ValueError):  # it has just ended, or not Linux
+        return _resident_bytes(pid)

@@ -4,12 +4,13 @@ from typing import Annotated
 
 from fastapi import FastAPI, Query, Request, Response
 
-from pellucid.serving.answers import ModelInfo, PictureInfo, describe_picture
-from pellucid.serving.bodies import client_of, receive_files
-from pellucid.serving.downloads import draw_view
-from pellucid.serving.openapi import FOR_ALL, UPLOADING, VIEW
-from pellucid.serving.options import FileOptions, Id, ViewOptions
+from pellucid.serving.http.answers import ModelInfo, PictureInfo, describe_picture
+from pellucid.serving.http.bodies import client_of, receive_files
+from pellucid.serving.http.downloads import draw_view
+from pellucid.serving.http.openapi import FOR_ALL, UPLOADING, VIEW
+from pellucid.serving.http.options import FileOptions, Id, ViewOptions
 from pellucid.serving.problems import Problem, document
+from pellucid.serving.records import Upload
 from pellucid.serving.service import Service
 
 
@@ -22,27 +23,17 @@ def add_pictures(app: FastAPI, service: Service) -> None:
     @app.post("/v1/pictures", status_code=201, responses=document(*UPLOADING, *FOR_ALL), tags=["pictures"])
     async def add_picture(request: Request, options: Annotated[FileOptions, Query()]) -> PictureInfo:
         """Send a picture once, to restore it with several models or to look at it."""
-        client = client_of(request)
-        service.check_accepts_work(client)
-        async with receive_files(request, service.records.temporary, options.filename, 1) as received:
-            upload = await service.add_upload(
-                received[0].path, received[0].name, client, is_temporary=False, with_advice=True
-            )
+        upload = await _receive_picture(service, request, options, is_temporary=False)
         return describe_picture(service, upload)
 
     @app.post("/v1/advise", responses=document(*UPLOADING, *FOR_ALL), tags=["pictures"])
     async def advise(request: Request, options: Annotated[FileOptions, Query()]) -> PictureInfo:
         """Which models suit a picture, which is not kept."""
-        client = client_of(request)
-        service.check_accepts_work(client)
-        async with receive_files(request, service.records.temporary, options.filename, 1) as received:
-            upload = await service.add_upload(
-                received[0].path, received[0].name, client, is_temporary=True, with_advice=True
-            )
+        upload = await _receive_picture(service, request, options, is_temporary=True)
         service.records.remove(upload)
         return describe_picture(service, upload)
 
-    @app.get("/v1/pictures/{picture_id}", responses=document(400, 404, *FOR_ALL), tags=["pictures"])
+    @app.get("/v1/pictures/{picture_id}", responses=document(404, *FOR_ALL), tags=["pictures"])
     async def picture(picture_id: Id) -> PictureInfo:
         """What is known of a picture."""
         return describe_picture(service, service.find_upload(picture_id))
@@ -50,7 +41,7 @@ def add_pictures(app: FastAPI, service: Service) -> None:
     @app.delete(
         "/v1/pictures/{picture_id}",
         status_code=204,
-        responses=document(400, 404, 409, *FOR_ALL),
+        responses=document(404, 409, *FOR_ALL),
         tags=["pictures"],
     )
     async def delete_picture(picture_id: Id) -> None:
@@ -66,3 +57,13 @@ def add_pictures(app: FastAPI, service: Service) -> None:
         upload = service.find_upload(picture_id)
         path = service.records.upload_path(upload)
         return await draw_view(service, request, path, upload.name, view)
+
+
+async def _receive_picture(
+    service: Service, request: Request, options: FileOptions, *, is_temporary: bool
+) -> Upload:
+    client = client_of(request)
+    service.check_accepts_work(client)
+    async with receive_files(request, service.records.temporary, options.filename, 1) as received:
+        path, name = received[0].path, received[0].name
+        return await service.add_upload(path, name, client, is_temporary=is_temporary, with_advice=True)

@@ -12,7 +12,7 @@ import time
 import traceback
 from collections.abc import Callable
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
+from urllib.parse import SplitResult, parse_qsl, urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -88,6 +88,10 @@ class Guards:
             host = _split(f"//{headers.get('host', '')}").hostname or ""
             if not is_loopback(host):
                 raise Problem(421, "wrong host", f"this service answers to localhost, not to {host[:80]!r}")
+        names = [name for name, _ in parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)]
+        if len(set(names)) < len(names):
+            twice = next(name for name in names if names.count(name) > 1)
+            raise Problem(400, "an option that is not possible", f"{twice[:80]}: it is given twice")
         origin = headers.get("origin")
         is_own = origin in (None, self._setup.allowed_origin) or _split(origin).netloc == headers.get("host")
         if not is_own:

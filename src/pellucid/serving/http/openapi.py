@@ -5,16 +5,16 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from pellucid.serving.answers import JobInfo
+from pellucid.serving.http.answers import JobInfo
 from pellucid.serving.problems import ProblemDetails, document
 
-FOR_ALL = (401, 403, 421, 431, 500, 503)
+FOR_ALL = (400, 401, 403, 421, 431, 500, 503)
 
 
-UPLOADING = (400, 408, 413, 415, 422, 429, 507)
+UPLOADING = (408, 413, 415, 422, 429, 507)
 VIEW: dict[int | str, dict[str, Any]] = {
     200: {"description": "A PNG", "content": {"image/png": {"schema": {"type": "string", "format": "binary"}}}},
-    **document(400, 404, 409, 413, 422, 507, *FOR_ALL),
+    **document(404, 409, 413, 422, 507, *FOR_ALL),
 }
 
 
@@ -30,11 +30,11 @@ RESTORE: dict[int | str, dict[str, Any]] = {
 }
 RESULT: dict[int | str, dict[str, Any]] = {
     200: {"description": "The file", "content": {"*/*": _BINARY}},
-    **document(400, 404, 409, 413, 422, 507, *FOR_ALL),
+    **document(404, 409, 413, 422, 507, *FOR_ALL),
 }
 EVENTS: dict[int | str, dict[str, Any]] = {
     200: {"description": "Events", "content": {"text/event-stream": {"schema": {"type": "string"}}}},
-    **document(400, 404, 429, *FOR_ALL),
+    **document(404, 429, *FOR_ALL),
 }
 
 

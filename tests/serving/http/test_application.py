@@ -1,9 +1,12 @@
 """The HTTP API of a real service: what comes back, and every error as a problem."""
 
+import contextlib
 import io
 import json
+import struct
 import time
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -12,6 +15,7 @@ import pytest
 from PIL import Image
 
 import pellucid
+import sample_files
 from serving_service import Running, png, wait_for
 
 MODEL = "srcnn-x2"
@@ -52,6 +56,19 @@ def test_options_act_as_those_of_restore(client: httpx.Client, tmp_path: Path) -
     assert response.status_code == 200, response.text
     expected = _restored_by_library(png(), ".png", tmp_path, strength=0.5, ensemble=True, bit_depth=16)
     assert response.content == expected
+
+
+def test_quality_and_exposure_ratio(client: httpx.Client) -> None:
+    params = {"model": MODEL, "format": "jpeg"}
+    low, high = (client.post("/v1/restore", params={**params, "quality": q}, content=png()) for q in ("5", "95"))
+    assert len(low.content) < len(high.content) / 2
+    ineffective = {"model": MODEL, "quality": "5", "exposure_ratio": "7.5"}
+    notes = client.post("/v1/restore", params=ineffective, content=png()).headers["x-pellucid-notes"]
+    assert "the quality has no effect on PNG" in notes and "the exposure ratio has no effect" in notes
+    raw = next(content for name, content in sample_files.raw_files().items() if name.endswith(".dng"))
+    params = {"model": "sid-any", "exposure_ratio": "7.5", "filename": "a.dng"}
+    response = client.post("/v1/restore", params=params, content=raw)
+    assert response.status_code == 200 and "exposure ratio is 7.5" in response.headers["x-pellucid-notes"]
 
 
 def test_the_name_of_the_result(client: httpx.Client) -> None:
@@ -128,6 +145,29 @@ def test_respond_async_and_events(client: httpx.Client) -> None:
     _check_problem(client.get(f"/v1/jobs/{job}"), 404, "never existed")
 
 
+def test_a_large_result_is_a_job(client: httpx.Client) -> None:
+    response = client.post("/v1/restore", params={"model": "mimo-unet"}, content=png(2100, 2000))
+    assert response.status_code == 202 and response.headers["preference-applied"] == "respond-async"
+    assert client.delete(response.headers["location"]).status_code == 204
+    response = client.post("/v1/restore", params={"model": MODEL, "size": "2500x"}, content=png(300, 200))
+    assert response.status_code == 202
+    assert client.delete(response.headers["location"]).status_code == 204
+
+
+def test_an_archive_that_many_ask_for_while_its_job_is_deleted(service: Running, client: httpx.Client) -> None:
+    files = [("file", (f"{seed}.png", png(300, 300, seed))) for seed in range(4)]
+    job = client.post("/v1/restore", params={"model": MODEL}, files=files).json()["id"]
+    wait_for(client, job)
+    with ThreadPoolExecutor(8) as pool:
+        asked = [pool.submit(client.get, f"/v1/jobs/{job}/result") for _ in range(8)]
+        time.sleep(0.01)
+        assert client.delete(f"/v1/jobs/{job}").status_code == 204
+    for answer in asked:
+        with contextlib.suppress(httpx.RemoteProtocolError):  # deleted between its first byte and its last
+            assert answer.result().status_code in (200, 404)
+    assert client.get(f"/v1/jobs/{job}").status_code == 404 and not (service.data / "jobs" / job).exists()
+
+
 def test_a_picture_is_sent_once_and_restored_twice(service: Running, client: httpx.Client) -> None:
     sent = client.post("/v1/pictures", params={"filename": "a.png"}, content=png())
     assert sent.status_code == 201
@@ -139,6 +179,10 @@ def test_a_picture_is_sent_once_and_restored_twice(service: Running, client: htt
     assert client.delete(f"/v1/pictures/{picture['id']}").status_code == 204
     assert not list((service.data / "uploads").glob(f"{picture['id']}*"))
     _check_problem(client.get(f"/v1/pictures/{picture['id']}"), 404, "never existed")
+
+
+def test_only_the_user_of_the_service_can_read_pictures(service: Running) -> None:
+    assert service.data.stat().st_mode & 0o777 == 0o700
 
 
 def test_nothing_is_left_of_a_request_that_waited(service: Running, client: httpx.Client) -> None:
@@ -160,6 +204,20 @@ def test_views_are_parts_of_the_picture(client: httpx.Client) -> None:
     _check_problem(client.get(f"/v1/pictures/{picture}/view", params={"box": "50,0,1,1"}), 422, "outside")
 
 
+def test_every_format_can_be_shown(client: httpx.Client) -> None:
+    """Those that browsers cannot show, too: as PNG."""
+    refused = {}
+    for name, content in {**sample_files.all_files(), **sample_files.raw_files()}.items():
+        sent = client.post("/v1/pictures", params={"filename": name}, content=content)
+        if sent.status_code != 201:
+            refused[name] = (sent.status_code, sent.json()["detail"])
+            continue
+        view = client.get(f"/v1/pictures/{sent.json()['id']}/view", params={"longest_px": "16"})
+        assert view.status_code == 200, (name, view.text)
+        assert max(Image.open(io.BytesIO(view.content)).size) <= 16 and view.content[1:4] == b"PNG"
+    assert {status for status, _ in refused.values()} <= {422} and len(refused) < 4, refused
+
+
 def test_advice(client: httpx.Client) -> None:
     flat = np.full((300, 300, 3), 128.0)
     noisy = np.clip(flat + np.random.default_rng(0).normal(0, 25, flat.shape), 0, 255).astype(np.uint8)
@@ -170,7 +228,7 @@ def test_advice(client: httpx.Client) -> None:
     stream = io.BytesIO()
     Image.fromarray(noisy).save(stream, "JPEG", quality=10)
     advice = client.post("/v1/advise", content=stream.getvalue()).json()["advice"]
-    assert advice[0]["model"] == "dncnn-three-tasks" and "quality 10" in advice[0]["reason"]
+    assert advice[0]["model"] == "dncnn-color-jpeg" and "quality 10" in advice[0]["reason"]
 
 
 def test_models(client: httpx.Client) -> None:
@@ -193,6 +251,8 @@ def test_models(client: httpx.Client) -> None:
         ({"model": MODEL, "qualty": "3"}, png(), 400, "qualty"),
         ({"model": MODEL, "quality": "300"}, png(), 400, "quality"),
         ({"model": MODEL, "strength": "nan"}, png(), 400, "strength"),
+        ({"model": MODEL, "strength": ["1", "0"]}, png(), 400, "strength: it is given twice"),
+        ({"model": MODEL, "scale": "2", "size": "30x"}, png(), 422, "exclude each other"),
         ({"model": MODEL, "crop": "1,2,3"}, png(), 400, "crop"),
         ({"model": MODEL, "crop": "30,20,20,20"}, png(), 422, "40 x 30 px"),
         ({"model": MODEL, "picture": "abcdefgh"}, b"", 404, "never existed"),
@@ -205,9 +265,58 @@ def test_models(client: httpx.Client) -> None:
     ],
 )
 def test_errors_are_problems(
-    client: httpx.Client, params: dict[str, str], content: bytes, status: int, text: str
+    client: httpx.Client, params: dict[str, str | list[str]], content: bytes, status: int, text: str
 ) -> None:
     _check_problem(client.post("/v1/restore", params=params, content=content), status, text)
+
+
+def _bombs() -> dict[str, tuple[bytes, str]]:
+    """Small files of pictures that are, or say that they are, very large; and words of the answer."""
+    noise = Image.open(io.BytesIO(png(64, 64)))
+    flat = Image.new("L", (6000, 6000))
+    avif, codestream = _encode(noise, "AVIF"), _encode(noise, "JPEG2000", no_jp2=True)
+    flat_avif, flat_jp2 = _encode(flat, "AVIF", speed=10), _encode(flat, "JPEG2000")
+    return {
+        "AVIF that says 3600 megapixels": (_claim(avif, b"ispe", 4, 60_000, 60_000), "the limit is 200"),
+        "AVIF that says 64 x 64": (_claim(flat_avif, b"ispe", 4, 64, 64), "damaged"),
+        "JPEG 2000 that says 3600 megapixels": (
+            _claim(codestream, b"\xff\x51", 4, 60_000, 60_000),
+            "limit is 200",
+        ),
+        "JPEG 2000 that says 196 megapixels": (
+            _claim(codestream, b"\xff\x51", 4, 14_000, 14_000),
+            "needs more than the memory limit of 1725 MB; a limit of",
+        ),
+        "JPEG 2000 whose box says 64 x 64": (_claim(flat_jp2, b"ihdr", 0, 64, 64), "needs more than the memory"),
+        "PNG that says 3600 megapixels": (_claim(png(), b"IHDR", 0, 60_000, 60_000), "the limit is 200"),
+    }
+
+
+def _encode(picture: Image.Image, kind: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    picture.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+def _claim(content: bytes, mark: bytes, skip: int, width: int, height: int) -> bytes:
+    """A file with another size in its header, skip bytes after a mark."""
+    start = content.index(mark) + len(mark) + skip
+    return content[:start] + struct.pack(">II", width, height) + content[start + 8 :]
+
+
+def test_decompression_bombs(service: Running, client: httpx.Client) -> None:
+    """They end no process, and take no time."""
+    processes = [process.pid for process in service.workers()]
+    for name, (content, words) in _bombs().items():
+        start_s = time.monotonic()
+        response = client.post("/v1/restore", params={"model": MODEL, "crop": "0,0,8,8"}, content=content)
+        assert response.status_code in (413, 422) and words in response.text, (name, response.text)
+        picture = client.post("/v1/pictures", content=content)
+        if picture.status_code == 201:
+            picture = client.get(f"/v1/pictures/{picture.json()['id']}/view")
+        assert picture.status_code in (413, 422), name
+        assert time.monotonic() - start_s < 10, name
+    assert [process.pid for process in service.workers()] == processes
 
 
 def test_a_damaged_picture_gets_the_line_of_the_reader(client: httpx.Client) -> None:
@@ -225,6 +334,16 @@ def test_other_content_is_refused(client: httpx.Client) -> None:
     _check_problem(client.put("/v1/restore"), 405, "PUT")
     form = client.post("/v1/restore", params={"model": MODEL}, data={"model": "a"}, files={"file": png()})
     _check_problem(form, 400, "'model'")
+    files = [("file", ("a.png", png())), ("file", ("empty.png", b""))]
+    _check_problem(client.post("/v1/restore", params={"model": MODEL}, files=files), 400, "empty.png is empty")
+
+
+def test_the_description_of_forms_allows_no_other_fields(client: httpx.Client) -> None:
+    """As the service: see the form above."""
+    paths = client.get("/openapi.json").json()["paths"]
+    for path in ("/v1/pictures", "/v1/advise", "/v1/restore"):
+        form = paths[path]["post"]["requestBody"]["content"]["multipart/form-data"]["schema"]
+        assert form["properties"].keys() == {"file"} and form["additionalProperties"] is False
 
 
 def test_results_before_the_end_are_refused(client: httpx.Client) -> None:
@@ -277,6 +396,6 @@ def test_health_and_numbers(client: httpx.Client) -> None:
     for name in (
         "pellucid_requests_total", "pellucid_queue_length", "pellucid_queue_wait_seconds_bucket",
         'pellucid_restore_seconds_count{model="srcnn-x2"}', 'pellucid_megapixels_total{model="srcnn-x2"}',
-        "pellucid_worker_restarts_total",
+        "pellucid_worker_restarts_total", 'pellucid_resident_memory_bytes{process="service"}',
     ):  # fmt: skip
         assert name in numbers

@@ -10,19 +10,46 @@ from urllib.parse import quote
 from fastapi import Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 
-from pellucid.serving.answers import result_name
-from pellucid.serving.bodies import watch_client
-from pellucid.serving.guards import ClientGoneError
-from pellucid.serving.options import ViewOptions
+from pellucid.serving.http.answers import result_name
+from pellucid.serving.http.bodies import watch_client
+from pellucid.serving.http.guards import ClientGoneError
+from pellucid.serving.http.options import ViewOptions
 from pellucid.serving.problems import Problem
 from pellucid.serving.records import JobRecord
 from pellucid.serving.service import Service
 
+_zipping: dict[str, asyncio.Task[None]] = {}
+"""For each job whose archive is being written: several clients may ask for it."""
 
-def write_zip(service: Service, job: JobRecord, done: list[int], path: Path) -> None:
-    """All results, stored without compression; equal names get a number."""
+
+async def find_zip(service: Service, job: JobRecord, done: list[int]) -> Path:
+    """The archive of all results, which the first request writes. Raises Problem 404 if the job is deleted."""
+    path = service.records.zip_path(job)
+    if not path.exists():
+        if job.id not in _zipping:
+            writing = _zipping[job.id] = asyncio.create_task(_make_zip(service, job, done, path))
+            writing.add_done_callback(lambda _: _zipping.pop(job.id))
+        await asyncio.shield(_zipping[job.id])  # others wait for it, too, if this client disconnects
+    return path
+
+
+async def _make_zip(service: Service, job: JobRecord, done: list[int], path: Path) -> None:
+    try:
+        await asyncio.to_thread(_write_zip, service, job, done, path)
+    except FileNotFoundError:
+        if job.id in service.records.jobs:
+            raise
+    if job.id not in service.records.jobs:
+        service.records.remove(job)  # what was written since
+        raise Problem(404, "no such job", "it was deleted")
+    job.zip_bytes = path.stat().st_size
+    service.records.save_job(job)
+
+
+def _write_zip(service: Service, job: JobRecord, done: list[int], path: Path) -> None:
+    """Stored without compression; equal names get a number."""
     names: set[str] = set()
-    temporary = service.records.temporary / f"{secrets.token_hex(8)}.zip"  # of this request: others may ask too
+    temporary = service.records.temporary / f"{secrets.token_hex(8)}.zip"
     try:
         with zipfile.ZipFile(temporary, "w", allowZip64=True) as archive:
             for number in done:
@@ -39,10 +66,12 @@ def write_zip(service: Service, job: JobRecord, done: list[int], path: Path) -> 
 
 
 def send_file(path: Path, name: str) -> Response:
-    """A file that stays, of which a client may ask for parts."""
-    if not path.exists():
-        raise Problem(404, "no such result", "it was not kept any longer")
-    return FileResponse(path, media_type=_media_type(name), headers=_disposition(name))
+    """A file that stays, of which a client may ask for parts. Raises Problem 404 if it was deleted."""
+    try:
+        found = path.stat()  # here: a file that is missing later, when the response is sent, is a server error
+    except FileNotFoundError:
+        raise Problem(404, "no such result", "it has expired") from None
+    return FileResponse(path, media_type=_media_type(name), headers=_disposition(name), stat_result=found)
 
 
 def stream_restored(path: Path, name: str, notes: list[str]) -> Response:

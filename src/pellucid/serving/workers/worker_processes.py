@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 START_S = 120.0
 CANCEL_S = 0.8
@@ -20,12 +20,15 @@ CANCEL_S = 0.8
 _MAX_LINE_BYTES = 2**24
 
 
-class WorkerDiedError(Exception):
-    """A process ended in the middle of a command. reason: in words."""
+Cause = Literal["crash", "time", "memory"]
 
-    def __init__(self, reason: str) -> None:
+
+class WorkerDiedError(Exception):
+    """A process ended in the middle of a command. reason: in words. cause: or which limit it exceeded."""
+
+    def __init__(self, reason: str, cause: Cause = "crash") -> None:
         super().__init__(reason)
-        self.reason = reason
+        self.reason, self.cause = reason, cause
 
 
 class CommandFailedError(Exception):
@@ -57,7 +60,7 @@ class WorkerProcess:
     _numbers: Any = field(default_factory=count)
     _running: int | None = None
     _cancelling: bool = False
-    _kill_reason: str | None = None
+    _death: WorkerDiedError | None = None
 
     @property
     def pid(self) -> int | None:
@@ -73,7 +76,7 @@ class WorkerProcess:
         if self.is_alive:
             return
         self.num_starts += 1
-        self.models, self._kill_reason = [], None
+        self.models, self._death = [], None
         try:
             await self._create()
         except OSError as error:  # e.g. no more processes or descriptors, or a full disk
@@ -93,7 +96,7 @@ class WorkerProcess:
             sys.executable,
             "-P",
             "-m",
-            "pellucid.serving.worker",
+            "pellucid.serving.workers.worker",
             json.dumps(self.options),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
@@ -123,7 +126,7 @@ class WorkerProcess:
                 return await self._wait(self._running, progress)
         except TimeoutError:
             await self.stop()
-            raise WorkerDiedError(f"needed more than {limit_s:.0f} s") from None
+            raise WorkerDiedError(f"needed more than {limit_s:.0f} s", "time") from None
         except asyncio.CancelledError:
             await self.stop()
             raise
@@ -177,9 +180,9 @@ class WorkerProcess:
                 break
             await asyncio.sleep(0.02)
 
-    def kill(self, reason: str) -> None:
+    def kill(self, reason: str, cause: Cause = "crash") -> None:
         """End the process without waiting for it; a running command raises WorkerDiedError with the reason."""
-        self._kill_reason = reason
+        self._death = WorkerDiedError(reason, cause)
         self._kill()
 
     async def stop(self) -> None:
@@ -211,4 +214,4 @@ class WorkerProcess:
             self.kill("its answer cannot be read")
         code = await process.wait()
         self._process, self.models = None, []
-        raise WorkerDiedError(self._kill_reason or (f"signal {-code}" if code < 0 else f"exit status {code}"))
+        raise self._death or WorkerDiedError(f"signal {-code}" if code < 0 else f"exit status {code}")

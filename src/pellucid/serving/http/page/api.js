@@ -1,5 +1,7 @@
 // The HTTP API: every request carries the token, if one is needed, and errors are Problem objects.
 
+const PATIENCE_MS = 60_000; // for a restart of the service
+
 let token = sessionStorage.getItem("token") ?? "";
 
 export class Problem extends Error {
@@ -15,8 +17,13 @@ export function setToken(value) {
   sessionStorage.setItem("token", value);
 }
 
-/** A response, or an exception: a Problem, or an AbortError. */
-export async function request(path, options = {}) {
+/** A response, or an exception: a Problem, or an AbortError. Tries again, except to delete, see `persist`. */
+export function request(path, options = {}) {
+  const call = () => requestOnce(path, options);
+  return options.method === "DELETE" ? call() : persist(call, options.signal);
+}
+
+async function requestOnce(path, options) {
   const headers = new Headers(options.headers);
   if (token) headers.set("Authorization", `Bearer ${token}`);
   let response;
@@ -33,6 +40,29 @@ export async function request(path, options = {}) {
 
 export async function getJson(path, options) {
   return (await request(path, options)).json();
+}
+
+/** Repeat a call while the queue is full and, for a minute, while the server does not answer or is not ready. */
+async function persist(call, signal) {
+  let end = null;
+  for (let hasWaited = false; ; hasWaited = true) {
+    try {
+      const result = await call();
+      if (hasWaited) document.dispatchEvent(new CustomEvent("waiting", { detail: "" }));
+      return result;
+    } catch (error) {
+      if (![0, 429, 503].includes(error.status)) throw error;
+      end = error.status === 429 ? null : (end ?? performance.now() + PATIENCE_MS);
+      if (end !== null && performance.now() > end) throw error;
+      document.dispatchEvent(new CustomEvent("waiting", { detail: `${error.message} Trying again…` }));
+      await pause(1000 * (error.retryAfter || 1), signal);
+    }
+  }
+}
+
+async function pause(ms, signal) {
+  await new Promise((wake) => setTimeout(wake, ms));
+  if (signal?.aborted) throw new DOMException("cancelled", "AbortError");
 }
 
 /** Send a file with progress, which fetch cannot report. Returns what is known of the picture. */
@@ -58,29 +88,31 @@ export function upload(file, onProgress, signal) {
 
 /** The states of a job, one after the other, until it is finished. */
 export async function* follow(id, signal) {
-  for (let attempt = 0; attempt < 20; attempt++) {
+  for (;;) {
     try {
       const response = await request(`/v1/jobs/${id}/events`, { signal });
-      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-      let text = "";
-      for (;;) {
-        const { done, value } = await reader.read();
-        if (done) break;
-        text += value;
-        const events = text.split("\n\n");
-        text = events.pop();
-        for (const event of events) {
-          const line = event.split("\n").find((part) => part.startsWith("data: "));
-          if (!line) continue;
-          const job = JSON.parse(line.slice(6));
-          yield job;
-          if (["done", "failed", "cancelled"].includes(job.state)) return;
-        }
+      for await (const job of readEvents(response.body)) {
+        yield job;
+        if (["done", "failed", "cancelled"].includes(job.state)) return;
       }
     } catch (error) {
-      if (error.name === "AbortError" || (error.status && error.status !== 429 && error.status < 500)) throw error;
+      if (error.name === "AbortError" || error instanceof Problem) throw error;
     }
-    await new Promise((wake) => setTimeout(wake, 1000)); // the service restarts, or the connection was lost
+    await pause(1000, signal); // the service restarts, or the connection was lost
   }
-  throw new Problem(0, "", "The server does not answer.");
+}
+
+async function* readEvents(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  for (;;) {
+    const { done, value } = await reader.read();
+    if (done) return;
+    const events = (text + value).split("\n\n");
+    text = events.pop();
+    for (const event of events) {
+      const line = event.split("\n").find((part) => part.startsWith("data: "));
+      if (line) yield JSON.parse(line.slice(6));
+    }
+  }
 }

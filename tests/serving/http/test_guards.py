@@ -12,7 +12,7 @@ pytest.importorskip("fastapi", reason="needs the extra `serve`")
 
 from starlette.types import Message, Receive, Scope, Send
 
-from pellucid.serving.guards import Guards, Links
+from pellucid.serving.http.guards import Guards, Links
 from pellucid.serving.limits import Limits, Setup
 from pellucid.serving.monitoring import Monitor
 
@@ -80,6 +80,39 @@ def test_a_pause_ends_the_request() -> None:
 def test_a_trickle_ends_the_request() -> None:
     """Each part is in time, but all together are too slow."""
     assert _request([(0.06, b"a")] * 20, idle_s=0.1, min_rate=1000)[0] == 408
+
+
+@pytest.mark.parametrize(("num_requests", "num_refused"), [(2, 0), (3, 1)])
+def test_more_requests_at_once_than_the_limit_are_refused(num_requests: int, num_refused: int) -> None:
+    """Requests for the health of the service are always answered."""
+    statuses: list[int] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            statuses.append(message["status"])
+
+    async def ask_all() -> None:
+        release = asyncio.Event()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await release.wait()
+            await _read_all(scope, receive, send)
+
+        limits = Limits(memory_bytes=2**31, max_requests=2)
+        guards = Guards(app, Setup(Path()), limits, Monitor(), Links(b"1"))
+        scope = {"type": "http", "method": "GET", "query_string": b"", "headers": [(b"host", b"localhost")]}
+        paths = ["/v1/x"] * num_requests + ["/health/live"]
+        asked = [asyncio.create_task(guards({**scope, "path": path}, receive, send)) for path in paths]
+        await asyncio.sleep(0.01)
+        assert statuses == [503] * num_refused
+        release.set()
+        await asyncio.gather(*asked)
+
+    asyncio.run(ask_all())
+    assert statuses == [503] * num_refused + [200] * 3
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,12 @@ from fastapi import Path as PathParameter
 from fastapi.responses import FileResponse, JSONResponse, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from pellucid.serving.answers import JobInfo, check_done, check_file, describe_job, problem_of, result_name
-from pellucid.serving.bodies import check_empty, client_of, receive_files, watch_client
-from pellucid.serving.downloads import draw_view, send_file, stream_restored, write_zip
-from pellucid.serving.guards import ClientGoneError, Links
-from pellucid.serving.openapi import EVENTS, FOR_ALL, RESTORE, RESULT, VIEW
-from pellucid.serving.options import Id, RestoreOptions, ViewOptions
+from pellucid.serving.http.answers import JobInfo, check_done, check_file, describe_job, problem_of, result_name
+from pellucid.serving.http.bodies import check_empty, client_of, receive_files, watch_client
+from pellucid.serving.http.downloads import draw_view, find_zip, send_file, stream_restored
+from pellucid.serving.http.guards import ClientGoneError, Links
+from pellucid.serving.http.openapi import EVENTS, FOR_ALL, RESTORE, RESULT, VIEW
+from pellucid.serving.http.options import Id, RestoreOptions, ViewOptions
 from pellucid.serving.problems import Problem, document
 from pellucid.serving.records import JobRecord, Upload
 from pellucid.serving.service import Service
@@ -41,6 +41,8 @@ def add_jobs(app: FastAPI, service: Service, links: Links) -> None:
         service.check_accepts_work(client)
         uploads = await _take_pictures(request, service, options, client)
         most_pixels = max(options.count_pixels(upload.about["pixels"], scale) for upload in uploads)
+        if options.size is not None:  # the worker knows the shape of the picture, and refuses what is too large
+            most_pixels = max(most_pixels, min(options.bound_pixels(), limits.max_result_pixels))
         if most_pixels > limits.max_result_pixels:
             service.remove_temporary(uploads)
             found = f"the result would have {most_pixels / 1e6:.0f} megapixels"
@@ -61,12 +63,12 @@ def add_jobs(app: FastAPI, service: Service, links: Links) -> None:
             return JSONResponse(content, 202, {"Location": location, "Preference-Applied": "respond-async"})
         return await _respond(request, service, job)
 
-    @app.get("/v1/jobs/{job_id}", responses=document(400, 404, *FOR_ALL), tags=["jobs"])
+    @app.get("/v1/jobs/{job_id}", responses=document(404, *FOR_ALL), tags=["jobs"])
     async def job(job_id: Id) -> JobInfo:
         """State and progress of a job."""
         return describe_job(service, links, service.find_job(job_id))
 
-    @app.delete("/v1/jobs/{job_id}", status_code=204, responses=document(400, 404, *FOR_ALL), tags=["jobs"])
+    @app.delete("/v1/jobs/{job_id}", status_code=204, responses=document(404, *FOR_ALL), tags=["jobs"])
     async def delete_job(job_id: Id) -> None:
         """Cancel a job, and delete its results."""
         await service.remove_job(service.find_job(job_id))
@@ -86,12 +88,7 @@ def add_jobs(app: FastAPI, service: Service, links: Links) -> None:
         done = check_done(job)
         if len(job.tasks) == 1:
             return send_file(service.records.result_path(job, 0), result_name(job, 0))
-        path = service.records.folder / "jobs" / job.id / "results.zip"
-        if not path.exists():
-            await asyncio.to_thread(write_zip, service, job, done, path)
-            job.zip_bytes = path.stat().st_size
-            service.records.save_job(job)
-        return send_file(path, "restored.zip")
+        return send_file(await find_zip(service, job, done), "restored.zip")
 
     @app.get("/v1/jobs/{job_id}/files/{number}", responses=RESULT, response_class=FileResponse, tags=["jobs"])
     async def one_result(

@@ -14,7 +14,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
-from pellucid.serving.guards import ClientGoneError
+from pellucid.serving.http.guards import ClientGoneError
 from pellucid.serving.problems import Problem
 
 if TYPE_CHECKING:  # exists for type checkers only
@@ -122,6 +122,9 @@ async def _receive_form(request: Request, folder: Path, content_type: str, max_f
     files = [file for file in form.files if file.path.stat().st_size]
     if not files:
         raise Problem(400, "not a picture", "the form contains no file")
+    if len(files) < len(form.files):
+        empty = next(file for file in form.files if file not in files)
+        raise Problem(400, "not a picture", f"{empty.name} is empty")
     return files
 
 

@@ -7,11 +7,11 @@ from typing import Annotated
 from fastapi import FastAPI, Response
 from fastapi import Path as PathParameter
 
-from pellucid.serving.openapi import METRICS
+from pellucid.serving.http.openapi import METRICS
 from pellucid.serving.problems import Problem, document
 from pellucid.serving.service import Service
 
-_PAGE = files("pellucid.serving") / "page"
+_PAGE = files("pellucid.serving.http") / "page"
 _PAGE_TYPES = {".html": "text/html", ".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 
 

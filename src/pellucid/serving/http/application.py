@@ -8,11 +8,11 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from pellucid import __version__
-from pellucid.serving.guards import ClientGoneError, Guards, Links
-from pellucid.serving.job_routes import add_jobs
-from pellucid.serving.openapi import describe_bodies
-from pellucid.serving.page_routes import add_health, add_page
-from pellucid.serving.picture_routes import add_pictures
+from pellucid.serving.http.guards import ClientGoneError, Guards, Links
+from pellucid.serving.http.job_routes import add_jobs
+from pellucid.serving.http.openapi import describe_bodies
+from pellucid.serving.http.page_routes import add_health, add_page
+from pellucid.serving.http.picture_routes import add_pictures
 from pellucid.serving.problems import Problem
 from pellucid.serving.service import Service, is_storage_error
 
@@ -27,6 +27,7 @@ def create(service: Service) -> ASGIApp:
         redoc_url=None,
         openapi_url="/openapi.json",
         separate_input_output_schemas=False,
+        redirect_slashes=False,
     )
     links = Links(service.records.link_secret())
     _add_problems(app)

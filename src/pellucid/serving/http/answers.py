@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from pellucid.serving.guards import Links
+from pellucid.serving.http.guards import Links
 from pellucid.serving.problems import Problem
 from pellucid.serving.records import FINISHED, JobRecord, Upload
 from pellucid.serving.service import Service
@@ -72,11 +72,9 @@ class ModelInfo(BaseModel):
     scores: list[dict[str, Any]]
 
 
-NO_ADVICE: dict[str, Any] = {"is_gray": False, "problems": []}
-"""Of pictures that came with a job."""
-
-
 def describe_picture(service: Service, upload: Upload) -> PictureInfo:
+    """Models that were advised before a restart, and are not offered any more, are left out."""
+    advice = [Advice(**one) for one in upload.about["advice"] or []]
     return PictureInfo(
         id=upload.id,
         name=upload.name,
@@ -84,31 +82,8 @@ def describe_picture(service: Service, upload: Upload) -> PictureInfo:
         pixels=upload.about["pixels"],
         pages=upload.about["pages"],
         bytes=upload.num_bytes,
-        advice=[Advice(**advice) for advice in choose_models(service, upload.about["advice"] or NO_ADVICE)],
+        advice=[one for one in advice if one.model in service.models],
     )
-
-
-def choose_models(service: Service, found: dict[str, Any]) -> list[dict[str, str]]:
-    """For each problem the model that corrects the fewest others; a model for gray pictures only for those."""
-    chosen = []
-    for problem in found["problems"]:
-        colors = ("gray", "rgb") if found["is_gray"] else ("rgb",)
-        suitable = [
-            model
-            for model in service.models.values()
-            if problem["problem"] in model["corrects"]
-            and (model["colors"] in colors or problem["problem"] != "noise")
-        ]
-        suitable.sort(
-            key=lambda model: (
-                colors.index(model["colors"]) if model["colors"] in colors else 9,
-                len(model["corrects"]),
-                "blind" not in model["name"],
-                model["name"],
-            )
-        )
-        chosen += [{"model": model["name"], **problem} for model in suitable[:1]]
-    return chosen
 
 
 def describe_job(service: Service, links: Links, job: JobRecord) -> JobInfo:

@@ -13,8 +13,8 @@ pytest.importorskip("fastapi", reason="needs the extra `serve`")
 from starlette.requests import Request
 from starlette.types import Message
 
-from pellucid.serving.bodies import receive_files
-from pellucid.serving.guards import ClientGoneError
+from pellucid.serving.http.bodies import receive_files
+from pellucid.serving.http.guards import ClientGoneError
 from pellucid.serving.problems import Problem
 
 

@@ -30,6 +30,8 @@ function tell(message) {
   if (message.status === 401) find("access").showModal();
 }
 
+document.addEventListener("waiting", (event) => tell(event.detail));
+
 find("access").addEventListener("close", () => {
   setToken(find("token").value.trim());
   find("token").value = "";
@@ -71,12 +73,18 @@ function options(picture) {
 find("model").addEventListener("change", () => {
   modelWasChosen = true;
   showPurpose();
-  preview();
+  showEffect();
 });
 find("strength").addEventListener("input", () => {
   find("strength-value").textContent = `${find("strength").value} %`;
-  preview();
+  showEffect();
 });
+
+/** Of a changed setting. */
+function showEffect() {
+  if (current?.result) tell("Restore again to apply the changed settings.");
+  else preview();
+}
 
 // Pictures
 
@@ -136,6 +144,7 @@ function updateButtons() {
   const canRestore = (picture) => picture.size && !["queued", "running"].includes(picture.state);
   find("restore").disabled = !current || !canRestore(current);
   find("restore-all").disabled = pictures.filter(canRestore).length < 2;
+  find("download-all").hidden = pictures.filter((picture) => picture.result).length < 2;
 }
 
 async function restore(picture) {
@@ -144,12 +153,14 @@ async function restore(picture) {
   picture.job = job;
   const earlier = { result: picture.result ?? null, notes: picture.notes ?? [] };
   update(picture, { state: "queued", progress: 0, result: null, notes: [] });
+  tell(`Restoring ${picture.name}…`);
   if (picture === current) show();
   try {
     const query = options(picture);
     const model = chosenModel();
     if (find("format").value) query.set("format", find("format").value);
-    let state = await postJob(query, job);
+    const headers = { Prefer: "respond-async" };
+    let state = await getJson(`/v1/restore?${query}`, { method: "POST", headers, signal: job.abort.signal });
     job.id = state.id;
     for await (state of follow(job.id, job.abort.signal)) {
       update(picture, { state: state.state, progress: state.progress, before: state.waiting_before, error: state.files[0].error });
@@ -177,22 +188,8 @@ async function restore(picture) {
 /** An earlier result stays if a later restoration fails or is cancelled. */
 function keep(picture, job, earlier) {
   if (picture.job !== job || !earlier.result) return;
-  update(picture, earlier);
+  update(picture, picture.state === "failed" ? earlier : { ...earlier, state: "done" });
   if (picture === current) show();
-}
-
-/** Try again while the queue is full. */
-async function postJob(query, job) {
-  for (;;) {
-    try {
-      const headers = { Prefer: "respond-async" };
-      return await getJson(`/v1/restore?${query}`, { method: "POST", headers, signal: job.abort.signal });
-    } catch (error) {
-      if (error.status !== 429 && error.status !== 503) throw error;
-      await new Promise((wake) => setTimeout(wake, 1000 * (error.retryAfter || 2)));
-      if (job.abort.signal.aborted) throw new DOMException("cancelled", "AbortError");
-    }
-  }
 }
 
 async function cancel(picture) {
@@ -200,7 +197,8 @@ async function cancel(picture) {
   const job = picture.job;
   job?.abort.abort();
   if (job?.id) await request(`/v1/jobs/${job.id}`, { method: "DELETE" }).catch(tell);
-  update(picture, { state: picture.about ? "ready" : "cancelled", progress: 0 });
+  update(picture, { state: picture.result ? "done" : picture.about ? "ready" : "cancelled", progress: 0 });
+  tell(`${picture.name} is cancelled.`);
 }
 
 async function remove(picture) {
@@ -209,7 +207,18 @@ async function remove(picture) {
   if (current === picture) choose(pictures[0] ?? null);
   updateButtons();
   await cancel(picture);
+  tell("");
   if (picture.about) request(`/v1/pictures/${picture.about.id}`, { method: "DELETE" }).catch(() => {});
+}
+
+/** Once the server answers and still has the result: a browser would only note that a download failed. */
+async function download(picture) {
+  try {
+    await request(picture.result.download, { headers: { Range: "bytes=0-0" } });
+    picture.parts.link.click();
+  } catch (error) {
+    tell(error);
+  }
 }
 
 function fail(picture, error) {
@@ -239,6 +248,12 @@ function makeElement(picture) {
   stop.setAttribute("aria-label", `Cancel ${picture.name}`);
   stop.addEventListener("click", () => cancel(picture));
   const link = Object.assign(document.createElement("a"), { className: "button", textContent: "Download" });
+  link.setAttribute("aria-label", `Download the restored ${picture.name}`);
+  link.addEventListener("click", (event) => {
+    if (!event.isTrusted) return; // by `download`
+    event.preventDefault();
+    download(picture);
+  });
   const drop = Object.assign(document.createElement("button"), { type: "button", textContent: "Remove" });
   drop.setAttribute("aria-label", `Remove ${picture.name}`);
   drop.addEventListener("click", () => remove(picture));
@@ -315,6 +330,9 @@ find("settings").addEventListener("submit", (event) => {
 find("restore-all").addEventListener("click", () => {
   for (const picture of pictures) if (picture.size && !["queued", "running"].includes(picture.state)) restore(picture);
 });
+find("download-all").addEventListener("click", async () => {
+  for (const picture of pictures) if (picture.result) await download(picture);
+});
 for (const kind of ["dragenter", "dragover"]) {
   addEventListener(kind, (event) => {
     event.preventDefault();
@@ -337,7 +355,7 @@ async function start() {
   try {
     models = await getJson("/v1/models");
     find("model").replaceChildren(
-      ...models.map((model) => Object.assign(document.createElement("option"), { value: model.name, textContent: `${model.name}: ${purposeOf(model)}` })),
+      ...models.map((model) => Object.assign(document.createElement("option"), { value: model.name, textContent: `${purposeOf(model)} (${model.name})` })),
     );
     showPurpose();
     tell("");

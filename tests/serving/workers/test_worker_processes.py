@@ -11,7 +11,7 @@ pytest.importorskip("fastapi", reason="needs the extra `serve`")
 from pellucid.serving.limits import Limits, Setup
 from pellucid.serving.records import Upload, new_id
 from pellucid.serving.service import Service
-from pellucid.serving.worker_processes import CommandCancelledError, WorkerDiedError, WorkerProcess
+from pellucid.serving.workers.worker_processes import CommandCancelledError, WorkerDiedError, WorkerProcess
 
 OPTIONS = {"device": "cpu", "backend": None, "precision": None, "max_pixels": 10**6, "memory_bytes": 10**9}
 
@@ -72,6 +72,17 @@ def test_killed_with_a_reason(tmp_path: Path) -> None:
             await calling
         await worker.start()
         assert not list((tmp_path / "worker").iterdir())
+
+    _run(tmp_path / "worker", act)
+
+
+def test_a_command_that_takes_too_long(tmp_path: Path) -> None:
+    async def act(worker: WorkerProcess) -> None:
+        await worker.start()
+        with pytest.raises(WorkerDiedError, match=r"needed more than 0 s") as found:
+            await worker.call("list_models", limit_s=0.01)
+        assert found.value.cause == "time" and not worker.is_alive
+        assert await worker.call("list_models", limit_s=100)
 
     _run(tmp_path / "worker", act)
 

@@ -13,7 +13,7 @@ from PIL import Image
 from serving_service import Running, png, start
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Route
 
 CHROMIUM = which("chromium") or which("chromium-browser") or which("google-chrome")
 
@@ -138,9 +138,9 @@ def test_a_large_picture_is_fetched_in_parts(page: "Page", tmp_path: Path) -> No
     path.write_bytes(png(3000, 2500))
     page.set_input_files("#choose", path)
     page.wait_for_selector("#restore:not([disabled])")
-    with page.expect_event("requestfinished", lambda request: "box=" in request.url) as found:
+    with page.expect_response(lambda answer: "box=" in answer.url) as found:
         page.click("#real")
-    size = found.value.sizes()["responseBodySize"]
+    size = int(found.value.headers["content-length"])
     assert 10_000 < size < 4_500_000 < path.stat().st_size
 
 
@@ -166,7 +166,44 @@ def test_cancel(page: "Page") -> None:
     assert page.is_hidden(".picture.current a")
     page.click(".picture button:has-text('Cancel')")
     page.wait_for_selector(".picture.current a:not([hidden])")  # the earlier result is there again
+    page.wait_for_selector("#status:has-text('slow.png is cancelled')")
+    assert page.inner_text(".picture .state") == "restored"
     assert "srcnn-x2" in page.inner_text("#about")
+
+
+def test_a_server_that_is_away_for_a_moment(page: "Page") -> None:
+    """The page tries again: to restore, to follow the job, to show and to download the result."""
+    _send(page, ("a.png", png(120, 80)))
+    page.wait_for_selector("#status:has-text('frame')")
+    refused: set[str] = set()
+
+    def refuse_first(route: "Route") -> None:
+        path = route.request.url.partition("?")[0]
+        if path in refused:
+            route.continue_()
+        else:
+            refused.add(path)
+            route.abort("connectionrefused")
+
+    page.route("**/v1/**", refuse_first)
+    page.click("#restore")
+    page.wait_for_selector("#status:has-text('The server does not answer. Trying again')")
+    page.wait_for_selector(".picture.current a:not([hidden])")
+    with page.expect_download() as download:
+        page.click(".picture a")
+    assert download.value.suggested_filename == "a-restored.png"
+    assert {path.rpartition("/")[2] for path in refused} >= {"restore", "events", "view", "0"}
+
+
+def test_a_result_that_has_expired(page: "Page", service: Running) -> None:
+    """A line on the page, in place of a download that failed."""
+    _send(page, ("a.png", png()))
+    _restore(page)
+    job = (page.get_attribute(".picture a", "href") or "").split("/")[3]
+    with service.client() as client:
+        assert client.delete(f"/v1/jobs/{job}").status_code == 204
+    page.click(".picture a")
+    page.wait_for_selector("#status.bad:has-text('expired')")
 
 
 def test_errors_are_shown(page: "Page") -> None:
@@ -183,6 +220,12 @@ def test_two_pictures_at_once(page: "Page") -> None:
     page.click("#restore-all")
     for number in (1, 2):
         page.wait_for_selector(f".picture:nth-child({number}) a:not([hidden])")
+    downloads: list[str] = []
+    page.on("download", lambda download: downloads.append(download.suggested_filename))
+    page.click("#download-all")
+    while len(downloads) < 2:
+        page.wait_for_timeout(50)
+    assert downloads == ["a-restored.png", "b-restored.png"]
     page.click(".picture:nth-child(2) .name")
     assert page.get_attribute(".picture:nth-child(2) .name", "aria-current") == "true"
     page.click(".picture:nth-child(1) button:has-text('Remove')")

@@ -1,4 +1,4 @@
-"""A process that reads, restores and shows pictures for the service: `python -m pellucid.serving.worker`.
+"""A process that reads, restores and shows pictures for the service: `python -m pellucid.serving.workers.worker`.
 
 It takes commands as lines of JSON on its standard input, one after the other, and answers on its standard output
 with lines that carry the id of the command: {"id": 7, "event": "progress", "done": 0.25}, and at the end one of
@@ -20,7 +20,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any
 
-from pellucid.errors import NotEnoughMemoryError, WeightsError
+from pellucid.errors import ArgumentError, NotEnoughMemoryError, PellucidError, WeightsError
 
 Report = Callable[..., None]
 """Sends an event about the current command."""
@@ -40,7 +40,7 @@ class Worker:
         self._cancelled: int | None = None
         self._restorers: dict[str, Any] = {}
         self._proven: set[tuple[str, str]] = set()
-        self._views: dict[str, Any] = {}
+        self._views: Any = None
 
     def run(self) -> None:
         """Run commands until the input ends."""
@@ -149,39 +149,48 @@ class Worker:
             keys = {key: self.options[key] for key in ("device", "backend", "precision")}
             try:
                 self._restorers[name] = restorer.load(name, **keys)
-            except Exception as error:
+            except Exception as error:  # backends raise nearly every class; other models still work
                 raise WeightsError(f"the model {name} cannot be loaded: {error}") from error
         return self._restorers[name]
 
     def inspect(self, command: dict[str, Any], report: Report) -> dict[str, Any]:
         """What a file is, from its header."""
-        from pellucid.serving import inspection
+        from pellucid.serving.workers import inspection
 
         return inspection.inspect(
-            self._views,
-            Path(command["source"]),
-            max_pixels=self.options["max_pixels"],
-            with_advice=command["with_advice"],
+            Path(command["source"]), self._open_views(), advise_among=command["advise_among"]
         )
 
-    def view(self, command: dict[str, Any], report: Report) -> dict[str, Any]:
+    def view(self, command: dict[str, Any], report: Report) -> dict[str, int]:
         """Draw a part of a picture as a PNG that a browser can show."""
-        from pellucid.serving import inspection
+        source, target = Path(command["source"]), Path(command["target"])
+        views = self._open_views()
+        width, height = views.draw(source, target, box=command["box"], longest_px=command["longest_px"])
+        return {"width": width, "height": height}
 
-        return inspection.draw_part(
-            self._views,
-            Path(command["source"]),
-            Path(command["target"]),
-            box=command["box"],
-            longest_px=command["longest_px"],
-            max_pixels=self.options["max_pixels"],
-        )
+    def _open_views(self) -> Any:
+        from pellucid.serving.workers.views import Views
+
+        if self._views is None:
+            self._views = Views(**{key: self.options[key] for key in ("max_pixels", "memory_bytes")})
+        return self._views
 
     def list_models(self, command: dict[str, Any], report: Report) -> list[dict[str, Any]]:
         """All models that can be used, with what each is for."""
-        from pellucid.serving import inspection
+        from pellucid.serving.workers import inspection
 
         return inspection.describe_models()
+
+    def check_options(self, command: dict[str, Any], report: Report) -> dict[str, Any] | None:
+        """Why models cannot run with this device, backend and precision; None if they can."""
+        from pellucid.backends import selection
+
+        try:
+            selection.check_options(*(self.options[key] for key in ("device", "backend", "precision")))
+        except PellucidError as error:
+            is_argument = isinstance(error, ArgumentError)
+            return {"is_argument": is_argument, "facts": error.facts, "hint": error.hint, **error.parameters}
+        return None
 
     def warm_up(self, command: dict[str, Any], report: Report) -> None:
         """Import what restoring needs, so that the first picture does not wait for it."""
@@ -193,6 +202,7 @@ _ACTIONS = {
     "inspect": Worker.inspect,
     "view": Worker.view,
     "list_models": Worker.list_models,
+    "check_options": Worker.check_options,
     "warm_up": Worker.warm_up,
 }
 
@@ -208,7 +218,7 @@ def _describe_failure(error: Exception, command: Mapping[str, Any]) -> dict[str,
     from pellucid.restoration.pipeline import FAULT, to_pellucid_error
 
     known = to_pellucid_error(error, command.get("source", "the picture"))
-    text = _rename(known.describe(lambda parameter, _: parameter), command)
+    text = _rename(known.describe(_word_as_option), command)
     kinds = {
         "memory": isinstance(known, NotEnoughMemoryError),
         "model": isinstance(known, WeightsError),
@@ -216,6 +226,13 @@ def _describe_failure(error: Exception, command: Mapping[str, Any]) -> dict[str,
         "fault": FAULT in text,
     }
     return {"kind": next((kind for kind, is_it in kinds.items() if is_it), "picture"), "message": text}
+
+
+def _word_as_option(parameter: str, value: object) -> str:
+    """A parameter as clients know it: options of the API have the same names, but no limit of memory."""
+    if parameter == "memory_bytes":
+        return f"a limit of {value / 1e6:.0f} MB" if isinstance(value, int) else "a larger limit"
+    return parameter if value is None else f"{parameter}={value}"
 
 
 def _rename(text: str, command: Mapping[str, Any]) -> str:

@@ -61,6 +61,11 @@ class RestoreOptions(BaseModel):
             whole = min(whole, width * height)
         return int(whole * max(scale, self.scale or 0) ** 2)
 
+    def bound_pixels(self) -> int:
+        """Number of pixels that the option size allows; of one side only, that of a square."""
+        sides = [int(side) for side in (self.size or "").split("x") if side]
+        return sides[0] * sides[-1] if sides else 0
+
     def to_settings(self) -> dict[str, Any]:
         """Keywords for a worker; only what differs from the default."""
         names = {

@@ -1,0 +1,1 @@
+"""The HTTP application: routes, what every request passes, and the page."""

@@ -24,7 +24,8 @@ import numpy as np
 from pellucid.data import store
 from pellucid.data.preparing import prepare
 from pellucid.pictures import images
-from pellucid.pictures.picture import Picture, Samples
+from pellucid.pictures.picture import Picture
+from pellucid.pictures.samples import Samples
 
 HEIGHT, WIDTH, CROP_PX, NUM_PICTURES, NUM_ROUNDS = 720, 1280, 256, 20, 5
 ROUND_S = 0.5

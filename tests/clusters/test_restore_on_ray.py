@@ -15,7 +15,8 @@ from PIL import Image
 
 from pellucid.errors import ClusterError, OutputError
 from pellucid.restoration import planning
-from pellucid.restoration.on_cluster import Loading, iter_restore_on
+from pellucid.restoration.loading import Loading
+from pellucid.restoration.on_cluster import iter_restore_on
 from pellucid.restoration.restore import restore
 from pellucid.restoration.restorer import Restorer, load
 from pellucid.restoration.run_status import read_status

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 
 from pellucid.pictures import images
-from pellucid.pictures.picture import Picture, Samples
+from pellucid.pictures.picture import Picture
+from pellucid.pictures.samples import Samples
 
 
 def noise(*shape: int, dtype: str = "uint8", seed: int = 0) -> Samples:

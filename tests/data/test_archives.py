@@ -42,10 +42,30 @@ def test_archives_equal_the_folder(packing: str, tmp_path: Path) -> None:
     assert np.array_equal(packed.target(2), noise(8, 8, 3, seed=2))
 
 
-def test_pipes_are_ignored(tmp_path: Path) -> None:
+def test_tars_are_read_three_deep_in_a_tar(tmp_path: Path) -> None:
+    """There are archives that contain themselves."""
+    path, names = tmp_path / "0.tar", []
+    for depth in range(5):
+        folder = tmp_path / f"{depth}"
+        write_noise(folder / f"{depth}.png", 4, 4, 1, seed=depth)
+        if depth:
+            path.rename(folder / "in.tar")
+        path = tar_folder(folder, tmp_path / f"{depth}.tar")
+        names.append(f"{'in/' * (4 - depth)}{depth}.png")
+    made = prepare("folder", [path], tmp_path / "s").store
+    assert set(made.names) == set(names[1:])
+    ((name, reason),) = made.left_out
+    assert name.endswith("in/./in/./in/./in.tar") and "an archive inside an archive" in reason
+
+
+def test_what_is_not_a_file_is_left_out_by_name(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "in", 1)
     os.mkfifo(folder / "pipe.png")
-    assert len(prepare("folder", [folder], tmp_path / "s").store) == 1
+    (folder / "link.png").symlink_to("nowhere.png")
+    os.mkfifo(folder / "pipe.txt")  # not a picture by its name
+    made = prepare("folder", [folder], tmp_path / "s").store
+    assert len(made) == 1
+    assert set(made.left_out) == {("pipe.png", "it is not a file"), ("link.png", "it is a broken link")}
 
 
 def add_file(archive: tarfile.TarFile, name: str, content: bytes, declared: int | None = None) -> None:

@@ -56,7 +56,7 @@ def test_gopro_split_and_blur(tmp_path: Path) -> None:
     assert len(only_test) == 2
     with pytest.raises(DataError, match="'train' has no pictures"):
         prepare("gopro", [root / "test"], tmp_path / "none")
-    with pytest.raises(ArgumentError, match="gopro: split=val is not possible: it should be 'train' or 'test'"):
+    with pytest.raises(ArgumentError, match="gopro: split=val is not possible; expected train or test"):
         prepare("gopro", [root], tmp_path / "none", split="val")
 
 
@@ -88,6 +88,20 @@ def test_see_in_the_dark_without_lists(tmp_path: Path) -> None:
     assert np.array_equal(mosaic.samples, noise(32, 48, dtype="uint16", seed=3) // 8 + 600)
     assert mosaic.pattern == ("RG", "GB") and mosaic.black_level == 512 and mosaic.white_level == 16383
     assert made.target(0).shape == (32, 48, 3) and made.target(0).dtype == np.uint16
+
+
+def test_names_that_declare_an_exposure_of_no_time_are_not_exposures(tmp_path: Path) -> None:
+    root = tmp_path / "Sony"
+    for name in (
+        "long/00001_00_10s.ARW",
+        "short/00001_00_0.1s.ARW",
+        "short/00002_00_0s.ARW",
+        "long/00002_00_0s.ARW",
+    ):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    planned = registry.plan("sid-sony", [tmp_path], {})
+    assert [item.name for item in planned.items] == ["Sony/short/00001_00_0.1s.ARW"]
 
 
 def test_see_in_the_dark_is_developed_as_its_authors_do(tmp_path: Path) -> None:
@@ -168,7 +182,7 @@ def test_patches_of_the_srcnn_code(tmp_path: Path) -> None:
 def test_bad_patches_give_an_error_of_one_line(tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     (tmp_path / "text.h5").write_text("hello")
-    with pytest.raises(DataError, match="text.h5 cannot be read as HDF5"):
+    with pytest.raises(DataError, match="text.h5: cannot be read as HDF5"):
         prepare("patches-h5", [tmp_path / "text.h5"], tmp_path / "s")
     with h5py.File(tmp_path / "range.h5", "w") as file:
         file["0"] = np.full((4, 4), 200, np.float32)

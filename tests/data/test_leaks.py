@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 from pellucid.data import leaks
 from pellucid.data.preparing import prepare
 from pellucid.pictures import images
-from pellucid.pictures.picture import Picture, Samples
+from pellucid.pictures.picture import Picture
+from pellucid.pictures.samples import Samples
 
 
 def photo(height: int, width: int, seed: int) -> Samples:

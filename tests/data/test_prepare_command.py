@@ -38,6 +38,18 @@ def test_the_command_prepares_and_checks(tmp_path: Path) -> None:
     assert result.exit_code == 2 and "--out" in result.output
 
 
+@pytest.mark.parametrize(("count", "is_counted"), [(20, False), (21, True)])
+def test_of_many_files_that_are_left_out_twenty_are_named(count: int, is_counted: bool, tmp_path: Path) -> None:
+    folder = write_pictures(tmp_path / "in")
+    for number in range(count):
+        (folder / f"bad{number}.png").write_text("hello")
+    output = run("prepare", "folder", folder, "--out", tmp_path / "s").output
+    assert output.count("left out: bad") == 20
+    assert (
+        f"{count} left out in all; 'pellucid prepare check {tmp_path / 's'}' lists them" in output
+    ) == is_counted
+
+
 def test_evaluate_warns_of_leaks(tmp_path: Path) -> None:
     for i in range(2):
         images.write(Picture(photo(48, 48, i)), tmp_path / "train" / f"{i}.png")

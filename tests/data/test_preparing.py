@@ -18,7 +18,8 @@ from pellucid.data import preparing, store, store_writer
 from pellucid.data.preparing import cache_folder_as_store, open_data, prepare
 from pellucid.errors import ArgumentError, DataError, OutputError
 from pellucid.pictures import images
-from pellucid.pictures.picture import Picture, Samples
+from pellucid.pictures.picture import Picture
+from pellucid.pictures.samples import Samples
 from pellucid.system import files
 
 
@@ -58,7 +59,7 @@ def test_bad_files_are_listed_and_do_not_stop_the_others(tmp_path: Path) -> None
 
 def test_nothing_to_store_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
-    with pytest.raises(DataError, match="contains no .*png"):
+    with pytest.raises(DataError, match="in contains no pictures$"):
         prepare("folder", [tmp_path / "in"], tmp_path / "s")
     (tmp_path / "in" / "bad.png").write_text("hello")
     with pytest.raises(DataError, match="none of 1 items could be stored, e.g. bad.png"):
@@ -77,7 +78,7 @@ def test_a_store_inside_its_source_is_refused(tmp_path: Path) -> None:
     for out in (folder / "deep" / "store", tmp_path / "link" / "deep" / "store"):
         with pytest.raises(OutputError, match="would be among its own sources"):
             prepare("folder", [folder], out)
-    with pytest.raises(OutputError, match="is only read"):
+    with pytest.raises(OutputError, match="is read-only"):
         prepare("folder", [folder], "https://host/store")
     with pytest.raises(DataError, match=r"s3://bucket/store is a URL; copy"):
         open_data("s3://bucket/store")
@@ -207,6 +208,12 @@ def test_a_folder_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     write_noise(folder / "new.png", 8, 8, 3, seed=9)
     assert len(cache_folder_as_store(folder)) == 4
     assert cache_folder_as_store(folder, target=folder).kind == "pairs"
+    monkeypatch.setenv("PELLUCID_CACHE", str(folder / "new.png"))
+    with pytest.raises(OutputError, match="PELLUCID_CACHE names another folder"):
+        cache_folder_as_store(folder)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="^gone does not exist"):
+        cache_folder_as_store("gone")
 
 
 def test_a_folder_with_another_index_json_is_opened_as_pictures(
@@ -219,6 +226,9 @@ def test_a_folder_with_another_index_json_is_opened_as_pictures(
     made = prepare("folder", [folder], tmp_path / "store").store
     assert open_data(made.folder).folder == made.folder
     assert files.cache_folder() == tmp_path / "cache"
+    store.shard_path(made.folder, 0).unlink()
+    with pytest.raises(DataError, match="is a damaged store"):
+        open_data(made.folder)
 
 
 def test_of_several_processes_only_one_decodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

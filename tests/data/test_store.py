@@ -16,7 +16,7 @@ from pellucid.data import store, store_writer
 from pellucid.data.store import Store
 from pellucid.data.store_writer import Planned, Stamp, StoreWriter
 from pellucid.errors import DataError, OutputError
-from pellucid.pictures.picture import Samples
+from pellucid.pictures.samples import Samples
 
 STAMP = Stamp(1, 2, "3")
 METADATA: dict[str, Any] = {"pattern": ["RG", "GB"], "black_level": [[512, 512], [512, 511]], "white_level": 16383}

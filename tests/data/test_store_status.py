@@ -13,8 +13,8 @@ from data_sources import write_noise, write_pictures
 
 from pellucid.data import store
 from pellucid.data.preparing import prepare, prepare_shard
+from pellucid.data.store_parts import part_folder
 from pellucid.data.store_status import read_store_status
-from pellucid.data.store_writer import part_folder
 from pellucid.errors import OutputError
 from pellucid.system.shards import Shard
 
@@ -54,7 +54,7 @@ def test_what_shards_lack_or_have_damaged_is_decoded(folder: Path, tmp_path: Pat
     one = prepare("folder", [folder], tmp_path / "one", workers=1)
     for i in (1, 3):
         prepare_shard("folder", [folder], tmp_path / "s", Shard(i, 3))
-    damaged = store.shard_path(part_folder(tmp_path / "s", Shard(1, 3)), 0)
+    damaged = store.shard_path(part_folder(tmp_path / "s", Shard(1, 3).label), 0)
     content = bytearray(damaged.read_bytes())
     content[0] ^= 1
     damaged.write_bytes(content)

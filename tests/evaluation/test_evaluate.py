@@ -20,8 +20,9 @@ from pellucid.errors import DataError, OutputError, PellucidError
 from pellucid.evaluation.evaluate import evaluate, strip
 from pellucid.pictures import images
 from pellucid.pictures.color import rgb_to_luma
-from pellucid.pictures.picture import Picture, Samples
+from pellucid.pictures.picture import Picture
 from pellucid.pictures.resize import resize
+from pellucid.pictures.samples import Samples
 from pellucid.recipes import registry
 from pellucid.recipes.network import Network
 from pellucid.restoration.restorer import Restorer

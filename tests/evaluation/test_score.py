@@ -11,7 +11,8 @@ from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 from pellucid.errors import DataError, PellucidError
 from pellucid.evaluation.evaluate import score
 from pellucid.pictures import images
-from pellucid.pictures.picture import Picture, Samples
+from pellucid.pictures.picture import Picture
+from pellucid.pictures.samples import Samples
 
 
 def make_folder(folder: Path, **pictures: Samples) -> Path:
@@ -66,6 +67,13 @@ def test_a_result_of_another_size_is_not_scored(tmp_path: Path) -> None:
     (results / "a.png").unlink()
     with pytest.raises(DataError, match="none of the 1 pictures could be scored: .* 52 x 39 px"):
         score(results, target)
+
+
+def test_a_picture_that_is_all_border_is_too_small(tmp_path: Path) -> None:
+    target = make_folder(tmp_path / "t", a=make_samples(0))
+    assert score(target, target, border_px=19).scores
+    with pytest.raises(DataError, match="a.png is too small to be scored: 52 x 40 px; 20 px on each side are not"):
+        score(target, target, border_px=20)
 
 
 def test_the_luma_of_a_gray_result_is_not_compared_with_that_of_a_color_target(tmp_path: Path) -> None:

@@ -28,22 +28,22 @@ def _content(folder: Path) -> dict[str, bytes]:
 
 
 def test_paths_are_themselves(tmp_path: Path) -> None:
-    assert cache.bring(tmp_path) == tmp_path and cache.bring("a/b") == Path("a/b")
+    assert cache.as_local(tmp_path) == tmp_path and cache.as_local("a/b") == Path("a/b")
 
 
 def test_a_folder_is_fetched_once_and_follows_the_bucket(bucket: Bucket, fetched: list[str]) -> None:
     for name in ("a.png", "deep/b 50%.png", "deep/.hidden", ".pellucid/x"):
         bucket.put(f"set/{name}", name.encode())
     positions: list[tuple[int, int]] = []
-    folder = cache.bring(f"{bucket.url}/set", lambda done, total: positions.append((done, total)))
+    folder = cache.as_local(f"{bucket.url}/set", lambda done, total: positions.append((done, total)))
     assert folder.name == "set" and positions[-1] == (19, 19)
     assert _content(folder) == {"a.png": b"a.png", "deep/b 50%.png": b"deep/b 50%.png"}
     fetched.clear()
-    assert cache.bring(f"{bucket.url}/set/") == folder and fetched == []
+    assert cache.as_local(f"{bucket.url}/set/") == folder and fetched == []
     bucket.put("set/a.png", b"other")
     bucket.put("set/c.png", b"c")
     bucket.server.request("DELETE", f"{bucket.url.removeprefix('s3://pictures/')}/set/deep/b 50%.png")
-    assert _content(cache.bring(f"{bucket.url}/set")) == {"a.png": b"other", "c.png": b"c"}
+    assert _content(cache.as_local(f"{bucket.url}/set")) == {"a.png": b"other", "c.png": b"c"}
     assert sorted(fetched) == ["a.png", "c.png"]
 
 
@@ -64,32 +64,32 @@ def test_an_interrupted_copy_continues(
 
         patch.setattr(objects, "fetch", fail)
         with pytest.raises(StorageError, match="gone"):
-            cache.bring(f"{bucket.url}/set")
+            cache.as_local(f"{bucket.url}/set")
     fetched.clear()
-    assert _content(cache.bring(f"{bucket.url}/set")) == {name: name.encode() * 100 for name in "abc"}
+    assert _content(cache.as_local(f"{bucket.url}/set")) == {name: name.encode() * 100 for name in "abc"}
     assert "a" not in fetched
 
 
 def test_a_file_keeps_its_name(bucket: Bucket, fetched: list[str]) -> None:
     bucket.put("net.xml", b"<net>")
     bucket.put("net.bin", b"weights")
-    path = cache.bring(f"{bucket.url}/net.xml")
+    path = cache.as_local(f"{bucket.url}/net.xml")
     assert path.name == "net.xml" and path.read_bytes() == b"<net>"
     assert path.with_name("net.bin").read_bytes() == b"weights"
-    assert cache.bring(f"{bucket.url}/net.xml") == path and len(fetched) == 2
+    assert cache.as_local(f"{bucket.url}/net.xml") == path and len(fetched) == 2
 
 
 def test_what_does_not_exist_or_fit_is_said(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(StorageError, match="/none does not exist; check the name"):
-        cache.bring(f"{bucket.url}/none")
+        cache.as_local(f"{bucket.url}/none")
     bucket.put("x", b"x")
     usage = type("Usage", (), {"free": 2**27})
     monkeypatch.setattr("shutil.disk_usage", lambda path: usage)
     with pytest.raises(StorageError, match=r"needs 0\.0 GB in .*, where 0\.1 GB are free; free some space"):
-        cache.bring(f"{bucket.url}/x")
+        cache.as_local(f"{bucket.url}/x")
     monkeypatch.setenv("PELLUCID_CACHE", "/dev/null/x")
     with pytest.raises(StorageError, match="cannot be copied to /dev/null/x.*; set the environment variable"):
-        cache.bring(f"{bucket.url}/x")
+        cache.as_local(f"{bucket.url}/x")
 
 
 def test_models_and_evaluations_work_with_urls(album: Path, bucket: Bucket) -> None:
@@ -118,14 +118,14 @@ def test_stores_are_made_of_buckets_and_for_them(album: Path, bucket: Bucket, tm
     expected = pellucid.prepare("folder", [album], tmp_path / "store").store
     made = pellucid.prepare("folder", [f"{bucket.url}/in"], f"{bucket.url}/store").store
     assert made.fingerprint == expected.fingerprint
-    copy = store.open(cache.bring(f"{bucket.url}/store"))
+    copy = store.open(cache.as_local(f"{bucket.url}/store"))
     assert copy.fingerprint == expected.fingerprint and copy.check() == []
     assert pellucid.prepare("folder", [album], f"{bucket.url}/store").store.fingerprint == expected.fingerprint
     (album / "a.png").unlink()
     with pytest.raises(pellucid.OutputError):
         pellucid.prepare("folder", [album], f"{bucket.url}/store")
     smaller = pellucid.prepare("folder", [album], f"{bucket.url}/store", overwrite=True).store
-    assert store.open(cache.bring(f"{bucket.url}/store")).fingerprint == smaller.fingerprint
+    assert store.open(cache.as_local(f"{bucket.url}/store")).fingerprint == smaller.fingerprint
 
 
 def test_another_computer_finds_a_finished_store(

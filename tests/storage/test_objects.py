@@ -128,9 +128,9 @@ def test_a_folder_contains_what_is_below_it(bucket: Bucket, monkeypatch: pytest.
 
 def test_notes_are_stored_with_an_object(bucket: Bucket) -> None:
     url = _url(f"{bucket.url}/x.png")
-    objects.put(b"x", url, notes={"pellucid": "a note", "Content-Type": "image/png"})
-    assert objects.read_note(url, "pellucid") == "a note"
-    assert objects.read_note(url, "other") is None
+    objects.put(b"x", url, attributes={"pellucid": "a text", "Content-Type": "image/png"})
+    assert objects.read_attribute(url, "pellucid") == "a text"
+    assert objects.read_attribute(url, "other") is None
 
 
 def test_a_name_that_cannot_be_used_is_said(bucket: Bucket) -> None:
@@ -319,7 +319,7 @@ def test_files_of_web_servers_are_read_and_not_written(tmp_path: Path) -> None:
         assert objects.stat(url) == ('"tag"', 7)
         assert objects.fetch(url, tmp_path / "copy").size_bytes == 7
         assert (tmp_path / "copy").read_bytes() == b"content"
-        with pytest.raises(OutputError, match="is only read"):
+        with pytest.raises(OutputError, match="is read-only"):
             objects.put(b"x", url)
         with pytest.raises(StorageError, match="has no list of files"):
             list(objects.list_objects(url))

@@ -107,7 +107,7 @@ def slow(url, start, stop):
     time.sleep(0 if start < 4000 else 60)
     return real(url, start, stop)
 objects.read_range = slow
-cache.bring("{bucket.url}/large")
+cache.as_local("{bucket.url}/large")
 """
     child = subprocess.Popen([sys.executable, "-c", code], env={**os.environ})
     deadline_s = time.monotonic() + 60
@@ -118,7 +118,7 @@ cache.bring("{bucket.url}/large")
         time.sleep(0.01)
     child.send_signal(signal.SIGKILL)
     child.wait()
-    assert cache.bring(f"{bucket.url}/large").read_bytes() == CONTENT
+    assert cache.as_local(f"{bucket.url}/large").read_bytes() == CONTENT
     assert sorted(fetched) == [*range(4000, 10_500, 1000)]
     assert not [*(tmp_path / "cache").rglob("unfinished")]
 
@@ -140,10 +140,10 @@ def test_a_copy_is_never_a_mixture(bucket: Bucket, size: int, monkeypatch: pytes
                 bucket.put(f"set/{other}", content)
 
     monkeypatch.setattr(cache._Copies, "add", replace_all)
-    folder = cache.bring(f"{bucket.url}/set")
+    folder = cache.as_local(f"{bucket.url}/set")
     assert {path.read_bytes() for path in folder.iterdir()} == {b"2" * size}
     versions += [bytes([65 + number]) * size for number in range(9)]
     bucket.put("set/a", b"3" * size)
     bucket.put("set/b", b"3" * size)
     with pytest.raises(StorageError, match="/set is changed again and again while it is copied; try again when"):
-        cache.bring(f"{bucket.url}/set")
+        cache.as_local(f"{bucket.url}/set")

@@ -1,9 +1,11 @@
-"""Connecting to Ray: one that is started on this computer, or the one of a cluster."""
+"""Connecting to Ray: either started on this computer, or running on a cluster."""
 
 import logging
 import os
 import re
+import signal
 import socket
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,15 +18,15 @@ _ADDRESS = re.compile(r"(ray://)?[^\s/:]+:\d{1,5}", re.ASCII)
 
 _QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # otherwise it reports each use over the network
-    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # otherwise it warns about a change of a later version
-    "RAY_SCHEDULER_EVENTS": "0",  # otherwise it prints that processes wait for their turn
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # otherwise it warns of a change in a future version
+    "RAY_SCHEDULER_EVENTS": "0",  # otherwise it prints a line for each process that waits for resources
 }
 """Environment variables that are set before Ray is imported."""
 
 _REACH_S = 10.0
 
 _OBJECT_STORE_BYTES = 80 * 2**20
-"""Of a local Ray: close to the smallest that it accepts. Only keys and short results pass through it."""
+"""Of a local Ray: close to the minimum that it accepts, because only items and short results pass through it."""
 
 
 def check_address(text: str) -> None:
@@ -38,22 +40,24 @@ def check_address(text: str) -> None:
 
 @contextmanager
 def connect(address: str) -> Iterator[Any]:
-    """The `ray` module, connected. A program that is connected already stays so.
+    """The `ray` module, connected. An existing connection is used, and stays open afterwards.
 
-    address: ray is the one that the environment variable RAY_ADDRESS names or, without it, one that is started for
-        this process alone and ends with it. Others: see `check_address`.
-    Raises MissingExtraError, and ClusterError if there is no Ray there, or one of another version.
+    address: "ray" is the cluster in the environment variable RAY_ADDRESS or, without it, a Ray that is started for
+        this process and ends with it. Other addresses: see `check_address`.
+    Raises MissingExtraError, and ClusterError if no Ray answers at the address, or if its version differs.
     """
     check_address(address)
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of Ray about itself
+        warnings.simplefilter("ignore")  # Ray warns about its own code
         ray = import_optional("ray")
-        is_own = not ray.is_initialized()
-        if is_own:
-            _connect(ray, address)
+    is_own = not ray.is_initialized()
     try:
+        if is_own:
+            with warnings.catch_warnings(), _own_signal_handlers():
+                warnings.simplefilter("ignore")
+                _connect(ray, address)
         yield ray
     except ConnectionError as error:
         raise ClusterError(f"the connection to Ray was lost: {_first_line(error)}") from error
@@ -64,11 +68,11 @@ def connect(address: str) -> Iterator[Any]:
 
 def _connect(ray: Any, address: str) -> None:
     settings: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.CRITICAL}
-    place = os.environ.get("RAY_ADDRESS", "local") if address == "ray" else address
+    place = _find_place(address)
     if place == "local":
         settings |= {"include_dashboard": False, "object_store_memory": _OBJECT_STORE_BYTES}
     else:
-        _check_reachable(place)
+        check_reachable(address)
     try:
         ray.init(place, **settings)
     except Exception as error:  # of many classes: no connection, another version of Ray or Python, no memory
@@ -80,8 +84,38 @@ def _connect(ray: Any, address: str) -> None:
         ) from error
 
 
-def _check_reachable(place: str) -> None:
-    """Raise ClusterError if nothing listens there: Ray itself would try for many minutes."""
+@contextmanager
+def _own_signal_handlers() -> Iterator[None]:
+    """Keep the signal handlers of this process: on SIGTERM, Ray's would end it in the middle of its work.
+
+    If SIGTERM arrives while Ray's handler is installed, the handler of this process is called afterwards.
+    """
+    if threading.current_thread() is not threading.main_thread():  # Ray installs none either
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    is_ended = False
+    try:
+        yield
+    except SystemExit:  # raised by Ray's handler
+        is_ended = True
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if is_ended:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def _find_place(address: str) -> str:
+    return os.environ.get("RAY_ADDRESS", "local") if address == "ray" else address
+
+
+def check_reachable(address: str) -> None:
+    """Raise ClusterError if nothing listens at the address: Ray itself would try for many minutes."""
+    place = _find_place(address)
+    if place == "local":
+        return
+    check_address(place)
     host, _, port = place.removeprefix("ray://").rpartition(":")
     try:
         socket.create_connection((host, int(port)), _REACH_S).close()

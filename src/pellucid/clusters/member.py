@@ -1,4 +1,4 @@
-"""A process on a cluster: works through the keys that it is given, in a thread, and hands out results."""
+"""A process on a cluster: processes the items that are assigned to it, in a thread, and returns results."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -11,11 +11,11 @@ from typing import Any, Protocol
 from pellucid.errors import ClusterError, PellucidError
 
 POLL_S = 1.0
-"""A call returns after this time, even if there is nothing to report: whoever calls wants to show progress."""
+"""A call returns after this time at the latest, even without results, so that the caller can show progress."""
 
 
 class MemberWorker(Protocol):
-    """What a process does with its keys."""
+    """Processes the items in one process of the cluster."""
 
     def work(self, items: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         """(index in items, result) for each item, in any order. Closing it stops after the items in progress."""
@@ -27,7 +27,7 @@ class MemberWorker(Protocol):
 
 
 class Member:
-    """One process, the class of a Ray actor. It runs one call at a time, none of which takes long."""
+    """One process: the class of the Ray actor. Ray runs its calls one at a time, and each returns quickly."""
 
     def __init__(self) -> None:
         self._batches: SimpleQueue[list[tuple[int, Any]] | None] = SimpleQueue()
@@ -37,8 +37,8 @@ class Member:
         self._changed = Condition()
         self._thread = Thread(target=self._work, daemon=True)
 
-    def open(self, versions: str, make: "Make") -> PellucidError | None:
-        """Make the worker; returns why it cannot be made."""
+    def open(self, versions: str, make: "MakeWorker") -> PellucidError | None:
+        """Make the worker. Returns the error if that fails, otherwise None."""
         try:
             if versions != describe_versions():
                 raise ClusterError(f"it has {describe_versions()}, but this computer {versions}")
@@ -48,16 +48,19 @@ class Member:
         self._thread.start()
         return None
 
-    def exchange(self, batch: list[tuple[int, Any]], few: int) -> "list[tuple[int, Any]] | PellucidError":
-        """Take (place, item) of further items, and return (place, result) of those that are finished.
+    def exchange(
+        self, batch: list[tuple[int, Any]], max_unfinished: int
+    ) -> "list[tuple[int, Any]] | PellucidError":
+        """Accept more items as (index, item), and return finished ones as (index, result).
 
-        Waits until few items are left. Returns the error of the worker, if it failed as a whole.
+        Waits, up to POLL_S, until at most `max_unfinished` items are left. Returns the error of the worker if it
+        failed as a whole.
         """
         with self._changed:
             self._num_unfinished += len(batch)
             if batch:
                 self._batches.put(batch)
-            self._changed.wait_for(lambda: self._error or self._num_unfinished <= few, POLL_S)
+            self._changed.wait_for(lambda: self._error or self._num_unfinished <= max_unfinished, POLL_S)
             results, self._results = self._results, []
         if isinstance(self._error, PellucidError):
             return self._error
@@ -66,7 +69,7 @@ class Member:
         return results
 
     def finish(self) -> None:
-        """Finish the items in progress, leave out the others, and close the worker."""
+        """Finish the items in progress, drop the others, and close the worker."""
         self._is_stopping = True
         self._batches.put(None)
         self._thread.join()
@@ -97,10 +100,10 @@ class Member:
                     return
 
 
-Make = Callable[[], MemberWorker]
-"""Makes a worker in its process. It is pickled."""
+MakeWorker = Callable[[], MemberWorker]
+"""Makes the worker; pickled, and called in the process that the worker runs in."""
 
 
 def describe_versions() -> str:
-    """What must be the same on all computers, so that results are."""
+    """The versions that must be equal on all computers, so that their results are equal."""
     return ", ".join(f"{package} {version(package)}" for package in ("pellucid", "torch", "numpy"))

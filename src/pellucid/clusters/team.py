@@ -1,8 +1,8 @@
-"""A team of processes on a cluster, which this process directs: it hands out keys and collects results.
+"""A team of processes on a cluster, directed by this process: it assigns items to them and collects results.
 
 Ray chooses the computers, starts the processes there, adds computers if it can, and reports which processes have
-ended. What an ended process had in its hands is given to others here: repeated by Ray itself, one picture that
-ends its process would take all those with it that wait in the same process, each time.
+died. This module retries the unfinished items of a dead process, one at a time. Ray's own retries would repeat all
+of them together, and a picture that kills its process would fail the others each time.
 """
 
 import math
@@ -15,24 +15,34 @@ from typing import Any
 from warnings import warn
 
 from pellucid.clusters.connection import connect
-from pellucid.clusters.member import Make, Member, describe_versions
-from pellucid.errors import ClusterError, PellucidError
+from pellucid.clusters.member import MakeWorker, Member, describe_versions
+from pellucid.errors import ClusterError, NotEnoughMemoryError, PellucidError
 
 MAX_BATCH = 16
-"""How many items a process gets at once, at most."""
+"""The largest number of items that are assigned to a process at once."""
 
-MAX_ENDS = 3
-"""An item fails if so many processes have ended while they had no other one."""
+MAX_DEATHS = 3
+"""An item fails after this many processes have died while it was their only item."""
+
+MIN_PROCESS_BYTES = 10**9
+"""The least memory that a process requests by default: only one file is measured, and others may need more."""
 
 MAX_FAILED_STARTS = 5
-"""The run fails if so many processes in a row have ended before they were ready."""
+"""The run fails after this many processes in a row have died before they were ready."""
 
-_WAIT_S, _FINISH_S, _PATIENCE_S = 5.0, 25.0, 20.0
+_WAIT_S = 5.0
+"""The longest wait for a reply, before the number of processes is adjusted again."""
+
+_FINISH_S = 25.0
+"""How long processes may take at the end to finish the items in progress."""
+
+_WARN_AFTER_S = 20.0
+"""If no process fits the cluster after this time, the user is warned once."""
 
 
 @dataclass(frozen=True)
-class Needs:
-    """What each process of a team needs. num_gpus: None for one if the cluster has any."""
+class Requirements:
+    """The resources of each process of a team. num_gpus: None requests one GPU if the cluster has any."""
 
     memory_bytes: int
     num_cpus: int = 1
@@ -40,16 +50,22 @@ class Needs:
 
 
 @dataclass(frozen=True)
-class Lost:
-    """The result of an item whose processes have ended. reason: in words."""
+class LostItem:
+    """The result of an item that failed because its processes died. reason: in words."""
 
     reason: str
     is_out_of_memory: bool
 
+    def to_error(self, source: object, done: str, *, hint: str = "") -> PellucidError:
+        """The error of the item. done: what was done with the source, e.g. "restored". hint: how to get memory."""
+        kind = NotEnoughMemoryError if self.is_out_of_memory else PellucidError
+        facts = f"{source}: the process in which it was {done} has ended {MAX_DEATHS} times: {self.reason}"
+        return kind(facts, hint=hint if self.is_out_of_memory else "")
+
 
 @dataclass(eq=False)
-class _Hired:
-    """A process. call: the one that runs. items: the places of those in its hands."""
+class _Process:
+    """A process on the cluster. call: the one in progress. items: indices of those assigned to it, in order."""
 
     actor: Any
     call: Any
@@ -59,21 +75,22 @@ class _Hired:
 
 def run_team(
     address: str,
-    make: Make,
+    make: MakeWorker,
     items: Sequence[Any],
-    needs: Needs,
+    resources: Requirements,
     *,
     max_processes: int | None = None,
-    recover: Callable[[int], Any] = lambda place: None,
+    recover: Callable[[int], Any] = lambda index: None,
 ) -> Generator[tuple[int, Any], None, None]:
     """(index in items, result) of each item, as they are finished. Closing it stops after the items in progress.
 
     address: see `connect`. make: makes the worker of each process. max_processes: None for as many as fit.
-    recover: the result of an item whose process has ended, if it is finished nevertheless.
+    recover: called with the index of an item whose process has died; returns its result if it was finished, or
+        None if it must be repeated. It may replace the item.
     Raises ClusterError if no process can be started, and the error of a worker that fails as a whole.
     """
     with connect(address) as ray:
-        team = _Team(ray, make, items, needs, max_processes, recover)
+        team = _Team(ray, make, items, resources, max_processes, recover)
         try:
             yield from team.run()
         finally:
@@ -84,148 +101,155 @@ class _Team:
     def __init__(
         self,
         ray: Any,
-        make: Make,
+        make: MakeWorker,
         items: Sequence[Any],
-        needs: Needs,
+        resources: Requirements,
         max_processes: int | None,
         recover: Callable[[int], Any],
     ) -> None:
-        self._ray, self._items, self._needs = ray, items, needs
+        self._ray, self._items, self._resources = ray, items, resources
         self._arguments = describe_versions(), make
-        self._waiting, self._suspects = deque(range(len(items))), deque[int]()
+        self._waiting, self._retries = deque(range(len(items))), deque[int]()
         self._max_processes = max_processes or len(items)
         self._recover = recover
-        self._hired: list[_Hired] = []
-        self._num_ends, self._num_failed_starts = Counter[int](), 0
-        self._started_s: float | None = time.monotonic()
+        self._processes: list[_Process] = []
+        self._num_deaths, self._num_failed_starts = Counter[int](), 0
+        self._warn_at_s = time.monotonic() + _WARN_AFTER_S
 
     def run(self) -> Iterator[tuple[int, Any]]:
         while self._num_left:
-            self._hire()
-            calls = {hired.call: hired for hired in self._hired}
+            self._start_processes()
+            calls = {process.call: process for process in self._processes}
             ready, _ = self._ray.wait([*calls], num_returns=1, timeout=_WAIT_S)
             if ready:
                 ready, _ = self._ray.wait([*calls], num_returns=len(calls), timeout=0)
             for call in ready:
-                yield from self._hear(calls[call], call)
+                yield from self._handle_reply(calls[call], call)
             self._warn_if_none_fits()
 
     def finish(self) -> None:
-        """Let all processes finish what is in progress, and end them."""
+        """Let all processes finish the items in progress, then end them."""
+        ready = [process.actor for process in self._processes if process.is_ready]
         try:
-            calls = [hired.actor.finish.remote() for hired in self._hired if hired.is_ready]
+            for process in self._processes:
+                if not process.is_ready:  # otherwise it might start in place of one that has finished
+                    self._ray.kill(process.actor)
+            calls = [actor.finish.remote() for actor in ready]
             if calls:
                 self._ray.wait(calls, num_returns=len(calls), timeout=_FINISH_S)
         finally:
-            for hired in self._hired:
-                self._ray.kill(hired.actor)
+            for actor in ready:
+                self._ray.kill(actor)
 
     @property
     def _num_left(self) -> int:
-        in_hands = sum(len(hired.items) for hired in self._hired)
-        return len(self._waiting) + len(self._suspects) + in_hands
+        num_assigned = sum(len(process.items) for process in self._processes)
+        return len(self._waiting) + len(self._retries) + num_assigned
 
-    def _hire(self) -> None:
-        """Start processes: as many as fit now and, for a cluster that grows, as many again as are at work."""
-        num_ready = sum(hired.is_ready for hired in self._hired)
+    def _start_processes(self) -> None:
+        """Start as many processes as fit now, or twice as many as are ready, so that an elastic cluster grows."""
+        num_ready = sum(process.is_ready for process in self._processes)
         wanted = min(self._max_processes, self._num_left, max(self._capacity, 2 * num_ready, 1))
-        while len(self._hired) < wanted:
+        while len(self._processes) < wanted:
             actor = self._actor_class.remote()
-            self._hired.append(_Hired(actor, actor.open.remote(*self._arguments)))
+            self._processes.append(_Process(actor, actor.open.remote(*self._arguments)))
 
     @cached_property
     def _actor_class(self) -> Any:
         return self._ray.remote(Member).options(
-            num_cpus=self._needs.num_cpus,
+            num_cpus=self._resources.num_cpus,
             num_gpus=self._num_gpus,
-            memory=self._needs.memory_bytes,
+            memory=self._resources.memory_bytes,
             max_restarts=0,
             scheduling_strategy="SPREAD",
         )
 
     @cached_property
     def _num_gpus(self) -> int:
-        given = self._needs.num_gpus
-        return given if given is not None else int(self._ray.cluster_resources().get("GPU", 0) >= 1)
+        requested = self._resources.num_gpus
+        return requested if requested is not None else int(self._ray.cluster_resources().get("GPU", 0) >= 1)
 
     @cached_property
     def _capacity(self) -> int:
-        """How many processes fit the computers that there are now."""
-        needs = {"CPU": self._needs.num_cpus, "GPU": self._num_gpus, "memory": self._needs.memory_bytes}
+        """How many processes fit the computers that the cluster has now."""
+        needed = {"CPU": self._resources.num_cpus, "GPU": self._num_gpus, "memory": self._resources.memory_bytes}
         nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        fits = [min(int(node.get(key, 0) // need) for key, need in needs.items() if need) for node in nodes]
+        fits = [min(int(node.get(key, 0) // need) for key, need in needed.items() if need) for node in nodes]
         return sum(fits)
 
     def _warn_if_none_fits(self) -> None:
-        """Say once what the team waits for, e.g. until a cluster has grown."""
-        if self._started_s is None or time.monotonic() - self._started_s < _PATIENCE_S:
+        """Warn once if no computer is large enough. The cluster may still grow, so the team keeps waiting."""
+        if time.monotonic() < self._warn_at_s:
             return
-        self._started_s = None
+        self._warn_at_s = math.inf
         if self._capacity == 0:
             gpu = " and a GPU" * self._num_gpus
             warn(
-                f"no computer of the cluster has {self._needs.num_cpus} CPU, "
-                f"{self._needs.memory_bytes / 1e6:.0f} MB of memory{gpu} for a process; waiting for one",
+                f"no computer of the cluster has {self._resources.num_cpus} CPU, "
+                f"{self._resources.memory_bytes / 1e6:.0f} MB of memory{gpu} for a process; waiting for one",
                 stacklevel=2,
             )
 
-    def _hear(self, hired: _Hired, call: Any) -> Iterator[tuple[int, Any]]:
-        """Take the answer of a process, and make the next call."""
+    def _handle_reply(self, process: _Process, call: Any) -> Iterator[tuple[int, Any]]:
+        """Yield the results in the reply of a process, and make the next call."""
         try:
-            answer = self._ray.get(call)
+            reply = self._ray.get(call)
         except self._ray.exceptions.RayError as error:
-            yield from self._replace(hired, error)
+            yield from self._handle_death(process, error)
             return
-        if isinstance(answer, PellucidError):
-            raise answer.about("a process on the cluster")
-        if hired.is_ready:
-            for place, result in answer:
-                del hired.items[place]
-                yield place, result
-        hired.is_ready, self._num_failed_starts = True, 0
-        batch, few = self._choose_batch(hired)
-        hired.items |= dict.fromkeys(batch)
-        hired.call = hired.actor.exchange.remote([(place, self._items[place]) for place in batch], few)
+        if isinstance(reply, PellucidError):
+            raise reply.about("a process on the cluster")
+        if process.is_ready:
+            for index, result in reply:
+                del process.items[index]
+                yield index, result
+        process.is_ready, self._num_failed_starts = True, 0
+        batch, max_unfinished = self._choose_batch(process)
+        process.items |= dict.fromkeys(batch)
+        process.call = process.actor.exchange.remote(
+            [(index, self._items[index]) for index in batch], max_unfinished
+        )
 
-    def _choose_batch(self, hired: _Hired) -> tuple[list[int], int]:
-        """The next items of a process, and how few it must have left to get others.
+    def _choose_batch(self, process: _Process) -> tuple[list[int], int]:
+        """The next items of a process, and the number of unfinished items at which it must reply to get more.
 
-        Fewer at a time towards the end, so that all end together. Items whose process has ended come last, alone.
+        Batches become smaller towards the end, so that all processes finish at the same time. Items whose process
+        has died are retried last, one at a time.
         """
         if not self._waiting:
-            has_next = not hired.items and self._suspects
-            return ([self._suspects.popleft()] if has_next else []), 0
-        num_ready = sum(hired.is_ready for hired in self._hired)
+            has_next = not process.items and self._retries
+            return ([self._retries.popleft()] if has_next else []), 0
+        num_ready = sum(process.is_ready for process in self._processes)
         size = min(MAX_BATCH, math.ceil(len(self._waiting) / (2 * num_ready)))
-        num_new = 0 if 2 * len(hired.items) > size else size
+        num_new = 0 if 2 * len(process.items) > size else size
         return [self._waiting.popleft() for _ in range(num_new)], size // 2
 
-    def _replace(self, hired: _Hired, error: Exception) -> Iterator[tuple[int, Any]]:
-        """Decide about the items of a process that has ended; `_hire` starts another one."""
-        self._hired.remove(hired)
-        self._ray.kill(hired.actor)
+    def _handle_death(self, process: _Process, error: Exception) -> Iterator[tuple[int, Any]]:
+        """Recover, retry or give up the items of a dead process; `_start_processes` replaces it."""
+        self._processes.remove(process)
+        self._ray.kill(process.actor)
         lost = _explain(error)
-        if not hired.is_ready:
+        if not process.is_ready:
             self._num_failed_starts += 1
             if self._num_failed_starts >= MAX_FAILED_STARTS:
                 raise ClusterError(f"processes on the cluster end before they are ready: {lost.reason}") from error
-        for place in hired.items:
-            self._num_ends[place] += len(hired.items) == 1
-            finished = self._recover(place)
-            if finished is None and self._num_ends[place] < MAX_ENDS:
-                self._suspects.append(place)
+        for index in process.items:
+            self._num_deaths[index] += len(process.items) == 1
+            finished = self._recover(index)
+            if finished is None and self._num_deaths[index] < MAX_DEATHS:
+                self._retries.append(index)
             else:
-                yield place, lost if finished is None else finished
+                yield index, lost if finished is None else finished
 
 
-def _explain(error: Exception) -> Lost:
-    """Why a process has ended, from the message of Ray."""
+def _explain(error: Exception) -> LostItem:
+    """Why a process has died, according to Ray's error message."""
     text = str(error)
     if "OUT_OF_MEMORY" in text or "OutOfMemory" in type(error).__name__ or "running low on memory" in text:
-        return Lost("it ran out of memory", is_out_of_memory=True)
+        return LostItem("it ran out of memory", is_out_of_memory=True)
     if "Worker exit type: SYSTEM_ERROR" in text:
-        return Lost("it was killed, or crashed", is_out_of_memory=False)
+        return LostItem("it was killed, or crashed", is_out_of_memory=False)
     if "node" in text.lower() and ("died" in text or "dead" in text):
-        return Lost("its computer has left the cluster", is_out_of_memory=False)
+        return LostItem("its computer has left the cluster", is_out_of_memory=False)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return Lost(lines[-1][:300] if lines else type(error).__name__, is_out_of_memory=False)
+    return LostItem(lines[-1][:300] if lines else type(error).__name__, is_out_of_memory=False)

@@ -173,13 +173,18 @@ def list_files(
         walk = _walk_zip if zipfile.is_zipfile(path) else _walk_tar
         return listing.finish(walk(path, listing))
     except _ARCHIVE_ERRORS as error:
+        if listing.is_wanted(path.name, partial(_read_head, path)):
+            raise DataError(f"{path} is a single file; a folder, zip or tar is needed") from error
         raise DataError(f"{path} cannot be read as a zip or tar archive: {error}") from error
 
 
 def _walk_folder(folder: Path, listing: _Listing) -> Iterator[Source]:
     for path in files.find_files(folder):
         name = path.relative_to(folder).as_posix()
-        if path.is_file() and listing.is_wanted(name, partial(_read_head, path)):
+        if not path.is_file():  # a pipe, or a link that leads nowhere
+            if path.suffix.lower() in listing.suffixes:
+                listing.left_out.append((name, "it is not a file" if path.exists() else "it is a broken link"))
+        elif listing.is_wanted(name, partial(_read_head, path)):
             stat = path.stat()
             yield Source(name, str(path), stat.st_size, stat.st_mtime_ns, path.read_bytes, path)
 

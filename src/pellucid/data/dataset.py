@@ -21,7 +21,7 @@ from pellucid.errors import DataError, PictureError
 from pellucid.pictures import images, kinds
 from pellucid.pictures.finding import describe_ignored
 from pellucid.pictures.formats import SUFFIXES
-from pellucid.pictures.picture import Samples
+from pellucid.pictures.samples import Samples
 
 LeftOut = list[tuple[str, str]]
 """Names of files or items that are not stored, each with the reason."""
@@ -123,12 +123,21 @@ def gather_files(
         if ignored is not None:
             ignored.update(found.ignored)
         if not found.sources:
-            reasons = f"; {found.left_out[0][0]}: {found.left_out[0][1]}" if found.left_out else ""
-            raise DataError(f"{path} contains no {', '.join(sorted(suffixes))} files{reasons}")
+            raise DataError(f"{path} contains no {_describe_wanted(suffixes, found)}")
         prefix = f"{label}/" if len(paths) > 1 else ""
         gathered += [replace(source, name=f"{prefix}{source.name}") for source in found.sources]
         left_out += found.left_out
     return gathered, left_out
+
+
+def _describe_wanted(suffixes: Collection[str], found: archives.FileList) -> str:
+    """The files that were not found, and those that were found instead."""
+    is_any_picture = len(suffixes) > 1
+    wanted = "pictures" if is_any_picture else f"{' or '.join(suffixes)} files"
+    if found.left_out:
+        return f"{wanted}; {found.left_out[0][0]}: {found.left_out[0][1]}"
+    ignored = describe_ignored(found.ignored) if is_any_picture else ""
+    return f"{wanted} ({ignored})" if ignored else wanted
 
 
 def split_name(source: Source, paths: Sequence[Path]) -> tuple[str, ...]:

@@ -68,7 +68,7 @@ def collect(data: str | Location, target: str | Location | None = None, *, white
     If no names agree, targets are matched by sorted order, provided there are as many.
     Raises DataError if there are no pictures, a picture has no target, or the store is damaged.
     """
-    data, target = cache.bring(data), None if target is None else cache.bring(target)
+    data, target = cache.as_local(data), None if target is None else cache.as_local(target)
     if store.is_store(data):
         if target is not None:
             raise DataError(f"{data} is a store, which contains its targets", hint="omit {target}")

@@ -23,7 +23,7 @@ from pellucid.data import store
 from pellucid.data.store import Store
 from pellucid.errors import PictureError
 from pellucid.pictures import images
-from pellucid.pictures.picture import Samples
+from pellucid.pictures.samples import Samples
 
 BLOCK_PX = 32
 """Side of the blocks that are compared."""

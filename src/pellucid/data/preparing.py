@@ -5,24 +5,21 @@ interrupted. Files that cannot be used are listed by name and do not stop the ot
 """
 
 import hashlib
-import json
 import os
-import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pellucid.data import archives, registry, store
-from pellucid.data.archives import Source
 from pellucid.data.dataset import DatasetPlan, DecodeTask, LeftOut
 from pellucid.data.store import Array, Store
+from pellucid.data.store_parts import copy_parts, is_current, list_parts, open_part, part_folder, remove_parts
 from pellucid.data.store_upload import Log, start_upload, upload
-from pellucid.data.store_writer import Planned, Record, Stamp, StoreWriter, list_parts, part_folder
-from pellucid.errors import ArgumentError, DataError, OutputError, PictureError
+from pellucid.data.store_writer import Planned, Stamp, StoreWriter
+from pellucid.errors import ArgumentError, DataError, OutputError, PellucidError, PictureError
 from pellucid.pictures.formats import SUFFIXES
 from pellucid.pictures.kinds import is_picture_head
 from pellucid.storage import cache
@@ -46,7 +43,7 @@ a store that an earlier version started could not be resumed."""
 
 @dataclass(frozen=True)
 class Prepared:
-    """A finished store. What was left out is in `store.left_out`.
+    """A finished store; `store.left_out` lists the files that were not used.
 
     num_decoded: files decoded by this call; the others were in the store before.
     messages: what users should know, one line each.
@@ -59,9 +56,9 @@ class Prepared:
 
 @dataclass(frozen=True)
 class PreparedShard:
-    """The part of a store that one shard has decoded.
+    """The files of a store that one shard has decoded.
 
-    num_files: of this shard. num_all_files: of all shards. num_decoded: by this call.
+    num_files: files of this shard. num_all_files: files of all shards. num_decoded: files decoded by this call.
     is_finished: whether the store is finished, so that there was nothing to do.
     left_out: files that cannot be decoded, each with the reason.
     """
@@ -74,14 +71,28 @@ class PreparedShard:
     left_out: tuple[tuple[str, str], ...] = ()
 
 
+class Elsewhere(NamedTuple):
+    """What other processes did: the tasks that are still left, files that cannot be decoded, and their parts."""
+
+    tasks: list[DecodeTask]
+    failures: LeftOut
+    parts: list[Path]
+
+
 @dataclass(frozen=True)
-class _Settings:
+class FillSettings:
+    """How a store is filled.
+
+    waits: whether to wait for another process that writes the store; otherwise this is an error.
+    decode_elsewhere: lets other processes decode these tasks, and copies their results.
+    """
+
     workers: int | None = None
     min_px: int = 1
     overwrite: bool = False
     progress: Progress | None = None
     waits: bool = False
-    """Whether to wait for another process that writes the store; otherwise this is an error."""
+    decode_elsewhere: Callable[[Sequence[DecodeTask], StoreWriter], Elsewhere] | None = None
 
 
 def prepare(
@@ -103,23 +114,18 @@ def prepare(
         computer; a store for a bucket is made there, too, and then uploaded, its index last.
     workers: threads; by default one for each processor. min_px: pictures with a shorter side are left out.
     overwrite: replace a finished store.
-    log: called with a line before this waits for another process, or copies a finished store from a bucket.
+    log: called with a line of text before waiting for another process, or copying a finished store from a bucket.
     keywords: of the data set, e.g. split="test"; `pellucid prepare KIND` describes them.
-    What shards have decoded (see `prepare_shard`) is copied, not decoded again.
+    Files that shards have decoded (see `prepare_shard`) are copied, not decoded again.
     A finished store of the same sources is returned unchanged. Raises DataError if nothing can be stored or a
-    keyword is not possible, OutputError if `out` contains something else or another data set, or its disk is full.
+    keyword is not possible, OutputError if `out` contains other files or another data set, or its disk is full.
     """
     place = locate(out)
     folder = start_upload(place, log, overwrite=overwrite) if isinstance(place, Url) else place
-    check_name(folder)
-    if os.path.lexists(folder) and not os.path.isdir(folder):  # noqa: PTH112  # Path's own raises on names too long
-        raise OutputError(f"{folder} is a file", hint="{out} must be a folder")
-    sources = [cache.bring(path) for path in paths]
-    plan = registry.plan(kind, sources, keywords)
-    _check_outside(folder, plan, sources)
-    request = _make_request(kind, keywords, min_px)
+    preparation = plan_preparation(kind, [cache.as_local(path) for path in paths], folder, min_px, keywords)
+    settings = FillSettings(workers, min_px, overwrite, progress)
     try:
-        prepared = _fill_store(plan, folder, request, _Settings(workers, min_px, overwrite, progress))
+        prepared = fill_store(preparation.plan, folder, preparation.request, settings)
     except OutputError as error:
         if "overwrite" not in error.parameters:  # it is about the disk
             raise
@@ -127,6 +133,36 @@ def prepare(
     if isinstance(place, Url):
         upload(folder, place, log, overwrite=overwrite)
     return prepared
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a store will contain.
+
+    request: as JSON, without paths, because files may move before a store is resumed. facts: with paths, for
+    `read_store_status`.
+    """
+
+    plan: DatasetPlan
+    request: Mapping[str, Any]
+    facts: Mapping[str, Any]
+
+
+def plan_preparation(
+    kind: str, sources: Sequence[Path], out: Path, min_px: int, keywords: Mapping[str, Any]
+) -> Preparation:
+    """The plan of `prepare`, from local sources; nothing is decoded yet. Raises the errors of `prepare`."""
+    check_name(out)
+    if os.path.lexists(out) and not os.path.isdir(out):  # noqa: PTH112  # Path's own raises on names too long
+        raise OutputError(f"{out} is a file", hint="{out} must be a folder")
+    plan = registry.plan(kind, sources, keywords)
+    _check_outside(out, plan, sources)
+    facts = {
+        "kind": kind,
+        "paths": [os.path.abspath(path) for path in sources],  # noqa: PTH100  # Path's own resolves links
+        "keywords": {key: str(value) for key, value in keywords.items()},
+    }
+    return Preparation(plan, _make_request(kind, keywords, min_px), facts)
 
 
 def prepare_shard(
@@ -140,49 +176,31 @@ def prepare_shard(
     progress: Progress | None = None,
     **keywords: Any,
 ) -> PreparedShard:
-    """Decode a part of a data set, by a hash of the names of its files, into a folder of its own in `out`.
+    """Decode one shard of a data set, selected by a hash of the file names, into its own folder in `out`.
 
     `prepare` with the same arguments then makes the store: it copies what all shards have decoded, decodes what is
     missing, and removes their folders. A shard can be repeated, and does nothing if the store is finished.
 
-    Arguments and errors are those of `prepare`, but `out` is a folder of this computer or its network. If another
-    process does the same shard, this one waits for it.
+    Arguments and errors are those of `prepare`, but `out` must be a local folder or a network share. If another
+    process decodes the same shard, this one waits for it.
     """
     if isinstance(locate(out), Url):
         raise ArgumentError(f"{out} is a URL, but shards share a folder", hint="choose a folder by {out}")
     out = Path(out)
-    check_name(out)
-    sources = [cache.bring(path) for path in paths]
-    plan = registry.plan(kind, sources, keywords)
-    _check_outside(out, plan, sources)
-    request = _make_request(kind, keywords, min_px)
+    preparation = plan_preparation(kind, [cache.as_local(path) for path in paths], out, min_px, keywords)
+    plan, request = preparation.plan, preparation.request
     mine = [task for task in plan.tasks if shard.takes(task.name)]
-    folder = part_folder(out, shard)
+    folder = part_folder(out, shard.label)
     with StoreWriter(out, request, wait=True) as whole:
         if whole.is_finished:
             _check_unchanged(plan, whole, _find_unfinished(plan, whole)[0])
             return PreparedShard(folder, len(mine), len(plan.tasks), 0, is_finished=True)
-    with StoreWriter(folder, request, wait=True) as writer:
-        arguments = {
-            "kind": kind,
-            "paths": [os.path.abspath(path) for path in sources],  # noqa: PTH100  # Path's own resolves links
-            "keywords": {key: str(value) for key, value in keywords.items()},
-        }
-        _write_part_facts(folder, arguments, None)
+    failures: LeftOut = []
+    with open_part(out, shard.label, request, preparation.facts, failures) as writer:
         tasks, _ = _find_unfinished(replace(plan, tasks=tuple(mine)), writer)
-        failures = _decode_all(tasks, writer, workers or _count_processors(), progress)
-        _write_part_facts(folder, arguments, failures)
+        failures += _decode_all(tasks, writer, workers or _count_processors(), progress)
     num_decoded = len(tasks) - len(failures)
     return PreparedShard(folder, len(mine), len(plan.tasks), num_decoded, False, tuple(failures))
-
-
-PART_FACTS = "shard.json"
-"""A file in the folder of a shard: what it was asked for and, once it is done, which files cannot be decoded."""
-
-
-def _write_part_facts(folder: Path, arguments: Mapping[str, Any], failures: LeftOut | None) -> None:
-    content = {**arguments, "left_out": failures}
-    files.write_atomic(folder / PART_FACTS, f"{json.dumps(content)}\n".encode(), overwrite=True)
 
 
 def _check_outside(out: Path, plan: DatasetPlan, sources: Sequence[Path]) -> None:
@@ -194,11 +212,11 @@ def _check_outside(out: Path, plan: DatasetPlan, sources: Sequence[Path]) -> Non
 
 
 def open_data(data: str | Path, *, target: str | Path | None = None) -> Store:
-    """The store that a training reads: an existing one, or one that is made of a folder of pictures.
+    """The store that a training reads: an existing store, or one that is made from a folder of pictures.
 
     data: a store, or a folder of clean pictures; with `target`, a folder of degraded pictures, whose targets are
-    there. Raises DataError for a store with a `target` and for URLs, and the errors of `store.open` and
-    `cache_folder_as_store`.
+    in the folder `target`. Raises DataError for a store with a `target` and for URLs, and the errors of
+    `store.open` and `cache_folder_as_store`.
     """
     for given in (data, target):
         if given is not None and is_url(given):
@@ -219,21 +237,30 @@ def cache_folder_as_store(
 ) -> Store:
     """A folder as a store in `files.cache_folder`, to train from it directly. Changed files lead to a new store.
 
-    folder: clean pictures; with `target`, degraded pictures, whose targets are there. If several processes ask at
-    the same time, one makes the store and the others wait. Raises the errors of `prepare`.
+    folder: clean pictures; with `target`, degraded pictures, whose targets are in the folder `target`. If several
+    processes call this at the same time, one makes the store and the others wait. Raises the errors of `prepare`.
     """
-    paths = [Path(path).resolve() for path in (folder, target) if path is not None]
-    out = cache_folder() / f"{paths[0].name}-{_hash_listing(paths)[:16]}"
-    if (out / store.INDEX).exists():
-        return store.open(out)
+    given = [Path(path) for path in (folder, target) if path is not None]
+    paths = [path.resolve() for path in given]
     kind = "folder" if target is None else "pairs"
-    plan = registry.plan(kind, paths, {})
-    settings = _Settings(workers, progress=progress, waits=True)
-    return _fill_store(plan, out, _make_request(kind, {}, settings.min_px), settings).store
+    settings = FillSettings(workers, progress=progress, waits=True)
+    try:
+        out = cache_folder() / f"{paths[0].name}-{_hash_listing(paths)[:16]}"
+        if (out / store.INDEX).exists():
+            return store.open(out)
+        plan = registry.plan(kind, paths, {})
+        return fill_store(plan, out, _make_request(kind, {}, settings.min_px), settings).store
+    except OutputError as error:
+        hint = "the environment variable PELLUCID_CACHE names another folder"
+        raise OutputError(error.facts, hint=hint) from error
+    except PellucidError as error:
+        for path, name in zip(paths, given, strict=True):
+            error = error.renamed(path, name)
+        raise error from error.__cause__
 
 
 def _make_request(kind: str, keywords: Mapping[str, Any], min_px: int) -> dict[str, Any]:
-    """What the store contains, as JSON. Paths are not part of it: files may move before a store is resumed."""
+    """What the store must contain, as JSON. Without paths, because files may move before a store is resumed."""
     given = registry.validate_keywords(kind, keywords)
     content = {key: value for key, value in given.items() if not isinstance(value, Path)}
     return {"kind": kind, "min_px": min_px, **_LEGACY_KEYWORDS, **content}
@@ -250,67 +277,36 @@ def _hash_listing(paths: Sequence[Path]) -> str:
     return listing.hexdigest()
 
 
-def _fill_store(plan: DatasetPlan, out: Path, request: Mapping[str, Any], settings: _Settings) -> Prepared:
+def fill_store(plan: DatasetPlan, out: Path, request: Mapping[str, Any], settings: FillSettings) -> Prepared:
     with StoreWriter(out, request, overwrite=settings.overwrite, wait=settings.waits) as writer:
         if settings.overwrite or writer.is_finished:
-            _remove_parts(list_parts(out))
+            remove_parts(list_parts(out))
         tasks, changed = _find_unfinished(plan, writer)
         if writer.is_finished:
             _check_unchanged(plan, writer, tasks)
             return Prepared(store.open(out), 0)
         parts = list_parts(out)
         num_unfinished = len(tasks)
-        tasks = _copy_parts(parts, tasks, writer, request)
+        tasks = copy_parts(parts, tasks, writer, request)
         num_copied = num_unfinished - len(tasks)
-        failures = _decode_all(tasks, writer, settings.workers or _count_processors(), settings.progress)
+        failures: LeftOut = []
+        num_undecoded = len(tasks)
+        if settings.decode_elsewhere is not None:
+            tasks, failures, new_parts = settings.decode_elsewhere(tasks, writer)
+            parts += new_parts
+        failures += _decode_all(tasks, writer, settings.workers or _count_processors(), settings.progress)
+        failures.sort()
         items, left_out = _select_items(plan, writer, failures, settings.min_px)
         if not items:
             first = f", e.g. {left_out[0][0]}: {left_out[0][1]}" if left_out else ""
+            writer.discard()
             raise DataError(f"none of {len(plan.items)} items could be stored{first}")
         messages = [*plan.messages, *_count_changes(items, writer)]
         messages += [f"{num_copied} files were decoded by shards"] if num_copied else []
         messages += [f"{name} has changed since it was decoded, and was decoded again" for name in changed]
         made = writer.finish(plan.kind, items, left_out)
-        _remove_parts(parts)
-        return Prepared(made, len(tasks) - len(failures), tuple(messages))
-
-
-def _copy_parts(
-    parts: Sequence[Path], tasks: Sequence[DecodeTask], writer: StoreWriter, request: Mapping[str, Any]
-) -> list[DecodeTask]:
-    """Copy what shards have decoded, in the order of the tasks; returns the tasks that are still to do.
-
-    Raises OutputError if a shard is running, or was asked for something else.
-    """
-    unfinished = []
-    with ExitStack() as stack:
-        opened = [stack.enter_context(StoreWriter(part, request)) for part in parts]
-        by_key = {key: part for part in opened for key in part.records}
-        for task in tasks:
-            found = [by_key.get(key) for key in task.keys]
-            if not all(_copy(key, part, task.source, writer) for key, part in zip(task.keys, found, strict=True)):
-                unfinished.append(task)
-    return unfinished
-
-
-def _copy(key: str, part: StoreWriter | None, source: Source, writer: StoreWriter) -> bool:
-    """Copy an array of a shard, unless the file has changed since, or the array is damaged. Returns whether."""
-    if key in writer.records:
-        return True
-    if part is None or not _is_current(part.records[key], source):
-        return False
-    samples = part.read(key)
-    if samples is None:
-        return False
-    record = part.records[key]
-    writer.put(key, record.stamp, samples, metadata=record.array.metadata, changes=record.changes)
-    return True
-
-
-def _remove_parts(parts: Sequence[Path]) -> None:
-    """Remove the folders of shards whose content is in the store."""
-    for part in parts:
-        shutil.rmtree(part, ignore_errors=True)  # what remains does no harm
+        remove_parts(parts)
+        return Prepared(made, num_undecoded - len(failures), tuple(messages))
 
 
 def _count_processors() -> int:
@@ -322,7 +318,7 @@ def _find_unfinished(plan: DatasetPlan, writer: StoreWriter) -> tuple[list[Decod
     tasks, changed = [], []
     for task in plan.tasks:
         records = [writer.records.get(key) for key in task.keys]
-        if any(record is not None and not _is_current(record, task.source) for record in records):
+        if any(record is not None and not is_current(record, task.source) for record in records):
             changed.append(task.name)
             for key in task.keys:
                 writer.records.pop(key, None)
@@ -331,20 +327,8 @@ def _find_unfinished(plan: DatasetPlan, writer: StoreWriter) -> tuple[list[Decod
     return tasks, changed
 
 
-def _is_current(record: Record, source: Source) -> bool:
-    """Whether a file is the one that was decoded: by size and time or, if only its time differs, by content."""
-    stamp = record.stamp
-    if stamp.num_bytes != source.num_bytes or stamp.mtime_ns == source.mtime_ns:
-        return stamp.num_bytes == source.num_bytes
-    try:
-        with source.open_path() as path:
-            return files.sha256(path) == stamp.sha256
-    except (PictureError, OSError):
-        return False
-
-
 def _check_unchanged(plan: DatasetPlan, writer: StoreWriter, unfinished: Sequence[DecodeTask]) -> None:
-    """A finished store is never changed: users decide what happens if the sources are no longer the same."""
+    """Raise OutputError if the sources of a finished store have changed: only users may decide to replace it."""
     known = {name for name, _ in store.open(writer.folder).left_out}
     planned_keys = {key for task in plan.tasks for key in task.keys}
     differing = [task.name for task in unfinished if task.name not in known]
@@ -363,8 +347,8 @@ def _decode_all(
 ) -> LeftOut:
     """Decode into the store; returns the files that cannot be decoded, each with the reason."""
     failures: LeftOut = []
-    # Threads, because decoders run outside of Python: two threads give a speedup of 1.9, two processes, which send
-    # the samples back, 1.1.
+    # Threads, because decoders release the GIL: two threads have a speedup of 1.9, but two processes, which must
+    # send the samples back, only 1.1.
     with ThreadPoolExecutor(workers) as pool:
         try:
             for done, failure in enumerate(_run_bounded(pool, tasks, writer, 2 * workers), start=1):
@@ -383,7 +367,7 @@ def _run_bounded(
     """Results in the order in which they finish; only a few tasks are submitted at a time."""
     waiting: set[Future[LeftOut]] = set()
     for task in tasks:
-        waiting.add(pool.submit(_decode, task, writer))
+        waiting.add(pool.submit(decode, task, writer))
         if len(waiting) >= max_waiting:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in done)
@@ -392,7 +376,7 @@ def _run_bounded(
         yield from (future.result() for future in done)
 
 
-def _decode(task: DecodeTask, writer: StoreWriter) -> LeftOut:
+def decode(task: DecodeTask, writer: StoreWriter) -> LeftOut:
     try:
         with task.source.open_path() as path:
             _decode_file(task, path, writer)

@@ -20,7 +20,8 @@ from typing import Any, Literal, Self, cast
 import numpy as np
 
 from pellucid.errors import DataError
-from pellucid.pictures.picture import Mosaic, Samples
+from pellucid.pictures.picture import Mosaic
+from pellucid.pictures.samples import Samples
 from pellucid.system.memory import FileMap, release
 
 Kind = Literal["clean", "pairs", "raw"]
@@ -101,8 +102,8 @@ def read_fingerprint(folder: Path) -> str:
 
 
 def is_store(folder: Path) -> bool:
-    """Whether a folder is a store, finished or not: it has samples. Other data sets have an index.json, too."""
-    return shard_path(folder, 0).exists()
+    """Whether a folder is a store, finished, unfinished or damaged. Other data sets have an index.json, too."""
+    return shard_path(folder, 0).exists() or ((folder / INDEX).exists() and (folder / SOURCES).exists())
 
 
 def shard_path(folder: Path, number: int) -> Path:

@@ -1,14 +1,12 @@
 """How far the preparation of a store is, in all shards together."""
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pellucid.data import registry, store
-from pellucid.data.preparing import PART_FACTS
-from pellucid.data.store_writer import list_parts, read_records
+from pellucid.data.store_parts import list_parts, list_shards, read_facts
+from pellucid.data.store_writer import read_records
 from pellucid.errors import PellucidError
 
 
@@ -56,12 +54,11 @@ def read_store_status(folder: Path) -> StoreStatus:
         return StoreStatus(len(made), made.left_out, (), is_finished=True)
     parts = list_parts(folder)
     decoded = set(read_records(folder)).union(*map(read_records, parts))
-    facts = list(_read_facts(parts))
-    shards = tuple(part.name.removeprefix("shard-") for part in parts)
+    facts, shards = list(read_facts(folder)), list_shards(folder)
     failed = {name: reason for fact in facts for name, reason in fact["left_out"] or () if name not in decoded}
     try:
         if not facts:
-            raise PellucidError("no shard has recorded its sources")
+            raise PellucidError("no process has recorded its sources")
         kind, paths = facts[-1]["kind"], [Path(path) for path in facts[-1]["paths"]]
         tasks = registry.plan(kind, paths, facts[-1]["keywords"]).tasks
     except PellucidError as error:
@@ -73,11 +70,3 @@ def read_store_status(folder: Path) -> StoreStatus:
         tuple(name for name, done in is_done.items() if not done and name not in failed),
         shards,
     )
-
-
-def _read_facts(parts: list[Path]) -> Iterator[dict[str, Any]]:
-    for part in parts:
-        try:
-            yield json.loads((part / PART_FACTS).read_bytes())
-        except (OSError, ValueError):
-            continue

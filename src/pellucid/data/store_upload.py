@@ -23,7 +23,7 @@ def start_upload(place: Url, log: Log, *, overwrite: bool) -> Path:
     if overwrite or (content := _find_index(place)) is None or _has_index(folder, content):
         return folder
     log(f"{place} is finished; a copy of it is compared with the sources")
-    return cache.bring(place.as_folder())
+    return cache.as_local(place.as_folder())
 
 
 def upload(folder: Path, place: Url, log: Log, *, overwrite: bool) -> None:

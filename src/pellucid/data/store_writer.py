@@ -1,4 +1,4 @@
-"""Writing a store: arrays are appended as they come, each with a record; the index comes last.
+"""Writes a store: appends arrays in any order, each with a record, and the index last.
 
 Records survive `kill -9` and a power failure: the samples are on disk before their record is. A writer with the
 same request resumes an unfinished store.
@@ -9,6 +9,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -20,20 +21,16 @@ from filelock import lock_descriptor
 from pellucid.data import store
 from pellucid.data.store import FORMAT, INDEX, SOURCES, VERSION, Array, Item, Kind, Store
 from pellucid.errors import OutputError
-from pellucid.pictures.picture import Samples
+from pellucid.pictures.samples import Samples
 from pellucid.system.files import write_atomic
-from pellucid.system.shards import Shard
 
 SHARD_BYTES = 2**31
-"""Size limit for a file of samples; a larger array has a file of its own."""
+"""Size limit of a file of samples; a larger array gets its own file."""
 
 SYNC_S = 2.0
-"""How much work a kill may cost: records wait this long for their samples to be on disk."""
+"""How much work may be lost by a kill: samples are synced to disk, and then their records, at this interval."""
 
 _ALIGNMENT = 64
-
-_PART = "shard-{}"
-"""Name of the folder in which a shard of a preparation stores what it decodes, inside of the unfinished store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +44,7 @@ class Stamp:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """An array in the store: its source, where it is, and what was changed, e.g. "transparency was dropped"."""
+    """An array in the store: its source, its position, and what was changed, e.g. "transparency was dropped"."""
 
     stamp: Stamp
     array: Array
@@ -56,7 +53,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """An item whose arrays do not have numbers yet. target, degraded: keys of arrays."""
+    """An item whose arrays do not have indices yet. target, degraded: keys of arrays."""
 
     name: str
     target: str
@@ -70,12 +67,29 @@ class Planned:
         return (self.target,) if self.degraded is None else (self.target, self.degraded)
 
 
-class StoreWriter:
+class StoreReader:
+    """The arrays of an unfinished store, which another process may be writing."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.records = folder, read_records(folder)
+
+    def read(self, key: str) -> Samples | None:
+        """The samples of a recorded array, memory-mapped and read-only; None if they are damaged."""
+        array = self.records[key].array
+        path = store.shard_path(self.folder, array.shard)
+        try:
+            samples = np.memmap(path, store.DTYPES[array.dtype], "r", array.offset, array.shape)
+        except (OSError, ValueError):
+            return None
+        return samples if store.digest(samples) == array.sha256 else None
+
+
+class StoreWriter(StoreReader):
     """Writes a store. Several threads may `put`, but only one process at a time may write.
 
-    request: what the store is made of, as JSON; only the same request resumes an unfinished store.
-    overwrite: delete what is in the store. wait: for another process that writes it; otherwise this is an error.
-    Raises OutputError if the folder contains something else, or a store of another request.
+    request: what the store must contain, as JSON; only the same request resumes an unfinished store.
+    overwrite: delete an existing store. wait: wait for another process that writes the store, instead of raising.
+    Raises OutputError if the folder contains other files, or a store of another request.
     """
 
     def __init__(
@@ -117,7 +131,7 @@ class StoreWriter:
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         try:
-            self._sync()
+            self.sync()
         except OSError as failure:
             if error is None:
                 raise _write_error(self.folder, failure) from failure
@@ -125,6 +139,13 @@ class StoreWriter:
             self._journal.close()
             if self._samples is not None:
                 self._samples.close()
+
+    def discard(self) -> None:
+        """Delete what was stored, and the folder unless shards are in it, so that other settings can be tried."""
+        _erase(self._journal, self.folder)
+        with suppress(OSError):
+            (self.folder / SOURCES).unlink()
+            self.folder.rmdir()
 
     def put(
         self,
@@ -148,19 +169,9 @@ class StoreWriter:
                 self.records[key] = Record(stamp, array, tuple(changes))
                 self._waiting.append(_to_line(key, self.records[key]))
                 if time.monotonic() - self._synced_at >= SYNC_S:
-                    self._sync()
+                    self.sync()
             except OSError as error:
                 raise _write_error(self.folder, error) from error
-
-    def read(self, key: str) -> Samples | None:
-        """The samples of a recorded array, mapped and read-only; None if they are not those that were recorded."""
-        array = self.records[key].array
-        path = store.shard_path(self.folder, array.shard)
-        try:
-            samples = np.memmap(path, store.DTYPES[array.dtype], "r", array.offset, array.shape)
-        except (OSError, ValueError):
-            return None
-        return samples if store.digest(samples) == array.sha256 else None
 
     def finish(self, kind: Kind, items: Sequence[Planned], left_out: Sequence[tuple[str, str]]) -> Store:
         """Write the index, which completes the store. left_out: names, each with the reason."""
@@ -178,7 +189,7 @@ class StoreWriter:
             for item in items
         ]
         try:
-            self._sync()
+            self.sync()
             shards = [store.shard_path(self.folder, i).stat().st_size for i in range(self._shard + 1)]
         except OSError as error:
             raise _write_error(self.folder, error) from error
@@ -190,7 +201,7 @@ class StoreWriter:
     def _append(self, content: Samples) -> tuple[int, int]:
         offset = -(-self._end // _ALIGNMENT) * _ALIGNMENT
         if offset and offset + content.nbytes > SHARD_BYTES:
-            self._sync()
+            self.sync()
             self._close_samples()
             self._shard, offset = self._shard + 1, 0
         file = self._open_samples()
@@ -198,7 +209,7 @@ class StoreWriter:
         try:
             _write_all(file, content)
         except OSError:
-            file.truncate(self._end)  # on a full disk, this leaves space for the records of what is done
+            file.truncate(self._end)  # on a full disk, this leaves space for the records of finished arrays
             raise
         self._end = offset + content.nbytes
         return self._shard, offset
@@ -217,7 +228,8 @@ class StoreWriter:
         self._samples = None
         self._end = 0
 
-    def _sync(self) -> None:
+    def sync(self) -> None:
+        """Write the records of all arrays, after their samples."""
         if self._waiting and self._samples is not None:
             os.fsync(self._samples.fileno())
         self._journal.write("".join(self._waiting).encode())
@@ -225,16 +237,6 @@ class StoreWriter:
         os.fsync(self._journal.fileno())
         self._waiting.clear()
         self._synced_at = time.monotonic()
-
-
-def part_folder(folder: Path, shard: Shard) -> Path:
-    """Where a shard stores its part of an unfinished store."""
-    return folder / _PART.format(shard.label)
-
-
-def list_parts(folder: Path) -> list[Path]:
-    """The parts of all shards that have started."""
-    return sorted(path.parent for path in folder.glob(f"{_PART.format('*-of-*')}/{SOURCES}"))
 
 
 def read_records(folder: Path) -> dict[str, Record]:
@@ -248,7 +250,7 @@ def read_records(folder: Path) -> dict[str, Record]:
 
 
 def _write_all(file: IO[bytes], content: Samples) -> None:
-    """One `write` may write only a part: on a disk that is nearly full, and of arrays of more than 2 GB."""
+    """Write everything. A single `write` may be partial, if the disk is almost full or the array exceeds 2 GB."""
     remaining = memoryview(content.data).cast("B")
     while remaining:
         remaining = remaining[file.write(remaining) :]
@@ -266,7 +268,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _erase(journal: IO[bytes], folder: Path) -> None:
-    """The index is deleted first, so that a kill leaves an unfinished store, not a damaged one."""
+    """Delete the store, its index first, so that a kill leaves an unfinished store, not a damaged one."""
     (folder / INDEX).unlink(missing_ok=True)
     journal.truncate(0)
     for path in folder.glob("samples-*.bin"):
@@ -284,7 +286,7 @@ def _lock_file(file: IO[bytes], folder: Path, *, wait: bool) -> None:
 
 
 def _read_journal(file: IO[bytes], folder: Path, request: Mapping[str, Any]) -> dict[str, Record]:
-    """The records by key. A last line that a kill cut short is deleted. Writes the header of a new journal."""
+    """The records by key. Deletes an incomplete last line, left by a kill. Writes the header of a new journal."""
     header = json.dumps({"format": FORMAT, "version": VERSION, "request": request}, sort_keys=True)
     file.seek(0)
     first = file.readline()

@@ -5,6 +5,8 @@ The protocol contains everything that affects a score: color space, border, roun
 """
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -19,7 +21,7 @@ from pellucid.errors import ArgumentError, DataError, OutputError, PellucidError
 from pellucid.evaluation.comparison import COLORS, Comparison, check_colors, to_8_bits
 from pellucid.evaluation.inputs import prepare_input, warnings_of_pair
 from pellucid.evaluation.report import MAX_SEEDS, Report
-from pellucid.evaluation.running import Measured, Progress, Scoring
+from pellucid.evaluation.running import Measured, Progress, ScoreAll, Scoring
 from pellucid.evaluation.score_log import ScoreLog
 from pellucid.pictures.picture import Picture
 from pellucid.recipes.recipe import Recipe
@@ -56,21 +58,79 @@ def evaluate(
         Both may be URLs of folders in buckets, which are copied into the cache of this computer.
     colors: gray, y (luma) or rgb; only for pairs. border_px: width of the border that is not scored. Default:
         those of the recipe.
-    num_seeds: how often each picture is degraded and restored, with other noise each time. Scores are the means.
+    num_seeds: how often each picture is degraded, with different noise, and restored. Scores are the means.
     save: a folder for the restored pictures as they are scored, as 8-bit PNG: gray for luma recipes, and without
         rotation for mosaics; those of the first seed. overwrite: replace existing files there.
     white: the value of white in all files, see `read`. Default: as each file specifies it, else that of its type.
-    record: a file to which each finished picture is added; pictures that it contains are not computed again,
-        unless data, weights or settings have changed. Without it, nothing is recorded. Or a folder, if it exists
-        or there is a shard: each process adds a file, and reads those of all.
-    shard: only this part of the pictures, by a hash of their names; the report may be empty. With the same
-        `record`, a call without it reports all pictures, and computes only what no shard has.
+    record: a file to which the score of each finished picture is added; pictures in it are not computed again,
+        unless data, weights or settings have changed. If it is a folder, or
+        with `shard`, each process writes its own file in it, and reads those of all. Default: nothing is recorded.
+    shard: score only this shard of the pictures, by a hash of their names; the report may be empty. A call with
+        the same `record` and without `shard` reports all pictures, and computes only the missing ones.
     progress: called with (pictures done, all pictures).
 
     Raises DataError if there is nothing to score or it does not fit the recipe, and OutputError if a saved picture
     would overwrite another file. Pictures that cannot be read are listed in the report. Pictures are scored one by
     one, so memory does not grow with their number.
     """
+    planned = plan_evaluation(
+        restorer,
+        data,
+        target=target,
+        colors=colors,
+        border_px=border_px,
+        num_seeds=num_seeds,
+        save=save,
+        white=white,
+    )
+    return planned.run(record, overwrite=overwrite, shard=shard, progress=progress)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What to score, and how. restorer: None for given results."""
+
+    scoring: Scoring
+    protocol: Mapping[str, Any]
+    restorer: Restorer | None = None
+
+    def run(
+        self,
+        record: str | Path | None = None,
+        *,
+        overwrite: bool = False,
+        shard: Shard | None = None,
+        progress: Progress | None = None,
+        score_all: ScoreAll | None = None,
+    ) -> Report:
+        """Score everything; see `evaluate` and `Scoring.run`."""
+        log = _open_record(record, shard)
+        scored = self.scoring.run(log, overwrite=overwrite, shard=shard, progress=progress, score_all=score_all)
+        return Report(
+            model=self.scoring.model,
+            recipe=None if self.restorer is None else self.restorer.recipe,
+            protocol={**self.protocol, "num_pictures": len(scored.scores)},
+            seeds=tuple(self.scoring.seeds),
+            by_seed=scored.by_seed(),
+            num_resumed=scored.num_resumed,
+            failures=tuple(scored.failures),
+            overrides=() if self.restorer is None else tuple(self.restorer.overrides()),
+            warnings=(*self.scoring.collection.warnings, *scored.warnings),
+        )
+
+
+def plan_evaluation(
+    restorer: Restorer,
+    data: str | Location,
+    *,
+    target: str | Location | None = None,
+    colors: str | None = None,
+    border_px: int | None = None,
+    num_seeds: int = 1,
+    save: str | Path | None = None,
+    white: float | None = None,
+) -> Evaluation:
+    """The plan of `evaluate`; nothing is decoded yet. Arguments and errors are those of `evaluate`."""
     if not isinstance(restorer, Restorer):
         raise PellucidError(
             f"an object of type {type(restorer).__name__} cannot be scored", hint="use what load returns"
@@ -91,28 +151,9 @@ def evaluate(
     protocol = describe(recipe, collection, comparison, seeds)
     backends = [model.backend.name for model in restorer.models]
     weights = (restorer.fingerprint(), backends, recipe.name, dict(recipe.parameters))
-    scored = Scoring(
-        collection,
-        measure,
-        seeds,
-        facts=(protocol, weights, white),
-        record=_open_record(record, shard),
-        saved=_plan_saved(collection, None if save is None else Path(save)),
-        model=restorer.name,
-        overwrite=overwrite,
-        shard=shard,
-    ).run(progress)
-    return Report(
-        model=restorer.name,
-        recipe=recipe,
-        protocol={**protocol, "num_pictures": len(scored.scores)},
-        seeds=seeds,
-        by_seed=scored.by_seed(),
-        num_resumed=scored.num_resumed,
-        failures=tuple(scored.failures),
-        overrides=tuple(restorer.overrides()),
-        warnings=(*collection.warnings, *scored.warnings),
-    )
+    saved = _plan_saved(collection, None if save is None else Path(save))
+    scoring = Scoring(collection, measure, seeds, (protocol, weights, white), saved, restorer.name)
+    return Evaluation(scoring, protocol, restorer)
 
 
 def score(
@@ -137,9 +178,22 @@ def score(
 
     Raises DataError if there is nothing to score, or if pictures have no target.
     """
+    planned = plan_score(results, target, colors=colors, border_px=border_px, white=white)
+    return planned.run(record, shard=shard, progress=progress)
+
+
+def plan_score(
+    results: str | Location,
+    target: str | Location,
+    *,
+    colors: str = "rgb",
+    border_px: int = 0,
+    white: float | None = None,
+) -> Evaluation:
+    """The plan of `score`; nothing is decoded yet. Arguments and errors are those of `score`."""
     check_number("border_px", border_px, 0)
     comparison = Comparison(check_colors(colors), border_px, rounds=colors != "rgb")
-    results = cache.bring(results)
+    results = cache.as_local(results)
     collection = eval_samples.collect(results, target, white=white)
 
     def convert(picture: Picture) -> Tensor:
@@ -161,32 +215,14 @@ def score(
         **comparison.describe("both rounded to 8 bit" if comparison.rounds else "not rounded"),
     }
     model = Path(results).name or str(results)
-    scored = Scoring(
-        collection,
-        measure,
-        (None,),
-        facts=(protocol, white),
-        record=_open_record(record, shard),
-        saved=[None] * len(collection),
-        model=model,
-        shard=shard,
-    ).run(progress)
-    return Report(
-        model=model,
-        recipe=None,
-        protocol={**protocol, "num_pictures": len(scored.scores)},
-        seeds=(None,),
-        by_seed=scored.by_seed(),
-        num_resumed=scored.num_resumed,
-        failures=tuple(scored.failures),
-        warnings=(*collection.warnings, *scored.warnings),
-    )
+    saved = [None] * len(collection)
+    return Evaluation(Scoring(collection, measure, (None,), (protocol, white), saved, model), protocol)
 
 
 def collect(
     recipe: Recipe, data: str | Location, target: str | Location | None = None, *, white: float | None = None
 ) -> EvalSet:
-    """What `evaluate` scores. Raises DataError if there is nothing, or if it does not fit the recipe."""
+    """The samples that `evaluate` scores. Raises DataError if there are none, or if they do not fit the recipe."""
     collection = eval_samples.collect(data, target, white=white)
     given = {"clean": "clean pictures", "pairs": "pairs of pictures", "raw": "mosaics"}[collection.kind]
     has_mosaics = collection.kind == "raw" or (
@@ -242,7 +278,7 @@ def _describe_seeds(recipe: Recipe, seeds: tuple[int | None, ...]) -> int | str 
 
 
 def _plan_comparison(recipe: Recipe, collection: EvalSet, colors: str | None, border_px: int | None) -> Comparison:
-    """That of the recipe, or another one that was asked for. Raises DataError if it is not possible."""
+    """The comparison of the recipe, or with the given colors and border. Raises DataError if impossible."""
     protocol, own = recipe.protocol, recipe.domain.colors
     colors = own if colors is None else check_colors(colors)
     if border_px is not None:

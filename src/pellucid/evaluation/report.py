@@ -25,6 +25,9 @@ _STUDENT_T = (
 
 MAX_SEEDS = len(_STUDENT_T) + 1
 
+_FACT_WIDTH = 60
+"""Width of a fact of a protocol in a message, in characters; reports contain the whole fact."""
+
 
 @dataclass(frozen=True)
 class Score:
@@ -169,7 +172,8 @@ def describe_differences(reports: Sequence[Report]) -> str | None:
     for fact in facts:
         values = dict.fromkeys(str(report.protocol.get(fact)) for report in reports)
         if len(values) > 1:
-            differences.append(f"{fact.replace('_', ' ')} ({', '.join(values)})")
+            shown = (value if len(value) <= _FACT_WIDTH else f"{value[:_FACT_WIDTH]}..." for value in values)
+            differences.append(f"{fact.replace('_', ' ')} ({', '.join(shown)})")
     return "; ".join(differences) or None
 
 

@@ -1,13 +1,14 @@
 """Scoring pictures one by one, with a record of those that are finished."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 
 from pellucid.data.eval_samples import EvalSample, EvalSet
-from pellucid.errors import DataError, PellucidError, PictureError
+from pellucid.errors import DataError, NotEnoughMemoryError, PellucidError, PictureError
 from pellucid.evaluation.report import Score
 from pellucid.evaluation.score_log import Finished, ScoreLog, make_key
 from pellucid.pictures import images
@@ -29,9 +30,23 @@ class Measured:
     restored: Picture | None = None
 
 
+@dataclass(frozen=True)
+class Missing:
+    """A sample that must be scored, completely or in part.
+
+    number: in the collection. seeds: those whose scores are missing. result: the file for the picture that is
+    restored with the first seed, if it is wanted and missing. may_replace: whether that may replace a file.
+    """
+
+    number: int
+    seeds: tuple[int | None, ...]
+    result: Path | None = None
+    may_replace: bool = False
+
+
 @dataclass
 class Scored:
-    """All pictures. scores: for each picture that of each seed. num_resumed: how many of them were recorded."""
+    """The results of all pictures. scores: by picture, then by seed. num_resumed: how many were recorded."""
 
     scores: list[list[Score]] = field(default_factory=list)
     failures: list[tuple[Path, PellucidError]] = field(default_factory=list)
@@ -39,96 +54,156 @@ class Scored:
     num_resumed: int = 0
 
     def by_seed(self) -> tuple[tuple[Score, ...], ...]:
-        """For each seed the scores of all pictures."""
+        """The scores of all pictures, for each seed."""
         return tuple(zip(*self.scores, strict=True))
+
+
+Finish = tuple[int, int | None, Finished | PellucidError]
+"""(number of a sample, seed, its score or why there is none)."""
+
+ScoreAll = Callable[[Sequence[Missing]], Generator[Finish, None, None]]
+"""Scores samples, in any order. After an error, the other seeds of its sample may be left out."""
 
 
 @dataclass(frozen=True)
 class Scoring:
-    """Scores samples by `measure(sample, seed)`, unless the record contains their scores.
+    """Scores samples by `measure(sample, seed)`.
 
-    facts: everything that all scores depend on. saved: for each sample where its restored picture goes.
-    model: its name, for `pellucid status`. shard: only samples with these names.
+    facts: everything that all scores depend on. saved: for each sample, the file for its restored picture.
+    model: name of the model, for `pellucid status`.
     """
 
     collection: EvalSet
     measure: Callable[[EvalSample, int | None], Measured]
     seeds: Sequence[int | None]
     facts: Sequence[object]
-    record: ScoreLog
     saved: Sequence[Path | None]
     model: str = ""
-    overwrite: bool = False
-    shard: Shard | None = None
 
-    def run(self, progress: Progress | None) -> Scored:
-        """All scores. Raises DataError if there are none, and OutputError if a file would be overwritten.
+    def run(
+        self,
+        record: ScoreLog,
+        *,
+        overwrite: bool = False,
+        shard: Shard | None = None,
+        progress: Progress | None = None,
+        score_all: ScoreAll | None = None,
+    ) -> Scored:
+        """All scores, from the record if it contains them.
 
-        With a shard, there may be none.
+        shard: score only the samples of this shard. score_all: default: `score_all`, in this process.
+        Raises OutputError if a file would be overwritten, and, without a shard, DataError if all pictures fail.
         """
         try:
-            return self._run(progress)
+            return _Run(self, record, overwrite, shard).finish(score_all or self.score_all, progress)
         finally:
-            self.record.close()
+            record.close()
 
-    def _run(self, progress: Progress | None) -> Scored:
-        self.record.add_facts(run=self._id, model=self.model, num_pictures=len(self.collection), seeds=self.seeds)
-        for sample, result in self._pairs():
-            if result is not None and self._find(sample, self.seeds[0], result) is None:
-                check_overwrite(result, overwrite=self.overwrite)
-        scored = Scored()
-        pairs = list(self._pairs())
-        for done, (sample, result) in enumerate(pairs, start=1):
-            try:
-                finished = [self._finish(sample, seed, result) for seed in self.seeds]
-            except PictureError as error:
-                scored.failures.append((sample.path, error.about(sample.path)))
-                self.record.add_facts(run=self._id, failed=sample.name, error=str(error.about(sample.path)))
-            else:
-                scored.scores.append([picture.score for picture in finished])
-                warnings = (warning for picture in finished for warning in picture.warnings)
-                scored.warnings.update(dict.fromkeys(f"{sample.name}: {warning}" for warning in warnings))
-            if progress is not None:
-                progress(done, len(pairs))
-        if not scored.scores and self.shard is None:
+    def score_all(self, missing: Iterable[Missing]) -> Generator[Finish, None, None]:
+        """Score samples in this process, one after the other."""
+        for one in missing:
+            sample = self.collection.samples[one.number]
+            for seed in one.seeds:
+                try:
+                    yield one.number, seed, self._finish(sample, seed, one)
+                except (PictureError, NotEnoughMemoryError) as error:
+                    yield one.number, seed, error.about(sample.path)
+                    break
+
+    def _finish(self, sample: EvalSample, seed: int | None, missing: Missing) -> Finished:
+        result = missing.result if seed == self.seeds[0] else None
+        measured = self.measure(sample, seed)
+        if result is not None and measured.restored is not None:
+            images.write(measured.restored, result, overwrite=missing.may_replace)
+        return Finished(measured.score, measured.warnings, None if result is None else stamp(result))
+
+
+class _Run:
+    """The work of a run, and what is known of it so far."""
+
+    def __init__(self, scoring: Scoring, record: ScoreLog, overwrite: bool, shard: Shard | None) -> None:
+        self._scoring, self._record, self._overwrite, self._shard = scoring, record, overwrite, shard
+        self._keys: dict[tuple[int, int | None], str] = {}
+        self._finished: dict[int, dict[int | None, Finished | PellucidError]] = {}
+
+    def finish(self, score_all: ScoreAll, progress: Progress | None) -> Scored:
+        """Score what is missing, and return all scores, in the order of the samples."""
+        scoring, samples = self._scoring, self._scoring.collection.samples
+        self._record.add_facts(
+            run=self._id, model=scoring.model, num_pictures=len(scoring.collection), seeds=scoring.seeds
+        )
+        missing = [one for number in range(len(samples)) if (one := self._find_missing(number)) is not None]
+        num_found = sum(map(len, self._finished.values()))
+        waiting = {one.number: len(one.seeds) for one in missing}
+        with closing(score_all(missing)) as finishes:
+            for number, seed, finished in finishes:
+                self._add(number, seed, finished)
+                waiting[number] -= 1
+                if isinstance(finished, PellucidError) or not waiting[number]:
+                    del waiting[number]
+                if progress is not None:
+                    progress(len(self._finished) - len(waiting), len(self._finished))
+        scored = self._collect()
+        if not scored.scores and self._shard is None:
             first = scored.failures[0][1]
-            facts = f"none of the {len(self.collection)} pictures could be scored: {first.facts}"
+            facts = f"none of the {len(scoring.collection)} pictures could be scored: {first.facts}"
             raise DataError(facts, hint=first.hint, **first.parameters)
-        scored.num_resumed = self.record.num_found
+        scored.num_resumed = num_found
         return scored
 
-    def _pairs(self) -> Iterator[tuple[EvalSample, Path | None]]:
-        for sample, result in zip(self.collection.samples, self.saved, strict=True):
-            if self.shard is None or self.shard.takes(sample.name):
-                yield sample, result
+    def _find_missing(self, number: int) -> Missing | None:
+        """What must be scored of a sample; None if it is known, or belongs to another shard."""
+        scoring, sample = self._scoring, self._scoring.collection.samples[number]
+        if self._shard is not None and not self._shard.takes(sample.name):
+            return None
+        result, first = scoring.saved[number], scoring.seeds[0]
+        known = self._finished.setdefault(number, {})
+        stamps = [(str(path.absolute()), stamp(path)) for path in sample.files]
+        for seed in scoring.seeds:
+            # Before the files are read, because they may change in the meantime.
+            key = self._keys[number, seed] = self._make_key(sample, stamps, seed)
+            found = self._record.find(key)
+            # The restored picture, if one is wanted, must still be as it was saved.
+            if found is not None and (seed != first or result is None or found.saved == stamp(result)):
+                known[seed] = found
+        seeds = tuple(seed for seed in scoring.seeds if seed not in known)
+        wanted = result if first not in known else None
+        if wanted is not None:
+            check_overwrite(wanted, overwrite=self._overwrite)
+        return Missing(number, seeds, wanted, self._overwrite) if seeds else None
+
+    def _add(self, number: int, seed: int | None, finished: Finished | PellucidError) -> None:
+        self._finished[number][seed] = finished
+        if isinstance(finished, Finished):
+            self._record.add(self._keys[number, seed], finished, run=self._id, seed=seed)
+        else:
+            name = self._scoring.collection.samples[number].name
+            self._record.add_facts(run=self._id, failed=name, error=str(finished))
+
+    def _collect(self) -> Scored:
+        scored = Scored()
+        for number, by_seed in self._finished.items():
+            sample = self._scoring.collection.samples[number]
+            errors = [finished for finished in by_seed.values() if isinstance(finished, PellucidError)]
+            if errors:
+                scored.failures.append((sample.path, errors[0]))
+                continue
+            pictures = [by_seed[seed] for seed in self._scoring.seeds]
+            finished = [picture for picture in pictures if isinstance(picture, Finished)]
+            scored.scores.append([picture.score for picture in finished])
+            warnings = (warning for picture in finished for warning in picture.warnings)
+            scored.warnings.update(dict.fromkeys(f"{sample.name}: {warning}" for warning in warnings))
+        return scored
 
     @cached_property
     def _id(self) -> str:
-        """Differs if data or settings do."""
-        first = self.collection.samples[0]
+        """Identifies data and settings."""
+        scoring = self._scoring
+        first = scoring.collection.samples[0]
         folder = str(first.path.absolute()).removesuffix(first.name)
-        return make_key(self.facts, self.collection.fingerprint, self.model, folder)[:16]
+        return make_key(scoring.facts, scoring.collection.fingerprint, scoring.model, folder)[:16]
 
-    def _finish(self, sample: EvalSample, seed: int | None, result: Path | None) -> Finished:
-        result = result if seed == self.seeds[0] else None
-        found = self._find(sample, seed, result)
-        if found is not None:
-            self.record.num_found += 1
-            return found
-        key = self._key(sample, seed)  # before the files are read: they may change meanwhile
-        measured = self.measure(sample, seed)
-        if result is not None and measured.restored is not None:
-            images.write(measured.restored, result, overwrite=self.overwrite)
-        finished = Finished(measured.score, measured.warnings, None if result is None else stamp(result))
-        self.record.add(key, finished, run=self._id, seed=seed)
-        return finished
-
-    def _find(self, sample: EvalSample, seed: int | None, result: Path | None) -> Finished | None:
-        """A recorded picture whose restored picture, if one is wanted, is still as it was saved."""
-        found = self.record.find(self._key(sample, seed))
-        return found if found is None or result is None or found.saved == stamp(result) else None
-
-    def _key(self, sample: EvalSample, seed: int | None) -> str:
-        stamps = [(str(path.absolute()), stamp(path)) for path in sample.files]
+    def _make_key(self, sample: EvalSample, stamps: Sequence[object], seed: int | None) -> str:
         versions = [version(package) for package in ("pellucid", "torch")]
-        return make_key(self.facts, versions, self.collection.fingerprint, sample.name, stamps, seed)
+        fingerprint = self._scoring.collection.fingerprint
+        return make_key(self._scoring.facts, versions, fingerprint, sample.name, stamps, seed)

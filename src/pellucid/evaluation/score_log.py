@@ -38,8 +38,6 @@ class ScoreLog:
 
     def __init__(self, path: Path | None = None, shard: Shard | None = None) -> None:
         self.path = path
-        self.num_found = 0
-        """How many scores were found in the file, instead of being computed."""
         self.is_folder = path is not None and (shard is not None or path.is_dir())
         self._entries: dict[str, Finished] = {}
         if path is None:

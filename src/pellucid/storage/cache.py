@@ -14,6 +14,7 @@ from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 from threading import Lock
+from typing import NamedTuple
 
 from filelock import FileLock
 
@@ -40,19 +41,29 @@ Progress = Callable[[int, int], None]
 """(bytes fetched, all bytes to fetch)."""
 
 
+class Copy(NamedTuple):
+    """A copy of an object or a folder. fingerprint: of the names and tags of all objects."""
+
+    path: Path
+    fingerprint: str
+
+
 def choose_folder(purpose: str, place: Url) -> Path:
     """The folder of the cache for an object or a folder in a bucket. It need not exist yet. purpose: a name."""
     return cache_folder() / purpose / sha256(str(place).encode()).hexdigest()[:24]
 
 
-def bring(place: str | Location, progress: Progress | None = None) -> Path:
+def as_local(place: str | Location, progress: Progress | None = None) -> Path:
     """The file or folder on this computer: itself, or a copy of an object or a folder in a bucket.
 
     Raises StorageError if it does not exist, cannot be read, does not fit the disk, or keeps changing.
     """
     place = locate(place)
-    if isinstance(place, Path):
-        return place
+    return place if isinstance(place, Path) else copy_to_cache(place, progress).path
+
+
+def copy_to_cache(place: Url, progress: Progress | None = None) -> Copy:
+    """A copy of an object or a folder in a bucket. Raises the errors of `as_local`."""
     for _ in range(MAX_LISTINGS):
         with suppress(pieces.ChangedError):
             return _bring(place, progress)
@@ -61,17 +72,22 @@ def bring(place: str | Location, progress: Progress | None = None) -> Path:
     )
 
 
-def _bring(place: Url, progress: Progress | None) -> Path:
+def _bring(place: Url, progress: Progress | None) -> Copy:
     """Raises ChangedError if something changes while it is copied."""
     tag = None if place.is_folder else objects.stat(place)
     if tag is not None:
         wanted = {place.name: Url(place.scheme, place.bucket, place.key, tag=tag), **_find_companion(place)}
-        return _update(place, wanted, progress) / place.name
+        return Copy(_update(place, wanted, progress) / place.name, _identify(wanted))
     wanted = {} if place.is_web else {_relative(url, place): url for url in objects.list_objects(place)}
     wanted = {name: url for name, url in wanted.items() if not name.startswith(".") and "/." not in name}
     if not wanted:
         raise StorageError(f"{place} does not exist", hint="check the name")
-    return _update(place.as_folder(), wanted, progress)
+    return Copy(_update(place.as_folder(), wanted, progress), _identify(wanted))
+
+
+def _identify(wanted: Mapping[str, Url]) -> str:
+    """A fingerprint of the names and tags of objects."""
+    return sha256(json.dumps(sorted((name, url.tag) for name, url in wanted.items())).encode()).hexdigest()
 
 
 def _relative(url: Url, folder: Url) -> str:

@@ -1,7 +1,7 @@
-"""Whether a server keeps conditions of storing an object: some ignore them, and replace what others have stored.
+"""Whether a server enforces conditional writes: some ignore the condition, and replace what others have stored.
 
-The first object that is stored on a condition is stored again on one that is not fulfilled, which must fail. So a
-probe leaves nothing behind, and needs no permission that storing does not need.
+After the first conditional write, the same object is written again with a condition that is false, which must
+fail. Such a probe leaves no object behind, and needs no further permissions.
 """
 
 from collections.abc import Callable
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 CONFLICTS = (AlreadyExistsError, PreconditionError)
-"""What the client raises if a condition is not fulfilled."""
+"""What the client raises if a condition is false."""
 
 _OTHER_E_TAG = '"no object has this e-tag"'
 
 _probed: "dict[tuple[int, bool], ObjectStore]" = {}
-"""Clients whose servers keep conditions, by identity and kind of condition."""
+"""Clients whose servers enforce conditions, by identity and kind of condition."""
 
 
-def are_kept(store: "ObjectStore", url: Url, mode: "PutMode") -> bool:
-    """Whether the server of a client is known to keep conditions like this one. The large clouds do."""
+def are_enforced(store: "ObjectStore", url: Url, mode: "PutMode") -> bool:
+    """Whether the server of a client is known to enforce conditions like this one. The large clouds do."""
     return mode == "overwrite" or url.scheme != "s3" or (id(store), mode == "create") in _probed
 
 
 def probe(store: "ObjectStore", url: Url, mode: "PutMode", put: Callable[["PutMode"], object]) -> None:
     """Raise StorageError if a server ignores conditions like this one.
 
-    put: stores the object again, which exists, on another condition.
+    put: writes the existing object again, with another condition.
     """
     try:
         put("create" if mode == "create" else {"e_tag": _OTHER_E_TAG})

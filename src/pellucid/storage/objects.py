@@ -1,7 +1,7 @@
 """Objects in buckets and files on web servers: whether they exist, what a folder contains, fetching and storing.
 
-An object is fetched whole and stored at once: nobody sees half of one. Every function raises StorageError, in one
-line, for what the server refuses, and MissingExtraError if the client is not installed.
+Objects are read and written as a whole, so incomplete ones are never visible. Every function raises StorageError,
+with a one-line message, if the server rejects a request, and MissingExtraError if the client is not installed.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,25 +19,25 @@ if TYPE_CHECKING:
     from obstore import ObjectMeta, PutMode, PutResult
 
 CHUNK_BYTES = 8 * 2**20
-"""How much of an object is in memory while it is fetched, and the size of the parts of a large one."""
+"""How much of an object is in memory while it is downloaded, and the part size of multipart uploads."""
 
 MAX_CONDITIONAL_BYTES = 256 * 2**20
-"""Up to this size the server itself refuses to replace an object. Larger ones are stored in parts, which no server
-stores conditionally; there, the check comes just before."""
+"""Up to this size, conditional requests prevent the replacement of an object. No server supports conditions for
+multipart uploads, which larger objects need; for these, the condition is checked just before the upload."""
 
 MAX_PARTS = 9000
-"""Servers accept up to 10,000."""
+"""The most parts of an upload; servers accept up to 10,000."""
 
 LISTED_AT_ONCE = 1000
 
 
 def stat(url: Url) -> Tag | None:
-    """The tag of an object; None if there is none of this name."""
+    """The tag of an object; None if the object does not exist."""
     store = open_store(url)
     import obstore
 
     try:
-        with _explaining(url, "reading"):  # a URL that is signed for reading does not permit HEAD
+        with _translate_errors(url, "reading"):  # a URL that is signed for reading does not permit HEAD
             return _to_tag(obstore.get(store, "").meta if url.is_web else obstore.head(store, url.key))
     except FileNotFoundError:
         return None
@@ -56,17 +56,17 @@ def _read(url: Url) -> tuple[bytes, Tag]:
     store = open_store(url)
     import obstore
 
-    with _explaining(url, "reading"):
+    with _translate_errors(url, "reading"):
         found = obstore.get(store, _key(url))
         return bytes(found.bytes()), _to_tag(found.meta)
 
 
 def read_range(url: Url, start: int, stop: int) -> tuple[bytes, Tag]:
-    """Bytes of an object, and the tag of all of it. Raises FileNotFoundError if it does not exist."""
+    """A range of bytes of an object, and the tag of the object. Raises FileNotFoundError if it does not exist."""
     store = open_store(url)
     import obstore
 
-    with _explaining(url, "reading"):
+    with _translate_errors(url, "reading"):
         found = obstore.get(store, _key(url), options={"range": (start, stop)})
         content, tag = bytes(found.bytes()), _to_tag(found.meta)
     if len(content) != min(stop, tag.size_bytes) - start:
@@ -75,12 +75,12 @@ def read_range(url: Url, start: int, stop: int) -> tuple[bytes, Tag]:
 
 
 def fetch(url: Url, path: Path) -> Tag:
-    """Copy an object into a file, piece by piece. Raises StorageError also if it is not complete."""
+    """Download an object to a file, in pieces. Raises StorageError also if the download is incomplete."""
     store = open_store(url)
     import obstore
 
     num_bytes = 0
-    with path.open("wb") as file, _explaining(url, "reading", is_needed=True):
+    with path.open("wb") as file, _translate_errors(url, "reading", is_required=True):
         found = obstore.get(store, _key(url))
         tag = _to_tag(found.meta)
         for piece in found.stream(min_chunk_size=CHUNK_BYTES):
@@ -97,7 +97,7 @@ def list_objects(folder: Url) -> Iterator[Url]:
     store = open_store(folder)
     import obstore
 
-    with _explaining(folder, "listing"):
+    with _translate_errors(folder, "listing"):
         for chunk in obstore.list(store, folder.key or None, chunk_size=LISTED_AT_ONCE):
             for meta in chunk:
                 yield Url(folder.scheme, folder.bucket, meta["path"], tag=_to_tag(meta))
@@ -108,27 +108,27 @@ def contains_objects(folder: Url) -> bool:
     return next(list_objects(folder), None) is not None
 
 
-def read_note(url: Url, name: str) -> str | None:
-    """What `put` noted with an object under this name; None if there is nothing."""
+def read_attribute(url: Url, name: str) -> str | None:
+    """The attribute of this name that `put` stored with an object; None if there is none."""
     store = open_store(url)
     import obstore
 
-    with _explaining(url, "reading", is_needed=True):
+    with _translate_errors(url, "reading", is_required=True):
         found = obstore.get(store, _key(url), options={"head": True})
-        note = found.attributes.get(name)
-    return None if note is None else str(note)
+        value = found.attributes.get(name)
+    return None if value is None else str(value)
 
 
-def put_new(content: Path | bytes, url: Url, *, notes: Mapping[str, str] | None = None) -> Tag:
+def put_new(content: Path | bytes, url: Url, *, attributes: Mapping[str, str] | None = None) -> Tag:
     """Store an object that does not exist yet.
 
-    notes: texts to store with it, see `read_note`, and its Content-Type.
+    attributes: user metadata to store with it, see `read_attribute`, and its Content-Type.
 
-    Raises OutputError if it exists, unless it has the same content: then a repeated request, or another process,
-    was first.
+    Raises OutputError if it exists with other content. Equal content is accepted, because it comes from a request
+    that was repeated, or from another process that did the same work.
     """
     try:
-        return _put(content, url, "create", notes)
+        return _put(content, url, "create", attributes)
     except _ConflictError:
         if (same := _find_same(content, url)) is not None:
             return same
@@ -136,14 +136,14 @@ def put_new(content: Path | bytes, url: Url, *, notes: Mapping[str, str] | None 
 
 
 def put(
-    content: Path | bytes, url: Url, *, e_tag: str | None = None, notes: Mapping[str, str] | None = None
+    content: Path | bytes, url: Url, *, e_tag: str | None = None, attributes: Mapping[str, str] | None = None
 ) -> Tag:
-    """Store an object, whatever was there before; with an e-tag, only if it is that of what is there now.
+    """Store an object, replacing an existing one; with an e-tag, only if the existing one has this e-tag.
 
-    Raises OutputError if it is another, unless it has the same content; see `put_new`.
+    Raises OutputError if it has another e-tag and other content; see `put_new`.
     """
     try:
-        return _put(content, url, "overwrite" if e_tag is None else {"e_tag": e_tag}, notes)
+        return _put(content, url, "overwrite" if e_tag is None else {"e_tag": e_tag}, attributes)
     except _ConflictError:
         if (same := _find_same(content, url)) is not None:
             return same
@@ -155,13 +155,13 @@ def delete(url: Url) -> None:
     store = open_store(url)
     import obstore
 
-    with _explaining(url, "deleting"):
+    with _translate_errors(url, "deleting"):
         obstore.delete(store, _key(url))
 
 
 @contextmanager
 def local_copy(location: Location) -> Iterator[Path]:
-    """A file of this computer with the same content: the file itself, or a copy that is removed at the end."""
+    """A local file with the content of a location: the file itself, or a copy that is removed at the end."""
     if isinstance(location, Path):
         yield location
         return
@@ -178,7 +178,7 @@ class _ConflictError(Exception):
     """A condition of storing an object was not fulfilled."""
 
 
-def _put(content: Path | bytes, url: Url, mode: "PutMode", notes: Mapping[str, str] | None) -> Tag:
+def _put(content: Path | bytes, url: Url, mode: "PutMode", attributes: Mapping[str, str] | None) -> Tag:
     check_can_write(url)
     store = open_store(url)
     import obstore
@@ -187,20 +187,20 @@ def _put(content: Path | bytes, url: Url, mode: "PutMode", notes: Mapping[str, s
 
     size_bytes = len(content) if isinstance(content, bytes) else content.stat().st_size
     is_large = mode != "overwrite" and size_bytes > MAX_CONDITIONAL_BYTES
-    is_new = not is_large and not conditions.are_kept(store, url, mode)
-    if is_large or is_new:
+    needs_probe = not is_large and not conditions.are_enforced(store, url, mode)
+    if is_large or needs_probe:
         _check_condition(url, mode)
 
     def store_if(mode: "PutMode") -> "PutResult":
-        attributes, chunk_size = {**(notes or {})}, max(CHUNK_BYTES, size_bytes // MAX_PARTS)
-        return obstore.put(store, _key(url), content, mode=mode, attributes=attributes, chunk_size=chunk_size)
+        stored, chunk_size = {**(attributes or {})}, max(CHUNK_BYTES, size_bytes // MAX_PARTS)
+        return obstore.put(store, _key(url), content, mode=mode, attributes=stored, chunk_size=chunk_size)
 
-    with _explaining(url, "writing", is_needed=True):
+    with _translate_errors(url, "writing", is_required=True):
         try:
             stored = store_if("overwrite" if is_large else mode)
         except conditions.CONFLICTS as error:
             raise _ConflictError from error
-        if is_new:
+        if needs_probe:
             conditions.probe(store, url, mode, store_if)
     e_tag = _with_quotes(stored["e_tag"])
     if e_tag is None:
@@ -220,13 +220,13 @@ def _check_condition(url: Url, mode: "PutMode") -> None:
 
 
 def check_can_write(url: Url) -> None:
-    """Raise OutputError for a URL that nothing can be written to."""
+    """Raise OutputError for a URL on a web server, which is read-only."""
     if url.is_web:
-        raise OutputError(f"{url} is on a web server, which is only read", hint="write to s3://, gs:// or az://")
+        raise OutputError(f"{url} is on a web server, which is read-only", hint="write to s3://, gs:// or az://")
 
 
 def _find_same(content: Path | bytes, url: Url) -> Tag | None:
-    """The tag of an object with this content; None if it has another, or has been deleted in the meantime."""
+    """The tag of an object if it has this content; None if it differs, or has been deleted in the meantime."""
     size_bytes = len(content) if isinstance(content, bytes) else content.stat().st_size
     existing = stat(url)
     if existing is None or existing.size_bytes != size_bytes:
@@ -248,19 +248,19 @@ def _to_tag(meta: "ObjectMeta") -> Tag:
 
 
 def _with_quotes(e_tag: str | None) -> str | None:
-    """An e-tag as HTTP has it: Azure lists them without quotes, and gives them with quotes."""
+    """An e-tag with quotes, as in HTTP. Azure omits the quotes in listings only."""
     return f'"{e_tag}"' if e_tag and not e_tag.startswith(('"', "W/")) else e_tag
 
 
 @contextmanager
-def _explaining(url: Url, doing: str, *, is_needed: bool = False) -> Iterator[None]:
-    """Errors of the client as StorageError. FileNotFoundError stays what it is, unless the object is needed."""
+def _translate_errors(url: Url, doing: str, *, is_required: bool = False) -> Iterator[None]:
+    """Raise errors of the client as StorageError; FileNotFoundError only if the object is required."""
     from obstore.exceptions import BaseError
 
     try:
         yield
     except FileNotFoundError as error:
-        if not is_needed:
+        if not is_required:
             raise
         raise problems.explain(error, url, doing) from error
     except (BaseError, ValueError) as error:
@@ -268,13 +268,13 @@ def _explaining(url: Url, doing: str, *, is_needed: bool = False) -> Iterator[No
 
 
 def _with_body(error: Exception, url: Url) -> Exception:
-    """The same error with the reason that the server gives, which answers to HEAD do not contain."""
+    """The error with the reason that the server gives: responses to HEAD have no body, so this sends a GET."""
     import obstore
 
     if "performing HEAD" not in str(error):
         return error
     try:
         obstore.get_range(open_store(url), _key(url), start=0, length=1)
-    except Exception as second:  # whatever it is, it is about the same object and has a body
+    except Exception as second:  # of any class: it has the same cause, and a body
         return second
     return error

@@ -1,6 +1,7 @@
-"""Which process may write a folder in a bucket, where machines end without a word, or only seem to.
+"""A lock on a folder in a bucket, with a lease, because machines can die or lose their connection at any time.
 
-The owner stores FOLDER/owner.json again every few seconds; if it has not done so for a minute, it is taken over.
+The owner renews FOLDER/owner.json every few seconds. If it has not done so for a minute, another process may
+become the owner.
 """
 
 import json
@@ -18,14 +19,14 @@ from pellucid.storage.urls import Tag, Url
 
 RENEW_EVERY_S = 10.0
 LEASE_S = 60.0
-"""After how long without a change an owner is taken over, by the clock of the one that waits."""
+"""How long an owner that does not renew its lease is waited for, by the clock of the process that waits."""
 POLL_EVERY_S = 2.0
 
 
 class Ownership:
     """The right of this process to write a folder.
 
-    doing: what is done with the folder, for messages, e.g. "trained". number: of the owner, from 1.
+    doing: a participle for messages, e.g. "trained". number: counts the owners of the folder, from 1.
     """
 
     def __init__(self, folder: Url, doing: str, *, file: str = "owner.json") -> None:
@@ -38,7 +39,7 @@ class Ownership:
         self._renewer = Thread(target=self._renew, name="owner of the run", daemon=True)
 
     def take(self, log: Callable[[str], None]) -> None:
-        """Become the owner. Raises OutputError if another process is, and still renews its claim.
+        """Become the owner. Raises OutputError if another process is the owner and still renews its lease.
 
         log: called with a line before waiting for an owner that may have ended.
         """
@@ -76,7 +77,10 @@ class Ownership:
         self.check()
 
     def release(self, within_s: float | None = None) -> None:
-        """Let the next owner begin without waiting; if the server does not answer in time, it has to wait."""
+        """Record that this owner has ended, so that the next one need not wait for the lease to expire.
+
+        within_s: give up after this time, e.g. if the server does not answer.
+        """
         self._is_closed.set()
         ending = Thread(target=self._end, name="end of the ownership", daemon=True)
         ending.start()
@@ -86,7 +90,7 @@ class Ownership:
         if self._renewer.is_alive():
             self._renewer.join()
         if self._tag is not None and not self._is_lost:
-            with suppress(OutputError, StorageError):  # the next one waits, then
+            with suppress(OutputError, StorageError):  # then the next owner waits
                 self._replace(self._content(has_ended=True), self._tag)
 
     def _renew(self) -> None:

@@ -51,7 +51,7 @@ class Url:
 
     @property
     def is_web(self) -> bool:
-        """Whether it is on a web server, which is only read."""
+        """Whether it is on a web server, which is read-only."""
         return self.scheme in WEB_SCHEMES
 
     @property

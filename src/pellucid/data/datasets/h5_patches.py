@@ -19,7 +19,7 @@ from pellucid.data.dataset import DatasetPlan, Decoded, DecodeTask, LeftOut, dat
 from pellucid.data.store import Kind
 from pellucid.data.store_writer import Planned
 from pellucid.errors import DataError, MissingExtraError, PictureError
-from pellucid.pictures.picture import Samples
+from pellucid.pictures.samples import Samples
 
 _NUM_READ_AT_ONCE = 1000
 _MAX_COMPRESSION = 1100  # deflate's best is 1032
@@ -37,7 +37,7 @@ def patches_h5(paths: Sequence[Path]) -> DatasetPlan:
             with _open(path, source.name) as file:
                 kind, planned = _plan_file(file, source.name)
         except PictureError as error:
-            left_out.append((source.name, str(error)))
+            left_out.append((source.name, str(error).removeprefix(f"{source.name} ")))
             continue
         kinds.add(kind)
         items += planned

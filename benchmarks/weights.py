@@ -73,6 +73,7 @@ def _link_pairs(folder: str, degraded: str, target: str, links: Path) -> tuple[P
 
 PAIRS = {
     "GoPro pairs": ("deblurring/gopro_pairs", "_blur1", "_sharp1"),
+    "PolyU": ("denoising/PolyU", "_real", "_mean"),
     "reds_small test": ("deblurring/reds_small", "test_blur", "test_sharp"),
 }
 """Folder in PELLUCID_DATA, and the parts of paths that mark degraded and target pictures."""
@@ -87,7 +88,7 @@ FOLDERS = {
 }
 
 
-def _tests(data: str, keyword: str, goals_db: Mapping[int, float]) -> tuple[Test, ...]:
+def _tests(data: str, keyword: str, goals_db: Mapping[int, float | None]) -> tuple[Test, ...]:
     return tuple(Test(data, goal_db, {keyword: value}) for value, goal_db in goals_db.items())
 
 
@@ -100,6 +101,8 @@ TESTS: Mapping[str, tuple[Test, ...]] = {
     "dncnn-gray-50": (Test("Set12", 27.21), Test("BSD68", 26.23)),
     "dncnn-gray-blind": _tests("Set12", "sigma_255", {15: 32.68, 25: 30.36, 50: 27.21}),
     "dncnn-color-blind": _tests("CBSD68", "sigma_255", {15: 33.89, 25: 31.23, 50: 27.92}),
+    "dncnn-photo": (Test("PolyU"),),
+    "dncnn-color-jpeg": _tests("CBSD68", "quality", dict.fromkeys((10, 20, 30, 40))),
     "dncnn-three-tasks": (
         *_tests("classic5", "quality", {10: 29.40, 20: 31.63, 30: 32.91, 40: 33.77}),
         *_tests("Set5", "scale", {2: 37.58, 3: 33.75, 4: 31.40}),

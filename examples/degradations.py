@@ -22,12 +22,13 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 from torch import Tensor
 
+from pellucid.degradations.camera_noise import CameraNoise
 from pellucid.degradations.camera_shake import CameraShake, MeasuredShake, Shake
-from pellucid.degradations.cameras import NIKON_D850, SONY_A7S2_HIGH, SONY_A7S2_LOW, Sensor
-from pellucid.degradations.degradation import Degradation
+from pellucid.degradations.cameras import CAMERAS, NIKON_D850, SONY_A7S2_HIGH, SONY_A7S2_LOW, Sensor
+from pellucid.degradations.degradation import Chain, Degradation
 from pellucid.degradations.motion_blur import MotionBlur
 from pellucid.degradations.raw_synthesis import SensorNoise, SyntheticRaw, Unprocess
-from pellucid.degradations.standard import GaussianNoise, Jpeg, ShrinkAndEnlarge
+from pellucid.degradations.standard import GaussianNoise, Jpeg, Rounding, ShiftedJpeg, ShrinkAndEnlarge
 from pellucid.domains import PackedRaw
 from pellucid.pictures.camera.raw import develop_mosaic
 
@@ -145,6 +146,44 @@ def exposures() -> list[list[Cell]]:
     return [cells]
 
 
+def cameras() -> list[list[Cell]]:
+    """One photograph with the noise of cameras at rising sensitivity, and as their JPEG, at twice the size."""
+    clean = photo("chelsea", 100, 150, CELL_PX // 2)
+
+    def take(gain: float, compression: Degradation, luma_px: float, chroma_px: float) -> tuple[Tensor, Tensor]:
+        noise = SensorNoise(Sensor(gain, CAMERAS.read), num_levels=None)
+        camera = CameraNoise(
+            noise=noise, luma_px=luma_px, chroma_px=chroma_px, compression=compression, lens_px=0.3, sharpening=0.3
+        )
+        return camera.make_pair(clean, seeded(2))
+
+    low, middle, high = 5e-4, 2e-3, 4e-3
+    cells = [
+        ("the target", take(low, Rounding(), 0.2, 0.5)[1]),
+        ("little light", take(low, Rounding(), 0.4, 1.0)[0]),
+        ("less light", take(middle, Rounding(), 0.4, 1.0)[0]),
+        ("and smoothed", take(middle, Rounding(), 1.2, 3.0)[0]),
+        ("and a JPEG", take(middle, ShiftedJpeg(60, ("4:2:0",)), 1.2, 3.0)[0]),
+        ("hardly any light", take(high, ShiftedJpeg(85, ("4:2:0",)), 0.8, 3.0)[0]),
+    ]
+    return [[(name, enlarge(planes[0], 2)) for name, planes in cells]]
+
+
+def blocks() -> list[list[Cell]]:
+    """JPEG of one quality as files have it, at twice the size."""
+    clean = photo("astronaut", 10, 180, CELL_PX // 2)
+    once = ShiftedJpeg(15, ("4:2:0",))
+    steps: list[tuple[str, Degradation]] = [
+        ("Jpeg(15)", Jpeg(15)),
+        ("4:4:4, shifted", ShiftedJpeg(15, ("4:4:4",))),
+        ("4:2:2, shifted", ShiftedJpeg(15, ("4:2:2",))),
+        ("4:2:0, shifted", once),
+        ("twice", Chain((once, once))),
+    ]
+    cells = [("clean", clean), *((name, step(clean, seeded(4))) for name, step in steps)]
+    return [[(name, enlarge(planes[0], 2)) for name, planes in cells]]
+
+
 def _color_samples(unprocess: Unprocess, clean: Tensor) -> Tensor:
     """A part of a mosaic, (3, 44, 44): each sample in the color of its filter, with gamma."""
     side, top, left = CELL_PX // 4, 40, 110
@@ -212,6 +251,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     measured = read_kernels(arguments.kernels) if arguments.kernels else []
     sheets = {"simple": simple(), "motion": motion(measured), "light": light(), "exposures": exposures()}
+    sheets |= {"cameras": cameras(), "blocks": blocks()}
     for name, rows in sheets.items():
         path = arguments.out / f"degradations-{name}.jpg"
         draw(rows).save(path, quality=QUALITY)

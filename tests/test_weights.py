@@ -33,7 +33,14 @@ def test_all_weights_together_stay_small() -> None:
     assert sum(model.path.stat().st_size for model in SHIPPED) < 60e6
 
 
-LONG = {"dncnn-color-blind", "dncnn-gray-15", "dncnn-gray-50", "dncnn-gray-blind"}
+LONG = {
+    "dncnn-color-blind",
+    "dncnn-color-jpeg",
+    "dncnn-photo",
+    "dncnn-gray-15",
+    "dncnn-gray-50",
+    "dncnn-gray-blind",
+}
 """Their test sets take half a minute or more."""
 
 

@@ -164,3 +164,14 @@ def test_uncompressed_noise_is_like_that_of_real_pictures(data: Path) -> None:
         assert 0.5 < found[0] / expected[0] < 2
         # White noise has none, and without smoothing chroma has half of it.
         np.testing.assert_allclose(found[1:], expected[1:], rtol=0, atol=0.25)
+
+
+def test_a_share_of_the_pictures_stays_clean() -> None:
+    pictures = photo().repeat(40, 1, 1, 1)
+    degraded, target = CameraNoise(clean_share=0.5).make_pair(pictures, seeded(6))
+    is_clean = (target == pictures).flatten(1).all(dim=1)
+    assert 10 <= int(is_clean.sum()) <= 30
+    torch.testing.assert_close(degraded[is_clean], (pictures[is_clean] * 255).round() / 255)
+    assert ((degraded - pictures)[~is_clean].flatten(1).abs().amax(dim=1) > 0.02).all()
+    clean, _ = CameraNoise(clean_share=1.0).make_pair(pictures[:2], seeded(7))
+    torch.testing.assert_close(clean, (pictures[:2] * 255).round() / 255)

@@ -6,7 +6,7 @@ import scipy.ndimage
 import torch
 from torch import Tensor
 
-from pellucid.degradations.camera_shake import CameraShake, MeasuredShake, Shake
+from pellucid.degradations.camera_shake import CameraShake, MeasuredShake, Shake, _follow
 
 
 def seeded(seed: int) -> torch.Generator:
@@ -82,6 +82,16 @@ def test_kernels_grow_with_each_fraction_of_a_pixel() -> None:
 def test_anxiety_makes_trajectories_wind() -> None:
     calm, anxious = (moments(CameraShake(60.0, 61, a).kernels(300, seeded(0)))[1].mean() for a in (0.005, 0.1))
     assert calm > 4 * anxious
+
+
+def test_a_jerk_is_added_to_the_reversed_direction() -> None:
+    """Jerks of 0 change nothing: down by 1 px, then back and to the right."""
+    still, one = np.zeros((4, 1), complex), np.ones(1)
+    jerks = still.copy()
+    jerks[2] = 1j
+    path = _follow(one, one.astype(complex), still, jerks, 0 * one)
+    diagonal = (-1 + 1j) / np.sqrt(2)
+    assert path[0] == pytest.approx([0, 1, 1 + diagonal, 1 + 2 * diagonal])
 
 
 def test_trajectories_that_do_not_fit_are_scaled_down() -> None:

@@ -9,7 +9,9 @@ from test_degradation import clean, seeded
 from pellucid.degradations.cameras import NUM_LEVELS, Sensor
 from pellucid.degradations.raw_synthesis import SensorNoise, SyntheticRaw, Unprocess
 from pellucid.domains import PackedRaw
+from pellucid.pictures.camera.exposure import MAX_EXPOSURE_RATIO
 from pellucid.pictures.camera.packing import BAYER
+from pellucid.recipes import registry
 
 
 def noisy(gain: float, read: float = 0.0, row: float = 0.0, num_levels: int | None = None) -> SensorNoise:
@@ -120,6 +122,12 @@ def test_exposures_of_a_batch_differ() -> None:
     noise = bright[:, 0, 0::2, 1::2].var(dim=(1, 2))  # of green, which is multiplied by the ratio only
     # Proportional to the ratio, 50 to 300, for shot noise; to its square for read noise.
     assert 3 < noise.max() / noise.min() < 40
+
+
+def test_the_darkest_exposures_are_the_darkest_that_are_brightened() -> None:
+    """A camera RAW file is multiplied by MAX_EXPOSURE_RATIO at most, so networks learn up to it."""
+    assert SyntheticRaw().exposure_ratio == (50, MAX_EXPOSURE_RATIO)
+    assert registry.find("sid_unet.any_camera").parameters["exposure_ratio"] == (50, MAX_EXPOSURE_RATIO)
 
 
 def test_a_longer_exposure_is_less_noisy() -> None:

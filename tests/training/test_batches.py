@@ -22,10 +22,11 @@ from pellucid.degradations.motion_blur import MotionBlur
 from pellucid.degradations.raw_synthesis import SensorNoise, SyntheticRaw, Unprocess
 from pellucid.degradations.standard import GaussianNoise, Jpeg, Shrink, ShrinkAndEnlarge
 from pellucid.domains import RGB, Domain, Gray, Luma, PackedRaw
-from pellucid.errors import DataError, PictureError, RecipeError
+from pellucid.errors import DataError, NotEnoughMemoryError, PictureError, RecipeError
 from pellucid.pictures.camera.packing import BAYER, XTRANS
-from pellucid.pictures.picture import Picture, Samples
+from pellucid.pictures.picture import Picture
 from pellucid.pictures.resize import resize
+from pellucid.pictures.samples import Samples
 from pellucid.recipes.recipe import Recipe
 from pellucid.recipes.registry import find, list_names
 from pellucid.training.batches import Batches
@@ -586,6 +587,12 @@ def test_sizes_that_do_not_fit_are_refused(
         make(recipe, store_for(recipe, tmp_path / "store"), **keywords)
 
 
+def test_a_batch_that_does_not_fit_the_memory_is_refused_at_once(make: Make, tmp_path: Path) -> None:
+    recipe = find("dncnn.gaussian")
+    with pytest.raises(NotEnoughMemoryError, match=r"a batch need 1,296\.0 GB; .* are free; lower batch_size="):
+        make(recipe, store_for(recipe, tmp_path / "store"), batch_size=10**9)
+
+
 def test_raw_patches_are_multiples_of_the_pattern(make: Make, tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"patch_px=16: sid_unet.fuji needs a multiple of 3"):
         make(find("sid_unet.fuji"), raw_store(tmp_path / "store", XTRANS), patch_px=16)
@@ -593,7 +600,9 @@ def test_raw_patches_are_multiples_of_the_pattern(make: Make, tmp_path: Path) ->
 
 def test_an_enlarging_domain_needs_a_shrinking_degradation(make: Make, tmp_path: Path) -> None:
     recipe = find("dncnn.three_tasks", scale=3)
-    with pytest.raises(RecipeError, match="dncnn.three_tasks enlarges by 3, but its degradation does not shrink"):
+    with pytest.raises(
+        RecipeError, match="dncnn.three_tasks enlarges by 3, but its degradation does not downscale"
+    ):
         make(recipe, store_for(recipe, tmp_path / "store"))
 
 

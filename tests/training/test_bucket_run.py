@@ -138,7 +138,7 @@ def test_a_damaged_checkpoint_is_replaced_by_the_one_before(
     monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "second"))
     lines: list[str] = []
     assert digest(run(pictures, url_of(bucket), log=lines.append).read_bytes()) == expected
-    assert any("is missing or damaged" in line and "before" in line for line in lines)
+    assert any("is missing or damaged" in line and "previous checkpoint" in line for line in lines)
     assert any(line.endswith("resuming from step 6") for line in lines)
 
 
@@ -179,6 +179,19 @@ def test_killed_at_any_moment_and_resumed_on_other_machines_the_weights_are_equa
         num_kills += 1
     assert num_kills and state_of(bucket)["step"] == NUM_STEPS
     assert digest(bucket.get("run/weights.safetensors")) == expected
+
+
+def test_copies_of_an_earlier_step_are_replaced_even_if_all_steps_are_done(
+    bucket: Bucket, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a kill between the last state and its copies."""
+    with monkeypatch.context() as killed:
+        killed.setattr(BucketRun, "_put_copies", lambda *arguments: None)
+        written = run(pictures, url_of(bucket))
+    bucket.put("run/weights.safetensors", b"those of an earlier step")
+    run(pictures, url_of(bucket))
+    assert bucket.get("run/weights.safetensors") == written.read_bytes()
+    assert json.loads(bucket.get("run/metrics.jsonl").splitlines()[-1])["step"] == NUM_STEPS
 
 
 def _write_files(folder: Path, content: bytes = b"weights") -> None:

@@ -11,6 +11,7 @@ from pellucid.cli import app
 from pellucid.errors import OutputError
 from pellucid.pictures import images
 from pellucid.training.comparing import compare_runs
+from pellucid.training.plotting import plot
 
 
 def make_run(folder: Path, *lines: dict[str, Any], **identity: Any) -> Path:
@@ -51,6 +52,17 @@ def test_runs_of_the_same_name_are_called_by_their_paths(tmp_path: Path) -> None
     folders = [make_run(tmp_path / parent / "run", {"step": 1, "loss": 1.0}) for parent in ("a", "b")]
     assert [run.name for run in compare_runs(folders)] == list(map(str, folders))
     assert [run.hours for run in compare_runs(folders)] == [None, None]
+
+
+def test_damaged_metrics_are_ignored(tmp_path: Path) -> None:
+    run = make_run(
+        tmp_path / "run", {"step": 1, "loss": 3.0}, {"step": 2, "loss": "high"}, {"step": 3, "loss": [1]}
+    )
+    with (run / "metrics.jsonl").open("ab") as file:
+        file.write(b'null\n[1]\n"step"\n{"loss": 1}\n\xff\xfe\n{"step": 4, "lo')
+    (summary,) = compare_runs([run])
+    assert (summary.step, summary.loss) == (3, 3.0)
+    plot([run], tmp_path / "curves.svg")
 
 
 def test_a_run_without_metrics_is_an_error(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pellucid.pictures.picture import PEAKS, Samples
+from pellucid.pictures.samples import PEAKS, Samples
 from pellucid.training.crops import Numbers, Pictures, Placement, augment, augment_corner, crop_inner
 
 CPU = torch.device("cpu")

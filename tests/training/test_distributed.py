@@ -11,12 +11,20 @@ import pytest
 import torch
 from torch import nn
 
+from pellucid.commands.terminal import is_first_process
 from pellucid.data.store_writer import Planned, Stamp, StoreWriter
+from pellucid.errors import PellucidError
 from pellucid.recipes import registry
 from pellucid.recipes.overrides import override
 from pellucid.recipes.recipe import Recipe
 from pellucid.training import run_folder
-from pellucid.training.distributed import Group, SharedBatchNorm2d, join_group, share_batch_norms
+from pellucid.training.distributed import (
+    Group,
+    SharedBatchNorm2d,
+    explain_lost_processes,
+    join_group,
+    share_batch_norms,
+)
 from pellucid.training.train import train
 from pellucid.weights import checkpoint
 
@@ -114,6 +122,22 @@ def test_shared_batch_norm_equals_that_of_torch(monkeypatch: pytest.MonkeyPatch,
         torch.distributed.destroy_process_group()
 
 
+@pytest.mark.parametrize(
+    ("world_size", "error", "is_lost"),
+    [
+        (2, RuntimeError("Connection reset by peer"), True),
+        (2, torch.distributed.DistNetworkError("timed out"), True),
+        (2, RuntimeError("shapes differ"), False),
+        (1, RuntimeError("Connection reset by peer"), False),
+    ],
+)
+def test_a_lost_process_is_named_if_there_is_another(world_size: int, error: Exception, is_lost: bool) -> None:
+    group = Group(torch.device("cpu"), 0, world_size)
+    with pytest.raises(PellucidError if is_lost else type(error)) as caught, explain_lost_processes(group):
+        raise error
+    assert ("another process of this training has ended; run it again" in str(caught.value)) == is_lost
+
+
 def test_a_group_of_one_shares_nothing() -> None:
     with join_group("cpu") as group:
         assert group == Group(torch.device("cpu"))
@@ -121,3 +145,33 @@ def test_a_group_of_one_shares_nothing() -> None:
         assert group.broadcast("x") == "x"
         module = nn.Linear(1, 1)
         assert group.parallelize(module) is module
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"WORLD_SIZE": "3"}, "WORLD_SIZE is 3, but RANK is not set; start it with torchrun"),
+        ({"WORLD_SIZE": "2", "RANK": "x"}, "RANK is 'x', not a number"),
+        ({"WORLD_SIZE": "many"}, "WORLD_SIZE is 'many', not a number"),
+        (
+            {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "999999"},
+            "cannot connect: ",
+        ),
+    ],
+)
+def test_variables_that_torchrun_does_not_set_are_one_line(
+    variables: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(PellucidError, match=message) as raised, join_group("cpu"):
+        pass
+    assert "\n" not in str(raised.value)
+
+
+def test_without_torchrun_the_only_process_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    monkeypatch.setenv("RANK", "5")  # of another launcher
+    assert is_first_process()

@@ -1,6 +1,7 @@
 """Single training steps: precision, the loss scale, and batches that are not finite."""
 
 from dataclasses import replace
+from itertools import product
 from typing import Any
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor
 from pellucid.recipes import registry
 from pellucid.recipes.recipe import Recipe
 from pellucid.training.distributed import Group
-from pellucid.training.learner import ExecutionMode, Learner
+from pellucid.training.learner import ExecutionMode, Learner, dropout_seed
 
 
 def tiny(**keywords: Any) -> Recipe:
@@ -32,6 +33,13 @@ def batches(num: int) -> list[tuple[Tensor, Tensor]]:
 
 def is_same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
     return all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+def test_seeds_of_dropout_differ_and_fit_every_generator() -> None:
+    """Those of some devices take 63 bits."""
+    seeds = [dropout_seed(*numbers) for numbers in product((0, 1, 2**64), range(20), range(3))]
+    assert len(set(seeds)) == len(seeds) and min(seeds) >= 0
+    assert 2**62 < max(seeds) < 2**63
 
 
 @pytest.mark.parametrize("clip_norm", [None, 0.5])

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from child_processes import interruptible
 from pellucid.data.store_writer import Planned, Stamp, StoreWriter
 from pellucid.errors import OutputError, PellucidError, RecipeError, WeightsError
 from pellucid.pictures import images
-from pellucid.pictures.picture import Picture, Samples
+from pellucid.pictures.picture import Picture
+from pellucid.pictures.samples import Samples
 from pellucid.recipes import registry
 from pellucid.recipes.recipe import Recipe
 from pellucid.restoration import restorer
@@ -388,7 +390,7 @@ def test_a_checkpoint_of_another_run_is_refused(stores: dict[str, Path], tmp_pat
 
 def test_a_folder_with_other_files_is_refused(stores: dict[str, Path], tmp_path: Path) -> None:
     made = tiny("srcnn.tuned", num_steps=1)
-    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "checkpoints").mkdir(parents=True)
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
     with pytest.raises(OutputError, match=r"contains other files \(thesis.tex\)"):
         run(made, stores["clean"], tmp_path / "mine")
@@ -503,6 +505,7 @@ def test_fine_tuning_loads_what_fits_and_logs_what_does_not(stores: dict[str, Pa
     torch.testing.assert_close(tensors(color)["layers.1.conv.weight"], tensors(gray)["layers.1.conv.weight"])
     with pytest.raises(WeightsError, match="none of the weights to start from fits"):
         run(tiny("srcnn.tuned", num_steps=1), stores["clean"], tmp_path / "other", start_from=gray)
+    assert not (tmp_path / "other").exists()  # otherwise, other weights could not be tried with this folder
     with pytest.raises(OutputError, match="with from="):
         run(made, stores["pairs"], tmp_path / "color")
 
@@ -619,6 +622,38 @@ def test_the_mean_loss_is_that_of_the_finite_ones_since_the_last_line() -> None:
 )
 def test_long_lists_of_tensors_are_abbreviated(count: int, text: str) -> None:
     assert initialization._abbreviate([str(number) for number in range(count)]) == text
+
+
+@pytest.mark.parametrize(("given", "wanted"), [(1, 3), (3, 1)])
+def test_larger_and_smaller_tensors_are_ignored(given: int, wanted: int) -> None:
+    start = tiny("dncnn.gaussian", 1, channels=given).network().state_dict()
+    log: list[str] = []
+    found = build_network(tiny("dncnn.gaussian", 1, channels=wanted), 0, start, log.append).state_dict()
+    assert "ignored: layers.0.conv.weight, layers.2.conv.bias, layers.2.conv.weight; newly initialized:" in log[0]
+    assert torch.equal(found["layers.1.conv.weight"], start["layers.1.conv.weight"])
+
+
+def test_seeds_of_any_size_are_possible() -> None:
+    made = tiny("dncnn.gaussian", 1)
+    one, other = (build_network(made, seed, None, pytest.fail).state_dict() for seed in (5, 2**64 + 5))
+    assert all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+@pytest.mark.parametrize(
+    ("step", "problems", "lines"),
+    [
+        (None, [], []),
+        (3, [], ["run: resuming from step 3"]),
+        (3, ["a is damaged"], ["a is damaged; renamed to .refused", "run: resuming from step 3"]),
+        (None, ["a is damaged"], ["a is damaged; renamed to .refused", "run: resuming from step 0"]),
+    ],
+)
+def test_where_a_run_resumes_is_logged(step: int | None, problems: list[str], lines: list[str]) -> None:
+    newest: Any = None if step is None else SimpleNamespace(step=step)
+    found: Any = SimpleNamespace(folder=Path("run"), load_newest=lambda: (newest, problems))
+    log: list[str] = []
+    assert training._load_checkpoint(found, log.append) is newest
+    assert log == lines
 
 
 @pytest.mark.parametrize(("has_extra", "lacks_one"), [(True, False), (False, True), (False, False)])

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import struct
 import sys
 from pathlib import Path
@@ -343,3 +344,11 @@ def test_fill_does_not_change_the_given_tensors() -> None:
     assert fingerprint(filled.state_dict()) == before
     with pytest.raises(WeightsError, match=r"^here does not fit dncnn.gaussian"):
         fill(registry.find("dncnn.gaussian", **SMALL), {}, source="here")
+
+
+def test_a_file_without_permission_is_not_called_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(b"as safetensors reports it")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may read everything
+    with pytest.raises(WeightsError, match=r"w\.safetensors cannot be read: Permission denied"):
+        checkpoint.load(path)

@@ -365,7 +365,8 @@ def test_missing_empty_and_special_files_are_refused(tmp_path: Path) -> None:
     "content", [b"\x89PNG\r\n\x1a\n" + bytes(99), b"hello", b"\x00", b"cos\nsystem\n(S'x'\ntR."]
 )
 def test_files_of_other_kinds_are_refused(tmp_path: Path, name: str, content: bytes) -> None:
-    assert "begins with" in refusal(tmp_path, content, name)
+    message = refusal(tmp_path, content, name)
+    assert "begins with" in message and "b'" not in message
 
 
 @pytest.mark.parametrize("kind", FILES)
@@ -434,6 +435,12 @@ def test_mindspore_errors_are_specific(tmp_path: Path) -> None:
 def test_matlab73_errors_are_specific(tmp_path: Path) -> None:
     filters, biases = np.zeros((3, 3, 1, 2), "f4"), np.zeros((2, 1), "f4")
     assert "'pool'" in refusal(tmp_path, matconvnet_file([("pool", [])]))
+    assert "layer 2 has 1 arrays of weights, not 3" in refusal(
+        tmp_path, matconvnet_file([("conv", [filters, biases]), ("bnorm", [biases])])
+    )
+    assert "layer 1 has 3 arrays of weights, not 2" in refusal(
+        tmp_path, matconvnet_file([("conv", [filters, biases, biases])])
+    )
     assert "dilate other than 1" in refusal(tmp_path, matconvnet_file([("conv", [filters, biases])], dilate=2))
     other = io.BytesIO()
     with h5py.File(other, "w") as file:
@@ -577,9 +584,9 @@ HUGE: dict[str, Callable[[], bytes]] = {
 def test_huge_declared_sizes_are_refused_quickly(tmp_path: Path, kind: str) -> None:
     content = HUGE[kind]()
     assert len(content) < 3_000_000
-    start = time.monotonic()
+    start = time.process_time()  # others may use the machine
     refusal(tmp_path, content)
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_as_many_nested_tuples_as_are_allowed_do_not_crash(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The noise of a camera as it is in a finished picture: developed, smoothed and compressed with it."""
+"""Camera noise as it appears in finished (sRGB) pictures: developed, denoised and compressed in the camera."""
 
 from dataclasses import dataclass, replace
 
@@ -19,13 +19,13 @@ ANY_SENSOR = OneOf((SensorNoise(CAMERAS, num_levels=None), SensorNoise(replace(P
 ANY_FILE = OneOf((ShiftedJpeg((50, 100)), ShiftedJpeg((85, 100)), Rounding()))
 
 LENS_RADIUS_PX = 3
-"""Half of the side of the blur of the lens."""
+"""Radius of the kernel of the lens blur."""
 
 SMOOTHING_RADIUS_PX = 12
-"""Half of the side of the smoothing kernels; their deviation is at most a third of it."""
+"""Radius of the smoothing kernels; at least three times their standard deviation."""
 
 SHARPENING_RADIUS_PX, SHARPENING_PX = 3, 0.8
-"""Half of the side of the kernel that sharpening subtracts, and its deviation."""
+"""Radius and standard deviation of the Gaussian kernel of the unsharp mask."""
 
 _CROSS = (
     (0.0, 0.0, -1.0, 0.0, 0.0),
@@ -49,7 +49,8 @@ _DIAGONAL = (
     (0.0, 0.0, -1.5, 0.0, 0.0),
 )
 _FILTERS = torch.tensor([_CROSS, _ROW, tuple(zip(*_ROW, strict=True)), _DIAGONAL]) / 8
-"""Green at red and blue; a color at green from its row, and from its column; red at blue and blue at red."""
+"""Filters that interpolate green at red and blue pixels; red or blue at green pixels, from the same row and from
+the same column; and red at blue or blue at red pixels."""
 
 _MOSAIC, _FROM_CROSS, _FROM_ROW, _FROM_COLUMN, _FROM_DIAGONAL = range(5)
 _SOURCES = (
@@ -61,7 +62,7 @@ _SOURCES = (
 
 
 def demosaic(mosaic: Tensor) -> Tensor:
-    """An RGGB mosaic (N, 1, H, W) -> (N, 3, H, W), by linear interpolation; not clamped. Reads 2 px around each.
+    """An RGGB mosaic (N, 1, H, W) -> (N, 3, H, W), by linear interpolation; not clamped. Kernel radius: 2 px.
 
     Source: Malvar, He, Cutler, "High-quality linear interpolation for demosaicing of Bayer-patterned color
     images", ICASSP 2004.
@@ -96,19 +97,20 @@ def render(mosaic: Tensor, cameras: Cameras, tone: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class CameraNoise:
-    """The noise of a camera in its finished picture: (N, 3, H, W) sRGB -> the same.
+    """Adds camera noise as it appears in finished pictures: (N, 3, H, W) sRGB -> the same.
 
-    The picture is unprocessed to a mosaic, which gets the noise of a sensor. Both mosaics, with noise and without,
-    are developed alike; the difference is the noise as people see it: correlated, colored, stronger in dark parts.
-    Cameras reduce noise but spare edges. Here, the noise alone is smoothed, its luma less than its chroma. Picture
-    and noise are sharpened, and the sum is compressed. The target is the developed picture without noise,
-    sharpened alike and not compressed.
+    The picture is unprocessed to a mosaic, to which sensor noise is added. The mosaics with and without noise are
+    developed in the same way; their difference is the visible noise: correlated, colored, stronger in dark parts.
+    To simulate edge-preserving denoising in the camera, only the noise is smoothed, its luma less than its chroma.
+    Picture and noise are sharpened, and their sum is compressed. The target is the developed picture without
+    noise, sharpened in the same way and not compressed.
 
     unprocess: draws the camera. noise: of the mosaic. lens_px: standard deviation of the blur of the lens, up to
     1. tone: strength of the tone curve, up to 1. luma_px, chroma_px: standard deviation of the smoothing of the
-    noise, up to 4. sharpening: the share of the difference from a blurred picture that is added. compression: of
-    the noisy picture, the last step.
-    The defaults were compared with the noise in PolyU's pictures: deviation and correlation over pixels.
+    noise, up to 4. sharpening: amount of the unsharp mask. compression: of the noisy picture, the last step.
+    clean_share: fraction of the pictures that are only rounded to 8 bits, so that a network learns to preserve
+    fine texture without noise.
+    The defaults were compared with the noise in PolyU's pictures: standard deviation and spatial correlation.
     Source: Brooks et al., "Unprocessing Images for Learned Raw Denoising", CVPR 2019, for the way to the mosaic.
     """
 
@@ -120,6 +122,7 @@ class CameraNoise:
     chroma_px: Range = (0.5, 4.0)
     sharpening: Range = (0.0, 0.5)
     compression: Degradation = ANY_FILE
+    clean_share: float = 0.0
 
     draws = True
 
@@ -148,8 +151,16 @@ class CameraNoise:
         noise = render(self.noise(mosaic, generator), cameras, tone) - developed
         noise = _smooth_noise(noise, luma_px, chroma_px)
         target = _sharpen(developed, sharpening)
-        degraded = target + _sharpen(noise, sharpening)
-        return self.compression(degraded.clamp(0, 1), generator), target.clamp(0, 1)
+        degraded = self.compression((target + _sharpen(noise, sharpening)).clamp(0, 1), generator)
+        is_clean = self._draw_clean(clean, generator)
+        rounded = Rounding()(clean, generator)
+        return torch.where(is_clean, rounded, degraded), torch.where(is_clean, clean, target.clamp(0, 1))
+
+    def _draw_clean(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+        """A mask of the pictures that stay clean: (N, 1, 1, 1) bool."""
+        return (
+            (uniform((0.0, 1.0), len(clean), generator) < self.clean_share).to(clean.device).reshape(-1, 1, 1, 1)
+        )
 
 
 def _smooth_noise(noise: Tensor, luma_px: Tensor, chroma_px: Tensor) -> Tensor:
@@ -163,7 +174,7 @@ def _sharpen(picture: Tensor, strength: Tensor) -> Tensor:
 
 
 def smooth(planes: Tensor, deviation_px: Tensor, radius_px: int) -> Tensor:
-    """Each picture of (N, C, H, W), convolved with a Gaussian of its own (N,) deviation; mirrored edges."""
+    """Convolve each picture of (N, C, H, W) with a Gaussian of its own (N,) standard deviation; mirrored edges."""
     count, channels, height, width = planes.shape
     distance = torch.arange(-radius_px, radius_px + 1, device=planes.device)
     kernels = torch.exp(-0.5 * (distance / deviation_px.clamp(min=1e-3)[:, None]) ** 2).to(planes)
@@ -175,7 +186,7 @@ def smooth(planes: Tensor, deviation_px: Tensor, radius_px: int) -> Tensor:
 
 
 def _reflect(size: int, margin: int, device: torch.device) -> Tensor:
-    """Positions from -margin to size + margin, mirrored at the outermost pixels, to keep a mosaic's phase."""
+    """Indices from -margin to size + margin - 1, mirrored at the outermost pixels: keeps the phase of a mosaic."""
     period = max(2 * (size - 1), 1)
     position = torch.arange(-margin, size + margin, device=device).remainder(period)
     return torch.minimum(position, period - position).clamp(max=size - 1)

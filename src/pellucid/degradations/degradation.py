@@ -177,8 +177,8 @@ class OneOf:
         return apply_one_each(self.choices, apply, clean, generator)
 
 
-def involves(degradation: Degradation | None, kind: type) -> bool:
-    """Whether a degradation is of this class, or a part of it is."""
+def involves(degradation: Degradation | None, kind: type | tuple[type, ...]) -> bool:
+    """Whether a degradation is of this class, or of one of these, or a part of it is."""
     if isinstance(degradation, Chain | OneOf):
         parts = degradation.steps if isinstance(degradation, Chain) else degradation.choices
         return any(involves(part, kind) for part in parts)

@@ -25,7 +25,7 @@ from pellucid.recipes.schedules import Cosine, Drops
 
 Channels = Annotated[Literal[1, 3], Field(description="1: gray, 3: RGB")]
 Depth = Annotated[int, Field(ge=2, le=1000, description="number of convolutions")]
-Width = Annotated[int, Field(ge=1, le=4096, description="channels of each inner layer")]
+Width = Annotated[int, Field(ge=1, le=4096, description="channels of each hidden layer")]
 Sigma = Annotated[float, Field(ge=0, le=255, description="standard deviation of the noise, where white is 255")]
 Norm = Annotated[bool, Field(description="batch norm, as in training; false: folded into the convolutions")]
 Bias = Annotated[
@@ -61,7 +61,7 @@ class DnCNN(Network):
     Values are nominally in [0, 1]; the output is not clamped.
 
     channels: 1 for gray, 3 for RGB. depth: number of convolutions: 17 in DnCNN-S, 20 in DnCNN-B and DnCNN-3
-        (Section III-A); it is also the receptive radius. width: channels of the inner layers.
+        (Section III-A); it is also the receptive radius. width: channels of the hidden layers.
     batch_norm: after each convolution except the first and the last. False is the same network with batch norm
         folded into the convolutions, as the authors released it; see `optimize_for_inference`.
     bias: whether the first and the last convolution have biases. False: SaoYan's PyTorch version. Without batch
@@ -231,7 +231,7 @@ def three_tasks(
     bias: Bias = True,
     initialize: Start = "released",
 ) -> Recipe:
-    """Noise, bicubic enlarging and JPEG artifacts in one network (DnCNN-3, Section III-E).
+    """Gaussian noise, bicubic downscaling and JPEG artifacts in one network (DnCNN-3, Section III-E).
 
     Training mixes all three. Evaluation uses the one that is given: sigma_255 (25 if none is), scale or quality.
     With a scale, pictures are enlarged bicubically before the network restores them.
@@ -256,10 +256,11 @@ def three_tasks(
 def photo(depth: Depth = 20, width: Width = 64) -> Recipe:
     """Noise of cameras in finished color pictures, e.g. in JPEGs of a phone; not from the paper.
 
-    Learns from photographs that are taken again by synthetic cameras, see `CameraNoise`. No batch norm: its
-    statistics would be those of a mixture of very different noise.
+    Learns from photographs that are taken again by synthetic cameras, see `CameraNoise`; a quarter of them stay
+    clean. No batch norm: its statistics would be those of a mixture of very different noise.
     """
-    return _for_color_files(depth, width, CameraNoise(), ScoringProtocol(CameraNoise(), seed_by_name=True))
+    noise = CameraNoise(clean_share=0.25)
+    return _for_color_files(depth, width, noise, ScoringProtocol(CameraNoise(), seed_by_name=True))
 
 
 @recipe

@@ -33,7 +33,9 @@ Upsampling = Annotated[
     Field(description="how features are upsampled between scales; asymmetric: MindSpore's model zoo"),
 ]
 NumBlocks = Annotated[int, Field(ge=1, le=100, description="residual blocks per stage; 20 in MIMO-UNet+")]
-Dropout = Annotated[float, Field(ge=0, lt=1, description="share of the fused feature maps that training drops")]
+Dropout = Annotated[
+    float, Field(ge=0, lt=1, description="fraction of the fused feature maps that are dropped in training")
+]
 Width = Annotated[int, Field(ge=4, le=512, multiple_of=4, description="channels at full size; 32 in the paper")]
 Weight = Annotated[float, Field(ge=0, description="weight of the loss on spectra, added to the loss on pixels")]
 LengthPx = Annotated[
@@ -120,7 +122,7 @@ class MIMOUNet(Network):
     for full size, 2 for half, 4 for a quarter.
 
     num_blocks: residual blocks per stage: 8 in MIMO-UNet, 20 in MIMO-UNet+.
-    dropout: share of the fused feature maps that training drops; 0.1 in MIMO-UNet+'s released code.
+    dropout: fraction of the fused feature maps that are dropped in training; 0.1 in MIMO-UNet+'s released code.
     upsampling: of features between scales: "nearest" in the released code; "asymmetric", bilinear without the
         offset of half a pixel, in MindSpore's model zoo, whose weights need it.
     width: channels at full size; twice as many at half, four times as many at a quarter. A multiple of 4.
@@ -192,17 +194,17 @@ class MIMOUNet(Network):
 
 
 def _mean_with_next(features: Tensor, axis: int) -> Tensor:
-    """The mean of each value and the next (itself at the end): repeated values become values and midpoints."""
+    """The mean of each value and the next one (itself at the end): nearest-neighbor becomes linear upsampling."""
     size = features.shape[axis]
     following = torch.cat([features.narrow(axis, 1, size - 1), features.narrow(axis, size - 1, 1)], axis)
     return (features + following) / 2
 
 
 def _pad_to_multiple(picture: Tensor, multiple: int) -> Tensor:
-    """Mirror at the bottom and right up to a multiple; where the picture is too small, repeat its first pixels."""
+    """Mirror at the bottom and right up to a multiple; repeat the first row or column if there are too few."""
     for axis in (-2, -1):
         size = picture.shape[axis]
-        # An exported graph works for every size, so it cannot skip this for some.
+        # An exported graph must work for every size, so it cannot depend on the size of its example.
         if not torch.compiler.is_exporting() and size % multiple == 0:
             continue
         positions = torch.arange((size + multiple - 1) // multiple * multiple, device=picture.device)
@@ -212,7 +214,10 @@ def _pad_to_multiple(picture: Tensor, multiple: int) -> Tensor:
 
 
 def init_zero_last(network: Network) -> None:
-    """Zeros in the last convolution of each scale: the output starts as the input. Differs from the paper."""
+    """Initialize the last convolution of each scale with zeros, so that the network starts as the identity.
+
+    Differs from the paper.
+    """
     assert isinstance(network, MIMOUNet)
     for leave in (network.leave1, network.leave2, network.leave4):
         for parameter in leave.parameters():
@@ -258,6 +263,7 @@ def gopro(
         domain=RGB(),
         degradation=None,
         loss=partial(multi_scale, frequency_weight=frequency_weight),
+        patch_multiple=4,  # the smallest of the three scales
         optimizer=Adam(lr=1e-4),
         schedule=Drops(at_steps=tuple(e * STEPS_PER_EPOCH for e in range(500, 3001, 500)), gamma=0.5),
         augmentation="mirror",
@@ -294,6 +300,7 @@ def synthetic(
         domain=RGB(),
         degradation=degradation,
         loss=partial(multi_scale, frequency_weight=frequency_weight),
+        patch_multiple=4,  # the smallest of the three scales
         optimizer=Adam(lr=2e-4),
         schedule=Cosine(warmup_steps=500),
         initialize=init_zero_last,

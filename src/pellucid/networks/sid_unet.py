@@ -171,7 +171,7 @@ def fuji(
 def any_camera(
     exposure_ratio: Ratios = (50.0, 300.0), width: Width = 32, channel_order: ChannelOrder = "position-major"
 ) -> Recipe:
-    """Any Bayer camera in its own white balance, trained on developed pictures of any folder (not from a paper).
+    """Any Bayer camera, white-balanced; trained on unprocessed pictures of any folder (not from a paper).
 
     Each picture becomes a short exposure: Brooks et al. 2019 for the raw samples, Wei et al. 2020 for the
     noise. Colors are those of an average camera, because the network does not know the camera's color matrix.

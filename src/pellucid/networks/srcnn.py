@@ -47,7 +47,7 @@ class SRCNN(Network):
 
     def __init__(self, mapping_px: int = 5, padding: Padding = "replicate", bias: bool = True) -> None:
         super().__init__()
-        self.halo = 4 + mapping_px // 2 + 2
+        self.halo = reach(mapping_px)
         conv = partial(nn.Conv2d, padding="same", padding_mode=padding, bias=bias)
         self.extract = conv(1, 64, 9)
         self.map = conv(64, 32, mapping_px)
@@ -103,6 +103,11 @@ class _Blockwise(nn.Conv2d):
         return F.pixel_shuffle(blocks, self.block_px)[..., :height, :width]
 
 
+def reach(mapping_px: int) -> int:
+    """How far the output reads: half of the kernels of 9, mapping_px and 5 px."""
+    return 9 // 2 + mapping_px // 2 + 5 // 2
+
+
 def inner_squares(network: Network, degraded: Tensor, target: Tensor) -> Tensor:
     """Sum of squared errors / (2 N) of the part that padding does not affect: 21 x 21 of 33 x 33 for 9-1-5.
 
@@ -147,12 +152,13 @@ def protocol(scale: int) -> ScoringProtocol:
 
 @recipe
 def paper(scale: Scale = 2, mapping_px: Mapping = 5, padding: Padding = "replicate", bias: Bias = True) -> Recipe:
-    """Enlarging by 2, 3 or 4, trained as published (Section 4.1): SGD, 8e8 patches."""
+    """Super-resolution by 2, 3 or 4, trained as published (Section 4.1): SGD, 8e8 patches."""
     return Recipe(
         network=partial(SRCNN, mapping_px, padding, bias),
         domain=Luma(scale),
         degradation=Shrink(scale),
         loss=inner_squares,
+        min_patch_px=2 * reach(mapping_px) + 1,
         optimizer=SGD(lr=1e-4, momentum=0.9, slower=("reconstruct", 0.1)),
         schedule=Constant(),
         initialize=init_small,
@@ -172,6 +178,7 @@ def tuned(scale: Scale = 2, mapping_px: Mapping = 5, num_steps: Steps = 10_000) 
         domain=Luma(scale),
         degradation=Shrink(scale),
         loss=inner_squares,
+        min_patch_px=2 * reach(mapping_px) + 1,
         optimizer=SOAP(lr=3e-3),
         schedule=Cosine(warmup_steps=100),
         initialize=init_identity,

@@ -18,8 +18,9 @@ import numpy as np
 import torch
 
 from pellucid.data.store import Store
-from pellucid.errors import RecipeError
+from pellucid.errors import NotEnoughMemoryError, RecipeError
 from pellucid.recipes.recipe import Recipe
+from pellucid.system import memory
 from pellucid.training.crops import Placement
 from pellucid.training.patches import Batch, build_maker, learns_from_pairs
 from pellucid.training.positions import CROPS, NOISE, NUM_TRANSFORMS, Patches, Positions, build_rng
@@ -38,7 +39,8 @@ class Batches:
         keeps them on an accelerator if they fill at most a quarter of its free memory.
 
     The recipe's `learn_from` decides whether it learns from the pairs of the store or degrades its targets. Raises
-    DataError if it cannot learn from the store, or if all pictures are too small; RecipeError if sizes do not fit.
+    DataError if it cannot learn from the store, or if all pictures are too small; RecipeError if sizes do not fit;
+    NotEnoughMemoryError if the patches of a batch alone need more memory than there is.
     """
 
     batch_size: int
@@ -72,6 +74,7 @@ class Batches:
         self._seed, self._num_transforms = seed, NUM_TRANSFORMS[recipe.augmentation]
         self.device = torch.device(device)
         patch_px, placement = recipe.patch_px if patch_px is None else patch_px, Placement(self.device, resident)
+        _check_memory(len(self._shards) / self.num_shards * self.batch_size, patch_px, recipe)
         self._maker = build_maker(recipe, store, patch_px, placement)
         scenes = store.scenes if learns_from_pairs(recipe, store) else None
         self._positions = Positions(self._maker.sizes, self._maker.window, scenes)
@@ -133,3 +136,14 @@ def _select_shards(num_shards: int, rank: int, world_size: int) -> range:
         )
     count = num_shards // world_size
     return range(rank * count, (rank + 1) * count)
+
+
+def _check_memory(num_patches: float, patch_px: int, recipe: Recipe) -> None:
+    """Raise NotEnoughMemoryError now, instead of after minutes of swapping or by being killed."""
+    needed_bytes = int(num_patches * patch_px**2 * recipe.domain.num_planes * 4)  # float32, of the targets alone
+    free_bytes = memory.free_bytes()
+    if needed_bytes > free_bytes:
+        raise NotEnoughMemoryError(
+            f"the patches of a batch need {needed_bytes / 1e9:,.1f} GB; {free_bytes / 1e9:.1f} GB are free",
+            hint="lower batch_size= or patch_px=",
+        )

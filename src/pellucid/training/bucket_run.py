@@ -1,14 +1,14 @@
 """A run in a bucket: a run folder in the cache of this computer, whose files are uploaded in the background.
 
-RUN/latest.json   the newest state: step, and of each file its object and SHA-256
-RUN/state/        checkpoints, run.json, metrics and weights, under names that are used once
+RUN/latest.json   the newest state: its step, and the object and SHA-256 of each of its files
+RUN/state/        checkpoints, run.json, metrics and weights; names contain a hash, so objects are never replaced
 RUN/owner.json    which process trains; see `storage.ownership`
-RUN/...           weights.safetensors, metrics.jsonl, validation/ and the others, as in a run folder, for readers
+RUN/...           copies of weights.safetensors, metrics.jsonl, validation/ etc., as in a run folder, for users
 
-A state is uploaded whole before latest.json names it, and only then older ones are deleted. Another machine
-resumes from latest.json, and from the checkpoint before if the newest one is damaged. Each new owner replaces
-latest.json before it begins, so a former one, which knows another e-tag, cannot move it any more. Uploading runs
-in a thread: the client releases Python's lock.
+A state is uploaded completely before latest.json refers to it, and older states are deleted afterwards. Another
+machine resumes from latest.json, or from the previous checkpoint if the newest one is damaged. Each new owner
+replaces latest.json before it starts, so a former owner, which has an outdated e-tag, cannot replace it any more.
+A thread is enough for uploading, because the client releases the GIL.
 """
 
 import json
@@ -33,18 +33,18 @@ from pellucid.training.stopping import Stopped
 
 FORMAT = 1
 FLUSH_S = 25.0
-"""How long a stopped training waits for its uploads; clusters kill 30 s after SIGTERM by default."""
+"""How long a stopped training waits for its uploads; clusters send SIGKILL 30 s after SIGTERM by default."""
 MIN_RELEASE_S = 1.0
-"""How long it may take to state that the training has ended, although the time is over."""
+"""The least time for recording that the training has ended, even if FLUSH_S is used up."""
 RETRY_AFTER_S = (2.0, 5.0, 10.0, 30.0)
-"""After these times a failed upload is repeated; the last one counts for all later ones."""
+"""Delays before the retries of a failed upload; the last one is used for all further retries."""
 MAX_FINAL_TRIES = 10
-"""How many failed uploads in a row end a training that has done all its steps."""
+"""After this many failed uploads in a row, a training that has done all its steps gives up."""
 
 _STATE = re.compile(r"run\.json|metrics\.jsonl|weights\.safetensors|checkpoints/step-\d+\.safetensors")
 """Names of files that a training needs to resume."""
-_UNCHANGING = (".safetensors", ".png")
-"""Files that are replaced, never changed: a link keeps what they contain."""
+_NEVER_EDITED = (".safetensors", ".png")
+"""Files that are replaced as a whole, never changed in place, so a hard link is enough for a snapshot."""
 
 Json = dict[str, Any]
 Log = Callable[[str], None]
@@ -52,7 +52,7 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True)
 class _File:
-    """A file of a state. key: of its object, within the run."""
+    """A file of a state. key: the name of its object, relative to the run."""
 
     key: str
     sha256: str
@@ -72,20 +72,20 @@ class _Snapshot:
 
 
 def local_folder(url: Url) -> Path:
-    """The run folder of a run in a bucket, on this computer."""
+    """The folder in the cache of this computer for a run in a bucket."""
     return cache.choose_folder("runs", url.as_folder()) / (url.name or url.bucket)
 
 
 @contextmanager
 def open_bucket_run(url: Url, log: Log) -> Iterator["BucketRun"]:
-    """A run in a bucket whose files are on this computer, too. Only one process at a time has it.
+    """Open a run in a bucket, with a local copy of its files, for this process only.
 
-    At the end, what has not been uploaded is uploaded. If an exception ends the training, all of this ends FLUSH_S
-    later, of a signal after its arrival.
+    On exit, remaining files are uploaded. If an exception ends the training, this takes FLUSH_S at most, counted
+    from the exception or, for `Stopped`, from the signal.
     Raises OutputError if another process trains it, and StorageError as `storage.objects` does.
     """
     url = url.as_folder()
-    _read_latest(url)  # before anything is stored in a folder that is something else
+    _read_latest(url)  # raises before anything is stored in a folder that is not a run
     ownership = Ownership(url, "trained")
     ownership.take(log)
     end_s: float | None = None
@@ -111,35 +111,35 @@ class BucketRun:
         self._ownership, self._log = ownership, log
         self._snapshots, self._id_file = self.folder.parent / "snapshots", self.folder.parent / "run-id"
         self._latest, self._tag = _read_latest(url)
-        self._stored_others: dict[str, tuple[int, str]] = {}
+        self._stored_copies: dict[str, tuple[int, str]] = {}
         self._waiting: _Snapshot | None = None
         self._is_uploading, self._is_closed, self._num_failures = False, False, 0
         self._error: PellucidError | None = None
         self._changed = Condition()
         self._uploaded_at_s = time.monotonic()
-        self._thread = Thread(target=self._work, name="uploading", daemon=True)
+        self._thread = Thread(target=self._upload_snapshots, name="uploading", daemon=True)
         shutil.rmtree(self._snapshots, ignore_errors=True)  # of a process that was killed
 
     @property
     def step(self) -> int:
-        """Of the state that is in the bucket."""
+        """The step of the state that is in the bucket."""
         return int(self._latest["step"])
 
     @property
     def behind_s(self) -> float:
-        """The age of what the bucket has, in seconds; 0 if it has everything that was saved."""
+        """The age in seconds of the state in the bucket; 0 if everything that was saved is uploaded."""
         with self._changed:
             is_behind = self._waiting is not None or self._is_uploading
             return time.monotonic() - self._uploaded_at_s if is_behind else 0.0
 
     def fetch(self) -> None:
-        """Make the folder equal to the state in the bucket, unless it is a later one of the same run.
+        """Download the state in the bucket, unless the local folder has a newer state of the same run.
 
-        Also stores the number of this owner, so that no former one can change the state any more.
+        Also replaces latest.json, so that no former owner can replace it any more.
         """
-        self._move_latest(self._latest)
+        self._replace_latest(self._latest)
         files = {name: _File(**file) for name, file in self._latest["files"].items()}
-        self._delete_strays({file.key for file in files.values()})
+        self._delete_unused({file.key for file in files.values()})
         try:
             if not self._is_same_run():
                 shutil.rmtree(self.folder, ignore_errors=True)
@@ -154,7 +154,7 @@ class BucketRun:
             ) from error
 
     def save(self, step: int) -> None:
-        """Upload the run folder as it is now, in the background. Only the newest of those that wait is uploaded.
+        """Upload the run folder as it is now, in the background, instead of a snapshot that still waits.
 
         Raises OutputError if another process has taken over the run.
         """
@@ -168,7 +168,7 @@ class BucketRun:
         if replaced is not None:
             shutil.rmtree(replaced.folder, ignore_errors=True)
             self._log(
-                f"uploading is slower than saving: step {replaced.step} is left out, and {self.url} is "
+                f"uploading is slower than saving: step {replaced.step} is not uploaded, and {self.url} is "
                 f"{self.behind_s:.0f} s behind"
             )
 
@@ -179,10 +179,10 @@ class BucketRun:
             raise self._error
 
     def flush(self, end_s: float | None) -> None:
-        """Wait for the uploads, and end them.
+        """Wait until everything is uploaded, then stop uploading.
 
-        end_s: until when, by `time.monotonic`; then one line says what is only on this computer. Without an end,
-        until all is uploaded, which raises the error of the last try if it fails too often.
+        end_s: the deadline, by `time.monotonic`; if it passes, a message reports what is only on this computer.
+            None waits until everything is uploaded, and raises StorageError after MAX_FINAL_TRIES failures.
         """
         with self._changed:
             self._num_failures = 0
@@ -215,20 +215,20 @@ class BucketRun:
                 continue
             copy = folder / name
             copy.parent.mkdir(parents=True, exist_ok=True)
-            if path.suffix in _UNCHANGING:
+            if path.suffix in _NEVER_EDITED:
                 _link(path, copy)
             else:
                 shutil.copy2(path, copy)
         return _Snapshot(step, folder, time.monotonic())
 
-    def _work(self) -> None:
+    def _upload_snapshots(self) -> None:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting is not None or self._is_closed)
                 if self._waiting is None or self._is_closed:
                     return
                 snapshot, self._waiting, self._is_uploading = self._waiting, None, True
-            error = self._try(snapshot)
+            error = self._try_upload(snapshot)
             with self._changed:
                 self._is_uploading = False
                 self._num_failures = 0 if error is None else self._num_failures + 1
@@ -246,19 +246,21 @@ class BucketRun:
                     self._log(f"step {snapshot.step} is not uploaded: {error}; trying again in {wait_s:.0f} s")
                     self._changed.wait_for(lambda: self._is_closed, timeout=wait_s)
 
-    def _try(self, snapshot: _Snapshot) -> PellucidError | None:
+    def _try_upload(self, snapshot: _Snapshot) -> PellucidError | None:
         try:
             self._upload(snapshot)
         except PellucidError as error:
             return error
         except OSError as error:
             return StorageError(f"{snapshot.folder} cannot be read: {error.strerror or error}")
-        except Exception as error:  # whatever it is: nobody else sees it, and the training would wait forever
+        except (
+            Exception
+        ) as error:  # of any class: it would only end this thread, and the training would wait forever
             return PellucidError(f"uploading to {self.url} failed ({type(error).__name__}: {error})")
         return None
 
     def _upload(self, snapshot: _Snapshot) -> None:
-        """The files of a state, then latest.json; then copies for readers, and older states are deleted."""
+        """Upload the files of a state, then latest.json, then the copies for users; delete older states."""
         names = snapshot.list_names()
         former = {file["key"] for file in self._latest["files"].values()}
         files = {name: self._describe(snapshot.folder / name, name) for name in names if _is_state(name)}
@@ -266,28 +268,28 @@ class BucketRun:
             if file.key not in former:
                 objects.put(snapshot.folder / name, self.url / file.key)
         self._ownership.check()
-        self._move_latest({"step": snapshot.step, "files": {name: vars(file) for name, file in files.items()}})
+        self._replace_latest({"step": snapshot.step, "files": {name: vars(file) for name, file in files.items()}})
         with self._changed:
             self._uploaded_at_s = snapshot.taken_at_s
-        self._put_others(snapshot, [name for name in names if not name.startswith("checkpoints/")])
-        self._delete_strays({file.key for file in files.values()})
+        self._put_copies(snapshot, [name for name in names if not name.startswith("checkpoints/")])
+        self._delete_unused({file.key for file in files.values()})
 
     def _describe(self, path: Path, name: str) -> _File:
         digest, pure = hash_file(path), PurePosixPath(name)
         return _File(f"state/{pure.with_name(f'{pure.stem}-{digest[:16]}{pure.suffix}')}", digest)
 
-    def _put_others(self, snapshot: _Snapshot, names: list[str]) -> None:
-        """Files for readers, which nothing here reads again."""
+    def _put_copies(self, snapshot: _Snapshot, names: list[str]) -> None:
+        """Upload copies for users; pellucid never reads them."""
         for name in names:
             path = snapshot.folder / name
             state = path.stat().st_size, hash_file(path)
-            if self._stored_others.get(name) != state:
+            if self._stored_copies.get(name) != state:
                 self._ownership.confirm()
                 objects.put(path, self.url / name)
-                self._stored_others[name] = state
+                self._stored_copies[name] = state
 
-    def _move_latest(self, state: Mapping[str, Any]) -> None:
-        """Replace latest.json, if it is the one that this process knows."""
+    def _replace_latest(self, state: Mapping[str, Any]) -> None:
+        """Replace latest.json, unless another process has replaced it."""
         state = {
             "format": FORMAT,
             "run": self._latest["run"],
@@ -311,11 +313,11 @@ class BucketRun:
     # Fetching
 
     def _is_same_run(self) -> bool:
-        """Whether the folder belongs to the run in the bucket, and not to one that was there before."""
+        """Whether the local folder belongs to this run, not to an earlier run at the same URL."""
         return self._id_file.is_file() and self._id_file.read_text() == self._latest["run"]
 
     def _is_ahead(self) -> bool:
-        """Whether the folder continues the state in the bucket: a process here ended before it was uploaded."""
+        """Whether the local folder is newer than the bucket, because a process here ended before its upload."""
         newest = max((self.folder / "checkpoints").glob("step-*.safetensors"), default=None)
         return newest is not None and newest.stem > f"step-{self._latest['step']:09}"
 
@@ -336,21 +338,21 @@ class BucketRun:
                 path.unlink(missing_ok=True)
 
     def _fetch_file(self, file: _File, path: Path) -> bool:
-        """Whether an object is what latest.json says; if a checkpoint is not, the one before is used."""
+        """Download a file and check its hash; returns False for a damaged checkpoint, which is then not used."""
         url = self.url / file.key
         with suppress(StorageError):
             if objects.stat(url) is not None:
                 objects.fetch(url, path)
                 if hash_file(path) == file.sha256:
                     return True
-        facts = f"{url} is missing or damaged: its SHA-256 is not that in latest.json"
+        facts = f"{url} is missing or damaged: its SHA-256 differs from that in latest.json"
         if not file.key.startswith("state/checkpoints/"):
             raise StorageError(facts, hint="choose another {out}")
-        self._log(f"{facts}; resuming from the checkpoint before")
+        self._log(f"{facts}; resuming from the previous checkpoint")
         return False
 
-    def _delete_strays(self, keys: set[str]) -> None:
-        """Objects of states that were not uploaded whole."""
+    def _delete_unused(self, keys: set[str]) -> None:
+        """Delete the objects of older states, and of states whose upload was interrupted. keys: those in use."""
         for url in list(objects.list_objects(self.url / "state")):
             if url.relative_to(self.url).as_posix() not in keys:
                 objects.delete(url)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pellucid.pictures.picture import PEAKS, Samples
+from pellucid.pictures.samples import PEAKS, Samples
 
 RESIDENT_SHARE = 0.25
 """Largest share of an accelerator's free memory that each set of pictures may fill."""

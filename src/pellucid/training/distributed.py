@@ -5,6 +5,7 @@ over gloo on CPUs and PyTorch's default backend on other devices.
 """
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -73,15 +74,20 @@ def join_group(device: str) -> Iterator[Group]:
     """Join the processes that torchrun started; without torchrun, a group of one.
 
     device: "auto", "cpu", "cuda", ...; each process of a machine takes an accelerator of its own.
+    Raises PellucidError if the environment variables of torchrun are not complete, or no group can be made.
     """
-    world_size = int(os.environ.get("WORLD_SIZE", "1"))
+    world_size = _read_world_size()
     if world_size == 1:
         yield Group(find_device(device))
         return
     own_device = _own_device(find_device(device))
     if own_device.type != "cpu":
         torch.accelerator.set_device_index(own_device.index or 0)
-    dist.init_process_group(dist.get_default_backend_for_device(own_device), timeout=TIMEOUT)
+    try:
+        dist.init_process_group(dist.get_default_backend_for_device(own_device), timeout=TIMEOUT)
+    except (RuntimeError, ValueError) as error:
+        reason = str(error).partition("\n")[0][:200]
+        raise PellucidError(f"the {world_size} processes of this training cannot connect: {reason}") from error
     # gloo's destructor joins its threads while it holds the GIL, and a thread that is still freeing the last
     # gradients would wait for the GIL forever. Sleeping releases the GIL, so that thread can finish.
     delay_s = 0.2
@@ -93,6 +99,22 @@ def join_group(device: str) -> Iterator[Group]:
     finally:
         time.sleep(delay_s)
         dist.destroy_process_group()
+
+
+def _read_world_size() -> int:
+    """How many processes torchrun started; 1 without it."""
+    if "WORLD_SIZE" not in os.environ:
+        return 1
+    hint = "start it with torchrun, or unset WORLD_SIZE"
+    numbers = {name: os.environ.get(name, "0") for name in ("WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT")}
+    for name, value in numbers.items():
+        if not re.fullmatch(r"\d{1,9}", value, re.ASCII):
+            raise PellucidError(f"the environment variable {name} is {value[:40]!r}, not a number", hint=hint)
+    world_size = int(numbers["WORLD_SIZE"])
+    missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if world_size > 1 and missing:
+        raise PellucidError(f"WORLD_SIZE is {world_size}, but {missing[0]} is not set", hint=hint)
+    return max(1, world_size)
 
 
 @contextmanager

@@ -19,12 +19,19 @@ def load_pretrained(start_from: str | Path | None, recipe: Recipe) -> TensorsByN
     """The weights of a model, by its name or the path of its file; None without one.
 
     Without batch norm, if the network of the recipe is the model's with batch norm folded into other layers.
+    Raises WeightsError if no tensor fits.
     """
     if start_from is None:
         return None
     pretrained, own = checkpoint.load(models.find_model(start_from)).network, recipe.network().state_dict()
     folded = pretrained.optimize_for_inference().state_dict()
-    return folded if folded.keys() == own.keys() else pretrained.state_dict()
+    chosen = folded if folded.keys() == own.keys() else pretrained.state_dict()
+    if not _select_fitting(chosen, own):
+        raise WeightsError(
+            "none of the weights to start from fits the recipe",
+            hint="{start_from} needs weights of the same network",
+        )
+    return chosen
 
 
 def build_network(recipe: Recipe, seed: int, pretrained: TensorsByName | None, log: Log) -> Network:
@@ -38,15 +45,14 @@ def build_network(recipe: Recipe, seed: int, pretrained: TensorsByName | None, l
     return network
 
 
+def _select_fitting(pretrained: TensorsByName, own: TensorsByName) -> TensorsByName:
+    return {name: t for name, t in pretrained.items() if name in own and own[name].shape == t.shape}
+
+
 def _load_fitting(network: Network, pretrained: TensorsByName, log: Log) -> None:
     """Load the tensors that fit by name and shape, and log which do not."""
     own = network.state_dict()
-    fitting = {name: t for name, t in pretrained.items() if name in own and own[name].shape == t.shape}
-    if not fitting:
-        raise WeightsError(
-            "none of the weights to start from fits the recipe",
-            hint="{start_from} needs weights of the same network",
-        )
+    fitting = _select_fitting(pretrained, own)
     network.load_state_dict(fitting, strict=False)
     ignored, new = sorted(pretrained.keys() - fitting.keys()), sorted(own.keys() - fitting.keys())
     if ignored or new:

@@ -1,7 +1,7 @@
 """One training step: loss -> backward -> clip -> step -> average. A checkpoint contains all of its state.
 
-A step is a function of the learner, the batch and (seed, step), which also seed dropout. A batch whose loss or
-gradient is not finite is skipped: it changes only the counts of skipped batches and the loss scale.
+A step is a deterministic function of the learner, the batch and (seed, step), which also seed dropout. A batch
+whose loss or gradient is not finite is skipped: only the loss scale and the counters of skipped batches change.
 """
 
 import math
@@ -23,7 +23,7 @@ from pellucid.training.optimization import TensorsByName
 
 @dataclass(frozen=True)
 class ExecutionMode:
-    """How the same training is executed: all modes compute the same, except for rounding.
+    """How a training is executed. All modes compute the same, except for rounding.
 
     precision: of the layers (autocast): "float32", "bfloat16" or "float16"; weights and losses stay float32.
     channels_last: memory format. compiled: by torch.compile.
@@ -47,16 +47,16 @@ class ExecutionMode:
 class Learner:
     """A network with its optimizer, weight average and loss scale; takes training steps.
 
-    network: its weights before step 0; it is moved to the device of the group and changed in place.
+    network: has the initial weights; it is moved to the device of the group and trained in place.
     """
 
     def __init__(self, recipe: Recipe, network: Network, mode: ExecutionMode, *, seed: int, group: Group) -> None:
         self.recipe, self.mode, self.device = recipe, mode, group.device
         self._seed, self._group = seed, group
         self.step = 0
-        """How many steps are done, skipped ones included."""
+        """Number of steps done, including skipped ones."""
         self.num_skipped = 0
-        """How many of them were skipped because the loss or a gradient was not finite."""
+        """Number of steps that were skipped because the loss or a gradient was not finite."""
         self.num_skipped_in_a_row = 0
         self._network = network.to(group.device).train()
         if mode.channels_last:
@@ -76,7 +76,7 @@ class Learner:
         return self.recipe.optimizer.lr * self.recipe.schedule.factor(self.step, self.recipe.num_steps)
 
     def learn(self, degraded: Tensor, target: Tensor) -> float:
-        """Take one step on this process's part of a batch. Returns the loss before it, over all processes."""
+        """Do one step on this process's part of a batch. Returns the loss before it, over all processes."""
         optimization.set_lr(self._optimizer, self.lr)
         torch.manual_seed(dropout_seed(self._seed, self.step, self._group.rank))
         buffers_before = [buffer.clone() for buffer in self._buffers]
@@ -89,8 +89,8 @@ class Learner:
         norm = optimization.clip(
             self._parameters, max_norm=self.recipe.clip_norm, max_tensor_norm=self.recipe.clip_tensor_norm
         )
-        value, finite_share = self._group.mean(loss.item(), float(norm.isfinite()))
-        if finite_share == 1 and math.isfinite(value):
+        value, finite_fraction = self._group.mean(loss.item(), float(norm.isfinite()))
+        if finite_fraction == 1 and math.isfinite(value):
             self._update_weights()
         else:
             self._skip(buffers_before)
@@ -114,7 +114,7 @@ class Learner:
     @contextmanager
     def _autocast(self) -> Iterator[None]:
         device, precision = self.device.type, self.mode.precision
-        if device == "cuda":  # for each step, because a restoration in between turns TF32 off
+        if device == "cuda":  # set in each step, because validation turns TF32 off
             torch.backends.cudnn.allow_tf32 = self.mode.tf32
         autocast: AbstractContextManager[Any] = nullcontext()
         if precision != "float32":
@@ -134,7 +134,7 @@ class Learner:
         return all(bool(tensor.isfinite().all()) for tensor in self._network.state_dict().values())
 
     def tensors(self) -> TensorsByName:
-        """The tensors of a checkpoint; with `metadata` and the step, all that is needed to resume."""
+        """The tensors of a checkpoint; together with `metadata` and the step, they are enough to resume."""
         return {
             **_add_prefix("network", self._network.state_dict()),
             **_add_prefix("average", self._average),
@@ -142,7 +142,7 @@ class Learner:
         }
 
     def metadata(self) -> dict[str, Any]:
-        """The plain numbers of a checkpoint."""
+        """The scalars of a checkpoint."""
         return {
             "num_skipped": self.num_skipped,
             "num_skipped_in_a_row": self.num_skipped_in_a_row,

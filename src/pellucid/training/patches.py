@@ -11,7 +11,8 @@ from pellucid.degradations.degradation import Footprint, draws, footprint, make_
 from pellucid.domains import MosaicDomain, takes_mosaic
 from pellucid.errors import DataError, RecipeError
 from pellucid.pictures.camera.packing import apply_gains, find_phase
-from pellucid.pictures.picture import Mosaic, Samples
+from pellucid.pictures.picture import Mosaic
+from pellucid.pictures.samples import Samples
 from pellucid.recipes.recipe import Recipe
 from pellucid.training.crops import Numbers, Pictures, Placement, Size, augment, augment_corner, crop_inner
 from pellucid.training.positions import Patches, Window
@@ -42,7 +43,7 @@ def build_maker(recipe: Recipe, store: Store, patch_px: int, placement: Placemen
 
 
 def learns_from_pairs(recipe: Recipe, store: Store) -> bool:
-    """Whether degraded pictures are those of the store; otherwise the recipe degrades the targets.
+    """Whether the degraded pictures of the store are used; otherwise the recipe degrades the targets.
 
     Raises DataError if the recipe cannot learn from this kind of store in the way that its `learn_from` says.
     """
@@ -73,7 +74,7 @@ def _build_window(recipe: Recipe, patch_px: int, reads: Footprint) -> Window:
     rate = recipe.domain.rate / reads.scale
     if rate > 1:
         raise RecipeError(
-            f"{recipe.name} enlarges by {rate}, but its degradation does not shrink",
+            f"{recipe.name} enlarges by {rate}, but its degradation does not downscale",
             hint="train it without a scale",
         )
     if patch_px < 1 or patch_px % rate.denominator:
@@ -84,7 +85,7 @@ def _build_window(recipe: Recipe, patch_px: int, reads: Footprint) -> Window:
 
 
 class _FromClean:
-    """Clean patches, which are degraded here."""
+    """Clean patches, which the recipe degrades."""
 
     def __init__(self, recipe: Recipe, store: Store, patch_px: int, placement: Placement) -> None:
         assert recipe.degradation is not None
@@ -143,7 +144,7 @@ class _FromPairs:
 
 
 class _FromRaw:
-    """Packed mosaics, as bright as their long exposures; they are augmented after packing."""
+    """Packed mosaics, multiplied by their exposure ratios; they are augmented after packing."""
 
     def __init__(self, recipe: Recipe, store: Store, patch_px: int, placement: Placement) -> None:
         assert takes_mosaic(recipe.domain)

@@ -1,5 +1,6 @@
 """Plots of trainings: loss and PSNR against steps or time, all runs in the same axes."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -33,6 +34,7 @@ def plot(
     if out.suffix not in (".png", ".pdf", ".svg"):
         raise OutputError(f"{out} is not a .png, .pdf or .svg file")
     check_overwrite(out, overwrite=overwrite)
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # without a home folder, it gives advice
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -74,7 +76,7 @@ def _draw(axes: Any, runs: dict[str, Curve], key: str) -> None:
         if points:
             axes.plot(*zip(*points, strict=True), label=name, marker="." if len(points) < 60 else None)
     axes.set_ylabel(CURVES[key])
-    if key == "loss":
+    if key == "loss" and any(value > 0 for points in runs.values() for _, value in points):
         axes.set_yscale("log")
     axes.grid(alpha=0.3)
     axes.legend()

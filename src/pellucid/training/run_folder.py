@@ -162,19 +162,24 @@ def describe_run(folder: Path) -> Json:
         return {**description, "identity": dict(description["identity"])}
     except (FileNotFoundError, NotADirectoryError) as error:
         raise OutputError(f"{folder} is not a run folder: it has no run.json") from error
-    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+    except OSError as error:
+        raise OutputError(f"{path} cannot be read: {error.strerror or error}") from error
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise OutputError(f"{path} is not a valid run.json ({describe_damage(error)})") from error
 
 
 def read_metrics(folder: Path) -> list[Json]:
-    """All lines of metrics.jsonl, each with its step; an incomplete last line is ignored."""
+    """All lines of metrics.jsonl, each with its step, without damaged lines and values that are not numbers."""
     path = folder / "metrics.jsonl"
     lines: list[Json] = []
-    for text in path.read_text().splitlines() if path.exists() else ():
+    for text in path.read_text(errors="replace").splitlines() if path.exists() else ():
         try:
             line = json.loads(text)
-            lines.append({**line, "step": int(line["step"])})
-        except (ValueError, TypeError, KeyError):
+            numbers = {
+                key: value for key, value in line.items() if value is None or isinstance(value, int | float)
+            }
+            lines.append({**numbers, "step": int(line["step"])})
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             continue
     return lines
 
@@ -184,9 +189,9 @@ def _check_usable(folder: Path) -> None:
         raise OutputError(f"{folder} is a file", hint="{out} must be a folder")
     if folder.is_dir() and not (folder / "run.json").exists():
         # A training that died right after its start has left only an empty folder of checkpoints.
-        others = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-        if set(others) - {"checkpoints"}:
-            raise OutputError(f"{folder} contains other files ({sorted(others)[0]})", hint="choose another {out}")
+        others = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - {"checkpoints"}
+        if others:
+            raise OutputError(f"{folder} contains other files ({min(others)})", hint="choose another {out}")
 
 
 def _check_same(folder: Path, recorded: Json, identity: Json) -> None:

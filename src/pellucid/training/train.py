@@ -20,7 +20,7 @@ import torch
 from pellucid.data import preparing
 from pellucid.data.store import Store
 from pellucid.errors import PellucidError
-from pellucid.recipes.overrides import training_values
+from pellucid.recipes.overrides import check_patches, check_steps, training_values
 from pellucid.recipes.recipe import Recipe
 from pellucid.storage import cache, objects
 from pellucid.storage.urls import Location, Url, locate
@@ -55,12 +55,12 @@ class Status:
     lr: float
     images_per_s: float
     waiting: float
-    """Share of the time that was spent waiting for data, from 0 to 1."""
+    """Fraction of the time that was spent waiting for data, from 0 to 1."""
     seconds_left: float
     psnr_db: float | None
     """The PSNR of the last validation."""
     behind_s: float = 0.0
-    """The age of the last state in the bucket, in seconds; 0 if all that was saved is there, or without one."""
+    """The age of the state in the bucket, in seconds; 0 if everything is uploaded, or without a bucket."""
 
 
 def _ignore(_: Any) -> None:
@@ -87,25 +87,25 @@ def train(
 ) -> Path:
     """Train a recipe, or resume a training that was interrupted. Returns the path of the weights on this computer.
 
-    To resume, call it again with the same recipe, data, seed, limit, start_from and tune; everything else may
-    change, also the device and the number of processes. If all steps are done, it returns at once.
+    To resume, call it again with the same recipe, data, seed, limit, start_from and tune; all other arguments may
+    change, and so may the number of processes. If all steps are done, it returns at once.
 
     recipe: what to train, from `pellucid.find(name, **keywords)`.
     data: a store from `prepare`, or a folder of pictures, from which a store is made in the user's cache. Without
-        targets, the pictures must be clean, and the recipe degrades them. Pairs and camera RAW files with long
-        exposures are learned from as they are, unless the recipe has learn_from="targets".
+        targets, the pictures must be clean, and the recipe degrades them. Pairs, and camera RAW files with long
+        exposures, are used as they are, unless the recipe has learn_from="targets".
     out: the run folder. It gets checkpoints, metrics, validation strips and the resulting `weights.safetensors`.
-        If it is in a bucket, it is kept in the cache of this computer, too, and uploaded in the background; a
-        machine that does not have it resumes from the bucket.
+        For a run in a bucket, the folder is in the cache of this computer and is uploaded in the background;
+        another machine resumes from the bucket.
     target: a folder of targets, matched by name; `data` is then a folder of degraded pictures.
-    seed: 0 or more; determines the first weights, the patches, the noise and dropout.
+    seed: 0 or more; determines the initial weights, the patches, the noise and dropout.
     device: "auto", "cpu", "cuda", "cuda:1", "mps", ... Under torchrun, all processes train together.
-    start_from: name of a model, or a weight file; its tensors that fit by name and shape are the first weights.
-    tune: measure a few ways of execution first and use the fastest one (bfloat16 or TF32 only if the recipe's
-        precision is "auto"); if False, the recipe's precision (float32 for "auto") without compilation.
-    validation: what to score every `recipe.validate_every` steps. The result is then the best of the scored
-        weights, otherwise the last weights.
-    limit: use only the first pictures of the data, this many.
+    start_from: name of a model, or a weight file; tensors with matching name and shape initialize the network.
+    tune: first measure several execution modes, and use the fastest (bfloat16 or TF32 only if the recipe's
+        precision is "auto"); if False, use the recipe's precision (float32 for "auto") without compilation.
+    validation: what to score every `recipe.validate_every` steps. The resulting weights are then those with the
+        best score; without validation, the last ones.
+    limit: use only this many pictures, the first of the data.
     save_every_s: longest time between two checkpoints, in seconds.
     profile: trace a few early steps into `out`/trace.json.
     tensorboard: also write metrics and validation strips to `out`/tensorboard.
@@ -113,15 +113,17 @@ def train(
     log: called with a line of text for each event: results of tuning, resuming, skipped batches, damaged
         checkpoints. In the first process only.
 
-    Raises OutputError if `out` is in use or contains something else; DataError if the recipe cannot learn from the
-    data; RecipeError if sizes do not fit; WeightsError if nothing of `start_from` fits; MissingExtraError if
-    tensorboard is not installed; PellucidError if 20 batches in a row, or the weights, are not finite; and
-    Stopped, a KeyboardInterrupt, after Ctrl-C or SIGTERM, which save a checkpoint first.
+    Raises OutputError if `out` is in use or is not a run folder of this training; DataError if the recipe cannot
+    learn from the data; RecipeError if sizes or steps do not fit; NotEnoughMemoryError if a batch does not fit the
+    memory; WeightsError if no tensor of `start_from` fits; MissingExtraError if tensorboard is not installed;
+    PellucidError if 20 batches in a row, or the weights, are not finite; and Stopped, a KeyboardInterrupt, after
+    Ctrl-C or SIGTERM, which save a checkpoint first.
     """
     place = locate(out)
     if isinstance(place, Url):
         objects.check_can_write(place)
-    given, data, target = str(data), cache.bring(data), None if target is None else cache.bring(target)
+    check_steps(recipe)
+    given, data, target = str(data), cache.as_local(data), None if target is None else cache.as_local(target)
     if validation is not None:
         validation.check(recipe)  # now, not at the first validation
     if tensorboard:
@@ -161,7 +163,9 @@ def train(
             _record_start(run, recorder, start, group)
             if writer is not None:
                 writer.catch_up()
-            if bucket_run is not None and start is not None and start.step != bucket_run.step:
+            if bucket_run is not None and start is not None:
+                # Even if the bucket has this step: the process that stored it may have been killed before it
+                # replaced the copies for users.
                 bucket_run.save(start.step)
         if learner.step == recipe.num_steps:
             log(f"{place}: all {recipe.num_steps} steps are done")
@@ -195,7 +199,7 @@ class _Loop:
     log: Log
 
     def run(self) -> None:
-        """Take all steps that are left. Raises Stopped after a signal, and PellucidError as `train` does."""
+        """Do all remaining steps. Raises Stopped after a signal, and PellucidError as `train` does."""
         recipe, learner = self.learner.recipe, self.learner
         validate_every = recipe.validate_every or max(1, recipe.num_steps // 50)
         pace = _Pace(self.batches)
@@ -242,7 +246,7 @@ class _Loop:
 
 @dataclass(frozen=True)
 class Speed:
-    """The speed of a training. waiting: share of the time spent waiting for data, from 0 to 1."""
+    """The speed of a training. waiting: fraction of the time spent waiting for data, from 0 to 1."""
 
     images_per_s: float
     waiting: float
@@ -265,7 +269,7 @@ def measure(
 
     Arguments and errors are those of `train`.
     """
-    data, target = cache.bring(data), None if target is None else cache.bring(target)
+    data, target = cache.as_local(data), None if target is None else cache.as_local(target)
     with ExitStack() as stack:
         group = stack.enter_context(distributed.join_group(device))
         log = log if group.is_first else _ignore
@@ -290,6 +294,7 @@ def _open_store(data: str | Path, target: str | Path | None, limit: int | None) 
 
 
 def _build_batches(recipe: Recipe, store: Store, seed: int, group: Group) -> Batches:
+    check_patches(recipe)
     return Batches(recipe, store, seed=seed, device=group.device, rank=group.rank, world_size=group.world_size)
 
 
@@ -399,7 +404,7 @@ def _check_skipped(learner: Learner, seed: int, log: Log) -> None:
 
 
 class _Pace:
-    """Moving averages of the time for a step and of the waiting for data; pauses before `restart` do not count."""
+    """Moving averages of the time per step and of the wait for data, without pauses that end with `restart`."""
 
     def __init__(self, batches: Batches) -> None:
         self._batches = batches

@@ -1,11 +1,13 @@
-"""Our weight file: one safetensors file with weights, recipe, provenance and scores.
+"""The weight file of pellucid: one safetensors file with weights, recipe, provenance and scores.
 
 The `pellucid` entry of its header is JSON: format version, recipe and its parameters, provenance, license, scores
 and the hash of the tensors. No code in a file is run: a recipe's name resolves inside the package only.
 """
 
+import errno
 import hashlib
 import json
+import os
 import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -20,26 +22,30 @@ from torch import Tensor, nn
 
 from pellucid.errors import RecipeError, WeightsError, describe_damage
 from pellucid.recipes.network import Network
+from pellucid.recipes.overrides import rename_keywords, training_keywords
 from pellucid.recipes.recipe import Recipe
 from pellucid.recipes.registry import find
 from pellucid.system.files import write_atomic
 
 FORMAT = 1
 
+EXPORTED_SUFFIXES = (".onnx", ".xml")
+"""Suffixes of files from `pellucid export` that can restore pictures."""
+
 GIVEN_PAIRS = "given pairs"
-"""How a score's `protocol.degradation` begins if the degraded pictures were given, not made from clean ones."""
+"""The start of a score's `protocol.degradation` if the degraded pictures were given, not synthesized."""
 
 
 @dataclass(frozen=True)
 class WeightsMetadata:
     """What the header of a weight file contains, in addition to the hash of the tensors.
 
-    recipe, parameters: name and keywords for `pellucid.find`. license: of the weights.
+    recipe, parameters: name and keywords for `pellucid.find`. license: the license of the weights.
     provenance: how the weights were made: command, data and hardware, or the file that they were converted from.
     scores: each with `data` (the test set), `keywords`, `psnr_db` and the other means and the protocol that
         `pellucid evaluate` reports.
     history: recipe, provenance and scores of the files that this one replaced, newest first.
-    network_sha256: of the network file outside of the package that the recipe is from, see `add_network`.
+    network_sha256: SHA-256 of the network file, if the recipe is not from the package; see `add_network`.
     """
 
     recipe: str
@@ -102,7 +108,8 @@ def load(path: Path, /, **parameters: Any) -> LoadedWeights:
 def find_recipe(metadata: WeightsMetadata, *, source: str | Path, **parameters: Any) -> Recipe:
     """The recipe in the metadata of a file, with some keywords changed.
 
-    Raises WeightsError if there is no such recipe, and RecipeError for keywords that are not possible.
+    Raises WeightsError if the recipe is unknown, and RecipeError for impossible keywords, and for keywords of
+    training, which would have no effect.
     """
     try:
         recipe = find(metadata.recipe, **metadata.parameters)
@@ -110,12 +117,33 @@ def find_recipe(metadata: WeightsMetadata, *, source: str | Path, **parameters: 
         digest = metadata.network_sha256
         if digest is None:
             raise WeightsError(f"{source}: {error}") from error
-        name = metadata.recipe.partition(".")[0]
         raise WeightsError(
-            f"{source} needs the network file {name}.py (SHA-256 {digest[:12]}), which is code of its author",
+            f"{source} needs the network file {_name_network_file(metadata)}, which is code of its author",
             hint="{network} FILE.py runs it",
         ) from error
+    for key in rename_keywords(parameters):
+        if key in training_keywords():
+            raise RecipeError(f"{key} is a keyword of training, which has no effect on trained weights; omit it")
     return find(metadata.recipe, **{**metadata.parameters, **parameters}) if parameters else recipe
+
+
+def check_network_file(metadata: WeightsMetadata, recipe: Recipe, *, source: str | Path) -> None:
+    """Raise WeightsError if weights were trained by another network file than the one that was added.
+
+    recipe: the recipe of the added file. Weight files only cause a warning if their network file has changed
+    slightly; but a graph contains the code of its network file, so the files must be identical.
+    """
+    if metadata.network_sha256 not in (None, recipe.network_sha256):
+        found = "the package" if recipe.network_sha256 is None else f"SHA-256 {recipe.network_sha256[:12]}"
+        raise WeightsError(
+            f"{source} needs the network file {_name_network_file(metadata)}, not that of {found}",
+            hint="{network} FILE.py must be the file that the weights were trained by",
+        )
+
+
+def _name_network_file(metadata: WeightsMetadata) -> str:
+    digest = metadata.network_sha256 or ""
+    return f"{metadata.recipe.partition('.')[0]}.py (SHA-256 {digest[:12]})"
 
 
 def read_metadata(path: Path) -> WeightsMetadata:
@@ -181,7 +209,7 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> str:
 
 
 def _has_tensors(network: Network, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether a network that was filled with these tensors needed neither other types nor more tensors."""
+    """Whether a network has exactly these tensors, with the same types."""
     types = {name: tensor.dtype for name, tensor in network.state_dict().items()}
     return types == {name: tensor.dtype for name, tensor in tensors.items()}
 
@@ -252,13 +280,22 @@ def _read_tensors(path: Path) -> dict[str, Tensor]:
 
 def _unreadable(path: Path, error: Exception) -> WeightsError:
     if not path.exists():
-        return WeightsError(f"{path} does not exist")
+        return WeightsError(f"{path} does not exist", hint="check the name")
     if path.is_dir():
-        return WeightsError(f"{path} is a folder, not a weight file (.safetensors)")
+        weights = path / "weights.safetensors"  # of a run folder
+        hint = f"give {weights}" if weights.exists() else ""
+        return WeightsError(f"{path} is a folder, not a weight file (.safetensors)", hint=hint)
     if not path.is_file():
         return WeightsError(f"{path} is a device or pipe, not a weight file (.safetensors)")
+    if path.suffix.lower() in EXPORTED_SUFFIXES:
+        return WeightsError(
+            f"{path} is an exported model, not a weight file (.safetensors)",
+            hint="give the weights that it was exported from",
+        )
     if path.stat().st_size == 0:
         return WeightsError(f"{path} is empty")
+    if not os.access(path, os.R_OK):  # safetensors reports a file that does not exist
+        return WeightsError(f"{path} cannot be read: {os.strerror(errno.EACCES)}")
     if path.suffix == ".safetensors":
         return WeightsError(f"{path} is not a complete safetensors file ({error})", hint="copy it again")
     return WeightsError(

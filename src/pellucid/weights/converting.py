@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pellucid.errors import OutputError
 from pellucid.recipes.registry import find
-from pellucid.system.files import check_name
+from pellucid.system.files import check_writable
 from pellucid.weights import checkpoint
 from pellucid.weights.checkpoint import WeightsMetadata
 from pellucid.weights.foreign import reading
@@ -36,11 +36,11 @@ def convert(
     MissingExtraError if h5py is needed.
     """
     source, out = Path(source), Path(out)
-    check_name(out)
     if os.path.realpath(source) == os.path.realpath(out):
         raise OutputError(f"{out} is the input itself", hint="choose another {out}")
     if out.suffix != SUFFIX:
         raise OutputError(f"{out} does not end in {SUFFIX}, the suffix of weight files")
+    check_writable(out, overwrite=overwrite)
     requested = find(recipe, **parameters)
     theirs = reading.read(source)
     keywords, tensors = translate(theirs, requested, given=parameters.keys())

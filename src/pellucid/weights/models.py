@@ -11,9 +11,6 @@ from pellucid.weights import checkpoint
 
 SUFFIX = ".safetensors"
 
-EXPORTED_SUFFIXES = (".onnx", ".xml")
-"""Suffixes of files from `pellucid export` that can restore pictures."""
-
 
 @dataclass(frozen=True)
 class NamedModel:
@@ -25,8 +22,17 @@ class NamedModel:
 
 
 def user_folder() -> Path:
-    """The folder of users' own weight files: $PELLUCID_MODELS, or ~/.pellucid/models."""
-    return Path(os.environ.get("PELLUCID_MODELS") or Path.home() / ".pellucid" / "models")
+    """The folder of users' own weight files: $PELLUCID_MODELS, or ~/.pellucid/models. It may not exist.
+
+    Raises WeightsError if a file has its name.
+    """
+    folder = Path(os.environ.get("PELLUCID_MODELS") or Path.home() / ".pellucid" / "models")
+    if folder.is_file():
+        raise WeightsError(
+            f"{folder} is a file; the folder of your own weight files is needed",
+            hint="the environment variable PELLUCID_MODELS names it",
+        )
+    return folder
 
 
 def list_models() -> list[NamedModel]:
@@ -45,7 +51,7 @@ def find_model(name_or_file: str | Path) -> Path:
 
     A file behind a URL is copied into the cache of this computer.
     A shipped model takes precedence over the user's model of the same name. Raises WeightsError with the nearest
-    names if there is none of this name; whether a path exists is not checked.
+    names if there is none of this name, and for a chain (see `find_chain`); whether a path exists is not checked.
     """
     text = str(name_or_file)
     if not text:
@@ -53,13 +59,17 @@ def find_model(name_or_file: str | Path) -> Path:
             f"the name of the model is empty; {suggest('', [model.name for model in list_models()])}"
         )
     if is_url(text):
-        return cache.bring(name_or_file if isinstance(name_or_file, Path) else text)
-    suffixes = (SUFFIX, *EXPORTED_SUFFIXES)
+        return cache.as_local(name_or_file if isinstance(name_or_file, Path) else text)
+    suffixes = (SUFFIX, *checkpoint.EXPORTED_SUFFIXES)
     # A folder of this name does not hide a model. os.path, because Path's methods raise on long names.
     is_file = os.path.exists(text) and not os.path.isdir(text)  # noqa: PTH110, PTH112
+    if "+" in text and not is_file and text not in {model.name for model in list_models()}:
+        raise WeightsError(f"{text[:80]} does not exist; one model is needed here, a chain cannot be used")
     if text.endswith(suffixes) or os.sep in text or is_file:
         return Path(text)
     named = {model.name: model.path for model in reversed(list_models())}
+    if text not in named and os.path.isdir(text):  # noqa: PTH112  # as above
+        return Path(text)  # reading it explains what is in the folder
     if text not in named:
         raise WeightsError(
             f"no model {text[:80]!r}; {suggest(text, reversed(named))} (or give the path of a file)"

@@ -51,6 +51,8 @@ def _find_datasets(file: Any, layer: Any, number: int) -> dict[str, Any]:
     if not leaves[kind]:
         return {}
     datasets = [file[reference] for reference in _read_few(layer["weights"])]
+    if len(datasets) != len(leaves[kind]):
+        raise ValueError(f"layer {number} has {len(datasets)} arrays of weights, not {len(leaves[kind])}")
     return dict(zip(leaves[kind], datasets, strict=True))
 
 

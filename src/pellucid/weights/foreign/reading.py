@@ -87,7 +87,11 @@ def _recognize(path: Path, content: bytes) -> Format:
             return known
     suffixes: dict[str, str] = {known.framework: ", ".join(known.suffixes) for known in list_foreign_formats()}
     listed = ", ".join(f"{framework} ({names})" for framework, names in suffixes.items())
-    raise WeightsError(f"{path} begins with {content[:8]!r}, unlike any weight file of {listed}")
+    head = content[:8]
+    start = (
+        f'"{head.decode()}"' if head.isascii() and head.decode().isprintable() else f"the bytes {head.hex(' ')}"
+    )
+    raise WeightsError(f"{path} begins with {start}, unlike any weight file of {listed}")
 
 
 def _check(tensors: Mapping[str, Tensor]) -> None:

@@ -1,50 +1,65 @@
-// Restore a PNG with a model that `pellucid export MODEL --out MODEL.xml` wrote; no Python, no PyTorch.
+// Restore a PNG with a whole graph, which takes and returns the samples of files; no Python, no PyTorch.
 //
+//     pellucid export MODEL --out MODEL.xml --whole --layout nhwc [--samples uint16] [--colors gray]
 //     restore MODEL.xml INPUT.png OUTPUT.png [TILE_PX]
 //
-// For gray and RGB models; a gray model restores each color plane by itself. The picture is restored in tiles. For
-// each tile, `halo` more pixels are read on every side, starting on multiples of `multiple`. At the border of the
-// picture, nothing is padded. So the result does not depend on the size of the tiles.
+// Colors, enlarging and rounding are in the graph; this program reads, cuts and writes. The picture is restored in
+// tiles. For each tile, `halo` more pixels are read on every side, starting on multiples of `multiple`. At the border
+// of the picture, nothing is padded. So the result does not depend on the size of the tiles.
 
 #include <png.h>
+#include <unistd.h>
 
 #include <algorithm>
-#include <cmath>
+#include <csetjmp>
+#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <iostream>
+#include <memory>
 #include <openvino/openvino.hpp>
 #include <stdexcept>
 #include <string>
 #include <vector>
 
-// 8-bit samples, row by row, with interleaved channels.
+// Samples of 1 or 2 bytes, row by row, with interleaved channels.
 struct Picture {
-    size_t height = 0, width = 0, channels = 0;
+    size_t height = 0, width = 0, channels = 0, sample_bytes = 1;
     std::vector<unsigned char> samples;
 
-    Picture(size_t height, size_t width, size_t channels)
-        : height(height), width(width), channels(channels), samples(height * width * channels) {}
+    Picture() = default;
 
-    unsigned char& at(size_t row, size_t col, size_t channel) {
-        return samples[(row * width + col) * channels + channel];
-    }
+    Picture(size_t height, size_t width, size_t channels, size_t sample_bytes)
+        : height(height),
+          width(width),
+          channels(channels),
+          sample_bytes(sample_bytes),
+          samples(height * width * channels * sample_bytes) {}
+
+    size_t pixel_bytes() const { return channels * sample_bytes; }
+
+    unsigned char* at(size_t row, size_t col) { return samples.data() + (row * width + col) * pixel_bytes(); }
 };
 
-// The metadata of the model.
+// The metadata of the model. scale, multiple and halo are in pixels of the picture.
 struct Metadata {
-    size_t scale, multiple, halo, num_planes;
-    std::string input, precision;
+    size_t scale, multiple, halo, channels, sample_bytes;
+    std::string precision;
 
     explicit Metadata(const ov::Model& model)
         : scale(number(model, "scale")),
           multiple(number(model, "multiple")),
           halo(number(model, "halo")),
-          num_planes(number(model, "num_planes")),
-          input(text(model, "input")),
+          channels(number(model, "num_planes")),
           precision(text(model, "precision")) {
-        if (input.rfind("gray;", 0) != 0 && input.rfind("RGB;", 0) != 0)
-            throw std::runtime_error("this example restores gray and RGB pictures; the model takes " + input);
+        if (!model.has_rt_info("pellucid", "whole"))
+            throw std::runtime_error("the model is not a whole graph; export it with --whole --layout nhwc");
+        const std::string form = text(model, "whole");
+        if (form.find("\"nhwc\"") == std::string::npos)
+            throw std::runtime_error("the layout of the model is nchw; export it with --layout nhwc");
+        if (model.inputs().size() != 1)
+            throw std::runtime_error("this example restores pictures; the model takes a " + text(model, "input"));
+        sample_bytes = form.find("\"uint16\"") == std::string::npos ? 1 : 2;
     }
 
     static std::string text(const ov::Model& model, const std::string& key) {
@@ -53,9 +68,7 @@ struct Metadata {
         return model.get_rt_info<std::string>("pellucid", key);
     }
 
-    static size_t number(const ov::Model& model, const std::string& key) {
-        return std::stoul(text(model, key));
-    }
+    static size_t number(const ov::Model& model, const std::string& key) { return std::stoul(text(model, key)); }
 };
 
 // Rows or columns of a tile: [read_start, read_stop) is read, [start, stop) of the result is kept.
@@ -71,55 +84,109 @@ struct Span {
     size_t read() const { return read_stop - read_start; }
 };
 
-Picture read_png(const char* path) {
-    png_image image{};
-    image.version = PNG_IMAGE_VERSION;
-    if (!png_image_begin_read_from_file(&image, path)) throw std::runtime_error(std::string(path) + ": " + image.message);
-    const bool color = image.format & PNG_FORMAT_FLAG_COLOR;
-    image.format = color ? PNG_FORMAT_RGB : PNG_FORMAT_GRAY;
-    Picture picture(image.height, image.width, color ? 3 : 1);
-    if (!png_image_finish_read(&image, nullptr, picture.samples.data(), 0, nullptr))
-        throw std::runtime_error(std::string(path) + ": " + image.message);
+struct Close {
+    void operator()(std::FILE* file) const { std::fclose(file); }
+};
+
+using File = std::unique_ptr<std::FILE, Close>;
+
+File open_file(const std::string& path, const char* mode) {
+    File file(std::fopen(path.c_str(), mode));
+    if (!file) throw std::runtime_error(path + ": " + std::strerror(errno));
+    return file;
+}
+
+// libpng reports errors by a jump, so all objects with destructors are made before it is called.
+[[noreturn]] void on_error(png_structp png, png_const_charp message) {
+    *static_cast<std::string*>(png_get_error_ptr(png)) = message;
+    png_longjmp(png, 1);
+}
+
+void ignore_warning(png_structp, png_const_charp) {}
+
+Picture read_png(const std::string& path, const Metadata& metadata) {
+    const File file = open_file(path, "rb");
+    std::string message;
+    Picture picture;
+    std::vector<png_bytep> rows;
+    png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &message, on_error, ignore_warning);
+    png_infop info = png_create_info_struct(png);
+    if (setjmp(png_jmpbuf(png)) == 0) {
+        png_init_io(png, file.get());
+        png_read_info(png, info);
+        png_set_expand(png);
+        if (metadata.sample_bytes == 2) {
+            png_set_expand_16(png);
+            png_set_swap(png);
+        }
+        if (metadata.channels == 3) png_set_gray_to_rgb(png);
+        png_set_interlace_handling(png);
+        png_read_update_info(png, info);
+        if (png_get_channels(png, info) != metadata.channels)
+            png_error(png, metadata.channels == 3 ? "the picture has transparency" : "the picture has colors or transparency");
+        if (png_get_bit_depth(png, info) != 8 * metadata.sample_bytes)
+            png_error(png, "the picture has 16 bits; export the model with --samples uint16");
+        picture = Picture(png_get_image_height(png, info), png_get_image_width(png, info), metadata.channels,
+                          metadata.sample_bytes);
+        for (size_t row = 0; row < picture.height; ++row) rows.push_back(picture.at(row, 0));
+        png_read_image(png, rows.data());
+        png_read_end(png, nullptr);
+    }
+    png_destroy_read_struct(&png, &info, nullptr);
+    if (!message.empty()) throw std::runtime_error(path + ": " + message);
     return picture;
 }
 
-void write_png(const char* path, const Picture& picture) {
-    png_image image{};
-    image.version = PNG_IMAGE_VERSION;
-    image.height = static_cast<png_uint_32>(picture.height);
-    image.width = static_cast<png_uint_32>(picture.width);
-    image.format = picture.channels == 3 ? PNG_FORMAT_RGB : PNG_FORMAT_GRAY;
-    if (!png_image_write_to_file(&image, path, 0, picture.samples.data(), 0, nullptr))
-        throw std::runtime_error(std::string(path) + ": " + image.message);
+// The file appears under its name when it is complete.
+void write_png(const std::string& path, Picture& picture) {
+    const std::string part = path + ".part";
+    std::string message;
+    std::vector<png_bytep> rows;
+    for (size_t row = 0; row < picture.height; ++row) rows.push_back(picture.at(row, 0));
+    {
+        const File file = open_file(part, "wb");
+        png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &message, on_error, ignore_warning);
+        png_infop info = png_create_info_struct(png);
+        if (setjmp(png_jmpbuf(png)) == 0) {
+            png_init_io(png, file.get());
+            png_set_IHDR(png, info, static_cast<png_uint_32>(picture.width), static_cast<png_uint_32>(picture.height),
+                         static_cast<int>(8 * picture.sample_bytes),
+                         picture.channels == 3 ? PNG_COLOR_TYPE_RGB : PNG_COLOR_TYPE_GRAY, PNG_INTERLACE_NONE,
+                         PNG_COMPRESSION_TYPE_DEFAULT, PNG_FILTER_TYPE_DEFAULT);
+            png_write_info(png, info);
+            if (picture.sample_bytes == 2) png_set_swap(png);
+            png_write_image(png, rows.data());
+            png_write_end(png, info);
+        }
+        png_destroy_write_struct(&png, &info);
+        if (message.empty() && std::fflush(file.get()) != 0) message = std::strerror(errno);
+    }
+    if (message.empty() && std::rename(part.c_str(), path.c_str()) != 0) message = std::strerror(errno);
+    if (message.empty()) return;
+    std::remove(part.c_str());
+    throw std::runtime_error(path + ": " + message);
 }
 
-// The input of a tile, (N, C, H, W), black is 0, white is 1. For a gray model, N color planes with C = 1.
-ov::Tensor to_input(Picture& picture, const Span& rows, const Span& cols, size_t num_planes) {
-    const size_t count = num_planes == 1 ? picture.channels : 1;
-    ov::Tensor input(ov::element::f32, {count, num_planes, rows.read(), cols.read()});
-    float* sample = input.data<float>();
-    for (size_t plane = 0; plane < count * num_planes; ++plane)
-        for (size_t row = rows.read_start; row < rows.read_stop; ++row)
-            for (size_t col = cols.read_start; col < cols.read_stop; ++col)
-                *sample++ = picture.at(row, col, std::min(plane, picture.channels - 1)) / 255.0f;
+// The samples of a tile with its halo, (1, H, W, C).
+ov::Tensor to_input(Picture& picture, const Span& rows, const Span& cols) {
+    const auto type = picture.sample_bytes == 2 ? ov::element::u16 : ov::element::u8;
+    ov::Tensor input(type, {1, rows.read(), cols.read(), picture.channels});
+    const size_t row_bytes = cols.read() * picture.pixel_bytes();
+    auto* target = static_cast<unsigned char*>(input.data());
+    for (size_t row = rows.read_start; row < rows.read_stop; ++row, target += row_bytes)
+        std::memcpy(target, picture.at(row, cols.read_start), row_bytes);
     return input;
 }
 
-// Copies the kept part of a tile's output. The three outputs of an RGB model for a gray picture are averaged.
-void paste(Picture& restored, const ov::Tensor& output, const Span& rows, const Span& cols, const Metadata& metadata) {
-    const ov::Shape shape = output.get_shape();
-    const size_t height = shape[2], width = shape[3], num_planes = shape[0] * shape[1];
-    const size_t num_averaged = num_planes / restored.channels;
-    for (size_t row = rows.start * metadata.scale; row < rows.stop * metadata.scale; ++row)
-        for (size_t col = cols.start * metadata.scale; col < cols.stop * metadata.scale; ++col)
-            for (size_t channel = 0; channel < restored.channels; ++channel) {
-                const size_t y = row - rows.read_start * metadata.scale, x = col - cols.read_start * metadata.scale;
-                float sum = 0;
-                for (size_t i = 0; i < num_averaged; ++i)
-                    sum += output.data<float>()[((channel * num_averaged + i) * height + y) * width + x];
-                const float value = std::clamp(sum / static_cast<float>(num_averaged), 0.0f, 1.0f);
-                restored.at(row, col, channel) = static_cast<unsigned char>(std::floor(value * 255.0f + 0.5f));
-            }
+// Copies the kept part of a tile's output.
+void paste(Picture& restored, const ov::Tensor& output, const Span& rows, const Span& cols, size_t scale) {
+    const size_t width = output.get_shape()[2], pixel_bytes = restored.pixel_bytes();
+    const auto* source = static_cast<const unsigned char*>(output.data());
+    for (size_t row = rows.start * scale; row < rows.stop * scale; ++row) {
+        const size_t y = row - rows.read_start * scale, x = (cols.start - cols.read_start) * scale;
+        std::memcpy(restored.at(row, cols.start * scale), source + (y * width + x) * pixel_bytes,
+                    (cols.stop - cols.start) * scale * pixel_bytes);
+    }
 }
 
 void restore(const char* model_path, const char* input_path, const char* output_path, size_t tile_px) {
@@ -131,16 +198,21 @@ void restore(const char* model_path, const char* input_path, const char* output_
     ov::CompiledModel compiled = core.compile_model(model, "CPU", ov::hint::inference_precision(precision));
     ov::InferRequest request = compiled.create_infer_request();
 
-    Picture picture = read_png(input_path);
-    Picture restored(picture.height * metadata.scale, picture.width * metadata.scale, picture.channels);
-    for (size_t top = 0; top < picture.height; top += tile_px)
+    Picture picture = read_png(input_path, metadata);
+    Picture restored(picture.height * metadata.scale, picture.width * metadata.scale, picture.channels,
+                     picture.sample_bytes);
+    const bool shows_progress = isatty(STDERR_FILENO) != 0;
+    for (size_t top = 0; top < picture.height; top += tile_px) {
         for (size_t left = 0; left < picture.width; left += tile_px) {
             const Span rows(top, std::min(top + tile_px, picture.height), picture.height, metadata);
             const Span cols(left, std::min(left + tile_px, picture.width), picture.width, metadata);
-            request.set_input_tensor(to_input(picture, rows, cols, metadata.num_planes));
+            request.set_input_tensor(to_input(picture, rows, cols));
             request.infer();
-            paste(restored, request.get_output_tensor(), rows, cols, metadata);
+            paste(restored, request.get_output_tensor(), rows, cols, metadata.scale);
         }
+        if (shows_progress) std::cerr << '\r' << 100 * std::min(top + tile_px, picture.height) / picture.height << " %";
+    }
+    if (shows_progress) std::cerr << '\n';
     write_png(output_path, restored);
 }
 

@@ -57,7 +57,7 @@ def test_only_weight_files_and_some_sizes_can_be_timed(tmp_path: Path) -> None:
     with pytest.raises(PellucidError, match=r"100 megapixels cannot be timed; megapixels can be 0.001 to 4"):
         benchmark.bench(small_models.save_weights(tmp_path, "dncnn.gaussian"), megapixels=100)
     (tmp_path / "model.onnx").write_bytes(b"")
-    with pytest.raises(WeightsError, match="is an exported file; bench times weight files"):
+    with pytest.raises(WeightsError, match="is an exported model, not a weight file"):
         benchmark.bench(tmp_path / "model.onnx")
 
 

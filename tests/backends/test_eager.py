@@ -89,7 +89,7 @@ def test_auto_finds_a_device() -> None:
     assert TorchBackend(DnCNN(depth=2, width=1))(torch.rand(1, 1, 4, 4)).device.type == "cpu"
 
 
-@pytest.mark.parametrize("device", ["toaster", "cuda:99", "meta", "cpu:x", ""])
+@pytest.mark.parametrize("device", ["toaster", "cuda:99", "meta", "cpu:x", "cpu:7", ""])
 def test_an_unknown_device_is_an_error(device: str) -> None:
     with pytest.raises(PellucidError, match="device"):
         TorchBackend(DnCNN(depth=2, width=1), device)

@@ -52,6 +52,20 @@ def test_dead_leaves_have_the_spectrum_of_photographs() -> None:
     assert 1.2 < (low - high) / 2 < 3
 
 
+def test_edges_of_dead_leaves_have_no_preferred_direction() -> None:
+    """They are the edges of discs."""
+    pictures = torch.stack([parity.dead_leaves(96, torch.Generator().manual_seed(seed)) for seed in range(6)])
+    down, right = (pictures.diff(dim=dim).square().mean() for dim in (-2, -1))
+    assert 0.8 < down / right < 1.25
+
+
+def test_sizes_leave_every_remainder_of_the_grid_of_mimo_unet() -> None:
+    """Each remainder is padded in another way."""
+    grid = registry.find("mimo_unet.gopro").network().multiple
+    for sides in zip(*parity.SIZES, strict=True):
+        assert {side % grid for side in sides} == set(range(grid))
+
+
 def test_crops_are_not_larger_than_the_input() -> None:
     assert [tuple(part.shape[-2:]) for part in parity.crop_inputs(torch.zeros(1, 1, 9, 7), [(1, 1), (20, 5)])] == [
         (1, 1),

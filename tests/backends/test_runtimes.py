@@ -183,7 +183,6 @@ def test_other_files_raise_a_one_line_error(files: dict[str, Path], tmp_path: Pa
     (tmp_path / "cut.onnx").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "text.onnx").write_text("not a model")
     (tmp_path / "empty.onnx").touch()
-    write_foreign(tmp_path / "foreign.onnx")
     (tmp_path / "alone.xml").write_bytes(files["srcnn.paper.xml"].read_bytes())
     (tmp_path / "text.xml").write_text("<net>")
     (tmp_path / "text.bin").touch()
@@ -191,8 +190,7 @@ def test_other_files_raise_a_one_line_error(files: dict[str, Path], tmp_path: Pa
     expected = {
         "cut.onnx": "is not a model that onnx can load",
         "text.onnx": "is not a model that onnx can load",
-        "empty.onnx": "does not contain pellucid's metadata; `pellucid export`",
-        "foreign.onnx": "does not contain pellucid's metadata; `pellucid export`",
+        "empty.onnx": "is not a model that onnxruntime can load",
         "alone.xml": "needs alone.bin, the file with its weights, next to it",
         "text.xml": "is not a model that openvino can load",
         "folder.xml": "is a folder",

@@ -97,7 +97,9 @@ def test_a_cache_that_cannot_be_written_raises_a_one_line_error(
 ) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "file"))
-    with pytest.raises(OutputError, match="the cache .*file cannot be written: .*PELLUCID_CACHE sets another"):
+    with pytest.raises(
+        OutputError, match="the cache .*file cannot be written: Not a directory; PELLUCID_CACHE sets another"
+    ):
         selection.cache_graph(make_model())
 
 

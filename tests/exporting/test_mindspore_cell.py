@@ -102,6 +102,20 @@ class Other(Network):
 
 
 @pytest.mark.parametrize(
+    ("layer", "text"),
+    [
+        (lambda x: x[:, :, 1:3], "degraded[:, :, 1:3]"),
+        (lambda x: x[:, :, 1:], "degraded[:, :, 1:]"),
+        (lambda x: x[..., :7:2], "degraded[:, :, :, :7:2]"),
+        (lambda x: x[..., ::2], "degraded[:, :, :, ::2]"),
+    ],
+)
+def test_slices_keep_their_ends(layer: Any, text: str) -> None:
+    cell = mindspore_cell.translate(graphs.capture(Other(layer), 1, shape=(1, 1, 9, 9)))
+    assert f" = {text}\n" in cell.source
+
+
+@pytest.mark.parametrize(
     ("layer", "named"),
     [
         (F.gelu, "aten.gelu.default"),

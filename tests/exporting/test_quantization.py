@@ -10,9 +10,12 @@ import torch
 
 import small_models
 from pellucid.backends import parity, runtimes
+from pellucid.backends.model import load_model
+from pellucid.backends.sample_form import SampleForm
 from pellucid.errors import MissingExtraError
 from pellucid.exporting import export as exporting
 from pellucid.exporting import quantization
+from pellucid.exporting.export_format import ExportRequest
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 from pellucid.restoration import restorer
@@ -74,26 +77,33 @@ def _graph(kind: str) -> Any:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_joint_rounding_agrees_better(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("nncf")
-    model, pictures = (
-        _graph("branches"),
-        list(torch.rand(4, 1, 1, 40, 44, generator=torch.Generator().manual_seed(0))),
-    )
-    joint = quantization.quantize(model, pictures)
+    pictures = torch.rand(4, 1, 1, 40, 44, generator=torch.Generator().manual_seed(0))
+    model, inputs = _graph("branches"), [(picture,) for picture in pictures]
+    joint = quantization.quantize(model, inputs)
     monkeypatch.setattr(quantization, "_replace_weights", lambda quantized, rounded: None)
-    nearest = quantization.quantize(model, pictures)
-    samples = [picture.numpy() for picture in pictures]
+    nearest = quantization.quantize(model, inputs)
+    samples = [(picture.numpy(),) for picture in pictures]
     assert quantization._mean_squared_error(joint, model, samples) < 0.6 * quantization._mean_squared_error(
         nearest, model, samples
     )
 
 
+def test_convolutions_of_smaller_inputs_are_quantized(tmp_path: Path) -> None:
+    openvino, onnx = pytest.importorskip("openvino"), pytest.importorskip("onnx")
+    model, _ = load_model(small_models.save_weights(tmp_path, "mimo_unet.gopro"))
+    for form in (None, SampleForm(samples="uint16")):
+        onnx.save(ExportRequest(model, form=form).to_onnx(torch.float32), tmp_path / "a.onnx")
+        graph = openvino.Core().read_model(tmp_path / "a.onnx")
+        convolutions, ends = list(quantization._convolutions(graph)), quantization._find_ends(graph)
+        assert [name for name in convolutions if name in ends] == [convolutions[0], convolutions[-1]]
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_a_single_convolution_stays_in_float() -> None:
     pytest.importorskip("nncf")
-    model, pictures = _graph("one convolution"), [torch.rand(1, 1, 40, 44)]
-    assert (
-        quantization._mean_squared_error(quantization.quantize(model, pictures), model, [pictures[0].numpy()]) == 0
-    )
+    model, picture = _graph("one convolution"), torch.rand(1, 1, 40, 44)
+    quantized = quantization.quantize(model, [(picture,)])
+    assert quantization._mean_squared_error(quantized, model, [(picture.numpy(),)]) == 0
 
 
 def test_a_missing_package_is_named(album: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from pellucid import networks
 from pellucid.backends.eager import TorchBackend
 from pellucid.cli import app
 from pellucid.errors import PellucidError, WeightsError
+from pellucid.exporting.export import export
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 from pellucid.recipes import network_files, registry
@@ -104,9 +105,27 @@ def test_weights_remember_their_network_file_and_never_run_it(file: Path, monkey
     assert "scaling.py has changed since the weights were trained" in line
 
 
+def test_a_graph_is_used_only_with_the_network_file_of_its_weights(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, graph = save_weights(file), file.with_name("w.onnx")
+    export(weights, graph)
+    assert load(graph).recipe.name == "scaling.plain"
+    monkeypatch.setattr(network_files, "_added", {})
+    with pytest.raises(WeightsError, match=r"w\.onnx needs the network file scaling\.py \(SHA-256 [0-9a-f]{12}\)"):
+        load(graph)
+    file.write_text(SOURCE + "\n# changed")
+    added = add_network(file)
+    for use in (lambda: load(graph), lambda: export(weights, file.with_name("new.onnx"))):
+        with pytest.raises(WeightsError, match=f"needs .* not that of SHA-256 {added.sha256[:12]}"):
+            use()
+    assert not file.with_name("new.onnx").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("stop.py", "raise SystemExit(0)", "line 1: SystemExit: 0"),
         ("none.py", None, "does not exist"),
         ("dncnn.py", "", "there is another network dncnn; rename the file"),
         ("My-net.py", "", "is not a network file"),

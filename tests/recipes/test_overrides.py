@@ -1,13 +1,15 @@
 """Training keywords: the same recipe, trained differently."""
 
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from pellucid.errors import RecipeError
 from pellucid.recipes import overrides, registry
-from pellucid.recipes.optimizers import SGD, SOAP, Adam
+from pellucid.recipes.optimizers import SGD, SOAP, Adam, Optimizer
 from pellucid.recipes.recipe import Recipe
 from pellucid.recipes.schedules import Cosine, Drops, Exponential
 
@@ -84,7 +86,7 @@ def test_drops_are_rescaled_with_the_number_of_steps() -> None:
         ({"learning_rate": 1}, "has no keyword 'learning_rate'; "),
         ({"batchsize": 1}, "did you mean batch_size"),
         ({"recipe": 1}, "has no keyword 'recipe'"),
-        ({"lr": 0}, "lr=0 is not possible: it should be greater than 0"),
+        ({"lr": 0}, "lr=0 is not possible; expected a number above 0"),
         ({"lr": "nan"}, "lr=nan is not possible"),
         ({"ema_decay": 1}, "ema_decay=1 is not possible"),
         ({"precision": "int8"}, "precision=int8 is not possible"),
@@ -100,6 +102,28 @@ def test_the_error_for_a_wrong_training_keyword_is_one_line(given: dict[str, Any
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"at_steps": "5,3"}, "at_steps=5,3 is not possible; expected steps that ascend"),
+        ({"at_steps": "5,5"}, "at_steps=5,5 is not possible; expected steps that ascend"),
+        ({"at_steps": "10"}, "at_steps=10 is not possible with num_steps=10; expected less"),
+        ({"warmup_steps": 10}, "warmup_steps=10 is not possible with num_steps=10; expected less"),
+    ],
+)
+def test_steps_that_a_training_cannot_reach_are_refused_when_it_starts(
+    given: dict[str, Any], message: str
+) -> None:
+    found = registry.find("dncnn.gaussian", num_steps=10, **given)  # trained weights with such steps can be read
+    with pytest.raises(RecipeError, match=message):
+        overrides.check_steps(found)
+
+
+def test_steps_within_a_training_are_accepted() -> None:
+    overrides.check_steps(registry.find("dncnn.gaussian", num_steps=1))  # a drop that is rescaled, not given
+    overrides.check_steps(registry.find("dncnn.gaussian", num_steps=10, at_steps="3,9", warmup_steps=9))
+
+
 @pytest.mark.parametrize("name", registry.list_names())
 def test_training_keywords_are_described_with_the_values_of_the_recipe(name: str) -> None:
     found = registry.find(name)
@@ -107,6 +131,18 @@ def test_training_keywords_are_described_with_the_values_of_the_recipe(name: str
     assert described["lr"].default == found.optimizer.lr
     assert described["num_steps"].default == found.num_steps
     assert described["ema_decay"].values == "number from 0 below 1"
+
+
+@pytest.mark.parametrize("name", registry.list_names())
+def test_a_recipe_has_values_that_its_keywords_can_have(name: str) -> None:
+    found = registry.find(name)
+    again = overrides.override(found, **overrides.training_values(found))
+    assert replace(again, parameters=found.parameters) == found
+
+
+@pytest.mark.parametrize("optimizer", overrides.OPTIMIZERS.values())
+def test_no_optimizer_pulls_weights_to_zero_unless_asked(optimizer: Callable[..., Optimizer]) -> None:
+    assert optimizer(lr=1e-3).weight_decay == 0
 
 
 def test_a_former_name_of_a_keyword_is_accepted() -> None:

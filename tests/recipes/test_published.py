@@ -1,5 +1,7 @@
 """Recipes as published: the papers' numbers, and those of the code that released weights come from."""
 
+from collections.abc import Iterator
+from dataclasses import FrozenInstanceError, is_dataclass
 from fractions import Fraction
 from typing import Any
 
@@ -217,6 +219,25 @@ def test_exposure_ratios_must_be_in_order() -> None:
 
 
 # All recipes
+
+
+def parts_of(value: object) -> Iterator[Any]:
+    """All dataclasses in a value, with itself."""
+    if is_dataclass(value):
+        yield value
+        value = tuple(vars(value).values())
+    if isinstance(value, tuple):
+        for part in value:
+            yield from parts_of(part)
+
+
+@pytest.mark.parametrize("name", registry.list_names())
+def test_no_part_of_a_recipe_can_be_changed(name: str) -> None:
+    parts = list(parts_of(registry.find(name)))
+    assert len(parts) >= 5  # the recipe, its domain, optimizer, schedule and protocol
+    for part in parts:
+        with pytest.raises(FrozenInstanceError):
+            part.any = 1
 
 
 @pytest.mark.parametrize("name", registry.list_names())

@@ -13,9 +13,12 @@ from pellucid.errors import NotEnoughMemoryError, PellucidError
 Shape = tuple[int, int, int, int]
 """(N, C, H, W)."""
 
+WHOLE_PX = 2**20
+"""The halo of a network whose output pixels depend on the whole picture."""
+
 
 class Backend(Protocol):
-    """Runs a network. Inputs and outputs are tensors on the CPU, whatever the device.
+    """Runs a network. Inputs may be on any device of `device` or the CPU; outputs are on `device`.
 
     scale, multiple, halo: of the network; see `recipes.network.Network`.
     """
@@ -34,7 +37,7 @@ class Backend(Protocol):
 
     @property
     def note(self) -> str | None:
-        """That it computes in another precision than it was asked for, and why; None if it does not."""
+        """What the user should know, e.g. that it computes in another precision than requested; or None."""
 
     def __call__(self, degraded: Tensor) -> Tensor:
         """(N, C, H, W) float32 -> (N, C', scale * H, scale * W) float32.
@@ -78,6 +81,8 @@ def find_device(name: str) -> torch.device:
         with warnings.catch_warnings(action="ignore"):  # about deprecated device types
             device = torch.device(name)
             torch.empty(1, device=device)
+        if device.type == "cpu" and device.index:  # torch ignores the number
+            raise RuntimeError
     except (
         RuntimeError,
         AssertionError,

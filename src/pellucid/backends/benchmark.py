@@ -16,7 +16,7 @@ from torch import Tensor
 from pellucid.backends import parity, selection
 from pellucid.backends.backend import allocation, find_device
 from pellucid.backends.model import Model, load_model
-from pellucid.errors import ArgumentError, PellucidError, WeightsError
+from pellucid.errors import ArgumentError, PellucidError
 from pellucid.pictures import metrics
 from pellucid.weights import models
 
@@ -67,8 +67,6 @@ def bench(
     Raises WeightsError if there is no such weight file, PellucidError for another size or an unknown device.
     """
     path = models.find_model(name_or_file)
-    if path.suffix.lower() in models.EXPORTED_SUFFIXES:
-        raise WeightsError(f"{path} is an exported file; bench times weight files (.safetensors)")
     if not MIN_MEGAPIXELS <= megapixels <= MAX_MEGAPIXELS:
         raise ArgumentError(
             f"{megapixels:g} megapixels cannot be timed",

@@ -55,7 +55,7 @@ class TorchBackend:
         height, width = degraded.shape[-2:]
         with allocation(f"a tile of {width} x {height} px with its halo"):
             degraded = degraded.to(self.device, self._dtype).contiguous(memory_format=torch.channels_last)
-            return self._run(degraded).cpu().float()
+            return self._run(degraded).float()
 
     @property
     def note(self) -> None:

@@ -22,7 +22,12 @@ if TYPE_CHECKING:
 
 # Example input for capturing. Its size is odd at every level of a U-Net, so that crops are captured; its batch has
 # two pictures, as PyTorch treats a batch size of 1 as a constant.
-_EXAMPLE_COUNT, _EXAMPLE_SIZE = 2, (33, 49)
+EXAMPLE_COUNT, EXAMPLE_SIZE = 2, (33, 49)
+
+Dimensions = tuple[str | None, ...]
+"""A name for each free dimension of a tensor, None for each fixed one."""
+
+DIMENSIONS: Dimensions = ("count", None, "height", "width")
 
 
 class _Cast(nn.Module):
@@ -44,20 +49,46 @@ def capture(
     dtype: in which the graph computes.
     shape: the only input shape (N, C, H, W) that it accepts; any number and size of pictures if None.
     """
+    example = torch.zeros(shape or (EXAMPLE_COUNT, num_planes, *EXAMPLE_SIZE))
+    return trace(freeze(network, dtype), {INPUT: example}, {} if shape else {INPUT: DIMENSIONS})
+
+
+def freeze(network: Network, dtype: torch.dtype) -> nn.Module:
+    """A copy of the network, optimized, with float32 input and output, that computes in `dtype`."""
     network = copy.deepcopy(network).eval().optimize_for_inference().cpu().float().requires_grad_(False)
     for parameter in network.parameters():
         # Contiguous, even after channels last. `Tensor.contiguous` may keep the strides of 1 x 1 kernels.
         parameter.data = torch.empty(parameter.shape).copy_(parameter.data)
-    module = network if dtype == torch.float32 else _Cast(network, dtype)
-    example = torch.zeros(shape or (_EXAMPLE_COUNT, num_planes, *_EXAMPLE_SIZE))
-    sizes = None if shape else ({0: Dim("count", min=1), 2: Dim("height", min=1), 3: Dim("width", min=1)},)
+    return network if dtype == torch.float32 else _Cast(network, dtype)
+
+
+def trace(
+    module: nn.Module,
+    examples: Mapping[str, Tensor],
+    dimensions: Mapping[str, Dimensions],
+    *,
+    block_px: int = 1,
+) -> ExportedProgram:
+    """A module as a graph.
+
+    examples: its inputs, in order. dimensions: those of each input that are free.
+    block_px: height and width are multiples of this.
+    """
+    names = sorted({name for each in dimensions.values() for name in each if name is not None})
+    free: dict[str, Any] = {name: Dim(name, min=1) for name in names}
+    if block_px > 1:
+        free.update({name: block_px * Dim(f"blocks_{name}", min=1) for name in ("height", "width")})
+    sizes = tuple(
+        {axis: free[name] for axis, name in enumerate(dimensions.get(key, ())) if name is not None}
+        for key in examples
+    )
     symbolic: Any = import_module("torch.fx.experimental._config")
     # Size oblivious: otherwise guesses from the example's sizes, e.g. width > 1, become conditions on the input.
     with quiet(), symbolic.patch(backed_size_oblivious=True):
         program = torch.export.export(
             module,
-            (example,),
-            dynamic_shapes=sizes,
+            tuple(examples.values()),
+            dynamic_shapes=sizes if dimensions else None,
             strict=False,
             prefer_deferred_runtime_asserts_over_guards=True,
         )
@@ -79,23 +110,29 @@ def _remove_asserts(program: ExportedProgram) -> ExportedProgram:
     return program
 
 
-def to_onnx(program: ExportedProgram) -> "ModelProto":
-    """The graph as an ONNX model with weights. Raises MissingExtraError without onnx and onnxscript."""
+def to_onnx(program: ExportedProgram, dimensions: Mapping[str, Dimensions] | None = None) -> "ModelProto":
+    """The graph as an ONNX model with weights. Raises MissingExtraError without onnx and onnxscript.
+
+    dimensions: names of the inputs, in order, and of the output, each with names for its free dimensions; those of
+        a network if None.
+    """
     onnx = import_optional("onnx")
     import_optional("onnxscript")  # torch.onnx needs it
+    if dimensions is None:
+        dimensions = {INPUT: DIMENSIONS, OUTPUT: ("count", None, "restored_height", "restored_width")}
     with quiet():
         exported = torch.onnx.export(
             program,
             args=program.example_inputs[0] if program.example_inputs else (),
             dynamo=True,
             opset_version=OPSET,
-            input_names=[INPUT],
+            input_names=list(dimensions)[:-1],
             output_names=[OUTPUT],
             verbose=False,
         )
     assert exported is not None
     model: ModelProto = exported.model_proto
-    _name_sizes(model)
+    _name_sizes(model, dimensions)
     _pool_by_padding(model)
     _drop_stack_traces(model)
     onnx.checker.check_model(model)
@@ -109,12 +146,11 @@ def annotate(model: "ModelProto", entries: Mapping[str, str]) -> None:
     onnx.helper.set_model_props(model, {f"{PREFIX}.{key}": value for key, value in entries.items()})
 
 
-def _name_sizes(model: "ModelProto") -> None:
+def _name_sizes(model: "ModelProto", dimensions: Mapping[str, Dimensions]) -> None:
     """Give free sizes names; PyTorch numbers them."""
     for value in (*model.graph.input, *model.graph.output):
-        scale = "" if value.name == INPUT else "restored_"
-        names = ("count", None, f"{scale}height", f"{scale}width")
-        for dimension, name in zip(value.type.tensor_type.shape.dim, names, strict=True):
+        shape = value.type.tensor_type.shape.dim
+        for dimension, name in zip(shape, dimensions[value.name], strict=True):
             if name is not None and not dimension.HasField("dim_value"):
                 dimension.dim_param = name
     # Runtimes infer the sizes of intermediate values themselves.

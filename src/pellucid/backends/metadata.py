@@ -16,7 +16,9 @@ import torch
 
 from pellucid import __version__
 from pellucid.backends.backend import Shape
-from pellucid.errors import WeightsError, describe_damage
+from pellucid.backends.sample_form import SampleForm
+from pellucid.domains import takes_mosaic
+from pellucid.errors import ArgumentError, WeightsError, describe_damage
 from pellucid.recipes.network import Network
 from pellucid.recipes.recipe import Recipe
 from pellucid.recipes.registry import find
@@ -54,7 +56,10 @@ class GraphMetadata:
     num_planes: C of the input, (N, C, H, W).
     weights_sha256: of the float32 weights from which the graph was made.
     precision: in which the graph computes, one of PRECISIONS.
-    shape: the only input shape (N, C, H, W) that the graph accepts; any number and size of pictures if None.
+    shape: the only input shape that the graph accepts, (N, C, H, W) or as in `form`; any number and size of
+        pictures if None.
+    form: of the samples that a whole graph takes and returns; None for a network. Scale, multiple and halo of a
+        whole graph are in picture pixels.
     """
 
     weights: WeightsMetadata
@@ -65,6 +70,7 @@ class GraphMetadata:
     weights_sha256: str
     precision: str = "float32"
     shape: Shape | None = None
+    form: SampleForm | None = None
 
     @classmethod
     def of(
@@ -92,10 +98,13 @@ class GraphMetadata:
             "weights_sha256": self.weights_sha256,
             "precision": self.precision,
             "shape": self.shape,
-            "input": f"{_describe_input(recipe)}; {_RANGE}",
-            "output": f"{'RGB' if recipe.domain.takes_mosaic else 'the same'}, {self.scale}x the size; {_RANGE}",
+            **_describe_ends(recipe, self.scale, self.form),
             "made_by": f"pellucid {__version__}",
         }
+        if self.weights.network_sha256 is not None:
+            texts["network_sha256"] = self.weights.network_sha256
+        if self.form is not None:
+            texts["whole"] = vars(self.form)
         return {key: value if isinstance(value, str) else json.dumps(value) for key, value in texts.items()}
 
     @classmethod
@@ -115,19 +124,26 @@ class GraphMetadata:
                 raise ValueError(f"precision {precision[:20]}")
             scale, multiple, halo, num_planes = map(_parse_count, map(header.__getitem__, _COUNTS))
             shape = None if header["shape"] is None else _parse_shape(header["shape"])
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+            form = SampleForm.parse(json.loads(entries["whole"])) if "whole" in entries else None
+        except (ValueError, TypeError, KeyError, RecursionError, ArgumentError) as error:
             raise WeightsError(f"{source}: the metadata is not pellucid's ({describe_damage(error)})") from error
         weights = checkpoint.parse_metadata(header, source=source)
         weights_sha256 = entries.get("weights_sha256", "")
-        return cls(weights, scale, multiple, halo, num_planes, weights_sha256, precision, shape)
+        return cls(weights, scale, multiple, halo, num_planes, weights_sha256, precision, shape, form)
 
     def resolve(self, *, source: str | Path, **parameters: Any) -> tuple[Recipe, Network]:
         """The recipe, and its optimized network on the meta device: shapes without weights.
 
         source: names the file in errors. parameters: recipe keywords to change. Raises WeightsError if there is no
-        such recipe, or if the graph does not fit its network.
+        such recipe, or if the graph is not of its network.
         """
+        if self.form is not None:
+            raise WeightsError(
+                f"{source} is a whole graph, which takes and returns the samples of files",
+                hint="`pellucid export` without --whole writes files for `pellucid restore`",
+            )
         recipe = checkpoint.find_recipe(self.weights, source=source, **parameters)
+        checkpoint.check_network_file(self.weights, recipe, source=source)
         with torch.device("meta"):
             network = recipe.network().eval().optimize_for_inference()
         found = (self.scale, self.multiple, self.halo, self.num_planes)
@@ -171,6 +187,24 @@ def _parse_count(value: object) -> int:
     if not isinstance(value, int) or not 0 <= value < 2**20:
         raise ValueError(f"{str(value)[:20]} is not a count")
     return value
+
+
+def _describe_ends(recipe: Recipe, scale: int, form: SampleForm | None) -> dict[str, str]:
+    """What goes in and what comes out, in words."""
+    mosaic = recipe.domain.takes_mosaic
+    if form is None:
+        output = f"{'RGB' if mosaic else 'the same'}, {scale}x the size; {_RANGE}"
+        return {"input": f"{_describe_input(recipe)}; {_RANGE}", "output": output}
+    layout = ", ".join(form.layout.upper())
+    picture = f"{form.samples} {'RGB' if form.colors == 'rgb' else 'gray'}"
+    given = f"{form.samples} mosaic that starts with {'/'.join(_pattern(recipe))}" if mosaic else picture
+    size = "the same size" if scale == 1 else f"{scale}x the size"
+    return {"input": f"{given}, ({layout}), as in files", "output": f"{picture}, ({layout}), {size}, as in files"}
+
+
+def _pattern(recipe: Recipe) -> tuple[str, ...]:
+    domain = recipe.domain
+    return domain.pattern if takes_mosaic(domain) else ()
 
 
 def _describe_input(recipe: Recipe) -> str:

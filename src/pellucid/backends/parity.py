@@ -42,15 +42,29 @@ def compare(
     candidate: Callable[[Tensor], Tensor], reference: Callable[[Tensor], Tensor], inputs: Iterable[Tensor]
 ) -> Agreement:
     """Run both on every input, (N, C, H, W). Raises PellucidError if the shapes of results differ."""
-    largest, squares, count, num_inputs = 0.0, 0.0, 0, 0
-    for degraded in inputs:
+
+    def subtract(degraded: Tensor) -> Tensor:
         found, wanted = candidate(degraded), reference(degraded)
-        if found.shape != wanted.shape:
-            raise PellucidError(
-                f"for an input of {tuple(degraded.shape)}, the result has shape {tuple(found.shape)} instead of "
-                f"{tuple(wanted.shape)}"
-            )
-        error = (found.double() - wanted.double()).abs().nan_to_num(nan=math.inf)
+        check_shapes(found, wanted, degraded)
+        return found.double() - wanted.double()
+
+    return summarize(map(subtract, inputs))
+
+
+def check_shapes(found: Tensor, wanted: Tensor, degraded: Tensor) -> None:
+    """Raise PellucidError if a result does not have the wanted shape."""
+    if found.shape != wanted.shape:
+        raise PellucidError(
+            f"for an input of {tuple(degraded.shape)}, the result has shape {tuple(found.shape)} instead of "
+            f"{tuple(wanted.shape)}"
+        )
+
+
+def summarize(differences: Iterable[Tensor]) -> Agreement:
+    """The agreement of results that differ by this; white is 1."""
+    largest, squares, count, num_inputs = 0.0, 0.0, 0, 0
+    for difference in differences:
+        error = difference.double().abs().nan_to_num(nan=math.inf)
         largest = max(largest, error.max().item())
         squares, count = squares + error.square().sum().item(), count + error.numel()
         num_inputs += 1

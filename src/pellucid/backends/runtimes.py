@@ -2,10 +2,12 @@
 
 import hashlib
 import platform
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,7 +70,7 @@ class GraphBackend(ABC):
                 f"{_format_shape(degraded.shape)}",
                 hint="export it again, without {shape}",
             )
-        with _translate_errors(self.runtime):
+        with translate_errors(self.runtime):
             restored = self._run(np.ascontiguousarray(degraded.numpy(), np.float32))
         if restored.shape[0] != count or restored.shape[2:] != (height * self.scale, width * self.scale):
             raise PellucidError(
@@ -106,19 +108,11 @@ class OnnxBackend(GraphBackend):
         self, path: Path, metadata: GraphMetadata, network: Network, *, fingerprint: str | None = None
     ) -> None:
         super().__init__(metadata, network, fingerprint or _hash_file(path))
-        runtime = import_optional("onnxruntime")
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 4  # only fatal ones: errors are raised as one line
-        with _translate_errors(self.runtime, path):
-            self._session = runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        self._session = open_onnx(path)
 
     @property
     def note(self) -> str | None:
-        # Its float16 convolutions are for ARM; elsewhere it inserts casts.
-        if self.precision != "float16" or platform.machine().lower() in ("arm64", "aarch64"):
-            return None
-        return "onnxruntime computes float16 in float32 on this CPU: the file is smaller, but not faster"
+        return note_onnx_precision(self.precision)
 
     def _run(self, degraded: Samples) -> Samples:
         restored: Samples = self._session.run([OUTPUT], {INPUT: degraded})[0]
@@ -146,28 +140,80 @@ class OpenVinoBackend(GraphBackend):
     ) -> None:
         super().__init__(metadata, network, fingerprint or _hash_file(path))
         self.precision = precision or metadata.precision
-        options = {
-            # Without this, CPUs that support bfloat16 use it, whatever the precision of the file.
-            "INFERENCE_PRECISION_HINT": self._choose_hint(),
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-        }
-        with _translate_errors(self.runtime, path):
-            self._compiled = import_optional("openvino").Core().compile_model(str(path), "CPU", options)
+        self._compiled = _compile_openvino(path, self.precision)
 
     @property
     def note(self) -> str | None:
-        if self.precision not in ("bfloat16", "float16") or self._choose_hint() != "f32":
-            return None
-        return f"openvino computes in float32: this CPU does not support {self.precision}"
-
-    def _choose_hint(self) -> str:
-        """float32 on CPUs that cannot compute in half precision."""
-        hint = _PRECISION_HINTS[self.precision]
-        return hint if hint == "f32" or hint in supported_precisions() else "f32"
+        return note_openvino_precision(self.precision)
 
     def _run(self, degraded: Samples) -> Samples:
         restored: Samples = self._compiled([degraded], share_inputs=True)[0]
         return restored
+
+
+def note_onnx_precision(precision: str) -> str | None:
+    """A message if ONNX Runtime computes in another precision on this machine, otherwise None."""
+    # Its float16 convolutions are for ARM; elsewhere it inserts casts.
+    if precision != "float16" or platform.machine().lower() in ("arm64", "aarch64"):
+        return None
+    return "onnxruntime computes float16 in float32 on this CPU: the file is smaller, but not faster"
+
+
+def note_openvino_precision(precision: str) -> str | None:
+    """A message if OpenVINO computes in another precision on this machine, otherwise None."""
+    if precision not in ("bfloat16", "float16") or _choose_hint(precision) != "f32":
+        return None
+    return f"openvino computes in float32: this CPU does not support {precision}"
+
+
+def load_onnx(path: Path) -> Callable[..., Tensor]:
+    """A graph with any inputs, as a function of tensors. Raises the errors of `OnnxBackend`."""
+    session = open_onnx(path)
+    names = [given.name for given in session.get_inputs()]
+
+    def run(*inputs: Tensor) -> Tensor:
+        arrays = dict(zip(names, (each.contiguous().numpy() for each in inputs), strict=True))
+        with translate_errors("onnxruntime"):
+            return torch.from_numpy(session.run([OUTPUT], arrays)[0])
+
+    return run
+
+
+def load_openvino(path: Path, precision: str) -> Callable[..., Tensor]:
+    """A graph with any inputs, as a function of tensors. Raises the errors of `OpenVinoBackend`."""
+    compiled = _compile_openvino(path, precision)
+
+    def run(*inputs: Tensor) -> Tensor:
+        with translate_errors("openvino"):
+            return torch.from_numpy(compiled([each.contiguous().numpy() for each in inputs])[0].copy())
+
+    return run
+
+
+def open_onnx(path: Path) -> Any:
+    """A session of ONNX Runtime on the CPU. Raises WeightsError if it cannot load the file."""
+    runtime = import_optional("onnxruntime")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 4  # only fatal ones: errors are raised as one line
+    with translate_errors("onnxruntime", path):
+        return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _compile_openvino(path: Path, precision: str) -> Any:
+    options = {
+        # Without this, CPUs that support bfloat16 use it, whatever the precision of the file.
+        "INFERENCE_PRECISION_HINT": _choose_hint(precision),
+        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+    }
+    with translate_errors("openvino", path):
+        return import_optional("openvino").Core().compile_model(str(path), "CPU", options)
+
+
+def _choose_hint(precision: str) -> str:
+    """float32 on CPUs that cannot compute in half precision."""
+    hint = _PRECISION_HINTS[precision]
+    return hint if hint == "f32" or hint in supported_precisions() else "f32"
 
 
 def check_installed(runtime: str) -> None:
@@ -180,6 +226,11 @@ def supported_precisions() -> set[str]:
     """The precisions in which OpenVINO computes on this CPU, out of f32, bf16 and f16."""
     capabilities = import_optional("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     return {{"FP32": "f32", "BF16": "bf16", "FP16": "f16"}.get(name, name) for name in capabilities}
+
+
+def is_foreign(path: Path) -> bool:
+    """Whether this is an ONNX file that another program wrote: without pellucid's metadata."""
+    return path.suffix.lower() == ".onnx" and path.is_file() and "recipe" not in _read_onnx_entries(path)[0]
 
 
 def read_metadata(path: Path) -> GraphMetadata:
@@ -197,17 +248,23 @@ def read_metadata(path: Path) -> GraphMetadata:
 
 def _read_onnx(path: Path) -> tuple[Mapping[str, str], str]:
     """(metadata, hash of the weights)"""
-    onnx = import_optional("onnx")
-    with _translate_errors("onnx", path):
-        model = onnx.load(str(path), load_external_data=False)
-    external = onnx.TensorProto.EXTERNAL
+    entries, model = _read_onnx_entries(path)
+    external = import_optional("onnx").TensorProto.EXTERNAL
     if any(tensor.data_location == external for tensor in model.graph.initializer):
         raise WeightsError(f"{path} refers to weights in other files, which is not supported")
+    return entries, hash_onnx_weights(model)
+
+
+def _read_onnx_entries(path: Path) -> tuple[Mapping[str, str], Any]:
+    """(metadata, the model)"""
+    onnx = import_optional("onnx")
+    with translate_errors("onnx", path):
+        model = onnx.load(str(path), load_external_data=False)
     head = f"{PREFIX}."
     entries = {
         entry.key.removeprefix(head): entry.value for entry in model.metadata_props if entry.key.startswith(head)
     }
-    return entries, hash_onnx_weights(model)
+    return entries, model
 
 
 def _read_openvino(path: Path) -> tuple[Mapping[str, str], str]:
@@ -217,14 +274,14 @@ def _read_openvino(path: Path) -> tuple[Mapping[str, str], str]:
     if b"<net" not in path.read_bytes()[:_HEAD_BYTES]:
         # OpenVINO would try all its other formats, and print their errors.
         raise WeightsError(f"{path} is not a model that openvino can load")
-    with _translate_errors("openvino", path):
+    with translate_errors("openvino", path):
         info = import_optional("openvino").Core().read_model(str(path)).rt_info
         entries = {key: value.astype(str) for key, value in info[PREFIX].items()} if PREFIX in info else {}
     return entries, hashlib.sha256(path.with_suffix(".bin").read_bytes()).hexdigest()
 
 
 @contextmanager
-def _translate_errors(runtime: str, path: Path | None = None) -> Iterator[None]:
+def translate_errors(runtime: str, path: Path | None = None) -> Iterator[None]:
     """Raise what a runtime raises as a PellucidError of one line.
 
     path: of the file that is being loaded; None while it runs.
@@ -234,7 +291,7 @@ def _translate_errors(runtime: str, path: Path | None = None) -> Iterator[None]:
     except (PellucidError, MemoryError, KeyboardInterrupt):
         raise
     except Exception as error:  # the exceptions of the runtimes have no common base class
-        message = " ".join(str(error).split())
+        message = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split()))
         if path is not None:
             raise WeightsError(f"{path} is not a model that {runtime} can load: {message[:160]}") from error
         if any(sign in message.lower() for sign in ("alloc", "memory")):

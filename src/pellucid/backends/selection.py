@@ -34,7 +34,7 @@ AUTO_MIN_PSNR_DB = 60.0
 """PSNR against torch float32 that "auto" requires: an RMS error of a quarter of an 8-bit step."""
 
 CACHE_VERSION = 2
-"""Increased when graphs change, so that those of earlier releases are not used."""
+"""Increased when graphs change, so that graphs of earlier releases are not used."""
 
 _NUM_TRIALS = 3
 _EXACT_DB = 999.0
@@ -68,27 +68,35 @@ def check_names(backend: str | None, precision: str | None) -> None:
         raise ArgumentError(f"no precision {precision[:40]!r}; {suggest(precision, ('auto', *PRECISIONS))}")
 
 
-def select_backend(
-    model: Model, *, device: str = "auto", backend: str | None = None, precision: str | None = None
-) -> tuple[Backend, BackendChoice | None]:
-    """The backend for a model, and how it was chosen if "auto" chose it. The network may be converted in place.
-
-    backend: one of BACKENDS or "auto"; torch if None, but auto if `precision` is.
-    precision: float32, bfloat16, float16 or "auto"; float32 if None, but auto if `backend` is.
-
-    Raises MissingExtraError for a runtime that is not installed, PellucidError for an unknown name, and for a
-    backend that does not support the precision or the device.
-    """
+def check_options(device: str = "auto", backend: str | None = None, precision: str | None = None) -> None:
+    """Raise the errors of `select_backend` that do not depend on the model."""
     check_names(backend, precision)
-    if backend is None:
-        backend = "auto" if precision == "auto" else "torch"
-    if precision is None:
-        precision = "auto" if backend == "auto" else "float32"
+    find_device(device)
     if precision == "int8":
         raise PellucidError(
             "int8 needs calibration on pictures, so only exported files can have it",
             hint="`pellucid export` writes such a file",
         )
+    if backend not in (None, "auto", "torch"):
+        _check_runtime(backend, precision or "float32", device)
+
+
+def select_backend(
+    model: Model, *, device: str = "auto", backend: str | None = None, precision: str | None = None
+) -> tuple[Backend, BackendChoice | None]:
+    """The backend for a model, and how it was chosen if "auto" chose it. The network may be converted in place.
+
+    backend: one of BACKENDS or "auto". None is "auto" if `precision` is "auto", otherwise "torch".
+    precision: float32, bfloat16, float16 or "auto". None is "auto" if `backend` is "auto", otherwise "float32".
+
+    Raises MissingExtraError for a runtime that is not installed, PellucidError for an unknown name, and for a
+    backend that does not support the precision or the device.
+    """
+    check_options(device, backend, precision)
+    if backend is None:
+        backend = "auto" if precision == "auto" else "torch"
+    if precision is None:
+        precision = "auto" if backend == "auto" else "float32"
     if backend != "auto" and precision != "auto":
         return build_backend(model, backend, precision, device), None
     choice = choose_fastest(model, device=device, backend=backend, precision=precision)
@@ -98,7 +106,7 @@ def select_backend(
 def choose_fastest(model: Model, *, device: str, backend: str, precision: str) -> BackendChoice:
     """The fastest candidate with AUTO_MIN_PSNR_DB; measured once on each machine, then read from the cache.
 
-    backend, precision: by name, or "auto" for all. Raises the errors of `select_backend`.
+    backend, precision: restrict the candidates; "auto" allows all. Raises the errors of `select_backend`.
     """
     candidates = [
         candidate
@@ -128,7 +136,7 @@ def cache_graph(model: Model) -> Path:
 
     Raises MissingExtraError without onnx and onnxscript, OutputError if the cache cannot be written.
     """
-    # Capturing graphs is not needed to run weights with PyTorch.
+    # Imported late, because running weights with PyTorch does not need it.
     from pellucid.backends import graphs
 
     folder, key = files.cache_folder() / "graphs", _hash_model(model)
@@ -152,22 +160,27 @@ def build_backend(model: Model, backend: str, precision: str, device: str) -> Ba
     """The backend of this name, one of BACKENDS. Raises the errors of `select_backend`."""
     if backend == "torch":
         return TorchBackend(model.network, device, precision=precision)
+    _check_runtime(backend, precision, device)
+    metadata, fingerprint = model.metadata, model.metadata.weights_sha256
+    if backend == "onnxruntime":
+        return runtimes.OnnxBackend(cache_graph(model), metadata, model.meta_network, fingerprint=fingerprint)
+    return runtimes.OpenVinoBackend(
+        cache_graph(model), metadata, model.meta_network, precision=precision, fingerprint=fingerprint
+    )
+
+
+def _check_runtime(backend: str, precision: str, device: str) -> None:
+    """Raise PellucidError if a runtime is not installed, or cannot run weight files in this way."""
     if find_device(device if device != "auto" else "cpu").type != "cpu":
         raise PellucidError(
             f"{backend} runs on the CPU, not on {device}", hint="{backend} runs there", backend="torch"
         )
     runtimes.check_installed(backend)
-    metadata, fingerprint = model.metadata, model.metadata.weights_sha256
-    if backend == "onnxruntime":
-        if precision != "float32":
-            raise PellucidError(
-                f"onnxruntime runs weight files in float32, not in {precision}",
-                hint="`pellucid export` can write a file in another precision",
-            )
-        return runtimes.OnnxBackend(cache_graph(model), metadata, model.meta_network, fingerprint=fingerprint)
-    return runtimes.OpenVinoBackend(
-        cache_graph(model), metadata, model.meta_network, precision=precision, fingerprint=fingerprint
-    )
+    if backend == "onnxruntime" and precision not in ("float32", "auto"):
+        raise PellucidError(
+            f"onnxruntime runs weight files in float32, not in {precision}",
+            hint="`pellucid export` can write a file in another precision",
+        )
 
 
 def list_candidates(device: str) -> Iterator[tuple[str, str]]:
@@ -190,7 +203,7 @@ def list_candidates(device: str) -> Iterator[tuple[str, str]]:
 
 def _measure_fastest(model: Model, candidates: list[tuple[str, str]], device: str) -> BackendChoice:
     degraded = parity.synthetic_inputs(model.recipe)
-    inputs, large = parity.crop_inputs(degraded, parity.SIZES[-2:]), degraded[:1].contiguous()
+    inputs, large = parity.crop_inputs(degraded), degraded[:1].contiguous()
     reference = TorchBackend(model.network, device)
     reference_s = _time_s(reference, large)
     choices = []
@@ -204,7 +217,7 @@ def _measure_fastest(model: Model, candidates: list[tuple[str, str]], device: st
 
 
 def _time_s(run: Callable[[Tensor], Tensor], degraded: Tensor) -> float:
-    """The shortest of a few times, because other processes may use the machine, too."""
+    """The shortest of several times, because other processes may use the machine, too."""
     run(degraded)
     times_s = []
     for _ in range(_NUM_TRIALS):

@@ -20,22 +20,24 @@ from pellucid.backends.eager import TorchBackend
 from pellucid.backends.metadata import GraphMetadata
 from pellucid.backends.model import load_model
 from pellucid.backends.parity import MIN_PSNR_DB, Agreement
-from pellucid.backends.runtimes import GraphBackend
+from pellucid.backends.sample_form import SampleForm
+from pellucid.domains import Degraded, Domain, takes_mosaic
 from pellucid.errors import ArgumentError, DataError, OutputError, PellucidError
 from pellucid.evaluation import evaluate as evaluation
-from pellucid.exporting import registry
+from pellucid.exporting import registry, whole_parity
 from pellucid.exporting.export_format import ExportFormat, ExportRequest, Run
+from pellucid.exporting.whole import choose_form
 from pellucid.pictures import images
 from pellucid.restoration.reading import read_degraded
 from pellucid.restoration.restorer import Restorer
 from pellucid.system import files
-from pellucid.weights import models
+from pellucid.weights import checkpoint, models
 
 CROP_PX = 192
 """Side of the crop used of each picture, in network pixels: calibration on whole pictures takes gigabytes."""
 
 MAX_PICTURES = 32
-"""How many pictures of a folder are used, evenly spread: for calibration, and some for the comparison."""
+"""How many pictures of a folder are used, at regular intervals: all for calibration, some for the comparison."""
 
 NUM_COMPARED = 4
 """How many of the user's pictures are compared."""
@@ -47,7 +49,7 @@ class Exported:
 
     agreement: how closely its results match those of the network in float32.
     loss_db: loss of mean PSNR on the user's data set, negative for a gain; None if there was no data set.
-    note: that the runtime computes in another precision on this machine; None if it does not.
+    note: a message if the runtime computes in another precision on this machine, otherwise None.
     """
 
     path: Path
@@ -68,6 +70,10 @@ def export(
     calibrate: str | Path | None = None,
     data: str | Path | None = None,
     target: str | Path | None = None,
+    whole: bool = False,
+    samples: str | None = None,
+    layout: str | None = None,
+    colors: str | None = None,
     overwrite: bool = False,
     **parameters: object,
 ) -> Exported:
@@ -81,9 +87,16 @@ def export(
     out: the file to write. Its folder is created.
     format: onnx, openvino, torch, aoti, mindir or air; by the suffix of `out` if None.
     precision: of the computation in the file: float32, float16, bfloat16 or int8, if the format supports it.
-    shape: the only input shape (N, C, H, W) that the file accepts; any number and size of pictures if None.
+    shape: the only input shape that the file accepts, (N, C, H, W), or (N, H, W, C) with layout nhwc; any number
+        and size of pictures if None.
     calibrate: folder of degraded pictures like those to restore. int8 needs it for calibration.
-    data, target: a data set, as for `evaluate`; the loss of PSNR on it is measured.
+    data, target: a data set, as for `evaluate`; the loss of PSNR on it is measured. Not for whole graphs.
+    whole: write a graph that takes the samples of a picture or mosaic, and returns those of the restored picture:
+        all that `restore` does to a tile is in the graph. Scale, multiple and halo in its metadata are in picture
+        pixels. Its distance from the result before rounding, beyond half a level, must agree as stated above.
+    samples: of a whole graph: uint8 or uint16; uint8 if None, uint16 for mosaics.
+    layout: of a whole graph: nchw, (N, C, H, W), or nhwc, (N, H, W, C); nchw if None.
+    colors: of a whole graph: gray or rgb; those of the model if None.
     overwrite: replace files that exist.
     parameters: recipe keywords to change.
 
@@ -94,31 +107,42 @@ def export(
     out = Path(out)
     chosen = registry.find_format(format, out)
     _check_precision(chosen, precision, calibrate)
+    _check_whole(chosen, whole, samples=samples, layout=layout, colors=colors, data=data)
     for path in _list_outputs(out, chosen):
         files.check_overwrite(path, overwrite=overwrite)
     path = models.find_model(model)
-    if path.suffix.lower() in models.EXPORTED_SUFFIXES:
-        raise PellucidError(f"{path} is already exported", hint="use the weight file that it was made from")
     loaded, weights_metadata = load_model(path, **parameters)
-    _check_shape(shape, loaded.metadata)
+    checkpoint.check_network_file(weights_metadata, loaded.recipe, source=path)
+    form = choose_form(loaded.recipe.domain, samples, layout, colors) if whole else None
     reference = Restorer(path.stem, loaded.recipe, TorchBackend(loaded.network, "cpu"), weights_metadata)
-    pictures = [] if calibrate is None else read_inputs(Path(calibrate), reference)
-    request = ExportRequest(loaded, precision, shape, pictures)
+    pictures = [] if calibrate is None else read_crops(Path(calibrate), reference)
+    if form is not None:
+        pictures = [whole_parity.convert_to_form(picture, form) for picture in pictures]
+    if data is not None:
+        evaluation.collect(reference.recipe, Path(data), target)  # now, not after the export
+    inputs = [_to_inputs(picture, loaded.recipe.domain, form) for picture in pictures]
+    request = ExportRequest(loaded, precision, shape, inputs, form)
+    _check_shape(request)
     too_large = allocation("an input of this size", hint="choose a smaller {shape}")
     with _temporary_folder(out) as folder, too_large:
         written = folder / f"model{chosen.suffix}"
         chosen.write(request, written)
         run = chosen.run(request, written)
-        agreement = parity.compare(run, reference.backend, _parity_inputs(request, chosen.parity_sizes))
-        _check_agreement(agreement, precision, out)
+        agreement = _compare(run, reference, request, pictures, chosen.parity_sizes)
+        _check_agreement(agreement, request, out)
         loss_db = None if data is None else _measure_loss_db(reference, run, Path(data), target)
         _move(written, out, chosen, overwrite=overwrite)
-    note = run.note if isinstance(run, GraphBackend) else None
-    return Exported(out, request.metadata, agreement, loss_db, note)
+    return Exported(out, request.metadata, agreement, loss_db, chosen.note(precision))
 
 
 def read_inputs(folder: Path, restorer: Restorer) -> list[Tensor]:
     """Center crops of a folder's pictures as network inputs. Raises DataError if it contains no pictures."""
+    domain = restorer.recipe.domain
+    return [domain.to_input(crop.as_depth("float32")) for crop in read_crops(folder, restorer)]
+
+
+def read_crops(folder: Path, restorer: Restorer) -> list[Degraded]:
+    """Center crops of a folder's pictures. Raises DataError if it contains no pictures."""
     if not folder.is_dir():
         raise DataError(f"{folder} {'is a file, not a folder' if folder.exists() else 'does not exist'}")
     domain = restorer.recipe.domain
@@ -127,14 +151,21 @@ def read_inputs(folder: Path, restorer: Restorer) -> list[Tensor]:
         found = [path for path in found if images.is_raw(path)]
     if not found:
         raise DataError(f"{folder} contains no {'camera RAW files' if domain.takes_mosaic else 'pictures'}")
-    inputs = []
+    crops = []
     for path in found[:: -(-len(found) // MAX_PICTURES)]:
         degraded, _ = read_degraded(path, domain)
         degraded = domain.accept(degraded)
         side_px = max(1, int(CROP_PX / domain.rate))
         rows, cols = (_center(size, side_px, restorer.grid_px) for size in (degraded.height, degraded.width))
-        inputs.append(domain.to_input(degraded.crop(rows, cols).as_depth("float32")))
-    return inputs
+        crops.append(degraded.crop(rows, cols))
+    return crops
+
+
+def _to_inputs(picture: Degraded, domain: Domain, form: SampleForm | None) -> tuple[Tensor, ...]:
+    """The inputs of the graph for one picture."""
+    if form is None:
+        return (domain.to_input(picture.as_depth("float32")),)
+    return tuple(whole_parity.to_inputs(picture, domain, form).values())
 
 
 def _center(size: int, side_px: int, grid_px: int) -> slice:
@@ -156,19 +187,61 @@ def _check_precision(chosen: ExportFormat, precision: str, calibrate: str | Path
         )
 
 
-def _check_shape(shape: Shape | None, metadata: GraphMetadata) -> None:
-    if shape is not None and (len(shape) != 4 or min(shape) < 1 or shape[1] != metadata.num_planes):
+def _check_whole(chosen: ExportFormat, whole: bool, *, data: str | Path | None, **form: str | None) -> None:
+    given = ", ".join(f"{{{name}}}" for name, value in form.items() if value is not None)
+    if not whole:
+        if given:
+            raise ArgumentError("a network takes and returns float32 planes", hint=f"{given}: only with {{whole}}")
+        return
+    if not chosen.takes_whole:
+        names = ", ".join(each.name for each in registry.list_formats() if each.takes_whole)
+        raise ArgumentError(f"{chosen.name} cannot contain a whole graph; possible are {names}")
+    if data is not None:
+        raise ArgumentError(
+            "the loss of PSNR is measured for networks, not for whole graphs",
+            hint="leave out {data}, or {whole}",
+        )
+
+
+def _check_shape(request: ExportRequest) -> None:
+    shape, metadata = request.shape, request.metadata
+    axis = 3 if request.form is not None and request.form.layout == "nhwc" else 1
+    if shape is not None and (len(shape) != 4 or min(shape) < 1 or shape[axis] != metadata.num_planes):
         name, num_planes = metadata.weights.recipe, metadata.num_planes
-        raise ArgumentError(f"shape {shape}: {name} needs (N, {num_planes}, H, W), each at least 1")
+        needed = f"N, {num_planes}, H, W" if axis == 1 else f"N, H, W, {num_planes}"
+        raise ArgumentError(f"shape {shape}: {name} needs ({needed}), each at least 1")
+    domain = request.model.recipe.domain
+    if shape is not None and request.form is not None and takes_mosaic(domain):
+        period, (height, width) = len(domain.pattern), request.form.size_of(shape)
+        if height % period or width % period:
+            raise ArgumentError(f"shape {shape}: height and width of a mosaic must be multiples of {period}")
 
 
-def _check_agreement(agreement: Agreement, precision: str, out: Path) -> None:
+def _check_agreement(agreement: Agreement, request: ExportRequest, out: Path) -> None:
+    precision, reference = request.precision, "the network" if request.form is None else "restored pictures"
     needed_db = MIN_PSNR_DB[precision]
     if not agreement.psnr_db >= needed_db:
         raise PellucidError(
-            f"{out} is not written: in {precision}, {agreement} against the network; at least {needed_db:.0f} dB "
-            f"are needed"
+            f"{out} is not written: in {precision}, {agreement} against {reference}; at least "
+            f"{needed_db:.0f} dB are needed"
         )
+
+
+def _compare(
+    run: Run,
+    reference: Restorer,
+    request: ExportRequest,
+    pictures: Sequence[Degraded],
+    sizes: Sequence[tuple[int, int]],
+) -> Agreement:
+    if request.form is None:
+        return parity.compare(run, reference.backend, _parity_inputs(request, sizes))
+    domain, form = reference.recipe.domain, request.form
+    if request.shape is None:
+        compared = [*whole_parity.synthesize(domain, form, sizes), *pictures[:NUM_COMPARED]]
+        return whole_parity.compare_samples(run, reference, form, compared)
+    synthetic = whole_parity.synthesize(domain, form, [form.size_of(request.shape)])
+    return whole_parity.compare_samples(run, reference, form, synthetic, count=request.shape[0])
 
 
 def _parity_inputs(request: ExportRequest, sizes: Sequence[tuple[int, int]]) -> list[Tensor]:
@@ -177,7 +250,7 @@ def _parity_inputs(request: ExportRequest, sizes: Sequence[tuple[int, int]]) -> 
     if request.shape is None:
         own = [
             crop
-            for degraded in request.pictures[:NUM_COMPARED]
+            for (degraded,) in request.pictures[:NUM_COMPARED]
             for crop in parity.crop_inputs(degraded, sizes[-2:])
         ]
         return parity.crop_inputs(parity.synthetic_inputs(recipe), sizes) + own
@@ -232,7 +305,7 @@ def _list_outputs(out: Path, chosen: ExportFormat) -> list[Path]:
 def _temporary_folder(out: Path) -> Iterator[Path]:
     """A folder next to `out`, removed at the end."""
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+        files.make_folder(out.parent)
         folder = tempfile.mkdtemp(prefix=".pellucid-", dir=out.parent)
     except OSError as error:
         raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error

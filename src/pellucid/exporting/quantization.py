@@ -1,7 +1,7 @@
 """int8 weights and activations, by calibration on pictures; the first and last layers stay in float.
 
 These layers see the picture itself, which needs more than 8 bits: with the final sum in int8, DnCNN loses 0.74
-dB. The weights of inner layers are rounded jointly (`gptq`), as the error of one layer passes through all later
+dB. The weights of hidden layers are rounded jointly (`gptq`), as the error of one layer passes through all later
 ones. This reduces SRCNN's loss on Set5 x2 from 0.20 to 0.02 dB, and DnCNN's on four pictures of Set12 from 0.045
 to 0.028 dB. Ranges of activations can be either the mean of each picture's extremes or the extremes of all
 pictures. The one whose results are closer to the network's on the given pictures is used.
@@ -10,7 +10,7 @@ pictures. The one whose results are closer to the network's on the given picture
 import contextlib
 import io
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from math import prod
 from typing import Any
 
@@ -30,14 +30,14 @@ MAX_TAPS = 2304
 taps, time with its cube. In larger and in transposed ones, each weight is rounded independently."""
 
 
-def quantize(model: Any, calibration: Sequence[Tensor]) -> Any:
-    """An OpenVINO model whose inner convolutions are int8. calibration: network inputs, (N, C, H, W) each.
+def quantize(model: Any, calibration: Sequence[tuple[Tensor, ...]]) -> Any:
+    """An OpenVINO model whose inner convolutions are int8. calibration: inputs of the model.
 
     Raises MissingExtraError without nncf.
     """
     nncf, ranges = (import_optional(name) for name in ("nncf", "nncf.quantization.range_estimator"))
     nncf.set_log_level(logging.ERROR)
-    samples = [degraded.numpy() for degraded in calibration]
+    samples = [tuple(each.contiguous().numpy() for each in inputs) for inputs in calibration]
     ends = _find_ends(model)
     kinds = (ranges.RangeEstimatorParametersSet.MEAN_MINMAX, ranges.RangeEstimatorParametersSet.MINMAX)
     candidates = [_quantize_by_nncf(model, samples, ends, kind) for kind in kinds]
@@ -55,7 +55,7 @@ def _quantize_by_nncf(model: Any, samples: Sequence[Any], ends: Sequence[str], r
             model.clone(),
             nncf.Dataset(samples),
             subset_size=len(samples),
-            ignored_scope=nncf.IgnoredScope(names=list(ends)),
+            ignored_scope=nncf.IgnoredScope(names=list(ends), validate=False),
             advanced_parameters=advanced.AdvancedQuantizationParameters(activations_range_estimator_params=ranges),
         )
 
@@ -74,7 +74,7 @@ def _measure_moments(model: Any, samples: Sequence[Any], *, without: Sequence[st
     run = _compile(observed)
     moments = dict.fromkeys(convolutions, torch.zeros(()))
     for sample in samples:
-        features = run([sample])
+        features = run(list(sample))
         for name, node in convolutions.items():
             moments[name] = moments[name] + _moments_of_input(node, torch.from_numpy(features[name])) / len(
                 samples
@@ -125,7 +125,8 @@ def _find_quantized_weights(convolution: Any) -> tuple[Any, Tensor]:
 def _mean_squared_error(candidate: Any, model: Any, samples: Sequence[Any]) -> float:
     """Between the results of two models."""
     found, wanted = _compile(candidate), _compile(model)
-    return float(np.mean([np.square(found([sample])[0] - wanted([sample])[0]).mean() for sample in samples]))
+    differences = (found(list(sample))[0] - wanted(list(sample))[0].astype(np.float32) for sample in samples)
+    return float(np.mean([np.square(difference).mean() for difference in differences]))
 
 
 def _compile(model: Any) -> Any:
@@ -138,11 +139,31 @@ def _convolutions(model: Any) -> dict[str, Any]:
     return {node.get_friendly_name(): node for node in operations if node.get_type_name() == "Convolution"}
 
 
-_ARITHMETIC = ("Convolution", "Add", "Subtract", "Multiply")
+_NO_OPERATIONS = ("Constant", "Parameter", "Result")
 
 
 def _find_ends(model: Any) -> list[str]:
-    """The first convolution, the last one, and all arithmetic after it, e.g. the sum with the picture."""
-    names = [node.get_friendly_name() for node in model.get_ordered_ops() if node.get_type_name() in _ARITHMETIC]
-    convolutions = list(_convolutions(model))
-    return [convolutions[0], *names[names.index(convolutions[-1]) :]]
+    """The first convolution, the last one, and all operations that are not between convolutions.
+
+    E.g. the sum with the picture and, in a whole graph, colors and enlarging. Of several convolutions that read
+    the input, as in MIMO-UNet, only the first one.
+    """
+    by_name = _convolutions(model)
+    first, last = (list(by_name)[i] for i in (0, -1))
+    after_any, after_last = _find_readers(by_name.values()), _find_readers([by_name[last]])
+    inner = (after_any | set(by_name)) - after_last - {first, last}
+    operations = (node for node in model.get_ordered_ops() if node.get_type_name() not in _NO_OPERATIONS)
+    return [name for name in (node.get_friendly_name() for node in operations) if name not in inner]
+
+
+def _find_readers(nodes: Iterable[Any]) -> set[str]:
+    """The names of all nodes that depend on any of these."""
+    found: set[str] = set()
+    waiting = list(nodes)
+    while waiting:
+        for output in waiting.pop().outputs():
+            for reader in (each.get_node() for each in output.get_target_inputs()):
+                if reader.get_friendly_name() not in found:
+                    found.add(reader.get_friendly_name())
+                    waiting.append(reader)
+    return found

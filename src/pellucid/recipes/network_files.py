@@ -87,7 +87,7 @@ def _run(path: Path, name: str, content: bytes) -> ModuleType:
     sys.modules[full_name] = module  # dataclasses and pickle look it up
     try:
         exec(compile(content, str(path), "exec"), vars(module))  # chosen by the user, never by a file
-    except Exception as error:  # whatever the user's code raises
+    except (Exception, SystemExit) as error:  # whatever the user's code raises
         del sys.modules[full_name]
         line = getattr(error, "lineno", None) or _line_of(error, path)
         where = f", line {line}" if line else ""
@@ -95,7 +95,7 @@ def _run(path: Path, name: str, content: bytes) -> ModuleType:
     return module
 
 
-def _line_of(error: Exception, path: Path) -> int | None:
+def _line_of(error: BaseException, path: Path) -> int | None:
     """The last line of the file in the traceback of an error."""
     line, trace = None, error.__traceback__
     while trace is not None:

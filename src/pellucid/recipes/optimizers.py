@@ -13,13 +13,13 @@ from pellucid.system.keywords import Count, NonNegative, Positive, Share
 LearningRate = Annotated[Positive, Field(description="learning rate, before the schedule")]
 Betas = Annotated[
     tuple[Share, Share],
-    Field(description="adam, soap: decay of the mean gradient and of the mean squared gradient"),
+    Field(description="adam, soap: decay rates of the first and second moments of the gradient"),
 ]
 Eps = Annotated[Positive, Field(description="adam, soap: added to the denominator")]
-Momentum = Annotated[Share, Field(description="sgd: decay of the mean gradient")]
+Momentum = Annotated[Share, Field(description="sgd: momentum factor")]
 WeightDecay = Annotated[
     NonNegative,
-    Field(description="pulls weights toward zero; decoupled from the gradient with adam and soap (AdamW)"),
+    Field(description="weight decay; decoupled from the gradient with adam and soap (AdamW)"),
 ]
 Frequency = Annotated[Count, Field(description="soap: steps between updates of the preconditioner")]
 

@@ -44,9 +44,9 @@ def training_keywords() -> Mapping[str, Any]:
     schedule = Literal[tuple(SCHEDULES)]  # type: ignore[valid-type]
     return {
         **_described_fields()[Recipe],
-        "optimizer": Annotated[optimizer, Field(description="how weights are updated")],
+        "optimizer": Annotated[optimizer, Field(description="optimizer of the weights")],
         **_merge_fields(OPTIMIZERS.values()),
-        "schedule": Annotated[schedule, Field(description="how the learning rate falls")],
+        "schedule": Annotated[schedule, Field(description="learning rate schedule")],
         **_merge_fields(SCHEDULES.values()),
     }
 
@@ -165,6 +165,40 @@ def _common_values(before: Any, kind: type) -> dict[str, Any]:
     if not isinstance(before, kind):
         keys -= {"betas"}
     return {key: value for key, value in vars(before).items() if key in keys}
+
+
+def check_steps(recipe: Recipe) -> None:
+    """Raise RecipeError if the given steps of the schedule cannot be reached in a training of this length.
+
+    Only for a new training: weights that were trained with such steps can be used.
+    """
+    at_steps, warmup_steps = recipe.parameters.get("at_steps", ()), recipe.parameters.get("warmup_steps", 0)
+    if list(at_steps) != sorted(set(at_steps)):
+        raise RecipeError(f"{recipe.name}: at_steps={_join(at_steps)} is not possible; expected steps that ascend")
+    for key, step in (("at_steps", max(at_steps, default=0)), ("warmup_steps", warmup_steps)):
+        if step >= recipe.num_steps:
+            given = _join(recipe.parameters[key])
+            raise RecipeError(
+                f"{recipe.name}: {key}={given} is not possible with num_steps={recipe.num_steps}; expected less"
+            )
+
+
+def check_patches(recipe: Recipe) -> None:
+    """Raise RecipeError if the loss of the recipe cannot learn from patches of this size."""
+    patch_px = recipe.patch_px
+    if recipe.batch_size * patch_px == 1:
+        raise RecipeError("a batch of one pixel; a larger patch_px or batch_size is needed")
+    if patch_px % recipe.patch_multiple:
+        raise RecipeError(f"patch_px={patch_px}: {recipe.name} needs a multiple of {recipe.patch_multiple}")
+    if patch_px < recipe.min_patch_px:
+        raise RecipeError(
+            f"patch_px={patch_px}: {recipe.name} needs {recipe.min_patch_px} or more, because its loss "
+            "leaves out the border that padding affects"
+        )
+
+
+def _join(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
 
 
 def _check_gammas(recipe: Recipe, schedule: Schedule) -> None:

@@ -30,10 +30,12 @@ BatchSize = Annotated[Count, Field(description="patches per step, over all proce
 PatchSize = Annotated[Count, Field(description="side of a training patch of the target, in pixels")]
 Augmentation = Annotated[
     Literal["none", "mirror", "eight"],
-    Field(description="patches as they are, mirrored half of the time, or in all eight rotations and reflections"),
+    Field(description="random transforms of patches: none, mirroring, or all eight rotations and reflections"),
 ]
-ClipNorm = Annotated[Positive, Field(description="largest norm of the whole gradient")]
-ClipTensorNorm = Annotated[Positive, Field(description="largest norm of each tensor's gradient")]
+ClipNorm = Annotated[Positive, Field(description="gradient clipping: maximum norm of the whole gradient")]
+ClipTensorNorm = Annotated[
+    Positive, Field(description="gradient clipping: maximum norm of each tensor's gradient")
+]
 Precision = Annotated[
     Literal["auto", "float32", "bfloat16", "float16"],
     Field(description="precision of the layers; auto: float32, or bfloat16 if tuning finds it faster"),
@@ -87,13 +89,16 @@ class Recipe:
     """Everything that a published result depends on. A field with a description is also a training keyword.
 
     network: builds the network, untrained. initialize: sets its initial weights; None keeps PyTorch's.
-    domain: what the network sees of a picture. degradation: makes training pairs from clean patches; None if only
-        the data can have pairs. loss: calls the network, see `Loss`.
+    domain: how pictures become network inputs. degradation: makes training pairs from clean patches; None if the
+        data must contain pairs. loss: calls the network, see `Loss`.
     optimizer, schedule: how weights are updated. protocol: how the published scores were measured.
     patch_px: side of a training patch of the target. batch_size: patches per step. num_steps: of the training.
+    min_patch_px: the smallest side of which the loss uses a part; it is 0 for smaller ones, which teach nothing.
+        patch_multiple: what sides of patches must be multiples of, so that the loss can use them.
     The other training keywords are described by their types; None means not used, or the default.
     name, parameters: `pellucid.find(name, **parameters)` is this recipe; set by the decorator `recipe`.
-    network_sha256: of the network file outside of the package that it is from, see `add_network`; set by `find`.
+    network_sha256: SHA-256 of the network file, if the recipe is not from the package, see `add_network`; set by
+        `find`.
     """
 
     network: Callable[[], Network]
@@ -114,6 +119,8 @@ class Recipe:
     ema_decay: EmaDecay = 0.0
     validate_every: ValidateEvery | None = None
     learn_from: LearnFrom = "auto"
+    min_patch_px: int = 1
+    patch_multiple: int = 1
     name: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     network_sha256: str | None = None

@@ -11,13 +11,13 @@ from pydantic import Field
 
 from pellucid.system.keywords import Count, Positive, WholeNumber
 
-WarmupSteps = Annotated[WholeNumber, Field(description="steps over which the learning rate first rises linearly")]
+WarmupSteps = Annotated[WholeNumber, Field(description="steps of linear warmup of the learning rate")]
 DropSteps = Annotated[tuple[Count, ...], Field(description="drops: steps at which the learning rate drops")]
 DropFactor = Annotated[
     Positive | tuple[Positive, ...],
     Field(description="drops: factor on the learning rate; one number, or one for each of at_steps"),
 ]
-LastFactor = Annotated[Positive, Field(description="exponential: factor on the learning rate at the end")]
+LastFactor = Annotated[Positive, Field(description="exponential: factor on the learning rate at the last step")]
 
 
 @dataclass(frozen=True)

@@ -21,4 +21,6 @@ def write(request: ExportRequest, path: Path) -> None:
     mindspore.write(request, path, with_air=True)
 
 
-FORMAT = ExportFormat("air", ".air", ("float32",), write, mindspore.run, parity_sizes=mindspore.PARITY_SIZES)
+FORMAT = ExportFormat(
+    "air", ".air", ("float32",), write, mindspore.run, takes_whole=False, parity_sizes=mindspore.PARITY_SIZES
+)

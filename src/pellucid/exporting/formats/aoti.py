@@ -42,7 +42,7 @@ def run(request: ExportRequest, path: Path) -> Run:
     """Loads the file in this process."""
     inductor: Any = import_module("torch._inductor")
     module = inductor.aoti_load_package(str(path))
-    return torch.inference_mode()(lambda degraded: module(degraded))
+    return torch.inference_mode()(lambda *inputs: module(*inputs))
 
 
 def _check_compiler() -> None:

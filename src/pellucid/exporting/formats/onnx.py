@@ -7,7 +7,7 @@ on CPUs.
 from pathlib import Path
 
 from pellucid.backends import graphs
-from pellucid.backends.runtimes import OnnxBackend
+from pellucid.backends.runtimes import OnnxBackend, load_onnx, note_onnx_precision
 from pellucid.exporting.export_format import ExportFormat, ExportRequest, Run
 
 
@@ -20,7 +20,9 @@ def write(request: ExportRequest, path: Path) -> None:
 
 def run(request: ExportRequest, path: Path) -> Run:
     """Raises MissingExtraError without onnxruntime, WeightsError if it cannot load the file."""
+    if request.form is not None:
+        return load_onnx(path)
     return OnnxBackend(path, request.metadata, request.model.meta_network)
 
 
-FORMAT = ExportFormat("onnx", ".onnx", ("float32", "float16"), write, run)
+FORMAT = ExportFormat("onnx", ".onnx", ("float32", "float16"), write, run, note=note_onnx_precision)

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from pellucid.backends.metadata import PRECISIONS, PREFIX, STORED_WEIGHTS
-from pellucid.backends.runtimes import OpenVinoBackend
+from pellucid.backends.runtimes import OpenVinoBackend, load_openvino, note_openvino_precision
 from pellucid.exporting import quantization
 from pellucid.exporting.export_format import ExportFormat, ExportRequest, Run
 from pellucid.system.optional_packages import import_optional
@@ -35,7 +35,11 @@ def write(request: ExportRequest, path: Path) -> None:
 
 def run(request: ExportRequest, path: Path) -> Run:
     """Raises MissingExtraError without openvino, WeightsError if it cannot load the file."""
+    if request.form is not None:
+        return load_openvino(path, request.precision)
     return OpenVinoBackend(path, request.metadata, request.model.meta_network)
 
 
-FORMAT = ExportFormat("openvino", ".xml", PRECISIONS, write, run, companions=(".bin",))
+FORMAT = ExportFormat(
+    "openvino", ".xml", PRECISIONS, write, run, companions=(".bin",), note=note_openvino_precision
+)

@@ -21,7 +21,7 @@ def write(request: ExportRequest, path: Path) -> None:
 def run(request: ExportRequest, path: Path) -> Run:
     """Loads the file in this process."""
     module = torch.export.load(path).module()
-    return torch.inference_mode()(lambda degraded: module(degraded))
+    return torch.inference_mode()(lambda *inputs: module(*inputs))
 
 
 FORMAT = ExportFormat("torch", ".pt2", ("float32", "bfloat16", "float16"), write, run)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from object_server import Bucket, ObjectServer
     from serving_service import Running
+    from simulated_ray import SimulatedRay
 
 # Some tests import ONNX Runtime directly; by default, it sends telemetry from a thread of its own.
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -101,3 +102,26 @@ def bucket(
     for name, value in object_server.environment().items():
         monkeypatch.setenv(name, value)
     return Bucket(object_server, f"{request.node.path.stem}/{request.node.name}")
+
+
+@pytest.fixture
+def simulated_ray(monkeypatch: pytest.MonkeyPatch) -> "Iterator[SimulatedRay]":
+    """What teams of processes use in place of Ray: processes of this computer."""
+    from contextlib import contextmanager
+
+    from pellucid.clusters import team
+    from simulated_ray import SimulatedRay
+
+    ray = SimulatedRay()
+
+    @contextmanager
+    def connect(address: str) -> "Iterator[SimulatedRay]":
+        assert address == "ray"
+        yield ray
+
+    monkeypatch.setattr(team, "connect", connect)
+    yield ray
+    left = ray.living
+    for actor in left:
+        actor.kill()
+    assert not left, "processes are left"

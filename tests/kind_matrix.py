@@ -20,7 +20,7 @@ import tifffile
 
 import exiftool
 from pellucid.backends.eager import TorchBackend
-from pellucid.pictures.picture import Samples
+from pellucid.pictures.samples import Samples
 from pellucid.recipes import registry
 from pellucid.restoration import restore
 from pellucid.restoration.restorer import Restorer

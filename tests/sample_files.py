@@ -17,7 +17,8 @@ import torch
 import raw_structures
 from pellucid.pictures.camera import dng
 from pellucid.pictures.camera.packing import XTRANS
-from pellucid.pictures.picture import Exposure, Mosaic, Picture, Samples
+from pellucid.pictures.picture import Exposure, Mosaic, Picture
+from pellucid.pictures.samples import Samples
 from pellucid.recipes import registry
 from pellucid.weights import checkpoint
 from pellucid.weights.checkpoint import WeightsMetadata

@@ -6,10 +6,12 @@ from typing import Any
 import torch
 
 from pellucid.backends import parity
+from pellucid.backends.eager import TorchBackend
 from pellucid.pictures.picture import Picture
 from pellucid.recipes import registry
 from pellucid.recipes.network import Network
 from pellucid.recipes.recipe import Recipe
+from pellucid.restoration.restorer import Restorer
 from pellucid.weights import checkpoint
 from pellucid.weights.checkpoint import WeightsMetadata
 
@@ -32,6 +34,13 @@ def build(name: str, **parameters: Any) -> tuple[Recipe, Network]:
             assert module.running_var is not None
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
     return recipe, network
+
+
+def build_restorer(recipe: str, **parameters: Any) -> Restorer:
+    """A restorer of a new network with the name of its recipe's file."""
+    torch.manual_seed(0)
+    chosen = registry.find(recipe, **parameters)
+    return Restorer(recipe.partition(".")[0], chosen, TorchBackend(chosen.network(), "cpu"))
 
 
 def save_weights(folder: Path, name: str, **parameters: Any) -> Path:

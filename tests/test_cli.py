@@ -148,7 +148,7 @@ def test_a_smaller_halo_prints_its_error(run: Terminal) -> None:
 def test_an_exposure_for_developed_pictures_prints_a_warning(run: Terminal) -> None:
     result = run("restore photo.png --model tiny-mimo --exposure-ratio 100")
     assert result.code == 0
-    assert "tiny-mimo restores developed pictures; --exposure-ratio and --reference have no effect" in result.err
+    assert "the exposure ratio has no effect: tiny-mimo restores developed pictures" in result.err
     assert "--exposure-ratio" not in run("restore photo.png --model tiny-mimo --out again.png").err
 
 
@@ -179,14 +179,14 @@ def test_the_table_of_models_fits_80_columns_without_broken_words(
         printed = run(command).out.splitlines()
         start = next(i for i, line in enumerate(printed) if "dncnn-color-blind" in line)
         rows = [line for line in printed[start:] if "→" in line]
-        assert len(rows) == 11 and max(map(len, (line.rstrip() for line in rows))) <= 80
+        assert len(rows) == 13 and max(map(len, (line.rstrip() for line in rows))) <= 80
         assert all(line.rstrip().endswith("Apache-2.0") for line in rows)
     assert "noise up to 55" in printed[start] and " 12 " in printed[start]
 
 
 def test_models_show_their_recipes_with_long(run: Terminal) -> None:
     printed = run("models --long").out
-    assert "dncnn.gaussian" in printed and "srcnn.tuned" in printed and "Set14 32.41" in printed
+    assert "dncnn.gaussian" in printed and "srcnn.tuned" in printed and "Set14 32.58" in printed
     assert run("models tiny-dncn --long").code == 2
 
 
@@ -225,9 +225,20 @@ WRONG = [
     ("restore frame.arw --model tiny-dncn", "frame.arw is damaged, truncated or of an unsupported type"),
     ("restore nothing --model tiny-dncn", "nothing contains no pictures"),
     ("restore photo.png --model tiny-dnc", "did you mean tiny-dncn"),
+    ("restore photo.png --model tiny-dncn --out .png", ".png is only the suffix of a name"),
+    ("advise gone*.png", "no file matches gone*.png; check the pattern"),
     ("restore photo.png --model missing.safetensors", "missing.safetensors does not exist"),
     ("restore photo.png --model weights.pth", "pellucid convert"),
     ("restore photo.png --model nothing/", "is a folder"),
+    ("prepare folder album --out s --json s/index.json --overwrite", "pellucid's own records"),
+    ("models nothing", "nothing is a folder, not a weight file"),
+    ("prepare folder album --out s --min-px 9999", "none of "),
+    ("restore album --model tiny-dncn --out s --on ray://127.0.0.1:1", "nothing answers at ray://127.0.0.1:1"),
+    ("restore photo.png --model nothing", "nothing is a folder, not a weight file"),
+    (
+        "restore photo.png --model tiny-dncn --report .pellucid.jsonl --overwrite",
+        "pellucid's own records",
+    ),
     (
         "restore photo.png --model tiny-dncn --device toaster",
         "device 'toaster' cannot be used here; available: cpu",
@@ -237,8 +248,15 @@ WRONG = [
     ("restore photo.png --model tiny-dncn --out notes.png/x.png", "notes.png is a file; a folder is needed"),
     ("restore photo.png album/a.png --model tiny-dncn --out broken.png", "broken.png is a file; --out must"),
     ("restore photo.png --model tiny-dncn --set depth=17", "does not fit dncnn.gaussian"),
+    ("export tiny-dncn+tiny-mimo --out x.onnx", "tiny-dncn+tiny-mimo does not exist; one model is needed here"),
+    ("bench tiny-dncn+tiny-mimo", "tiny-dncn+tiny-mimo does not exist; one model is needed here"),
+    ("export tiny-dncn --out x.onnx --data gone", "gone does not exist"),
+    ("export tiny-dncn --out photo.png/x.onnx", "photo.png is a file; a folder is needed"),
+    ("prepare folder album --out s --against gone", "gone is not a folder"),
     ("evaluate tiny-dncn --data nothing", "nothing contains no pictures"),
     ("evaluate tiny-dncn --data gone", "gone does not exist"),
+    ("train srcnn.paper --data nothing --out run", "nothing contains no pictures"),
+    ("prepare folder photo.png --out s", "photo.png is a single file; a folder, zip or tar is needed"),
     ("evaluate tiny-mimo --data album", "its clean pictures as --target"),
     ("evaluate tiny-mimo --data album --target nothing", "nothing contains no pictures"),
     ("evaluate tiny-dncn --data album --save album --overwrite", "one of the pictures to score"),
@@ -271,6 +289,34 @@ def test_errors_that_users_can_fix_are_one_line_and_exit_code_1(run: Terminal, c
         ("restore photo.png --model tiny-dncn --set sigma_255=900", "sigma_255=900 is not possible"),
         ("evaluate tiny-dncn --data album sigma_255=loud", "sigma_255=loud is not possible"),
         ("evaluate tiny-dncn --data album name=3", "dncnn.gaussian has no keyword 'name'"),
+        (
+            "restore photo.png --model tiny-dncn --set lr=1",
+            "lr is a keyword of training, which has no effect on trained weights",
+        ),
+        ("evaluate tiny-dncn --data album num_steps=1", "num_steps is a keyword of training"),
+        ("evaluate srcnn-x2 --data album num_steps=1", "num_steps is a keyword of training"),
+        (
+            "restore photo.png --model tiny-dncn --exposure-ratio 1e300",
+            "auto or a number above 0, at most",
+        ),
+        (
+            "train mimo_unet.synthetic --data album --out run patch_px=10",
+            "needs a multiple of 4",
+        ),
+        ("train dncnn.gaussian --data album --out run patch_px=1 batch_size=1", "a batch of one pixel"),
+        ("train srcnn.paper --data album --out run patch_px=16", "patch_px=16: srcnn.paper needs 17 or more"),
+        ("export tiny-dncn --out x.xml --json x.bin", "--json x.bin is the file for the weights of x.xml"),
+        ("prepare check album --out s --min-px 5", "check only reads a store; omit --out, --min-px"),
+        ("prepare folder --against album", "without a SOURCE, the keywords of KIND are printed; omit --against"),
+        ("prepare check album --overwrite", "--overwrite only replaces the file of --json"),
+        ("models tiny-dncn --overwrite", "--overwrite only replaces the file of --json"),
+        ("models --overwrite --json -", "--overwrite only replaces the file of --json"),
+        ("recipes --overwrite", "--overwrite only replaces the file of --json"),
+        ("bench tiny-dncn --overwrite", "--overwrite only replaces the file of --json"),
+        ("train srcnn.paper --data album --out r --overwrite", "--overwrite only replaces the file of --json"),
+        ("advise photo.png --overwrite", "--overwrite only replaces the file of --json or --try"),
+        ("status album --overwrite", "--overwrite only replaces the file of --json or --report"),
+        ("evaluate tiny-dncn --data album --overwrite", "the file of --json or --csv or --save"),
         ("restore photo.png --model tiny-dncn --set path=3", "dncnn.gaussian has no keyword 'path'"),
         ("restore photo.png --model tiny-dncn --backend x", "no backend 'x'"),
         ("evaluate tiny-dncn --data album --precision x", "no precision 'x'"),
@@ -288,7 +334,8 @@ def test_errors_that_users_can_fix_are_one_line_and_exit_code_1(run: Terminal, c
         ("restore photo.png --model tiny-dncn --strength 2", "--strength"),
         ("restore photo.png --model tiny-dncn --set sigma", "does not have the form KEY=VALUE"),
         ("evaluate tiny-dncn", "Missing option '--data'"),
-        ("evaluate tiny-dncn --data album sigma", "does not have the form KEY=VALUE"),
+        ("evaluate tiny-dncn --data album sigma", "'sigma' is not a keyword, KEY=VALUE; --model adds another"),
+        ("restore photo.png --model auto+srcnn-x2", "it cannot be part of a chain"),
         ("evaluate tiny-dncn --data album device=cpu", "use --device"),
         ("restor photo.png", "restore"),
         ("--nonsense", "No such option"),
@@ -314,9 +361,11 @@ def test_a_recipe_that_differs_from_the_weights_prints_a_warning(run: Terminal) 
 def test_a_missing_name_does_not_stop_the_others(run: Terminal) -> None:
     result = run("restore gone.png photo.png nothing --model tiny-dncn --out out --json -")
     assert result.code == 1 and Path("out/photo.png").exists()
-    assert result.err == "pellucid: gone.png does not exist\npellucid: nothing contains no pictures\n"
+    assert (
+        result.err == "pellucid: gone.png does not exist; check the name\npellucid: nothing contains no pictures\n"
+    )
     report = json.loads(result.out)
-    assert report["problems"] == ["gone.png does not exist", "nothing contains no pictures"]
+    assert report["problems"] == ["gone.png does not exist; check the name", "nothing contains no pictures"]
     assert [entry["status"] for entry in report["pictures"]] == ["restored"]
 
 
@@ -326,7 +375,8 @@ def test_ctrl_c_during_start_is_not_lost(run: Terminal, delay_s: float) -> None:
     time.sleep(delay_s)
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and "Traceback" not in err
+    is_early = process.returncode == -signal.SIGINT and err == ""  # on a busy machine, before Python runs
+    assert (process.returncode == 130 or is_early) and "Traceback" not in err
 
 
 def test_file_names_can_contain_anything(run: Terminal) -> None:
@@ -377,13 +427,20 @@ def test_measure_prints_the_speed(run: Terminal) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ("--data album --out r validate_every=2", "validate_every needs --val"),
+        ("--data album --measure 2 --val album --profile", "only measures the speed .*; omit --val, --profile"),
+        ("--data album --measure 2 --from tiny-dncn --tensorboard", "omit --from, --tensorboard"),
+        (
+            "--data album --out r --steps 4 at_steps=3,2",
+            "at_steps=3,2 is not possible; expected steps that ascend",
+        ),
         ("--data album", "--out RUN is needed"),
         ("--data album --out r --val-target album", "--val-target needs --val"),
     ],
 )
 def test_invalid_combinations_of_train_options_are_usage_errors(run: Terminal, options: str, message: str) -> None:
     result = run(f"{TINY_TRAINING} {options}")
-    assert result.code == 2 and message in " ".join(result.err.split())
+    assert result.code == 2 and re.search(message, " ".join(result.err.split()))
 
 
 def test_recipes_lists_the_training_keywords(run: Terminal) -> None:
@@ -434,6 +491,38 @@ def test_after_a_stop_files_are_whole_and_the_same_command_resumes(run: Terminal
 
 
 @pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("convert weights.pth --recipe srcnn.paper --out a.safetensors --json weights.pth", "an input"),
+        ("export tiny-dncn --out a.onnx --json ./a.onnx", "--out"),
+        ("evaluate tiny-dncn --data album --csv a.txt --json a.txt", "--json"),
+    ],
+)
+def test_a_report_never_replaces_what_another_option_names(run: Terminal, command: str, option: str) -> None:
+    before = Path("weights.pth").read_bytes()
+    result = run(f"{command} --overwrite")
+    assert result.code == 1 and f"is also {option}; choose another name for the report\n" in result.err
+    assert Path("weights.pth").read_bytes() == before and not Path("a.txt").exists()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"{TINY_TRAINING} --data album --out run --steps 1 --json photo.png",
+        "bench tiny-dncn --megapixels 0.001 --json photo.png",
+        "export tiny-dncn --out a.onnx --json photo.png",
+        "convert gone.pth --recipe srcnn.paper --out b.safetensors --json photo.png",
+        "convert gone.pth --recipe srcnn.paper --out models/tiny-dncn.safetensors",
+    ],
+)
+def test_files_that_exist_are_reported_before_any_work(run: Terminal, command: str) -> None:
+    result = run(command)
+    name = "models/tiny-dncn.safetensors" if "tiny-dncn.s" in command else "photo.png"
+    assert (result.code, result.err) == (1, f"pellucid: {name} exists; --overwrite replaces it\n")
+    assert not {"run", "a.onnx", "b.safetensors"} & {path.name for path in Path().iterdir()}
+
+
+@pytest.mark.parametrize(
     ("command", "name"),
     [
         ("restore photo.png --model tiny-dncn --out out.png --report photo.png", "photo.png"),
@@ -446,9 +535,9 @@ def test_a_report_never_replaces_a_picture(run: Terminal, tmp_path: Path, comman
     images.write(images.read("photo.png"), tmp_path / "out.png")
     before = (tmp_path / name).read_bytes()
     result = run(f"{command} --overwrite")
-    assert (result.code, result.err) == (
-        1,
-        f"pellucid: {name} is one of the pictures; choose another name for the report\n",
+    assert result.code == 1 and result.err.count("\n") == 1
+    assert re.match(
+        f"pellucid: {name} is (one of the pictures|also .*); choose another name for the report", result.err
     )
     assert (tmp_path / name).read_bytes() == before
 

@@ -3,16 +3,18 @@
 import json
 import subprocess
 import sys
+from io import BytesIO, TextIOWrapper
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from pellucid.commands import restore_status
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 from pellucid.recipes import registry
-from pellucid.restoration import entries
+from pellucid.restoration import advice, entries
 from pellucid.weights import checkpoint
 from test_cli import Terminal
 
@@ -76,6 +78,7 @@ def test_results_have_the_size_asked_for(run: Terminal, options: str, size: tupl
         ("--scale nan", 2, "--scale nan: expected a number above 0, at most 1000"),
         ("--scale inf", 2, "--scale inf: expected"),
         ("--scale 0", 2, "--scale 0: expected"),
+        ("--scale 1e-9", 1, "1e-09 times 31 x 24 px is less than a pixel; raise --scale"),
         ("--scale 2 --size 3x", 2, "--scale and --size exclude each other"),
         ("--size x", 2, "expected a size in pixels, e.g. 3000x2000, 3000x or x2000"),
         ("--size 0x3", 2, "expected a size in pixels"),
@@ -96,7 +99,14 @@ def test_impossible_sizes_are_one_line(run: Terminal, options: str, code: int, m
 def test_a_second_model_gets_its_own_results(run: Terminal) -> None:
     assert run("restore photo.png --model dn").out == "photo-restored.png\n"
     assert run("restore photo.png --model x2").out == "photo-x2.png\n"
-    assert "photo-x2.png exists; --overwrite replaces it" in run("restore photo.png --model x2").err
+    for model, name in (("dn", "photo-restored.png"), ("x2", "photo-x2.png")):  # never a second name
+        again = run(f"restore photo.png --model {model}")
+        assert (again.code, again.out) == (0, f"{name} already exists (--overwrite restores it again)\n")
+    other = run("restore photo.png --model dn --strength 0.5")
+    assert other.code == 1 and "photo-restored.png exists and was made by another model or with other" in other.err
+    Path("album/a-restored.png").write_bytes(Path("photo.png").read_bytes())
+    assert "a-restored.png exists; --overwrite replaces it" in run("restore album/a.png --model dn").err
+    Path("album/a-restored.png").unlink()
     before = Path("photo-restored.png").read_bytes()
     assert run("restore photo.png --model x2 --scale 3 --overwrite").out == "photo-x2.png\n"
     assert Path("photo-restored.png").read_bytes() == before and _size("photo-x2.png") == (93, 72)
@@ -264,6 +274,9 @@ def test_standard_input_and_output(run: Terminal) -> None:
         ("- photo.png", b"", 2, "- is one picture; omit the other inputs"),
         ("album --out -", b"", 2, "- is one picture"),
         ("- --compare", b"", 2, "- is one picture; omit --compare"),
+        ("- --sidecars", b"", 2, "- has no files next to it; omit --sidecars"),
+        ("- --out album", b"", 2, "--out album names a folder; - is one picture"),
+        ("- --out new", b"", 2, "--out new names a folder; - is one picture"),
     ],
 )
 def test_what_standard_streams_cannot_do_is_one_line(
@@ -273,3 +286,34 @@ def test_what_standard_streams_cannot_do_is_one_line(
     text = " ".join(result.stderr.decode().replace("│", "").split())
     assert (result.returncode, result.stdout, message in text) == (code, b"", True), text
     assert "pellucid-" not in text  # the folder of a temporary file
+
+
+def test_standard_streams_have_names_in_all_messages(run: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", TextIOWrapper(BytesIO(Path("photo.png").read_bytes())))
+    shown: set[str] = set()
+    describe = restore_status._Status.describe_picture
+
+    def record(status: restore_status._Status) -> str:
+        shown.add(describe(status))
+        return describe(status)
+
+    monkeypatch.setattr(restore_status._Status, "describe_picture", record)
+    assert run("restore - --model dn --dry-run").out == "standard input -> standard output\n"
+    sys.stdin.seek(0)
+    assert run("restore - --model dn --out a.png").code == 0
+    assert "restoring standard input" in shown and not any("pellucid-" in text for text in shown)
+    sys.stdin.seek(0)
+    monkeypatch.setattr(advice, "choose_sure", lambda _: None)
+    result = run("restore - --model auto --out b.png")
+    assert result.err == "pellucid: standard input: nothing found to correct; choose --model NAME\n"
+
+
+def test_closed_standard_input_is_empty(run: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = f'"{sys.executable}" -m pellucid'
+    result = subprocess.run(
+        ["bash", "-c", f"{program} restore - --model dn <&-"], capture_output=True, text=True, timeout=60
+    )
+    assert (result.returncode, result.stderr) == (
+        1,
+        "pellucid: standard input is empty; a picture is needed\n",
+    )

@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 
 from child_processes import interruptible
 from pellucid import cli
-from pellucid.commands import process
+from pellucid.commands import process, terminal
 from pellucid.commands.terminal import MessageStyle, print_error, print_info, print_warning, set_message_style
 from pellucid.errors import PictureError
 
@@ -77,7 +77,59 @@ def test_there_are_options_with_closed_values() -> None:
 @pytest.mark.parametrize(("command", "option"), list(closed_options()))
 def test_a_value_that_an_option_cannot_have_is_exit_code_2(command: str, option: str, call: Call) -> None:
     code, out, err = call(command, option, "x!")
-    assert (code, out) == (2, "") and err.count("\n") == 1 and option in err
+    assert (code, out) == (2, "") and err.count("\n") == 1
+    assert f"pellucid: x! is not possible; {option} can be " in err and f"see 'pellucid {command} --help'" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["restore", "--quality", "200"],
+            "200 is not possible; --quality can be a whole number from 1 to 100; see",
+        ),
+        (
+            ["restore", "--quality", "9.5"],
+            "9.5 is not possible; --quality can be a whole number from 1 to 100; see",
+        ),
+        (["restore", "--strength", "nan"], "nan is not possible; --strength can be a number from 0 to 1; see"),
+        (["serve", "--keep-hours", "0"], "0 is not possible; --keep-hours can be a number of 0.01 or more; see"),
+        (["plot", "a", "--against", "x"], "x is not possible; --against can be step or time; see 'pellucid plot"),
+    ],
+)
+def test_a_range_is_stated_with_the_value_that_was_found(arguments: list[str], message: str, call: Call) -> None:
+    code, _, err = call(*arguments)
+    assert code == 2 and err.startswith(f"pellucid: {message}")
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        (command, option)
+        for command in COMMANDS
+        for option, parameter in options_of(command).items()
+        if option.startswith("--") and not parameter.is_flag and not parameter.multiple
+    ],
+)
+def test_an_option_with_one_value_cannot_be_given_twice(command: str, option: str, call: Call) -> None:
+    code, out, err = call(command, option, "1", f"{option}=2")
+    assert (code, out) == (2, "") and f"pellucid: {option} 2: {option} 1 is given, too; omit one; see" in err
+
+
+def test_a_file_whose_name_looks_like_an_option_gets_a_hint(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "-dash.png").touch()
+    code, _, message = call("restore", "-dash.png", "--model", "srcnn-x2")
+    assert code == 2 and "No such option: -d; if you mean the file, write ./-dash.png" in message
+
+
+def test_a_value_that_looks_like_an_option_is_not_one(call: Call) -> None:
+    _, _, err = call("restore", "name", "name", "--quality=1", "--name=model", "--model", "name")
+    assert "no model 'name'" in err  # arguments that are called like a parameter
+    _, _, err = call("restore", "gone.png", "--model", "--out", "--out", "a.png", "--", "--out", "b.png")
+    assert "is given, too" not in err
 
 
 @pytest.mark.parametrize(
@@ -173,6 +225,17 @@ def run_shell(command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
 
 
+def test_control_characters_in_names_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "\x1b[2J\x9b31ma\x07.png"
+    print_warning(name)
+    table = terminal.table("name")
+    terminal.add_row(table, name)
+    terminal.print_table(table)
+    output = "".join(capsys.readouterr())
+    assert output.count("\\x1b[2J\\x9b31ma\\x07.png") == 2
+    assert not {"\x1b", "\x9b", "\x07"} & {*output}
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("arguments", ["recipes", "recipes --json -", "--version", "recipes --help"])
 def test_output_to_a_full_disk_is_one_line(arguments: str) -> None:
@@ -183,7 +246,10 @@ def test_output_to_a_full_disk_is_one_line(arguments: str) -> None:
 @pytest.mark.parametrize("arguments", ["recipes", "recipes --json -"])
 def test_closed_standard_output_is_one_line(arguments: str) -> None:
     result = run_shell(f"pellucid {arguments} >&-")
-    assert (result.returncode, result.stderr) == (1, "pellucid: Bad file descriptor: standard output\n")
+    assert (result.returncode, result.stderr) == (
+        1,
+        "pellucid: standard output is closed; redirect it, e.g. to a file\n",
+    )
 
 
 def test_closed_standard_error_and_input_do_not_matter(tmp_path: Path) -> None:
@@ -196,8 +262,20 @@ def test_closed_standard_error_and_input_do_not_matter(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("arguments", ["recipes", "recipes --json -", "recipes --help"])
 def test_a_broken_pipe_is_silent(arguments: str) -> None:
-    result = run_shell(f"pellucid {arguments} | true; echo ${{PIPESTATUS[0]}}")
-    assert result.stderr == "" and result.stdout in ("141\n", "0\n")
+    """The exit code is that of programs that SIGPIPE ends: 128 + 13."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "pellucid", *arguments.split()]
+    result = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=60)
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (141, b"")
+
+
+def test_a_command_leaves_the_handling_of_signals_as_it_was(call: Call) -> None:
+    """For programs that call it, e.g. tests."""
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert call("recipes")[0] == 0
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_little_is_loaded_before_signals_are_handled() -> None:
@@ -229,7 +307,7 @@ def test_an_early_signal_leaves_no_traceback(stop: signal.Signals, delay_s: floa
     ("arguments", "line"),
     [
         ("restore a.png --model srcnn-x2 --timeout 0", "a time of 0 s is not possible; --timeout is above 0"),
-        ("restore a.png --model srcnn-x2 --memory 0", "0 is not possible; --memory can be a whole number"),
+        ("restore a.png --model srcnn-x2 --memory 0", "--memory 0: expected a size above 0"),
         ("restore a.png --model srcnn-x2 --format foo", "the format foo cannot be written; known: png"),
         ("restore a.png --model srcnn-x2 --bit-depth 12", "bit depth 12 is not supported; known: 8, 16, 32"),
         ("restore a.png --model srcnn-x2 --white nan", "white of nan; a number above 0 is needed"),

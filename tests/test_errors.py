@@ -66,6 +66,7 @@ def test_braces_in_facts_are_kept() -> None:
 
 def test_suggest_names_the_most_similar() -> None:
     assert suggest("sgima", ["sigma", "depth", "width"]) == "did you mean sigma?"
+    assert suggest("SIGMA", ["sigma", "depth", "width"]) == "did you mean sigma?"
 
 
 def test_suggest_orders_equally_similar_names_as_given() -> None:

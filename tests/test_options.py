@@ -1,6 +1,7 @@
 """Values of command-line options, and parameters worded as options."""
 
 import ast
+import inspect
 import re
 from pathlib import Path
 from typing import Any
@@ -8,16 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import typer
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from pydantic import ByteSize, TypeAdapter
 from typer.testing import CliRunner
 
 from object_server import Bucket
 from pellucid import cli
+from pellucid.commands import export as export_command
 from pellucid.commands.options import check_urls, parse_bytes, parse_keywords
 from pellucid.commands.terminal import word_as_option
 from pellucid.errors import ArgumentError, StorageError
+from pellucid.exporting import export as exporting
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 
@@ -28,6 +31,7 @@ SPACES = st.sampled_from(["", " ", "  "])
 @given(NUMBERS, SPACES, st.sampled_from(["", *(f"{prefix}{i}" for prefix in "kKmMgGtT" for i in ("", "i", "I"))]))
 def test_amounts_of_memory_are_those_of_pydantic(number: str, space: str, unit: str) -> None:
     expected = TypeAdapter(ByteSize).validate_python(f"{number}{space}{unit}B")
+    assume(expected >= 1)
     assert parse_bytes(f"{number}{space}{unit}B") == expected
     assert parse_bytes(f" {number}{space}{unit} ") == expected  # the B can be omitted
 
@@ -42,6 +46,13 @@ def test_amounts_of_memory_are_those_of_pydantic(number: str, space: str, unit: 
         (["restore", "a.png", "--model", "srcnn-x2", "--json", "s3://bucket/a"], "--json: s3://bucket/a is a URL"),
         (["plot", "https://example.org/a.png", "--out", "b.png"], "https://example.org/a.png is a URL"),
         (["export", "srcnn-x2", "--out", "S3://b"], "--out: S3://b is a URL"),
+        (["train", "dncnn.gaussian", "--data", "d", "lr=1", "lr=2"], "lr=2: lr=1 is given, too; omit one"),
+        (
+            ["restore", "a.png", "--model", "srcnn-x2", "--set", "scale=2", "--set", "scale=3"],
+            "scale=2 is given, too",
+        ),
+        (["serve", "--max-size", "lots"], "--max-size lots: expected a size above 0"),
+        (["serve", "--keep-size", "lots"], "--keep-size lots: expected a size above 0"),
         (["train", "dncnn.gaussian", "--data", "d", "--steps", "2", "num_steps=3"], "--steps and num_steps are"),
         (["export", "srcnn-x2", "--out", "a.onnx", "--target", "t"], "--target needs --data"),
         (["restore", "a.png", "--model", "srcnn-x2", "--size", "99999999x"], "at most 9,999,999 pixels"),
@@ -64,19 +75,34 @@ def test_decimal_and_binary_units(text: str, num_bytes: int) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "much", "2XB", "-1GB", "5,5GB", "2GB please", "2GB/s", "1e9", "2 G B", "2i", "inf", "9" * 400 + "TB"],
+    [
+        "",
+        "much",
+        "2XB",
+        "-1GB",
+        "5,5GB",
+        "2GB please",
+        "2GB/s",
+        "1e9",
+        "2 G B",
+        "2i",
+        "inf",
+        "0",
+        "0.0GB",
+        "9" * 400 + "TB",
+    ],
 )
 def test_other_texts_are_a_usage_error(text: str) -> None:
-    with pytest.raises(typer.BadParameter, match="expected an amount of memory, e.g. 2GB"):
+    with pytest.raises(typer.BadParameter, match="expected a size above 0, e.g. 2GB"):
         parse_bytes(text)
 
 
 @given(st.text())
 def test_no_text_breaks_the_parser(text: str) -> None:
     try:
-        assert parse_bytes(text) >= 0
+        assert parse_bytes(text) >= 1
     except typer.BadParameter as error:
-        assert "expected an amount of memory" in str(error)
+        assert "expected a size above 0" in str(error)
 
 
 def test_keywords_keep_their_text() -> None:
@@ -88,11 +114,22 @@ def test_keywords_keep_their_text() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pair", "message"), [("sigma", "does not have the form KEY=VALUE"), ("device=cpu", "use --device")]
+    ("pair", "message"),
+    [
+        ("sigma", "does not have the form KEY=VALUE"),
+        ("device=cpu", "use --device"),
+        ("progress=1", "progress is not a keyword of a recipe"),
+    ],
 )
 def test_texts_that_are_not_keywords_are_a_usage_error(pair: str, message: str) -> None:
     with pytest.raises(typer.BadParameter, match=message):
-        parse_keywords([pair], options=["device"])
+        parse_keywords([pair], options=["device"], reserved=["progress"])
+
+
+def test_no_keyword_of_an_export_is_one_of_its_options() -> None:
+    parameters = inspect.signature(exporting.export).parameters.values()
+    options = {each.name for each in parameters if each.kind is each.KEYWORD_ONLY}
+    assert set(export_command._OPTIONS) == options
 
 
 @pytest.mark.parametrize(
@@ -222,23 +259,73 @@ def test_urls_lead_to_their_server(arguments: list[str], album: Path, bucket: Bu
     assert not Path("s3:").exists()
 
 
-CLUSTER = ("restore", "on")
-"""The address of a cluster is a URL of another kind."""
+OTHER_URLS = {
+    *((command, "on") for command in ("restore", "evaluate", "prepare")),
+    ("serve", "allow_origin"),
+    ("convert", "license"),
+}
+"""The addresses of a cluster and of a site, and that of the text of a license, are not places of files."""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [
+            "convert",
+            "gone",
+            "--recipe",
+            "srcnn.paper",
+            "--out",
+            "a.safetensors",
+            "--license",
+            "https://host/by/4.0",
+        ],
+        ["serve", "--allow-origin", "https://host", "--token-file", "gone"],
+    ],
+)
+def test_urls_that_are_not_places_of_files_are_accepted(
+    arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert str(CliRunner().invoke(cli.app, arguments).exception).startswith("gone ")
 
 
 def test_every_parameter_that_takes_urls_is_tried() -> None:
     tried = {(arguments[0], name) for arguments in TAKES_URLS for name in _name_url_parameter(arguments)}
-    assert tried | {CLUSTER} == {
+    assert tried | OTHER_URLS == {
         (command, name) for command, names in cli.URL_PARAMETERS.items() for name in names
     }
 
 
+ON_CLUSTERS = {
+    "restore": ["restore", "{album}", "--model", "srcnn-x2", "--out", "{out}"],
+    "evaluate": ["evaluate", "srcnn-x2", "--data", "{album}", "--save", "{out}"],
+    "prepare": ["prepare", "folder", "{album}", "--out", "{out}"],
+}
+
+
+def _fill_on_cluster(command: str, album: Path) -> list[str]:
+    return [text.format(album=album, out=album.with_name("out")) for text in ON_CLUSTERS[command]]
+
+
+@pytest.mark.parametrize("command", ON_CLUSTERS)
 @pytest.mark.parametrize("address", ["s3://bucket/x", "http://host:1", "ray://", "local"])
-def test_other_addresses_than_those_of_clusters_are_refused(address: str, album: Path) -> None:
-    arguments = ["restore", str(album), "--model", "srcnn-x2", "--out", str(album / "out"), "--on", address]
-    result = CliRunner().invoke(cli.app, arguments)
+def test_other_addresses_than_those_of_clusters_are_refused(address: str, command: str, album: Path) -> None:
+    result = CliRunner().invoke(cli.app, [*_fill_on_cluster(command, album), "--on", address])
     assert isinstance(result.exception, ArgumentError)
     assert f"{address!r} is not a cluster" in str(result.exception)
+
+
+@pytest.mark.parametrize("command", ON_CLUSTERS)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--on", "ray", "--shard", "1/2"], "omit --shard"), (["--processes", "2"], "omit --processes")],
+)
+def test_options_of_clusters_are_not_ignored(command: str, options: list[str], message: str, album: Path) -> None:
+    record = ["--record", str(album)] if command == "evaluate" else []
+    result = CliRunner().invoke(cli.app, [*_fill_on_cluster(command, album), *record, *options])
+    assert result.exit_code == 2 and message in " ".join(re.sub("[│╭╮╰╯─]", " ", result.output).split())
+    assert not album.with_name("out").exists()
 
 
 def _name_url_parameter(arguments: list[str]) -> list[str]:

@@ -1,6 +1,7 @@
 """What `pellucid restore` prints while it works."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,7 +12,6 @@ from hypothesis import strategies as st
 from pellucid.commands import restore_status
 from pellucid.commands.restore import _describe_interruption
 from pellucid.commands.restore_status import format_duration, format_number, show_status
-from pellucid.restoration.planning import Job
 from pellucid.restoration.position import Position
 
 
@@ -79,6 +79,11 @@ def test_without_a_terminal_lines_are_printed_also_before_the_first_tile(
 
 
 def test_an_interruption_tells_the_truth_about_resuming() -> None:
-    one, many = [Job(Path("a.png"), Path("b.png"))], [Job(Path(f"{i}.png"), Path(f"o/{i}.png")) for i in range(5)]
-    assert _describe_interruption(one, 0) == "interrupted; nothing is written, and the same command starts again"
-    assert "interrupted after 2 of 5 pictures; the same command resumes" in _describe_interruption(many, 2)
+    short = "interrupted; nothing is written, and the same command starts again"
+    started = Position(0.25, 1, Path("photo.png"), 24.0, 6.0)
+    assert _describe_interruption(1, 0, None) == _describe_interruption(1, 0, started) == short
+    kept = "interrupted at 25%; 3 min of its work are kept, and the same command resumes"
+    assert _describe_interruption(1, 0, replace(started, kept_s=200)) == kept
+    many = "interrupted after 2 of 5 pictures; the same command resumes with the next one"
+    assert _describe_interruption(5, 2, started) == many
+    assert _describe_interruption(5, 2, replace(started, kept_s=200)) == f"{many}; 3 min of its work are kept"

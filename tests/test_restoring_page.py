@@ -25,7 +25,7 @@ def test_all_commands_run(
     images.write(Picture(samples), Path("photo.png"))
     for name in ("a.png", "deep/b.jpg"):
         images.write(Picture(samples[:20, :30]), Path("scans") / name)
-    assert len(COMMANDS) == 8
+    assert len(COMMANDS) == 10
     for command in (command.replace("3000x2000", "90x60") for command in COMMANDS):  # large results take minutes
         if "<" in command:  # redirected by a shell
             shell = command.replace("pellucid", f"{shlex.quote(sys.executable)} -m pellucid", 1)
@@ -39,5 +39,6 @@ def test_all_commands_run(
     assert made == {
         *("photo.png", "photo-preview.png", "part.png", "clean-and-large.png", "larger.png"),
         *("scans/a.png", "scans/deep/b.jpg", "scans/a-srcnn-x2.png", "scans/deep/b-srcnn-x2.jpg"),
-        *("fitted/a.png", "fitted/deep/b.jpg"),
+        *("fitted/a.png", "fitted/deep/b.jpg", "sheets/photo.png-advice.png"),
+        *("sheets/a.png-advice.png", "sheets/b.jpg-advice.png"),
     }

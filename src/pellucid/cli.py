@@ -4,12 +4,15 @@ Heavy packages are imported only when a command runs, so that `--help` is fast.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
 from pellucid.commands import (
+    advise,
     bench,
     convert,
     evaluate,
@@ -24,45 +27,63 @@ from pellucid.commands import (
     status,
     train,
 )
-from pellucid.commands.options import check_arguments, check_urls, with_messages
+from pellucid.commands.options import check_arguments, check_repeated, check_results, check_urls, with_messages
 from pellucid.commands.terminal import remember_options
 
 URL_PARAMETERS = {
     "bench": ("model",),
-    "evaluate": ("model", "models", "data", "target", "train_data"),
+    "convert": ("license",),
+    "evaluate": ("model", "models", "data", "target", "train_data", "on"),
     "export": ("model",),
     "models": ("name",),
-    "prepare": ("paths", "out", "against"),
+    "prepare": ("paths", "out", "against", "on"),
     "restore": ("inputs", "out", "model", "mask", "on"),
+    "serve": ("allow_origin",),
     "status": ("out",),
     "train": ("data", "target", "out", "start_from", "val", "val_target"),
 }
 """Parameters of commands that take URLs. All others refuse them: a path of this computer is expected there."""
 
 
-class _FlagsWithoutType:
-    """A command whose help does not show the type `<bool>` next to each flag."""
+class _PlainHelp:
+    """A command whose help shows no Python types: `<bool>` next to flags, `<list[str]>` next to arguments."""
 
     def get_params(self, ctx: Any) -> list[Any]:
         parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]  # a mixin of typer's commands
         for parameter in parameters:
             if getattr(parameter, "is_flag", False):
                 parameter.metavar = ""
+            if parameter.param_type_name == "argument":
+                vars(parameter)["display_type_rich"] = lambda ctx: ""
         return parameters
 
 
-class _Command(_FlagsWithoutType, TyperCommand):
+@contextmanager
+def _errors_of(context: Any) -> Iterator[None]:
+    """Errors of usage refer to the help of the command in this context."""
+    try:
+        yield
+    except process.UsageError as error:
+        vars(error)["ctx"] = context
+        raise
+
+
+class _Command(_PlainHelp, TyperCommand):
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        check_arguments(args)
-        return super().parse_args(ctx, args)
+        with _errors_of(ctx):
+            check_arguments(args)
+            check_repeated(self.params, args)
+            return super().parse_args(ctx, args)
 
     def invoke(self, ctx: Any) -> Any:
-        check_urls(self.params, ctx.params, URL_PARAMETERS.get(self.name or "", ()))
+        with _errors_of(ctx):
+            check_urls(self.params, ctx.params, URL_PARAMETERS.get(self.name or "", ()))
+            check_results(self.params, ctx.params)
         remember_options(option for parameter in self.params for option in parameter.opts)
         return super().invoke(ctx)
 
 
-class _Group(_FlagsWithoutType, TyperGroup):
+class _Group(_PlainHelp, TyperGroup):
     pass
 
 
@@ -109,6 +130,7 @@ def _add(panel: str, command: Any, example: str | None = None) -> None:
 
 
 _add("Use models", restore.restore, "`pellucid restore scans/ --model srcnn-x2 --out larger/`")
+_add("Use models", advise.advise, "`pellucid advise scans/ --try sheets/`")
 _add("Use models", status.status, "`pellucid status larger/`")
 _add("Use models", serve.serve, "`pellucid serve`, then open http://127.0.0.1:8000 in a browser")
 _add("Use models", evaluate.evaluate, "`pellucid evaluate mine.safetensors --data Set12 sigma_255=50`")

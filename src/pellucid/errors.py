@@ -139,6 +139,7 @@ def describe_damage(error: Exception) -> str:
 def suggest(name: str, known: Iterable[str]) -> str:
     """A hint for an unknown name: "did you mean a or b?" with the most similar known names, or all known names."""
     known = list(dict.fromkeys(known))
+    name = name if get_close_matches(name, known, cutoff=0.5) else name.lower()
     similar = get_close_matches(name, known, n=3, cutoff=0.5)
     if similar:
         # Most similar first; equally similar ones in the order of `known`.

@@ -14,7 +14,7 @@ import pytest
 
 from pellucid.data.store import Kind
 from pellucid.data.store_writer import Planned, Stamp, StoreWriter
-from pellucid.pictures.picture import Samples
+from pellucid.pictures.samples import Samples
 from pellucid.recipes import registry
 from pellucid.training.train import train
 

@@ -19,22 +19,28 @@ from pellucid.recipes import registry
 from pellucid.restoration.report import make_report
 from pellucid.restoration.restorer import Restorer, load
 from pellucid.weights import checkpoint
+from pellucid.weights.models import list_models
+from small_models import build_restorer
 
-
-def _restorer(recipe: str, **parameters: Any) -> Restorer:
-    torch.manual_seed(0)
-    chosen = registry.find(recipe, **parameters)
-    return Restorer(recipe.partition(".")[0], chosen, TorchBackend(chosen.network(), "cpu"))
-
-
-DENOISER = _restorer("dncnn.blind", depth=4, width=8, channels=3)
-ENLARGER = _restorer("srcnn.tuned", scale=2)
-DEVELOPER = _restorer("sid_unet.any_camera", width=4)
+DENOISER = build_restorer("dncnn.blind", depth=4, width=8, channels=3)
+ENLARGER = build_restorer("srcnn.tuned", scale=2)
+DEVELOPER = build_restorer("sid_unet.any_camera", width=4)
 CHAINS = {
     "denoise and enlarge": [DENOISER, ENLARGER],
     "enlarge and denoise": [ENLARGER, DENOISER],
     "enlarge twice": [ENLARGER, ENLARGER],
 }
+
+
+def test_all_models_that_ship_can_be_joined() -> None:
+    """Also those whose degradation makes its own target, which no other degradation can contain."""
+    one = load("srcnn-x2", device="cpu")
+    for model in list_models():
+        first = load(model.name, device="cpu")
+        chain = Restorer.chain([first, one])
+        assert chain.recipe.name.endswith("+srcnn.tuned")
+        if not first.recipe.domain.takes_mosaic:
+            assert Restorer.chain([one, first]).scale == 2 * first.scale
 
 
 def _picture(height: int = 40, width: int = 53, dtype: str = "uint8", channels: int = 3) -> Picture:

@@ -55,3 +55,38 @@ def test_claims_of_a_process_that_works_are_not_taken_over(folder: Url, monkeypa
         time.sleep(0.1)
     mine.close()
     other.close()
+
+
+def test_a_team_takes_over_the_claims_of_its_own_processes_at_once(folder: Url) -> None:
+    dead, mine, other = Leases(folder, "ray-1"), Leases(folder, "ray-1"), Leases(folder, "ray-2")
+    assert dead.take("a") and not other.take("a") and not Leases(folder).take("a")
+    assert mine.take("a")
+    dead._renew("a", dead._held["a"])  # it was only slow: it finds out that its claim is gone
+    assert "a" not in dead._held
+    dead.close()
+    assert not other.take("a")
+    mine.release("a")
+    deadline_s = time.monotonic() + 10
+    while not other.take("a") and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    assert not mine.take("a")
+    mine.close()
+    other.close()
+
+
+def test_a_claim_is_not_deleted_by_its_earlier_owner(folder: Url) -> None:
+    dead, mine = Leases(folder, "ray-1"), Leases(folder, "ray-1")
+    assert dead.take("a") and mine.take("a")
+    dead.release("a")
+    dead.close()
+    assert not Leases(folder, "ray-2").take("a")
+    mine.close()
+    assert not list(objects.list_objects(folder))
+
+
+def test_teams_whose_names_begin_alike_are_others(folder: Url) -> None:
+    mine, other = Leases(folder, "ray-1"), Leases(folder, "ray-12")
+    assert other.take("a") and not mine.take("a")
+    assert mine.take("b") and not other.take("b")
+    mine.close()
+    other.close()

@@ -4,32 +4,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pellucid.backends.eager import TorchBackend
 from pellucid.errors import PellucidError, PictureError
 from pellucid.pictures import metadata
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.pictures.resize import resize_to
-from pellucid.recipes import registry
-from pellucid.restoration.one_picture import restore_crop, restore_picture
+from pellucid.pictures.structures import chunks
+from pellucid.restoration.one_picture import describe_lost, restore_crop, restore_picture
 from pellucid.restoration.restorer import Restorer
 from pellucid.restoration.settings import Settings
 from pellucid.restoration.suitability import warn_about_size
+from small_models import build_restorer
 
-
-def _restorer(recipe: str, **parameters: Any) -> Restorer:
-    torch.manual_seed(0)
-    chosen = registry.find(recipe, **parameters)
-    return Restorer(recipe.partition(".")[0], chosen, TorchBackend(chosen.network(), "cpu"))
-
-
-DENOISER = _restorer("dncnn.gaussian", depth=4, width=8)
-ENLARGER = _restorer("srcnn.tuned", scale=2)
-DEBLURRER = _restorer("mimo_unet.gopro", num_blocks=1)
-DEVELOPER = _restorer("sid_unet.any_camera", width=4)
+DENOISER = build_restorer("dncnn.gaussian", depth=4, width=8)
+ENLARGER = build_restorer("srcnn.tuned", scale=2)
+DEBLURRER = build_restorer("mimo_unet.gopro", num_blocks=1)
+DEVELOPER = build_restorer("sid_unet.any_camera", width=4)
 RESTORERS = {
     "denoise": DENOISER,
     "enlarge": ENLARGER,
@@ -79,8 +71,9 @@ def test_a_crop_of_a_mosaic_is_of_the_upright_picture(orientation: int) -> None:
     mosaic = Mosaic(samples, ("GR", "BG"), 512.0, 16383.0, exposure_ratio=7.0, orientation=orientation)
     for restorer in (DEVELOPER, Restorer.chain([DEVELOPER, ENLARGER])):
         whole, scale = restorer.restore(mosaic), restorer.scale
-        part = restore_crop(restorer, mosaic, 20, 31, 40, 23)
-        same = whole.crop(slice(31 * scale, 54 * scale), slice(20 * scale, 60 * scale))
+        left, top = whole.width // scale - 50, whole.height // scale - 24  # near the last corner
+        part = restore_crop(restorer, mosaic, left, top, 40, 23)
+        same = whole.crop(slice(top * scale, (top + 23) * scale), slice(left * scale, (left + 40) * scale))
         assert part.samples.shape == (23 * scale, 40 * scale, 3)
         assert abs(part.samples.astype(int) - same.samples.astype(int)).max() <= 1
 
@@ -96,11 +89,16 @@ def test_a_crop_reads_little_more_than_itself() -> None:
 
 def test_a_crop_has_no_metadata_of_the_whole() -> None:
     given = _picture(40, 50)
-    kept = {"icc-profile-data": b"profile", "xres": 11.8, "yres": 11.8}
-    whole = {**kept, "exif-data": b"Exif", "xmp-data": b"<xmp/>", metadata.SIZE: (50, 40)}
+    gamma, place = chunks.build_chunk(b"gAMA", bytes(4)), chunks.build_chunk(b"oFFs", bytes(9))
+    kept = {"icc-profile-data": b"profile", "xres": 11.8, "yres": 11.8, "png-chunks": gamma}
+    lost = {"png-chunks": gamma + place, "exif-data": b"Exif", "xmp-data": b"<xmp/>"}
+    whole = {**kept, **lost, metadata.SIZE: (50, 40)}
     picture = Picture(given.samples, metadata=whole)
     part = restore_crop(ENLARGER, picture, 3, 5, 20, 10)
     assert dict(part.metadata) == {**kept, metadata.SIZE: (40, 20)}
+    cropping = Settings(crop=(3, 5, 20, 10))
+    assert describe_lost(picture, cropping)
+    assert not describe_lost(Picture(given.samples, metadata=kept), cropping)
 
 
 def test_masks_are_cropped_too() -> None:

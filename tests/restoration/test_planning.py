@@ -1,6 +1,9 @@
 """Which file becomes which result: nothing is overwritten, and nothing is restored twice."""
 
+import errno
+import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,7 +58,7 @@ def test_equal_names_with_different_suffixes_keep_their_suffix(album: Path) -> N
 def test_patterns_match_files(album: Path) -> None:
     jobs = planning.plan([str(album / "**" / "*.png")], album / "out")
     assert {job.source.name for job in jobs} == {"a.png", "c.png", "broken.png"}
-    with pytest.raises(PictureError, match="does not exist"):
+    with pytest.raises(PictureError, match="no file matches"):
         planning.plan([str(album / "*.xyz")])
 
 
@@ -106,14 +109,42 @@ def test_the_name_of_a_file_to_write_has_no_pattern(album: Path) -> None:
         planning.plan(album / "a.png", album / "b.png", name="{stem}")
 
 
-def test_a_second_result_next_to_a_picture_is_named_after_the_model(album: Path) -> None:
+def test_a_result_next_to_a_picture_does_not_depend_on_earlier_ones_unless_it_replaces_its_own(
+    album: Path,
+) -> None:
     source, usual, own = (album / name for name in ("a.png", "a-restored.png", "a-x2.png"))
-    assert planning.plan(source, model="x2")[0].target == usual
-    usual.write_bytes(b"of another model")
-    assert planning.plan(source, model="x2")[0].target == own
+    assert planning.plan(source, model="x2") == [planning.Job(source, usual, album, target_of_model=own)]
+    usual.write_bytes(b"of any model; the manifest knows which one")
+    assert planning.plan(source, model="x2") == [planning.Job(source, usual, album, target_of_model=own)]
     assert planning.plan(source, model="x2", overwrite=True)[0].target == usual
     own.write_bytes(b"of this model")
     assert planning.plan(source, model="x2", overwrite=True)[0].target == own
+
+
+def test_a_picture_that_is_given_twice_is_planned_once(album: Path, tmp_path: Path) -> None:
+    once = planning.plan(album, tmp_path / "out")
+    assert planning.plan([album, album], tmp_path / "out") == once
+    pictures = [album / "a.png", album / "a.png"]
+    assert [job.source for job in planning.plan(pictures)] == [album / "a.png"]
+
+
+def test_a_folder_that_cannot_be_read_stops_no_other(album: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = os.scandir
+
+    def refuse(path: Any) -> Any:  # root may read everything
+        if Path(path).name == "deep":
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    planned = planning.plan(album, strict=False)
+    assert {job.source.parent for job in planned if isinstance(job.source, Path)} == {album}
+    assert [str(problem) for problem in planned.problems] == [f"{album}/deep cannot be read: Permission denied"]
+    for given, strict in ((album, True), (album / "deep", False)):
+        with pytest.raises(DataError, match="deep cannot be read: Permission denied"):
+            planning.plan(given, strict=strict)
+    with pytest.raises(DataError, match="deep cannot be read"):
+        images.find(album)  # e.g. to score: a part of a test set is not the test set
 
 
 # Masks
@@ -145,8 +176,8 @@ def test_a_missing_name_among_good_ones_can_be_left_out(album: Path, tmp_path: P
     planned = planning.plan([*bad, good], tmp_path / "out", strict=False)
     assert [job.source for job in planned] == [good] and planned[0].target == tmp_path / "out" / "a.png"
     assert [str(problem).split("/")[-1] for problem in planned.problems] == [
-        "none.png does not exist",
-        "*.xyz does not exist",
+        "none.png does not exist; check the name",
+        "*.xyz; check the pattern",
         "empty contains no pictures",
     ]
     with pytest.raises(PictureError, match="none.png does not exist"):

@@ -8,14 +8,11 @@ from typing import Any
 import numpy as np
 import PIL.Image
 import pytest
-import torch
 from PIL import Image
 
-from pellucid.backends.eager import TorchBackend
 from pellucid.errors import OutputError, PictureError
 from pellucid.pictures import images
 from pellucid.pictures.picture import Mosaic, Picture
-from pellucid.recipes import registry
 from pellucid.restoration import sheets
 from pellucid.restoration.preview import (
     Part,
@@ -25,19 +22,12 @@ from pellucid.restoration.preview import (
     name_sheets,
     write_preview,
 )
-from pellucid.restoration.restorer import Restorer
 from pellucid.restoration.settings import Settings
+from small_models import build_restorer
 
-
-def _restorer(recipe: str, **parameters: Any) -> Restorer:
-    torch.manual_seed(0)
-    chosen = registry.find(recipe, **parameters)
-    return Restorer(recipe.partition(".")[0], chosen, TorchBackend(chosen.network(), "cpu"))
-
-
-DENOISER = _restorer("dncnn.gaussian", depth=3, width=4)
-ENLARGER = _restorer("srcnn.tuned", scale=2)
-DEVELOPER = _restorer("sid_unet.any_camera", width=4)
+DENOISER = build_restorer("dncnn.gaussian", depth=3, width=4)
+ENLARGER = build_restorer("srcnn.tuned", scale=2)
+DEVELOPER = build_restorer("sid_unet.any_camera", width=4)
 
 
 def _picture(height: int = 400, width: int = 500) -> Picture:

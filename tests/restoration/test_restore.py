@@ -3,9 +3,12 @@
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -29,6 +32,7 @@ from pellucid.restoration import (
     stages,
     suitability,
 )
+from pellucid.restoration.manifest import Manifests
 from pellucid.restoration.one_picture import restore_picture
 from pellucid.restoration.position import Position
 from pellucid.restoration.restorer import Restorer
@@ -261,6 +265,45 @@ def test_outcomes_are_in_order_with_any_number_of_workers(album: Path, weights: 
         if outcome.error is None:
             alone = network.restore(images.read(_path(outcome.source)))
             assert np.array_equal(images.read(_path(outcome.target)).samples, alone.samples)
+
+
+def test_a_result_that_another_process_is_making_comes_last(
+    album: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim, others = Manifests.claim, [album / "a.png"]
+
+    def claim_later(manifests: Manifests, job: planning.Job) -> bool:
+        if job.source not in others:
+            return claim(manifests, job)
+        others.remove(job.source)  # it has ended when it is asked again
+        return False
+
+    monkeypatch.setattr(Manifests, "claim", claim_later)
+    outcomes = restore.restore(planning.plan([album], album.parent / "out"), restorer.load(weights))
+    assert [_path(outcome.source).name for outcome in outcomes] == ["b.tif", "broken.png", "c.png", "a.png"]
+    assert outcomes[-1].error is None and (album.parent / "out" / "a.png").exists()
+
+
+def test_a_result_is_reported_before_the_next_picture_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it has been written in the meantime, which here takes no time."""
+
+    def submit(stage: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        done: Future[Any] = Future()
+        done.set_result(stage(*arguments))
+        return done
+
+    def run(_: Any, reserved_bytes: int, item: pipeline.InFlightItem) -> pipeline.InFlightItem:
+        num_reported.append(len(reported))
+        return item
+
+    monkeypatch.setattr(pipeline, "_pool", lambda _: nullcontext(SimpleNamespace(submit=submit)))
+    jobs = [planning.Job(Path(f"{i}.png"), Path(f"{i}-restored.png")) for i in range(4)]
+    budget, tracker = pipeline.Budget(2**60, 7, lambda job: 1), pipeline.Tracker(4, None)
+    num_reported: list[int] = []
+    reported: list[pipeline.InFlightItem] = []
+    for item in pipeline.run_overlapped(jobs, lambda x: x, run, lambda x: x, budget=budget, tracker=tracker):
+        reported.append(item)
+    assert num_reported == [0, 1, 2, 3] and [item.job for item in reported] == jobs
 
 
 KILLED = """

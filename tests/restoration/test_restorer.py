@@ -9,17 +9,19 @@ import pytest
 import torch
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from torch import Tensor
 
 from pellucid.backends.eager import TorchBackend
 from pellucid.domains import Degraded, Gray, PackedRaw
 from pellucid.errors import NotEnoughMemoryError, PellucidError, WeightsError
 from pellucid.pictures.camera.packing import BAYER, XTRANS
-from pellucid.pictures.picture import PEAKS, Mosaic, Picture
+from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.pictures.resize import resize
+from pellucid.pictures.samples import PEAKS
 from pellucid.recipes import registry
 from pellucid.recipes.network import Network
-from pellucid.restoration.restorer import Restorer, load
+from pellucid.restoration.restorer import Restorer, load, to_mask
 from pellucid.restoration.tiled_model import Effort
 from pellucid.system import memory
 from pellucid.weights import checkpoint
@@ -219,6 +221,13 @@ def test_wrong_input_gives_one_clear_line(
         RESTORERS[name].restore(degraded, **options)
 
 
+def test_a_mask_in_color_counts_as_its_gray() -> None:
+    colors = np.random.default_rng(0).integers(0, 256, (6, 9, 3), np.uint8)
+    mask = to_mask(colors, Picture(np.zeros((6, 9, 1), np.uint8)))
+    expected = np.asarray(Image.fromarray(colors).convert("L"))[..., None] / 255
+    np.testing.assert_allclose(mask.samples, expected, rtol=0, atol=0.6 / 255)  # Pillow rounds
+
+
 # Memory
 
 
@@ -361,6 +370,21 @@ def test_transparent_pictures_in_tiles_equal_the_whole(name: str) -> None:
     alpha[20:50, 5:60] = 0
     picture = Picture(rng.random((60, 70, 3), np.float32), alpha)
     _assert_equal(name, restorer.restore(picture, tile_px=23), restorer.restore(picture, tile_px=1000))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_alpha_is_enlarged_bicubically(dtype: str) -> None:
+    rng = np.random.default_rng(0)
+    alpha = (0.25 + 0.5 * rng.random((9, 14, 1)) * PEAKS[dtype]).astype(dtype)
+    restored = RESTORERS["srcnn.tuned"].restore(Picture(rng.random((9, 14, 3)).astype(dtype), alpha), tile_px=5)
+    expected = Picture.from_tensor(resize(Picture(alpha).to_tensor(), 2), dtype)
+    np.testing.assert_array_equal(restored.alpha, expected.samples)
+
+
+def test_opaque_stays_opaque() -> None:
+    opaque = Picture(np.zeros((9, 9, 3), np.uint16), np.full((9, 9, 1), 65535, np.uint16))
+    restored = RESTORERS["srcnn.tuned"].restore(opaque)
+    assert restored.alpha is not None and (restored.alpha == 65535).all()
 
 
 def test_enlarged_alpha_is_a_fraction() -> None:

@@ -10,7 +10,14 @@ import pellucid
 from pellucid.pictures.picture import Picture
 from pellucid.recipes import registry
 from pellucid.restoration.restorer import load
-from pellucid.restoration.suitability import describe_noise, list_problems, warn_about, warn_about_change
+from pellucid.restoration.settings import Settings
+from pellucid.restoration.suitability import (
+    describe_noise,
+    list_problems,
+    warn_about,
+    warn_about_change,
+    warn_about_settings,
+)
 
 
 def make_picture(sigma_255: float, channels: int = 1, side_px: int = 120) -> Picture:
@@ -105,3 +112,14 @@ def test_a_result_that_hardly_changed_gets_a_line(dtype: str, change_255: float,
 def test_a_result_of_another_size_is_not_compared() -> None:
     degraded = make_picture(5)
     assert not [*warn_about_change(degraded, degraded.crop(slice(0, 60), slice(0, 60)), load("dncnn-gray-25"))]
+
+
+def test_settings_without_effect_are_named() -> None:
+    restorer = load("dncnn-gray-25")
+    settings = Settings(quality=80, exposure=2.0)
+    assert [*warn_about_settings(Path("a.png"), restorer, settings)] == [
+        "the exposure ratio has no effect: dncnn-gray-25 restores developed pictures",
+        "the quality has no effect on PNG, which is written without loss",
+    ]
+    assert not [*warn_about_settings(Path("a.jpg"), restorer, Settings(quality=80))]
+    assert not [*warn_about_settings(Path("a.png"), restorer, Settings())]

@@ -27,6 +27,12 @@ def all_names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*"))
 
 
+def test_errors_of_libraries_do_not_name_the_temporary_file(tmp_path: Path) -> None:
+    with pytest.raises(OutputError) as caught, atomic_file(tmp_path / "a.bin", overwrite=False) as temporary:
+        raise OutputError(f"a.bin cannot be written: {temporary}: write error")
+    assert str(caught.value) == "a.bin cannot be written: write error"
+
+
 def test_read_head_returns_the_first_bytes(tmp_path: Path) -> None:
     (tmp_path / "a").write_bytes(b"0123456789abcdefgh")
     assert read_head(tmp_path / "a") == b"0123456789abcdef"

@@ -47,7 +47,7 @@ def test_a_full_temporary_folder_gives_a_one_line_error(low_limit: None, monkeyp
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(
-        OutputError, match="No space left on device; set the environment variable TMPDIR to another folder"
+        OutputError, match=": No space left on device; set the environment variable TMPDIR to another folder"
     ):
         memory.allocate((100, 100), "uint8")
 

@@ -13,6 +13,7 @@ from pellucid.commands.options import (
     OverwriteJson,
     Parameters,
     add_networks,
+    check_overwrite,
     parse_keywords,
 )
 from pellucid.commands.terminal import add_row, defer_sigint, is_stdout, print_table, progress, table, write_json
@@ -30,7 +31,8 @@ def bench(
     *,
     megapixels: Annotated[float, typer.Option(metavar="N", help="Size of the result, in megapixels.")] = 0.1,
     threads: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help="Number of CPU threads.", show_default="one per core")
+        int | None,
+        typer.Option(metavar="N", min=1, max=1024, help="Number of CPU threads.", show_default="one per core"),
     ] = None,
     device: Device = "auto",
     networks: NetworkFiles = None,
@@ -43,6 +45,7 @@ def bench(
 
         from pellucid.backends import benchmark
 
+    check_overwrite(overwrite, {"--json": json_file})
     add_networks(networks)
     if threads is not None:
         torch.set_num_threads(threads)
@@ -53,7 +56,7 @@ def bench(
             megapixels=megapixels,
             device=device,
             progress=lambda done, total: bar.update(task, completed=done, total=total),
-            **parse_keywords(parameters, options=("device", "megapixels", "threads")),
+            **parse_keywords(parameters, options=("device", "megapixels", "threads"), reserved=("progress",)),
         )
     if json_file is not None:
         write_json(json_file, [_to_json(timing) for timing in timings], overwrite=overwrite)

@@ -15,7 +15,7 @@ def convert(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="Weights of other code: .mat, .pth, .safetensors, .pkl, .ckpt, .pdparams or .index.",
+            help="Weights of another project: .mat, .pth, .safetensors, .pkl, .ckpt, .pdparams or .index.",
         ),
     ],
     parameters: Parameters = None,
@@ -31,17 +31,15 @@ def convert(
     json_file: Json = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Convert weights of other code into a weight file of pellucid.
+    """Convert weights of another project into a weight file of pellucid.
 
     Depth, width, channels, biases and batch norm are found in the file. The new file contains the recipe, its
     keywords, the origin and the license. Code in the source file never runs.
     """
     with defer_sigint():
-        from pellucid.system import files
         from pellucid.weights import converting
 
     add_networks(networks)
-    files.check_overwrite(out, overwrite=overwrite)
     keywords = parse_keywords(parameters, options=("license", "overwrite"))
     metadata = converting.convert(source, recipe, out, license=license, overwrite=overwrite, **keywords)
     if json_file is not None:

@@ -1,8 +1,10 @@
 """`pellucid evaluate`."""
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,13 +15,17 @@ from pellucid.commands.options import (
     Device,
     Json,
     NetworkFiles,
+    On,
     Overwrite,
     Parameters,
     Precision,
+    Processes,
     Shard,
     White,
     add_networks,
-    bring,
+    as_local,
+    check_cluster,
+    check_overwrite,
     parse_keywords,
     parse_shard,
 )
@@ -41,6 +47,7 @@ from pellucid.commands.terminal import (
 
 if TYPE_CHECKING:
     from pellucid.evaluation.report import Report
+    from pellucid.restoration.loading import Loading
     from pellucid.restoration.restorer import Restorer
     from pellucid.system import shards
 
@@ -49,7 +56,7 @@ def evaluate(
     model: Annotated[
         str | None,
         typer.Argument(
-            metavar="[MODEL]",
+            metavar="MODEL",
             help="Name of a model (see 'pellucid models') or path of a weight file. Without one, the pictures in "
             "--data are scored as they are.",
         ),
@@ -58,14 +65,14 @@ def evaluate(
     *,
     models: Annotated[
         list[str] | None,
-        typer.Option("--model", "-m", metavar="NAME_OR_FILE", help="Another model for the table; repeatable."),
+        typer.Option("--model", "-m", metavar="NAME_OR_FILE", help="Another model to compare; repeatable."),
     ] = None,
     data: Annotated[
         str,
         typer.Option(
             metavar="FOLDER",
-            help="Clean pictures, or degraded pictures with --target, or a store; without MODEL, results. Also "
-            "the URL of a folder, e.g. s3://bucket/Set12.",
+            help="Clean pictures, or degraded pictures with --target, or a store; without MODEL, the results to "
+            "score. Also as a URL, e.g. s3://bucket/Set12.",
         ),
     ],
     target: Annotated[
@@ -83,7 +90,10 @@ def evaluate(
     border: Annotated[
         int | None,
         typer.Option(
-            min=0, metavar="PX", help="Do not score this border.", show_default="that of the recipe, or 0"
+            min=0,
+            metavar="PX",
+            help="Width of the border that is not scored.",
+            show_default="that of the recipe, or 0",
         ),
     ] = None,
     seeds: Annotated[
@@ -97,7 +107,7 @@ def evaluate(
     csv_file: Annotated[
         Path | None,
         typer.Option(
-            "--csv", metavar="FILE", help="Write a line for each model, picture and seed as CSV; - as for --json."
+            "--csv", metavar="FILE", help="Write a row for each model, picture and seed as CSV; - as for --json."
         ),
     ] = None,
     save: Annotated[
@@ -105,17 +115,21 @@ def evaluate(
     ] = None,
     train_data: Annotated[
         str | None,
-        typer.Option("--train-data", metavar="STORE", help="Report pictures that are also in this training data."),
+        typer.Option(
+            "--train-data", metavar="STORE", help="Report leaks: pictures that are also in this training data."
+        ),
     ] = None,
     record: Annotated[
         Path | None,
         typer.Option(
             metavar="FOLDER",
-            help="Keep the score of each picture here, where shards share them.",
+            help="Folder for the scores of single pictures, which all shards share.",
             show_default="a file in the cache until everything is scored",
         ),
     ] = None,
     shard: Shard = None,
+    on: On = None,
+    processes: Processes = None,
     white: White = None,
     device: Device = "auto",
     backend: Backend = None,
@@ -125,31 +139,37 @@ def evaluate(
     """Score models or results on a folder or store: PSNR and SSIM of each picture, their means, and the protocol.
 
     The same command resumes an interrupted evaluation: finished pictures are not computed again, unless data,
-    weights or settings have changed. With --shard, only a part is scored into --record; the same command without
-    --shard then reports all scores.
+    weights or settings have changed. With --shard, only one shard is scored and saved in --record; the same
+    command without --shard then reports all scores. With --on, worker processes of a Ray cluster do the work.
     """
     with defer_sigint():
         from pellucid.data import store
         from pellucid.evaluation.report import to_csv
-        from pellucid.restoration import restorer
+        from pellucid.restoration.loading import Loading
 
+    check_overwrite(overwrite, {"--json": json_file, "--csv": csv_file, "--save": save})
     add_networks(networks)
     keywords, names = parameters or [], models or []
     if model is not None and re.match(r"[a-z_0-9]+=", model):
         keywords = [model, *keywords]  # every model is an option
     elif model is not None:
         names = [model, *names]
+    for keyword in keywords:
+        if "=" not in keyword:
+            raise typer.BadParameter(f"{keyword!r} is not a keyword, KEY=VALUE; --model adds another model")
     given = parse_keywords(keywords, options=("backend", "colors", "device", "overwrite", "precision", "seeds"))
     of_models = {"save": save, "seeds": seeds, "device": device, "backend": backend, "precision": precision}
     _check_usage(names, given, target, of_models)
+    check_cluster(on, processes=processes, shard=shard)
     part = parse_shard(shard)
     if part is not None:
         _check_shard_options(record, {"json": json_file, "csv": csv_file, "train-data": train_data})
     if is_stdout(json_file) and is_stdout(csv_file):
         raise typer.BadParameter("--json - and --csv - would both be standard output")
-    pictures, targets = bring(data), None if target is None else bring(target)
-    train_store = None if train_data is None else store.open(bring(train_data))
-    chosen = [restorer.load(name, device=device, backend=backend, precision=precision, **given) for name in names]
+    pictures, targets = as_local(data), None if target is None else as_local(target)
+    train_store = None if train_data is None else store.open(as_local(train_data))
+    loadings = [Loading(name, device, backend, precision, given, networks or ()) for name in names]
+    chosen = [loading.load() for loading in loadings]
     if len({one.name for one in chosen}) < len(chosen):  # e.g. the weights.safetensors of two trainings
         for one, name in zip(chosen, names, strict=True):
             one.name = name
@@ -157,9 +177,14 @@ def evaluate(
         for line in one.describe_backends():
             print_info(line)
     _check_files(chosen, pictures, targets, white, [json_file, csv_file], overwrite=overwrite)
-    settings = {"target": targets, "colors": colors, "border_px": border, "white": white, "overwrite": overwrite}
-    with _record(record, [names, given, data, settings, seeds, save]) as path:
-        reports = list(_score_each(chosen, pictures, seeds, save, path, shard=part, **settings))
+    settings = {"target": targets, "colors": colors, "border_px": border, "white": white}
+    with _record(record, [names, given, data, {**settings, "overwrite": overwrite}, seeds, save]) as path:
+        if on is None:
+            verbs = _verbs(chosen, pictures, shard=part, **settings)
+        else:
+            verbs = _verbs_on(on, chosen, loadings, data, processes=processes, **{**settings, "target": target})
+        with _connected(on, len(chosen)):
+            reports = list(_score_each(verbs, chosen, seeds, save, record=path, overwrite=overwrite))
     if json_file is not None:
         content = [report.to_json() for report in reports]
         write_json(json_file, content if len(names) > 1 else content[0], overwrite=overwrite)
@@ -274,28 +299,57 @@ def _resumable() -> Iterator[None]:
         raise typer.Exit(130) from None
 
 
-def _score_each(
-    chosen: "Sequence[Restorer]", data: Path, seeds: int, save: Path | None, record: Path | None, **settings: Any
-) -> "Iterator[Report]":
-    """The report of each model, under a name that no other model has; or the report of the results in `data`."""
+Verb = Callable[..., "Report"]
+"""`evaluate` or `score`, with all arguments but those about results and progress."""
+
+
+def _verbs(chosen: "Sequence[Restorer]", data: Path, **settings: Any) -> list[Verb]:
+    """What makes the report of each model, or of the results in `data`."""
     from pellucid.evaluation import evaluate as evaluation
 
     if not chosen:
-        settings = {key: value for key, value in settings.items() if value is not None and key != "overwrite"}
+        return [partial(evaluation.score, data, **_given(settings))]
+    return [partial(evaluation.evaluate, restorer, data, **settings) for restorer in chosen]
+
+
+def _verbs_on(
+    cluster: str, chosen: "Sequence[Restorer]", loadings: "Sequence[Loading]", data: str, **settings: Any
+) -> list[Verb]:
+    """`_verbs` on a cluster."""
+    from pellucid.evaluation.on_cluster import evaluate_on, score_on
+
+    if not chosen:
+        return [partial(score_on, cluster, data, **_given(settings))]
+    return [
+        partial(evaluate_on, cluster, restorer, loading, data, **settings)
+        for restorer, loading in zip(chosen, loadings, strict=True)
+    ]
+
+
+def _given(settings: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in settings.items() if value is not None}
+
+
+def _connected(on: str | None, num_models: int) -> AbstractContextManager[object]:
+    """One connection for several models, because starting Ray takes long."""
+    from pellucid.clusters.connection import connect
+
+    return nullcontext() if on is None or num_models < 2 else connect(on)
+
+
+def _score_each(
+    verbs: Iterable[Verb], chosen: "Sequence[Restorer]", seeds: int, save: Path | None, **options: Any
+) -> "Iterator[Report]":
+    """The report of each model, under a name that no other model has; or the report of given results."""
+    for verb, restorer in zip_longest(verbs, chosen):
+        if restorer is None:
+            del options["overwrite"]  # of reports only
+        else:
+            options["save"] = save if len(chosen) == 1 or save is None else save / restorer.name
+            options["num_seeds"] = seeds
         with progress() as bar:
-            yield evaluation.score(data, record=record, progress=show_progress(bar, "scoring"), **settings)
-        return
-    for restorer in chosen:
-        with progress() as bar:
-            yield evaluation.evaluate(
-                restorer,
-                data,
-                num_seeds=seeds,
-                save=save if len(chosen) == 1 or save is None else save / restorer.name,
-                record=record,
-                progress=show_progress(bar, f"scoring {restorer.name}"),
-                **settings,
-            )
+            name = "scoring" if restorer is None else f"scoring {restorer.name}"
+            yield verb(progress=show_progress(bar, name), **options)
 
 
 def _print_scores(reports: "Sequence[Report]") -> None:

@@ -12,6 +12,21 @@ if TYPE_CHECKING:
     from pellucid.backends.backend import Shape
     from pellucid.exporting.export import Exported
 
+_OPTIONS = (
+    "calibrate",
+    "colors",
+    "data",
+    "format",
+    "layout",
+    "overwrite",
+    "precision",
+    "samples",
+    "shape",
+    "target",
+    "whole",
+)
+"""Those of `exporting.export.export`, which also takes recipe keywords."""
+
 
 def export(
     model: Annotated[
@@ -39,7 +54,7 @@ def export(
         str | None,
         typer.Option(
             metavar="N,C,H,W",
-            help="The only input shape that the file accepts.",
+            help="The only input shape that the file accepts; N,H,W,C with --layout nhwc.",
             show_default="any number and size of pictures",
         ),
     ] = None,
@@ -51,11 +66,31 @@ def export(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Measure the loss of PSNR on this data set, as 'evaluate' takes it."),
+        typer.Option(metavar="FOLDER", help="Measure the loss of PSNR on this data set, given as for 'evaluate'."),
     ] = None,
     target: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Targets of the degraded pictures in --data, matched by name."),
+    ] = None,
+    whole: Annotated[
+        bool,
+        typer.Option("--whole", help="Write a graph that takes and returns the samples of picture files."),
+    ] = False,
+    samples: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TYPE", help="Of a whole graph: uint8 or uint16.", show_default="uint8, uint16 for RAW"
+        ),
+    ] = None,
+    layout: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LAYOUT", help="Of a whole graph: nchw (N,C,H,W) or nhwc (N,H,W,C).", show_default="nchw"
+        ),
+    ] = None,
+    colors: Annotated[
+        str | None,
+        typer.Option(metavar="COLORS", help="Of a whole graph: gray or rgb.", show_default="those of the model"),
     ] = None,
     networks: NetworkFiles = None,
     json_file: Json = None,
@@ -64,10 +99,13 @@ def export(
     """Write a model for another runtime, after checking its results.
 
     The new file is first run by its own runtime, at odd sizes. If its results differ from the network's by more
-    than the precision allows, nothing is written. 'restore' and 'evaluate' accept .onnx and .xml files as models.
+    than the precision allows, nothing is written. 'restore' and 'evaluate' accept .onnx and .xml files as models,
+    unless they are whole graphs.
     """
     if target is not None and data is None:
         raise typer.BadParameter("--target needs --data")
+    if json_file is not None and out.suffix == ".xml" and json_file == out.with_suffix(".bin"):
+        raise typer.BadParameter(f"--json {json_file} is the file for the weights of {out}; choose another name")
     with defer_sigint():
         from pellucid.exporting import export as exporting
 
@@ -81,15 +119,20 @@ def export(
         calibrate=calibrate,
         data=data,
         target=target,
+        whole=whole,
+        samples=samples,
+        layout=layout,
+        colors=colors,
         overwrite=overwrite,
-        **parse_keywords(parameters, options=("format", "overwrite", "precision", "shape")),
+        **parse_keywords(parameters, options=_OPTIONS),
     )
     if json_file is not None:
         write_json(json_file, _to_json(exported, precision), overwrite=overwrite)
     if is_stdout(json_file):
         return
     typer.echo(f"{exported.path}: {exported.metadata.weights.recipe} in {precision}")
-    typer.echo(f"against torch float32: {exported.agreement}")
+    compared_with = "the result of `pellucid restore`, before rounding" if whole else "torch float32"
+    typer.echo(f"against {compared_with}: {exported.agreement}")
     if exported.note is not None:
         print_info(exported.note)
     if exported.loss_db is not None:

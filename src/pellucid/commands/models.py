@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pellucid.commands.options import Json, OverwriteJson
+from pellucid.commands.options import Json, OverwriteJson, check_overwrite
 from pellucid.commands.terminal import (
     add_row,
     defer_sigint,
@@ -50,6 +50,7 @@ def models(
     with defer_sigint():
         from pellucid.weights import models
 
+    check_overwrite(overwrite, {"--json": json_file})
     if name is not None:
         if speed or long:
             raise typer.BadParameter("--speed and --long are for the list of all models; omit them, or NAME")

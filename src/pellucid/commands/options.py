@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import os
 import re
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -12,12 +13,14 @@ import typer
 
 from pellucid.commands.terminal import (
     MessageStyle,
+    is_stdout,
     print_detail,
     print_info,
     progress,
     set_message_style,
     show_progress,
 )
+from pellucid.errors import OutputError
 
 if TYPE_CHECKING:
     from pellucid.system import shards
@@ -35,7 +38,7 @@ Backend = Annotated[
     str | None,
     typer.Option(
         metavar="BACKEND",
-        help="torch, onnxruntime, openvino, or auto: the fastest with 60 dB PSNR or more against float32 torch.",
+        help="torch, onnxruntime, openvino, or auto: the fastest with at least 60 dB PSNR against float32 torch.",
         show_default="torch, or the runtime of an exported MODEL",
     ),
 ]
@@ -52,13 +55,13 @@ White = Annotated[
     typer.Option(
         metavar="VALUE",
         help="Value of white in the files, e.g. 4095 for 12 bits in 16-bit samples.",
-        show_default="as the file specifies it, or that of its type",
+        show_default="as specified by the file, or that of its data type",
     ),
 ]
 Json = Annotated[
     Path | None,
     typer.Option(
-        "--json", metavar="FILE", help="Write the result as JSON; - is standard output, without any other text."
+        "--json", metavar="FILE", help="Write the result as JSON; - writes only JSON to standard output."
     ),
 ]
 NetworkFiles = Annotated[
@@ -66,23 +69,46 @@ NetworkFiles = Annotated[
     typer.Option(
         "--network",
         metavar="FILE.py",
-        help="Run this network file, which has recipes of your own; repeatable.",
+        help="Python file with your own networks and recipes; runs as code. Repeatable.",
     ),
 ]
 Shard = Annotated[
     str | None,
     typer.Option(
         metavar="I/N",
-        help="Do part I of N, from 1/N to N/N; 'env' takes both from the variables of a Slurm array or another "
-        "cluster, and 'env/N' the part only. See docs/scaling.md.",
+        help="Process only shard I of N, from 1/N to N/N. 'env' reads I and N from the environment variables of a "
+        "Slurm array or another cluster, 'env/N' only I. See docs/scaling.md.",
+    ),
+]
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="CLUSTER",
+        help="Work in processes of Ray: 'ray' starts it on this computer; otherwise the address of a cluster, "
+        "e.g. ray://HOST:10001. See docs/scaling.md.",
+    ),
+]
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        min=1, metavar="N", help="With --on: maximum number of worker processes.", show_default="as many as fit"
     ),
 ]
 OverwriteJson = Annotated[bool, typer.Option("--overwrite", help="Replace the file of --json.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing results.")]
 
 
+_REPORTS = frozenset({"json_file", "csv_file", "report"})
+"""Parameters whose value is the file of a report."""
+
+_OWN_FILES = re.compile(
+    r"\.pellucid.*|(run|index)\.json|(metrics|sources)\.jsonl|samples-\d+\.bin|weights\.safetensors"
+)
+"""Names of files that commands make in the folder of --out, as records of what is in it."""
+
 _MAX_DIGITS = 7
-"""Of a side of a picture, in pixels."""
+"""The most digits of a side of a picture in pixels."""
 
 
 def with_messages(command: Callable[..., None]) -> Callable[..., None]:
@@ -101,7 +127,7 @@ def with_messages(command: Callable[..., None]) -> Callable[..., None]:
         ],
         "log_format": Annotated[
             Literal["text", "json"],
-            typer.Option(help="json: each message is a JSON object in a line.", rich_help_panel=panel),
+            typer.Option(help="json: print each message as a JSON object in a line.", rich_help_panel=panel),
         ],
     }
     defaults = {"quiet": False, "verbose": False, "log_format": "text"}
@@ -145,8 +171,71 @@ def check_arguments(args: Sequence[str]) -> None:
             raise typer.BadParameter(f"{where}an empty text; omit it, or give a value")
 
 
+def check_repeated(parameters: Sequence[Any], args: Sequence[str]) -> None:
+    """Raise typer.BadParameter for an option that is given twice but has one value, so that none is ignored."""
+    known = {option: parameter for parameter in parameters for option in parameter.opts if option.startswith("-")}
+    given: dict[str, str] = {}
+    rest = iter(args)
+    for text in rest:
+        if text == "--":
+            return
+        option, equals, value = text.partition("=")
+        parameter = known.get(option)
+        if parameter is None or parameter.is_flag:
+            continue
+        value = value if equals else next(rest, "")
+        if parameter.name in given and not parameter.multiple:
+            raise typer.BadParameter(f"{option} {value}: {option} {given[parameter.name]} is given, too; omit one")
+        given[parameter.name] = value
+
+
+def refuse(reason: str, **given: object) -> None:
+    """Raise typer.BadParameter if an option is given that cannot have an effect."""
+    used = [f"--{name.replace('_', '-')}" for name, value in given.items() if value not in (None, False)]
+    if used:
+        raise typer.BadParameter(f"{reason}; omit {', '.join(used)}")
+
+
+def check_overwrite(overwrite: bool, files: Mapping[str, Path | None]) -> None:
+    """Raise typer.BadParameter for --overwrite without any of the files that it is for, by their options."""
+    if overwrite and all(path is None or is_stdout(path) for path in files.values()):
+        raise typer.BadParameter(f"--overwrite only replaces the file of {' or '.join(files)}; omit it")
+
+
+def check_results(parameters: Sequence[Any], values: Mapping[str, Any]) -> None:
+    """Check, before any work, where a report in JSON or CSV goes.
+
+    Raises OutputError if it would replace the value of another parameter, e.g. the input, or cannot be written.
+    """
+    from pellucid.system import files
+
+    options = {
+        parameter.name: parameter.opts[0] if parameter.opts[0].startswith("-") else "an input"
+        for parameter in parameters
+    }
+    places = [
+        (name, os.path.realpath(str(path)))
+        for name, value in values.items()
+        for path in (value if isinstance(value, list | tuple) else [value])
+        if isinstance(path, str | Path)
+    ]
+    for name in sorted(_REPORTS & values.keys()):
+        path = values[name]
+        if path is None or is_stdout(path):
+            continue
+        is_in_out = os.path.realpath(path.parent) == os.path.realpath(str(values.get("out")))
+        if _OWN_FILES.fullmatch(path.name) and (is_in_out or path.name.startswith(".")):
+            raise OutputError(f"{path} is a name of pellucid's own records", hint="choose another name")
+        others = [other for other, place in places if other != name and place == os.path.realpath(path)]
+        if others:
+            raise OutputError(f"{path} is also {options[others[0]]}", hint="choose another name for the report")
+        if name != "report":  # of restored pictures: a report of an earlier run is replaced
+            check = files.check_writable if path.parent.is_dir() else files.check_overwrite
+            check(path, overwrite=values["overwrite"])
+
+
 def check_urls(parameters: Sequence[Any], values: Mapping[str, Any], takes_urls: Collection[str]) -> None:
-    """Raise typer.BadParameter for a URL as the value of a parameter that takes none.
+    """Raise typer.BadParameter for a URL as the value of a parameter that does not accept URLs.
 
     parameters: of the command, as typer has them. takes_urls: names of those that take URLs.
     """
@@ -161,12 +250,12 @@ def check_urls(parameters: Sequence[Any], values: Mapping[str, Any], takes_urls:
                 )
 
 
-def bring(place: str) -> Path:
-    """The file or folder on this computer: itself, or a copy of what is behind a URL, fetched with progress."""
+def as_local(place: str) -> Path:
+    """A local path as it is, or a local copy of what a URL names, downloaded with a progress bar."""
     from pellucid.storage import cache
 
     with progress() as bar:
-        return cache.bring(place, show_progress(bar, f"fetching {place}"))
+        return cache.as_local(place, show_progress(bar, f"fetching {place}"))
 
 
 def add_networks(paths: Sequence[str] | None) -> None:
@@ -186,36 +275,57 @@ def parse_shard(text: str | None) -> "shards.Shard | None":
     return None if text is None else Shard.parse(text)
 
 
-def parse_keywords(pairs: Sequence[str] | None, *, options: Sequence[str] = ()) -> dict[str, Any]:
+def check_cluster(on: str | None, *, processes: int | None, shard: str | None) -> None:
+    """Raise ArgumentError if --on is not a cluster, and typer.BadParameter for options that do not go with it."""
+    if on is None:
+        refuse("--processes is about those of --on", processes=processes)
+    else:
+        from pellucid.clusters.connection import check_address
+
+        check_address(on)
+        refuse("--on divides the work itself", shard=shard)
+
+
+def parse_keywords(
+    pairs: Sequence[str] | None, *, options: Sequence[str] = (), reserved: Sequence[str] = ()
+) -> dict[str, Any]:
     """Recipe keywords from KEY=VALUE texts; values stay text.
 
     options: names of the command's options, which are reported instead of being read as keywords.
+    reserved: names of arguments of the Python function that are neither.
     """
-    parameters = {}
+    parameters: dict[str, str] = {}
     for pair in pairs or ():
         key, equals, value = pair.partition("=")
         if not equals or not key:
             raise typer.BadParameter(f"{pair!r} does not have the form KEY=VALUE, e.g. sigma_255=25")
         if key in options:
             raise typer.BadParameter(f"{key} is an option, not a keyword: use --{key}")
+        if key in reserved:
+            raise typer.BadParameter(f"{key} is not a keyword of a recipe")
+        if key in parameters:
+            raise typer.BadParameter(f"{pair}: {key}={parameters[key]} is given, too; omit one")
         parameters[key] = value
     return parameters
 
 
-def parse_bytes(text: str) -> int:
-    """An amount of memory in bytes. 2GB and 800m are decimal, 1.5GiB is binary."""
+def parse_bytes(text: str, option: str = "--memory") -> int:
+    """An amount of memory or disk space in bytes. 2GB and 800m are decimal, 1.5GiB is binary."""
     from pydantic import ByteSize, TypeAdapter, ValidationError
 
     # ByteSize ignores what follows a number that it understands: for it, "5.GB" and "5,5GB" are 5 bytes.
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\.?\s*((?:[kmgt]i?)?)b?\s*", text, re.ASCII | re.IGNORECASE)
     try:
-        return TypeAdapter(ByteSize).validate_python("" if match is None else f"{match[1]}{match[2]}B")
+        size = TypeAdapter(ByteSize).validate_python("" if match is None else f"{match[1]}{match[2]}B")
     except (ValidationError, OverflowError):
-        raise typer.BadParameter(f"--memory {text}: expected an amount of memory, e.g. 2GB or 800MB") from None
+        size = ByteSize(0)
+    if size < 1:
+        raise typer.BadParameter(f"{option} {text}: expected a size above 0, e.g. 2GB or 800MB")
+    return size
 
 
 def parse_exposure(ratio: str, reference: Path | None) -> "float | Path | Literal['auto']":
-    """The value of `Settings.exposure` from the options --exposure-ratio and --reference."""
+    """The value of `Settings.exposure`, from the options --exposure-ratio and --reference."""
     if reference is not None:
         if ratio != "auto":
             raise typer.BadParameter("--exposure-ratio and --reference exclude each other; use one of them")
@@ -226,8 +336,8 @@ def parse_exposure(ratio: str, reference: Path | None) -> "float | Path | Litera
         number = float(ratio)
     except ValueError:
         number = math.nan
-    if not 0 < number < math.inf:
-        raise typer.BadParameter(f"--exposure-ratio {ratio}: expected auto or a number greater than 0, e.g. 100")
+    if not 0 < number <= 1e6:
+        raise typer.BadParameter(f"--exposure-ratio {ratio}: expected auto or a number above 0, at most 1000000")
     return number
 
 
@@ -248,7 +358,7 @@ def parse_size(text: str) -> tuple[int | None, int | None]:
 
 
 def check_scale(scale: float | None, size: str | None) -> None:
-    """Raise typer.BadParameter for a --scale that is not possible, also next to --size."""
+    """Raise typer.BadParameter for an impossible --scale, and for --scale together with --size."""
     if scale is not None and not 0 < scale <= 1000:
         raise typer.BadParameter(f"--scale {scale:g}: expected a number above 0, at most 1000")
     if scale is not None and size is not None:

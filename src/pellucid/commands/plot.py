@@ -22,7 +22,7 @@ def plot(
         ),
     ] = None,
     against: Annotated[
-        Literal["step", "time"], typer.Option(help="What the plot shows the curves against.")
+        Literal["step", "time"], typer.Option(help="Horizontal axis of the plot: steps or time.")
     ] = "step",
     json_file: Json = None,
     overwrite: Overwrite = False,

@@ -1,10 +1,23 @@
 """`pellucid prepare`."""
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pellucid.commands.options import Json, Shard, White, bring, parse_keywords, parse_shard
+from pellucid.commands.options import (
+    Json,
+    On,
+    Processes,
+    Shard,
+    White,
+    as_local,
+    check_cluster,
+    check_overwrite,
+    parse_keywords,
+    parse_shard,
+    refuse,
+)
 from pellucid.commands.terminal import (
     add_row,
     defer_sigint,
@@ -43,12 +56,12 @@ def prepare(
         list[str] | None,
         typer.Argument(
             metavar="SOURCE",
-            help="Folders, or zip and tar archives, which are read in place; also URLs. Without SOURCE: describe "
-            "KIND.",
+            help="Folders, or zip and tar archives, which are read without unpacking; also URLs. Without SOURCE: "
+            "print the keywords of KIND.",
         ),
     ] = None,
     out: Annotated[
-        str | None, typer.Option(metavar="STORE", help="The folder to create; also the URL of one in a bucket.")
+        str | None, typer.Option(metavar="STORE", help="Folder of the store to create; also as a URL.")
     ] = None,
     settings: Annotated[
         list[str] | None,
@@ -56,17 +69,24 @@ def prepare(
     ] = None,
     min_px: Annotated[
         int,
-        typer.Option("--min-px", min=1, metavar="PX", help="Leave out pictures with a side shorter than this."),
+        typer.Option("--min-px", min=1, metavar="PX", help="Leave out pictures whose shorter side is below this."),
     ] = 1,
     against: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER", help="List the pictures of this test set that are also in the store."),
+        typer.Option(metavar="FOLDER", help="Report leaks: pictures of this test set that are also in the store."),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Number of threads.", show_default="one for each processor"),
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Number of threads; with --on, of each worker process, which needs as many CPUs.",
+            show_default="one per processor; 1 with --on",
+        ),
     ] = None,
     shard: Shard = None,
+    on: On = None,
+    processes: Processes = None,
     white: White = None,
     json_file: Json = None,
     overwrite: Annotated[
@@ -77,23 +97,40 @@ def prepare(
 
     The same command resumes where it was interrupted. Files that cannot be used (damaged, too small, unmatched,
     duplicates) are listed at the end and do not stop the others; the exit status is 1 only if nothing could be
-    stored. With --shard, only a part is decoded; the same command without it then makes the store.
+    stored. With --shard, only one shard is decoded; the same command without --shard then makes the store. With
+    --on, worker processes of a Ray cluster decode.
     """
     with defer_sigint():
         from pellucid.data import preparing, registry, store
+        from pellucid.data.on_cluster import prepare_on
+        from pellucid.pictures import images
         from pellucid.storage.urls import is_url
 
+    of_preparing = {
+        "out": out, "set": settings, "min_px": min_px if min_px > 1 else None, "against": against,
+        "workers": workers, "shard": shard, "on": on, "processes": processes, "white": white,
+    }  # fmt: skip
     if not paths:
         if kind == "check":
             raise typer.BadParameter("check needs the path of a store")
         if out is not None or shard is not None:
             raise typer.BadParameter(f"{kind} needs a SOURCE: a folder or an archive")
+        refuse(
+            "without a SOURCE, the keywords of KIND are printed",
+            **of_preparing,
+            json=json_file,
+            overwrite=overwrite,
+        )
         _describe_kind(kind)
         return
-    if shard is not None:
-        _check_shard_options(kind, against, json_file, overwrite=overwrite)
     if kind == "check":
-        checked = [_check_store(store.open(bring(path))) for path in paths]
+        refuse("check only reads a store", **of_preparing)
+        check_overwrite(overwrite, {"--json": json_file})
+    if shard is not None:
+        _check_shard_options(against, json_file, overwrite=overwrite)
+    check_cluster(on, processes=processes, shard=shard)
+    if kind == "check":
+        checked = [_check_store(store.open(as_local(path))) for path in paths]
         for made, damaged in checked:
             if not is_stdout(json_file):
                 _print_checked(made)
@@ -110,7 +147,10 @@ def prepare(
     given = parse_keywords(settings, options=("white",)) | ({} if white is None else {"white": str(white)})
     keywords = registry.validate_keywords(kind, given)
     part = parse_shard(shard)
-    sources = [bring(path) for path in paths]
+    sources = [as_local(path) for path in paths]
+    test_set = None if against is None else as_local(against)
+    if test_set is not None:
+        images.find(test_set)  # is it a folder?
     try:
         with progress() as bar:
             update = show_progress(bar, "decoding")
@@ -119,16 +159,13 @@ def prepare(
                     kind, sources, out, part, workers=workers, min_px=min_px, progress=update, **keywords
                 )
             else:
-                prepared = preparing.prepare(
-                    kind,
-                    sources,
-                    out,
-                    workers=workers,
-                    min_px=min_px,
-                    overwrite=overwrite,
-                    progress=update,
-                    log=print_info,
-                    **keywords,
+                verb = (
+                    partial(preparing.prepare, kind, sources, log=print_info)
+                    if on is None
+                    else partial(prepare_on, on, kind, paths, processes=processes)
+                )
+                prepared = verb(
+                    out=out, workers=workers, min_px=min_px, overwrite=overwrite, progress=update, **keywords
                 )
     except KeyboardInterrupt:
         print_info("interrupted; the same command resumes from here")
@@ -145,13 +182,13 @@ def prepare(
             f"{prepared.num_decoded} files decoded by this run"
         )
     _print_messages(prepared)
-    if against is not None:
-        print_leaks(prepared.store, bring(against))
+    if test_set is not None:
+        print_leaks(prepared.store, test_set)
 
 
-def _check_shard_options(kind: str, against: str | None, json_file: "Path | None", *, overwrite: bool) -> None:
+def _check_shard_options(against: str | None, json_file: "Path | None", *, overwrite: bool) -> None:
     """Raise typer.BadParameter for options that are about a whole store."""
-    given = {"check": kind == "check", "--against": against, "--json": json_file, "--overwrite": overwrite}
+    given = {"--against": against, "--json": json_file, "--overwrite": overwrite}
     used = [option for option, value in given.items() if value]
     if used:
         raise typer.BadParameter(f"{', '.join(used)} and --shard exclude each other: the store is made at the end")

@@ -8,17 +8,18 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import NoReturn, TextIO
+from pathlib import Path
+from typing import NoReturn, TextIO, get_args
 
 import typer
 
 from pellucid.commands.terminal import print_error, print_warning
-from pellucid.errors import ArgumentError, PellucidError, RecipeError
+from pellucid.errors import ArgumentError, OutputError, PellucidError, RecipeError
 
 EXIT_CODES = {
     0: "everything was done",
     1: "something failed: a file, a model, a device, one of several pictures",
-    2: "the command line cannot be meant: an unknown command, option or keyword, or a value that it cannot have",
+    2: "wrong usage: an unknown command, option or keyword, or an impossible value",
     130: "interrupted by Ctrl-C (SIGINT)",
     141: "the program that reads the output has ended, as in `pellucid models | head -1` (SIGPIPE)",
     143: "ended by SIGTERM, e.g. by a service manager or a batch queue",
@@ -31,7 +32,7 @@ NoArgsIsHelpError: type[Exception] = getattr(sys.modules[UsageError.__module__],
 
 
 def run(command: Callable[[], object]) -> NoReturn:
-    """Call a command, print what goes wrong in one line, and exit with one of the exit codes.
+    """Call a command, print an error in one line, and exit with one of EXIT_CODES.
 
     command: raises SystemExit, or returns None or an exit code.
     """
@@ -44,7 +45,7 @@ def run(command: Callable[[], object]) -> NoReturn:
 
 
 def exit_code(error: PellucidError) -> int:
-    """1, or 2 for values that an argument cannot have."""
+    """1, or 2 for impossible values of arguments."""
     return 2 if isinstance(error, ArgumentError | RecipeError) else 1
 
 
@@ -77,8 +78,30 @@ def _describe_usage(error: Exception) -> str:
     context = getattr(error, "ctx", None)
     command = "pellucid" if context is None else f"pellucid {' '.join(context.command_path.split()[1:])}".strip()
     command = command.replace("pellucid -m pellucid", "pellucid")
-    text: str = getattr(error, "format_message", error.__str__)()
-    return f"{text.strip().rstrip('.')}; see '{command} --help'"
+    text: str = _describe_value_error(error) or getattr(error, "format_message", error.__str__)()
+    files = [given for given in sys.argv[1:] if given.startswith("-") and Path(given).exists()]
+    if files and text.startswith("No such option"):
+        return f"{text.strip().rstrip('.')}; if you mean the file, write ./{files[0]}"
+    return f"{text.removeprefix('Invalid value: ').strip().rstrip('.')}; see '{command} --help'"
+
+
+def _describe_value_error(error: Exception) -> str | None:
+    """What is wrong with the value of an option, worded like other errors; None for other causes."""
+    from pydantic import ValidationError
+
+    from pellucid.system.keywords import range_error
+
+    parameter, cause = getattr(error, "param", None), error.__cause__
+    if parameter is None or not isinstance(cause, ValidationError):
+        return None
+    value, kind = cause.errors()[0]["input"], parameter.type_descriptor.annotation
+    if kind in (int, float):
+        is_whole = kind is int
+        return range_error("value", value, parameter.min, parameter.max, is_whole=is_whole).describe(
+            lambda *_: parameter.opts[0]
+        )
+    choices = get_args(kind)
+    return f"{value} is not possible; {parameter.opts[0]} can be {' or '.join(choices)}" if choices else None
 
 
 def _describe_os_error(error: OSError) -> str:
@@ -114,10 +137,10 @@ def _interruptions() -> Iterator[list[int]]:
 
 
 class _Closed(io.TextIOBase):
-    """Standard output that is closed: writing to it fails, instead of losing a result without a word."""
+    """Standard output that is closed: writing to it fails, so that no result is lost silently."""
 
     def write(self, text: str) -> NoReturn:
-        raise OSError(errno.EBADF, os.strerror(errno.EBADF), "standard output")
+        raise OutputError("standard output is closed", hint="redirect it, e.g. to a file")
 
     def writable(self) -> bool:
         return True
@@ -144,19 +167,21 @@ def _naming(name: str) -> Iterator[None]:
     try:
         yield
     except BrokenPipeError:
-        raise SystemExit(141) from None  # silently, as programs end that do not handle SIGPIPE
+        raise SystemExit(141) from None  # silently, like programs that do not handle SIGPIPE
     except OSError as error:
         error.filename = name
         raise
 
 
 def _protect_streams() -> None:
-    """Make output robust: file names with any bytes, streams that are closed, errors that name the stream."""
+    """Handle file names with any bytes and closed streams, and name the stream in errors."""
     for descriptor in (0, 1, 2):  # otherwise the next file to be opened becomes standard output
         try:
             os.fstat(descriptor)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
+    if sys.stdin is None:
+        sys.stdin = open(os.devnull)  # noqa: SIM115, PTH123  # until the end of the process
     if sys.stdout is None:
         sys.stdout = _Closed()
     elif type(sys.stdout) is io.TextIOWrapper:
@@ -171,7 +196,7 @@ def _protect_streams() -> None:
 
 
 def _flush(code: int) -> int:
-    """Write what is still buffered; the exit code after that. Python itself would print a traceback later."""
+    """Write what is still buffered; returns the final exit code. Otherwise, Python would print a traceback."""
     try:
         sys.stdout.flush()
     except SystemExit:
@@ -186,7 +211,7 @@ def _flush(code: int) -> int:
 
 
 def _discard_buffer(stream: TextIO) -> None:
-    """Let a stream that cannot be written end without another error."""
+    """Prevent a second error, at exit, from a stream that cannot be written."""
     try:
         stream.flush()
     except (OSError, ValueError, SystemExit):

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from pellucid.commands.options import Json, NetworkFiles, OverwriteJson, add_networks
+from pellucid.commands.options import Json, NetworkFiles, OverwriteJson, add_networks, check_overwrite
 from pellucid.commands.terminal import add_row, is_stdout, print_table, table, write_json
 
 
@@ -19,6 +19,7 @@ def recipes(
     """List the recipes, or show the keywords of one: default, possible values, meaning."""
     from pellucid.recipes import registry
 
+    check_overwrite(overwrite, {"--json": json_file})
     add_networks(networks)
     if json_file is not None:
         write_json(json_file, _to_json(name), overwrite=overwrite)

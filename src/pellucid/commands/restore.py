@@ -1,9 +1,10 @@
 """`pellucid restore`."""
 
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 
@@ -17,6 +18,7 @@ from pellucid.commands.options import (
     Shard,
     White,
     add_networks,
+    check_cluster,
     check_scale,
     parse_bytes,
     parse_crop,
@@ -24,9 +26,11 @@ from pellucid.commands.options import (
     parse_keywords,
     parse_shard,
     parse_size,
+    refuse,
 )
-from pellucid.commands.restore_status import show_status
-from pellucid.commands.standard_streams import standard_streams
+from pellucid.commands.restore_auto import AUTO, group_by_model
+from pellucid.commands.restore_status import format_duration, show_status
+from pellucid.commands.standard_streams import Streams, standard_streams
 from pellucid.commands.terminal import (
     defer_sigint,
     is_stdout,
@@ -93,13 +97,14 @@ def restore(
 
     A picture keeps its bit depth, its transparency and, if the format supports it, its metadata; see the table in
     docs/formats.md. Camera RAW files are developed first; models for dark RAW files restore the mosaic itself.
-    Finished results in a folder are skipped, so the same command resumes after an interruption.
+    Finished results in a folder are skipped, and finished tiles of a picture that takes long are kept, so the same
+    command resumes after an interruption.
     """
     with defer_sigint():
-        from pellucid.clusters.connection import check_address
         from pellucid.pictures import images
         from pellucid.restoration import planning, restorer
-        from pellucid.restoration.on_cluster import Loading, iter_restore_on
+        from pellucid.restoration.loading import Loading
+        from pellucid.restoration.on_cluster import iter_restore_on
         from pellucid.restoration.restore import iter_restore
         from pellucid.restoration.settings import Settings
         from pellucid.storage.urls import is_url, locate
@@ -107,6 +112,7 @@ def restore(
 
     add_networks(networks)
     check_scale(scale, size)
+    given = parse_keywords(settings, options=("backend", "device", "overwrite", "precision"))
     place = None if out is None else locate(out)
     choices = Settings(
         tile_px=tile,
@@ -128,7 +134,7 @@ def restore(
         max_pixels=images.MAX_PIXELS if max_pixels is None else max_pixels,
     )
     if preview:
-        _refuse(
+        refuse(
             "--preview only draws a sheet",
             name=name, json=report, sidecars=sidecars, scale=scale, size=size, mask=mask, format=format,
             quality=quality, bit_depth=bit_depth, compare=compare, dry_run=dry_run, timeout=timeout, shard=shard,
@@ -136,15 +142,22 @@ def restore(
         )  # fmt: skip
     elif len(model) > 1:
         raise typer.BadParameter("several --model are for --preview; --model A+B runs one after the other")
+    if any(AUTO in one.split("+") for one in model if one != AUTO):
+        raise typer.BadParameter("--model auto chooses one model for each picture; it cannot be part of a chain")
+    if AUTO in model:
+        refuse(
+            "--model auto looks at each picture; 'pellucid advise --try' draws sheets",
+            preview=preview, set=settings, scale=scale, size=size, shard=shard, on=on,
+        )  # fmt: skip
     if dry_run:
-        _refuse("--dry-run writes nothing", json=report, on=on)
-    if on is None:
-        _refuse("--processes is about those of --on", processes=processes)
-    else:
-        check_address(on)
-        _refuse("--on divides the work itself", shard=shard)
+        refuse("--dry-run writes nothing", json=report, on=on)
+    check_cluster(on, processes=processes, shard=shard)
     if "-" in inputs or out == "-":
-        _refuse("- is one picture", name=name, preview=preview, compare=compare, shard=shard, on=on)
+        refuse("- is one picture", name=name, preview=preview, compare=compare, shard=shard, on=on)
+    if "-" in inputs:
+        refuse("- has no files next to it", sidecars=sidecars)
+        if place is not None and out != "-" and not _is_file_to_write(place):
+            raise typer.BadParameter(f"--out {out} names a folder; - is one picture and needs the name of a file")
     if is_stdout(report) and (out == "-" or (out is None and "-" in inputs)):
         raise typer.BadParameter("the result and --json - would both be standard output")
     if sidecars and any(map(is_url, inputs)):
@@ -157,7 +170,7 @@ def restore(
             include=include or (),
             exclude=exclude or (),
             name="{stem}-preview{suffix}" if preview and not _is_file_to_write(place) else name,
-            model="+".join(map(models.find_name, model)),
+            model=AUTO if AUTO in model else "+".join(map(models.find_name, model)),
             mask=mask,
             overwrite=overwrite,
             strict=False,
@@ -165,35 +178,37 @@ def restore(
         )
         _print_passed_over(jobs, with_sidecars=sidecars)
         _check_outputs(jobs, report, overwrite=overwrite or preview)
-        given = parse_keywords(settings, options=("backend", "device", "overwrite", "precision"))
-        chosen = [
-            restorer.load(one, device=device, backend=backend, precision=precision, **given) for one in model
-        ]
-        for one in chosen:
-            _print_choices(one, choices, jobs)
+        groups: Mapping[str, Sequence[Job]] = {one: jobs for one in model}
+        num_failed = 0
+        if AUTO in model:
+            groups, num_failed = group_by_model(jobs, choices, streams.names)
+        chosen = {
+            one: restorer.load(one, device=device, backend=backend, precision=precision, **given) for one in groups
+        }
+        for key, one in chosen.items():
+            _print_choices(one, choices, groups[key] if preview or dry_run else [])
         if preview:
-            num_failed = _draw_previews(jobs, chosen, choices, overwrite=overwrite)
+            num_failed = _draw_previews(jobs, [*chosen.values()], choices, overwrite=overwrite)
         elif dry_run:
-            num_failed = _print_plan(jobs, chosen[0], choices, overwrite=overwrite)
-        else:
-
-            def iterate(progress: "Callable[[Position], None]") -> "Generator[Outcome, None, None]":
-                if on is None:
-                    return iter_restore(
-                        jobs, chosen[0], settings=choices, workers=workers, overwrite=overwrite, progress=progress
-                    )
-                loading = Loading(model[0], device, backend, precision, given, networks or ())
-                return iter_restore_on(
-                    on, jobs, chosen[0], loading, choices,
-                    workers=workers, processes=processes, overwrite=overwrite, progress=progress,
-                )  # fmt: skip
-
-            outcomes = _run(
-                iterate, jobs, chosen[0], choices, overwrite=overwrite, rename=streams.rename, report=report
+            num_failed += sum(
+                _print_plan(groups[key], one, choices, streams, overwrite=overwrite) for key, one in chosen.items()
             )
-            has_results = not (streams.is_stdout or is_stdout(report))
-            _print_summary(outcomes, chosen[0], with_results=has_results)
-            num_failed = sum(outcome.error is not None for outcome in outcomes)
+        else:
+            reporting = _Reporting(report, jobs.problems, overwrite=overwrite, is_auto=AUTO in model)
+            for key, one in chosen.items():
+                own = groups[key]
+                iterate: Callable[..., Generator[Outcome, None, None]]
+                if on is None:
+                    iterate = partial(iter_restore, own, one, settings=choices)
+                else:
+                    loading = Loading(key, device, backend, precision, given, networks or ())
+                    iterate = partial(iter_restore_on, on, own, one, loading, choices, processes=processes)
+                iterate = partial(iterate, workers=workers, overwrite=overwrite)
+                outcomes = _run(iterate, own, one, choices, streams=streams, reporting=reporting)
+                has_results = not (streams.is_stdout or is_stdout(report))
+                _print_summary(outcomes, one, with_results=has_results)
+                num_failed += sum(outcome.error is not None for outcome in outcomes)
+            reporting.write()
         for problem in jobs.problems:
             print_error(problem)
         if num_failed or jobs.problems:
@@ -204,13 +219,6 @@ def _is_file_to_write(out: "Location | None") -> bool:
     from pellucid.storage.urls import is_folder
 
     return out is not None and bool(out.suffix) and not is_folder(out)
-
-
-def _refuse(reason: str, **given: object) -> None:
-    """Raise typer.BadParameter if an option is given that cannot have an effect."""
-    used = [f"--{name.replace('_', '-')}" for name, value in given.items() if value not in (None, False)]
-    if used:
-        raise typer.BadParameter(f"{reason}; omit {', '.join(used)}")
 
 
 def _check_outputs(jobs: "Plan", report: Path | None, *, overwrite: bool) -> None:
@@ -226,48 +234,74 @@ def _check_outputs(jobs: "Plan", report: Path | None, *, overwrite: bool) -> Non
         files.check_report(report, used, overwrite=overwrite or is_report(report))
 
 
+class _Reporting:
+    """The file of --json, written again after each model."""
+
+    def __init__(
+        self, file: Path | None, problems: "Sequence[PellucidError]", *, overwrite: bool, is_auto: bool
+    ) -> None:
+        self._file, self._problems, self._overwrite, self._is_auto = file, problems, overwrite, is_auto
+        self._parts: list[dict[str, Any]] = []
+
+    def add(self, outcomes: "Sequence[Outcome]", restorer: "Restorer") -> None:
+        from pellucid.restoration.report import make_report
+
+        self._parts.append(make_report(outcomes, restorer, self._problems))
+
+    def write(self) -> None:
+        from pellucid.restoration.report import is_report, join_reports
+
+        if self._file is not None:
+            content = join_reports(self._parts, self._problems) if self._is_auto else self._parts[0]
+            write_json(self._file, content, overwrite=self._overwrite or is_report(self._file))
+
+
 def _run(
-    iterate: "Callable[[Callable[[Position], None]], Generator[Outcome, None, None]]",
-    jobs: "Plan",
+    iterate: "Callable[..., Generator[Outcome, None, None]]",
+    jobs: "Sequence[Job]",
     restorer: "Restorer",
     settings: "Settings",
     *,
-    overwrite: bool,
-    rename: "Callable[[Outcome], Outcome]",
-    report: Path | None,
+    streams: Streams,
+    reporting: _Reporting,
 ) -> "list[Outcome]":
     """The outcomes of all jobs, renamed. After an interruption, the report contains those until then.
 
-    iterate: restores them, given a function that shows the progress.
+    iterate: restores them, given `progress`, a function that shows the progress.
     """
-    from pellucid.restoration.report import is_report, make_report
-
     if settings.halo_px is not None and settings.halo_px < restorer.halo_px:
         _print_halo_error(restorer, jobs, settings)
     finished: list[Outcome] = []
-    is_interrupted = False
+    is_interrupted, last = False, None
+
+    def follow(position: "Position") -> None:
+        nonlocal last
+        last = position
+        update(position)
+
     with sigterm_as_sigint(), show_status(len(jobs)) as update:
-        outcomes = iterate(update)
+        outcomes = iterate(progress=follow)
         try:
-            finished.extend(map(rename, outcomes))
+            finished.extend(map(streams.rename, outcomes))
         except KeyboardInterrupt:
             outcomes.close()
             is_interrupted = True
-    if report is not None:
-        content = make_report(finished, restorer, jobs.problems)
-        write_json(report, content, overwrite=overwrite or is_report(report))
+    reporting.add(finished, restorer)
     if is_interrupted:
-        print_info(_describe_interruption(jobs, len(finished)))
+        reporting.write()
+        print_info(_describe_interruption(len(jobs), len(finished), None if streams.is_stdout else last))
         raise typer.Exit(130)
     return finished
 
 
-def _print_plan(jobs: "Sequence[Job]", restorer: "Restorer", settings: "Settings", *, overwrite: bool) -> int:
+def _print_plan(
+    jobs: "Sequence[Job]", restorer: "Restorer", settings: "Settings", streams: Streams, *, overwrite: bool
+) -> int:
     """Print which file would become which result, and what would fail; returns how many would."""
     from pellucid.restoration.restore import check_files
 
     failures = 0
-    for outcome in check_files(jobs, restorer, settings, overwrite=overwrite):
+    for outcome in map(streams.rename, check_files(jobs, restorer, settings, overwrite=overwrite)):
         if outcome.error is None:
             typer.echo(f"{outcome.source} -> {outcome.target}{' (exists already)' * outcome.is_skipped}")
         else:
@@ -312,29 +346,27 @@ def _draw_previews(
     return failures
 
 
-def _describe_interruption(jobs: "Sequence[Job]", num_done: int) -> str:
-    """What is finished, and what the same command does."""
-    if len(jobs) == 1:
+def _describe_interruption(num_jobs: int, num_done: int, position: "Position | None") -> str:
+    """What is finished, and what the same command does. position: the last one, if tiles may be kept."""
+    kept_s = 0.0 if position is None else position.kept_s
+    kept = f"; {format_duration(kept_s)} of its work are kept" if kept_s else ""
+    if num_jobs > 1:
+        done = f"{num_done} of {num_jobs} pictures"
+        return f"interrupted after {done}; the same command resumes with the next one{kept}"
+    if position is None or not kept:
         return "interrupted; nothing is written, and the same command starts again"
-    return f"interrupted after {num_done} of {len(jobs)} pictures; the same command resumes with the next one"
+    return f"interrupted at {position.num_done:.0%}{kept}, and the same command resumes"
 
 
 def _print_choices(restorer: "Restorer", settings: "Settings", jobs: "Sequence[Job]") -> None:
-    """How a model runs, and which settings have no effect on it."""
-    from pellucid.pictures import formats
+    """How a model runs, and which settings have no effect on these jobs; jobs that run warn by themselves."""
+    from pellucid.restoration.suitability import warn_about_settings
 
     for line in restorer.describe_backends():
         print_info(line)
-    for override in restorer.overrides():
-        print_warning(override)
-    if settings.exposure != "auto" and not restorer.recipe.domain.takes_mosaic:
-        print_warning(
-            f"{restorer.name} restores developed pictures; --exposure-ratio and --reference have no effect"
-        )
-    if settings.quality is not None:
-        targets = {kind.name: kind for kind in (formats.format_by_suffix(job.target) for job in jobs)}
-        for name in sorted(name for name, kind in targets.items() if not kind.takes_quality):
-            print_warning(f"--quality has no effect on {name}, which is written without loss")
+    ineffective = (line for job in jobs for line in warn_about_settings(job.target, restorer, settings))
+    for warning in dict.fromkeys((*restorer.overrides(), *ineffective)):
+        print_warning(warning)
 
 
 def _print_summary(outcomes: "Sequence[Outcome]", restorer: "Restorer", *, with_results: bool) -> None:

@@ -22,8 +22,8 @@ Models = Annotated[
         "--model",
         "-m",
         metavar="NAME_OR_FILE",
-        help="Name of a model (see 'pellucid models') or path of a weight file; A+B runs A, then B. "
-        "Repeatable with --preview.",
+        help="Name of a model (see 'pellucid models') or path of a weight file; A+B runs A, then B; auto: what "
+        "'pellucid advise' says about each picture. Repeatable with --preview.",
     ),
 ]
 Out = Annotated[
@@ -42,7 +42,7 @@ Name = Annotated[
     typer.Option(
         metavar="PATTERN",
         help="Names of results, e.g. '{stem}-{model}{suffix}'; then --out may be the folder of the inputs.",
-        show_default="as the inputs; next to them {stem}-restored{suffix}",
+        show_default="that of the input; {stem}-restored{suffix} for results next to it",
         rich_help_panel=_FILES,
     ),
 ]
@@ -52,7 +52,7 @@ Report = Annotated[
         "--json",
         "--report",
         metavar="FILE",
-        help="Write what happened to every picture, as JSON; - is standard output, without any other text.",
+        help="Write the outcome of every picture as JSON; - writes only JSON to standard output.",
         rich_help_panel=_FILES,
     ),
 ]
@@ -60,7 +60,7 @@ Include = Annotated[
     list[str] | None,
     typer.Option(
         metavar="PATTERN",
-        help="Of the pictures in folders only these, e.g. `*.tif` or `scans/*`; repeatable.",
+        help="Restore only these pictures of folders, e.g. `*.tif` or `scans/*`; repeatable.",
         show_default="all",
         rich_help_panel=_FILES,
     ),
@@ -69,7 +69,7 @@ Exclude = Annotated[
     list[str] | None,
     typer.Option(
         metavar="PATTERN",
-        help="Not these pictures in folders, e.g. '**/raw/*'; repeatable.",
+        help="Skip these pictures of folders, e.g. '**/raw/*'; repeatable.",
         rich_help_panel=_FILES,
     ),
 ]
@@ -97,7 +97,7 @@ Scale = Annotated[
     float | None,
     typer.Option(
         metavar="X",
-        help="How many times as long the sides of results are, e.g. 1.5: enlarged by the model, then reduced.",
+        help="Scale factor of results, e.g. 1.5: the result of the model is reduced to it.",
         show_default="that of the model",
         rich_help_panel=_RESULTS,
     ),
@@ -106,7 +106,7 @@ Size = Annotated[
     str | None,
     typer.Option(
         metavar="WxH",
-        help="Size that results fit into, e.g. 3000x2000, 3000x or x2000; as --scale.",
+        help="Largest size of results, e.g. 3000x2000, 3000x or x2000; reduces them like --scale.",
         rich_help_panel=_RESULTS,
     ),
 ]
@@ -114,7 +114,8 @@ Mask = Annotated[
     str | None,
     typer.Option(
         metavar="PATH",
-        help="A picture, white where to restore, black where not; or a folder of them, named as the inputs.",
+        help="Picture that is white where to restore and black elsewhere; or a folder of such masks, with the "
+        "names of the inputs.",
         rich_help_panel=_RESULTS,
     ),
 ]
@@ -132,7 +133,7 @@ Ensemble = Annotated[
     bool,
     typer.Option(
         "--ensemble",
-        help="Mean over all eight rotations and reflections; takes eight times as long.",
+        help="Self-ensemble: average over all eight rotations and reflections. Takes eight times as long.",
         rich_help_panel=_RESULTS,
     ),
 ]
@@ -160,7 +161,7 @@ Quality = Annotated[
         min=1,
         max=100,
         metavar="N",
-        help="Quality of JPEG, and of WebP and JPEG XL, which it makes lossy.",
+        help="Quality of JPEG, or of lossy WebP and JPEG XL.",
         show_default="that of the input",
         rich_help_panel=_RESULTS,
     ),
@@ -181,7 +182,7 @@ Preview = Annotated[
     bool,
     typer.Option(
         "--preview",
-        help="Only draw a sheet of telling parts of each picture, before and after each --model.",
+        help="Only draw a sheet for each picture: a few crops, before and after each --model.",
         rich_help_panel=_TRYING,
     ),
 ]
@@ -189,7 +190,7 @@ Compare = Annotated[
     bool,
     typer.Option(
         "--compare",
-        help="Write such a sheet next to each result, NAME-compare.png.",
+        help="Also draw such a sheet next to each result, NAME-compare.png.",
         rich_help_panel=_TRYING,
     ),
 ]
@@ -197,7 +198,7 @@ Crop = Annotated[
     str | None,
     typer.Option(
         metavar="X,Y,W,H",
-        help="Restore only this part of the picture, in its pixels; the same as in the whole result.",
+        help="Restore only this part, in pixels of the input. Identical to the same part of the whole result.",
         rich_help_panel=_TRYING,
     ),
 ]
@@ -237,8 +238,8 @@ On = Annotated[
     typer.Option(
         "--on",
         metavar="CLUSTER",
-        help="Restore in processes of Ray: 'ray' on this computer, or the address of a cluster, e.g. "
-        "ray://HOST:10001. See docs/scaling.md.",
+        help="Restore in worker processes of Ray: 'ray' starts it on this computer; otherwise the address of a "
+        "cluster, e.g. ray://HOST:10001. See docs/scaling.md.",
         rich_help_panel=_EFFORT,
     ),
 ]
@@ -247,7 +248,7 @@ Processes = Annotated[
     typer.Option(
         min=1,
         metavar="N",
-        help="With --on: the most processes.",
+        help="With --on: maximum number of worker processes.",
         show_default="as many as fit",
         rich_help_panel=_EFFORT,
     ),
@@ -256,7 +257,7 @@ Memory = Annotated[
     str | None,
     typer.Option(
         metavar="SIZE",
-        help="Memory limit of the process, e.g. 2GB; with --on, of each.",
+        help="Memory limit of the process, e.g. 2GB; with --on, of each worker process.",
         show_default="half of the free memory",
         rich_help_panel=_EFFORT,
     ),
@@ -266,7 +267,7 @@ Workers = Annotated[
     typer.Option(
         min=1,
         metavar="N",
-        help="Number of pictures to decode, and to encode, while another one is in the network.",
+        help="Number of threads that decode, and that encode, while another picture is in the network.",
         rich_help_panel=_EFFORT,
     ),
 ]
@@ -276,7 +277,7 @@ Tile = Annotated[
         min=1,
         metavar="PX",
         help="Side of the tiles. Affects time and memory, not the result.",
-        show_default="as large as is fast and fits the memory",
+        show_default="chosen for speed within the memory limit",
         rich_help_panel=_EFFORT,
     ),
 ]
@@ -285,8 +286,8 @@ Halo = Annotated[
     typer.Option(
         min=0,
         metavar="PX",
-        help="How far around each tile the picture is read. Less is faster, but not exact.",
-        show_default="as far as the network sees: exact",
+        help="Number of pixels that are read around each tile. Fewer are faster, but not exact.",
+        show_default="the reach of the network: exact",
         rich_help_panel=_EFFORT,
     ),
 ]

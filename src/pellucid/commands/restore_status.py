@@ -70,7 +70,8 @@ class _Status:
             return ""
         done = format_number(position.restored_megapixels)
         if self.num_pictures == 1:
-            done += f" of {format_number(position.megapixels)}"
+            all_done = position.num_done * position.megapixels  # also by earlier runs
+            done = f"{format_number(all_done)} of {format_number(position.megapixels)}"
         return f"{done} MP, {format_number(position.restored_megapixels / elapsed_s)} MP/s"
 
     def _describe_rest(self) -> str:

@@ -27,7 +27,7 @@ def serve(
     backend: Backend = None,
     precision: Precision = None,
     workers: Annotated[
-        int, typer.Option(min=1, max=256, metavar="N", help="Processes that restore.", rich_help_panel=_LIMITS)
+        int, typer.Option(min=1, max=256, metavar="N", help="Number of worker processes.", rich_help_panel=_LIMITS)
     ] = 1,
     memory: Annotated[
         str | None,
@@ -39,13 +39,13 @@ def serve(
         ),
     ] = None,
     max_size: Annotated[
-        str, typer.Option(metavar="SIZE", help="Largest request.", rich_help_panel=_LIMITS)
+        str, typer.Option(metavar="SIZE", help="Maximum size of a request.", rich_help_panel=_LIMITS)
     ] = "500MB",
     max_pixels: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Largest picture.", rich_help_panel=_LIMITS)
+        int, typer.Option(min=1, metavar="N", help="Maximum pixels of a picture.", rich_help_panel=_LIMITS)
     ] = 200_000_000,
     max_queue: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Most pictures that wait.", rich_help_panel=_LIMITS)
+        int, typer.Option(min=1, metavar="N", help="Maximum length of the queue.", rich_help_panel=_LIMITS)
     ] = 200,
     keep_hours: Annotated[
         float, typer.Option(min=0.01, metavar="HOURS", help="How long results are kept.", rich_help_panel=_LIMITS)
@@ -56,34 +56,34 @@ def serve(
     drain: Annotated[
         float,
         typer.Option(
-            min=0, metavar="SECONDS", help="How long running work may finish on shutdown.", rich_help_panel=_LIMITS
+            min=0, metavar="SECONDS", help="On shutdown, wait this long for running work.", rich_help_panel=_LIMITS
         ),
     ] = 60.0,
     idle: Annotated[
         float,
-        typer.Option(
-            min=0.1, metavar="SECONDS", help="Longest pause while a request arrives.", rich_help_panel=_LIMITS
-        ),
+        typer.Option(min=0.1, metavar="SECONDS", help="Timeout while a request arrives.", rich_help_panel=_LIMITS),
     ] = 30.0,
     token_file: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Requests need the token in this file.", rich_help_panel=_ACCESS),
+        typer.Option(metavar="FILE", help="Require the token in this file.", rich_help_panel=_ACCESS),
     ] = None,
     insecure: Annotated[
         bool,
-        typer.Option("--insecure", help="Let other hosts connect without a token.", rich_help_panel=_ACCESS),
+        typer.Option("--insecure", help="Allow other hosts to connect without a token.", rich_help_panel=_ACCESS),
     ] = False,
     behind_proxy: Annotated[
         bool,
         typer.Option(
             "--behind-proxy",
-            help="A proxy on this machine says who the clients are (X-Forwarded-For).",
+            help="Trust X-Forwarded-For from a proxy on this machine.",
             rich_help_panel=_ACCESS,
         ),
     ] = False,
     allow_origin: Annotated[
         str | None,
-        typer.Option(metavar="ORIGIN", help="A site whose pages may use the API.", rich_help_panel=_ACCESS),
+        typer.Option(
+            metavar="ORIGIN", help="Allow pages of this site to use the API (CORS).", rich_help_panel=_ACCESS
+        ),
     ] = None,
 ) -> None:
     """Serve a page and an HTTP API that restore pictures.
@@ -103,11 +103,11 @@ def serve(
     limits = Limits(
         memory_bytes=memory_module.free_bytes() // 2 if memory is None else parse_bytes(memory),
         workers=workers,
-        max_bytes=parse_bytes(max_size),
+        max_bytes=parse_bytes(max_size, "--max-size"),
         max_pixels=max_pixels,
         max_queue=max_queue,
         keep_s=keep_hours * 3600,
-        keep_bytes=parse_bytes(keep_size),
+        keep_bytes=parse_bytes(keep_size, "--keep-size"),
         drain_s=drain,
         idle_s=idle,
     )

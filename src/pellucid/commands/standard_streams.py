@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from pellucid.storage.urls import Location
 
 
+_STDIN, _STDOUT = "standard input", "standard output"
+
+
 @dataclass(frozen=True)
 class Streams:
     """Inputs and output of a command, with temporary files for standard streams.
@@ -60,13 +63,13 @@ def standard_streams(inputs: list[str], out: "Location | None", format: str | No
     with TemporaryDirectory(prefix="pellucid-") as folder:
         names: dict[Location, str] = {}
         if reads:
-            source = Path(folder, "input")
+            source = Path(folder, _STDIN)  # messages that contain only the name of a file are right, too
             source.write_bytes(_read())
-            names[source] = "standard input"
+            names[source] = _STDIN
             inputs = [str(source)]
         if writes:
             out = Path(folder, _name_output(inputs[0], format))
-            names[out] = "standard output"
+            names[out] = _STDOUT
         streams = Streams(inputs, out, writes, names)
         try:
             yield streams
@@ -92,8 +95,8 @@ def _name_output(given: str, format: str | None) -> str:
 
     source = locate(given)
     if isinstance(source, Url):
-        return images.result_name(f"output{source.suffix}", format)
-    return images.result_name("output", format, source=source)
+        return images.result_name(f"{_STDOUT}{source.suffix}", format)
+    return images.result_name(_STDOUT, format, source=source)
 
 
 def _read() -> bytes:

@@ -1,12 +1,14 @@
 """`pellucid status`."""
 
+import errno
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pellucid.commands.options import Json
+from pellucid.commands.options import Json, check_overwrite
 from pellucid.commands.restore_status import format_duration, format_number
 from pellucid.commands.terminal import defer_sigint, is_stdout, print_error, print_info, print_warning, write_json
 from pellucid.errors import DataError
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from pellucid.data.store_status import StoreStatus
     from pellucid.evaluation.score_status import ScoreStatus
     from pellucid.restoration.run_status import RunStatus
+    from pellucid.storage.urls import Location
 
 _NUM_LISTED = 20
 """How many failed pictures are printed, and how many missing ones."""
@@ -24,7 +27,7 @@ def status(
     out: Annotated[
         str,
         typer.Argument(
-            metavar="OUT", help="A folder of results, also as a URL, a store, or the folder of --record."
+            metavar="OUT", help="A folder of results (also as a URL), a store, or the folder of --record."
         ),
     ],
     json_file: Json = None,
@@ -32,14 +35,14 @@ def status(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Write the report that one 'pellucid restore --report' would have written; - as --json.",
+            help="Write the report that a single 'pellucid restore --report' would have written; - as for --json.",
         ),
     ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the files of --json and --report.")
     ] = False,
 ) -> None:
-    """Report how far `pellucid restore`, `prepare` or `evaluate` is in a folder, in all shards together.
+    """Report the progress of `pellucid restore`, `prepare` or `evaluate` in a folder, over all shards.
 
     Lists the inputs again and reads the manifests of all processes: what is done, what failed, what is missing,
     and the pace. The exit code is 0 if everything is done, and 1 if something failed or is missing.
@@ -48,9 +51,10 @@ def status(
         from pellucid.data import store_status
         from pellucid.evaluation import score_status
         from pellucid.restoration import report as reports
-        from pellucid.restoration.run_status import has_results, read_status
+        from pellucid.restoration.run_status import read_status
         from pellucid.storage.urls import locate
 
+    check_overwrite(overwrite, {"--json": json_file, "--report": report})
     if is_stdout(json_file) and is_stdout(report):
         raise typer.BadParameter("--json - and --report - would both be standard output")
     place = locate(out)
@@ -69,12 +73,7 @@ def status(
         return
     found = read_status(place)
     if not found:
-        known = (
-            "was made by an earlier version, which did not record its inputs"
-            if has_results(place)
-            else ("contains no manifest of 'pellucid restore'")
-        )
-        raise DataError(f"{out} {known}")
+        raise DataError(f"{out} {_describe_missing_manifest(place)}")
     if json_file is not None:
         write_json(json_file, [one.to_json() for one in found], overwrite=overwrite)
     if report is not None:
@@ -154,3 +153,15 @@ def _describe(one: "RunStatus") -> str:
     if one.shards:
         parts.append(f"shards {', '.join(one.shards)}")
     return ", ".join(parts)
+
+
+def _describe_missing_manifest(place: "Location") -> str:
+    from pellucid.restoration.entries import manifest_path
+    from pellucid.restoration.run_status import has_results
+
+    if has_results(place):
+        return "was made by an earlier version, which did not record its inputs"
+    path = manifest_path(place, None) if isinstance(place, Path) else None
+    if path is not None and path.exists() and not os.access(path, os.R_OK):
+        return f"contains {path.name}, which cannot be read: {os.strerror(errno.EACCES)}"
+    return "contains no manifest of 'pellucid restore'"

@@ -38,7 +38,12 @@ def add_row(table: Any, *cells: str, style: str | None = None) -> None:
     """Add plain text; a file name such as `[red]x.png` is not read as markup."""
     from rich.text import Text
 
-    table.add_row(*map(Text, cells), style=style)
+    table.add_row(*(Text(escape(cell)) for cell in cells), style=style)
+
+
+def escape(text: str) -> str:
+    """Text without control characters, which in the name of a file or model could change the terminal."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda control: f"\\x{ord(control[0]):02x}", text)
 
 
 def print_table(table: Any) -> None:
@@ -109,7 +114,7 @@ def write_json(path: Path, content: object, *, overwrite: bool) -> None:
 
 def is_first_process() -> bool:
     """Whether this is the only process, or the first one of several that `torchrun` started."""
-    return os.environ.get("RANK", "0") == "0"
+    return os.environ.get("WORLD_SIZE", "1") == "1" or os.environ.get("RANK", "0") == "0"
 
 
 @dataclass(frozen=True)
@@ -166,7 +171,7 @@ def _print_message(level: str, text: object, prefix: str = "") -> None:
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = json.dumps({"time": at, "level": level, "message": line})
     else:
-        line = prefix + line
+        line = prefix + escape(line)
     with suppress(OSError, ValueError):  # a full or closed error stream must not stop the work
         typer.echo(line, err=True)
 

@@ -16,8 +16,10 @@ from pellucid.commands.options import (
     OverwriteJson,
     Parameters,
     add_networks,
-    bring,
+    as_local,
+    check_overwrite,
     parse_keywords,
+    refuse,
 )
 from pellucid.commands.terminal import defer_sigint, is_first_process, is_stdout, print_info, progress, write_json
 
@@ -35,7 +37,7 @@ def train(
     parameters: Parameters = None,
     *,
     data: Annotated[
-        str, typer.Option(metavar="FOLDER", help="Training pictures, or a prepared store. Also the URL of one.")
+        str, typer.Option(metavar="FOLDER", help="Training pictures, or a prepared store; also as a URL.")
     ],
     target: Annotated[
         str | None,
@@ -47,20 +49,20 @@ def train(
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="Same as num_steps=N.")] = None,
     seed: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Determines first weights, patches and noise.")
+        int, typer.Option(min=0, metavar="N", help="Random seed: initial weights, patches, noise.")
     ] = 0,
     device: Device = "auto",
     start_from: Annotated[
         str | None,
-        typer.Option("--from", metavar="NAME_OR_FILE", help="Start from these weights, as far as they fit."),
+        typer.Option("--from", metavar="NAME_OR_FILE", help="Initialize from these weights, where they fit."),
     ] = None,
     tune: Annotated[
         Literal["auto", "off"],
-        typer.Option(help="auto finds the fastest mode first; off uses float32, not compiled."),
+        typer.Option(help="auto first measures which mode is fastest; off runs eagerly, in float32."),
     ] = "auto",
     val: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER", help="Pictures or a store to score at regular intervals."),
+        typer.Option(metavar="FOLDER", help="Validation pictures, or a store; scored at regular intervals."),
     ] = None,
     val_target: Annotated[
         str | None,
@@ -70,7 +72,9 @@ def train(
     save_every: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="Longest time between checkpoints.")
     ] = 300.0,
-    profile: Annotated[bool, typer.Option("--profile", help="Trace a few steps into RUN/trace.json.")] = False,
+    profile: Annotated[
+        bool, typer.Option("--profile", help="Write a profiler trace of a few steps to RUN/trace.json.")
+    ] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Also write metrics for TensorBoard to RUN/tensorboard.")
     ] = False,
@@ -79,7 +83,7 @@ def train(
     ] = None,
     networks: NetworkFiles = None,
     json_file: Json = None,
-    overwrite_json: OverwriteJson = False,
+    overwrite: OverwriteJson = False,
 ) -> None:
     """Train a recipe. The same command resumes an interrupted training and ends with the same weights.
 
@@ -95,10 +99,18 @@ def train(
         from pellucid.training.recorder import Validation
         from pellucid.training.stopping import Stopped
 
+    check_overwrite(overwrite, {"--json": json_file})
     add_networks(networks)
     given = parse_keywords(parameters, options=("device",))
     if steps is not None and "num_steps" in given:
         raise typer.BadParameter("--steps and num_steps are the same; use one of them")
+    if "validate_every" in given and val is None:
+        raise typer.BadParameter("validate_every needs --val")
+    if measure is not None:
+        refuse(
+            "--measure only measures the speed of a new training",
+            val=val, val_target=val_target, **{"from": start_from}, profile=profile, tensorboard=tensorboard,
+        )  # fmt: skip
     recipe = registry.find(name, **given, **({} if steps is None else {"num_steps": steps}))
     shared: dict[str, Any] = {
         "target": target,
@@ -110,19 +122,21 @@ def train(
     }
     for place in (data, target):
         if place is not None:
-            bring(place)  # with progress; the training finds the copy
+            as_local(place)  # with progress; the training finds the copy
     if measure is not None:
         speed = training.measure(recipe, data, num_steps=measure, **shared)
         text = (
             f"{speed.images_per_s:.1f} images/s, {speed.waiting:.1%} of the time waiting for data ({speed.mode})"
         )
-        _report(text, json_file, lambda: asdict(speed), overwrite=overwrite_json)
+        _report(text, json_file, lambda: asdict(speed), overwrite=overwrite)
         return
     if out is None:
         raise typer.BadParameter("--out RUN is needed, except with --measure")
     if val is None and val_target is not None:
         raise typer.BadParameter("--val-target needs --val")
-    validation = None if val is None else Validation(bring(val), None if val_target is None else bring(val_target))
+    validation = (
+        None if val is None else Validation(as_local(val), None if val_target is None else as_local(val_target))
+    )
     try:
         with _show_progress(recipe.num_steps) as progress:
             weights = training.train(
@@ -148,7 +162,7 @@ def train(
         place,
         json_file,
         lambda: {"weights": place, **comparing.compare_runs([weights.parent])[0].to_json()},
-        overwrite=overwrite_json,
+        overwrite=overwrite,
     )
 
 

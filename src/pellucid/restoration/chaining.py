@@ -3,21 +3,25 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from hashlib import sha256
 from itertools import accumulate
 from math import lcm, prod
 from operator import mul
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from pellucid.degradations.degradation import Chain, Degradation
-from pellucid.domains import Degraded, Domain
+from pellucid import __version__
+from pellucid.degradations.degradation import Chain, Degradation, makes_target
+from pellucid.domains import CPU, Degraded, Domain
 from pellucid.errors import PictureError, WeightsError
-from pellucid.pictures.picture import Picture
+from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.pictures.resize import resize
 from pellucid.recipes.recipe import Recipe, ScoringProtocol
 from pellucid.restoration.resizing import resize_picture
 from pellucid.restoration.tiled_model import Effort, TiledModel
+from pellucid.system import memory
 from pellucid.weights.checkpoint import WeightsMetadata
 
 Progress = Callable[[int, int], None]
@@ -75,12 +79,29 @@ def run_models(
         if progress is not None:
             progress(num_done, num_pixels)
 
+    effort.kept.start_picture(lambda: _identify(models, accepted, effort, dtype))
     degraded = accepted
     for model in models[:-1]:
         degraded = model.restore(degraded, effort, "float32", advance)
         if effort.mask is not None:
             effort = replace(effort, mask=resize_picture(effort.mask, degraded.height, degraded.width))
     return models[-1].restore(degraded, effort, dtype, advance)
+
+
+def _identify(models: Sequence[TiledModel], accepted: Degraded, effort: Effort, dtype: str) -> str:
+    """A hash of everything that affects the samples of the tiles, except their places."""
+    facts: list[object] = [__version__, torch.__version__, dtype, effort.halo_px, effort.ensemble, effort.strength]
+    for model in models:
+        facts += [model.backend.name, model.backend.fingerprint(), model.recipe.name, model.recipe.parameters]
+    if isinstance(accepted, Mosaic):
+        facts += [accepted.pattern, accepted.black_level, accepted.white_level, accepted.exposure_ratio]
+        facts += [accepted.white_balance, accepted.orientation]
+    found = sha256(repr(facts).encode())
+    for plane in (*accepted.planes, *(() if effort.mask is None else effort.mask.planes)):
+        found.update(f"{plane.dtype} {plane.shape}".encode())
+        for rows in memory.strips(plane):
+            found.update(np.ascontiguousarray(plane[rows]).data)
+    return found.hexdigest()[:32]
 
 
 def count_pixels(models: Sequence[TiledModel], degraded: Degraded) -> int:
@@ -121,8 +142,8 @@ def join_metadata(models: Sequence[TiledModel]) -> WeightsMetadata | None:
 
 
 def _join_degradations(degradations: Sequence[Degradation | None]) -> Degradation | None:
-    """The last model undoes what happened first."""
-    known = [degradation for degradation in degradations if degradation is not None]
+    """The last model undoes what happened first. None if one is not known, or makes its own target."""
+    known = [one for one in degradations if one is not None and not makes_target(one)]
     return Chain(tuple(reversed(known))) if len(known) == len(degradations) else None
 
 
@@ -166,17 +187,20 @@ class _ChainDomain(Domain):
     def covered_area(self, degraded: Degraded) -> tuple[slice, slice]:
         return self.first.covered_area(degraded)
 
-    def to_input(self, degraded: Degraded) -> Tensor:
-        return self.first.to_input(degraded)
+    def to_planes(self, degraded: Degraded, device: torch.device = CPU) -> Tensor:
+        return self.first.to_planes(degraded, device)
+
+    def planes_to_input(self, planes: Tensor) -> Tensor:
+        return self.first.planes_to_input(planes)
+
+    def output_to_planes(self, output: Tensor, planes: Tensor) -> Tensor:
+        return self.first.output_to_planes(output, planes)
 
     def encode(self, planes: Tensor) -> Tensor:
         return resize(planes, self.scale)
 
     def to_colors(self, planes: Tensor) -> Tensor:
         return self.first.to_colors(planes)
-
-    def to_picture(self, output: Tensor, like: Degraded) -> Picture:
-        return self.first.to_picture(output, like)
 
     def synthesize(self, photos: Tensor, degradation: Degradation | None, generator: torch.Generator) -> Tensor:
         return self.first.synthesize(photos, degradation, generator)

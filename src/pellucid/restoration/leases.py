@@ -1,9 +1,8 @@
 """Which process makes which result in a bucket, so that processes on several computers share the work.
 
-A claim is an object that only one process can create. Its owner stores it again and again while it works; a claim
-that has not changed for a minute belongs to a process that has ended, and is taken over. Each process measures
-that minute by its own clock. If a claim is ever lost, work is done twice, and nothing else: results are stored
-only where none is.
+A claim is an object that only one process can create. Its owner renews it while it works. A claim that has not
+changed for a minute, by the clock of the process that waits, is expired, and another process may take it over. If
+a claim is ever lost, the only effect is that work is done twice, because results never replace each other.
 """
 
 import secrets
@@ -21,7 +20,7 @@ from pellucid.storage.urls import Tag, Url
 
 RENEW_EVERY_S = 15.0
 LEASE_S = 60.0
-"""After how long without a change a claim is taken over."""
+"""A claim expires if it has not changed for this long."""
 
 _NUM_RELEASERS = 4
 
@@ -29,8 +28,8 @@ _NUM_RELEASERS = 4
 class Leases:
     """The claims of this process on results in a folder of a bucket.
 
-    team: of processes that never get the same result at the same time. They take over each other's claims at once:
-        whoever has one in the way has died, or will find that the claim is lost.
+    team: the name of a group of processes that are never assigned the same result at the same time. They take over
+        each other's claims at once, because the earlier owner has died, or will notice that it lost the claim.
     """
 
     def __init__(self, folder: Url, team: str | None = None) -> None:
@@ -48,7 +47,7 @@ class Leases:
         self.release("")
 
     def take(self, key: str) -> bool:
-        """Claim the result with this key; False if another process has claimed it. Taking it twice is no error."""
+        """Claim the result with this key; False if another process has claimed it. May be called repeatedly."""
         with self._lock:
             if key in self._held:
                 return True
@@ -125,14 +124,14 @@ class Leases:
                     self._held[key] = renewed
 
     def _content(self) -> bytes:
-        """Another one each time, so that the e-tag changes."""
+        """Different each time, so that the e-tag changes."""
         return f"{self._owner} {secrets.token_hex(8)}\n".encode()
 
     def _url(self, key: str) -> Url:
         return self._folder / sha256(key.encode(errors="surrogateescape")).hexdigest()[:32]
 
     def _delete(self, url: Url) -> None:
-        """Delete a claim, unless another process has taken it over while this one slept."""
+        """Delete a claim, unless another process has taken it over in the meantime."""
         with suppress(StorageError):  # an abandoned claim expires
             if objects.read(url)[0].startswith(self._owner.encode()):
                 objects.delete(url)

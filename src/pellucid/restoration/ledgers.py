@@ -1,8 +1,9 @@
-"""Where a manifest is stored, and what is known of the results: a folder of this computer, or one in a bucket.
+"""How a manifest is stored: in a local folder, or in a bucket.
 
-In a folder, entries are lines of one file, added just before a result gets its name. In a bucket nothing can be
-added to an object, so each process writes objects of its own, every few seconds at most. A result also carries the
-digest of its entry itself, so that nothing is lost if the process is killed in between.
+In a folder, entries are lines of one file, added just before a result is renamed to its final name. In a bucket,
+nothing can be appended to an object, so each process writes its own objects, every few seconds at most. The
+metadata of a result also contain the hash of its entry, so that nothing is lost if the process is killed in
+between.
 """
 
 import hashlib
@@ -72,7 +73,7 @@ class Ledger(Protocol):
         """
         ...
 
-    def note(self, line: Mapping[str, Any], *, can_wait: bool) -> None:
+    def append(self, line: Mapping[str, Any], *, can_wait: bool) -> None:
         """Add another line. can_wait: until there is a result. If it cannot be stored, only this line is lost."""
         ...
 
@@ -99,7 +100,7 @@ class FolderLedger:
                 entries.add(line)
 
     def refresh(self, target: Location) -> None:
-        """Files are looked at whenever it matters."""
+        """Not needed: the file system is read each time."""
 
     def stamp(self, target: Location) -> Stamp:
         # A broken link exists, but has no stamp.
@@ -117,7 +118,7 @@ class FolderLedger:
         except OSError as error:
             raise OutputError(f"{self._path} cannot be written: {error.strerror or error}") from error
 
-    def note(self, line: Mapping[str, Any], *, can_wait: bool) -> None:
+    def append(self, line: Mapping[str, Any], *, can_wait: bool) -> None:
         with self._lock, suppress(OSError):
             if can_wait and not self._path.exists():
                 self._waiting.append(line)
@@ -178,7 +179,7 @@ class BucketLedger:
 
     def is_recorded(self, target: Location, entry: Entry) -> bool:
         assert isinstance(target, Url)
-        return objects.read_note(target, _ENTRY) == _digest(entry)
+        return objects.read_attribute(target, _ENTRY) == _digest(entry)
 
     def add(self, target: Location, whole: Path, entry: Entry, *, overwrite: bool) -> None:
         assert isinstance(target, Url)
@@ -189,7 +190,7 @@ class BucketLedger:
         entry["result"] = [*tag]
         self._add(entry)
 
-    def note(self, line: Mapping[str, Any], *, can_wait: bool) -> None:
+    def append(self, line: Mapping[str, Any], *, can_wait: bool) -> None:
         with suppress(StorageError):
             self._add(line)
 
@@ -232,7 +233,7 @@ def find_results(
     """(result, what it was made from) of results in a folder that have not changed since; see `real_name`.
 
     among: in a bucket, only these are looked for. may_be_refused: whether a folder that the server refuses to list
-        has none: a key that may list only a folder below it has not made results there.
+        contains no results: credentials that cannot list it cannot have written results there.
     """
     if isinstance(folder, Path):
         yield from entries.list_results(folder)
@@ -267,16 +268,16 @@ def open_ledger(folder: Location, journal: str | None = None, *, is_listed: bool
 def store(
     whole: Path, target: Url, *, known: Tag | None = None, overwrite: bool, note: dict[str, str] | None = None
 ) -> Tag:
-    """Store a result. Only what is known to be there is replaced, unless anything may be.
+    """Store a result. Without `overwrite`, it may only replace the known earlier result.
 
     known: the tag of the earlier result, None if there was none.
     """
-    notes = {**_content_type(target), **(note or {})}
+    attributes = {**_content_type(target), **(note or {})}
     if overwrite:
-        return objects.put(whole, target, notes=notes)
+        return objects.put(whole, target, attributes=attributes)
     if known is None:
-        return objects.put_new(whole, target, notes=notes)
-    return objects.put(whole, target, e_tag=known.e_tag, notes=notes)
+        return objects.put_new(whole, target, attributes=attributes)
+    return objects.put(whole, target, e_tag=known.e_tag, attributes=attributes)
 
 
 def _content_type(target: Url) -> dict[str, str]:
@@ -286,6 +287,6 @@ def _content_type(target: Url) -> dict[str, str]:
 
 
 def _digest(entry: Entry) -> str:
-    """Of all but what is only known once the result is stored."""
+    """The hash of an entry, without the parts that are only known once the result is stored."""
     settled = {key: value for key, value in entry.items() if key not in ("result", "sha256")}
     return hashlib.sha256(json.dumps(settled, sort_keys=True).encode()).hexdigest()

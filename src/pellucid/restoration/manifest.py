@@ -40,7 +40,7 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for, as `pellucid status` needs it.
+    """What to restore and how, as recorded for `pellucid status`.
 
     settings: everything that affects the results. model: its name. shard: the part that this process makes.
     facts: about the model, for reports. plan: the arguments of `planning.plan`; None for jobs from elsewhere.
@@ -62,8 +62,8 @@ class Request:
 class Manifest:
     """The manifest of one folder.
 
-    is_directed: whether another process decides what this one does, and looks at the folder before: then, this one
-        looks only at what it makes, which takes neither time nor memory if there are millions of results.
+    is_directed: whether another process assigns the work, and has checked which results exist. Then this one does
+        not list the folder, which would take time and memory with millions of results.
     """
 
     def __init__(self, folder: Location, request: Request, *, is_directed: bool = False) -> None:
@@ -73,10 +73,10 @@ class Manifest:
         self._ledger = open_ledger(folder, request.journal, is_listed=not is_directed)
         if not is_directed:
             self._ledger.read_new(self._entries)
-        self._lock, self._is_run_noted = Lock(), False
+        self._lock, self._is_run_recorded = Lock(), False
 
     def state(self, source: Location, target: Location, mask: Location | None = None) -> State:
-        """Whether the target exists, and whether it is what would be made from the source (and mask) now."""
+        """Whether the target exists, and whether it was made from this source (and mask) with these settings."""
         now = self._ledger.stamp(target)
         if not now:
             return State.MISSING
@@ -85,9 +85,9 @@ class Manifest:
             expected = self._entry(source, stamp(source, *([] if mask is None else [mask])), target)
             if not self._ledger.is_recorded(target, expected):
                 return State.FOREIGN
-            # Whoever made it was killed before its manifest was stored.
-            self._note_run(can_wait=False)
-            self._ledger.note({**expected, "result": now}, can_wait=False)
+            # The process that made it was killed before its manifest was stored.
+            self._record_run(can_wait=False)
+            self._ledger.append({**expected, "result": now}, can_wait=False)
             self._add_entry({**expected, "result": now})
             return State.DONE
         if entry["settings"] != self._settings:
@@ -98,7 +98,7 @@ class Manifest:
         return State.OUTDATED if entry["place"] == self._place(source) else State.FOREIGN
 
     def refresh(self, target: Location) -> None:
-        """Look at the target again, which another process may have made in the meantime."""
+        """Check again whether the target exists: another process may have made it in the meantime."""
         self._ledger.refresh(target)
 
     def record(
@@ -114,9 +114,9 @@ class Manifest:
         """Add an entry for a finished file; see `Ledger.add`.
 
         source_stamp: of the source, and of its mask if there is one, as they were read.
-        whole: the finished file under its temporary name. overwrite: whether it may replace anything.
+        whole: the finished file, under its temporary name. overwrite: whether it may replace any file.
         """
-        self._note_run(can_wait=False)
+        self._record_run(can_wait=False)
         entry = self._entry(source, source_stamp, target)
         entry["sha256"] = _hash_inputs(source, mask, source_stamp)
         self._ledger.add(target, whole, entry, overwrite=overwrite)
@@ -125,12 +125,12 @@ class Manifest:
     def record_outcome(self, source: Location, target: Location, outcome: Mapping[str, Any]) -> None:
         """Add what happened to a picture, for `pellucid status`.
 
-        Failures alone do not make a folder, unless other processes of the same run may have results.
+        Failures alone do not create the folder, unless other processes of the same run may have results.
         """
         can_wait = self._request.journal is None
-        self._note_run(can_wait=can_wait)
+        self._record_run(can_wait=can_wait)
         names = {"target": self._key(target), "place": self._place(source), "settings": self._settings}
-        self._ledger.note({**outcome, **names, "at_s": round(time.time(), 3)}, can_wait=can_wait)
+        self._ledger.append({**outcome, **names, "at_s": round(time.time(), 3)}, can_wait=can_wait)
 
     def find_outcome(self, target: Location) -> Mapping[str, Any] | None:
         """The last recorded outcome of a result with these settings."""
@@ -147,31 +147,32 @@ class Manifest:
         self._add_entry(entry)
 
     def announce(self) -> None:
-        """Record what was asked for before anything is made: the file shows others that they see the folder."""
-        self._is_run_noted = True
-        self._ledger.note(self._describe_run(), can_wait=False)
+        """Record the run before its first result: processes on other computers look for the file, to check that
+        they have access to the folder."""
+        self._is_run_recorded = True
+        self._ledger.append(self._describe_run(), can_wait=False)
 
     def close(self) -> None:
         """Store all entries."""
         self._ledger.close()
 
     def _find(self, target: Location, now: Stamp) -> Entry | None:
-        """The entry of a result, which another process may just have recorded."""
+        """The entry of a result; reads new entries of other processes if it is not known."""
         entry = self._entries.find(self._key(target), now)
         if entry is None:
             self._ledger.read_new(self._entries)
             entry = self._entries.find(self._key(target), now)
         return entry
 
-    def _note_run(self, *, can_wait: bool) -> None:
-        """Add a line with all that status and reports need to know, unless there is one."""
+    def _record_run(self, *, can_wait: bool) -> None:
+        """Add a line with everything that status and reports need, unless it exists."""
         with self._lock:
-            if self._is_run_noted:
+            if self._is_run_recorded:
                 return
-            self._is_run_noted = True
+            self._is_run_recorded = True
         run = self._describe_run()
         if run not in self._entries.runs:
-            self._ledger.note(run, can_wait=can_wait)
+            self._ledger.append(run, can_wait=can_wait)
 
     def _describe_run(self) -> dict[str, Any]:
         request = self._request
@@ -199,7 +200,7 @@ class Manifest:
         }
 
     def _place(self, source: Location) -> str:
-        """The path of a source relative to this folder: files of the same name in other folders differ."""
+        """The path of a source relative to this folder, to distinguish files of the same name."""
         place = real_name(source)
         if isinstance(source, Url) or isinstance(self._folder, Url):
             return place
@@ -243,7 +244,7 @@ class Manifests:
         if manifest is None or job.root is None:
             return True
         if isinstance(job.root, Url) and not self._overwrite and self.state(job) is State.DONE:
-            return True  # known from one listing, and each claim takes requests
+            return True  # known from the listing, so the requests for a claim can be saved
         is_taken = self._claims_in(job.root).take(str(job.target))
         if is_taken:
             manifest.refresh(job.target)  # another process may have finished it
@@ -256,7 +257,7 @@ class Manifests:
             return self._claims[root]
 
     def release(self, job: Job) -> None:
-        """Other processes may make this result again."""
+        """Give up the claim, so that other processes may make this result."""
         if job.root in self._claims:
             self._claims[job.root].release(str(job.target))
 
@@ -270,18 +271,20 @@ class Manifests:
                 claims.close()
 
     def settle_names(self, jobs: Sequence[Job]) -> list[Job]:
-        """The jobs, with the name of the model in those results whose names another model has used."""
+        """The jobs; results whose names another model has used get names with the name of this model."""
         taken = {real_name(job.target) for job in jobs}
         settled = []
         for job in jobs:
-            own = job.target.with_name(f"{job.target.stem}-{self.request.model}{job.target.suffix}")
+            own = job.target_of_model
+            if own is None:
+                own = job.target.with_name(f"{job.target.stem}-{self.request.model}{job.target.suffix}")
             is_free = real_name(own) not in taken
             renames = is_free and not self._overwrite and self.state(job) is State.OTHER_MODEL
             settled.append(replace(job, target=own) if renames else job)
         return settled
 
     def is_done(self, job: Job) -> bool:
-        """Whether there is nothing to do. Raises OutputError if another file is in the way."""
+        """Whether there is nothing to do. Raises OutputError if another file has the name of the result."""
         state = self.state(job)
         if state in (State.FOREIGN, State.OTHER_SETTINGS, State.OTHER_MODEL) and not self._overwrite:
             origin = "" if state is State.FOREIGN else f" and was {state.value}"
@@ -297,7 +300,7 @@ class Manifests:
     def record(self, job: Job, source_stamp: Stamp, whole: Path) -> None:
         """Add an entry for a result that is about to be renamed to its final name; see `Manifest.record`.
 
-        A result in a bucket is stored by this.
+        This also uploads a result in a bucket.
         """
         manifest = self._manifest_of(job)
         if manifest is not None:
@@ -361,7 +364,7 @@ class Manifests:
 
 
 def _is_made_from(entry: Entry, source: Location, mask: Location | None) -> bool:
-    """Whether these are the files that an entry names: by size and time or, if only times differ, by content."""
+    """Whether an entry was made from these files: by size and time or, if only times differ, by content."""
     inputs = [source] if mask is None else [source, mask]
     (name, *expected), found = entry["source"], stamp(*inputs)
     if name != source.name or expected == found:
@@ -372,7 +375,7 @@ def _is_made_from(entry: Entry, source: Location, mask: Location | None) -> bool
 
 
 def _hash_inputs(source: Location, mask: Location | None, stamps: Stamp) -> list[str] | None:
-    """SHA-256 of files of this computer, if they are still those with these stamps; otherwise None."""
+    """SHA-256 of local files, if their stamps have not changed; otherwise None."""
     inputs = [source] if mask is None else [source, mask]
     try:
         hashes = [files.sha256(path) for path in inputs if isinstance(path, Path)]

@@ -1,23 +1,22 @@
-"""Restore files on a cluster: this process plans, Ray's processes read, restore and write.
+"""Restore files on a cluster: this process plans; Ray's processes read, restore and write.
 
-Only names travel through Ray. Each process there has the model, and a manifest of its own; this one looks at what
-exists before, and again at what a process that ended may have finished.
+Only names pass through Ray. Each process there loads the model and writes its own manifest. This process checks
+which results exist, first for all files, and again for those of a process that has died.
 """
 
-import os
-import platform
 import secrets
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from pellucid.clusters.team import MAX_ENDS, Lost, Needs, run_team
-from pellucid.errors import ClusterError, NotEnoughMemoryError, OutputError, PellucidError
-from pellucid.recipes import network_files
-from pellucid.restoration import restorer as restorers
+from pellucid.clusters.connection import check_reachable
+from pellucid.clusters.inputs import no_access, to_absolute
+from pellucid.clusters.team import MIN_PROCESS_BYTES, LostItem, Requirements, run_team
+from pellucid.errors import OutputError, PellucidError
 from pellucid.restoration.entries import Entry, manifest_path
+from pellucid.restoration.loading import Loading
 from pellucid.restoration.manifest import Manifests, Request, State
 from pellucid.restoration.planning import Job
 from pellucid.restoration.position import Position
@@ -28,33 +27,11 @@ from pellucid.restoration.sessions import Outcome, Session
 from pellucid.restoration.settings import Settings
 from pellucid.restoration.stages import codec_bytes, read_first_page
 from pellucid.storage.objects import local_copy
-from pellucid.storage.urls import Location, Url, is_url
+from pellucid.storage.urls import Location, Url
 from pellucid.system import memory
 
-MIN_PROCESS_BYTES = 10**9
-"""Memory that a process gets at least, if none is chosen: pictures differ, and one of them is measured."""
-
-_NUM_MEASURED = 1000
-
-
-@dataclass(frozen=True)
-class Loading:
-    """How each process loads the model; see `restorer.load`. networks: files with networks of its own."""
-
-    model: str
-    device: str = "auto"
-    backend: str | None = None
-    precision: str | None = None
-    parameters: Mapping[str, object] = field(default_factory=dict)
-    networks: Sequence[str] = ()
-
-    def load(self) -> Restorer:
-        """In a process of the cluster."""
-        for path in self.networks:
-            network_files.add_network(path)
-        return restorers.load(
-            self.model, device=self.device, backend=self.backend, precision=self.precision, **self.parameters
-        )
+_MAX_CANDIDATES = 1000
+"""Up to this many files are compared by size to find the largest one."""
 
 
 def iter_restore_on(
@@ -69,18 +46,19 @@ def iter_restore_on(
     overwrite: bool = False,
     progress: Callable[[Position], None] | None = None,
 ) -> Generator[Outcome, None, None]:
-    """`iter_restore` on a cluster; outcomes come in the order in which they are known.
+    """`iter_restore` on a cluster; yields outcomes in the order in which they are known.
 
-    cluster: see `connection.connect`. jobs: as `plan` returns them; folders of results on this computer must be
-        shared with all computers of the cluster, under the same path. restorer: of this process, by the same
-        `loading`. processes: how many at most; default: as many as fit.
-    settings: with `memory_bytes` of each process. Default: what the largest of the files needs.
+    cluster: see `connection.connect`. jobs: as `plan` returns them; local folders of results must be shared with
+        all computers of the cluster, under the same path. restorer: loaded in this process, by the same `loading`.
+        processes: the largest number of processes; default: as many as fit.
+    settings: `memory_bytes` is the limit of each process. Default: as much as the largest file needs.
 
-    Raises OutputError for a result without a folder, and ClusterError and the errors of `load` in processes.
+    Raises OutputError for a result without a folder, ClusterError, and the errors of `load` in the processes.
     """
     for job in jobs:
         if job.root is None:
             raise OutputError(f"{job.target} is a single file", hint="omit {on}, or choose a folder by {out}")
+    check_reachable(cluster)  # before anything is written
     team = f"ray-{secrets.token_hex(4)}"
     manifests = open_manifests(jobs, restorer, settings, overwrite, journal=team)
     with closing(manifests):
@@ -93,7 +71,7 @@ def iter_restore_on(
 
 @dataclass(frozen=True)
 class _Item:
-    """A job for a process. sheet: where the comparison goes. entry: of the result that exists, if it has one."""
+    """A job for a process. sheet: the file for --compare. entry: the manifest entry of an existing result."""
 
     job: Job
     sheet: Location
@@ -101,9 +79,9 @@ class _Item:
 
 
 class _Assignment:
-    """What a process must know to restore; makes its worker when it is called there.
+    """Everything that a process needs to restore: pickled, and called there to make the worker.
 
-    restorer: of this process; only its fingerprint and name travel.
+    restorer: of this process; not pickled, only its fingerprint is.
     """
 
     def __init__(
@@ -117,15 +95,11 @@ class _Assignment:
         workers: int,
     ) -> None:
         self.team, self.overwrite, self.workers, self.request = team, overwrite, workers, request
-        self.loading = replace(
-            loading,
-            model=_to_absolute_model(loading.model),
-            networks=[str(_absolute(Path(path))) for path in loading.networks],
-            **_settle_backend(restorer, loading),
-        )
-        self.restorer, self.fingerprint = restorer, restorer.fingerprint()
+        self.loading, self.restorer = loading.settle(restorer), restorer
         exposure = settings.exposure
-        self.settings = replace(settings, exposure=_absolute(exposure) if isinstance(exposure, Path) else exposure)
+        self.settings = replace(
+            settings, exposure=to_absolute(exposure) if isinstance(exposure, Path) else exposure
+        )
         self.folders: tuple[Path, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -134,41 +108,11 @@ class _Assignment:
     def __call__(self) -> "_SessionWorker":
         for folder in self.folders:
             if not manifest_path(folder, self.team).exists():
-                raise ClusterError(
-                    f"{platform.node()} does not see the folder {folder} of this computer",
-                    hint="use a folder that all computers share under the same path, or a bucket",
-                )
+                raise no_access(folder)
         restorer = self.loading.load()
-        if restorer.fingerprint() != self.fingerprint:
-            raise ClusterError(
-                f"{platform.node()} has another model of the name {self.request.model}, or runs it otherwise",
-                hint="install the same versions on all computers",
-            )
         request = replace(self.request, journal=f"{self.team}-{secrets.token_hex(4)}")
         manifests = Manifests(request, self.overwrite, team=self.team)
         return _SessionWorker(manifests, Session(restorer, self.settings, manifests, self.workers))
-
-
-def _settle_backend(restorer: Restorer, loading: Loading) -> dict[str, Any]:
-    """What "auto" chose here: on another computer, another backend may be the fastest.
-
-    For a chain, each of whose models has its own, processes choose again, and fingerprints are compared.
-    """
-    if "auto" not in (loading.backend, loading.precision) or len(restorer.models) > 1:
-        return {}
-    choice = restorer.choice
-    return {} if choice is None else {"backend": choice.backend, "precision": choice.precision}
-
-
-def _to_absolute_model(model: str) -> str:
-    """The same model for a process in another folder: names and URLs stay."""
-    whole = Path(model)
-    parts = [model] if is_url(model) or whole.is_file() else model.split("+")
-    return "+".join(str(_absolute(Path(part))) if Path(part).is_file() else part for part in parts)
-
-
-def _absolute(place: Path) -> Path:
-    return Path(os.path.abspath(place))  # noqa: PTH100  # Path's own resolves links
 
 
 class _SessionWorker:
@@ -193,7 +137,7 @@ class _SessionWorker:
 
 
 class _Run:
-    """The side of the process that plans."""
+    """A run, as seen by the process that plans."""
 
     def __init__(
         self,
@@ -209,10 +153,10 @@ class _Run:
     def restore(
         self, cluster: str, assignment: _Assignment, processes: int | None
     ) -> Generator[Outcome, None, None]:
-        """The outcomes of all jobs: first those that need no work."""
+        """The outcomes of all jobs, starting with those that are already done."""
         waiting = []
         for job in self._jobs:
-            outcome = self._look(job)
+            outcome = self._find_done(job)
             if outcome is None:
                 waiting.append(job)
             else:
@@ -220,22 +164,22 @@ class _Run:
         if not waiting:
             return
         self._manifests.announce(waiting)
-        assignment.folders = tuple({_absolute(job.root): None for job in waiting if isinstance(job.root, Path)})
-        needs = _estimate_needs(waiting, assignment)
-        assignment.settings = replace(assignment.settings, memory_bytes=needs.memory_bytes)
+        assignment.folders = tuple({to_absolute(job.root): None for job in waiting if isinstance(job.root, Path)})
+        resources = _estimate_resources(waiting, assignment)
+        assignment.settings = replace(assignment.settings, memory_bytes=resources.memory_bytes)
 
-        def recover(place: int) -> Outcome | None:
-            return None if assignment.overwrite else self._recover(waiting[place])
+        def recover(index: int) -> Outcome | None:
+            return None if assignment.overwrite else self._recover(waiting[index])
 
         items = [self._to_item(job) for job in waiting]
         with closing(
-            run_team(cluster, assignment, items, needs, max_processes=processes, recover=recover)
+            run_team(cluster, assignment, items, resources, max_processes=processes, recover=recover)
         ) as results:
-            for place, result in results:
-                yield self._count(self._to_outcome(waiting[place], result))
+            for index, result in results:
+                yield self._count(self._to_outcome(waiting[index], result))
 
-    def _look(self, job: Job) -> Outcome | None:
-        """The outcome of a job without work to do."""
+    def _find_done(self, job: Job) -> Outcome | None:
+        """The outcome of a job that is done or cannot be done; None if it must be restored."""
         outcome = Outcome(job.source, job.target)
         try:
             return replace(outcome, is_skipped=True) if self._manifests.is_done(job) else None
@@ -243,18 +187,18 @@ class _Run:
             return replace(outcome, error=error.about(job.source))
 
     def _to_item(self, job: Job) -> _Item:
-        """With absolute paths: processes of a cluster run in other folders."""
+        """An item with absolute paths, because processes of a cluster run in other folders."""
         places = {name: getattr(job, name) for name in ("source", "target", "root", "mask")}
-        absolute = {name: _absolute(place) for name, place in places.items() if isinstance(place, Path)}
+        absolute = {name: to_absolute(place) for name, place in places.items() if isinstance(place, Path)}
         sheet = self._sheets[job.target]
         return _Item(
             replace(job, **absolute),
-            _absolute(sheet) if isinstance(sheet, Path) else sheet,
+            to_absolute(sheet) if isinstance(sheet, Path) else sheet,
             self._manifests.find_entry(job),
         )
 
     def _recover(self, job: Job) -> Outcome | None:
-        """The outcome of a job that a process had finished when it ended."""
+        """The outcome of a job if its process finished it before it died; otherwise None."""
         self._manifests.refresh(job)
         if self._manifests.state(job) is not State.DONE:
             return None
@@ -267,19 +211,16 @@ class _Run:
             info=tuple(found.get("notes", ())),
         )
 
-    def _to_outcome(self, job: Job, result: Outcome | Lost) -> Outcome:
+    def _to_outcome(self, job: Job, result: Outcome | LostItem) -> Outcome:
         if isinstance(result, Outcome):
             return replace(result, source=job.source, target=job.target)
-        kind = NotEnoughMemoryError if result.is_out_of_memory else PellucidError
-        hint = "give each process more by {memory_bytes}" if result.is_out_of_memory else ""
-        facts = f"{job.source}: the process that restored it has ended {MAX_ENDS} times: {result.reason}"
-        error = kind(facts, hint=hint)
+        error = result.to_error(job.source, "restored", hint="increase {memory_bytes}, the limit of each process")
         outcome = {"outcome": "failed", "error": str(error), "notes": [], "megapixels": 0.0, "network_s": 0.0}
         self._manifests.record_outcome(job, outcome)
         return Outcome(job.source, job.target, error=error)
 
     def _count(self, outcome: Outcome) -> Outcome:
-        """Count an outcome, and report the position."""
+        """Count an outcome, and report the progress."""
         self._num_done += 1
         self._num_skipped += outcome.is_skipped
         self._megapixels += outcome.megapixels
@@ -297,20 +238,21 @@ class _Run:
         return outcome
 
 
-def _estimate_needs(jobs: Sequence[Job], assignment: _Assignment) -> Needs:
-    """What a process needs: the memory that was chosen, or enough for the largest file; and perhaps a GPU."""
-    device, chosen = assignment.loading.device, assignment.settings.memory_bytes
-    num_gpus = None if device == "auto" else int(device.startswith("cuda"))
-    return Needs(_estimate_bytes(jobs, assignment) if chosen is None else chosen, num_gpus=num_gpus)
+def _estimate_resources(jobs: Sequence[Job], assignment: _Assignment) -> Requirements:
+    """The resources of each process: the chosen memory, or enough for the largest file, and perhaps a GPU."""
+    chosen = assignment.settings.memory_bytes
+    num_bytes = _estimate_bytes(jobs, assignment) if chosen is None else chosen
+    return Requirements(num_bytes, num_gpus=assignment.loading.num_gpus)
 
 
 def _estimate_bytes(jobs: Sequence[Job], assignment: _Assignment) -> int:
-    """Memory for the largest file, by the estimates that a memory limit of this process uses.
+    """Memory for the largest file, estimated as for a memory limit of this process.
 
-    Of very many files, some are looked at. A larger one is restored in smaller tiles, or fails with its own error.
+    If there are very many files, only a sample of them is considered. A larger file is restored in smaller tiles,
+    or fails with its own error.
     """
     settings, restorer = assignment.settings, assignment.restorer
-    largest = max(jobs[:: -(-len(jobs) // _NUM_MEASURED)], key=lambda job: _size_bytes(job.source))
+    largest = max(jobs[:: -(-len(jobs) // _MAX_CANDIDATES)], key=lambda job: _size_bytes(job.source))
     try:
         with local_copy(largest.source) as source:
             coding = codec_bytes(source, Path(largest.target.name), restorer, settings)

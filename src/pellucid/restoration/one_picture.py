@@ -1,15 +1,19 @@
 """One picture through a restorer: in the size that was asked for, and only the part that was asked for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from typing import Any
 
 from pellucid.domains import Degraded
 from pellucid.errors import PictureError
 from pellucid.pictures import metadata
-from pellucid.pictures.picture import Mosaic, Picture, Samples
+from pellucid.pictures.containers import png
+from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.pictures.resize import find_span
+from pellucid.pictures.samples import Samples
 from pellucid.restoration.chaining import Progress, run_models
+from pellucid.restoration.kept_tiles import KeptTiles
 from pellucid.restoration.resizing import Shape, resize_region
 from pellucid.restoration.restorer import Restorer, to_mask
 from pellucid.restoration.settings import Settings
@@ -68,12 +72,13 @@ def restore_picture(
     *,
     mask: Picture | Samples | None = None,
     reserved_bytes: int = 0,
+    kept: KeptTiles | None = None,
     progress: Progress | None = None,
 ) -> Picture:
     """A restored picture of the size in the settings, or the part of it that the settings ask for.
 
-    mask, reserved_bytes, progress: see `Restorer.restore`, whose errors it raises. Raises PictureError for a crop
-    outside of the picture, and for a size that the models cannot reach.
+    mask, reserved_bytes, progress: see `Restorer.restore`, whose errors it raises. kept: see `Effort`.
+    Raises PictureError for a crop outside of the picture, and for a size that the models cannot reach.
     """
     accepted = restorer.recipe.domain.accept(degraded)
     shape = upright_shape(accepted)
@@ -96,6 +101,7 @@ def restore_picture(
         memory.limit_bytes(settings.memory_bytes),
         reserved_bytes,
         None if mask is None else to_mask(mask, accepted),
+        kept or KeptTiles(),
     )
     dtype = "float32" if is_resized else accepted.dtype
     restored = _run_region(runner, accepted, filled, effort, dtype, progress)
@@ -108,8 +114,9 @@ def restore_picture(
 
 def describe_lost(degraded: Degraded, settings: Settings) -> tuple[str, ...]:
     """One line if a result does not have the metadata of the whole picture because it is a crop."""
-    lost = set(degraded.metadata) - {*CROP_METADATA, metadata.SIZE}
-    return ("a crop keeps colors and resolution, no other metadata",) if settings.crop and lost else ()
+    given = {key: value for key, value in degraded.metadata.items() if key != metadata.SIZE}
+    is_lost = settings.crop and _keep_for_crop(given) != given
+    return ("a crop keeps colors and resolution, no other metadata",) if is_lost else ()
 
 
 def upright_shape(accepted: Degraded) -> Shape:
@@ -122,12 +129,16 @@ def plan_size(restorer: Restorer, shape: Shape, settings: Settings) -> tuple[Res
     """The restorer that enlarges a picture enough, and the (height, width) of the result.
 
     The last model that enlarges is repeated if needed. Raises PictureError if no model enlarges, if the picture
-    would be enlarged only to be reduced below its own size, or if the result would be too large.
+    would be enlarged only to be reduced below its own size, or if the result would be too large or too small.
     """
     height, width = shape
     if settings.scale is None and settings.size is None:
         return restorer, (height * restorer.scale, width * restorer.scale)
     factor = _find_factor(width, height, settings)
+    if _round(max(shape) * factor) == 0:
+        raise PictureError(
+            f"{settings.scale:g} times {width} x {height} px is less than a pixel", hint="raise {scale}"
+        )
     target = max(1, _round(height * factor)), max(1, _round(width * factor))
     found = f"a picture of {width} x {height} px to be made {target[1]} x {target[0]}"
     if target[0] * target[1] > settings.max_pixels:
@@ -238,5 +249,10 @@ def _flip(region: Region, orientation: int, shape: Shape) -> Region:
 
 def _without_places(part: Picture) -> Picture:
     """A part of a picture without metadata that describe the whole."""
-    kept = {key: part.metadata[key] for key in CROP_METADATA if key in part.metadata}
-    return replace(part, metadata={**kept, metadata.SIZE: (part.width, part.height)})
+    return replace(part, metadata={**_keep_for_crop(part.metadata), metadata.SIZE: (part.width, part.height)})
+
+
+def _keep_for_crop(given: Mapping[str, Any]) -> dict[str, Any]:
+    kept = {key: given[key] for key in CROP_METADATA if key in given}
+    colors = png.select_color(kept.pop("png-chunks", b""))
+    return {**kept, "png-chunks": colors} if colors else kept

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from PIL.Image import Image
@@ -17,24 +17,26 @@ from pellucid.errors import NotEnoughMemoryError, PellucidError
 from pellucid.pictures.picture import Picture
 from pellucid.pictures.tiff.directories import Pages
 from pellucid.restoration.chaining import Progress
+from pellucid.restoration.kept_tiles import KeptTiles
 from pellucid.restoration.planning import Job
 from pellucid.restoration.position import Position
 from pellucid.restoration.transfers import LocalFiles
 from pellucid.system import memory
 
 FAULT = "a fault of pellucid"
-"""How the message of an error begins that users cannot cause, and should report."""
+"""The start of messages about bugs, which users should report."""
 
 
 @dataclass(frozen=True)
 class InFlightItem:
-    """A job in one of the stages. degraded: set when it has been read. restored: set by the network.
+    """A job in one of the stages.
 
-    files: those of the job on this computer, set before it is read.
-
-    pages: of a file that has several, which are read and written in the second stage, one at a time.
-    mask: of the job, if it has one. sheet: the comparison of a picture and its result, if it is wanted.
-    is_deferred: another process is making the result. reading_s: how long reading took.
+    files: the local files of the job, set before it is read. degraded: set when it has been read. restored: set by
+        the network.
+    pages: set for a file with several pages, which the second stage reads, restores and writes one at a time.
+    mask: the mask of the job, if any. sheet: the comparison of a picture and its result, if requested.
+    is_deferred: whether another process is making the result. reading_s: how long reading took.
+    kept: tiles of this result that earlier runs have made, and that the next one can use.
     """
 
     job: Job
@@ -52,15 +54,16 @@ class InFlightItem:
     error: PellucidError | None = None
     info: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    kept: KeptTiles = field(default_factory=KeptTiles)
 
 
 Stage = Callable[[InFlightItem], InFlightItem]
 
 
 class Budget:
-    """How many pictures may be in flight: a number of them is read ahead, as far as memory permits.
+    """Limits the pictures in flight, by number and by memory.
 
-    A single one is always admitted; `check` refuses it if even that is too much.
+    A single picture is always admitted; `check` rejects it if it exceeds the limit alone.
     """
 
     def __init__(self, ceiling: int, workers: int, needed_bytes: Callable[[Job], int]) -> None:
@@ -76,7 +79,7 @@ class Budget:
         return sum(self._taken.values())
 
     def admit(self, job: Job) -> bool:
-        """Count this job as in flight, if it fits. Returns whether it does."""
+        """Count this job as in flight if it fits; returns whether it fits."""
         if job not in self._waiting:
             self._waiting[job] = self.needed_bytes(job)
         if self._taken and self.taken_bytes + self._waiting[job] > self._shared_bytes:
@@ -85,7 +88,7 @@ class Budget:
         return True
 
     def check(self, job: Job) -> None:
-        """Raise NotEnoughMemoryError for an admitted job that does not fit even alone."""
+        """Raise NotEnoughMemoryError for an admitted job that exceeds the limit even alone."""
         needed = memory.used_bytes() + self._taken[job]
         if len(self._taken) == 1 and needed > self.ceiling:
             raise NotEnoughMemoryError(
@@ -101,25 +104,37 @@ class Budget:
 
 
 class Tracker:
-    """Reports positions of a run, if anyone wants to know them."""
+    """Reports the progress of a run, if there is a callback."""
 
     def __init__(self, num_pictures: int, progress: Callable[[Position], None] | None) -> None:
         self._num_pictures, self._progress = num_pictures, progress
-        self._num_done = self._num_skipped = 0
-        self._megapixels = 0.0
+        self._num_done, self._num_skipped, self._megapixels = 0, 0.0, 0.0
+        self._found_part = 0.0
 
     def within(self, item: InFlightItem) -> Progress:
-        """Progress within a picture as a position of the run."""
-        return lambda pixels, all_pixels: self._report(item, pixels / all_pixels)
+        """A callback for the progress within a picture, which reports that of the run."""
+        part_before = 0.0
+
+        def report(pixels: int, all_pixels: int) -> None:
+            nonlocal part_before
+            part = pixels / all_pixels
+            if item.kept.was_found:
+                self._found_part += part - part_before
+            part_before = part
+            self._report(item, part)
+
+        return report
 
     def finish(self, item: InFlightItem) -> None:
-        """A picture has left the network, was skipped or failed; or it is deferred, which does not count."""
+        """Count a picture that has left the network, was skipped, or failed. Deferred ones do not count."""
         if item.is_deferred:
             return
         self._num_skipped += item.is_skipped
         self._report(item, 1.0)
         self._num_done += 1
-        self._megapixels += item.megapixels
+        self._num_skipped += self._found_part
+        self._megapixels += item.megapixels * (1 - self._found_part)
+        self._found_part = 0.0
 
     def _report(self, item: InFlightItem, part: float) -> None:
         if self._progress is None:
@@ -129,12 +144,13 @@ class Tracker:
             self._num_pictures,
             item.job.source,
             item.megapixels,
-            self._megapixels + part * item.megapixels,
-            self._num_skipped,
+            self._megapixels + (part - self._found_part) * item.megapixels,
+            self._num_skipped + self._found_part,
+            item.kept.kept_s,
         )
         try:
             self._progress(position)
-        except Exception as error:  # the caller's own, raised to the caller instead of failing the picture
+        except Exception as error:  # from the callback: it is raised to the caller, and does not fail the picture
             raise _ProgressError(error) from error
 
 
@@ -147,10 +163,11 @@ def run_overlapped(
     budget: Budget,
     tracker: Tracker,
 ) -> Generator[InFlightItem, None, None]:
-    """All jobs through three stages, in order: `read` and `write` run in threads, `run` in this one.
+    """Run all jobs through three stages, in order: `read` and `write` in other threads, `run` in this one.
 
     run: called with (progress within the picture, bytes reserved for the other stages, item).
-    An exception raised by the function of the tracker stops the run and is raised here: it is not about a picture.
+    An exception in the callback of the tracker stops the run and is raised here, because it is not about a
+    picture.
     """
     try:
         yield from _run_overlapped(jobs, read, run, write, budget=budget, tracker=tracker)
@@ -195,7 +212,7 @@ def _run_overlapped(
             item = _attempt(partial(run, tracker.within(item), budget.taken_bytes), item)
             tracker.finish(item)
             writing.append(writers.submit(_attempt, write, item))
-            del item  # its picture would stay in memory until the next one is restored
+            del item  # otherwise its picture would stay in memory until the next one is restored
             while writing and (writing[0].done() or len(writing) > budget.workers):
                 yield finish_writing()
         while writing:
@@ -203,7 +220,7 @@ def _run_overlapped(
 
 
 def to_pellucid_error(error: Exception, source: object) -> PellucidError:
-    """Any failure as one line about its picture, so that the other pictures of a long run are still restored.
+    """Any exception as a one-line error about its picture, so that a long run continues with the others.
 
     Raises KeyboardInterrupt if that is the cause: C code may turn it into a SystemError.
     """
@@ -228,11 +245,12 @@ def _attempt(stage: Stage, item: InFlightItem) -> InFlightItem:
     try:
         return stage(item)
     except Exception as error:  # any failure of one picture is reported, and the others continue
-        return InFlightItem(item.job, error=to_pellucid_error(error, item.job.source))
+        info = ("its finished tiles are kept, and the same command resumes",) if item.kept.kept_s else ()
+        return InFlightItem(item.job, error=to_pellucid_error(error, item.job.source), info=info)
 
 
 class _ProgressError(BaseException):
-    """An exception of the caller's own function. Not an Exception, so that it does not fail only one picture."""
+    """An exception in the caller's callback. Not an Exception, so that it is not handled as a failed picture."""
 
     def __init__(self, cause: Exception) -> None:
         super().__init__(cause)
@@ -241,7 +259,7 @@ class _ProgressError(BaseException):
 
 @contextmanager
 def _pool(workers: int) -> Iterator[ThreadPoolExecutor]:
-    """Threads that finish their current task on exit, and start no other."""
+    """A thread pool that finishes running tasks on exit, and cancels all others."""
     pool = ThreadPoolExecutor(workers)
     try:
         yield pool

@@ -1,4 +1,4 @@
-"""Which file becomes which result, before any of them is read."""
+"""Plans which file becomes which result, before any file is read."""
 
 import glob
 import os
@@ -24,17 +24,21 @@ from pellucid.system.shards import Shard
 class Job:
     """One file to restore, and the file to write, on this computer or elsewhere.
 
-    root: the folder with the manifest, if there is one. mask: a picture that is white where to restore, if any.
+    root: the folder with the manifest; None if the result is not recorded. mask: a picture that is white where to
+        restore; None restores everything.
+    target_of_model: the file to write if `target` is a result of another model; None adds the name of the model to
+        that of `target`.
     """
 
     source: Location
     target: Location
     root: Location | None = None
     mask: Location | None = None
+    target_of_model: Location | None = None
 
     @property
     def name(self) -> str:
-        """The path of the result in its folder of results."""
+        """The path of the result, relative to its folder of results."""
         if self.root is None:
             return self.target.name
         if isinstance(self.target, Url) and isinstance(self.root, Url):
@@ -48,12 +52,13 @@ class Job:
 
 
 class Plan(list[Job]):
-    """The jobs, and what else the folders contain.
+    """The jobs, and which other files the folders contain.
 
     ignored: number of files that are not pictures, by suffix. num_excluded: pictures left out by patterns.
     num_results: pictures left out because they were made from other pictures of this plan.
-    problems: inputs that do not exist or contain no pictures, among others that do; see `strict` of `plan`.
-    shard: the part of the work that the jobs are. whole: the jobs of all shards, on which names of results depend.
+    problems: errors of inputs that do not exist or contain no pictures, and of folders that cannot be read; see
+        `strict` of `plan`.
+    shard: the shard that the jobs belong to. whole: the jobs of all shards, for the names of results.
     arguments: those of `plan`.
     """
 
@@ -96,22 +101,25 @@ class _Naming:
         plain = images.result_name(source.name, self.format, source=_content_of(source))
         return plain if self.template is None else self._fill(plain)
 
-    def name_next_to(self, source: Location) -> Location:
-        """A result next to its input: NAME-restored.EXT, or NAME-MODEL.EXT if that exists."""
+    def plan_next_to(self, source: Location) -> Job:
+        """A result next to its input: NAME-restored.EXT, or NAME-MODEL.EXT if that will be replaced.
+
+        `Manifests.settle_names` chooses the second name if the first one is a result of another model.
+        """
         if isinstance(source, Url):
             objects.check_can_write(source)
         if self.template is not None:
-            return source.with_name(self.name(source))
+            return Job(source, source.with_name(self.name(source)), source.parent)
         plain = images.result_name(
             f"{source.stem}-restored{source.suffix}", self.format, source=_content_of(source)
         )
         usual = source.with_name(plain)
-        own = source.with_name(f"{source.stem}-{self.model}{usual.suffix}")
-        uses_own = self.model and _exists(own if self.overwrite else usual)
-        return own if uses_own else usual
+        of_model = source.with_name(f"{source.stem}-{self.model}{usual.suffix}")
+        replaces = self.model and self.overwrite and _exists(of_model)
+        return Job(source, of_model if replaces else usual, source.parent, target_of_model=of_model)
 
     def _fill(self, plain: str) -> str:
-        """The template for a result that would be called `plain` without it."""
+        """Fill the template. plain: the name that the result would have without a template."""
         path, filled = Path(plain), ""
         known = {"stem": path.stem, "suffix": path.suffix, "model": self.model}
         try:
@@ -147,19 +155,20 @@ def plan(
         picture; pictures that cannot be read are planned too, so that they are reported. URLs (s3://bucket/scans)
         can be files and folders, without patterns; there, the suffix decides.
     out: for one file, a path with a suffix is the file to write; otherwise it is a folder. Default: a file becomes
-        NAME-restored.EXT next to it, or NAME-MODEL.EXT if that exists, and a folder becomes FOLDER-restored.
-        Results of earlier runs are not used as inputs again, if what they were made from is an input, too.
+        NAME-restored.EXT next to it, or NAME-MODEL.EXT if another model has used that name, and a folder becomes
+        FOLDER-restored.
+        Results of earlier runs are not used as inputs again if their own inputs are among the inputs.
     format: png, tiff, jpeg, webp, bmp, ppm, jxl or jp2; default: that of each input, by its content.
     include, exclude: patterns for pictures in folders, relative to the folder: *.jpg for names at any depth,
-        scans/*.tif, **/raw/*. Upper and lower case are the same.
+        scans/*.tif, **/raw/*. Case is ignored.
     name: pattern for the names of results, e.g. "{stem}-{model}{suffix}", whose suffix includes the dot. With it,
         `out` may be the folder of the inputs. model: the name of the model.
     mask: a picture that is white where pictures must be restored, see `Restorer.restore`; or a folder of them with
         the names of the pictures.
-    overwrite: whether existing results will be replaced, which names depend on.
-    strict: whether an input that does not exist or contains no pictures is an error, although others are planned.
-    shard: only this part of the pictures, by a hash of the path of each result in its folder. Everything else is
-        as without it, so that the results of all shards are those of one process.
+    overwrite: whether existing results will be replaced; the names of results depend on it.
+    strict: whether to raise an error if one of several inputs does not exist or contains no pictures.
+    shard: select only this shard of the pictures, by a hash of the path of each result in its folder. Together,
+        all shards have the same results, with the same names, as one process.
 
     Raises PictureError if an input does not exist, DataError if a folder contains no pictures, and OutputError if
     two results would have the same name or a result would overwrite an input.
@@ -195,7 +204,7 @@ def plan(
     ):
         if out is not None and name is not None:
             raise ArgumentError(f"{out} is a file to write", hint="omit {name}, or give a folder as {out}")
-        jobs = [Job(found[0], naming.name_next_to(found[0]) if out is None else check_format(out, format))]
+        jobs = [naming.plan_next_to(found[0]) if out is None else Job(found[0], check_format(out, format))]
     elif out is not None and not is_folder(out) and (out.suffix in SUFFIXES or _is_file(out)):
         needed = "be a folder" if len(found) > 1 or is_folder(found[0]) else "end with the suffix of a format"
         raise OutputError(f"{out} is a file", hint=f"{{out}} must {needed}")
@@ -204,7 +213,7 @@ def plan(
         for path in found:
             if is_folder(path):
                 try:
-                    folder = _find_in_folder(path, out, include, exclude)
+                    folder = _find_in_folder(path, out, include, exclude, problems)
                 except DataError as error:
                     problems.append(error)
                     continue
@@ -213,8 +222,7 @@ def plan(
                 num_excluded += folder.num_excluded
                 hidden |= folder.hidden
             else:
-                target = naming.name_next_to(path) if out is None else out / naming.name(path)
-                jobs.append(Job(path, target, target.parent))
+                jobs.append(naming.plan_next_to(path) if out is None else Job(path, out / naming.name(path), out))
         if problems and (strict or not jobs):
             raise problems[0]
         jobs = _make_unique(jobs)
@@ -231,7 +239,7 @@ def plan(
 
 
 def _to_absolute(place: str | Location) -> str:
-    """As text that names the same place in another folder."""
+    """An absolute path or a URL, as text, which is valid in any working directory."""
     return str(place) if is_url(place) else os.path.abspath(str(place))  # noqa: PTH100  # Path's own resolves links
 
 
@@ -242,15 +250,17 @@ def _expand_all(names: Iterable[str | Location]) -> tuple[list[Location], list[P
     for name in names:
         try:
             place = locate(name) if str(name) else name
-            found += [_find_url(place)] if isinstance(place, Url) else _expand(str(name))
+            found += [_find_url(place)] if isinstance(place, Url) else expand(str(name))
         except (PictureError, StorageError) as error:
             problems.append(error)
     return found, problems
 
 
 def _locate_results(out: str | Location) -> Location:
-    """Where results go. Raises OutputError for what cannot be written to."""
+    """The file or folder for results. Raises OutputError if it cannot be written to."""
     place = locate(out)
+    if place.name.lower() in SUFFIXES and not is_folder(place):
+        raise OutputError(f"{place} is only the suffix of a name", hint="{out} needs the name of a file or folder")
     if isinstance(place, Url):
         objects.check_can_write(place)
     else:
@@ -275,7 +285,7 @@ def _find_url(url: Url) -> Url:
 
 
 def _content_of(source: Location) -> Path | None:
-    """The file that decides what format a result has; None for objects, whose names do."""
+    """The file whose content decides the format of a result; None for objects, whose names decide it."""
     return None if isinstance(source, Url) else source
 
 
@@ -284,7 +294,7 @@ def _exists(place: Location) -> bool:
 
 
 def _is_file(place: Location) -> bool:
-    """Whether there is a file of this name, so that it cannot be a folder; in buckets, both can exist."""
+    """Whether the name is taken, so that no folder can have it; in buckets, both can exist."""
     return not isinstance(place, Url) and os.path.lexists(place)
 
 
@@ -296,8 +306,8 @@ def check_format(out: Location, format: str | None) -> Location:
     return out
 
 
-def _expand(name: str) -> list[Path]:
-    """A file or folder, or everything that a pattern matches."""
+def expand(name: str) -> list[Path]:
+    """A file or folder, or everything that a pattern matches. Raises PictureError if there is none."""
     if not name:
         raise PictureError("an empty name among the inputs; a picture or a folder is needed")
     if os.path.lexists(name):
@@ -305,23 +315,36 @@ def _expand(name: str) -> list[Path]:
     found: list[str] = []
     if glob.has_magic(name):
         found = sorted(glob.glob(name, recursive=True))  # noqa: PTH207  # Path's takes no absolute patterns
+        if not found:
+            raise PictureError(f"no file matches {name}", hint="check the pattern")
     if not found:
-        raise PictureError(f"{name} does not exist")
+        raise PictureError(f"{name} does not exist", hint="check the name")
     return [Path(path) for path in found]
 
 
 def _find_in_folder(
-    given: Location, out: Location | None, include: Sequence[str], exclude: Sequence[str]
+    given: Location,
+    out: Location | None,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    problems: list[PellucidError],
 ) -> Found[Any]:
-    """What a folder contains, without the results of an earlier run, if their folder is inside."""
+    """The contents of a folder, without a nested folder of results of an earlier run.
+
+    problems: the list to which errors of unreadable folders are added. Raises DataError if there are no pictures.
+    """
+    unreadable: list[PellucidError] = []
     results = _folder_next_to(given) if out is None else out
     is_nested = _is_inside(results, given)
     found: Found[Any] = (
         find_objects(given, include=include, exclude=exclude)
         if isinstance(given, Url)
-        else find_pictures(given, include=include, exclude=exclude)
+        else find_pictures(given, include=include, exclude=exclude, problems=unreadable)
     )
     pictures = tuple(path for path in found.pictures if not (is_nested and _is_inside(path, results)))
+    if unreadable and not pictures:
+        raise unreadable[0]
+    problems += unreadable
     if not pictures:
         reason = describe_ignored(found.ignored)
         if found.num_excluded:
@@ -350,9 +373,16 @@ def _relative(source: Location, folder: Location) -> PurePosixPath:
 
 
 def _make_unique(jobs: Sequence[Job]) -> list[Job]:
-    """If a.jpg and a.tif would both become a.png, they become a.jpg.png and a.tif.png."""
+    """If a.jpg and a.tif would both become a.png, they become a.jpg.png and a.tif.png.
+
+    A picture that is given twice, e.g. by its name and in its folder, is one job.
+    """
+    jobs = list(dict.fromkeys(jobs))
     count = Counter(job.target for job in jobs)
-    return [job if count[job.target] == 1 else replace(job, target=_with_both_suffixes(job)) for job in jobs]
+    return [
+        job if count[job.target] == 1 else replace(job, target=_with_both_suffixes(job), target_of_model=None)
+        for job in jobs
+    ]
 
 
 def _with_both_suffixes(job: Job) -> Location:
@@ -362,7 +392,7 @@ def _with_both_suffixes(job: Job) -> Location:
 
 
 def _without_results(jobs: Sequence[Job]) -> list[Job]:
-    """Without the results of an earlier run next to their inputs, which a pattern may match, too."""
+    """The jobs without results of an earlier run that are next to their inputs and match the same pattern."""
     targets = {real_name(job.target) for job in jobs}
     return [job for job in jobs if real_name(job.source) not in targets]
 
@@ -370,9 +400,9 @@ def _without_results(jobs: Sequence[Job]) -> list[Job]:
 def _without_earlier_results(
     jobs: Sequence[Job], inputs: Sequence[Location], hidden: Iterable[Location]
 ) -> list[Job]:
-    """Without pictures that a manifest knows as results of other inputs of this plan, and without sheets.
+    """The jobs without before/after sheets, and without results, by a manifest, of other inputs of this plan.
 
-    hidden: hidden folders that were found in buckets, one of which each manifest there has.
+    hidden: hidden folders that were found in buckets; those of manifests are among them.
     """
     sources = {real_name(job.source) for job in jobs}
     folders: set[Location] = {place.parent for place in hidden if place.name == entries.PARTS}
@@ -399,9 +429,9 @@ def _is_sheet(source: Location) -> bool:
 
 
 def _add_masks(jobs: Sequence[Job], given: str | Location, inputs: Sequence[Location]) -> list[Job]:
-    """The jobs with their masks: one for all, or those of the same names in a folder, whatever their format.
+    """The jobs with their masks: the same for all, or those of a folder, matched by name without the suffix.
 
-    A mask that is missing is reported when its picture is read. Raises DataError if all are.
+    A missing mask is reported when its picture is read. Raises DataError if all are missing.
     """
     mask = locate(given)
     if isinstance(mask, Url):
@@ -428,7 +458,7 @@ def _find_masks(folder: Location) -> Sequence[Location]:
 
 
 def _name_in(inputs: Sequence[Location], source: Location) -> PurePosixPath:
-    """The path of a picture in the folder that was given, or its name."""
+    """The path of a picture relative to the input folder that contains it, or else its name."""
     folders = (place for place in inputs if is_folder(place) and is_within(source, place))
     return _relative(source, next(folders, source.parent))
 

@@ -103,7 +103,7 @@ def draw_preview(
     *,
     progress: Callable[[float], None] | None = None,
 ) -> Image:
-    """A sheet of telling parts of a picture, before and after each restorer. The rest is not restored.
+    """A sheet with a few crops of a picture, before and after each restorer. The rest is not restored.
 
     settings: with a `crop`, the sheet shows that part. progress: called with the part of the work that is done.
     Raises the errors of `restore_crop`, and PictureError if a restorer does not take this kind of picture.
@@ -136,7 +136,7 @@ def draw_preview(
 def draw_comparison(
     title: str, degraded: Degraded, restored: Picture, restorer: Restorer, settings: Settings
 ) -> Image:
-    """A sheet of telling parts of a picture, before and after it was restored with these settings."""
+    """A sheet with a few crops of a picture, before and after it was restored with these settings."""
     before = _develop(degraded, restorer)
     if settings.crop is not None:
         x, y, width, height = settings.crop

@@ -23,6 +23,17 @@ def make_report(
     }
 
 
+def join_reports(reports: Sequence[dict[str, Any]], problems: Sequence[PellucidError] = ()) -> dict[str, Any]:
+    """One report of several models, each with pictures of its own, which then name their model."""
+    return {
+        "model": "auto",
+        "recipe": None,
+        "parameters": {},
+        "pictures": [picture | {"model": one["model"]} for one in reports for picture in one["pictures"]],
+        "problems": [str(problem) for problem in problems],
+    }
+
+
 def is_report(path: Path) -> bool:
     """Whether a file is a report of an earlier run, which may be overwritten."""
     try:

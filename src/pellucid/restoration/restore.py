@@ -57,7 +57,8 @@ def restore(
     """Restore pictures and wait for all of them; returns one outcome for each, in order.
 
     Several processes may restore the same folder: they share the work, and each result is made once. Outcomes of
-    results that another process was making come last.
+    results that another process was making come last. Finished tiles of pictures that take long are kept until the
+    result is complete, so the same call resumes after an interruption.
 
         pellucid.restore("photo.png", "srcnn-x2")                  # writes photo-restored.png
         pellucid.restore("scans/**/*.tif", restorer, "restored")   # writes into the folder `restored`

@@ -3,7 +3,7 @@
 A restorer runs one model, or a chain of several, one after the other.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
 from math import prod
@@ -14,16 +14,19 @@ from warnings import warn
 from pellucid.backends import runtimes, selection
 from pellucid.backends.backend import Backend, find_device
 from pellucid.backends.eager import TorchBackend
+from pellucid.backends.foreign_graphs import KEYWORDS, ForeignBackend
 from pellucid.backends.model import load_model
 from pellucid.backends.runtimes import OnnxBackend, OpenVinoBackend
 from pellucid.backends.selection import BackendChoice
-from pellucid.domains import Degraded
+from pellucid.domains import RGB, Degraded, Domain, Gray, Luma
 from pellucid.errors import PellucidError, PictureError, RecipeError, WeightsError
 from pellucid.pictures.color import rgb_to_gray
-from pellucid.pictures.picture import Mosaic, Picture, Samples
+from pellucid.pictures.picture import Mosaic, Picture
+from pellucid.pictures.samples import Samples
 from pellucid.recipes import registry
 from pellucid.recipes.network import Network
 from pellucid.recipes.recipe import Recipe
+from pellucid.recipes.running import build_recipe
 from pellucid.restoration import chaining, conversion
 from pellucid.restoration.chaining import Progress, count_pixels, run_models
 from pellucid.restoration.conversion import InMemory, Same
@@ -31,17 +34,16 @@ from pellucid.restoration.tiled_model import Effort, TiledModel
 from pellucid.system import memory
 from pellucid.system.keywords import check_number
 from pellucid.weights import checkpoint
-from pellucid.weights.checkpoint import WeightsMetadata
-from pellucid.weights.models import EXPORTED_SUFFIXES, find_chain
+from pellucid.weights.checkpoint import EXPORTED_SUFFIXES, WeightsMetadata
+from pellucid.weights.models import find_chain
 
 
 class Restorer:
     """A trained network with its domain, or a chain of several. `load` makes one, `restore` runs it.
 
     name: of the model or of its file; those of a chain joined by "+".
-    recipe: what the network was trained for; for a chain, what it takes and how it is scored.
-    metadata: what the weight file contains about itself, e.g. license and scores; None for a network without a
-        file.
+    recipe: the recipe of the network; for a chain, it describes the input and the scoring of the whole chain.
+    metadata: the metadata of the weight file, e.g. license and scores; None for a network without a file.
     choice: why the backend was chosen; None if it was not chosen automatically, and for a chain.
     models: the models of the chain, in the order in which they run, or the only one.
     scale: result pixels per picture pixel, along one side.
@@ -64,9 +66,9 @@ class Restorer:
 
     @classmethod
     def chain(cls, restorers: Sequence["Restorer"]) -> Self:
-        """Several restorers as one: each takes the result of the one before, in floating point, without rounding.
+        """Join restorers: each takes the result of the previous one, in floating point, without rounding.
 
-        Raises WeightsError if one cannot take the result of the one before.
+        Raises WeightsError if one cannot take the result of the previous one.
         """
         return cls.of([model for restorer in restorers for model in restorer.models])
 
@@ -92,7 +94,7 @@ class Restorer:
 
     @property
     def backend(self) -> Backend:
-        """What runs the network. Raises PellucidError for a chain, each of whose `models` has its own."""
+        """The backend that runs the network. Raises PellucidError for a chain, whose `models` have one each."""
         if len(self.models) > 1:
             raise PellucidError(f"{self.name} is a chain of models", hint="each of its `models` has a backend")
         return self.models[0].backend
@@ -104,7 +106,7 @@ class Restorer:
         It is differentiable by its input, and by its weights after `requires_grad_()`; batch norm is folded into
         convolutions. `recipe.domain` converts pictures to its input and back.
 
-        Raises PellucidError if torch does not run it, and for a chain, each of whose `models` has its own.
+        Raises PellucidError for other backends than torch, and for a chain, whose `models` have one network each.
         """
         backend = self.backend
         if not isinstance(backend, TorchBackend):
@@ -114,11 +116,11 @@ class Restorer:
         return backend.network
 
     def fingerprint(self) -> str:
-        """Differs if the weights, the runtime or the precision of a model differ."""
+        """Identifies the weights, the runtime and the precision of all models."""
         return "+".join(model.backend.fingerprint() for model in self.models)
 
     def describe_backends(self) -> list[str]:
-        """How "auto" chose a backend, and whether it computes in another precision than it was asked for."""
+        """Which backend "auto" chose and why, and whether it computes in another precision than requested."""
         lines = [(model.name, line) for model in self.models for line in model.describe_backend()]
         return [f"{name}: {line}" if len(self.models) > 1 else line for name, line in lines]
 
@@ -188,22 +190,23 @@ class Restorer:
             Sides of the result are `scale` times as long. Integer results are rounded; floating-point results are
             not clipped.
         tile_px: longest side of the tiles, in picture pixels. It affects time and memory, not the result. Default:
-            as large as is fast and fits the memory.
-        halo_px: how far around each tile the picture is read. Default: the restorer's `halo_px`, which makes
+            chosen for speed within the memory limit.
+        halo_px: number of pixels that are read around each tile. Default: the restorer's `halo_px`, which makes
             results exact. A smaller halo is faster; `halo_error` measures its error.
         ensemble: the mean over all eight rotations and reflections of the picture; takes eight times as long.
         strength: blends the network's input (the picture, enlarged bicubically if the recipe enlarges) with its
-            output: 0 is the input, 1 the output. In a chain, each model's.
+            output: 0 is the input, 1 the output. In a chain, it applies to each model.
         mask: multiplies the strength of each pixel: a gray picture, or an array (H, W) of the types above, of the
             same size as the picture. Where it is white the picture is restored, where it is black the result is
             the input (enlarged bicubically).
-        memory_bytes: memory limit of the whole process; tiles become as small as it requires. Default: what the
+        memory_bytes: memory limit of the whole process; tiles become as small as necessary. Default: what the
             process uses now plus half of the free memory.
         reserved_bytes: the part of this limit that other work needs.
         white: the value of white in an array, tensor or image, e.g. 4095 for 12 bits in uint16, or 255 for
             floating-point values up to 255. The result has the same white. Default: 255, 65535, or 1 for floating
             point. Without it, a uint16 array whose upper bits are unused gives a Python warning.
-        progress: called after each tile. Each model of a chain counts the pixels that it takes.
+        progress: called after each tile with (pixels done, all pixels), where each model of a chain counts its
+            input pixels.
 
         Raises PictureError for the wrong kind of picture, type, shape or range of values, NotEnoughMemoryError
         with the smallest limit that works if even the smallest tile does not fit, and WeightsError if the
@@ -230,9 +233,9 @@ class Restorer:
         return to_same_form(results)
 
     def halo_error(self, degraded: InMemory, *, halo_px: int, tile_px: int | None = None) -> float:
-        """The error caused by a smaller halo: the largest difference in the middle; white is 1.
+        """The error caused by a smaller halo: the largest difference in the center of the picture; white is 1.
 
-        0 if the picture is one tile for every model. Measures the first picture of a batch.
+        0 if the picture is a single tile for every model. Measures only the first picture of a batch.
         Takes the time of two tiles.
         """
         picture = self.recipe.domain.accept(conversion.to_pictures(degraded)[0][0])
@@ -250,14 +253,14 @@ class Restorer:
     def working_bytes(
         self, degraded: Picture | Mosaic, *, tile_px: int | None = None, halo_px: int | None = None
     ) -> int:
-        """Memory for the network, in bytes, if `restore` may use tiles that are as large as is fast."""
+        """Memory for the network, in bytes, with tiles of the size that `restore` chooses without a limit."""
         accepted = self.recipe.domain.accept(degraded)
         effort = Effort(tile_px, halo_px, ensemble=False, strength=1.0, limit_bytes=0)
         return max(model.working_bytes(accepted, effort) for model in self.models)
 
 
 def _warn_about(given: InMemory, pictures: Sequence[Degraded]) -> None:
-    """Python warnings about an array, tensor or image. A `Picture` has those of its file in its encoding."""
+    """Emit warnings about an array, tensor or image. Those about a `Picture` are in its encoding."""
     if isinstance(given, Picture | Mosaic):
         return
     found = (
@@ -291,7 +294,7 @@ def to_mask(mask: Picture | Samples, picture: Degraded) -> Picture:
 
 
 def _middle(size: int, tile_px: int, grid_px: int) -> slice:
-    """The middle of a side, just larger than a tile."""
+    """The center of a side, slightly longer than a tile."""
     length = tile_px + grid_px
     start = max(0, (size - length) // 2) // grid_px * grid_px
     return slice(start, min(size, start + length))
@@ -309,14 +312,14 @@ def load(
     """A restorer of a trained model, or of a chain of models.
 
     name_or_file: name of a model (`pellucid models` lists them), or path of a weight file (.safetensors) or of an
-        exported model (.onnx, .xml). Several, joined by "+", run one after the other, e.g.
+        exported model (.onnx, .xml). Several, joined by "+", run in sequence, e.g.
         "dncnn-color-blind+srcnn-x2".
     device: auto (an accelerator if there is one), cpu, cuda, cuda:1, mps, ...; exported models run on the CPU.
     backend: torch, onnxruntime, openvino, or auto: the fastest of the installed ones with a PSNR of 60 dB or more
-        against torch in float32. Default: torch; for exported models their own.
-    precision: float32, bfloat16, float16, or auto. Default: float32; for exported models their own.
+        against torch in float32. Default: torch; for exported models, that of the file.
+    precision: float32, bfloat16, float16, or auto. Default: float32; for exported models, that of the file.
     parameters: recipe keywords that differ from those of the file, e.g. `scale=3` for a model of three scales. In
-        a chain, the one model whose recipe has the keyword gets it.
+        a chain, a keyword applies to the one model whose recipe has it.
 
     Raises WeightsError if there is no such model, or its file is damaged or of another kind, RecipeError for
     unknown keywords, MissingExtraError if the backend is not installed, and PellucidError if the device cannot be
@@ -340,15 +343,15 @@ def _load_one(
 
 
 def _route(parameters: Mapping[str, object], paths: Sequence[Path]) -> list[dict[str, object]]:
-    """The keywords of each model: those of a chain for the one model whose recipe has them.
+    """The keywords of each model: in a chain, a keyword applies to the one model whose recipe has it.
 
-    Raises RecipeError if several have one, or none.
+    Raises RecipeError for a keyword of several models, or of none.
     """
     if len(paths) == 1:
         return [dict(parameters)]
     routed: list[dict[str, object]] = [{} for _ in paths]
     for key, value in parameters.items():
-        takers = [i for i, path in enumerate(paths) if key in registry.own_keywords(_read_recipe_name(path))]
+        takers = [i for i, path in enumerate(paths) if key in _list_keywords(path)]
         if len(takers) != 1:
             names = " and ".join(paths[i].stem for i in takers)
             raise RecipeError(
@@ -360,15 +363,21 @@ def _route(parameters: Mapping[str, object], paths: Sequence[Path]) -> list[dict
     return routed
 
 
-def _read_recipe_name(path: Path) -> str:
+def _list_keywords(path: Path) -> Collection[str]:
+    """The keywords of a model's recipe, or those of a file of another program."""
     is_exported = path.suffix.lower() in EXPORTED_SUFFIXES
-    return (runtimes.read_metadata(path).weights if is_exported else checkpoint.read_metadata(path)).recipe
+    if is_exported and runtimes.is_foreign(path):
+        return KEYWORDS
+    metadata = runtimes.read_metadata(path).weights if is_exported else checkpoint.read_metadata(path)
+    return registry.own_keywords(metadata.recipe)
 
 
 def _load_exported(
     path: Path, backend: str | None, precision: str | None, device: str, parameters: Mapping[str, object]
 ) -> Restorer:
     selection.check_names(backend, precision)
+    if runtimes.is_foreign(path):
+        return _load_foreign(path, backend, precision, device, parameters)
     metadata = runtimes.read_metadata(path)
     recipe, network = metadata.resolve(source=path, **parameters)
     if metadata.shape is not None:
@@ -378,10 +387,29 @@ def _load_exported(
         )
     if precision not in (None, "auto", metadata.precision):
         raise WeightsError(f"{path} computes in {metadata.precision}, not {precision}; export it in {precision}")
-    if find_device("cpu" if device == "auto" else device).type != "cpu":
-        raise PellucidError(f"{path} is an exported model, which runs on the CPU, not on {device}")
+    _check_on_cpu(path, device)
     runtime = _find_runtime(path, backend)(path, metadata, network)
     return Restorer(path.stem, recipe, runtime, metadata.weights)
+
+
+def _load_foreign(
+    path: Path, backend: str | None, precision: str | None, device: str, parameters: Mapping[str, object]
+) -> Restorer:
+    """An ONNX file of another program; its parameters are `foreign_graphs.KEYWORDS`."""
+    if backend not in (None, "auto", "onnxruntime"):
+        raise WeightsError(f"{path}, a file of another program, runs in onnxruntime", hint="omit {backend}")
+    if precision not in (None, "auto"):
+        raise WeightsError(f"{path}, a file of another program, has its own precision", hint="omit {precision}")
+    _check_on_cpu(path, device)
+    network = ForeignBackend(path, **parameters)
+    domains: Mapping[str, Domain] = {"gray": Gray(), "y": Luma(network_scale=network.scale)}
+    facts = {"colors": network.colors, "range": network.range}
+    return Restorer(path.stem, build_recipe(path.name, domains.get(network.colors, RGB()), facts), network)
+
+
+def _check_on_cpu(path: Path, device: str) -> None:
+    if find_device("cpu" if device == "auto" else device).type != "cpu":
+        raise PellucidError(f"{path} is an exported model, which runs on the CPU, not on {device}")
 
 
 def _find_runtime(path: Path, backend: str | None) -> type[OnnxBackend] | type[OpenVinoBackend]:

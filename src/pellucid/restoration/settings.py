@@ -10,7 +10,7 @@ from pellucid.pictures import formats, images
 from pellucid.pictures.white import check_white
 from pellucid.system.keywords import check_number
 
-MAX_SCALE = 1000.0
+MAX_SCALE, MAX_EXPOSURE = 1000.0, 1e6
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Settings:
         enlarges repeatedly if needed, and reduced with MATLAB's bicubic kernel. Default: the scale of the models.
     size: (width, height) in pixels that results fit into, as large as possible; one of them may be None.
     timeout_s: a picture that takes longer, in seconds of reading and restoring, fails; checked after each tile.
-    compare: also write a sheet of telling parts of each picture, before and after, as NAME-compare.png.
+    compare: also write a sheet with a few crops of each picture, before and after, as NAME-compare.png.
     crop: (x, y, width, height) in pixels of the picture: the result is this part of the whole result. Its metadata
         are the color profile and the resolution.
     """
@@ -67,11 +67,11 @@ class Settings:
         check_white(self.white)
         self._check_size()
         if self.exposure != "auto" and not isinstance(self.exposure, Path):
-            is_number = isinstance(self.exposure, int | float) and 0 < self.exposure < inf
+            is_number = isinstance(self.exposure, int | float) and 0 < self.exposure <= MAX_EXPOSURE
             if not is_number:
                 raise ArgumentError(
                     f"{self.exposure!r} is not possible",
-                    hint="{exposure} can be auto, a number above 0 or the Path of a RAW file",
+                    hint="{exposure} can be auto, a number above 0 up to 1000000, or the Path of a RAW file",
                 )
 
     def _check_size(self) -> None:

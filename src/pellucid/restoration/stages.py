@@ -20,6 +20,7 @@ from pellucid.pictures.records import sidecars
 from pellucid.pictures.tiff.directories import Page, Pages
 from pellucid.restoration import sheets
 from pellucid.restoration.chaining import Progress
+from pellucid.restoration.kept_tiles import KeptTiles
 from pellucid.restoration.manifest import Manifests, State
 from pellucid.restoration.one_picture import describe_lost, plan_size, restore_picture
 from pellucid.restoration.pipeline import InFlightItem
@@ -28,7 +29,7 @@ from pellucid.restoration.preview import draw_comparison
 from pellucid.restoration.reading import read_degraded
 from pellucid.restoration.restorer import Restorer
 from pellucid.restoration.settings import Settings
-from pellucid.restoration.suitability import warn_about, warn_about_change, warn_about_size
+from pellucid.restoration.suitability import warn_about, warn_about_change, warn_about_settings, warn_about_size
 from pellucid.restoration.transfers import Transfers
 from pellucid.storage.urls import Location
 
@@ -37,7 +38,7 @@ CODEC_BYTES = 100_000_000
 
 
 def read_first_page(path: Path, domain: Domain, settings: Settings) -> Degraded:
-    """The picture or mosaic in a file, for measurements: of several pages, the first if none is chosen."""
+    """The picture or mosaic in a file, for measurements: the chosen page, by default the first."""
     degraded, _ = read_degraded(
         path,
         domain,
@@ -67,10 +68,16 @@ class Stages:
     def run(self, progress: Progress, reserved_bytes: int, item: InFlightItem) -> InFlightItem:
         """Restore the picture; one with several pages is also written."""
         with self.transfers.naming(item.job):
-            return self._run(progress, reserved_bytes, item)
+            try:
+                return self._run(progress, reserved_bytes, item)
+            except OutputError:  # a folder or a disk, which can be fixed
+                raise
+            except Exception:  # of any class, and raised again: the picture will not be completed
+                item.kept.remove()
+                raise
 
     def write(self, item: InFlightItem) -> InFlightItem:
-        """Write the result, and the comparison if it is wanted."""
+        """Write the result, and the comparison if requested."""
         with self.transfers.naming(item.job):
             return self._write(item)
 
@@ -78,13 +85,15 @@ class Stages:
         job, settings, start = item.job, self.settings, time.monotonic()
         if not self.manifests.claim(job):
             return replace(item, is_deferred=True)
+        kept = KeptTiles(job.target if isinstance(job.target, Path) else None)
         if self.manifests.is_done(job):
+            kept.remove()  # its process may have been killed before
             return replace(item, is_skipped=True)
         images.check_format(job.target)
         if settings.compare:
             self._check_sheet(job, self.sheet_paths[job.target])
         files = self.transfers.open(job)
-        item = replace(item, files=files)
+        item = replace(item, files=files, kept=kept)
         mask = None if files.mask is None else images.read(files.mask, max_pixels=settings.max_pixels)
         pages = self._find_pages(item)
         if pages is not None and settings.compare:
@@ -100,6 +109,7 @@ class Stages:
                 mask=mask,
                 megapixels=megapixels,
                 info=pages.notes,
+                warnings=tuple(warn_about_settings(job.target, self.restorer, settings)),
             )
         degraded, info = read_degraded(
             files.source,
@@ -119,6 +129,7 @@ class Stages:
             megapixels=degraded.height * degraded.width / 1e6,
             info=(*info, *describe_lost(degraded, settings)),
             warnings=(
+                *warn_about_settings(job.target, self.restorer, settings),
                 *warn_about(degraded, self.restorer),
                 *warn_about_size(degraded, self.restorer, settings),
             ),
@@ -147,6 +158,7 @@ class Stages:
             self.settings,
             mask=item.mask,
             reserved_bytes=reserved_bytes,
+            kept=item.kept,
             progress=progress,
         )
         sheet = self._compare(item.job, item.degraded, restored)
@@ -157,16 +169,16 @@ class Stages:
             restored=restored,
             sheet=sheet,
             warnings=(*item.warnings, *self._warn_about_change(item, item.degraded, restored)),
-            seconds=time.monotonic() - start,
+            seconds=time.monotonic() - start + item.kept.found_s,
         )
 
     def _warn_about_change(self, item: InFlightItem, degraded: Degraded, restored: Picture) -> Iterator[str]:
-        """No lines where little change was asked for."""
+        """Warn about little change, unless a mask or a lower strength requests it."""
         if item.mask is None and self.settings.strength == 1:
             yield from warn_about_change(degraded, restored, self.restorer)
 
     def _limit_time(self, progress: Progress, item: InFlightItem) -> Progress:
-        """The same progress, which raises PictureError if the picture has taken too long."""
+        """A progress callback that also raises PictureError if the picture takes too long."""
         limit_s, start = self.settings.timeout_s, time.monotonic() - item.reading_s
 
         def advance(pixels: int, all_pixels: int) -> None:
@@ -191,12 +203,13 @@ class Stages:
             bit_depth=self.settings.bit_depth,
             before_rename=partial(self.manifests.record, item.job, item.files.stamp),
         )
+        item.kept.remove()
         if item.sheet is not None:
             self._write_sheet(item, item.sheet, item.restored.metadata.get("icc-profile-data"))
         return replace(item, restored=None, sheet=None, info=(*item.info, *notes))
 
     def _compare(self, job: Job, degraded: Degraded, restored: Picture) -> Image | None:
-        """The sheet for a picture, if one is wanted."""
+        """The sheet for a picture, if requested."""
         if not self.settings.compare:
             return None
         title = f"{job.source.name} ({degraded.width} x {degraded.height} px)"
@@ -237,8 +250,8 @@ class Stages:
         # Programs look for the XMP of a file in its first page.
         sidecar = sidecars.read(item.files.source) if self.settings.sidecars else b""
 
-        def advance(pixels: int, _: int) -> None:
-            progress(num_done + pixels, sum(num_pixels))
+        def advance(num_pixels_of_page: int, pixels: int, all_pixels: int) -> None:
+            progress(num_done + num_pixels_of_page * pixels // all_pixels, sum(num_pixels))
 
         def restore_pages() -> Iterator[Picture]:
             nonlocal seconds, num_done
@@ -254,7 +267,8 @@ class Stages:
                     self.settings,
                     mask=item.mask,
                     reserved_bytes=reserved_bytes,
-                    progress=advance,
+                    kept=item.kept,
+                    progress=partial(advance, num_pixels[number - 1]),
                 )
                 seconds += time.monotonic() - start
                 warnings.update(self._warn_about_change(item, degraded, restored))
@@ -271,11 +285,12 @@ class Stages:
             bit_depth=self.settings.bit_depth,
             before_rename=partial(self.manifests.record, item.job, item.files.stamp),
         )
+        item.kept.remove()
         return replace(
             item,
             info=(*item.info, *_count_pages(info, len(pages)), *notes),
-            warnings=tuple(_count_pages(warnings, len(pages))),
-            seconds=seconds,
+            warnings=(*item.warnings, *_count_pages(warnings, len(pages))),
+            seconds=seconds + item.kept.found_s,
         )
 
     def _enlargement(self, width: int, height: int) -> int:

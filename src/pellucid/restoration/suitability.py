@@ -3,20 +3,24 @@
 from collections.abc import Iterator
 from functools import cache
 
-import torch
+import numpy as np
 
+from pellucid.degradations.camera_noise import CameraNoise
 from pellucid.degradations.degradation import involves, warnings_for
 from pellucid.degradations.motion_blur import MotionBlur
 from pellucid.degradations.raw_synthesis import SyntheticRaw
-from pellucid.degradations.standard import GaussianNoise, Jpeg, Shrink
+from pellucid.degradations.standard import GaussianNoise, Jpeg, ShiftedJpeg, Shrink
 from pellucid.domains import Degraded
+from pellucid.pictures.formats import format_by_suffix
 from pellucid.pictures.picture import Mosaic, Picture
+from pellucid.pictures.samples import PEAKS
 from pellucid.recipes.recipe import Recipe
-from pellucid.restoration.noise import estimate_noise
+from pellucid.restoration.measures import estimate_noise
 from pellucid.restoration.one_picture import plan_size, upright_shape
 from pellucid.restoration.restorer import Restorer
 from pellucid.restoration.settings import Settings
 from pellucid.restoration.tiled_model import TiledModel
+from pellucid.storage.urls import Location
 from pellucid.system import memory
 from pellucid.weights import checkpoint, models
 
@@ -27,14 +31,16 @@ MIN_CHANGE_255 = 0.5
 """A result that differs by less has hardly changed: half a step of 8 bits."""
 
 
-NOISE, BLOCKS, BLUR, SMALL, DARK = "noise", "JPEG blocks", "motion blur", "too small", "too dark"
+NOISE, CAMERA_NOISE, BLOCKS = "noise", "noise of a camera", "JPEG blocks"
+BLUR, SMALL, DARK = "motion blur", "too small", "too dark"
 
-_CORRECTS: dict[str, type] = {
-    NOISE: GaussianNoise,
-    BLOCKS: Jpeg,
-    BLUR: MotionBlur,
-    SMALL: Shrink,
-    DARK: SyntheticRaw,
+_CORRECTS: dict[str, tuple[type, ...]] = {
+    NOISE: (GaussianNoise,),
+    CAMERA_NOISE: (CameraNoise,),
+    BLOCKS: (Jpeg, ShiftedJpeg),
+    BLUR: (MotionBlur,),
+    SMALL: (Shrink,),
+    DARK: (SyntheticRaw,),
 }
 
 
@@ -42,7 +48,7 @@ def list_problems(recipe: Recipe) -> list[str]:
     """What the models of a recipe correct: those of the problems above that its degradation causes."""
     if recipe.domain.takes_mosaic:
         return [DARK]
-    found = [problem for problem, kind in _CORRECTS.items() if involves(recipe.degradation, kind)]
+    found = [problem for problem, kinds in _CORRECTS.items() if involves(recipe.degradation, kinds)]
     return [BLUR] if BLUR in found else found  # a deblurrer learns from noise and JPEG so that it survives them
 
 
@@ -71,6 +77,15 @@ def warn_about(degraded: Degraded, restorer: Restorer) -> tuple[str, ...]:
     )
 
 
+def warn_about_settings(target: Location, restorer: Restorer, settings: Settings) -> Iterator[str]:
+    """One line for each setting that has no effect on a result of this name."""
+    if settings.exposure != "auto" and not restorer.recipe.domain.takes_mosaic:
+        yield f"the exposure ratio has no effect: {restorer.name} restores developed pictures"
+    kind = format_by_suffix(target)
+    if settings.quality is not None and not kind.takes_quality:
+        yield f"the quality has no effect on {kind.name}, which is written without loss"
+
+
 def warn_about_size(degraded: Degraded, restorer: Restorer, settings: Settings) -> Iterator[str]:
     """One line if a model runs several times to reach a size that another one reaches at once.
 
@@ -92,22 +107,25 @@ def warn_about_change(degraded: Degraded, restored: Picture, restorer: Restorer)
     """One line if a model hardly changed a picture; none for a result of another size, e.g. a crop."""
     if not isinstance(degraded, Picture) or restored.samples.shape != degraded.samples.shape:
         return
-    if _rms_change_255(degraded, restored) < MIN_CHANGE_255:
+    if not _has_changed(degraded, restored):
         problems = dict.fromkeys(problem for model in restorer.models for problem in list_problems(model.recipe))
         corrects = f", which corrects {' and '.join(problems)}" if problems else ""
         yield f"hardly changed by {restorer.name}{corrects}: less than {MIN_CHANGE_255:g} where white is 255"
 
 
-def _rms_change_255(degraded: Picture, restored: Picture) -> float:
-    """The root of the mean squared difference, where white is 255; in strips, so that it takes little memory."""
-    columns = slice(0, degraded.width)
-    squared = (
-        (restored.crop(rows, columns).to_tensor() - degraded.crop(rows, columns).to_tensor())
-        .square()
-        .sum(dtype=torch.float64)
-        for rows in memory.strips(degraded.samples, restored.samples)
-    )
-    return 255 * float(sum(squared) / degraded.samples.size) ** 0.5
+def _has_changed(degraded: Picture, restored: Picture) -> bool:
+    """Whether the root of the mean squared difference of all samples reaches MIN_CHANGE_255.
+
+    In strips, so that it takes little memory, and until the sum is large enough.
+    """
+    needed = degraded.samples.size * (MIN_CHANGE_255 / 255 * PEAKS[degraded.dtype]) ** 2
+    found = 0.0
+    for rows in memory.strips(degraded.samples, restored.samples):
+        change = np.subtract(restored.samples[rows], degraded.samples[rows], dtype=np.float32).ravel()
+        found += float(np.dot(change, change))
+        if found >= needed:
+            return True
+    return False
 
 
 @cache
@@ -115,14 +133,14 @@ def _find_enlarger(recipe_name: str, factor: float) -> str | None:
     """The model that ships, of this recipe, with the smallest scale that is enough; None if none is."""
     scales = {
         metadata.parameters["scale"]: model.name
-        for model, metadata in _list_shipped()
+        for model, metadata in list_shipped()
         if metadata.recipe == recipe_name and "scale" in metadata.parameters
     }
     enough = [scale for scale in scales if scale >= factor]
     return scales[min(enough)] if enough else None
 
 
-def _list_shipped() -> Iterator[tuple[models.NamedModel, checkpoint.WeightsMetadata]]:
+def list_shipped() -> Iterator[tuple[models.NamedModel, checkpoint.WeightsMetadata]]:
     """Users' own models do not count: a damaged file among them must not stop a picture."""
     for model in models.list_models():
         if model.is_shipped:
@@ -182,7 +200,7 @@ def _find_better(found: float, num_channels: int) -> str | None:
 def _list_denoisers() -> tuple[tuple[str, object, tuple[float, float]], ...]:
     """Name, channels and levels of each model for noise that ships."""
     listed = []
-    for model, metadata in _list_shipped():
+    for model, metadata in list_shipped():
         recipe = checkpoint.find_recipe(metadata, source=model.path)
         levels = _noise_levels(recipe)
         if levels is not None:
@@ -195,7 +213,7 @@ def _find_gray_twin(recipe_name: str) -> str | None:
     """The name of the model that ships for gray pictures, of this recipe."""
     twins = (
         model.name
-        for model, metadata in _list_shipped()
+        for model, metadata in list_shipped()
         if metadata.recipe == recipe_name and metadata.parameters.get("channels") == 1
     )
     return next(twins, None)

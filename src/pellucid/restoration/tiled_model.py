@@ -1,27 +1,29 @@
 """One network with its domain: restores a picture tile by tile.
 
-Results do not depend on the size of the tiles: each tile is computed from everything that its pixels can see. So
-the size can depend on the available memory.
+Results do not depend on the size of the tiles, because each tile is computed with the full receptive field of its
+pixels. So the size can be chosen to fit the available memory.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from fractions import Fraction
+from dataclasses import dataclass, field, replace
 from itertools import product
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pellucid.backends.backend import Backend, allocation
+from pellucid.backends.backend import WHOLE_PX, Backend, allocation
 from pellucid.backends.selection import BackendChoice
 from pellucid.domains import Degraded
-from pellucid.errors import NotEnoughMemoryError, PictureError, WeightsError
-from pellucid.pictures.picture import Mosaic, Picture, Samples
+from pellucid.errors import ArgumentError, NotEnoughMemoryError, PictureError, WeightsError
+from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.pictures.resize import reach, resize
+from pellucid.pictures.samples import Samples, to_depth, to_planes, to_samples
 from pellucid.recipes.recipe import Recipe
 from pellucid.recipes.registry import find
 from pellucid.restoration import tiling
+from pellucid.restoration.kept_tiles import KeptTiles
 from pellucid.restoration.tiling import Span, Tile
 from pellucid.system import memory
 from pellucid.weights.checkpoint import WeightsMetadata
@@ -46,14 +48,15 @@ class DihedralTransform:
         return self._flip(self._transpose(planes))
 
     def _flip(self, planes: Tensor) -> Tensor:
-        return planes.flip([axis for axis, flip in ((-2, self.flip_rows), (-1, self.flip_cols)) if flip])
+        axes = [axis for axis, flip in ((-2, self.flip_rows), (-1, self.flip_cols)) if flip]
+        return planes.flip(axes) if axes else planes  # `flip` copies
 
     def _transpose(self, planes: Tensor) -> Tensor:
         return planes.transpose(-2, -1) if self.transpose else planes
 
 
 FILL_PX = 8
-"""How far visible colors are spread into fully transparent areas, so that networks do not see hidden colors."""
+"""How far visible colors replace hidden ones (under full transparency), which must not affect visible results."""
 
 IDENTITY = (DihedralTransform(),)
 ALL_EIGHT = tuple(DihedralTransform(*flags) for flags in product((False, True), repeat=3))
@@ -61,10 +64,11 @@ ALL_EIGHT = tuple(DihedralTransform(*flags) for flags in product((False, True), 
 
 @dataclass(frozen=True)
 class Effort:
-    """How a picture is restored: everything but the picture; see `Restorer.restore`.
+    """The arguments of `Restorer.restore` for one picture, without the picture.
 
-    limit_bytes: memory limit of the process. reserved_bytes: the part of it that other work needs.
-    mask: a gray picture of float32 of the same size, by which the strength is multiplied.
+    limit_bytes: memory limit of the process. reserved_bytes: the part of the limit that other work needs.
+    mask: a gray float32 picture of the same size, which is multiplied by the strength.
+    kept: tiles that need not be computed again after an interruption.
     """
 
     tile_px: int | None
@@ -74,6 +78,7 @@ class Effort:
     limit_bytes: int
     reserved_bytes: int = 0
     mask: Picture | None = None
+    kept: KeptTiles = field(default_factory=KeptTiles)
 
 
 @dataclass(frozen=True)
@@ -102,10 +107,9 @@ class TiledModel:
     ) -> None:
         self.name, self.recipe, self.backend = name, recipe, backend
         self.metadata, self.choice = metadata, choice
-        rate = recipe.domain.rate
-        self.scale = int(rate * backend.scale)
+        self.scale = recipe.domain.result_scale(backend.scale)
         self.halo_px = recipe.domain.halo_px(backend.halo)
-        self.grid_px = (Fraction(backend.multiple) / rate).numerator
+        self.grid_px = recipe.domain.grid_px(backend.multiple)
 
     def describe_backend(self) -> list[str]:
         """See `Restorer.describe_backends`."""
@@ -133,11 +137,21 @@ class TiledModel:
 
         dtype: of the result's samples. Raises the errors of `Restorer.restore`.
         """
-        settings, limit = self._tile_settings(degraded, effort), effort.limit_bytes - effort.reserved_bytes
-        return self._join_tiles(degraded, self.choose_tile_px(degraded, effort), settings, limit, dtype, advance)
+        tile_px = effort.kept.start_model(self.choose_tile_px(degraded, effort))
+        tiles = self._restore_tiles(degraded, tile_px, effort, dtype)
+        return self._join_tiles(degraded, tiles, advance)
 
     def choose_tile_px(self, degraded: Degraded, effort: Effort) -> int:
-        """The longest side of the tiles. Raises NotEnoughMemoryError if the smallest do not fit the memory."""
+        """The longest side of the tiles.
+
+        Raises NotEnoughMemoryError if the smallest do not fit the memory, ArgumentError for tiles of a network
+        that depends on the whole picture.
+        """
+        if effort.tile_px is not None and effort.halo_px is None and self.backend.halo >= WHOLE_PX:
+            raise ArgumentError(
+                f"{self.name} depends on the whole picture, so tiles would not be exact",
+                hint="omit {tile_px}, or set {halo_px}, too",
+            )
         settings = self._tile_settings(degraded, effort)
         return self._tile_px(degraded, effort.tile_px, settings, effort.limit_bytes, effort.reserved_bytes)
 
@@ -153,18 +167,10 @@ class TiledModel:
             self._total_halo_px(degraded, effort.halo_px), transforms, effort.strength, effort.mask
         )
 
-    def _join_tiles(
-        self,
-        degraded: Degraded,
-        tile_px: int,
-        settings: TileSettings,
-        limit: int,
-        dtype: str,
-        advance: Advance,
-    ) -> Picture:
-        """All tiles of a picture, restored."""
+    def _join_tiles(self, degraded: Degraded, tiles: Iterator[tuple[Tile, Picture]], advance: Advance) -> Picture:
+        """Join all restored tiles."""
         restored: Picture | None = None
-        for tile, part in self._restore_tiles(degraded, tile_px, settings, limit, dtype):
+        for tile, part in tiles:
             if restored is None:
                 restored = part.empty_like(degraded.height * self.scale, degraded.width * self.scale)
             restored.paste(part, *tile.placed(self.scale))
@@ -175,24 +181,24 @@ class TiledModel:
         memory.trim()
         return restored.apply_orientation(degraded.orientation) if isinstance(degraded, Mosaic) else restored
 
-    def _total_halo_px(self, degraded: Degraded, wanted_px: int | None) -> int:
-        """The halo, and more if hidden colors are filled first."""
+    def _total_halo_px(self, degraded: Degraded, requested_px: int | None) -> int:
+        """The halo in total, including that of filling hidden colors."""
         transparent = isinstance(degraded, Picture) and degraded.alpha is not None
-        halo_px = self.halo_px if wanted_px is None else min(wanted_px, self.halo_px)
+        halo_px = self.halo_px if requested_px is None else min(requested_px, self.halo_px)
         return halo_px + (FILL_PX if transparent else 0)
 
     def _tile_px(
         self,
         degraded: Degraded,
-        wanted_px: int | None,
+        requested_px: int | None,
         settings: TileSettings,
         limit: int,
         reserved_bytes: int = 0,
     ) -> int:
-        """The side of the tiles: as wanted, or a fast one; halved until a tile fits the memory."""
+        """The side of the tiles: the requested or a fast one, halved until a tile fits the memory."""
         used = memory.used_bytes() + reserved_bytes
         free, halo_px = max(0, limit - used), settings.halo_px
-        tile_px = self._fast_tile_px(degraded, halo_px) if wanted_px is None else wanted_px
+        tile_px = self._fast_tile_px(degraded, halo_px) if requested_px is None else requested_px
         while (needed := self._working_bytes(degraded, tile_px + 2 * halo_px, free)) > free and tile_px > 1:
             tile_px = max(1, min(tile_px, max(degraded.height, degraded.width)) // 2)
         if needed > free:
@@ -205,7 +211,7 @@ class TiledModel:
         return tile_px
 
     def _fast_tile_px(self, degraded: Degraded, halo_px: int) -> int:
-        """The whole picture if it is no larger than a tile with its halo, otherwise large relative to the halo."""
+        """The whole picture if it is not larger than a tile with its halo, else a size with little halo."""
         # 512 network pixels keep activations near the caches; a large halo needs more.
         tile_px = max(int(512 / self.recipe.domain.rate), min(1024, 4 * halo_px))
         if degraded.height * degraded.width <= (tile_px + 2 * halo_px) ** 2:
@@ -215,11 +221,11 @@ class TiledModel:
     def _working_bytes(self, degraded: Degraded, read_px: int, free: int) -> int:
         """Memory to compute a tile that reads a square of this side, at most the whole picture.
 
-        A rough upper bound, if even that fits.
+        If even a rough upper bound fits into the free memory, it returns this bound.
         """
         domain = self.recipe.domain
         height, width = min(read_px, degraded.height), min(read_px, degraded.width)
-        sample = degraded.crop(slice(0, self.grid_px), slice(0, self.grid_px)).as_depth("float32")
+        sample = degraded.crop(slice(0, self.grid_px), slice(0, self.grid_px))
         count, channels = domain.to_input(sample).shape[:2]
         shape = (count, channels, -int(-height * domain.rate // 1), -int(-width * domain.rate // 1))
         # In addition to the network: the part that is read, in its own depth and in float, its color planes, and
@@ -230,19 +236,30 @@ class TiledModel:
         return self.backend.working_bytes(shape, available_bytes=max(0, free - other_bytes)) + other_bytes
 
     def _restore_tiles(
-        self, degraded: Degraded, tile_px: int, settings: TileSettings, limit: int, dtype: str
+        self, degraded: Degraded, tile_px: int, effort: Effort, dtype: str
     ) -> Iterator[tuple[Tile, Picture]]:
-        """All tiles, restored, with samples of this type; after memory ran out, smaller ones."""
+        """Yield all restored tiles, with samples of this type, computed or kept by an earlier run.
+
+        Continues with smaller tiles if memory runs out.
+        """
+        settings, limit = self._tile_settings(degraded, effort), effort.limit_bytes - effort.reserved_bytes
+        like: Picture | None = None
         free = max(0, limit - memory.used_bytes())
         needed = self._working_bytes(degraded, tile_px + 2 * settings.halo_px, free)
         waiting = tiling.plan(degraded.height, degraded.width, tile_px=tile_px)[::-1]
         while waiting:
             tile = waiting.pop()
+            found = effort.kept.find(tile)
+            if found is not None:
+                like = like or self._restore_tile(degraded, Tile(0, 1, 0, 1), settings, dtype)  # for metadata
+                yield tile, replace(like, samples=found.samples, alpha=found.alpha, extra=found.extra)
+                continue
             if tile.longer_side_px > tile_px:
                 waiting += tile.cut(tile_px)[::-1]
                 continue
             if memory.used_bytes() + needed > limit:
                 memory.trim()
+            start_s = time.monotonic()
             try:
                 with allocation("a tile"):
                     part = self._restore_tile(degraded, tile, settings, dtype)
@@ -254,61 +271,58 @@ class TiledModel:
                 tile_px = tile.longer_side_px // 2
                 waiting.append(tile)
             else:
+                effort.kept.add(tile, part, time.monotonic() - start_s)
                 yield tile, part
 
     def _restore_tile(self, degraded: Degraded, tile: Tile, settings: TileSettings, dtype: str) -> Picture:
-        """One tile with samples of this type, with the hidden colors that the picture has."""
-        part = self._restore_in_float(degraded, tile, settings).as_depth(dtype)
-        if not isinstance(degraded, Picture):
-            return part
+        """Restore one tile, with samples of this type; hidden colors are those of the input."""
+        colors = to_samples(self._restore_colors(degraded, tile, settings), dtype)
+        if isinstance(degraded, Mosaic):
+            return Picture(colors, metadata=degraded.metadata)
+        alpha = None if degraded.alpha is None else self._enlarge(degraded.alpha, tile, dtype, is_fraction=True)
+        extra = None if degraded.extra is None else self._enlarge(degraded.extra, tile, dtype)
+        if alpha is not None and not alpha.all():
+            colors = np.where(alpha == 0, self._enlarge(degraded.samples, tile, dtype), colors)
+        return replace(degraded, samples=colors, alpha=alpha, extra=extra)
+
+    def _enlarge(self, plane: Samples, tile: Tile, dtype: str, *, is_fraction: bool = False) -> Samples:
+        """A tile of given samples, enlarged bicubically, which overshoots; fractions are from 0 to 1."""
         if self.scale == 1:
-            given = degraded.crop(*tile.placed(1)).as_depth(dtype)
-            part, colors = replace(part, alpha=given.alpha, extra=given.extra), given.samples
-        if part.alpha is None or part.alpha.all():
-            return part
-        if self.scale != 1:
-            colors = self._enlarge_colors(degraded, tile, dtype)
-        return replace(part, samples=np.where(part.alpha == 0, colors, part.samples))
-
-    def _enlarge_colors(self, degraded: Picture, tile: Tile, dtype: str) -> Samples:
-        """The colors of a tile, enlarged bicubically, including those under full transparency."""
+            return to_depth(plane[tile.placed(1)], dtype)
         halo_px = reach(self.scale)
-        rows = tiling.span(tile.top, tile.bottom, degraded.height, halo_px=halo_px, grid_px=1)
-        cols = tiling.span(tile.left, tile.right, degraded.width, halo_px=halo_px, grid_px=1)
-        outer = Picture(degraded.samples[rows.read, cols.read])
-        enlarged = Picture.from_tensor(resize(outer.to_tensor(), self.scale), dtype)
-        return enlarged.crop(rows.kept(self.scale), cols.kept(self.scale)).samples
+        rows = tiling.span(tile.top, tile.bottom, plane.shape[0], halo_px=halo_px, grid_px=1)
+        cols = tiling.span(tile.left, tile.right, plane.shape[1], halo_px=halo_px, grid_px=1)
+        enlarged = resize(to_planes(plane[rows.read, cols.read]), self.scale)
+        enlarged = enlarged[..., rows.kept(self.scale), cols.kept(self.scale)]
+        return to_samples(enlarged.clamp(0, 1) if is_fraction else enlarged, dtype)
 
-    def _restore_in_float(self, degraded: Degraded, tile: Tile, settings: TileSettings) -> Picture:
-        """One tile: the mean over all transforms."""
-        total: Tensor | None = None
-        for transform in settings.transforms:
-            part = self._run_network(degraded, tile, settings, transform)
-            total = part.to_tensor() if total is None else total.add_(part.to_tensor())
-        assert total is not None
-        samples = total / len(settings.transforms)
-        if not samples.isfinite().all():
+    def _restore_colors(self, degraded: Degraded, tile: Tile, settings: TileSettings) -> Tensor:
+        """The colors of one tile, (1, 1 or 3, H, W): the mean over all transforms."""
+        first, *others = (self._run_network(degraded, tile, settings, each) for each in settings.transforms)
+        colors = sum(others, first) / len(settings.transforms) if others else first
+        if not colors.sum().isfinite() and not colors.isfinite().all():  # the sum takes a fraction of the time
             if not all(np.isfinite(plane).all() for plane in degraded.planes):
                 raise PictureError("NaN or infinite samples", hint="replace them first")
             raise WeightsError(f"{self.name} returns NaN or infinite samples; its weights are damaged")
-        return part.with_tensor(samples, part.alpha_to_tensor(), part.extra_to_tensor())
+        return colors
 
     def _run_network(
         self, degraded: Degraded, tile: Tile, settings: TileSettings, transform: DihedralTransform
-    ) -> Picture:
+    ) -> Tensor:
         domain = self.recipe.domain
         rows = self._span(tile.top, tile.bottom, degraded.height, settings.halo_px, transform.flip_rows)
         cols = self._span(tile.left, tile.right, degraded.width, settings.halo_px, transform.flip_cols)
-        outer = degraded.crop(rows.read, cols.read).as_depth("float32")
-        if isinstance(outer, Picture):
-            outer = outer.fill_hidden(FILL_PX)
-        network_input, strength = domain.to_input(outer), self._strength(settings, rows, cols)
+        outer = degraded.crop(rows.read, cols.read)
+        if isinstance(outer, Picture) and outer.alpha is not None:
+            outer = outer.as_depth("float32").fill_hidden(FILL_PX)
+        planes = domain.to_planes(outer, self.backend.device)
+        network_input, strength = domain.planes_to_input(planes), self._strength(settings, rows, cols)
         if strength.any():
             output = transform.invert(self.backend(transform(network_input)))
-            output = output if (strength == 1).all() else network_input.lerp(output, strength)
+            output = output if (strength == 1).all() else network_input.lerp(output, strength.to(output.device))
         else:
             output = network_input
-        return domain.to_picture(output, outer).crop(rows.kept(self.scale), cols.kept(self.scale))
+        return domain.output_to_planes(output, planes)[..., rows.kept(self.scale), cols.kept(self.scale)]
 
     def _strength(self, settings: TileSettings, rows: Span, cols: Span) -> Tensor:
         """The strength of the effect for the network's input: one number, or one for each pixel."""
@@ -318,7 +332,7 @@ class TiledModel:
         return settings.strength * resize(mask, self.recipe.domain.rate).clamp(0, 1)
 
     def _span(self, start: int, stop: int, size: int, halo_px: int, mirrored: bool) -> Span:
-        """What to read along one side. The grid of a mirrored picture starts at the other end."""
+        """The span to read along one side. In a mirrored picture, the grid starts at the other end."""
         if mirrored:
             start, stop = size - stop, size - start
         span = tiling.span(start, stop, size, halo_px=halo_px, grid_px=self.grid_px)
@@ -326,7 +340,7 @@ class TiledModel:
 
 
 def _to_json(value: object) -> object:
-    """Metadata is JSON, where a tuple is a list."""
+    """A value as it is after a round trip through JSON, which has lists instead of tuples."""
     return list(value) if isinstance(value, tuple) else value
 
 

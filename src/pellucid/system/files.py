@@ -18,7 +18,7 @@ from zlib import crc32
 from filelock import lock_descriptor
 from platformdirs import user_cache_path
 
-from pellucid.errors import DataError, OutputError, PictureError
+from pellucid.errors import DataError, OutputError, PellucidError, PictureError
 
 _SUFFIX = ".part"
 
@@ -56,21 +56,24 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def find_files(folder: Path) -> Iterator[Path]:
+def find_files(folder: Path, problems: list[PellucidError] | None = None) -> Iterator[Path]:
     """All files below a folder, in no particular order.
 
-    Skips hidden files and folders, and does not follow linked folders.
-    Raises DataError if a folder cannot be read: skipped silently, it would look empty.
+    Skips hidden files and folders, and does not follow linked folders. A folder that cannot be read would look
+    empty: it is a DataError, which is added to `problems`, if given, and otherwise raised.
     """
-    for parent, folders, names in os.walk(folder, onerror=_raise_unreadable):
+
+    def report(error: OSError) -> None:
+        problem = DataError(f"{error.filename} cannot be read: {error.strerror}")
+        if problems is None:
+            raise problem from error
+        problems.append(problem)
+
+    for parent, folders, names in os.walk(folder, onerror=report):
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in names:
             if not name.startswith("."):
                 yield Path(parent, name)
-
-
-def _raise_unreadable(error: OSError) -> None:
-    raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
 
 
 def no_space_error(num_bytes: int, purpose: str, error: OSError) -> OutputError:
@@ -163,6 +166,8 @@ def _temporary_next_to(path: Path, *, overwrite: bool) -> Iterator["_Temporary"]
         temporary = _Temporary.create(path)
         try:
             yield temporary
+        except PellucidError as error:  # libraries name the file that they write
+            raise error.renamed(f"{temporary.path}: ", "") from error.__cause__
         finally:
             temporary.remove()
     except OSError as error:
@@ -236,8 +241,13 @@ def _remove_unlocked(path: Path) -> None:
 
 
 def _prefix(path: Path) -> str:
-    """The start of the names of a path's temporary files; short, however long the name of the path is."""
+    """The start of the names of temporary files of a path; short, however long the name of the path is."""
     return f".pellucid-{crc32(os.fsencode(path.name)):08x}-"
+
+
+def hidden_path(path: Path, kind: str) -> Path:
+    """A hidden file or folder next to a path, for this kind of temporary data about it."""
+    return path.parent / f"{_prefix(path)}{kind}"
 
 
 def _sync(path: Path) -> None:

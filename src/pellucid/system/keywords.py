@@ -21,11 +21,6 @@ NonNegative = Annotated[float, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 
 _CONFIG = ConfigDict(allow_inf_nan=False)
-_TUPLE_REASONS = {
-    "tuple_type": "should be numbers, e.g. 50,300",
-    "missing": "should have more numbers, e.g. 50,300",
-    "too_long": "should have fewer numbers, e.g. 50,300",
-}
 _TYPE_WORDS = {"boolean": "true, false", "null": "none"}
 
 
@@ -35,16 +30,20 @@ def validate(owner: str, key: str, annotation: Any, value: Any, *, error: type[P
     owner: the recipe or data set, for the message. Raises an `error` of one line if the value is not possible.
     """
     adapter: TypeAdapter[Any] = TypeAdapter(annotation, config=_CONFIG)
+    schema = adapter.json_schema()
     parsed = _parse(value, annotation) if isinstance(value, str) else value
-    try:
-        return adapter.validate_python(parsed)
-    except ValidationError as invalid:
-        if parsed is not value:
-            with suppress(ValidationError):
-                return adapter.validate_python(value)  # text that only looks like a number, e.g. a folder "2024"
-        first = invalid.errors()[0]
-        reason = _TUPLE_REASONS.get(first["type"], first["msg"].removeprefix("Input "))
-        raise error(f"{owner}: {key}={_shorten(parsed)} is not possible: it {reason}") from invalid
+    is_list = _find_list(schema) is not None
+    candidates = [parsed]
+    if parsed is not value:
+        candidates.append(value)  # text that only looks like a number, e.g. a folder "2024"
+    if is_list and not isinstance(parsed, list | tuple):
+        candidates.append([parsed])
+    for candidate in candidates:
+        if _contains_bool(candidate) and "boolean" not in str(schema):
+            continue  # for pydantic, True is the number 1
+        with suppress(ValidationError):
+            return adapter.validate_python(candidate)
+    raise error(f"{owner}: {key}={_shorten(value)} is not possible; expected {_expect(schema)}")
 
 
 def check_number(
@@ -57,9 +56,43 @@ def check_number(
     except (TypeError, ValueError, OverflowError):
         is_possible = False
     if not is_possible:
-        kind = "a whole number" if is_whole else "a number"
-        limit = f"from {low:g} to {high:g}" if high < math.inf else f"of {low:g} or more"
-        raise ArgumentError(f"{_shorten(value)} is not possible", hint=f"{{{parameter}}} can be {kind} {limit}")
+        raise range_error(parameter, value, low, high, is_whole=is_whole)
+
+
+def range_error(
+    parameter: str, value: object, low: float | None, high: float | None, *, is_whole: bool
+) -> ArgumentError:
+    """The error for a value that is not a number in this range; None is no limit."""
+    expected = describe_number(is_whole=is_whole, low=low, high=None if high == math.inf else high)
+    return ArgumentError(f"{_shorten(value)} is not possible", hint=f"{{{parameter}}} can be {expected}")
+
+
+def describe_number(
+    *,
+    is_whole: bool,
+    low: float | None = None,
+    high: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+    step: float | None = None,
+    is_plural: bool = False,
+) -> str:
+    """A range in a sentence, e.g. "a whole number from 1 to 100" or "numbers above 0"."""
+    if low is not None and high is not None:
+        limits, low, high = [f"from {low:,} to {high:,}"], None, None
+    else:
+        limits = []
+    limits += [f"of {low:,} or more"] if low is not None else []
+    limits += [f"above {above:,}"] if above is not None else []
+    limits += [f"of {high:,} or less"] if high is not None else []
+    limits += [f"below {below:,}"] if below is not None else []
+    noun = "whole number" if is_whole else "number"
+    words = [
+        f"{noun}s" if is_plural else f"a {noun}",
+        " and ".join(limits),
+        f"in steps of {step:,}" if step else "",
+    ]
+    return " ".join(filter(None, words))
 
 
 class Keyword(NamedTuple):
@@ -101,6 +134,43 @@ def _describe_schema(schema: Mapping[str, Any]) -> str:
     kind = schema.get("format", schema["type"])  # a path is a string of the format "path"
     kind = _TYPE_WORDS.get(kind, kind)
     return " ".join([kind, *(f"{word} {limit}" for word, limit in limits if limit is not None)])
+
+
+def _expect(schema: Mapping[str, Any], *, is_plural: bool = False) -> str:
+    """The possible values in a sentence: found X; expected ..."""
+    if "anyOf" in schema:
+        return " or ".join(_expect(choice) for choice in schema["anyOf"] if choice.get("type") != "null")
+    if "enum" in schema:
+        *others, last = map(str, schema["enum"])
+        return f"{', '.join(others)} or {last}" if others else last
+    if schema["type"] == "array":
+        item = schema.get("items") or schema["prefixItems"][0]
+        count = schema.get("minItems", 0)
+        is_exact = count > 0 and count == schema.get("maxItems")
+        return f"{f'{count} ' if is_exact else ''}{_expect(item, is_plural=True)}, with commas in between"
+    if schema["type"] in ("number", "integer"):
+        return describe_number(
+            is_whole=schema["type"] == "integer",
+            low=schema.get("minimum"),
+            high=schema.get("maximum"),
+            above=schema.get("exclusiveMinimum"),
+            below=schema.get("exclusiveMaximum"),
+            step=schema.get("multipleOf"),
+            is_plural=is_plural,
+        )
+    return {"boolean": "true or false", "string": "a text", "path": "a path"}.get(
+        schema.get("format", schema["type"]), _describe_schema(schema)
+    )
+
+
+def _find_list(schema: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """The part of a schema that is a list, also within a union."""
+    choices = (schema, *schema.get("anyOf", ()))
+    return next((choice for choice in choices if choice.get("type") == "array"), None)
+
+
+def _contains_bool(value: Any) -> bool:
+    return isinstance(value, bool) or (isinstance(value, list | tuple) and any(map(_contains_bool, value)))
 
 
 def _parse(text: str, annotation: Any) -> Any:

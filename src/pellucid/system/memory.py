@@ -10,6 +10,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Iterator
+from functools import lru_cache
 from math import prod
 from pathlib import Path
 from typing import IO, Any
@@ -97,7 +98,13 @@ def trim() -> None:
 
 def used_bytes() -> int:
     """Resident memory of this process."""
-    return int(psutil.Process().memory_info().rss)
+    return int(_find_process(os.getpid()).memory_info().rss)
+
+
+@lru_cache(maxsize=1)
+def _find_process(pid: int) -> psutil.Process:
+    """Cached, because finding a process takes longer than reading its memory; by number, because of forks."""
+    return psutil.Process(pid)
 
 
 def limit_bytes(requested_bytes: int | None) -> int:

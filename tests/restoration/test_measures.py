@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid.pictures.picture import Picture
-from pellucid.restoration.noise import estimate_noise
+from pellucid.restoration.measures import estimate_noise
 
 
 @given(st.floats(3, 30), st.sampled_from([1, 3]), st.sampled_from(["uint8", "uint16"]), st.integers(0, 100))
@@ -18,6 +18,12 @@ def test_white_noise_is_measured(sigma_255: float, channels: int, dtype: str, se
     scale = 1 if dtype == "uint8" else 257
     measured = estimate_noise(Picture((noisy * scale).round().astype(dtype)))
     assert measured == pytest.approx(sigma_255, rel=0.1)
+
+
+@pytest.mark.parametrize("sigma_255", [0.05, 0.3, 1.1])
+def test_noise_below_the_steps_of_8_bits_is_measured(sigma_255: float) -> None:
+    samples = 0.5 + np.random.default_rng(0).normal(0, sigma_255 / 255, (200, 200, 1))
+    assert estimate_noise(Picture(samples.astype(np.float32))) == pytest.approx(sigma_255, rel=0.05)
 
 
 def test_clean_pictures_have_little_noise() -> None:

@@ -1,0 +1,141 @@
+"""`pellucid advise`."""
+
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pellucid.commands.options import Json, check_overwrite
+from pellucid.commands.terminal import (
+    add_row,
+    defer_sigint,
+    is_stdout,
+    print_error,
+    print_table,
+    print_warning,
+    progress,
+    show_progress,
+    table,
+    write_json,
+)
+from pellucid.errors import DataError, PellucidError
+
+if TYPE_CHECKING:
+    from pellucid.restoration.advice import Suggestion
+
+
+def advise(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="PICTURE", help="Pictures, folders of them, and patterns (scans/*.tif).")
+    ],
+    sheets: Annotated[
+        Path | None,
+        typer.Option(
+            "--try",
+            metavar="FOLDER",
+            help="Also draw a sheet for each picture: a few crops, before and after each suggested model.",
+        ),
+    ] = None,
+    json_file: Json = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the file of --json and the sheets of --try.")
+    ] = False,
+) -> None:
+    """Detect what may be wrong with pictures, and suggest a model that corrects it.
+
+    Looks at the format, the compression, the measured noise and the size. Nothing is restored or changed.
+    """
+    with defer_sigint():
+        from pellucid.restoration.advice import advise as advise_about
+
+    check_overwrite(overwrite, {"--json": json_file, "--try": sheets})
+    if sheets is not None and sheets.exists() and not sheets.is_dir():
+        raise typer.BadParameter(f"--try {sheets} is a file; a folder for the sheets is needed")
+    found: dict[Path, Sequence[Suggestion]] = {}
+    paths, failed = _find_pictures(inputs)
+    with progress() as bar:
+        update = show_progress(bar, "looking")
+        for done, path in enumerate(paths):
+            update(done, len(paths))
+            try:
+                found[path] = advise_about(path)
+            except PellucidError as error:
+                print_error(error.about(path))
+                failed += 1
+    if json_file is not None:
+        content = [{"picture": str(path), "advice": [*map(vars, advice)]} for path, advice in found.items()]
+        write_json(json_file, content, overwrite=overwrite)
+    if found and not is_stdout(json_file):
+        _print(found)
+    if sheets is not None:
+        failed += _draw(found, sheets, overwrite=overwrite)
+    if failed:
+        raise typer.Exit(1)
+
+
+def _find_pictures(inputs: Sequence[str]) -> tuple[list[Path], int]:
+    """All pictures, each one once, and the number of inputs without one, which are reported."""
+    from pellucid.pictures.finding import find_pictures
+    from pellucid.restoration.planning import expand
+
+    found: dict[str, Path] = {}
+    failed = 0
+    for given in inputs:
+        try:
+            for place in expand(given):
+                pictures = find_pictures(place).pictures if place.is_dir() else [place]
+                if not pictures:
+                    raise DataError(f"{place} contains no pictures; pictures, or folders of them, are needed")
+                for path in pictures:
+                    found.setdefault(os.path.realpath(path), path)
+        except PellucidError as error:
+            print_error(error)
+            failed += 1
+    return list(found.values()), failed
+
+
+def _print(found: "dict[Path, Sequence[Suggestion]]") -> None:
+    """A table of 80 columns, and what to do."""
+    rows = table("picture", "problem", "model", "reason")
+    rows.show_edge = False
+    rows.columns[1].no_wrap = rows.columns[2].no_wrap = True
+    for path, advice in found.items():
+        if not advice:
+            add_row(rows, path.name, "none found", "", "")
+        for i, one in enumerate(advice):
+            add_row(rows, "" if i else path.name, one.problem, one.model or "-", one.reason)
+    print_table(rows)
+    first = next(((path, one) for path, advice in found.items() for one in advice if one.model), None)
+    if first is not None:
+        path, one = first
+        name = f"./{path}" if str(path).startswith("-") else str(path)  # not an option
+        typer.echo(f"e.g.  pellucid restore {shlex.quote(name)} --model {one.model}")
+
+
+def _draw(found: "dict[Path, Sequence[Suggestion]]", folder: Path, *, overwrite: bool) -> int:
+    """Draw a sheet for each picture with advice, and print its path. Returns how many failed."""
+    from pellucid.restoration.advice import list_models_to_try
+    from pellucid.restoration.preview import write_preview
+    from pellucid.restoration.restorer import load
+    from pellucid.restoration.settings import Settings
+
+    folder.mkdir(parents=True, exist_ok=True)
+    failed = 0
+    for path, advice in found.items():
+        models = list_models_to_try(advice)
+        if not models:
+            continue
+        target = folder / f"{path.name}-advice.png"
+        try:
+            warnings = write_preview(path, target, [*map(load, models)], Settings(), overwrite=overwrite)
+        except PellucidError as error:
+            print_error(error.about(path))
+            failed += 1
+            continue
+        for warning in warnings:
+            print_warning(f"{path}: {warning}")
+        typer.echo(target)
+    return failed

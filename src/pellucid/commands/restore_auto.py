@@ -1,0 +1,50 @@
+"""`pellucid restore --model auto`: the model that is advised for each picture."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from pellucid.commands.terminal import print_error, print_info, progress, show_progress
+from pellucid.errors import PellucidError, PictureError
+
+if TYPE_CHECKING:
+    from pellucid.restoration.planning import Job
+    from pellucid.restoration.settings import Settings
+    from pellucid.storage.urls import Location
+
+AUTO = "auto"
+
+
+def group_by_model(
+    jobs: "Sequence[Job]", settings: "Settings", names: "Mapping[Location, str]"
+) -> "tuple[dict[str, list[Job]], int]":
+    """The jobs of each model, and how many pictures cannot be restored.
+
+    settings: how pictures are read. names: what temporary files are called in messages.
+    Prints the reason for each choice. A picture of a folder for which no model is advised is named and left out;
+    for others, whose result is expected, it is an error.
+    """
+    from pellucid.restoration.advice import advise, choose_sure
+    from pellucid.storage.objects import local_copy
+
+    groups: dict[str, list[Job]] = {}
+    num_failed = 0
+    with progress() as bar:
+        update = show_progress(bar, "choosing models")
+        for done, job in enumerate(jobs):
+            update(done, len(jobs))
+            name = names.get(job.source, job.source)
+            try:
+                with local_copy(job.source) as source:
+                    chosen = choose_sure(advise(source, settings))
+                if chosen is None and job.root is None:
+                    raise PictureError(f"{name}: nothing found to correct", hint="choose {model}", model="NAME")
+            except PellucidError as error:
+                print_error(error.renamed(job.source, name).about(name))
+                num_failed += 1
+                continue
+            if chosen is None:
+                print_info(f"{name}: nothing found to correct, so it is not restored")
+            else:
+                print_info(f"{name}: {chosen.reason}, so {chosen.model} restores it")
+                groups.setdefault(str(chosen.model), []).append(job)
+    return groups, num_failed

@@ -23,7 +23,8 @@ from torch.utils.data import DataLoader, Dataset, RandomSampler
 from pellucid.data.store import Store
 from pellucid.data.store_writer import Planned, Stamp, StoreWriter
 from pellucid.pictures import images
-from pellucid.pictures.picture import Picture, Samples
+from pellucid.pictures.picture import Picture
+from pellucid.pictures.samples import Samples
 from pellucid.recipes.registry import find
 from pellucid.training.batches import Batches
 

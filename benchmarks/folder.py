@@ -5,6 +5,8 @@
 The loop: Pillow decodes, the network runs eagerly on the whole picture, one picture after the other. Each method
 runs in its own process, in turns; the fastest round of each counts. CPU seconds depend least on other load of the
 machine. The last line reports how much of decoding and encoding overlaps with the network.
+
+    python benchmarks/folder.py --null --threads 2     # what is spent outside of the network; see null.py
 """
 
 import argparse
@@ -166,8 +168,14 @@ def main() -> None:
     parser.add_argument("--backends", nargs="*", default=["torch", "openvino"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--null", action="store_true", help="a network that returns its input, against libvips")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if args.null:
+        import null
+
+        null.run(args.threads, args.rounds)
+        return
     if args.one:
         way, source, out = args.one
         if way == "loop":

@@ -99,8 +99,10 @@ def build_eager(model: Model) -> Run:
 
     @torch.inference_mode()
     def run(degraded: Degraded) -> Picture:
-        degraded = domain.accept(degraded).as_depth("float32")
-        return domain.to_picture(model.network(domain.to_input(degraded)), degraded).as_depth("uint8")
+        planes = domain.to_planes(domain.accept(degraded))
+        return Picture.from_tensor(
+            domain.output_to_planes(model.network(domain.planes_to_input(planes)), planes), "uint8"
+        )
 
     return run
 
@@ -109,7 +111,7 @@ def build_backend(model: Model, backend: str, precision: str) -> Backend:
     if precision != "int8":
         return selection.select_backend(model, device="cpu", backend=backend, precision=precision)[0]
     pictures = parity.crop_inputs(parity.synthetic_inputs(model.recipe), [(96, 96)])
-    request = ExportRequest(model, "int8", pictures=pictures)
+    request = ExportRequest(model, "int8", pictures=[(picture,) for picture in pictures])
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.xml"
         openvino.write(request, path)

@@ -20,13 +20,14 @@ from PIL import Image, ImageDraw, ImageFont
 from skimage import data
 
 import pellucid
-from pellucid.degradations.degradation import Chain
+from pellucid.degradations.camera_noise import CameraNoise
+from pellucid.degradations.degradation import Chain, degrade
 from pellucid.degradations.raw_synthesis import SyntheticRaw
 from pellucid.degradations.standard import GaussianNoise, Jpeg, Shrink
 from pellucid.domains import Gray
 from pellucid.pictures import metrics
 from pellucid.pictures.camera import raw
-from pellucid.pictures.picture import Samples
+from pellucid.pictures.samples import Samples
 from pellucid.weights import models
 
 # Photograph -> (top, left) of its crop.
@@ -36,10 +37,11 @@ PHOTOS = {"astronaut": (60, 160), "chelsea": (80, 110), "coffee": (110, 170), "r
 TASKS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "dncnn-gray-blind": ({"sigma_255": 15}, {"sigma_255": 50}),
     "dncnn-color-blind": ({"sigma_255": 25}, {"sigma_255": 50}),
+    "dncnn-color-jpeg": ({"quality": 10}, {"quality": 30}),
     "dncnn-three-tasks": ({"quality": 10}, {"quality": 30}, {"scale": 3}),
 }
 NUM_PHOTOS = {"srcnn": 4, "dncnn": 2, "mimo_unet": 2, "sid_unet": 4}
-SHOWN = ("srcnn-x3", "dncnn-color-blind-sigma-25", "dncnn-three-tasks-quality-10", "mimo-unet", "sid-any")
+SHOWN = ("srcnn-x3", "dncnn-photo", "dncnn-color-jpeg-quality-10", "mimo-unet", "sid-any")
 """Sheets that README's picture shows."""
 
 CROP_PX = 120
@@ -61,21 +63,27 @@ class Sample:
     crop: tuple[int, int]
 
 
-def degrade(
+def make_example(
     original: pellucid.Picture, restorer: pellucid.Restorer
 ) -> tuple[pellucid.Picture | pellucid.Mosaic, pellucid.Picture]:
-    """The degraded picture or mosaic, in color, and how it looks without the network."""
+    """The degraded picture or mosaic, in color, and what the result should look like."""
     degradation = restorer.recipe.protocol.degradation
-    generator = torch.Generator().manual_seed(0)
-    if isinstance(degradation, SyntheticRaw):
-        mosaic = degradation.mosaic(original.to_tensor(), generator)
-        return mosaic, _brighten(mosaic, original)
+    assert degradation is not None
     if isinstance(degradation, Jpeg):  # it compresses each plane separately; a color JPEG has chroma planes
-        degraded = _compress(original, degradation)
-    else:
-        assert degradation is not None
-        degraded = pellucid.Picture.from_tensor(degradation(original.to_tensor(), generator), "uint8")
-    return degraded, restorer.restore(degraded, strength=0)  # bicubic if the model enlarges
+        return _compress(original, degradation), original
+    degraded, target = degrade(degradation, original.to_tensor(), torch.Generator().manual_seed(0))
+    if isinstance(degraded, pellucid.Picture):
+        degraded = degraded.as_depth("uint8")
+    return degraded, pellucid.Picture.from_tensor(target, "uint8")
+
+
+def show_degraded(
+    degraded: pellucid.Picture | pellucid.Mosaic, original: pellucid.Picture, restorer: pellucid.Restorer
+) -> pellucid.Picture:
+    """How it looks without the network: bicubic if the model enlarges."""
+    if isinstance(degraded, pellucid.Mosaic):
+        return _brighten(degraded, original)
+    return restorer.restore(degraded, strength=0)
 
 
 def _brighten(mosaic: pellucid.Mosaic, original: pellucid.Picture) -> pellucid.Picture:
@@ -103,8 +111,8 @@ def photograph(name: str, restorer: pellucid.Restorer) -> pellucid.Picture:
 
 def sample(name: str, restorer: pellucid.Restorer) -> Sample:
     """Degrade and restore one photograph."""
-    original = photograph(name, restorer)
-    degraded, before = degrade(original, restorer)
+    degraded, original = make_example(photograph(name, restorer), restorer)
+    before = show_degraded(degraded, original, restorer)
     restored = restorer.restore(degraded).as_depth("uint8")
     target = original.to_tensor()
     return Sample(
@@ -178,6 +186,8 @@ def title(restorer: pellucid.Restorer) -> str:
         words = f"noise with a standard deviation of {degradation.sigma_255:g} of 255"
     elif isinstance(degradation, Jpeg):
         words = f"JPEG, quality {degradation.quality}"
+    elif isinstance(degradation, CameraNoise):
+        words = "taken again by a synthetic camera, with its noise"
     elif isinstance(degradation, Chain):
         words = "blurred by camera shake"
     elif isinstance(degradation, SyntheticRaw):

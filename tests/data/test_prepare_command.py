@@ -58,7 +58,7 @@ def test_evaluate_warns_of_leaks(tmp_path: Path) -> None:
     result = run("evaluate", "srcnn-x2", "--data", tmp_path / "test", "--train-data", tmp_path / "s")
     assert result.exit_code == 0
     assert "warning: 0.png is 0.png of the training data" in result.output
-    assert "1 pictures of" in result.output
+    assert "1 picture of" in result.output
     prepare("folder", [tmp_path / "test"], tmp_path / "t")
     result = run("evaluate", "srcnn-x2", "--data", tmp_path / "t", "--train-data", tmp_path / "s")
     assert "warning: 0.png is 0.png of the training data" in result.output

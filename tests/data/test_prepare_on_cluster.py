@@ -168,7 +168,7 @@ def test_a_store_in_a_bucket_is_refused(folder: Path) -> None:
 def test_nothing_to_store_is_an_error(simulated_ray: SimulatedRay, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "bad.png").write_text("hello")
-    with pytest.raises(DataError, match="none of 1 items could be stored, e.g. bad.png"):
+    with pytest.raises(DataError, match="0 of 1 item could be stored, e.g. bad.png"):
         prepare_on("ray", "folder", [tmp_path / "in"], tmp_path / "out")
 
 

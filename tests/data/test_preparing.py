@@ -62,7 +62,7 @@ def test_nothing_to_store_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="in contains no pictures$"):
         prepare("folder", [tmp_path / "in"], tmp_path / "s")
     (tmp_path / "in" / "bad.png").write_text("hello")
-    with pytest.raises(DataError, match="none of 1 items could be stored, e.g. bad.png"):
+    with pytest.raises(DataError, match="0 of 1 item could be stored, e.g. bad.png"):
         prepare("folder", [tmp_path / "in"], tmp_path / "s")
     with pytest.raises(DataError, match="does not exist"):
         prepare("folder", [tmp_path / "none"], tmp_path / "s")

@@ -43,7 +43,7 @@ def test_shards_make_the_store_of_one_process_to_the_bit(folder: Path, tmp_path:
     assert _prepare_parts(folder, tmp_path / "s", 4) == 16
     assert _prepare_parts(folder, tmp_path / "s", 4) == 0
     merged = prepare("folder", [folder], tmp_path / "s")
-    assert merged.num_decoded == 0 and "16 files were decoded by shards" in merged.messages
+    assert merged.num_decoded == 0 and "16 files decoded by shards" in merged.messages
     assert merged.store.fingerprint == one.store.fingerprint and merged.store.left_out == one.store.left_out
     assert _same(one.store.folder, merged.store.folder) and merged.store.check() == []
     assert _list_names(tmp_path / "s") == _list_names(tmp_path / "one")

@@ -154,7 +154,7 @@ def test_nothing_is_overwritten_unasked(
 def test_nothing_to_score_is_an_error(simulated_ray: SimulatedRay, tmp_path: Path, restorer: Restorer) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n")
-    with pytest.raises(DataError, match="none of the 1 pictures could be scored"):
+    with pytest.raises(DataError, match="0 of 1 picture could be scored"):
         evaluate_on("ray", restorer, LOADING, tmp_path / "in")
 
 

@@ -65,7 +65,7 @@ def test_a_result_of_another_size_is_not_scored(tmp_path: Path) -> None:
     ((path, error),) = report.failures
     assert path == results / "b.png" and "has 52 x 39 px, but its target has 52 x 40" in str(error)
     (results / "a.png").unlink()
-    with pytest.raises(DataError, match="none of the 1 pictures could be scored: .* 52 x 39 px"):
+    with pytest.raises(DataError, match="0 of 1 picture could be scored: .* 52 x 39 px"):
         score(results, target)
 
 

@@ -259,7 +259,7 @@ def test_a_finished_training_is_not_changed(stores: dict[str, Path], tmp_path: P
     log: list[str] = []
     assert run(made, stores["clean"], tmp_path / "run", log=log.append, progress=crash_at(1, 2, 3)) == weights
     assert weights.read_bytes() == before
-    assert "all 3 steps are done" in log[-1]
+    assert "all steps are done (3)" in log[-1]
 
 
 # The run folder.

@@ -28,6 +28,7 @@ from pellucid.errors import OutputError, PellucidError, RecipeError, WeightsErro
 from pellucid.system import files
 from pellucid.system.keywords import validate
 from pellucid.system.optional_packages import import_optional
+from pellucid.system.wording import format_count
 
 Colors = Annotated[
     Literal["rgb", "bgr", "gray", "y"],
@@ -204,7 +205,9 @@ def _read_graph(path: Path, session: Any) -> Graph:
     is_channels_last = shape[3] in (1, 3) and shape[1] not in (1, 3)
     num_planes, sides = shape[3 if is_channels_last else 1], shape[1:3] if is_channels_last else shape[2:]
     if num_planes not in (1, 3):
-        raise WeightsError(f"{path} takes pictures of {num_planes} channels ({found}); 1 or 3 are needed")
+        raise WeightsError(
+            f"{path} takes pictures of {format_count(num_planes, 'channel')} ({found}); 1 or 3 are needed"
+        )
     if any(isinstance(side, int) for side in sides):
         raise WeightsError(
             f"{path} only takes pictures of {found}; pictures have any size", hint="export it with dynamic axes"
@@ -213,7 +216,8 @@ def _read_graph(path: Path, session: Any) -> Graph:
     num_returned = returned[3 if is_channels_last else 1] if len(returned) == 4 else None
     if isinstance(num_returned, int) and num_returned != num_planes:  # perhaps too many for the memory
         raise WeightsError(
-            f"{path} takes pictures of {num_planes} channels and returns {num_returned}; the same number is needed"
+            f"{path} takes pictures of {format_count(num_planes, 'channel')} and returns {num_returned}; the same "
+            f"number is needed"
         )
     return Graph(num_planes, is_channels_last, dtype, not isinstance(shape[0], int), outputs[0].name)
 

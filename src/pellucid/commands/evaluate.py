@@ -44,6 +44,7 @@ from pellucid.commands.terminal import (
     write_json,
     write_result,
 )
+from pellucid.system.wording import format_count
 
 if TYPE_CHECKING:
     from pellucid.evaluation.report import Report
@@ -257,8 +258,8 @@ def _check_shard_options(record: Path | None, whole: dict[str, object]) -> None:
 def _print_shard(shard: "shards.Shard", reports: "Sequence[Report]") -> None:
     for report in reports:
         typer.echo(
-            f"{report.model}, shard {shard}: {len(report.scores)} pictures scored; after all shards, the same "
-            f"command without --shard reports the scores"
+            f"{report.model}, shard {shard}: {format_count(len(report.scores), 'picture')} scored; after all "
+            f"shards, the same command without --shard reports the scores"
         )
 
 

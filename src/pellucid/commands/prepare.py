@@ -31,6 +31,7 @@ from pellucid.commands.terminal import (
     table,
     write_json,
 )
+from pellucid.system.wording import format_count
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -179,7 +180,7 @@ def prepare(
     if not is_stdout(json_file):
         typer.echo(
             f"{out if is_url(out) else prepared.store.folder}: {_store_text(prepared.store)}; "
-            f"{prepared.num_decoded} files decoded by this run"
+            f"{format_count(prepared.num_decoded, 'file')} decoded by this run"
         )
     _print_messages(prepared)
     if test_set is not None:
@@ -199,7 +200,7 @@ def _print_shard(shard: str, out: str, decoded: "PreparedShard") -> None:
         typer.echo(f"{out} is finished; there is nothing to do for shard {shard}")
         return
     typer.echo(
-        f"{out}, shard {shard}: {decoded.num_files} of {decoded.num_all_files} files, "
+        f"{out}, shard {shard}: {decoded.num_files} of {format_count(decoded.num_all_files, 'file')}, "
         f"{decoded.num_decoded} decoded by this run; after all shards, the same command without --shard makes the "
         f"store"
     )

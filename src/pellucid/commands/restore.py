@@ -42,6 +42,7 @@ from pellucid.commands.terminal import (
     write_json,
 )
 from pellucid.errors import OutputError, PellucidError
+from pellucid.system.wording import format_count
 
 if TYPE_CHECKING:
     from pellucid.restoration.planning import Job, Plan
@@ -351,7 +352,7 @@ def _describe_interruption(num_jobs: int, num_done: int, position: "Position | N
     kept_s = 0.0 if position is None else position.kept_s
     kept = f"; {format_duration(kept_s)} of its work are kept" if kept_s else ""
     if num_jobs > 1:
-        done = f"{num_done} of {num_jobs} pictures"
+        done = f"{num_done} of {format_count(num_jobs, 'picture')}"
         return f"interrupted after {done}; the same command resumes with the next one{kept}"
     if position is None or not kept:
         return "interrupted; nothing is written, and the same command starts again"
@@ -404,11 +405,11 @@ def _print_passed_over(plan: "Plan", *, with_sidecars: bool) -> None:
         hint = "; --sidecars adds the XMP to the results" if ".xmp" in ignored else ""
         print_info(describe_ignored(ignored) + hint)
     if plan.num_excluded:
-        print_info(f"{plan.num_excluded} pictures left out by --include and --exclude")
+        print_info(f"{format_count(plan.num_excluded, 'picture')} left out by --include and --exclude")
     if plan.shard is not None:
-        print_info(f"shard {plan.shard}: {len(plan)} of {len(plan.whole)} pictures")
+        print_info(f"shard {plan.shard}: {len(plan)} of {format_count(len(plan.whole), 'picture')}")
     if plan.num_results:
-        print_info(f"{plan.num_results} results of earlier runs left out")
+        print_info(f"{format_count(plan.num_results, 'result')} of earlier runs left out")
 
 
 def _print_halo_error(restorer: "Restorer", jobs: "Sequence[Job]", settings: "Settings") -> None:

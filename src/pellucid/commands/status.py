@@ -12,6 +12,7 @@ from pellucid.commands.options import Json, check_overwrite
 from pellucid.commands.restore_status import format_duration, format_number
 from pellucid.commands.terminal import defer_sigint, is_stdout, print_error, print_info, print_warning, write_json
 from pellucid.errors import DataError
+from pellucid.system.wording import format_count
 
 if TYPE_CHECKING:
     from pellucid.data.store_status import StoreStatus
@@ -93,10 +94,10 @@ def _show_store(out: str, found: "StoreStatus", json_file: Path | None, *, overw
         write_json(json_file, found.to_json(), overwrite=overwrite)
     if not is_stdout(json_file):
         if found.is_finished:
-            text = f"finished, {found.num_decoded} items"
+            text = f"finished, {format_count(found.num_decoded, 'item')}"
         else:
             total = found.num_decoded + len(found.failed) + len(found.missing)
-            text = f"{found.num_decoded} of {total} files decoded"
+            text = f"{found.num_decoded} of {format_count(total, 'file')} decoded"
             text += f", {len(found.missing)} missing" if found.missing else ""
             text += f", shards {', '.join(found.shards)}" if found.shards else ""
             text += "" if found.missing or found.problem else "; the command without --shard makes the store"
@@ -116,7 +117,7 @@ def _show_scores(out: str, found: "Sequence[ScoreStatus]", json_file: Path | Non
         write_json(json_file, [one.to_json() for one in found], overwrite=overwrite)
     for one in found:
         if not is_stdout(json_file):
-            text = f"{out}: {one.model}: {one.num_scored} of {one.num_pictures} pictures scored"
+            text = f"{out}: {one.model}: {one.num_scored} of {format_count(one.num_pictures, 'picture')} scored"
             text += f", {len(one.failed)} failed" if one.failed else ""
             typer.echo(text + (f", {one.num_missing} missing" if one.num_missing else ""))
         for _, reason in one.failed[:_NUM_LISTED]:
@@ -143,7 +144,7 @@ def _print(out: str, found: "Sequence[RunStatus]") -> None:
 
 def _describe(one: "RunStatus") -> str:
     num_missing = len(one.select("missing"))
-    parts = [f"{len(one.select('restored'))} of {len(one.pictures)} pictures restored"]
+    parts = [f"{len(one.select('restored'))} of {format_count(len(one.pictures), 'picture')} restored"]
     parts += [f"{len(one.select('failed'))} failed"] if one.select("failed") else []
     parts += [f"{num_missing} missing"] if num_missing else []
     pace = one.pictures_per_minute

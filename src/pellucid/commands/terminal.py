@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from pellucid.errors import PellucidError
+from pellucid.system.wording import format_count
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -271,4 +272,4 @@ def print_leaks(made: "Store", folder: Path) -> None:
         )
     for leak in found:
         print_warning(leak)
-    print_info(f"{made.folder} contains {len(found)} pictures of {folder}, as a whole or in part")
+    print_info(f"{made.folder} contains {format_count(len(found), 'picture')} of {folder}, as a whole or in part")

@@ -19,6 +19,7 @@ from pellucid.pictures.finding import describe_ignored, find_pictures
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.storage import cache
 from pellucid.storage.urls import Location
+from pellucid.system.wording import format_count
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,8 @@ def _collect_pairs(data: Path, target: Path, read: Callable[[Path], Picture]) ->
     pairing = match(names, [path.relative_to(target) for path in targets])
     if pairing.unmatched:
         raise DataError(
-            f"{len(pairing.unmatched)} of {len(names)} pictures in {data} have no target of the same name in "
-            f"{target}, e.g. {names[pairing.unmatched[0]].with_suffix('')}"
+            f"{len(pairing.unmatched)} of {format_count(len(names), 'picture')} in {data}: no target of the same "
+            f"name in {target}, e.g. {names[pairing.unmatched[0]].with_suffix('')}"
         )
     partners = [targets[number] for number in pairing.partners if number is not None]
     samples = [

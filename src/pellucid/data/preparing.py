@@ -27,6 +27,7 @@ from pellucid.storage.urls import Location, Url, is_url, locate
 from pellucid.system import files
 from pellucid.system.files import cache_folder, check_name
 from pellucid.system.shards import Shard
+from pellucid.system.wording import format_count
 
 Progress = Callable[[int, int], None]
 """(done, total), in files."""
@@ -300,9 +301,9 @@ def fill_store(plan: DatasetPlan, out: Path, request: Mapping[str, Any], setting
         if not items:
             first = f", e.g. {left_out[0][0]}: {left_out[0][1]}" if left_out else ""
             writer.discard()
-            raise DataError(f"none of {len(plan.items)} items could be stored{first}")
+            raise DataError(f"0 of {format_count(len(plan.items), 'item')} could be stored{first}")
         messages = [*plan.messages, *_count_changes(items, writer)]
-        messages += [f"{num_copied} files were decoded by shards"] if num_copied else []
+        messages += [f"{format_count(num_copied, 'file')} decoded by shards"] if num_copied else []
         messages += [f"{name} has changed since it was decoded, and was decoded again" for name in changed]
         made = writer.finish(plan.kind, items, left_out)
         remove_parts(parts)

@@ -23,6 +23,7 @@ from pellucid.errors import DataError
 from pellucid.pictures.picture import Mosaic
 from pellucid.pictures.samples import Samples
 from pellucid.system.memory import FileMap, release
+from pellucid.system.wording import format_count
 
 Kind = Literal["clean", "pairs", "raw"]
 
@@ -369,4 +370,4 @@ def _check_shards(folder: Path, index: _Index) -> None:
         except OSError as error:
             raise _damage_error(folder, f"{path.name} cannot be read ({error.strerror})") from error
         if found != num_bytes:
-            raise _damage_error(folder, f"{path.name} has {found} bytes instead of {num_bytes}")
+            raise _damage_error(folder, f"{path.name} has {format_count(found, 'byte')} instead of {num_bytes}")

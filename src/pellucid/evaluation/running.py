@@ -16,6 +16,7 @@ from pellucid.pictures.picture import Picture
 from pellucid.restoration.entries import stamp
 from pellucid.system.files import check_overwrite
 from pellucid.system.shards import Shard
+from pellucid.system.wording import format_count
 
 Progress = Callable[[int, int], None]
 """Called with (pictures done, all pictures)."""
@@ -146,7 +147,7 @@ class _Run:
         scored = self._collect()
         if not scored.scores and self._shard is None:
             first = scored.failures[0][1]
-            facts = f"none of the {len(scoring.collection)} pictures could be scored: {first.facts}"
+            facts = f"0 of {format_count(len(scoring.collection), 'picture')} could be scored: {first.facts}"
             raise DataError(facts, hint=first.hint, **first.parameters)
         scored.num_resumed = num_found
         return scored

@@ -13,6 +13,7 @@ from pellucid.pictures.formats import OTHER_SUFFIXES, RAW_SUFFIXES, SUFFIXES
 from pellucid.storage import objects
 from pellucid.storage.urls import Location, Url
 from pellucid.system import files
+from pellucid.system.wording import format_count
 
 _MAX_KINDS = 6
 """How many suffixes of ignored files are listed."""
@@ -114,7 +115,7 @@ def describe_ignored(ignored: Mapping[str, int]) -> str:
     counts = Counter(ignored).most_common()
     listed = [f"{count} {suffix}" for suffix, count in counts[:_MAX_KINDS]]
     others = sum(count for _, count in counts[_MAX_KINDS:])
-    listed += [f"{others} others"] if others else []
+    listed += [format_count(others, "other")] if others else []
     return f"not pictures, ignored: {', '.join(listed)}" if listed else ""
 
 

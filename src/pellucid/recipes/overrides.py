@@ -16,6 +16,7 @@ from pellucid.recipes.optimizers import Optimizer
 from pellucid.recipes.recipe import Recipe
 from pellucid.recipes.schedules import Drops, Schedule
 from pellucid.system.keywords import validate
+from pellucid.system.wording import format_count
 
 T = TypeVar("T")
 
@@ -206,7 +207,8 @@ def _check_gammas(recipe: Recipe, schedule: Schedule) -> None:
         return
     if len(schedule.gamma) != len(schedule.at_steps):
         raise RecipeError(
-            f"{recipe.name}: {len(schedule.gamma)} values of gamma for {len(schedule.at_steps)} at_steps",
+            f"{recipe.name}: {format_count(len(schedule.gamma), 'value')} of gamma for {len(schedule.at_steps)} "
+            f"at_steps",
             hint="give one for all, or one for each",
         )
 

@@ -18,6 +18,7 @@ from pellucid.storage import objects
 from pellucid.storage.urls import Location, Url, is_folder, is_url, is_within, locate, real_name
 from pellucid.system import files
 from pellucid.system.shards import Shard
+from pellucid.system.wording import format_count
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +233,10 @@ def plan(
     if len(jobs) > 1 or any(map(is_folder, found)):
         jobs = _without_earlier_results(jobs, found, hidden)
     if not jobs and num_found:
-        raise DataError(f"all {num_found} pictures are before/after sheets", hint="give one of them as a file")
+        raise DataError(
+            f"only before/after sheets were found ({format_count(num_found, 'picture')})",
+            hint="give one of them as a file",
+        )
     check(jobs)
     jobs = jobs if mask is None else _add_masks(jobs, mask, found)
     return Plan(jobs, ignored, num_excluded, num_found - len(jobs), problems, shard, arguments)
@@ -349,7 +353,7 @@ def _find_in_folder(
         reason = describe_ignored(found.ignored)
         if found.num_excluded:
             raise DataError(
-                f"{given} contains {found.num_excluded} pictures, all left out by the patterns",
+                f"{given} contains {format_count(found.num_excluded, 'picture')}, all left out by the patterns",
                 hint="change {include} or {exclude}",
             )
         raise DataError(f"{given} contains no pictures{f' ({reason})' if reason else ''}")

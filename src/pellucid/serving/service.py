@@ -27,6 +27,7 @@ from pellucid.serving.workers.worker_processes import (
     WorkerDiedError,
     WorkerProcess,
 )
+from pellucid.system.wording import format_count
 
 MAX_ATTEMPTS = 2
 """A picture is given up after this many worker processes have died while restoring it.
@@ -276,7 +277,10 @@ class Service:
             raise Problem(503, "not ready", "the service is starting or stopping", retry_after_s=5)
         if len(self._queue) + num_new > self.limits.max_queue:
             raise Problem(
-                429, "the queue is full", f"{len(self._queue)} pictures are waiting", retry_after_s=self._wait_s()
+                429,
+                "the queue is full",
+                f"{format_count(len(self._queue), 'picture')} waiting",
+                retry_after_s=self._wait_s(),
             )
         own = sum(waiting.job.client == client for waiting in self._queue)
         own += sum(len(tasks) for key, tasks in self._running.items() if self.records.jobs[key].client == client)

@@ -14,6 +14,7 @@ from pellucid.storage import problems
 from pellucid.storage.clients import open_store
 from pellucid.storage.urls import Location, Tag, Url
 from pellucid.system.files import temporary_folder
+from pellucid.system.wording import format_count
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta, PutMode, PutResult
@@ -70,7 +71,9 @@ def read_range(url: Url, start: int, stop: int) -> tuple[bytes, Tag]:
         found = obstore.get(store, _key(url), options={"range": (start, stop)})
         content, tag = bytes(found.bytes()), _to_tag(found.meta)
     if len(content) != min(stop, tag.size_bytes) - start:
-        raise StorageError(f"{url} ended after {start + len(content)} of {tag.size_bytes} bytes", hint="try again")
+        raise StorageError(
+            f"{url} ended after {start + len(content)} of {format_count(tag.size_bytes, 'byte')}", hint="try again"
+        )
     return content, tag
 
 
@@ -86,7 +89,9 @@ def fetch(url: Url, path: Path) -> Tag:
         for piece in found.stream(min_chunk_size=CHUNK_BYTES):
             num_bytes += file.write(piece)
     if num_bytes != tag.size_bytes:
-        raise StorageError(f"{url} ended after {num_bytes} of {tag.size_bytes} bytes", hint="try again")
+        raise StorageError(
+            f"{url} ended after {num_bytes} of {format_count(tag.size_bytes, 'byte')}", hint="try again"
+        )
     return tag
 
 

@@ -24,6 +24,7 @@ from pellucid.recipes.overrides import check_patches, check_steps, training_valu
 from pellucid.recipes.recipe import Recipe
 from pellucid.storage import cache, objects
 from pellucid.storage.urls import Location, Url, locate
+from pellucid.system.wording import format_count
 from pellucid.training import distributed, run_folder, tuning
 from pellucid.training.batches import Batches
 from pellucid.training.bucket_run import BucketRun, local_folder, open_bucket_run
@@ -150,7 +151,7 @@ def train(
         recorder: Recorder | None = None
         if run is not None:
             writer = stack.enter_context(closing(TensorboardWriter(folder))) if tensorboard else None
-            origin = f"trained on {data.name} ({len(store)} pictures), seed {seed}"
+            origin = f"trained on {data.name} ({format_count(len(store), 'picture')}), seed {seed}"
             recorder = Recorder(
                 run,
                 learner,
@@ -168,7 +169,7 @@ def train(
                 # replaced the copies for users.
                 bucket_run.save(start.step)
         if learner.step == recipe.num_steps:
-            log(f"{place}: all {recipe.num_steps} steps are done")
+            log(f"{place}: all steps are done ({recipe.num_steps})")
         profiler = _start_profiler(run, stack) if profile else None
         stack.enter_context(distributed.explain_lost_processes(group))
         stop_signals = stack.enter_context(catch_stop_signals())

@@ -23,6 +23,7 @@ from pellucid.pictures.picture import Encoding, Exposure, Mosaic, Picture
 from pellucid.pictures.samples import Samples
 from pellucid.system.files import read_head
 from pellucid.system.processes import ForkGuard
+from pellucid.system.wording import format_count
 
 MAX_PIXELS = 500_000_000
 """Files with more pixels are refused before decoding. The largest sensors have 150 million."""
@@ -145,7 +146,7 @@ def read_frame(
     num_bytes, expected = path.stat().st_size, 2 * width * height
     if num_bytes != expected:
         raise PictureError(
-            f"{path} has {num_bytes} bytes; {width} x {height} samples of 16 bit take {expected}",
+            f"{path} has {format_count(num_bytes, 'byte')}; {width} x {height} samples of 16 bit take {expected}",
             hint="check width and height",
         )
     samples = np.fromfile(path, "<u2").reshape(height, width).astype(np.uint16, copy=False)

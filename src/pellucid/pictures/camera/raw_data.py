@@ -18,6 +18,7 @@ from pellucid.pictures.camera import lossless_jpeg
 from pellucid.pictures.structures import ifd
 from pellucid.pictures.structures.ifd import Value
 from pellucid.pictures.vips import pyvips
+from pellucid.system.wording import format_count
 
 _COLOR_FILTERS, _LINEAR_RAW = 32803, 34892  # values of PhotometricInterpretation
 _NONE, _JPEG, _DEFLATE, _LOSSY_JPEG = 1, 7, 8, 34892  # values of Compression
@@ -228,7 +229,7 @@ def _check_jpeg(stream: bytes, part: _Part, *, bits_after_16: int = 0) -> None:
         _check_lossy_jpeg(stream)
         return
     if header.num_values < part.num_samples:
-        raise ValueError(f"{header.num_values} samples in a part of {part.num_samples}")
+        raise ValueError(f"{format_count(header.num_values, 'sample')} in a part of {part.num_samples}")
     lossless_jpeg.check_values(stream, header)
 
 

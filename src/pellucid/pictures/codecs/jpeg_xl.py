@@ -25,6 +25,7 @@ from pellucid.pictures.samples import Samples
 from pellucid.pictures.structures.boxes import iterate_boxes
 from pellucid.pictures.white import change_samples
 from pellucid.system.optional_packages import import_optional
+from pellucid.system.wording import format_count
 
 BYTES_PER_PIXEL = 30
 ENCODING_BYTES_PER_PIXEL = 40
@@ -125,7 +126,7 @@ def _to_srgb(picture: Picture) -> Picture:
     change_samples(picture.samples, to_srgb)
     note = "colors converted from an ICC profile to sRGB"
     if num_outside and not is_float:
-        note += f"; those of {num_outside:,} pixels, which sRGB does not have, are clipped"
+        note += f"; those of {format_count(num_outside, 'pixel')}, which sRGB does not have, are clipped"
     metadata = {name: value for name, value in picture.metadata.items() if name != "icc-profile-data"}
     encoding = replace(encoding, notes=(*encoding.notes, note))
     return replace(picture, metadata=metadata, encoding=encoding).as_depth(

@@ -15,6 +15,7 @@ from pellucid.pictures.codecs.decoders import check_size, damage_error
 from pellucid.pictures.levels import stretch
 from pellucid.pictures.picture import Encoding, Picture
 from pellucid.pictures.samples import Samples
+from pellucid.system.wording import format_count
 
 BYTES_PER_PIXEL = 16
 """Memory to decode a pixel, with 16 bits and three channels."""
@@ -164,4 +165,4 @@ def _split_text(content: bytes, header: _Header) -> list[bytes]:
 
 def _check_length(path: Path, content: bytes, needed: int) -> None:
     if len(content) < needed:
-        raise damage_error(path, f"{len(content)} bytes of samples; {needed} are needed")
+        raise damage_error(path, f"{format_count(len(content), 'byte')} of samples; {needed} are needed")

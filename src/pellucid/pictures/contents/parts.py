@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from typing import IO
 
+from pellucid.system.wording import format_count
+
 GAIN_MAP = "the HDR gain map"
 VIDEO = "the video of a motion photo"
 DEPTH_MAP = "the depth map"
@@ -49,7 +51,7 @@ def describe_trailer(file: IO[bytes], end: int) -> tuple[str, ...]:
         found.append(VIDEO)
     if file.read(4) == b"SEFT":
         found.append("data that Samsung's camera appended")
-    return tuple(found) or (f"{size:,} bytes appended to the picture",)
+    return tuple(found) or (f"{format_count(size, 'byte')} appended to the picture",)
 
 
 def _has_video(content: bytes) -> bool:

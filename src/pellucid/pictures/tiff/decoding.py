@@ -25,6 +25,7 @@ from pellucid.pictures.tiff.interpretation import (
     YCBCR,
     TiffSamples,
 )
+from pellucid.system.wording import format_count
 
 Changes = dict[int, Sequence[int] | None]
 """See `directories.PageFile`."""
@@ -210,7 +211,7 @@ def find_strip_damage(stored: TiffSamples) -> str:
     num_bytes = sum(map(int, places[1][:num_strips]))
     needed = num_planes * height * -(-width * stored.num_channels // num_planes * stored.bits // 8)
     if stored.compression == NONE and num_bytes < needed:
-        return f"its strips have {num_bytes:,} bytes; its samples need {needed:,}"
+        return f"its strips have {format_count(num_bytes, 'byte')}; its samples need {needed:,}"
     return ""
 
 
@@ -237,7 +238,9 @@ def _find_tile(stored: TiffSamples) -> tuple[int, int] | None:
             f"{width} x {height} px"
         )
     if not is_valid or num_found < num_tiles:
-        raise PictureError(f"{directory.path} is a damaged TIFF: it has {num_found} tiles of {num_tiles}")
+        raise PictureError(
+            f"{directory.path} is a damaged TIFF: it has {num_found} of {format_count(num_tiles, 'tile')}"
+        )
     return tile_width, tile_height
 
 

@@ -14,6 +14,7 @@ from pellucid.pictures.samples import Samples
 from pellucid.pictures.tiff import directories
 from pellucid.pictures.tiff.channels import ASSOCIATED, UNASSOCIATED, find_alpha
 from pellucid.pictures.tiff.directories import Directory, Page
+from pellucid.system.wording import format_count
 
 WHITE_IS_0, BLACK_IS_0, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
 _NUM_COLORS = {WHITE_IS_0: 1, BLACK_IS_0: 1, RGB: 3, PALETTE: 1, CMYK: 4, YCBCR: 3}
@@ -209,7 +210,9 @@ def _check_color(stored: TiffSamples) -> None:
     if num_channels > _MAX_CHANNELS:
         raise PictureError(f"{path} has {num_channels} channels; at most {_MAX_CHANNELS} are possible")
     if num_channels < stored.num_stored_colors:
-        raise PictureError(f"{path} has {num_channels} channels; its colors need {stored.num_stored_colors}")
+        raise PictureError(
+            f"{path} has {format_count(num_channels, 'channel')}; its colors need {stored.num_stored_colors}"
+        )
     if color == CMYK and stored.directory.number(directories.INK_SET, 1) != 1:
         raise PictureError(
             f"{path} contains {num_channels} inks that are not CMYK", hint="convert it to RGB first"
@@ -267,7 +270,9 @@ def _parse_palette(directory: Directory, bits: int) -> Samples:
     """(2**bits, 3) colors of 8 bits, or of 16 if 8 are not enough."""
     colors = np.array(directory.numbers(directories.COLOR_MAP), np.uint16)
     if len(colors) != 3 * 2**bits:
-        raise PictureError(f"{directory.path} has a palette of {len(colors)} values; {3 * 2**bits} are needed")
+        raise PictureError(
+            f"{directory.path} has a palette of {format_count(len(colors), 'value')}; {3 * 2**bits} are needed"
+        )
     colors = colors.reshape(3, -1).T
     high, low = colors >> 8, colors & 255
     if not high.any():  # some programs write 8-bit values

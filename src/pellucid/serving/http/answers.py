@@ -9,6 +9,7 @@ from pellucid.serving.http.guards import Links
 from pellucid.serving.problems import Problem
 from pellucid.serving.records import FINISHED, JobRecord, Upload
 from pellucid.serving.service import Service
+from pellucid.system.wording import format_count
 
 
 class Advice(BaseModel):
@@ -136,7 +137,9 @@ def check_done(job: JobRecord) -> list[int]:
 
 def check_file(job: JobRecord, number: int) -> None:
     if number >= len(job.tasks):
-        raise Problem(404, "no such picture", f"the job has {len(job.tasks)} pictures, counted from 0")
+        raise Problem(
+            404, "no such picture", f"the job has {format_count(len(job.tasks), 'picture')}, counted from 0"
+        )
     if job.tasks[number].state != "done":
         raise Problem(409, "no result", f"this picture is {job.tasks[number].state}")
 

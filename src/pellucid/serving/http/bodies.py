@@ -16,6 +16,7 @@ from starlette.requests import ClientDisconnect
 
 from pellucid.serving.http.guards import ClientGoneError
 from pellucid.serving.problems import Problem
+from pellucid.system.wording import format_count
 
 if TYPE_CHECKING:  # exists for type checkers only
     from python_multipart.multipart import MultipartCallbacks
@@ -174,7 +175,9 @@ class _Form:
             name = parameters.get(b"name", b"").decode(errors="replace")[:80]
             raise Problem(400, "not a picture", f"{name!r} in the form is not a file; options belong in the URL")
         if len(self.files) == self._max_files:
-            raise Problem(413, "too many files", f"the limit of a request is {self._max_files} files")
+            raise Problem(
+                413, "too many files", f"the limit of a request is {format_count(self._max_files, 'file')}"
+            )
         path = self._folder / str(len(self.files))
         self.files.append(ReceivedFile(path, parameters[b"filename"].decode(errors="replace") or "picture"))
         self._file = path.open("wb")

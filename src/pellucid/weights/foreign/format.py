@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pellucid.system.wording import format_count
+
 MAX_UNPACKED_BYTES = 1 << 27
 """Limit on what a compressed file may unpack to; the largest compressed weights of these networks have 3 MB."""
 
@@ -48,7 +50,7 @@ def tensor_from_bytes(dtype: str, shape: tuple[int, ...], content: bytes) -> Ten
     if dtype not in DTYPES:
         raise ValueError(f"a tensor has type {dtype[:20]!r}; known: {', '.join(DTYPES)}")
     if prod(shape) * DTYPES[dtype].itemsize != len(content) or not content:
-        raise ValueError(f"a tensor declares {shape[:6]} of {dtype} but has {len(content)} bytes")
+        raise ValueError(f"a tensor declares {shape[:6]} of {dtype} but has {format_count(len(content), 'byte')}")
     return torch.frombuffer(bytearray(content), dtype=DTYPES[dtype]).reshape(shape)
 
 

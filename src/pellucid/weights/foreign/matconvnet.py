@@ -8,6 +8,7 @@ import numpy as np
 from torch import Tensor
 
 from pellucid.errors import MissingExtraError
+from pellucid.system.wording import format_count
 from pellucid.weights.foreign.format import MAX_UNPACKED_BYTES, Format, tensor_from_array
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
@@ -58,7 +59,7 @@ def _find_datasets(file: Any, layer: Any, number: int) -> dict[str, Any]:
 
 def _read_few(dataset: Any) -> list[Any]:
     if dataset.size > 1000:
-        raise ValueError(f"{dataset.name} declares {dataset.size} values")
+        raise ValueError(f"{dataset.name} declares {format_count(dataset.size, 'value')}")
     return list(np.asarray(dataset[()]).ravel())
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from pellucid.system.wording import format_count
 from pellucid.weights.foreign.format import MAX_UNPACKED_BYTES, Format, tensor_from_array
 
 # Types of data elements, the numeric ones among them, and classes and flags of arrays.
@@ -51,7 +52,7 @@ def _parse_elements(content: memoryview, order: str) -> Iterator[tuple[int, memo
             kind, size = kind & 0xFFFF, kind >> 16
             start, end, position = start - 4, start - 4 + size, start
         if end > len(content):
-            raise ValueError(f"it ends early: an element declares {size} bytes")
+            raise ValueError(f"it ends early: an element declares {format_count(size, 'byte')}")
         yield kind, content[start:end]
 
 

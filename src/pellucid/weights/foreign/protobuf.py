@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+from pellucid.system.wording import format_count
+
 _FIXED_BYTES = {1: 8, 5: 4}
 """Bytes of numbers with a fixed size, by wire type."""
 
@@ -33,7 +35,7 @@ def parse_fields(message: memoryview) -> Iterator[tuple[int, int | memoryview]]:
 
 def _slice(message: memoryview, start: int, length: int) -> memoryview:
     if length > len(message) - start:
-        raise ValueError(f"it ends early: a field declares {length} bytes")
+        raise ValueError(f"it ends early: a field declares {format_count(length, 'byte')}")
     return message[start : start + length]
 
 

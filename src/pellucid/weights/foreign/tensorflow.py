@@ -13,6 +13,7 @@ from pathlib import Path
 
 from torch import Tensor
 
+from pellucid.system.wording import format_count
 from pellucid.weights.foreign.crc32c import masked_crc32c
 from pellucid.weights.foreign.format import Format, tensor_from_bytes
 from pellucid.weights.foreign.protobuf import as_bytes, parse_fields, parse_varint
@@ -148,7 +149,7 @@ def _read_tensor(index: Path, name: str, entry: _Entry, num_shards: int) -> Tens
     if not path.is_file():
         raise ValueError(f"{path.name}, which contains {name}, is not next to it")
     if prod(entry.shape) * 8 < entry.size or entry.offset + entry.size > path.stat().st_size:
-        raise ValueError(f"{path.name} ends before {name}, which has {entry.size} bytes")
+        raise ValueError(f"{path.name} ends before {name}, which has {format_count(entry.size, 'byte')}")
     with path.open("rb") as file:
         file.seek(entry.offset)
         content = file.read(entry.size)

@@ -84,7 +84,7 @@ def test_results_have_the_size_asked_for(run: Terminal, options: str, size: tupl
         ("--size 0x3", 2, "expected a size in pixels"),
         ("--crop 1,2,3", 2, "expected x, y, width and height in pixels"),
         ("--crop 30,0,2,2", 1, "the crop 30,0,2,2 is not inside of a picture of 31 x 24 px"),
-        ("--scale 999 --max-pixels 9999", 1, "more than 9999 pixels; --max-pixels sets the limit"),
+        ("--scale 999 --max-pixels 9999", 1, "more than 9,999 pixels; --max-pixels sets the limit"),
     ],
 )
 def test_impossible_sizes_are_one_line(run: Terminal, options: str, code: int, message: str) -> None:

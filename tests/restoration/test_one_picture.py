@@ -183,7 +183,8 @@ def test_a_model_that_enlarges_enough_at_once_is_named() -> None:
         (DENOISER, {"scale": 1.5}, r"to be made 60 x 45, but dncnn does not enlarge; e.g. dncnn\+srcnn-x2 does"),
         (ENLARGER, {"scale": 0.5}, "to be made 20 x 15, but srcnn enlarges; use a model that does not"),
         (ENLARGER, {"size": (40, None)}, "to be made 40 x 30, but srcnn enlarges"),
-        (ENLARGER, {"scale": 999, "max_pixels": 9999}, "more than 9999 pixels; max_pixels sets the limit"),
+        (ENLARGER, {"scale": 999, "max_pixels": 9999}, "more than 9,999 pixels; max_pixels sets the limit"),
+        (ENLARGER, {"max_pixels": 4799}, "40 x 30 px to be made 80 x 60: more than 4,799 pixels; max_pixels sets"),
     ],
 )
 def test_sizes_that_make_no_sense_are_refused(restorer: Restorer, options: dict[str, Any], message: str) -> None:

@@ -32,6 +32,14 @@ def test_suffix_must_fit_the_format(album: Path) -> None:
         planning.plan([given], out, format="foo")
 
 
+def test_a_slash_at_the_end_makes_a_folder_of_any_name(album: Path) -> None:
+    given, folder = album / "a.png", album / "results.d"
+    assert planning.plan([given], f"{folder}/")[0].target == folder / "a.png"
+    assert planning.plan([album], f"{album}/all.png/")[0].target.parent == album / "all.png"
+    with pytest.raises(OutputError, match=r"a\.png is a file; out must be a folder"):
+        planning.plan([given], f"{given}/")
+
+
 def test_targets_that_would_overwrite_something_are_refused(album: Path) -> None:
     with pytest.raises(OutputError, match="is one of the inputs"):
         planning.plan([album / "a.png"], album / "a.png")

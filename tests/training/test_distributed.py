@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from pellucid.errors import PellucidError
 from pellucid.recipes import registry
 from pellucid.recipes.overrides import override
 from pellucid.recipes.recipe import Recipe
-from pellucid.training import run_folder
+from pellucid.training import distributed, run_folder
 from pellucid.training.distributed import (
     Group,
     SharedBatchNorm2d,
@@ -169,6 +170,18 @@ def test_variables_that_torchrun_does_not_set_are_one_line(
     with pytest.raises(PellucidError, match=message) as raised, join_group("cpu"):
         pass
     assert "\n" not in str(raised.value)
+
+
+def test_waiting_for_processes_that_do_not_start_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    variables = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "PATIENCE_S", 0.1)
+    monkeypatch.setattr(distributed, "TIMEOUT", timedelta(seconds=2))
+    lines: list[str] = []
+    with pytest.raises(PellucidError, match="cannot connect"), join_group("cpu", lines.append):
+        pass
+    assert lines == ["waiting for the 2 processes of this training at 127.0.0.1:0"]
 
 
 def test_without_torchrun_the_only_process_is_the_first(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from pellucid.restoration.restorer import Restorer
     from pellucid.restoration.sessions import Outcome
     from pellucid.restoration.settings import Settings
-    from pellucid.storage.urls import Location
 
 
 def restore(
@@ -108,13 +107,12 @@ def restore(
         from pellucid.restoration.on_cluster import iter_restore_on
         from pellucid.restoration.restore import iter_restore
         from pellucid.restoration.settings import Settings
-        from pellucid.storage.urls import is_url, locate
+        from pellucid.storage.urls import is_url
         from pellucid.weights import models
 
     add_networks(networks)
     check_scale(scale, size)
     given = parse_keywords(settings, options=("backend", "device", "overwrite", "precision"))
-    place = None if out is None else locate(out)
     choices = Settings(
         tile_px=tile,
         halo_px=halo,
@@ -157,20 +155,20 @@ def restore(
         refuse("- is one picture", name=name, preview=preview, compare=compare, shard=shard, on=on)
     if "-" in inputs:
         refuse("- has no files next to it", sidecars=sidecars)
-        if place is not None and out != "-" and not _is_file_to_write(place):
+        if out is not None and out != "-" and not planning.names_file(out):
             raise typer.BadParameter(f"--out {out} names a folder; - is one picture and needs the name of a file")
     if is_stdout(report) and (out == "-" or (out is None and "-" in inputs)):
         raise typer.BadParameter("the result and --json - would both be standard output")
     if sidecars and any(map(is_url, inputs)):
         raise typer.BadParameter("--sidecars is for files and folders of this computer; omit it")
-    with standard_streams(inputs, place, format) as streams:
+    with standard_streams(inputs, out, format) as streams:
         jobs = planning.plan(
             streams.inputs,
             streams.out,
             format="png" if preview else format,
             include=include or (),
             exclude=exclude or (),
-            name="{stem}-preview{suffix}" if preview and not _is_file_to_write(place) else name,
+            name="{stem}-preview{suffix}" if preview and not planning.names_file(out) else name,
             model=AUTO if AUTO in model else "+".join(map(models.find_name, model)),
             mask=mask,
             overwrite=overwrite,
@@ -214,12 +212,6 @@ def restore(
             print_error(problem)
         if num_failed or jobs.problems:
             raise typer.Exit(1)
-
-
-def _is_file_to_write(out: "Location | None") -> bool:
-    from pellucid.storage.urls import is_folder
-
-    return out is not None and bool(out.suffix) and not is_folder(out)
 
 
 def _check_outputs(jobs: "Plan", report: Path | None, *, overwrite: bool) -> None:

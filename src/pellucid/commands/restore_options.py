@@ -294,7 +294,7 @@ Halo = Annotated[
 Timeout = Annotated[
     float | None,
     typer.Option(
-        min=0,
+        min=0.0001,
         metavar="SECONDS",
         help="Give up a picture that takes longer; checked after each tile.",
         rich_help_panel=_EFFORT,
@@ -305,7 +305,7 @@ MaxPixels = Annotated[
     typer.Option(
         min=1,
         metavar="N",
-        help="Refuse larger pictures before they are decoded.",
+        help="Refuse larger pictures before they are decoded, and pictures whose result would be larger.",
         show_default="500 million",
         rich_help_panel=_EFFORT,
     ),

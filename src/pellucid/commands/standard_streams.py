@@ -30,7 +30,7 @@ class Streams:
     """
 
     inputs: list[str]
-    out: "Location | None"
+    out: "str | Location | None"
     is_stdout: bool = False
     names: "dict[Location, str]" = field(default_factory=dict)
 
@@ -50,12 +50,12 @@ class Streams:
 
 
 @contextmanager
-def standard_streams(inputs: list[str], out: "Location | None", format: str | None) -> Iterator[Streams]:
+def standard_streams(inputs: list[str], out: str | None, format: str | None) -> Iterator[Streams]:
     """The streams of a command. Standard output receives the result at the end, if there is one.
 
     out: for `-` as input, None is standard output. Raises typer.BadParameter for other inputs next to `-`.
     """
-    reads, writes = "-" in inputs, out == Path("-") or (out is None and "-" in inputs)
+    reads, writes = "-" in inputs, out == "-" or (out is None and "-" in inputs)
     if not reads and not writes:
         yield Streams(inputs, out)
         return
@@ -67,16 +67,16 @@ def standard_streams(inputs: list[str], out: "Location | None", format: str | No
             source.write_bytes(_read())
             names[source] = _STDIN
             inputs = [str(source)]
+        result = Path(folder, _name_output(inputs[0], format))
         if writes:
-            out = Path(folder, _name_output(inputs[0], format))
-            names[out] = _STDOUT
-        streams = Streams(inputs, out, writes, names)
+            names[result] = _STDOUT
+        streams = Streams(inputs, result if writes else out, writes, names)
         try:
             yield streams
         except PellucidError as error:
             raise streams.rename_error(error) from None
-        if writes and isinstance(out, Path) and out.exists():
-            print_bytes(out.read_bytes())
+        if writes and result.exists():
+            print_bytes(result.read_bytes())
 
 
 def _check(inputs: list[str], *, reads: bool, writes: bool) -> None:

@@ -133,16 +133,16 @@ def plan_size(restorer: Restorer, shape: Shape, settings: Settings) -> tuple[Res
     """
     height, width = shape
     if settings.scale is None and settings.size is None:
-        return restorer, (height * restorer.scale, width * restorer.scale)
+        enlarged = height * restorer.scale, width * restorer.scale
+        _check_target(shape, enlarged, settings)
+        return restorer, enlarged
     factor = _find_factor(width, height, settings)
     if _round(max(shape) * factor) == 0:
         raise PictureError(
             f"{settings.scale:g} times {width} x {height} px is less than a pixel", hint="raise {scale}"
         )
     target = max(1, _round(height * factor)), max(1, _round(width * factor))
-    found = f"a picture of {width} x {height} px to be made {target[1]} x {target[0]}"
-    if target[0] * target[1] > settings.max_pixels:
-        raise PictureError(f"{found}: more than {settings.max_pixels} pixels", hint="{max_pixels} sets the limit")
+    found = _check_target(shape, target, settings)
     enlargers = [model for model in restorer.models if model.scale > 1]
     if factor > 1 and not enlargers:
         raise PictureError(
@@ -153,6 +153,15 @@ def plan_size(restorer: Restorer, shape: Shape, settings: Settings) -> tuple[Res
     while restorer.scale < factor:
         restorer = Restorer.of([*restorer.models, enlargers[-1]])
     return restorer, target
+
+
+def _check_target(shape: Shape, target: Shape, settings: Settings) -> str:
+    """Both sizes, as text. Raises PictureError if the result would be larger than a picture may be."""
+    found = f"a picture of {shape[1]} x {shape[0]} px to be made {target[1]} x {target[0]}"
+    if target[0] * target[1] > max(settings.max_pixels, shape[0] * shape[1]):
+        limit = f"more than {settings.max_pixels:,} pixels"
+        raise PictureError(f"{found}: {limit}", hint="{max_pixels} sets the limit")
+    return found
 
 
 def _has_alpha(accepted: Degraded) -> bool:

@@ -155,7 +155,8 @@ def plan(
     inputs: files, folders and patterns (scans/**/*.tif). In folders, the content of a file decides whether it is a
         picture; pictures that cannot be read are planned too, so that they are reported. URLs (s3://bucket/scans)
         can be files and folders, without patterns; there, the suffix decides.
-    out: for one file, a path with a suffix is the file to write; otherwise it is a folder. Default: a file becomes
+    out: for one file, a path with a suffix is the file to write; otherwise, and with a slash at its end, it is a
+        folder. Default: a file becomes
         NAME-restored.EXT next to it, or NAME-MODEL.EXT if another model has used that name, and a folder becomes
         FOLDER-restored.
         Results of earlier runs are not used as inputs again if their own inputs are among the inputs.
@@ -191,23 +192,22 @@ def plan(
     found, problems = _expand_all(given)
     if problems and (strict or not found):
         raise problems[0]
+    is_file_to_write, given_out = names_file(out), out
     out = None if out is None else _locate_results(out)
     if (include or exclude) and not any(map(is_folder, found)):
         raise ArgumentError(
             "patterns are for folders, and no folder was given",
             hint=f"omit {{{'include' if include else 'exclude'}}}",
         )
-    if (
-        len(found) == 1
-        and not problems
-        and not is_folder(found[0])
-        and (out is None or (out.suffix and not is_folder(out)))
-    ):
+    if len(found) == 1 and not problems and not is_folder(found[0]) and (out is None or is_file_to_write):
         if out is not None and name is not None:
             raise ArgumentError(f"{out} is a file to write", hint="omit {name}, or give a folder as {out}")
         jobs = [naming.plan_next_to(found[0]) if out is None else Job(found[0], check_format(out, format))]
-    elif out is not None and not is_folder(out) and (out.suffix in SUFFIXES or _is_file(out)):
-        needed = "be a folder" if len(found) > 1 or is_folder(found[0]) else "end with the suffix of a format"
+    elif (
+        out is not None and not is_folder(out) and ((is_file_to_write and out.suffix in SUFFIXES) or _is_file(out))
+    ):
+        is_one = len(found) == 1 and not is_folder(found[0]) and not _has_slash(given_out)
+        needed = "end with the suffix of a format" if is_one else "be a folder"
         raise OutputError(f"{out} is a file", hint=f"{{out}} must {needed}")
     else:
         jobs = []
@@ -245,6 +245,17 @@ def plan(
 def _to_absolute(place: str | Location) -> str:
     """An absolute path or a URL, as text, which is valid in any working directory."""
     return str(place) if is_url(place) else os.path.abspath(str(place))  # noqa: PTH100  # Path's own resolves links
+
+
+def names_file(out: str | Location | None) -> bool:
+    """Whether `out` is the file to write for one input: a suffix, no slash at its end, and not a folder."""
+    place = None if out is None or _has_slash(out) else locate(out)
+    return place is not None and bool(place.suffix) and not is_folder(place)
+
+
+def _has_slash(place: str | Location | None) -> bool:
+    """Whether a name, as it was given, ends with a slash, which only folders have."""
+    return isinstance(place, str) and place.endswith(("/", os.sep))
 
 
 def _expand_all(names: Iterable[str | Location]) -> tuple[list[Location], list[PellucidError]]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from threading import Timer
 from typing import Any, TypeVar, cast
 
 import torch
@@ -23,6 +24,8 @@ from pellucid.errors import PellucidError
 T = TypeVar("T")
 TIMEOUT = timedelta(hours=2)
 """How long processes wait for the first one, which may be validating."""
+PATIENCE_S = 10.0
+"""After this time, a process that waits for the others reports it."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +73,11 @@ class Group:
 
 
 @contextmanager
-def join_group(device: str) -> Iterator[Group]:
+def join_group(device: str, log: Callable[[str], object] = lambda _: None) -> Iterator[Group]:
     """Join the processes that torchrun started; without torchrun, a group of one.
 
     device: "auto", "cpu", "cuda", ...; each process of a machine takes an accelerator of its own.
+    log: called with one line if the other processes have not started after `PATIENCE_S`.
     Raises PellucidError if the environment variables of torchrun are not complete, or no group can be made.
     """
     world_size = _read_world_size()
@@ -84,7 +88,8 @@ def join_group(device: str) -> Iterator[Group]:
     if own_device.type != "cpu":
         torch.accelerator.set_device_index(own_device.index or 0)
     try:
-        dist.init_process_group(dist.get_default_backend_for_device(own_device), timeout=TIMEOUT)
+        with _explain_wait(world_size, log):
+            dist.init_process_group(dist.get_default_backend_for_device(own_device), timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         reason = str(error).partition("\n")[0][:200]
         raise PellucidError(f"the {world_size} processes of this training cannot connect: {reason}") from error
@@ -99,6 +104,18 @@ def join_group(device: str) -> Iterator[Group]:
     finally:
         time.sleep(delay_s)
         dist.destroy_process_group()
+
+
+@contextmanager
+def _explain_wait(world_size: int, log: Callable[[str], object]) -> Iterator[None]:
+    address = ":".join(os.environ[name] for name in ("MASTER_ADDR", "MASTER_PORT"))
+    text = f"waiting for the {world_size} processes of this training at {address}"
+    timer = Timer(PATIENCE_S, log, [text])
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _read_world_size() -> int:

@@ -130,7 +130,7 @@ def train(
     if tensorboard:
         check_available()
     with ExitStack() as stack:
-        group = stack.enter_context(distributed.join_group(device))
+        group = stack.enter_context(distributed.join_group(device, log))
         log = log if group.is_first else _ignore
         store = _open_store(data, target, limit)
         batches = stack.enter_context(closing(_build_batches(recipe, store, seed, group)))
@@ -272,7 +272,7 @@ def measure(
     """
     data, target = cache.as_local(data), None if target is None else cache.as_local(target)
     with ExitStack() as stack:
-        group = stack.enter_context(distributed.join_group(device))
+        group = stack.enter_context(distributed.join_group(device, log))
         log = log if group.is_first else _ignore
         store = _open_store(data, target, limit)
         batches = stack.enter_context(closing(_build_batches(recipe, store, seed, group)))

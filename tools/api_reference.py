@@ -22,7 +22,8 @@ SECTIONS = {
     "Pictures": "read write Picture Mosaic Exposure",
     "Score": "evaluate score Report Score",
     "Models and recipes": "list_models NamedModel convert WeightsMetadata find Recipe add_network NetworkFile",
-    "Train": "prepare Prepared prepare_shard PreparedShard train Validation Status Stopped",
+    "Train": "prepare Prepared prepare_shard PreparedShard train Validation Status Stopped "
+    "calibrate Calibration CameraProfile IsoNoise",
     "Deploy": "export Exported bench Timing",
     "Errors": "PellucidError ArgumentError PictureError RecipeError StorageError WeightsError DataError "
     "OutputError NotEnoughMemoryError MissingExtraError",

@@ -18,6 +18,10 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares it with the 
     from pellucid.data.preparing import PreparedShard as PreparedShard
     from pellucid.data.preparing import prepare as prepare
     from pellucid.data.preparing import prepare_shard as prepare_shard
+    from pellucid.degradations.calibrate import Calibration as Calibration
+    from pellucid.degradations.calibrate import calibrate as calibrate
+    from pellucid.degradations.camera_files import CameraProfile as CameraProfile
+    from pellucid.degradations.camera_files import IsoNoise as IsoNoise
     from pellucid.errors import ArgumentError as ArgumentError
     from pellucid.errors import DataError as DataError
     from pellucid.errors import MissingExtraError as MissingExtraError
@@ -68,6 +72,8 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares it with the 
 _TABLE = {
     "backends.benchmark": "Timing bench",
     "data.preparing": "Prepared PreparedShard prepare prepare_shard",
+    "degradations.calibrate": "Calibration calibrate",
+    "degradations.camera_files": "CameraProfile IsoNoise",
     "errors": "ArgumentError DataError MissingExtraError NotEnoughMemoryError OutputError PellucidError "
     "PictureError RecipeError StorageError WeightsError",
     "evaluation.evaluate": "evaluate score",

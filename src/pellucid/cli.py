@@ -14,6 +14,7 @@ from typer.core import TyperCommand, TyperGroup
 from pellucid.commands import (
     advise,
     bench,
+    calibrate,
     convert,
     evaluate,
     export,
@@ -143,6 +144,7 @@ _add(
 )
 _add("Train models", train.train, "`pellucid train dncnn.gaussian sigma_255=15 --data photos/ --out runs/s15`")
 _add("Train models", recipes.recipes)
+_add("Train models", calibrate.calibrate, "`pellucid calibrate flats/ darks/ --out camera.json --plot camera.png`")
 _add("Train models", plot.plot, "`pellucid plot runs/a runs/b --out curves.png`")
 _add(
     "Deploy models",

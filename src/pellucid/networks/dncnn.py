@@ -4,6 +4,7 @@ Zhang, Zuo, Chen, Meng, Zhang, "Beyond a Gaussian Denoiser: Residual Learning of
 Denoising", IEEE TIP 2017, arXiv:1608.03981. Differs from the paper: Adam instead of SGD, as in the released code.
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Annotated, Literal, Self, cast
 
@@ -12,8 +13,10 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pellucid.degradations.camera_noise import CameraNoise
+from pellucid.degradations.camera_files import SensorNumbers, make_sensor
+from pellucid.degradations.camera_noise import ANY_SENSOR, CameraNoise
 from pellucid.degradations.degradation import Chain, Degradation, OneOf
+from pellucid.degradations.raw_synthesis import SensorNoise
 from pellucid.degradations.standard import GaussianNoise, Jpeg, ShiftedJpeg, Shrink, ShrinkAndEnlarge
 from pellucid.domains import RGB, Domain, Gray, Luma
 from pellucid.errors import RecipeError
@@ -253,14 +256,16 @@ def three_tasks(
 
 
 @recipe
-def photo(depth: Depth = 20, width: Width = 64) -> Recipe:
+def photo(depth: Depth = 20, width: Width = 64, camera: SensorNumbers | None = None) -> Recipe:
     """Noise of cameras in finished color pictures, e.g. in JPEGs of a phone; not from the paper.
 
     Learns from photographs that are taken again by synthetic cameras, see `CameraNoise`; a quarter of them stay
     clean. No batch norm: its statistics would be those of a mixture of very different noise.
     """
-    noise = CameraNoise(clean_share=0.25)
-    return _for_color_files(depth, width, noise, ScoringProtocol(CameraNoise(), seed_by_name=True))
+    sensor = ANY_SENSOR if camera is None else SensorNoise(make_sensor(camera), num_levels=None)
+    noise = CameraNoise(noise=sensor)
+    protocol = ScoringProtocol(noise, seed_by_name=True)
+    return _for_color_files(depth, width, replace(noise, clean_share=0.25), protocol)
 
 
 @recipe

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pellucid.degradations.camera_files import SensorNumbers, make_sensor
 from pellucid.degradations.cameras import NIKON_D850, SONY_A7S2_HIGH, SONY_A7S2_LOW
 from pellucid.degradations.degradation import OneOf
 from pellucid.degradations.raw_synthesis import SensorNoise, SyntheticRaw, Unprocess
@@ -169,7 +170,10 @@ def fuji(
 
 @recipe
 def any_camera(
-    exposure_ratio: Ratios = (50.0, 300.0), width: Width = 32, channel_order: ChannelOrder = "position-major"
+    exposure_ratio: Ratios = (50.0, 300.0),
+    width: Width = 32,
+    channel_order: ChannelOrder = "position-major",
+    camera: SensorNumbers | None = None,
 ) -> Recipe:
     """Any Bayer camera, white-balanced; trained on unprocessed pictures of any folder (not from a paper).
 
@@ -179,7 +183,8 @@ def any_camera(
     if exposure_ratio[0] > exposure_ratio[1]:
         raise RecipeError(f"sid_unet.any_camera: exposure_ratio={exposure_ratio}, but the lowest must come first")
     # Three quarters of the exposures of See in the Dark have ISO 1600 or less; here it is half.
-    sensors = (SONY_A7S2_LOW, SONY_A7S2_LOW, SONY_A7S2_HIGH, NIKON_D850)
+    published = (SONY_A7S2_LOW, SONY_A7S2_LOW, SONY_A7S2_HIGH, NIKON_D850)
+    sensors = published if camera is None else (make_sensor(camera),)
     exposed = SyntheticRaw(
         # Without random brightness, which a network could not distinguish from a darker scene.
         Unprocess(BAYER, brightness=1.0),

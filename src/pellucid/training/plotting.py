@@ -1,12 +1,11 @@
 """Plots of trainings: loss and PSNR against steps or time, all runs in the same axes."""
 
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from pellucid.errors import MissingExtraError, OutputError
-from pellucid.system.files import check_overwrite, write_atomic
+from pellucid.errors import OutputError
+from pellucid.system.figures import check_figure, make_figure, write_figure
 from pellucid.training.comparing import hours_at_steps, name_runs, read_known_metrics
 from pellucid.training.run_folder import describe_run
 
@@ -31,22 +30,15 @@ def plot(
     or cannot be written; MissingExtraError without matplotlib (extra `plot`).
     """
     out = Path(out)
-    if out.suffix not in (".png", ".pdf", ".svg"):
-        raise OutputError(f"{out} is not a .png, .pdf or .svg file")
-    check_overwrite(out, overwrite=overwrite)
-    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # without a home folder, it gives advice
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingExtraError("plotting", "plot") from error
+    check_figure(out, overwrite=overwrite)
     names = name_runs(folders)
     curves = {name: _read_curves(Path(folder), against) for name, folder in zip(names, folders, strict=True)}
     shown = [key for key in CURVES if any(run[key] for run in curves.values())]
-    figure = Figure(figsize=(6 * len(shown), 4), layout="constrained")
+    figure = make_figure(6 * len(shown), 4)
     for axes, key in zip(figure.subplots(1, len(shown), squeeze=False)[0], shown, strict=True):
         _draw(axes, {name: run[key] for name, run in curves.items()}, key)
         axes.set_xlabel(AXES[against])
-    write_atomic(out, _encode(figure, out.suffix[1:]), overwrite=overwrite)
+    write_figure(figure, out, overwrite=overwrite)
 
 
 def _read_curves(folder: Path, against: Literal["step", "time"]) -> dict[str, Curve]:
@@ -80,11 +72,3 @@ def _draw(axes: Any, runs: dict[str, Curve], key: str) -> None:
         axes.set_yscale("log")
     axes.grid(alpha=0.3)
     axes.legend()
-
-
-def _encode(figure: Any, kind: str) -> bytes:
-    from io import BytesIO
-
-    buffer = BytesIO()
-    figure.savefig(buffer, format=kind, dpi=120)
-    return buffer.getvalue()

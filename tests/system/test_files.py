@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from filelock import lock_descriptor
 
 from pellucid.errors import OutputError, PictureError
 from pellucid.system import files
@@ -199,9 +200,37 @@ def test_leftovers_of_a_killed_process_are_removed(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(target)], check=False)
     assert len(list(tmp_path.iterdir())) == 1
     write_atomic(tmp_path / "another.png", b"whole", overwrite=False)
-    assert len(list(tmp_path.glob(".*"))) == 1  # only leftovers of the same path are removed
-    write_atomic(target, b"whole", overwrite=False)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["another.png", "photo.png"]
+    assert [path.name for path in tmp_path.iterdir()] == ["another.png"]
+
+
+def test_a_folder_is_searched_for_leftovers_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched: list[Path] = []
+    glob = Path.glob
+
+    def record(folder: Path, pattern: str) -> Iterator[Path]:
+        searched.append(folder)
+        return glob(folder, pattern)
+
+    monkeypatch.setattr(Path, "glob", record)
+    for number in range(3):
+        write_atomic(tmp_path / f"{number}.png", b"whole", overwrite=False)
+    assert searched == [tmp_path]
+
+
+def test_a_new_temporary_that_another_process_takes_for_a_leftover_is_created_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[Path] = []
+
+    def lose_first(descriptor: int, *, blocking: bool) -> bool:
+        if not taken:
+            taken.extend(tmp_path.iterdir())
+            taken[0].unlink()
+        return lock_descriptor(descriptor, blocking=blocking)
+
+    monkeypatch.setattr(files, "lock_descriptor", lose_first)
+    write_atomic(tmp_path / "photo.png", b"whole", overwrite=False)
+    assert len(taken) == 1 and (tmp_path / "photo.png").read_bytes() == b"whole"
 
 
 def test_temporaries_of_running_processes_are_kept(tmp_path: Path) -> None:

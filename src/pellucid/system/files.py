@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import IO
 from zlib import crc32
@@ -20,7 +21,7 @@ from platformdirs import user_cache_path
 
 from pellucid.errors import DataError, OutputError, PellucidError, PictureError
 
-_SUFFIX = ".part"
+_PREFIX, _SUFFIX = ".pellucid-", ".part"
 
 _FOLDER_PREFIX, _LOCK, _LOCK_WITHIN_S = "pellucid-work-", ".lock", 60.0
 
@@ -162,7 +163,7 @@ def _temporary_next_to(path: Path, *, overwrite: bool) -> Iterator["_Temporary"]
     check_overwrite(path, overwrite=overwrite)
     try:
         make_folder(path.parent)
-        _remove_leftovers(path)
+        _remove_leftovers(os.path.abspath(path.parent))  # noqa: PTH100  # Path's own resolves links
         temporary = _Temporary.create(path)
         try:
             yield temporary
@@ -197,13 +198,13 @@ class _Temporary:
 
     @classmethod
     def create(cls, target: Path) -> "_Temporary":
-        path = target.parent / f"{_prefix(target)}{secrets.token_hex(8)}{_SUFFIX}"
-        # Not by tempfile, which leaves the permissions to us: reading the umask means setting it for all threads.
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        if not _IS_WINDOWS:
-            with suppress(OSError):  # some network shares have no locks; there, leftovers are not removed either
-                lock_descriptor(descriptor, blocking=False)
-        return cls(path, descriptor)
+        while True:
+            path = target.parent / f"{_prefix(target)}{secrets.token_hex(8)}{_SUFFIX}"
+            # Not by tempfile, which leaves permissions to us: reading the umask means setting it for all threads.
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            if _IS_WINDOWS or _lock_new(descriptor):
+                return cls(path, descriptor)
+            os.close(descriptor)
 
     def rename(self, target: Path) -> None:
         if _IS_WINDOWS:
@@ -221,9 +222,17 @@ class _Temporary:
         self.descriptor = None
 
 
-def _remove_leftovers(path: Path) -> None:
-    """Remove temporary files of the same path that no running process has open."""
-    for leftover in path.parent.glob(f"{_prefix(path)}*{_SUFFIX}"):
+def _lock_new(descriptor: int) -> bool:
+    """Lock a new file. False if another process took it for a leftover before it was locked, and removes it."""
+    with suppress(OSError):  # some network shares have no locks; there, leftovers are not removed either
+        return lock_descriptor(descriptor, blocking=False) and os.fstat(descriptor).st_nlink > 0
+    return True
+
+
+@lru_cache(maxsize=1024)
+def _remove_leftovers(folder: str) -> None:
+    """Remove temporary files that no running process has open; once, as a folder can have millions of files."""
+    for leftover in Path(folder).glob(f"{_PREFIX}*{_SUFFIX}"):
         with suppress(OSError):
             if _IS_WINDOWS:
                 leftover.unlink()  # fails if it is open
@@ -242,7 +251,7 @@ def _remove_unlocked(path: Path) -> None:
 
 def _prefix(path: Path) -> str:
     """The start of the names of temporary files of a path; short, however long the name of the path is."""
-    return f".pellucid-{crc32(os.fsencode(path.name)):08x}-"
+    return f"{_PREFIX}{crc32(os.fsencode(path.name)):08x}-"
 
 
 def hidden_path(path: Path, kind: str) -> Path:

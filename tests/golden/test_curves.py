@@ -26,7 +26,7 @@ training, the batches or a schedule shows in the first digits."""
 
 TINY: dict[str, dict[str, Any]] = {
     "srcnn.paper": {"batch_size": 4},
-    "srcnn.tuned": {"batch_size": 4, "patch_px": 32, "warmup_steps": 4},
+    "srcnn.tuned": {"batch_size": 4, "patch_px": 32, "warmup_steps": 4, "lr": 1e-4},
     "dncnn.gaussian": {"depth": 4, "width": 8, "batch_size": 4},
     "dncnn.blind": {"depth": 4, "width": 8, "batch_size": 4, "initialize": "zero-last"},
     "dncnn.three_tasks": {"depth": 4, "width": 8, "batch_size": 4},

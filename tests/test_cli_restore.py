@@ -3,14 +3,16 @@
 import json
 import subprocess
 import sys
-from io import BytesIO, TextIOWrapper
+from io import BufferedReader, BytesIO, RawIOBase, TextIOWrapper
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
 import torch
 
-from pellucid.commands import restore_status
+from pellucid.commands import restore_status, standard_streams
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 from pellucid.recipes import registry
@@ -73,7 +75,11 @@ def test_results_have_the_size_asked_for(run: Terminal, options: str, size: tupl
 @pytest.mark.parametrize(
     ("options", "code", "message"),
     [
-        ("--scale 0.5", 1, "a picture of 31 x 24 px to be made 16 x 12, but x2 enlarges"),
+        (
+            "--scale 0.5",
+            1,
+            "the picture has 31 x 24 px, and the result would have 16 x 12 px, but x2 only enlarges",
+        ),
         ("--size 10x", 1, "but x2 enlarges; use a model that does not"),
         ("--scale nan", 2, "--scale nan: expected a number above 0, at most 1000"),
         ("--scale inf", 2, "--scale inf: expected"),
@@ -84,7 +90,11 @@ def test_results_have_the_size_asked_for(run: Terminal, options: str, size: tupl
         ("--size 0x3", 2, "expected a size in pixels"),
         ("--crop 1,2,3", 2, "expected x, y, width and height in pixels"),
         ("--crop 30,0,2,2", 1, "the crop 30,0,2,2 is not inside of a picture of 31 x 24 px"),
-        ("--scale 999 --max-pixels 9999", 1, "more than 9,999 pixels; --max-pixels sets the limit"),
+        (
+            "--scale 999 --max-pixels 9999",
+            1,
+            "more than the 9,999 pixels that are allowed; --max-pixels sets the limit",
+        ),
     ],
 )
 def test_impossible_sizes_are_one_line(run: Terminal, options: str, code: int, message: str) -> None:
@@ -264,6 +274,37 @@ def test_standard_input_and_output(run: Terminal) -> None:
     result = _run_process("-", "--model", "dn", "--out", "from-stdin.png", stdin=given)
     assert (result.returncode, result.stdout) == (0, b"from-stdin.png\n")
     assert Path("from-stdin.png").read_bytes() == Path("expected.png").read_bytes()
+
+
+@pytest.mark.skipif(not Path("/dev/zero").exists(), reason="needs /dev/zero")
+def test_standard_input_that_never_ends_is_refused_at_once(run: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Path("/dev/zero").open("rb") as endless:
+        monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=endless, isatty=lambda: False))
+        result = run("restore - --model dn --out out.png")
+    assert result.code == 1 and "standard input is not a PNG" in result.err
+    monkeypatch.setattr(standard_streams, "MAX_INPUT_BYTES", 2**21)
+    with Path("/dev/zero").open("rb") as endless:
+        head = Path("photo.png").read_bytes()
+        monkeypatch.setattr(
+            sys, "stdin", SimpleNamespace(buffer=BufferedReader(_Joined(head, endless)), isatty=lambda: False)
+        )
+        result = run("restore - --model dn --out out.png")
+    assert result.code == 1 and "standard input has more than" in result.err and not Path("out.png").exists()
+
+
+class _Joined(RawIOBase):
+    """A picture, followed by what never ends."""
+
+    def __init__(self, head: bytes, rest: BinaryIO) -> None:
+        self._head, self._rest = BytesIO(head), rest
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        content = self._head.read(len(buffer)) or self._rest.read(len(buffer))
+        buffer[: len(content)] = content
+        return len(content)
 
 
 @pytest.mark.parametrize(

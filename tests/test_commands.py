@@ -201,7 +201,7 @@ def test_quiet_and_verbose_exclude_each_other() -> None:
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (OSError(errno.ENOSPC, "No space left on device", "a.png"), "No space left on device: a.png"),
+        (OSError(errno.ENOSPC, "No space left on device", "a.png"), "a.png: No space left on device"),
         (OSError(errno.ENOSPC, "No space left on device"), "No space left on device: on the disk of the output"),
         (FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"), "environment variable TMPDIR"),
     ],
@@ -236,11 +236,39 @@ def test_control_characters_in_names_do_not_reach_the_terminal(capsys: pytest.Ca
     assert not {"\x1b", "\x9b", "\x07"} & {*output}
 
 
+def test_names_of_results_are_bytes_for_programs_and_escaped_for_a_terminal(
+    capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "\x1b[31mred\udcff\n.png"
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", open(1, "w", closefd=False))  # noqa: SIM115  # the captured descriptor
+        terminal.print_name(name)
+    assert capfdbinary.readouterr().out == b"\x1b[31mred\xff\n.png\n"
+    assert terminal.escape(name) == "\\x1b[31mred\\xff\\x0a.png"
+
+
+def test_a_command_that_does_not_exist_is_suggested_in_one_sentence() -> None:
+    result = run_shell("pellucid restor a.png")
+    line = "pellucid: No such command 'restor'; did you mean 'restore'? See 'pellucid --help'\n"
+    assert (result.returncode, result.stderr) == (2, line)
+
+
+@pytest.mark.parametrize(
+    "arguments", ["evaluate srcnn-x2 --model srcnn-x2 --data .", "plot run ./run", "plot run run"]
+)
+def test_what_is_given_twice_is_refused(
+    arguments: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Call
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, error = call(*arguments.split())
+    assert code == 2 and "is given twice; omit one" in error
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 @pytest.mark.parametrize("arguments", ["recipes", "recipes --json -", "--version", "recipes --help"])
 def test_output_to_a_full_disk_is_one_line(arguments: str) -> None:
     result = run_shell(f"pellucid {arguments} > /dev/full")
-    assert (result.returncode, result.stderr) == (1, "pellucid: No space left on device: standard output\n")
+    assert (result.returncode, result.stderr) == (1, "pellucid: standard output: No space left on device\n")
 
 
 @pytest.mark.parametrize("arguments", ["recipes", "recipes --json -"])
@@ -306,11 +334,11 @@ def test_an_early_signal_leaves_no_traceback(stop: signal.Signals, delay_s: floa
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ("restore a.png --model srcnn-x2 --timeout 0", "a time of 0 s is not possible; --timeout is above 0"),
+        ("restore a.png --model srcnn-x2 --timeout 0", "0.0 is not possible; --timeout can be a number above 0"),
         ("restore a.png --model srcnn-x2 --memory 0", "--memory 0: expected a size above 0"),
         ("restore a.png --model srcnn-x2 --format foo", "the format foo cannot be written; known: png"),
         ("restore a.png --model srcnn-x2 --bit-depth 12", "bit depth 12 is not supported; known: 8, 16, 32"),
-        ("restore a.png --model srcnn-x2 --white nan", "white of nan; a number above 0 is needed"),
+        ("restore a.png --model srcnn-x2 --white nan", "nan is not possible; --white can be a number above 0"),
         ("restore a.png --model srcnn-x2 --include *.tif", "patterns are for folders, and no folder was given"),
     ],
 )

@@ -124,7 +124,7 @@ def test_a_shard_of_nothing_is_done(run: Terminal) -> None:
         ("restore album --model dn --preview --shard 1/2", 2, "--preview only draws a sheet; omit --shard"),
         ("prepare folder album --out s --shard 1/2 --overwrite", 2, "--overwrite and --shard exclude each other"),
         ("prepare folder --shard 1/2", 2, "folder needs a SOURCE"),
-        ("status nothing", 1, "nothing is not a folder of results"),
+        ("status nothing", 1, "nothing does not exist"),
         ("status album", 1, "album contains no manifest of 'pellucid restore'"),
         ("status album --json - --report -", 2, "would both be standard output"),
     ],

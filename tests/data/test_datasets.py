@@ -26,11 +26,11 @@ def test_pairs_are_matched_by_name(tmp_path: Path) -> None:
     assert made.kind == "pairs" and made.names == ("a.png",)
     assert np.array_equal(made.degraded(0), noise(4, 4, 3, seed=8)) and made.sizes == ((8, 8),)
     reasons = dict(made.left_out)
-    assert "no target has its name" in reasons["degraded/e.png"]
-    assert "no degraded picture has its name" in reasons["target/d.jpg"]
+    assert "contains no picture of its name" in reasons["degraded/e.png"]
+    assert "contains no picture of its name" in reasons["target/d.jpg"]
     assert "not a PNG" in reasons["target/b.jpg"] and "could not be decoded" in reasons["b.png"]
     assert "not a multiple" in reasons["c.png"]
-    with pytest.raises(DataError, match="two sources"):
+    with pytest.raises(ArgumentError, match="two sources"):
         prepare("pairs", [tmp_path / "low"], tmp_path / "t")
 
 

@@ -209,7 +209,7 @@ def test_a_folder_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(cache_folder_as_store(folder)) == 4
     assert cache_folder_as_store(folder, target=folder).kind == "pairs"
     monkeypatch.setenv("PELLUCID_CACHE", str(folder / "new.png"))
-    with pytest.raises(OutputError, match="PELLUCID_CACHE names another folder"):
+    with pytest.raises(OutputError, match="set the environment variable PELLUCID_CACHE to another folder"):
         cache_folder_as_store(folder)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match="^gone does not exist"):

@@ -180,11 +180,23 @@ def test_a_model_that_enlarges_enough_at_once_is_named() -> None:
 @pytest.mark.parametrize(
     ("restorer", "options", "message"),
     [
-        (DENOISER, {"scale": 1.5}, r"to be made 60 x 45, but dncnn does not enlarge; e.g. dncnn\+srcnn-x2 does"),
-        (ENLARGER, {"scale": 0.5}, "to be made 20 x 15, but srcnn enlarges; use a model that does not"),
-        (ENLARGER, {"size": (40, None)}, "to be made 40 x 30, but srcnn enlarges"),
-        (ENLARGER, {"scale": 999, "max_pixels": 9999}, "more than 9,999 pixels; max_pixels sets the limit"),
-        (ENLARGER, {"max_pixels": 4799}, "40 x 30 px to be made 80 x 60: more than 4,799 pixels; max_pixels sets"),
+        (
+            DENOISER,
+            {"scale": 1.5},
+            r"would have 60 x 45 px, but dncnn does not enlarge; e.g. dncnn\+srcnn-x2 does",
+        ),
+        (ENLARGER, {"scale": 0.5}, "would have 20 x 15 px, but srcnn only enlarges; use a model that does not"),
+        (ENLARGER, {"size": (40, None)}, "would have 40 x 30 px, but srcnn only enlarges"),
+        (
+            ENLARGER,
+            {"scale": 999, "max_pixels": 9999},
+            "more than the 9,999 pixels that are allowed; max_pixels sets the limit",
+        ),
+        (
+            ENLARGER,
+            {"max_pixels": 4799},
+            "40 x 30 px, and the result would have 80 x 60 px, more than the 4,799 pixels",
+        ),
     ],
 )
 def test_sizes_that_make_no_sense_are_refused(restorer: Restorer, options: dict[str, Any], message: str) -> None:

@@ -24,9 +24,11 @@ def test_suffix_must_fit_the_format(album: Path) -> None:
     given, out = album / "a.png", album / "b.png"
     assert planning.plan([given], out, format="png") == [planning.Job(given, out)]
     assert planning.plan([given], album / "b.jpeg", format="jpg")[0].target == album / "b.jpeg"
-    with pytest.raises(OutputError, match=r"ends in \.png, but the format is jpeg; name it b\.jpg"):
+    with pytest.raises(ArgumentError, match=r"ends in \.png, but the format is jpeg; name it .*/b\.jpg"):
         planning.plan([given], out, format="jpeg")
-    with pytest.raises(OutputError, match=r"name it \{overwrite\}\.jpg"):  # a name, not a parameter of the hint
+    with pytest.raises(
+        ArgumentError, match=r"name it .*/\{overwrite\}\.jpg"
+    ):  # a name, not a parameter of the hint
         planning.plan([given], album / "{overwrite}.png", format="jpeg")
     with pytest.raises(ArgumentError, match="the format foo cannot be written"):
         planning.plan([given], out, format="foo")

@@ -79,3 +79,10 @@ def test_the_command_prints_a_table_and_plots_against_time(runs: tuple[Path, Pat
     assert images.read(out).width > 1000
     printed = CliRunner().invoke(app, ["plot", one, two, "--json", "-"]).stdout
     assert [run["step"] for run in json.loads(printed)] == [200, 50]
+
+
+def test_damaged_lines_of_metrics_are_counted(runs: tuple[Path, Path]) -> None:
+    metrics = runs[0] / "metrics.jsonl"
+    metrics.write_text(metrics.read_text() + '{bad\nnull\n{"step": 300, "lo')  # the last one is cut off by a crash
+    result = CliRunner().invoke(app, ["plot", str(runs[0])])
+    assert result.exit_code == 0 and "metrics.jsonl: 2 damaged lines left out" in result.output

@@ -260,5 +260,5 @@ def _translate_cache_errors() -> Iterator[None]:
         reason = getattr(error, "strerror", None) or error
         raise OutputError(
             f"the cache {files.cache_folder()} cannot be written: {reason}",
-            hint="PELLUCID_CACHE sets another folder",
+            hint="set the environment variable PELLUCID_CACHE to another folder",
         ) from error

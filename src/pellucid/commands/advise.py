@@ -14,6 +14,7 @@ from pellucid.commands.terminal import (
     defer_sigint,
     is_stdout,
     print_error,
+    print_name,
     print_table,
     print_warning,
     progress,
@@ -137,5 +138,5 @@ def _draw(found: "dict[Path, Sequence[Suggestion]]", folder: Path, *, overwrite:
             continue
         for warning in warnings:
             print_warning(f"{path}: {warning}")
-        typer.echo(target)
+        print_name(target)
     return failed

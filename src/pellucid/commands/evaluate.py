@@ -1,6 +1,7 @@
 """`pellucid evaluate`."""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
@@ -155,6 +156,9 @@ def evaluate(
         keywords = [model, *keywords]  # every model is an option
     elif model is not None:
         names = [model, *names]
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise typer.BadParameter(f"{repeated[0]} is given twice; omit one")
     for keyword in keywords:
         if "=" not in keyword:
             raise typer.BadParameter(f"{keyword!r} is not a keyword, KEY=VALUE; --model adds another model")

@@ -166,7 +166,7 @@ def check_arguments(args: Sequence[str]) -> None:
     """Raise typer.BadParameter for an empty argument, which would be the current folder."""
     for option, text in zip(("", *args), args, strict=False):
         name, equals, value = text.partition("=") if text.startswith("--") else (option, "=", text)
-        where = f"{name}: " if name.startswith("-") else ""
+        where = f"{name}: " if name.startswith("-") else "one of the arguments is "
         if equals and not value:
             raise typer.BadParameter(f"{where}an empty text; omit it, or give a value")
 
@@ -278,7 +278,7 @@ def parse_shard(text: str | None) -> "shards.Shard | None":
 def check_cluster(on: str | None, *, processes: int | None, shard: str | None) -> None:
     """Raise ArgumentError if --on is not a cluster, and typer.BadParameter for options that do not go with it."""
     if on is None:
-        refuse("--processes is about those of --on", processes=processes)
+        refuse("without --on, there is one process", processes=processes)
     else:
         from pellucid.clusters.connection import check_address
 

@@ -1,5 +1,6 @@
 """`pellucid plot`."""
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -7,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from pellucid.commands.options import Json, Overwrite
-from pellucid.commands.terminal import add_row, is_stdout, print_table, table, write_json
+from pellucid.commands.terminal import add_row, is_stdout, print_table, print_warning, table, write_json
+from pellucid.system.wording import format_count
 
 if TYPE_CHECKING:
     from pellucid.training.comparing import RunSummary
@@ -28,9 +30,15 @@ def plot(
     overwrite: Overwrite = False,
 ) -> None:
     """Compare trainings: what differs, progress, time, loss and PSNR, as a table and as a plot."""
-    from pellucid.training import comparing, plotting
+    from pellucid.training import comparing, plotting, run_folder
 
+    folders = Counter(run.resolve() for run in runs)
+    if len(folders) < len(runs):
+        raise typer.BadParameter(f"{folders.most_common(1)[0][0]} is given twice; omit one")
     summaries = comparing.compare_runs(runs)
+    for run in runs:
+        if num_damaged := run_folder.count_damaged_metrics(run):
+            print_warning(f"{run / 'metrics.jsonl'}: {format_count(num_damaged, 'damaged line')} left out")
     if out is not None:
         plotting.plot(runs, out, against=against, overwrite=overwrite)
     if json_file is not None:

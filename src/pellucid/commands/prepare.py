@@ -257,5 +257,5 @@ def _store_as_json(made: "Store") -> dict[str, Any]:
 
 
 def _store_text(made: "Store") -> str:
-    what = {"clean": "clean pictures", "pairs": "pairs", "raw": "RAW exposures"}[made.kind]
-    return f"{len(made)} {what}, {made.num_bytes / 1e6:.1f} MB, fingerprint {made.fingerprint[:12]}"
+    what = {"clean": "clean picture", "pairs": "pair", "raw": "RAW exposure"}[made.kind]
+    return f"{format_count(len(made), what)}, {made.num_bytes / 1e6:.1f} MB, fingerprint {made.fingerprint[:12]}"

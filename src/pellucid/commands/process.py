@@ -82,7 +82,8 @@ def _describe_usage(error: Exception) -> str:
     files = [given for given in sys.argv[1:] if given.startswith("-") and Path(given).exists()]
     if files and text.startswith("No such option"):
         return f"{text.strip().rstrip('.')}; if you mean the file, write ./{files[0]}"
-    return f"{text.removeprefix('Invalid value: ').strip().rstrip('.')}; see '{command} --help'"
+    text = text.removeprefix("Invalid value: ").strip().replace(". Did you mean", "; did you mean").rstrip(".")
+    return f"{text} See '{command} --help'" if text.endswith("?") else f"{text}; see '{command} --help'"
 
 
 def _describe_value_error(error: Exception) -> str | None:
@@ -107,10 +108,11 @@ def _describe_value_error(error: Exception) -> str | None:
 def _describe_os_error(error: OSError) -> str:
     if "temporary directory" in str(error):  # of tempfile
         return f"{error.strerror}; set the environment variable TMPDIR to a folder that can be written"
-    where = "" if error.filename is None else f": {str(error.filename)[:200]}"
-    if not where and error.errno == errno.ENOSPC:
-        where = ": on the disk of the output, or of the temporary files (environment variable TMPDIR)"
-    return f"{error.strerror or error}{where}"
+    if error.filename is None and error.errno == errno.ENOSPC:
+        where = "on the disk of the output, or of the temporary files (environment variable TMPDIR)"
+        return f"{error.strerror}: {where}"
+    where = "" if error.filename is None else f"{str(error.filename)[:200]}: "
+    return f"{where}{error.strerror or error}"
 
 
 @contextmanager

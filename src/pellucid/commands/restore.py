@@ -33,10 +33,12 @@ from pellucid.commands.restore_status import format_duration, show_status
 from pellucid.commands.standard_streams import Streams, standard_streams
 from pellucid.commands.terminal import (
     defer_sigint,
+    escape,
     is_stdout,
     open_on_screen,
     print_error,
     print_info,
+    print_name,
     print_warning,
     sigterm_as_sigint,
     write_json,
@@ -296,7 +298,8 @@ def _print_plan(
     failures = 0
     for outcome in map(streams.rename, check_files(jobs, restorer, settings, overwrite=overwrite)):
         if outcome.error is None:
-            typer.echo(f"{outcome.source} -> {outcome.target}{' (exists already)' * outcome.is_skipped}")
+            arrow = f"{escape(str(outcome.source))} -> {escape(str(outcome.target))}"
+            typer.echo(f"{arrow}{' (exists already)' * outcome.is_skipped}")
         else:
             print_error(outcome.error)
             failures += 1
@@ -330,7 +333,7 @@ def _draw_previews(
                     )
                 for warning in warnings:
                     print_warning(f"{job.source}: {warning}")
-                typer.echo(job.target)
+                print_name(job.target)
             except PellucidError as error:
                 print_error(error.about(job.source))
                 failures += 1
@@ -377,9 +380,9 @@ def _print_summary(outcomes: "Sequence[Outcome]", restorer: "Restorer", *, with_
     if not with_results:
         pass  # standard output contains the result itself
     elif len(outcomes) == 1 and num_skipped:
-        typer.echo(f"{outcomes[0].target} already exists (--overwrite restores it again)")
+        typer.echo(f"{escape(str(outcomes[0].target))} already exists (--overwrite restores it again)")
     elif len(outcomes) == 1 and restored:
-        typer.echo(restored[0].target)
+        print_name(restored[0].target)
     elif len(outcomes) > 1:
         skipped = f", {num_skipped} already exist (--overwrite restores them again)" if num_skipped else ""
         typer.echo(f"{len(restored)} of {len(outcomes)} pictures restored by {restorer.name}{skipped}")

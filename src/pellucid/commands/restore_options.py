@@ -294,7 +294,6 @@ Halo = Annotated[
 Timeout = Annotated[
     float | None,
     typer.Option(
-        min=0,
         metavar="SECONDS",
         help="Give up a picture that takes longer; checked after each tile.",
         rich_help_panel=_EFFORT,

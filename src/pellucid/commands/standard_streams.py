@@ -4,6 +4,8 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -18,7 +20,12 @@ if TYPE_CHECKING:
     from pellucid.storage.urls import Location
 
 
+MAX_INPUT_BYTES = 8 * 2**30
+"""Standard input with more bytes is refused. An uncompressed picture of 500 million pixels of 16 bits has 3 GB."""
+
 _STDIN, _STDOUT = "standard input", "standard output"
+
+_BLOCK_BYTES = 2**20
 
 
 @dataclass(frozen=True)
@@ -64,7 +71,7 @@ def standard_streams(inputs: list[str], out: str | None, format: str | None) -> 
         names: dict[Location, str] = {}
         if reads:
             source = Path(folder, _STDIN)  # messages that contain only the name of a file are right, too
-            source.write_bytes(_read())
+            _store_input(source)
             names[source] = _STDIN
             inputs = [str(source)]
         result = Path(folder, _name_output(inputs[0], format))
@@ -76,7 +83,9 @@ def standard_streams(inputs: list[str], out: str | None, format: str | None) -> 
         except PellucidError as error:
             raise streams.rename_error(error) from None
         if writes and result.exists():
-            print_bytes(result.read_bytes())
+            with result.open("rb") as file:
+                for block in iter(partial(file.read, _BLOCK_BYTES), b""):
+                    print_bytes(block)
 
 
 def _check(inputs: list[str], *, reads: bool, writes: bool) -> None:
@@ -99,8 +108,19 @@ def _name_output(given: str, format: str | None) -> str:
     return images.result_name(_STDOUT, format, source=source)
 
 
-def _read() -> bytes:
-    content = sys.stdin.buffer.read()
-    if not content:
+def _store_input(target: Path) -> None:
+    """Copy standard input to a file; only its start if that is not a picture, because it might never end."""
+    from pellucid.pictures import kinds
+
+    blocks = iter(partial(sys.stdin.buffer.read, _BLOCK_BYTES), b"")
+    first = next(blocks, b"")
+    if not first:
         raise PictureError("standard input is empty; a picture is needed")
-    return content
+    num_bytes = 0
+    with target.open("wb") as file:
+        for block in chain((first,), blocks):
+            num_bytes += file.write(block)
+            if num_bytes > MAX_INPUT_BYTES:
+                raise PictureError(f"standard input has more than {MAX_INPUT_BYTES >> 30} GiB", hint="give a file")
+            if kinds.identify_head(first) is None:
+                return

@@ -60,7 +60,8 @@ def status(
         raise typer.BadParameter("--json - and --report - would both be standard output")
     place = locate(out)
     if isinstance(place, Path) and not place.is_dir():
-        raise DataError(f"{out} is not a folder of results")
+        reason = "is a file; a folder of results is needed" if os.path.lexists(place) else "does not exist"
+        raise DataError(f"{out} {reason}")
     if isinstance(place, Path) and store_status.is_begun(place):
         if report is not None:
             raise typer.BadParameter(f"--report is for folders of restored pictures; {out} is a store")
@@ -165,4 +166,6 @@ def _describe_missing_manifest(place: "Location") -> str:
     path = manifest_path(place, None) if isinstance(place, Path) else None
     if path is not None and path.exists() and not os.access(path, os.R_OK):
         return f"contains {path.name}, which cannot be read: {os.strerror(errno.EACCES)}"
+    if path is not None and path.exists():
+        return f"contains {path.name}, which is damaged; the same 'pellucid restore' creates it again"
     return "contains no manifest of 'pellucid restore'"

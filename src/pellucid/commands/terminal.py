@@ -44,7 +44,8 @@ def add_row(table: Any, *cells: str, style: str | None = None) -> None:
 
 def escape(text: str) -> str:
     """Text without control characters, which in the name of a file or model could change the terminal."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f]", lambda control: f"\\x{ord(control[0]):02x}", text)
+    # Bytes of names that are not UTF-8 are 0xdc80 to 0xdcff in Python.
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\udc80-\udcff]", lambda one: f"\\x{ord(one[0]) & 255:02x}", text)
 
 
 def print_table(table: Any) -> None:
@@ -95,6 +96,15 @@ def write_result(path: Path, text: str, *, overwrite: bool) -> None:
         from pellucid.system.files import write_atomic
 
         write_atomic(path, text.encode(errors="surrogateescape"), overwrite=overwrite)
+
+
+def print_name(path: object) -> None:
+    """Print the name of a result on standard output: its own bytes for other programs, escaped for a terminal."""
+    if sys.stdout.isatty():
+        typer.echo(escape(str(path)))
+    else:
+        sys.stdout.flush()
+        print_bytes(os.fsencode(f"{path}\n"))
 
 
 def print_bytes(content: bytes) -> None:

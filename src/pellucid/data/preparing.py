@@ -252,7 +252,7 @@ def cache_folder_as_store(
         plan = registry.plan(kind, paths, {})
         return fill_store(plan, out, _make_request(kind, {}, settings.min_px), settings).store
     except OutputError as error:
-        hint = "the environment variable PELLUCID_CACHE names another folder"
+        hint = "set the environment variable PELLUCID_CACHE to another folder"
         raise OutputError(error.facts, hint=hint) from error
     except PellucidError as error:
         for path, name in zip(paths, given, strict=True):
@@ -301,7 +301,8 @@ def fill_store(plan: DatasetPlan, out: Path, request: Mapping[str, Any], setting
         if not items:
             first = f", e.g. {left_out[0][0]}: {left_out[0][1]}" if left_out else ""
             writer.discard()
-            raise DataError(f"0 of {format_count(len(plan.items), 'item')} could be stored{first}")
+            found = f"0 of {format_count(len(plan.items), 'item')}" if plan.items else "no pairs"
+            raise DataError(f"{found} could be stored{first}")
         messages = [*plan.messages, *_count_changes(items, writer)]
         messages += [f"{format_count(num_copied, 'file')} decoded by shards"] if num_copied else []
         messages += [f"{name} has changed since it was decoded, and was decoded again" for name in changed]

@@ -173,7 +173,7 @@ def describe_differences(reports: Sequence[Report]) -> str | None:
         values = dict.fromkeys(str(report.protocol.get(fact)) for report in reports)
         if len(values) > 1:
             shown = (value if len(value) <= _FACT_WIDTH else f"{value[:_FACT_WIDTH]}..." for value in values)
-            differences.append(f"{fact.replace('_', ' ')} ({', '.join(shown)})")
+            differences.append(f"{fact.replace('_', ' ')}: {' against '.join(shown)}")
     return "; ".join(differences) or None
 
 

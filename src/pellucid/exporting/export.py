@@ -181,7 +181,7 @@ def _check_precision(chosen: ExportFormat, precision: str, calibrate: str | Path
         names = ", ".join(chosen.precisions)
         raise ArgumentError(f"{chosen.name} does not support precision {precision[:40]!r}; it supports {names}")
     if precision == "int8" and calibrate is None:
-        raise PellucidError(
+        raise ArgumentError(
             "int8 needs pictures for calibration",
             hint="{calibrate} is a folder of degraded pictures like those to restore",
         )

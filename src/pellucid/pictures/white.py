@@ -40,7 +40,7 @@ class _Range:
 def check_white(white: float | None) -> None:
     """Raise ArgumentError for a value that white cannot have."""
     if white is not None and not (isinstance(white, int | float) and 0 < white < inf):
-        raise ArgumentError(f"white of {white!r}; a number above 0 is needed")
+        raise ArgumentError(f"{white!r} is not possible", hint="{white} can be a number above 0")
 
 
 def apply_white(

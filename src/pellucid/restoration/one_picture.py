@@ -149,7 +149,7 @@ def plan_size(restorer: Restorer, shape: Shape, settings: Settings) -> tuple[Res
             f"{found}, but {restorer.name} does not enlarge", hint=f"e.g. {restorer.name}+srcnn-x2 does"
         )
     if factor <= 1 and enlargers:
-        raise PictureError(f"{found}, but {restorer.name} enlarges", hint="use a model that does not")
+        raise PictureError(f"{found}, but {restorer.name} only enlarges", hint="use a model that does not enlarge")
     while restorer.scale < factor:
         restorer = Restorer.of([*restorer.models, enlargers[-1]])
     return restorer, target
@@ -157,10 +157,10 @@ def plan_size(restorer: Restorer, shape: Shape, settings: Settings) -> tuple[Res
 
 def _check_target(shape: Shape, target: Shape, settings: Settings) -> str:
     """Both sizes, as text. Raises PictureError if the result would be larger than a picture may be."""
-    found = f"a picture of {shape[1]} x {shape[0]} px to be made {target[1]} x {target[0]}"
+    found = f"the picture has {shape[1]} x {shape[0]} px, and the result would have {target[1]} x {target[0]} px"
     if target[0] * target[1] > max(settings.max_pixels, shape[0] * shape[1]):
-        limit = f"more than {settings.max_pixels:,} pixels"
-        raise PictureError(f"{found}: {limit}", hint="{max_pixels} sets the limit")
+        limit = f"more than the {settings.max_pixels:,} pixels that are allowed"
+        raise PictureError(f"{found}, {limit}", hint="{max_pixels} sets the limit")
     return found
 
 

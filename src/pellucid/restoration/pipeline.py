@@ -93,7 +93,7 @@ class Budget:
         if len(self._taken) == 1 and needed > self.ceiling:
             raise NotEnoughMemoryError(
                 f"decoding and encoding {job.source} needs more than the memory limit of "
-                f"{self.ceiling // 10**6} MB",
+                f"{memory.format_bytes(self.ceiling)}",
                 hint="{memory_bytes} is enough",
                 memory_bytes=memory.enough_bytes(needed),
             )

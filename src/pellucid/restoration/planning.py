@@ -208,6 +208,8 @@ def plan(
     ):
         is_one = len(found) == 1 and not is_folder(found[0]) and not _has_slash(given_out)
         needed = "end with the suffix of a format" if is_one else "be a folder"
+        if isinstance(out, Path) and out.exists() and not out.is_file():
+            raise OutputError(f"{out} is a device or a pipe", hint="{out} can be -, standard output", out=None)
         raise OutputError(f"{out} is a file", hint=f"{{out}} must {needed}")
     else:
         jobs = []
@@ -314,10 +316,11 @@ def _is_file(place: Location) -> bool:
 
 
 def check_format(out: Location, format: str | None) -> Location:
-    """The file to write, if its suffix fits the format. Raises OutputError if it does not."""
+    """The file to write, if its suffix fits the format. Raises ArgumentError if it does not."""
     expected = out.name if format is None else images.result_name(out.name, format)
     if expected != out.name:
-        raise OutputError(f"{out} ends in {out.suffix}, but the format is {format}; name it {expected}")
+        renamed = out.with_name(expected)
+        raise ArgumentError(f"{out} ends in {out.suffix}, but the format is {format}; name it {renamed}")
     return out
 
 

@@ -76,9 +76,7 @@ class Settings:
 
     def _check_size(self) -> None:
         if self.timeout_s is not None:
-            check_number("timeout_s", self.timeout_s, 0, is_whole=False)
-            if self.timeout_s == 0:
-                raise ArgumentError("a time of 0 s is not possible", hint="{timeout_s} is above 0")
+            check_number("timeout_s", self.timeout_s, 0, is_whole=False, is_above=True)
         if self.scale is not None:
             check_number("scale", self.scale, 0, MAX_SCALE, is_whole=False)
             if self.scale == 0:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 
@@ -80,7 +81,8 @@ def warn_about(degraded: Degraded, restorer: Restorer) -> tuple[str, ...]:
 def warn_about_settings(target: Location, restorer: Restorer, settings: Settings) -> Iterator[str]:
     """One line for each setting that has no effect on a result of this name."""
     if settings.exposure != "auto" and not restorer.recipe.domain.takes_mosaic:
-        yield f"the exposure ratio has no effect: {restorer.name} restores developed pictures"
+        given = "the reference" if isinstance(settings.exposure, Path) else "the exposure ratio"
+        yield f"{given} has no effect: {restorer.name} restores developed pictures"
     kind = format_by_suffix(target)
     if settings.quality is not None and not kind.takes_quality:
         yield f"the quality has no effect on {kind.name}, which is written without loss"

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import sys
 import time
 
@@ -52,3 +53,15 @@ def log(**fields: object) -> None:
     line = json.dumps({"time": time.strftime("%Y-%m-%dT%H:%M:%S%z"), **fields})
     with contextlib.suppress(OSError):  # closed, or its disk is full: requests are more important
         print(line, file=sys.stderr, flush=True)  # noqa: T201  # the log
+
+
+class _Handler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        log(level=record.levelname.lower(), source=record.name, message=record.getMessage())
+
+
+def log_libraries() -> None:
+    """Write what libraries report, e.g. about requests that are not HTTP, as lines of JSON, too."""
+    for name in ("uvicorn", "python_multipart"):
+        logger = logging.getLogger(name)
+        logger.handlers, logger.propagate = [_Handler(logging.WARNING)], False

@@ -1,5 +1,6 @@
 """Finding files, and writing them atomically: complete or not at all, and never over another file unasked."""
 
+import errno
 import hashlib
 import os
 import re
@@ -172,6 +173,9 @@ def _temporary_next_to(path: Path, *, overwrite: bool) -> Iterator["_Temporary"]
         finally:
             temporary.remove()
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            text = f"{path.name[:40]}... cannot be written: {error.strerror}"
+            raise OutputError(text, hint="choose a shorter name by {out}") from error
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
 
 

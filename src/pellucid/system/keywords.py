@@ -47,23 +47,32 @@ def validate(owner: str, key: str, annotation: Any, value: Any, *, error: type[P
 
 
 def check_number(
-    parameter: str, value: object, low: float, high: float = math.inf, *, is_whole: bool = True
+    parameter: str,
+    value: object,
+    low: float,
+    high: float = math.inf,
+    *,
+    is_whole: bool = True,
+    is_above: bool = False,
 ) -> None:
-    """Raise ArgumentError unless an argument is a number in this range."""
+    """Raise ArgumentError unless an argument is a number in this range; is_above: `low` is not in it."""
     try:
         number: float = operator.index(value) if is_whole else float(value)  # type: ignore[arg-type]  # they check the type
-        is_possible = low <= number <= high and not isinstance(value, str | bytes)
+        is_possible = low <= number <= high and not (is_above and number == low)
+        is_possible &= not isinstance(value, str | bytes)
     except (TypeError, ValueError, OverflowError):
         is_possible = False
     if not is_possible:
-        raise range_error(parameter, value, low, high, is_whole=is_whole)
+        raise range_error(parameter, value, low, high, is_whole=is_whole, is_above=is_above)
 
 
 def range_error(
-    parameter: str, value: object, low: float | None, high: float | None, *, is_whole: bool
+    parameter: str, value: object, low: float | None, high: float | None, *, is_whole: bool, is_above: bool = False
 ) -> ArgumentError:
     """The error for a value that is not a number in this range; None is no limit."""
-    expected = describe_number(is_whole=is_whole, low=low, high=None if high == math.inf else high)
+    highest = None if high == math.inf else high
+    lowest, above = (None, low) if is_above else (low, None)
+    expected = describe_number(is_whole=is_whole, low=lowest, above=above, high=highest)
     return ArgumentError(f"{_shorten(value)} is not possible", hint=f"{{{parameter}}} can be {expected}")
 
 

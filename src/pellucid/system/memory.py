@@ -20,6 +20,7 @@ import psutil
 from numpy.typing import NDArray
 
 from pellucid.system import files
+from pellucid.system.wording import format_count
 
 LARGE_BYTES = 2**24
 """Arrays of at least this size are in a file: 16 MiB, 3 megapixels of 16-bit RGB."""
@@ -94,6 +95,11 @@ def trim() -> None:
     """Return freed memory that the C library keeps to the system (glibc)."""
     if _C_LIBRARY is not None and hasattr(_C_LIBRARY, "malloc_trim"):
         _C_LIBRARY.malloc_trim(0)
+
+
+def format_bytes(num_bytes: int) -> str:
+    """An amount of memory: "430 MB", or "10 bytes" if it is less than one."""
+    return f"{num_bytes // 10**6:,} MB" if num_bytes >= 10**6 else format_count(num_bytes, "byte")
 
 
 def used_bytes() -> int:

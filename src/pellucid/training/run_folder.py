@@ -170,18 +170,27 @@ def describe_run(folder: Path) -> Json:
 
 def read_metrics(folder: Path) -> list[Json]:
     """All lines of metrics.jsonl, each with its step, without damaged lines and values that are not numbers."""
+    return [line for line in map(_parse_metrics, _read_lines(folder)) if line is not None]
+
+
+def count_damaged_metrics(folder: Path) -> int:
+    """Number of damaged lines of metrics.jsonl, without one at the end that a crash has cut off."""
+    return sum(_parse_metrics(line) is None for line in _read_lines(folder) if line.endswith("\n"))
+
+
+def _read_lines(folder: Path) -> list[str]:
     path = folder / "metrics.jsonl"
-    lines: list[Json] = []
-    for text in path.read_text(errors="replace").splitlines() if path.exists() else ():
-        try:
-            line = json.loads(text)
-            numbers = {
-                key: value for key, value in line.items() if value is None or isinstance(value, int | float)
-            }
-            lines.append({**numbers, "step": int(line["step"])})
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
-            continue
-    return lines
+    return path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
+
+
+def _parse_metrics(text: str) -> Json | None:
+    """The numbers of a line; None if it is damaged."""
+    try:
+        line = json.loads(text)
+        numbers = {key: value for key, value in line.items() if value is None or isinstance(value, int | float)}
+        return {**numbers, "step": int(line["step"])}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None
 
 
 def _check_usable(folder: Path) -> None:

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pellucid.errors import WeightsError, suggest
+from pellucid.errors import ArgumentError, WeightsError, suggest
 from pellucid.storage import cache, objects
 from pellucid.storage.urls import Url, is_url, locate
 from pellucid.weights import checkpoint
@@ -88,7 +88,7 @@ def find_chain(name_or_file: str | Path) -> list[Path]:
     if is_known or _is_object(text):
         return [find_model(name_or_file)]
     if not all(names := text.split("+")):
-        raise WeightsError(
+        raise ArgumentError(
             f"{text[:80]!r} has an empty name next to +",
             hint="a chain of models is e.g. dncnn-color-blind+srcnn-x2",
         )

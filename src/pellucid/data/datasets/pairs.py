@@ -6,20 +6,22 @@ from pathlib import Path, PurePosixPath
 from pellucid.data.dataset import DatasetPlan, DecodeTask, White, dataset, gather_pictures, picture_task
 from pellucid.data.pairing import match
 from pellucid.data.store_writer import Planned
-from pellucid.errors import DataError
+from pellucid.errors import ArgumentError
 
 
 @dataset
 def pairs(paths: Sequence[Path], *, white: White = None) -> DatasetPlan:
     """Two sources, degraded pictures and then their targets, matched by name."""
     if len(paths) != 2:
-        raise DataError(f"pairs need two sources, degraded pictures and then targets; {len(paths)} given")
+        raise ArgumentError(f"pairs need two sources, degraded pictures and then targets; {len(paths)} given")
     (degraded, left_out, messages), (targets, more_left_out, more) = (gather_pictures([path]) for path in paths)
     pairing = match(*([PurePosixPath(source.name) for source in sources] for sources in (degraded, targets)))
     left_out += more_left_out
-    left_out += [(f"degraded/{degraded[i].name}", "no target has its name") for i in pairing.unmatched]
+    left_out += [
+        (f"degraded/{degraded[i].name}", f"{paths[1]} contains no picture of its name") for i in pairing.unmatched
+    ]
     unused = sorted(set(range(len(targets))) - set(pairing.partners))
-    left_out += [(f"target/{targets[i].name}", "no degraded picture has its name") for i in unused]
+    left_out += [(f"target/{targets[i].name}", f"{paths[0]} contains no picture of its name") for i in unused]
     tasks: list[DecodeTask] = []
     items = []
     for source, partner in zip(degraded, pairing.partners, strict=True):

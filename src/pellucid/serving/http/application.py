@@ -1,6 +1,7 @@
 """The HTTP application: all routes inside their guards, and every error as a problem."""
 
 import sqlite3
+from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -13,6 +14,7 @@ from pellucid.serving.http.job_routes import add_jobs
 from pellucid.serving.http.openapi import describe_bodies
 from pellucid.serving.http.page_routes import add_health, add_page
 from pellucid.serving.http.picture_routes import add_pictures
+from pellucid.serving.monitoring import log_libraries
 from pellucid.serving.problems import Problem
 from pellucid.serving.service import Service, is_storage_error
 
@@ -30,6 +32,7 @@ def create(service: Service) -> ASGIApp:
         redirect_slashes=False,
     )
     links = Links(service.records.link_secret())
+    log_libraries()
     _add_problems(app)
     add_pictures(app, service)
     add_jobs(app, service, links)
@@ -64,7 +67,7 @@ def _add_problems(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _(request: Request, error: RequestValidationError) -> Response:
-        found = "; ".join(f"{entry['loc'][-1]}: {entry['msg']}" for entry in error.errors())
+        found = "; ".join(map(_describe_option, error.errors()))
         return Problem(400, "an option that is not possible", found[:500]).to_response(request.state.request_id)
 
     @app.exception_handler(HTTPException)
@@ -74,3 +77,13 @@ def _add_problems(app: FastAPI) -> None:
         response = problem.to_response(request.state.request_id)
         response.headers.update(error.headers or {})
         return response
+
+
+def _describe_option(entry: dict[str, Any]) -> str:
+    """What is wrong with one option, e.g. "scale=nan: Input should be a finite number"."""
+    name = entry["loc"][-1]
+    if entry["type"] == "missing":
+        return f"{name} is missing"
+    found = str(entry.get("input"))[:80]
+    reason = entry["msg"].removeprefix("Input should be ")
+    return f"{name}={found} is not possible; expected {reason}" if reason != entry["msg"] else f"{name}: {reason}"

@@ -41,7 +41,8 @@ class RestoreOptions(BaseModel):
         ),
     ] = None
     scale: Annotated[
-        float | None, Field(gt=0, le=64, description="How many times as long the sides become, e.g. 1.5.")
+        float | None,
+        Field(gt=0, le=64, allow_inf_nan=False, description="How many times as long the sides become, e.g. 1.5."),
     ] = None
     size: Annotated[
         str | None,

@@ -52,7 +52,8 @@ def read(path: Path) -> ForeignWeights:
         raise
     except Exception as error:  # on damage torch, zipfile and h5py raise nearly every kind of exception
         reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
-        raise WeightsError(f"{path} cannot be read as a weight file of {found.framework}: {reason}") from error
+        framework = f"{found.framework} " if path.suffix in found.suffixes else ""
+        raise WeightsError(f"{path} cannot be read as a {framework}weight file: {reason}") from error
     return ForeignWeights(path, found.framework, tensors)
 
 

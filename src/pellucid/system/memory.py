@@ -98,8 +98,8 @@ def trim() -> None:
 
 
 def format_bytes(num_bytes: int) -> str:
-    """An amount of memory: "430 MB", or "10 bytes" if it is less than one."""
-    return f"{num_bytes // 10**6:,} MB" if num_bytes >= 10**6 else format_count(num_bytes, "byte")
+    """An amount of memory: "4300 MB", or "10 bytes" if it is less than one."""
+    return f"{num_bytes // 10**6} MB" if num_bytes >= 10**6 else format_count(num_bytes, "byte")
 
 
 def used_bytes() -> int:

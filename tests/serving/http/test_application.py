@@ -71,6 +71,22 @@ def test_quality_and_exposure_ratio(client: httpx.Client) -> None:
     assert response.status_code == 200 and "exposure ratio is 7.5" in response.headers["x-pellucid-notes"]
 
 
+@pytest.mark.parametrize(
+    ("params", "detail"),
+    [
+        ({}, "model is missing"),
+        ({"model": MODEL, "scale": "nan"}, "scale=nan is not possible; expected a finite number"),
+        ({"model": MODEL, "scale": "0"}, "scale=0 is not possible; expected greater than 0"),
+        ({"model": MODEL, "quality": "lots"}, "quality=lots is not possible; expected a valid integer"),
+        ({"model": MODEL, "sharpness": "1"}, "sharpness: Extra inputs are not permitted"),
+    ],
+)
+def test_options_that_are_not_possible_are_named(
+    client: httpx.Client, params: dict[str, str], detail: str
+) -> None:
+    _check_problem(client.post("/v1/restore", params=params, content=png()), 400, detail)
+
+
 def test_the_name_of_the_result(client: httpx.Client) -> None:
     params = {"model": MODEL, "filename": 'a "b"/ä 1.png', "format": "jpeg"}
     response = client.post("/v1/restore", params=params, content=png())
@@ -352,7 +368,7 @@ def test_results_before_the_end_are_refused(client: httpx.Client) -> None:
     job = client.post("/v1/restore", params=params, content=png(700, 700), headers=headers).json()["id"]
     _check_problem(client.get(f"/v1/jobs/{job}/result"), 409, "%")
     _check_problem(client.get(f"/v1/jobs/{job}/files/0"), 409, "this picture is")
-    _check_problem(client.get(f"/v1/jobs/{job}/files/1"), 404, "1 pictures")
+    _check_problem(client.get(f"/v1/jobs/{job}/files/1"), 404, "1 picture,")
     start = time.monotonic()
     assert client.delete(f"/v1/jobs/{job}").status_code == 204
     assert time.monotonic() - start < 10  # 1 s on a quiet machine

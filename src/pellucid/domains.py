@@ -8,11 +8,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal, TypeGuard, TypeVar
+from typing import Literal, TypeGuard, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from pellucid.degradations.cameras import find_noise
 from pellucid.degradations.degradation import Degradation
 from pellucid.degradations.raw_synthesis import NoisyRaw, Unprocess
 from pellucid.errors import PictureError
@@ -30,7 +31,7 @@ from pellucid.pictures.camera.packing import (
 from pellucid.pictures.camera.photon_transfer import estimate_noise
 from pellucid.pictures.camera.stabilizing import find_deviation, stabilize, unstabilize
 from pellucid.pictures.color import rgb_to_gray, rgb_to_luma, rgb_to_ycbcr, ycbcr_to_rgb
-from pellucid.pictures.picture import Mosaic, Picture
+from pellucid.pictures.picture import Mosaic, NoiseLevel, Picture
 from pellucid.pictures.resize import reach, resize
 from pellucid.pictures.samples import to_planes
 
@@ -154,6 +155,10 @@ class MosaicDomain(Domain):
 
     @abstractmethod
     def accept(self, degraded: Degraded) -> Mosaic: ...
+
+    def complete(self, mosaic: Mosaic) -> tuple[Mosaic, tuple[str, ...]]:
+        """The mosaic of a file with what the network must know besides its samples, and where that is from."""
+        return mosaic, ()
 
 
 class DevelopingDomain(MosaicDomain):
@@ -375,11 +380,14 @@ class PackedRaw(DevelopingDomain):
 class StableRaw(MosaicDomain):
     """A Bayer mosaic that is denoised and stays a mosaic, packed into four planes of half the size.
 
-    Samples are on the scale of `stabilize`, on which the noise is equally strong everywhere; a fifth plane contains
-    its standard deviation. Values below black are kept. Saturated samples are returned as they are. The noise is that
-    of the mosaic, estimated from its samples if it is not known.
+    Samples are on the scale of `stabilize`, on which the noise is equally strong everywhere; a fifth plane
+    contains its standard deviation. Values below black are kept. Saturated samples are returned as they are.
     Planes are (N, 3, H, W): linear samples, and the shot and the read part of the noise in each pixel.
+    noise: shot and read part of the noise of all mosaics, see `NoiseLevel`. None: that of each mosaic, and if it
+        is not known, that of its camera at its ISO, or else an estimate from its samples.
     """
+
+    noise: tuple[float, float] | None = None
 
     gives_mosaic = True
     colors = "rgb"
@@ -396,7 +404,26 @@ class StableRaw(MosaicDomain):
 
     def accept(self, degraded: Degraded) -> Mosaic:
         accepted = pad_to_blocks(_mosaic(degraded), self.pattern)
-        return accepted if accepted.noise is not None else replace(accepted, noise=estimate_noise(accepted))
+        return replace(accepted, noise=self._find_noise(accepted)[0])
+
+    def complete(self, mosaic: Mosaic) -> tuple[Mosaic, tuple[str, ...]]:
+        self.accept(mosaic)  # raises errors
+        noise, origin = self._find_noise(mosaic)
+        iso = "" if mosaic.exposure.iso is None else f"ISO {mosaic.exposure.iso:g}, "
+        note = f"{iso}noise of {noise.shot:.2g} (shot) and {noise.read:.2g} (read), {origin}"
+        return replace(mosaic, noise=noise), (note,)
+
+    def _find_noise(self, mosaic: Mosaic) -> tuple[NoiseLevel, str]:
+        """The noise of a mosaic, and where it is from."""
+        if self.noise is not None:
+            return NoiseLevel(*self.noise), "as stated"
+        if mosaic.noise is not None:
+            return mosaic.noise, "from the file"
+        model = "" if mosaic.camera is None else mosaic.camera.model
+        known = None if mosaic.exposure.iso is None else find_noise(model, mosaic.exposure.iso)
+        if known is not None:
+            return NoiseLevel(*known), f"measured for {model}"
+        return estimate_noise(mosaic), "estimated from the samples"
 
     def finish(self, restored: D, degraded: Degraded) -> D:
         """Without the rows and columns that `accept` has added."""
@@ -404,12 +431,13 @@ class StableRaw(MosaicDomain):
         given, corner = _mosaic(degraded), find_phase(_mosaic(degraded).pattern, self.pattern)
         assert corner is not None
         (top, left), height, width = corner, given.height, given.width
-        return replace(given, samples=restored.samples[top : top + height, left : left + width], noise=None)
+        samples = restored.samples[top : top + height, left : left + width]
+        return cast(D, replace(given, samples=samples, noise=None))
 
     def to_planes(self, degraded: Degraded, device: torch.device = CPU) -> Tensor:
         mosaic = _mosaic(degraded)
         linear = mosaic.to_linear().to(device)
-        noise = mosaic.noise or estimate_noise(mosaic)
+        noise, _ = self._find_noise(mosaic)
         levels = linear.new_tensor([noise.shot, noise.read]).reshape(1, 2, 1, 1)
         return torch.cat([linear, levels.expand(-1, -1, *linear.shape[-2:])], dim=1)
 

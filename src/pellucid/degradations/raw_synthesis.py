@@ -170,9 +170,9 @@ class SyntheticRaw:
 class NoisyRaw:
     """A camera RAW exposure with the noise of its sensor. The target is the same exposure without noise.
 
-    (N, 3, H, W) sRGB -> (N, 3, H, W): the linear mosaic, and the shot and the read part of its `NoiseLevel` in each
-    pixel: what `StableRaw` makes of a mosaic. The target is (N, 1, H, W), on the scale of `stabilize`. Samples below
-    black are kept, as in RAW files, and the offset of rows counts as read noise.
+    (N, 3, H, W) sRGB -> (N, 3, H, W): the linear mosaic, and the shot and the read part of its `NoiseLevel` in
+    each pixel, as `StableRaw` makes it of a mosaic. The target is (N, 1, H, W), on the scale of `stabilize`.
+    Samples below black are kept, as in RAW files, and the offset of rows counts as read noise.
 
     sensors: one of them for each picture, all equally likely. exposure: factor on the light, uniform on a
     logarithmic scale. num_levels: from black to white.
@@ -215,9 +215,7 @@ class NoisyRaw:
         )
         return mosaic, develop_mosaic(replace(mosaic, samples=_to_levels(light))).to_tensor()
 
-    def _expose(
-        self, clean: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def _expose(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Mosaics with and without noise, shot and read noise of each, (N, 1, 1, 1), and white balances."""
         exposure = log_uniform(self.exposure, len(clean), generator)
         light, gains = self.unprocess.expose(clean, generator)

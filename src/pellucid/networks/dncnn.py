@@ -5,6 +5,7 @@ Denoising", IEEE TIP 2017, arXiv:1608.03981. Differs from the paper: Adam instea
 """
 
 from functools import partial
+from itertools import pairwise
 from typing import Annotated, Literal, Self, cast
 
 import torch
@@ -37,6 +38,13 @@ Bias = Annotated[
 Quality = Annotated[int, Field(ge=1, le=100, description="quality of the JPEGs that evaluation restores")]
 Scale = Annotated[Literal[2, 3, 4], Field(description="factor by which pictures are enlarged before restoring")]
 Iso = Annotated[float, Field(ge=1, le=1e6, description="sensitivity of the cameras that evaluation uses")]
+Noise = Annotated[
+    tuple[Annotated[float, Field(gt=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] | None,
+    Field(
+        description="noise of the files to restore: shot and read, e.g. 4e-4,1e-6; the variance of a sample is "
+        "shot * signal + read, where black is 0 and white is 1; none: found out for each file"
+    ),
+]
 Start = Annotated[
     Literal["released", "zero-last"],
     Field(description="initial weights; zero-last: the output starts as the input, better in short trainings"),
@@ -138,8 +146,7 @@ class MosaicDnCNN(Network):
         self.halo = depth
         sizes = [5, *(width for _ in range(depth - 1)), 4]
         self.layers = nn.ModuleList(
-            Layer(inputs, outputs, bias=True, norm=False)
-            for inputs, outputs in zip(sizes, sizes[1:], strict=False)
+            Layer(inputs, outputs, bias=True, norm=False) for inputs, outputs in pairwise(sizes)
         )
 
     def forward(self, degraded: Tensor) -> Tensor:
@@ -310,16 +317,17 @@ def jpeg(quality: Quality = 10, depth: Depth = 20, width: Width = 64) -> Recipe:
 
 
 @recipe
-def raw(depth: Depth = 12, width: Width = 32, iso: Iso = 3200) -> Recipe:
+def raw(depth: Depth = 12, width: Width = 32, iso: Iso = 3200, noise: Noise = None) -> Recipe:
     """Noise in the Bayer mosaics of camera RAW files; the result is a mosaic. Not from the paper.
 
     Learns from photographs that synthetic cameras take again at ISO 100 to 25600, see `NoisyRaw`. `iso` is that of
-    evaluation, with four cameras that training does not use.
+    evaluation, with four cameras that training does not use. `noise` is that of all files that are restored; by
+    default, it is found out for each file, see `StableRaw`.
     """
     cameras = tuple(at_iso(camera, iso) for camera in (CANON_5D4, CANON_70D, CANON_700D, NIKON_D850_ELD))
     return Recipe(
         network=partial(MosaicDnCNN, depth, width),
-        domain=StableRaw(),
+        domain=StableRaw(noise),
         degradation=NoisyRaw(),
         loss=packed_deviation,
         optimizer=Adam(lr=1e-4),

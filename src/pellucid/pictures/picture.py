@@ -339,6 +339,23 @@ class NoiseLevel:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class CameraFacts:
+    """What a RAW file contains besides its samples, so that its DNG is developed in the same way.
+
+    model: name of the camera, or "". color_matrix: nine numbers, row by row, from XYZ under D65 to the camera's
+        colors; () if unknown, or if `tags` contain matrices.
+    tags: of a DNG, if they are true for all of its samples, e.g. color profile, lens corrections and default crop;
+        by number, as (type, count, content).
+    metadata: as in `Picture`, but true for the file, which is neither turned nor developed.
+    """
+
+    model: str = ""
+    color_matrix: tuple[float, ...] = ()
+    tags: Mapping[int, tuple[int, int, bytes]] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Mosaic:
     """Undeveloped samples of a camera's sensor, one per pixel. Raises PictureError for impossible values.
 
@@ -354,6 +371,7 @@ class Mosaic:
     orientation: EXIF orientation (1 to 8) of the developed picture, see `Picture.apply_orientation`.
     notes: what the user should know about the file, one line each. warnings: why samples may be wrong.
     noise: how strong the noise is; None if unknown.
+    camera: what else the file contains; None if the mosaic is not from a file.
     """
 
     samples: Samples
@@ -368,6 +386,7 @@ class Mosaic:
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     noise: NoiseLevel | None = None
+    camera: CameraFacts | None = None
 
     def __post_init__(self) -> None:
         _check_arrays(self.planes)
@@ -447,8 +466,8 @@ class Mosaic:
     def from_linear(self, linear: Tensor, top: int = 0, left: int = 0) -> Samples:
         """Samples in the units and of the type of this mosaic, (h, w), from linear ones, (1, 1, h, w).
 
-        top, left: where they are in the mosaic. The inverse of `to_linear`: values below black are kept, down to 0;
-        integers are rounded, halves up.
+        top, left: where they are in the mosaic. The inverse of `to_linear`: values below black are kept, down to
+        0; integers are rounded, halves up.
         """
         planes = linear[0, 0].float().cpu().numpy()
         black = self._tile_black_levels(top, left, *planes.shape)

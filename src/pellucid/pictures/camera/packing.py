@@ -77,8 +77,9 @@ def align(mosaic: Mosaic, pattern: tuple[str, ...]) -> Mosaic:
 def pad_to_blocks(mosaic: Mosaic, pattern: tuple[str, ...]) -> Mosaic:
     """A mosaic that starts with the pattern and has complete blocks, mirrored beyond its edges where necessary.
 
-    Adds less than one block on each side, see `find_phase`; a mosaic without need for it is not copied. For Bayer
-    patterns only. Raises PictureError if the mosaic has another pattern in every phase, or is a single row or column.
+    Adds less than one block on each side, see `find_phase`; if nothing is added, the mosaic is returned as it is.
+    For Bayer patterns only. Raises PictureError if the mosaic has another pattern in every phase, or less than two
+    rows or columns.
     """
     offset = find_phase(mosaic.pattern, pattern)
     if offset is None:

@@ -1,11 +1,14 @@
 """How strong the noise of a mosaic is, measured from its own samples.
 
-The noise of a camera grows with the signal. In small squares of each filter color, fine differences are measured; of
-squares with similar brightness, the flattest ones contain noise and hardly anything else. A line through their
-variances is the photon transfer curve, whose slope is the shot noise and whose value at black is the read noise.
+The noise of a camera grows with the signal. In small squares of each filter color, fine differences are measured.
+Of squares with similar brightness, the flattest ones contain noise and hardly anything else. A line through their
+variances is the photon transfer curve: its slope is the shot noise, its value at black the read noise.
 Source: Foi et al., "Practical Poissonian-Gaussian noise modeling and fitting for single-image raw-data", IEEE TIP
 2008, with squares instead of level sets.
 """
+
+import math
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,13 +28,20 @@ _SHARE_OF_FLATTEST = 0.632
 """The variance in the flattest tenth of squares with nothing but white noise, relative to its true value."""
 _HIGHEST = 0.9
 """Brighter squares may contain saturated samples."""
-_TOLERANCE = 1.3
+_LOWEST = 0.25
+_TYPICAL_RATIO = 2e-3
+"""Read noise divided by shot noise, of a typical camera."""
+_READ_SLOPE, _READ_OFFSET, _READ_FACTOR = 1.281, -4.5, 10.0
+"""log(read noise) of a typical camera = slope * log(shot noise) + offset, and the factor by which
+cameras differ."""
+_SHOT_PER_ISO = (4e-8, 1e-6)
+"""Shot noise divided by ISO: of cameras with the largest pixels, and of phones."""
 
 Array = NDArray[np.float64]
 
 
 def estimate_noise(mosaic: Mosaic) -> NoiseLevel:
-    """The noise of a mosaic, from at most the middle 16 megapixels."""
+    """The noise of a mosaic, from at most the middle 16 megapixels; within what is possible at its ISO."""
     top, left = ((side - _MEASURED_PX) // 2 for side in (mosaic.height, mosaic.width))
     period = mosaic.period
     rows, cols = (slice(max(0, start) // period * period, max(0, start) + _MEASURED_PX) for start in (top, left))
@@ -39,12 +49,13 @@ def estimate_noise(mosaic: Mosaic) -> NoiseLevel:
     brightness, variance = (
         np.concatenate(parts)
         for parts in zip(
-            *(_measure_squares(linear[row::period, col::period]) for row in range(period) for col in range(period)),
+            *(_measure_squares(linear[row::period, col::period]) for row, col in product(range(period), repeat=2)),
             strict=True,
         )
     )
-    bins = _find_flattest(brightness, variance)
-    return _fit_line(*bins) if bins is not None else MIN_LEVEL
+    iso, bins = mosaic.exposure.iso, _find_flattest(brightness, variance)
+    limits = (MIN_LEVEL.shot, 0.9) if iso is None else tuple(min(part * iso, 0.9) for part in _SHOT_PER_ISO)
+    return _fit_line(*bins, *limits) if bins is not None else MIN_LEVEL
 
 
 def _measure_squares(plane: NDArray[np.float32]) -> tuple[Array, Array]:
@@ -75,27 +86,27 @@ def _find_flattest(brightness: Array, variance: Array) -> tuple[Array, Array] | 
     return np.array(levels), np.array(noise)
 
 
-def _fit_line(levels: Array, noise: Array) -> NoiseLevel:
-    """The line under which few groups are: groups with texture everywhere are above it, and are left out."""
-    weights = np.ones_like(noise)
-    shot, read = 0.0, float(np.median(noise))
-    for _ in range(20):
-        expected = np.maximum(shot * np.maximum(levels, 0) + read, MIN_LEVEL.read)
-        shot, read = _solve(np.maximum(levels, 0), noise, weights / expected**2)
-        expected = np.maximum(shot * np.maximum(levels, 0) + read, MIN_LEVEL.read)
-        weights = np.where(noise > _TOLERANCE * expected, 0.02, 1.0)
-    return NoiseLevel(min(shot, 0.9), min(max(read, MIN_LEVEL.read), 0.9))
+def _fit_line(levels: Array, noise: Array, lowest: float, highest: float) -> NoiseLevel:
+    """A line under which a quarter of the groups are: others contain texture, which lifts them.
+
+    The groups that are bright enough determine its slope, the dark ones its value at black.
+    lowest, highest: limits of the shot noise.
+    """
+    levels = np.maximum(levels, 0)
+    shot = float(np.quantile(noise / (levels + _TYPICAL_RATIO), _LOWEST))
+    read = _expect_read(shot)
+    for _ in range(10):
+        bright, dark = shot * levels > read, shot * levels < 2 * read
+        if bright.any():
+            shot = float(np.quantile(np.maximum(noise - read, 0)[bright] / levels[bright], _LOWEST))
+        shot = min(max(shot, lowest), highest)
+        expected = _expect_read(shot)
+        if dark.any():
+            read = float(np.quantile((noise - shot * levels)[dark], _LOWEST))
+        read = min(max(read, expected / _READ_FACTOR), expected * _READ_FACTOR)
+    return NoiseLevel(shot, min(max(read, MIN_LEVEL.read), 0.9))
 
 
-def _solve(levels: Array, noise: Array, weights: Array) -> tuple[float, float]:
-    """Weighted least squares of shot * level + read, both at least 0."""
-    total, mean = weights.sum(), (weights * levels).sum() / weights.sum()
-    spread = (weights * (levels - mean) ** 2).sum()
-    slope = 0.0 if spread <= 0 else float((weights * (levels - mean) * noise).sum() / spread)
-    read = float((weights * noise).sum() / total) - slope * float(mean)
-    if slope < 0:
-        return 0.0, float((weights * noise).sum() / total)
-    if read < 0:
-        square = float((weights * levels**2).sum())
-        return (float((weights * levels * noise).sum()) / square if square > 0 else 0.0), 0.0
-    return slope, read
+def _expect_read(shot: float) -> float:
+    """The read noise of a typical camera."""
+    return math.exp(_READ_SLOPE * math.log(max(shot, MIN_LEVEL.shot)) + _READ_OFFSET)

@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -16,10 +17,10 @@ from PIL.TiffImagePlugin import IFDRational
 
 from pellucid.errors import OutputError, PictureError
 from pellucid.pictures import metadata
-from pellucid.pictures.camera import dng, raw_data, raw_metadata
+from pellucid.pictures.camera import dng, dng_tags, raw_data, raw_metadata
 from pellucid.pictures.camera.packing import BAYER, XTRANS, find_phase
 from pellucid.pictures.camera.raw_contents import describe_raw_contents
-from pellucid.pictures.picture import Encoding, Exposure, Mosaic, Picture
+from pellucid.pictures.picture import CameraFacts, Encoding, Exposure, Mosaic, Picture
 from pellucid.pictures.samples import Samples
 from pellucid.system.files import read_head
 from pellucid.system.processes import ForkGuard
@@ -65,7 +66,7 @@ def read(path: str | Path, *, max_pixels: int = MAX_PIXELS, sidecar: bytes = b""
     path = Path(path)
     with _open(path, max_pixels) as raw:
         _unpack(raw, path)
-        return _to_mosaic(raw, *_read_metadata(raw, path, sidecar))
+        return _add_camera(_to_mosaic(raw, *_read_metadata(raw, path, sidecar)), raw, path, sidecar)
 
 
 def develop(
@@ -113,7 +114,7 @@ def develop_mosaic(mosaic: Mosaic) -> Picture:
             f"a mosaic of {mosaic.width} x {mosaic.height} px; LibRaw needs at least {least_px} x {least_px}"
         )
     try:
-        content = dng.encode(mosaic)
+        content = dng.encode(replace(mosaic, camera=None))
     except OutputError as error:
         raise PictureError(error.facts) from error
     with _libraw("the mosaic") as raw:
@@ -237,6 +238,29 @@ def _to_mosaic(raw: rawpy.RawPy, found: Mapping[str, Any], notes: tuple[str, ...
         notes=notes,
         warnings=_find_blank(raw),
     )
+
+
+def _add_camera(mosaic: Mosaic, raw: rawpy.RawPy, path: Path, sidecar: bytes) -> Mosaic:
+    """The mosaic with what else the file contains, for writing it as DNG."""
+    with path.open("rb") as file:
+        found, _ = raw_metadata.read(
+            file,
+            read_preview=partial(_read_preview, raw),
+            known=_build_exif(raw),
+            sidecar=sidecar,
+            developed=False,
+        )
+        tags, noise, lost = dng_tags.read(file, mosaic.width, mosaic.height)
+    matrix = () if dng_tags.COLOR_MATRIX in tags else _read_matrix(raw)
+    notes = (*mosaic.notes, *([f"not kept: {', '.join(lost)}"] if lost else []))
+    camera = CameraFacts(dng.find_model(found), matrix, tags, found)
+    return replace(mosaic, camera=camera, noise=noise, notes=notes)
+
+
+def _read_matrix(raw: rawpy.RawPy) -> tuple[float, ...]:
+    """From XYZ to the camera's colors; () for cameras that LibRaw does not know."""
+    matrix = raw.rgb_xyz_matrix[:3]
+    return tuple(float(value) for value in matrix.flat) if matrix.any() else ()
 
 
 def _develop(

@@ -1,8 +1,8 @@
 """Samples of a sensor on a scale on which their noise is equally strong everywhere, and back.
 
-The variance of a sample is shot * signal + read, see `NoiseLevel`. On the scale whose slope is the reciprocal of the
-standard deviation, the noise has the same deviation in shadows and in highlights: a root above black, and straight
-below it, so that samples below black, which contain noise, are not clipped.
+The variance of a sample is shot * signal + read, see `NoiseLevel`. The slope of the scale is the reciprocal of
+the standard deviation. Above black it is a root; below black it is straight, so that samples there, which contain
+noise, are not clipped.
 Source: Anscombe, "The transformation of Poisson, binomial and negative-binomial data", Biometrika 1948.
 """
 

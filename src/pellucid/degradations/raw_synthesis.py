@@ -213,7 +213,8 @@ class NoisyRaw:
             white_balance=(red, green, blue),
             noise=NoiseLevel(shot.item(), read.item()),
         )
-        return mosaic, develop_mosaic(replace(mosaic, samples=_to_levels(light))).to_tensor()
+        clean_mosaic = replace(mosaic, samples=_to_levels(light))
+        return mosaic, develop_mosaic(clean_mosaic, keeps_white=True).to_tensor()
 
     def _expose(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Mosaics with and without noise, shot and read noise of each, (N, 1, 1, 1), and white balances."""

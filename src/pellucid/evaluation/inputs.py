@@ -81,7 +81,7 @@ def _prepare_mosaic(domain: Domain, target: Tensor, mosaic: Mosaic) -> ScoringIn
 
 def to_picture(restored: Degraded) -> Picture:
     """A result as it is scored: a mosaic is developed by LibRaw."""
-    return raw.develop_mosaic(restored) if isinstance(restored, Mosaic) else restored
+    return raw.develop_mosaic(restored, keeps_white=True) if isinstance(restored, Mosaic) else restored
 
 
 def _develop_baseline(mosaic: Mosaic, rows: slice, cols: slice, target: Tensor) -> Tensor | None:

@@ -101,10 +101,12 @@ def probe_pixels(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> int:
         return raw.sizes.raw_width * raw.sizes.raw_height
 
 
-def develop_mosaic(mosaic: Mosaic) -> Picture:
+def develop_mosaic(mosaic: Mosaic, *, keeps_white: bool = False) -> Picture:
     """A mosaic developed in the same way as `develop` does for files, ignoring its exposure_ratio.
 
-    Filter colors are assumed to be those of sRGB, because a mosaic does not contain the real ones.
+    Filter colors are assumed to be those of sRGB.
+    keeps_white: use the white level of the mosaic even if its brightest sample is below, which LibRaw otherwise
+        makes white. The brightness of mosaics with different noise is then the same.
     Raises PictureError for what LibRaw cannot develop: samples other than uint16, and sides below 22 px, or below
     512 px for X-Trans.
     """
@@ -120,7 +122,7 @@ def develop_mosaic(mosaic: Mosaic) -> Picture:
     with _libraw("the mosaic") as raw:
         raw.open_buffer(io.BytesIO(content))
         raw.unpack()
-        return _develop(raw, mosaic.metadata)
+        return _develop(raw, mosaic.metadata, keeps_white=keeps_white)
 
 
 def read_frame(
@@ -264,14 +266,21 @@ def _read_matrix(raw: rawpy.RawPy) -> tuple[float, ...]:
 
 
 def _develop(
-    raw: rawpy.RawPy, found: Mapping[str, Any], notes: tuple[str, ...] = (), *, upright: bool = True
+    raw: rawpy.RawPy,
+    found: Mapping[str, Any],
+    notes: tuple[str, ...] = (),
+    *,
+    upright: bool = True,
+    keeps_white: bool = False,
 ) -> Picture:
     black = max(raw.black_level_per_channel[: raw.num_colors])
     if 0 < raw.white_level <= black:
         raise PictureError(f"black level {black:g} is not below the white level {raw.white_level:g}")
-    orientation: dict[str, Any] = {} if upright else {"user_flip": 0}
+    others: dict[str, Any] = {} if upright else {"user_flip": 0}
+    if keeps_white:
+        others["adjust_maximum_thr"] = 0.0
     encoding = Encoding("camera RAW", 16, notes=(_DEVELOPED, *notes), warnings=_find_blank(raw))
-    return Picture(raw.postprocess(**_DEVELOPMENT, **orientation), metadata=found, encoding=encoding)
+    return Picture(raw.postprocess(**_DEVELOPMENT, **others), metadata=found, encoding=encoding)
 
 
 def _find_blank(raw: rawpy.RawPy) -> tuple[str, ...]:

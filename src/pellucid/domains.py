@@ -28,7 +28,7 @@ from pellucid.pictures.camera.packing import (
     pad_to_blocks,
     unpack_bayer,
 )
-from pellucid.pictures.camera.photon_transfer import estimate_noise
+from pellucid.pictures.camera.photon_transfer import measure_noise_level
 from pellucid.pictures.camera.stabilizing import find_deviation, stabilize, unstabilize
 from pellucid.pictures.color import rgb_to_gray, rgb_to_luma, rgb_to_ycbcr, ycbcr_to_rgb
 from pellucid.pictures.picture import Mosaic, NoiseLevel, Picture
@@ -423,7 +423,7 @@ class StableRaw(MosaicDomain):
         known = None if mosaic.exposure.iso is None else find_noise(model, mosaic.exposure.iso)
         if known is not None:
             return NoiseLevel(*known), f"measured for {model}"
-        return estimate_noise(mosaic), "estimated from the samples"
+        return measure_noise_level(mosaic), "estimated from the samples"
 
     def finish(self, restored: D, degraded: Degraded) -> D:
         """Without the rows and columns that `accept` has added."""

@@ -101,7 +101,7 @@ def _encode_like_file(mosaic: Mosaic, camera: CameraFacts) -> bytes:
     return file.getvalue()
 
 
-def find_model(metadata: Mapping[str, Any]) -> str:
+def find_camera(metadata: Mapping[str, Any]) -> str:
     """The name of the camera in EXIF, or ""."""
     return _parse_metadata(metadata)[0].get(Base.Model, "").strip()
 

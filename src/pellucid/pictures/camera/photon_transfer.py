@@ -40,7 +40,7 @@ _SHOT_PER_ISO = (4e-8, 1e-6)
 Array = NDArray[np.float64]
 
 
-def estimate_noise(mosaic: Mosaic) -> NoiseLevel:
+def measure_noise_level(mosaic: Mosaic) -> NoiseLevel:
     """The noise of a mosaic, from at most the middle 16 megapixels; within what is possible at its ISO."""
     top, left = ((side - _MEASURED_PX) // 2 for side in (mosaic.height, mosaic.width))
     period = mosaic.period

@@ -255,7 +255,7 @@ def _add_camera(mosaic: Mosaic, raw: rawpy.RawPy, path: Path, sidecar: bytes) ->
         tags, noise, lost = dng_tags.read(file, mosaic.width, mosaic.height)
     matrix = () if dng_tags.COLOR_MATRIX in tags else _read_matrix(raw)
     notes = (*mosaic.notes, *([f"not kept: {', '.join(lost)}"] if lost else []))
-    camera = CameraFacts(dng.find_model(found), matrix, tags, found)
+    camera = CameraFacts(dng.find_camera(found), matrix, tags, found)
     return replace(mosaic, camera=camera, noise=noise, notes=notes)
 
 

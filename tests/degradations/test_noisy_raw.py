@@ -61,7 +61,7 @@ def test_each_picture_has_a_sensor_of_its_own() -> None:
 
 @pytest.mark.parametrize(
     ("model", "iso", "electron"),
-    # 14-bit levels per electron: of Wei et al. at ISO 100, times ISO / 100. Sony: of Feng et al. at ISO 2000, times 2.
+    # 14-bit levels per electron: Wei et al. at ISO 100, times ISO / 100; Feng et al. at ISO 2000, times 2.
     [("NIKON D850", 3200, 0.41504 * 32), ("Canon EOS 70D", 800, 0.40750 * 8), ("ILCE-7SM2", 4000, 2 * 1.90722)],
 )
 def test_the_noise_of_measured_cameras_is_known(model: str, iso: float, electron: float) -> None:

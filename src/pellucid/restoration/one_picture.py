@@ -185,6 +185,8 @@ def plan_size(restorer: Restorer, shape: Shape, settings: Settings) -> tuple[Res
     The last model that enlarges is repeated if needed. Raises PictureError if no model enlarges, if the picture
     would be enlarged only to be reduced below its own size, or if the result would be too large or too small.
     """
+    if restorer.recipe.domain.gives_mosaic:
+        _check_whole(restorer, settings)
     height, width = shape
     if settings.scale is None and settings.size is None:
         return restorer, (height * restorer.scale, width * restorer.scale)

@@ -111,6 +111,10 @@ class Domain(ABC):
         planes: those from which the input was made.
         """
 
+    def keep(self, network_input: Tensor) -> Tensor:
+        """The output of a network that changes nothing, for blending. Its size is that of the input."""
+        return network_input
+
     def to_input(self, degraded: Degraded) -> Tensor:
         """An accepted picture as the network's input."""
         return self.planes_to_input(self.to_planes(degraded))
@@ -448,6 +452,9 @@ class StableRaw(MosaicDomain):
         linear, shot, read = planes.split(1, dim=1)
         restored = unstabilize(unpack_bayer(output), shot, read)
         return torch.where(linear >= 1, linear, restored.clamp(max=1))
+
+    def keep(self, network_input: Tensor) -> Tensor:
+        return network_input[:, :4]
 
     def encode(self, planes: Tensor) -> Tensor:
         linear, shot, read = planes.split(1, dim=1)

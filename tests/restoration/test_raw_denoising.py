@@ -109,14 +109,24 @@ def test_the_stated_noise_is_used_for_all_mosaics() -> None:
     assert isinstance(accepted, Mosaic) and accepted.noise == NoiseLevel(2e-3, 1e-6)
 
 
+def test_the_strength_blends_the_mosaic_with_the_result() -> None:
+    restorer, given = build_denoiser(), mosaic()
+    none, half, full = (restorer.restore(given, strength=part).samples.astype(int) for part in (0.0, 0.5, 1.0))
+    np.testing.assert_array_equal(none, given.samples)
+    is_changed = abs(full - none) > 20
+    share = ((half - none) / np.where(is_changed, full - none, 1))[is_changed]
+    assert is_changed.mean() > 0.5
+    assert np.quantile(share, (0.05, 0.5, 0.95)) == pytest.approx([0.5] * 3, abs=0.12)  # others are at white
+
+
 def test_what_a_mosaic_does_not_allow_is_one_line() -> None:
     restorer = build_denoiser()
     with pytest.raises(PictureError) as error:
         restorer.restore(mosaic(), ensemble=True)
     assert "ensemble" in one_line(error)
     with pytest.raises(PictureError) as error:
-        restorer.restore(mosaic(), strength=0.5)
-    assert "strength" in one_line(error)
+        restorer.restore(mosaic(40, 40), mask=np.zeros((40, 40), np.uint8))
+    assert "without a mask" in one_line(error)
     with pytest.raises(PictureError) as error:
         restorer.restore(Picture(np.zeros((9, 9, 3), np.uint8)))
     assert "developed picture" in one_line(error)
@@ -171,7 +181,7 @@ OF_FILE = {"IFD0:StripOffsets", "IFD0:StripByteCounts", "IFD0:ImageWidth", "IFD0
 OF_FILE |= {"IFD0:Software", "IFD0:ActiveArea", "IFD0:DNGBackwardVersion", "IFD0:CFAPlaneColor", "IFD0:CFALayout"}
 OF_FILE |= {"IFD0:XResolution", "IFD0:YResolution", "IFD0:ResolutionUnit", "IFD0:NoiseProfile"}  # 1 without a unit
 OF_FILE |= {"IFD0:CFAPattern", "IFD0:BlackLevel", "IFD0:SubfileType"}
-"""Tags that differ because the borders are gone and the pattern starts elsewhere, or that LibRaw compares below."""
+"""Tags that differ because the borders are gone and the pattern starts elsewhere; LibRaw compares them below."""
 
 
 @exiftool.needed

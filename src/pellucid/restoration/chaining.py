@@ -76,7 +76,9 @@ def run_models(
     domain = models[0].recipe.domain
     if effort.ensemble and domain.gives_mosaic:
         raise PictureError("the color filters of a mosaic cannot be rotated and mirrored", hint="omit {ensemble}")
-    if (effort.strength != 1 or effort.mask is not None) and domain.takes_mosaic:
+    if effort.mask is not None and domain.gives_mosaic:
+        raise PictureError("a mosaic is restored without a mask", hint="omit {mask}, or set {strength}")
+    if (effort.strength != 1 or effort.mask is not None) and domain.takes_mosaic and not domain.gives_mosaic:
         raise PictureError(
             "a mosaic cannot be blended with the result", hint="leave {strength} at 1, and omit {mask}"
         )
@@ -180,6 +182,9 @@ class _ChainDomain(Domain):
     @property
     def num_results(self) -> int:
         return self.first.num_results
+
+    def keep(self, network_input: Tensor) -> Tensor:
+        return self.first.keep(network_input)
 
     @property
     def rate(self) -> Fraction:

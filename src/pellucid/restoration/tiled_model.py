@@ -332,9 +332,10 @@ class TiledModel:
         network_input, strength = domain.planes_to_input(planes), self._strength(settings, rows, cols)
         if strength.any():
             output = transform.invert(self.backend(transform(network_input)))
-            output = output if (strength == 1).all() else network_input.lerp(output, strength.to(output.device))
+            if not (strength == 1).all():
+                output = domain.keep(network_input).lerp(output, strength.to(output.device))
         else:
-            output = network_input
+            output = domain.keep(network_input)
         return domain.output_to_planes(output, planes)[..., rows.kept(self.scale), cols.kept(self.scale)]
 
     def _strength(self, settings: TileSettings, rows: Span, cols: Span) -> Tensor:

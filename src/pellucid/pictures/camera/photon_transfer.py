@@ -34,8 +34,8 @@ _TYPICAL_RATIO = 2e-3
 _READ_SLOPE, _READ_OFFSET, _READ_FACTOR = 1.281, -4.5, 10.0
 """log(read noise) of a typical camera = slope * log(shot noise) + offset, and the factor by which
 cameras differ."""
-_SHOT_PER_ISO = (4e-8, 1e-6)
-"""Shot noise divided by ISO: of cameras with the largest pixels, and of phones."""
+_SHOT_PER_ISO = (1e-8, 1e-6)
+"""Shot noise divided by ISO: less than of cameras with the largest pixels, and that of phones."""
 
 Array = NDArray[np.float64]
 

@@ -13,7 +13,8 @@ import tifffile
 import torch
 
 import exiftool
-from pellucid.errors import PictureError, WeightsError
+from pellucid.errors import DataError, PictureError, WeightsError
+from pellucid.evaluation.evaluate import evaluate
 from pellucid.pictures import images
 from pellucid.pictures.camera import dng, raw
 from pellucid.pictures.picture import Mosaic, NoiseLevel, Picture
@@ -43,7 +44,7 @@ def build_denoiser(*, trained: bool = True) -> Restorer:
 def mosaic(height: int = 41, width: int = 38, pattern: tuple[str, ...] = ("RG", "GB")) -> Mosaic:
     """Samples from below black to above white."""
     samples = np.random.default_rng(0).integers(400, 16383, (height, width)).astype(np.uint16)
-    black = ((512.0, 513.0), (514.0, 515.0))
+    black = ((512.0, 560.0), (610.0, 660.0))
     return Mosaic(samples, pattern, black, 15000.0, noise=NOISE, orientation=6)
 
 
@@ -295,6 +296,19 @@ def test_other_filters_are_refused(run: Terminal) -> None:
     result = run("restore fuji.dng --model rd")
     assert result.code == 1 and "this recipe needs RG/GB" in flat(result.err)
     assert not Path("fuji-restored.dng").exists()
+
+
+def test_scores_are_those_of_developed_mosaics(tmp_path: Path) -> None:
+    """An untrained network scores like its input, which has the noise of the protocol; other data are refused."""
+    rng = np.random.default_rng(0)
+    flat = np.repeat(np.repeat(rng.integers(60, 200, (5, 6, 3)), 9, 0), 9, 1).astype(np.uint8)
+    images.write(Picture(flat), tmp_path / "clean" / "a.png")
+    report = evaluate(build_denoiser(trained=False), tmp_path / "clean")
+    (found,) = report.scores
+    assert found.degraded_psnr_db == pytest.approx(found.psnr_db, abs=0.01) and 25 < found.psnr_db < 45
+    with pytest.raises(DataError) as error:
+        evaluate(build_denoiser(), tmp_path / "clean", target=tmp_path / "clean")
+    assert "is scored on clean pictures" in one_line(error)
 
 
 def test_only_mosaics_are_written_as_dng(tmp_path: Path) -> None:

@@ -179,7 +179,7 @@ def _public_definitions(kind: type[ast.stmt]) -> dict[str, list[str]]:
             for node in tree.body:
                 if isinstance(node, kind) and not node.name.startswith("_"):  # type: ignore[attr-defined]
                     found[node.name].append(FILES[path])  # type: ignore[attr-defined]
-    return found
+    return {name: [*dict.fromkeys(modules)] for name, modules in found.items()}  # overloads count once
 
 
 def test_no_two_public_classes_share_a_name() -> None:

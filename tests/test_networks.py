@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pellucid.domains import PackedRaw
+from pellucid.domains import PackedRaw, StableRaw
 from pellucid.networks.dncnn import DnCNN
 from pellucid.networks.mimo_unet import MIMOUNet
 from pellucid.networks.sid_unet import SIDUNet
@@ -46,6 +46,8 @@ COUNTS = [
     ("sid_unet.sony", {"conv_bias": False}, 7_757_312),
     ("sid_unet.fuji", {}, 7_762_203),
     ("sid_unet.any_camera", {}, 7_760_268),
+    # Not published: 5 * 9 * 32 + 32, ten times 32 * 9 * 32 + 32, and 32 * 9 * 4 + 4.
+    ("dncnn.raw", {}, 1_472 + 10 * 9_248 + 1_156),
 ]
 
 EQUAL_TO_THE_BIT = {"srcnn.paper", "srcnn.tuned", "dncnn.gaussian", "dncnn.blind", "dncnn.three_tasks"}
@@ -109,7 +111,7 @@ def test_any_size_is_restored_at_scale_times_the_size(name: str) -> None:
     with torch.inference_mode():
         for height, width in [(1, 1), (1, 2), (3, 1), (2, 5), (7, 4), (17, 33)]:
             result = network(picture(planes_of(found), height, width))
-            channels = 1 if planes_of(found) == 1 else 3
+            channels = found.domain.num_results
             assert result.shape == (1, channels, height * network.scale, width * network.scale)
             assert result.dtype == torch.float32
             assert result.isfinite().all()
@@ -206,7 +208,7 @@ def test_the_domain_converts_the_halo_to_the_picture(name: str, parameters: dict
     rate = found.domain.rate
     width = int(mask.shape[-1] / rate)
     height = int(mask.shape[-2] / rate)
-    channels = 1 if isinstance(found.domain, PackedRaw) else mask.shape[1]
+    channels = {PackedRaw: 1, StableRaw: 3}.get(type(found.domain), mask.shape[1])
     degraded = torch.full((len(mask), channels, height, width), 0.5, dtype=torch.float64, requires_grad=True)
     # Random factors, so that bicubic weights of opposite signs do not cancel.
     factors = 1 + torch.rand(mask.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

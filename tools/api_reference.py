@@ -19,7 +19,7 @@ import pellucid
 
 SECTIONS = {
     "Restore": "load restore iter_restore restore_crop plan Restorer Settings Job Plan Shard Outcome Position Url",
-    "Pictures": "read write Picture Mosaic Exposure",
+    "Pictures": "read write Picture Mosaic Exposure NoiseLevel CameraFacts",
     "Score": "evaluate score Report Score",
     "Models and recipes": "list_models NamedModel convert WeightsMetadata find Recipe add_network NetworkFile",
     "Train": "prepare Prepared prepare_shard PreparedShard train Validation Status Stopped "

@@ -40,8 +40,10 @@ if TYPE_CHECKING:  # for type checkers and editors; a test compares it with the 
     from pellucid.exporting.export import export as export
     from pellucid.pictures.images import read as read
     from pellucid.pictures.images import write as write
+    from pellucid.pictures.picture import CameraFacts as CameraFacts
     from pellucid.pictures.picture import Exposure as Exposure
     from pellucid.pictures.picture import Mosaic as Mosaic
+    from pellucid.pictures.picture import NoiseLevel as NoiseLevel
     from pellucid.pictures.picture import Picture as Picture
     from pellucid.recipes.network_files import NetworkFile as NetworkFile
     from pellucid.recipes.network_files import add_network as add_network
@@ -80,7 +82,7 @@ _TABLE = {
     "evaluation.report": "Report Score",
     "exporting.export": "Exported export",
     "pictures.images": "read write",
-    "pictures.picture": "Exposure Mosaic Picture",
+    "pictures.picture": "CameraFacts Exposure Mosaic NoiseLevel Picture",
     "recipes.network_files": "NetworkFile add_network",
     "recipes.recipe": "Recipe",
     "recipes.registry": "find",

@@ -6,19 +6,32 @@ tiles, but specifies what tiling needs: the number of network pixels per picture
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Literal, TypeGuard, TypeVar
+from typing import Literal, TypeGuard, TypeVar, cast
 
 import torch
 from torch import Tensor
 
+from pellucid.degradations.cameras import find_noise
 from pellucid.degradations.degradation import Degradation
-from pellucid.degradations.raw_synthesis import Unprocess
+from pellucid.degradations.raw_synthesis import NoisyRaw, Unprocess
 from pellucid.errors import PictureError
-from pellucid.pictures.camera.packing import BAYER, XTRANS, align, apply_gains, find_phase, pack_bayer, pack_xtrans
+from pellucid.pictures.camera.packing import (
+    BAYER,
+    XTRANS,
+    align,
+    apply_gains,
+    find_phase,
+    pack_bayer,
+    pack_xtrans,
+    pad_to_blocks,
+    unpack_bayer,
+)
+from pellucid.pictures.camera.photon_transfer import measure_noise_level
+from pellucid.pictures.camera.stabilizing import find_deviation, stabilize, unstabilize
 from pellucid.pictures.color import rgb_to_gray, rgb_to_luma, rgb_to_ycbcr, ycbcr_to_rgb
-from pellucid.pictures.picture import Mosaic, Picture
+from pellucid.pictures.picture import Mosaic, NoiseLevel, Picture
 from pellucid.pictures.resize import reach, resize
 from pellucid.pictures.samples import to_planes
 
@@ -53,6 +66,14 @@ class Domain(ABC):
 
     takes_mosaic = False
     """Whether it takes the mosaic of a camera RAW file; if not, it takes developed pictures."""
+
+    gives_mosaic = False
+    """Whether the result is a mosaic that is still to be developed; if not, it is a picture."""
+
+    @property
+    def num_results(self) -> int:
+        """Number of planes of the network's output."""
+        return 1 if self.num_planes == 1 else 3
 
     @abstractmethod
     def halo_px(self, network_halo: int) -> int:
@@ -90,6 +111,10 @@ class Domain(ABC):
         planes: those from which the input was made.
         """
 
+    def keep(self, network_input: Tensor) -> Tensor:
+        """The output of a network that changes nothing, for blending. Its size is that of the input."""
+        return network_input
+
     def to_input(self, degraded: Degraded) -> Tensor:
         """An accepted picture as the network's input."""
         return self.planes_to_input(self.to_planes(degraded))
@@ -113,15 +138,35 @@ class Domain(ABC):
         Raw domains ignore the degradation.
         """
 
+    def finish(self, restored: D, degraded: Degraded) -> D:
+        """The result for a picture, from that for what `accept` has made of it."""
+        return restored
+
     def warnings_for(self, degraded: Degraded) -> Iterator[str]:
         """Reasons why this picture may be restored badly, e.g. missing metadata in its file."""
         return iter(())
 
 
 class MosaicDomain(Domain):
-    """A domain that takes the mosaics of camera RAW files and returns developed pictures."""
+    """A domain that takes the mosaics of camera RAW files."""
 
     takes_mosaic = True
+
+    @property
+    @abstractmethod
+    def pattern(self) -> tuple[str, ...]:
+        """Colors of the filters, row by row, starting at the top left corner of an accepted mosaic."""
+
+    @abstractmethod
+    def accept(self, degraded: Degraded) -> Mosaic: ...
+
+    def complete(self, mosaic: Mosaic) -> tuple[Mosaic, tuple[str, ...]]:
+        """The mosaic of a file with what the network must know besides its samples, and where that is from."""
+        return mosaic, ()
+
+
+class DevelopingDomain(MosaicDomain):
+    """A domain that takes mosaics and returns developed pictures."""
 
     def planes_to_input(self, planes: Tensor) -> Tensor:
         return planes
@@ -131,11 +176,6 @@ class MosaicDomain(Domain):
 
     white_balanced: bool = False
     """Whether the input depends on the white balance of the camera."""
-
-    @property
-    @abstractmethod
-    def pattern(self) -> tuple[str, ...]:
-        """Colors of the filters, row by row, starting at the top left corner of an accepted mosaic."""
 
     @abstractmethod
     def gains(self, mosaic: Mosaic) -> Tensor:
@@ -148,9 +188,6 @@ class MosaicDomain(Domain):
         Mosaics start with `pattern` and have complete blocks.
         """
 
-    @abstractmethod
-    def accept(self, degraded: Degraded) -> Mosaic: ...
-
     def covered_area(self, degraded: Degraded) -> tuple[slice, slice]:
         accepted, corner = self.accept(degraded), find_phase(_mosaic(degraded).pattern, self.pattern)
         assert corner is not None  # otherwise it would not have been accepted
@@ -161,6 +198,11 @@ class MosaicDomain(Domain):
 def takes_mosaic(domain: Domain) -> TypeGuard[MosaicDomain]:
     """Whether a domain takes mosaics, as a type guard."""
     return domain.takes_mosaic
+
+
+def develops_mosaic(domain: Domain) -> TypeGuard[DevelopingDomain]:
+    """Whether a domain takes mosaics and returns developed pictures, as a type guard."""
+    return domain.takes_mosaic and not domain.gives_mosaic
 
 
 class PictureDomain(Domain):
@@ -275,7 +317,7 @@ class Luma(PictureDomain):
 
 
 @dataclass(frozen=True)
-class PackedRaw(MosaicDomain):
+class PackedRaw(DevelopingDomain):
     """A camera mosaic, packed into one plane per filter site, times its exposure ratio, clipped at white.
 
     Bayer: 4 planes of half the size; X-Trans: 9 planes of a third. The output is a 16-bit RGB picture. As in Chen
@@ -336,6 +378,94 @@ class PackedRaw(MosaicDomain):
     def warnings_for(self, degraded: Degraded) -> Iterator[str]:
         if self.white_balanced and _mosaic(degraded).white_balance is None:
             yield "the file contains no white balance, so a typical one is used; colors may be off"
+
+
+@dataclass(frozen=True)
+class StableRaw(MosaicDomain):
+    """A Bayer mosaic that is denoised and stays a mosaic, packed into four planes of half the size.
+
+    Samples are on the scale of `stabilize`, on which the noise is equally strong everywhere; a fifth plane
+    contains its standard deviation. Values below black are kept. Saturated samples are returned as they are.
+    Planes are (N, 3, H, W): linear samples, and the shot and the read part of the noise in each pixel.
+    noise: shot and read part of the noise of all mosaics, see `NoiseLevel`. None: that of each mosaic, and if it
+        is not known, that of its camera at its ISO, or else an estimate from its samples.
+    """
+
+    noise: tuple[float, float] | None = None
+
+    gives_mosaic = True
+    colors = "rgb"
+    rate = Fraction(1, 2)
+    num_planes = 5
+    num_results = 4
+    pattern = BAYER
+
+    def halo_px(self, network_halo: int) -> int:
+        return 2 * (network_halo + 1) - 1  # see PackedRaw
+
+    def result_scale(self, network_scale: int) -> int:
+        return network_scale
+
+    def accept(self, degraded: Degraded) -> Mosaic:
+        accepted = pad_to_blocks(_mosaic(degraded), self.pattern)
+        return replace(accepted, noise=self._find_noise(accepted)[0])
+
+    def complete(self, mosaic: Mosaic) -> tuple[Mosaic, tuple[str, ...]]:
+        self.accept(mosaic)  # raises errors
+        noise, origin = self._find_noise(mosaic)
+        iso = "" if mosaic.exposure.iso is None else f"ISO {mosaic.exposure.iso:g}, "
+        note = f"{iso}noise of {noise.shot:.2g} (shot) and {noise.read:.2g} (read), {origin}"
+        return replace(mosaic, noise=noise), (note,)
+
+    def _find_noise(self, mosaic: Mosaic) -> tuple[NoiseLevel, str]:
+        """The noise of a mosaic, and where it is from."""
+        if self.noise is not None:
+            return NoiseLevel(*self.noise), "as stated"
+        if mosaic.noise is not None:
+            return mosaic.noise, "from the file"
+        model = "" if mosaic.camera is None else mosaic.camera.model
+        known = None if mosaic.exposure.iso is None else find_noise(model, mosaic.exposure.iso)
+        if known is not None:
+            return NoiseLevel(*known), f"measured for {model}"
+        return measure_noise_level(mosaic), "estimated from the samples"
+
+    def finish(self, restored: D, degraded: Degraded) -> D:
+        """Without the rows and columns that `accept` has added."""
+        assert isinstance(restored, Mosaic)
+        given, corner = _mosaic(degraded), find_phase(_mosaic(degraded).pattern, self.pattern)
+        assert corner is not None
+        (top, left), height, width = corner, given.height, given.width
+        samples = restored.samples[top : top + height, left : left + width]
+        return cast(D, replace(given, samples=samples, noise=None))
+
+    def to_planes(self, degraded: Degraded, device: torch.device = CPU) -> Tensor:
+        mosaic = _mosaic(degraded)
+        linear = mosaic.to_linear().to(device)
+        noise, _ = self._find_noise(mosaic)
+        levels = linear.new_tensor([noise.shot, noise.read]).reshape(1, 2, 1, 1)
+        return torch.cat([linear, levels.expand(-1, -1, *linear.shape[-2:])], dim=1)
+
+    def planes_to_input(self, planes: Tensor) -> Tensor:
+        return self.encode(planes)
+
+    def output_to_planes(self, output: Tensor, planes: Tensor) -> Tensor:
+        linear, shot, read = planes.split(1, dim=1)
+        restored = unstabilize(unpack_bayer(output), shot, read)
+        return torch.where(linear >= 1, linear, restored.clamp(max=1))
+
+    def keep(self, network_input: Tensor) -> Tensor:
+        return network_input[:, :4]
+
+    def encode(self, planes: Tensor) -> Tensor:
+        linear, shot, read = planes.split(1, dim=1)
+        stable = pack_bayer(stabilize(linear.clamp(max=1), shot, read))
+        return torch.cat([stable, find_deviation(shot, read)[..., ::2, ::2]], dim=1)
+
+    def to_colors(self, planes: Tensor) -> Tensor:
+        return planes.expand(-1, 3, -1, -1)
+
+    def synthesize(self, photos: Tensor, degradation: Degradation | None, generator: torch.Generator) -> Tensor:
+        return self.encode((NoisyRaw() if degradation is None else degradation)(photos, generator))
 
 
 def _picture(degraded: Degraded) -> Picture:

@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from pellucid.domains import Degraded
 from pellucid.errors import OutputError
 from pellucid.pictures import images
 from pellucid.pictures.picture import Mosaic, Picture
@@ -33,6 +34,7 @@ from small_models import build_restorer
 
 DENOISER = build_restorer("dncnn.gaussian", depth=4, width=8)
 ENLARGER = build_restorer("srcnn.tuned", scale=2)
+RAW_DENOISER = build_restorer("dncnn.raw", depth=3, width=8)
 DEVELOPER = build_restorer("sid_unet.any_camera", width=4)
 CHAIN = Restorer.chain([DENOISER, ENLARGER])
 
@@ -55,6 +57,7 @@ CASES: dict[str, tuple[Restorer, Picture | Mosaic, Settings, Any]] = {
     "enlarge": (ENLARGER, _picture(), Settings(tile_px=30), None),
     "chain": (CHAIN, _picture(), Settings(tile_px=40), None),
     "mosaic": (DEVELOPER, _mosaic(), Settings(tile_px=33), None),
+    "mosaic that stays one": (RAW_DENOISER, _mosaic(), Settings(tile_px=33), None),
     "mask and ensemble": (DENOISER, _picture(), Settings(tile_px=50, ensemble=True), MASK),
     "size and crop": (ENLARGER, _picture(), Settings(tile_px=30, scale=1.5, crop=(20, 10, 70, 50)), None),
 }
@@ -89,7 +92,7 @@ def _count_computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return computed
 
 
-def _assert_equal(one: Picture, two: Picture) -> None:
+def _assert_equal(one: Degraded, two: Degraded) -> None:
     assert one.metadata == two.metadata and len(one.planes) == len(two.planes)
     for a, b in zip(one.planes, two.planes, strict=True):
         np.testing.assert_array_equal(a, b)

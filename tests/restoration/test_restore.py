@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from pellucid.backends.eager import TorchBackend
+from pellucid.domains import Degraded
 from pellucid.errors import NotEnoughMemoryError, OutputError, PellucidError, PictureError
 from pellucid.pictures import images
 from pellucid.pictures.camera import dng
@@ -557,7 +558,7 @@ def test_low_light_recipes_take_the_mosaic(
     seen: list[Mosaic] = []
     restore_one = restore_picture
 
-    def watched(network: Restorer, mosaic: Mosaic, *given: Any, **how: Any) -> Picture:
+    def watched(network: Restorer, mosaic: Mosaic, *given: Any, **how: Any) -> Degraded:
         seen.append(mosaic)
         return restore_one(network, mosaic, *given, **how)
 

@@ -37,6 +37,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "mimo_unet.gopro": {"num_blocks": 1},
     "mimo_unet.synthetic": {"num_blocks": 1, "width": 8},
     "sid_unet.any_camera": {"width": 8},
+    "dncnn.raw": {"depth": 4, "width": 8},
 }
 NAMES = [name for name in registry.list_names() if name != "mimo_unet.gopro_plus"]  # the same layers, more of them
 
@@ -58,6 +59,8 @@ RESTORERS = {name: _restorer(name, **SMALL.get(name, {})) for name in NAMES}
 def _degraded(restorer: Restorer, height: int, width: int, channels: int, seed: int = 0) -> Degraded:
     rng = np.random.default_rng(seed)
     domain = restorer.recipe.domain
+    if domain.gives_mosaic:
+        return Mosaic(rng.random((height + 2, width + 2), np.float32), BAYER, 0.0, 1.0)
     if isinstance(domain, PackedRaw):
         pattern = BAYER if domain.sensor == "bayer" else XTRANS
         period = len(pattern)
@@ -66,12 +69,12 @@ def _degraded(restorer: Restorer, height: int, width: int, channels: int, seed: 
     return Picture(rng.random((height, width, channels), np.float32))
 
 
-def _assert_equal(name: str, tiled: Picture, whole: Picture) -> None:
-    """Exactly for plain stacks of convolutions.
+def _assert_equal(name: str, tiled: Degraded, whole: Degraded) -> None:
+    """Exactly for plain stacks of convolutions, unless roots are computed before and after.
 
     For U-Nets to 1e-6: on their reduced feature maps, oneDNN splits sums depending on the size of the map.
     """
-    if name.startswith(("srcnn", "dncnn")):
+    if name.startswith(("srcnn", "dncnn")) and name != "dncnn.raw":
         assert np.array_equal(tiled.samples, whole.samples)
     else:
         np.testing.assert_allclose(tiled.samples, whole.samples, rtol=0, atol=1e-6)
@@ -115,7 +118,7 @@ def test_halo_error_measures_what_a_smaller_halo_changes(name: str) -> None:
     assert restorer.halo_error(degraded, tile_px=30, halo_px=restorer.halo_px) == 0
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "dncnn.raw"])  # filters cannot be rotated
 def test_ensemble_in_tiles_equals_the_whole(name: str) -> None:
     restorer = RESTORERS[name]
     degraded = _degraded(restorer, 37, 26, 3)

@@ -23,7 +23,7 @@ from pellucid.degradations.raw_synthesis import SensorNoise, SyntheticRaw, Unpro
 from pellucid.degradations.standard import GaussianNoise, Jpeg, Shrink, ShrinkAndEnlarge
 from pellucid.domains import RGB, Domain, Gray, Luma, PackedRaw
 from pellucid.errors import DataError, NotEnoughMemoryError, PictureError, RecipeError
-from pellucid.pictures.camera.packing import BAYER, XTRANS
+from pellucid.pictures.camera.packing import BAYER, XTRANS, pack_bayer
 from pellucid.pictures.picture import Picture
 from pellucid.pictures.resize import resize
 from pellucid.pictures.samples import Samples
@@ -142,9 +142,10 @@ def test_every_recipe_has_batches(name: str, make: Make, tmp_path: Path) -> None
     store = store_for(recipe, tmp_path / "store")
     network = recipe.network()
     degraded, target = make(recipe, store).batch(3)
-    channels = 3 if recipe.domain.colors == "rgb" else 1
+    gives_mosaic = recipe.domain.gives_mosaic
+    channels = 3 if recipe.domain.colors == "rgb" and not gives_mosaic else 1
     assert target.shape == (8, channels, PATCH_PX, PATCH_PX)
-    assert degraded.shape[-1] * network.scale == PATCH_PX
+    assert degraded.shape[-1] / recipe.domain.rate * recipe.domain.result_scale(network.scale) == PATCH_PX
     assert len(degraded) == 8
     assert all(planes.dtype == torch.float32 and planes.is_contiguous() for planes in (degraded, target))
     assert target.min() >= 0 and target.max() <= 1
@@ -155,7 +156,8 @@ def test_every_recipe_has_batches(name: str, make: Make, tmp_path: Path) -> None
         transforms = {transform for whole in wholes for _, _, transform in positions(patch, whole)}
         assert transforms and transforms <= allowed
     with torch.no_grad():
-        assert network.eval()(degraded).shape == target.shape
+        expected = pack_bayer(target) if gives_mosaic else target
+        assert network.eval()(degraded).shape == expected.shape
 
 
 def test_patches_have_the_size_of_the_paper(make: Make, tmp_path: Path) -> None:

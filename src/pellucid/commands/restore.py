@@ -163,11 +163,12 @@ def restore(
         raise typer.BadParameter("the result and --json - would both be standard output")
     if sidecars and any(map(is_url, inputs)):
         raise typer.BadParameter("--sidecars is for files and folders of this computer; omit it")
-    with standard_streams(inputs, out, format) as streams:
+    own_format = "dng" if format is None and restorer.returns_mosaics(model[0]) else format
+    with standard_streams(inputs, out, own_format) as streams:
         jobs = planning.plan(
             streams.inputs,
             streams.out,
-            format="png" if preview else format,
+            format="png" if preview else own_format,
             include=include or (),
             exclude=exclude or (),
             name="{stem}-preview{suffix}" if preview and not planning.names_file(out) else name,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from pellucid.degradations.camera_files import CameraProfile, IsoNoise
-from pellucid.degradations.photon_transfer import (
+from pellucid.degradations.frame_pairs import (
     TILE_PX,
     DarkNoise,
     Levels,

@@ -7,7 +7,7 @@ import numpy as np
 
 from pellucid.degradations.calibrate import Calibration
 from pellucid.degradations.camera_files import IsoNoise
-from pellucid.degradations.photon_transfer import QUANTIZATION
+from pellucid.degradations.frame_pairs import QUANTIZATION
 from pellucid.system.figures import make_figure, write_figure
 
 _MAX_POINTS = 1000

@@ -1,6 +1,6 @@
 """Measured properties of cameras: their color matrices, and the noise of their sensors."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import exp, log
 
 import torch
@@ -42,6 +42,10 @@ class ShotDependentVariance:
     slope: float
     offset: float
     deviation: float = 0.0
+
+    def typical(self, gain: float) -> float:
+        """The variance for a gain, without a draw."""
+        return exp(self.slope * log(gain) + self.offset)
 
     def draw(self, gain: Tensor, generator: torch.Generator) -> Tensor:
         """A variance for each gain."""
@@ -109,6 +113,64 @@ SONY_A7S2_HIGH = _make_sensor(
 """ISO 2000 to 12800."""
 NIKON_D850 = _make_sensor("NIKON_D850", (1.2, 2.4828), (0.8322, -0.1754, 0.035165), (0.8322, -2.3326, 0.301333))
 """ISO 800 to 3200."""
+RAW_CAMERAS = Sensor((1e-5, 1e-2), ShotDependentVariance(1.281, -4.5, 1.072), name="RAW_CAMERAS")
+"""Cameras of all kinds, in their RAW files, from ISO 100 to 25600. The read noise is that of `CAMERAS` at a
+quarter of the gain, because darktable's gains are several times lower than those of Wei et al. for the same
+cameras. It is then 1 to 2 electrons at high sensitivities."""
+
+# Wei et al. 2020, from the parameters released with their code. They are those of 14-bit levels, like the above.
+# The lowest gain is that of ISO 100, the highest that of ISO 6400.
+CANON_5D4 = _make_sensor(
+    "CANON_5D4", (-1.52239, 2.63649), (0.67713, 1.51219, 0.24641), (0.47128, -0.80790, 0.24362)
+)
+CANON_70D = _make_sensor(
+    "CANON_70D", (-0.89772, 3.26116), (0.56812, 1.99827, 0.24870), (0.72922, -0.93706, 0.25022)
+)
+CANON_700D = _make_sensor(
+    "CANON_700D", (-0.80379, 3.35509), (0.65246, 2.07986, 0.25782), (0.62206, -0.77565, 0.24848)
+)
+NIKON_D850_ELD = _make_sensor(
+    "NIKON_D850_ELD", (-0.87938, 3.27950), (0.56346, 0.79941, 0.21408), (0.44829, -1.79771, 0.23218)
+)
+
+
+def at_iso(sensor: Sensor, iso: float) -> Sensor:
+    """One of the sensors of Wei et al. at this sensitivity; beyond ISO 6400 its gain is extrapolated."""
+    assert isinstance(sensor.gain, tuple)
+    gain = sensor.gain[0] * iso / 100
+    return replace(sensor, gain=gain, name=f"{sensor.name} at ISO {iso:g}")
+
+
+_PROFILES = {
+    "Canon EOS 5D Mark IV": (CANON_5D4, 100),
+    "Canon EOS 70D": (CANON_70D, 100),
+    "Canon EOS 700D": (CANON_700D, 100),
+    "NIKON D850": (NIKON_D850_ELD, 100),
+    "ILCE-7SM2": (SONY_A7S2_LOW, 200),
+}
+"""Model in EXIF -> its sensor, and the ISO of the lowest gain."""
+
+_SECOND_GAIN = {"ILCE-7SM2": (SONY_A7S2_HIGH, 2000)}
+"""Sensors of the same cameras from this ISO on."""
+
+
+def find_noise(model: str, iso: float) -> tuple[float, float] | None:
+    """Shot and read part of the noise of a camera, see `NoiseLevel`; None if it was not measured.
+
+    model: as in EXIF. The levels of its files are assumed to be those of 14 bits. The offset of rows counts as
+    read noise.
+    """
+    sensor, lowest = _PROFILES.get(model, (None, 0))
+    if model in _SECOND_GAIN and iso >= _SECOND_GAIN[model][1]:
+        sensor, lowest = _SECOND_GAIN[model]
+    if sensor is None:
+        return None
+    assert isinstance(sensor.gain, tuple)
+    shot = sensor.gain[0] * iso / lowest
+    parts = (part for part in (sensor.read, sensor.row) if isinstance(part, ShotDependentVariance))
+    return shot, sum(part.typical(shot) for part in parts)
+
+
 CAMERAS = Sensor((1e-5, 4e-3), ShotDependentVariance(1.281, -2.713, 1.072), name="CAMERAS")
 """Cameras of all kinds: a fit of read against shot noise to 4,100 profiles of 374 cameras, ISO 100 to 12800, that
 users of darktable measured. They have gains of 3e-6 to 9e-4; those here are higher, because pictures are also

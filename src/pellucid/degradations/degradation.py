@@ -87,14 +87,21 @@ def make_pair(degradation: Degradation, clean: Tensor, generator: torch.Generato
 
 
 def makes_mosaic(degradation: Degradation | None) -> bool:
-    """Whether `degrade` returns a mosaic: the degradation then has a method `mosaic`."""
-    return hasattr(degradation, "mosaic")
+    """Whether `degrade` returns a mosaic: the degradation then has a method `mosaic` or `degrade_whole`."""
+    return hasattr(degradation, "mosaic") or hasattr(degradation, "degrade_whole")
 
 
 def degrade(
     degradation: Degradation, clean: Tensor, generator: torch.Generator
 ) -> tuple[Picture | Mosaic, Tensor]:
-    """One clean picture, (1, C, H, W), degraded into what a restorer takes, and its target."""
+    """One clean picture, (1, C, H, W), degraded into what a restorer takes, and its target.
+
+    A degradation with a method `degrade_whole` makes both.
+    """
+    whole: Callable[[Tensor, torch.Generator], tuple[Mosaic, Tensor]] | None
+    whole = getattr(degradation, "degrade_whole", None)
+    if whole is not None:
+        return whole(clean, generator)
     own: Callable[[Tensor, torch.Generator], Mosaic] | None = getattr(degradation, "mosaic", None)
     if own is not None:
         return own(clean, generator), clean

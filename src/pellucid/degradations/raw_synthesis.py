@@ -1,18 +1,29 @@
 """Synthetic camera RAW: a developed picture -> the mosaic that a sensor could have recorded, with its noise."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from pellucid.degradations.cameras import BLACK_LEVEL, NUM_LEVELS, PHONES, RGB_TO_XYZ, XYZ_TO_CAMERA, Sensor
+from pellucid.degradations.cameras import (
+    BLACK_LEVEL,
+    NUM_LEVELS,
+    PHONES,
+    RAW_CAMERAS,
+    RGB_TO_XYZ,
+    XYZ_TO_CAMERA,
+    Sensor,
+)
 from pellucid.degradations.degradation import Degradation, Footprint, footprint, join_footprints
-from pellucid.degradations.rng import Range, uniform
+from pellucid.degradations.rng import Range, log_uniform, uniform
 from pellucid.pictures.camera.packing import BAYER, apply_gains
-from pellucid.pictures.picture import Mosaic, Picture
+from pellucid.pictures.camera.raw import develop_mosaic
+from pellucid.pictures.camera.stabilizing import stabilize
+from pellucid.pictures.picture import Mosaic, NoiseLevel, Picture
 
 
 class Cameras(NamedTuple):
@@ -96,14 +107,7 @@ class SensorNoise:
 
     def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
         light = clean.to(generator.device)
-        gain, read, row = (part.to(light).reshape(-1, 1, 1, 1) for part in self.sensor.draw(len(light), generator))
-
-        def normal(*shape: int) -> Tensor:
-            return torch.randn(shape, generator=generator, dtype=light.dtype, device=light.device)
-
-        electrons = torch.poisson(light.clamp(min=0) / gain, generator=generator)
-        offset = row.sqrt() * normal(len(light), 1, light.shape[-2], 1)
-        signal = (gain * electrons + read.sqrt() * normal(*light.shape) + offset).clamp(0, 1)
+        signal = _add_noise(light, *self.sensor.draw(len(light), generator), generator).clamp(0, 1)
         return _quantize(signal, self.num_levels).to(clean.device)
 
 
@@ -136,10 +140,9 @@ class SyntheticRaw:
     def mosaic(self, clean: Tensor, generator: torch.Generator) -> Mosaic:
         """The exposure of one picture, (1, 3, H, W), as in a camera's file: 14 bits, black 512, white 16383."""
         signal, ratio, gains = self._expose(clean, generator)
-        samples = (signal[0, 0] * NUM_LEVELS + BLACK_LEVEL).round().cpu().numpy().astype(np.uint16)
         red, green, blue = gains[0].tolist()
         return Mosaic(
-            samples,
+            _to_levels(signal),
             self.unprocess.pattern,
             float(BLACK_LEVEL),
             float(BLACK_LEVEL + NUM_LEVELS),
@@ -161,6 +164,90 @@ class SyntheticRaw:
         ratio = uniform(self.exposure_ratio, len(clean), generator)
         light, gains = self.unprocess.expose(clean, generator)
         return self.noise(light / ratio.to(light).reshape(-1, 1, 1, 1), generator), ratio, gains
+
+
+@dataclass(frozen=True)
+class NoisyRaw:
+    """A camera RAW exposure with the noise of its sensor. The target is the same exposure without noise.
+
+    (N, 3, H, W) sRGB -> (N, 3, H, W): the linear mosaic, and the shot and the read part of its `NoiseLevel` in
+    each pixel, as `StableRaw` makes it of a mosaic. The target is (N, 1, H, W), on the scale of `stabilize`.
+    Samples below black are kept, as in RAW files, and the offset of rows counts as read noise.
+
+    sensors: one of them for each picture, all equally likely. exposure: factor on the light, uniform on a
+    logarithmic scale. num_levels: from black to white.
+    """
+
+    unprocess: Unprocess = Unprocess()
+    sensors: tuple[Sensor, ...] = (RAW_CAMERAS,)
+    exposure: Range = (0.1, 1.0)
+    num_levels: int = NUM_LEVELS
+
+    draws = True
+
+    @property
+    def footprint(self) -> Footprint:
+        return footprint(self.unprocess)
+
+    def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+        return self.make_pair(clean, generator)[0]
+
+    def make_pair(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """(degraded, target)."""
+        noisy, light, shot, read, _ = self._expose(clean, generator)
+        levels = [level.to(light).expand_as(light) for level in (shot, read)]
+        return torch.cat([noisy, *levels], dim=1), stabilize(light, *levels)
+
+    def degrade_whole(self, clean: Tensor, generator: torch.Generator) -> tuple[Mosaic, Tensor]:
+        """One picture, (1, 3, H, W), as in a camera's file, and the mosaic without noise developed by LibRaw.
+
+        The file has 14 bits, black 512 and white 16383.
+        """
+        noisy, light, shot, read, gains = self._expose(clean, generator)
+        red, green, blue = gains[0].tolist()
+        mosaic = Mosaic(
+            _to_levels(noisy),
+            self.unprocess.pattern,
+            float(BLACK_LEVEL),
+            float(BLACK_LEVEL + NUM_LEVELS),
+            white_balance=(red, green, blue),
+            noise=NoiseLevel(shot.item(), read.item()),
+        )
+        clean_mosaic = replace(mosaic, samples=_to_levels(light))
+        return mosaic, develop_mosaic(clean_mosaic, keeps_white=True).to_tensor()
+
+    def _expose(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Mosaics with and without noise, shot and read noise of each, (N, 1, 1, 1), and white balances."""
+        exposure = log_uniform(self.exposure, len(clean), generator)
+        light, gains = self.unprocess.expose(clean, generator)
+        light = light * exposure.to(light).reshape(-1, 1, 1, 1)
+        gain, read, row = self._draw_sensors(len(light), generator)
+        noisy = _add_noise(light.to(generator.device), gain, read, row, generator).clamp(max=1)
+        shot, read = (part.to(light).reshape(-1, 1, 1, 1) for part in (gain, read + row))
+        return _quantize(noisy, self.num_levels).to(clean.device), light, shot, read, gains
+
+    def _draw_sensors(self, count: int, generator: torch.Generator) -> Tensor:
+        """(3, count): gain, read and row variance of each picture."""
+        drawn = torch.stack([torch.stack(sensor.draw(count, generator)) for sensor in self.sensors])
+        which = torch.randint(len(self.sensors), (count,), generator=generator, device=generator.device)
+        return drawn[which, :, torch.arange(count, device=which.device)].T
+
+
+def _add_noise(light: Tensor, gain: Tensor, read: Tensor, row: Tensor, generator: torch.Generator) -> Tensor:
+    """(N, C, H, W) light with the noise of each picture's (N,) gain, read and row variance; not clipped."""
+    gain, read, row = (part.to(light).reshape(-1, 1, 1, 1) for part in (gain, read, row))
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, dtype=light.dtype, device=light.device)
+
+    electrons = torch.poisson(light.clamp(min=0) / gain, generator=generator)
+    offset = row.sqrt() * normal(len(light), 1, light.shape[-2], 1)
+    return gain * electrons + read.sqrt() * normal(*light.shape) + offset
+
+
+def _to_levels(linear: Tensor) -> NDArray[np.uint16]:
+    """A linear mosaic, (1, 1, H, W), in the levels of the Sony camera of See in the Dark."""
+    return (linear[0, 0] * NUM_LEVELS + BLACK_LEVEL).round().clamp(min=0).cpu().numpy().astype(np.uint16)
 
 
 def _apply_filters(colors: Tensor, pattern: tuple[str, ...]) -> Tensor:

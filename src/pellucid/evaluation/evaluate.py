@@ -19,7 +19,7 @@ from pellucid.degradations.degradation import draws, involves, makes_mosaic
 from pellucid.degradations.standard import Jpeg
 from pellucid.errors import ArgumentError, DataError, OutputError, PellucidError
 from pellucid.evaluation.comparison import COLORS, Comparison, check_colors, to_8_bits
-from pellucid.evaluation.inputs import prepare_input, warnings_of_pair
+from pellucid.evaluation.inputs import prepare_input, to_picture, warnings_of_pair
 from pellucid.evaluation.report import MAX_SEEDS, Report
 from pellucid.evaluation.running import Measured, Progress, ScoreAll, Scoring
 from pellucid.evaluation.score_log import ScoreLog
@@ -142,7 +142,7 @@ def plan_evaluation(
 
     def measure(sample: EvalSample, seed: int | None) -> Measured:
         prepared = prepare_input(recipe, comparison, sample, seed)
-        restored = restorer.restore(prepared.degraded)
+        restored = to_picture(restorer.restore(prepared.degraded))
         planes = comparison.convert(restored.to_tensor())
         comparison.check(sample.name, planes, prepared.target)
         score = comparison.score(sample.name, planes, prepared.target, prepared.make_baseline())
@@ -228,6 +228,8 @@ def collect(
     has_mosaics = collection.kind == "raw" or (
         collection.kind == "clean" and makes_mosaic(recipe.protocol.degradation)
     )
+    if recipe.domain.gives_mosaic and collection.kind != "clean":
+        raise DataError(f"{data} contains {given}; {recipe.name} is scored on clean pictures")
     if recipe.domain.takes_mosaic != has_mosaics:
         mosaics = "a store of mosaics, e.g. of the data set sid-sony"
         needed = mosaics if recipe.domain.takes_mosaic else "developed pictures"
@@ -258,12 +260,17 @@ def describe(
         **comparison.describe(rounding),
         "noise_seed": _describe_seeds(recipe, seeds),
         "num_pictures": len(collection),
-        **({"degraded_psnr_of": BASELINE} if recipe.domain.takes_mosaic else {}),
+        **({"degraded_psnr_of": _describe_baseline(recipe)} if recipe.domain.takes_mosaic else {}),
         **({"misaligned_left_out": collection.num_misaligned} if is_raw else {}),
     }
 
 
 BASELINE = "the mosaic developed by LibRaw, scaled to the target's mean"
+DEVELOPED = "the mosaic developed by LibRaw, like the restored mosaic and the target"
+
+
+def _describe_baseline(recipe: Recipe) -> str:
+    return DEVELOPED if recipe.domain.gives_mosaic else BASELINE
 
 
 def _jpeg_encoder(recipe: Recipe) -> str:
@@ -322,7 +329,7 @@ def strip(restorer: Restorer, data: Path, *, target: Path | None = None, width_p
     comparison = _plan_comparison(restorer.recipe, collection, None, None)
     (seed,) = _plan_seeds(restorer.recipe, collection, 1)
     prepared = prepare_input(restorer.recipe, comparison, collection.samples[0], seed)
-    restored = comparison.convert(restorer.restore(prepared.degraded).to_tensor())
+    restored = comparison.convert(to_picture(restorer.restore(prepared.degraded)).to_tensor())
     baseline = prepared.make_baseline()
     shown = (torch.zeros_like(prepared.target) if baseline is None else baseline, restored, prepared.target)
     planes = [_crop_middle(part, width_px).clamp(0, 1) for part in shown]

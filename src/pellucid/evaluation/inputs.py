@@ -71,10 +71,17 @@ def _prepare_mosaic(domain: Domain, target: Tensor, mosaic: Mosaic) -> ScoringIn
             f"a mosaic of {mosaic.width} x {mosaic.height} px, "
             f"but its target has {target.shape[-1]} x {target.shape[-2]}"
         )
+    if domain.gives_mosaic:
+        return ScoringInput(target, mosaic, lambda: to_picture(mosaic).to_tensor())
     rows, cols = domain.covered_area(mosaic)
     target = target[:, :, rows, cols]
     accepted = domain.accept(mosaic).as_depth("float32")
     return ScoringInput(target, accepted, lambda: _develop_baseline(mosaic, rows, cols, target))
+
+
+def to_picture(restored: Degraded) -> Picture:
+    """A result as it is scored: a mosaic is developed by LibRaw."""
+    return raw.develop_mosaic(restored, keeps_white=True) if isinstance(restored, Mosaic) else restored
 
 
 def _develop_baseline(mosaic: Mosaic, rows: slice, cols: slice, target: Tensor) -> Tensor | None:

@@ -16,7 +16,14 @@ from pellucid.backends.graphs import Dimensions
 from pellucid.backends.metadata import OUTPUT
 from pellucid.backends.model import Model
 from pellucid.backends.sample_form import DTYPES, NUM_CHANNELS, SampleForm
-from pellucid.domains import TYPICAL_WHITE_BALANCE, Domain, MosaicDomain, PictureDomain, takes_mosaic
+from pellucid.domains import (
+    TYPICAL_WHITE_BALANCE,
+    DevelopingDomain,
+    Domain,
+    PictureDomain,
+    develops_mosaic,
+    takes_mosaic,
+)
 from pellucid.errors import ArgumentError
 
 Inputs = dict[str, Tensor]
@@ -40,7 +47,7 @@ class _WholeMosaic(nn.Module):
     A white balance that is not positive is unknown, as in RAW files; the typical one is used then.
     """
 
-    def __init__(self, network: nn.Module, domain: MosaicDomain, form: SampleForm) -> None:
+    def __init__(self, network: nn.Module, domain: DevelopingDomain, form: SampleForm) -> None:
         super().__init__()
         self.network, self._domain, self._form = network, domain, form
 
@@ -71,6 +78,8 @@ def choose_form(domain: Domain, samples: str | None, layout: str | None, colors:
 
     Raises ArgumentError for unknown names, and for mosaics that are not uint16 or give another picture than RGB.
     """
+    if domain.gives_mosaic:
+        raise ArgumentError("a model that returns mosaics has no whole graph", hint="omit {whole}")
     default_colors = "gray" if domain.colors == "gray" else "rgb"
     if not takes_mosaic(domain):
         return SampleForm(samples or "uint8", layout or "nchw", colors or default_colors)
@@ -121,7 +130,7 @@ def _build_examples(domain: Domain, form: SampleForm, shape: Shape | None) -> In
         nchw = form.layout == "nchw"
         shape = (count, num_channels, height, width) if nchw else (count, height, width, num_channels)
     samples = torch.zeros(shape, dtype=DTYPES[form.samples])
-    if not takes_mosaic(domain):
+    if not develops_mosaic(domain):
         return {"picture": samples}
     period = len(domain.pattern)
     return build_mosaic_inputs(
@@ -135,7 +144,7 @@ def _build_examples(domain: Domain, form: SampleForm, shape: Shape | None) -> In
 
 
 def build_mosaic_inputs(
-    domain: MosaicDomain, mosaic: Tensor, black: Tensor, white: Tensor, ratio: Tensor, balance: Tensor
+    domain: DevelopingDomain, mosaic: Tensor, black: Tensor, white: Tensor, ratio: Tensor, balance: Tensor
 ) -> Inputs:
     """The inputs of a graph for mosaics; some networks take no white balance."""
     inputs = {"mosaic": mosaic, "black_levels": black, "white_level": white, "exposure_ratio": ratio}
@@ -143,6 +152,6 @@ def build_mosaic_inputs(
 
 
 def _build_module(network: nn.Module, domain: Domain, form: SampleForm) -> nn.Module:
-    if takes_mosaic(domain):
+    if develops_mosaic(domain):
         return _WholeMosaic(network, domain, form)
     return _WholePicture(network, cast(PictureDomain, domain), form)

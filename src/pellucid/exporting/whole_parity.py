@@ -11,7 +11,7 @@ from pellucid.backends import parity
 from pellucid.backends.parity import Agreement
 from pellucid.backends.sample_form import SampleForm
 from pellucid.degradations.raw_synthesis import Unprocess
-from pellucid.domains import Degraded, Domain, takes_mosaic
+from pellucid.domains import Degraded, Domain, develops_mosaic, takes_mosaic
 from pellucid.exporting import whole
 from pellucid.exporting.export_format import Run
 from pellucid.exporting.whole import Inputs
@@ -51,7 +51,7 @@ def to_inputs(degraded: Degraded, domain: Domain, form: SampleForm, *, count: in
     samples = torch.from_numpy(np.ascontiguousarray(accepted.samples))
     if isinstance(accepted, Picture):
         return {"picture": _to_layout(samples.movedim(-1, 0), form, count)}
-    assert takes_mosaic(domain)
+    assert develops_mosaic(domain)
     balance = domain.gains(accepted).expand(count, 3) if domain.white_balanced else torch.ones(count, 3)
     return whole.build_mosaic_inputs(
         domain,

@@ -6,6 +6,7 @@ Denoising", IEEE TIP 2017, arXiv:1608.03981. Differs from the paper: Adam instea
 
 from dataclasses import replace
 from functools import partial
+from itertools import pairwise
 from typing import Annotated, Literal, Self, cast
 
 import torch
@@ -15,11 +16,13 @@ from torch.nn import functional as F
 
 from pellucid.degradations.camera_files import SensorNumbers, make_sensor
 from pellucid.degradations.camera_noise import ANY_SENSOR, CameraNoise
+from pellucid.degradations.cameras import CANON_5D4, CANON_70D, CANON_700D, NIKON_D850_ELD, at_iso
 from pellucid.degradations.degradation import Chain, Degradation, OneOf
-from pellucid.degradations.raw_synthesis import SensorNoise
+from pellucid.degradations.raw_synthesis import NoisyRaw, SensorNoise
 from pellucid.degradations.standard import GaussianNoise, Jpeg, ShiftedJpeg, Shrink, ShrinkAndEnlarge
-from pellucid.domains import RGB, Domain, Gray, Luma
+from pellucid.domains import RGB, Domain, Gray, Luma, StableRaw
 from pellucid.errors import RecipeError
+from pellucid.pictures.camera.packing import pack_bayer
 from pellucid.recipes.losses import half_sum_of_squares, mean_deviation
 from pellucid.recipes.network import Network
 from pellucid.recipes.optimizers import Adam
@@ -36,6 +39,14 @@ Bias = Annotated[
 ]
 Quality = Annotated[int, Field(ge=1, le=100, description="quality of the JPEGs that evaluation restores")]
 Scale = Annotated[Literal[2, 3, 4], Field(description="factor by which pictures are enlarged before restoring")]
+Iso = Annotated[float, Field(ge=1, le=1e6, description="sensitivity of the cameras that evaluation uses")]
+Noise = Annotated[
+    tuple[Annotated[float, Field(gt=0, lt=1)], Annotated[float, Field(ge=0, lt=1)]] | None,
+    Field(
+        description="noise of the files to restore: shot and read, e.g. 4e-4,1e-6; the variance of a sample is "
+        "shot * signal + read, where black is 0 and white is 1; none: found out for each file"
+    ),
+]
 Start = Annotated[
     Literal["released", "zero-last"],
     Field(description="initial weights; zero-last: the output starts as the input, better in short trainings"),
@@ -122,6 +133,36 @@ def _fold(layer: Layer) -> tuple[Tensor, Tensor]:
     return weight * gain.reshape(-1, 1, 1, 1), norm.bias + (bias - norm.running_mean) * gain
 
 
+class MosaicDnCNN(Network):
+    """DnCNN for packed mosaics: (N, 5, H, W) -> (N, 4, H, W), not from the paper.
+
+    The input is four planes of samples, and one with the standard deviation of their noise, as in FFDNet (Zhang et
+    al. 2018). Predicts the noise and subtracts it. Without batch norm.
+    """
+
+    scale = 1
+    multiple = 1
+
+    def __init__(self, depth: int = 12, width: int = 32) -> None:
+        super().__init__()
+        self.halo = depth
+        sizes = [5, *(width for _ in range(depth - 1)), 4]
+        self.layers = nn.ModuleList(
+            Layer(inputs, outputs, bias=True, norm=False) for inputs, outputs in pairwise(sizes)
+        )
+
+    def forward(self, degraded: Tensor) -> Tensor:
+        features = degraded
+        for layer in self.layers[:-1]:
+            features = F.relu(layer(features))
+        return degraded[:, :4] - self.layers[-1](features)
+
+
+def packed_deviation(network: nn.Module, degraded: Tensor, target: Tensor) -> Tensor:
+    """`mean_deviation` for a network whose output is packed; the target is a mosaic, (N, 1, 2 H, 2 W)."""
+    return mean_deviation(network, degraded, pack_bayer(target))
+
+
 def init_as_released(network: Network) -> None:
     """He initialization; batch norm's gains are drawn near zero and clamped to [-0.025, 0.025] (SaoYan's code)."""
     for module in network.modules():
@@ -141,7 +182,7 @@ def init_zero_last(network: Network) -> None:
 
     Differs from the paper. After 300 steps of 32 patches it is 5 dB better.
     """
-    assert isinstance(network, DnCNN)
+    assert isinstance(network, DnCNN | MosaicDnCNN)
     init_as_released(network)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -277,6 +318,38 @@ def jpeg(quality: Quality = 10, depth: Depth = 20, width: Width = 64) -> Recipe:
     once = ShiftedJpeg((5, 95))
     degradation = OneOf((once, once, Chain((once, once))))
     return _for_color_files(depth, width, degradation, ScoringProtocol(Jpeg(quality), rounds=True))
+
+
+@recipe
+def raw(
+    depth: Depth = 12,
+    width: Width = 32,
+    iso: Iso = 3200,
+    noise: Noise = None,
+    camera: SensorNumbers | None = None,
+) -> Recipe:
+    """Noise in the Bayer mosaics of camera RAW files; the result is a mosaic. Not from the paper.
+
+    Learns from photographs that synthetic cameras take again at ISO 100 to 25600, see `NoisyRaw`. `iso` is that of
+    evaluation, with four cameras that training does not use. `noise` is that of all files that are restored; by
+    default, it is found out for each file, see `StableRaw`.
+    """
+    cameras = tuple(at_iso(camera, iso) for camera in (CANON_5D4, CANON_70D, CANON_700D, NIKON_D850_ELD))
+    return Recipe(
+        network=partial(MosaicDnCNN, depth, width),
+        domain=StableRaw(noise),
+        degradation=NoisyRaw() if camera is None else NoisyRaw(sensors=(make_sensor(camera),)),
+        loss=packed_deviation,
+        optimizer=Adam(lr=1e-4),
+        schedule=Cosine(),
+        initialize=init_zero_last,
+        clip_norm=0.1,
+        patch_px=96,
+        batch_size=32,
+        num_steps=100_000,
+        ema_decay=0.999,
+        protocol=ScoringProtocol(NoisyRaw(sensors=cameras, exposure=(0.3, 1.0)), rounds=True, seed_by_name=True),
+    )
 
 
 def _for_color_files(depth: int, width: int, degradation: Degradation, protocol: ScoringProtocol) -> Recipe:

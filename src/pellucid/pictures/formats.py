@@ -74,6 +74,8 @@ JPEG_XL = FileFormat(
     "JPEG XL", (".jxl",), ("uint8", "uint16", "float32"), True, package="pyjpegxl", takes_quality=True
 )
 JPEG_2000 = FileFormat("JPEG 2000", (".jp2",), ("uint8", "uint16"), True, package="openjpeg")
+DNG = FileFormat("DNG", (".dng",), (), False)
+"""For mosaics, which other formats do not store; DNG does not store pictures."""
 WRITABLE = (PNG, TIFF, JPEG, WEBP, BMP)
 _OTHERS = (PNM, JPEG_XL, JPEG_2000)
 """Formats that are written only if they are asked for, or the input has them."""
@@ -95,7 +97,7 @@ _HINT_FOR_BITMAPS = "PBM has only black and white; write .pgm for gray"
 
 def format_by_name(name: str) -> FileFormat:
     """The format of a suffix without the dot, e.g. png, tif or jpg. Raises ArgumentError for others."""
-    found = _BY_SUFFIX.get(f".{name.lower()}")
+    found = known_format(f".{name}")
     if found is None:
         known = ", ".join([*(file_format.name.lower() for file_format in WRITABLE), "ppm", "jxl", "jp2"])
         others = f"known: {known}" if f".{name.lower()}" != _BITMAP else _HINT_FOR_BITMAPS
@@ -106,12 +108,12 @@ def format_by_name(name: str) -> FileFormat:
 
 def known_format(suffix: str) -> FileFormat | None:
     """The format that a suffix stands for, if it can be written."""
-    return _BY_SUFFIX.get(suffix.lower())
+    return DNG if suffix.lower() in DNG.suffixes else _BY_SUFFIX.get(suffix.lower())
 
 
 def format_by_suffix(path: Location) -> FileFormat:
     """The format of a file name. Raises OutputError if it has no suffix, or one that cannot be written."""
-    found = _BY_SUFFIX.get(path.suffix.lower())
+    found = known_format(path.suffix)
     if found is None:
         reason = f"the suffix {path.suffix} is not supported" if path.suffix else "it has no suffix"
         is_bitmap = path.suffix.lower() == _BITMAP
@@ -155,6 +157,8 @@ def choose_dtype(file_format: FileFormat, picture: Picture, path: Location, bit_
     """The type of the samples to write. Raises OutputError if the format cannot store it, or alpha."""
     check_depth(bit_depth)
     _check_netpbm(picture, path)
+    if file_format is DNG:
+        raise OutputError(f"{path}: DNG stores mosaics, and this is a developed picture", hint="write TIFF")
     dtype = picture.dtype if bit_depth is None else DEPTHS[bit_depth]
     if file_format.can_store(dtype, picture):
         return dtype

@@ -12,10 +12,11 @@ from tempfile import TemporaryDirectory
 
 from pellucid.errors import OutputError, PictureError
 from pellucid.pictures import formats, headers, kinds, metadata, readers, writers
+from pellucid.pictures.camera import dng
 from pellucid.pictures.contents.check import check_contents
 from pellucid.pictures.finding import find_pictures
 from pellucid.pictures.formats import FileFormat
-from pellucid.pictures.picture import Picture
+from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.pictures.tiff import directories, interpretation
 from pellucid.pictures.tiff.decoding import list_decoders
 from pellucid.pictures.white import check_white, describe_clipped
@@ -165,7 +166,7 @@ def check_format(path: Location, picture: Picture | None = None, *, bit_depth: i
 
 
 def write(
-    picture: Picture,
+    picture: Picture | Mosaic,
     path: str | Path,
     *,
     overwrite: bool = False,
@@ -174,7 +175,7 @@ def write(
     before_rename: Callable[[Path], None] | None = None,
 ) -> tuple[str, ...]:
     """Write a picture atomically, in the format of the path's suffix: PNG, JPEG, TIFF, WebP, BMP, PNM,
-    JPEG XL or JPEG 2000.
+    JPEG XL or JPEG 2000; a mosaic as DNG, see `dng.encode`.
 
     A picture that was read from a file of the same format is written in the same way: a JPEG with its quality and
     chroma subsampling, a TIFF with its compression, a lossy WebP or JPEG XL lossy. A JPEG made from another
@@ -190,6 +191,8 @@ def write(
     Raises OutputError if the format cannot store the depth or alpha, if the file exists and overwrite is False, or
     if it cannot be written. Nothing incomplete is left behind.
     """
+    if isinstance(picture, Mosaic):
+        return _write_mosaic(picture, Path(path), overwrite=overwrite, before_rename=before_rename)
     if not isinstance(picture, Picture):
         raise PictureError(
             f"an object of type {type(picture).__name__}; a Picture is needed",
@@ -204,6 +207,18 @@ def write(
         clipped = describe_clipped(picture, dtype)
         missing = (*clipped, *_write(picture.as_depth(dtype), file_format, temporary, path, quality))
     return _describe_missing(missing, file_format)
+
+
+def _write_mosaic(
+    mosaic: Mosaic, path: Path, *, overwrite: bool, before_rename: Callable[[Path], None] | None
+) -> tuple[str, ...]:
+    found = formats.format_by_suffix(path)
+    if found is not formats.DNG:
+        raise OutputError(f"{path}: {found.name} cannot store a mosaic", hint="write .dng")
+    content = dng.encode(mosaic)
+    with atomic_file(path, overwrite=overwrite, before_rename=before_rename) as temporary:
+        temporary.write_bytes(content)
+    return ()
 
 
 def write_pages(

@@ -319,6 +319,42 @@ class Exposure:
                 raise PictureError(f"exposure {name} {value:g}; a number above 0 is needed, or None if unknown")
 
 
+@dataclass(frozen=True)
+class NoiseLevel:
+    """The noise of a camera's samples: their variance is shot * signal + read. Black is 0, white is 1.
+
+    shot: signal per electron. read: variance of a sample without light.
+    Raises PictureError for negative numbers and for no noise at all.
+    """
+
+    shot: float
+    read: float
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.shot < 1 and 0 <= self.read < 1 and self.shot + self.read > 0):
+            raise PictureError(
+                f"noise with shot {self.shot:g} and read {self.read:g}; variances from 0 to 1 are needed",
+                hint="they are those of samples with black 0 and white 1",
+            )
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CameraFacts:
+    """What a RAW file contains besides its samples, so that its DNG is developed in the same way.
+
+    model: name of the camera, or "". color_matrix: nine numbers, row by row, from XYZ under D65 to the camera's
+        colors; () if unknown, or if `tags` contain matrices.
+    tags: of a DNG, if they are true for all of its samples, e.g. color profile, lens corrections and default crop;
+        by number, as (type, count, content).
+    metadata: as in `Picture`, but true for the file, which is neither turned nor developed.
+    """
+
+    model: str = ""
+    color_matrix: tuple[float, ...] = ()
+    tags: Mapping[int, tuple[int, int, bytes]] = field(default_factory=dict)
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Mosaic:
     """Undeveloped samples of a camera's sensor, one per pixel. Raises PictureError for impossible values.
@@ -334,6 +370,8 @@ class Mosaic:
     exposure: how the camera exposed it.
     orientation: EXIF orientation (1 to 8) of the developed picture, see `Picture.apply_orientation`.
     notes: what the user should know about the file, one line each. warnings: why samples may be wrong.
+    noise: how strong the noise is; None if unknown.
+    camera: what else the file contains; None if the mosaic is not from a file.
     """
 
     samples: Samples
@@ -347,6 +385,8 @@ class Mosaic:
     orientation: int = 1
     notes: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
+    noise: NoiseLevel | None = None
+    camera: CameraFacts | None = None
 
     def __post_init__(self) -> None:
         _check_arrays(self.planes)
@@ -415,10 +455,33 @@ class Mosaic:
 
     def to_tensor(self) -> Tensor:
         """(1, 1, H, W) float32, linear; black is 0, white is 1; values below black are clamped to 0."""
-        repeats = (-(-self.height // self.period), -(-self.width // self.period))
-        black = np.tile(self.site_black_levels, repeats)[: self.height, : self.width]
-        above = np.maximum(self.samples.astype(np.float32) - black, 0)
+        return self.to_linear().clamp_(min=0)
+
+    def to_linear(self) -> Tensor:
+        """(1, 1, H, W) float32, linear; black is 0, white is 1; values below black are negative."""
+        black = self._tile_black_levels(0, 0, self.height, self.width)
+        above = self.samples.astype(np.float32) - black
         return torch.from_numpy(above / (np.float32(self.white_level) - black))[None, None]
+
+    def from_linear(self, linear: Tensor, top: int = 0, left: int = 0) -> Samples:
+        """Samples in the units and of the type of this mosaic, (h, w), from linear ones, (1, 1, h, w).
+
+        top, left: where they are in the mosaic. The inverse of `to_linear`: values below black are kept, down to
+        0; integers are rounded, halves up.
+        """
+        planes = linear[0, 0].float().cpu().numpy()
+        black = self._tile_black_levels(top, left, *planes.shape)
+        samples: Samples = planes * (np.float32(self.white_level) - black) + black
+        if self.samples.dtype.kind == "f":
+            return samples.astype(self.samples.dtype)
+        highest = np.float32(np.iinfo(self.samples.dtype).max)
+        return np.floor(samples + np.float32(0.5)).clip(0, highest).astype(self.samples.dtype)
+
+    def _tile_black_levels(self, top: int, left: int, height: int, width: int) -> NDArray[np.float32]:
+        """The black level of each pixel of a part."""
+        block = np.roll(self.site_black_levels, (-top, -left), (0, 1))
+        repeats = (-(-height // self.period), -(-width // self.period))
+        return np.tile(block, repeats)[:height, :width]
 
 
 def _check_arrays(planes: tuple[object, ...]) -> None:

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 class Network(nn.Module):
     """Base class of all networks: (N, C, H, W) -> (N, C', scale * H, scale * W) for any H and W from 1.
 
-    C is `num_planes` of the recipe's domain; C' is 1 if C is, else 3. The three attributes let tiles reproduce the
-    whole picture exactly; tests measure them.
+    C is `num_planes` of the recipe's domain, and C' is its `num_results`. The three attributes let tiles reproduce
+    the whole picture exactly; tests measure them.
     """
 
     scale: int

@@ -30,6 +30,12 @@ Progress = Callable[[int, int], None]
 
 def check_order(models: Sequence[TiledModel]) -> None:
     """Raise WeightsError if a model cannot take the result of the one before."""
+    for model in models:
+        if model.recipe.domain.gives_mosaic and len(models) > 1:
+            raise WeightsError(
+                f"{model.name} returns mosaics of camera RAW files, so it cannot be part of a chain",
+                hint=f"restore with {model.name} first, then its DNG files with another model",
+            )
     for model in models[1:]:
         if model.recipe.domain.takes_mosaic:
             others = "+".join(other.name for other in models if other is not model)
@@ -62,12 +68,17 @@ def run_models(
     effort: Effort,
     dtype: str,
     progress: Progress | None = None,
-) -> Picture:
+) -> Degraded:
     """A picture that the first model's domain has accepted through all models, in floating point in between.
 
     dtype: of the result's samples. Raises the errors of `Restorer.restore`.
     """
-    if (effort.strength != 1 or effort.mask is not None) and models[0].recipe.domain.takes_mosaic:
+    domain = models[0].recipe.domain
+    if effort.ensemble and domain.gives_mosaic:
+        raise PictureError("the color filters of a mosaic cannot be rotated and mirrored", hint="omit {ensemble}")
+    if effort.mask is not None and domain.gives_mosaic:
+        raise PictureError("a mosaic is restored without a mask", hint="omit {mask}, or set {strength}")
+    if (effort.strength != 1 or effort.mask is not None) and domain.takes_mosaic and not domain.gives_mosaic:
         raise PictureError(
             "a mosaic cannot be blended with the result", hint="leave {strength} at 1, and omit {mask}"
         )
@@ -83,6 +94,7 @@ def run_models(
     degraded = accepted
     for model in models[:-1]:
         degraded = model.restore(degraded, effort, "float32", advance)
+        assert isinstance(degraded, Picture)  # see `check_order`
         if effort.mask is not None:
             effort = replace(effort, mask=resize_picture(effort.mask, degraded.height, degraded.width))
     return models[-1].restore(degraded, effort, dtype, advance)
@@ -96,6 +108,7 @@ def _identify(models: Sequence[TiledModel], accepted: Degraded, effort: Effort, 
     if isinstance(accepted, Mosaic):
         facts += [accepted.pattern, accepted.black_level, accepted.white_level, accepted.exposure_ratio]
         facts += [accepted.white_balance, accepted.orientation]
+        facts += [] if accepted.noise is None else [accepted.noise]
     found = sha256(repr(facts).encode())
     for plane in (*accepted.planes, *(() if effort.mask is None else effort.mask.planes)):
         found.update(f"{plane.dtype} {plane.shape}".encode())
@@ -165,6 +178,13 @@ class _ChainDomain(Domain):
     first: Domain
     scale: int
     takes_mosaic: bool
+
+    @property
+    def num_results(self) -> int:
+        return self.first.num_results
+
+    def keep(self, network_input: Tensor) -> Tensor:
+        return self.first.keep(network_input)
 
     @property
     def rate(self) -> Fraction:

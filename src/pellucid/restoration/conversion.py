@@ -30,7 +30,7 @@ def is_in_memory(value: object) -> bool:
 
 def to_pictures(
     given: InMemory, *, white: float | None = None
-) -> tuple[Sequence[Degraded], Callable[[Sequence[Picture]], Any]]:
+) -> tuple[Sequence[Degraded], Callable[[Sequence[Any]], Any]]:
     """The pictures in any of the accepted forms, and a function that puts the results into the same form.
 
     A tensor with four axes holds any number of pictures, all else holds one. Raises PictureError for other types,

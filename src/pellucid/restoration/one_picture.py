@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
+from typing import Any, overload
 
 from pellucid.domains import Degraded
 from pellucid.errors import PictureError
@@ -62,7 +62,35 @@ def restore_crop(
     x, y, width, height: of the part, in pixels of the upright degraded picture, which is also read around the part
     as far as the models see. Raises PictureError unless the part is inside.
     """
-    return restore_picture(restorer, degraded, replace(settings, crop=(x, y, width, height)))
+    restored = restore_picture(restorer, degraded, replace(settings, crop=(x, y, width, height)))
+    assert isinstance(restored, Picture)  # a mosaic is not cropped
+    return restored
+
+
+@overload
+def restore_picture(
+    restorer: Restorer,
+    degraded: Picture,
+    settings: Settings,
+    *,
+    mask: Picture | Samples | None = None,
+    reserved_bytes: int = 0,
+    kept: KeptTiles | None = None,
+    progress: Progress | None = None,
+) -> Picture: ...
+
+
+@overload
+def restore_picture(
+    restorer: Restorer,
+    degraded: Degraded,
+    settings: Settings,
+    *,
+    mask: Picture | Samples | None = None,
+    reserved_bytes: int = 0,
+    kept: KeptTiles | None = None,
+    progress: Progress | None = None,
+) -> Degraded: ...
 
 
 def restore_picture(
@@ -74,13 +102,19 @@ def restore_picture(
     reserved_bytes: int = 0,
     kept: KeptTiles | None = None,
     progress: Progress | None = None,
-) -> Picture:
+) -> Degraded:
     """A restored picture of the size in the settings, or the part of it that the settings ask for.
 
     mask, reserved_bytes, progress: see `Restorer.restore`, whose errors it raises. kept: see `Effort`.
-    Raises PictureError for a crop outside of the picture, and for a size that the models cannot reach.
+    Raises PictureError for a crop outside of the picture, for a size that the models cannot reach, and for both if
+    the result is a mosaic.
     """
     accepted = restorer.recipe.domain.accept(degraded)
+    if restorer.recipe.domain.gives_mosaic:
+        _check_whole(restorer, settings)
+        effort = _plan_effort(accepted, settings, mask, reserved_bytes, kept)
+        restored = run_models(restorer.models, accepted, effort, accepted.dtype, progress)
+        return restorer.recipe.domain.finish(restored, degraded)
     shape = upright_shape(accepted)
     runner, target = plan_size(restorer, shape, settings)
     wanted = _find_crop(shape, target, settings)
@@ -93,7 +127,24 @@ def restore_picture(
     filled = needed.map(
         lambda side, axis: slice(max(0, side.start - fill_px), min(enlarged[axis], side.stop + fill_px))
     )
-    effort = Effort(
+    effort = _plan_effort(accepted, settings, mask, reserved_bytes, kept)
+    dtype = "float32" if is_resized else accepted.dtype
+    picture = _run_region(runner, accepted, filled, effort, dtype, progress)
+    if is_resized:
+        inner = needed.within(filled)
+        picture = picture.fill_hidden(fill_px).crop(inner.rows, inner.cols)
+        picture = resize_region(picture, enlarged, target, wanted.rows, wanted.cols, accepted.dtype)
+    return picture if settings.crop is None else _without_places(picture)
+
+
+def _plan_effort(
+    accepted: Degraded,
+    settings: Settings,
+    mask: Picture | Samples | None,
+    reserved_bytes: int,
+    kept: KeptTiles | None,
+) -> Effort:
+    return Effort(
         settings.tile_px,
         settings.halo_px,
         settings.ensemble,
@@ -103,13 +154,16 @@ def restore_picture(
         None if mask is None else to_mask(mask, accepted),
         kept or KeptTiles(),
     )
-    dtype = "float32" if is_resized else accepted.dtype
-    restored = _run_region(runner, accepted, filled, effort, dtype, progress)
-    if is_resized:
-        inner = needed.within(filled)
-        restored = restored.fill_hidden(fill_px).crop(inner.rows, inner.cols)
-        restored = resize_region(restored, enlarged, target, wanted.rows, wanted.cols, accepted.dtype)
-    return restored if settings.crop is None else _without_places(restored)
+
+
+def _check_whole(restorer: Restorer, settings: Settings) -> None:
+    """Raise PictureError for a setting that a mosaic does not allow."""
+    for name in ("crop", "scale", "size"):
+        if getattr(settings, name) is not None:
+            raise PictureError(
+                f"{restorer.name} returns a whole mosaic, which is neither cropped nor resized",
+                hint=f"omit {{{name}}}, and do it when developing the DNG",
+            )
 
 
 def describe_lost(degraded: Degraded, settings: Settings) -> tuple[str, ...]:
@@ -131,6 +185,8 @@ def plan_size(restorer: Restorer, shape: Shape, settings: Settings) -> tuple[Res
     The last model that enlarges is repeated if needed. Raises PictureError if no model enlarges, if the picture
     would be enlarged only to be reduced below its own size, or if the result would be too large or too small.
     """
+    if restorer.recipe.domain.gives_mosaic:
+        _check_whole(restorer, settings)
     height, width = shape
     if settings.scale is None and settings.size is None:
         enlarged = height * restorer.scale, width * restorer.scale
@@ -217,7 +273,9 @@ def _run_region(
     orientation = accepted.orientation if isinstance(accepted, Mosaic) else 1
     height, width = upright_shape(accepted)
     if needed == Region.whole((height * runner.scale, width * runner.scale)):
-        return run_models(runner.models, accepted, effort, dtype, progress)
+        whole = run_models(runner.models, accepted, effort, dtype, progress)
+        assert isinstance(whole, Picture)  # others are not cropped or resized
+        return whole
     halo_px = runner.halo_px + FILL_PX * len(runner.models) * _has_alpha(accepted)
     covered = needed.map(lambda side, _: slice(side.start // runner.scale, -(-side.stop // runner.scale)))
     outer = _turn_back(covered, orientation, (height, width)).map(
@@ -229,6 +287,7 @@ def _run_region(
     part = accepted.crop(outer.rows, outer.cols)
     mask = None if effort.mask is None else effort.mask.crop(outer.rows, outer.cols)
     restored = run_models(runner.models, part, replace(effort, mask=mask), dtype, progress)
+    assert isinstance(restored, Picture)
     enlarged = _turn(outer, orientation, shape).map(
         lambda side, _: slice(side.start * runner.scale, side.stop * runner.scale)
     )

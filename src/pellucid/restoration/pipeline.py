@@ -44,7 +44,7 @@ class InFlightItem:
     pages: Pages | None = None
     degraded: Degraded | None = None
     mask: Picture | None = None
-    restored: Picture | None = None
+    restored: Degraded | None = None
     sheet: Image | None = None
     megapixels: float = 0.0
     seconds: float = 0.0

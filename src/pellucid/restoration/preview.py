@@ -80,6 +80,12 @@ def write_preview(
     if len({one.recipe.domain.takes_mosaic for one in restorers}) > 1:
         names = " and ".join(one.name for one in restorers)
         raise PictureError(f"{names}: some take mosaics of camera RAW files, some developed pictures")
+    for one in restorers:
+        if one.recipe.domain.gives_mosaic:
+            raise PictureError(
+                f"{one.name} returns mosaics, of which no parts are drawn",
+                hint="omit {preview}; {compare} draws a sheet of the whole result",
+            )
     degraded, _ = read_degraded(
         source,
         restorers[0].recipe.domain,
@@ -134,16 +140,16 @@ def draw_preview(
 
 
 def draw_comparison(
-    title: str, degraded: Degraded, restored: Picture, restorer: Restorer, settings: Settings
+    title: str, degraded: Degraded, restored: Degraded, restorer: Restorer, settings: Settings
 ) -> Image:
     """A sheet with a few crops of a picture, before and after it was restored with these settings."""
-    before = _develop(degraded, restorer)
+    before, after = _develop(degraded, restorer), _develop(restored, restorer)
     if settings.crop is not None:
         x, y, width, height = settings.crop
         before = before.crop(slice(y, y + height), slice(x, x + width))
     shape = before.height, before.width
-    scale = max(1, round(restored.width / before.width))
-    columns = [Column(restorer.name, scale, lambda part: part.crop(restored, shape))]
+    scale = max(1, round(after.width / before.width))
+    columns = [Column(restorer.name, scale, lambda part: part.crop(after, shape))]
     return _draw(title, before, columns, scale, isinstance(degraded, Mosaic))
 
 
@@ -221,7 +227,8 @@ def _develop(degraded: Degraded, restorer: Restorer) -> Picture:
     if isinstance(degraded, Picture):
         return degraded
     rows, cols = restorer.recipe.domain.covered_area(degraded)
-    return raw.develop_mosaic(degraded).crop(rows, cols).apply_orientation(degraded.orientation)
+    whole = raw.develop_mosaic(replace(degraded, orientation=1))
+    return whole.crop(rows, cols).apply_orientation(degraded.orientation)
 
 
 def _remember(restore: Callable[[Restorer, Part], Picture], restorer: Restorer) -> Callable[[Part], Picture]:

@@ -5,7 +5,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
-from pellucid.domains import Degraded, Domain
+from pellucid.domains import Degraded, Domain, takes_mosaic
 from pellucid.errors import PictureError
 from pellucid.pictures import images
 from pellucid.pictures.camera import raw
@@ -41,8 +41,12 @@ def read_degraded(
             ("its own white level", "omit {white}") if white is not None else ("one picture", "omit {page}")
         )
         raise PictureError(f"{path} is a camera RAW file, which has {what}", hint=hint)
-    if domain.takes_mosaic:
-        mosaic, notes = _set_exposure(raw.read(path, max_pixels=max_pixels, sidecar=sidecar), exposure)
+    if takes_mosaic(domain):
+        mosaic = raw.read(path, max_pixels=max_pixels, sidecar=sidecar)
+        if domain.gives_mosaic:
+            completed, facts = domain.complete(mosaic)
+            return completed, (*mosaic.notes, *facts)
+        mosaic, notes = _set_exposure(mosaic, exposure)
         return mosaic, (*notes, *_describe_cut(mosaic, domain))
     return _with_notes(raw.develop(path, max_pixels=max_pixels, sidecar=sidecar))
 

@@ -23,11 +23,11 @@ from pellucid.restoration.pipeline import to_pellucid_error
 from pellucid.restoration.planning import Job, Plan
 from pellucid.restoration.position import Position
 from pellucid.restoration.preview import name_sheets
-from pellucid.restoration.restorer import Restorer, load
+from pellucid.restoration.restorer import Restorer, default_format, load
 from pellucid.restoration.sessions import Outcome, Session
 from pellucid.restoration.settings import Settings
 from pellucid.restoration.stages import choose_quality, codec_bytes
-from pellucid.restoration.suitability import warn_about
+from pellucid.restoration.suitability import check_format, warn_about
 from pellucid.storage.urls import Location, Url, is_folder, locate
 from pellucid.system import files
 from pellucid.system.keywords import check_number
@@ -73,7 +73,8 @@ def restore(
     out: a file (for one picture) or a folder. Default: NAME-restored.EXT next to a file and FOLDER-restored next
         to a folder; pictures in memory are not written, only returned. See `plan`. Several pictures in memory are
         written as 1.png, 2.png, ...
-    format: png, tiff, jpeg, webp, bmp, ppm, jxl or jp2. Default: that of each input; png for pictures in memory.
+    format: png, tiff, jpeg, webp, bmp, ppm, jxl or jp2. Default: that of each input; png for pictures in memory;
+        dng if the restorer returns mosaics.
     workers: how many files are decoded ahead and how many are encoded while one is in the network.
     overwrite: replace existing results. Without it, a finished result is skipped, a result is made again if its
         input has changed since, and any other existing file is an error.
@@ -132,7 +133,7 @@ def iter_restore(
         )
     chosen = restorer if isinstance(restorer, Restorer) else load(restorer)
     if given and all(map(is_in_memory, given)):
-        targets = _plan_in_memory(len(given), out, format, overwrite=overwrite)
+        targets = _plan_in_memory(len(given), out, format or default_format(chosen), overwrite=overwrite)
         return _restore_in_memory(given, targets, chosen, settings, overwrite, progress)
     if isinstance(inputs, Plan) or (given and all(isinstance(one, Job) for one in given)):
         if out is not None or format is not None:
@@ -143,7 +144,7 @@ def iter_restore(
     jobs = planning.plan(
         given,
         out,
-        format=format,
+        format=format or default_format(chosen),
         include=include,
         exclude=exclude,
         name=name,
@@ -226,6 +227,8 @@ def _restore_one_in_memory(
     pictures, to_same_form = to_pictures(given, white=settings.white)
     if target is not None and len(pictures) > 1:
         raise OutputError(f"a tensor of {len(pictures)} pictures; {target} can contain one")
+    if target is not None:
+        check_format(target, restorer)
     if target is not None and isinstance(pictures[0], Picture):
         images.check_format(target, pictures[0], bit_depth=settings.bit_depth)
     start = time.monotonic()
@@ -271,7 +274,7 @@ def check_files(
             if manifests.is_done(job):
                 yield replace(outcome, is_skipped=True)
                 continue
-            images.check_format(job.target)
+            check_format(job.target, restorer)
             if isinstance(job.mask, Path):
                 files.read_head(job.mask)
             if isinstance(job.source, Path):  # other files are not fetched for this

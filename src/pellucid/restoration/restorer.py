@@ -161,7 +161,7 @@ class Restorer:
         reserved_bytes: int = 0,
         white: None = None,
         progress: Progress | None = None,
-    ) -> Picture: ...
+    ) -> Any: ...
 
     def restore(
         self,
@@ -185,7 +185,8 @@ class Restorer:
             - a NumPy array (H, W) or (H, W, C) of uint8, uint16, or float32 from 0 (black) to 1 (white);
             - a tensor (C, H, W) or (N, C, H, W) of any floating-point type from 0 to 1, on any device;
             - a Pillow image of mode L, LA, RGB, RGBA or I;16;
-            - a Mosaic, if the recipe restores camera RAW files. The result is an upright Picture.
+            - a Mosaic, if the recipe restores camera RAW files. The result is an upright Picture, or a Mosaic if
+              `recipe.domain.gives_mosaic`.
 
             Sides of the result are `scale` times as long. Integer results are rounded; floating-point results are
             not clipped.
@@ -225,10 +226,11 @@ class Restorer:
                 progress(num_done + pixels, num_pixels)
 
         results = []
-        for picture in accepted:
+        for given, picture in zip(pictures, accepted, strict=True):
             own_mask = None if mask is None else to_mask(mask, picture)
             effort = replace(effort, mask=own_mask)
-            results.append(run_models(self.models, picture, effort, picture.dtype, advance))
+            restored = run_models(self.models, picture, effort, picture.dtype, advance)
+            results.append(self.recipe.domain.finish(restored, given))
             num_done += count_pixels(self.models, picture)
         return to_same_form(results)
 
@@ -245,10 +247,13 @@ class Restorer:
         rows, cols = (_middle(size, tile_px, self.grid_px) for size in (picture.height, picture.width))
         part = picture.crop(rows, cols)  # larger than a tile, if the picture is
         effort = replace(effort, tile_px=tile_px)
+        if isinstance(part, Mosaic):
+            part = part.as_depth("float32")
         expected, found = (
             run_models(self.models, part, replace(effort, halo_px=px), "float32").samples for px in (None, halo_px)
         )
-        return float(abs(expected - found).max())
+        units = part.white_level if self.recipe.domain.gives_mosaic and isinstance(part, Mosaic) else 1.0
+        return float(abs(expected - found).max() / units)
 
     def working_bytes(
         self, degraded: Picture | Mosaic, *, tile_px: int | None = None, halo_px: int | None = None
@@ -330,6 +335,24 @@ def load(
     return Restorer.chain(
         [_load_one(path, device, backend, precision, own) for path, own in zip(paths, routed, strict=True)]
     )
+
+
+def default_format(restorer: Restorer) -> str | None:
+    """The format of results, unless another one is asked for; None: that of each input."""
+    return "dng" if restorer.recipe.domain.gives_mosaic else None
+
+
+def returns_mosaics(name_or_file: str | Path) -> bool:
+    """Whether a model returns mosaics, from its metadata; False for files that `load` refuses."""
+    try:
+        (path,) = find_chain(name_or_file)
+        is_exported = path.suffix.lower() in EXPORTED_SUFFIXES
+        if is_exported and runtimes.is_foreign(path):
+            return False
+        metadata = runtimes.read_metadata(path).weights if is_exported else checkpoint.read_metadata(path)
+        return checkpoint.find_recipe(metadata, source=path).domain.gives_mosaic
+    except (PellucidError, ValueError):  # also of a chain, which returns pictures
+        return False
 
 
 def _load_one(

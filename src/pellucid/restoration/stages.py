@@ -14,7 +14,7 @@ from pellucid.degradations.standard import Jpeg
 from pellucid.domains import Degraded, Domain
 from pellucid.errors import OutputError, PictureError
 from pellucid.pictures import formats, images, writers
-from pellucid.pictures.camera import raw
+from pellucid.pictures.camera import dng, raw
 from pellucid.pictures.picture import Picture
 from pellucid.pictures.records import sidecars
 from pellucid.pictures.tiff.directories import Page, Pages
@@ -29,7 +29,13 @@ from pellucid.restoration.preview import draw_comparison
 from pellucid.restoration.reading import read_degraded
 from pellucid.restoration.restorer import Restorer
 from pellucid.restoration.settings import Settings
-from pellucid.restoration.suitability import warn_about, warn_about_change, warn_about_settings, warn_about_size
+from pellucid.restoration.suitability import (
+    check_format,
+    warn_about,
+    warn_about_change,
+    warn_about_settings,
+    warn_about_size,
+)
 from pellucid.restoration.transfers import Transfers
 from pellucid.storage.urls import Location
 
@@ -89,7 +95,7 @@ class Stages:
         if self.manifests.is_done(job):
             kept.remove()  # its process may have been killed before
             return replace(item, is_skipped=True)
-        images.check_format(job.target)
+        check_format(job.target, self.restorer)
         if settings.compare:
             self._check_sheet(job, self.sheet_paths[job.target])
         files = self.transfers.open(job)
@@ -120,7 +126,7 @@ class Stages:
             white=settings.white,
             with_sidecars=settings.sidecars,
         )
-        if isinstance(degraded, Picture):
+        if isinstance(degraded, Picture) and not self.restorer.recipe.domain.gives_mosaic:
             images.check_format(job.target, degraded, bit_depth=settings.bit_depth)
         return replace(
             item,
@@ -172,7 +178,7 @@ class Stages:
             seconds=time.monotonic() - start + item.kept.found_s,
         )
 
-    def _warn_about_change(self, item: InFlightItem, degraded: Degraded, restored: Picture) -> Iterator[str]:
+    def _warn_about_change(self, item: InFlightItem, degraded: Degraded, restored: Degraded) -> Iterator[str]:
         """Warn about little change, unless a mask or a lower strength requests it."""
         if item.mask is None and self.settings.strength == 1:
             yield from warn_about_change(degraded, restored, self.restorer)
@@ -208,7 +214,7 @@ class Stages:
             self._write_sheet(item, item.sheet, item.restored.metadata.get("icc-profile-data"))
         return replace(item, restored=None, sheet=None, info=(*item.info, *notes))
 
-    def _compare(self, job: Job, degraded: Degraded, restored: Picture) -> Image | None:
+    def _compare(self, job: Job, degraded: Degraded, restored: Degraded) -> Image | None:
         """The sheet for a picture, if requested."""
         if not self.settings.compare:
             return None
@@ -348,6 +354,8 @@ def codec_bytes(source: Path, target: Path, restorer: Restorer, settings: Settin
     if images.is_raw(source):
         developed = not restorer.recipe.domain.takes_mosaic
         decoding = raw.decoding_bytes(source, developed=developed, max_pixels=settings.max_pixels)
+        if restorer.recipe.domain.gives_mosaic:
+            decoding += dng.ENCODING_BYTES * raw.probe_pixels(source, max_pixels=settings.max_pixels)
         return CODEC_BYTES + decoding
     num_pixels, decoding = images.decoding_cost(source)
     num_pixels = int(num_pixels * _scale_bound(restorer, settings) ** 2)

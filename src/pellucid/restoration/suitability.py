@@ -12,7 +12,8 @@ from pellucid.degradations.motion_blur import MotionBlur
 from pellucid.degradations.raw_synthesis import SyntheticRaw
 from pellucid.degradations.standard import GaussianNoise, Jpeg, ShiftedJpeg, Shrink
 from pellucid.domains import Degraded
-from pellucid.pictures.formats import format_by_suffix
+from pellucid.errors import OutputError
+from pellucid.pictures.formats import DNG, format_by_suffix
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.pictures.samples import PEAKS
 from pellucid.recipes.recipe import Recipe
@@ -33,6 +34,7 @@ MIN_CHANGE_255 = 0.5
 
 
 NOISE, CAMERA_NOISE, BLOCKS = "noise", "noise of a camera", "JPEG blocks"
+RAW_NOISE = "noise in RAW files"
 BLUR, SMALL, DARK = "motion blur", "too small", "too dark"
 
 _CORRECTS: dict[str, tuple[type, ...]] = {
@@ -48,7 +50,7 @@ _CORRECTS: dict[str, tuple[type, ...]] = {
 def list_problems(recipe: Recipe) -> list[str]:
     """What the models of a recipe correct: those of the problems above that its degradation causes."""
     if recipe.domain.takes_mosaic:
-        return [DARK]
+        return [RAW_NOISE if recipe.domain.gives_mosaic else DARK]
     found = [problem for problem, kinds in _CORRECTS.items() if involves(recipe.degradation, kinds)]
     return [BLUR] if BLUR in found else found  # a deblurrer learns from noise and JPEG so that it survives them
 
@@ -78,12 +80,29 @@ def warn_about(degraded: Degraded, restorer: Restorer) -> tuple[str, ...]:
     )
 
 
+def check_format(target: Location, restorer: Restorer) -> None:
+    """Raise OutputError if a file of this name cannot store what the restorer returns."""
+    kind, gives_mosaic = format_by_suffix(target), restorer.recipe.domain.gives_mosaic
+    if gives_mosaic and kind is not DNG:
+        raise OutputError(
+            f"{target}: {restorer.name} returns mosaics, and {kind.name} cannot store them", hint="write .dng"
+        )
+    if kind is DNG and not gives_mosaic:
+        raise OutputError(
+            f"{target}: DNG stores mosaics, and {restorer.name} returns developed pictures", hint="write TIFF"
+        )
+
+
 def warn_about_settings(target: Location, restorer: Restorer, settings: Settings) -> Iterator[str]:
     """One line for each setting that has no effect on a result of this name."""
-    if settings.exposure != "auto" and not restorer.recipe.domain.takes_mosaic:
+    domain = restorer.recipe.domain
+    if settings.exposure != "auto" and not (domain.takes_mosaic and not domain.gives_mosaic):
         given = "the reference" if isinstance(settings.exposure, Path) else "the exposure ratio"
-        yield f"{given} has no effect: {restorer.name} restores developed pictures"
+        what = "returns mosaics" if domain.gives_mosaic else "restores developed pictures"
+        yield f"{given} has no effect: {restorer.name} {what}"
     kind = format_by_suffix(target)
+    if settings.bit_depth is not None and kind is DNG:
+        yield "the bit depth has no effect on DNG, which has 16 bits"
     if settings.quality is not None and not kind.takes_quality:
         yield f"the quality has no effect on {kind.name}, which is written without loss"
 
@@ -105,9 +124,11 @@ def warn_about_size(degraded: Degraded, restorer: Restorer, settings: Settings) 
     yield f"{repeated.name} runs {times} times to reach {target[1]} x {target[0]} px{hint}"
 
 
-def warn_about_change(degraded: Degraded, restored: Picture, restorer: Restorer) -> Iterator[str]:
+def warn_about_change(degraded: Degraded, restored: Degraded, restorer: Restorer) -> Iterator[str]:
     """One line if a model hardly changed a picture; none for a result of another size, e.g. a crop."""
-    if not isinstance(degraded, Picture) or restored.samples.shape != degraded.samples.shape:
+    if not (isinstance(degraded, Picture) and isinstance(restored, Picture)):
+        return
+    if restored.samples.shape != degraded.samples.shape:
         return
     if not _has_changed(degraded, restored):
         problems = dict.fromkeys(problem for model in restorer.models for problem in list_problems(model.recipe))

@@ -132,14 +132,21 @@ class TiledModel:
             if key in trained_with and _to_json(trained_with[key]) != _to_json(value)
         ]
 
-    def restore(self, degraded: Degraded, effort: Effort, dtype: str, advance: Advance) -> Picture:
-        """Restore a picture that the domain has accepted; a mosaic becomes an upright picture.
+    def restore(self, degraded: Degraded, effort: Effort, dtype: str, advance: Advance) -> Degraded:
+        """Restore a picture that the domain has accepted.
+
+        A mosaic becomes an upright picture, or stays a mosaic, see `Domain.gives_mosaic`.
 
         dtype: of the result's samples. Raises the errors of `Restorer.restore`.
         """
         tile_px = effort.kept.start_model(self.choose_tile_px(degraded, effort))
         tiles = self._restore_tiles(degraded, tile_px, effort, dtype)
-        return self._join_tiles(degraded, tiles, advance)
+        restored = self._join_tiles(degraded, tiles, advance)
+        if not isinstance(degraded, Mosaic):
+            return restored
+        if self.recipe.domain.gives_mosaic:
+            return replace(degraded, samples=restored.samples[..., 0])
+        return restored.apply_orientation(degraded.orientation)
 
     def choose_tile_px(self, degraded: Degraded, effort: Effort) -> int:
         """The longest side of the tiles.
@@ -168,7 +175,7 @@ class TiledModel:
         )
 
     def _join_tiles(self, degraded: Degraded, tiles: Iterator[tuple[Tile, Picture]], advance: Advance) -> Picture:
-        """Join all restored tiles."""
+        """Join all restored tiles. Those of a mosaic are not turned."""
         restored: Picture | None = None
         for tile, part in tiles:
             if restored is None:
@@ -179,7 +186,7 @@ class TiledModel:
             advance(tile.num_pixels)
         assert restored is not None
         memory.trim()
-        return restored.apply_orientation(degraded.orientation) if isinstance(degraded, Mosaic) else restored
+        return restored
 
     def _total_halo_px(self, degraded: Degraded, requested_px: int | None) -> int:
         """The halo in total, including that of filling hidden colors."""
@@ -275,8 +282,14 @@ class TiledModel:
                 yield tile, part
 
     def _restore_tile(self, degraded: Degraded, tile: Tile, settings: TileSettings, dtype: str) -> Picture:
-        """Restore one tile, with samples of this type; hidden colors are those of the input."""
-        colors = to_samples(self._restore_colors(degraded, tile, settings), dtype)
+        """Restore one tile, with samples of this type; hidden colors are those of the input.
+
+        Samples of a mosaic are in its own units, in the only channel.
+        """
+        planes = self._restore_colors(degraded, tile, settings)
+        if isinstance(degraded, Mosaic) and self.recipe.domain.gives_mosaic:
+            return Picture(degraded.from_linear(planes, tile.top, tile.left)[..., None])
+        colors = to_samples(planes, dtype)
         if isinstance(degraded, Mosaic):
             return Picture(colors, metadata=degraded.metadata)
         alpha = None if degraded.alpha is None else self._enlarge(degraded.alpha, tile, dtype, is_fraction=True)
@@ -319,9 +332,10 @@ class TiledModel:
         network_input, strength = domain.planes_to_input(planes), self._strength(settings, rows, cols)
         if strength.any():
             output = transform.invert(self.backend(transform(network_input)))
-            output = output if (strength == 1).all() else network_input.lerp(output, strength.to(output.device))
+            if not (strength == 1).all():
+                output = domain.keep(network_input).lerp(output, strength.to(output.device))
         else:
-            output = network_input
+            output = domain.keep(network_input)
         return domain.output_to_planes(output, planes)[..., rows.kept(self.scale), cols.kept(self.scale)]
 
     def _strength(self, settings: TileSettings, rows: Span, cols: Span) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pellucid.data.store import Store
 from pellucid.degradations.degradation import Footprint, draws, footprint, make_pair
-from pellucid.domains import MosaicDomain, takes_mosaic
+from pellucid.domains import DevelopingDomain, develops_mosaic
 from pellucid.errors import DataError, RecipeError
 from pellucid.pictures.camera.packing import apply_gains, find_phase
 from pellucid.pictures.picture import Mosaic
@@ -147,7 +147,7 @@ class _FromRaw:
     """Packed mosaics, multiplied by their exposure ratios; they are augmented after packing."""
 
     def __init__(self, recipe: Recipe, store: Store, patch_px: int, placement: Placement) -> None:
-        assert takes_mosaic(recipe.domain)
+        assert develops_mosaic(recipe.domain)
         self._domain, self._store = recipe.domain, store
         self._corners = [_find_corner(recipe.domain, store, i) for i in range(len(store))]
         self.window = _build_window(recipe, patch_px, Footprint(grid_px=len(recipe.domain.pattern)))
@@ -187,7 +187,7 @@ class _FromRaw:
         return self._store.target(i)[down : down + mosaic.height, right : right + mosaic.width]
 
 
-def _find_corner(domain: MosaicDomain, store: Store, i: int) -> tuple[int, int]:
+def _find_corner(domain: DevelopingDomain, store: Store, i: int) -> tuple[int, int]:
     mosaic, (height, width) = store.mosaic(i), store.sizes[i]
     if (mosaic.height, mosaic.width) != (height, width):
         raise DataError(

@@ -7,7 +7,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid.errors import PictureError
-from pellucid.pictures.camera.packing import BAYER, XTRANS, align, apply_gains, find_phase, pack_bayer, pack_xtrans
+from pellucid.pictures.camera.packing import (
+    BAYER,
+    XTRANS,
+    align,
+    apply_gains,
+    find_phase,
+    pack_bayer,
+    pack_xtrans,
+    pad_to_blocks,
+    unpack_bayer,
+)
 from pellucid.pictures.picture import Mosaic
 
 # (row, column) in the 6 x 6 pixels of an X-Trans block for each packed plane, at the packed pixels (even, even),
@@ -204,3 +214,36 @@ def test_gains_multiply_their_filters() -> None:
 def test_gains_of_1_change_no_bit() -> None:
     planes = torch.rand(1, 1, 6, 6)
     assert torch.equal(apply_gains(planes, torch.ones(1, 3), BAYER), planes)
+
+
+@pytest.mark.parametrize("pattern", [("RG", "GB"), ("GR", "BG"), ("GB", "RG"), ("BG", "GR")])
+@pytest.mark.parametrize("size", [(2, 2), (5, 8), (6, 7)])
+def test_padding_completes_blocks_with_mirrored_samples(pattern: tuple[str, ...], size: tuple[int, int]) -> None:
+    samples = np.arange(size[0] * size[1], dtype=np.uint16).reshape(size)
+    black = ((1.0, 2.0), (3.0, 4.0))
+    padded = pad_to_blocks(Mosaic(samples, pattern, black, 1000.0), BAYER)
+    down, right = find_phase(pattern, BAYER) or (0, 0)
+    assert padded.pattern == BAYER and padded.height % 2 == padded.width % 2 == 0
+    inner = slice(down, down + size[0]), slice(right, right + size[1])
+    np.testing.assert_array_equal(padded.samples[inner], samples)
+    # Each sample, also a mirrored one, has the black level of its filter.
+    levels = np.tile(padded.site_black_levels, (padded.height // 2, padded.width // 2))[inner]
+    repeats = (-(-size[0] // 2), -(-size[1] // 2))
+    np.testing.assert_array_equal(levels, np.tile(black, repeats)[: size[0], : size[1]])
+    if down:
+        np.testing.assert_array_equal(padded.samples[0], padded.samples[2])
+    if right:
+        np.testing.assert_array_equal(padded.samples[:, 0], padded.samples[:, 2])
+
+
+def test_other_filters_and_single_rows_cannot_be_padded() -> None:
+    fuji = Mosaic(np.zeros((12, 12), np.uint16), XTRANS, 0.0, 1000.0)
+    with pytest.raises(PictureError, match="this recipe needs RG/GB"):
+        pad_to_blocks(fuji, BAYER)
+    with pytest.raises(PictureError, match="at least 2 x 2"):
+        pad_to_blocks(Mosaic(np.zeros((1, 12), np.uint16), BAYER, 0.0, 1000.0), BAYER)
+
+
+def test_unpacking_inverts_packing() -> None:
+    mosaic = torch.rand(2, 1, 6, 8)
+    assert torch.equal(unpack_bayer(pack_bayer(mosaic)), mosaic)

@@ -19,13 +19,18 @@ from PIL.TiffImagePlugin import IFDRational, ImageFileDirectory_v2
 from tifffile import DATATYPE
 
 from pellucid.errors import OutputError
+from pellucid.pictures.camera import dng_tags
 from pellucid.pictures.camera.packing import BAYER, XTRANS, find_phase
-from pellucid.pictures.picture import Exposure, Mosaic, Picture
+from pellucid.pictures.containers import tiff
+from pellucid.pictures.picture import CameraFacts, Exposure, Mosaic, Picture
 from pellucid.pictures.samples import Samples
 from pellucid.system.files import write_atomic
 
 MAX_EXIF_ISO = 65535
 """The ISO in EXIF that means this value or a higher one."""
+
+ENCODING_BYTES = 8
+"""Memory that `encode` needs for each pixel."""
 
 Tag = tuple[str, DATATYPE, int, Any]
 """Tag of tifffile: name, type, count and value."""
@@ -72,15 +77,33 @@ def write_linear(picture: Picture, path: str | Path, *, overwrite: bool = False)
 def encode(mosaic: Mosaic) -> bytes:
     """The content of an uncompressed DNG file of a 16-bit Bayer or X-Trans mosaic.
 
-    Contains the samples, pattern, levels, white balance, exposure and orientation, and from the metadata the
-    camera, lens, focal length and time. When reading it, LibRaw truncates black levels to integers, ignores ISO
-    values from 65535 on, and refuses less than 22 x 22 px.
+    Contains the samples, pattern, levels, white balance, exposure and orientation. With `Mosaic.camera`, it also
+    contains the metadata of the file, and what a DNG contained about colors, corrections and crop; without it,
+    from the metadata, the camera, lens, focal length and time.
+    When reading it, LibRaw truncates black levels to integers, ignores ISO values from 65535 on, and refuses less
+    than 22 x 22 px.
     Raises OutputError for other samples and patterns.
     """
     _check_mosaic(mosaic)
+    if mosaic.camera is not None:
+        return _encode_like_file(mosaic, mosaic.camera)
     maker, taken = _parse_metadata(mosaic.metadata)
     tags = [*_common_tags(maker), *_mosaic_tags(mosaic)]
     return _build_tiff(mosaic.samples, _CFA, tags, {**taken, **exposure_tags(mosaic.exposure)})
+
+
+def _encode_like_file(mosaic: Mosaic, camera: CameraFacts) -> bytes:
+    maker, _ = _parse_metadata(camera.metadata)
+    colors = () if dng_tags.COLOR_MATRIX in camera.tags else _color_tags(camera.color_matrix)
+    tags = [*_version_tags(), *_model_tag(maker), *colors, *_mosaic_tags(mosaic)]
+    file = io.BytesIO(_build_main_tiff(mosaic.samples, _CFA, tags))
+    tiff.write(file, {**camera.metadata, "tiff-tags": camera.tags}, {})
+    return file.getvalue()
+
+
+def find_camera(metadata: Mapping[str, Any]) -> str:
+    """The name of the camera in EXIF, or ""."""
+    return _parse_metadata(metadata)[0].get(Base.Model, "").strip()
 
 
 def encode_linear(picture: Picture) -> bytes:
@@ -141,10 +164,25 @@ def _check_mosaic(mosaic: Mosaic) -> None:
 def _common_tags(maker: Mapping[int, str]) -> list[Tag]:
     return [
         *(_ascii(Base(tag).name, name) for tag, name in maker.items()),
-        ("DNGVersion", _BYTE, 4, (1, 4, 0, 0)),
-        ("DNGBackwardVersion", _BYTE, 4, (1, 1, 0, 0)),
-        _ascii("UniqueCameraModel", " ".join(maker.values()) or "pellucid"),
-        ("ColorMatrix1", _SRATIONAL, 9, [part for value in _XYZ_TO_CAMERA for part in (value, 10_000)]),
+        *_version_tags(),
+        *_model_tag(maker),
+        *_color_tags(()),
+    ]
+
+
+def _version_tags() -> list[Tag]:
+    return [("DNGVersion", _BYTE, 4, (1, 4, 0, 0)), ("DNGBackwardVersion", _BYTE, 4, (1, 1, 0, 0))]
+
+
+def _model_tag(maker: Mapping[int, str]) -> list[Tag]:
+    return [_ascii("UniqueCameraModel", " ".join(maker.values()) or "pellucid")]
+
+
+def _color_tags(matrix: Sequence[float]) -> list[Tag]:
+    """matrix: see `CameraFacts.color_matrix`; that of sRGB if it is not known."""
+    ratios = [round(10_000 * value) for value in matrix] if matrix else _XYZ_TO_CAMERA
+    return [
+        ("ColorMatrix1", _SRATIONAL, 9, [part for value in ratios for part in (value, 10_000)]),
         ("CalibrationIlluminant1", _SHORT, 1, _D65),
     ]
 

@@ -36,6 +36,12 @@ def pack_bayer(mosaic: Tensor) -> Tensor:
     )
 
 
+def unpack_bayer(planes: Tensor) -> Tensor:
+    """The inverse of `pack_bayer`: (N, 4, H, W) -> (N, 1, 2 H, 2 W)."""
+    red, green, blue, other_green = planes.split(1, dim=1)
+    return F.pixel_shuffle(torch.cat([red, green, other_green, blue], dim=1), 2)
+
+
 def pack_xtrans(mosaic: Tensor) -> Tensor:
     """(N, 1, H, W) in Fuji's order, H and W multiples of 6 -> (N, 9, H/3, W/3): R, G, B, R, B, G, G, G, G."""
     quarters = [mosaic[..., row::6, col::6] for sites in _XTRANS_SITES for row, col in sites]
@@ -66,6 +72,32 @@ def align(mosaic: Mosaic, pattern: tuple[str, ...]) -> Mosaic:
             f"a mosaic with the filters {'/'.join(mosaic.pattern)}; this recipe needs {'/'.join(pattern)}"
         )
     return _crop(mosaic, pattern, *offset)
+
+
+def pad_to_blocks(mosaic: Mosaic, pattern: tuple[str, ...]) -> Mosaic:
+    """A mosaic that starts with the pattern and has complete blocks, mirrored beyond its edges where necessary.
+
+    Adds less than one block on each side, see `find_phase`; if nothing is added, the mosaic is returned as it is.
+    For Bayer patterns only. Raises PictureError if the mosaic has another pattern in every phase, or less than two
+    rows or columns.
+    """
+    offset = find_phase(mosaic.pattern, pattern)
+    if offset is None:
+        raise PictureError(
+            f"a mosaic with the filters {'/'.join(mosaic.pattern)}; this recipe needs {'/'.join(pattern)}"
+        )
+    if min(mosaic.height, mosaic.width) < 2:
+        raise PictureError(f"a mosaic of {mosaic.width} x {mosaic.height} px; at least 2 x 2 is needed")
+    period, sizes = len(pattern), (mosaic.height, mosaic.width)
+    margins = [(start, -(size + start) % period) for size, start in zip(sizes, offset, strict=True)]
+    if not any(map(any, margins)):
+        return mosaic
+    # Mirrored at the outermost pixels, a row of red filters becomes one of red filters.
+    samples = np.pad(mosaic.samples, margins, "reflect")
+    black = mosaic.black_level
+    if isinstance(black, tuple):
+        black = tuple(map(tuple, np.roll(black, offset, (0, 1)).tolist()))
+    return replace(mosaic, samples=samples, pattern=pattern, black_level=black)
 
 
 def find_phase(found: tuple[str, ...], wanted: tuple[str, ...]) -> tuple[int, int] | None:

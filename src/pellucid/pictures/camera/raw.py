@@ -3,6 +3,7 @@
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from math import isfinite
 from pathlib import Path
@@ -16,10 +17,10 @@ from PIL.TiffImagePlugin import IFDRational
 
 from pellucid.errors import OutputError, PictureError
 from pellucid.pictures import metadata
-from pellucid.pictures.camera import dng, raw_data, raw_metadata
+from pellucid.pictures.camera import dng, dng_tags, raw_data, raw_metadata
 from pellucid.pictures.camera.packing import BAYER, XTRANS, find_phase
 from pellucid.pictures.camera.raw_contents import describe_raw_contents
-from pellucid.pictures.picture import Encoding, Exposure, Mosaic, Picture
+from pellucid.pictures.picture import CameraFacts, Encoding, Exposure, Mosaic, Picture
 from pellucid.pictures.samples import Samples
 from pellucid.system.files import read_head
 from pellucid.system.processes import ForkGuard
@@ -66,7 +67,7 @@ def read(path: str | Path, *, max_pixels: int = MAX_PIXELS, sidecar: bytes = b""
     path = Path(path)
     with _open(path, max_pixels) as raw:
         _unpack(raw, path)
-        return _to_mosaic(raw, *_read_metadata(raw, path, sidecar))
+        return _add_camera(_to_mosaic(raw, *_read_metadata(raw, path, sidecar)), raw, path, sidecar)
 
 
 def develop(
@@ -101,10 +102,12 @@ def probe_pixels(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> int:
         return raw.sizes.raw_width * raw.sizes.raw_height
 
 
-def develop_mosaic(mosaic: Mosaic) -> Picture:
+def develop_mosaic(mosaic: Mosaic, *, keeps_white: bool = False) -> Picture:
     """A mosaic developed in the same way as `develop` does for files, ignoring its exposure_ratio.
 
-    Filter colors are assumed to be those of sRGB, because a mosaic does not contain the real ones.
+    Filter colors are assumed to be those of sRGB.
+    keeps_white: use the white level of the mosaic even if its brightest sample is below, which LibRaw otherwise
+        makes white. The brightness of mosaics with different noise is then the same.
     Raises PictureError for what LibRaw cannot develop: samples other than uint16, and sides below 22 px, or below
     512 px for X-Trans.
     """
@@ -114,13 +117,13 @@ def develop_mosaic(mosaic: Mosaic) -> Picture:
             f"a mosaic of {mosaic.width} x {mosaic.height} px; LibRaw needs at least {least_px} x {least_px}"
         )
     try:
-        content = dng.encode(mosaic)
+        content = dng.encode(replace(mosaic, camera=None))
     except OutputError as error:
         raise PictureError(error.facts) from error
     with _libraw("the mosaic") as raw:
         raw.open_buffer(io.BytesIO(content))
         raw.unpack()
-        return _develop(raw, mosaic.metadata)
+        return _develop(raw, mosaic.metadata, keeps_white=keeps_white)
 
 
 def read_frame(
@@ -240,15 +243,45 @@ def _to_mosaic(raw: rawpy.RawPy, found: Mapping[str, Any], notes: tuple[str, ...
     )
 
 
+def _add_camera(mosaic: Mosaic, raw: rawpy.RawPy, path: Path, sidecar: bytes) -> Mosaic:
+    """The mosaic with what else the file contains, for writing it as DNG."""
+    with path.open("rb") as file:
+        found, _ = raw_metadata.read(
+            file,
+            read_preview=partial(_read_preview, raw),
+            known=_build_exif(raw),
+            sidecar=sidecar,
+            developed=False,
+        )
+        tags, noise, lost = dng_tags.read(file, mosaic.width, mosaic.height)
+    matrix = () if dng_tags.COLOR_MATRIX in tags else _read_matrix(raw)
+    notes = (*mosaic.notes, *([f"not kept: {', '.join(lost)}"] if lost else []))
+    camera = CameraFacts(dng.find_camera(found), matrix, tags, found)
+    return replace(mosaic, camera=camera, noise=noise, notes=notes)
+
+
+def _read_matrix(raw: rawpy.RawPy) -> tuple[float, ...]:
+    """From XYZ to the camera's colors; () for cameras that LibRaw does not know."""
+    matrix = raw.rgb_xyz_matrix[:3]
+    return tuple(float(value) for value in matrix.flat) if matrix.any() else ()
+
+
 def _develop(
-    raw: rawpy.RawPy, found: Mapping[str, Any], notes: tuple[str, ...] = (), *, upright: bool = True
+    raw: rawpy.RawPy,
+    found: Mapping[str, Any],
+    notes: tuple[str, ...] = (),
+    *,
+    upright: bool = True,
+    keeps_white: bool = False,
 ) -> Picture:
     black = max(raw.black_level_per_channel[: raw.num_colors])
     if 0 < raw.white_level <= black:
         raise PictureError(f"black level {black:g} is not below the white level {raw.white_level:g}")
-    orientation: dict[str, Any] = {} if upright else {"user_flip": 0}
+    others: dict[str, Any] = {} if upright else {"user_flip": 0}
+    if keeps_white:
+        others["adjust_maximum_thr"] = 0.0
     encoding = Encoding("camera RAW", 16, notes=(_DEVELOPED, *notes), warnings=_find_blank(raw))
-    return Picture(raw.postprocess(**_DEVELOPMENT, **orientation), metadata=found, encoding=encoding)
+    return Picture(raw.postprocess(**_DEVELOPMENT, **others), metadata=found, encoding=encoding)
 
 
 def _find_blank(raw: rawpy.RawPy) -> tuple[str, ...]:

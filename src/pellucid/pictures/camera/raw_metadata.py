@@ -54,19 +54,31 @@ class _Found:
 
 
 def read(
-    file: IO[bytes], *, read_preview: Callable[[], bytes] = bytes, known: bytes = b"", sidecar: bytes = b""
+    file: IO[bytes],
+    *,
+    read_preview: Callable[[], bytes] = bytes,
+    known: bytes = b"",
+    sidecar: bytes = b"",
+    developed: bool = True,
 ) -> tuple[dict[str, Any], tuple[str, ...]]:
     """(metadata of the developed picture, what is not kept), by the keys of `Picture.metadata`.
 
     read_preview: finds the JPEG in the file, for files of unknown structure.
     known: an EXIF block for files without EXIF.
     sidecar: XMP that takes precedence over that in the file.
+    developed: False: that of a file with the same samples, in which the settings of RAW programs and the color
+        space stay.
     """
     found = _read_file(file)
     if not found.tags:
         found = found.complete(_read_jpeg(read_preview()))
     if not found.tags.exif:
         found = found.complete(_Found(exif.parse_block(known)))
+    if not developed:
+        block = exif.build_block(_describe_samples(found.tags))
+        packet = xmp.complete(sidecar, found.others.get("xmp-data", b""))
+        metadata = {"exif-data": block, **found.others, "xmp-data": packet, **exif.read_resolution(block)}
+        return {key: value for key, value in metadata.items() if value}, ()
     block = exif.build_block(_describe_developed(found.tags))
     packet, removed = xmp.remove_development(xmp.complete(sidecar, found.others.get("xmp-data", b"")))
     metadata = {
@@ -168,6 +180,13 @@ def _complete(tags: Tags, other: Tags) -> Tags:
 
 def _without_note(tags: dict[int, Value]) -> dict[int, Value]:
     return {tag: value for tag, value in tags.items() if tag != exif.MAKER_NOTE}
+
+
+def _describe_samples(tags: Tags) -> Tags:
+    """The tags that are also true for another file of the same samples, in the directories where EXIF has them."""
+    moved = {tag: value for tag, value in tags.main.items() if tag in _IN_EXIF}
+    taken = {tag: value for tag, value in (moved | tags.exif).items() if tag not in _OF_SAMPLES}
+    return replace(tags, main={tag: value for tag, value in tags.main.items() if tag in _MAIN}, exif=taken)
 
 
 def _describe_developed(tags: Tags) -> Tags:

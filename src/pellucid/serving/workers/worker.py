@@ -109,6 +109,7 @@ class Worker:
         from pellucid.pictures import images
         from pellucid.restoration import restore
         from pellucid.restoration.planning import Job
+        from pellucid.restoration.restorer import default_format
         from pellucid.restoration.settings import Settings
 
         source, options = Path(command["source"]), dict(command["options"])
@@ -116,6 +117,7 @@ class Worker:
         exposure = options.pop("exposure_ratio", "auto")
         crop, size = options.pop("crop", None), options.pop("size", None)  # JSON has no tuples
         restorer = self._load(command["model"])
+        format = format or default_format(restorer)
         target = Path(command["folder"]) / images.result_name(f"result{source.suffix}", format, source=source)
         settings = Settings(
             memory_bytes=self.options["memory_bytes"],

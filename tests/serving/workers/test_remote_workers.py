@@ -211,10 +211,13 @@ def test_killed_with_a_reason_on_the_cluster(tmp_path: Path) -> None:
         await worker.start()
         calling = asyncio.ensure_future(worker.call("list_models", limit_s=80))
         await asyncio.sleep(0)
+        worker._memory = (2**40, 2**40)
         worker.kill("used too much memory", "memory")
         with pytest.raises(WorkerDiedError, match="used too much memory") as found:
             await calling
         assert found.value.cause == "memory"
+        await worker._create()
+        assert worker.measure_memory() == (0, 0), "not that of the last process"
 
     _run(tmp_path, act, is_shared=True)
 

@@ -100,6 +100,7 @@ class RemoteWorker(WorkerProcess):
         self._events: asyncio.Queue[dict[str, Any] | WorkerDiedError] = asyncio.Queue()
         self._unsent: list[str] = []
         self._turn = asyncio.Lock()
+        self._memory = (0, 0)  # that of the last process may have been too much
         self._actor = await self._call_ray(
             lambda: make_actor_class(cluster.ray, RemoteProcess, cluster.resources).remote()
         )

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,13 +53,20 @@ class Running:
 
 
 def start(
-    folder: Path, *options: str, data: Path | None = None, environment: dict[str, str] | None = None
+    folder: Path,
+    *options: str,
+    data: Path | None = None,
+    environment: dict[str, str] | None = None,
+    program: Sequence[str] = ("-m", "pellucid"),
 ) -> Running:
-    """`pellucid serve` with small limits, on a free port, when it accepts work. data: below folder by default."""
+    """`pellucid serve` with small limits, on a free port, when it accepts work.
+
+    data: below folder by default. program: arguments of Python, to run a changed one.
+    """
     data = data or folder / "data"
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"log-{time.monotonic_ns()}"
-    command = [sys.executable, "-m", "pellucid", "serve", "--port", "0", "--data", str(data)]
+    command = [sys.executable, *program, "serve", "--port", "0", "--data", str(data)]
     command += [] if "--memory" in options else ["--memory", "2.5GB"]
     with log.open("wb") as file:
         process = subprocess.Popen(

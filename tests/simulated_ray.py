@@ -143,6 +143,9 @@ class Actor:
     def kill(self) -> None:
         with self._lock:
             self._is_ended = True
+            unsent = self._calls if self._process is None else []
+        for call in unsent:
+            call.set_exception(RayError(self._ray.reason))
         if self._process is not None:
             self._process.kill()
             self._process.join()

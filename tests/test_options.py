@@ -262,6 +262,7 @@ def test_urls_lead_to_their_server(arguments: list[str], album: Path, bucket: Bu
 OTHER_URLS = {
     *((command, "on") for command in ("restore", "evaluate", "prepare")),
     ("serve", "allow_origin"),
+    ("serve", "workers"),
     ("convert", "license"),
 }
 """The addresses of a cluster and of a site, and that of the text of a license, are not places of files."""
@@ -326,6 +327,24 @@ def test_options_of_clusters_are_not_ignored(command: str, options: list[str], m
     result = CliRunner().invoke(cli.app, [*_fill_on_cluster(command, album), *record, *options])
     assert result.exit_code == 2 and message in " ".join(re.sub("[│╭╮╰╯─]", " ", result.output).split())
     assert not album.with_name("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        *(
+            ([f"--workers={text}"], f"{text!r} is neither a number from 1 to 256 nor a cluster")
+            for text in ("s3://bucket/x", "ray://", "local", "-1", "two")
+        ),
+        (["--workers", "0"], "not in the range 1 to 256"),
+        (["--workers", "257"], "not in the range 1 to 256"),
+        (["--processes", "2"], "omit --processes"),
+    ],
+)
+def test_workers_are_a_number_or_a_cluster(options: list[str], message: str, tmp_path: Path) -> None:
+    result = CliRunner().invoke(cli.app, ["serve", "--data", str(tmp_path / "data"), *options])
+    assert result.exit_code == 2 and message in " ".join(re.sub("[│╭╮╰╯─]", " ", result.output).split())
+    assert not (tmp_path / "data").exists()
 
 
 def _name_url_parameter(arguments: list[str]) -> list[str]:

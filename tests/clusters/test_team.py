@@ -221,12 +221,16 @@ def test_batches_are_never_too_large_and_become_smaller(waiting: int, ready: int
         ("node running low on memory", LostItem("it ran out of memory", is_out_of_memory=True)),
         ("x\nWorker exit type: SYSTEM_ERROR", LostItem("it was killed, or crashed", is_out_of_memory=False)),
         ("The Node has died", LostItem("its computer has left the cluster", is_out_of_memory=False)),
+        (
+            "The actor 96cf is unavailable: RpcError: Connection refused rpc_code: 14.",
+            LostItem("its computer cannot be reached", is_out_of_memory=False),
+        ),
         ("first\n\n  last \n", LostItem("last", is_out_of_memory=False)),
         ("", LostItem("RuntimeError", is_out_of_memory=False)),
     ],
 )
 def test_the_reason_of_a_death(text: str, expected: LostItem) -> None:
-    assert team._explain(RuntimeError(text)) == expected
+    assert team.explain_death(RuntimeError(text)) == expected
 
 
 def test_a_lost_item_becomes_an_error() -> None:

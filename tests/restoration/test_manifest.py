@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from pellucid.errors import OutputError
-from pellucid.restoration.entries import NAME, stamp
+from pellucid.restoration.entries import NAME, read_entries, stamp
 from pellucid.restoration.manifest import Manifest, Request, State
 
 
@@ -105,6 +105,36 @@ def test_file_of_the_same_name_in_another_folder_is_another_input(tmp_path: Path
     assert _state(namesake, target) is State.FOREIGN
     moved = source.rename(tmp_path / "another" / source.name)  # the same file is recognized
     assert _state(moved, target) is State.DONE
+
+
+def test_names_of_links_are_names_of_the_same_file(tmp_path: Path, source: Path) -> None:
+    """An input and a folder of results that are reached by links, once in an entry and once later."""
+    target = _done(tmp_path / "out", source)
+    (tmp_path / "linked").symlink_to(tmp_path)
+    linked = tmp_path / "linked"
+    source.write_bytes(b"changed")
+    for given in (source, linked / "photo.png"):
+        for folder in (target.parent, linked / "out", tmp_path / "out" / ".." / "out"):
+            assert _state(given, folder / "photo.png") is State.OUTDATED, (given, folder)
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "photo.png").write_bytes(b"changed")
+    assert _state(other / "photo.png", target) is State.FOREIGN
+    (other / "photo.png").unlink()
+    (other / "photo.png").symlink_to(source)
+    assert _state(other / "photo.png", target) is State.OUTDATED
+
+
+def test_sources_are_recorded_relative_to_the_results(tmp_path: Path, source: Path) -> None:
+    """So both can be moved together."""
+    inside, below = tmp_path / "out" / "in.png", tmp_path / "out" / "deep" / "in.png"
+    below.parent.mkdir(parents=True)
+    expected = {source: "../photo.png", inside: "in.png", below: "deep/in.png"}
+    for place in expected:
+        place.write_bytes(b"a picture")
+        _done(tmp_path / "out", place, f"result {place.parent.name} {place.name}")
+    found = [entry["place"] for entry in read_entries(tmp_path / "out")]
+    assert found == [*expected.values()]
 
 
 def test_crash_between_the_entry_and_the_rename_loses_nothing(tmp_path: Path, source: Path) -> None:

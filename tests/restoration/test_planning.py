@@ -59,6 +59,38 @@ def test_targets_that_would_overwrite_something_are_refused(album: Path) -> None
         planning.plan([album / "empty"], None)
 
 
+def test_results_that_are_inputs_by_a_link_are_refused(album: Path, tmp_path: Path) -> None:
+    (tmp_path / "linked").symlink_to(album)
+    for given in (album / "a.png", album):
+        with pytest.raises(OutputError, match="is one of the inputs"):
+            planning.plan([given], tmp_path / "linked" / ("a.png" if given != album else ""))
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "a.png").symlink_to(album / "a.png")
+    with pytest.raises(OutputError, match="is one of the inputs"):
+        planning.plan([album], out)
+    (out / "a.png").unlink()
+    (out / "a.png").symlink_to("b.tif")
+    with pytest.raises(OutputError, match="would both become"):
+        planning.plan([album], out)
+
+
+def test_results_in_a_linked_folder_of_the_inputs_are_no_inputs(album: Path, tmp_path: Path) -> None:
+    """The folder of results is inside of that of the inputs, and is named by a link to it."""
+    (album / "results").mkdir()
+    images.write(images.read(album / "a.png"), album / "results" / "a.png")
+    (tmp_path / "linked").symlink_to(album / "results")
+    names = [job.source.name for job in planning.plan([album], tmp_path / "linked", exclude=["broken.png"])]
+    assert names == ["a.png", "b.tif", "c.png"]
+
+
+def test_results_next_to_inputs_that_are_given_by_a_link_are_no_inputs(album: Path, tmp_path: Path) -> None:
+    (tmp_path / "linked").symlink_to(album)
+    images.write(images.read(album / "a.png"), album / "a-restored.png")
+    jobs = planning.plan([str(album / "a*.png"), str(tmp_path / "linked" / "a-restored.png")])
+    assert [job.source for job in jobs] == [album / "a.png"]
+
+
 def test_equal_names_with_different_suffixes_keep_their_suffix(album: Path) -> None:
     images.write(images.read(album / "a.png"), album / "a.tif")
     targets = [job.target.name for job in planning.plan([album], album / "out", format="tiff")]

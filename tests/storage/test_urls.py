@@ -1,9 +1,10 @@
+import os
 from pathlib import Path, PurePosixPath
 
 import pytest
 
 from pellucid.errors import ArgumentError
-from pellucid.storage.urls import Url, is_folder, is_url, is_within, locate, real_name
+from pellucid.storage.urls import RealNames, Url, is_folder, is_url, is_within, locate, real_name
 
 
 @pytest.mark.parametrize(
@@ -81,3 +82,25 @@ def test_a_folder_and_its_object_are_one_name(tmp_path: Path) -> None:
     assert real_name(Url("s3", "b", "x", is_folder=True)) == real_name(Url("s3", "b", "x"))
     assert is_folder(Url("s3", "b", "x", is_folder=True)) and not is_folder(Url("s3", "b", "x"))
     assert is_folder(tmp_path) and not is_folder(tmp_path / "none")
+
+
+def test_real_names_are_those_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of files and folders behind links, in any combination, and of names that do not exist."""
+    inner = tmp_path / "real" / "inner"
+    inner.mkdir(parents=True)
+    (inner / "a.png").write_bytes(b"x")
+    (tmp_path / "linked").symlink_to("real")
+    (tmp_path / "twice").symlink_to(tmp_path / "linked" / "inner")
+    (tmp_path / "b.png").symlink_to("twice/a.png")
+    (inner / "up").symlink_to("../..")
+    (inner / "lost.png").symlink_to("nowhere")
+    (inner / "loop.png").symlink_to("loop.png")
+    monkeypatch.chdir(inner)
+    folders = [".", "..", "real/..", "linked", "linked/inner", "twice", "twice/..", "real/inner/up", "missing/.."]
+    names = ["a.png", "b.png", "lost.png", "loop.png", "missing.png", "up", "inner", "..", "."]
+    texts = [*names, *(f"{tmp_path}/{folder}/{name}" for folder in folders for name in names), "/", "//", ""]
+    found = RealNames()
+    for place in map(Path, texts):
+        assert found.find(place) == os.path.realpath(place), place
+    url = Url("s3", "bucket", "a/b.png")
+    assert found.find(url) == real_name(url) == "s3://bucket/a/b.png"

@@ -156,26 +156,15 @@ class _Team:
 
     @cached_property
     def _actor_class(self) -> Any:
-        return self._ray.remote(Member).options(
-            num_cpus=self._resources.num_cpus,
-            num_gpus=self._num_gpus,
-            memory=self._resources.memory_bytes,
-            max_restarts=0,
-            scheduling_strategy="SPREAD",
-        )
+        return make_actor_class(self._ray, Member, self._resources)
 
     @cached_property
     def _num_gpus(self) -> int:
-        requested = self._resources.num_gpus
-        return requested if requested is not None else int(self._ray.cluster_resources().get("GPU", 0) >= 1)
+        return choose_num_gpus(self._ray, self._resources)
 
     @cached_property
     def _capacity(self) -> int:
-        """How many processes fit the computers that the cluster has now."""
-        needed = {"CPU": self._resources.num_cpus, "GPU": self._num_gpus, "memory": self._resources.memory_bytes}
-        nodes = [node["Resources"] for node in self._ray.nodes() if node["Alive"]]
-        fits = [min(int(node.get(key, 0) // need) for key, need in needed.items() if need) for node in nodes]
-        return sum(fits)
+        return count_fitting(self._ray, self._resources)
 
     def _warn_if_none_fits(self) -> None:
         """Warn once if no computer is large enough. The cluster may still grow, so the team keeps waiting."""
@@ -228,7 +217,7 @@ class _Team:
         """Recover, retry or give up the items of a dead process; `_start_processes` replaces it."""
         self._processes.remove(process)
         self._ray.kill(process.actor)
-        lost = _explain(error)
+        lost = explain_death(error)
         if not process.is_ready:
             self._num_failed_starts += 1
             if self._num_failed_starts >= MAX_FAILED_STARTS:
@@ -242,7 +231,35 @@ class _Team:
                 yield index, lost if finished is None else finished
 
 
-def _explain(error: Exception) -> LostItem:
+def make_actor_class(ray: Any, process: type, resources: Requirements) -> Any:
+    """The class of Ray actors that run as processes with these resources, on computers with few other ones.
+
+    Ray does not restart them: pellucid does.
+    """
+    return ray.remote(process).options(
+        num_cpus=resources.num_cpus,
+        num_gpus=choose_num_gpus(ray, resources),
+        memory=resources.memory_bytes,
+        max_restarts=0,
+        scheduling_strategy="SPREAD",
+    )
+
+
+def choose_num_gpus(ray: Any, resources: Requirements) -> int:
+    """Number of GPUs of each process, see `Requirements`."""
+    requested = resources.num_gpus
+    return requested if requested is not None else int(ray.cluster_resources().get("GPU", 0) >= 1)
+
+
+def count_fitting(ray: Any, resources: Requirements) -> int:
+    """How many processes fit the computers that the cluster has now, if nothing else runs there."""
+    num_gpus = choose_num_gpus(ray, resources)
+    needed = {"CPU": resources.num_cpus, "GPU": num_gpus, "memory": resources.memory_bytes}
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return sum(min(int(node.get(key, 0) // need) for key, need in needed.items() if need) for node in nodes)
+
+
+def explain_death(error: Exception) -> LostItem:
     """Why a process has died, according to Ray's error message."""
     text = str(error)
     if "OUT_OF_MEMORY" in text or "OutOfMemory" in type(error).__name__ or "running low on memory" in text:
@@ -251,5 +268,7 @@ def _explain(error: Exception) -> LostItem:
         return LostItem("it was killed, or crashed", is_out_of_memory=False)
     if "node" in text.lower() and ("died" in text or "dead" in text):
         return LostItem("its computer has left the cluster", is_out_of_memory=False)
+    if "is unavailable" in text:
+        return LostItem("its computer cannot be reached", is_out_of_memory=False)
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return LostItem(lines[-1][:300] if lines else type(error).__name__, is_out_of_memory=False)

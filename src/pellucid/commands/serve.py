@@ -5,11 +5,16 @@ from typing import Annotated
 
 import typer
 
-from pellucid.commands.options import Backend, Device, Precision, parse_bytes
+from pellucid.commands.options import Backend, Device, Precision, parse_bytes, refuse
 from pellucid.commands.terminal import print_info, print_warning
-from pellucid.errors import PellucidError
+from pellucid.errors import ArgumentError, PellucidError
 
 _LIMITS, _ACCESS = "Limits", "Access"
+
+MAX_WORKERS = 256
+
+REMOTE_BYTES = 2 * 10**9
+"""Memory limit of each worker on a cluster by default: enough for all models, with small tiles."""
 
 
 def serve(
@@ -27,14 +32,31 @@ def serve(
     backend: Backend = None,
     precision: Precision = None,
     workers: Annotated[
-        int, typer.Option(min=1, max=256, metavar="N", help="Number of worker processes.", rich_help_panel=_LIMITS)
-    ] = 1,
+        str,
+        typer.Option(
+            metavar="N|CLUSTER",
+            help="Number of worker processes; or where Ray starts them: 'ray' for this computer, or the address "
+            "of a cluster, e.g. ray://HOST:10001. See docs/serving.md.",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = "1",
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=MAX_WORKERS,
+            metavar="N",
+            help="On a cluster: number of worker processes.",
+            show_default="as many as fit at the start",
+            rich_help_panel=_LIMITS,
+        ),
+    ] = None,
     memory: Annotated[
         str | None,
         typer.Option(
             metavar="SIZE",
-            help="Memory limit of all processes together, e.g. 4GB.",
-            show_default="half of the free memory",
+            help="Memory limit of all processes together, e.g. 4GB; on a cluster, of each worker.",
+            show_default="half of the free memory; on a cluster, 2GB",
             rich_help_panel=_LIMITS,
         ),
     ] = None,
@@ -96,13 +118,17 @@ def serve(
     from pellucid.system import memory as memory_module
     from pellucid.system.optional_packages import check_installed
 
+    cluster, num_workers = _parse_workers(workers, processes)
     for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
         check_installed(package)
     from pellucid.serving import serve
 
+    memory_bytes = None if memory is None else parse_bytes(memory)
+    free_bytes = memory_module.free_bytes() // 2
     limits = Limits(
-        memory_bytes=memory_module.free_bytes() // 2 if memory is None else parse_bytes(memory),
-        workers=workers,
+        memory_bytes=free_bytes if cluster is not None or memory_bytes is None else memory_bytes,
+        remote_bytes=None if cluster is None else memory_bytes or REMOTE_BYTES,
+        workers=num_workers,
         max_bytes=parse_bytes(max_size, "--max-size"),
         max_pixels=max_pixels,
         max_queue=max_queue,
@@ -122,6 +148,7 @@ def serve(
         token=None if token_file is None else serve.read_token(token_file),
         is_behind_proxy=behind_proxy,
         allowed_origin=allow_origin,
+        cluster=cluster,
     )
     if not setup.is_local and setup.token is None:
         if not insecure:
@@ -133,3 +160,23 @@ def serve(
     elif insecure:
         print_warning("--insecure has no effect on this address, or with a token")
     serve.serve(setup, limits, on_ready=lambda url: print_info(f"open {url} in a browser; stop with Ctrl-C"))
+
+
+def _parse_workers(workers: str, processes: int | None) -> tuple[str | None, int]:
+    """The cluster, or None, and the number of workers; 0 for as many as fit a cluster."""
+    if workers.isascii() and workers.isdigit():
+        refuse("--processes is for workers on a cluster", processes=processes)
+        if not 1 <= int(workers) <= MAX_WORKERS:
+            raise typer.BadParameter(f"{workers} is not in the range 1 to {MAX_WORKERS}", param_hint="--workers")
+        return None, int(workers)
+    from pellucid.clusters.connection import check_address
+
+    try:
+        check_address(workers)
+    except ArgumentError:
+        known = "ray, ray://HOST:10001 or HOST:6379"
+        raise typer.BadParameter(
+            f"{workers[:80]!r} is neither a number from 1 to {MAX_WORKERS} nor a cluster: {known}",
+            param_hint="--workers",
+        ) from None
+    return workers, processes or 0

@@ -5,13 +5,12 @@ are ignored. Other lines state what was asked for ("run"), and what happened to 
 """
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from pellucid.storage import objects
-from pellucid.storage.urls import Location, Url, is_url
+from pellucid.storage.urls import Location, RealNames, Url, is_url
 from pellucid.system.journals import JournalReader
 from pellucid.system.tables import Table
 
@@ -119,10 +118,11 @@ def parse_entries(entries: Entries, lines: bytes) -> None:
 
 def list_results(folder: Path) -> Iterator[tuple[str, str]]:
     """(result, what it was made from) of all results of a folder that have not changed since; see `real_name`."""
+    names = RealNames()
     for entry in read_entries(folder):
         result, place = folder / entry["target"], entry["place"]
         if entry["result"] == stamp(result):
-            yield os.path.realpath(result), place if is_url(place) else os.path.realpath(folder / place)
+            yield names.find(result), place if is_url(place) else names.find(folder / place)
 
 
 def _is_entry(line: Mapping[str, Any]) -> bool:

@@ -15,7 +15,7 @@ from pellucid.pictures.finding import Found, describe_ignored, find_objects, fin
 from pellucid.pictures.formats import SUFFIXES
 from pellucid.restoration import entries, ledgers, sheets
 from pellucid.storage import objects
-from pellucid.storage.urls import Location, Url, is_folder, is_url, is_within, locate, real_name
+from pellucid.storage.urls import Location, RealNames, Url, is_folder, is_url, is_within, locate
 from pellucid.system import files
 from pellucid.system.shards import Shard
 from pellucid.system.wording import format_count
@@ -353,13 +353,14 @@ def _find_in_folder(
     """
     unreadable: list[PellucidError] = []
     results = _folder_next_to(given) if out is None else out
-    is_nested = _is_inside(results, given)
+    names = RealNames()
+    is_nested = _is_inside(results, given, names)
     found: Found[Any] = (
         find_objects(given, include=include, exclude=exclude)
         if isinstance(given, Url)
         else find_pictures(given, include=include, exclude=exclude, problems=unreadable)
     )
-    pictures = tuple(path for path in found.pictures if not (is_nested and _is_inside(path, results)))
+    pictures = tuple(path for path in found.pictures if not (is_nested and _is_inside(path, results, names)))
     if unreadable and not pictures:
         raise unreadable[0]
     problems += unreadable
@@ -411,8 +412,9 @@ def _with_both_suffixes(job: Job) -> Location:
 
 def _without_results(jobs: Sequence[Job]) -> list[Job]:
     """The jobs without results of an earlier run that are next to their inputs and match the same pattern."""
-    targets = {real_name(job.target) for job in jobs}
-    return [job for job in jobs if real_name(job.source) not in targets]
+    names = RealNames()
+    targets = {names.find(job.target) for job in jobs}
+    return [job for job in jobs if names.find(job.source) not in targets]
 
 
 def _without_earlier_results(
@@ -422,15 +424,13 @@ def _without_earlier_results(
 
     hidden: hidden folders that were found in buckets; those of manifests are among them.
     """
-    sources = {real_name(job.source) for job in jobs}
+    names = RealNames()
+    places = [names.find(job.source) for job in jobs]
+    sources = set(places)
     folders: set[Location] = {place.parent for place in hidden if place.name == entries.PARTS}
     above: set[Location] = {parent for place in inputs if isinstance(place, Url) for parent in place.parents}
-    folders |= {
-        parent
-        for job in jobs
-        if isinstance(job.source, Path)
-        for parent in Path(os.path.realpath(job.source)).parents
-    }
+    own = {os.path.dirname(place) for place in sources if not is_url(place)}  # noqa: PTH120  # of `Path`, slower
+    folders |= {parent for folder in own for parent in (Path(folder), *Path(folder).parents)}
     results = {
         result
         for folder in folders | above
@@ -439,7 +439,9 @@ def _without_earlier_results(
         )
         if source in sources and source != result
     }
-    return [job for job in jobs if real_name(job.source) not in results and not _is_sheet(job.source)]
+    return [
+        job for job, place in zip(jobs, places, strict=True) if place not in results and not _is_sheet(job.source)
+    ]
 
 
 def _is_sheet(source: Location) -> bool:
@@ -481,10 +483,10 @@ def _name_in(inputs: Sequence[Location], source: Location) -> PurePosixPath:
     return _relative(source, next(folders, source.parent))
 
 
-def _is_inside(path: Location, folder: Location) -> bool:
-    if isinstance(path, Url) or isinstance(folder, Url):
-        return real_name(path).startswith(real_name(folder).rstrip("/") + "/")
-    return os.path.realpath(path).startswith(os.path.realpath(folder) + os.sep)
+def _is_inside(path: Location, folder: Location, names: RealNames) -> bool:
+    is_remote = isinstance(path, Url) or isinstance(folder, Url)
+    outer = names.find(folder).rstrip("/") + "/" if is_remote else names.find_folder(str(folder)) + os.sep
+    return names.find(path).startswith(outer)
 
 
 def _folder_next_to(folder: Location) -> Location:
@@ -500,10 +502,11 @@ def _folder_next_to(folder: Location) -> Location:
 
 def check(jobs: Sequence[Job]) -> None:
     """Raise OutputError if a result would overwrite an input or another result."""
-    sources = {real_name(job.source) for job in jobs}
+    names = RealNames()
+    sources = {names.find(job.source) for job in jobs}
     taken: dict[str, Location] = {}
     for job in jobs:
-        target = real_name(job.target)
+        target = names.find(job.target)
         if target in sources:
             raise OutputError(f"{job.target} is one of the inputs", hint="choose another {out} or {name}")
         if target in taken:

@@ -21,7 +21,8 @@ MIN_WORKER_BYTES = 700_000_000
 class Limits:
     """What the service accepts and keeps. Raises PellucidError for values that cannot work.
 
-    memory_bytes: of all processes together. workers: number of processes that restore pictures.
+    memory_bytes: of all processes of this computer together. workers: number of processes that restore pictures.
+    remote_bytes: memory of each of them, if they run on a cluster; None if they run on this computer.
     max_bytes, max_header_bytes: of one request. max_pixels, max_result_pixels: of one picture, and of
         its result. sync_pixels: results up to this size are returned in the response to the request; larger ones
         become jobs.
@@ -55,28 +56,48 @@ class Limits:
     base_s: float = 120.0
     s_per_megapixel: float = 300.0
     drain_s: float = 60.0
+    remote_bytes: int | None = None
 
     def __post_init__(self) -> None:
-        needed = SERVICE_BYTES + MIN_INSPECTOR_BYTES + self.workers * MIN_WORKER_BYTES
-        if self.memory_bytes < needed:
-            workers = "one worker" if self.workers == 1 else f"{self.workers} workers"
+        if self.remote_bytes is not None and self.remote_bytes < MIN_WORKER_BYTES:
             raise PellucidError(
-                f"{workers} and the service need {-(-needed // 10**6)} MB; the limit is "
-                f"{self.memory_bytes // 10**6} MB",
-                hint="{memory_bytes} is enough" + (", or choose fewer {workers}" if self.workers > 1 else ""),
-                memory_bytes=needed,
-                workers=None,
+                f"each worker needs {MIN_WORKER_BYTES // 10**6} MB; the limit is {self.remote_bytes // 10**6} MB",
+                hint="{memory_bytes} is enough",
+                memory_bytes=MIN_WORKER_BYTES,
             )
+        needed = SERVICE_BYTES + MIN_INSPECTOR_BYTES + self._num_local * MIN_WORKER_BYTES
+        if self.memory_bytes >= needed:
+            return
+        needs = {0: "the service needs", 1: "one worker and the service need"}
+        facts = (
+            f"{needs.get(self._num_local, f'{self._num_local} workers and the service need')} "
+            f"{-(-needed // 10**6)} MB; the limit is {self.memory_bytes // 10**6} MB"
+        )
+        if not self._num_local:
+            raise PellucidError(facts, hint="free some memory")
+        raise PellucidError(
+            facts,
+            hint="{memory_bytes} is enough" + (", or choose fewer {workers}" if self._num_local > 1 else ""),
+            memory_bytes=needed,
+            workers=None,
+        )
+
+    @property
+    def _num_local(self) -> int:
+        """Number of workers of this computer."""
+        return self.workers if self.remote_bytes is None else 0
 
     @property
     def inspector_bytes(self) -> int:
         """Memory limit of the process that reads headers and draws views."""
-        most = self.memory_bytes - SERVICE_BYTES - self.workers * MIN_WORKER_BYTES
+        most = self.memory_bytes - SERVICE_BYTES - self._num_local * MIN_WORKER_BYTES
         return min(most, MAX_INSPECTOR_BYTES, max(MIN_INSPECTOR_BYTES, self.memory_bytes // 4))
 
     @property
     def worker_bytes(self) -> int:
         """Memory limit of one worker."""
+        if self.remote_bytes is not None:
+            return self.remote_bytes
         return (self.memory_bytes - SERVICE_BYTES - self.inspector_bytes) // self.workers
 
     @property
@@ -98,6 +119,7 @@ class Setup:
 
     models: the names of those that may be used; empty for all that `pellucid models` lists.
     data: the folder of uploads, results and the list of jobs; nothing is written anywhere else.
+    cluster: where the workers run, see `connection.connect`; None for this computer.
     token: what requests must send as `Authorization: Bearer TOKEN`; None for no check.
     is_behind_proxy: whether a proxy on this machine names the clients in X-Forwarded-For.
     allowed_origin: another site whose pages may use the API (CORS), e.g. https://example.org; None for none.
@@ -115,6 +137,7 @@ class Setup:
     token: str | None = None
     is_behind_proxy: bool = False
     allowed_origin: str | None = None
+    cluster: str | None = None
 
     def __post_init__(self) -> None:
         origin = urlsplit(self.allowed_origin or "http://host")

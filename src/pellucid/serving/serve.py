@@ -2,18 +2,25 @@
 
 import asyncio
 import contextlib
+import secrets
 import signal
 import socket
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 from filelock import FileLock, Timeout
 
+from pellucid.clusters.connection import connect
+from pellucid.clusters.inputs import to_absolute
+from pellucid.clusters.team import Requirements, count_fitting
 from pellucid.errors import PellucidError
 from pellucid.serving.http import application
 from pellucid.serving.limits import Limits, Setup
 from pellucid.serving.service import Service
+from pellucid.serving.workers.remote_workers import ClusterOfWorkers
 
 
 class _Server(uvicorn.Server):
@@ -27,9 +34,10 @@ class _Server(uvicorn.Server):
 def serve(setup: Setup, limits: Limits, *, on_ready: Callable[[str], None] = lambda url: None) -> None:
     """Serve until SIGTERM or SIGINT; a second one ends running work, too.
 
-    on_ready: called with the address when the service accepts work.
-    Raises PellucidError if the address or the folder is in use, a model does not exist, or other hosts could
-    connect without a token.
+    limits: with a cluster, 0 workers are as many as fit. on_ready: called with the address when the service
+        accepts work.
+    Raises ClusterError if the cluster cannot be used, and PellucidError if the address or the folder is in use, a
+    model does not exist, or other hosts could connect without a token.
     """
     if setup.data.is_file():
         raise PellucidError(f"{setup.data} is a file; a folder is needed", hint="choose another {data}", data=None)
@@ -45,11 +53,28 @@ def serve(setup: Setup, limits: Limits, *, on_ready: Callable[[str], None] = lam
         reason = f"{setup.data} cannot be used: {error.strerror or error}"
         raise PellucidError(reason, hint="choose another folder by {data}", data=None) from None
     with lock, contextlib.closing(_bind(setup.host, setup.port)) as listening:
-        asyncio.run(_serve(setup, limits, listening, on_ready))
+        if setup.cluster is None:
+            asyncio.run(_serve(Service(setup, limits), listening, on_ready))
+            return
+        with connect(setup.cluster) as ray:
+            service = _make_service_on(ray, setup, limits)
+            asyncio.run(_serve(service, listening, on_ready))
 
 
-async def _serve(setup: Setup, limits: Limits, listening: socket.socket, on_ready: Callable[[str], None]) -> None:
-    service = Service(setup, limits)
+def _make_service_on(ray: Any, setup: Setup, limits: Limits) -> Service:
+    """A service whose workers run on a cluster: as many as fit now, or the number in the limits."""
+    marker = setup.data / "temporary" / f"shared-{secrets.token_hex(16)}"
+    resources = Requirements(limits.worker_bytes, num_gpus=0 if setup.device == "cpu" else None)
+    cluster = ClusterOfWorkers(ray, resources, to_absolute(marker))
+    if limits.workers == 0:
+        limits = replace(limits, workers=max(1, count_fitting(ray, resources)))
+    service = Service(setup, limits, cluster.make_worker)
+    marker.touch()
+    return service
+
+
+async def _serve(service: Service, listening: socket.socket, on_ready: Callable[[str], None]) -> None:
+    setup, limits = service.setup, service.limits
     config = uvicorn.Config(
         application.create(service),
         http="h11",

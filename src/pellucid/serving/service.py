@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import psutil
-
-from pellucid.errors import ArgumentError, PellucidError, suggest
+from pellucid.errors import ArgumentError, ClusterError, PellucidError, suggest
 from pellucid.serving.limits import Limits, Setup
 from pellucid.serving.monitoring import Monitor, log
 from pellucid.serving.problems import Problem
@@ -26,6 +24,7 @@ from pellucid.serving.workers.worker_processes import (
     CommandFailedError,
     WorkerDiedError,
     WorkerProcess,
+    resident_bytes,
 )
 from pellucid.system.wording import format_count
 
@@ -49,6 +48,10 @@ MAX_OVERTAKEN = 8
 """How often pictures for already loaded models may overtake the first picture in the queue."""
 
 
+MakeWorkerProcess = Callable[[str, dict[str, Any], Path], WorkerProcess]
+"""Arguments: name, options and folder, see `WorkerProcess`."""
+
+
 @dataclass(eq=False)
 class _QueuedPicture:
     """A picture in the queue."""
@@ -63,9 +66,12 @@ class _QueuedPicture:
 
 
 class Service:
-    """All state of the service. Its methods run in the event loop and never block it for long."""
+    """All state of the service. Its methods run in the event loop and never block it for long.
 
-    def __init__(self, setup: Setup, limits: Limits) -> None:
+    make_worker: makes the processes that restore; by default on this computer.
+    """
+
+    def __init__(self, setup: Setup, limits: Limits, make_worker: MakeWorkerProcess = WorkerProcess) -> None:
         self.setup, self.limits = setup, limits
         self.records = Records(setup.data)
         self.monitor = Monitor()
@@ -83,7 +89,7 @@ class Service:
         }
         temporary = self.records.temporary
         self._workers = [
-            WorkerProcess(f"worker {i}", options | {"memory_bytes": limits.worker_bytes}, temporary / f"worker{i}")
+            make_worker(f"worker {i}", options | {"memory_bytes": limits.worker_bytes}, temporary / f"worker{i}")
             for i in range(1, limits.workers + 1)
         ]
         inspecting = options | {"memory_bytes": limits.inspector_bytes}
@@ -99,6 +105,11 @@ class Service:
         Raises PellucidError for models that do not exist, and for a device, backend or precision that cannot be
         used.
         """
+        if self.setup.cluster is not None:
+            try:
+                await self._workers[0].start()
+            except WorkerDiedError as error:
+                raise ClusterError(f"no worker can be started on the cluster: {error}") from None
         try:
             found = {model["name"]: model for model in await self._inspect("list_models")}
             problem = await self._check_options()
@@ -544,14 +555,14 @@ class Service:
         while True:
             await asyncio.sleep(WATCH_EVERY_S)
             for worker in (*self._workers, self._inspector):
-                if worker.is_alive and worker.pid is not None:
-                    rss = _resident_bytes(worker.pid)
+                if worker.is_alive:
+                    rss, used = worker.measure_memory()
                     self.monitor.memory.labels(worker.name).set(rss)
-                    used, limit = _own_bytes(worker.pid), worker.options["memory_bytes"] * 1.25
+                    limit = worker.options["memory_bytes"] * 1.25
                     if used > limit:
                         reason = f"used {used / 1e6:.0f} MB of memory; the limit is {limit / 1e6:.0f} MB"
                         worker.kill(reason, "memory")
-            self.monitor.memory.labels("service").set(_resident_bytes(os.getpid()))
+            self.monitor.memory.labels("service").set(resident_bytes(os.getpid()))
             self.monitor.queued.set(len(self._queue))
             await self.announce()
 
@@ -632,18 +643,3 @@ def _safe_name(name: str) -> str:
     """A name for messages and downloads: without folders and control characters."""
     last = name.replace("\\", "/").rpartition("/")[2]
     return "".join(char for char in last if char.isprintable())[:200] or "picture"
-
-
-def _resident_bytes(pid: int) -> int:
-    with contextlib.suppress(psutil.Error):
-        return int(psutil.Process(pid).memory_info().rss)
-    return 0
-
-
-def _own_bytes(pid: int) -> int:
-    """Memory of a process, without pages of files, e.g. of decoded pictures, which the system frees on demand."""
-    try:
-        status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-        return sum(int(status[key].split()[0]) * 1024 for key in ("RssAnon", "RssShmem"))
-    except (OSError, KeyError, ValueError):  # it has just ended, or not Linux
-        return _resident_bytes(pid)

@@ -3,6 +3,7 @@
 import os
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -13,6 +14,9 @@ BUCKET_SCHEMES = {"s3": "s3", "s3a": "s3", "gs": "gs", "gcs": "gs", "az": "az", 
 
 WEB_SCHEMES = ("http", "https")
 """Schemes of servers that files are only read from."""
+
+_MAX_FOLDERS = 4096
+"""How many real paths of folders are remembered; files are listed folder by folder."""
 
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):/", re.IGNORECASE)  # two letters or more: C:/ is a drive
 
@@ -166,6 +170,30 @@ def real_name(location: Location) -> str:
         if isinstance(location, Url)
         else os.path.realpath(location)
     )
+
+
+class RealNames:
+    """`real_name` of many files: the real path of each folder is found once, and the names in it are joined.
+
+    It is for one listing or one run, in which no folder is replaced by a link.
+    """
+
+    def __init__(self) -> None:
+        self._real_folders = lru_cache(_MAX_FOLDERS)(os.path.realpath)
+
+    def find(self, location: Location) -> str:
+        """See `real_name`."""
+        if isinstance(location, Url) or os.name == "nt":  # Windows also finds the true case of the name
+            return real_name(location)
+        folder, name = os.path.split(location)
+        if name in ("", os.curdir, os.pardir):
+            return real_name(location)
+        path = os.path.join(self.find_folder(folder), name)  # noqa: PTH118  # slower by `Path`
+        return os.path.realpath(path) if os.path.islink(path) else path  # noqa: PTH114  # slower by `Path`
+
+    def find_folder(self, folder: str) -> str:
+        """The real path of a folder of this computer."""
+        return self._real_folders(folder)
 
 
 def _suffix(name: str) -> str:

@@ -13,6 +13,8 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Literal
 
+import psutil
+
 START_S = 120.0
 CANCEL_S = 0.8
 """How long a worker may take to stop a picture; after that, it is killed, so that it stops within a second."""
@@ -68,6 +70,11 @@ class WorkerProcess:
         return None if self._process is None else self._process.pid
 
     @property
+    def start_limit_s(self) -> float:
+        """How long the process may take until it is ready."""
+        return START_S
+
+    @property
     def is_alive(self) -> bool:
         return self._process is not None and self._process.returncode is None
 
@@ -78,29 +85,23 @@ class WorkerProcess:
         self.num_starts += 1
         self.models, self._death = [], None
         try:
-            await self._create()
-        except OSError as error:  # e.g. no more processes or descriptors, or a full disk
-            raise WorkerDiedError(f"could not be started: {error.strerror or error}") from None
-        try:
-            async with asyncio.timeout(START_S):
+            async with asyncio.timeout(self.start_limit_s):
+                await self._create()
                 await self._read_event()
         except TimeoutError:
             await self.stop()
             raise WorkerDiedError("did not start") from None
+        except OSError as error:  # e.g. no more processes or descriptors, or a full disk
+            raise WorkerDiedError(f"could not be started: {error.strerror or error}") from None
 
     async def _create(self) -> None:
         await asyncio.to_thread(shutil.rmtree, self.folder, ignore_errors=True)  # of a process that was killed
         self.folder.mkdir(parents=True, exist_ok=True)
-        environment = os.environ | {"TMPDIR": str(self.folder), "VIPS_BLOCK_UNTRUSTED": "1"}
         self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",
-            "-m",
-            "pellucid.serving.workers.worker",
-            json.dumps(self.options),
+            *worker_command(self.options),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
-            env=environment,
+            env=worker_environment(self.folder),
             start_new_session=True,  # Ctrl-C reaches the service only
             limit=_MAX_LINE_BYTES,
         )
@@ -120,10 +121,15 @@ class WorkerProcess:
         """
         self._running, self._cancelling = next(self._numbers), False
         try:
-            await self._start_for_command()
+            await self.start()
+            if self._cancelling:
+                raise CommandCancelledError
             async with asyncio.timeout(limit_s):
-                self._send({"do": do, "id": self._running, **content})
-                return await self._wait(self._running, progress)
+                return await self._run({"do": do, "id": self._running, **content}, progress)
+        except WorkerDiedError:
+            if self._cancelling:
+                raise CommandCancelledError from None
+            raise
         except TimeoutError:
             await self.stop()
             raise WorkerDiedError(f"needed more than {limit_s:.0f} s", "time") from None
@@ -133,24 +139,12 @@ class WorkerProcess:
         finally:
             self._running = None
 
-    async def _start_for_command(self) -> None:
-        try:
-            await self.start()
-        except WorkerDiedError:
-            if not self._cancelling:
-                raise
-        if self._cancelling:
-            raise CommandCancelledError
-
-    async def _wait(self, number: int, progress: Callable[[float], None] | None) -> Any:
+    async def _run(self, command: dict[str, Any], progress: Callable[[float], None] | None) -> Any:
+        """Send a command, and return its result when there is one."""
+        self._send(command)
         while True:
-            try:
-                event = await self._read_event()
-            except WorkerDiedError:
-                if self._cancelling:
-                    raise CommandCancelledError from None
-                raise
-            if event.get("id") != number:
+            event = await self._read_event()
+            if event.get("id") != command["id"]:
                 continue
             if event["event"] == "progress":
                 if progress is not None:
@@ -192,6 +186,11 @@ class WorkerProcess:
             await self._process.wait()
         self._process, self.models = None, []
 
+    def measure_memory(self) -> tuple[int, int]:
+        """(resident memory, memory without pages of files) of the process in bytes; 0 if it is not running."""
+        pid = self.pid
+        return (0, 0) if pid is None or not self.is_alive else (resident_bytes(pid), own_bytes(pid))
+
     def _kill(self) -> None:
         if self.is_alive:
             assert self._process is not None
@@ -215,3 +214,29 @@ class WorkerProcess:
         code = await process.wait()
         self._process, self.models = None, []
         raise self._death or WorkerDiedError(f"signal {-code}" if code < 0 else f"exit status {code}")
+
+
+def worker_command(options: dict[str, Any]) -> list[str]:
+    """Starts a worker. options: see `worker.Worker`."""
+    return [sys.executable, "-P", "-m", "pellucid.serving.workers.worker", json.dumps(options)]
+
+
+def worker_environment(folder: Path) -> dict[str, str]:
+    """The environment of a worker. folder: for its temporary files."""
+    return os.environ | {"TMPDIR": str(folder), "VIPS_BLOCK_UNTRUSTED": "1"}
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process; 0 if it has ended."""
+    with contextlib.suppress(psutil.Error):
+        return int(psutil.Process(pid).memory_info().rss)
+    return 0
+
+
+def own_bytes(pid: int) -> int:
+    """Memory of a process, without pages of files, e.g. of decoded pictures, which the system frees on demand."""
+    try:
+        status = dict(line.split(":", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        return sum(int(status[key].split()[0]) * 1024 for key in ("RssAnon", "RssShmem"))
+    except (OSError, KeyError, ValueError):  # it has just ended, or not Linux
+        return resident_bytes(pid)

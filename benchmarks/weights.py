@@ -109,6 +109,7 @@ TESTS: Mapping[str, tuple[Test, ...]] = {
     ),
     "mimo-unet": (Test("reds_small test"), Test("GoPro pairs")),
     "sid-any": (Test("CBSD68"),),
+    "raw-denoise": _tests("CBSD68", "iso", dict.fromkeys((3200, 400, 12800))),
 }
 """What is measured of each model. Published scores: Dong et al. 2016, Zhang et al. 2017."""
 

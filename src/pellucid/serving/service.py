@@ -316,7 +316,7 @@ class Service:
             for name in job.model.split("+"):
                 count += scale**2
                 scale *= int(self.models[name]["scale"])
-            if scale >= wanted or scale == 1:
+            if scale >= wanted or scale <= 1:
                 return count * (8 if job.options.get("ensemble") else 1)
 
     async def add_job(

@@ -73,7 +73,7 @@ def describe_models() -> list[dict[str, Any]]:
                 "name": model.name,
                 "corrects": suitability.list_problems(recipe),
                 "recipe": metadata.recipe,
-                "scale": int(recipe.domain.rate * _network_scale(recipe)),
+                "scale": recipe.domain.result_scale(_network_scale(recipe)),
                 "takes_raw_only": recipe.domain.takes_mosaic,
                 "colors": recipe.domain.colors,
                 "license": metadata.license,

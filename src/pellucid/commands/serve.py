@@ -26,7 +26,11 @@ def serve(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Where uploads, results and jobs are kept.", show_default="~/.cache"),
+        typer.Option(
+            metavar="FOLDER",
+            help="Where uploads, results and jobs are kept.",
+            show_default="~/.cache/pellucid/serve",
+        ),
     ] = None,
     device: Device = "auto",
     backend: Backend = None,
@@ -111,7 +115,8 @@ def serve(
     """Serve a page and an HTTP API that restore pictures.
 
     The page is at the address that is printed; the reference of the API is at /docs there. Stop with Ctrl-C or
-    SIGTERM: running work finishes, and waiting jobs continue at the next start.
+    SIGTERM: running work finishes, and waiting jobs continue at the next start. The error stream has a line of
+    JSON for each request.
     """
     from pellucid.serving.limits import Limits, Setup
     from pellucid.system import files

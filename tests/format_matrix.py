@@ -774,9 +774,14 @@ In the tables, *none* means that the original has none, because of its format or
 MEMORY = """
 ## Camera RAW
 
-LibRaw decodes the samples; most recipes get the developed picture, low-light recipes the mosaic. The result is
-TIFF by default.
+LibRaw decodes the samples; most recipes get the developed picture, recipes for RAW files the mosaic. The result is
+TIFF by default, or DNG if it is a mosaic itself (`raw-denoise`).
 
+- **DNG**: only for mosaics. It contains the samples with 16 bits, the filters, the levels of the file, and its
+  white balance, orientation, EXIF, GPS, XMP and IPTC, unchanged. From a DNG also, byte by byte: color matrices
+  and profile, names of the camera, baseline exposure, `OpcodeList2` and `OpcodeList3`, and the default crop.
+  From other files: the matrix that LibRaw has for the camera. Settings of RAW programs in XMP are kept, because
+  it is still a RAW file. A test compares the file with its input by ExifTool and by LibRaw.
 - **Metadata**: EXIF, GPS, XMP and IPTC are those of the file itself, also of results of low-light recipes: from
   the directories of TIFF-based files (DNG, NEF, CR2, ARW, PEF, ORF, RW2, ...), the blocks of CR3 and MRW, and
   the JPEG of the camera in RAF, RW2 and others. What LibRaw knows about the exposure is only used for files

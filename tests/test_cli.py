@@ -179,7 +179,7 @@ def test_the_table_of_models_fits_80_columns_without_broken_words(
         printed = run(command).out.splitlines()
         start = next(i for i, line in enumerate(printed) if "dncnn-color-blind" in line)
         rows = [line for line in printed[start:] if "→" in line]
-        assert len(rows) == 13 and max(map(len, (line.rstrip() for line in rows))) <= 80
+        assert len(rows) == 14 and max(map(len, (line.rstrip() for line in rows))) <= 80
         assert all(line.rstrip().endswith("Apache-2.0") for line in rows)
     assert "noise up to 55" in printed[start] and " 12 " in printed[start]
 
@@ -232,7 +232,7 @@ WRONG = [
     ("restore photo.png --model nothing/", "is a folder"),
     ("prepare folder album --out s --json s/index.json --overwrite", "pellucid's own records"),
     ("models nothing", "nothing is a folder, not a weight file"),
-    ("prepare folder album --out s --min-px 9999", "none of "),
+    ("prepare folder album --out s --min-px 9999", "0 of 2 items could be stored"),
     ("restore album --model tiny-dncn --out s --on ray://127.0.0.1:1", "nothing answers at ray://127.0.0.1:1"),
     ("restore photo.png --model nothing", "nothing is a folder, not a weight file"),
     (

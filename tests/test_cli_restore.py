@@ -80,7 +80,7 @@ def test_results_have_the_size_asked_for(run: Terminal, options: str, size: tupl
             1,
             "the picture has 31 x 24 px, and the result would have 16 x 12 px, but x2 only enlarges",
         ),
-        ("--size 10x", 1, "but x2 enlarges; use a model that does not"),
+        ("--size 10x", 1, "but x2 only enlarges; use a model that does not"),
         ("--scale nan", 2, "--scale nan: expected a number above 0, at most 1000"),
         ("--scale inf", 2, "--scale inf: expected"),
         ("--scale 0", 2, "--scale 0: expected"),
@@ -193,7 +193,7 @@ def test_a_preview_is_a_sheet_and_nothing_else(run: Terminal) -> None:
         ("--model dn --model x2", 2, "several --model are for --preview"),
         ("--model dn --preview --quality 3 --scale 2", 2, "omit --scale, --quality"),
         ("--model dn --preview --out photo.png", 1, "photo.png is one of the inputs"),
-        ("--model dn --preview --out a.tif", 1, "a.tif ends in .tif, but the format is png"),
+        ("--model dn --preview --out a.tif", 2, "a.tif ends in .tif, but the format is png"),
         ("--model dn --preview --crop 30,0,9,9", 1, "is not inside of a picture of 31 x 24 px"),
     ],
 )

@@ -201,7 +201,7 @@ def test_files_that_take_no_picture_are_refused_in_one_line(tmp_path: Path) -> N
     ("kind", "options", "returned", "message"),
     [
         ("ReduceMean", {"keepdims": 0}, [], "the output has 0 dimensions; a picture has 4"),
-        ("Concat", {"axis": 1}, [1, 2, "h", "w"], "takes pictures of 1 channels and returns 2"),
+        ("Concat", {"axis": 1}, [1, 2, "h", "w"], "takes pictures of 1 channel and returns 2"),
         ("Nothing", {"domain": "own"}, [1, 1, "h", "w"], r"can load: [^\[]*Nothing"),
     ],
 )

@@ -98,7 +98,8 @@ def test_a_cache_that_cannot_be_written_raises_a_one_line_error(
     (tmp_path / "file").touch()
     monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "file"))
     with pytest.raises(
-        OutputError, match="the cache .*file cannot be written: Not a directory; PELLUCID_CACHE sets another"
+        OutputError,
+        match="the cache .*file cannot be written: Not a directory; set the environment variable",
     ):
         selection.cache_graph(make_model())
 

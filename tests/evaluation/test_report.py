@@ -46,7 +46,7 @@ def test_csv_has_a_line_for_each_picture_of_each_model_and_seed() -> None:
 
 def test_protocols_that_differ_are_described() -> None:
     one, other = make_report(30.0, colors="gray", num_pictures=3), make_report(30.0, colors="RGB", num_pictures=4)
-    assert describe_differences([one, other]) == "colors (gray, RGB)"
+    assert describe_differences([one, other]) == "colors: gray against RGB"
     assert describe_differences([one, one]) is None
     long = make_report(30.0, colors="gray " * 100)
     assert len(describe_differences([one, long]) or "") < 100

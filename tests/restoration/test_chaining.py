@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import pellucid
 from pellucid.backends.eager import TorchBackend
-from pellucid.errors import PellucidError, PictureError, RecipeError, WeightsError
+from pellucid.errors import ArgumentError, PellucidError, PictureError, RecipeError, WeightsError
 from pellucid.pictures import images
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.recipes import registry
@@ -37,6 +37,8 @@ def test_all_models_that_ship_can_be_joined() -> None:
     one = load("srcnn-x2", device="cpu")
     for model in list_models():
         first = load(model.name, device="cpu")
+        if first.recipe.domain.gives_mosaic:
+            continue
         chain = Restorer.chain([first, one])
         assert chain.recipe.name.endswith("+srcnn.tuned")
         if not first.recipe.domain.takes_mosaic:
@@ -155,7 +157,7 @@ def test_names_with_a_plus_are_names(files: Path, tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize("name", ["denoise+", "+denoise", "denoise++enlarge", "+"])
 def test_an_empty_name_in_a_chain_is_an_error(files: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PELLUCID_MODELS", str(files))
-    with pytest.raises(WeightsError, match=r"has an empty name next to \+"):
+    with pytest.raises(ArgumentError, match=r"has an empty name next to \+"):
         load(name)
     with pytest.raises(WeightsError, match="no model 'denoisy'; did you mean denoise"):
         load("denoisy+enlarge")

@@ -193,9 +193,9 @@ def test_a_model_that_enlarges_enough_at_once_is_named() -> None:
             "more than the 9,999 pixels that are allowed; max_pixels sets the limit",
         ),
         (
-            ENLARGER,
-            {"max_pixels": 4799},
-            "40 x 30 px, and the result would have 80 x 60 px, more than the 4,799 pixels",
+            Restorer.of(10 * [*ENLARGER.models]),
+            {},
+            "would have 40960 x 30720 px, more than the 500,000,000 pixels",
         ),
     ],
 )

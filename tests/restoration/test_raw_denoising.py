@@ -275,7 +275,6 @@ def test_the_command_writes_a_dng_next_to_the_file(run: Terminal) -> None:
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        ("--out a.tif", "name it a.dng"),
         ("--format tiff", "returns mosaics, and TIFF cannot store them"),
         ("--crop 0,0,8,8", "neither cropped nor resized"),
         ("--scale 2", "neither cropped nor resized"),
@@ -287,6 +286,11 @@ def test_what_the_command_cannot_do_is_one_line(run: Terminal, arguments: str, f
     result = run(f"restore night.dng --model rd {arguments}")
     assert result.code == 1 and fault in flat(result.err) and "Traceback" not in result.err
     assert not list(Path().glob("night-*"))
+
+
+def test_a_mosaic_needs_the_suffix_of_a_mosaic(run: Terminal) -> None:
+    result = run("restore night.dng --model rd --out a.tif")
+    assert result.code == 2 and "the format is dng; name it a.dng" in flat(result.err)
 
 
 def test_other_filters_are_refused(run: Terminal) -> None:

@@ -304,7 +304,7 @@ MaxPixels = Annotated[
     typer.Option(
         min=1,
         metavar="N",
-        help="Refuse larger pictures before they are decoded, and pictures whose result would be larger.",
+        help="Refuse larger pictures before they are decoded.",
         show_default="500 million",
         rich_help_panel=_EFFORT,
     ),

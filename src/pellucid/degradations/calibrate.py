@@ -137,7 +137,7 @@ def _find_raw(folder: Path) -> tuple[Path, ...]:
 
 
 def _name_camera(mosaic: Mosaic) -> str:
-    return exif.find_camera(mosaic.metadata.get("exif-data", b"")) or "unknown"
+    return exif.describe_camera(mosaic.metadata.get("exif-data", b"")) or "unknown"
 
 
 def _describe(mosaic: Mosaic) -> dict[str, object]:

@@ -9,6 +9,7 @@ from pellucid.domains import Degraded
 from pellucid.errors import PictureError
 from pellucid.pictures import metadata
 from pellucid.pictures.containers import png
+from pellucid.pictures.images import MAX_PIXELS
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.pictures.resize import find_span
 from pellucid.pictures.samples import Samples
@@ -190,7 +191,7 @@ def plan_size(restorer: Restorer, shape: Shape, settings: Settings) -> tuple[Res
     height, width = shape
     if settings.scale is None and settings.size is None:
         enlarged = height * restorer.scale, width * restorer.scale
-        _check_target(shape, enlarged, settings)
+        _check_target(shape, enlarged, max(settings.max_pixels, MAX_PIXELS))
         return restorer, enlarged
     factor = _find_factor(width, height, settings)
     if _round(max(shape) * factor) == 0:
@@ -198,7 +199,7 @@ def plan_size(restorer: Restorer, shape: Shape, settings: Settings) -> tuple[Res
             f"{settings.scale:g} times {width} x {height} px is less than a pixel", hint="raise {scale}"
         )
     target = max(1, _round(height * factor)), max(1, _round(width * factor))
-    found = _check_target(shape, target, settings)
+    found = _check_target(shape, target, settings.max_pixels)
     enlargers = [model for model in restorer.models if model.scale > 1]
     if factor > 1 and not enlargers:
         raise PictureError(
@@ -211,11 +212,11 @@ def plan_size(restorer: Restorer, shape: Shape, settings: Settings) -> tuple[Res
     return restorer, target
 
 
-def _check_target(shape: Shape, target: Shape, settings: Settings) -> str:
+def _check_target(shape: Shape, target: Shape, max_pixels: int) -> str:
     """Both sizes, as text. Raises PictureError if the result would be larger than a picture may be."""
     found = f"the picture has {shape[1]} x {shape[0]} px, and the result would have {target[1]} x {target[0]} px"
-    if target[0] * target[1] > max(settings.max_pixels, shape[0] * shape[1]):
-        limit = f"more than the {settings.max_pixels:,} pixels that are allowed"
+    if target[0] * target[1] > max(max_pixels, shape[0] * shape[1]):
+        limit = f"more than the {max_pixels:,} pixels that are allowed"
         raise PictureError(f"{found}, {limit}", hint="{max_pixels} sets the limit")
     return found
 

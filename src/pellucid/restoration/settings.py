@@ -25,7 +25,7 @@ class Settings:
     exposure: for recipes that brighten camera RAW files: how many times longer the exposure of the result should
         appear; or the path of a RAW file with the wanted exposure; or "auto", an estimate. A `Mosaic` in memory
         keeps its own `exposure_ratio`.
-    max_pixels: larger pictures are refused before they are decoded, and those whose result would be larger.
+    max_pixels: larger pictures are refused before they are decoded, and so are sizes of results that are larger.
     sidecars: the XMP in files named NAME.xmp and NAME.EXT.xmp next to a picture becomes part of its result.
     page: number of the page of a TIFF to restore, starting at 1. Default: all pages, written as pages of a TIFF.
     white: the value of white in the files, see `read`. Default: as each file specifies it, else that of its type.

@@ -38,7 +38,7 @@ def change_entry(tag: int, field: int, value: int, **options: Any) -> bytes:
         (change_entry(STRIP_LENGTHS, 3, 2000), "its strips have 2,000 bytes; its samples need 2,139"),
         (change_entry(STRIP_LENGTHS, 3, 2**31), "a strip ends at byte 2,147,483,"),
         (change_entry(ROWS_PER_STRIP, 3, 5), "it has 1 strips of 5"),
-        (change_entry(TILE_OFFSETS, 3, 2**31, tile=(16, 16)), "it has 0 tiles of 4"),
+        (change_entry(TILE_OFFSETS, 3, 2**31, tile=(16, 16)), "it has 0 of 4 tiles"),
         (change_entry(STRIP_LENGTHS, 0, UNUSED, compression="zlib"), r"\(StripByteCounts\) are missing"),
     ],
 )

@@ -122,7 +122,7 @@ def description(block: bytes) -> str:
     return _find_text(parse_block(block), DESCRIPTION)
 
 
-def find_camera(block: bytes) -> str:
+def describe_camera(block: bytes) -> str:
     """Make and model in a block, e.g. "NIKON CORPORATION NIKON D850"; "" if it contains none."""
     tags = parse_block(block)
     return " ".join(filter(None, (_find_text(tags, tag).strip() for tag in (_MAKE, _MODEL))))

@@ -22,7 +22,7 @@ from skimage import data
 import pellucid
 from pellucid.degradations.camera_noise import CameraNoise
 from pellucid.degradations.degradation import Chain, degrade
-from pellucid.degradations.raw_synthesis import SyntheticRaw
+from pellucid.degradations.raw_synthesis import NoisyRaw, SyntheticRaw
 from pellucid.degradations.standard import GaussianNoise, Jpeg, Shrink
 from pellucid.domains import Gray
 from pellucid.pictures import metrics
@@ -113,7 +113,8 @@ def sample(name: str, restorer: pellucid.Restorer) -> Sample:
     """Degrade and restore one photograph."""
     degraded, original = make_example(photograph(name, restorer), restorer)
     before = show_degraded(degraded, original, restorer)
-    restored = restorer.restore(degraded).as_depth("uint8")
+    result = restorer.restore(degraded)
+    restored = _brighten(result, original) if isinstance(result, pellucid.Mosaic) else result.as_depth("uint8")
     target = original.to_tensor()
     return Sample(
         name,
@@ -190,6 +191,8 @@ def title(restorer: pellucid.Restorer) -> str:
         words = "taken again by a synthetic camera, with its noise"
     elif isinstance(degradation, Chain):
         words = "blurred by camera shake"
+    elif isinstance(degradation, NoisyRaw):
+        words = "camera RAW at ISO 3200, developed by LibRaw"
     elif isinstance(degradation, SyntheticRaw):
         words = "camera RAW, 50 to 300 times too dark. Before: developed by LibRaw and brightened"
     return f"{restorer.name}: {words}"

@@ -22,7 +22,6 @@ from pellucid.errors import DataError, PellucidError
 from pellucid.pictures.camera import raw
 from pellucid.pictures.finding import find_pictures
 from pellucid.pictures.picture import Exposure, Mosaic
-from pellucid.pictures.records import exif
 
 MIN_TILES = 50
 """Fewer areas with light and without saturation are not enough for a gain."""
@@ -137,7 +136,7 @@ def _find_raw(folder: Path) -> tuple[Path, ...]:
 
 
 def _name_camera(mosaic: Mosaic) -> str:
-    return exif.describe_camera(mosaic.metadata.get("exif-data", b"")) or "unknown"
+    return (mosaic.camera.model if mosaic.camera is not None else "") or "unknown"
 
 
 def _describe(mosaic: Mosaic) -> dict[str, object]:

@@ -39,7 +39,7 @@ class IsoNoise:
 class CameraProfile:
     """The noise of one camera over its sensitivities.
 
-    camera: make and model. black, white: levels, as its files state them. isos: ascending.
+    camera: its model. black, white: levels, as its files state them. isos: ascending.
     """
 
     camera: str

@@ -335,21 +335,11 @@ def raw(
     default, it is found out for each file, see `StableRaw`.
     """
     cameras = tuple(at_iso(camera, iso) for camera in (CANON_5D4, CANON_70D, CANON_700D, NIKON_D850_ELD))
-    return Recipe(
-        network=partial(MosaicDnCNN, depth, width),
-        domain=StableRaw(noise),
-        degradation=NoisyRaw() if camera is None else NoisyRaw(sensors=(make_sensor(camera),)),
-        loss=packed_deviation,
-        optimizer=Adam(lr=1e-4),
-        schedule=Cosine(),
-        initialize=init_zero_last,
-        clip_norm=0.1,
-        patch_px=96,
-        batch_size=32,
-        num_steps=100_000,
-        ema_decay=0.999,
-        protocol=ScoringProtocol(NoisyRaw(sensors=cameras, exposure=(0.3, 1.0)), rounds=True, seed_by_name=True),
-    )
+    noisy = NoisyRaw() if camera is None else NoisyRaw(sensors=(make_sensor(camera),))
+    protocol = ScoringProtocol(NoisyRaw(sensors=cameras, exposure=(0.3, 1.0)), rounds=True, seed_by_name=True)
+    similar = _for_color_files(depth, width, noisy, protocol)
+    network = partial(MosaicDnCNN, depth, width)
+    return replace(similar, network=network, domain=StableRaw(noise), loss=packed_deviation, patch_px=96)
 
 
 def _for_color_files(depth: int, width: int, degradation: Degradation, protocol: ScoringProtocol) -> Recipe:

@@ -53,8 +53,6 @@ _RELATED_SIZE = (0x1001, 0x1002)
 _COMMENTS = (0x9286, 0x001B, 0x001C)
 """Texts that start with the name of their encoding: of the user, GPS method and GPS area."""
 
-_MAKE, _MODEL = 271, 272
-
 _TOO_LARGE = 2**16
 
 
@@ -119,17 +117,8 @@ def find_iso(block: bytes) -> int:
 
 def description(block: bytes) -> str:
     """The description in a block; "" if it contains none."""
-    return _find_text(parse_block(block), DESCRIPTION)
-
-
-def describe_camera(block: bytes) -> str:
-    """Make and model in a block, e.g. "NIKON CORPORATION NIKON D850"; "" if it contains none."""
-    tags = parse_block(block)
-    return " ".join(filter(None, (_find_text(tags, tag).strip() for tag in (_MAKE, _MODEL))))
-
-
-def _find_text(tags: Tags, tag: int) -> str:
-    return tags.main.get(tag, (0, 0, b""))[2].rstrip(b"\0").decode("utf-8", "replace")
+    content = parse_block(block).main.get(DESCRIPTION, (0, 0, b""))[2]
+    return content.rstrip(b"\0").decode("utf-8", "replace")
 
 
 def read_resolution(block: bytes) -> dict[str, Any]:

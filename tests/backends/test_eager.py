@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from pellucid.backends.eager import TorchBackend
 from pellucid.errors import PellucidError
 from pellucid.networks.dncnn import DnCNN
+from pellucid.networks.mimo_unet import MIMOUNet
 from pellucid.networks.srcnn import SRCNN
 from pellucid.recipes.network import Network
 
@@ -49,6 +50,21 @@ def test_a_single_picture_equals_itself_in_a_batch(
     pictures = torch.rand(3, next(network.parameters()).shape[1], height, width)
     backend = TorchBackend(network, "cpu", precision=precision)
     assert torch.equal(backend(pictures[:1]), backend(pictures)[:1])
+
+
+@pytest.mark.parametrize(
+    ("build", "channels", "height", "width"),
+    [(lambda: SRCNN(mapping_px=1), 1, 159, 3), (lambda: MIMOUNet(width=64, num_blocks=1), 3, 112, 4)],
+)
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_narrow_pictures_do_not_depend_on_what_was_in_memory(
+    build: Callable[[], Network], channels: int, height: int, width: int, precision: str
+) -> None:
+    backend = TorchBackend(build(), "cpu", precision=precision)
+    picture = torch.rand(1, channels, height, width)
+    for _ in range(20):  # freed memory is used again
+        [torch.full((size,), torch.nan) for size in torch.randint(1, 300_000, [5])]
+        assert torch.isfinite(backend(picture)).all()
 
 
 class BatchSizes(TorchFunctionMode):

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 from pellucid.backends.activation_memory import ActivationMemory
@@ -86,18 +87,21 @@ class TorchBackend:
 
 
 def force_onednn() -> AbstractContextManager[object]:
-    """Run all convolutions inside with oneDNN.
+    """Run all convolutions inside with oneDNN, and none with a kernel that reads memory that nobody wrote.
 
     PyTorch's other kernels sum in another order, so the last bits of a small tile would differ.
     """
-    return _DoubleSmallBatches()
+    return _ReliableConvolutions()
 
 
-class _DoubleSmallBatches(TorchFunctionMode):
-    """Repeats a small batch of one, which PyTorch would not give to oneDNN, and drops the second result.
+class _ReliableConvolutions(TorchFunctionMode):
+    """Changes what two kinds of convolutions compute with, and drops what that adds to the result.
 
-    This is decided layer by layer, which is cheap: in DnCNN on 64 x 64 pixels, only the first layer, with one
-    input channel, runs twice.
+    A small batch of one, which PyTorch would not give to oneDNN, is repeated. This is decided layer by layer,
+    which is cheap: in DnCNN on 64 x 64 pixels, only the first layer, with one input channel, runs twice.
+
+    In half precision, a result of a single column gets a second one where the stride leaves columns over: oneDNN's
+    kernel for AMX reads beyond the picture there, and multiplies what it finds, even NaN, by zero.
     """
 
     def __torch_function__(
@@ -107,6 +111,8 @@ class _DoubleSmallBatches(TorchFunctionMode):
         args: Sequence[Any] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
+        if func is torch.conv2d and _reads_beyond(*args):
+            return func(F.pad(args[0], (0, args[3][1])), *args[1:], **(kwargs or {}))[..., :1]
         if func in (torch.conv2d, torch.conv_transpose2d) and _avoids_onednn(*args[:2]):
             return func(args[0].expand(2, -1, -1, -1), *args[1:], **(kwargs or {}))[:1]
         return func(*args, **(kwargs or {}))
@@ -115,3 +121,16 @@ class _DoubleSmallBatches(TorchFunctionMode):
 def _avoids_onednn(features: Tensor, weight: Tensor) -> bool:
     is_small = features.numel() <= SMALL_SAMPLES and min(weight.shape[2:]) <= SMALL_KERNEL_PX
     return is_small and len(features) == 1 and features.dtype == torch.float32
+
+
+def _reads_beyond(
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: str | Sequence[int],
+    *_: object,
+) -> bool:
+    if features.dtype == torch.float32 or stride[1] == 1 or isinstance(padding, str):
+        return False
+    return features.shape[-1] + 2 * padding[1] - weight.shape[-1] < stride[1]

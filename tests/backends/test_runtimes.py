@@ -105,6 +105,51 @@ def test_all_three_are_backends(files: dict[str, Path]) -> None:
     assert len({backend.fingerprint() for backend in backends}) == len({backend.name for backend in backends}) == 3
 
 
+@pytest.fixture
+def openvino_provider(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """ONNX Runtime as if it had the provider openvino; returns with which providers sessions were opened."""
+    import onnxruntime
+
+    opened: list[object] = []
+
+    class Session:
+        def __init__(self, path: str, options: object, providers: list[tuple[str, dict[str, str]]]) -> None:
+            opened.append(providers[0][0])
+            self._session = original(path, options, providers=["CPUExecutionProvider"])
+            self._providers = [provider for provider, _ in providers]
+
+        def get_providers(self) -> list[str]:
+            return self._providers
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._session, name)
+
+    original, names = onnxruntime.InferenceSession, ["OpenVINOExecutionProvider", "CPUExecutionProvider"]
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Session)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: names)
+    return opened
+
+
+def test_a_file_on_another_device_is_compared_with_the_cpu(
+    files: dict[str, Path],
+    restorers: dict[str, Restorer],
+    openvino_provider: list[object],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    path = files["srcnn.paper.onnx"]
+    found = restorer.load(path, device="openvino")
+    assert openvino_provider == ["OpenVINOExecutionProvider", "CPUExecutionProvider"]
+    assert found.backend.name == "onnxruntime float32 on openvino"
+    assert found.fingerprint() != restorers["srcnn.paper.onnx"].fingerprint()
+    picture = make_degraded(found, 30, 20)
+    np.testing.assert_array_equal(
+        found.restore(picture).samples, restorers["srcnn.paper.onnx"].restore(picture).samples
+    )
+    monkeypatch.setattr(parity, "compare", lambda *_: parity.Agreement(0.1, 30.0, 1))
+    with pytest.raises(PellucidError, match=r"on openvino have a PSNR of only 30.0 dB against those on the CPU"):
+        restorer.load(path, device="openvino")
+
+
 def test_the_fingerprint_changes_with_the_file(files: dict[str, Path], tmp_path: Path) -> None:
     path = files["srcnn.paper.xml"]
     before = restorer.load(path).backend.fingerprint()
@@ -252,7 +297,7 @@ def test_a_precision_that_the_runtime_does_not_compute_in_is_named(
     files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     weights = small_models.save_weights(tmp_path, "srcnn.paper")
-    monkeypatch.setattr(runtimes, "supported_precisions", lambda: {"f32"})
+    monkeypatch.setattr(runtimes, "supported_precisions", lambda device: {"f32"})
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     line = "openvino computes in float32: this CPU does not support bfloat16"
     chosen = restorer.load(weights, device="cpu", backend="openvino", precision="bfloat16")
@@ -261,6 +306,6 @@ def test_a_precision_that_the_runtime_does_not_compute_in_is_named(
     half = exporting.export(weights, tmp_path / "half.onnx", precision="float16")
     assert half.note is not None and half.note.startswith("onnxruntime computes float16 in float32")
     assert not restorer.load(files["srcnn.paper.onnx"]).describe_backends()
-    monkeypatch.setattr(runtimes, "supported_precisions", lambda: {"f32", "bf16"})
+    monkeypatch.setattr(runtimes, "supported_precisions", lambda device: {"f32", "bf16"})
     chosen = restorer.load(weights, device="cpu", backend="openvino", precision="bfloat16")
     assert not chosen.describe_backends()

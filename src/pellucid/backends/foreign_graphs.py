@@ -71,22 +71,25 @@ class Graph:
 
 
 class ForeignBackend:
-    """An ONNX file that pellucid did not write as a `Backend`, in ONNX Runtime on the CPU.
+    """An ONNX file that pellucid did not write as a `Backend`, in ONNX Runtime.
 
     Its scale, grid and halo are measured when it is used for the first time, and kept in the user's cache.
+    runtime_device: where it computes, see `devices.find_provider`; inputs and outputs are on the CPU.
     colors, range: see KEYWORDS; None for what is most likely, which the note states.
 
     Raises MissingExtraError without onnxruntime, RecipeError for other keywords, WeightsError if it cannot be
-    loaded, has several inputs, only takes one size, or returns something else than a picture.
+    loaded, has several inputs, only takes one size, or returns something else than a picture, and PellucidError if
+    the device cannot be used.
     """
 
     device = torch.device("cpu")
-    name = "onnxruntime on cpu"
 
-    def __init__(self, path: Path, **keywords: object) -> None:
+    def __init__(self, path: Path, runtime_device: str = "cpu", /, **keywords: object) -> None:
         given = _validate(path, keywords)
         runtimes.check_installed("onnxruntime")
-        self._session = runtimes.open_onnx(path)
+        self.runtime_device = "cpu" if runtime_device == "auto" else runtime_device
+        self.name = f"onnxruntime on {self.runtime_device}"
+        self._session = runtimes.open_onnx(path, self.runtime_device)
         self._graph = _read_graph(path, self._session)
         self._sha256 = _hash(path)
         self._range = given.get("range")
@@ -96,6 +99,7 @@ class ForeignBackend:
         self.range: str = given.get("range") or ranges[0]
         self.colors: str = given.get("colors") or _guess_colors(self._graph, self.scale)
         self._bytes_per_pixel = count_bytes_per_pixel(path)
+        self.num_planes = self._graph.num_planes
         self.note = self._describe(given, ranges)
 
     def __call__(self, degraded: Tensor) -> Tensor:
@@ -112,8 +116,9 @@ class ForeignBackend:
         return int(OVERHEAD * self._bytes_per_pixel * count * prod(shape[2:]))
 
     def fingerprint(self) -> str:
-        """Differs if the file, the colors or the range differ."""
-        return f"{self._sha256} onnxruntime {self.colors} {self.range}"
+        """Differs if the file, the colors, the range or the device differ."""
+        device = "" if self.runtime_device == "cpu" else f" {self.runtime_device}"
+        return f"{self._sha256} onnxruntime {self.colors} {self.range}{device}"
 
     def _run_in_range(self, planes: Tensor, range: str) -> Tensor:
         """Planes from 0 to 1 through the graph, which takes and returns planes of this range."""

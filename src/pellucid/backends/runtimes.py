@@ -1,4 +1,4 @@
-"""Runs an exported graph with ONNX Runtime or OpenVINO, on the CPU."""
+"""Runs an exported graph with ONNX Runtime or OpenVINO."""
 
 import hashlib
 import platform
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from pellucid.backends.activation_memory import ActivationMemory
 from pellucid.backends.backend import Shape
+from pellucid.backends.devices import check_provider, find_openvino_device, find_provider
 from pellucid.backends.metadata import (
     INPUT,
     OUTPUT,
@@ -42,19 +43,20 @@ class GraphBackend(ABC):
     """Base class of the backends that run a file.
 
     network: the same network, with or without weights; only its shapes are used, to find how much memory it takes.
+    device: where the runtime computes; inputs and outputs are on the CPU.
     """
 
     runtime: str
 
-    def __init__(self, metadata: GraphMetadata, network: Network, fingerprint: str) -> None:
+    def __init__(self, metadata: GraphMetadata, network: Network, fingerprint: str, device: str) -> None:
         self.scale, self.multiple, self.halo = metadata.scale, metadata.multiple, metadata.halo
         self.metadata, self.precision = metadata, metadata.precision
-        self.device = torch.device("cpu")
+        self.device, self.runtime_device = torch.device("cpu"), "cpu" if device == "auto" else device
         self._memory, self._fingerprint = ActivationMemory(network), fingerprint
 
     @property
     def name(self) -> str:
-        return f"{self.runtime} {self.precision} on cpu"
+        return f"{self.runtime} {self.precision} on {self.runtime_device}"
 
     @property
     @abstractmethod
@@ -85,8 +87,9 @@ class GraphBackend(ABC):
         return self._memory.working_bytes(shape, available_bytes=available_bytes)
 
     def fingerprint(self) -> str:
-        """Differs if the file, the weights, the runtime or the precision differ."""
-        return f"{self._fingerprint} {self.runtime} {self.precision}"
+        """Differs if the file, the weights, the runtime, the precision or the device differ."""
+        device = "" if self.runtime_device == "cpu" else f" {self.runtime_device}"
+        return f"{self._fingerprint} {self.runtime} {self.precision}{device}"
 
     @abstractmethod
     def _run(self, degraded: Samples) -> Samples:
@@ -97,18 +100,25 @@ class OnnxBackend(GraphBackend):
     """An ONNX file in ONNX Runtime, with as many threads as PyTorch.
 
     metadata: of the file; see `read_metadata`. network: only its shapes are used, for `working_bytes`.
-    fingerprint: of the weights if known; of the file if None.
+    fingerprint: of the weights if known; of the file if None. device: see `devices.find_provider`.
 
-    Raises MissingExtraError without onnxruntime, WeightsError if it cannot load the file.
+    Raises MissingExtraError without onnxruntime, WeightsError if it cannot load the file, PellucidError if it
+    cannot use the device.
     """
 
     runtime = "onnxruntime"
 
     def __init__(
-        self, path: Path, metadata: GraphMetadata, network: Network, *, fingerprint: str | None = None
+        self,
+        path: Path,
+        metadata: GraphMetadata,
+        network: Network,
+        *,
+        fingerprint: str | None = None,
+        device: str = "cpu",
     ) -> None:
-        super().__init__(metadata, network, fingerprint or _hash_file(path))
-        self._session = open_onnx(path)
+        super().__init__(metadata, network, fingerprint or _hash_file(path), device)
+        self._session = open_onnx(path, device)
 
     @property
     def note(self) -> str | None:
@@ -122,9 +132,11 @@ class OnnxBackend(GraphBackend):
 class OpenVinoBackend(GraphBackend):
     """An OpenVINO (.xml with .bin) or ONNX file in OpenVINO, with as many threads as PyTorch.
 
-    precision: in which a float32 graph computes; that of the file if None. Other arguments: see `OnnxBackend`.
+    precision: in which a float32 graph computes; that of the file if None. device: see
+    `devices.find_openvino_device`. Other arguments: see `OnnxBackend`.
 
-    Raises MissingExtraError without openvino, WeightsError if it cannot load the file.
+    Raises MissingExtraError without openvino, WeightsError if it cannot load the file, PellucidError if it does
+    not find the device.
     """
 
     runtime = "openvino"
@@ -137,10 +149,11 @@ class OpenVinoBackend(GraphBackend):
         *,
         precision: str | None = None,
         fingerprint: str | None = None,
+        device: str = "cpu",
     ) -> None:
-        super().__init__(metadata, network, fingerprint or _hash_file(path))
+        super().__init__(metadata, network, fingerprint or _hash_file(path), device)
         self.precision = precision or metadata.precision
-        self._compiled = _compile_openvino(path, self.precision)
+        self._compiled = _compile_openvino(path, self.precision, device)
 
     @property
     def note(self) -> str | None:
@@ -190,30 +203,38 @@ def load_openvino(path: Path, precision: str) -> Callable[..., Tensor]:
     return run
 
 
-def open_onnx(path: Path) -> Any:
-    """A session of ONNX Runtime on the CPU. Raises WeightsError if it cannot load the file."""
+def open_onnx(path: Path, device: str = "cpu") -> Any:
+    """A session of ONNX Runtime. device: see `find_provider`, whose errors it raises.
+
+    Raises WeightsError if it cannot load the file.
+    """
     runtime = import_optional("onnxruntime")
+    provider, settings = find_provider(device)
     options = runtime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 4  # only fatal ones: errors are raised as one line
+    if provider == "DmlExecutionProvider":  # it supports nothing else
+        options.enable_mem_pattern, options.execution_mode = False, runtime.ExecutionMode.ORT_SEQUENTIAL
     with translate_errors("onnxruntime", path):
-        return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        session = runtime.InferenceSession(str(path), options, providers=[(provider, settings)])
+    check_provider(session, device, provider)
+    return session
 
 
-def _compile_openvino(path: Path, precision: str) -> Any:
-    options = {
-        # Without this, CPUs that support bfloat16 use it, whatever the precision of the file.
-        "INFERENCE_PRECISION_HINT": _choose_hint(precision),
-        "INFERENCE_NUM_THREADS": torch.get_num_threads(),
-    }
+def _compile_openvino(path: Path, precision: str, device: str = "cpu") -> Any:
+    found = find_openvino_device(device)
+    # Without this, devices that support half precision use it, whatever the precision of the file.
+    options: dict[str, object] = {"INFERENCE_PRECISION_HINT": _choose_hint(precision, found)}
+    if found == "CPU":
+        options["INFERENCE_NUM_THREADS"] = torch.get_num_threads()
     with translate_errors("openvino", path):
-        return import_optional("openvino").Core().compile_model(str(path), "CPU", options)
+        return import_optional("openvino").Core().compile_model(str(path), found, options)
 
 
-def _choose_hint(precision: str) -> str:
-    """float32 on CPUs that cannot compute in half precision."""
+def _choose_hint(precision: str, device: str = "CPU") -> str:
+    """float32 on devices that cannot compute in half precision."""
     hint = _PRECISION_HINTS[precision]
-    return hint if hint == "f32" or hint in supported_precisions() else "f32"
+    return hint if hint == "f32" or hint in supported_precisions(device) else "f32"
 
 
 def check_installed(runtime: str) -> None:
@@ -222,9 +243,9 @@ def check_installed(runtime: str) -> None:
         optional_packages.check_installed(package, needed_by=runtime)
 
 
-def supported_precisions() -> set[str]:
-    """The precisions in which OpenVINO computes on this CPU, out of f32, bf16 and f16."""
-    capabilities = import_optional("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+def supported_precisions(device: str = "CPU") -> set[str]:
+    """The precisions in which OpenVINO computes on this device, out of f32, bf16 and f16."""
+    capabilities = import_optional("openvino").Core().get_property(device, "OPTIMIZATION_CAPABILITIES")
     return {{"FP32": "f32", "BF16": "bf16", "FP16": "f16"}.get(name, name) for name in capabilities}
 
 

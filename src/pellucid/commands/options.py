@@ -32,7 +32,11 @@ Parameters = Annotated[
     ),
 ]
 Device = Annotated[
-    str, typer.Option(metavar="DEVICE", help="Where the network runs: auto, cpu, cuda, cuda:1, mps, ...")
+    str,
+    typer.Option(
+        metavar="DEVICE",
+        help="Where the network runs: auto, cpu, cuda, cuda:1, mps, ... Exported models: see docs/export.md.",
+    ),
 ]
 Backend = Annotated[
     str | None,

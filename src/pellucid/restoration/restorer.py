@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any, Self, overload
 from warnings import warn
 
-from pellucid.backends import runtimes, selection
-from pellucid.backends.backend import Backend, find_device
+import torch
+
+from pellucid.backends import devices, parity, runtimes, selection
+from pellucid.backends.backend import Backend
 from pellucid.backends.eager import TorchBackend
 from pellucid.backends.foreign_graphs import KEYWORDS, ForeignBackend
 from pellucid.backends.model import load_model
@@ -319,7 +321,9 @@ def load(
     name_or_file: name of a model (`pellucid models` lists them), or path of a weight file (.safetensors) or of an
         exported model (.onnx, .xml). Several, joined by "+", run in sequence, e.g.
         "dncnn-color-blind+srcnn-x2".
-    device: auto (an accelerator if there is one), cpu, cuda, cuda:1, mps, ...; exported models run on the CPU.
+    device: auto (an accelerator if there is one), cpu, cuda, cuda:1, mps, ... For exported models, auto is the
+        CPU; in ONNX Runtime, they also run on cuda, tensorrt, migraphx, coreml, directml and openvino, in OpenVINO
+        on gpu and npu, if it supports them here.
     backend: torch, onnxruntime, openvino, or auto: the fastest of the installed ones with a PSNR of 60 dB or more
         against torch in float32. Default: torch; for exported models, that of the file.
     precision: float32, bfloat16, float16, or auto. Default: float32; for exported models, that of the file.
@@ -410,9 +414,13 @@ def _load_exported(
         )
     if precision not in (None, "auto", metadata.precision):
         raise WeightsError(f"{path} computes in {metadata.precision}, not {precision}; export it in {precision}")
-    _check_on_cpu(path, device)
-    runtime = _find_runtime(path, backend)(path, metadata, network)
-    return Restorer(path.stem, recipe, runtime, metadata.weights)
+    runtime = _find_runtime(path, backend)
+    chosen = runtime(path, metadata, network, device=device)
+    if chosen.runtime_device != "cpu":
+        inputs = parity.crop_inputs(parity.synthetic_inputs(recipe), [(64, 64)])
+        agreement = parity.compare(chosen, runtime(path, metadata, network), inputs)
+        devices.check_agreement(agreement, device, name=path.name, precision=metadata.precision)
+    return Restorer(path.stem, recipe, chosen, metadata.weights)
 
 
 def _load_foreign(
@@ -423,16 +431,14 @@ def _load_foreign(
         raise WeightsError(f"{path}, a file of another program, runs in onnxruntime", hint="omit {backend}")
     if precision not in (None, "auto"):
         raise WeightsError(f"{path}, a file of another program, has its own precision", hint="omit {precision}")
-    _check_on_cpu(path, device)
-    network = ForeignBackend(path, **parameters)
+    network = ForeignBackend(path, device, **dict(parameters))
+    if network.runtime_device != "cpu":
+        leaves = parity.dead_leaves(96, torch.Generator().manual_seed(0))[None, : network.num_planes]
+        agreement = parity.compare(network, ForeignBackend(path, **parameters), [leaves])
+        devices.check_agreement(agreement, device, name=path.name)
     domains: Mapping[str, Domain] = {"gray": Gray(), "y": Luma(network_scale=network.scale)}
     facts = {"colors": network.colors, "range": network.range}
     return Restorer(path.stem, build_recipe(path.name, domains.get(network.colors, RGB()), facts), network)
-
-
-def _check_on_cpu(path: Path, device: str) -> None:
-    if find_device("cpu" if device == "auto" else device).type != "cpu":
-        raise PellucidError(f"{path} is an exported model, which runs on the CPU, not on {device}")
 
 
 def _find_runtime(path: Path, backend: str | None) -> type[OnnxBackend] | type[OpenVinoBackend]:

@@ -408,17 +408,17 @@ class StableRaw(MosaicDomain):
 
     def accept(self, degraded: Degraded) -> Mosaic:
         accepted = pad_to_blocks(_mosaic(degraded), self.pattern)
-        return replace(accepted, noise=self._find_noise(accepted)[0])
+        return replace(accepted, noise=self.find_noise_level(accepted)[0])
 
     def complete(self, mosaic: Mosaic) -> tuple[Mosaic, tuple[str, ...]]:
         self.accept(mosaic)  # raises errors
-        noise, origin = self._find_noise(mosaic)
+        noise, origin = self.find_noise_level(mosaic)
         iso = "" if mosaic.exposure.iso is None else f"ISO {mosaic.exposure.iso:g}, "
         note = f"{iso}noise of {noise.shot:.2g} (shot) and {noise.read:.2g} (read), {origin}"
         return replace(mosaic, noise=noise), (note,)
 
-    def _find_noise(self, mosaic: Mosaic) -> tuple[NoiseLevel, str]:
-        """The noise of a mosaic, and where it is from."""
+    def find_noise_level(self, mosaic: Mosaic) -> tuple[NoiseLevel, str]:
+        """The noise of a mosaic, and where that is from, in the order of `noise` above."""
         if self.noise is not None:
             return NoiseLevel(*self.noise), "as stated"
         if mosaic.noise is not None:
@@ -441,7 +441,7 @@ class StableRaw(MosaicDomain):
     def to_planes(self, degraded: Degraded, device: torch.device = CPU) -> Tensor:
         mosaic = _mosaic(degraded)
         linear = mosaic.to_linear().to(device)
-        noise, _ = self._find_noise(mosaic)
+        noise, _ = self.find_noise_level(mosaic)
         levels = linear.new_tensor([noise.shot, noise.read]).reshape(1, 2, 1, 1)
         return torch.cat([linear, levels.expand(-1, -1, *linear.shape[-2:])], dim=1)
 

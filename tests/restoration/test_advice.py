@@ -1,5 +1,7 @@
 """What is found wrong with pictures, and the model that is chosen for it."""
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,13 @@ from skimage import data as photographs
 
 from pellucid.degradations.cameras import Sensor
 from pellucid.degradations.raw_synthesis import SensorNoise, SyntheticRaw
-from pellucid.pictures.picture import Picture
+from pellucid.pictures.picture import Exposure, Mosaic, NoiseLevel, Picture
 from pellucid.restoration.advice import (
     Candidate,
     Suggestion,
     advise,
     choose_model,
+    choose_sure,
     find_problems,
     list_models_to_try,
 )
@@ -29,6 +32,7 @@ CANDIDATES = (
     Candidate("luma", ("noise", "JPEG blocks"), "y"),
     Candidate("jpeg", ("JPEG blocks",), "rgb"),
     Candidate("raw", ("too dark",), "rgb"),
+    Candidate("mosaic", ("noise in RAW files",), "rgb"),
 )
 
 
@@ -39,6 +43,7 @@ CANDIDATES = (
         ("noise of a camera", "photo", "photo"),
         ("JPEG blocks", "luma", "jpeg"),
         ("too dark", "raw", "raw"),
+        ("noise in RAW files", "mosaic", "mosaic"),
         ("too small", None, None),
     ],
 )
@@ -56,6 +61,41 @@ def save(folder: Path, samples: np.ndarray, suffix: str = ".png", **options: Any
     path = folder / f"picture{suffix}"
     Image.fromarray(samples).save(path, **options)
     return path
+
+
+def expose(shot: float, read: float, *, noise: NoiseLevel | None = None, pattern: str = "RGGB") -> Mosaic:
+    """A Bayer mosaic of a photograph with noise of this strength."""
+    rng = np.random.default_rng(0)
+    linear = (photographs.chelsea()[:300, :300, 1] / 255) ** 2.2
+    noisy = linear + rng.standard_normal(linear.shape) * np.sqrt(shot * linear + read)
+    samples = (noisy.clip(-0.01, 1) * 16000 + 500).astype(np.uint16)
+    rows = (pattern[:2], pattern[2:])
+    return Mosaic(samples, rows, 500.0, 16500.0, exposure=Exposure(0.01, 3200.0, 4.0), noise=noise)
+
+
+@pytest.mark.parametrize("pattern", ["RGGB", "GBRG"])
+def test_noise_of_a_raw_file_is_found(pattern: str) -> None:
+    (found,) = find_problems(expose(2e-3, 1e-5, pattern=pattern))
+    # sqrt(0.1 * 2e-3 + 1e-5) / 0.1 = 0.145
+    assert found.problem == "noise in RAW files"
+    assert re.fullmatch(r"a camera RAW file at ISO 3200 with noise of about 1[2-7]% of its dark tones", found.reason)
+
+
+def test_noise_that_the_file_states_is_used() -> None:
+    (found,) = find_problems(expose(1e-5, 1e-8, noise=NoiseLevel(4e-3, 0.0)))
+    assert "noise of about 20% of its dark tones" in found.reason
+
+
+def test_a_raw_file_of_low_sensitivity_has_no_noise_to_remove() -> None:
+    assert "noise in RAW files" not in [one.problem for one in find_problems(expose(1e-5, 1e-8))]
+
+
+def test_a_raw_file_stays_raw_only_if_its_result_is_one() -> None:
+    advice = (Suggestion("noise in RAW files", "ISO 3200", "raw-denoise", ("dncnn-photo",)),)
+    assert choose_sure(advice, writes_mosaics=True) == advice[0]
+    developed = choose_sure(advice)
+    assert developed is not None and developed.model == "dncnn-photo"
+    assert choose_sure((replace(advice[0], others=()),)) is None
 
 
 def photo(width: int = 451) -> np.ndarray:

@@ -23,6 +23,7 @@ def group_by_model(
     Prints the reason for each choice. A picture of a folder for which no model is advised is named and left out;
     for others, whose result is expected, it is an error.
     """
+    from pellucid.pictures.formats import DNG, format_by_suffix
     from pellucid.restoration.advice import advise, choose_sure
     from pellucid.storage.objects import local_copy
 
@@ -35,7 +36,8 @@ def group_by_model(
             name = names.get(job.source, job.source)
             try:
                 with local_copy(job.source) as source:
-                    chosen = choose_sure(advise(source, settings))
+                    writes_mosaics = format_by_suffix(job.target) is DNG
+                    chosen = choose_sure(advise(source, settings), writes_mosaics=writes_mosaics)
                 if chosen is None and job.root is None:
                     raise PictureError(f"{name}: nothing found to correct", hint="choose {model}", model="NAME")
             except PellucidError as error:

@@ -1,17 +1,19 @@
 """What may be wrong with a picture, and which model corrects it."""
 
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from pellucid.domains import RGB, Degraded, PackedRaw
+from pellucid.domains import RGB, Degraded, PackedRaw, StableRaw
 from pellucid.errors import PictureError
 from pellucid.pictures import images
 from pellucid.pictures.camera import raw
 from pellucid.pictures.camera.exposure import estimate_exposure_ratio
+from pellucid.pictures.camera.packing import find_phase
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.pictures.records import exif
 from pellucid.restoration import measures
@@ -23,6 +25,7 @@ from pellucid.restoration.suitability import (
     CAMERA_NOISE,
     DARK,
     NOISE,
+    RAW_NOISE,
     SMALL,
     list_problems,
     list_shipped,
@@ -45,12 +48,20 @@ NOISY_ISO = 800
 MAX_CAMERA_CHROMA = 0.4
 """Camera noise has little fine noise in its colors, for its share of that in green; white noise has 0.85."""
 
+MIN_RAW_NOISE = 0.05
+"""Noise at a tenth of white, as a share of it: about that of ISO 800 on a full-frame sensor."""
+
 SMALL_PIXELS = 600_000
 SOFT_PX = 3.5
 """Width of the sharpest edges. Sharp photographs have about 2, those of a moved camera 3 to 5."""
 
 
-_LOOK_ALIKE = {NOISE: (CAMERA_NOISE,), CAMERA_NOISE: (NOISE, BLOCKS), BLOCKS: (CAMERA_NOISE,)}
+_LOOK_ALIKE = {
+    NOISE: (CAMERA_NOISE,),
+    CAMERA_NOISE: (NOISE, BLOCKS),
+    BLOCKS: (CAMERA_NOISE,),
+    RAW_NOISE: (CAMERA_NOISE,),  # of the developed picture
+}
 
 
 @dataclass(frozen=True)
@@ -115,6 +126,8 @@ def find_problems(degraded: Degraded) -> list[Finding]:
         ratio = estimate_exposure_ratio(degraded)
         if ratio >= MIN_DARK_RATIO:
             return [Finding(DARK, f"a camera RAW file that is about {ratio:.0f} times too dark")]
+        if found := _find_raw_noise(degraded):
+            return found
         degraded = raw.develop_mosaic(degraded)
     middle = measures.take_middle(degraded)
     green = measures.to_plane_255(middle, middle.channels // 2)
@@ -124,6 +137,18 @@ def find_problems(degraded: Degraded) -> list[Finding]:
     if num_pixels < SMALL_PIXELS:
         found.append(Finding(SMALL, f"only {degraded.width} x {degraded.height} px"))
     return found
+
+
+def _find_raw_noise(mosaic: Mosaic) -> list[Finding]:
+    domain = StableRaw()
+    if find_phase(mosaic.pattern, domain.pattern) is None:
+        return []  # no model denoises mosaics of other patterns
+    level, _ = domain.find_noise_level(mosaic)
+    share = math.sqrt(level.shot * 0.1 + level.read) / 0.1
+    if share < MIN_RAW_NOISE:
+        return []
+    iso = "" if mosaic.exposure.iso is None else f" at ISO {mosaic.exposure.iso:g}"
+    return [Finding(RAW_NOISE, f"a camera RAW file{iso} with noise of about {share:.0%} of its dark tones")]
 
 
 def _find_blocks(picture: Picture, green: measures.Plane) -> list[Finding]:
@@ -178,12 +203,17 @@ def choose_model(problem: str, candidates: Iterable[Candidate], *, is_gray: bool
     return min(suitable, key=rank).name if suitable else None
 
 
-def choose_sure(advice: Sequence[Suggestion]) -> Suggestion | None:
+def choose_sure(advice: Sequence[Suggestion], *, writes_mosaics: bool = False) -> Suggestion | None:
     """The first suggestion that is worth following without a look at the picture; None if there is none.
 
     Soft edges may be wanted, and enlarging is a decision of the user.
+    writes_mosaics: whether the result is stored as a mosaic. Otherwise, a RAW file with noise is developed, and a
+    model for pictures restores it.
     """
-    return next((one for one in advice if one.model and one.problem not in (BLUR, SMALL)), None)
+    first = next((one for one in advice if one.model and one.problem not in (BLUR, SMALL)), None)
+    if first is None or first.problem != RAW_NOISE or writes_mosaics:
+        return first
+    return replace(first, model=first.others[0], others=first.others[1:]) if first.others else None
 
 
 def list_models_to_try(advice: Sequence[Suggestion]) -> list[str]:

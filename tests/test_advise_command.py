@@ -1,7 +1,10 @@
 """`pellucid advise`: the table, JSON, sheets, and files that cannot be read."""
 
 import json
+import os
 import shlex
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +36,16 @@ def test_a_table_names_problem_model_and_reason(run: Terminal, noisy: None) -> N
     (clean,) = (line for line in lines if line.startswith("clean.png"))
     assert "none found" in clean
     assert lines[-1] == "e.g.  pellucid restore scans/noisy.png --model dncnn-color-blind"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_the_example_names_files_whose_names_are_not_text(run: Terminal, noisy: None) -> None:
+    name = os.fsdecode(b"scans/a\xff'\\\n.png")
+    Path("scans/noisy.png").rename(name)
+    line = run("advise scans").out.splitlines()[-1]
+    quoted = line.removeprefix("e.g.  pellucid restore ").partition(" --model")[0]
+    assert quoted.isascii()
+    assert subprocess.run(["bash", "-c", f"cat {quoted}"], capture_output=True).stdout == Path(name).read_bytes()
 
 
 def test_the_example_can_be_pasted_into_a_shell(run: Terminal, noisy: None) -> None:

@@ -14,7 +14,7 @@ from pellucid.recipes import registry
 def test_equal_results_are_exact() -> None:
     agreement = parity.compare(torch.relu, torch.relu, [torch.rand(1, 1, 2, 3)])
     assert (agreement.max_error, agreement.psnr_db, agreement.num_inputs) == (0, math.inf, 1)
-    assert str(agreement) == "exact, largest error 0.0e+00 of white, 1 inputs"
+    assert str(agreement) == "exact, largest error 0.0e+00 of white, 1 input"
 
 
 def test_agreement_is_computed_over_all_samples() -> None:

@@ -3,6 +3,7 @@
 import errno
 import json
 import multiprocessing
+import os
 import pickle
 from pathlib import Path
 from typing import IO, Any
@@ -262,3 +263,9 @@ def test_two_processes_cannot_write_at_once(tmp_path: Path) -> None:
     pytest.importorskip("fcntl")
     with StoreWriter(tmp_path / "s", {}), pytest.raises(OutputError, match="another process"):
         StoreWriter(tmp_path / "s", {})
+
+
+def test_a_pipe_in_place_of_the_index_does_not_wait(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "index.json")
+    with pytest.raises(DataError, match=r"index.json cannot be read: it is a device or a pipe$"):
+        store.open(tmp_path)

@@ -15,7 +15,7 @@ import torch
 import small_models
 from pellucid.backends import runtimes
 from pellucid.backends.eager import TorchBackend
-from pellucid.errors import DataError, MissingExtraError, OutputError, PellucidError, WeightsError
+from pellucid.errors import ArgumentError, DataError, MissingExtraError, OutputError, PellucidError, WeightsError
 from pellucid.exporting import export as exporting
 from pellucid.exporting import registry
 from pellucid.exporting.export_format import ExportRequest, Run
@@ -63,6 +63,15 @@ def test_every_network_agrees_in_every_format(
     assert sorted(path.name for path in out.parent.iterdir()) == wanted
 
 
+def test_keywords_that_the_weights_were_not_trained_with_are_reported(
+    weights: dict[str, Path], tmp_path: Path
+) -> None:
+    exported = exporting.export(weights["dncnn.gaussian"], tmp_path / "a.onnx", sigma_255=30)
+    assert exported.warnings == (
+        "dncnn.gaussian: sigma_255=30.0, but the weights were trained with sigma_255=25.0",
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "precision", "least_db"),
     [("a.onnx", "float16", 60), ("a.xml", "float16", 60), ("a.xml", "bfloat16", 45), ("a.pt2", "bfloat16", 45)],
@@ -71,6 +80,7 @@ def test_half_precision_is_close(
     weights: dict[str, Path], tmp_path: Path, name: str, precision: str, least_db: float
 ) -> None:
     exported = exporting.export(weights["dncnn.gaussian"], tmp_path / name, precision=precision)
+    assert exported.warnings == ()
     assert least_db < exported.agreement.psnr_db < 115
     assert exported.metadata.precision == precision
 
@@ -147,7 +157,7 @@ def test_a_fixed_shape(weights: dict[str, Path], tmp_path: Path) -> None:
             "'.tflite' does not belong to an export format; format can be air, aoti, mindir, onnx",
         ),
         ("a.onnx", {"format": "onyx"}, PellucidError, "no format 'onyx'; did you mean onnx"),
-        ("a.xml", {"format": "onnx"}, OutputError, "does not end in .onnx, the suffix of onnx files"),
+        ("a.xml", {"format": "onnx"}, ArgumentError, "does not end in .onnx, the suffix of onnx files"),
         (
             "a.onnx",
             {"precision": "bfloat16"},

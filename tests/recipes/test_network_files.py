@@ -130,7 +130,7 @@ def test_a_graph_is_used_only_with_the_network_file_of_its_weights(
         ("dncnn.py", "", "there is another network dncnn; rename the file"),
         ("My-net.py", "", "is not a network file"),
         ("mine.txt", "", "is not a network file"),
-        ("mine.py", "x = 1\nx = (", "line 2: SyntaxError"),
+        ("mine.py", "x = 1\nx = (", r"line 2: SyntaxError: '\(' was never closed$"),
         ("mine.py", "\n\n1 / 0", "line 3: ZeroDivisionError: division by zero"),
         ("mine.py", "import nothing_of_this_name", "line 1: ModuleNotFoundError"),
     ],

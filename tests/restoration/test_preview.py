@@ -46,7 +46,7 @@ def test_parts_have_detail_or_are_flat_but_not_black() -> None:
     assert len(set(parts)) == len(parts) == 6
 
 
-@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 700), (64, 64), (130, 90)])
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 700), (1, 20_000), (20_000, 1), (64, 64), (130, 90)])
 def test_every_picture_has_parts_inside_of_it(height: int, width: int) -> None:
     picture = Picture(np.random.default_rng(1).integers(0, 256, (height, width, 1), np.uint8))
     parts = find_parts(picture, 64)

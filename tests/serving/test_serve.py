@@ -237,6 +237,7 @@ def test_wrong_starts_are_one_line(tmp_path: Path, service: object) -> None:
         ("--backend", "tensorflow", "--port", "0"): "no backend 'tensorflow'",
         ("--device", "toaster", "--port", "0"): "device 'toaster' cannot be used here",
         ("--token-file", str(tmp_path / "short")): "3 characters",
+        ("--token-file", "/dev/zero"): "/dev/zero is a device or a pipe; a file is needed",
         ("--data", str(running), "--port", "0"): "another service uses",
     }.items():
         message = _fail(tmp_path / "data", *options)

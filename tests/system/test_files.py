@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from filelock import lock_descriptor
 
-from pellucid.errors import OutputError, PictureError
+from pellucid.errors import OutputError, PellucidError, PictureError
 from pellucid.system import files
 from pellucid.system.files import atomic_file, check_overwrite, check_writable, read_head, splice, write_atomic
 
@@ -330,3 +330,25 @@ def test_temporary_folders_of_killed_processes_are_removed(
         with files.temporary_folder():
             assert mine.exists() and not left.parent.exists()
     assert [path.name for path in tmp_path.iterdir()] == ["pellucid-work-of-the-user"]
+
+
+def test_small_files_end(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for endless in (pipe, Path("/dev/zero")):
+        with pytest.raises(PellucidError, match=r"is a device or a pipe; a file is needed$"):
+            files.read_small(endless)
+    (tmp_path / "large").write_bytes(bytes(11))
+    assert files.read_small(tmp_path / "large", 11) == bytes(11)
+    with pytest.raises(PellucidError, match=r"large is too large: more than 10 bytes; check the name$"):
+        files.read_small(tmp_path / "large", 10)
+    with pytest.raises(PellucidError, match=r"cannot be read: No such file or directory$"):
+        files.read_small(tmp_path / "missing")
+
+
+def test_small_files_may_come_from_a_pipe_of_the_shell() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"token")
+    os.close(writing)
+    assert files.read_small(Path(f"/dev/fd/{reading}")) == b"token"
+    os.close(reading)

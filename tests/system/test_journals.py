@@ -1,5 +1,6 @@
 """Journals: one writer each, and nothing but the last line is lost by an interruption."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -53,3 +54,12 @@ def test_only_complete_lines_are_read_and_each_once(tmp_path: Path) -> None:
         file.write("[1]\nnot JSON\n")
     assert list(reader.read_new(path)) == [{"n": 3}]
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+
+
+def test_a_pipe_in_place_of_a_journal_does_not_wait(tmp_path: Path) -> None:
+    pipe = tmp_path / "journal.jsonl"
+    os.mkfifo(pipe)
+    assert list(JournalReader().read_new(pipe)) == []
+    for is_shared in (False, True):
+        with pytest.raises(OSError, match="is a device or a pipe"):
+            Journal(pipe, is_shared=is_shared).add({})

@@ -35,3 +35,15 @@ def test_onnx_runtime_sends_no_telemetry(tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key not in left_out}
     subprocess.run([sys.executable, "-c", script], env={**environment, "HOME": str(tmp_path)}, check=True)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_openvino_sends_no_telemetry(tmp_path: Path) -> None:
+    pytest.importorskip("openvino")
+    # With telemetry, it writes a client id into the home folder, and sends events by a child process.
+    script = "import sys; from pellucid.system.optional_packages import import_optional; "
+    script += "import_optional('openvino').Core(); "
+    script += "assert not any('openvino_telemetry' in name and part for name, part in sys.modules.items())"
+    left_out = {"CI", "TF_BUILD", "JENKINS_URL"}  # it is quiet in continuous integration
+    environment = {key: value for key, value in os.environ.items() if key not in left_out}
+    subprocess.run([sys.executable, "-c", script], env={**environment, "HOME": str(tmp_path)}, check=True)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]

@@ -153,6 +153,10 @@ def test_a_group_of_one_shares_nothing() -> None:
     [
         ({"WORLD_SIZE": "3"}, "WORLD_SIZE is 3, but RANK is not set; start it with torchrun"),
         ({"WORLD_SIZE": "2", "RANK": "x"}, "RANK is 'x', not a number"),
+        (
+            {"WORLD_SIZE": "2", "RANK": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "9"},
+            "RANK is 2, but WORLD_SIZE is 2; start it with torchrun",
+        ),
         ({"WORLD_SIZE": "many"}, "WORLD_SIZE is 'many', not a number"),
         (
             {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "999999"},

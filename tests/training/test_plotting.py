@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pellucid.errors import MissingExtraError, OutputError
+from pellucid.errors import ArgumentError, MissingExtraError, OutputError
 from pellucid.pictures import images
 from pellucid.training import plotting
 
@@ -37,7 +37,7 @@ def test_errors_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         plotting.plot([make_run(tmp_path / "new")], tmp_path / "curves.png")
     with pytest.raises(OutputError, match="has no recorded speed; plot it against steps"):
         plotting.plot([make_run(tmp_path / "old", {"step": 1, "loss": 3.0})], tmp_path / "c.png", against="time")
-    with pytest.raises(OutputError, match=r"is not a \.png, \.pdf or \.svg"):
+    with pytest.raises(ArgumentError, match=r"is not a \.png, \.pdf or \.svg"):
         plotting.plot([tmp_path / "new"], tmp_path / "curves.txt")
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'pellucid\[plot\]'"):

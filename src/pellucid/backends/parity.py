@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pellucid.errors import PellucidError
 from pellucid.recipes.recipe import Recipe
+from pellucid.system.wording import format_count
 
 SIZES = ((1, 1), (2, 3), (17, 31), (64, 64), (97, 66), (131, 160))
 """(H, W) of network inputs: the smallest, odd and even ones, on and off the grid of every network."""
@@ -35,7 +36,7 @@ class Agreement:
 
     def __str__(self) -> str:
         psnr = "exact" if self.psnr_db == math.inf else f"PSNR {self.psnr_db:.1f} dB"
-        return f"{psnr}, largest error {self.max_error:.1e} of white, {self.num_inputs} inputs"
+        return f"{psnr}, largest error {self.max_error:.1e} of white, {format_count(self.num_inputs, 'input')}"
 
 
 def compare(

@@ -294,11 +294,18 @@ def _read_openvino(path: Path) -> tuple[Mapping[str, str], str]:
         raise WeightsError(f"{path} needs {path.with_suffix('.bin').name}, the file with its weights, next to it")
     if b"<net" not in path.read_bytes()[:_HEAD_BYTES]:
         # OpenVINO would try all its other formats, and print their errors.
-        raise WeightsError(f"{path} is not a model that openvino can load")
+        raise WeightsError(f"{path} is not a model that openvino can load", hint="export or copy it again")
     with translate_errors("openvino", path):
         info = import_optional("openvino").Core().read_model(str(path)).rt_info
         entries = {key: value.astype(str) for key, value in info[PREFIX].items()} if PREFIX in info else {}
     return entries, hashlib.sha256(path.with_suffix(".bin").read_bytes()).hexdigest()
+
+
+def _shorten_load_error(message: str) -> str:
+    """What a runtime says about a damaged file, without places in its source code and its checks."""
+    message = re.sub(r"(Exception from |Check '[^']*' failed at )?src/\S+?:\d+:\s*", "", message)
+    message = re.sub(r"^Load model from .* failed: ?", "", message)
+    return message if len(message) <= 160 else f"{message[:157]}..."
 
 
 @contextmanager
@@ -314,7 +321,10 @@ def translate_errors(runtime: str, path: Path | None = None) -> Iterator[None]:
     except Exception as error:  # the exceptions of the runtimes have no common base class
         message = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split()))
         if path is not None:
-            raise WeightsError(f"{path} is not a model that {runtime} can load: {message[:160]}") from error
+            reason = _shorten_load_error(message)
+            raise WeightsError(
+                f"{path} is not a model that {runtime} can load: {reason}", hint="export or copy it again"
+            ) from error
         if any(sign in message.lower() for sign in ("alloc", "memory")):
             raise NotEnoughMemoryError(
                 f"not enough memory in {runtime}", hint="use smaller tiles ({tile_px})"

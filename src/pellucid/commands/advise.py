@@ -113,7 +113,18 @@ def _print(found: "dict[Path, Sequence[Suggestion]]") -> None:
     if first is not None:
         path, one = first
         name = f"./{path}" if str(path).startswith("-") else str(path)  # not an option
-        typer.echo(f"e.g.  pellucid restore {shlex.quote(name)} --model {one.model}")
+        typer.echo(f"e.g.  pellucid restore {_quote(name)} --model {one.model}")
+
+
+def _quote(name: str) -> str:
+    """A name for the shell. Bytes that are not text, and control characters, become $'\\xff', as bash reads."""
+    if name.isprintable():
+        return shlex.quote(name)
+    characters = (
+        chr(byte) if 32 <= byte < 127 and chr(byte) not in "'\\" else f"\\x{byte:02x}"
+        for byte in os.fsencode(name)
+    )
+    return f"$'{''.join(characters)}'"
 
 
 def _draw(found: "dict[Path, Sequence[Suggestion]]", folder: Path, *, overwrite: bool) -> int:

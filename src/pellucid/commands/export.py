@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pellucid.commands.options import Json, NetworkFiles, Overwrite, Parameters, add_networks, parse_keywords
-from pellucid.commands.terminal import defer_sigint, is_stdout, print_info, write_json
+from pellucid.commands.terminal import defer_sigint, is_stdout, print_info, print_warning, write_json
 
 if TYPE_CHECKING:
     from pellucid.backends.backend import Shape
@@ -126,6 +126,8 @@ def export(
         overwrite=overwrite,
         **parse_keywords(parameters, options=_OPTIONS),
     )
+    for warning in exported.warnings:
+        print_warning(warning)
     if json_file is not None:
         write_json(json_file, _to_json(exported, precision), overwrite=overwrite)
     if is_stdout(json_file):
@@ -147,6 +149,7 @@ def _to_json(exported: "Exported", precision: str) -> object:
         "agreement": str(exported.agreement),
         "loss_db": exported.loss_db,
         "note": exported.note,
+        "warnings": exported.warnings,
     }
 
 

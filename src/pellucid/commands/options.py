@@ -20,7 +20,7 @@ from pellucid.commands.terminal import (
     set_message_style,
     show_progress,
 )
-from pellucid.errors import OutputError
+from pellucid.errors import ArgumentError, OutputError
 
 if TYPE_CHECKING:
     from pellucid.system import shards
@@ -209,7 +209,8 @@ def check_overwrite(overwrite: bool, files: Mapping[str, Path | None]) -> None:
 def check_results(parameters: Sequence[Any], values: Mapping[str, Any]) -> None:
     """Check, before any work, where a report in JSON or CSV goes.
 
-    Raises OutputError if it would replace the value of another parameter, e.g. the input, or cannot be written.
+    Raises ArgumentError if it would replace the value of another parameter, e.g. the input, and OutputError if it
+    cannot be written.
     """
     from pellucid.system import files
 
@@ -232,7 +233,7 @@ def check_results(parameters: Sequence[Any], values: Mapping[str, Any]) -> None:
             raise OutputError(f"{path} is a name of pellucid's own records", hint="choose another name")
         others = [other for other, place in places if other != name and place == os.path.realpath(path)]
         if others:
-            raise OutputError(f"{path} is also {options[others[0]]}", hint="choose another name for the report")
+            raise ArgumentError(f"{path} is also {options[others[0]]}", hint="choose another name for the report")
         if name != "report":  # of restored pictures: a report of an earlier run is replaced
             check = files.check_writable if path.parent.is_dir() else files.check_overwrite
             check(path, overwrite=values["overwrite"])

@@ -22,6 +22,7 @@ import numpy as np
 from pellucid.errors import DataError
 from pellucid.pictures.picture import Mosaic
 from pellucid.pictures.samples import Samples
+from pellucid.system.files import check_regular
 from pellucid.system.memory import FileMap, release
 from pellucid.system.wording import format_count
 
@@ -278,6 +279,7 @@ def _to_tuples(value: Any) -> Any:
 def _read_index(folder: Path) -> _Index:
     path = folder / INDEX
     try:
+        check_regular(path)
         content = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise _missing_error(folder) from error

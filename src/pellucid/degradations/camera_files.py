@@ -8,8 +8,8 @@ import numpy as np
 from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from pellucid.degradations.cameras import Sensor, ShotDependentVariance
-from pellucid.errors import DataError
-from pellucid.system.files import write_atomic
+from pellucid.errors import DataError, PellucidError
+from pellucid.system.files import read_small, write_atomic
 
 Numbers = tuple[float, float, float, float, float, float, float, float]
 """See `make_sensor`."""
@@ -53,9 +53,9 @@ class CameraProfile:
     def read(cls, path: str | Path) -> Self:
         """The profile in a file. Raises DataError if it is missing, or not such a file."""
         try:
-            profile: Self = _ADAPTER.validate_json(Path(path).read_bytes())
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror}") from error
+            profile: Self = _ADAPTER.validate_json(read_small(Path(path)))
+        except PellucidError as error:
+            raise DataError(error.facts, hint=error.hint) from error
         except ValidationError as error:
             first = error.errors()[0]
             reason = ": ".join([".".join(map(str, first["loc"])), first["msg"]]).removeprefix(": ")

@@ -50,6 +50,7 @@ class Exported:
     agreement: how closely its results match those of the network in float32.
     loss_db: loss of mean PSNR on the user's data set, negative for a gain; None if there was no data set.
     note: a message if the runtime computes in another precision on this machine, otherwise None.
+    warnings: keywords that differ from those that the weights were trained with, one line each.
     """
 
     path: Path
@@ -57,6 +58,7 @@ class Exported:
     agreement: Agreement
     loss_db: float | None = None
     note: str | None = None
+    warnings: tuple[str, ...] = ()
 
 
 def export(
@@ -132,7 +134,8 @@ def export(
         _check_agreement(agreement, request, out)
         loss_db = None if data is None else _measure_loss_db(reference, run, Path(data), target)
         _move(written, out, chosen, overwrite=overwrite)
-    return Exported(out, request.metadata, agreement, loss_db, chosen.note(precision))
+    warnings = tuple(reference.overrides())
+    return Exported(out, request.metadata, agreement, loss_db, chosen.note(precision), warnings)
 
 
 def read_inputs(folder: Path, restorer: Restorer) -> list[Tensor]:

@@ -4,7 +4,7 @@ import importlib
 import pkgutil
 from pathlib import Path
 
-from pellucid.errors import ArgumentError, OutputError, suggest
+from pellucid.errors import ArgumentError, suggest
 from pellucid.exporting import formats
 from pellucid.exporting.export_format import ExportFormat
 
@@ -18,7 +18,7 @@ def list_formats() -> list[ExportFormat]:
 def find_format(name: str | None, out: Path) -> ExportFormat:
     """The format of this name; if None, the default format for the suffix of `out`.
 
-    Raises PellucidError for an unknown name or suffix, OutputError if `out` has another suffix.
+    Raises ArgumentError for an unknown name, or if `out` has another suffix.
     """
     known = {each.name: each for each in list_formats()}
     if name is None:
@@ -32,5 +32,5 @@ def find_format(name: str | None, out: Path) -> ExportFormat:
     if name not in known:
         raise ArgumentError(f"no format {name[:40]!r}; {suggest(name, known)}")
     if out.suffix != known[name].suffix:
-        raise OutputError(f"{out} does not end in {known[name].suffix}, the suffix of {name} files")
+        raise ArgumentError(f"{out} does not end in {known[name].suffix}, the suffix of {name} files")
     return known[name]

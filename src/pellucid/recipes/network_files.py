@@ -91,7 +91,8 @@ def _run(path: Path, name: str, content: bytes) -> ModuleType:
         del sys.modules[full_name]
         line = getattr(error, "lineno", None) or _line_of(error, path)
         where = f", line {line}" if line else ""
-        raise PellucidError(f"{path}{where}: {type(error).__name__}: {str(error)[:200]}") from error
+        reason = error.msg if isinstance(error, SyntaxError) else str(error)  # str() repeats file and line
+        raise PellucidError(f"{path}{where}: {type(error).__name__}: {reason[:200]}") from error
     return module
 
 

@@ -138,7 +138,8 @@ def _draw_overview(whole: Picture, rows: Sequence[Row]) -> Image.Image:
             x, y, right, bottom = (
                 round(end * factor) for end in (row.left, row.top, row.left + row.width, row.top + row.height)
             )
-            pen.rectangle((x, y, right - 1, bottom - 1), outline=_FRAME, width=2)
+            # In the overview of a line of pixels, a part may have no pixel.
+            pen.rectangle((x, y, max(x, right - 1), max(y, bottom - 1)), outline=_FRAME, width=2)
             corners.append((x, y))
     for number, (x, y) in enumerate(corners, start=1):  # over the frames
         pen.rectangle((x, y, x + 8 + _text_width(str(number), 13), y + 16), fill=_FRAME)

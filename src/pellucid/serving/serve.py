@@ -21,6 +21,7 @@ from pellucid.serving.http import application
 from pellucid.serving.limits import Limits, Setup
 from pellucid.serving.service import Service
 from pellucid.serving.workers.remote_workers import ClusterOfWorkers
+from pellucid.system import files
 
 
 class _Server(uvicorn.Server):
@@ -137,9 +138,9 @@ def _host_in_url(host: str) -> str:
 def read_token(path: Path) -> str:
     """The token in the first line of a file. Raises PellucidError if it is too short to be one."""
     try:
-        lines = path.read_text().splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise PellucidError(f"{path} cannot be read: {getattr(error, 'strerror', None) or 'not text'}") from None
+        lines = files.read_small(path).decode().splitlines()
+    except UnicodeDecodeError:
+        raise PellucidError(f"{path} cannot be read: not text") from None
     token = lines[0].strip() if lines else ""
     if len(token) < 16 or not token.isascii():
         raise PellucidError(

@@ -5,16 +5,19 @@ import logging
 from pathlib import Path
 from typing import Any
 
-from pellucid.errors import MissingExtraError, OutputError
+from pellucid.errors import ArgumentError, MissingExtraError
 from pellucid.system.files import check_overwrite, write_atomic
 
 _SUFFIXES = (".png", ".pdf", ".svg")
 
 
 def check_figure(path: Path, *, overwrite: bool) -> None:
-    """Raise OutputError, before any work, if a figure cannot have this name, or MissingExtraError."""
+    """Raise ArgumentError or OutputError, before any work, if a figure cannot have this name.
+
+    Raises MissingExtraError without matplotlib.
+    """
     if path.suffix not in _SUFFIXES:
-        raise OutputError(f"{path} is not a .png, .pdf or .svg file")
+        raise ArgumentError(f"{path} is not a .png, .pdf or .svg file")
     check_overwrite(path, overwrite=overwrite)
     make_figure(1, 1)
 

@@ -52,6 +52,35 @@ def read_head(path: Path, num_bytes: int = 16) -> bytes:
     return first
 
 
+def check_regular(path: Path) -> None:
+    """Raise OSError if opening a path could wait forever: for pipes and devices."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "it is a device or a pipe", str(path))
+
+
+def read_small(path: Path, max_bytes: int = 2**20) -> bytes:
+    """The content of a small file that the user names, or of a pipe that the shell makes, e.g. /dev/fd/63.
+
+    Raises PellucidError if it cannot be read, is larger, or is a named pipe or a device, which may never end.
+    """
+    try:
+        mode = path.stat().st_mode
+        if stat.S_ISCHR(mode) or stat.S_ISBLK(mode) or (stat.S_ISFIFO(mode) and _has_name(path)):
+            raise PellucidError(f"{path} is a device or a pipe; a file is needed")
+        with path.open("rb") as file:
+            content = file.read(max_bytes + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        raise PellucidError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if len(content) > max_bytes:
+        raise PellucidError(f"{path} is too large: more than {max_bytes:,} bytes", hint="check the name")
+    return content
+
+
+def _has_name(path: Path) -> bool:
+    """Whether a pipe is in a folder, so that it waits until another program opens it."""
+    return Path(os.path.realpath(path)).exists()  # that of /dev/fd/63 is no path: /proc/1/fd/pipe:[8]
+
+
 def sha256(path: Path) -> str:
     """The SHA-256 of a file's content. Raises OSError if it cannot be read."""
     with path.open("rb") as file:

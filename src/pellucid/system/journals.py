@@ -8,6 +8,8 @@ from typing import IO, Any
 
 from filelock import lock_descriptor
 
+from pellucid.system.files import check_regular
+
 
 class Journal:
     """A file to which this process adds lines. Nothing is created before the first line.
@@ -26,6 +28,7 @@ class Journal:
         line = f"\n{json.dumps(content)}\n".encode()  # an interruption may have truncated the line before
         if self._is_shared:
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            check_regular(self._path)
             with self._path.open("ab", buffering=0) as file:
                 file.write(line)
             return
@@ -50,6 +53,8 @@ class JournalReader:
     def read_new(self, path: Path) -> Iterator[dict[str, Any]]:
         """The objects in the lines that are new. Lines that are not complete or not JSON objects are left out."""
         start = self._ends.get(path, 0)
+        if not path.is_file():  # opening a pipe would wait
+            return
         try:
             file = path.open("rb")
         except OSError:
@@ -77,6 +82,7 @@ def _open_own(path: Path) -> IO[bytes]:
     number = 1
     while True:
         name = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
+        check_regular(name)
         file = name.open("ab", buffering=0)
         try:
             is_locked = lock_descriptor(file.fileno(), blocking=False)

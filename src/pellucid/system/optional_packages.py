@@ -1,6 +1,7 @@
 """Optional packages: which extra installs each, and their telemetry switched off."""
 
 import os
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
@@ -28,11 +29,15 @@ _EXTRAS = {
 _TELEMETRY_OFF = ("ORT_DISABLE_TELEMETRY", "NNCF_CI")
 """Environment variables set before an import; otherwise ONNX Runtime and NNCF report each use over the network."""
 
+_REPORTING = "openvino_telemetry"
+"""Reports each use of OpenVINO over the network, from a child process; OpenVINO works without it."""
+
 
 def import_optional(name: str) -> Any:
     """Import an optional package or a module of it. Raises MissingExtraError if it is not installed."""
     for variable in _TELEMETRY_OFF:
         os.environ.setdefault(variable, "1")
+    sys.modules.setdefault(_REPORTING, None)  # type: ignore[arg-type]  # None: its import fails
     try:
         return import_module(name)
     except ImportError as error:

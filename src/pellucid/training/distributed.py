@@ -131,6 +131,8 @@ def _read_world_size() -> int:
     missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if world_size > 1 and missing:
         raise PellucidError(f"WORLD_SIZE is {world_size}, but {missing[0]} is not set", hint=hint)
+    if world_size > 1 and int(numbers["RANK"]) >= world_size:  # PyTorch would wait for half an hour
+        raise PellucidError(f"RANK is {numbers['RANK']}, but WORLD_SIZE is {world_size}", hint=hint)
     return max(1, world_size)
 
 

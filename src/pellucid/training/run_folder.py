@@ -23,7 +23,7 @@ from safetensors.torch import save as serialize
 
 from pellucid.errors import OutputError, WeightsError, describe_damage
 from pellucid.recipes.overrides import rename_keywords
-from pellucid.system.files import check_name, write_atomic
+from pellucid.system.files import check_name, check_regular, write_atomic
 from pellucid.training.optimization import TensorsByName
 from pellucid.weights.checkpoint import fingerprint
 
@@ -155,6 +155,7 @@ def describe_run(folder: Path) -> Json:
     """The content of run.json. Raises OutputError if it is missing or not valid."""
     path = folder / "run.json"
     try:
+        check_regular(path)
         description = json.loads(path.read_text())
         if description["format"] != FORMAT:
             found = str(description["format"])[:20]
@@ -180,7 +181,7 @@ def count_damaged_metrics(folder: Path) -> int:
 
 def _read_lines(folder: Path) -> list[str]:
     path = folder / "metrics.jsonl"
-    return path.read_text(errors="replace").splitlines(keepends=True) if path.exists() else []
+    return path.read_text(errors="replace").splitlines(keepends=True) if path.is_file() else []
 
 
 def _parse_metrics(text: str) -> Json | None:

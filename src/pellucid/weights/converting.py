@@ -4,7 +4,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from pellucid.errors import OutputError
+from pellucid.errors import ArgumentError, OutputError
 from pellucid.recipes.registry import find
 from pellucid.system.files import check_writable
 from pellucid.weights import checkpoint
@@ -32,14 +32,14 @@ def convert(
 
     Returns the metadata that was written. Raises WeightsError if the format or the names are not known, if
     tensors are not finite, or if they do not fit the recipe or a parameter; RecipeError for an unknown recipe or
-    keyword; OutputError if out is source, has another suffix, exists and overwrite is False, or cannot be written;
-    MissingExtraError if h5py is needed.
+    keyword; ArgumentError if out has another suffix; OutputError if it is source, exists and overwrite is False,
+    or cannot be written; MissingExtraError if h5py is needed.
     """
     source, out = Path(source), Path(out)
     if os.path.realpath(source) == os.path.realpath(out):
         raise OutputError(f"{out} is the input itself", hint="choose another {out}")
     if out.suffix != SUFFIX:
-        raise OutputError(f"{out} does not end in {SUFFIX}, the suffix of weight files")
+        raise ArgumentError(f"{out} does not end in {SUFFIX}, the suffix of weight files")
     check_writable(out, overwrite=overwrite)
     requested = find(recipe, **parameters)
     theirs = reading.read(source)

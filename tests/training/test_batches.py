@@ -13,13 +13,16 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from pellucid.data.store import Store
 from pellucid.data.store_writer import Planned, Stamp, StoreWriter
+from pellucid.degradations import standard
 from pellucid.degradations.cameras import Sensor
 from pellucid.degradations.degradation import Chain, Degradation, OneOf, makes_target
 from pellucid.degradations.motion_blur import MotionBlur
 from pellucid.degradations.raw_synthesis import SensorNoise, SyntheticRaw, Unprocess
+from pellucid.degradations.rng import DeviceGenerator, build_generator, get_cpu_generator
 from pellucid.degradations.standard import GaussianNoise, Jpeg, Shrink, ShrinkAndEnlarge
 from pellucid.domains import RGB, Domain, Gray, Luma, PackedRaw
 from pellucid.errors import DataError, NotEnoughMemoryError, PictureError, RecipeError
@@ -29,8 +32,10 @@ from pellucid.pictures.resize import resize
 from pellucid.pictures.samples import Samples
 from pellucid.recipes.recipe import Recipe
 from pellucid.recipes.registry import find, list_names
+from pellucid.system import devices
+from pellucid.training import patches
 from pellucid.training.batches import Batches
-from pellucid.training.crops import augment
+from pellucid.training.crops import Placement, augment
 from pellucid.training.initialization import build_network
 from pellucid.training.patches import Batch
 
@@ -206,6 +211,72 @@ def test_several_processes_make_the_same_batch(name: str, world_size: int, make:
     for step in (0, 5):
         parts = [batches.batch(step) for batches in ranks]
         assert equal((torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])), alone.batch(step))
+
+
+META = torch.device("meta")
+"""A device without values: whatever would read one, and so wait for a GPU, raises an error."""
+
+
+class MetaGenerator(DeviceGenerator):
+    device = META
+
+
+class RefuseWaitingCopies(TorchDispatchMode):
+    """Raises an error for copies to the device, except by `devices.to_device`, which does not wait."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # that of torch has no types
+        self._allows = False
+        monkeypatch.setattr(devices, "to_device", self._copy)
+
+    def _copy(self, tensor: Tensor, device: torch.device) -> Tensor:
+        self._allows = True
+        try:
+            return tensor.to(device)
+        finally:
+            self._allows = False
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        copies = func.__name__.partition(".")[0] in ("_to_copy", "copy_")
+        sources = [arg for arg in args if isinstance(arg, Tensor) and arg.device != META]
+        assert not copies or not sources or result.device != META or self._allows, "a copy that waits"
+        return result
+
+
+@pytest.mark.parametrize("resident", [False, True])
+@pytest.mark.parametrize("name", list_names())
+def test_making_a_batch_does_not_wait_for_the_device(
+    name: str, resident: bool, make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(device: torch.device, seed: int) -> torch.Generator:
+        generator = MetaGenerator()
+        generator.companion = torch.Generator().manual_seed(seed)
+        return generator
+
+    def compress(clean: Tensor, *_: object) -> Tensor:
+        """libjpeg needs the pixels on the CPU."""
+        return clean
+
+    monkeypatch.setattr(patches, "build_generator", build)
+    monkeypatch.setattr(standard, "_compress_each", compress)
+    recipe = find(name)
+    store = store_for(recipe, tmp_path)
+    drawn = make(recipe, store)._draw(0, 0)
+    maker = patches.build_maker(recipe, store, PATCH_PX, Placement(META, resident))
+    maker.make(drawn, [0])  # fills caches of constants
+    with RefuseWaitingCopies(monkeypatch):
+        degraded, target = maker.make(drawn, [0])
+    assert degraded.device == target.device == META
+    assert len(degraded) == len(target) == len(drawn.picture)
+
+
+def test_numbers_for_the_cpu_are_those_of_the_only_generator_on_a_cpu() -> None:
+    generator = build_generator(torch.device("cpu"), 5)
+    assert get_cpu_generator(generator) is generator
+    expected = torch.rand(3, generator=torch.Generator().manual_seed(5))
+    for same in (generator, DeviceGenerator(torch.device("cpu")).manual_seed(5)):
+        assert torch.equal(torch.rand(3, generator=same), expected)
 
 
 def test_shards_draw_independent_noise(make: Make, tmp_path: Path) -> None:

@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from pellucid.recipes import registry
 from pellucid.recipes.optimizers import SGD, SOAP, Adam, Optimizer
 from pellucid.recipes.schedules import Constant, Cosine, Drops
 from pellucid.training import optimization, soap
@@ -162,6 +164,89 @@ def test_soap_steps_on_gradients_of_low_rank() -> None:
         layer.weight.grad[0, :2] = 1e-6
         optimizer.step()
     assert layer.weight.isfinite().all()
+
+
+def step_with_gradients(
+    parameters: list[nn.Parameter], optimizers: list[torch.optim.Optimizer], seed: int
+) -> None:
+    """Every third parameter has a gradient only in every second step."""
+    generator = torch.Generator().manual_seed(seed)
+    for i, parameter in enumerate(parameters):
+        gradient = torch.randn(parameter.shape, generator=generator) * (1 + torch.arange(parameter.shape[-1]))
+        parameter.grad = None if i % 3 == 2 and seed % 2 else torch.empty_like(parameter).copy_(gradient)
+    for optimizer in optimizers:
+        optimizer.step()
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_soap_steps_weights_together_as_it_steps_each_alone(layout: torch.memory_format) -> None:
+    shapes = [
+        (4, 3, 3, 2),
+        (4, 3, 3, 2),
+        (5,),
+        (4, 3, 3, 2),
+        (2, 6),
+        (5,),
+        (3, 1, 2, 2),
+        (1, 3, 1, 1),
+        (4, 3, 3, 2),
+    ]
+    torch.manual_seed(0)
+    together, alone = ([nn.Parameter(torch.randn(shape)) for shape in shapes] for _ in range(2))
+    for one, other in zip(together, alone, strict=True):
+        if one.ndim == 4:
+            one.data = one.data.contiguous(memory_format=layout)
+        other.data = one.detach().contiguous().clone()
+    options: Any = {"betas": (0.9, 0.8), "eps": 1e-8, "weight_decay": 0.1, "precondition_frequency": 3}
+    all_at_once = soap.SoapOptimizer(together, 1e-2, **options)
+    one_each = [soap.SoapOptimizer([parameter], 1e-2, **options) for parameter in alone]
+    start = [parameter.detach().clone() for parameter in alone]
+    for seed in range(10):
+        step_with_gradients(together, [all_at_once], seed)
+        step_with_gradients(alone, list(one_each), seed)
+    for one, other, before in zip(together, alone, start, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+        assert (other - before).abs().max() > 1e-2
+    assert [int(all_at_once.state[p]["step"]) for p in together] == [9, 9, 4, 9, 9, 4, 9, 9, 4]
+
+
+class CountKernels(TorchDispatchMode):
+    """Counts the operations that compute something; on a GPU, each is one kernel, or two."""
+
+    num = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        returns_view = func.is_view or func.__name__.partition(".")[0] in ("_unsafe_view", "empty_like", "unbind")
+        self.num += not returns_view
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_step_of_soap_needs_few_kernels(layout: torch.memory_format) -> None:
+    """Each takes a GPU as long as the work of many layers: one for each weight would be 800."""
+    made = to_layout(registry.find("dncnn.gaussian").network(), layout)
+    optimizer = optimization.build(SOAP(1e-3), made)
+    for parameter in made.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    optimizer.step()  # arranges the weights
+    with CountKernels() as kernels:  # type: ignore[no-untyped-call]  # that of torch has no types
+        optimizer.step()
+    assert kernels.num < 60
+
+
+def test_bases_for_gpus_are_those_of_qr() -> None:
+    """Up to the signs of columns, which cancel. The second matrix has a condition of 1e5, the last one is zero."""
+    generator = torch.Generator().manual_seed(0)
+    matrices = torch.randn(3, 20, 20, generator=generator, dtype=torch.float64)
+    matrices[1] = torch.linalg.qr(matrices[1])[0] * torch.logspace(0, -5, 20) @ torch.linalg.qr(matrices[0])[0]
+    matrices[2] = 0
+    before = torch.eye(20).expand(3, -1, -1)
+    found = soap._orthonormalize(matrices.float(), before)
+    expected = torch.linalg.qr(matrices.float().double())[0].float()
+    signs = (found * expected).sum(-2, keepdim=True).sign()
+    torch.testing.assert_close(found[:2], (expected * signs)[:2], rtol=0, atol=1e-5)
+    assert torch.equal(found[2], before[2])
 
 
 def test_a_slower_layer_has_its_own_learning_rate() -> None:

@@ -13,6 +13,7 @@ from pellucid.degradations.rng import Range, uniform
 from pellucid.degradations.standard import Rounding, ShiftedJpeg
 from pellucid.pictures.camera.packing import apply_gains
 from pellucid.pictures.color import rgb_to_gray
+from pellucid.system import devices
 
 ANY_CAMERA = Unprocess()
 ANY_SENSOR = OneOf((SensorNoise(CAMERAS, num_levels=None), SensorNoise(replace(PHONES, gain=(2e-5, 4e-3)), None)))
@@ -69,7 +70,9 @@ def demosaic(mosaic: Tensor) -> Tensor:
     """
     rows, cols = (_reflect(size, 2, mosaic.device) for size in mosaic.shape[-2:])
     padded = mosaic[:, :, rows][:, :, :, cols]
-    candidates = torch.cat([mosaic, F.conv2d(padded, _FILTERS[:, None].to(mosaic))], dim=1)
+    candidates = torch.cat(
+        [mosaic, F.conv2d(padded, devices.to_device(_FILTERS[:, None], mosaic.device).to(mosaic))], dim=1
+    )
     colors = mosaic.new_empty(len(mosaic), 3, *mosaic.shape[-2:])
     for color, sources in enumerate(_SOURCES):
         for row in range(2):
@@ -88,7 +91,7 @@ def render(mosaic: Tensor, cameras: Cameras, tone: Tensor) -> Tensor:
     gains = cameras.gains / cameras.brightness[:, None]
     smallest = gains.amin(dim=1).to(mosaic).reshape(-1, 1, 1, 1)
     balanced = (apply_gains(mosaic, gains.to(mosaic), ("RG", "GB")) * smallest).clamp(0, 1)
-    from_camera = torch.linalg.inv(cameras.matrix).to(mosaic)
+    from_camera = torch.linalg.inv_ex(cameras.matrix)[0].to(mosaic)  # never singular
     light = torch.einsum("nij,njhw->nihw", from_camera, demosaic(balanced)).clamp(0, 1)
     plain = light.clamp(min=1e-8) ** (1 / 2.2)
     share = tone.to(mosaic).reshape(-1, 1, 1, 1)

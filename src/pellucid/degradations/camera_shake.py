@@ -15,7 +15,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pellucid.degradations.rng import Range, uniform
+from pellucid.degradations.rng import Range, get_cpu_generator, uniform
+from pellucid.system import devices
 
 Points = NDArray[np.complex128]
 """Points in a plane, row + column * 1j."""
@@ -62,15 +63,17 @@ class CameraShake:
     def trajectories(self, count: int, generator: torch.Generator) -> Tensor:
         """(count, NUM_POINTS, 2): rows and columns in pixels, starting at (0, 0)."""
 
+        cpu_generator = get_cpu_generator(generator)
+
         def draw_normal(*shape: int) -> Points:
-            drawn = torch.randn(*shape, 2, generator=generator, device=generator.device)
-            return torch.view_as_complex(drawn).cpu().numpy().astype(np.complex128)
+            drawn = torch.randn(*shape, 2, generator=cpu_generator)
+            return torch.view_as_complex(drawn).numpy().astype(np.complex128)
 
         def draw_uniform(*shape: int) -> NDArray[np.float64]:
-            return torch.rand(shape, generator=generator, device=generator.device).cpu().double().numpy()
+            return torch.rand(shape, generator=cpu_generator).double().numpy()
 
         length_px, anxiety = (
-            uniform(value, count, generator).cpu().double().numpy() for value in (self.length_px, self.anxiety)
+            uniform(value, count, cpu_generator).double().numpy() for value in (self.length_px, self.anxiety)
         )
         pull, tremor_scale, jerk_rate = (high * draw_uniform(count) for high in (0.7, 10.0, 0.2))
         # With fewer points, what happens at each of them is stronger, or more likely, by this factor.
@@ -80,7 +83,8 @@ class CameraShake:
         path = _follow(
             length_px / (NUM_POINTS - 1), _normalize(draw_normal(count)), tremor, jerks, anxiety * rate * pull
         )
-        return torch.from_numpy(np.stack([path.real, path.imag], axis=-1)).float().to(generator.device)
+        points = torch.from_numpy(np.stack([path.real, path.imag], axis=-1)).float()
+        return devices.to_device(points, generator.device)
 
 
 HAND_HELD = CameraShake()
@@ -102,7 +106,7 @@ class MeasuredShake:
     kernel_px: int = 31
 
     def kernels(self, count: int, generator: torch.Generator) -> Tensor:
-        points, weights = (part.to(generator.device) for part in self._points)
+        points, weights = (devices.to_device(part, generator.device) for part in self._points)
         drawn = torch.randint(len(points), (count,), generator=generator, device=generator.device)
         transforms = torch.randint(8, (count,), generator=generator, device=generator.device)
         zoom = uniform(self.zoom, count, generator)

@@ -16,8 +16,10 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from pellucid.degradations.rng import get_cpu_generator
 from pellucid.errors import RecipeError
 from pellucid.pictures.picture import Mosaic, Picture
+from pellucid.system import devices
 
 T = TypeVar("T")
 
@@ -196,10 +198,11 @@ def apply_one_each(
     options: Sequence[T], apply: Callable[[T, Tensor], Tensor], clean: Tensor, generator: torch.Generator
 ) -> Tensor:
     """Apply one of the options to each picture, all equally likely; pictures with the same option as one batch."""
-    drawn = torch.randint(len(options), (len(clean),), generator=generator, device=generator.device)
-    drawn, degraded = drawn.to(clean.device), torch.empty_like(clean)
+    drawn = torch.randint(len(options), (len(clean),), generator=get_cpu_generator(generator))
+    degraded = torch.empty_like(clean)
     for i, option in enumerate(options):
         members = (drawn == i).nonzero()[:, 0]
         if len(members):
+            members = devices.to_device(members, clean.device)
             degraded[members] = apply(option, clean[members])
     return degraded

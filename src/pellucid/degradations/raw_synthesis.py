@@ -24,6 +24,7 @@ from pellucid.pictures.camera.packing import BAYER, apply_gains
 from pellucid.pictures.camera.raw import develop_mosaic
 from pellucid.pictures.camera.stabilizing import stabilize
 from pellucid.pictures.picture import Mosaic, NoiseLevel, Picture
+from pellucid.system import devices
 
 
 class Cameras(NamedTuple):
@@ -82,7 +83,8 @@ class Unprocess:
     def draw_cameras(self, count: int, generator: torch.Generator) -> Cameras:
         """A camera for each of `count` pictures."""
         weights = torch.rand(count, 4, 1, 1, generator=generator, device=generator.device).double()
-        to_camera = (weights * XYZ_TO_CAMERA.to(weights)).sum(dim=1) @ RGB_TO_XYZ.to(weights)
+        cameras, to_xyz = (devices.to_device(matrix, weights.device) for matrix in (XYZ_TO_CAMERA, RGB_TO_XYZ))
+        to_camera = (weights * cameras.to(weights)).sum(dim=1) @ to_xyz.to(weights)
         dimmed = 0.8 + 0.1 * torch.randn(count, generator=generator, device=generator.device)
         red, blue = (uniform(gain, count, generator) for gain in (self.red_gain, self.blue_gain))
         gains = torch.stack([red, torch.ones_like(red), blue], dim=1)

@@ -12,8 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from pellucid.degradations.degradation import Footprint, apply_one_each
-from pellucid.degradations.rng import Range, uniform
+from pellucid.degradations.rng import Range, get_cpu_generator, uniform
 from pellucid.pictures.resize import reach, resize
+from pellucid.system import devices
 
 
 @dataclass(frozen=True)
@@ -112,10 +113,10 @@ class ShiftedJpeg:
     footprint = Footprint(grid_px=16, reach_px=16 + 2)
 
     def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
-        count, device = len(clean), generator.device
+        count, cpu_generator = len(clean), get_cpu_generator(generator)
         qualities = _draw_qualities(self.quality, count, generator)
-        drawn = torch.randint(len(self.chroma), (count,), generator=generator, device=device)
-        shifts = torch.randint(16, (count, 2), generator=generator, device=device)
+        drawn = torch.randint(len(self.chroma), (count,), generator=cpu_generator)
+        shifts = torch.randint(16, (count, 2), generator=cpu_generator)
         samplings = [self.chroma[i] for i in drawn.tolist()]
         return _compress_each(clean, qualities, samplings, [(down, right) for down, right in shifts.tolist()])
 
@@ -132,7 +133,7 @@ class Rounding:
 
 
 def _draw_qualities(quality: int | tuple[int, int], count: int, generator: torch.Generator) -> list[int]:
-    qualities: list[int] = uniform(quality, count, generator).round().int().tolist()
+    qualities: list[int] = uniform(quality, count, get_cpu_generator(generator)).round().int().tolist()
     return qualities
 
 
@@ -141,7 +142,8 @@ def _compress_each(
 ) -> Tensor:
     num_threads = max(1, min(len(clean), torch.get_num_threads()))
     with ThreadPoolExecutor(num_threads) as pool:  # libjpeg releases Python's global lock
-        return torch.stack(list(pool.map(_compress, clean.cpu(), qualities, samplings, shifts))).to(clean)
+        compressed = torch.stack(list(pool.map(_compress, clean.cpu(), qualities, samplings, shifts)))
+    return devices.to_device(compressed, clean.device).to(clean.dtype)
 
 
 def _compress(picture: Tensor, quality: int, sampling: str, shift: tuple[int, int]) -> Tensor:

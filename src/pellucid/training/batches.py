@@ -81,7 +81,7 @@ class Batches:
         self.too_small = [store.names[i] for i in self._positions.too_small]
         self.waited_s = 0.0
         self._prefetch = prefetch
-        self._ahead: dict[int, Future[Batch]] = {}
+        self._ahead: dict[int, Future[tuple[Batch, torch.Event | None]]] = {}
         self._thread = ThreadPoolExecutor(1, "batches")
         # On its own stream, making a batch does not wait for the network's kernels.
         self._stream = None if self.device.type in ("cpu", "mps") else torch.Stream(self.device)
@@ -93,8 +93,9 @@ class Batches:
         """
         started = perf_counter()
         self._make_ahead(range(step, step + 1 + self._prefetch))
-        batch = self._ahead.pop(step).result()
-        if self._stream is not None:
+        batch, is_made = self._ahead.pop(step).result()
+        if is_made is not None:
+            is_made.synchronize()
             for planes in batch:  # so that their memory is not reused while the network still reads it
                 planes.record_stream(torch.accelerator.current_stream(self.device))
         self.waited_s += perf_counter() - started
@@ -107,14 +108,14 @@ class Batches:
     def _make_ahead(self, steps: Iterable[int]) -> None:
         self._ahead = {step: self._ahead.get(step) or self._thread.submit(self._make, step) for step in steps}
 
-    def _make(self, step: int) -> Batch:
+    def _make(self, step: int) -> tuple[Batch, torch.Event | None]:
+        """The batch, and the event after which the device has made it: the thread does not wait for it."""
         patches = _concatenate([self._draw(step, shard) for shard in self._shards])
         seeds = [int(build_rng(self._seed, NOISE, step, shard).integers(2**63)) for shard in self._shards]
         with self._stream or nullcontext():
             degraded, target = (planes.contiguous() for planes in self._maker.make(patches, seeds))
-        if self._stream is not None:
-            self._stream.synchronize()
-        return degraded, target
+            is_made = None if self._stream is None else self._stream.record_event()
+        return (degraded, target), is_made
 
     def _draw(self, step: int, shard: int) -> Patches:
         rng, count = build_rng(self._seed, CROPS, step, shard), self.batch_size // self.num_shards

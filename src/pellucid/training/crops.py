@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pellucid.pictures.samples import PEAKS, Samples
+from pellucid.system import devices
 
 RESIDENT_SHARE = 0.25
 """Largest share of an accelerator's free memory that each set of pictures may fill."""
@@ -77,7 +78,7 @@ class Pictures:
             return parts[0][1]
         planes = parts[0][1].new_empty(len(picture), *parts[0][1].shape[1:])
         for members, part in parts:
-            planes[torch.from_numpy(members).to(planes.device)] = part
+            planes[devices.to_device(torch.from_numpy(members), planes.device)] = part
         return planes
 
 
@@ -102,7 +103,7 @@ class _Mapped:
         places = zip(squares.numpy(), picture.tolist(), top.tolist(), left.tolist(), strict=True)
         for square, i, first_row, first_col in places:
             _copy_square(self._get(i), first_row, first_col, square)
-        return squares.to(self._device, non_blocking=True)
+        return devices.to_device(squares, self._device)
 
 
 def _copy_square(picture: Samples, top: int, left: int, square: Samples) -> None:
@@ -149,7 +150,7 @@ class _Resident:
         rows = _mirror(top[:, None] + span, self._heights[picture, None])
         cols = _mirror(left[:, None] + span, self._widths[picture, None])
         starts = self._first[picture, None] + rows * self._widths[picture, None]
-        row_starts, columns = (torch.from_numpy(each).to(self._device) for each in (starts, cols))
+        row_starts, columns = (devices.to_device(torch.from_numpy(each), self._device) for each in (starts, cols))
         return self._pixels[kind][row_starts[:, :, None] + columns[:, None]].view(getattr(torch, kind[0]))
 
 
@@ -163,7 +164,7 @@ def augment(planes: Tensor, transforms: Numbers) -> Tensor:
         return _transform(planes, groups[0])
     result = torch.empty_like(planes)
     for transform in groups:
-        members = torch.from_numpy(np.flatnonzero(transforms == transform)).to(planes.device)
+        members = devices.to_device(torch.from_numpy(np.flatnonzero(transforms == transform)), planes.device)
         result[members] = _transform(planes[members], transform)
     return result
 
@@ -191,7 +192,8 @@ def crop_inner(planes: Tensor, top: Numbers, left: Numbers, size: int, rate: Fra
         return planes
     entry, channel, span = (torch.arange(n, device=planes.device) for n in (*planes.shape[:2], side))
     rows, cols = (
-        torch.from_numpy(start * rate.numerator // rate.denominator).to(planes.device)[:, None] + span
+        devices.to_device(torch.from_numpy(start * rate.numerator // rate.denominator), planes.device)[:, None]
+        + span
         for start in (top, left)
     )
     return planes[

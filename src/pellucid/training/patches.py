@@ -8,12 +8,14 @@ from torch import Tensor
 
 from pellucid.data.store import Store
 from pellucid.degradations.degradation import Footprint, draws, footprint, make_pair
+from pellucid.degradations.rng import build_generator
 from pellucid.domains import DevelopingDomain, develops_mosaic
 from pellucid.errors import DataError, RecipeError
 from pellucid.pictures.camera.packing import apply_gains, find_phase
 from pellucid.pictures.picture import Mosaic
 from pellucid.pictures.samples import Samples
 from pellucid.recipes.recipe import Recipe
+from pellucid.system import devices
 from pellucid.training.crops import Numbers, Pictures, Placement, Size, augment, augment_corner, crop_inner
 from pellucid.training.positions import Patches, Window
 
@@ -108,9 +110,9 @@ class _FromClean:
 
     def _make_pair(self, clean: Tensor, seeds: Sequence[int]) -> Batch:
         if not draws(self._degradation):
-            return make_pair(self._degradation, clean, torch.Generator(self._device))
+            return make_pair(self._degradation, clean, build_generator(self._device, 0))
         shards = clean.split(len(clean) // len(seeds))
-        generators = [torch.Generator(self._device).manual_seed(seed) for seed in seeds]
+        generators = [build_generator(self._device, seed) for seed in seeds]
         pairs = [make_pair(self._degradation, *shard) for shard in zip(shards, generators, strict=True)]
         degraded, target = (torch.cat(parts) for parts in zip(*pairs, strict=True))
         return degraded, target
@@ -172,7 +174,7 @@ class _FromRaw:
     def _to_linear(self, picture: Numbers, top: Numbers, left: Numbers) -> Tensor:
         """Like `Mosaic.to_tensor`, times the exposure ratio and the gains of the filters."""
         ((_, samples),) = self._mosaics.samples(picture, top, left, self.window.size_px)
-        which = torch.from_numpy(picture).to(samples.device)
+        which = devices.to_device(torch.from_numpy(picture), samples.device)
         num_blocks = self.window.size_px // self.window.grid_px
         black = self._black[which].repeat(1, 1, num_blocks, num_blocks)
         bright = (samples.float() - black).clamp(min=0) / (self._white[which] - black) * self._ratio[which]

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from pellucid.errors import PictureError
 from pellucid.pictures.picture import Mosaic
+from pellucid.system import devices
 
 BAYER = ("RG", "GB")
 XTRANS = ("RBGBRG", "GGRGGB", "GGBGGR", "BRGRBG", "GGBGGR", "GGRGGB")
@@ -55,7 +56,8 @@ def apply_gains(planes: Tensor, gains: Tensor, pattern: tuple[str, ...]) -> Tens
     Gains are divided by the smallest one, so that samples at white in all colors stay at white.
     """
     period, (height, width) = len(pattern), planes.shape[-2:]
-    colors = torch.tensor([["RGB".index(name) for name in row] for row in pattern], device=planes.device)
+    filters = torch.tensor([["RGB".index(name) for name in row] for row in pattern])
+    colors = devices.to_device(filters, planes.device)
     sites = (gains / gains.amin(dim=1, keepdim=True))[:, colors][:, None]
     block = sites.repeat(1, 1, -(-height // period), -(-width // period))
     return planes * block[..., :height, :width]

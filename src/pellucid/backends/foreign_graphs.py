@@ -74,7 +74,7 @@ class ForeignBackend:
     """An ONNX file that pellucid did not write as a `Backend`, in ONNX Runtime.
 
     Its scale, grid and halo are measured when it is used for the first time, and kept in the user's cache.
-    runtime_device: where it computes, see `devices.find_provider`; inputs and outputs are on the CPU.
+    runtime_device: where it computes, see `accelerators.find_provider`; inputs and outputs are on the CPU.
     colors, range: see KEYWORDS; None for what is most likely, which the note states.
 
     Raises MissingExtraError without onnxruntime, RecipeError for other keywords, WeightsError if it cannot be

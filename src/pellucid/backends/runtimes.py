@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pellucid.backends.activation_memory import ActivationMemory
 from pellucid.backends.backend import Shape
-from pellucid.backends.devices import check_provider, find_openvino_device, find_provider
+from pellucid.backends.accelerators import check_provider, find_openvino_device, find_provider
 from pellucid.backends.metadata import (
     INPUT,
     OUTPUT,
@@ -100,7 +100,7 @@ class OnnxBackend(GraphBackend):
     """An ONNX file in ONNX Runtime, with as many threads as PyTorch.
 
     metadata: of the file; see `read_metadata`. network: only its shapes are used, for `working_bytes`.
-    fingerprint: of the weights if known; of the file if None. device: see `devices.find_provider`.
+    fingerprint: of the weights if known; of the file if None. device: see `accelerators.find_provider`.
 
     Raises MissingExtraError without onnxruntime, WeightsError if it cannot load the file, PellucidError if it
     cannot use the device.
@@ -133,7 +133,7 @@ class OpenVinoBackend(GraphBackend):
     """An OpenVINO (.xml with .bin) or ONNX file in OpenVINO, with as many threads as PyTorch.
 
     precision: in which a float32 graph computes; that of the file if None. device: see
-    `devices.find_openvino_device`. Other arguments: see `OnnxBackend`.
+    `accelerators.find_openvino_device`. Other arguments: see `OnnxBackend`.
 
     Raises MissingExtraError without openvino, WeightsError if it cannot load the file, PellucidError if it does
     not find the device.

@@ -13,7 +13,7 @@ from warnings import warn
 
 import torch
 
-from pellucid.backends import devices, parity, runtimes, selection
+from pellucid.backends import accelerators, parity, runtimes, selection
 from pellucid.backends.backend import Backend
 from pellucid.backends.eager import TorchBackend
 from pellucid.backends.foreign_graphs import KEYWORDS, ForeignBackend
@@ -419,7 +419,7 @@ def _load_exported(
     if chosen.runtime_device != "cpu":
         inputs = parity.crop_inputs(parity.synthetic_inputs(recipe), [(64, 64)])
         agreement = parity.compare(chosen, runtime(path, metadata, network), inputs)
-        devices.check_agreement(agreement, device, name=path.name, precision=metadata.precision)
+        accelerators.check_agreement(agreement, device, name=path.name, precision=metadata.precision)
     return Restorer(path.stem, recipe, chosen, metadata.weights)
 
 
@@ -435,7 +435,7 @@ def _load_foreign(
     if network.runtime_device != "cpu":
         leaves = parity.dead_leaves(96, torch.Generator().manual_seed(0))[None, : network.num_planes]
         agreement = parity.compare(network, ForeignBackend(path, **parameters), [leaves])
-        devices.check_agreement(agreement, device, name=path.name)
+        accelerators.check_agreement(agreement, device, name=path.name)
     domains: Mapping[str, Domain] = {"gray": Gray(), "y": Luma(network_scale=network.scale)}
     facts = {"colors": network.colors, "range": network.range}
     return Restorer(path.stem, build_recipe(path.name, domains.get(network.colors, RGB()), facts), network)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pellucid.backends import devices
+from pellucid.backends import accelerators
 from pellucid.backends.parity import Agreement
 from pellucid.errors import PellucidError
 
@@ -36,18 +36,18 @@ def all_providers(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_device_is_a_provider_that_onnx_runtime_knows(
     all_providers: None, device: str, provider: str, options: dict[str, str]
 ) -> None:
-    assert devices.find_provider(device) == (provider, options)
+    assert accelerators.find_provider(device) == (provider, options)
 
 
 @pytest.mark.parametrize("device", ["mps", "", "cpu:0", "cuda:", "cuda:x", "cuda:²", "coreml:1", "auto:1", "CUDA"])
 def test_an_unknown_device_is_an_error(all_providers: None, device: str) -> None:
     with pytest.raises(PellucidError, match=r"onnxruntime has no device .*; it has cpu, cuda"):
-        devices.find_provider(device)
+        accelerators.find_provider(device)
 
 
 def test_a_device_of_another_package_is_an_error() -> None:
     with pytest.raises(PellucidError, match=r"cannot use cuda \(it can use cpu\); onnxruntime-gpu can"):
-        devices.find_provider("cuda")
+        accelerators.find_provider("cuda")
 
 
 @pytest.mark.parametrize(
@@ -56,18 +56,18 @@ def test_a_device_of_another_package_is_an_error() -> None:
 def test_devices_of_openvino(monkeypatch: pytest.MonkeyPatch, device: str, found: str) -> None:
     core = types.SimpleNamespace(available_devices=["CPU", "GPU", "GPU.1"])
     monkeypatch.setattr(openvino, "Core", lambda: core)
-    assert devices.find_openvino_device(device) == found
+    assert accelerators.find_openvino_device(device) == found
     with pytest.raises(PellucidError, match="does not find the device npu here; it finds cpu, gpu, gpu:1"):
-        devices.find_openvino_device("npu")
+        accelerators.find_openvino_device("npu")
     with pytest.raises(PellucidError, match="openvino has no device 'cuda'; it has cpu, gpu, npu"):
-        devices.find_openvino_device("cuda")
+        accelerators.find_openvino_device("cuda")
 
 
 def test_a_provider_that_did_not_start_is_an_error() -> None:
     session: Any = types.SimpleNamespace(get_providers=lambda: ["CPUExecutionProvider"])
-    devices.check_provider(session, "cpu", "CPUExecutionProvider")
+    accelerators.check_provider(session, "cpu", "CPUExecutionProvider")
     with pytest.raises(PellucidError, match="could not start CUDAExecutionProvider for the device cuda"):
-        devices.check_provider(session, "cuda", "CUDAExecutionProvider")
+        accelerators.check_provider(session, "cuda", "CUDAExecutionProvider")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_results_that_differ_from_those_of_the_cpu_are_an_error(
 ) -> None:
     agreement = Agreement(0.0, psnr_db, 1)
     if is_enough:
-        devices.check_agreement(agreement, "cuda", name="a.onnx", precision=precision)
+        accelerators.check_agreement(agreement, "cuda", name="a.onnx", precision=precision)
     else:
         with pytest.raises(PellucidError, match=r"a.onnx on cuda have a PSNR of only .*; at least"):
-            devices.check_agreement(agreement, "cuda", name="a.onnx", precision=precision)
+            accelerators.check_agreement(agreement, "cuda", name="a.onnx", precision=precision)

@@ -1,82 +1,325 @@
-"""The C++ example compiles, runs without Python, and gives the same result as the command line."""
+"""The C++ library and program compile, run without Python, and give the same result as the command line."""
 
+import json
+import os
+import pty
 import shutil
 import subprocess
+import sys
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import PIL.Image
+import PIL.ImageCms
 import pytest
+import tifffile
 
 import small_models
 from pellucid.exporting import export as exporting
 from pellucid.pictures import images
+from pellucid.pictures.camera import dng
+from pellucid.pictures.picture import Mosaic, Picture
+from pellucid.pictures.samples import Samples
 from pellucid.restoration import restorer
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "cpp"
+HEADERS = {"PNG": "libpng-dev", "JPEG": "libjpeg-dev", "TIFF": "libtiff-dev"}
 openvino = pytest.importorskip("openvino")
+
+_PROFILE = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
+
+
+@dataclass(frozen=True)
+class Program:
+    path: Path
+    prefix: Path
+    reads_raw: bool
+
+
+def _cmake(*arguments: str | Path) -> str:
+    done = subprocess.run(["cmake", *arguments], capture_output=True, text=True)
+    for library, package in HEADERS.items():
+        if f"Could NOT find {library}" in done.stderr:
+            pytest.skip(f"needs {package}")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @pytest.fixture(scope="session")
-def program(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
+    """Built and installed once."""
     for tool in ("cmake", "c++"):
         if shutil.which(tool) is None:
             pytest.skip(f"needs {tool}")
-    build = tmp_path_factory.mktemp("build")
+    build, prefix = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("prefix")
     option = f"-DOpenVINO_DIR={openvino.utils.get_cmake_path()}"
-    configured = subprocess.run(["cmake", "-S", EXAMPLE, "-B", build, option], capture_output=True, text=True)
-    if "Could NOT find PNG" in configured.stderr:
-        pytest.skip("needs the headers of libpng")
-    assert configured.returncode == 0, configured.stderr
-    subprocess.run(["cmake", "--build", build], check=True, capture_output=True)
-    return build / "restore"
+    output = _cmake("-S", EXAMPLE, "-B", build, option, f"-DCMAKE_INSTALL_PREFIX={prefix}")
+    _cmake("--build", build, "--parallel", "2")
+    _cmake("--install", build)
+    return Program(prefix / "bin" / "restore", prefix, "LibRaw was not found" not in output)
 
 
-@pytest.mark.parametrize(
-    ("name", "keywords", "form"),
-    [
-        ("srcnn.paper", {"mapping_px": 1, "scale": 3}, {}),
-        ("dncnn.gaussian", {}, {"samples": "uint16", "colors": "rgb"}),
-        ("mimo_unet.gopro", {}, {"colors": "gray"}),
-    ],
-)
-def test_the_result_equals_pellucids(
-    program: Path, tmp_path: Path, name: str, keywords: dict[str, Any], form: dict[str, Any]
+@pytest.fixture(scope="session")
+def enlarging(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(weights, whole graph) for RGB of 8 bits, as ONNX, which OpenVINO runs too."""
+    folder = tmp_path_factory.mktemp("enlarging")
+    weights = small_models.save_weights(folder, "srcnn.paper", mapping_px=1, scale=3)
+    return weights, exporting.export(weights, folder / "a.onnx", whole=True, layout="nhwc").path
+
+
+@pytest.fixture(scope="session")
+def denoising(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """(weights, whole graph) for gray of 16 bits, as a file of OpenVINO."""
+    folder = tmp_path_factory.mktemp("denoising")
+    weights = small_models.save_weights(folder, "dncnn.gaussian")
+    exported = exporting.export(
+        weights, folder / "a.xml", whole=True, layout="nhwc", samples="uint16", colors="gray"
+    )
+    return weights, exported.path
+
+
+def run(path: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Without an environment, so that the program finds its libraries by itself."""
+    return subprocess.run([path, *arguments], capture_output=True, text=True, env={})
+
+
+def restore(program: Program, *arguments: str | Path) -> Samples:
+    """The samples of the result, which is the third argument."""
+    ran = run(program.path, *arguments)
+    assert (ran.returncode, ran.stderr) == (0, "")
+    return images.read(arguments[2]).samples
+
+
+def check_equal(found: Samples, wanted: Samples, *, most: float) -> None:
+    """most: the part of samples, halfway between two levels, that may be rounded to the other one."""
+    assert found.dtype == wanted.dtype and found.shape == wanted.shape
+    off = np.abs(found.astype(int) - wanted)
+    assert off.max() <= 1 and (off > 0).mean() < most
+
+
+@pytest.mark.parametrize("tile", [(), ("--tile", "37"), ("--memory", "1.5GiB")])
+def test_an_enlarged_picture_equals_pellucids(
+    program: Program, enlarging: tuple[Path, Path], tmp_path: Path, tile: tuple[str, ...]
 ) -> None:
-    weights = small_models.save_weights(tmp_path, name, **keywords)
-    model = exporting.export(weights, tmp_path / "a.xml", whole=True, layout="nhwc", **form).path
-    degraded = small_models.make_picture(1 if form.get("colors") == "gray" else 3)
-    degraded = degraded.as_depth(form.get("samples", "uint8"))
+    weights, model = enlarging
+    degraded = small_models.make_picture(3)
     images.write(degraded, tmp_path / "in.png")
-    wanted = restorer.load(weights).restore(degraded).samples.astype(int)
-    for tile_px in ("1000", "37"):
-        result = tmp_path / f"{tile_px}.png"
-        command = [program, model, tmp_path / "in.png", result, tile_px]
-        ran = subprocess.run(command, capture_output=True, text=True, env={})
-        assert ran.returncode == 0, ran.stderr
-        # Equal, except values that are rounded differently because they are close to the middle of two levels.
-        off = np.abs(images.read(result).samples.astype(int) - wanted)
-        assert off.max() <= 1 and (off > 0).mean() < (1e-3 if degraded.dtype == "uint8" else 0.1)
+    found = restore(program, model, tmp_path / "in.png", tmp_path / "out.tif", *tile)
+    check_equal(found, restorer.load(weights).restore(degraded).samples, most=1e-3)
 
 
-def test_wrong_arguments_print_a_one_line_error(program: Path, tmp_path: Path) -> None:
-    weights = small_models.save_weights(tmp_path, "dncnn.gaussian")
-    network = exporting.export(weights, tmp_path / "network.xml").path
-    whole = exporting.export(weights, tmp_path / "whole.xml", whole=True, layout="nhwc").path
-    images.write(small_models.make_picture(3), tmp_path / "color.png")
-    images.write(small_models.make_picture(1).as_depth("uint16"), tmp_path / "deep.png")
-    (tmp_path / "cut.png").write_bytes((tmp_path / "color.png").read_bytes()[:900])
-    result = tmp_path / "out.png"
+def test_a_gray_tiff_of_16_bits_equals_pellucids(
+    program: Program, denoising: tuple[Path, Path], tmp_path: Path
+) -> None:
+    weights, model = denoising
+    degraded = small_models.make_picture(1).as_depth("uint16")
+    tifffile.imwrite(
+        tmp_path / "in.tif", 65535 - degraded.samples[..., 0], photometric="miniswhite", tile=(32, 48)
+    )
+    wanted = restorer.load(weights).restore(degraded).samples
+    check_equal(restore(program, model, tmp_path / "in.tif", tmp_path / "a.png"), wanted, most=0.1)
+    # A picture of 8 bits becomes one of 16, as with --bit-depth 16.
+    images.write(small_models.make_picture(1), tmp_path / "in.png")
+    check_equal(restore(program, model, tmp_path / "in.png", tmp_path / "b.tif"), wanted, most=0.1)
+
+
+def _write_samples(folder: Path) -> list[Path]:
+    """Files in many forms."""
+    samples = small_models.make_picture(3).samples
+    picture = PIL.Image.fromarray(samples)
+    for orientation in range(1, 9):
+        exif = PIL.Image.Exif()
+        exif[0x0112] = orientation
+        suffix = ("jpg", "png", "tif")[orientation % 3]
+        picture.save(folder / f"{orientation}.{suffix}", exif=exif)
+    picture.convert("P", palette=PIL.Image.Palette.ADAPTIVE).save(folder / "palette.png")
+    picture.save(folder / "progressive.jpg", quality=80, subsampling=1, progressive=True)
+    tifffile.imwrite(folder / "tiles.tif", samples, tile=(32, 16), compression="lzw")
+    tifffile.imwrite(
+        folder / "planes.tif", np.moveaxis(samples, -1, 0), planarconfig="separate", photometric="rgb"
+    )
+    tifffile.imwrite(
+        folder / "big.tif",
+        samples,
+        bigtiff=True,
+        byteorder=">",
+        rowsperstrip=7,
+        compression="deflate",
+        predictor=True,
+    )
+    return sorted(folder.iterdir())
+
+
+def test_files_are_read_as_pellucid_reads_them(
+    program: Program, enlarging: tuple[Path, Path], tmp_path: Path
+) -> None:
+    weights, model = enlarging
+    (tmp_path / "in").mkdir()
+    for path in _write_samples(tmp_path / "in"):
+        found = restore(program, model, path, tmp_path / "out.png", "--overwrite")
+        check_equal(found, restorer.load(weights).restore(images.read(path)).samples, most=1e-3)
+
+
+def test_a_jpeg_has_the_samples_and_the_profile_of_pellucids(
+    program: Program, enlarging: tuple[Path, Path], tmp_path: Path
+) -> None:
+    weights, model = enlarging
+    picture = PIL.Image.fromarray(small_models.make_picture(3).samples)
+    picture.save(tmp_path / "in.jpg", quality=83, icc_profile=_PROFILE)
+    images.write(restorer.load(weights).restore(images.read(tmp_path / "in.jpg")), tmp_path / "wanted.jpg")
+    images.write(
+        restorer.load(weights).restore(images.read(tmp_path / "in.jpg")), tmp_path / "wanted-70.jpg", quality=70
+    )
+    for wanted, options in (("wanted.jpg", ()), ("wanted-70.jpg", ("--quality", "70"))):
+        found = restore(program, model, tmp_path / "in.jpg", tmp_path / "out.jpg", "--overwrite", *options)
+        assert np.array_equal(found, images.read(tmp_path / wanted).samples)
+        assert images.read(tmp_path / "out.jpg").metadata["icc-profile-data"] == _PROFILE
+    for suffix in ("png", "tif"):
+        restore(program, model, tmp_path / "in.jpg", tmp_path / f"out.{suffix}")
+        assert images.read(tmp_path / f"out.{suffix}").metadata["icc-profile-data"] == _PROFILE
+
+
+@pytest.mark.parametrize(("pattern", "orientation"), [(("RG", "GB"), 1), (("GB", "RG"), 6)])
+def test_a_raw_file_equals_pellucids(
+    program: Program,
+    dark_model: tuple[Path, Path],
+    tmp_path: Path,
+    pattern: tuple[str, ...],
+    orientation: int,
+) -> None:
+    if not program.reads_raw:
+        pytest.skip("needs libraw-dev")
+    weights, model = dark_model
+    samples = np.random.default_rng(0).integers(500, 4000, (71, 98)).astype(np.uint16)
+    levels = ((512.0, 500.0), (490.0, 505.0))
+    mosaic = Mosaic(
+        samples, pattern, levels, 15000.0, white_balance=(1.9, 1.0, 1.4), orientation=orientation, exposure_ratio=3
+    )
+    (tmp_path / "in.dng").write_bytes(dng.encode(mosaic))
+    wanted = restorer.load(weights).restore(mosaic).samples
+    for tile in ((), ("--tile", "16")):
+        command = (model, tmp_path / "in.dng", tmp_path / "out.png", "--exposure-ratio", "3", "--overwrite", *tile)
+        check_equal(restore(program, *command), wanted, most=0.1)
+
+
+@pytest.fixture(scope="session")
+def dark_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("dark")
+    weights = small_models.save_weights(folder, "sid_unet.any_camera", width=2)
+    return weights, exporting.export(weights, folder / "a.xml", whole=True, layout="nhwc").path
+
+
+# A process inherits the peak of the one that starts it, so a small one starts the program.
+_MEASURE = """
+import json, resource, subprocess, sys
+ran = subprocess.run(sys.argv[1:], capture_output=True, text=True)
+print(json.dumps([ran.returncode, ran.stderr, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024]))
+"""
+
+
+def test_the_memory_stays_below_the_limit(program: Program, enlarging: tuple[Path, Path], tmp_path: Path) -> None:
+    images.write(Picture(np.zeros((420, 560, 3), np.uint8)), tmp_path / "in.png")
+    found = {}
+    for limit in ("300MB", "4GB", "50MB"):
+        command: list[str | Path] = [program.path, enlarging[1], tmp_path / "in.png"]
+        command += [tmp_path / f"{limit}.png", "--memory", limit]
+        ran = subprocess.run([sys.executable, "-S", "-c", _MEASURE, *command], capture_output=True, check=True)
+        found[limit] = json.loads(ran.stdout)
+    assert found["300MB"][:2] == [0, ""] and found["300MB"][2] < 300e6 < found["4GB"][2]
+    code, message, _ = found["50MB"]
+    assert code == 1 and message.startswith("restore: this picture needs more than 50 MB; --memory ")
+
+
+def test_a_terminal_shows_progress(program: Program, enlarging: tuple[Path, Path], tmp_path: Path) -> None:
+    images.write(small_models.make_picture(3), tmp_path / "in.png")
+    outer, inner = pty.openpty()
+    command: list[str | Path] = [program.path, enlarging[1], tmp_path / "in.png", tmp_path / "out.png"]
+    command += ["--tile", "40"]
+    subprocess.run(command, stderr=inner, check=True, env={})
+    os.close(inner)
+    shown = os.read(outer, 4096).decode()
+    os.close(outer)
+    assert " %, 0:0" in shown and "100 %, 0:00 left" in shown and shown.endswith("\n")
+
+
+def test_an_installed_library_is_found_by_another_project(
+    program: Program, enlarging: tuple[Path, Path], tmp_path: Path
+) -> None:
+    prefix = f"-DCMAKE_PREFIX_PATH={program.prefix}"
+    _cmake("-S", EXAMPLE / "consumer", "-B", tmp_path / "build", prefix)
+    _cmake("--build", tmp_path / "build")
+    images.write(small_models.make_picture(3), tmp_path / "in.png")
+    arguments = (enlarging[1], tmp_path / "in.png")
+    ran = run(tmp_path / "build" / "consumer", *arguments, tmp_path / "a.png")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    found = images.read(tmp_path / "a.png").samples
+    assert np.array_equal(found, restore(program, *arguments, tmp_path / "b.png"))
+
+
+def test_wrong_arguments_print_a_one_line_error(
+    program: Program, enlarging: tuple[Path, Path], denoising: tuple[Path, Path], tmp_path: Path
+) -> None:
+    color, gray = enlarging[1], denoising[1]
+    samples = small_models.make_picture(3).samples
+    picture = PIL.Image.fromarray(samples)
+    picture.save(tmp_path / "a.png")
+    picture.save(tmp_path / "a.jpg")
+    for name, mode in (("rgba.png", "RGBA"), ("gray.png", "L"), ("cmyk.jpg", "CMYK")):
+        picture.convert(mode).save(tmp_path / name)
+    tifffile.imwrite(tmp_path / "lab.tif", samples, photometric="cielab")
+    tifffile.imwrite(tmp_path / "deep.tif", samples.astype(np.uint16) * 257, photometric="rgb")
+    tifffile.imwrite(tmp_path / "float.tif", samples.astype(np.float32) / 255, photometric="rgb")
+    tifffile.imwrite(tmp_path / "pages.tif", np.stack([samples, samples]), photometric="rgb")
+    tifffile.imwrite(tmp_path / "a.tif", samples, compression="deflate")
+    for name in ("a.png", "a.jpg", "a.tif"):
+        (tmp_path / f"cut-{name}").write_bytes((tmp_path / name).read_bytes()[:1500])
+    mosaic = Mosaic(np.full((64, 64), 900, np.uint16), ("RG", "GB"), 512.0, 16383.0)
+    (tmp_path / "night.dng").write_bytes(dng.encode(mosaic))
+    network = _without_form(gray)
     cases: list[tuple[list[str | Path], int, str]] = [
-        ([network, tmp_path / "color.png", result], 1, "restore: the model is not a whole graph; export it with"),
-        ([whole, tmp_path / "color.png", result], 1, f"restore: {tmp_path}/color.png: the picture has colors"),
-        ([whole, tmp_path / "deep.png", result], 1, f"restore: {tmp_path}/deep.png: the picture has 16 bits"),
-        ([whole, tmp_path / "cut.png", result], 1, f"restore: {tmp_path}/cut.png: "),
-        ([whole, tmp_path / "absent.png", result], 1, f"restore: {tmp_path}/absent.png: No such file"),
-        ([tmp_path / "absent.xml", "in.png", result], 1, "restore: "),
-        ([], 2, "usage: restore"),
+        ([network, "a.png", "b.png"], 1, "the model is not a whole graph; export it with --whole"),
+        (["a.png", "a.png", "b.png"], 1, "a.png: not a model; .xml or .onnx is needed"),
+        (["absent.xml", "a.png", "b.png"], 1, "absent.xml: No such file"),
+        ([color, "absent.png", "b.png"], 1, "absent.png: No such file"),
+        ([color, ".", "b.png"], 1, ".: Is a directory"),
+        ([gray, "a.png", "b.png"], 1, "the picture has colors; export the model with --colors rgb"),
+        ([color, "gray.png", "b.png"], 1, "the picture is gray; export the model with --colors gray"),
+        ([color, "deep.tif", "b.png"], 1, "the picture has 16 bits; export the model with --samples uint16"),
+        ([color, "rgba.png", "b.png"], 1, "rgba.png: the picture has transparency"),
+        ([color, "cmyk.jpg", "b.png"], 1, "cmyk.jpg: the picture is CMYK"),
+        ([color, "lab.tif", "b.png"], 1, "lab.tif: the picture is neither gray nor RGB"),
+        ([color, "float.tif", "b.png"], 1, "float.tif: the samples are not unsigned integers"),
+        ([color, "pages.tif", "b.png"], 1, "pages.tif: the file has several pages"),
+        ([color, "night.dng", "b.png"], 1, "night.dng: a camera RAW file"),
+        ([color, "cut-a.png", "b.png"], 1, "cut-a.png: "),
+        ([color, "cut-a.jpg", "b.png"], 1, "cut-a.jpg: "),
+        ([color, "cut-a.tif", "b.png"], 1, "cut-a.tif: "),
+        ([color, color, "b.png"], 1, f"{color}: not a PNG, JPEG or TIFF picture"),
+        ([color, "a.png", "b.gif"], 1, "b.gif: the suffix must be .png, .jpg or .tif"),
+        ([color, "a.png", "a.jpg"], 1, "a.jpg exists; --overwrite replaces it"),
+        ([color, "a.png", "absent/b.png"], 1, "absent/b.png: No such file"),
+        ([gray, "gray.png", "b.jpg"], 1, "b.jpg: JPEG has 8 bits"),
+        ([color, "a.png", "b.png", "--exposure-ratio", "3"], 2, "--exposure-ratio is for models that take"),
+        ([color, "a.png", "b.png", "--memory", "2XB"], 2, "--memory 2XB: a size is needed"),
+        ([color, "a.png", "b.png", "--tile", "0"], 2, "--tile 0: a number above 0 is needed"),
+        ([color, "a.png", "b.png", "--quality", "101"], 2, "--quality 101: a whole number from 1 to 100"),
+        ([color, "a.png", "b.png", "--speed", "9"], 2, "--speed: unknown option"),
+        ([], 2, "MODEL, INPUT and OUTPUT are needed"),
     ]
+    before = sorted(tmp_path.iterdir())
     for arguments, code, message in cases:
-        ran = subprocess.run([program, *arguments], capture_output=True, text=True, env={})
-        assert ran.returncode == code and ran.stderr.startswith(message), ran.stderr
-    assert not result.exists()
+        command = [program.path, *arguments]
+        ran = subprocess.run(command, capture_output=True, text=True, env={}, cwd=tmp_path)
+        assert (ran.returncode, ran.stdout) == (code, ""), (arguments, ran.stderr)
+        assert ran.stderr.startswith(f"restore: {message}") and ran.stderr.count("\n") == 1, ran.stderr
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def _without_form(model: Path) -> Path:
+    """The same file without the metadata about its samples, as that of a network alone."""
+    path = model.with_name("network.xml")
+    lines = model.read_text().splitlines(keepends=True)
+    path.write_text("".join(line for line in lines if "<whole " not in line))
+    shutil.copy(model.with_suffix(".bin"), path.with_suffix(".bin"))
+    return path

@@ -78,7 +78,9 @@ def test_noise_of_a_raw_file_is_found(pattern: str) -> None:
     (found,) = find_problems(expose(2e-3, 1e-5, pattern=pattern))
     # sqrt(0.1 * 2e-3 + 1e-5) / 0.1 = 0.145
     assert found.problem == "noise in RAW files"
-    assert re.fullmatch(r"a camera RAW file at ISO 3200 with noise of about 1[2-7]% of its dark tones", found.reason)
+    assert re.fullmatch(
+        r"a camera RAW file at ISO 3200 with noise of about 1[2-7]% of its dark tones", found.reason
+    )
 
 
 def test_noise_that_the_file_states_is_used() -> None:

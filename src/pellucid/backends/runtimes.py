@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from pellucid.backends.accelerators import check_provider, find_openvino_device, find_provider
 from pellucid.backends.activation_memory import ActivationMemory
 from pellucid.backends.backend import Shape
-from pellucid.backends.accelerators import check_provider, find_openvino_device, find_provider
 from pellucid.backends.metadata import (
     INPUT,
     OUTPUT,

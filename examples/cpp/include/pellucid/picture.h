@@ -1,0 +1,51 @@
+// Pictures and camera mosaics: the samples of files.
+
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+namespace pellucid {
+
+// Samples of 1 or 2 bytes, row by row, with interleaved channels: 1 (gray) or 3 (RGB).
+struct Picture {
+    std::size_t height = 0, width = 0, channels = 0, sample_bytes = 1;
+    std::vector<unsigned char> samples;
+    std::vector<unsigned char> profile;  // ICC; empty if there is none
+    int jpeg_quality = 0;                // of the JPEG file that it is from, 1 to 100; 0 if it is from another one
+    bool has_half_color = false;         // whether that file had half as many rows and columns of color
+
+    Picture() = default;
+    Picture(std::size_t height, std::size_t width, std::size_t channels, std::size_t sample_bytes);
+
+    // The profile and the way of storage.
+    void copy_facts(const Picture& other);
+
+    std::size_t pixel_bytes() const { return channels * sample_bytes; }
+    unsigned char* at(std::size_t row, std::size_t col) { return samples.data() + offset(row, col); }
+    const unsigned char* at(std::size_t row, std::size_t col) const { return samples.data() + offset(row, col); }
+
+  private:
+    std::size_t offset(std::size_t row, std::size_t col) const { return (row * width + col) * pixel_bytes(); }
+};
+
+// The visible samples of a camera RAW file.
+struct Mosaic {
+    Picture samples;                            // 1 channel of 16 bits
+    std::vector<std::string> pattern;           // colors of the filters that repeat, e.g. {"RG", "GB"}
+    std::vector<float> black_levels;            // one for each filter of the pattern, row by row
+    float white_level = 0;
+    std::array<float, 3> white_balance{};       // gains of red, green and blue; zeros if the file has none
+    int orientation = 1;                        // as in EXIF, to be applied to the result
+};
+
+// The same picture with 16 bits; white stays white.
+Picture expand_to_16_bits(Picture picture);
+
+// The upright picture. orientation: as in EXIF, 1 to 8; others are ignored.
+Picture apply_orientation(Picture picture, int orientation);
+
+}  // namespace pellucid

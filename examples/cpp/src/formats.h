@@ -1,0 +1,24 @@
+// One pair of functions for each format. All throw std::runtime_error that starts with the path.
+
+#pragma once
+
+#include <cstdio>
+#include <string>
+
+#include "pellucid/picture.h"
+
+namespace pellucid {
+
+Picture read_png(const std::string& path);
+void write_png(const Picture& picture, std::FILE* file, const std::string& path);
+
+Picture read_jpeg(const std::string& path);
+void write_jpeg(const Picture& picture, std::FILE* file, const std::string& path, int quality);
+
+Picture read_tiff(const std::string& path);
+void write_tiff(const Picture& picture, std::FILE* file, const std::string& path);
+
+// The orientation in an EXIF block, which begins with "II" or "MM"; 1 if it has none.
+int find_orientation(const unsigned char* block, std::size_t size);
+
+}  // namespace pellucid

@@ -1,0 +1,164 @@
+// Restores a picture with a model that `pellucid export --whole` wrote, without Python and PyTorch.
+
+#include <unistd.h>
+
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <iostream>
+#include <new>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "pellucid/files.h"
+#include "pellucid/restorer.h"
+
+namespace {
+
+const char* const kUsage =
+    "usage: restore MODEL INPUT OUTPUT [options]\n"
+    "  MODEL                  .xml or .onnx of `pellucid export NAME --whole --layout nhwc`\n"
+    "  INPUT, OUTPUT          .png, .jpg or .tif; for a model for camera RAW files, INPUT is one\n"
+    "  --exposure-ratio X     brighten a RAW file as if the exposure had been X times longer\n"
+    "  --memory SIZE          limit of the process, e.g. 2GB; default: half of the free memory\n"
+    "  --tile PX              side of the tiles instead of what the memory allows\n"
+    "  --quality N            of JPEG, 1 to 100; default: that of INPUT, or 95\n"
+    "  --overwrite            replace OUTPUT\n";
+
+struct WrongUsage : std::runtime_error {
+    using std::runtime_error::runtime_error;
+};
+
+struct Arguments {
+    std::vector<std::string> paths;
+    pellucid::Options options;
+    pellucid::WriteOptions write;
+    double exposure_ratio = 0;
+};
+
+double parse_number(const std::string& name, const std::string& text, std::size_t* parsed = nullptr) {
+    std::size_t length = 0;
+    double number = 0;
+    try {
+        number = std::stod(text, &length);
+    } catch (const std::logic_error&) {
+        length = 0;
+    }
+    const bool is_complete = parsed != nullptr || length == text.size();
+    const bool is_number = length > 0 && is_complete && std::isfinite(number) && number > 0;
+    if (!is_number) throw WrongUsage(name + " " + text + ": a number above 0 is needed");
+    if (parsed != nullptr) *parsed = length;
+    return number;
+}
+
+std::size_t parse_count(const std::string& name, const std::string& text, double most) {
+    const double number = parse_number(name, text);
+    if (number > most || number != std::floor(number))
+        throw WrongUsage(name + " " + text + ": a whole number from 1 to " + std::to_string(std::lround(most)) +
+                         " is needed");
+    return static_cast<std::size_t>(number);
+}
+
+// 2GB and 800MB are decimal, 1.5GiB is binary.
+std::size_t parse_size(const std::string& name, const std::string& text) {
+    std::size_t length = 0;
+    const double number = parse_number(name, text, &length);
+    const std::string unit = text.substr(length);
+    const std::vector<std::pair<std::string, double>> units{
+        {"B", 1}, {"KB", 1e3}, {"MB", 1e6}, {"GB", 1e9}, {"KiB", 1024}, {"MiB", 1048576}, {"GiB", 1073741824}};
+    for (const auto& [known, bytes] : units) {
+        if (unit == known) return static_cast<std::size_t>(number * bytes);
+    }
+    throw WrongUsage(name + " " + text + ": a size is needed, e.g. 2GB or 800MB");
+}
+
+Arguments parse(int argc, char** argv) {
+    Arguments arguments;
+    for (int i = 1; i < argc; ++i) {
+        const std::string name = argv[i];
+        if (name.rfind("--", 0) != 0) {
+            arguments.paths.push_back(name);
+            continue;
+        }
+        if (name == "--overwrite") {
+            arguments.write.overwrite = true;
+            continue;
+        }
+        if (i + 1 == argc) throw WrongUsage(name + ": unknown, or without a value");
+        const std::string value = argv[++i];
+        if (name == "--tile")
+            arguments.options.tile_px = parse_count(name, value, 65536);
+        else if (name == "--memory")
+            arguments.options.memory_bytes = parse_size(name, value);
+        else if (name == "--quality")
+            arguments.write.quality = static_cast<int>(parse_count(name, value, 100));
+        else if (name == "--exposure-ratio")
+            arguments.exposure_ratio = parse_number(name, value);
+        else
+            throw WrongUsage(name + ": unknown option");
+    }
+    if (arguments.paths.size() != 3) throw WrongUsage("MODEL, INPUT and OUTPUT are needed");
+    return arguments;
+}
+
+// Percent and the time left, on a terminal.
+class ProgressLine {
+  public:
+    void show(double finished) const {
+        if (!is_shown_) return;
+        const double elapsed_s = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+        const long left_s = std::lround(elapsed_s / finished * (1 - finished));
+        std::fprintf(stderr, "\r%3.0f %%, %ld:%02ld left ", 100 * finished, left_s / 60, left_s % 60);
+    }
+
+    ~ProgressLine() {
+        if (is_shown_) std::fputc('\n', stderr);
+    }
+
+  private:
+    const bool is_shown_ = isatty(STDERR_FILENO) != 0;
+    const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+};
+
+pellucid::Picture restore(const pellucid::Restorer& restorer, const std::string& input, double exposure_ratio) {
+    if (!restorer.takes_mosaic()) {
+        if (exposure_ratio > 0) throw WrongUsage("--exposure-ratio is for models that take camera RAW files");
+        pellucid::Picture picture = pellucid::read_picture(input);
+        const ProgressLine line;
+        return restorer.restore(std::move(picture), [&](double finished) { line.show(finished); });
+    }
+    if (exposure_ratio == 0) throw WrongUsage("this model takes camera RAW files: --exposure-ratio is needed");
+    const pellucid::Mosaic mosaic = pellucid::read_mosaic(input);
+    const ProgressLine line;
+    return restorer.restore(mosaic, static_cast<float>(exposure_ratio), [&](double finished) { line.show(finished); });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    if (argc == 2 && (std::string(argv[1]) == "--help" || std::string(argv[1]) == "-h")) {
+        std::cout << kUsage;
+        return 0;
+    }
+    try {
+        const Arguments arguments = parse(argc, argv);
+        const std::string &input = arguments.paths[1], &output = arguments.paths[2];
+        pellucid::check_output(output, 1, arguments.write);
+        const pellucid::Restorer restorer(arguments.paths[0], arguments.options);
+        pellucid::check_output(output, restorer.sample_bytes(), arguments.write);
+        pellucid::write_picture(restore(restorer, input, arguments.exposure_ratio), output, arguments.write);
+    } catch (const WrongUsage& error) {
+        std::cerr << "restore: " << error.what() << "; restore --help lists the options\n";
+        return 2;
+    } catch (const std::bad_alloc&) {
+        std::cerr << "restore: the memory is not enough\n";
+        return 1;
+    } catch (const std::exception& error) {
+        std::cerr << "restore: " << error.what() << '\n';
+        return 1;
+    }
+    return 0;
+}

@@ -1,0 +1,52 @@
+// A whole graph in a runtime, and the metadata that `pellucid export` wrote into it.
+
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "pellucid/picture.h"
+
+namespace pellucid {
+
+// The text of a key, e.g. "halo"; "" if the file has no such key.
+using FindText = std::function<std::string(const std::string& key)>;
+
+struct Metadata {
+    std::size_t scale, multiple, halo;  // in pixels of the picture or mosaic
+    std::size_t channels, sample_bytes;
+    std::string precision;
+    std::vector<std::string> pattern;  // of the mosaic that the graph takes, e.g. {"RG", "GB"}; empty for pictures
+
+    // Throws std::runtime_error if it is not a whole graph with interleaved channels.
+    explicit Metadata(const FindText& find_text);
+
+    bool takes_mosaic() const { return !pattern.empty(); }
+};
+
+// The inputs of a graph for mosaics other than the samples, which are those of a part that starts with the pattern.
+struct Development {
+    std::vector<float> black_levels;
+    float white_level, exposure_ratio;
+    std::array<float, 3> white_balance;
+};
+
+class Model {
+  public:
+    explicit Model(Metadata metadata) : metadata(std::move(metadata)) {}
+    virtual ~Model() = default;
+
+    // development: for mosaics, else nullptr.
+    virtual Picture run(const Picture& part, const Development* development) = 0;
+
+    const Metadata metadata;
+};
+
+// OpenVINO reads its own .xml, and .onnx.
+std::unique_ptr<Model> load_openvino(const std::string& path);
+
+}  // namespace pellucid

@@ -1,0 +1,96 @@
+#include <cstring>
+#include <openvino/openvino.hpp>
+#include <sstream>
+#include <stdexcept>
+
+#include "file_access.h"
+#include "model.h"
+
+namespace pellucid {
+
+namespace {
+
+// In files of OpenVINO, metadata is in the section "pellucid"; in ONNX, each key begins with that.
+std::string find_text(const ov::Model& model, const std::string& key) {
+    if (model.has_rt_info("pellucid", key)) return model.get_rt_info<std::string>("pellucid", key);
+    const std::string of_onnx = "pellucid." + key;
+    return model.has_rt_info("framework", of_onnx) ? model.get_rt_info<std::string>("framework", of_onnx) : "";
+}
+
+// OpenVINO's messages begin with lines about its source code.
+[[noreturn]] void fail(const std::string& path, const std::exception& error) {
+    std::istringstream lines(error.what());
+    std::string line, last = "unknown reason";
+    while (std::getline(lines, line)) {
+        if (!line.empty()) last = line;
+    }
+    throw std::runtime_error(path + ": OpenVINO cannot use it: " + last);
+}
+
+bool has_suffix(const std::string& path, const std::string& suffix) {
+    return path.size() > suffix.size() && path.compare(path.size() - suffix.size(), suffix.size(), suffix) == 0;
+}
+
+class OpenVinoModel : public Model {
+  public:
+    OpenVinoModel(const std::shared_ptr<ov::Model>& model, ov::Core& core)
+        : Model(Metadata([&](const std::string& key) { return find_text(*model, key); })),
+          // Without this, CPUs that support bfloat16 use it, whatever the precision of the model.
+          compiled_(core.compile_model(
+              model, "CPU",
+              ov::hint::inference_precision(metadata.precision == "bfloat16" ? ov::element::bf16 : ov::element::f32))),
+          request_(compiled_.create_infer_request()) {}
+
+    Picture run(const Picture& part, const Development* development) override {
+        const bool is_mosaic = development != nullptr;
+        const ov::element::Type type = part.sample_bytes == 2 ? ov::element::u16 : ov::element::u8;
+        auto* samples = const_cast<unsigned char*>(part.samples.data());
+        request_.set_tensor(is_mosaic ? "mosaic" : "picture",
+                            ov::Tensor(type, {1, part.height, part.width, part.channels}, samples));
+        if (is_mosaic) set_development(*development);
+        request_.infer();
+        const ov::Tensor output = request_.get_output_tensor();
+        const ov::Shape shape = output.get_shape();
+        Picture restored(shape[1], shape[2], shape[3], output.get_element_type().size());
+        std::memcpy(restored.samples.data(), output.data(), restored.samples.size());
+        return restored;
+    }
+
+  private:
+    void set_development(const Development& development) {
+        const std::size_t period = metadata.pattern.size();
+        set_numbers("black_levels", {1, period, period}, development.black_levels.data());
+        set_numbers("white_level", {1}, &development.white_level);
+        set_numbers("exposure_ratio", {1}, &development.exposure_ratio);
+        for (const auto& input : compiled_.inputs()) {  // networks that learned the white balance do not take it
+            if (input.get_names().count("white_balance") != 0)
+                set_numbers("white_balance", {1, 3}, development.white_balance.data());
+        }
+    }
+
+    void set_numbers(const char* name, const ov::Shape& shape, const float* numbers) {
+        ov::Tensor tensor(ov::element::f32, shape);
+        std::memcpy(tensor.data(), numbers, tensor.get_byte_size());
+        request_.set_tensor(name, tensor);
+    }
+
+    ov::CompiledModel compiled_;
+    ov::InferRequest request_;
+};
+
+}  // namespace
+
+std::unique_ptr<Model> load_openvino(const std::string& path) {
+    open_to_read(path);
+    // Given other files, it also prints messages of the libraries that it tries.
+    if (!has_suffix(path, ".xml") && !has_suffix(path, ".onnx"))
+        throw std::runtime_error(path + ": not a model; .xml or .onnx is needed");
+    try {
+        ov::Core core;
+        return std::make_unique<OpenVinoModel>(core.read_model(path), core);
+    } catch (const ov::Exception& error) {
+        fail(path, error);
+    }
+}
+
+}  // namespace pellucid

@@ -1,0 +1,128 @@
+#include "pellucid/restorer.h"
+
+#include <algorithm>
+#include <cstring>
+#include <stdexcept>
+#include <utility>
+
+#include "memory.h"
+#include "model.h"
+#include "tiles.h"
+
+namespace pellucid {
+
+namespace {
+
+Picture copy_part(const Picture& picture, const Span& rows, const Span& cols) {
+    Picture part(rows.read_stop - rows.read_start, cols.read_stop - cols.read_start, picture.channels,
+                 picture.sample_bytes);
+    for (std::size_t row = 0; row < part.height; ++row)
+        std::memcpy(part.at(row, 0), picture.at(rows.read_start + row, cols.read_start),
+                    part.width * part.pixel_bytes());
+    return part;
+}
+
+// Copies what is kept of a restored part.
+void paste(Picture& result, const Picture& part, const Span& rows, const Span& cols, std::size_t scale) {
+    const std::size_t row_bytes = (cols.stop - cols.start) * scale * part.pixel_bytes();
+    for (std::size_t row = rows.start * scale; row < rows.stop * scale; ++row)
+        std::memcpy(result.at(row, cols.start * scale),
+                    part.at(row - rows.read_start * scale, (cols.start - cols.read_start) * scale), row_bytes);
+}
+
+void check_form(const Picture& picture, const Metadata& metadata) {
+    if (picture.channels > metadata.channels)
+        throw std::runtime_error("the picture has colors; export the model with --colors rgb");
+    if (picture.channels < metadata.channels)
+        throw std::runtime_error("the picture is gray; export the model with --colors gray");
+    if (picture.sample_bytes > metadata.sample_bytes)
+        throw std::runtime_error("the picture has 16 bits; export the model with --samples uint16");
+}
+
+// Where a mosaic with one pattern has another one: {row, column}.
+std::pair<std::size_t, std::size_t> find_phase(const std::vector<std::string>& given,
+                                               const std::vector<std::string>& wanted) {
+    const std::size_t period = wanted.size();
+    for (std::size_t top = 0; given.size() == period && top < period; ++top) {
+        for (std::size_t left = 0; left < period; ++left) {
+            bool is_equal = true;
+            for (std::size_t i = 0; i < period * period; ++i)
+                is_equal &= given[(top + i / period) % period][(left + i) % period] == wanted[i / period][i % period];
+            if (is_equal) return {top, left};
+        }
+    }
+    throw std::runtime_error("the color filters of the camera are not arranged as the model needs");
+}
+
+}  // namespace
+
+struct Restorer::State {
+    std::unique_ptr<Model> model;
+    Options options;
+
+    // picture: of the form that the graph takes.
+    Picture restore(const Picture& picture, const Development* development, const Progress& progress) const {
+        const Metadata& metadata = model->metadata;
+        const std::size_t limit = options.memory_bytes;
+        Picture result(picture.height * metadata.scale, picture.width * metadata.scale, metadata.channels,
+                       metadata.sample_bytes);
+        result.copy_facts(picture);
+        const std::size_t part_px =
+            options.tile_px > 0 ? find_part(options.tile_px, metadata)
+                                : choose_part(*model, std::max(picture.height, picture.width), limit, development);
+        const double area = static_cast<double>(picture.height) * static_cast<double>(picture.width);
+        double finished = 0;
+        for (const Span& rows : cut(picture.height, part_px, metadata)) {
+            for (const Span& cols : cut(picture.width, part_px, metadata)) {
+                paste(result, model->run(copy_part(picture, rows, cols), development), rows, cols, metadata.scale);
+                check_peak(limit);
+                finished += static_cast<double>(rows.stop - rows.start) * static_cast<double>(cols.stop - cols.start);
+                if (progress) progress(finished / area);
+            }
+        }
+        return result;
+    }
+};
+
+Restorer::Restorer(const std::string& model_path, const Options& options)
+    : state_(new State{load_openvino(model_path), options}) {
+    std::size_t& limit = state_->options.memory_bytes;
+    if (limit == 0) limit = read_free_bytes() / 2 + read_resident_bytes();
+    if (limit == 0) limit = static_cast<std::size_t>(-1);
+}
+
+Restorer::~Restorer() = default;
+
+bool Restorer::takes_mosaic() const { return state_->model->metadata.takes_mosaic(); }
+
+std::size_t Restorer::scale() const { return state_->model->metadata.scale; }
+
+std::size_t Restorer::sample_bytes() const { return state_->model->metadata.sample_bytes; }
+
+Picture Restorer::restore(Picture picture, const Progress& progress) const {
+    if (takes_mosaic()) throw std::runtime_error("the model takes the mosaics of camera RAW files");
+    check_form(picture, state_->model->metadata);
+    if (sample_bytes() == 2) picture = expand_to_16_bits(std::move(picture));
+    return state_->restore(picture, nullptr, progress);
+}
+
+Picture Restorer::restore(const Mosaic& mosaic, float exposure_ratio, const Progress& progress) const {
+    const std::vector<std::string>& pattern = state_->model->metadata.pattern;
+    if (pattern.empty()) throw std::runtime_error("the model takes developed pictures, not camera RAW files");
+    const std::size_t period = pattern.size();
+    const auto [top, left] = find_phase(mosaic.pattern, pattern);
+    const Picture& samples = mosaic.samples;
+    if (samples.height < top + period || samples.width < left + period)
+        throw std::runtime_error("the mosaic is smaller than one block of color filters");
+    const Span rows{0, 0, top, top + (samples.height - top) / period * period};
+    const Span cols{0, 0, left, left + (samples.width - left) / period * period};
+    Development development{{}, mosaic.white_level, exposure_ratio, mosaic.white_balance};
+    for (std::size_t i = 0; i < period * period; ++i) {
+        const std::size_t row = (top + i / period) % period, col = (left + i) % period;
+        development.black_levels.push_back(mosaic.black_levels[row * period + col]);
+    }
+    return apply_orientation(state_->restore(copy_part(samples, rows, cols), &development, progress),
+                             mosaic.orientation);
+}
+
+}  // namespace pellucid

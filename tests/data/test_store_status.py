@@ -50,6 +50,20 @@ def test_shards_make_the_store_of_one_process_to_the_bit(folder: Path, tmp_path:
     assert prepare_shard("folder", [folder], tmp_path / "s", Shard(1, 4)).is_finished
 
 
+def test_shards_of_other_data_are_kept(folder: Path, tmp_path: Path) -> None:
+    other, out = tmp_path / "other", tmp_path / "s"
+    other.mkdir()
+    write_noise(other / "else.png", 30, 30, 3, seed=1)
+    _prepare_parts(folder, out, 2)
+    with pytest.raises(
+        OutputError, match=r"s/shard-1-of-2 contains other data that is decoded already, e.g. "
+    ) as caught:
+        prepare("folder", [other], out)
+    assert caught.value.parameters == {"overwrite": True}
+    assert prepare("folder", [folder], out).num_decoded == 0
+    prepare("folder", [other], out, overwrite=True)
+
+
 def test_what_shards_lack_or_have_damaged_is_decoded(folder: Path, tmp_path: Path) -> None:
     one = prepare("folder", [folder], tmp_path / "one", workers=1)
     for i in (1, 3):

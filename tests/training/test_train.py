@@ -483,6 +483,15 @@ def test_too_many_skipped_batches_in_a_row_end_the_training(
     assert "\n" not in str(caught.value)
 
 
+def test_a_training_that_skips_most_of_its_batches_writes_no_weights(
+    stores: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    poison(monkeypatch, range(1, 5))
+    with pytest.raises(PellucidError, match="not finite in 4 of 5 batches, so the weights are not saved"):
+        run(tiny("srcnn.tuned", num_steps=5), stores["clean"], tmp_path / "run")
+    assert not (tmp_path / "run" / "weights.safetensors").exists()
+
+
 def test_weights_that_are_not_finite_are_never_written(stores: dict[str, Path], tmp_path: Path) -> None:
     made = tiny("srcnn.paper", num_steps=60, lr=1e30, clip_norm=1e9)
     with pytest.raises(PellucidError, match="not finite"):

@@ -16,7 +16,15 @@ from typing import Any, NamedTuple
 from pellucid.data import archives, registry, store
 from pellucid.data.dataset import DatasetPlan, DecodeTask, LeftOut
 from pellucid.data.store import Array, Store
-from pellucid.data.store_parts import copy_parts, is_current, list_parts, open_part, part_folder, remove_parts
+from pellucid.data.store_parts import (
+    check_planned,
+    copy_parts,
+    is_current,
+    list_parts,
+    open_part,
+    part_folder,
+    remove_parts,
+)
 from pellucid.data.store_upload import Log, start_upload, upload
 from pellucid.data.store_writer import Planned, Stamp, StoreWriter
 from pellucid.errors import ArgumentError, DataError, OutputError, PellucidError, PictureError
@@ -282,13 +290,16 @@ def fill_store(plan: DatasetPlan, out: Path, request: Mapping[str, Any], setting
     with StoreWriter(out, request, overwrite=settings.overwrite, wait=settings.waits) as writer:
         if settings.overwrite or writer.is_finished:
             remove_parts(list_parts(out))
+        planned = {key for task in plan.tasks for key in task.keys}
+        if not writer.is_finished:
+            check_planned(writer, planned)
         tasks, changed = _find_unfinished(plan, writer)
         if writer.is_finished:
             _check_unchanged(plan, writer, tasks)
             return Prepared(store.open(out), 0)
         parts = list_parts(out)
         num_unfinished = len(tasks)
-        tasks = copy_parts(parts, tasks, writer, request)
+        tasks = copy_parts(parts, tasks, writer, request, planned)
         num_copied = num_unfinished - len(tasks)
         failures: LeftOut = []
         num_undecoded = len(tasks)

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from pellucid.data.archives import Source
 from pellucid.data.dataset import DecodeTask, LeftOut
 from pellucid.data.store import SOURCES
 from pellucid.data.store_writer import Record, StoreReader, StoreWriter
-from pellucid.errors import PictureError
+from pellucid.errors import OutputError, PictureError
 from pellucid.system import files
 
 _FACTS = "shard.json"
@@ -72,15 +72,33 @@ def _write_facts(part: Path, facts: Mapping[str, Any], failures: LeftOut | None)
 
 
 def copy_parts(
-    parts: Sequence[Path], tasks: Sequence[DecodeTask], writer: StoreWriter, request: Mapping[str, Any]
+    parts: Sequence[Path],
+    tasks: Sequence[DecodeTask],
+    writer: StoreWriter,
+    request: Mapping[str, Any],
+    planned: Set[str],
 ) -> list[DecodeTask]:
     """Copy what is in parts, in the order of the tasks; returns the remaining tasks.
 
-    Raises OutputError if a part is still being written, or was made with other arguments.
+    planned: what the store will contain.
+
+    Raises OutputError if a part is still being written, was made with other arguments, or of other data.
     """
     with ExitStack() as stack:
         opened = [stack.enter_context(StoreWriter(part, request)) for part in parts]
+        for part in opened:
+            check_planned(part, planned)
         return copy_arrays(opened, tasks, writer)
+
+
+def check_planned(decoded: StoreWriter, planned: Set[str]) -> None:
+    """Raise OutputError if nothing that is decoded is planned, so that it is not lost by a wrong command."""
+    if decoded.records and planned.isdisjoint(decoded.records):
+        raise OutputError(
+            f"{decoded.folder} contains other data that is decoded already, e.g. {next(iter(decoded.records))}",
+            hint="choose another {out}, or delete that by {overwrite}",
+            overwrite=True,
+        )
 
 
 def copy_arrays(

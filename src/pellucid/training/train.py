@@ -41,6 +41,7 @@ from pellucid.weights.checkpoint import fingerprint
 
 MAX_SKIPPED_IN_A_ROW = 20
 """After this many batches in a row whose loss or gradient is not finite, a training ends with an error."""
+_STABLE_HINT = "train with a lower lr, clip_norm=1 or precision=float32"
 PROFILED_STEPS = {"wait": 5, "warmup": 2, "active": 10}
 
 
@@ -117,8 +118,8 @@ def train(
     Raises OutputError if `out` is in use or is not a run folder of this training; DataError if the recipe cannot
     learn from the data; RecipeError if sizes or steps do not fit; NotEnoughMemoryError if a batch does not fit the
     memory; WeightsError if no tensor of `start_from` fits; MissingExtraError if tensorboard is not installed;
-    PellucidError if 20 batches in a row, or the weights, are not finite; and Stopped, a KeyboardInterrupt, after
-    Ctrl-C or SIGTERM, which save a checkpoint first.
+    PellucidError if 20 batches in a row, most batches, or the weights, are not finite; and Stopped, a
+    KeyboardInterrupt, after Ctrl-C or SIGTERM, which save a checkpoint first.
     """
     place = locate(out)
     if isinstance(place, Url):
@@ -400,7 +401,13 @@ def _check_skipped(learner: Learner, seed: int, log: Log) -> None:
         raise PellucidError(
             f"loss or gradient not finite in {num} batches in a row, steps {step - num + 1} to {step} of "
             f"seed {seed}; the last checkpoint is kept",
-            hint="train with a lower lr, clip_norm=1 or precision=float32",
+            hint=_STABLE_HINT,
+        )
+    if learner.step == learner.recipe.num_steps and learner.num_skipped > learner.step / 2:
+        raise PellucidError(
+            f"loss or gradient not finite in {learner.num_skipped} of {learner.step} batches, so the weights are "
+            "not saved; the last checkpoint is kept",
+            hint=_STABLE_HINT,
         )
 
 

@@ -87,6 +87,8 @@ SLOW_DNCNN = [
     ("dncnn_pytorch/DnCNN-S-15.pth", "dncnn.gaussian", "sigma_255=15", "", "Set12", 32.84),
     ("dncnn_pytorch/DnCNN-S-25.pth", "dncnn.gaussian", "sigma_255=25", "", "Set12", 30.40),
     ("dncnn_pytorch/DnCNN-S-50.pth", "dncnn.gaussian", "sigma_255=50", "", "Set12", 27.17),
+    ("dncnn/gray_sigma_50.mat", "dncnn.gaussian", "sigma_255=50", "", "Set12", 27.18),
+    ("dncnn/three_tasks.mat", "dncnn.three_tasks", "", "quality=10", "classic5", 29.40),
     ("dncnn/three_tasks.mat", "dncnn.three_tasks", "", "quality=20", "classic5", 31.63),
     ("dncnn/three_tasks.mat", "dncnn.three_tasks", "", "quality=30", "classic5", 32.91),
     ("dncnn/three_tasks.mat", "dncnn.three_tasks", "", "quality=40", "classic5", 33.77),
@@ -101,9 +103,7 @@ SLOW_DNCNN = [
 @pytest.mark.parametrize(
     ("weights", "recipe", "parameters", "task", "test_set", "expected_db"),
     [
-        ("dncnn/gray_sigma_50.mat", "dncnn.gaussian", "sigma_255=50", "", "Set12", 27.18),
         ("dncnn_pytorch/DnCNN-B.pth", "dncnn.blind", "", "sigma_255=25", "Set12", 30.34),
-        ("dncnn/three_tasks.mat", "dncnn.three_tasks", "", "quality=10", "classic5", 29.40),
         ("dncnn/three_tasks.mat", "dncnn.three_tasks", "", "scale=4", "Set5", 31.40),
         *(pytest.param(*row, marks=pytest.mark.slow) for row in SLOW_DNCNN),
     ],

@@ -51,6 +51,14 @@ def test_urls_that_cannot_be_used_give_one_line(given: str | Path, message: str)
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("scheme", ["http", "https", "s3", "ftp"])
+def test_passwords_are_refused_and_not_printed(scheme: str) -> None:
+    with pytest.raises(ArgumentError) as caught:
+        locate(f"{scheme}://ann:s3cret@host/a.png")
+    assert "s3cret" not in str(caught.value) and "@host/a.png" in str(caught.value)
+    assert locate("https://host/a@b.png") == Url("https", "host", "a@b.png")
+
+
 def test_names_have_the_parts_that_paths_have() -> None:
     url, path = Url("s3", "b", "x/y.z/photo.tar.gz"), PurePosixPath("x/y.z/photo.tar.gz")
     assert (url.name, url.stem, url.suffix) == (path.name, path.stem, path.suffix)

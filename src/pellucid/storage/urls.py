@@ -18,6 +18,7 @@ WEB_SCHEMES = ("http", "https")
 _MAX_FOLDERS = 4096
 """How many real paths of folders are remembered; files are listed folder by folder."""
 
+_USER = re.compile(r"//[^/]*@")
 _SCHEME = re.compile(r"([a-z][a-z0-9+.-]+):/", re.IGNORECASE)  # two letters or more: C:/ is a drive
 
 
@@ -126,9 +127,17 @@ def locate(text: str | Location) -> Location:
         raise ArgumentError(f"{text} is a URL as a Path, which loses a slash", hint="give the URL as a text")
     scheme, rest = match[1].lower(), text[match.end() :]
     known = {**BUCKET_SCHEMES, **{name: name for name in WEB_SCHEMES}}
-    if scheme not in known or not rest.startswith("/"):
-        raise ArgumentError(f"{text} is a URL of another kind than s3://, gs://, az://, http:// and https://")
     bucket, _, key = rest.removeprefix("/").partition("/")
+    if scheme not in known or not rest.startswith("/"):
+        raise ArgumentError(
+            f"{_USER.sub('//...@', text)} is a URL of another kind than s3://, gs://, az://, http:// and https://",
+            hint="give the path of the file" if scheme == "file" else "",
+        )
+    if "@" in bucket:
+        raise ArgumentError(
+            f"{_USER.sub('//...@', text)} contains a user or a password, which messages and manifests would repeat",
+            hint="use a URL without them",
+        )
     if not bucket:
         raise ArgumentError(f"{text} has no name of a {'server' if scheme in WEB_SCHEMES else 'bucket'}")
     if scheme in WEB_SCHEMES:

@@ -344,7 +344,7 @@ def test_standard_streams_have_names_in_all_messages(run: Terminal, monkeypatch:
     assert run("restore - --model dn --out a.png").code == 0
     assert "restoring standard input" in shown and not any("pellucid-" in text for text in shown)
     sys.stdin.seek(0)
-    monkeypatch.setattr(advice, "choose_sure", lambda _: None)
+    monkeypatch.setattr(advice, "choose_sure", lambda _, **given: None)
     result = run("restore - --model auto --out b.png")
     assert result.err == "pellucid: standard input: nothing found to correct; choose --model NAME\n"
 

@@ -30,11 +30,14 @@ def plot(
     overwrite: Overwrite = False,
 ) -> None:
     """Compare trainings: what differs, progress, time, loss and PSNR, as a table and as a plot."""
+    from pellucid.system.figures import check_figure
     from pellucid.training import comparing, plotting, run_folder
 
     folders = Counter(run.resolve() for run in runs)
     if len(folders) < len(runs):
         raise typer.BadParameter(f"{folders.most_common(1)[0][0]} is given twice; omit one")
+    if out is not None:
+        check_figure(out, overwrite=overwrite)
     summaries = comparing.compare_runs(runs)
     for run in runs:
         if num_damaged := run_folder.count_damaged_metrics(run):

@@ -135,7 +135,7 @@ def locate(text: str | Location) -> Location:
         )
     if "@" in bucket:
         raise ArgumentError(
-            f"{_USER.sub('//...@', text)} contains a user or a password, which messages and manifests would repeat",
+            f"{_USER.sub('//...@', text)} contains a user or a password, which would be in messages and files",
             hint="use a URL without them",
         )
     if not bucket:

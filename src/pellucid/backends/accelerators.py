@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
-from pellucid.backends.parity import MIN_PSNR_DB, Agreement
+from pellucid.backends.parity import CLOSE_PSNR_DB, MIN_PSNR_DB, Agreement
 from pellucid.errors import PellucidError
 from pellucid.system.optional_packages import import_optional
 
@@ -20,9 +20,6 @@ PROVIDERS: Mapping[str, tuple[str, str]] = MappingProxyType(
     }
 )
 """Execution provider of ONNX Runtime, and the package that has it."""
-
-MIN_DEVICE_PSNR_DB = 60.0
-"""PSNR against the CPU that float32 must reach: an RMS error of a quarter of an 8-bit step."""
 
 _NUMBERED = {"cuda", "tensorrt", "migraphx", "directml"}
 _OPTIONS: Mapping[str, Mapping[str, str]] = {
@@ -79,7 +76,7 @@ def check_agreement(found: Agreement, device: str, *, name: str, precision: str 
 
     Some devices compute in half precision, whatever they are asked for.
     """
-    min_psnr_db = min(MIN_PSNR_DB[precision], MIN_DEVICE_PSNR_DB)
+    min_psnr_db = min(MIN_PSNR_DB[precision], CLOSE_PSNR_DB)
     if found.psnr_db < min_psnr_db:
         raise PellucidError(
             f"results of {name} on {device} have a PSNR of only {found.psnr_db:.1f} dB against those on the CPU; "

@@ -30,8 +30,8 @@ from pellucid.system import files
 
 BACKENDS = ("torch", "onnxruntime", "openvino")
 
-AUTO_MIN_PSNR_DB = 60.0
-"""PSNR against torch float32 that "auto" requires: an RMS error of a quarter of an 8-bit step."""
+AUTO_MIN_PSNR_DB = parity.CLOSE_PSNR_DB
+"""PSNR against torch float32 that "auto" requires."""
 
 CACHE_VERSION = 2
 """Increased when graphs change, so that graphs of earlier releases are not used."""

@@ -17,6 +17,7 @@ import torch
 from child_processes import interruptible
 from pellucid import cli
 from pellucid.backends import benchmark
+from pellucid.commands import models
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 from pellucid.recipes import registry
@@ -117,6 +118,45 @@ def test_a_report_contains_the_outcome_of_every_picture(run: Terminal) -> None:
     Path("report.json").write_text("[]")
     result = run("restore photo.png --model tiny-dncn --report report.json")
     assert result.code == 1 and "report.json exists" in result.err
+
+
+def test_a_report_lists_missing_inputs_even_if_there_are_no_others(run: Terminal) -> None:
+    result = run("restore gone.png gone.jpg --model tiny-dncn --json -")
+    report = json.loads(result.out)
+    assert result.code == 1 and report["pictures"] == [] and report["model"] == "tiny-dncn"
+    assert [line.split(";")[0] for line in report["problems"]] == [
+        "gone.png does not exist",
+        "gone.jpg does not exist",
+    ]
+    assert result.err.count("does not exist") == 2
+
+
+def test_a_folder_for_results_that_cannot_be_written_is_one_line(run: Terminal) -> None:
+    Path("out", ".pellucid.jsonl").mkdir(parents=True)
+    result = run("restore album --model tiny-dncn --out out")
+    assert result.code == 1 and result.err.count("\n") == 1
+    assert "out/.pellucid.jsonl is a folder" in result.err
+
+
+def test_the_gain_of_a_model_can_be_printed_in_any_encoding(
+    run: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(models, "_encoding", lambda: "ascii")
+    assert "->" in run("models").out and "→" not in run("models").out
+    monkeypatch.setattr(models, "_encoding", lambda: "utf-8")
+    assert "→" in run("models").out
+
+
+@pytest.mark.parametrize(("value", "is_kept"), [("2", True), ("4,2", True), ("0", False), ("many", False)])
+def test_a_thread_count_that_is_no_number_is_one_warning(
+    run: Terminal, monkeypatch: pytest.MonkeyPatch, value: str, is_kept: bool
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", value)
+    result = run("recipes --quiet")
+    assert ("OMP_NUM_THREADS" in os.environ) == is_kept
+    assert result.err == (
+        "" if is_kept else f"warning: OMP_NUM_THREADS={value} is not a number of threads and is ignored\n"
+    )
 
 
 @pytest.mark.parametrize("wrong", ["--memory much", "--memory 2XB", "--exposure-ratio dark", "--exposure-ratio 0"])
@@ -261,10 +301,9 @@ WRONG = [
     ("evaluate tiny-mimo --data album --target nothing", "nothing contains no pictures"),
     ("evaluate tiny-dncn --data album --save album --overwrite", "one of the pictures to score"),
     (
-        "restore photo.png --model tiny-dncn --out new.gif",
-        "new.gif cannot be written, because the suffix .gif is not supported",
+        "restore photo.png album --model tiny-dncn --out o.png",
+        "o.png is the name of a file; --out must be a folder",
     ),
-    ("restore photo.png album --model tiny-dncn --out o.png", "o.png is a file; --out must be a folder"),
     ("convert weights.pth --recipe dncnn.gaussian --out x.safetensors", "weights.pth"),
     ("convert photo.png --recipe dncnn.gaussian --out x.safetensors", "photo.png"),
     ("convert gone.mat --recipe dncnn.gaussian --out x.safetensors", "gone.mat does not exist"),
@@ -341,6 +380,12 @@ def test_errors_that_users_can_fix_are_one_line_and_exit_code_1(run: Terminal, c
         ("evaluate tiny-dncn --data album device=cpu", "use --device"),
         ("restor photo.png", "restore"),
         ("--nonsense", "No such option"),
+        (
+            "restore photo.png --model tiny-dncn --out new.gif",
+            "new.gif cannot be written, because the suffix .gif",
+        ),
+        ("restore album --model tiny-dncn --out out --name {stem}", "gives names like a, without the suffix"),
+        ("evaluate tiny-dncn --data album --target album --seeds 2", "seeds have no effect; omit --seeds"),
     ],
 )
 def test_command_lines_that_cannot_be_meant_are_one_line_and_exit_code_2(

@@ -82,6 +82,9 @@ def test_the_luma_of_a_gray_result_is_not_compared_with_that_of_a_color_target(t
     assert score(results, target, colors="gray").scores
     with pytest.raises(DataError, match="a.png is gray, but its target is in color; .* another range"):
         score(results, target, colors="y")
+    assert not score(results, target, colors="gray").warnings
+    (warning,) = score(results, target, colors="rgb").warnings
+    assert warning.startswith("a.png: it is gray, but its target is in color")
 
 
 def test_a_match_by_order_is_a_warning(tmp_path: Path) -> None:

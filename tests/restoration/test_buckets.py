@@ -234,7 +234,7 @@ def test_what_cannot_work_is_said_before_any_work(bucket: Bucket, restorer: Rest
         ("s3://no-such-bucket/in", None, "the bucket s3://no-such-bucket does not exist"),
         (f"{bucket.url}/in", "s3://no-such-bucket/out", "the bucket s3://no-such-bucket does not exist"),
         (f"{bucket.url}/in", "https://host/out", "is read-only"),
-        (f"{bucket.url}/in", f"{bucket.url}/out.png", r"out\.png is a file"),
+        (f"{bucket.url}/in", f"{bucket.url}/out.png", r"out\.png is the name of a file"),
         (f"{bucket.url}/in/a.png", f"{bucket.url}/in/a.png", "is one of the inputs"),
         ("s3://pictures", None, "is a whole bucket"),
     ):

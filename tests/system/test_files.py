@@ -51,6 +51,12 @@ def test_unreadable_files_give_a_one_line_error(tmp_path: Path) -> None:
         assert "\n" not in str(caught.value)
 
 
+def test_a_broken_link_is_named(tmp_path: Path) -> None:
+    (tmp_path / "link.png").symlink_to("gone.png")
+    with pytest.raises(PictureError, match=r"link\.png is a link to gone\.png, which does not exist"):
+        read_head(tmp_path / "link.png")
+
+
 def test_write_atomic_writes_the_content_and_nothing_else(tmp_path: Path) -> None:
     write_atomic(tmp_path / "a.bin", b"\0content\n", overwrite=False)
     assert (tmp_path / "a.bin").read_bytes() == b"\0content\n"
@@ -77,6 +83,21 @@ def test_check_writable_reports_errors_before_writing(tmp_path: Path, monkeypatc
     monkeypatch.setattr(os, "open", full)
     with pytest.raises(OutputError, match="cannot be written: No space left on device"):
         check_writable(tmp_path / "b.json", overwrite=False)
+
+
+def test_check_folder_creates_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files.check_folder(tmp_path / "new" / "deep")
+    assert not [*tmp_path.iterdir()]
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="file is a file; a folder is needed"):
+        files.check_folder(tmp_path / "file" / "deep")
+
+    def refuse(dir: Path) -> None:  # root may write everywhere
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    with pytest.raises(OutputError, match="new cannot be written: Read-only file system"):
+        files.check_folder(tmp_path / "new")
 
 
 def test_existing_files_are_only_replaced_with_overwrite(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """`pellucid models`."""
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -128,7 +129,20 @@ def _describe_gain(metadata: "WeightsMetadata") -> str:
         return "-"
     score = metadata.scores[0]
     before = score.get("degraded_psnr_db")
-    return f"{'-' if before is None else f'{before:.2f}'}→{_psnr_db(score):.2f}"
+    return f"{'-' if before is None else f'{before:.2f}'}{_arrow()}{_psnr_db(score):.2f}"
+
+
+def _arrow() -> str:
+    """An arrow that standard output can encode."""
+    try:
+        "→".encode(_encoding())
+    except UnicodeEncodeError:
+        return "->"
+    return "→"
+
+
+def _encoding() -> str:
+    return sys.stdout.encoding or "ascii"
 
 
 def _make_long_table(listed: "Listed") -> Any:

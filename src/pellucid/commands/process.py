@@ -3,6 +3,7 @@
 import errno
 import io
 import os
+import re
 import signal
 import sys
 import warnings
@@ -38,10 +39,19 @@ def run(command: Callable[[], object]) -> NoReturn:
     """
     _protect_streams()
     warnings.showwarning = _show_warning
+    _ignore_bad_thread_count()
     with _interruptions() as received:
         code = _call(command)
     code = _flush(code)
     sys.exit(128 + received[0] if code == 130 and received else code)
+
+
+def _ignore_bad_thread_count() -> None:
+    """Remove an OMP_NUM_THREADS that is not a number: when torch loads, OpenMP would print lines of its own."""
+    given = os.environ.get("OMP_NUM_THREADS", "1")
+    if not re.fullmatch(r"\s*0*[1-9]\d{0,8}\s*(,\s*0*[1-9]\d{0,8}\s*)*", given):
+        print_warning(f"OMP_NUM_THREADS={given[:40]} is not a number of threads and is ignored")
+        del os.environ["OMP_NUM_THREADS"]
 
 
 def exit_code(error: PellucidError) -> int:

@@ -180,7 +180,7 @@ def restore(
         )
         _print_passed_over(jobs, with_sidecars=sidecars)
         _check_outputs(jobs, report, overwrite=overwrite or preview)
-        groups: Mapping[str, Sequence[Job]] = {one: jobs for one in model}
+        groups: Mapping[str, Sequence[Job]] = {one: jobs for one in model} if jobs.whole else {}
         num_failed = 0
         if AUTO in model:
             groups, num_failed = group_by_model(jobs, choices, streams.names)
@@ -196,7 +196,7 @@ def restore(
                 _print_plan(groups[key], one, choices, streams, overwrite=overwrite) for key, one in chosen.items()
             )
         else:
-            reporting = _Reporting(report, jobs.problems, overwrite=overwrite, is_auto=AUTO in model)
+            reporting = _Reporting(report, model[0], jobs.problems, overwrite=overwrite)
             for key, one in chosen.items():
                 own = groups[key]
                 iterate: Callable[..., Generator[Outcome, None, None]]
@@ -234,9 +234,9 @@ class _Reporting:
     """The file of --json, written again after each model."""
 
     def __init__(
-        self, file: Path | None, problems: "Sequence[PellucidError]", *, overwrite: bool, is_auto: bool
+        self, file: Path | None, model: str, problems: "Sequence[PellucidError]", *, overwrite: bool
     ) -> None:
-        self._file, self._problems, self._overwrite, self._is_auto = file, problems, overwrite, is_auto
+        self._file, self._model, self._problems, self._overwrite = file, model, problems, overwrite
         self._parts: list[dict[str, Any]] = []
 
     def add(self, outcomes: "Sequence[Outcome]", restorer: "Restorer") -> None:
@@ -248,7 +248,8 @@ class _Reporting:
         from pellucid.restoration.report import is_report, join_reports
 
         if self._file is not None:
-            content = join_reports(self._parts, self._problems) if self._is_auto else self._parts[0]
+            is_joined = self._model == AUTO or not self._parts
+            content = join_reports(self._model, self._parts, self._problems) if is_joined else self._parts[0]
             write_json(self._file, content, overwrite=self._overwrite or is_report(self._file))
 
 

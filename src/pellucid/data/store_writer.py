@@ -105,7 +105,7 @@ class StoreWriter(StoreReader):
             folder.mkdir(parents=True, exist_ok=True)
             self._journal = (folder / SOURCES).open("a+b")
         except OSError as error:
-            raise _write_error(folder, error) from error
+            raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
         try:
             _lock_file(self._journal, folder, wait=wait)
             if overwrite:

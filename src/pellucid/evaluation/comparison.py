@@ -1,6 +1,6 @@
 """How a picture is compared with its target: color space, border and rounding."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ _CONVERSIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "y": lambda planes: planes if planes.shape[1] == 1 else rgb_to_luma(planes),
     "rgb": lambda planes: planes.expand(-1, 3, -1, -1),
 }
+
+_KINDS = {1: "gray", 3: "in color"}
 
 
 @dataclass(frozen=True)
@@ -52,12 +54,16 @@ class Comparison:
     def check_channels(self, name: str, given: int, target: int) -> None:
         """Raise PictureError if the numbers of channels of a picture and its target do not fit each other."""
         if self.colors == "y" and given != target:
-            kinds = {1: "gray", 3: "in color"}
             raise PictureError(
-                f"{name} is {kinds[given]}, but its target is {kinds[target]}; the luma of color pictures has "
+                f"{name} is {_KINDS[given]}, but its target is {_KINDS[target]}; the luma of color pictures has "
                 f"another range than gray",
                 hint="score them with {colors} gray or rgb",
             )
+
+    def warn_of_channels(self, given: int, target: int) -> Iterator[str]:
+        """One line if the numbers of channels differ, so that missing color counts as an error."""
+        if self.colors == "rgb" and given != target:
+            yield f"it is {_KINDS[given]}, but its target is {_KINDS[target]}; in gray, only brightness counts"
 
     def check_size(self, name: object, target: Tensor, *, crop_multiple: int = 1) -> None:
         """Raise PictureError for a picture of which nothing remains without the border."""

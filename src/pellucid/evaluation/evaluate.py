@@ -207,7 +207,8 @@ def plan_score(
         comparison.check_channels(sample.name, restored.channels, clean.channels)
         planes, wanted = convert(restored), convert(clean)
         comparison.check(sample.name, planes, wanted)
-        return Measured(comparison.score(sample.name, planes, wanted), warnings_of_pair(restored, clean))
+        warnings = warnings_of_pair(restored, clean, comparison)
+        return Measured(comparison.score(sample.name, planes, wanted), warnings)
 
     protocol = {
         "colors": COLORS[colors],
@@ -291,7 +292,7 @@ def _plan_comparison(recipe: Recipe, collection: EvalSet, colors: str | None, bo
     if border_px is not None:
         check_number("border_px", border_px, 0)
     if colors != own and collection.kind != "pairs":
-        raise DataError(
+        raise ArgumentError(
             f"{recipe.name} degrades and restores {COLORS[own]} here; only pairs of pictures can be scored in "
             f"other colors",
             hint="omit {colors}",
@@ -300,13 +301,13 @@ def _plan_comparison(recipe: Recipe, collection: EvalSet, colors: str | None, bo
 
 
 def _plan_seeds(recipe: Recipe, collection: EvalSet, num_seeds: int) -> tuple[int | None, ...]:
-    """The noise seeds; one None if nothing is drawn. Raises DataError if several seeds would have no effect."""
+    """The noise seeds; one None if nothing is drawn. Raises ArgumentError for several without effect."""
     check_number("num_seeds", num_seeds, 1, MAX_SEEDS)
     degradation, first = recipe.protocol.degradation, recipe.protocol.seed
     if collection.kind == "clean" and degradation is not None and draws(degradation):
         return tuple(range(first, first + num_seeds))
     if num_seeds > 1:
-        raise DataError(
+        raise ArgumentError(
             "no noise is drawn for these scores, so that seeds have no effect", hint="omit {num_seeds}"
         )
     return (None,)

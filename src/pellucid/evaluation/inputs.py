@@ -49,7 +49,7 @@ def prepare_input(recipe: Recipe, comparison: Comparison, sample: EvalSample, se
     warnings = warnings_of(clean)
     if sample.read_degraded is not None:
         comparison.check_channels(sample.name, degraded.channels, clean.channels)
-        warnings = warnings_of_pair(degraded, clean)
+        warnings = warnings_of_pair(degraded, clean, comparison)
     picture = replace(degraded, extra=None).as_depth("float32")
     return ScoringInput(target, picture, lambda: domain.encode(comparison.convert(picture.to_tensor())), warnings)
 
@@ -59,9 +59,10 @@ def warnings_of(picture: Picture) -> tuple[str, ...]:
     return () if picture.encoding is None else picture.encoding.warnings
 
 
-def warnings_of_pair(degraded: Picture, target: Picture) -> tuple[str, ...]:
+def warnings_of_pair(degraded: Picture, target: Picture, comparison: Comparison) -> tuple[str, ...]:
     """Why one of two files may be misunderstood."""
-    return (*warnings_of(degraded), *(f"target: {warning}" for warning in warnings_of(target)))
+    of_target = (f"target: {warning}" for warning in warnings_of(target))
+    return (*warnings_of(degraded), *of_target, *comparison.warn_of_channels(degraded.channels, target.channels))
 
 
 def _prepare_mosaic(domain: Domain, target: Tensor, mosaic: Mosaic) -> ScoringInput:

@@ -112,13 +112,13 @@ def known_format(suffix: str) -> FileFormat | None:
 
 
 def format_by_suffix(path: Location) -> FileFormat:
-    """The format of a file name. Raises OutputError if it has no suffix, or one that cannot be written."""
+    """The format of a file name. Raises ArgumentError if it has no suffix, or one that cannot be written."""
     found = known_format(path.suffix)
     if found is None:
         reason = f"the suffix {path.suffix} is not supported" if path.suffix else "it has no suffix"
         is_bitmap = path.suffix.lower() == _BITMAP
         hint = _HINT_FOR_BITMAPS if is_bitmap else f"choose one of {', '.join(_BY_SUFFIX)}"
-        raise OutputError(f"{path} cannot be written, because {reason}", hint=hint)
+        raise ArgumentError(f"{path} cannot be written, because {reason}", hint=hint)
     if found.package:
         check_installed(found.package)
     return found

@@ -18,7 +18,7 @@ from typing import Any
 
 from pellucid.errors import OutputError
 from pellucid.restoration.claims import Claims
-from pellucid.restoration.entries import Entries, Entry, Stamp, stamp
+from pellucid.restoration.entries import NAME, Entries, Entry, Stamp, stamp
 from pellucid.restoration.leases import Leases
 from pellucid.restoration.ledgers import open_ledger, store
 from pellucid.restoration.planning import Job
@@ -247,15 +247,20 @@ class Manifests:
         self._claims: dict[Location, Claims | Leases] = {}
         self._lock = Lock()
 
-    def check_claims(self, jobs: Sequence[Job]) -> None:
-        """Raise StorageError, once instead of for each job, if a bucket cannot be used for results."""
-        checked: set[Url] = set()
+    def check_folders(self, jobs: Sequence[Job]) -> None:
+        """Raise OutputError or StorageError, before any work and only once, if results cannot be written there."""
+        checked: set[Location] = set()
         for job in jobs:
-            if isinstance(job.root, Url) and job.root not in checked and self.state(job) is not State.DONE:
-                checked.add(job.root)
+            if job.root is None or job.root in checked or self.state(job) is State.DONE:
+                continue
+            checked.add(job.root)
+            if isinstance(job.root, Url):
                 claims = self._claims_in(job.root)
                 assert isinstance(claims, Leases)
                 claims.check()
+            else:
+                files.check_folder(Path(str(job.root)))
+                files.check_overwrite(Path(str(job.root), NAME), overwrite=True)
 
     def claim(self, job: Job) -> bool:
         """Whether this process may make a result; False if another one is making it. See `Claims`."""

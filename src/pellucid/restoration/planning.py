@@ -10,7 +10,7 @@ from string import Formatter
 from typing import Any
 
 from pellucid.errors import ArgumentError, DataError, OutputError, PellucidError, PictureError, StorageError
-from pellucid.pictures import images
+from pellucid.pictures import formats, images
 from pellucid.pictures.finding import Found, describe_ignored, find_objects, find_pictures
 from pellucid.pictures.formats import SUFFIXES
 from pellucid.restoration import entries, ledgers, sheets
@@ -91,10 +91,21 @@ class _Naming:
 
     def __post_init__(self) -> None:
         if self.template is not None:
-            filled = self._fill("a.png")
+            filled = self._fill(images.result_name("a.png", self.format))
             if {"/", "\\", "\0"} & {*filled} or filled.startswith("."):
                 raise ArgumentError(
                     f"{self.template!r} does not give names of visible files", hint="{out} is for folders"
+                )
+            if formats.known_format(Path(filled).suffix) is None:
+                raise ArgumentError(
+                    f"{self.template!r} gives names like {filled}, without the suffix of a format; "
+                    "it can end with {suffix}",
+                    hint="change {name}",
+                )
+            if self.format is not None and images.result_name(filled, self.format) != filled:
+                raise ArgumentError(
+                    f"{self.template!r} gives names like {filled}, but the format is {self.format}",
+                    hint="change {name}",
                 )
 
     def name(self, source: Location) -> str:
@@ -168,12 +179,13 @@ def plan(
     mask: a picture that is white where pictures must be restored, see `Restorer.restore`; or a folder of them with
         the names of the pictures.
     overwrite: whether existing results will be replaced; the names of results depend on it.
-    strict: whether to raise an error if one of several inputs does not exist or contains no pictures.
+    strict: whether to raise an error if an input does not exist or contains no pictures.
     shard: select only this shard of the pictures, by a hash of the path of each result in its folder. Together,
         all shards have the same results, with the same names, as one process.
 
-    Raises PictureError if an input does not exist, DataError if a folder contains no pictures, and OutputError if
-    two results would have the same name or a result would overwrite an input.
+    Unless `strict` is False, raises PictureError if an input does not exist and DataError if a folder contains no
+    pictures. Raises ArgumentError if a result cannot have this name, and OutputError if two results would have the
+    same name or a result would overwrite an input.
     """
     given = [inputs] if isinstance(inputs, str | Path | Url) else inputs
     arguments = {
@@ -190,11 +202,13 @@ def plan(
     naming = _Naming(format, name, model, overwrite)
     ignored, num_excluded, hidden = Counter[str](), 0, set[Location]()
     found, problems = _expand_all(given)
-    if problems and (strict or not found):
+    if problems and strict:
         raise problems[0]
+    if not found:
+        return Plan([], {}, 0, 0, problems, shard, arguments)
     is_file_to_write, given_out = names_file(out), out
     out = None if out is None else _locate_results(out)
-    if (include or exclude) and not any(map(is_folder, found)):
+    if (include or exclude) and not problems and not any(map(is_folder, found)):
         raise ArgumentError(
             "patterns are for folders, and no folder was given",
             hint=f"omit {{{'include' if include else 'exclude'}}}",
@@ -210,7 +224,8 @@ def plan(
         needed = "end with the suffix of a format" if is_one else "be a folder"
         if isinstance(out, Path) and out.exists() and not out.is_file():
             raise OutputError(f"{out} is a device or a pipe", hint="{out} can be -, standard output", out=None)
-        raise OutputError(f"{out} is a file", hint=f"{{out}} must {needed}")
+        facts = f"{out} is a file" if _is_file(out) else f"{out} is the name of a file"
+        raise OutputError(facts, hint=f"{{out}} must {needed}")
     else:
         jobs = []
         for path in found:
@@ -226,7 +241,7 @@ def plan(
                 hidden |= folder.hidden
             else:
                 jobs.append(naming.plan_next_to(path) if out is None else Job(path, out / naming.name(path), out))
-        if problems and (strict or not jobs):
+        if problems and strict:
             raise problems[0]
         jobs = _make_unique(jobs)
         if out is None:
@@ -316,7 +331,8 @@ def _is_file(place: Location) -> bool:
 
 
 def check_format(out: Location, format: str | None) -> Location:
-    """The file to write, if its suffix fits the format. Raises ArgumentError if it does not."""
+    """The file to write, if its suffix is that of the format. Raises ArgumentError if it is not."""
+    formats.format_by_suffix(out)
     expected = out.name if format is None else images.result_name(out.name, format)
     if expected != out.name:
         renamed = out.with_name(expected)

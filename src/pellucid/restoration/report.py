@@ -23,10 +23,15 @@ def make_report(
     }
 
 
-def join_reports(reports: Sequence[dict[str, Any]], problems: Sequence[PellucidError] = ()) -> dict[str, Any]:
-    """One report of several models, each with pictures of its own, which then name their model."""
+def join_reports(
+    model: str, reports: Sequence[dict[str, Any]], problems: Sequence[PellucidError] = ()
+) -> dict[str, Any]:
+    """One report of several models, each with pictures of its own, which then name their model.
+
+    model: what was asked for, e.g. "auto".
+    """
     return {
-        "model": "auto",
+        "model": model,
         "recipe": None,
         "parameters": {},
         "pictures": [picture | {"model": one["model"]} for one in reports for picture in one["pictures"]],

@@ -91,7 +91,7 @@ class Session:
                         yield _to_outcome(item)
 
         try:
-            self._manifests.check_claims(jobs)
+            self._manifests.check_folders(jobs)
             yield from run(jobs)
             while deferred:  # until other processes have made them, or ended
                 ready = [job for job in deferred if self._may_begin(job)]

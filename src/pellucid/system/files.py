@@ -44,6 +44,9 @@ def read_head(path: Path, num_bytes: int = 16) -> bytes:
     except IsADirectoryError as error:
         raise PictureError(f"{path} is a folder; a picture file is needed") from error
     except FileNotFoundError as error:
+        if path.is_symlink():
+            target = os.readlink(path)  # noqa: PTH115  # text, as the link has it
+            raise PictureError(f"{path} is a link to {target}, which does not exist") from error
         raise PictureError(f"{path} does not exist", hint="check the name") from error
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         raise PictureError(f"{path} cannot be read: {getattr(error, 'strerror', None) or error}") from error
@@ -213,8 +216,27 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        obstacle = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-        raise OutputError(f"{obstacle} is a file; a folder is needed", hint="choose another name") from error
+        raise _obstacle_error(_find_existing(folder)) from error
+
+
+def check_folder(folder: Path) -> None:
+    """Raise OutputError, before any work, if files cannot be written into a folder, which may not exist yet."""
+    existing = _find_existing(folder)
+    if not existing.is_dir():
+        raise _obstacle_error(existing)
+    try:
+        tempfile.TemporaryFile(dir=existing).close()
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
+
+
+def _find_existing(folder: Path) -> Path:
+    """The folder, or the innermost one around it that exists; or a file of this name."""
+    return next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+
+
+def _obstacle_error(file: Path) -> OutputError:
+    return OutputError(f"{file} is a file; a folder is needed", hint="choose another name")
 
 
 @dataclass

@@ -178,8 +178,8 @@ def fill(recipe: Recipe, tensors: Mapping[str, Tensor], *, source: str) -> Netwo
     not_finite = [f"{name} has NaN or infinite values" for name in tensors if not tensors[name].isfinite().all()]
     faults = sorted(wrong_shape) + sorted(wrong_type) + sorted(not_finite) + sorted(missing) + sorted(unknown)
     if faults:
-        more = f", and {len(faults) - 4} more" if len(faults) > 4 else ""
-        raise WeightsError(f"{source} does not fit {_describe(recipe)}: {'; '.join(faults[:4])}{more}")
+        more = f"; and {len(faults) - 2} more" if len(faults) > 2 else ""
+        raise WeightsError(f"{source} does not fit {_describe(recipe)}: {'; '.join(faults[:2])}{more}")
     state = {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
     state |= {name: torch.tensor(0) for name in counters - state.keys()}
     network.load_state_dict(state, assign=True)
@@ -215,7 +215,9 @@ def _has_tensors(network: Network, tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _describe(recipe: Recipe) -> str:
-    return " ".join([recipe.name, *(f"{key}={value}" for key, value in recipe.parameters.items())])
+    """The recipe with its keywords, but for those of the training, which no weights depend on."""
+    own = {key: value for key, value in recipe.parameters.items() if key not in training_keywords()}
+    return " ".join([recipe.name, *(f"{key}={value}" for key, value in own.items())])
 
 
 def _read_header(path: Path) -> tuple[WeightsMetadata, str]:

@@ -171,6 +171,15 @@ def test_messages_are_json_if_wanted(capsys: pytest.CaptureFixture[str]) -> None
     ]
 
 
+def test_the_middle_of_very_long_names_is_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.print_error(PictureError(f"{'a' * 5000}.png does not exist"))
+    shown = capsys.readouterr().err
+    assert len(shown) < 300 and shown.endswith("aaa.png does not exist\n")
+    name = "/".join(["folder with spaces"] * 30)
+    terminal.print_error(PictureError(f"{name} does not exist"))
+    assert name in capsys.readouterr().err
+
+
 def test_quiet_keeps_warnings_and_errors(capsys: pytest.CaptureFixture[str]) -> None:
     try:
         set_message_style(MessageStyle(quiet=True))

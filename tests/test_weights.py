@@ -38,10 +38,13 @@ LONG = {
     "dncnn-color-jpeg",
     "dncnn-photo",
     "dncnn-gray-15",
+    "dncnn-gray-25",
     "dncnn-gray-50",
     "dncnn-gray-blind",
+    "dncnn-three-tasks",
+    "raw-denoise",
 }
-"""Their test sets take half a minute or more."""
+"""Their test sets take 20 seconds or more."""
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ def test_unreadable_files_give_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     os.mkfifo(tmp_path / "pipe")
     faults = {"missing": "does not exist", "": "is a folder", "empty": "is empty", "pipe": "is a pipe"}
+    faults["/dev/null"] = "is a device"
     for name, fault in {**faults, "nul\0": "cannot be read", "long" * 100: "cannot be read"}.items():
         with pytest.raises(PictureError, match=fault) as caught:
             read_head(tmp_path / name)

@@ -182,9 +182,14 @@ def _print_message(level: str, text: object, prefix: str = "") -> None:
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
         line = json.dumps({"time": at, "level": level, "message": line})
     else:
-        line = prefix + escape(line)
+        line = prefix + _shorten(escape(line))
     with suppress(OSError, ValueError):  # a full or closed error stream must not stop the work
         typer.echo(line, err=True)
+
+
+def _shorten(line: str) -> str:
+    """The line without the middle of words that nobody reads, e.g. of paths of thousands of letters."""
+    return re.sub(r"(\S{200})\S{60,}(\S{40})", r"\1...\2", line)
 
 
 def _describe(error: PellucidError) -> str:

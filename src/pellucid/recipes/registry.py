@@ -38,7 +38,10 @@ def find(name: str, /, **parameters: Any) -> Recipe:
     parameters = rename_keywords(parameters)
     for key in parameters:
         if key not in own and key not in training_keywords():
-            raise RecipeError(f"{name} has no keyword {key[:80]!r}; {suggest(key, [*own, *training_keywords()])}")
+            hint = suggest(key, [*own, *training_keywords()])
+            if hint.startswith("known:"):
+                hint = f"known: {', '.join(own)}, and those of the training: `pellucid recipes {name}`"
+            raise RecipeError(f"{name} has no keyword {key[:80]!r}; {hint}")
     found = function(**{key: value for key, value in parameters.items() if key in own})
     recipe = override(found, **{key: value for key, value in parameters.items() if key not in own})
     added = added_networks().get(name.partition(".")[0])

@@ -37,8 +37,10 @@ def read_head(path: Path, num_bytes: int = 16) -> bytes:
     Raises PictureError if the path is not a file, or the file is empty or cannot be read.
     """
     try:
-        if stat.S_ISFIFO(path.stat().st_mode):
-            raise PictureError(f"{path} is a pipe; a picture file is needed")
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading from it may never end
+            kind = "a pipe" if stat.S_ISFIFO(mode) else "a device"
+            raise PictureError(f"{path} is {kind}; a picture file is needed")
         with path.open("rb") as file:
             first = file.read(num_bytes)
     except IsADirectoryError as error:

@@ -528,6 +528,6 @@ def check(jobs: Sequence[Job]) -> None:
         if target in taken:
             raise OutputError(
                 f"{taken[target]} and {job.source} would both become {job.target}",
-                hint="restore them into different folders",
+                hint="restore them into different folders, or choose another {name}",
             )
         taken[target] = job.source

@@ -300,10 +300,6 @@ WRONG = [
     ("evaluate tiny-mimo --data album", "its clean pictures as --target"),
     ("evaluate tiny-mimo --data album --target nothing", "nothing contains no pictures"),
     ("evaluate tiny-dncn --data album --save album --overwrite", "one of the pictures to score"),
-    (
-        "restore photo.png album --model tiny-dncn --out o.png",
-        "o.png is the name of a file; --out must be a folder",
-    ),
     ("convert weights.pth --recipe dncnn.gaussian --out x.safetensors", "weights.pth"),
     ("convert photo.png --recipe dncnn.gaussian --out x.safetensors", "photo.png"),
     ("convert gone.mat --recipe dncnn.gaussian --out x.safetensors", "gone.mat does not exist"),
@@ -384,6 +380,7 @@ def test_errors_that_users_can_fix_are_one_line_and_exit_code_1(run: Terminal, c
             "restore photo.png --model tiny-dncn --out new.gif",
             "new.gif cannot be written, because the suffix .gif",
         ),
+        ("restore photo.png album --model tiny-dncn --out o.png", "o.png is the name of a file; --out must"),
         ("restore album --model tiny-dncn --out out --name {stem}", "gives names like a, without the suffix"),
         ("evaluate tiny-dncn --data album --target album --seeds 2", "seeds have no effect; omit --seeds"),
     ],

@@ -245,6 +245,16 @@ def test_control_characters_in_names_do_not_reach_the_terminal(capsys: pytest.Ca
     assert not {"\x1b", "\x9b", "\x07"} & {*output}
 
 
+def test_text_that_reverses_the_order_of_letters_is_escaped(capsys: pytest.CaptureFixture[str]) -> None:
+    terminal.print_line("gnp.\u202etxt\u2066 \u05d0 \x1b[31m")
+    assert capsys.readouterr().out == "gnp.\\u202etxt\\u2066 \u05d0 \\x1b[31m\n"
+
+
+def test_commands_print_lines_without_control_characters() -> None:
+    for path in Path(terminal.__file__).parent.glob("*.py"):
+        assert path.name == "terminal.py" or "typer.echo(" not in path.read_text(), f"{path.name}: print_line"
+
+
 def test_names_of_results_are_bytes_for_programs_and_escaped_for_a_terminal(
     capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:

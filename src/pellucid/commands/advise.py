@@ -14,6 +14,7 @@ from pellucid.commands.terminal import (
     defer_sigint,
     is_stdout,
     print_error,
+    print_line,
     print_name,
     print_table,
     print_warning,
@@ -113,7 +114,7 @@ def _print(found: "dict[Path, Sequence[Suggestion]]") -> None:
     if first is not None:
         path, one = first
         name = f"./{path}" if str(path).startswith("-") else str(path)  # not an option
-        typer.echo(f"e.g.  pellucid restore {_quote(name)} --model {one.model}")
+        print_line(f"e.g.  pellucid restore {_quote(name)} --model {one.model}")
 
 
 def _quote(name: str) -> str:

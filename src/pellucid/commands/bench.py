@@ -16,7 +16,16 @@ from pellucid.commands.options import (
     check_overwrite,
     parse_keywords,
 )
-from pellucid.commands.terminal import add_row, defer_sigint, is_stdout, print_table, progress, table, write_json
+from pellucid.commands.terminal import (
+    add_row,
+    defer_sigint,
+    is_stdout,
+    print_line,
+    print_table,
+    progress,
+    table,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from pellucid.backends.benchmark import Timing
@@ -66,9 +75,9 @@ def bench(
     for timing in timings:
         add_row(rows, timing.backend, timing.precision, *_cells(timing))
     print_table(rows)
-    typer.echo(f"{model}, result of {megapixels:g} megapixels, {torch.get_num_threads()} thread(s)")
-    typer.echo("eager: PyTorch in float32 and NCHW, batch norm not folded; with huge pages, like all others")
-    typer.echo("To use another backend: pellucid restore --backend BACKEND --precision PRECISION")
+    print_line(f"{model}, result of {megapixels:g} megapixels, {torch.get_num_threads()} thread(s)")
+    print_line("eager: PyTorch in float32 and NCHW, batch norm not folded; with huge pages, like all others")
+    print_line("To use another backend: pellucid restore --backend BACKEND --precision PRECISION")
 
 
 def _cells(timing: "Timing") -> tuple[str, str, str]:

@@ -10,6 +10,7 @@ from pellucid.commands.terminal import (
     add_row,
     defer_sigint,
     is_stdout,
+    print_line,
     print_table,
     print_warning,
     progress,
@@ -83,7 +84,7 @@ def calibrate(
 
 
 def _print(profile: "CameraProfile") -> None:
-    typer.echo(f"{profile.camera}, black {profile.black:g}, white {profile.white:g}")
+    print_line(f"{profile.camera}, black {profile.black:g}, white {profile.white:g}")
     rows = table(
         "ISO", "levels per electron", "read, electrons", "row, electrons", "black", "frames",
         right=range(6),

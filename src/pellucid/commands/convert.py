@@ -7,7 +7,7 @@ import typer
 
 from pellucid.commands.models import describe_recipe
 from pellucid.commands.options import Json, NetworkFiles, Overwrite, Parameters, add_networks, parse_keywords
-from pellucid.commands.terminal import defer_sigint, is_stdout, write_json
+from pellucid.commands.terminal import defer_sigint, is_stdout, print_line, write_json
 
 
 def convert(
@@ -45,4 +45,4 @@ def convert(
     if json_file is not None:
         write_json(json_file, {"path": str(out), **vars(metadata)}, overwrite=overwrite)
     if not is_stdout(json_file):
-        typer.echo(f"{out}: {describe_recipe(metadata)}")
+        print_line(f"{out}: {describe_recipe(metadata)}")

@@ -37,6 +37,7 @@ from pellucid.commands.terminal import (
     print_error,
     print_info,
     print_leaks,
+    print_line,
     print_table,
     print_warning,
     progress,
@@ -261,7 +262,7 @@ def _check_shard_options(record: Path | None, whole: dict[str, object]) -> None:
 
 def _print_shard(shard: "shards.Shard", reports: "Sequence[Report]") -> None:
     for report in reports:
-        typer.echo(
+        print_line(
             f"{report.model}, shard {shard}: {format_count(len(report.scores), 'picture')} scored; after all "
             f"shards, the same command without --shard reports the scores"
         )
@@ -364,9 +365,9 @@ def _print_scores(reports: "Sequence[Report]") -> None:
     else:
         _print_comparison(reports)
     for report in reports:
-        typer.echo(report.model if report.recipe is None else f"{report.model}: {report.recipe.name}")
+        print_line(report.model if report.recipe is None else f"{report.model}: {report.recipe.name}")
         for line in report.statement():
-            typer.echo(f"  {line}")
+            print_line(f"  {line}")
 
 
 def _print_messages(reports: "Sequence[Report]") -> None:

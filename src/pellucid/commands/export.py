@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pellucid.commands.options import Json, NetworkFiles, Overwrite, Parameters, add_networks, parse_keywords
-from pellucid.commands.terminal import defer_sigint, is_stdout, print_info, print_warning, write_json
+from pellucid.commands.terminal import defer_sigint, is_stdout, print_info, print_line, print_warning, write_json
 
 if TYPE_CHECKING:
     from pellucid.backends.backend import Shape
@@ -132,13 +132,13 @@ def export(
         write_json(json_file, _to_json(exported, precision), overwrite=overwrite)
     if is_stdout(json_file):
         return
-    typer.echo(f"{exported.path}: {exported.metadata.weights.recipe} in {precision}")
+    print_line(f"{exported.path}: {exported.metadata.weights.recipe} in {precision}")
     compared_with = "the result of `pellucid restore`, before rounding" if whole else "torch float32"
-    typer.echo(f"against {compared_with}: {exported.agreement}")
+    print_line(f"against {compared_with}: {exported.agreement}")
     if exported.note is not None:
         print_info(exported.note)
     if exported.loss_db is not None:
-        typer.echo(f"loss of mean PSNR on {data}: {exported.loss_db:.3f} dB")
+        print_line(f"loss of mean PSNR on {data}: {exported.loss_db:.3f} dB")
 
 
 def _to_json(exported: "Exported", precision: str) -> object:

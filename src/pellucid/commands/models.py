@@ -13,6 +13,7 @@ from pellucid.commands.terminal import (
     add_row,
     defer_sigint,
     is_stdout,
+    print_line,
     print_table,
     print_warning,
     progress,
@@ -70,8 +71,8 @@ def models(
         if isinstance(metadata, PellucidError):
             print_warning(f"{model.name}: {metadata}")
     if not long:
-        typer.echo("PSNR in dB on the first test set of 'pellucid models NAME': degraded, restored")
-    typer.echo(f"Folder for your own weight files: {models.user_folder()}")
+        print_line("PSNR in dB on the first test set of 'pellucid models NAME': degraded, restored")
+    print_line(f"Folder for your own weight files: {models.user_folder()}")
 
 
 Listed = Sequence[tuple["NamedModel", "WeightsMetadata | PellucidError"]]
@@ -173,13 +174,15 @@ def _print_model(name: str, json_file: Path | None, *, overwrite: bool) -> None:
         write_json(json_file, {"name": name, "path": str(path), **vars(metadata)}, overwrite=overwrite)
     if is_stdout(json_file):
         return
-    typer.echo(f"{name}: {describe_recipe(metadata)}")
-    typer.echo(f"file: {path}\nlicense: {metadata.license}\norigin: {metadata.provenance}")
+    print_line(f"{name}: {describe_recipe(metadata)}")
+    print_line(f"file: {path}")
+    print_line(f"license: {metadata.license}")
+    print_line(f"origin: {metadata.provenance}")
     for score in metadata.scores:
         measured = f"{checkpoint.describe_score(score)} {_psnr_db(score):.3f} dB"
-        typer.echo(f"score: {measured}   {checkpoint.score_command(name, score)}")
+        print_line(f"score: {measured}   {checkpoint.score_command(name, score)}")
     for entry in metadata.history:
-        typer.echo("earlier: " + "; ".join(f"{value}" for value in entry.values()))
+        print_line("earlier: " + "; ".join(f"{value}" for value in entry.values()))
 
 
 def _describe_first_scores(metadata: "WeightsMetadata") -> str:

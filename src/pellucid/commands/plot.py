@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from pellucid.commands.options import Json, Overwrite
-from pellucid.commands.terminal import add_row, is_stdout, print_table, print_warning, table, write_json
+from pellucid.commands.terminal import (
+    add_row,
+    is_stdout,
+    print_name,
+    print_table,
+    print_warning,
+    table,
+    write_json,
+)
 from pellucid.system.wording import format_count
 
 if TYPE_CHECKING:
@@ -50,7 +58,7 @@ def plot(
         return
     _print_runs(summaries)
     if out is not None:
-        typer.echo(out)
+        print_name(out)
 
 
 def _print_runs(summaries: "Sequence[RunSummary]") -> None:

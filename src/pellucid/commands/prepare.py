@@ -25,6 +25,7 @@ from pellucid.commands.terminal import (
     print_error,
     print_info,
     print_leaks,
+    print_line,
     print_table,
     progress,
     show_progress,
@@ -178,7 +179,7 @@ def prepare(
         content = {**_store_as_json(prepared.store), "num_decoded": prepared.num_decoded}
         write_json(json_file, content, overwrite=overwrite)
     if not is_stdout(json_file):
-        typer.echo(
+        print_line(
             f"{out if is_url(out) else prepared.store.folder}: {_store_text(prepared.store)}; "
             f"{format_count(prepared.num_decoded, 'file')} decoded by this run"
         )
@@ -197,9 +198,9 @@ def _check_shard_options(against: str | None, json_file: "Path | None", *, overw
 
 def _print_shard(shard: str, out: str, decoded: "PreparedShard") -> None:
     if decoded.is_finished:
-        typer.echo(f"{out} is finished; there is nothing to do for shard {shard}")
+        print_line(f"{out} is finished; there is nothing to do for shard {shard}")
         return
-    typer.echo(
+    print_line(
         f"{out}, shard {shard}: {decoded.num_files} of {format_count(decoded.num_all_files, 'file')}, "
         f"{decoded.num_decoded} decoded by this run; after all shards, the same command without --shard makes the "
         f"store"
@@ -213,7 +214,7 @@ def _print_shard(shard: str, out: str, decoded: "PreparedShard") -> None:
 def _describe_kind(kind: str) -> None:
     from pellucid.data import registry
 
-    typer.echo(f"{kind}: {registry.summarize(kind)}")
+    print_line(f"{kind}: {registry.summarize(kind)}")
     rows = table("keyword", "default", "values", "meaning")
     for key, keyword in registry.own_keywords(kind).items():
         default = "-" if keyword.default is None else str(keyword.default).lower()
@@ -240,9 +241,9 @@ def _check_store(made: "Store") -> "tuple[Store, list[str]]":
 
 
 def _print_checked(made: "Store") -> None:
-    typer.echo(f"{made.folder}: {_store_text(made)}")
+    print_line(f"{made.folder}: {_store_text(made)}")
     for name, reason in made.left_out:
-        typer.echo(f"  left out: {name}: {reason}")
+        print_line(f"  left out: {name}: {reason}")
 
 
 def _store_as_json(made: "Store") -> dict[str, Any]:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from pellucid.commands.options import Json, NetworkFiles, OverwriteJson, add_networks, check_overwrite
-from pellucid.commands.terminal import add_row, is_stdout, print_table, table, write_json
+from pellucid.commands.terminal import add_row, is_stdout, print_line, print_table, table, write_json
 
 
 def recipes(
@@ -31,7 +31,7 @@ def recipes(
             add_row(rows, known, registry.summarize(known))
     else:
         own = registry.own_keywords(name)
-        typer.echo(f"{name}: {registry.summarize(name)}")
+        print_line(f"{name}: {registry.summarize(name)}")
         rows = table("keyword", "default", "values", "meaning")
         for keyword, described in own.items():
             add_row(rows, keyword, _to_text(described.default), described.values, described.meaning)

@@ -33,11 +33,11 @@ from pellucid.commands.restore_status import format_duration, show_status
 from pellucid.commands.standard_streams import Streams, standard_streams
 from pellucid.commands.terminal import (
     defer_sigint,
-    escape,
     is_stdout,
     open_on_screen,
     print_error,
     print_info,
+    print_line,
     print_name,
     print_warning,
     sigterm_as_sigint,
@@ -300,8 +300,8 @@ def _print_plan(
     failures = 0
     for outcome in map(streams.rename, check_files(jobs, restorer, settings, overwrite=overwrite)):
         if outcome.error is None:
-            arrow = f"{escape(str(outcome.source))} -> {escape(str(outcome.target))}"
-            typer.echo(f"{arrow}{' (exists already)' * outcome.is_skipped}")
+            exists = " (exists already)" * outcome.is_skipped
+            print_line(f"{outcome.source} -> {outcome.target}{exists}")
         else:
             print_error(outcome.error)
             failures += 1
@@ -382,12 +382,12 @@ def _print_summary(outcomes: "Sequence[Outcome]", restorer: "Restorer", *, with_
     if not with_results:
         pass  # standard output contains the result itself
     elif len(outcomes) == 1 and num_skipped:
-        typer.echo(f"{escape(str(outcomes[0].target))} already exists (--overwrite restores it again)")
+        print_line(f"{outcomes[0].target} already exists (--overwrite restores it again)")
     elif len(outcomes) == 1 and restored:
         print_name(restored[0].target)
     elif len(outcomes) > 1:
         skipped = f", {num_skipped} already exist (--overwrite restores them again)" if num_skipped else ""
-        typer.echo(f"{len(restored)} of {len(outcomes)} pictures restored by {restorer.name}{skipped}")
+        print_line(f"{len(restored)} of {len(outcomes)} pictures restored by {restorer.name}{skipped}")
     for outcome in outcomes:
         if outcome.error is not None:
             print_error(outcome.error)

@@ -10,7 +10,15 @@ import typer
 
 from pellucid.commands.options import Json, check_overwrite
 from pellucid.commands.restore_status import format_duration, format_number
-from pellucid.commands.terminal import defer_sigint, is_stdout, print_error, print_info, print_warning, write_json
+from pellucid.commands.terminal import (
+    defer_sigint,
+    is_stdout,
+    print_error,
+    print_info,
+    print_line,
+    print_warning,
+    write_json,
+)
 from pellucid.errors import DataError
 from pellucid.system.wording import format_count
 
@@ -102,7 +110,7 @@ def _show_store(out: str, found: "StoreStatus", json_file: Path | None, *, overw
             text += f", {len(found.missing)} missing" if found.missing else ""
             text += f", shards {', '.join(found.shards)}" if found.shards else ""
             text += "" if found.missing or found.problem else "; the command without --shard makes the store"
-        typer.echo(f"{out}: {text}")
+        print_line(f"{out}: {text}")
         for name, reason in found.failed[:_NUM_LISTED]:
             print_error(f"{name}: {reason}")
         for name in found.missing[:_NUM_LISTED]:
@@ -120,7 +128,7 @@ def _show_scores(out: str, found: "Sequence[ScoreStatus]", json_file: Path | Non
         if not is_stdout(json_file):
             text = f"{out}: {one.model}: {one.num_scored} of {format_count(one.num_pictures, 'picture')} scored"
             text += f", {len(one.failed)} failed" if one.failed else ""
-            typer.echo(text + (f", {one.num_missing} missing" if one.num_missing else ""))
+            print_line(text + (f", {one.num_missing} missing" if one.num_missing else ""))
         for _, reason in one.failed[:_NUM_LISTED]:
             print_error(reason)
     if any(one.failed or one.num_missing for one in found):
@@ -129,7 +137,7 @@ def _show_scores(out: str, found: "Sequence[ScoreStatus]", json_file: Path | Non
 
 def _print(out: str, found: "Sequence[RunStatus]") -> None:
     for one in found:
-        typer.echo(f"{out}: {one.model}: {_describe(one)}")
+        print_line(f"{out}: {one.model}: {_describe(one)}")
         for problem in one.problems:
             print_warning(problem)
         failed, missing = one.select("failed"), one.select("missing")

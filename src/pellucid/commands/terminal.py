@@ -45,7 +45,14 @@ def add_row(table: Any, *cells: str, style: str | None = None) -> None:
 def escape(text: str) -> str:
     """Text without control characters, which in the name of a file or model could change the terminal."""
     # Bytes of names that are not UTF-8 are 0xdc80 to 0xdcff in Python.
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\udc80-\udcff]", lambda one: f"\\x{ord(one[0]) & 255:02x}", text)
+    bytewise = re.sub(r"[\x00-\x1f\x7f-\x9f\udc80-\udcff]", lambda one: f"\\x{ord(one[0]) & 255:02x}", text)
+    # These reverse the order of letters, so that a name can look like another one.
+    return re.sub(r"[\u202a-\u202e\u2066-\u2069]", lambda one: f"\\u{ord(one[0]):04x}", bytewise)
+
+
+def print_line(text: str) -> None:
+    """Print one line of a result on standard output, see `escape`."""
+    typer.echo(escape(text))
 
 
 def print_table(table: Any) -> None:

@@ -21,7 +21,15 @@ from pellucid.commands.options import (
     parse_keywords,
     refuse,
 )
-from pellucid.commands.terminal import defer_sigint, is_first_process, is_stdout, print_info, progress, write_json
+from pellucid.commands.terminal import (
+    defer_sigint,
+    is_first_process,
+    is_stdout,
+    print_info,
+    print_line,
+    progress,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from pellucid.training.train import Status
@@ -173,7 +181,7 @@ def _report(text: str, json_file: Path | None, make_content: "Callable[[], objec
     if json_file is not None:
         write_json(json_file, make_content(), overwrite=overwrite)
     if not is_stdout(json_file):
-        typer.echo(text)
+        print_line(text)
 
 
 def _print_first(text: str) -> None:

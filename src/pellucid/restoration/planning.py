@@ -224,8 +224,9 @@ def plan(
         needed = "end with the suffix of a format" if is_one else "be a folder"
         if isinstance(out, Path) and out.exists() and not out.is_file():
             raise OutputError(f"{out} is a device or a pipe", hint="{out} can be -, standard output", out=None)
-        facts = f"{out} is a file" if _is_file(out) else f"{out} is the name of a file"
-        raise OutputError(facts, hint=f"{{out}} must {needed}")
+        if not _is_file(out):
+            raise ArgumentError(f"{out} is the name of a file", hint=f"{{out}} must {needed}")
+        raise OutputError(f"{out} is a file", hint=f"{{out}} must {needed}")
     else:
         jobs = []
         for path in found:

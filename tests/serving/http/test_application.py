@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import socket
 import struct
 import time
 import zipfile
@@ -78,7 +79,7 @@ def test_quality_and_exposure_ratio(client: httpx.Client) -> None:
         ({"model": MODEL, "scale": "nan"}, "scale=nan is not possible; expected a finite number"),
         ({"model": MODEL, "scale": "0"}, "scale=0 is not possible; expected greater than 0"),
         ({"model": MODEL, "quality": "lots"}, "quality=lots is not possible; expected a valid integer"),
-        ({"model": MODEL, "sharpness": "1"}, "sharpness: Extra inputs are not permitted"),
+        ({"model": MODEL, "sharpness": "1"}, "sharpness is not an option of this request"),
     ],
 )
 def test_options_that_are_not_possible_are_named(
@@ -264,12 +265,13 @@ def test_models(client: httpx.Client) -> None:
         ({"model": MODEL}, b"text", 400, "known picture format"),
         ({"model": "srcnn-x9"}, png(), 400, "did you mean srcnn-x2"),
         ({}, png(), 400, "model"),
-        ({"model": MODEL, "qualty": "3"}, png(), 400, "qualty"),
+        ({"model": MODEL, "qualty": "3"}, png(), 400, "qualty is not an option of this request; /docs lists"),
         ({"model": MODEL, "quality": "300"}, png(), 400, "quality"),
         ({"model": MODEL, "strength": "nan"}, png(), 400, "strength"),
         ({"model": MODEL, "strength": ["1", "0"]}, png(), 400, "strength: it is given twice"),
         ({"model": MODEL, "scale": "2", "size": "30x"}, png(), 422, "exclude each other"),
-        ({"model": MODEL, "crop": "1,2,3"}, png(), 400, "crop"),
+        ({"model": MODEL, "crop": "1,2,3"}, png(), 400, "crop=1,2,3 is not possible; expected x, y, width"),
+        ({"model": MODEL, "size": "0x0"}, png(), 400, "size=0x0 is not possible; expected a size in pixels"),
         ({"model": MODEL, "crop": "30,20,20,20"}, png(), 422, "40 x 30 px"),
         ({"model": MODEL, "picture": "abcdefgh"}, b"", 404, "never existed"),
         ({"model": MODEL, "picture": "abcdefgh"}, png(), 400, "a body and the option picture"),
@@ -384,6 +386,38 @@ def test_request_ids_and_log_lines(service: Running, client: httpx.Client) -> No
     lines = [json.loads(line) for line in service.log.read_text().splitlines() if line.startswith("{")]
     (line,) = [line for line in lines if line["id"] == "my-1"]
     assert (line["method"], line["path"], line["status"]) == ("GET", "/v1/models", 200)
+
+
+@pytest.mark.parametrize(
+    ("headers", "status", "text"),
+    [
+        ({"Content-Length": "99999999999"}, 413, "the limit of a request is"),
+        (
+            {"Content-Encoding": "gzip", "Content-Length": "4"},
+            415,
+            "the body is encoded by gzip; send it as it is",
+        ),
+        (
+            {"Content-Length": "4", "Transfer-Encoding": "chunked"},
+            400,
+            "Content-Length or Transfer-Encoding, not both",
+        ),
+    ],
+)
+def test_a_body_is_refused_by_its_headers(
+    client: httpx.Client, headers: dict[str, str], status: int, text: str
+) -> None:
+    host, port = client.base_url.host, client.base_url.port
+    lines = [f"POST /v1/restore?model={MODEL} HTTP/1.1", f"Host: {host}", *map(": ".join, headers.items())]
+    with socket.create_connection((host, port), timeout=20) as connection:
+        connection.sendall("\r\n".join([*lines, "Expect: 100-continue", "", ""]).encode())
+        answer = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+    assert answer.startswith(f"HTTP/1.1 {status} ") and text in answer  # and the connection is closed
+
+
+def test_ids_that_cannot_be_are_not_found(client: httpx.Client) -> None:
+    for response in (client.get("/v1/jobs/zzz"), client.delete("/v1/jobs/zzz")):
+        _check_problem(response, 404, "'zzz' is not an id of this service")
 
 
 def test_other_sites_and_hosts_are_refused(client: httpx.Client) -> None:

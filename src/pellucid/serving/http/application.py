@@ -67,8 +67,15 @@ def _add_problems(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _(request: Request, error: RequestValidationError) -> Response:
-        found = "; ".join(map(_describe_option, error.errors()))
-        return Problem(400, "an option that is not possible", found[:500]).to_response(request.state.request_id)
+        unknown = next((entry for entry in error.errors() if entry["loc"][0] == "path"), None)
+        if unknown is not None:
+            problem = Problem(
+                404, "no such id", f"{str(unknown.get('input'))[:80]!r} is not an id of this service"
+            )
+        else:
+            found = "; ".join(map(_describe_option, error.errors()))
+            problem = Problem(400, "an option that is not possible", found[:500])
+        return problem.to_response(request.state.request_id)
 
     @app.exception_handler(HTTPException)
     async def _(request: Request, error: HTTPException) -> Response:
@@ -84,6 +91,14 @@ def _describe_option(entry: dict[str, Any]) -> str:
     name = entry["loc"][-1]
     if entry["type"] == "missing":
         return f"{name} is missing"
+    if entry["type"] == "extra_forbidden":
+        return f"{name[:80]} is not an option of this request; /docs lists the options"
     found = str(entry.get("input"))[:80]
-    reason = entry["msg"].removeprefix("Input should be ")
+    reason = _FORMS.get(name, entry["msg"].removeprefix("Input should be "))
     return f"{name}={found} is not possible; expected {reason}" if reason != entry["msg"] else f"{name}: {reason}"
+
+
+_BOX = "x, y, width and height in pixels, e.g. 100,50,640,480"
+
+_FORMS = {"crop": _BOX, "box": _BOX, "size": "a size in pixels, e.g. 3000x2000, 3000x or x2000"}
+"""What options with a form of their own look like."""

@@ -62,6 +62,7 @@ class Guards:
                 await _send_empty(response.send)
             else:
                 self._check(scope, headers)
+                self._check_body(headers)
                 await self._app(inner, body.receive, response.send)
         except Problem as problem:
             await response.send_problem(problem, scope, body.receive, request_id)
@@ -102,6 +103,17 @@ class Guards:
         is_known = kind.lower() == "bearer" and _equal(token.strip(), self._setup.token)
         if not is_known and not self._links.allows(path, scope["query_string"].decode("latin-1")):
             raise Problem(401, "no access", "send the header Authorization: Bearer TOKEN")
+
+    def _check_body(self, headers: dict[str, str]) -> None:
+        """Refuse a body before it arrives."""
+        if _has_two_lengths(headers):  # a proxy may read the other one, and take a part of the body for a request
+            raise Problem(400, "two lengths", "send Content-Length or Transfer-Encoding, not both")
+        coding = headers.get("content-encoding", "identity").strip().lower()
+        if coding != "identity":
+            raise Problem(415, "not a picture", f"the body is encoded by {coding[:40]}; send it as it is")
+        length = headers.get("content-length", "")
+        if length.isdecimal() and int(length) > self._limits.max_bytes:
+            raise _too_many_bytes(self._limits)
 
     def _cors(self, headers: dict[str, str]) -> dict[str, str]:
         allowed = self._setup.allowed_origin
@@ -169,6 +181,7 @@ class _Body:
         self._receive, self._limits, self.idle_s = receive, limits, limits.idle_s
         self._start = time.monotonic()
         self._is_awaited = "expect" in headers
+        self.is_ambiguous = _has_two_lengths(headers)
         self.is_complete = headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
         self.num_bytes = 0
 
@@ -200,8 +213,7 @@ class _Body:
 
     def _check(self) -> None:
         if self.num_bytes > self._limits.max_bytes:
-            limit = f"the limit of a request is {self._limits.max_bytes / 1e6:.0f} MB"
-            raise Problem(413, "too many bytes", limit)
+            raise _too_many_bytes(self._limits)
         late_s = time.monotonic() - self._start - self._limits.idle_s
         if not self.is_complete and self.num_bytes < late_s * self._limits.min_rate:
             rate = f"a body must arrive at {self._limits.min_rate} bytes per second"
@@ -221,7 +233,7 @@ class _Response:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             await self._body.discard()
-            if not self._body.is_complete:
+            if not self._body.is_complete or self._body.is_ambiguous:
                 self._headers.append((b"connection", b"close"))
             own = {name for name, _ in message["headers"]}
             message["headers"] = [*message["headers"], *(pair for pair in self._headers if pair[0] not in own)]
@@ -236,6 +248,14 @@ class _Response:
         """The problem, unless a response has started."""
         if self.status == 0:
             await problem.to_response(request_id)(scope, receive, self.send)
+
+
+def _has_two_lengths(headers: dict[str, str]) -> bool:
+    return {"content-length", "transfer-encoding"} <= headers.keys()
+
+
+def _too_many_bytes(limits: Limits) -> Problem:
+    return Problem(413, "too many bytes", f"the limit of a request is {limits.max_bytes / 1e6:.0f} MB")
 
 
 def _split(url: str | None) -> SplitResult:

@@ -27,7 +27,9 @@ class RestoreOptions(BaseModel):
     format: Annotated[Format | None, Field(description="Format of the result. Default: as the picture.")] = None
     quality: Annotated[int | None, Field(ge=1, le=100, description="Of JPEG, WebP and JPEG XL.")] = None
     bit_depth: Annotated[Literal["8", "16", "32"] | None, Field(description="32: floating point.")] = None
-    strength: Annotated[float, Field(ge=0, le=1, description="0: the input, 1: the full effect.")] = 1.0
+    strength: Annotated[
+        float, Field(ge=0, le=1, allow_inf_nan=False, description="0: the input, 1: the full effect.")
+    ] = 1.0
     ensemble: Annotated[bool, Field(description="Mean over eight rotations and reflections.")] = False
     exposure_ratio: Annotated[
         float | None, Field(gt=0, allow_inf_nan=False, description="For dark RAW files. Default: an estimate.")

@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -95,6 +96,28 @@ def test_a_job_of_a_cluster_uses_that_cluster(ray: FakeRay, port: int, monkeypat
     assert place == f"127.0.0.1:{port}" and "object_store_memory" not in settings
 
 
+@pytest.mark.parametrize("place", ["RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "home"])
+def test_a_token_of_this_computer_is_used(
+    ray: FakeRay, port: int, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, place: str
+) -> None:
+    for name in ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
+        monkeypatch.setenv(name, "")  # so that it is restored afterwards
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with connect(f"ray://127.0.0.1:{port}"):
+        assert "RAY_AUTH_MODE" not in os.environ
+    path = tmp_path / (".ray/auth_token" if place == "home" else "token")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("abc")
+    if place != "home":
+        monkeypatch.setenv(place, str(path))
+    with connect(f"ray://127.0.0.1:{port}"):
+        assert os.environ["RAY_AUTH_MODE"] == "token"
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    with connect(f"ray://127.0.0.1:{port}"):
+        assert os.environ["RAY_AUTH_MODE"] == "disabled"
+
+
 def test_an_existing_connection_is_used_and_stays_open(ray: FakeRay) -> None:
     ray.is_up = True
     with connect("ray"):
@@ -117,7 +140,14 @@ def test_errors_of_ray_are_one_line(ray: FakeRay, port: int) -> None:
     ray.fails = RuntimeError("Version mismatch: 2.1\nand much more")
     with pytest.raises(ClusterError) as caught, connect(f"127.0.0.1:{port}"):
         pass
-    assert "that can be used: Version mismatch: 2.1; check" in str(caught.value)
+    assert "that can be used: Version mismatch: 2.1; check that the port is that of Ray's head" in str(
+        caught.value
+    )
+    with (
+        pytest.raises(ClusterError, match=r"the port is that of Ray's client server \(10001"),
+        connect(f"ray://127.0.0.1:{port}"),
+    ):
+        pass
     with pytest.raises(ClusterError, match="Ray cannot be started on this computer: Version"), connect("ray"):
         pass
 

@@ -9,7 +9,6 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from pellucid.errors import ArgumentError, ClusterError
@@ -50,8 +49,6 @@ def connect(address: str) -> Iterator[Any]:
     check_address(address)
     for name, value in _QUIET.items():
         os.environ.setdefault(name, value)
-    if _has_token():
-        os.environ.setdefault("RAY_AUTH_MODE", "token")  # Ray itself does this for all addresses but ray://
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray warns about its own code
         ray = import_optional("ray")
@@ -84,7 +81,7 @@ def _connect(ray: Any, address: str) -> None:
         raise ClusterError(
             f"there is no Ray at {place} that can be used: {_first_line(error)}",
             hint=f"check that {_describe_port(place)}, that both have the same versions of Ray and Python, and "
-            "the token (RAY_AUTH_TOKEN, RAY_AUTH_TOKEN_PATH or ~/.ray/auth_token) if the cluster requires one",
+            "that RAY_AUTH_MODE=token is set, with the right token, if the cluster requires one",
         ) from error
 
 
@@ -115,14 +112,6 @@ def _describe_port(place: str) -> str:
     if place.startswith("ray://"):
         return "the port is that of Ray's client server (10001 by default)"
     return "the port is that of Ray's head node (6379 by default)"
-
-
-def _has_token() -> bool:
-    """Whether this computer has a token for clusters, in one of the places where Ray looks for it."""
-    if os.environ.get("RAY_AUTH_TOKEN"):
-        return True
-    given = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return Path(given or Path.home() / ".ray" / "auth_token").is_file()
 
 
 def _find_place(address: str) -> str:

@@ -32,6 +32,8 @@ class SimulatedRay:
         self.computers = list(computers) or [{"CPU": 2, "memory": 2**40}]
         self.actors: list[Actor] = []
         self.options: dict[str, Any] = {}
+        self.environment: dict[str, str] = {}
+        """Variables that differ from those of this process."""
         self._lock = Lock()
         self.reason = "Worker exit type: SYSTEM_ERROR"
         """Part of the error of a process that was killed."""
@@ -133,7 +135,8 @@ class Actor:
     def start(self) -> None:
         with self._lock:
             self._connection, other = _CONTEXT.Pipe()
-            self._process = _CONTEXT.Process(target=_serve, args=(other, self._class, {**os.environ}), daemon=True)
+            environment = {**os.environ, **self._ray.environment}
+            self._process = _CONTEXT.Process(target=_serve, args=(other, self._class, environment), daemon=True)
             self._process.start()
             other.close()
             for content in self._unsent:

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 
 from object_server import Bucket
+from pellucid.data.preparing import prepare
 from pellucid.evaluation.evaluate import evaluate
 from pellucid.restoration.restore import restore
 from pellucid.restoration.restorer import load
@@ -160,3 +161,12 @@ def test_buckets(address: str, pictures: Path, tmp_path: Path, bucket: Bucket) -
     assert "6 of 6 pictures restored" in printed
     assert {name: bucket.get(f"out/{name}") for name in _collect(few)} == _collect(tmp_path / "one")
     assert "6 already exist" in _run(*arguments, RAY_ADDRESS="local")
+
+    arguments = ["prepare", "folder", f"{bucket.url}/in", "--out", f"{bucket.url}/store", "--on", "ray"]
+    assert "6 files decoded by this run" in _run(
+        *arguments, RAY_ADDRESS="local", PELLUCID_CACHE=str(tmp_path / "1")
+    )
+    prepare("folder", [few], tmp_path / "store", workers=1)
+    for name in ("index.json", "samples-00000.bin"):
+        assert bucket.get(f"store/{name}") == (tmp_path / "store" / name).read_bytes()
+    assert "0 files decoded" in _run(*arguments, RAY_ADDRESS="local", PELLUCID_CACHE=str(tmp_path / "2"))

@@ -117,7 +117,16 @@ def test_errors_of_ray_are_one_line(ray: FakeRay, port: int) -> None:
     ray.fails = RuntimeError("Version mismatch: 2.1\nand much more")
     with pytest.raises(ClusterError) as caught, connect(f"127.0.0.1:{port}"):
         pass
-    assert "that can be used: Version mismatch: 2.1; check" in str(caught.value)
+    assert "that can be used: Version mismatch: 2.1; check that the port is that of Ray's head" in str(
+        caught.value
+    )
+    with (
+        pytest.raises(
+            ClusterError, match=r"the port is that of Ray's client server \(10001.* RAY_AUTH_MODE=token"
+        ),
+        connect(f"ray://127.0.0.1:{port}"),
+    ):
+        pass
     with pytest.raises(ClusterError, match="Ray cannot be started on this computer: Version"), connect("ray"):
         pass
 

@@ -4,6 +4,7 @@ import filecmp
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from data_sources import write_noise, write_pictures
 from typer.testing import CliRunner
 
+from object_server import Bucket
 from pellucid import cli
 from pellucid.clusters.inputs import SharedInput
 from pellucid.data import on_cluster, preparing
@@ -19,8 +21,10 @@ from pellucid.data.on_cluster import _Assignment, prepare_on
 from pellucid.data.preparing import prepare, prepare_shard
 from pellucid.data.store_parts import list_parts, open_part
 from pellucid.data.store_status import read_store_status
-from pellucid.errors import ArgumentError, ClusterError, DataError, OutputError
+from pellucid.errors import ClusterError, DataError, OutputError, StorageError
 from pellucid.pictures import images
+from pellucid.storage import objects
+from pellucid.storage.urls import Url, locate
 from pellucid.system.shards import Shard
 from simulated_ray import SimulatedRay
 
@@ -160,9 +164,96 @@ def test_processes_without_access_are_refused(folder: Path, tmp_path: Path) -> N
     worker.close()
 
 
-def test_a_store_in_a_bucket_is_refused(folder: Path) -> None:
-    with pytest.raises(ArgumentError, match="is a URL, but the processes share a folder"):
-        prepare_on("ray", "folder", [folder], "s3://bucket/store")
+@pytest.fixture
+def new_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], None]:
+    """Continues with an empty cache."""
+
+    def use(name: str) -> None:
+        monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / name))
+
+    use("first")
+    return use
+
+
+def _list_bucket(bucket: Bucket, name: str) -> list[str]:
+    folder = locate(f"{bucket.url}/{name}")
+    assert isinstance(folder, Url)
+    return sorted(url.relative_to(folder).as_posix() for url in objects.list_objects(folder))
+
+
+NAMES = ["index.json", "samples-00000.bin", "sources.jsonl"]
+
+
+def test_a_store_in_a_bucket(
+    simulated_ray: SimulatedRay,
+    bucket: Bucket,
+    folder: Path,
+    tmp_path: Path,
+    new_machine: Callable[[str], None],
+) -> None:
+    bucket.upload(folder, "in")
+    one = prepare("folder", [folder], tmp_path / "one", workers=1)
+    arguments: Any = ("ray", "folder", [f"{bucket.url}/in"], f"{bucket.url}/store")
+    found = prepare_on(*arguments)
+    assert len(simulated_ray.started) == 2
+    assert found.num_decoded == one.num_decoded and found.store.fingerprint == one.store.fingerprint
+    assert dict(found.store.left_out).keys() == dict(one.store.left_out).keys()
+    assert _list_bucket(bucket, "store") == [".owner.json", *NAMES]  # no parts
+    name = "samples-00000.bin"
+    assert bucket.get(f"store/{name}") == (one.store.folder / name).read_bytes()
+
+    new_machine("second")
+    lines: list[str] = []
+    again = prepare_on(*arguments, log=lines.append)
+    assert again.num_decoded == 0 and again.store.fingerprint == one.store.fingerprint
+    assert len(simulated_ray.started) == 2 and "is finished; a copy of it is compared" in lines[0]
+    bucket.put("in/n03.png", (folder / "n04.png").read_bytes())
+    with pytest.raises(OutputError, match="store is finished, but 1 of its sources are new, changed or missing"):
+        prepare_on(*arguments)
+
+
+def test_parts_in_a_bucket_are_used_by_another_machine(
+    simulated_ray: SimulatedRay,
+    bucket: Bucket,
+    folder: Path,
+    tmp_path: Path,
+    new_machine: Callable[[str], None],
+) -> None:
+    one = prepare("folder", [folder], tmp_path / "one", workers=1)
+
+    def interrupt(done: int, total: int) -> None:
+        if done == 12:
+            raise KeyboardInterrupt
+
+    arguments: Any = ("ray", "folder", [folder], f"{bucket.url}/store")
+    with pytest.raises(KeyboardInterrupt):
+        prepare_on(*arguments, progress=interrupt)
+    assert not simulated_ray.living
+    samples = [name for name in _list_bucket(bucket, "store") if name.endswith(".bin")]
+    assert len(samples) >= 3 and all(name.startswith(".parts/") for name in samples)
+    bucket.put(f"store/{samples[0]}", b"damaged")
+    (folder / "n29.png").unlink()
+
+    new_machine("second")
+    decoded: list[int] = []
+    found = prepare_on(*arguments, progress=lambda done, total: decoded.append(total))
+    assert decoded[-1] < 36 - 4  # of about 36 files, 12 or more were done, 4 of them damaged
+    (tmp_path / "one-less").mkdir()
+    one = prepare("folder", [folder], tmp_path / "one-less", workers=1)
+    assert found.store.fingerprint == one.store.fingerprint
+    assert _list_bucket(bucket, "store") == [".owner.json", *NAMES]
+
+    other = prepare_on(*arguments, min_px=10, overwrite=True)  # other settings
+    assert len(other.store) < len(one.store)
+
+
+def test_without_access_to_the_bucket_nothing_starts(
+    simulated_ray: SimulatedRay, bucket: Bucket, folder: Path, new_machine: Callable[[str], None]
+) -> None:
+    simulated_ray.environment = {"AWS_SECRET_ACCESS_KEY": "wrong"}  # of the other computers
+    with pytest.raises(StorageError, match="a process on the cluster: .* does not accept the credentials"):
+        prepare_on("ray", "folder", [folder], f"{bucket.url}/store")
+    assert _list_bucket(bucket, "store") == []
 
 
 def test_nothing_to_store_is_an_error(simulated_ray: SimulatedRay, tmp_path: Path) -> None:

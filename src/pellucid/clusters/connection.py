@@ -80,7 +80,8 @@ def _connect(ray: Any, address: str) -> None:
             raise ClusterError(f"Ray cannot be started on this computer: {_first_line(error)}") from error
         raise ClusterError(
             f"there is no Ray at {place} that can be used: {_first_line(error)}",
-            hint="check the address, and that both have the same versions of Ray and Python",
+            hint=f"check that {_describe_port(place)}, that both have the same versions of Ray and Python, and "
+            "that RAY_AUTH_MODE=token is set, with the right token, if the cluster requires one",
         ) from error
 
 
@@ -104,6 +105,13 @@ def _own_signal_handlers() -> Iterator[None]:
             signal.signal(number, handler)
     if is_ended:
         signal.raise_signal(signal.SIGTERM)
+
+
+def _describe_port(place: str) -> str:
+    """Which port an address needs: those of the two forms are easily mixed up, and Ray only reports a timeout."""
+    if place.startswith("ray://"):
+        return "the port is that of Ray's client server (10001 by default)"
+    return "the port is that of Ray's head node (6379 by default)"
 
 
 def _find_place(address: str) -> str:

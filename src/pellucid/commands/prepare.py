@@ -164,7 +164,7 @@ def prepare(
                 verb = (
                     partial(preparing.prepare, kind, sources, log=print_info)
                     if on is None
-                    else partial(prepare_on, on, kind, paths, processes=processes)
+                    else partial(prepare_on, on, kind, paths, processes=processes, log=print_info)
                 )
                 prepared = verb(
                     out=out, workers=workers, min_px=min_px, overwrite=overwrite, progress=update, **keywords

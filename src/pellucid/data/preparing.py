@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from pellucid.data import archives, registry, store
+from pellucid.data.bucket_parts import remove_parts_of
 from pellucid.data.dataset import DatasetPlan, DecodeTask, LeftOut
 from pellucid.data.store import Array, Store
 from pellucid.data.store_parts import (
@@ -41,8 +42,8 @@ Progress = Callable[[int, int], None]
 """(done, total), in files."""
 
 
-def _ignore(_: str) -> None:
-    pass
+def ignore(_: str) -> None:
+    """A log that nobody reads."""
 
 
 _LEGACY_KEYWORDS = {"split": None, "blur": None, "lists": None, "all_bursts": False}
@@ -93,6 +94,7 @@ class FillSettings:
     """How a store is filled.
 
     waits: whether to wait for another process that writes the store; otherwise this is an error.
+    bring_parts: called before the parts in the folder of the store are copied.
     decode_elsewhere: lets other processes decode these tasks, and copies their results.
     """
 
@@ -101,6 +103,7 @@ class FillSettings:
     overwrite: bool = False
     progress: Progress | None = None
     waits: bool = False
+    bring_parts: Callable[[], None] | None = None
     decode_elsewhere: Callable[[Sequence[DecodeTask], StoreWriter], Elsewhere] | None = None
 
 
@@ -113,7 +116,7 @@ def prepare(
     min_px: int = 1,
     overwrite: bool = False,
     progress: Progress | None = None,
-    log: Log = _ignore,
+    log: Log = ignore,
     **keywords: Any,
 ) -> Prepared:
     """Decode a data set into a store, or resume an unfinished one.
@@ -133,15 +136,9 @@ def prepare(
     folder = start_upload(place, log, overwrite=overwrite) if isinstance(place, Url) else place
     preparation = plan_preparation(kind, [cache.as_local(path) for path in paths], folder, min_px, keywords)
     settings = FillSettings(workers, min_px, overwrite, progress)
-    try:
-        prepared = fill_store(preparation.plan, folder, preparation.request, settings)
-    except OutputError as error:
-        if "overwrite" not in error.parameters:  # it is about the disk
-            raise
-        raise error.renamed(folder, place) from error
     if isinstance(place, Url):
-        upload(folder, place, log, overwrite=overwrite)
-    return prepared
+        return fill_and_upload(preparation, folder, place, settings, log)
+    return fill_store(preparation.plan, folder, preparation.request, settings)
 
 
 @dataclass(frozen=True)
@@ -286,6 +283,21 @@ def _hash_listing(paths: Sequence[Path]) -> str:
     return listing.hexdigest()
 
 
+def fill_and_upload(
+    preparation: Preparation, folder: Path, place: Url, settings: FillSettings, log: Log
+) -> Prepared:
+    """`fill_store` in a folder of this computer, then upload the store. Parts in the bucket are deleted."""
+    try:
+        prepared = fill_store(preparation.plan, folder, preparation.request, settings)
+    except OutputError as error:
+        if "overwrite" not in error.parameters:  # it is about the disk
+            raise
+        raise error.renamed(folder, place) from error
+    upload(folder, place, log, overwrite=settings.overwrite)
+    remove_parts_of(place)
+    return prepared
+
+
 def fill_store(plan: DatasetPlan, out: Path, request: Mapping[str, Any], settings: FillSettings) -> Prepared:
     with StoreWriter(out, request, overwrite=settings.overwrite, wait=settings.waits) as writer:
         if settings.overwrite or writer.is_finished:
@@ -297,6 +309,8 @@ def fill_store(plan: DatasetPlan, out: Path, request: Mapping[str, Any], setting
         if writer.is_finished:
             _check_unchanged(plan, writer, tasks)
             return Prepared(store.open(out), 0)
+        if settings.bring_parts is not None:
+            settings.bring_parts()
         parts = list_parts(out)
         num_unfinished = len(tasks)
         tasks = copy_parts(parts, tasks, writer, request, planned)

@@ -19,11 +19,16 @@ def start_upload(place: Url, log: Log, *, overwrite: bool) -> Path:
     If the bucket contains a finished store, which only `overwrite` replaces, it is the folder of a copy of it.
     """
     objects.check_can_write(place)
-    folder = cache.choose_folder("uploads", place.as_folder()) / (place.name or place.bucket)
+    folder = choose_upload_folder(place)
     if overwrite or (content := _find_index(place)) is None or _has_index(folder, content):
         return folder
     log(f"{place} is finished; a copy of it is compared with the sources")
     return cache.as_local(place.as_folder())
+
+
+def choose_upload_folder(place: Url) -> Path:
+    """Where on this computer a store for a bucket is made. It need not exist yet."""
+    return cache.choose_folder("uploads", place.as_folder()) / (place.name or place.bucket)
 
 
 def upload(folder: Path, place: Url, log: Log, *, overwrite: bool) -> None:

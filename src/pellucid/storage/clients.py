@@ -23,6 +23,13 @@ RETRY: "RetryConfig" = {
 _READ_TIMEOUT = timedelta(seconds=60)
 """How long a server may be silent. A whole object has no limit: it may be large, and the network slow."""
 
+ENDPOINTS = {
+    "s3": ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL"),
+    "gs": ("GOOGLE_BASE_URL",),
+    "az": ("AZURE_STORAGE_ENDPOINT", "AZURE_ENDPOINT"),
+}
+"""Environment variables with the address of another server than the cloud's, for each scheme."""
+
 _PREFIXES = ("AWS_", "GOOGLE_", "AZURE_", "HTTP", "http", "NO_PROXY", "no_proxy")
 
 
@@ -45,6 +52,7 @@ def _open_store(scheme: str, bucket: str, base: str, environment: tuple[tuple[st
     try:
         if scheme == "s3":
             return _open_s3(bucket, options)
+        _allow_http(options, scheme)
         if scheme == "gs":
             return store.GCSStore(bucket, client_options=options, retry_config=RETRY)
         if scheme == "az":
@@ -64,21 +72,26 @@ def _open_s3(bucket: str, options: "ClientConfig") -> "ObjectStore":
     provider = _find_profile()
     if provider is not None:
         settings["credential_provider"] = provider
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or ""
-    if endpoint.startswith("http://"):
-        options["allow_http"] = _may_use_http(endpoint)
+    _allow_http(options, "s3")
     return S3Store(bucket, client_options=options, retry_config=RETRY, **settings)
 
 
-def _may_use_http(endpoint: str) -> bool:
-    """Without encryption, only servers on this computer are used unasked."""
+def _allow_http(options: "ClientConfig", scheme: str) -> None:
+    """Without encryption, only servers on this computer are used unasked.
+
+    Raises StorageError for other endpoints without encryption.
+    """
+    endpoint = next(filter(None, map(os.environ.get, ENDPOINTS.get(scheme, ()))), "")
+    if not endpoint.startswith("http://"):
+        return
     host = urlsplit(endpoint).hostname or ""
-    is_allowed = os.environ.get("AWS_ALLOW_HTTP", "").lower() in ("1", "true", "yes", "on")
+    variable = f"{ENDPOINTS[scheme][0].partition('_')[0]}_ALLOW_HTTP"
+    is_allowed = os.environ.get(variable, "").lower() in ("1", "true", "yes", "on")
     if not is_allowed and host != "localhost" and not host.startswith("127.") and host != "::1":
         raise StorageError(
-            f"the endpoint {endpoint} is not encrypted", hint="use https://, or set AWS_ALLOW_HTTP=true"
+            f"the endpoint {endpoint} is not encrypted", hint=f"use https://, or set {variable}=true"
         )
-    return True
+    options["allow_http"] = True
 
 
 def _find_profile() -> Any:

@@ -17,7 +17,8 @@ from pellucid.system.files import temporary_folder
 from pellucid.system.wording import format_count
 
 if TYPE_CHECKING:
-    from obstore import ObjectMeta, PutMode, PutResult
+    from obstore import ObjectMeta, PutMode, PutResult, UpdateVersion
+    from obstore.store import ObjectStore
 
 CHUNK_BYTES = 8 * 2**20
 """How much of an object is in memory while it is downloaded, and the part size of multipart uploads."""
@@ -201,6 +202,8 @@ def _put(content: Path | bytes, url: Url, mode: "PutMode", attributes: Mapping[s
         return obstore.put(store, _key(url), content, mode=mode, attributes=stored, chunk_size=chunk_size)
 
     with _translate_errors(url, "writing", is_required=True):
+        if url.scheme == "gs" and isinstance(mode, dict):
+            mode = _to_generation(store, url, mode["e_tag"])
         try:
             stored = store_if("overwrite" if is_large else mode)
         except conditions.CONFLICTS as error:
@@ -211,6 +214,22 @@ def _put(content: Path | bytes, url: Url, mode: "PutMode", attributes: Mapping[s
     if e_tag is None:
         return stat(url) or Tag("", size_bytes)
     return Tag(e_tag, size_bytes)
+
+
+def _to_generation(store: "ObjectStore", url: Url, e_tag: str | None) -> "UpdateVersion":
+    """The same condition for Google, which only knows conditions of generations of objects.
+
+    Raises _ConflictError if the object has another e-tag now.
+    """
+    import obstore
+
+    try:
+        found = obstore.head(store, url.key)
+    except FileNotFoundError:
+        raise _ConflictError from None
+    if _with_quotes(found["e_tag"]) != e_tag:
+        raise _ConflictError
+    return {"e_tag": e_tag, "version": found["version"]}
 
 
 def _check_condition(url: Url, mode: "PutMode") -> None:

@@ -12,9 +12,11 @@ _CREDENTIALS = {
     "az": "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY, or run `az login`",
 }
 
+_ENDPOINTS = {"s3": "AWS_ENDPOINT_URL", "gs": "GOOGLE_BASE_URL", "az": "AZURE_STORAGE_ENDPOINT"}
+
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired", "RequestExpired"}
 _SKEWED = {"RequestTimeTooSkewed", "RequestInTheFuture"}
-_NO_BUCKET = {"NoSuchBucket", "ContainerNotFound", "InvalidBucketName", "AccountNotFound"}
+_NO_BUCKET = {"NoSuchBucket", "ContainerNotFound", "InvalidBucketName", "AccountNotFound", "InvalidResourceName"}
 _BAD_KEYS = {"InvalidAccessKeyId", "SignatureDoesNotMatch", "InvalidToken", "AuthFailure", "InvalidSecurity"}
 _WRONG_REGION = {"AuthorizationHeaderMalformed", "PermanentRedirect", "IllegalLocationConstraintException"}
 
@@ -66,7 +68,8 @@ def explain(error: Exception, url: Url, doing: str) -> StorageError:
         )
     if reason := _find_network_reason(text):
         return StorageError(f"{doing} {url} failed: {reason}", hint=_hint_network(url, text))
-    return StorageError(f"{doing} {url} failed: {_first_line(text)}")
+    reason = f"{status} {code}" if status and code else _first_line(text)
+    return StorageError(f"{doing} {url} failed: {reason}")
 
 
 def _hint_credentials(url: Url) -> str:
@@ -75,7 +78,7 @@ def _hint_credentials(url: Url) -> str:
 
 def _hint_network(url: Url, text: str) -> str:
     host = _find(r"https?://([^/\s?,]+)", text)
-    variable = " and AWS_ENDPOINT_URL" if url.scheme == "s3" else ""
+    variable = f" and {_ENDPOINTS[url.scheme]}" if url.scheme in _ENDPOINTS else ""
     return f"check the network{variable}{f' ({host})' if host else ''}"
 
 

@@ -1,7 +1,12 @@
-"""Copies from the CPU to a device that do not wait for what the device is doing."""
+"""Copies between the CPU and a device, during which neither waits for what the device is doing."""
 
 import torch
 from torch import Tensor
+
+
+def is_asynchronous(device: torch.device) -> bool:
+    """Whether the device computes while the CPU does something else, and copies to and from pinned memory."""
+    return device.type == "cuda"
 
 
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
@@ -13,3 +18,22 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda":
         return tensor.to(device)
     return (tensor if tensor.is_pinned() else tensor.pin_memory()).to(device, non_blocking=True)
+
+
+class Download:
+    """A tensor on its way to the CPU: the device copies it after computing it, and only `wait` waits for that."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self._copied: torch.Event | None = None
+        if tensor.device.type == "cuda":
+            self._tensor = torch.empty_like(tensor, device="cpu", pin_memory=True)
+            self._tensor.copy_(tensor, non_blocking=True)
+            self._copied = torch.cuda.current_stream(tensor.device).record_event()
+        else:
+            self._tensor = tensor
+
+    def wait(self) -> Tensor:
+        """The tensor on the CPU."""
+        if self._copied is not None:
+            self._copied.synchronize()
+        return self._tensor.cpu()

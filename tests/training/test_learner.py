@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from device_waits import ForbidWaits
 from pellucid.pictures.camera.packing import unpack_bayer
 from pellucid.recipes import registry
 from pellucid.recipes.recipe import Recipe
@@ -116,18 +116,6 @@ def test_a_batch_that_is_not_finite_changes_no_tensor(precision: str) -> None:
 @pytest.fixture
 def asynchronous(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(devices, "is_asynchronous", lambda device: True)
-
-
-class ForbidWaits(TorchDispatchMode):
-    """Fails in operations that need values of a tensor on the CPU, and would therefore wait for a GPU."""
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # PyTorch's class has no types
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = func.__name__.partition(".")[0]
-        assert name not in ("_local_scalar_dense", "nonzero", "masked_select", "_unique2", "equal"), name
-        return func(*args, **(kwargs or {}))
 
 
 OPTIMIZERS: dict[str, dict[str, Any]] = {

@@ -5,8 +5,10 @@ pixels. So the size can be chosen to fit the available memory.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import product
 
 import numpy as np
@@ -19,13 +21,14 @@ from pellucid.domains import Degraded
 from pellucid.errors import ArgumentError, NotEnoughMemoryError, PictureError, WeightsError
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.pictures.resize import reach, resize
-from pellucid.pictures.samples import Samples, to_depth, to_planes, to_samples
+from pellucid.pictures.samples import Samples, download_samples, to_depth, to_planes, to_samples
 from pellucid.recipes.recipe import Recipe
 from pellucid.recipes.registry import find
 from pellucid.restoration import tiling
 from pellucid.restoration.kept_tiles import KeptTiles
 from pellucid.restoration.tiling import Span, Tile
-from pellucid.system import memory
+from pellucid.system import devices, memory
+from pellucid.system.devices import Download
 from pellucid.weights.checkpoint import WeightsMetadata
 
 Advance = Callable[[int], None]
@@ -89,6 +92,33 @@ class TileSettings:
     transforms: Sequence[DihedralTransform] = IDENTITY
     strength: float = 1.0
     mask: Picture | None = None
+
+
+class _StartedTiles:
+    """The tiles that are not waited for yet: on a GPU the last one, so that it computes while others are copied.
+
+    kept: gets every tile that is done.
+    """
+
+    def __init__(self, kept: KeptTiles, device: torch.device) -> None:
+        self._kept, self._max_waiting = kept, int(devices.is_asynchronous(device))
+        self._waiting: deque[tuple[Tile, float, Callable[[], Picture]]] = deque()
+        self._done_s = 0.0
+
+    def add(self, tile: Tile, start_s: float, finish: Callable[[], Picture]) -> Iterator[tuple[Tile, Picture]]:
+        """Add a tile that was started at this time, and yield those that are done."""
+        self._waiting.append((tile, start_s, finish))
+        yield from self.finish(self._max_waiting)
+
+    def finish(self, num_left: int = 0) -> Iterator[tuple[Tile, Picture]]:
+        """Yield the first tiles until this many are left."""
+        while len(self._waiting) > num_left:
+            tile, start_s, finish = self._waiting.popleft()
+            part = finish()
+            done_s = time.monotonic()
+            self._kept.add(tile, part, done_s - max(start_s, self._done_s))
+            self._done_s = done_s
+            yield tile, part
 
 
 class TiledModel:
@@ -254,11 +284,13 @@ class TiledModel:
         free = max(0, limit - memory.used_bytes())
         needed = self._working_bytes(degraded, tile_px + 2 * settings.halo_px, free)
         waiting = tiling.plan(degraded.height, degraded.width, tile_px=tile_px)[::-1]
+        started = _StartedTiles(effort.kept, self.backend.device)
         while waiting:
             tile = waiting.pop()
             found = effort.kept.find(tile)
             if found is not None:
-                like = like or self._restore_tile(degraded, Tile(0, 1, 0, 1), settings, dtype)  # for metadata
+                yield from started.finish()
+                like = like or self._start_tile(degraded, Tile(0, 1, 0, 1), settings, dtype)()  # for metadata
                 yield tile, replace(like, samples=found.samples, alpha=found.alpha, extra=found.extra)
                 continue
             if tile.longer_side_px > tile_px:
@@ -269,7 +301,7 @@ class TiledModel:
             start_s = time.monotonic()
             try:
                 with allocation("a tile"):
-                    part = self._restore_tile(degraded, tile, settings, dtype)
+                    finish = self._start_tile(degraded, tile, settings, dtype)
             except (NotEnoughMemoryError, MemoryError) as error:
                 if tile.longer_side_px == 1:
                     raise NotEnoughMemoryError(
@@ -278,25 +310,58 @@ class TiledModel:
                 tile_px = tile.longer_side_px // 2
                 waiting.append(tile)
             else:
-                effort.kept.add(tile, part, time.monotonic() - start_s)
-                yield tile, part
+                yield from started.add(tile, start_s, finish)
+                del finish  # its planes; otherwise they would stay in memory while the next tile is computed
+        yield from started.finish()
 
-    def _restore_tile(self, degraded: Degraded, tile: Tile, settings: TileSettings, dtype: str) -> Picture:
-        """Restore one tile, with samples of this type; hidden colors are those of the input.
+    def _start_tile(
+        self, degraded: Degraded, tile: Tile, settings: TileSettings, dtype: str
+    ) -> Callable[[], Picture]:
+        """Start to restore one tile; the function that is returned waits for it.
 
-        Samples of a mosaic are in its own units, in the only channel.
+        Its samples are of this type, and hidden colors are those of the input. Samples of a mosaic are in its own
+        units, in the only channel.
         """
         planes = self._restore_colors(degraded, tile, settings)
-        if isinstance(degraded, Mosaic) and self.recipe.domain.gives_mosaic:
-            return Picture(degraded.from_linear(planes, tile.top, tile.left)[..., None])
-        colors = to_samples(planes, dtype)
-        if isinstance(degraded, Mosaic):
-            return Picture(colors, metadata=degraded.metadata)
-        alpha = None if degraded.alpha is None else self._enlarge(degraded.alpha, tile, dtype, is_fraction=True)
-        extra = None if degraded.extra is None else self._enlarge(degraded.extra, tile, dtype)
-        if alpha is not None and not alpha.all():
-            colors = np.where(alpha == 0, self._enlarge(degraded.samples, tile, dtype), colors)
-        return replace(degraded, samples=colors, alpha=alpha, extra=extra)
+        check = partial(self._check_finite, degraded, planes, Download(planes.sum()))
+        is_asynchronous = devices.is_asynchronous(planes.device)
+        if not is_asynchronous:
+            check()
+        stays_mosaic = isinstance(degraded, Mosaic) and self.recipe.domain.gives_mosaic
+        if isinstance(degraded, Mosaic) and stays_mosaic:
+            download = degraded.download_linear(planes, tile.top, tile.left)
+        else:
+            download = download_samples(planes, dtype)
+        alpha = extra = hidden = None
+        if isinstance(degraded, Picture):
+            if degraded.alpha is not None:
+                alpha = self._enlarge(degraded.alpha, tile, dtype, is_fraction=True)
+            if degraded.extra is not None:
+                extra = self._enlarge(degraded.extra, tile, dtype)
+            if alpha is not None and not alpha.all():
+                hidden = self._enlarge(degraded.samples, tile, dtype)
+
+        def finish() -> Picture:
+            if is_asynchronous:
+                check()
+            colors = download.wait().numpy()
+            if stays_mosaic:
+                return Picture(colors[..., None])
+            if isinstance(degraded, Mosaic):
+                return Picture(colors, metadata=degraded.metadata)
+            if hidden is not None:
+                np.copyto(colors, hidden, where=alpha == 0)
+            return replace(degraded, samples=colors, alpha=alpha, extra=extra)
+
+        return finish
+
+    def _check_finite(self, degraded: Degraded, colors: Tensor, total: Download) -> None:
+        """Raise the reason if colors are not finite. total: their sum, which takes a fraction of the time."""
+        if total.wait().isfinite() or colors.isfinite().all():
+            return
+        if not all(np.isfinite(plane).all() for plane in degraded.planes):
+            raise PictureError("NaN or infinite samples", hint="replace them first")
+        raise WeightsError(f"{self.name} returns NaN or infinite samples; its weights are damaged")
 
     def _enlarge(self, plane: Samples, tile: Tile, dtype: str, *, is_fraction: bool = False) -> Samples:
         """A tile of given samples, enlarged bicubically, which overshoots; fractions are from 0 to 1."""
@@ -312,12 +377,7 @@ class TiledModel:
     def _restore_colors(self, degraded: Degraded, tile: Tile, settings: TileSettings) -> Tensor:
         """The colors of one tile, (1, 1 or 3, H, W): the mean over all transforms."""
         first, *others = (self._run_network(degraded, tile, settings, each) for each in settings.transforms)
-        colors = sum(others, first) / len(settings.transforms) if others else first
-        if not colors.sum().isfinite() and not colors.isfinite().all():  # the sum takes a fraction of the time
-            if not all(np.isfinite(plane).all() for plane in degraded.planes):
-                raise PictureError("NaN or infinite samples", hint="replace them first")
-            raise WeightsError(f"{self.name} returns NaN or infinite samples; its weights are damaged")
-        return colors
+        return sum(others, first) / len(settings.transforms) if others else first
 
     def _run_network(
         self, degraded: Degraded, tile: Tile, settings: TileSettings, transform: DihedralTransform
@@ -326,14 +386,14 @@ class TiledModel:
         rows = self._span(tile.top, tile.bottom, degraded.height, settings.halo_px, transform.flip_rows)
         cols = self._span(tile.left, tile.right, degraded.width, settings.halo_px, transform.flip_cols)
         outer = degraded.crop(rows.read, cols.read)
-        if isinstance(outer, Picture) and outer.alpha is not None:
+        if isinstance(outer, Picture) and outer.alpha is not None and not outer.alpha.all():
             outer = outer.as_depth("float32").fill_hidden(FILL_PX)
         planes = domain.to_planes(outer, self.backend.device)
         network_input, strength = domain.planes_to_input(planes), self._strength(settings, rows, cols)
         if strength.any():
             output = transform.invert(self.backend(transform(network_input)))
             if not (strength == 1).all():
-                output = domain.keep(network_input).lerp(output, strength.to(output.device))
+                output = domain.keep(network_input).lerp(output, devices.to_device(strength, output.device))
         else:
             output = domain.keep(network_input)
         return domain.output_to_planes(output, planes)[..., rows.kept(self.scale), cols.kept(self.scale)]

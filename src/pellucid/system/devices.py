@@ -1,5 +1,7 @@
 """Copies between the CPU and a device, during which neither waits for what the device is doing."""
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -21,19 +23,27 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
 
 
 class Download:
-    """A tensor on its way to the CPU: the device copies it after computing it, and only `wait` waits for that."""
+    """A tensor on its way to the CPU, copied as soon as the device has computed it; only `wait` waits for that."""
 
     def __init__(self, tensor: Tensor) -> None:
         self._copied: torch.Event | None = None
+        self._tensor = tensor
         if tensor.device.type == "cuda":
             self._tensor = torch.empty_like(tensor, device="cpu", pin_memory=True)
-            self._tensor.copy_(tensor, non_blocking=True)
-            self._copied = torch.cuda.current_stream(tensor.device).record_event()
-        else:
-            self._tensor = tensor
+            copies = _copy_stream(tensor.device)
+            copies.wait_stream(torch.accelerator.current_stream(tensor.device))
+            with copies:
+                self._tensor.copy_(tensor, non_blocking=True)
+            tensor.record_stream(copies)  # so that its memory is not reused before
+            self._copied = copies.record_event()
 
     def wait(self) -> Tensor:
         """The tensor on the CPU."""
         if self._copied is not None:
             self._copied.synchronize()
         return self._tensor.cpu()
+
+
+@cache
+def _copy_stream(device: torch.device) -> torch.Stream:
+    return torch.Stream(device)

@@ -518,3 +518,41 @@ def test_starting_a_tile_does_not_wait_for_the_device(name: str, monkeypatch: py
     assert copies.dtypes >= {torch.uint16}
     with pytest.raises(NotImplementedError, match="meta tensor"):
         finish()  # which waits
+
+
+# ---- the memory of a GPU -------------------------------------------------------------------------
+
+
+class OnDevice(TorchBackend):
+    """The CPU with the memory of a device, of which each pixel of a tile with its halo takes 100 bytes."""
+
+    def device_bytes(self, shape: tuple[int, int, int, int], *, available_bytes: int = 0) -> int:
+        return 100 * shape[-1] * shape[-2]
+
+
+@pytest.mark.parametrize(
+    ("free_bytes", "expected_px"),
+    # Sides of tiles of a picture of 96 x 96 px with halos of 5 px: 96, or half or a quarter of it, plus 10.
+    [(None, 96), (2 * 100 * 96**2, 96), (2 * 100 * 96**2 - 2, 48), (2 * 100 * 58**2 - 2, 24), (0, 1)],
+)
+def test_tiles_fit_half_of_the_free_memory_of_the_device(
+    free_bytes: int | None, expected_px: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "free_bytes", lambda device: free_bytes)
+    roomy = RESTORERS["dncnn.gaussian"]
+    restorer = Restorer("on a device", roomy.recipe, OnDevice(_network(roomy), "cpu"))
+    degraded = _degraded(restorer, 96, 96, 1)
+    effort = Effort(None, None, ensemble=False, strength=1.0, limit_bytes=10**12)
+    assert restorer.models[0].choose_tile_px(degraded, effort) == expected_px
+    if expected_px > 1:
+        assert np.array_equal(restorer.restore(degraded).samples, roomy.restore(degraded).samples)
+
+
+def test_tiles_on_a_device_are_larger() -> None:
+    restorer = _restorer("dncnn.gaussian", depth=5, width=8)
+    effort = Effort(None, None, ensemble=False, strength=1.0, limit_bytes=10**12)
+    large = Picture(np.zeros((3000, 2500, 1), np.uint8))
+    assert restorer.models[0].choose_tile_px(large, effort) == 512
+    assert isinstance(restorer.backend, TorchBackend)
+    restorer.backend.device = META
+    assert restorer.models[0].choose_tile_px(large, effort) == 2048

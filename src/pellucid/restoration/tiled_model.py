@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pellucid.backends.backend import WHOLE_PX, Backend, allocation
+from pellucid.backends.backend import WHOLE_PX, Backend, Shape, allocation
 from pellucid.backends.selection import BackendChoice
 from pellucid.domains import Degraded
 from pellucid.errors import ArgumentError, NotEnoughMemoryError, PictureError, WeightsError
@@ -60,6 +60,10 @@ class DihedralTransform:
 
 FILL_PX = 8
 """How far visible colors replace hidden ones (under full transparency), which must not affect visible results."""
+
+DEVICE_TILE_PX = 2048
+"""Side of the tiles on a GPU, in pixels of the network's input, if they fit its memory: halos take little there,
+copies of a large picture still overlap, and with up to 500 channels all indices fit 32 bits."""
 
 IDENTITY = (DihedralTransform(),)
 ALL_EIGHT = tuple(DihedralTransform(*flags) for flags in product((False, True), repeat=3))
@@ -235,8 +239,12 @@ class TiledModel:
         """The side of the tiles: the requested or a fast one, halved until a tile fits the memory."""
         used = memory.used_bytes() + reserved_bytes
         free, halo_px = max(0, limit - used), settings.halo_px
+        free_on_device = devices.free_bytes(self.backend.device)
         tile_px = self._fast_tile_px(degraded, halo_px) if requested_px is None else requested_px
-        while (needed := self._working_bytes(degraded, tile_px + 2 * halo_px, free)) > free and tile_px > 1:
+        while (
+            (needed := self._working_bytes(degraded, tile_px + 2 * halo_px, free)) > free
+            or not self._fits_device(degraded, tile_px + 2 * halo_px, free_on_device)
+        ) and tile_px > 1:
             tile_px = max(1, min(tile_px, max(degraded.height, degraded.width)) // 2)
         if needed > free:
             raise NotEnoughMemoryError(
@@ -249,8 +257,9 @@ class TiledModel:
 
     def _fast_tile_px(self, degraded: Degraded, halo_px: int) -> int:
         """The whole picture if it is not larger than a tile with its halo, else a size with little halo."""
-        # 512 network pixels keep activations near the caches; a large halo needs more.
-        tile_px = max(int(512 / self.recipe.domain.rate), min(1024, 4 * halo_px))
+        # 512 network pixels keep activations near the caches of a CPU; a large halo needs more.
+        network_px = 512 if self.backend.device.type == "cpu" else DEVICE_TILE_PX
+        tile_px = max(int(network_px / self.recipe.domain.rate), min(1024, 4 * halo_px))
         if degraded.height * degraded.width <= (tile_px + 2 * halo_px) ** 2:
             return max(degraded.height, degraded.width)
         return tile_px
@@ -260,17 +269,29 @@ class TiledModel:
 
         If even a rough upper bound fits into the free memory, it returns this bound.
         """
-        domain = self.recipe.domain
         height, width = min(read_px, degraded.height), min(read_px, degraded.width)
-        sample = degraded.crop(slice(0, self.grid_px), slice(0, self.grid_px))
-        count, channels = domain.to_input(sample).shape[:2]
-        shape = (count, channels, -int(-height * domain.rate // 1), -int(-width * domain.rate // 1))
         # In addition to the network: the part that is read, in its own depth and in float, its color planes, and
         # the result in both.
         other_bytes = 4 * 4 * height * width * (1 + 3 * self.scale**2)
         if isinstance(degraded, Picture) and degraded.extra is not None:  # enlarged by several passes
             other_bytes += 4 * 4 * height * width * degraded.extra.shape[2] * self.scale**2
+        shape = self._input_shape(degraded, read_px)
         return self.backend.working_bytes(shape, available_bytes=max(0, free - other_bytes)) + other_bytes
+
+    def _fits_device(self, degraded: Degraded, read_px: int, free: int | None) -> bool:
+        """Whether a tile that reads a square of this side takes at most half of the device's free memory."""
+        if free is None:
+            return True
+        shape = self._input_shape(degraded, read_px)
+        return self.backend.device_bytes(shape, available_bytes=free // 2) <= free // 2
+
+    def _input_shape(self, degraded: Degraded, read_px: int) -> Shape:
+        """The shape of the network's input for a square of this side, at most the whole picture."""
+        domain = self.recipe.domain
+        height, width = min(read_px, degraded.height), min(read_px, degraded.width)
+        sample = degraded.crop(slice(0, self.grid_px), slice(0, self.grid_px))
+        count, channels = domain.to_input(sample).shape[:2]
+        return count, channels, -int(-height * domain.rate // 1), -int(-width * domain.rate // 1)
 
     def _restore_tiles(
         self, degraded: Degraded, tile_px: int, effort: Effort, dtype: str

@@ -11,6 +11,14 @@ def is_asynchronous(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
+def free_bytes(device: torch.device) -> int | None:
+    """Memory of a GPU that this process can use: free, or cached by PyTorch. None where that is not known."""
+    if device.type != "cuda":
+        return None
+    cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+    return int(torch.cuda.mem_get_info(device)[0]) + cached
+
+
 def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     """The tensor on the device, with the same type.
 

@@ -538,7 +538,7 @@ class OnDevice(TorchBackend):
 def test_tiles_fit_half_of_the_free_memory_of_the_device(
     free_bytes: int | None, expected_px: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(devices, "free_bytes", lambda device: free_bytes)
+    monkeypatch.setattr(devices, "free_device_bytes", lambda device: free_bytes)
     roomy = RESTORERS["dncnn.gaussian"]
     restorer = Restorer("on a device", roomy.recipe, OnDevice(_network(roomy), "cpu"))
     degraded = _degraded(restorer, 96, 96, 1)

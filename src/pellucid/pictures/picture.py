@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pellucid.errors import PictureError
-from pellucid.pictures.samples import CPU, PEAKS, Samples, to_depth, to_planes, to_samples, upload
+from pellucid.pictures.samples import CPU, PEAKS, Samples, to_depth, to_planes, to_samples, upload_samples
 from pellucid.system import devices, memory
 from pellucid.system.devices import Download
 
@@ -467,7 +467,7 @@ class Mosaic:
         if device.type == "cpu":
             samples = torch.from_numpy(self.samples.astype(np.float32))  # a copy
         else:
-            samples = upload(self.samples, device).float()
+            samples = upload_samples(self.samples, device).float()
         return samples.sub_(black).div_(self.white_level - black)[None, None]
 
     def from_linear(self, linear: Tensor, top: int = 0, left: int = 0) -> Samples:
@@ -476,23 +476,24 @@ class Mosaic:
         top, left: where they are in the mosaic. The inverse of `to_linear`: values below black are kept, down to
         0; integers are rounded, halves up.
         """
-        return self.download_linear(linear, top, left).wait().numpy()
-
-    def download_linear(self, linear: Tensor, top: int = 0, left: int = 0) -> Download:
-        """The same, computed where the linear samples are; does not wait for a device."""
-        planes, dtype = linear[0, 0].float(), getattr(torch, self.samples.dtype.name)
-        height, width = planes.shape
-        black = self._tile_black_levels(top, left, height, width, planes.device)
-        samples = planes * (self.white_level - black) + black
-        if self.samples.dtype.kind == "u":
-            samples = samples.add_(0.5).floor_().clamp_(0, float(np.iinfo(self.samples.dtype).max))
-        return Download(samples.to(dtype))
+        return download_mosaic(self, linear, top, left).wait().numpy()
 
     def _tile_black_levels(self, top: int, left: int, height: int, width: int, device: torch.device) -> Tensor:
         """(height, width): the black level of each pixel of a part."""
         block = np.roll(self.site_black_levels, (-top, -left), (0, 1))
         repeats = (-(-height // self.period), -(-width // self.period))
         return devices.to_device(torch.from_numpy(block), device).repeat(repeats)[:height, :width]
+
+
+def download_mosaic(mosaic: Mosaic, linear: Tensor, top: int, left: int) -> Download:
+    """`Mosaic.from_linear`, computed where the linear samples are; does not wait for a device."""
+    planes, dtype = linear[0, 0].float(), mosaic.samples.dtype
+    height, width = planes.shape
+    black = mosaic._tile_black_levels(top, left, height, width, planes.device)
+    samples = planes * (mosaic.white_level - black) + black
+    if dtype.kind == "u":
+        samples = samples.add_(0.5).floor_().clamp_(0, float(np.iinfo(dtype).max))
+    return Download(samples.to(getattr(torch, dtype.name)))
 
 
 def _check_arrays(planes: tuple[object, ...]) -> None:

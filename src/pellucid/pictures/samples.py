@@ -79,12 +79,12 @@ def _divide(samples: Samples, out: Samples | None = None) -> Samples:
 
 def _move_to(device: torch.device, samples: Samples, *, channels_last: bool) -> Tensor:
     """The conversion on the device, which receives samples as they are in the file."""
-    moved = upload(samples, device).float()
+    moved = upload_samples(samples, device).float()
     planes = moved.div_(PEAKS[samples.dtype.name]).permute(2, 0, 1)[None]
     return planes if channels_last else planes.contiguous()
 
 
-def upload(samples: Samples, device: torch.device) -> Tensor:
+def upload_samples(samples: Samples, device: torch.device) -> Tensor:
     """A copy of samples on a device, of the same type and shape; does not wait for the device."""
     copy = torch.empty(samples.shape, dtype=getattr(torch, samples.dtype.name), pin_memory=device.type == "cuda")
     np.copyto(copy.numpy(), samples)

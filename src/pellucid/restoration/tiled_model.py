@@ -19,7 +19,7 @@ from pellucid.backends.backend import WHOLE_PX, Backend, Shape, allocation
 from pellucid.backends.selection import BackendChoice
 from pellucid.domains import Degraded
 from pellucid.errors import ArgumentError, NotEnoughMemoryError, PictureError, WeightsError
-from pellucid.pictures.picture import Mosaic, Picture
+from pellucid.pictures.picture import Mosaic, Picture, download_mosaic
 from pellucid.pictures.resize import reach, resize
 from pellucid.pictures.samples import Samples, download_samples, to_depth, to_planes, to_samples
 from pellucid.recipes.recipe import Recipe
@@ -239,7 +239,7 @@ class TiledModel:
         """The side of the tiles: the requested or a fast one, halved until a tile fits the memory."""
         used = memory.used_bytes() + reserved_bytes
         free, halo_px = max(0, limit - used), settings.halo_px
-        free_on_device = devices.free_bytes(self.backend.device)
+        free_on_device = devices.free_device_bytes(self.backend.device)
         tile_px = self._fast_tile_px(degraded, halo_px) if requested_px is None else requested_px
         while (
             (needed := self._working_bytes(degraded, tile_px + 2 * halo_px, free)) > free
@@ -350,7 +350,7 @@ class TiledModel:
             check()
         stays_mosaic = isinstance(degraded, Mosaic) and self.recipe.domain.gives_mosaic
         if isinstance(degraded, Mosaic) and stays_mosaic:
-            download = degraded.download_linear(planes, tile.top, tile.left)
+            download = download_mosaic(degraded, planes, tile.top, tile.left)
         else:
             download = download_samples(planes, dtype)
         alpha = extra = hidden = None

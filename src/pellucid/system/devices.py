@@ -11,7 +11,7 @@ def is_asynchronous(device: torch.device) -> bool:
     return device.type == "cuda"
 
 
-def free_bytes(device: torch.device) -> int | None:
+def free_device_bytes(device: torch.device) -> int | None:
     """Memory of a GPU that this process can use: free, or cached by PyTorch. None where that is not known."""
     if device.type != "cuda":
         return None

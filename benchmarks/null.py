@@ -66,6 +66,9 @@ class CopyBackend:
     def working_bytes(self, shape: Shape, *, available_bytes: int = 0) -> int:
         return 8 * int(np.prod(shape))
 
+    def device_bytes(self, shape: Shape, *, available_bytes: int = 0) -> int:
+        return 0
+
     def fingerprint(self) -> str:
         return self.name
 

@@ -33,10 +33,10 @@ from pellucid.pictures.camera.stabilizing import find_deviation, stabilize, unst
 from pellucid.pictures.color import rgb_to_gray, rgb_to_luma, rgb_to_ycbcr, ycbcr_to_rgb
 from pellucid.pictures.picture import Mosaic, NoiseLevel, Picture
 from pellucid.pictures.resize import reach, resize
-from pellucid.pictures.samples import to_planes
+from pellucid.pictures.samples import CPU, to_planes
+from pellucid.system import devices
 
 Degraded = Picture | Mosaic
-CPU = torch.device("cpu")
 D = TypeVar("D", bound=Degraded)
 
 TYPICAL_WHITE_BALANCE = (2.15, 1.0, 1.7)
@@ -354,8 +354,8 @@ class PackedRaw(DevelopingDomain):
 
     def to_planes(self, degraded: Degraded, device: torch.device = CPU) -> Tensor:
         mosaic = _mosaic(degraded)
-        linear = mosaic.to_tensor().to(device)
-        return self.linear_to_input(linear * mosaic.exposure_ratio, self.gains(mosaic).to(device))
+        gains = devices.to_device(self.gains(mosaic), device)
+        return self.linear_to_input(mosaic.to_tensor(device) * mosaic.exposure_ratio, gains)
 
     def linear_to_input(self, bright: Tensor, gains: Tensor) -> Tensor:
         return self.encode(apply_gains(bright, gains, self.pattern))
@@ -440,9 +440,8 @@ class StableRaw(MosaicDomain):
 
     def to_planes(self, degraded: Degraded, device: torch.device = CPU) -> Tensor:
         mosaic = _mosaic(degraded)
-        linear = mosaic.to_linear().to(device)
-        noise, _ = self.find_noise_level(mosaic)
-        levels = linear.new_tensor([noise.shot, noise.read]).reshape(1, 2, 1, 1)
+        linear, (noise, _) = mosaic.to_linear(device), self.find_noise_level(mosaic)
+        levels = devices.to_device(torch.tensor([noise.shot, noise.read]), device).reshape(1, 2, 1, 1)
         return torch.cat([linear, levels.expand(-1, -1, *linear.shape[-2:])], dim=1)
 
     def planes_to_input(self, planes: Tensor) -> Tensor:

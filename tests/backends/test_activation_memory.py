@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from torch import Tensor, nn
 
 from pellucid.backends.activation_memory import ActivationMemory
@@ -78,6 +79,15 @@ def test_half_precision_counts_as_float32() -> None:
     """An upper bound, as kernels may convert features to float32."""
     full, half = (TorchBackend(Widening(), "cpu", precision=precision) for precision in ("float32", "bfloat16"))
     assert half.working_bytes((2, 1, 100, 100)) == full.working_bytes((2, 1, 100, 100))
+
+
+def test_activations_are_in_the_memory_of_the_device() -> None:
+    shape = (2, 1, 100, 100)
+    backend = TorchBackend(Widening(), "cpu")
+    assert backend.device_bytes(shape) == 0
+    expected = backend.working_bytes(shape)
+    backend.device = torch.device("meta")
+    assert backend.device_bytes(shape) == expected > backend.working_bytes(shape)
 
 
 def test_the_rough_bound_includes_the_overhead() -> None:

@@ -82,13 +82,13 @@ def _interrupt_after(num_tiles: int) -> Callable[[int, int], None]:
 def _count_computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """A list to which the side of each tile is added that is computed from now on."""
     computed: list[int] = []
-    compute = TiledModel._restore_tile
+    compute = TiledModel._start_tile
 
-    def count(self: TiledModel, degraded: Any, tile: Any, *others: Any) -> Picture:
+    def count(self: TiledModel, degraded: Any, tile: Any, *others: Any) -> Callable[[], Picture]:
         computed.append(tile.longer_side_px)
         return compute(self, degraded, tile, *others)
 
-    monkeypatch.setattr(TiledModel, "_restore_tile", count)
+    monkeypatch.setattr(TiledModel, "_start_tile", count)
     return computed
 
 

@@ -1,6 +1,8 @@
 """Tiles equal the whole picture for every recipe, whatever their size."""
 
 import pickle
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch import Tensor
 
+from device_waits import META, RefuseWaitingCopies
 from pellucid.backends.eager import TorchBackend
 from pellucid.domains import Degraded, Gray, PackedRaw
 from pellucid.errors import NotEnoughMemoryError, PellucidError, WeightsError
@@ -22,8 +25,9 @@ from pellucid.pictures.samples import PEAKS
 from pellucid.recipes import registry
 from pellucid.recipes.network import Network
 from pellucid.restoration.restorer import Restorer, load, to_mask
-from pellucid.restoration.tiled_model import Effort
-from pellucid.system import memory
+from pellucid.restoration.tiled_model import ALL_EIGHT, IDENTITY, Effort, TiledModel, TileSettings
+from pellucid.restoration.tiling import Tile
+from pellucid.system import devices, memory
 from pellucid.weights import checkpoint
 
 # Keywords that make the networks of recipes small: the same kinds of layers and domains, but fast.
@@ -422,3 +426,133 @@ def test_overrides_are_those_that_change_the_result(tmp_path: Path) -> None:
     assert load(tmp_path / "any.safetensors", device="cpu").overrides() == []
     (change,) = load(tmp_path / "any.safetensors", device="cpu", exposure_ratio=(1.0, 10.0)).overrides()
     assert change.startswith("any: exposure_ratio=(1.0, 10.0), but the weights were trained with")
+
+
+# ---- without waiting for a GPU: the CPU or the meta device stands in for one ----------------------
+
+
+@pytest.mark.parametrize("dtype", PEAKS)
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize("name", ["dncnn.gaussian", "srcnn.tuned", "mimo_unet.gopro"])
+def test_tiles_that_are_waited_for_later_are_the_same(
+    name: str, alpha: bool, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    restorer = RESTORERS[name]
+    picture = _degraded(restorer, 70, 66, 3)
+    assert isinstance(picture, Picture)
+    if alpha:
+        picture = replace(picture, alpha=np.round(picture.samples[..., :1]), extra=picture.samples[..., 1:])
+    picture = picture.as_depth(dtype)
+    expected = restorer.restore(picture, tile_px=24, strength=0.7)
+    monkeypatch.setattr(devices, "is_asynchronous", lambda device: True)
+    restored = restorer.restore(picture, tile_px=24, strength=0.7)
+    assert len(restored.planes) == (3 if alpha else 1)
+    for found, wanted in zip(restored.planes, expected.planes, strict=True):
+        assert np.array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("is_asynchronous", [False, True])
+def test_a_tile_is_started_before_the_last_one_is_waited_for(
+    is_asynchronous: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(devices, "is_asynchronous", lambda device: is_asynchronous)
+    start, events = TiledModel._start_tile, list[str]()
+
+    def record(*given: Any) -> Callable[[], Picture]:
+        finish = start(*given)
+        events.append("start")
+
+        def wait() -> Picture:
+            events.append("wait")
+            return finish()
+
+        return wait
+
+    monkeypatch.setattr(TiledModel, "_start_tile", record)
+    restorer = RESTORERS["dncnn.gaussian"]
+    seen: list[int] = []
+    restorer.restore(_degraded(restorer, 8, 32, 1), tile_px=8, progress=lambda done, _: seen.append(done // 64))
+    expected = "start start wait start wait start wait wait" if is_asynchronous else "start wait " * 4
+    assert events == expected.split() and seen == [1, 2, 3, 4]
+
+
+def test_tiles_get_smaller_while_another_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "is_asynchronous", lambda device: True)
+    roomy = RESTORERS["dncnn.gaussian"]
+    degraded = _degraded(roomy, 60, 101, 3)
+    expected = roomy.restore(degraded, tile_px=20)
+    backend = Scarce(_network(roomy), "cpu")
+    backend.most_px = 31 * 31  # the first tile, in a corner, fits; those with a halo on two sides do not
+    found = Restorer("scarce", roomy.recipe, backend).restore(degraded, tile_px=20)
+    assert np.array_equal(found.samples, expected.samples)
+
+
+def test_weights_that_return_nan_are_reported_late(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "is_asynchronous", lambda device: True)
+    restorer = _restorer("dncnn.gaussian", depth=3, width=4)
+    torch.nn.init.constant_(next(_network(restorer).parameters()), torch.nan)
+    with pytest.raises(WeightsError, match="returns NaN or infinite samples; its weights are damaged"):
+        restorer.restore(_degraded(restorer, 20, 20, 1), tile_px=10)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_starting_a_tile_does_not_wait_for_the_device(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples travel as they are in the file, and come back as samples."""
+    restorer = _restorer(name, **SMALL.get(name, {}))
+    backend = restorer.backend
+    assert isinstance(backend, TorchBackend)
+    backend.device, backend._network = META, _network(restorer).to(META)
+    monkeypatch.setattr(devices, "is_asynchronous", lambda device: True)
+    degraded = _degraded(restorer, 40, 40, 3)
+    is_mosaic = isinstance(degraded, Mosaic)
+    if isinstance(degraded, Mosaic):
+        degraded = replace(degraded, samples=(degraded.samples * 1000).astype(np.uint16), white_level=1000.0)
+    else:
+        degraded = degraded.as_depth("uint16")
+    degraded = restorer.recipe.domain.accept(degraded)
+    model, tile = restorer.models[0], Tile(8, 24, 8, 32)
+    settings = TileSettings(12, IDENTITY if is_mosaic else ALL_EIGHT, 1.0 if is_mosaic else 0.5)
+    model._start_tile(degraded, tile, settings, "uint16")  # fills caches of constants
+    with RefuseWaitingCopies(monkeypatch) as copies:
+        finish = model._start_tile(degraded, tile, settings, "uint16")
+    assert copies.dtypes >= {torch.uint16}
+    with pytest.raises(NotImplementedError, match="meta tensor"):
+        finish()  # which waits
+
+
+# ---- the memory of a GPU -------------------------------------------------------------------------
+
+
+class OnDevice(TorchBackend):
+    """The CPU with the memory of a device, of which each pixel of a tile with its halo takes 100 bytes."""
+
+    def device_bytes(self, shape: tuple[int, int, int, int], *, available_bytes: int = 0) -> int:
+        return 100 * shape[-1] * shape[-2]
+
+
+@pytest.mark.parametrize(
+    ("free_bytes", "expected_px"),
+    # Sides of tiles of a picture of 96 x 96 px with halos of 5 px: 96, or half or a quarter of it, plus 10.
+    [(None, 96), (2 * 100 * 96**2, 96), (2 * 100 * 96**2 - 2, 48), (2 * 100 * 58**2 - 2, 24), (0, 1)],
+)
+def test_tiles_fit_half_of_the_free_memory_of_the_device(
+    free_bytes: int | None, expected_px: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devices, "free_device_bytes", lambda device: free_bytes)
+    roomy = RESTORERS["dncnn.gaussian"]
+    restorer = Restorer("on a device", roomy.recipe, OnDevice(_network(roomy), "cpu"))
+    degraded = _degraded(restorer, 96, 96, 1)
+    effort = Effort(None, None, ensemble=False, strength=1.0, limit_bytes=10**12)
+    assert restorer.models[0].choose_tile_px(degraded, effort) == expected_px
+    if expected_px > 1:
+        assert np.array_equal(restorer.restore(degraded).samples, roomy.restore(degraded).samples)
+
+
+def test_tiles_on_a_device_are_larger() -> None:
+    restorer = _restorer("dncnn.gaussian", depth=5, width=8)
+    effort = Effort(None, None, ensemble=False, strength=1.0, limit_bytes=10**12)
+    large = Picture(np.zeros((3000, 2500, 1), np.uint8))
+    assert restorer.models[0].choose_tile_px(large, effort) == 512
+    assert isinstance(restorer.backend, TorchBackend)
+    restorer.backend.device = META
+    assert restorer.models[0].choose_tile_px(large, effort) == 2048

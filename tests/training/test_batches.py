@@ -13,8 +13,8 @@ import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from device_waits import META, RefuseWaitingCopies
 from pellucid.data.store import Store
 from pellucid.data.store_writer import Planned, Stamp, StoreWriter
 from pellucid.degradations import standard
@@ -32,7 +32,6 @@ from pellucid.pictures.resize import resize
 from pellucid.pictures.samples import Samples
 from pellucid.recipes.recipe import Recipe
 from pellucid.recipes.registry import find, list_names
-from pellucid.system import devices
 from pellucid.training import patches
 from pellucid.training.batches import Batches
 from pellucid.training.crops import Placement, augment
@@ -213,35 +212,8 @@ def test_several_processes_make_the_same_batch(name: str, world_size: int, make:
         assert equal((torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])), alone.batch(step))
 
 
-META = torch.device("meta")
-"""A device without values: whatever would read one, and so wait for a GPU, raises an error."""
-
-
 class MetaGenerator(DeviceGenerator):
     device = META
-
-
-class RefuseWaitingCopies(TorchDispatchMode):
-    """Raises an error for copies to the device, except by `devices.to_device`, which does not wait."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # that of torch has no types
-        self._allows = False
-        monkeypatch.setattr(devices, "to_device", self._copy)
-
-    def _copy(self, tensor: Tensor, device: torch.device) -> Tensor:
-        self._allows = True
-        try:
-            return tensor.to(device)
-        finally:
-            self._allows = False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        copies = func.__name__.partition(".")[0] in ("_to_copy", "copy_")
-        sources = [arg for arg in args if isinstance(arg, Tensor) and arg.device != META]
-        assert not copies or not sources or result.device != META or self._allows, "a copy that waits"
-        return result
 
 
 @pytest.mark.parametrize("resident", [False, True])

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from child_processes import interruptible
@@ -22,11 +23,12 @@ from pellucid.pictures.samples import Samples
 from pellucid.recipes import registry
 from pellucid.recipes.recipe import Recipe
 from pellucid.restoration import restorer
+from pellucid.system import devices
 from pellucid.training import initialization, run_folder, tuning
 from pellucid.training import train as training
 from pellucid.training.distributed import Group
 from pellucid.training.initialization import build_network, load_pretrained
-from pellucid.training.learner import Learner
+from pellucid.training.learner import Learner, StepResult
 from pellucid.training.recorder import History, Recorder, Validation
 from pellucid.training.stopping import Stopped
 from pellucid.training.train import Status, train
@@ -453,7 +455,7 @@ def test_a_full_disk_is_a_one_line_error_and_the_last_checkpoint_is_kept(
 def poison(monkeypatch: pytest.MonkeyPatch, steps: range) -> None:
     learn = Learner.learn
 
-    def poisoned(learner: Learner, degraded: Tensor, target: Tensor) -> float:
+    def poisoned(learner: Learner, degraded: Tensor, target: Tensor) -> list[StepResult]:
         return learn(learner, degraded * float("nan") if learner.step in steps else degraded, target)
 
     monkeypatch.setattr(Learner, "learn", poisoned)
@@ -497,9 +499,51 @@ def test_weights_that_are_not_finite_are_never_written(stores: dict[str, Path], 
     with pytest.raises(PellucidError, match="not finite"):
         run(made, stores["clean"], tmp_path / "run", save_every_s=0)
     for path in [tmp_path / "run" / "weights.safetensors", *(tmp_path / "run" / "checkpoints").iterdir()]:
-        from safetensors.torch import load_file
-
         assert all(tensor.isfinite().all() for name, tensor in load_file(path).items() if "optimizer" not in name)
+
+
+@pytest.mark.parametrize("changes", [{}, {"optimizer": "soap", "precondition_frequency": 2}], ids=["Adam", "SOAP"])
+def test_a_run_whose_losses_are_read_late_writes_the_same(
+    changes: dict[str, Any],
+    stores: dict[str, Path],
+    pictures: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As on a GPU, for which the CPU stands in. Metrics are written in every second step here."""
+    made = tiny("dncnn.gaussian", num_steps=200, validate_every=70, ema_decay=0.9, **changes)
+    poison(monkeypatch, range(50, 53))
+    seen: list[list[Any]] = []
+    for is_late in (False, True):
+        monkeypatch.setattr(devices, "is_asynchronous", lambda device, is_late=is_late: is_late)
+        out, log, statuses = tmp_path / str(is_late), list[str](), list[Status]()
+        validation = Validation(pictures)
+        run(made, stores["clean"], out, validation=validation, log=log.append, progress=statuses.append)
+        lines = [
+            {key: value for key, value in line.items() if key not in ("images_per_s", "waiting")}
+            for line in run_folder.read_metrics(out)
+        ]
+        seen.append([repr(lines), log, [repr((one.step, one.loss, one.lr)) for one in statuses]])
+    assert seen[0] == seen[1] and len(seen[1][2]) == 200
+    assert equal(tmp_path / "False" / "weights.safetensors", tmp_path / "True" / "weights.safetensors")
+    newest = [
+        load_file(tmp_path / name / "checkpoints" / "step-000000200.safetensors") for name in ("False", "True")
+    ]
+    assert checkpoint.fingerprint(newest[0]) == checkpoint.fingerprint(newest[1])
+
+
+def test_a_run_whose_losses_are_read_late_resumes_and_ends_as_others(
+    stores: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tiny("dncnn.gaussian", num_steps=200)
+    whole = run(made, stores["clean"], tmp_path / "whole")
+    monkeypatch.setattr(devices, "is_asynchronous", lambda device: True)
+    with pytest.raises(Crash):
+        run(made, stores["clean"], tmp_path / "run", save_every_s=0, progress=crash_at(101))
+    assert equal(whole, run(made, stores["clean"], tmp_path / "run"))
+    poison(monkeypatch, range(3, 99))
+    with pytest.raises(PellucidError, match="in 20 batches in a row, steps 3 to 22 of seed 0"):
+        run(made, stores["clean"], tmp_path / "poisoned")
 
 
 # Fine-tuning, tuning, and measuring.
@@ -583,7 +627,7 @@ def test_every_network_can_overfit_one_batch(name: str, changes: dict[str, Any],
         degraded, target = torch.rand(1, 4, 16, 16), torch.rand(1, 3, 1, 1).expand(1, 3, 32, 32)
     network = build_network(made, 0, None, lambda _: None)
     learner = Learner(made, network, tuning.default_mode(made), seed=0, group=Group(torch.device("cpu")))
-    losses = [learner.learn(degraded, target) for _ in range(60)]
+    losses = [learner.learn(degraded, target)[0].loss for _ in range(60)]
     assert losses[-1] < share * losses[0]
 
 
@@ -602,7 +646,7 @@ def test_camera_degradations_can_be_learned(name: str, changes: dict[str, Any], 
     degraded = made.domain.encode(made.degradation(target, torch.Generator().manual_seed(0)))
     network = build_network(made, 0, None, lambda _: None)
     learner = Learner(made, network, tuning.default_mode(made), seed=0, group=Group(torch.device("cpu")))
-    losses = [learner.learn(degraded, target) for _ in range(150)]
+    losses = [learner.learn(degraded, target)[0].loss for _ in range(150)]
     assert losses[-1] < share * losses[0]
 
 

@@ -51,6 +51,12 @@ class Backend(Protocol):
         available_bytes: if a rough bound, which takes no time to compute, is not above this, it is returned.
         """
 
+    def device_bytes(self, shape: Shape, *, available_bytes: int = 0) -> int:
+        """The same for the memory of `device`, if it has its own; 0 if it has not.
+
+        Unlike main memory, it is not limited by the user: tiles are made smaller if it runs out anyway.
+        """
+
     def fingerprint(self) -> str:
         """Differs if the weights, the runtime or the precision differ."""
 

@@ -75,6 +75,12 @@ class TorchBackend:
         with force_onednn():
             return self._memory.working_bytes(shape, available_bytes=available_bytes)
 
+    def device_bytes(self, shape: Shape, *, available_bytes: int = 0) -> int:
+        """An upper bound of the device's own memory for a call; 0 for the CPU."""
+        if self.device.type == "cpu":
+            return 0
+        return self._memory.working_bytes(shape, available_bytes=available_bytes)
+
     def fingerprint(self) -> str:
         """Differs if the weights or the precision differ."""
         return fingerprint(self._network.state_dict())

@@ -115,6 +115,10 @@ class ForeignBackend:
         count = shape[0] if self._graph.is_batch else 1
         return int(OVERHEAD * self._bytes_per_pixel * count * prod(shape[2:]))
 
+    def device_bytes(self, shape: Shape, *, available_bytes: int = 0) -> int:
+        """0: inputs and outputs are on the CPU, and nothing is known about other memory."""
+        return 0
+
     def fingerprint(self) -> str:
         """Differs if the file, the colors, the range or the device differ."""
         device = "" if self.runtime_device == "cpu" else f" {self.runtime_device}"

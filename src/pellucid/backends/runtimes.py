@@ -86,6 +86,10 @@ class GraphBackend(ABC):
         """An upper bound of the memory for a call."""
         return self._memory.working_bytes(shape, available_bytes=available_bytes)
 
+    def device_bytes(self, shape: Shape, *, available_bytes: int = 0) -> int:
+        """0: inputs and outputs are on the CPU, and nothing is known about other memory."""
+        return 0
+
     def fingerprint(self) -> str:
         """Differs if the file, the weights, the runtime, the precision or the device differ."""
         device = "" if self.runtime_device == "cpu" else f" {self.runtime_device}"

@@ -292,6 +292,9 @@ class _RunAsBackend:
     def working_bytes(self, shape: Shape, *, available_bytes: int = 0) -> int:
         return self._backend.working_bytes(shape, available_bytes=available_bytes)
 
+    def device_bytes(self, shape: Shape, *, available_bytes: int = 0) -> int:
+        return self._backend.device_bytes(shape, available_bytes=available_bytes)
+
     def fingerprint(self) -> str:
         return "export"
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pellucid.errors import PictureError
-from pellucid.pictures.samples import PEAKS, Samples, to_depth, to_planes, to_samples
-from pellucid.system import memory
+from pellucid.pictures.samples import CPU, PEAKS, Samples, to_depth, to_planes, to_samples, upload_samples
+from pellucid.system import devices, memory
+from pellucid.system.devices import Download
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -453,15 +454,21 @@ class Mosaic:
             )
         return replace(self, samples=self.samples[rows, cols])
 
-    def to_tensor(self) -> Tensor:
+    def to_tensor(self, device: torch.device = CPU) -> Tensor:
         """(1, 1, H, W) float32, linear; black is 0, white is 1; values below black are clamped to 0."""
-        return self.to_linear().clamp_(min=0)
+        return self.to_linear(device).clamp_(min=0)
 
-    def to_linear(self) -> Tensor:
-        """(1, 1, H, W) float32, linear; black is 0, white is 1; values below black are negative."""
-        black = self._tile_black_levels(0, 0, self.height, self.width)
-        above = self.samples.astype(np.float32) - black
-        return torch.from_numpy(above / (np.float32(self.white_level) - black))[None, None]
+    def to_linear(self, device: torch.device = CPU) -> Tensor:
+        """(1, 1, H, W) float32, linear; black is 0, white is 1; values below black are negative.
+
+        device: where it is computed, from samples as they are in the file.
+        """
+        black = self._tile_black_levels(0, 0, self.height, self.width, device)
+        if device.type == "cpu":
+            samples = torch.from_numpy(self.samples.astype(np.float32))  # a copy
+        else:
+            samples = upload_samples(self.samples, device).float()
+        return samples.sub_(black).div_(self.white_level - black)[None, None]
 
     def from_linear(self, linear: Tensor, top: int = 0, left: int = 0) -> Samples:
         """Samples in the units and of the type of this mosaic, (h, w), from linear ones, (1, 1, h, w).
@@ -469,19 +476,24 @@ class Mosaic:
         top, left: where they are in the mosaic. The inverse of `to_linear`: values below black are kept, down to
         0; integers are rounded, halves up.
         """
-        planes = linear[0, 0].float().cpu().numpy()
-        black = self._tile_black_levels(top, left, *planes.shape)
-        samples: Samples = planes * (np.float32(self.white_level) - black) + black
-        if self.samples.dtype.kind == "f":
-            return samples.astype(self.samples.dtype)
-        highest = np.float32(np.iinfo(self.samples.dtype).max)
-        return np.floor(samples + np.float32(0.5)).clip(0, highest).astype(self.samples.dtype)
+        return download_mosaic(self, linear, top, left).wait().numpy()
 
-    def _tile_black_levels(self, top: int, left: int, height: int, width: int) -> NDArray[np.float32]:
-        """The black level of each pixel of a part."""
+    def _tile_black_levels(self, top: int, left: int, height: int, width: int, device: torch.device) -> Tensor:
+        """(height, width): the black level of each pixel of a part."""
         block = np.roll(self.site_black_levels, (-top, -left), (0, 1))
         repeats = (-(-height // self.period), -(-width // self.period))
-        return np.tile(block, repeats)[:height, :width]
+        return devices.to_device(torch.from_numpy(block), device).repeat(repeats)[:height, :width]
+
+
+def download_mosaic(mosaic: Mosaic, linear: Tensor, top: int, left: int) -> Download:
+    """`Mosaic.from_linear`, computed where the linear samples are; does not wait for a device."""
+    planes, dtype = linear[0, 0].float(), mosaic.samples.dtype
+    height, width = planes.shape
+    black = mosaic._tile_black_levels(top, left, height, width, planes.device)
+    samples = planes * (mosaic.white_level - black) + black
+    if dtype.kind == "u":
+        samples = samples.add_(0.5).floor_().clamp_(0, float(np.iinfo(dtype).max))
+    return Download(samples.to(getattr(torch, dtype.name)))
 
 
 def _check_arrays(planes: tuple[object, ...]) -> None:

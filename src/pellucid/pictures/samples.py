@@ -11,17 +11,18 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pellucid.system import memory
+from pellucid.system import devices, memory
+from pellucid.system.devices import Download
 
 Samples = NDArray[Any]
 
 PEAKS: dict[str, float] = {"uint8": 255.0, "uint16": 65535.0, "float32": 1.0}
 """The value of white, by the dtype of the samples."""
 
-_CPU = torch.device("cpu")
+CPU = torch.device("cpu")
 
 
-def to_planes(samples: Samples, device: torch.device = _CPU, *, channels_last: bool = False) -> Tensor:
+def to_planes(samples: Samples, device: torch.device = CPU, *, channels_last: bool = False) -> Tensor:
     """A copy as float32 on a device; integers are divided by their white.
 
     channels_last: the order in memory, as in `torch.channels_last`. It takes less time for several channels,
@@ -42,20 +43,25 @@ def to_samples(planes: Tensor, dtype: str) -> Samples:
 
     Integers are clamped and rounded half up; float32 keeps values as they are.
     """
+    return download_samples(planes, dtype).wait().numpy()
+
+
+def download_samples(planes: Tensor, dtype: str) -> Download:
+    """The same, (H, W, channels), converted where the planes are; does not wait for a device."""
     image = planes[0].detach().resolve_neg().to(torch.promote_types(planes.dtype, torch.float32))
     if dtype == "float32":
-        return image.float().permute(1, 2, 0).contiguous().cpu().numpy()
+        return Download(image.float().permute(1, 2, 0).contiguous())
     # 65535 is infinite in float16. Converting to integers cuts off decimals.
     scaled = (image * PEAKS[dtype]).add_(0.5).clamp_(0, PEAKS[dtype] + 0.5)
     if image.device.type != "cpu":
-        return scaled.permute(1, 2, 0).to(getattr(torch, dtype)).contiguous().cpu().numpy()
+        return Download(scaled.permute(1, 2, 0).to(getattr(torch, dtype)).contiguous())
     samples = np.empty((*scaled.shape[1:], len(scaled)), dtype)
     if scaled.stride(0) == 1:
         np.copyto(samples, scaled.permute(1, 2, 0).numpy(), casting="unsafe")
     else:
         for channel, plane in enumerate(scaled.numpy()):  # faster than all at once
             np.copyto(samples[..., channel], plane, casting="unsafe")
-    return samples
+    return Download(torch.from_numpy(samples))
 
 
 def to_depth(samples: Samples, dtype: str) -> Samples:
@@ -73,7 +79,13 @@ def _divide(samples: Samples, out: Samples | None = None) -> Samples:
 
 def _move_to(device: torch.device, samples: Samples, *, channels_last: bool) -> Tensor:
     """The conversion on the device, which receives samples as they are in the file."""
-    moved = torch.empty(samples.shape, dtype=getattr(torch, samples.dtype.name), pin_memory=device.type == "cuda")
-    np.copyto(moved.numpy(), samples)
-    planes = moved.to(device, non_blocking=True).float().div_(PEAKS[samples.dtype.name]).permute(2, 0, 1)[None]
+    moved = upload_samples(samples, device).float()
+    planes = moved.div_(PEAKS[samples.dtype.name]).permute(2, 0, 1)[None]
     return planes if channels_last else planes.contiguous()
+
+
+def upload_samples(samples: Samples, device: torch.device) -> Tensor:
+    """A copy of samples on a device, of the same type and shape; does not wait for the device."""
+    copy = torch.empty(samples.shape, dtype=getattr(torch, samples.dtype.name), pin_memory=device.type == "cuda")
+    np.copyto(copy.numpy(), samples)
+    return devices.to_device(copy, device)

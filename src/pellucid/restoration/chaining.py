@@ -14,10 +14,11 @@ from torch import Tensor
 
 from pellucid import __version__
 from pellucid.degradations.degradation import Chain, Degradation, makes_target
-from pellucid.domains import CPU, Degraded, Domain
+from pellucid.domains import Degraded, Domain
 from pellucid.errors import PictureError, WeightsError
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.pictures.resize import resize
+from pellucid.pictures.samples import CPU
 from pellucid.recipes.recipe import Recipe, ScoringProtocol
 from pellucid.restoration.resizing import resize_picture
 from pellucid.restoration.tiled_model import Effort, TiledModel

@@ -5,27 +5,30 @@ pixels. So the size can be chosen to fit the available memory.
 """
 
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import product
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pellucid.backends.backend import WHOLE_PX, Backend, allocation
+from pellucid.backends.backend import WHOLE_PX, Backend, Shape, allocation
 from pellucid.backends.selection import BackendChoice
 from pellucid.domains import Degraded
 from pellucid.errors import ArgumentError, NotEnoughMemoryError, PictureError, WeightsError
-from pellucid.pictures.picture import Mosaic, Picture
+from pellucid.pictures.picture import Mosaic, Picture, download_mosaic
 from pellucid.pictures.resize import reach, resize
-from pellucid.pictures.samples import Samples, to_depth, to_planes, to_samples
+from pellucid.pictures.samples import Samples, download_samples, to_depth, to_planes, to_samples
 from pellucid.recipes.recipe import Recipe
 from pellucid.recipes.registry import find
 from pellucid.restoration import tiling
 from pellucid.restoration.kept_tiles import KeptTiles
 from pellucid.restoration.tiling import Span, Tile
-from pellucid.system import memory
+from pellucid.system import devices, memory
+from pellucid.system.devices import Download
 from pellucid.weights.checkpoint import WeightsMetadata
 
 Advance = Callable[[int], None]
@@ -58,6 +61,10 @@ class DihedralTransform:
 FILL_PX = 8
 """How far visible colors replace hidden ones (under full transparency), which must not affect visible results."""
 
+DEVICE_TILE_PX = 2048
+"""Side of the tiles on a GPU, in pixels of the network's input, if they fit its memory: halos take little there,
+copies of a large picture still overlap, and with up to 500 channels all indices fit 32 bits."""
+
 IDENTITY = (DihedralTransform(),)
 ALL_EIGHT = tuple(DihedralTransform(*flags) for flags in product((False, True), repeat=3))
 
@@ -89,6 +96,33 @@ class TileSettings:
     transforms: Sequence[DihedralTransform] = IDENTITY
     strength: float = 1.0
     mask: Picture | None = None
+
+
+class _StartedTiles:
+    """The tiles that are not waited for yet: on a GPU the last one, so that it computes while others are copied.
+
+    kept: gets every tile that is done.
+    """
+
+    def __init__(self, kept: KeptTiles, device: torch.device) -> None:
+        self._kept, self._max_waiting = kept, int(devices.is_asynchronous(device))
+        self._waiting: deque[tuple[Tile, float, Callable[[], Picture]]] = deque()
+        self._done_s = 0.0
+
+    def add(self, tile: Tile, start_s: float, finish: Callable[[], Picture]) -> Iterator[tuple[Tile, Picture]]:
+        """Add a tile that was started at this time, and yield those that are done."""
+        self._waiting.append((tile, start_s, finish))
+        yield from self.finish(self._max_waiting)
+
+    def finish(self, num_left: int = 0) -> Iterator[tuple[Tile, Picture]]:
+        """Yield the first tiles until this many are left."""
+        while len(self._waiting) > num_left:
+            tile, start_s, finish = self._waiting.popleft()
+            part = finish()
+            done_s = time.monotonic()
+            self._kept.add(tile, part, done_s - max(start_s, self._done_s))
+            self._done_s = done_s
+            yield tile, part
 
 
 class TiledModel:
@@ -205,8 +239,12 @@ class TiledModel:
         """The side of the tiles: the requested or a fast one, halved until a tile fits the memory."""
         used = memory.used_bytes() + reserved_bytes
         free, halo_px = max(0, limit - used), settings.halo_px
+        free_on_device = devices.free_device_bytes(self.backend.device)
         tile_px = self._fast_tile_px(degraded, halo_px) if requested_px is None else requested_px
-        while (needed := self._working_bytes(degraded, tile_px + 2 * halo_px, free)) > free and tile_px > 1:
+        while (
+            (needed := self._working_bytes(degraded, tile_px + 2 * halo_px, free)) > free
+            or not self._fits_device(degraded, tile_px + 2 * halo_px, free_on_device)
+        ) and tile_px > 1:
             tile_px = max(1, min(tile_px, max(degraded.height, degraded.width)) // 2)
         if needed > free:
             raise NotEnoughMemoryError(
@@ -219,8 +257,9 @@ class TiledModel:
 
     def _fast_tile_px(self, degraded: Degraded, halo_px: int) -> int:
         """The whole picture if it is not larger than a tile with its halo, else a size with little halo."""
-        # 512 network pixels keep activations near the caches; a large halo needs more.
-        tile_px = max(int(512 / self.recipe.domain.rate), min(1024, 4 * halo_px))
+        # 512 network pixels keep activations near the caches of a CPU; a large halo needs more.
+        network_px = 512 if self.backend.device.type == "cpu" else DEVICE_TILE_PX
+        tile_px = max(int(network_px / self.recipe.domain.rate), min(1024, 4 * halo_px))
         if degraded.height * degraded.width <= (tile_px + 2 * halo_px) ** 2:
             return max(degraded.height, degraded.width)
         return tile_px
@@ -230,17 +269,29 @@ class TiledModel:
 
         If even a rough upper bound fits into the free memory, it returns this bound.
         """
-        domain = self.recipe.domain
         height, width = min(read_px, degraded.height), min(read_px, degraded.width)
-        sample = degraded.crop(slice(0, self.grid_px), slice(0, self.grid_px))
-        count, channels = domain.to_input(sample).shape[:2]
-        shape = (count, channels, -int(-height * domain.rate // 1), -int(-width * domain.rate // 1))
         # In addition to the network: the part that is read, in its own depth and in float, its color planes, and
         # the result in both.
         other_bytes = 4 * 4 * height * width * (1 + 3 * self.scale**2)
         if isinstance(degraded, Picture) and degraded.extra is not None:  # enlarged by several passes
             other_bytes += 4 * 4 * height * width * degraded.extra.shape[2] * self.scale**2
+        shape = self._input_shape(degraded, read_px)
         return self.backend.working_bytes(shape, available_bytes=max(0, free - other_bytes)) + other_bytes
+
+    def _fits_device(self, degraded: Degraded, read_px: int, free: int | None) -> bool:
+        """Whether a tile that reads a square of this side takes at most half of the device's free memory."""
+        if free is None:
+            return True
+        shape = self._input_shape(degraded, read_px)
+        return self.backend.device_bytes(shape, available_bytes=free // 2) <= free // 2
+
+    def _input_shape(self, degraded: Degraded, read_px: int) -> Shape:
+        """The shape of the network's input for a square of this side, at most the whole picture."""
+        domain = self.recipe.domain
+        height, width = min(read_px, degraded.height), min(read_px, degraded.width)
+        sample = degraded.crop(slice(0, self.grid_px), slice(0, self.grid_px))
+        count, channels = domain.to_input(sample).shape[:2]
+        return count, channels, -int(-height * domain.rate // 1), -int(-width * domain.rate // 1)
 
     def _restore_tiles(
         self, degraded: Degraded, tile_px: int, effort: Effort, dtype: str
@@ -254,11 +305,13 @@ class TiledModel:
         free = max(0, limit - memory.used_bytes())
         needed = self._working_bytes(degraded, tile_px + 2 * settings.halo_px, free)
         waiting = tiling.plan(degraded.height, degraded.width, tile_px=tile_px)[::-1]
+        started = _StartedTiles(effort.kept, self.backend.device)
         while waiting:
             tile = waiting.pop()
             found = effort.kept.find(tile)
             if found is not None:
-                like = like or self._restore_tile(degraded, Tile(0, 1, 0, 1), settings, dtype)  # for metadata
+                yield from started.finish()
+                like = like or self._start_tile(degraded, Tile(0, 1, 0, 1), settings, dtype)()  # for metadata
                 yield tile, replace(like, samples=found.samples, alpha=found.alpha, extra=found.extra)
                 continue
             if tile.longer_side_px > tile_px:
@@ -269,7 +322,7 @@ class TiledModel:
             start_s = time.monotonic()
             try:
                 with allocation("a tile"):
-                    part = self._restore_tile(degraded, tile, settings, dtype)
+                    finish = self._start_tile(degraded, tile, settings, dtype)
             except (NotEnoughMemoryError, MemoryError) as error:
                 if tile.longer_side_px == 1:
                     raise NotEnoughMemoryError(
@@ -278,25 +331,58 @@ class TiledModel:
                 tile_px = tile.longer_side_px // 2
                 waiting.append(tile)
             else:
-                effort.kept.add(tile, part, time.monotonic() - start_s)
-                yield tile, part
+                yield from started.add(tile, start_s, finish)
+                del finish  # its planes; otherwise they would stay in memory while the next tile is computed
+        yield from started.finish()
 
-    def _restore_tile(self, degraded: Degraded, tile: Tile, settings: TileSettings, dtype: str) -> Picture:
-        """Restore one tile, with samples of this type; hidden colors are those of the input.
+    def _start_tile(
+        self, degraded: Degraded, tile: Tile, settings: TileSettings, dtype: str
+    ) -> Callable[[], Picture]:
+        """Start to restore one tile; the function that is returned waits for it.
 
-        Samples of a mosaic are in its own units, in the only channel.
+        Its samples are of this type, and hidden colors are those of the input. Samples of a mosaic are in its own
+        units, in the only channel.
         """
         planes = self._restore_colors(degraded, tile, settings)
-        if isinstance(degraded, Mosaic) and self.recipe.domain.gives_mosaic:
-            return Picture(degraded.from_linear(planes, tile.top, tile.left)[..., None])
-        colors = to_samples(planes, dtype)
-        if isinstance(degraded, Mosaic):
-            return Picture(colors, metadata=degraded.metadata)
-        alpha = None if degraded.alpha is None else self._enlarge(degraded.alpha, tile, dtype, is_fraction=True)
-        extra = None if degraded.extra is None else self._enlarge(degraded.extra, tile, dtype)
-        if alpha is not None and not alpha.all():
-            colors = np.where(alpha == 0, self._enlarge(degraded.samples, tile, dtype), colors)
-        return replace(degraded, samples=colors, alpha=alpha, extra=extra)
+        check = partial(self._check_finite, degraded, planes, Download(planes.sum()))
+        is_asynchronous = devices.is_asynchronous(planes.device)
+        if not is_asynchronous:
+            check()
+        stays_mosaic = isinstance(degraded, Mosaic) and self.recipe.domain.gives_mosaic
+        if isinstance(degraded, Mosaic) and stays_mosaic:
+            download = download_mosaic(degraded, planes, tile.top, tile.left)
+        else:
+            download = download_samples(planes, dtype)
+        alpha = extra = hidden = None
+        if isinstance(degraded, Picture):
+            if degraded.alpha is not None:
+                alpha = self._enlarge(degraded.alpha, tile, dtype, is_fraction=True)
+            if degraded.extra is not None:
+                extra = self._enlarge(degraded.extra, tile, dtype)
+            if alpha is not None and not alpha.all():
+                hidden = self._enlarge(degraded.samples, tile, dtype)
+
+        def finish() -> Picture:
+            if is_asynchronous:
+                check()
+            colors = download.wait().numpy()
+            if stays_mosaic:
+                return Picture(colors[..., None])
+            if isinstance(degraded, Mosaic):
+                return Picture(colors, metadata=degraded.metadata)
+            if hidden is not None:
+                np.copyto(colors, hidden, where=alpha == 0)
+            return replace(degraded, samples=colors, alpha=alpha, extra=extra)
+
+        return finish
+
+    def _check_finite(self, degraded: Degraded, colors: Tensor, total: Download) -> None:
+        """Raise the reason if colors are not finite. total: their sum, which takes a fraction of the time."""
+        if total.wait().isfinite() or colors.isfinite().all():
+            return
+        if not all(np.isfinite(plane).all() for plane in degraded.planes):
+            raise PictureError("NaN or infinite samples", hint="replace them first")
+        raise WeightsError(f"{self.name} returns NaN or infinite samples; its weights are damaged")
 
     def _enlarge(self, plane: Samples, tile: Tile, dtype: str, *, is_fraction: bool = False) -> Samples:
         """A tile of given samples, enlarged bicubically, which overshoots; fractions are from 0 to 1."""
@@ -312,12 +398,7 @@ class TiledModel:
     def _restore_colors(self, degraded: Degraded, tile: Tile, settings: TileSettings) -> Tensor:
         """The colors of one tile, (1, 1 or 3, H, W): the mean over all transforms."""
         first, *others = (self._run_network(degraded, tile, settings, each) for each in settings.transforms)
-        colors = sum(others, first) / len(settings.transforms) if others else first
-        if not colors.sum().isfinite() and not colors.isfinite().all():  # the sum takes a fraction of the time
-            if not all(np.isfinite(plane).all() for plane in degraded.planes):
-                raise PictureError("NaN or infinite samples", hint="replace them first")
-            raise WeightsError(f"{self.name} returns NaN or infinite samples; its weights are damaged")
-        return colors
+        return sum(others, first) / len(settings.transforms) if others else first
 
     def _run_network(
         self, degraded: Degraded, tile: Tile, settings: TileSettings, transform: DihedralTransform
@@ -326,14 +407,14 @@ class TiledModel:
         rows = self._span(tile.top, tile.bottom, degraded.height, settings.halo_px, transform.flip_rows)
         cols = self._span(tile.left, tile.right, degraded.width, settings.halo_px, transform.flip_cols)
         outer = degraded.crop(rows.read, cols.read)
-        if isinstance(outer, Picture) and outer.alpha is not None:
+        if isinstance(outer, Picture) and outer.alpha is not None and not outer.alpha.all():
             outer = outer.as_depth("float32").fill_hidden(FILL_PX)
         planes = domain.to_planes(outer, self.backend.device)
         network_input, strength = domain.planes_to_input(planes), self._strength(settings, rows, cols)
         if strength.any():
             output = transform.invert(self.backend(transform(network_input)))
             if not (strength == 1).all():
-                output = domain.keep(network_input).lerp(output, strength.to(output.device))
+                output = domain.keep(network_input).lerp(output, devices.to_device(strength, output.device))
         else:
             output = domain.keep(network_input)
         return domain.output_to_planes(output, planes)[..., rows.kept(self.scale), cols.kept(self.scale)]

@@ -46,8 +46,15 @@ class Group:
         if self.world_size == 1:
             return list(values)
         shared = torch.tensor(values, dtype=torch.float64, device=self.device)
+        return cast(list[float], self.average(shared).tolist())
+
+    def average(self, values: Tensor) -> Tensor:
+        """The mean of each value over all processes, on their device; does not wait for it."""
+        if self.world_size == 1:
+            return values
+        shared = values.double()
         dist.all_reduce(shared)
-        return cast(list[float], (shared / self.world_size).tolist())
+        return shared / self.world_size
 
     def any(self, value: bool) -> bool:
         """Whether the value is true in any process."""

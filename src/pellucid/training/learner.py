@@ -2,6 +2,9 @@
 
 A step is a deterministic function of the learner, the batch and (seed, step), which also seed dropout. A batch
 whose loss or gradient is not finite is skipped: only the loss scale and the counters of skipped batches change.
+
+On a GPU, the CPU does not wait for a step before it starts the next one: the GPU itself skips a batch, and the
+loss is read one step later.
 """
 
 import math
@@ -16,9 +19,11 @@ from torch import Tensor, nn
 
 from pellucid.recipes.network import Loss, Network
 from pellucid.recipes.recipe import Recipe
+from pellucid.system import devices
+from pellucid.system.devices import Download
 from pellucid.training import optimization
 from pellucid.training.distributed import Group, share_batch_norms
-from pellucid.training.optimization import TensorsByName
+from pellucid.training.optimization import TensorsByName, choose
 
 
 @dataclass(frozen=True)
@@ -44,6 +49,35 @@ class ExecutionMode:
         return f"{self.precision}{tf32}, {layout}, {'compiled' if self.compiled else 'not compiled'}{graphs}"
 
 
+@dataclass(frozen=True)
+class StepResult:
+    """What is known after a step."""
+
+    step: int
+    """Number of steps done."""
+    lr: float
+    loss: float
+    """Before the step, over all processes; not finite if the batch was skipped."""
+    num_skipped: int
+    num_skipped_in_a_row: int
+
+    @property
+    def is_skipped(self) -> bool:
+        return self.num_skipped_in_a_row > 0
+
+
+@dataclass(frozen=True)
+class _PendingStep:
+    """A step that the device may not have done yet.
+
+    facts: the loss, and the fraction of processes whose gradients are finite.
+    """
+
+    step: int
+    lr: float
+    facts: Download
+
+
 class Learner:
     """A network with its optimizer, weight average and loss scale; takes training steps.
 
@@ -54,10 +88,11 @@ class Learner:
         self.recipe, self.mode, self.device = recipe, mode, group.device
         self._seed, self._group = seed, group
         self.step = 0
-        """Number of steps done, including skipped ones."""
+        """Number of steps done or started, including skipped ones."""
         self.num_skipped = 0
         """Number of steps that were skipped because the loss or a gradient was not finite."""
         self.num_skipped_in_a_row = 0
+        self._pending: _PendingStep | None = None
         self._network = network.to(group.device).train()
         if mode.channels_last:
             nn.utils.convert_conv2d_weight_memory_format(self._network, torch.channels_last)
@@ -75,9 +110,13 @@ class Learner:
         """The learning rate of the next step."""
         return self.recipe.optimizer.lr * self.recipe.schedule.factor(self.step, self.recipe.num_steps)
 
-    def learn(self, degraded: Tensor, target: Tensor) -> float:
-        """Do one step on this process's part of a batch. Returns the loss before it, over all processes."""
-        optimization.set_lr(self._optimizer, self.lr)
+    def learn(self, degraded: Tensor, target: Tensor) -> list[StepResult]:
+        """Do one step on this process's part of a batch, or start it on a GPU.
+
+        Returns the results of the steps that have become known: of this one, or on a GPU of the one before.
+        """
+        lr = self.lr
+        optimization.set_lr(self._optimizer, lr)
         torch.manual_seed(dropout_seed(self._seed, self.step, self._group.rank))
         buffers_before = [buffer.clone() for buffer in self._buffers]
 
@@ -89,27 +128,57 @@ class Learner:
         norm = optimization.clip(
             self._parameters, max_norm=self.recipe.clip_norm, max_tensor_norm=self.recipe.clip_tensor_norm
         )
-        value, finite_fraction = self._group.mean(loss.item(), float(norm.isfinite()))
-        if finite_fraction == 1 and math.isfinite(value):
-            self._update_weights()
+        facts = self._group.average(torch.stack([loss.detach().float(), norm.isfinite().float()]))
+        results = self.settle()  # of the step before, while the device works on this one
+        self._pending = _PendingStep(self.step + 1, lr, Download(facts))
+        if devices.is_asynchronous(self.device) and optimization.is_initialized(self._optimizer):
+            is_skipped = (facts[1] != 1) | ~facts[0].isfinite()
+            self._restore_buffers(buffers_before, is_skipped)
+            self._update_weights(is_skipped)
         else:
-            self._skip(buffers_before)
+            results.append(self._read_result(self._pending))
+            self._pending = None
+            if results[-1].is_skipped:
+                self._restore_buffers(buffers_before)
+            else:
+                self._update_weights()
         self._scaler.update()
         self.step += 1
-        return value
+        return results
 
-    def _update_weights(self) -> None:
-        self._scaler.step(self._optimizer)
-        self.num_skipped_in_a_row = 0
+    def settle(self) -> list[StepResult]:
+        """Wait for the step whose result is not known yet, if there is one; returns its result."""
+        if self._pending is None:
+            return []
+        result, self._pending = self._read_result(self._pending), None
+        if result.is_skipped:
+            optimization.forget_step(self._optimizer)
+        return [result]
+
+    def _read_result(self, pending: _PendingStep) -> StepResult:
+        loss, finite_fraction = pending.facts.wait().tolist()
+        is_skipped = finite_fraction != 1 or not math.isfinite(loss)
+        self.num_skipped += is_skipped
+        self.num_skipped_in_a_row = self.num_skipped_in_a_row + 1 if is_skipped else 0
+        return StepResult(pending.step, pending.lr, loss, self.num_skipped, self.num_skipped_in_a_row)
+
+    def _update_weights(self, is_skipped: Tensor | None = None) -> None:
+        optimization.step(self._optimizer, is_skipped)
         if self._average:
-            optimization.average(self._average, self._network, decay=self.recipe.ema_decay, step=self.step)
+            optimization.average(
+                self._average,
+                self._network,
+                decay=self.recipe.ema_decay,
+                step=self.step,
+                is_skipped=is_skipped,
+            )
 
     @torch.no_grad()
-    def _skip(self, buffers_before: list[Tensor]) -> None:
-        for buffer, before in zip(self._buffers, buffers_before, strict=True):
-            buffer.copy_(before)  # the forward pass has already updated the statistics of batch norm
-        self.num_skipped += 1
-        self.num_skipped_in_a_row += 1
+    def _restore_buffers(self, before: list[Tensor], is_skipped: Tensor | None = None) -> None:
+        """Undo what the forward pass has done to the statistics of batch norm, if the step is skipped."""
+        for dtype in {buffer.dtype for buffer in self._buffers}:
+            old, buffers = ([b for b in some if b.dtype == dtype] for some in (before, self._buffers))
+            torch._foreach_copy_(buffers, old if is_skipped is None else choose(is_skipped, old, buffers))
 
     @contextmanager
     def _autocast(self) -> Iterator[None]:
@@ -142,7 +211,8 @@ class Learner:
         }
 
     def metadata(self) -> dict[str, Any]:
-        """The scalars of a checkpoint."""
+        """The scalars of a checkpoint. There must be no step whose result is not known, see `settle`."""
+        assert self._pending is None
         return {
             "num_skipped": self.num_skipped,
             "num_skipped_in_a_row": self.num_skipped_in_a_row,

@@ -35,6 +35,54 @@ def build(spec: Optimizer, network: nn.Module) -> torch.optim.Optimizer:
     )
 
 
+def step(optimizer: torch.optim.Optimizer, is_skipped: Tensor | None = None) -> None:
+    """Update the weights.
+
+    is_skipped: on the device; if it is true there, weights and state stay as they are. The CPU does not need to
+        know, but `is_initialized` must be true, and `forget_step` must follow before the next step.
+    """
+    if is_skipped is None:
+        optimizer.step()
+        return
+    # PyTorch's fused optimizers look for these attributes, which its GradScaler sets.
+    optimizer.found_inf, optimizer.grad_scale = is_skipped.float(), None  # type: ignore[attr-defined]
+    optimizer.step()
+    del optimizer.found_inf, optimizer.grad_scale  # type: ignore[attr-defined]
+
+
+def is_initialized(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether all gradients belong to weights that have a state, or do not need one."""
+    return all(
+        parameter.grad is None or parameter in optimizer.state or group.get("momentum") == 0
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    )
+
+
+def forget_step(optimizer: torch.optim.Optimizer) -> None:
+    """Count one step less, after one that was skipped on the device: SOAP's are counted by the CPU."""
+    if isinstance(optimizer, SoapOptimizer):
+        optimizer.forget_step()
+
+
+def choose(condition: Tensor, if_true: Sequence[Tensor], if_false: Sequence[Tensor]) -> list[Tensor]:
+    """`torch.where` for many tensors of one type, in three kernels. Pairs have the same shape and layout."""
+    if not if_true:
+        return []
+    flat_true, flat_false = (torch.cat([_flatten(tensor) for tensor in all]) for all in (if_true, if_false))
+    chosen: Tensor = torch.where(condition, flat_true, flat_false)
+    parts = chosen.split([tensor.numel() for tensor in if_true])
+    return [
+        part.as_strided(tensor.shape, tensor.stride(), part.storage_offset())
+        for part, tensor in zip(parts, if_true, strict=True)
+    ]
+
+
+def _flatten(tensor: Tensor) -> Tensor:
+    """All values in the order of the memory, as a view."""
+    return tensor.as_strided((tensor.numel(),), (1,), tensor.storage_offset())
+
+
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Set the learning rate of each group: lr times the factor of the group."""
     for group in optimizer.param_groups:
@@ -110,14 +158,25 @@ def load_scaler_metadata(scaler: torch.amp.GradScaler, metadata: Mapping[str, An
     scaler.load_state_dict({**scaler.state_dict(), **state})
 
 
-def average(averaged: Mapping[str, Tensor], network: nn.Module, *, decay: float, step: int) -> None:
+def average(
+    averaged: Mapping[str, Tensor],
+    network: nn.Module,
+    *,
+    decay: float,
+    step: int,
+    is_skipped: Tensor | None = None,
+) -> None:
     """Update an exponential moving average (EMA) of all tensors of a network, in place.
 
     The decay is at most (step + 1) / (step + 10), so that the random start soon loses its weight.
+    is_skipped: as in `step`.
     """
     decay = min(decay, (step + 1) / (step + 10))
     current = network.state_dict()
     floats = [name for name, tensor in averaged.items() if tensor.is_floating_point()]
-    torch._foreach_lerp_([averaged[name] for name in floats], [current[name] for name in floats], 1 - decay)
-    for name in averaged.keys() - set(floats):
+    means, values = [averaged[name] for name in floats], [current[name] for name in floats]
+    if is_skipped is not None:
+        values = choose(is_skipped, means, values)
+    torch._foreach_lerp_(means, values, 1 - decay)
+    for name in averaged.keys() - set(floats):  # counts, which a skipped step has not changed
         averaged[name].copy_(current[name])

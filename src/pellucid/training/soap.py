@@ -82,8 +82,14 @@ class SoapOptimizer(torch.optim.Optimizer):
                     self.state[parameter] = _init_state(parameter)
         if list(map(id, known)) != list(map(id, self._batched)):
             self._batches, self._batched = self._arrange(known), known
+        is_skipped: Tensor | None = getattr(self, "found_inf", None)  # as in PyTorch's fused optimizers
         for batch in self._batches:
-            batch.update()
+            batch.update(None if is_skipped is None else is_skipped > 0)
+
+    def forget_step(self) -> None:
+        """Count one step less, because `found_inf` was true in the last one."""
+        for batch in self._batches:
+            batch.count(-1)
 
     def _arrange(self, parameters: Sequence[Tensor]) -> "list[_Batch]":
         """The parameters in batches: of one group, device and type, and with equal numbers of steps."""
@@ -127,26 +133,47 @@ class _Batch:
         for state, step in zip(states, self._steps, strict=True):
             state["step"] = step
 
-    def update(self) -> None:
-        """One step of all parameters."""
-        group = self._group
+    def count(self, num_steps: int) -> None:
+        """Count that many steps more."""
+        self._num_steps += num_steps
+        self._steps += num_steps
+
+    def update(self, is_skipped: Tensor | None) -> None:
+        """One step of all parameters. is_skipped: whether nothing changes but the counts; None if it is not."""
+        group: dict[str, Any] = self._group
         beta_mean, beta_square = group["betas"]
-        self._num_steps += 1
-        self._steps += 1
+        self.count(1)
+        before = [tensor.clone() for tensor in self._list_changed()] if is_skipped is not None else []
         gradient = self._gather_gradients()
         projected = self._project(gradient)
         self._mean.lerp_(gradient, 1 - beta_mean)
         self._square.mul_(beta_square).addcmul_(projected, projected, value=1 - beta_square)
         deviation = (self._square / (1 - beta_square**self._num_steps)).sqrt_().add_(group["eps"])
         update = self._project(self._mean).div_(deviation)
+        kept = 1 - group["lr"] * group["weight_decay"]
+        if is_skipped is not None:  # `torch.where` with a number would wait for the device
+            update = update.masked_fill(is_skipped, 0)
+            kept = torch.full_like(is_skipped, kept, dtype=update.dtype).masked_fill(is_skipped, 1)
         updates = [tensor for stack in self._stacks for tensor in stack.project_back(update)]
         if group["weight_decay"]:
-            torch._foreach_mul_(self._parameters, 1 - group["lr"] * group["weight_decay"])
+            torch._foreach_mul_(self._parameters, kept)
         torch._foreach_sub_(self._parameters, updates, alpha=group["lr"] / (1 - beta_mean**self._num_steps))
         for stack in self._stacks:
             stack.update_products(gradient, 1 - beta_square)
-            if self._num_steps % group["precondition_frequency"] == 0:
+            if self._is_basis_step():
                 stack.update_bases(self._square)
+        if is_skipped is not None:
+            for tensor, old in zip(self._list_changed(), before, strict=True):
+                torch.where(is_skipped, old, tensor, out=tensor)
+
+    def _is_basis_step(self) -> bool:
+        return self._num_steps % int(self._group["precondition_frequency"]) == 0
+
+    def _list_changed(self) -> list[Tensor]:
+        """The tensors that this step changes besides the parameters."""
+        with_bases = self._is_basis_step()
+        states = [tensor for stack in self._stacks for tensor in stack.list_state(with_bases=with_bases)]
+        return [self._mean, self._square, *states]
 
     def _gather_gradients(self) -> Tensor:
         """All gradients in one flat tensor, as matrices one after the other."""
@@ -199,6 +226,10 @@ class _Stack:
         """Copy the quantity of each state into `stacked`, unless `copied`, and replace it by that view."""
         for state, view in zip(self._states, stacked, strict=True):
             state[quantity] = view if copied else view.copy_(state[quantity])
+
+    def list_state(self, *, with_bases: bool) -> list[Tensor]:
+        """L and R, and their bases if requested."""
+        return [*self._products.values(), *(self._bases.values() if with_bases else ())]
 
     def flat_gradients(self) -> list[Tensor]:
         """The gradients in the order of the memory of their parameters, so that nothing is copied."""

@@ -24,13 +24,14 @@ from pellucid.recipes.overrides import check_patches, check_steps, training_valu
 from pellucid.recipes.recipe import Recipe
 from pellucid.storage import cache, objects
 from pellucid.storage.urls import Location, Url, locate
+from pellucid.system import devices
 from pellucid.system.wording import format_count
 from pellucid.training import distributed, run_folder, tuning
 from pellucid.training.batches import Batches
 from pellucid.training.bucket_run import BucketRun, local_folder, open_bucket_run
 from pellucid.training.distributed import Group
 from pellucid.training.initialization import Log, build_network, load_pretrained
-from pellucid.training.learner import ExecutionMode, Learner
+from pellucid.training.learner import ExecutionMode, Learner, StepResult
 from pellucid.training.optimization import TensorsByName
 from pellucid.training.patches import learns_from_pairs
 from pellucid.training.recorder import Recorder, Validation, command_line
@@ -111,7 +112,7 @@ def train(
     save_every_s: longest time between two checkpoints, in seconds.
     profile: trace a few early steps into `out`/trace.json.
     tensorboard: also write metrics and validation strips to `out`/tensorboard.
-    progress: called after each step, in the first process only.
+    progress: called for each step when its loss is known, in the first process only.
     log: called with a line of text for each event: results of tuning, resuming, skipped batches, damaged
         checkpoints. In the first process only.
 
@@ -206,16 +207,18 @@ class _Loop:
         validate_every = recipe.validate_every or max(1, recipe.num_steps // 50)
         pace = _Pace(self.batches)
         while learner.step < recipe.num_steps:
-            lr = learner.lr
-            loss = learner.learn(*self.batches.batch(learner.step))
-            _check_skipped(learner, self.seed, self.log)
+            results = learner.learn(*self.batches.batch(learner.step))
             pace.tick()
-
             is_last = learner.step == recipe.num_steps
             validates = self.validates and (learner.step % validate_every == 0 or is_last)
-            stops = self.group.any(bool(self.stop_signals))
+            stops = self._must_stop()
+            logs, saves = self._is_logged(), validates or is_last or stops or self._is_save_due()
+            if logs or saves:
+                results += learner.settle()
+            for result in results:
+                _check_skipped(result, recipe.num_steps, self.seed, self.log)
             if self.recorder is not None:
-                self._record(self.recorder, loss, lr, pace, validates=validates, is_last=is_last, stops=stops)
+                self._record(self.recorder, results, pace, logs=logs, validates=validates, saves=saves)
             if validates:
                 self.group.wait()
                 pace.restart()
@@ -224,26 +227,39 @@ class _Loop:
             if stops and not is_last:
                 raise self.stop_signals.stop(learner.step)
 
+    def _must_stop(self) -> bool:
+        """Whether any process has received a signal. Asking the others takes a wait for the device."""
+        if self.group.world_size > 1 and devices.is_asynchronous(self.group.device) and self.learner.step % 10:
+            return False
+        return self.group.any(bool(self.stop_signals))
+
+    def _is_logged(self) -> bool:
+        step, num_steps = self.learner.step, self.learner.recipe.num_steps
+        return step % max(1, min(100, num_steps // 100)) == 0 or step == num_steps
+
+    def _is_save_due(self) -> bool:
+        return self.recorder is not None and self.recorder.is_due()
+
     def _record(
         self,
         recorder: Recorder,
-        loss: float,
-        lr: float,
+        results: list[StepResult],
         pace: "_Pace",
         *,
+        logs: bool,
         validates: bool,
-        is_last: bool,
-        stops: bool,
+        saves: bool,
     ) -> None:
-        log_every = max(1, min(100, self.learner.recipe.num_steps // 100))
-        recorder.history.add(loss)
-        if self.learner.step % log_every == 0 or is_last:
-            recorder.record_metrics(lr=lr, images_per_s=pace.images_per_s, waiting=pace.waiting)
+        for result in results:
+            recorder.history.add(result.loss)
+        if logs:
+            recorder.record_metrics(lr=results[-1].lr, images_per_s=pace.images_per_s, waiting=pace.waiting)
         if validates:
             recorder.validate()
-        if validates or is_last or stops or recorder.is_due():
+        if saves:
             recorder.save()
-        self.progress(_build_status(self.learner, loss, lr, pace, recorder))
+        for result in results:
+            self.progress(_build_status(self.learner, result, pace, recorder))
 
 
 @dataclass(frozen=True)
@@ -285,6 +301,7 @@ def measure(
             if learner.step == num_steps // 2:
                 started, waited_s = time.perf_counter(), batches.waited_s
             learner.learn(*batches.batch(learner.step))
+        learner.settle()
         took_s = time.perf_counter() - started
         num_images = (num_steps - num_steps // 2) * batches.batch_size
         return Speed(num_images / took_s, (batches.waited_s - waited_s) / took_s, mode)
@@ -393,8 +410,8 @@ def _start_profiler(run: Run | None, stack: ExitStack) -> torch.profiler.profile
     )
 
 
-def _check_skipped(learner: Learner, seed: int, log: Log) -> None:
-    num, step = learner.num_skipped_in_a_row, learner.step - 1
+def _check_skipped(result: StepResult, num_steps: int, seed: int, log: Log) -> None:
+    num, step = result.num_skipped_in_a_row, result.step - 1
     if num:
         log(f"loss or gradient not finite at step {step} (seed {seed}); batch skipped")
     if num == MAX_SKIPPED_IN_A_ROW:
@@ -403,9 +420,9 @@ def _check_skipped(learner: Learner, seed: int, log: Log) -> None:
             f"seed {seed}; the last checkpoint is kept",
             hint=_STABLE_HINT,
         )
-    if learner.step == learner.recipe.num_steps and learner.num_skipped > learner.step / 2:
+    if result.step == num_steps and result.num_skipped > num_steps / 2:
         raise PellucidError(
-            f"loss or gradient not finite in {learner.num_skipped} of {learner.step} batches, so the weights are "
+            f"loss or gradient not finite in {result.num_skipped} of {num_steps} batches, so the weights are "
             "not saved; the last checkpoint is kept",
             hint=_STABLE_HINT,
         )
@@ -442,16 +459,16 @@ class _Pace:
         return self._waited_s / self.step_s
 
 
-def _build_status(learner: Learner, loss: float, lr: float, pace: _Pace, recorder: Recorder) -> Status:
+def _build_status(learner: Learner, result: StepResult, pace: _Pace, recorder: Recorder) -> Status:
     num_steps = learner.recipe.num_steps
     return Status(
-        step=learner.step,
+        step=result.step,
         num_steps=num_steps,
-        loss=loss,
-        lr=lr,
+        loss=result.loss,
+        lr=result.lr,
         images_per_s=pace.images_per_s,
         waiting=pace.waiting,
-        seconds_left=(num_steps - learner.step) * pace.step_s,
+        seconds_left=(num_steps - result.step) * pace.step_s,
         psnr_db=recorder.history.psnr_db,
         behind_s=recorder.behind_s,
     )

@@ -36,7 +36,7 @@ def tune(recipe: Recipe, batch: Batch, device: torch.device, log: Log) -> Execut
     batch: (degraded, target) on the device. log: called with each measurement.
     """
     best = default_mode(recipe)
-    best_s = _measure_step_s(recipe, best, batch, device)
+    best_s = measure_step_s(recipe, best, batch, device)
     log(f"tuning: {best}: {_format_time(best_s)} per step")
     for change in _changes(recipe, device):
         if "compiled" in change and best_s * recipe.num_steps < 10 * COMPILING_S:
@@ -45,7 +45,7 @@ def tune(recipe: Recipe, batch: Batch, device: torch.device, log: Log) -> Execut
         mode = replace(best, **change)
         try:
             with warnings.catch_warnings(action="ignore"):  # about performance, which is measured here
-                step_s = _measure_step_s(recipe, mode, batch, device)
+                step_s = measure_step_s(recipe, mode, batch, device)
         except Exception as error:  # whatever a compiler or a kernel does not support, the other modes remain
             log(f"tuning: {mode}: does not run here ({' '.join(str(error).split())[:120]})")
             continue
@@ -68,15 +68,17 @@ def _changes(recipe: Recipe, device: torch.device) -> list[dict[str, Any]]:
     return changes
 
 
-def _measure_step_s(recipe: Recipe, mode: ExecutionMode, batch: Batch, device: torch.device) -> float:
-    """The shortest of a few steps: other load on the machine only makes a step longer."""
+def measure_step_s(recipe: Recipe, mode: ExecutionMode, batch: Batch, device: torch.device) -> float:
+    """Seconds of a step on this batch: the shortest of a few, because other load only makes a step longer."""
     learner = Learner(recipe, recipe.network(), mode, seed=0, group=Group(device))
-    learner.learn(*batch)  # selects kernels, compiles
+    for _ in range(2):  # selects kernels, compiles; from the second step on, a GPU works on the step before
+        learner.learn(*batch)
     steps_s: list[float] = []
     while len(steps_s) < NUM_STEPS and sum(steps_s) < MAX_MEASURED_S:
         started = time.perf_counter()
-        learner.learn(*batch)  # returns the loss, so it waits for the device
+        learner.learn(*batch)  # returns when a step is done: this one, or on a GPU the one before
         steps_s.append(time.perf_counter() - started)
+    learner.settle()
     return min(steps_s)
 
 

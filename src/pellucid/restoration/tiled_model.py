@@ -344,10 +344,11 @@ class TiledModel:
         units, in the only channel.
         """
         planes = self._restore_colors(degraded, tile, settings)
-        check = partial(self._check_finite, degraded, planes, Download(planes.sum()))
-        is_asynchronous = devices.is_asynchronous(planes.device)
-        if not is_asynchronous:
-            check()
+        check_later: Callable[[], None] | None = None
+        if devices.is_asynchronous(planes.device):
+            check_later = partial(self._check_finite, degraded, planes, Download(planes.sum()))
+        else:  # now, because `finish` would keep the planes in memory
+            self._check_finite(degraded, planes, Download(planes.sum()))
         stays_mosaic = isinstance(degraded, Mosaic) and self.recipe.domain.gives_mosaic
         if isinstance(degraded, Mosaic) and stays_mosaic:
             download = download_mosaic(degraded, planes, tile.top, tile.left)
@@ -363,8 +364,8 @@ class TiledModel:
                 hidden = self._enlarge(degraded.samples, tile, dtype)
 
         def finish() -> Picture:
-            if is_asynchronous:
-                check()
+            if check_later is not None:
+                check_later()
             colors = download.wait().numpy()
             if stays_mosaic:
                 return Picture(colors[..., None])

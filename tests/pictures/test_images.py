@@ -794,7 +794,7 @@ def test_an_unknown_suffix_gives_the_known_ones(name: str, tmp_path: Path) -> No
         lambda: images.check_format(tmp_path / name),
         lambda: images.write(Picture(noise(2, 2, 1)), tmp_path / name),
     ):
-        text = message(call, OutputError)
+        text = message(call, ArgumentError)
         assert all(suffix in text for suffix in (".png", ".jpg", ".tif", ".webp", ".bmp"))
     assert not list(tmp_path.iterdir())
 

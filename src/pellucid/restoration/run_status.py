@@ -158,6 +158,8 @@ def _plan_again(folder: Location, run: Mapping[str, Any]) -> tuple[list[Job], li
     if run["plan"] is None:
         raise PellucidError("the program that started the run chose the files")
     plan = planning.plan(**run["plan"], strict=False)
+    if plan.problems and not plan.whole:
+        raise plan.problems[0]
     jobs = [job for job in plan if job.root is not None and real_name(job.root) == run["root"]]
     moved = [replace(job, target=folder / job.name, root=folder) for job in jobs]
     return moved, [str(problem) for problem in plan.problems]

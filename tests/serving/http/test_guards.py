@@ -53,7 +53,9 @@ def _request(
     guards = Guards(
         _read_all, setup or Setup(Path()), Limits(memory_bytes=2**31, **limits), monitor or Monitor(), Links(b"1")
     )
-    given = {"host": "localhost:8000", "transfer-encoding": "chunked"} | (headers or {})
+    given = {"host": "localhost:8000"} | (headers or {})
+    if "content-length" not in given:
+        given["transfer-encoding"] = "chunked"
     scope = {
         "type": "http", "method": method, "path": "/v1/x", "query_string": b"", "client": ("127.0.0.1", 1),
         "headers": [(name.encode(), value.encode()) for name, value in given.items()],

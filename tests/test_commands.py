@@ -227,6 +227,12 @@ def test_errors_of_the_system_name_the_place(
     assert message in line and "None" not in line and line.count("\n") == 1
 
 
+def test_a_deleted_folder_is_named() -> None:
+    result = run_shell("cd $(mktemp -d) && rmdir $PWD && pellucid models srcnn-x2")
+    assert result.returncode == 1
+    assert result.stderr == "pellucid: the current folder has been deleted; change to another one\n"
+
+
 def run_shell(command: str) -> subprocess.CompletedProcess[str]:
     """A command line in which `pellucid` is the program."""
     program = f'"{sys.executable}" -m pellucid'

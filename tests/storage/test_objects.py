@@ -298,6 +298,12 @@ def test_failures_that_stay_end_after_some_time(monkeypatch: pytest.MonkeyPatch)
         assert len(requests) == 3
     with pytest.raises(StorageError, match=r"the connection was refused; check the network and AWS_ENDPOINT_URL"):
         objects.read(_url("s3://b/y"))
+    for address in ("nothing", "http://", "http://a b", "http://host:99999"):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address)
+        with pytest.raises(
+            StorageError, match=f"AWS_ENDPOINT_URL={address} is not a URL of a server; use https://"
+        ):
+            objects.read(_url("s3://b/y"))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://host.invalid")
     with pytest.raises(StorageError, match="is not encrypted; use https"):
         objects.read(_url("s3://b/y"))

@@ -121,8 +121,17 @@ def _describe_os_error(error: OSError) -> str:
     if error.filename is None and error.errno == errno.ENOSPC:
         where = "on the disk of the output, or of the temporary files (environment variable TMPDIR)"
         return f"{error.strerror}: {where}"
+    if error.filename is None and error.errno == errno.ENOENT and not _has_current_folder():
+        return "the current folder has been deleted; change to another one"
     where = "" if error.filename is None else f"{str(error.filename)[:200]}: "
     return f"{where}{error.strerror or error}"
+
+
+def _has_current_folder() -> bool:
+    try:
+        return bool(Path.cwd())
+    except FileNotFoundError:
+        return False
 
 
 @contextmanager

@@ -79,12 +79,18 @@ def _open_s3(bucket: str, options: "ClientConfig") -> "ObjectStore":
 def _allow_http(options: "ClientConfig", scheme: str) -> None:
     """Without encryption, only servers on this computer are used unasked.
 
-    Raises StorageError for other endpoints without encryption.
+    Raises StorageError for other endpoints without encryption, and for one that is not a URL.
     """
-    endpoint = next(filter(None, map(os.environ.get, ENDPOINTS.get(scheme, ()))), "")
+    name, endpoint = next(
+        ((name, os.environ[name]) for name in ENDPOINTS.get(scheme, ()) if os.environ.get(name)), ("", "")
+    )
+    host = _find_host(endpoint)
+    if endpoint and not host:  # obstore would abort with a panic
+        raise StorageError(
+            f"{name}={endpoint[:80]} is not a URL of a server", hint="use https://HOST or http://HOST"
+        )
     if not endpoint.startswith("http://"):
         return
-    host = urlsplit(endpoint).hostname or ""
     variable = f"{ENDPOINTS[scheme][0].partition('_')[0]}_ALLOW_HTTP"
     is_allowed = os.environ.get(variable, "").lower() in ("1", "true", "yes", "on")
     if not is_allowed and host != "localhost" and not host.startswith("127.") and host != "::1":
@@ -92,6 +98,16 @@ def _allow_http(options: "ClientConfig", scheme: str) -> None:
             f"the endpoint {endpoint} is not encrypted", hint=f"use https://, or set {variable}=true"
         )
     options["allow_http"] = True
+
+
+def _find_host(endpoint: str) -> str:
+    """The host of a URL of a server; "" for other texts."""
+    try:
+        parts = urlsplit(endpoint)
+        is_url = parts.scheme in ("http", "https") and parts.port != 0 and " " not in endpoint
+    except ValueError:
+        return ""
+    return (parts.hostname or "") if is_url else ""
 
 
 def _find_profile() -> Any:

@@ -297,6 +297,14 @@ def test_an_impossible_value_is_refused(path: Path, value: Any) -> None:
     assert "sigma_255" in refuse(rewrite(path, parameters={"sigma_255": value}), WeightsError)
 
 
+def test_other_exported_files_are_named(tmp_path: Path) -> None:
+    for name in ("a.pt2", "a.mindir", "a.bin", "a.xml"):
+        (tmp_path / name).write_bytes(b"exported")
+    assert "a.pt2 is an exported model for other programs; give the weights" in refuse(tmp_path / "a.pt2")
+    assert "a.mindir is an exported model for other programs" in refuse(tmp_path / "a.mindir")
+    assert "a.bin is a part of an exported model; give a.xml" in refuse(tmp_path / "a.bin")
+
+
 def test_up_to_two_tensors_that_do_not_fit_are_named(path: Path) -> None:
     tensors = load_file(path)
     last = "layers.2.conv.bias"

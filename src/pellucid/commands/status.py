@@ -176,4 +176,5 @@ def _describe_missing_manifest(place: "Location") -> str:
         return f"contains {path.name}, which cannot be read: {os.strerror(errno.EACCES)}"
     if path is not None and path.exists():
         return f"contains {path.name}, which is damaged; the same 'pellucid restore' creates it again"
-    return "contains no manifest of 'pellucid restore'"
+    others = "no store, and no recorded scores; 'pellucid plot' shows trainings"
+    return f"contains no manifest of 'pellucid restore', {others}"

@@ -32,6 +32,8 @@ FORMAT = 1
 EXPORTED_SUFFIXES = (".onnx", ".xml")
 """Suffixes of files from `pellucid export` that can restore pictures."""
 
+_OTHER_EXPORTS = (".pt2", ".mindir", ".air")
+
 GIVEN_PAIRS = "given pairs"
 """The start of a score's `protocol.degradation` if the degraded pictures were given, not synthesized."""
 
@@ -294,6 +296,13 @@ def _unreadable(path: Path, error: Exception) -> WeightsError:
             f"{path} is an exported model, not a weight file (.safetensors)",
             hint="give the weights that it was exported from",
         )
+    if path.suffix.lower() in _OTHER_EXPORTS:
+        return WeightsError(
+            f"{path} is an exported model for other programs",
+            hint="give the weights that it was exported from, or an .onnx or .xml file",
+        )
+    if path.suffix.lower() == ".bin" and path.with_suffix(".xml").exists():
+        return WeightsError(f"{path} is a part of an exported model", hint=f"give {path.with_suffix('.xml').name}")
     if path.stat().st_size == 0:
         return WeightsError(f"{path} is empty")
     if not os.access(path, os.R_OK):  # safetensors reports a file that does not exist

@@ -18,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -127,13 +128,13 @@ def _measure_speed(cell: Cell, chosen: ExportFormat, path: Path) -> float:
     reference: Callable[[], object]
     if form is None:
         degraded = parity.synthetic_inputs(model.recipe, SIDE_PX)[:1]
-        inputs, reference = (degraded,), lambda: backend(degraded)
+        inputs, reference = (degraded,), partial(backend, degraded)
     else:
         (picture,) = whole_parity.synthesize(domain, form, [(SIDE_PX, SIDE_PX)])
         restorer = Restorer(cell.model, model.recipe, backend, metadata)
         inputs = tuple(whole_parity.to_inputs(picture, domain, form).values())
-        reference = lambda: restorer.restore(picture)  # noqa: E731  # of two, as short as the other
-    ratios = [_time(reference) / _time(lambda: run(*inputs)) for _ in range(NUM_ROUNDS + 1)]
+        reference = partial(restorer.restore, picture)
+    ratios = [_time(reference) / _time(partial(run, *inputs)) for _ in range(NUM_ROUNDS + 1)]
     return median(ratios[1:])
 
 

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
@@ -112,7 +113,7 @@ def measure_peaks(device: torch.device, size: int) -> Peaks:
             continue
         torch.backends.cuda.matmul.allow_tf32 = name == "TF32"
         left, right = (torch.rand(size, size, device=device).to(dtype) for _ in range(2))
-        peaks[name] = 2 * size**3 / 1e12 / measure_s(lambda: left @ right, device, 10)  # noqa: B023  # called now
+        peaks[name] = 2 * size**3 / 1e12 / measure_s(partial(torch.matmul, left, right), device, 10)
     torch.backends.cuda.matmul.allow_tf32 = False
     return peaks
 
@@ -129,7 +130,7 @@ def measure_restoring(device: torch.device, size: Size, peaks: Peaks) -> Rows:
                 backend = selection.build_backend(model, "torch", precision, str(device))
                 restorer = Restorer(name, model.recipe, backend)
                 for tile_px in size.tiles_px if precision == "bfloat16" and name == size.networks[0] else (None,):
-                    taken_s = measure_s(lambda: restorer.restore(picture, tile_px=tile_px), device)  # noqa: B023  # called now
+                    taken_s = measure_s(partial(restorer.restore, picture, tile_px=tile_px), device)
                     tiles = "" if tile_px is None else f", tiles of {tile_px} px"
                     rate = f"{megapixels / taken_s:.3g} MP/s"
                     what = f"restore {name}, {megapixels:g} MP"

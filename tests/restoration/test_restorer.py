@@ -428,7 +428,7 @@ def test_overrides_are_those_that_change_the_result(tmp_path: Path) -> None:
     assert change.startswith("any: exposure_ratio=(1.0, 10.0), but the weights were trained with")
 
 
-# ---- without waiting for a GPU: the CPU or the meta device stands in for one ----------------------
+# ---- without waiting for a GPU, shown on the CPU or the meta device ----------------------
 
 
 @pytest.mark.parametrize("dtype", PEAKS)

@@ -110,7 +110,7 @@ def test_a_batch_that_is_not_finite_changes_no_tensor(precision: str) -> None:
     assert learner.step == 2 and learner.num_skipped_in_a_row > 0
 
 
-# ---- without waiting for a GPU: the CPU stands in for one -----------------------------------------
+# ---- without waiting for a GPU, shown on the CPU -----------------------------------------
 
 
 @pytest.fixture

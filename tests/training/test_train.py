@@ -510,7 +510,7 @@ def test_a_run_whose_losses_are_read_late_writes_the_same(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """As on a GPU, for which the CPU stands in. Metrics are written in every second step here."""
+    """As on a GPU, but on the CPU. Metrics are written in every second step here."""
     made = tiny("dncnn.gaussian", num_steps=200, validate_every=70, ema_decay=0.9, **changes)
     poison(monkeypatch, range(50, 53))
     seen: list[list[Any]] = []

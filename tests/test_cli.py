@@ -79,6 +79,13 @@ def tiny(tmp_path: Path) -> None:
         checkpoint.save(tmp_path / "models" / f"tiny-{name[:4]}.safetensors", chosen.network(), metadata)
 
 
+def test_the_help_keeps_its_words_in_a_narrow_terminal(run: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    assert "--overwrite" in run("restore --help").out
+    monkeypatch.setenv("COLUMNS", "100")
+    assert max(map(len, run("restore --help").out.splitlines())) > 90
+
+
 def test_the_result_of_one_picture_is_next_to_it(run: Terminal) -> None:
     result = run("restore photo.png --model tiny-dncn")
     assert (result.code, result.out.strip()) == (0, "photo-restored.png")

@@ -4,6 +4,7 @@ Heavy packages are imported only when a command runs, so that `--help` is fast.
 """
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -46,6 +47,10 @@ URL_PARAMETERS = {
 """Parameters of commands that take URLs. All others refuse them: a path of this computer is expected there."""
 
 
+MIN_HELP_COLUMNS = 60
+"""In a narrower terminal, lines of the help wrap: its table would have no space for words."""
+
+
 class _PlainHelp:
     """A command whose help shows no Python types: `<bool>` next to flags, `<list[str]>` next to arguments."""
 
@@ -57,6 +62,13 @@ class _PlainHelp:
             if parameter.param_type_name == "argument":
                 vars(parameter)["display_type_rich"] = lambda ctx: ""
         return parameters
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        columns = shutil.get_terminal_size().columns
+        from typer import rich_utils  # takes 30 ms to load
+
+        rich_utils.MAX_WIDTH = MIN_HELP_COLUMNS if columns < MIN_HELP_COLUMNS else None
+        super().format_help(ctx, formatter)  # type: ignore[misc]  # a mixin of typer's commands
 
 
 @contextmanager

@@ -86,6 +86,14 @@ def test_a_range_that_does_not_fit_is_not_assumed(tmp_path: Path) -> None:
     assert "assumed: colors=rgb and range=0..255" in restorer.describe_backends()[0]
 
 
+def test_files_that_return_nan_are_refused(tmp_path: Path) -> None:
+    graph = onnx_files.Graph()
+    zero = graph.node("Sub", "x", "x")
+    path = graph.save(tmp_path / "nan.onnx", graph.node("Div", zero, zero))
+    with pytest.raises(WeightsError, match="returns NaN or infinity"):
+        pellucid.load(path)
+
+
 def test_pictures_that_do_not_resemble_their_input_need_a_range(tmp_path: Path) -> None:
     graph = onnx_files.Graph()
     path = graph.save(tmp_path / "other.onnx", graph.node("Neg", "x"))

@@ -102,8 +102,16 @@ def test_the_halo_of_strided_layers_is_at_least_the_true_one(pads: bool) -> None
 
 
 def test_other_outputs_than_pictures_are_refused() -> None:
-    for network in (nn.AvgPool2d(2), nn.Conv2d(3, 5, 1), nn.Flatten(), nn.Conv2d(3, 3, 3)):
-        with pytest.raises(WeightsError, match=r"thing accepts none of the sizes .*not a whole number of times"):
+    given = "for 3 x 65 x 66"
+    cases: list[tuple[nn.Module, str]] = [
+        (nn.AvgPool2d(2), f"3 x 32 x 33 {given}"),
+        (nn.Conv2d(3, 5, 1), f"5 x 65 x 66 {given}"),
+        (nn.Flatten(), f"{3 * 65 * 66} {given}"),
+        (nn.Conv2d(3, 3, 3), f"3 x 63 x 64 {given}"),
+        (nn.Upsample(scale_factor=1.5), f"3 x 97 x 99 {given}"),
+    ]
+    for network, found in cases:
+        with pytest.raises(WeightsError, match=f"thing returns {found} .*as many channels are needed"):
             measure_reach(_run(network), 3, name="thing")
     with pytest.raises(WeightsError, match="thing accepts none of the sizes that were tried: .*channels"):
         measure_reach(_run(nn.Conv2d(5, 5, 1)), 3, name="thing")

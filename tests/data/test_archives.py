@@ -119,7 +119,7 @@ def test_damaged_archives_give_an_error_of_one_line(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "in")
     for path in (tar_folder(folder, tmp_path / "x.tar.gz", "w:gz"), zip_folder(folder, tmp_path / "x.zip")):
         path.write_bytes(path.read_bytes()[:-200])
-        with pytest.raises(DataError, match="cannot be read as a zip or tar") as caught:
+        with pytest.raises(DataError, match="cannot be read as a zip or tar|truncated zip archive") as caught:
             prepare("folder", [path], tmp_path / "s")
         assert "\n" not in str(caught.value)
     cut = tar_folder(folder, tmp_path / "x.tar")

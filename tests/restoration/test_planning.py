@@ -146,6 +146,14 @@ def test_patterns_that_give_no_names_are_refused(album: Path, name: str) -> None
         planning.plan([album], name=name)
 
 
+def test_a_pattern_is_not_taken_for_a_folder(album: Path) -> None:
+    for out in (album / "{stem}-x2", album / "{stem}{suffix}", "s3://bucket/{model}"):
+        with pytest.raises(ArgumentError, match="is a pattern for names; it would be a folder; give it as name"):
+            planning.plan([album], out)
+    (album / "{stem}").mkdir()
+    assert planning.plan([album / "a.png"], album / "{stem}")[0].target == album / "{stem}" / "a.png"
+
+
 def test_the_name_of_a_file_to_write_has_no_pattern(album: Path) -> None:
     with pytest.raises(ArgumentError, match="omit name, or give a folder as out"):
         planning.plan(album / "a.png", album / "b.png", name="{stem}{suffix}")

@@ -304,6 +304,9 @@ def test_windows_renames_only_closed_files(tmp_path: Path, monkeypatch: pytest.M
 def test_the_cache_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "chosen"))
     assert files.cache_folder() == tmp_path / "chosen"
+    (tmp_path / "chosen").write_bytes(b"")
+    with pytest.raises(OutputError, match="PELLUCID_CACHE=.*chosen is not a folder"):
+        files.cache_folder()
     monkeypatch.delenv("PELLUCID_CACHE")
     if sys.platform == "linux":
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -4,6 +4,7 @@ Nothing in such a file is run but the graph: operations are those of ONNX Runtim
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -161,7 +162,10 @@ class ForeignBackend:
 
         Raises WeightsError if there is none.
         """
-        found = [range for range in LEVELS if self._measure_difference(range) < MAX_DIFFERENCE]
+        differences = {range: self._measure_difference(range) for range in LEVELS}
+        found = [range for range, difference in differences.items() if difference < MAX_DIFFERENCE]
+        if not any(map(math.isfinite, differences.values())):
+            raise WeightsError(f"{path} returns NaN or infinity for a synthetic picture in any range")
         if not found:
             raise WeightsError(
                 f"{path} returns pictures that do not resemble its input in any range ({', '.join(LEVELS)})",

@@ -73,26 +73,38 @@ def draw_planes(num_planes: int, height: int, width: int, *, kind: str = "photo"
 def _find_sizes(run: Run, num_planes: int, name: str) -> tuple[int, int]:
     """(scale, the number of which sides must be multiples)."""
     failure: Exception | None = None
+    answered: dict[tuple[int, int], torch.Size] = {}
     for size_px in GRIDS_PX:
         start = -(-64 // size_px)
         # Not both sides at once: one of them could be a multiple of more by accident.
         sizes = [(size_px * (start + rows), size_px * (start + cols)) for rows, cols in ((1, 2), (3, 1), (2, 5))]
         try:
-            found = {_find_scale(run(draw_planes(num_planes, *size)), size, num_planes) for size in sizes}
+            answered |= (shapes := {size: run(draw_planes(num_planes, *size)).shape for size in sizes})
         except (PellucidError, MemoryError) as error:  # the runtime does not accept the size
             failure = error
             continue
+        found = {_find_scale(shape, size, num_planes) for size, shape in shapes.items()}
         if len(found) == 1 and (scale := found.pop()) is not None:
             return scale, size_px
-    reason = f": {failure}" if failure else ", or its output is not a whole number of times as large as its input"
-    raise WeightsError(f"{name} accepts none of the sizes that were tried{reason}")
+    if not answered:
+        raise WeightsError(f"{name} accepts none of the sizes that were tried: {failure}")
+    size, shape = next(iter(answered.items()))
+    raise WeightsError(
+        f"{name} returns {_describe_shape(shape)} for {num_planes} x {size[0]} x {size[1]} (channels, height, "
+        "width); as many channels are needed, and 1, 2, 3, ... times the size"
+    )
 
 
-def _find_scale(output: Tensor, size: tuple[int, int], num_planes: int) -> int | None:
+def _describe_shape(shape: torch.Size) -> str:
+    """Without the batch."""
+    return " x ".join(map(str, shape[1:]))
+
+
+def _find_scale(shape: torch.Size, size: tuple[int, int], num_planes: int) -> int | None:
     """None if the output does not have the planes of the input, and a whole number of times its size."""
-    if output.ndim != 4 or output.shape[:2] != (1, num_planes):
+    if len(shape) != 4 or shape[:2] != (1, num_planes):
         return None
-    height, width = output.shape[2:]
+    height, width = shape[2:]
     scale = height // size[0]
     return scale if scale > 0 and (height, width) == (scale * size[0], scale * size[1]) else None
 

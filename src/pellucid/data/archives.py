@@ -62,7 +62,8 @@ class Source:
         try:
             return self._read()
         except zipfile.BadZipFile as error:
-            raise PictureError(f"{self.location} is damaged inside its archive: {error}") from error
+            reason = "its checksum is wrong" if "CRC" in str(error) else error
+            raise PictureError(f"{self.location} is damaged inside its archive: {reason}") from error
         except _UNREADABLE as error:
             raise PictureError(
                 f"{self.location} cannot be read: {getattr(error, 'strerror', None) or error}"
@@ -175,6 +176,8 @@ def list_files(
     except _ARCHIVE_ERRORS as error:
         if listing.is_wanted(path.name, partial(_read_head, path)):
             raise DataError(f"{path} is a single file; a folder, zip or tar is needed") from error
+        if _read_head(path).startswith(b"PK\x03\x04"):
+            raise DataError(f"{path} is a truncated zip archive, without the list of its files") from error
         raise DataError(f"{path} cannot be read as a zip or tar archive: {error}") from error
 
 

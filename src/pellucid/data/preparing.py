@@ -250,8 +250,9 @@ def cache_folder_as_store(
     paths = [path.resolve() for path in given]
     kind = "folder" if target is None else "pairs"
     settings = FillSettings(workers, progress=progress, waits=True)
+    cache = cache_folder()
     try:
-        out = cache_folder() / f"{paths[0].name}-{_hash_listing(paths)[:16]}"
+        out = cache / f"{paths[0].name}-{_hash_listing(paths)[:16]}"
         if (out / store.INDEX).exists():
             return store.open(out)
         plan = registry.plan(kind, paths, {})

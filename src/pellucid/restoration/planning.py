@@ -80,6 +80,16 @@ class Plan(list[Job]):
         self.ignored, self.num_excluded, self.num_results = ignored, num_excluded, num_results
 
 
+_NAME_KEYS = ("stem", "suffix", "model")
+"""What a pattern for names can contain, in braces."""
+
+
+def _check_no_pattern(out: str | Location) -> None:
+    """Raise ArgumentError if `out` is meant as a pattern, which would become the name of a folder."""
+    if any(f"{{{key}}}" in str(out) for key in _NAME_KEYS) and not _is_file(locate(out)):
+        raise ArgumentError(f"{out} is a pattern for names; it would be a folder", hint="give it as {name}")
+
+
 @dataclass(frozen=True)
 class _Naming:
     """How results are named; see `plan`."""
@@ -133,7 +143,7 @@ class _Naming:
     def _fill(self, plain: str) -> str:
         """Fill the template. plain: the name that the result would have without a template."""
         path, filled = Path(plain), ""
-        known = {"stem": path.stem, "suffix": path.suffix, "model": self.model}
+        known = dict(zip(_NAME_KEYS, (path.stem, path.suffix, self.model), strict=True))
         try:
             for text, key, form, conversion in Formatter().parse(self.template or ""):
                 if form or conversion or key not in (None, *known):
@@ -200,6 +210,8 @@ def plan(
         "overwrite": overwrite,
     }
     naming = _Naming(format, name, model, overwrite)
+    if out is not None:
+        _check_no_pattern(out)
     ignored, num_excluded, hidden = Counter[str](), 0, set[Location]()
     found, problems = _expand_all(given)
     if problems and strict:

@@ -146,9 +146,11 @@ def check_overwrite(path: Path, *, overwrite: bool) -> None:
 def cache_folder() -> Path:
     """The folder for data that can be computed again: $PELLUCID_CACHE, or pellucid's folder in the user's cache.
 
-    Users may delete it at any time.
+    Users may delete it at any time. Raises OutputError if $PELLUCID_CACHE is not a folder, but something else.
     """
     chosen = os.environ.get("PELLUCID_CACHE")
+    if chosen and Path(chosen).exists() and not Path(chosen).is_dir():
+        raise OutputError(f"PELLUCID_CACHE={chosen} is not a folder", hint="change this environment variable")
     return Path(chosen) if chosen else user_cache_path("pellucid", appauthor=False)
 
 

@@ -153,6 +153,16 @@ def test_soft_edges_are_found(tmp_path: Path) -> None:
     assert (first.problem, first.model) == ("motion blur", "mimo-unet")
 
 
+def test_soft_pictures_with_coarse_noise_are_those_of_a_camera(data: Path) -> None:
+    """PolyU: the same scenes, noisy and as the mean of many photographs."""
+    found = {
+        kind: [advise(path)[0].problem for path in sorted((data / "denoising/PolyU").glob(f"*{kind}.JPG"))[:60:2]]
+        for kind in ("real", "mean")
+    }
+    assert found["real"].count("motion blur") <= 3 < 9 <= found["real"].count("noise of a camera")
+    assert found["mean"].count("noise of a camera") <= 1
+
+
 def test_large_pictures_are_not_small(tmp_path: Path) -> None:
     assert problems(save(tmp_path, np.zeros((800, 800), np.uint8))) == []
 

@@ -55,6 +55,9 @@ SMALL_PIXELS = 600_000
 SOFT_PX = 3.5
 """Width of the sharpest edges. Sharp photographs have about 2, those of a moved camera 3 to 5."""
 
+MIN_COARSE_NOISE_255, MIN_COARSE_RATIO = 0.4, 1.3
+"""At half the size, and relative to fine noise. Of the pictures with soft edges, 30 of 37 noisy ones of PolyU have
+more, 1 of 60 clean ones, and none of the moved ones of GoPro."""
 
 _LOOK_ALIKE = {
     NOISE: (CAMERA_NOISE,),
@@ -177,6 +180,9 @@ def _find_soft_edges(green: measures.Plane) -> list[Finding]:
     width_px = measures.measure_edges(green)
     if width_px < SOFT_PX:
         return []
+    coarse = measures.measure_coarse_noise(green)
+    if coarse > max(MIN_COARSE_NOISE_255, MIN_COARSE_RATIO * measures.measure_flat_noise(green)):
+        return [Finding(CAMERA_NOISE, "soft edges and coarse noise, as after the denoising of a camera")]
     return [Finding(BLUR, f"its sharpest edges are {width_px:.1f} px wide: moved, out of focus or enlarged")]
 
 

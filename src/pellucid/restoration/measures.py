@@ -45,6 +45,13 @@ def measure_flat_noise(plane_255: Plane) -> float:
     return float(np.quantile(deviations, 0.05))
 
 
+def measure_coarse_noise(plane_255: Plane) -> float:
+    """As `measure_flat_noise`, of the plane at half its size, where fine noise is half as strong."""
+    rows, cols = (side // 2 for side in plane_255.shape)
+    half = plane_255[: 2 * rows, : 2 * cols].reshape(rows, 2, cols, 2).mean(axis=(1, 3), dtype=np.float32)
+    return measure_flat_noise(half)
+
+
 def measure_blocks(plane_255: Plane) -> float:
     """How much larger the third differences are at every eighth row and column than elsewhere; white is 255.
 

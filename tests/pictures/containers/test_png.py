@@ -261,6 +261,9 @@ def test_a_profile_for_other_channels_is_named(tmp_path: Path) -> None:
     picture = Picture(format_matrix.noise(1), metadata={"icc-profile-data": format_matrix.PROFILE})
     (note,) = images.write(picture, tmp_path / "a.png")
     assert note == "not kept in PNG: the ICC profile, which is not for gray"
+    picture = Picture(format_matrix.noise(1), metadata={"icc-profile-data": b"no profile"})
+    (note,) = images.write(picture, tmp_path / "b.png")
+    assert note == "not kept in PNG: the ICC profile, which is damaged"
 
 
 @pytest.mark.parametrize("unit", [0, 1])

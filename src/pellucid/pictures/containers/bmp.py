@@ -75,7 +75,7 @@ def build_headers(
     if profile and channels == 1:
         profile = icc.to_rgb(profile)  # the palette is RGB
     if metadata.get("icc-profile-data") and icc.num_channels(profile) != 3:
-        missing.append("the ICC profile, which is not for RGB")
+        missing.append(icc.describe_misfit(metadata["icc-profile-data"], 3))
         profile = b""
     colors = metadata.get("bmp-colors", b"")
     size = _V5_BYTES if profile else _V4_BYTES if colors else _V3_BYTES

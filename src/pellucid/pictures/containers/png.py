@@ -266,7 +266,7 @@ def _build_profile(metadata: Mapping[str, Any], channels: int, missing: list[str
     if not profile:
         return b""
     if icc.num_channels(profile) != channels:
-        missing.append(f"the ICC profile, which is not for {'gray' if channels == 1 else 'RGB'}")
+        missing.append(icc.describe_misfit(profile, channels))
         return b""
     name = metadata.get("png-profile-name", b"") or b"ICC profile"
     return chunks.build_chunk(b"iCCP", name[:79] + b"\0\0" + zlib.compress(profile))

@@ -83,7 +83,7 @@ def _choose_profile(profile: bytes, missing: list[str]) -> bytes:
         return profile
     converted = icc.to_rgb(profile)
     if not converted:
-        missing.append("the ICC profile, which is not for RGB")
+        missing.append(icc.describe_misfit(profile, 3))
     return converted
 
 

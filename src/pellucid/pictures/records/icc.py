@@ -22,6 +22,13 @@ def num_channels(profile: bytes) -> int:
     return {_GRAY: 1, _RGB: 3}.get(profile[16:20], 0)
 
 
+def describe_misfit(profile: bytes, channels: int) -> str:
+    """Why a profile cannot be that of a picture with 1 or 3 channels, as part of a message."""
+    if profile[36:40] != b"acsp":  # the signature of all profiles
+        return "the ICC profile, which is damaged"
+    return f"the ICC profile, which is not for {'gray' if channels == 1 else 'RGB'}"
+
+
 def find_hdr_numbers(profile: bytes) -> bytes:
     """(primaries, transfer, matrix, range) of an HDR profile as in cICP of PNG; b"" for other profiles.
 

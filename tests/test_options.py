@@ -262,10 +262,11 @@ def test_urls_lead_to_their_server(arguments: list[str], album: Path, bucket: Bu
 OTHER_URLS = {
     *((command, "on") for command in ("restore", "evaluate", "prepare")),
     ("serve", "allow_origin"),
+    ("serve", "allow_urls"),
     ("serve", "workers"),
     ("convert", "license"),
 }
-"""The addresses of a cluster and of a site, and that of the text of a license, are not places of files."""
+"""Addresses of a cluster, a site and the text of a license, and prefixes of URLs, are not places of files."""
 
 
 @pytest.mark.parametrize(
@@ -282,6 +283,7 @@ OTHER_URLS = {
             "https://host/by/4.0",
         ],
         ["serve", "--allow-origin", "https://host", "--token-file", "gone"],
+        ["serve", "--allow-urls", "s3://bucket/", "--allow-urls", "gs://bucket/in", "--token-file", "gone"],
     ],
 )
 def test_urls_that_are_not_places_of_files_are_accepted(

@@ -1,5 +1,6 @@
 """What `pellucid restore` prints while it works."""
 
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pellucid.commands import restore_status
+from pellucid.commands import restore_status, terminal
 from pellucid.commands.restore import _describe_interruption
 from pellucid.commands.restore_status import format_duration, format_number, show_status
+from pellucid.errors import PictureError
 from pellucid.restoration.position import Position
+from pellucid.restoration.sessions import Outcome
 
 
 @given(st.floats(1e-9, 1e6))
@@ -87,3 +90,35 @@ def test_an_interruption_tells_the_truth_about_resuming() -> None:
     many = "interrupted after 2 of 5 pictures; the same command resumes with the next one"
     assert _describe_interruption(5, 2, started) == many
     assert _describe_interruption(5, 2, replace(started, kept_s=200)) == f"{many}; 3 min of its work are kept"
+
+
+def test_lines_of_json_count_finished_pictures(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each failure is in one line only, and the last line has the final numbers."""
+    monkeypatch.setattr(terminal, "_styles", [terminal.MessageStyle(as_json=True)])
+    monkeypatch.setenv("PELLUCID_STATUS_EVERY", "0.1")
+    outcomes = [Outcome(Path("a.png"), None), Outcome(Path("b.png"), None, is_skipped=True)]
+    printed, deadline_s = "", time.monotonic() + 30
+    with show_status(4, outcomes) as update:
+        outcomes.append(Outcome(Path("c.png"), None, error=PictureError("c.png is damaged", hint="omit {scale}")))
+        while "c.png" not in printed and time.monotonic() < deadline_s:
+            time.sleep(0.01)
+            printed += capsys.readouterr().err
+        update(Position(4, 4, Path("d.png"), 2.0, 1.5, num_skipped=1))
+        outcomes.append(Outcome(Path("d.png"), None))
+    printed += capsys.readouterr().err
+    lines = [json.loads(line)["progress"] for line in printed.splitlines()]
+    assert [text for line in lines for text in line["failures"]] == ["c.png is damaged; omit --scale"]
+    counts = {key: lines[-1][f"num_{key}"] for key in ("pictures", "restored", "skipped", "failed")}
+    assert counts == {"pictures": 4, "restored": 2, "skipped": 1, "failed": 1}
+    assert (lines[-1]["megapixels"], lines[-1]["left_s"], lines[-1]["picture"]) == (1.5, 0.0, "d.png")
+
+
+@pytest.mark.parametrize("value", ["never", "0", "-1", "nan", "inf"])
+def test_an_interval_that_is_not_possible_is_reported(
+    value: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PELLUCID_STATUS_EVERY", value)
+    assert restore_status._read_interval_s() == restore_status.STATUS_EVERY_S
+    assert f"PELLUCID_STATUS_EVERY={value} is not a number of seconds" in capsys.readouterr().err

@@ -40,7 +40,7 @@ URL_PARAMETERS = {
     "models": ("name",),
     "prepare": ("paths", "out", "against", "on"),
     "restore": ("inputs", "out", "model", "mask", "on"),
-    "serve": ("allow_origin", "workers"),
+    "serve": ("allow_origin", "allow_urls", "workers"),
     "status": ("out",),
     "train": ("data", "target", "out", "start_from", "val", "val_target"),
 }

@@ -113,7 +113,8 @@ def test_other_users_can_read_nothing(tmp_path: Path) -> None:
     _upload(records, tmp_path)
     assert len(records.link_secret()) == 32
     assert {path.name: oct(path.stat().st_mode & 0o77) for path in folder.iterdir()} == dict.fromkeys(
-        ("temporary", "uploads", "jobs", "records.sqlite", "records.sqlite-wal", "records.sqlite-shm"), "0o0"
+        ("temporary", "uploads", "jobs", "batches", "records.sqlite", "records.sqlite-wal", "records.sqlite-shm"),
+        "0o0",
     )
     records.close()
 

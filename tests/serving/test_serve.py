@@ -220,7 +220,10 @@ def _fail(folder: Path, *options: str) -> str:
     given = [text for pair in usual.items() if pair[0] not in options for text in pair]
     command = [sys.executable, "-m", "pellucid", "serve", *given, *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ)
-    assert done.returncode == (2 if "--allow-origin" in options or "--backend" in options else 1)
+    is_usage = {"--allow-origin", "--backend"} & {*options} or "contain each other" in done.stderr
+    assert done.returncode == (
+        2 if is_usage or "neither a URL" in done.stderr or "web server" in done.stderr else 1
+    )
     assert "Traceback" not in done.stderr
     return done.stderr
 
@@ -235,6 +238,16 @@ def test_wrong_starts_are_one_line(tmp_path: Path, service: object) -> None:
         ("--allow-origin", "example.org"): "'example.org' is not an origin; --allow-origin can be e.g. https://",
         ("--allow-origin", "https://example.org/page"): "is not an origin",
         ("--backend", "tensorflow", "--port", "0"): "no backend 'tensorflow'",
+        (
+            "--allow-urls",
+            "https://host/",
+        ): "https://host/ is on a web server; --allow-urls can be e.g. s3://bucket/",
+        (
+            "--allow-urls",
+            "scans",
+        ): "'scans' is neither a URL nor an absolute path without ..; e.g. s3://bucket/folder",
+        ("--allow-urls", "s3://b", "--memory", "2GB"): "one worker, a batch and the service need 2150 MB",
+        ("--allow-urls", str(tmp_path)): "contain each other; change --allow-urls or --data",
         ("--device", "toaster", "--port", "0"): "device 'toaster' cannot be used here",
         ("--token-file", str(tmp_path / "short")): "3 characters",
         ("--token-file", "/dev/zero"): "/dev/zero is a device or a pipe; a file is needed",

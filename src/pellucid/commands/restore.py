@@ -276,10 +276,11 @@ def _run(
         last = position
         update(position)
 
-    with sigterm_as_sigint(), show_status(len(jobs)) as update:
+    with sigterm_as_sigint(), show_status(len(jobs), finished) as update:
         outcomes = iterate(progress=follow)
         try:
-            finished.extend(map(streams.rename, outcomes))
+            for outcome in outcomes:
+                finished.append(streams.rename(outcome))
         except KeyboardInterrupt:
             outcomes.close()
             is_interrupted = True

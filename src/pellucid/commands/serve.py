@@ -111,6 +111,16 @@ def serve(
             metavar="ORIGIN", help="Allow pages of this site to use the API (CORS).", rich_help_panel=_ACCESS
         ),
     ] = None,
+    allow_urls: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PREFIX",
+            help="Let clients restore from and to this bucket or folder, e.g. s3://bucket/ or /srv/scans, by "
+            "batches, with the credentials of this process; repeatable. See docs/serving.md.",
+            show_default="no batches",
+            rich_help_panel=_ACCESS,
+        ),
+    ] = None,
 ) -> None:
     """Serve a page and an HTTP API that restore pictures.
 
@@ -141,6 +151,7 @@ def serve(
         keep_bytes=parse_bytes(keep_size, "--keep-size"),
         drain_s=drain,
         idle_s=idle,
+        num_batches=1 if allow_urls else 0,
     )
     setup = Setup(
         data=data or files.cache_folder() / "serve",
@@ -154,7 +165,10 @@ def serve(
         is_behind_proxy=behind_proxy,
         allowed_origin=allow_origin,
         cluster=cluster,
+        allowed_urls=tuple(allow_urls or ()),
     )
+    if setup.make_places().uses_buckets:
+        check_installed("obstore")
     if not setup.is_local and setup.token is None:
         if not insecure:
             raise PellucidError(

@@ -5,12 +5,13 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -162,10 +163,18 @@ def print_detail(text: object) -> None:
         _print_message("detail", text)
 
 
-def print_info(text: object) -> None:
-    """Print one line on the error stream, even if a file name contains line breaks; nothing with --quiet."""
+def print_info(text: object, **fields: object) -> None:
+    """Print one line on the error stream, even if a file name contains line breaks; nothing with --quiet.
+
+    fields: what `--log-format json` adds to the object.
+    """
     if not _styles[0].quiet:
-        _print_message("info", text)
+        _print_message("info", text, fields=fields)
+
+
+def prints_json() -> bool:
+    """Whether messages are JSON objects, for programs."""
+    return _styles[0].as_json
 
 
 def print_warning(text: object) -> None:
@@ -175,7 +184,7 @@ def print_warning(text: object) -> None:
 
 def print_error(problem: object) -> None:
     """Print one line on the error stream. Hints of errors name command-line options, not Python parameters."""
-    text = _describe(problem) if isinstance(problem, PellucidError) else problem
+    text = describe_error(problem) if isinstance(problem, PellucidError) else problem
     _print_message("error", text, "pellucid: ")
     cause = problem.__cause__ if isinstance(problem, PellucidError) else None
     while cause is not None:
@@ -183,11 +192,13 @@ def print_error(problem: object) -> None:
         cause = cause.__cause__
 
 
-def _print_message(level: str, text: object, prefix: str = "") -> None:
+def _print_message(
+    level: str, text: object, prefix: str = "", *, fields: Mapping[str, object] = MappingProxyType({})
+) -> None:
     line = " ".join(str(text).split())
     if _styles[0].as_json:
         at = datetime.now(UTC).isoformat(timespec="milliseconds")
-        line = json.dumps({"time": at, "level": level, "message": line})
+        line = json.dumps({"time": at, "level": level, "message": line, **fields})
     else:
         line = prefix + _shorten(escape(line))
     with suppress(OSError, ValueError):  # a full or closed error stream must not stop the work
@@ -199,8 +210,11 @@ def _shorten(line: str) -> str:
     return re.sub(r"(\S{200})\S{60,}(\S{40})", r"\1...\2", line)
 
 
-def _describe(error: PellucidError) -> str:
-    """Without a hint to change how pictures are read or restored, if the command has no option for it."""
+def describe_error(error: PellucidError) -> str:
+    """An error in one line, with hints that name options.
+
+    Without a hint to change how pictures are read or restored, if the command has no option for it.
+    """
     options = _options_of_command.get()
     foreign = {name for name in _SETTINGS if options is not None and word_as_option(name, None) not in options}
     if foreign & set(re.findall(r"\{(\w+)\}", error.hint)):

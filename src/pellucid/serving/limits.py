@@ -6,6 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from pellucid.errors import ArgumentError, PellucidError
+from pellucid.serving.places import AllowedPlaces
 
 SERVICE_BYTES = 150_000_000
 """Resident memory of the process that answers HTTP requests."""
@@ -34,6 +35,8 @@ class Limits:
         after its first idle_s.
     base_s, s_per_megapixel: the time that a worker may take for a picture, with one model.
     drain_s: how long a shutdown waits for running work.
+    num_batches: batches that run at the same time, each in a process with the memory of a worker; 0 or 1.
+    max_batches: unfinished batches of all clients; more are refused. max_batch_bytes: of a request for one.
     """
 
     memory_bytes: int
@@ -57,6 +60,9 @@ class Limits:
     s_per_megapixel: float = 300.0
     drain_s: float = 60.0
     remote_bytes: int | None = None
+    num_batches: int = 0
+    max_batches: int = 100
+    max_batch_bytes: int = 65_536
 
     def __post_init__(self) -> None:
         if self.remote_bytes is not None and self.remote_bytes < MIN_WORKER_BYTES:
@@ -68,24 +74,26 @@ class Limits:
         needed = SERVICE_BYTES + MIN_INSPECTOR_BYTES + self._num_local * MIN_WORKER_BYTES
         if self.memory_bytes >= needed:
             return
-        needs = {0: "the service needs", 1: "one worker and the service need"}
-        facts = (
-            f"{needs.get(self._num_local, f'{self._num_local} workers and the service need')} "
-            f"{-(-needed // 10**6)} MB; the limit is {self.memory_bytes // 10**6} MB"
-        )
-        if not self._num_local:
+        facts = f"{self._name_processes()} {-(-needed // 10**6)} MB; the limit is {self.memory_bytes // 10**6} MB"
+        if self.remote_bytes is not None:
             raise PellucidError(facts, hint="free some memory")
         raise PellucidError(
             facts,
-            hint="{memory_bytes} is enough" + (", or choose fewer {workers}" if self._num_local > 1 else ""),
+            hint="{memory_bytes} is enough" + (", or choose fewer {workers}" if self.workers > 1 else ""),
             memory_bytes=needed,
             workers=None,
         )
 
     @property
     def _num_local(self) -> int:
-        """Number of workers of this computer."""
-        return self.workers if self.remote_bytes is None else 0
+        """Number of processes of this computer that restore."""
+        return self.num_batches + (self.workers if self.remote_bytes is None else 0)
+
+    def _name_processes(self) -> str:
+        workers = 0 if self.remote_bytes is not None else self.workers
+        named = {0: [], 1: ["one worker"]}.get(workers, [f"{workers} workers"])
+        named += ["a batch"] if self.num_batches else []
+        return f"{', '.join(named)} and the service need" if named else "the service needs"
 
     @property
     def inspector_bytes(self) -> int:
@@ -96,9 +104,17 @@ class Limits:
     @property
     def worker_bytes(self) -> int:
         """Memory limit of one worker."""
-        if self.remote_bytes is not None:
-            return self.remote_bytes
-        return (self.memory_bytes - SERVICE_BYTES - self.inspector_bytes) // self.workers
+        return self._local_bytes if self.remote_bytes is None else self.remote_bytes
+
+    @property
+    def batch_bytes(self) -> int:
+        """Memory limit of the process of a batch."""
+        return self._local_bytes
+
+    @property
+    def _local_bytes(self) -> int:
+        """The share of a process of this computer that restores."""
+        return (self.memory_bytes - SERVICE_BYTES - self.inspector_bytes) // self._num_local
 
     @property
     def max_files_at_once(self) -> int:
@@ -123,8 +139,9 @@ class Setup:
     token: what requests must send as `Authorization: Bearer TOKEN`; None for no check.
     is_behind_proxy: whether a proxy on this machine names the clients in X-Forwarded-For.
     allowed_origin: another site whose pages may use the API (CORS), e.g. https://example.org; None for none.
+    allowed_urls: prefixes of the places that batches may use, see `AllowedPlaces`; empty for no batches.
 
-    Raises ArgumentError if allowed_origin is not an origin.
+    Raises ArgumentError if allowed_origin is not an origin, or if one of allowed_urls cannot be used.
     """
 
     data: Path
@@ -138,13 +155,19 @@ class Setup:
     is_behind_proxy: bool = False
     allowed_origin: str | None = None
     cluster: str | None = None
+    allowed_urls: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        self.make_places()
         origin = urlsplit(self.allowed_origin or "http://host")
         if origin.scheme not in ("http", "https") or origin.geturl() != f"{origin.scheme}://{origin.netloc}":
             raise ArgumentError(
                 f"{self.allowed_origin!r} is not an origin", hint="{allow_origin} can be e.g. https://example.org"
             )
+
+    def make_places(self) -> AllowedPlaces:
+        """The places that batches may use."""
+        return AllowedPlaces(self.allowed_urls, self.data)
 
     @property
     def is_local(self) -> bool:

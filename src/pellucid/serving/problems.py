@@ -42,7 +42,7 @@ def document(*statuses: int) -> dict[int | str, dict[str, Any]]:
     meanings = {
         400: "Not a picture, or an option that is not possible",
         401: "The token is missing or wrong",
-        403: "A page of another site may not do this",
+        403: "A page of another site, or a place that the operator does not allow",
         404: "Not found, or expired",
         408: "The request arrived too slowly",
         409: "Not in this state",

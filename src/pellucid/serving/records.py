@@ -1,4 +1,4 @@
-"""What the service knows about uploads and jobs: in SQLite and in files, so that it survives a restart."""
+"""What the service knows of uploads, jobs and batches: in SQLite and in files, so that it survives a restart."""
 
 import json
 import os
@@ -90,13 +90,61 @@ class JobRecord:
         return self.zip_bytes + sum(task.about.get("bytes", 0) for task in self.tasks)
 
 
+@dataclass
+class BatchRecord:
+    """A folder or bucket that `pellucid restore` restores into another one.
+
+    source, out: places, as `restore` takes them. options: as the client gave them, with their defaults left out.
+    num_pictures: of the current or last run; None before they are listed. num_skipped: results that existed before
+    this run. failures, warnings: one line each, at most a fixed number. attempts: runs that ended without an exit
+    code, or with the whole service, since a picture was restored. is_cancelled: whether a client has asked for it.
+    """
+
+    id: str
+    client: str
+    source: str
+    out: str
+    model: str
+    options: dict[str, Any]
+    state: State = "queued"
+    created_s: float = field(default_factory=time.time)
+    started_s: float | None = None
+    finished_s: float | None = None
+    num_pictures: int | None = None
+    num_restored: int = 0
+    num_skipped: int = 0
+    num_failed: int = 0
+    megapixels: float = 0.0
+    elapsed_s: float = 0.0
+    left_s: float | None = None
+    picture: str | None = None
+    failures: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    attempts: int = 0
+    is_cancelled: bool = False
+    report_bytes: int = 0
+
+    @property
+    def num_bytes(self) -> int:
+        """Disk space of its report."""
+        return self.report_bytes
+
+    def reset(self) -> None:
+        """Forget what earlier runs have counted: this one lists and counts again."""
+        self.num_pictures, self.num_restored, self.num_skipped, self.num_failed = None, 0, 0, 0
+        self.megapixels, self.elapsed_s, self.left_s, self.picture = 0.0, 0.0, None, None
+        self.failures, self.warnings, self.report_bytes = [], [], 0
+
+
 def new_id() -> str:
     """Not guessable: whoever knows it may use what it names."""
     return secrets.token_urlsafe(16)
 
 
 class Records:
-    """Uploads and jobs below a folder. Only one service may use a folder at a time, and only its user can read it.
+    """Uploads, jobs and batches below a folder.
+
+    Only one service may use a folder at a time, and only its user can read it.
 
     Raises DataError if the folder cannot be used. Methods that record a change raise sqlite3.Error, and those that
     write files OSError; removing raises neither.
@@ -104,9 +152,10 @@ class Records:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.temporary = folder, folder / "temporary"
-        self._uploads, self._jobs = folder / "uploads", folder / "jobs"
+        self._uploads, self._jobs, self._batches = folder / "uploads", folder / "jobs", folder / "batches"
         self.uploads: dict[str, Upload] = {}
         self.jobs: dict[str, JobRecord] = {}
+        self.batches: dict[str, BatchRecord] = {}
         try:
             self._open()
         except (OSError, sqlite3.Error, ValueError, TypeError, KeyError) as error:
@@ -118,7 +167,7 @@ class Records:
 
     def _open(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        path, own = self.folder / "records.sqlite", (self.temporary, self._uploads, self._jobs)
+        path, own = self.folder / "records.sqlite", (self.temporary, self._uploads, self._jobs, self._batches)
         if not path.exists():  # everything in these folders that no record names is deleted
             for folder in filter(os.path.lexists, own):
                 raise ValueError(f"{folder.name} is in it, but no service has made it")
@@ -127,7 +176,7 @@ class Records:
         self._database = sqlite3.connect(path, isolation_level=None)
         self._database.execute("PRAGMA journal_mode=WAL")
         self._database.execute("PRAGMA synchronous=NORMAL")
-        for table in ("uploads", "jobs", "secrets"):
+        for table in ("uploads", "jobs", "batches", "secrets"):
             self._database.execute(f"CREATE TABLE IF NOT EXISTS {table} (id TEXT PRIMARY KEY, content TEXT)")
         shutil.rmtree(self.temporary, ignore_errors=True)  # of a service that was killed
         for folder in own:  # the folder itself may be shared
@@ -135,6 +184,7 @@ class Records:
             folder.chmod(0o700)
         self.jobs = {job.id: job for job in self._load_jobs()}
         self.uploads = {upload.id: upload for upload in self._load_uploads()}
+        self.batches = {batch.id: batch for batch in self._load_batches()}
         self._remove_strays()
 
     def close(self) -> None:
@@ -166,6 +216,14 @@ class Records:
         """The result of one picture of a job."""
         return self.result_folder(job, number) / job.tasks[number].about["file"]
 
+    def batch_folder(self, batch: BatchRecord) -> Path:
+        """The folder of the files of a batch."""
+        return self._batches / batch.id
+
+    def report_path(self, batch: BatchRecord) -> Path:
+        """The report of the last run of a batch, see `report_bytes`."""
+        return self.batch_folder(batch) / "report.json"
+
     # Records
 
     def take_file(self, upload: Upload, content: Path) -> None:
@@ -183,13 +241,22 @@ class Records:
             self._write("jobs", job.id, vars(job) | {"tasks": [vars(task) for task in job.tasks]})
         self.jobs[job.id] = job
 
-    def remove(self, record: Upload | JobRecord) -> None:
-        """Forget an upload or a job, and delete its files."""
+    def save_batch(self, batch: BatchRecord) -> None:
+        """Record what changed."""
+        self._write("batches", batch.id, vars(batch))
+        self.batches[batch.id] = batch
+
+    def remove(self, record: Upload | JobRecord | BatchRecord) -> None:
+        """Forget an upload, a job or a batch, and delete its files here."""
         if isinstance(record, Upload):
             self.uploads.pop(record.id, None)
             with suppress(OSError):
                 self.upload_path(record).unlink(missing_ok=True)
             self._delete("uploads", record.id)
+        elif isinstance(record, BatchRecord):
+            self.batches.pop(record.id, None)
+            shutil.rmtree(self.batch_folder(record), ignore_errors=True)
+            self._delete("batches", record.id)
         else:
             self.jobs.pop(record.id, None)
             shutil.rmtree(self._jobs / record.id, ignore_errors=True)
@@ -199,7 +266,7 @@ class Records:
         """The uploads that unfinished jobs need."""
         return {task.upload for job in self.jobs.values() for task in job.tasks if task.state not in FINISHED}
 
-    def list_removable(self) -> list[tuple[float, Upload | JobRecord]]:
+    def list_removable(self) -> list[tuple[float, Upload | JobRecord | BatchRecord]]:
         """What nothing needs any longer, the oldest first, each with its time in seconds since 1970."""
         used = self.list_used()
         jobs = [(job.finished_s, job) for job in self.jobs.values() if job.finished_s is not None and job.is_kept]
@@ -208,13 +275,13 @@ class Records:
             for upload in self.uploads.values()
             if not upload.is_temporary and upload.id not in used
         ]
-        return sorted([*jobs, *uploads], key=lambda pair: pair[0])
+        batches = [(one.finished_s, one) for one in self.batches.values() if one.finished_s is not None]
+        return sorted([*jobs, *uploads, *batches], key=lambda pair: pair[0])
 
     def kept_bytes(self) -> int:
         """Disk space of all uploads and results."""
-        return sum(upload.num_bytes for upload in self.uploads.values()) + sum(
-            job.num_bytes for job in self.jobs.values()
-        )
+        records: list[Upload | JobRecord | BatchRecord] = [*self.uploads.values(), *self.jobs.values()]
+        return sum(record.num_bytes for record in (*records, *self.batches.values()))
 
     def _write(self, table: str, key: str, content: dict[str, Any]) -> None:
         self._database.execute(
@@ -249,12 +316,23 @@ class Records:
             else:
                 yield job
 
+    def _load_batches(self) -> Iterator[BatchRecord]:
+        """Those that were running when the service ended are queued again, unless a client has cancelled them."""
+        for (content,) in self._database.execute("SELECT content FROM batches").fetchall():
+            batch = BatchRecord(**json.loads(content))
+            if batch.state not in FINISHED and batch.is_cancelled:
+                batch.state, batch.finished_s = "cancelled", time.time()
+            elif batch.state == "running":
+                batch.state = "queued"
+            yield batch
+
     def _remove_strays(self) -> None:
         """Delete files that no record names, e.g. of a service that was killed."""
         known = {self.upload_path(upload) for upload in self.uploads.values()}
         for path in self._uploads.iterdir():
             if path not in known:
                 path.unlink()
-        for path in self._jobs.iterdir():
-            if path.name not in self.jobs:
-                shutil.rmtree(path, ignore_errors=True)
+        for folder, records in ((self._jobs, self.jobs.keys()), (self._batches, self.batches.keys())):
+            for path in folder.iterdir():
+                if path.name not in records:
+                    shutil.rmtree(path, ignore_errors=True)

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pellucid.errors import ArgumentError, ClusterError, PellucidError, suggest
+from pellucid.serving.batch_queue import BatchQueue
 from pellucid.serving.limits import Limits, Setup
 from pellucid.serving.monitoring import Monitor, log
 from pellucid.serving.problems import Problem
@@ -75,6 +76,7 @@ class Service:
         self.setup, self.limits = setup, limits
         self.records = Records(setup.data)
         self.monitor = Monitor()
+        self.batches = BatchQueue(setup, limits, self.records, self.monitor)
         self.models: dict[str, dict[str, Any]] = {}
         self.is_ready = self.is_draining = self.is_stopping = False
         self.num_streams = 0
@@ -127,6 +129,7 @@ class Service:
             *(lambda worker=worker: self._work(worker) for worker in self._workers),
             self._expire,
             self._watch,
+            self.batches.run,
         ]
         self._tasks = [asyncio.create_task(_repeat(loop)) for loop in loops]
         self.is_ready = True
@@ -159,9 +162,10 @@ class Service:
     async def drain(self) -> None:
         """Accept no new work, and wait for running work. Queued jobs stay in the records for the next start."""
         self.is_draining = True
+        self.batches.drain()
         await self.announce()
         end = time.monotonic() + self.limits.drain_s
-        while self._running and time.monotonic() < end and not self.is_stopping:
+        while (self._running or self.batches.is_running) and time.monotonic() < end and not self.is_stopping:
             await asyncio.sleep(0.05)
         self.is_stopping = True
         await self.announce()
@@ -282,10 +286,14 @@ class Service:
 
     # Jobs
 
-    def check_accepts_work(self, client: str, num_new: int = 1) -> None:
-        """Raises Problem 503 while starting or draining, and 429 if the queue or the client's share is full."""
+    def check_ready(self) -> None:
+        """Raises Problem 503 while starting or draining."""
         if not self.is_ready or self.is_draining:
             raise Problem(503, "not ready", "the service is starting or stopping", retry_after_s=5)
+
+    def check_accepts_work(self, client: str, num_new: int = 1) -> None:
+        """Raises Problem 503 while starting or draining, and 429 if the queue or the client's share is full."""
+        self.check_ready()
         if len(self._queue) + num_new > self.limits.max_queue:
             raise Problem(
                 429,

@@ -19,6 +19,7 @@ _EXTRAS = {
     "pyjpegxl": ("JPEG XL", "formats"),
     "openjpeg": ("JPEG 2000", "formats"),
     "ray": ("a cluster", "ray"),
+    "obstore": ("buckets", "cloud"),
     "fastapi": ("the service", "serve"),
     "uvicorn": ("the service", "serve"),
     "python_multipart": ("the service", "serve"),

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from pellucid.serving.http.guards import Links
 from pellucid.serving.problems import Problem
-from pellucid.serving.records import FINISHED, JobRecord, Upload
+from pellucid.serving.records import FINISHED, BatchRecord, JobRecord, Upload
 from pellucid.serving.service import Service
 from pellucid.system.wording import format_count
 
@@ -58,6 +58,41 @@ class JobInfo(BaseModel):
     finished_s: float | None
     files: list[FileInfo]
     result_url: str | None = Field(description="One file, or a zip of several; works without a token.")
+
+
+class BatchSummary(BaseModel):
+    """A folder or bucket that is restored into another one."""
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    id: str
+    state: Literal["queued", "running", "done", "failed", "cancelled"] = Field(
+        description="done: everything is restored. failed: something is not, see failures; the rest is."
+    )
+    source: str = Field(alias="in")
+    out: str
+    model: str
+    options: dict[str, Any]
+    waiting_before: int | None = Field(description="Number of batches before it; null if it does not wait.")
+    num_pictures: int | None = Field(description="Of its last run; null before they are listed.")
+    num_restored: int = Field(description="By its last run.")
+    num_skipped: int = Field(description="Results that existed before this run, e.g. before a restart.")
+    num_failed: int
+    megapixels: float = Field(description="Restored by its last run, before enlarging.")
+    pictures_per_minute: float | None = Field(description="Of its last run.")
+    left_s: float | None = Field(description="Estimated seconds until it is finished.")
+    picture: str | None = Field(description="The picture that is being restored.")
+    created_s: float = Field(description="Seconds since 1970.")
+    started_s: float | None
+    finished_s: float | None
+    report_url: str | None = Field(description="Where the report of `pellucid restore --json` is.")
+
+
+class BatchInfo(BatchSummary):
+    """A batch with all that it reports."""
+
+    failures: list[str] = Field(description="What failed, one line each, at most 1000; the report has all.")
+    warnings: list[str] = Field(description="Why results may be worse than expected.")
 
 
 class ModelInfo(BaseModel):
@@ -115,6 +150,25 @@ def describe_job(service: Service, links: Links, job: JobRecord) -> JobInfo:
         files=described,
         result_url=links.sign(f"{place}/result") if is_done else None,
     )
+
+
+def summarize_batch(service: Service, batch: BatchRecord) -> BatchSummary:
+    return BatchSummary(**_describe_run(service, batch))
+
+
+def describe_batch(service: Service, batch: BatchRecord) -> BatchInfo:
+    return BatchInfo(**_describe_run(service, batch), failures=batch.failures, warnings=batch.warnings)
+
+
+def _describe_run(service: Service, batch: BatchRecord) -> dict[str, Any]:
+    same = BatchSummary.model_fields.keys() - {"waiting_before", "pictures_per_minute", "report_url"}
+    pace = batch.num_restored / batch.elapsed_s * 60 if batch.num_restored and batch.elapsed_s else None
+    return {
+        **{name: getattr(batch, name) for name in same},
+        "waiting_before": service.batches.queue_position(batch),
+        "pictures_per_minute": pace,
+        "report_url": f"/v1/batches/{batch.id}/report" if batch.report_bytes else None,
+    }
 
 
 def problem_of(job: JobRecord) -> Problem:

@@ -9,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 
 from pellucid import __version__
+from pellucid.serving.http.batch_routes import add_batches
 from pellucid.serving.http.guards import ClientGoneError, Guards, Links
 from pellucid.serving.http.job_routes import add_jobs
 from pellucid.serving.http.openapi import describe_bodies
@@ -36,6 +37,7 @@ def create(service: Service) -> ASGIApp:
     _add_problems(app)
     add_pictures(app, service)
     add_jobs(app, service, links)
+    add_batches(app, service)
     add_health(app, service)
     add_page(app)
     describe_bodies(app)
@@ -94,7 +96,7 @@ def _describe_option(entry: dict[str, Any]) -> str:
     if entry["type"] == "extra_forbidden":
         return f"{name[:80]} is not an option of this request; /docs lists the options"
     found = str(entry.get("input"))[:80]
-    reason = _FORMS.get(name, entry["msg"].removeprefix("Input should be "))
+    reason = _FORMS.get(name, entry["msg"].removeprefix("Input should be ").removeprefix("Value error, "))
     return f"{name}={found} is not possible; expected {reason}" if reason != entry["msg"] else f"{name}: {reason}"
 
 

@@ -1,13 +1,14 @@
 """Receives pictures from request bodies into files, never into memory as a whole."""
 
 import asyncio
+import json
 import secrets
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from fastapi import Request
 from python_multipart.exceptions import FormParserError
@@ -65,6 +66,40 @@ async def receive_files(
         raise ClientGoneError from None
     finally:
         shutil.rmtree(own, ignore_errors=True)
+
+
+async def receive_json(request: Request, max_bytes: int) -> dict[str, Any]:
+    """The JSON object of a small body. Raises Problem 400, 413 or 415, and ClientGoneError."""
+    content_type = request.headers.get("content-type", "")
+    if content_type.partition(";")[0].strip().lower() != "application/json":
+        found = f"the body is {content_type[:80]!r}; send a JSON object, with Content-Type: application/json"
+        raise Problem(415, "not JSON", found)
+    body = bytearray()
+    try:
+        async for part in request.stream():
+            body += part
+            if len(body) > max_bytes:
+                raise Problem(413, "too many bytes", f"the limit of this request is {max_bytes} bytes")
+    except ClientDisconnect:
+        raise ClientGoneError from None
+    try:
+        content = json.loads(body, object_pairs_hook=_without_repeated)
+        json.dumps(
+            content, ensure_ascii=False
+        ).encode()  # fails for halves of characters, which answers cannot name
+    except (ValueError, RecursionError) as error:
+        raise Problem(400, "not JSON", f"the body cannot be read: {str(error)[:200]}") from None
+    if not isinstance(content, dict):
+        raise Problem(400, "not JSON", f"the body is a {type(content).__name__}; a JSON object is needed")
+    return content
+
+
+def _without_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{name[:80]!r} is given twice")
+    return dict(pairs)
 
 
 async def check_empty(request: Request) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import FastAPI
 
 from pellucid.serving.http.answers import JobInfo
+from pellucid.serving.http.options import BatchOptions
 from pellucid.serving.problems import ProblemDetails, document
 
 FOR_ALL = (400, 401, 403, 421, 431, 500, 503)
@@ -38,6 +39,26 @@ EVENTS: dict[int | str, dict[str, Any]] = {
 }
 
 
+BATCH: dict[int | str, dict[str, Any]] = {
+    202: {
+        "description": "A batch",
+        "headers": {"Location": {"description": "The place of the batch", "schema": {"type": "string"}}},
+    },
+    **document(408, 413, 415, 429, 507, *FOR_ALL),
+}
+REPORT: dict[int | str, dict[str, Any]] = {
+    200: {"description": "The report", "content": {"application/json": {"schema": {"type": "object"}}}},
+    **document(404, 409, *FOR_ALL),
+}
+END_BATCH: dict[int | str, dict[str, Any]] = {
+    202: {
+        "description": "It was not finished, and ends soon",
+        "content": {"application/json": {"schema": {"$ref": "#/components/schemas/BatchInfo"}}},
+    },
+    204: {"description": "It was finished, and is deleted from the list"},
+    **document(404, *FOR_ALL),
+}
+
 METRICS: dict[int | str, dict[str, Any]] = {
     200: {"description": "Numbers", "content": {"text/plain": {"schema": {"type": "string"}}}},
     **document(*FOR_ALL),
@@ -63,6 +84,9 @@ def describe_bodies(app: FastAPI) -> None:
     }
     for path in ("/v1/pictures", "/v1/advise", "/v1/restore"):
         schema["paths"][path]["post"]["requestBody"] = body | {"required": path != "/v1/restore"}
+    options = BatchOptions.model_json_schema(ref_template="#/components/schemas/{model}")
+    content = {"application/json": {"schema": options}}
+    schema["paths"]["/v1/batches"]["post"]["requestBody"] = {"required": True, "content": content}
     components = schema["components"]["schemas"]
     components["ProblemDetails"] = ProblemDetails.model_json_schema()
     components["JobInfo"] = json.loads(

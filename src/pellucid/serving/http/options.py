@@ -3,27 +3,34 @@
 from typing import Annotated, Any, Literal
 
 from fastapi import Path as PathParameter
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+
+from pellucid.serving.places import MAX_CHARACTERS, is_clean
 
 Id = Annotated[str, PathParameter(pattern=r"^[\w-]{8,64}$")]
 Format = Literal["png", "tiff", "jpeg", "webp", "bmp", "ppm", "jxl", "jp2"]
 Name = Annotated[str, StringConstraints(max_length=255)]
 
 
-class RestoreOptions(BaseModel):
-    """How pictures are restored. Unknown parameters are refused."""
+def _check_pattern(text: str) -> str:
+    if not text or not is_clean(text):
+        raise ValueError("a text without control characters that is not empty")
+    return text
+
+
+Pattern = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_check_pattern)]
+
+
+class PictureOptions(BaseModel):
+    """How pictures are restored, in requests of every kind. Unknown options are refused."""
 
     model_config = ConfigDict(extra="forbid")
 
     model: Annotated[
         str,
         Field(max_length=200, description="A model, see /v1/models, or several one after the other: a+b."),
-        BeforeValidator(lambda name: str(name).replace(" ", "+")),  # a plus sign in a URL means a space
+        BeforeValidator(lambda name: name.replace(" ", "+") if isinstance(name, str) else name),
     ]
-    picture: Annotated[
-        str | None, Field(max_length=64, description="Id of a picture from /v1/pictures, in place of a body.")
-    ] = None
-    filename: Annotated[Name | None, Field(description="Name of a picture that is sent as the body.")] = None
     format: Annotated[Format | None, Field(description="Format of the result. Default: as the picture.")] = None
     quality: Annotated[int | None, Field(ge=1, le=100, description="Of JPEG, WebP and JPEG XL.")] = None
     bit_depth: Annotated[Literal["8", "16", "32"] | None, Field(description="32: floating point.")] = None
@@ -54,6 +61,15 @@ class RestoreOptions(BaseModel):
         ),
     ] = None
 
+
+class RestoreOptions(PictureOptions):
+    """How pictures are restored. Unknown parameters are refused."""
+
+    picture: Annotated[
+        str | None, Field(max_length=64, description="Id of a picture from /v1/pictures, in place of a body.")
+    ] = None
+    filename: Annotated[Name | None, Field(description="Name of a picture that is sent as the body.")] = None
+
     def count_pixels(self, whole: int, scale: int) -> int:
         """Number of pixels of the result, or of the result before it is resized if that is larger.
 
@@ -82,6 +98,31 @@ class RestoreOptions(BaseModel):
         if self.size is not None:
             settings["size"] = tuple(int(side) if side else None for side in self.size.split("x"))
         return settings
+
+
+class BatchOptions(PictureOptions):
+    """A folder or bucket to restore into another one, as JSON. Options are those of `pellucid restore`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    source: Annotated[
+        str,
+        Field(alias="in", max_length=MAX_CHARACTERS, description="A folder or picture, e.g. s3://bucket/scans."),
+    ]
+    out: Annotated[
+        str, Field(max_length=MAX_CHARACTERS, description="The folder of the results, e.g. s3://bucket/restored.")
+    ]
+    name: Annotated[
+        Pattern | None,
+        Field(description="Names of results, e.g. {stem}-{model}{suffix}. Default: that of the input."),
+    ] = None
+    include: Annotated[list[Pattern], Field(max_length=100, description="Only these pictures, e.g. *.tif.")] = []
+    exclude: Annotated[list[Pattern], Field(max_length=100, description="Without these, e.g. **/raw/*.")] = []
+    overwrite: Annotated[bool, Field(description="Replace existing results.")] = False
+
+    def to_arguments(self) -> dict[str, Any]:
+        """Values of the options of `pellucid restore`; only what differs from the default."""
+        return self.model_dump(exclude={"source", "out", "model"}, exclude_defaults=True)
 
 
 class FileOptions(BaseModel):

@@ -24,8 +24,7 @@ def add_health(app: FastAPI, service: Service) -> None:
     @app.get("/health/ready", responses=document(503), tags=["health"])
     async def ready() -> dict[str, str]:
         """Whether it accepts work."""
-        if not service.is_ready or service.is_draining:
-            raise Problem(503, "not ready", "the service is starting or stopping", retry_after_s=5)
+        service.check_ready()
         return {"status": "ready"}
 
     @app.get("/metrics", response_class=Response, tags=["health"], responses=METRICS)

@@ -32,7 +32,12 @@ for (const [path, methods] of Object.entries(api.paths)) {
       const rows = route.parameters.map((one) => [`${one.name}${one.required ? " (needed)" : ""}`, describeSchema(one.schema), one.description ?? one.schema?.description ?? ""]);
       parts.push(table(["parameter", "values", ""], rows));
     }
-    if (route.requestBody) parts.push(make("p", `Body: ${Object.keys(route.requestBody.content).join(" or ")}`));
+    if (route.requestBody) {
+      parts.push(make("p", `Body: ${Object.keys(route.requestBody.content).join(" or ")}`));
+      const { properties, required } = route.requestBody.content["application/json"]?.schema ?? {};
+      const rows = Object.entries(properties ?? {}).map(([name, one]) => [`${name}${required.includes(name) ? " (needed)" : ""}`, describeSchema(one), one.description ?? ""]);
+      if (rows.length) parts.push(table(["name", "values", ""], rows));
+    }
     parts.push(table(["status", "meaning"], Object.entries(route.responses).map(([status, answer]) => [status, answer.description])));
     document.getElementById("routes").append(...parts);
   }

@@ -118,6 +118,7 @@ std::unique_ptr<Model> load_onnxruntime(const std::string& path) {
     try {
         Ort::Env env(ORT_LOGGING_LEVEL_FATAL, "pellucid");  // errors are thrown
         Ort::SessionOptions options;
+        options.DisableMemPattern();  // it would keep a block of memory for each size of parts
         Ort::Session session(env, path.c_str(), options);
         return std::make_unique<OnnxRuntimeModel>(std::move(env), std::move(session));
     } catch (const Ort::Exception& error) {

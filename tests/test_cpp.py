@@ -60,16 +60,18 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
         if shutil.which(tool) is None:
             pytest.skip(f"needs {tool}")
     build, prefix = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("prefix")
-    options = [f"-DOpenVINO_DIR={openvino.utils.get_cmake_path()}", *_find_onnxruntime()]
+    onnxruntime = _find_onnxruntime()
+    options = [f"-DOpenVINO_DIR={openvino.utils.get_cmake_path()}", *onnxruntime]
     output = _cmake("-S", EXAMPLE, "-B", build, *options, f"-DCMAKE_INSTALL_PREFIX={prefix}")
     _cmake("--build", build, "--parallel", "2")
     _cmake("--install", build)
     has_raw, has_onnxruntime = (f"{name} was not found" not in output for name in ("LibRaw", "ONNX Runtime"))
+    assert has_onnxruntime or not onnxruntime, output
     return Program(prefix / "bin" / "restore", prefix, has_raw, has_onnxruntime)
 
 
 def _find_onnxruntime() -> list[str]:
-    """Options of CMake for the library of the Python wheel, which needs headers from elsewhere; [] without them."""
+    """Options of CMake for the library of the Python wheel, and for headers from elsewhere; [] without them."""
     spec = importlib.util.find_spec("onnxruntime")
     given = os.environ.get("PELLUCID_ONNXRUNTIME_HEADERS")
     if spec is None or spec.origin is None or not given:
@@ -221,7 +223,6 @@ def test_a_raw_file_equals_pellucids(
         pytest.skip("needs libraw-dev")
     need(program, runtime)
     weights, model = dark_model
-    model = model.with_suffix(".onnx" if runtime == "onnxruntime" else ".xml")
     samples = np.random.default_rng(0).integers(500, 4000, (71, 98)).astype(np.uint16)
     levels = ((512.0, 500.0), (490.0, 505.0))
     mosaic = Mosaic(
@@ -238,8 +239,7 @@ def test_a_raw_file_equals_pellucids(
 def dark_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("dark")
     weights = small_models.save_weights(folder, "sid_unet.any_camera", width=2)
-    exporting.export(weights, folder / "a.onnx", whole=True, layout="nhwc")
-    return weights, exporting.export(weights, folder / "a.xml", whole=True, layout="nhwc").path
+    return weights, exporting.export(weights, folder / "a.onnx", whole=True, layout="nhwc").path
 
 
 # A process inherits the peak of the one that starts it, so a small one starts the program.
@@ -313,10 +313,16 @@ def test_wrong_arguments_print_a_one_line_error(
     mosaic = Mosaic(np.full((64, 64), 900, np.uint16), ("RG", "GB"), 512.0, 16383.0)
     (tmp_path / "night.dng").write_bytes(dng.encode(mosaic))
     network = _without_form(gray)
+    (tmp_path / "cut.onnx").write_bytes(color.read_bytes()[:-100])
+    own_runtime = "ONNX Runtime" if program.has_onnxruntime else "OpenVINO"
     cases: list[tuple[list[str | Path], int, str]] = [
         ([network, "a.png", "b.png"], 1, "the model is not a whole graph; export it with --whole"),
         (["a.png", "a.png", "b.png"], 1, "a.png: not a model; .xml or .onnx is needed"),
         (["absent.xml", "a.png", "b.png"], 1, "absent.xml: No such file"),
+        (["cut.onnx", "a.png", "b.png"], 1, f"cut.onnx: {own_runtime} cannot use it: "),
+        (["cut.onnx", "a.png", "b.png", "--runtime", "openvino"], 1, "cut.onnx: OpenVINO cannot use it: "),
+        ([gray, "a.png", "b.png", "--runtime", "onnxruntime"], 1, f"{gray}: ONNX Runtime runs .onnx files"),
+        ([color, "a.png", "b.png", "--runtime", "torch"], 2, "--runtime torch: onnxruntime or openvino is"),
         ([color, "absent.png", "b.png"], 1, "absent.png: No such file"),
         ([color, ".", "b.png"], 1, ".: Is a directory"),
         ([gray, "a.png", "b.png"], 1, "the picture has colors; export the model with --colors rgb"),
@@ -343,10 +349,12 @@ def test_wrong_arguments_print_a_one_line_error(
         ([color, "a.png", "b.png", "--speed", "9"], 2, "--speed: unknown option"),
         ([], 2, "MODEL, INPUT and OUTPUT are needed"),
     ]
+    if not program.has_onnxruntime:
+        command = [color, "a.png", "b.png", "--runtime", "onnxruntime"]
+        cases.append((command, 1, f"{color}: this program was built without ONNX Runtime"))
     before = sorted(tmp_path.iterdir())
     for arguments, code, message in cases:
-        command = [program.path, *arguments]
-        ran = subprocess.run(command, capture_output=True, text=True, env={}, cwd=tmp_path)
+        ran = subprocess.run([program.path, *arguments], capture_output=True, text=True, env={}, cwd=tmp_path)
         assert (ran.returncode, ran.stdout) == (code, ""), (arguments, ran.stderr)
         assert ran.stderr.startswith(f"restore: {message}") and ran.stderr.count("\n") == 1, ran.stderr
     assert sorted(tmp_path.iterdir()) == before

@@ -231,8 +231,8 @@ def test_a_raw_file_equals_pellucids(
     (tmp_path / "in.dng").write_bytes(dng.encode(mosaic))
     wanted = restorer.load(weights).restore(mosaic).samples
     for tile in ((), ("--tile", "16")):
-        command = (model, tmp_path / "in.dng", tmp_path / "out.png", "--exposure-ratio", "3", "--overwrite", *tile)
-        check_equal(restore(program, *command), wanted, most=0.1)
+        command = (model, tmp_path / "in.dng", tmp_path / "out.png", "--exposure-ratio", "3", "--overwrite")
+        check_equal(restore(program, *command, *tile, "--runtime", runtime), wanted, most=0.1)
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """The C++ library and program compile, run without Python, and give the same result as the command line."""
 
+import importlib.util
 import json
 import os
 import pty
@@ -25,6 +26,7 @@ from pellucid.restoration import restorer
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "cpp"
 HEADERS = {"PNG": "libpng-dev", "JPEG": "libjpeg-dev", "TIFF": "libtiff-dev"}
+ONNXRUNTIME_HEADER = "onnxruntime_cxx_api.h"
 openvino = pytest.importorskip("openvino")
 
 _PROFILE = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
@@ -35,6 +37,11 @@ class Program:
     path: Path
     prefix: Path
     reads_raw: bool
+    has_onnxruntime: bool
+
+    def runtimes(self) -> list[str]:
+        """Values of --runtime with which it runs .onnx files."""
+        return ["openvino", "onnxruntime"] if self.has_onnxruntime else ["openvino"]
 
 
 def _cmake(*arguments: str | Path) -> str:
@@ -53,16 +60,36 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
         if shutil.which(tool) is None:
             pytest.skip(f"needs {tool}")
     build, prefix = tmp_path_factory.mktemp("build"), tmp_path_factory.mktemp("prefix")
-    option = f"-DOpenVINO_DIR={openvino.utils.get_cmake_path()}"
-    output = _cmake("-S", EXAMPLE, "-B", build, option, f"-DCMAKE_INSTALL_PREFIX={prefix}")
+    onnxruntime = _find_onnxruntime()
+    options = [f"-DOpenVINO_DIR={openvino.utils.get_cmake_path()}", *onnxruntime]
+    output = _cmake("-S", EXAMPLE, "-B", build, *options, f"-DCMAKE_INSTALL_PREFIX={prefix}")
     _cmake("--build", build, "--parallel", "2")
     _cmake("--install", build)
-    return Program(prefix / "bin" / "restore", prefix, "LibRaw was not found" not in output)
+    has_raw, has_onnxruntime = (f"{name} was not found" not in output for name in ("LibRaw", "ONNX Runtime"))
+    assert has_onnxruntime or not onnxruntime, output
+    return Program(prefix / "bin" / "restore", prefix, has_raw, has_onnxruntime)
+
+
+def _find_onnxruntime() -> list[str]:
+    """Options of CMake for the library of the Python wheel, and for headers from elsewhere; [] without them."""
+    spec = importlib.util.find_spec("onnxruntime")
+    given = os.environ.get("PELLUCID_ONNXRUNTIME_HEADERS")
+    if spec is None or spec.origin is None or not given:
+        return []  # CMake finds one that is installed in the system
+    if not (Path(given) / ONNXRUNTIME_HEADER).is_file():
+        pytest.fail(f"PELLUCID_ONNXRUNTIME_HEADERS: {given} does not contain {ONNXRUNTIME_HEADER}")
+    (library,) = (Path(spec.origin).parent / "capi").glob("libonnxruntime.so.*")
+    return [f"-DONNXRUNTIME_INCLUDE_DIR={given}", f"-DONNXRUNTIME_LIBRARY={library}"]
+
+
+def need(program: Program, runtime: str) -> None:
+    if runtime not in program.runtimes():
+        pytest.skip("needs the headers of ONNX Runtime: PELLUCID_ONNXRUNTIME_HEADERS is their folder")
 
 
 @pytest.fixture(scope="session")
 def enlarging(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """(weights, whole graph) for RGB of 8 bits, as ONNX, which OpenVINO runs too."""
+    """(weights, whole graph) for RGB of 8 bits, as ONNX, which both runtimes run."""
     folder = tmp_path_factory.mktemp("enlarging")
     weights = small_models.save_weights(folder, "srcnn.paper", mapping_px=1, scale=3)
     return weights, exporting.export(weights, folder / "a.onnx", whole=True, layout="nhwc").path
@@ -98,14 +125,16 @@ def check_equal(found: Samples, wanted: Samples, *, most: float) -> None:
     assert off.max() <= 1 and (off > 0).mean() < most
 
 
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
 @pytest.mark.parametrize("tile", [(), ("--tile", "37"), ("--memory", "1.5GiB")])
 def test_an_enlarged_picture_equals_pellucids(
-    program: Program, enlarging: tuple[Path, Path], tmp_path: Path, tile: tuple[str, ...]
+    program: Program, enlarging: tuple[Path, Path], tmp_path: Path, tile: tuple[str, ...], runtime: str
 ) -> None:
+    need(program, runtime)
     weights, model = enlarging
     degraded = small_models.make_picture(3)
     images.write(degraded, tmp_path / "in.png")
-    found = restore(program, model, tmp_path / "in.png", tmp_path / "out.tif", *tile)
+    found = restore(program, model, tmp_path / "in.png", tmp_path / "out.tif", *tile, "--runtime", runtime)
     check_equal(found, restorer.load(weights).restore(degraded).samples, most=1e-3)
 
 
@@ -180,6 +209,7 @@ def test_a_jpeg_has_the_samples_and_the_profile_of_pellucids(
         assert images.read(tmp_path / f"out.{suffix}").metadata["icc-profile-data"] == _PROFILE
 
 
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
 @pytest.mark.parametrize(("pattern", "orientation"), [(("RG", "GB"), 1), (("GB", "RG"), 6)])
 def test_a_raw_file_equals_pellucids(
     program: Program,
@@ -187,9 +217,11 @@ def test_a_raw_file_equals_pellucids(
     tmp_path: Path,
     pattern: tuple[str, ...],
     orientation: int,
+    runtime: str,
 ) -> None:
     if not program.reads_raw:
         pytest.skip("needs libraw-dev")
+    need(program, runtime)
     weights, model = dark_model
     samples = np.random.default_rng(0).integers(500, 4000, (71, 98)).astype(np.uint16)
     levels = ((512.0, 500.0), (490.0, 505.0))
@@ -199,15 +231,15 @@ def test_a_raw_file_equals_pellucids(
     (tmp_path / "in.dng").write_bytes(dng.encode(mosaic))
     wanted = restorer.load(weights).restore(mosaic).samples
     for tile in ((), ("--tile", "16")):
-        command = (model, tmp_path / "in.dng", tmp_path / "out.png", "--exposure-ratio", "3", "--overwrite", *tile)
-        check_equal(restore(program, *command), wanted, most=0.1)
+        command = (model, tmp_path / "in.dng", tmp_path / "out.png", "--exposure-ratio", "3", "--overwrite")
+        check_equal(restore(program, *command, *tile, "--runtime", runtime), wanted, most=0.1)
 
 
 @pytest.fixture(scope="session")
 def dark_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     folder = tmp_path_factory.mktemp("dark")
     weights = small_models.save_weights(folder, "sid_unet.any_camera", width=2)
-    return weights, exporting.export(weights, folder / "a.xml", whole=True, layout="nhwc").path
+    return weights, exporting.export(weights, folder / "a.onnx", whole=True, layout="nhwc").path
 
 
 # A process inherits the peak of the one that starts it, so a small one starts the program.
@@ -218,12 +250,16 @@ print(json.dumps([ran.returncode, ran.stderr, resource.getrusage(resource.RUSAGE
 """
 
 
-def test_the_memory_stays_below_the_limit(program: Program, enlarging: tuple[Path, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+def test_the_memory_stays_below_the_limit(
+    program: Program, enlarging: tuple[Path, Path], tmp_path: Path, runtime: str
+) -> None:
+    need(program, runtime)
     images.write(Picture(np.zeros((420, 560, 3), np.uint8)), tmp_path / "in.png")
     found = {}
     for limit in ("300MB", "4GB", "50MB"):
         command: list[str | Path] = [program.path, enlarging[1], tmp_path / "in.png"]
-        command += [tmp_path / f"{limit}.png", "--memory", limit]
+        command += [tmp_path / f"{limit}.png", "--memory", limit, "--runtime", runtime]
         ran = subprocess.run([sys.executable, "-S", "-c", _MEASURE, *command], capture_output=True, check=True)
         found[limit] = json.loads(ran.stdout)
     assert found["300MB"][:2] == [0, ""] and found["300MB"][2] < 300e6 < found["4GB"][2]
@@ -277,10 +313,16 @@ def test_wrong_arguments_print_a_one_line_error(
     mosaic = Mosaic(np.full((64, 64), 900, np.uint16), ("RG", "GB"), 512.0, 16383.0)
     (tmp_path / "night.dng").write_bytes(dng.encode(mosaic))
     network = _without_form(gray)
+    (tmp_path / "cut.onnx").write_bytes(color.read_bytes()[:1500])
+    own_runtime = "ONNX Runtime" if program.has_onnxruntime else "OpenVINO"
     cases: list[tuple[list[str | Path], int, str]] = [
         ([network, "a.png", "b.png"], 1, "the model is not a whole graph; export it with --whole"),
         (["a.png", "a.png", "b.png"], 1, "a.png: not a model; .xml or .onnx is needed"),
         (["absent.xml", "a.png", "b.png"], 1, "absent.xml: No such file"),
+        (["cut.onnx", "a.png", "b.png"], 1, f"cut.onnx: {own_runtime} cannot use it: "),
+        (["cut.onnx", "a.png", "b.png", "--runtime", "openvino"], 1, "cut.onnx: OpenVINO cannot use it: "),
+        ([gray, "a.png", "b.png", "--runtime", "onnxruntime"], 1, f"{gray}: ONNX Runtime runs .onnx files"),
+        ([color, "a.png", "b.png", "--runtime", "torch"], 2, "--runtime torch: onnxruntime or openvino is"),
         ([color, "absent.png", "b.png"], 1, "absent.png: No such file"),
         ([color, ".", "b.png"], 1, ".: Is a directory"),
         ([gray, "a.png", "b.png"], 1, "the picture has colors; export the model with --colors rgb"),
@@ -307,10 +349,12 @@ def test_wrong_arguments_print_a_one_line_error(
         ([color, "a.png", "b.png", "--speed", "9"], 2, "--speed: unknown option"),
         ([], 2, "MODEL, INPUT and OUTPUT are needed"),
     ]
+    if not program.has_onnxruntime:
+        message = f"{color}: this program was built without ONNX Runtime"
+        cases.append(([color, "a.png", "b.png", "--runtime", "onnxruntime"], 1, message))
     before = sorted(tmp_path.iterdir())
     for arguments, code, message in cases:
-        command = [program.path, *arguments]
-        ran = subprocess.run(command, capture_output=True, text=True, env={}, cwd=tmp_path)
+        ran = subprocess.run([program.path, *arguments], capture_output=True, text=True, env={}, cwd=tmp_path)
         assert (ran.returncode, ran.stdout) == (code, ""), (arguments, ran.stderr)
         assert ran.stderr.startswith(f"restore: {message}") and ran.stderr.count("\n") == 1, ran.stderr
     assert sorted(tmp_path.iterdir()) == before

@@ -22,6 +22,8 @@ const char* const kUsage =
     "usage: restore MODEL INPUT OUTPUT [options]\n"
     "  MODEL                  .xml or .onnx of `pellucid export NAME --whole --layout nhwc`\n"
     "  INPUT, OUTPUT          .png, .jpg or .tif; for a model for camera RAW files, INPUT is one\n"
+    "  --runtime NAME         onnxruntime (for .onnx) or openvino (for .xml and .onnx); default: onnxruntime for .onnx\n"
+    "                         if this program was built with it, else openvino\n"
     "  --exposure-ratio X     brighten a RAW file as if the exposure had been X times longer\n"
     "  --memory SIZE          limit of the process, e.g. 2GB; default: half of the free memory\n"
     "  --tile PX              side of the tiles instead of what the memory allows\n"
@@ -75,6 +77,12 @@ std::size_t parse_size(const std::string& name, const std::string& text) {
     throw WrongUsage(name + " " + text + ": a size is needed, e.g. 2GB or 800MB");
 }
 
+pellucid::Runtime parse_runtime(const std::string& name, const std::string& text) {
+    if (text == "onnxruntime") return pellucid::Runtime::kOnnxRuntime;
+    if (text == "openvino") return pellucid::Runtime::kOpenVino;
+    throw WrongUsage(name + " " + text + ": onnxruntime or openvino is needed");
+}
+
 Arguments parse(int argc, char** argv) {
     Arguments arguments;
     for (int i = 1; i < argc; ++i) {
@@ -95,6 +103,8 @@ Arguments parse(int argc, char** argv) {
             arguments.options.memory_bytes = parse_size(name, value);
         else if (name == "--quality")
             arguments.write.quality = static_cast<int>(parse_count(name, value, 100));
+        else if (name == "--runtime")
+            arguments.options.runtime = parse_runtime(name, value);
         else if (name == "--exposure-ratio")
             arguments.exposure_ratio = parse_number(name, value);
         else

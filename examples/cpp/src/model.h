@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "pellucid/picture.h"
+#include "pellucid/restorer.h"
 
 namespace pellucid {
 
@@ -35,6 +36,7 @@ struct Development {
     std::array<float, 3> white_balance;
 };
 
+// A graph in one of the runtimes, each of which has one file and one class.
 class Model {
   public:
     explicit Model(Metadata metadata) : metadata(std::move(metadata)) {}
@@ -46,7 +48,11 @@ class Model {
     const Metadata metadata;
 };
 
-// OpenVINO reads its own .xml, and .onnx.
+// Throws std::runtime_error if the file is not a model, or if the library was built without the runtime for it.
+std::unique_ptr<Model> load_model(const std::string& path, Runtime runtime);
+
+// What load_model calls. The runtime need not be part of the library.
 std::unique_ptr<Model> load_openvino(const std::string& path);
+std::unique_ptr<Model> load_onnxruntime(const std::string& path);
 
 }  // namespace pellucid

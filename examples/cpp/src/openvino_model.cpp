@@ -3,7 +3,6 @@
 #include <sstream>
 #include <stdexcept>
 
-#include "file_access.h"
 #include "model.h"
 
 namespace pellucid {
@@ -25,10 +24,6 @@ std::string find_text(const ov::Model& model, const std::string& key) {
         if (!line.empty()) last = line;
     }
     throw std::runtime_error(path + ": OpenVINO cannot use it: " + last);
-}
-
-bool has_suffix(const std::string& path, const std::string& suffix) {
-    return path.size() > suffix.size() && path.compare(path.size() - suffix.size(), suffix.size(), suffix) == 0;
 }
 
 class OpenVinoModel : public Model {
@@ -81,10 +76,6 @@ class OpenVinoModel : public Model {
 }  // namespace
 
 std::unique_ptr<Model> load_openvino(const std::string& path) {
-    open_to_read(path);
-    // Given other files, it also prints messages of the libraries that it tries.
-    if (!has_suffix(path, ".xml") && !has_suffix(path, ".onnx"))
-        throw std::runtime_error(path + ": not a model; .xml or .onnx is needed");
     try {
         ov::Core core;
         return std::make_unique<OpenVinoModel>(core.read_model(path), core);

@@ -85,7 +85,7 @@ struct Restorer::State {
 };
 
 Restorer::Restorer(const std::string& model_path, const Options& options)
-    : state_(new State{load_openvino(model_path), options}) {
+    : state_(new State{load_model(model_path, options.runtime), options}) {
     std::size_t& limit = state_->options.memory_bytes;
     if (limit == 0) limit = read_free_bytes() / 2 + read_resident_bytes();
     if (limit == 0) limit = static_cast<std::size_t>(-1);

@@ -1,6 +1,6 @@
 // Restores pictures with a whole graph, which takes and returns the samples of files:
 //
-//     pellucid export MODEL --out MODEL.xml --whole --layout nhwc [--samples uint16] [--colors gray]
+//     pellucid export MODEL --out MODEL.onnx --whole --layout nhwc [--samples uint16] [--colors gray]
 
 #pragma once
 
@@ -13,9 +13,16 @@
 
 namespace pellucid {
 
+enum class Runtime {
+    kAutomatic,    // ONNX Runtime for .onnx if the library was built with it, else OpenVINO
+    kOnnxRuntime,  // runs .onnx
+    kOpenVino,     // runs .xml and .onnx
+};
+
 struct Options {
     std::size_t tile_px = 0;       // side of the tiles without their halo; 0: as large as the memory allows
     std::size_t memory_bytes = 0;  // limit of the whole process; 0: half of the free memory
+    Runtime runtime = Runtime::kAutomatic;
 };
 
 // Called after each tile with the finished part, 0 to 1.
@@ -24,7 +31,7 @@ using Progress = std::function<void(double)>;
 // All functions throw std::runtime_error with one line.
 class Restorer {
   public:
-    // model_path: .xml of OpenVINO, or .onnx, which OpenVINO runs too.
+    // model_path: .xml or .onnx. Throws if the library was built without the runtime that it needs.
     explicit Restorer(const std::string& model_path, const Options& options = {});
     ~Restorer();
 

@@ -91,7 +91,7 @@ def test_damage_is_described_without_names_of_exceptions() -> None:
 
     broken: list[tuple[Callable[[], object], str]] = [
         (lambda: dict[str, int]()["recipe"], "'recipe' is missing"),
-        (lambda: json.loads("{"), "Expecting property name"),
+        (lambda: json.loads("{"), "it is not JSON, from line 1, character 2 on"),
         (lambda: len(None), "an entry has the wrong type"),  # type: ignore[arg-type]
         (nest, "it is nested too deeply"),
     ]

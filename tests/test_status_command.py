@@ -70,6 +70,20 @@ def test_shards_and_their_status(run: Terminal) -> None:
     assert run("status out --report report.json").code == 0  # it is a report
 
 
+def test_results_that_were_replaced_or_exist_already_are_named(run: Terminal) -> None:
+    _make_many(3)
+    run("restore many --model dn --out out")
+    Path("out/01.png").write_bytes(Path("many/01.png").read_bytes())
+    status = run("status out")
+    assert status.code == 1 and "missing: " in status.err
+    assert "out/01.png is not the file that was written: replaced, changed or copied" in status.err
+    run("restore many --model dn --out out --json report.json")
+    assert "out/01.png exists; --overwrite replaces it" in run("status out").err  # not overwrite=True
+    assert "--overwrite replaces it" in Path("report.json").read_text()
+    Path("out/.pellucid.jsonl").write_text("{{{")
+    assert "is damaged; 'pellucid restore --overwrite' makes all of it again" in run("status out").err
+
+
 def test_shards_of_a_store(run: Terminal) -> None:
     _make_many()
     assert run("prepare folder many --out s --shard 1/2").code == 0

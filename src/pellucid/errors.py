@@ -17,8 +17,10 @@ braces, e.g. "{overwrite} replaces it": Python programs read `overwrite=True`, t
 The command line prints the message in one line and exits with status 1; after ArgumentError and RecipeError 2.
 """
 
+import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from difflib import SequenceMatcher, get_close_matches
 from typing import Any, Self
 
@@ -29,6 +31,19 @@ Wording = Callable[[str, Any], str]
 def word_as_argument(parameter: str, value: Any) -> str:
     """A parameter as a Python program writes it: `overwrite=True`, or `out` if the value is None."""
     return parameter if value is None else f"{parameter}={value!r}"
+
+
+_wordings: list[Wording] = [word_as_argument]
+
+
+@contextmanager
+def use_wording(word: Wording) -> Iterator[None]:
+    """Write parameters like this in the texts of errors, also in reports and records: those of one program."""
+    _wordings.append(word)
+    try:
+        yield
+    finally:
+        _wordings.pop()
 
 
 class PellucidError(Exception):
@@ -46,10 +61,11 @@ class PellucidError(Exception):
     def __str__(self) -> str:
         return self.describe()
 
-    def describe(self, word: Wording = word_as_argument) -> str:
-        """Facts and hint in one line, with parameters written by `word`."""
+    def describe(self, word: Wording | None = None) -> str:
+        """Facts and hint in one line, with parameters written by `word`, or else as `use_wording` has chosen."""
         if not self.hint:
             return self.facts
+        word = word or _wordings[-1]
         hint = re.sub(r"\{(\w+)\}", lambda name: word(name[1], self.parameters.get(name[1])), self.hint)
         return f"{self.facts}; {hint}"
 
@@ -133,6 +149,8 @@ def describe_damage(error: Exception) -> str:
         return "an entry has the wrong type"
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
+    if isinstance(error, json.JSONDecodeError):
+        return f"it is not JSON, from line {error.lineno}, character {error.colno} on"
     return str(error)[:80]
 
 

@@ -50,6 +50,15 @@ def test_leaks_are_found(tmp_path: Path) -> None:
     }
 
 
+def test_pictures_without_contrast_are_found_if_they_are_the_same(tmp_path: Path) -> None:
+    sky = np.random.default_rng(0).integers(244, 255, (44, 48, 3), np.uint8)
+    images.write(Picture(sky), tmp_path / "train" / "sky.png")
+    images.write(Picture(np.full((40, 40, 3), 9, np.uint8)), tmp_path / "train" / "flat.png")
+    made = prepare("folder", [tmp_path / "train"], tmp_path / "s").store
+    tests = {"same.png": sky, "other.png": sky[::-1], "flat.png": np.full((40, 40, 3), 9, np.uint8)}
+    assert [leak.test_name for leak in leaks.find_leaks(made, tests.items())] == ["same.png"]
+
+
 def test_the_known_overlap_of_published_sets_is_found(data: Path, tmp_path: Path) -> None:
     """BSD68 is the gray half of CBSD68; Set12's starfish is a crop of a training picture of BSDS."""
     made = prepare("folder", [data / "denoising" / "CBSD68"], tmp_path / "c").store

@@ -220,10 +220,10 @@ def _fail(folder: Path, *options: str) -> str:
     given = [text for pair in usual.items() if pair[0] not in options for text in pair]
     command = [sys.executable, "-m", "pellucid", "serve", *given, *options]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, env=os.environ)
-    is_usage = {"--allow-origin", "--backend"} & {*options} or "contain each other" in done.stderr
-    assert done.returncode == (
-        2 if is_usage or "neither a URL" in done.stderr or "web server" in done.stderr else 1
+    is_usage = {"--allow-origin", "--backend", "--host"} & {*options} or any(
+        text in done.stderr for text in ("contain each other", "neither a URL", "web server")
     )
+    assert done.returncode == (2 if is_usage else 1)
     assert "Traceback" not in done.stderr
     return done.stderr
 

@@ -248,7 +248,9 @@ def check_urls(parameters: Sequence[Any], values: Mapping[str, Any], takes_urls:
         value = values.get(parameter.name)
         for text in map(str, value if isinstance(value, list | tuple) else [value]):
             if parameter.name not in takes_urls and (match := re.match("([a-z][a-z0-9+.-]+):/+", text, re.I)):
-                whole = f"{match[1]}://{text[match.end() :]}"  # a Path has lost a slash
+                # A Path has lost a slash; file:///a starts with three.
+                root = "/" if match[1].lower() == "file" else ""
+                whole = f"{match[1]}://{root}{text[match.end() :]}"
                 where = f"{parameter.opts[0]}: " if parameter.opts[0].startswith("-") else ""
                 raise typer.BadParameter(
                     f"{where}{whole} is a URL; only files and folders of this computer are supported here"

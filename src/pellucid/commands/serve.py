@@ -7,7 +7,7 @@ import typer
 
 from pellucid.commands.options import Backend, Device, Precision, parse_bytes, refuse
 from pellucid.commands.terminal import print_info, print_warning
-from pellucid.errors import ArgumentError, PellucidError
+from pellucid.errors import ArgumentError
 
 _LIMITS, _ACCESS = "Limits", "Access"
 
@@ -171,7 +171,7 @@ def serve(
         check_installed("obstore")
     if not setup.is_local and setup.token is None:
         if not insecure:
-            raise PellucidError(
+            raise ArgumentError(
                 f"on {host}, other hosts could use the service without a token",
                 hint="use {token_file}, or {insecure} in a network that you trust",
             )

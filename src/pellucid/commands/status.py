@@ -146,7 +146,7 @@ def _print(out: str, found: "Sequence[RunStatus]") -> None:
         if len(failed) > _NUM_LISTED:
             print_info(f"{len(failed)} failed in all; --json lists them")
         for picture in missing[:_NUM_LISTED]:
-            print_info(f"missing: {picture.source}")
+            print_info(f"missing: {picture.error or picture.source}")
         if len(missing) > _NUM_LISTED:
             print_info(f"{len(missing)} are missing in all; --json lists them")
 
@@ -175,6 +175,6 @@ def _describe_missing_manifest(place: "Location") -> str:
     if path is not None and path.exists() and not os.access(path, os.R_OK):
         return f"contains {path.name}, which cannot be read: {os.strerror(errno.EACCES)}"
     if path is not None and path.exists():
-        return f"contains {path.name}, which is damaged; the same 'pellucid restore' creates it again"
+        return f"contains {path.name}, which is damaged; 'pellucid restore --overwrite' makes all of it again"
     others = "no store, and no recorded scores; 'pellucid plot' shows trainings"
     return f"contains no manifest of 'pellucid restore', {others}"

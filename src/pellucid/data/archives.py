@@ -277,6 +277,9 @@ class _Tar:
                 for member in archive:
                     if member.isreg():
                         yield from self._walk_member(archive, member, start, end, folder, depth)
+                    elif PurePosixPath(member.name).suffix.lower() in self.listing.suffixes and not member.isdir():
+                        place = f"{self.path}/{folder}{member.name}"
+                        self.listing.left_out.append((place, "it is a link or a device"))
             except _ARCHIVE_ERRORS as error:
                 self.listing.left_out.append(
                     (f"{self.path}/{folder}", f"its tar file is damaged from here on: {error}")

@@ -4,6 +4,7 @@ Decoded samples are compared in gray, in two ways:
 
     whole   thumbnails of 16 x 17 px, by the signs of their slopes: finds the same picture in color or gray, at
             another size, or compressed again
+            ones without contrast, if all samples are the same
     part    blocks of 32 x 32 px, bit for bit, at any offset: finds crops of each other, and crops of a third
             picture that have 63 x 63 px in common
 
@@ -105,6 +106,7 @@ class _TestIndex:
 
     def __init__(self, pictures: list[tuple[str, NDArray[np.uint8]]]) -> None:
         self.names = [name for name, _ in pictures]
+        self.contents = [_identify(gray) for _, gray in pictures]
         self.slopes = np.array([_hash_slopes(gray) for _, gray in pictures]).reshape(-1, 256)
         hashes = [_hash_all_blocks(gray) for _, gray in pictures]
         joined = np.concatenate([np.zeros(0, np.uint64), *hashes])
@@ -115,7 +117,11 @@ class _TestIndex:
     def find_in(self, name: str, gray: NDArray[np.uint8]) -> list[Leak]:
         """The test pictures that are in a target of this name."""
         different = np.count_nonzero(self.slopes != _hash_slopes(gray), axis=1)
-        whole = set(np.flatnonzero(different <= _MAX_DIFFERENT_BITS).tolist()) if _has_contrast(gray) else set()
+        if _has_contrast(gray):
+            whole = set(np.flatnonzero(different <= _MAX_DIFFERENT_BITS).tolist())
+        else:
+            content = _identify(gray)
+            whole = {i for i, other in enumerate(self.contents) if content is not None and other == content}
         part = self._owners_of(_hash_separate_blocks(gray)) - whole
         leaks = [Leak(self.names[i], name, "whole") for i in sorted(whole)]
         return leaks + [Leak(self.names[i], name, "part") for i in sorted(part)]
@@ -138,6 +144,11 @@ def _to_gray(samples: Samples) -> NDArray[np.uint8]:
 
 def _has_contrast(gray: NDArray[np.uint8]) -> bool:
     return int(gray.max()) - int(gray.min()) >= _MIN_CONTRAST
+
+
+def _identify(gray: NDArray[np.uint8]) -> str | None:
+    """Equal for pictures of equal size and samples; None if all samples have the same level."""
+    return None if np.ptp(gray) == 0 else store.digest(gray)
 
 
 def _hash_slopes(gray: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -181,13 +181,11 @@ def _find_place(folder: Location, place: str) -> Location:
 def _find_status(job: Job, manifests: Manifests) -> PictureStatus:
     outcome = manifests.find_outcome(job) or {}
     if manifests.state(job) is not State.DONE:
-        is_failed = outcome.get("outcome") == "failed"
-        return PictureStatus(
-            job.source,
-            job.target,
-            "failed" if is_failed else "missing",
-            outcome.get("error"),
-        )
+        if outcome.get("outcome") == "failed":
+            return PictureStatus(job.source, job.target, "failed", outcome.get("error"))
+        is_other = isinstance(job.target, Path) and os.path.lexists(job.target)
+        error = f"{job.target} is not the file that was written: replaced, changed or copied" if is_other else None
+        return PictureStatus(job.source, job.target, "missing", error)
     is_known = outcome.get("outcome") == "restored"
     return PictureStatus(
         job.source,

@@ -358,6 +358,8 @@ def codec_bytes(source: Path, target: Path, restorer: Restorer, settings: Settin
             decoding += dng.ENCODING_BYTES * raw.probe_pixels(source, max_pixels=settings.max_pixels)
         return CODEC_BYTES + decoding
     num_pixels, decoding = images.decoding_cost(source)
+    if num_pixels > settings.max_pixels:
+        return 0  # reading refuses it
     num_pixels = int(num_pixels * _scale_bound(restorer, settings) ** 2)
     encoding = images.encoding_bytes(target, num_pixels, quality=settings.quality)
     return min(CODEC_BYTES, 20_000_000 + 32 * num_pixels) + decoding + encoding

@@ -129,9 +129,10 @@ class _FromPairs:
         self.sizes = self._clean.sizes
         for name, (height, width), given in zip(store.names, self.sizes, self._degraded.sizes, strict=True):
             if (self._scale * given[0], self._scale * given[1]) != (height, width):
-                times = "" if self._scale == 1 else f", not {self._scale} times as large"
+                needed = "of the same size" if self._scale == 1 else f"{self._scale} times as large"
                 raise DataError(
-                    f"{name} is {given[1]} x {given[0]} px and its target {width} x {height} px{times}"
+                    f"{name} is {given[1]} x {given[0]} px and its target {width} x {height} px; "
+                    f"this recipe needs targets {needed}"
                 )
 
     def make(self, patches: Patches, seeds: Sequence[int]) -> Batch:

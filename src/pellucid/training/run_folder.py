@@ -166,7 +166,9 @@ def describe_run(folder: Path) -> Json:
     except OSError as error:
         raise OutputError(f"{path} cannot be read: {error.strerror or error}") from error
     except (ValueError, TypeError, KeyError, RecursionError) as error:
-        raise OutputError(f"{path} is not a valid run.json ({describe_damage(error)})") from error
+        raise OutputError(
+            f"{path} is damaged: {describe_damage(error)}", hint="restore it from a copy, or use another folder"
+        ) from error
 
 
 def read_metrics(folder: Path) -> list[Json]:

@@ -66,7 +66,18 @@ def test_the_folder_of_the_service_is_private(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "prefix", ["https://host/", "scans", "", "s3:/bucket", "s3://", "ftp://host/x", "s3://b/../c"]
+    "prefix",
+    [
+        "s3://b/a\\b",
+        "s3://b/a%255cb",
+        "https://host/",
+        "scans",
+        "",
+        "s3:/bucket",
+        "s3://",
+        "ftp://host/x",
+        "s3://b/../c",
+    ],
 )
 def test_prefixes_that_cannot_be_used(prefix: str, tmp_path: Path) -> None:
     with pytest.raises(ArgumentError):

@@ -6,7 +6,6 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from string import Formatter
 from typing import Any
 
 from pellucid.errors import ArgumentError, DataError, OutputError, PellucidError, PictureError, StorageError
@@ -16,7 +15,7 @@ from pellucid.pictures.formats import SUFFIXES
 from pellucid.restoration import entries, ledgers, sheets
 from pellucid.storage import objects
 from pellucid.storage.urls import Location, RealNames, Url, is_folder, is_url, is_within, locate
-from pellucid.system import files
+from pellucid.system import files, name_patterns
 from pellucid.system.shards import Shard
 from pellucid.system.wording import format_count
 
@@ -80,13 +79,9 @@ class Plan(list[Job]):
         self.ignored, self.num_excluded, self.num_results = ignored, num_excluded, num_results
 
 
-_NAME_KEYS = ("stem", "suffix", "model")
-"""What a pattern for names can contain, in braces."""
-
-
 def _check_no_pattern(out: str | Location) -> None:
     """Raise ArgumentError if `out` is meant as a pattern, which would become the name of a folder."""
-    if any(f"{{{key}}}" in str(out) for key in _NAME_KEYS) and not _is_file(locate(out)):
+    if any(f"{{{key}}}" in str(out) for key in name_patterns.KEYS) and not _is_file(locate(out)):
         raise ArgumentError(f"{out} is a pattern for names; it would be a folder", hint="give it as {name}")
 
 
@@ -102,10 +97,7 @@ class _Naming:
     def __post_init__(self) -> None:
         if self.template is not None:
             filled = self._fill(images.result_name("a.png", self.format))
-            if {"/", "\\", "\0"} & {*filled} or filled.startswith("."):
-                raise ArgumentError(
-                    f"{self.template!r} does not give names of visible files", hint="{out} is for folders"
-                )
+            name_patterns.check_visible(self.template, filled)
             if formats.known_format(Path(filled).suffix) is None:
                 raise ArgumentError(
                     f"{self.template!r} gives names like {filled}, without the suffix of a format; "
@@ -142,19 +134,8 @@ class _Naming:
 
     def _fill(self, plain: str) -> str:
         """Fill the template. plain: the name that the result would have without a template."""
-        path, filled = Path(plain), ""
-        known = dict(zip(_NAME_KEYS, (path.stem, path.suffix, self.model), strict=True))
-        try:
-            for text, key, form, conversion in Formatter().parse(self.template or ""):
-                if form or conversion or key not in (None, *known):
-                    raise ValueError
-                filled += text + known.get(key or "", "")
-        except ValueError:
-            raise ArgumentError(
-                f"{self.template!r} is not a pattern for names; it can contain {{stem}}, {{model}}, {{suffix}}",
-                hint="change {name}",
-            ) from None
-        return filled
+        path = Path(plain)
+        return name_patterns.fill_pattern(self.template or "", path.stem, path.suffix, self.model)
 
 
 def plan(

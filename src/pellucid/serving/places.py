@@ -87,6 +87,8 @@ def _locate(text: str) -> Location:
     if isinstance(place, Url):
         if not place.is_web and any(_is_upwards(part) for part in place.key.split("/")):
             raise ArgumentError(f"{text!r} has a part that means another folder, e.g. %2e%2e")
+        if "\\" in _decode(place.key):
+            raise ArgumentError(f"{text!r} contains a backslash, which some servers take for a slash")
         return place
     if not place.is_absolute() or ".." in place.parts:
         raise ArgumentError(f"{text!r} is neither a URL nor an absolute path without ..; e.g. s3://bucket/folder")
@@ -100,8 +102,11 @@ def is_clean(text: str) -> bool:
 
 def _is_upwards(part: str) -> bool:
     """Whether a server that decodes names, once or several times, would read . or .. in a part."""
-    while (decoded := unquote(part)) != part:
-        part = decoded
-        if {".", ".."} & set(part.split("/")):
-            return True
-    return part in (".", "..")
+    return bool({".", ".."} & set(_decode(part).split("/")))
+
+
+def _decode(text: str) -> str:
+    """Without percent signs that stand for a character, even if they were encoded several times."""
+    while (decoded := unquote(text)) != text:
+        text = decoded
+    return text

@@ -84,9 +84,8 @@ async def receive_json(request: Request, max_bytes: int) -> dict[str, Any]:
         raise ClientGoneError from None
     try:
         content = json.loads(body, object_pairs_hook=_without_repeated)
-        json.dumps(
-            content, ensure_ascii=False
-        ).encode()  # fails for halves of characters, which answers cannot name
+        # Fails for halves of characters, which answers cannot name.
+        json.dumps(content, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:
         raise Problem(400, "not JSON", f"the body cannot be read: {str(error)[:200]}") from None
     if not isinstance(content, dict):
@@ -95,11 +94,12 @@ async def receive_json(request: Request, max_bytes: int) -> dict[str, Any]:
 
 
 def _without_repeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    for name in names:
-        if names.count(name) > 1:
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
             raise ValueError(f"{name[:80]!r} is given twice")
-    return dict(pairs)
+        found[name] = value
+    return found
 
 
 async def check_empty(request: Request) -> None:

@@ -99,7 +99,7 @@ def _media_type(name: str) -> str:
     types = {
         ".png": "image/png", ".tif": "image/tiff", ".tiff": "image/tiff", ".jpg": "image/jpeg",
         ".jpeg": "image/jpeg", ".webp": "image/webp", ".bmp": "image/bmp", ".jxl": "image/jxl",
-        ".jp2": "image/jp2", ".dng": "image/x-adobe-dng", ".zip": "application/zip",
+        ".jp2": "image/jp2", ".dng": "image/x-adobe-dng", ".zip": "application/zip", ".json": "application/json",
     }  # fmt: skip
     return types.get(Path(name).suffix.lower(), "application/octet-stream")
 

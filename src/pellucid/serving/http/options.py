@@ -5,7 +5,9 @@ from typing import Annotated, Any, Literal
 from fastapi import Path as PathParameter
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
 
+from pellucid.errors import ArgumentError
 from pellucid.serving.places import MAX_CHARACTERS, is_clean
+from pellucid.system.name_patterns import check_visible, fill_pattern
 
 Id = Annotated[str, PathParameter(pattern=r"^[\w-]{8,64}$")]
 Format = Literal["png", "tiff", "jpeg", "webp", "bmp", "ppm", "jxl", "jp2"]
@@ -16,6 +18,14 @@ def _check_pattern(text: str) -> str:
     if not text or not is_clean(text):
         raise ValueError("a text without control characters that is not empty")
     return text
+
+
+def _check_name(pattern: str) -> str:
+    try:
+        check_visible(pattern, fill_pattern(pattern, "a", ".png", "model"))
+    except ArgumentError as error:
+        raise ValueError(error.facts) from None
+    return pattern
 
 
 Pattern = Annotated[str, StringConstraints(min_length=1, max_length=255), AfterValidator(_check_pattern)]
@@ -39,7 +49,8 @@ class PictureOptions(BaseModel):
     ] = 1.0
     ensemble: Annotated[bool, Field(description="Mean over eight rotations and reflections.")] = False
     exposure_ratio: Annotated[
-        float | None, Field(gt=0, allow_inf_nan=False, description="For dark RAW files. Default: an estimate.")
+        float | None,
+        Field(gt=0, le=1e6, allow_inf_nan=False, description="For dark RAW files. Default: an estimate."),
     ] = None
     page: Annotated[int | None, Field(ge=1, le=10**6, description="Only this page of a TIFF.")] = None
     white: Annotated[float | None, Field(gt=0, allow_inf_nan=False, description="The value of white.")] = None
@@ -113,7 +124,7 @@ class BatchOptions(PictureOptions):
         str, Field(max_length=MAX_CHARACTERS, description="The folder of the results, e.g. s3://bucket/restored.")
     ]
     name: Annotated[
-        Pattern | None,
+        Annotated[Pattern, AfterValidator(_check_name)] | None,
         Field(description="Names of results, e.g. {stem}-{model}{suffix}. Default: that of the input."),
     ] = None
     include: Annotated[list[Pattern], Field(max_length=100, description="Only these pictures, e.g. *.tif.")] = []

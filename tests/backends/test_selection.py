@@ -96,10 +96,10 @@ def test_a_cache_that_cannot_be_written_raises_a_one_line_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "file"))
+    monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(
         OutputError,
-        match="the cache .*file cannot be written: Not a directory; set the environment variable",
+        match="the cache .*cache cannot be written: Not a directory; set the environment variable",
     ):
         selection.cache_graph(make_model())
 

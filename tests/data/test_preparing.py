@@ -208,7 +208,7 @@ def test_a_folder_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     write_noise(folder / "new.png", 8, 8, 3, seed=9)
     assert len(cache_folder_as_store(folder)) == 4
     assert cache_folder_as_store(folder, target=folder).kind == "pairs"
-    monkeypatch.setenv("PELLUCID_CACHE", str(folder / "new.png"))
+    monkeypatch.setenv("PELLUCID_CACHE", str(folder / "new.png" / "cache"))
     with pytest.raises(OutputError, match="set the environment variable PELLUCID_CACHE to another folder"):
         cache_folder_as_store(folder)
     monkeypatch.chdir(tmp_path)

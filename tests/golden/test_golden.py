@@ -94,6 +94,7 @@ SLOW_DNCNN = [
     ("dncnn/three_tasks.mat", "dncnn.three_tasks", "", "quality=40", "classic5", 33.77),
     ("dncnn/three_tasks.mat", "dncnn.three_tasks", "", "scale=2", "Set5", 37.58),
     ("dncnn/three_tasks.mat", "dncnn.three_tasks", "", "scale=3", "Set5", 33.75),
+    ("dncnn_pytorch/DnCNN-B.pth", "dncnn.blind", "", "sigma_255=25", "Set12", 30.34),
     ("dncnn/gray_sigma_25.mat", "dncnn.gaussian", "sigma_255=25", "", "BSD68", 29.23),
     ("dncnn/color_blind.mat", "dncnn.blind", "channels=3", "sigma_255=25", "CBSD68", 31.23),
 ]
@@ -103,7 +104,6 @@ SLOW_DNCNN = [
 @pytest.mark.parametrize(
     ("weights", "recipe", "parameters", "task", "test_set", "expected_db"),
     [
-        ("dncnn_pytorch/DnCNN-B.pth", "dncnn.blind", "", "sigma_255=25", "Set12", 30.34),
         ("dncnn/three_tasks.mat", "dncnn.three_tasks", "", "scale=4", "Set5", 31.40),
         *(pytest.param(*row, marks=pytest.mark.slow) for row in SLOW_DNCNN),
     ],

@@ -147,8 +147,8 @@ def _has_contrast(gray: NDArray[np.uint8]) -> bool:
 
 
 def _identify(gray: NDArray[np.uint8]) -> str | None:
-    """Equal for pictures of equal size and samples; None if all samples have the same level."""
-    return None if np.ptp(gray) == 0 else store.digest(gray)
+    """Of a picture without contrast: equal for equal size and samples. None for others, and for a single level."""
+    return None if _has_contrast(gray) or np.ptp(gray) == 0 else store.digest(gray)
 
 
 def _hash_slopes(gray: NDArray[np.uint8]) -> NDArray[np.bool_]:

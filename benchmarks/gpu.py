@@ -165,7 +165,7 @@ def measure_training(device: torch.device, size: Size, peaks: Peaks, folder: Pat
             found: dict[ExecutionMode, float] = {}
             for mode in choose_modes(device, compiled=title in COMPILED):
                 try:
-                    found[mode] = tuning.measure_step_s(made, mode, ready, device)
+                    found[mode] = tuning.measure_mode(made, mode, ready, device).step_s
                 except Exception as error:  # a compiler that is missing, or a kernel: the other modes remain
                     print(f"{title}, {mode}: {str(error).splitlines()[0][:100]}", file=sys.stderr)
                     continue

@@ -1,37 +1,49 @@
 """Tuning: which modes are tried, and that the fastest one is used."""
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from pellucid.recipes import registry
+from pellucid.recipes.optimizers import SGD
 from pellucid.recipes.recipe import Recipe
 from pellucid.training import tuning
 from pellucid.training.learner import ExecutionMode
+from pellucid.training.tuning import Measurement
 
-CPU = torch.device("cpu")
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+COMPILING_S = 100.0
 LONG = 10**6
 """Steps of a training that is worth compiling."""
 
 
 def tune(
-    monkeypatch: pytest.MonkeyPatch, recipe: Recipe, times_s: dict[str, float]
+    monkeypatch: pytest.MonkeyPatch, recipe: Recipe, times_s: dict[str, float], device: torch.device = CPU
 ) -> tuple[ExecutionMode, list[str]]:
     """The mode that is found, and the log, if each step takes the product of these times for what it uses."""
 
-    def measure(_: Recipe, mode: ExecutionMode, *__: Any) -> float:
+    def measure(_: Recipe, mode: ExecutionMode, *__: Any) -> Measurement:
         step_s = 1.0
         for name, factor in times_s.items():
             step_s *= factor if getattr(mode, name) not in (False, "float32") else 1.0
         if step_s == float("inf"):
             raise RuntimeError("cannot\ncompile")
-        return step_s
+        return Measurement(step_s, COMPILING_S if mode.compiled else 0.0)
 
-    monkeypatch.setattr(tuning, "measure_step_s", measure)
+    monkeypatch.setattr(tuning, "measure_mode", measure)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     log: list[str] = []
     batch = torch.zeros(1), torch.zeros(1)
-    return tuning.tune(recipe, batch, CPU, log.append), log
+    return tuning.tune(recipe, batch, device, log.append), log
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "tuning.json"
 
 
 @pytest.mark.parametrize(
@@ -69,14 +81,75 @@ def test_a_mode_that_does_not_run_is_not_used(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_short_trainings_are_not_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipe = registry.find("dncnn.gaussian", num_steps=500)
+    recipe = registry.find("dncnn.gaussian", num_steps=2000)
     mode, log = tune(monkeypatch, recipe, {"compiled": 0.1})
     assert mode == ExecutionMode()
-    assert log[-2] == "tuning: compilation not tried: the training takes only about 500 s"
+    assert log[-2].endswith("compiled: not tried, it takes about 70 s, and the training 2e+03 s")
 
 
-def test_cuda_graphs_are_tried_only_on_cuda() -> None:
-    recipe = registry.find("dncnn.gaussian")
-    assert {"compiled": True, "graphs": True} in tuning._changes(recipe, torch.device("cuda"))
-    assert not any("graphs" in change for change in tuning._changes(recipe, CPU))
+def test_trainings_of_a_few_steps_are_not_tuned(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = registry.find("dncnn.gaussian", num_steps=333)
+    mode, log = tune(monkeypatch, recipe, {"channels_last": 0.1})
+    assert mode == ExecutionMode()
+    assert log == ["tuning: not tried in a training of 333 steps", f"tuned: {mode}"]
+
+
+@pytest.mark.parametrize(
+    ("times_s", "expected", "num_tried"),
+    [
+        # Alone, neither bfloat16 nor channels last gain anything; compiled code needs graphs.
+        (
+            {"precision": 0.9, "channels_last": 0.6, "compiled": 1.5, "graphs": 0.3},
+            ("bfloat16", True, True, True),
+            3,
+        ),
+        ({"precision": 2.0, "tf32": 0.5, "graphs": 2.0, "compiled": 0.9}, ("float32", True, True, False), 5),
+        ({"precision": float("inf"), "channels_last": 2.0}, ("float32", False, False, False), 6),
+    ],
+)
+def test_a_gpu_is_tried_with_what_goes_together(
+    times_s: dict[str, float],
+    expected: tuple[str, bool, bool, bool],
+    num_tried: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    recipe = registry.find("dncnn.gaussian", num_steps=LONG)
+    mode, log = tune(monkeypatch, recipe, times_s, CUDA)
+    assert (mode.precision, mode.channels_last, mode.compiled, mode.graphs) == expected
+    assert len(log) == num_tried + 1
+
+
+def test_cuda_graphs_are_tried_only_on_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, log = tune(monkeypatch, registry.find("dncnn.gaussian", num_steps=LONG), {"compiled": 0.5})
+    assert not any("graphs" in line for line in log)
     assert str(ExecutionMode(compiled=True, graphs=True)).endswith("compiled with CUDA graphs")
+
+
+def test_measurements_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    times_s = {"channels_last": 0.5, "compiled": 0.5}
+    recipe = registry.find("dncnn.gaussian", num_steps=LONG)
+    first, _ = tune(monkeypatch, recipe, times_s)
+    again, log = tune(monkeypatch, replace(recipe, num_steps=2 * LONG), {"channels_last": 2.0})
+    assert again == first and all("measured before" in line for line in log[:-1])
+    other, _ = tune(monkeypatch, replace(recipe, optimizer=SGD(lr=0.1)), {"channels_last": 2.0})
+    assert other == ExecutionMode()
+
+
+def test_compiling_takes_as_long_as_the_last_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = registry.find("dncnn.gaussian", num_steps=LONG)
+    tune(monkeypatch, recipe, {"compiled": 0.5})
+    short = replace(recipe, num_steps=150)  # compiling takes 100 s, and gains 75 s
+    monkeypatch.setattr(tuning, "MAX_SHARE", 1.0)
+    mode, log = tune(monkeypatch, short, {})
+    assert mode == ExecutionMode()
+    assert log[-2].endswith("compiled: 500 ms per step when it was measured before, not used")
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"a": 1}', "\xff"])
+def test_a_damaged_memory_is_replaced(content: str, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache.parent.mkdir()
+    cache.write_text(content, "latin-1")
+    recipe = registry.find("dncnn.gaussian", num_steps=LONG)
+    mode, _ = tune(monkeypatch, recipe, {"channels_last": 0.5})
+    assert mode == ExecutionMode(channels_last=True)
+    assert "channels last" in cache.read_text()

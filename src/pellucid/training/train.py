@@ -381,7 +381,7 @@ def _record_start(run: Run, recorder: Recorder, checkpoint: Checkpoint | None, g
         "step": step,
         "command": command_line(),
         "device": str(group.device),
-        "hardware": _hardware_name(group.device),
+        "hardware": tuning.describe_hardware(group.device),
         "num_processes": group.world_size,
         "versions": {
             "python": platform.python_version(),
@@ -389,12 +389,6 @@ def _record_start(run: Run, recorder: Recorder, checkpoint: Checkpoint | None, g
         },
     }
     run.update_description(starts=[*run_folder.describe_run(run.folder).get("starts", []), start])
-
-
-def _hardware_name(device: torch.device) -> str:
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{platform.machine()}, {torch.get_num_threads()} threads"
 
 
 def _start_profiler(run: Run | None, stack: ExitStack) -> torch.profiler.profile | None:

@@ -220,6 +220,7 @@ TAKES_URLS = [
     ["status", "{url}"],
     ["train", "dncnn.gaussian", "--data", "{url}", "--measure", "2"],
     ["train", "dncnn.gaussian", "--data", "{folder}", "--target", "{url}", "--measure", "2"],
+    ["train", "dncnn.gaussian", "--data", "{folder}", "--mix", "{url}=0.5", "--measure", "2"],
     ["train", "dncnn.gaussian", "patch_px=16", "--data", "{folder}", "--out", "{url}"],
     [
         "train",

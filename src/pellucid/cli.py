@@ -43,7 +43,7 @@ URL_PARAMETERS = {
     "restore": ("inputs", "out", "model", "mask", "on"),
     "serve": ("allow_origin", "allow_urls", "workers"),
     "status": ("out",),
-    "train": ("data", "target", "out", "start_from", "val", "val_target"),
+    "train": ("data", "target", "mix", "out", "start_from", "val", "val_target"),
 }
 """Parameters of commands that take URLs. All others refuse them: a path of this computer is expected there."""
 

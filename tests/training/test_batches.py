@@ -36,6 +36,7 @@ from pellucid.training import patches
 from pellucid.training.batches import Batches
 from pellucid.training.crops import Placement, augment
 from pellucid.training.initialization import build_network
+from pellucid.training.mixing import MixedStore
 from pellucid.training.patches import Batch
 
 STAMP = Stamp(1, 2, "3")
@@ -234,7 +235,7 @@ def test_making_a_batch_does_not_wait_for_the_device(
     monkeypatch.setattr(standard, "_compress_each", compress)
     recipe = find(name)
     store = store_for(recipe, tmp_path)
-    drawn = make(recipe, store)._draw(0, 0)
+    drawn = make(recipe, store)._draw(0, 0).patches
     maker = patches.build_maker(recipe, store, PATCH_PX, Placement(META, resident))
     maker.make(drawn, [0])  # fills caches of constants
     with RefuseWaitingCopies(monkeypatch):
@@ -273,6 +274,155 @@ def test_global_generators_are_not_used(make: Make, tmp_path: Path) -> None:
     batches.batch(0)
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert np.random.get_state(legacy=False)["state"]["key"].tolist() == numpy_state
+
+
+# ---- several stores -----------------------------------------------------------------------------
+
+
+def flat_stores(folder: Path, *, sizes: Sequence[int] = (12, 6, 9)) -> tuple[Store, list[MixedStore]]:
+    """Clean pictures of gray 0 to 79, and pairs of gray 80 to 159 (a share of 0.4) and 160 to 239 (0.2)."""
+    stores = []
+    for source, size in enumerate(sizes):
+        targets = [np.full((24, 24, 3), 80 * source + i, np.uint8) for i in range(size)]
+        place = folder / str(source)
+        stores.append(pair_store(place, targets, targets) if source else clean_store(place, *targets))
+    return stores[0], [MixedStore(stores[1], 0.4, "first"), MixedStore(stores[2], 0.2, "second")]
+
+
+def grays(batch: Batch) -> list[int]:
+    return [round(float(patch[0, 0, 0]) * 255) for patch in batch[1]]
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 8, 40])
+def test_patches_are_from_each_store_by_its_share(batch_size: int, make: Make, tmp_path: Path) -> None:
+    store, mixed = flat_stores(tmp_path)
+    batches = make(find("mimo_unet.synthetic"), store, mixed=mixed, batch_size=batch_size, prefetch=0)
+    counts = Counter[int]()
+    num_steps = 200 // batch_size
+    for step in range(num_steps):
+        of_batch = Counter(gray // 80 for gray in grays(batches.batch(step)))
+        size = batch_size // batches.num_shards  # of a shard
+        assert all(of_batch[i] % size == 0 for i in range(3))
+        assert all(abs(of_batch[i] / size - batches.num_shards * s) < 2 for i, s in enumerate((0.4, 0.4, 0.2)))
+        counts += of_batch
+    assert counts == {0: 80, 1: 80, 2: 40}
+
+
+def test_each_round_has_every_pair_of_a_mixed_store_once(make: Make, tmp_path: Path) -> None:
+    store, mixed = flat_stores(tmp_path)
+    batches = make(find("mimo_unet.synthetic"), store, mixed=mixed, batch_size=5, prefetch=0)
+    drawn = [gray for step in range(45) for gray in grays(batches.batch(step))]
+    for source, size in ((1, 6), (2, 9)):
+        own = [gray % 80 for gray in drawn if gray // 80 == source]
+        rounds = [own[i : i + size] for i in range(0, len(own), size)]
+        assert len(own) == 225 * (0.4 if source == 1 else 0.2)
+        assert all(sorted(one) == list(range(size)) for one in rounds)
+
+
+def test_each_store_is_learned_from_in_its_own_way(make: Make, tmp_path: Path) -> None:
+    """The degraded pictures of pairs are used; clean pictures are degraded by the recipe."""
+    recipe = replace(find("dncnn.gaussian", channels=3), degradation=GaussianNoise(0))
+    clean = clean_store(tmp_path / "clean", noise(24, 24) // 2)  # darker than the other targets
+    target = 128 + noise(24, 24) // 2
+    pairs = pair_store(tmp_path / "pairs", [target], [255 - target])
+    for store, other in ((clean, pairs), (pairs, clean)):
+        batches = make(recipe, store, mixed=[MixedStore(other, 0.5, "other")])
+        for degraded, patch in (pair for step in range(3) for pair in zip(*batches.batch(step), strict=True)):
+            is_pair = bool(patch.min() >= 0.5)
+            torch.testing.assert_close(degraded, 1 - patch if is_pair else patch)
+
+
+@pytest.mark.parametrize("world_size", [2, 8])
+def test_several_processes_make_the_same_mixed_batch(world_size: int, make: Make, tmp_path: Path) -> None:
+    store, mixed = flat_stores(tmp_path)
+    recipe = find("mimo_unet.synthetic")
+    alone = make(recipe, store, mixed=mixed, batch_size=16)
+    ranks = [
+        make(recipe, store, mixed=mixed, batch_size=16, rank=r, world_size=world_size) for r in range(world_size)
+    ]
+    for step in (0, 5, 2):
+        parts = [batches.batch(step) for batches in ranks]
+        assert equal((torch.cat([p[0] for p in parts]), torch.cat([p[1] for p in parts])), alone.batch(step))
+    of_ranks = [[grays(batches.batch(step))[0] // 80 for step in range(20)] for batches in ranks]
+    assert all(set(sources) == {0, 1, 2} for sources in of_ranks)
+
+
+def test_a_mixed_batch_is_a_function_of_seed_and_step(make: Make, tmp_path: Path) -> None:
+    store, mixed = flat_stores(tmp_path)
+    recipe = find("mimo_unet.synthetic")
+    expected = [make(recipe, store, mixed=mixed, prefetch=0, resident=False).batch(step) for step in range(4)]
+    for keywords in ({"prefetch": 3}, {"resident": True}):
+        batches = make(recipe, store, mixed=mixed, **keywords)
+        for step in (2, 0, 1, 3):
+            assert equal(batches.batch(step), expected[step])
+    assert not equal(make(recipe, store, mixed=mixed, seed=1).batch(0), expected[0])
+
+
+def test_mixing_does_not_wait_for_the_device(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(device: torch.device, seed: int) -> torch.Generator:
+        generator = MetaGenerator()
+        generator.companion = torch.Generator().manual_seed(seed)
+        return generator
+
+    def compress(clean: Tensor, *_: object) -> Tensor:
+        return clean
+
+    store, mixed = flat_stores(tmp_path)
+    recipe = find("mimo_unet.synthetic")
+    batches = make(recipe, store, mixed=mixed)
+    shards = [batches._draw(0, shard) for shard in range(8)]
+    assert {shard.source for shard in shards} == {0, 1, 2}
+    monkeypatch.setattr(patches, "build_generator", build)
+    monkeypatch.setattr(standard, "_compress_each", compress)
+    for source, one in enumerate((store, *(each.store for each in mixed))):
+        maker = patches.build_maker(recipe, one, PATCH_PX, Placement(META, resident=True))
+        batches._learned[source] = replace(batches._learned[source], maker=maker)
+    batches._make_shards(shards)  # fills caches of constants
+    with RefuseWaitingCopies(monkeypatch):
+        degraded, target = batches._make_shards(shards)
+    assert degraded.device == target.device == META
+    assert degraded.shape == target.shape == (8, 3, PATCH_PX, PATCH_PX)
+
+
+def test_stores_without_patches_of_the_same_shape_are_not_mixed(make: Make, tmp_path: Path) -> None:
+    recipe = recipe_of(RGB(), Shrink(3))
+    clean = clean_store(tmp_path / "clean", noise(30, 30))
+    pairs = pair_store(tmp_path / "pairs", [noise(30, 30)], [noise(30, 30)])
+    with pytest.raises(
+        DataError, match=r"other results in patches of 3 x 15 x 15 and 3 x 15 x 15, and the data .* 3 x 5 x 5 and"
+    ):
+        make(recipe, clean, mixed=[MixedStore(pairs, 0.5, "other")], patch_px=15)
+
+
+def test_errors_of_a_mixed_store_name_it(make: Make, tmp_path: Path) -> None:
+    pairs = pair_store(tmp_path / "pairs", [noise(30, 30)], [noise(30, 30)])
+    small = pair_store(tmp_path / "small", [noise(9, 30)], [noise(9, 30)])
+    clean, raw = clean_store(tmp_path / "clean", noise(30, 30)), raw_store(tmp_path / "raw", BAYER)
+    for other, message in (
+        (small, "other: no picture contains a patch of 18 x 18 px; the largest is 30 x 9 px"),
+        (raw, "other: a store of camera RAW files; mimo_unet.gopro learns from pairs"),
+        (clean, "other: a store of clean pictures; .*; mix a store of pairs; 'pellucid prepare pairs' makes one"),
+    ):
+        with pytest.raises(DataError, match=message):
+            make(find("mimo_unet.gopro"), pairs, mixed=[MixedStore(other, 0.5, "other")])
+
+
+def test_small_pictures_of_mixed_stores_are_listed_and_not_used(make: Make, tmp_path: Path) -> None:
+    store = clean_store(tmp_path / "clean", flat(1, 18, 18), flat(2, 17, 90))
+    pictures = [flat(3, 9, 90), flat(4, 20, 20)]
+    mixed = [MixedStore(pair_store(tmp_path / "pairs", pictures, pictures), 0.5, "other")]
+    batches = make(find("mimo_unet.synthetic"), store, mixed=mixed)
+    assert batches.too_small == ["1.png", "blur/0"]
+    assert set(grays(batches.batch(0))) == {1, 4}
+
+
+def test_a_training_on_one_store_has_the_batches_of_earlier_versions(make: Make, tmp_path: Path) -> None:
+    """Positions drawn as before stores could be mixed, so that interrupted trainings resume with the same bits."""
+    store = store_for(find("mimo_unet.gopro"), tmp_path / "store")
+    batches = make(find("mimo_unet.gopro"), store, batch_size=8)
+    drawn = [batches._draw(step, shard).patches for step in (0, 7) for shard in (0, 5)]
+    found = [[int(values[0]) for values in vars(patch).values()] for patch in drawn]
+    assert found == [[1, 3, 9, 1], [0, 10, 7, 0], [1, 3, 9, 0], [1, 1, 15, 0]]
 
 
 # ---- equal to whole degraded pictures -----------------------------------------------------------

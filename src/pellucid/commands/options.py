@@ -316,6 +316,26 @@ def parse_keywords(
     return parameters
 
 
+def parse_mix(texts: Sequence[str] | None) -> dict[str, float]:
+    """Places and their shares from STORE=SHARE texts."""
+    mix: dict[str, float] = {}
+    for text in texts or ():
+        place, _, number = text.rpartition("=")
+        try:
+            share = float(number)
+        except ValueError:
+            share = math.nan
+        if not place or not 0 < share < 1:
+            raise typer.BadParameter(
+                f"--mix {text}: expected a store and its share of the patches, above 0 and below 1, "
+                "e.g. gopro.store=0.4"
+            )
+        if place in mix:
+            raise typer.BadParameter(f"--mix {text}: {place}={mix[place]:g} is given, too; omit one")
+        mix[place] = share
+    return mix
+
+
 def parse_bytes(text: str, option: str = "--memory") -> int:
     """An amount of memory or disk space in bytes. 2GB and 800m are decimal, 1.5GiB is binary."""
     from pydantic import ByteSize, TypeAdapter, ValidationError

@@ -19,6 +19,7 @@ from pellucid.commands.options import (
     as_local,
     check_overwrite,
     parse_keywords,
+    parse_mix,
     refuse,
 )
 from pellucid.commands.terminal import (
@@ -50,6 +51,14 @@ def train(
     target: Annotated[
         str | None,
         typer.Option(metavar="FOLDER", help="Targets of the degraded pictures in --data, matched by name."),
+    ] = None,
+    mix: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="STORE=SHARE",
+            help="Also learn from this store, or folder of clean pictures, e.g. gopro.store=0.4: its share of the "
+            "patches. The rest is from --data. Repeatable.",
+        ),
     ] = None,
     out: Annotated[
         str | None,
@@ -109,7 +118,7 @@ def train(
 
     check_overwrite(overwrite, {"--json": json_file})
     add_networks(networks)
-    given = parse_keywords(parameters, options=("device",))
+    given, mixed = parse_keywords(parameters, options=("device",)), parse_mix(mix)
     if steps is not None and "num_steps" in given:
         raise typer.BadParameter("--steps and num_steps are the same; use one of them")
     if "validate_every" in given and val is None:
@@ -122,13 +131,14 @@ def train(
     recipe = registry.find(name, **given, **({} if steps is None else {"num_steps": steps}))
     shared: dict[str, Any] = {
         "target": target,
+        "mix": mixed,
         "seed": seed,
         "device": device,
         "tune": tune == "auto",
         "limit": limit,
         "log": print_info,
     }
-    for place in (data, target):
+    for place in (data, target, *mixed):
         if place is not None:
             as_local(place)  # with progress; the training finds the copy
     if measure is not None:

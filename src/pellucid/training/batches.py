@@ -6,11 +6,14 @@ A batch is a pure function of the seed and the step. It consists of shards, each
 step and the shard's number, and each process of a run makes its part of them: one process and eight see the same
 batch, including its noise. Neither prefetching nor where the pictures are kept changes a batch. On another type of
 device, the noise is different, and so is rounding.
+
+If several stores are mixed, each shard consists of patches of one of them.
 """
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
+from dataclasses import dataclass
 from math import gcd
 from time import perf_counter
 
@@ -18,12 +21,13 @@ import numpy as np
 import torch
 
 from pellucid.data.store import Store
-from pellucid.errors import NotEnoughMemoryError, RecipeError
+from pellucid.errors import DataError, NotEnoughMemoryError, PellucidError, RecipeError
 from pellucid.recipes.recipe import Recipe
 from pellucid.system import memory
-from pellucid.training.crops import Placement
-from pellucid.training.patches import Batch, build_maker, learns_from_pairs
-from pellucid.training.positions import CROPS, NOISE, NUM_TRANSFORMS, Patches, Positions, build_rng
+from pellucid.training.crops import RESIDENT_SHARE, Placement
+from pellucid.training.mixing import MixedStore, Shares
+from pellucid.training.patches import Batch, PatchMaker, build_maker, learns_from_pairs
+from pellucid.training.positions import CROPS, NOISE, NUM_TRANSFORMS, SOURCES, Patches, Positions, build_rng
 
 MAX_SHARDS = 8
 """Most parts of a batch, and so most processes of a run."""
@@ -32,15 +36,17 @@ MAX_SHARDS = 8
 class Batches:
     """The batches of one run.
 
+    mixed: more stores, each of which a share of the patches is from; the rest is from `store`.
     seed: 0 or more. device: where pictures are degraded and batches are; that of the network.
     rank, world_size: number of this process, and of all processes.
     batch_size: of all processes together; patch_px: side of a target patch; None means the recipe's.
     prefetch: how many batches a thread makes ahead. resident: whether all pictures are kept on the device; None
         keeps them on an accelerator if they fill at most a quarter of its free memory.
 
-    The recipe's `learn_from` decides whether it learns from the pairs of the store or degrades its targets. Raises
-    DataError if it cannot learn from the store, or if all pictures are too small; RecipeError if sizes do not fit;
-    NotEnoughMemoryError if the patches of a batch alone need more memory than there is.
+    The recipe's `learn_from` decides whether it learns from the pairs of a store or degrades its targets. Raises
+    DataError if it cannot learn from a store, if all its pictures are too small, or if the patches of two stores
+    have different shapes; RecipeError if sizes do not fit; NotEnoughMemoryError if the patches of a batch alone
+    need more memory than there is.
     """
 
     batch_size: int
@@ -57,6 +63,7 @@ class Batches:
         recipe: Recipe,
         store: Store,
         *,
+        mixed: Sequence[MixedStore] = (),
         seed: int,
         device: torch.device | str = "cpu",
         rank: int = 0,
@@ -73,12 +80,15 @@ class Batches:
         self._shards = _select_shards(self.num_shards, rank, world_size)
         self._seed, self._num_transforms = seed, NUM_TRANSFORMS[recipe.augmentation]
         self.device = torch.device(device)
-        patch_px, placement = recipe.patch_px if patch_px is None else patch_px, Placement(self.device, resident)
+        patch_px = recipe.patch_px if patch_px is None else patch_px
         _check_memory(len(self._shards) / self.num_shards * self.batch_size, patch_px, recipe)
-        self._maker = build_maker(recipe, store, patch_px, placement)
-        scenes = store.scenes if learns_from_pairs(recipe, store) else None
-        self._positions = Positions(self._maker.sizes, self._maker.window, scenes)
-        self.too_small = [store.names[i] for i in self._positions.too_small]
+        placement = Placement(self.device, resident, RESIDENT_SHARE / (1 + len(mixed)))
+        self._learned = [_prepare(recipe, store, patch_px, placement)]
+        self._learned += [_prepare_mixed(recipe, source, patch_px, placement) for source in mixed]
+        self._shares = Shares([source.share for source in mixed])
+        if mixed:
+            self._check_shapes(["the data", *(source.name for source in mixed)])
+        self.too_small = [name for learned in self._learned for name in learned.too_small]
         self.waited_s = 0.0
         self._prefetch = prefetch
         self._ahead: dict[int, Future[tuple[Batch, torch.Event | None]]] = {}
@@ -110,19 +120,100 @@ class Batches:
 
     def _make(self, step: int) -> tuple[Batch, torch.Event | None]:
         """The batch, and the event after which the device has made it: the thread does not wait for it."""
-        patches = _concatenate([self._draw(step, shard) for shard in self._shards])
-        seeds = [int(build_rng(self._seed, NOISE, step, shard).integers(2**63)) for shard in self._shards]
+        shards = [self._draw(step, shard) for shard in self._shards]
         with self._stream or nullcontext():
-            degraded, target = (planes.contiguous() for planes in self._maker.make(patches, seeds))
+            batch = self._make_shards(shards)
             is_made = None if self._stream is None else self._stream.record_event()
-        return (degraded, target), is_made
+        return batch, is_made
 
-    def _draw(self, step: int, shard: int) -> Patches:
+    def _make_shards(self, shards: "Sequence[_Shard]") -> Batch:
+        """The patches of all shards, in their order. Those of one store are made together."""
+        parts: dict[int, Batch] = {}
+        for source in sorted({shard.source for shard in shards}):
+            members = [i for i, shard in enumerate(shards) if shard.source == source]
+            patches = _concatenate([shards[i].patches for i in members])
+            made = self._learned[source].maker.make(patches, [shards[i].seed for i in members])
+            if len(members) == len(shards):
+                return made[0].contiguous(), made[1].contiguous()
+            parts |= zip(members, zip(*(planes.chunk(len(members)) for planes in made), strict=True), strict=True)
+        degraded, target = (torch.cat(planes) for planes in zip(*(parts[i] for i in sorted(parts)), strict=True))
+        return degraded.contiguous(), target.contiguous()
+
+    def _draw(self, step: int, shard: int) -> "_Shard":
         rng, count = build_rng(self._seed, CROPS, step, shard), self.batch_size // self.num_shards
-        first = step * self.batch_size + shard * count
-        pictures = self._positions.draw_pictures(range(first, first + count), self._seed, rng)
-        top, left = self._positions.draw_corners(pictures, rng)
-        return Patches(pictures, top, left, rng.integers(self._num_transforms, size=count))
+        source, number = self._assign(step, shard)
+        positions, first = self._learned[source].positions, number * count
+        pictures = positions.draw_pictures(range(first, first + count), self._seed, rng)
+        top, left = positions.draw_corners(pictures, rng)
+        patches = Patches(pictures, top, left, rng.integers(self._num_transforms, size=count))
+        return _Shard(source, patches, int(build_rng(self._seed, NOISE, step, shard).integers(2**63)))
+
+    def _assign(self, step: int, shard: int) -> tuple[int, int]:
+        """The store of a shard, and the number of the shard among all those of this store."""
+        if len(self._learned) == 1:
+            return 0, step * self.num_shards + shard
+        # In random order, so that no process gets the same store in every step.
+        order = build_rng(self._seed, SOURCES, step).permutation(self.num_shards)
+        return self._shares.deal(step * self.num_shards + int(order[shard]))
+
+    def _check_shapes(self, names: Sequence[str]) -> None:
+        """Raise DataError if patches of the mixed stores cannot be in one batch."""
+        first, *others = (_get_shapes(learned, self._seed) for learned in self._learned)
+        for name, shapes in zip(names[1:], others, strict=True):
+            if shapes != first:
+                raise DataError(
+                    f"{name} results in patches of {_format_shapes(shapes)}, and {names[0]} in patches of "
+                    f"{_format_shapes(first)}, as (degraded, target)",
+                    hint="mix only stores with patches of the same shape",
+                )
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """A store as it is learned from. too_small: names of its pictures that are smaller than a patch."""
+
+    maker: PatchMaker
+    positions: Positions
+    too_small: list[str]
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """A part of a batch. source: number of its store. seed: of its noise."""
+
+    source: int
+    patches: Patches
+    seed: int
+
+
+def _prepare(recipe: Recipe, store: Store, patch_px: int, placement: Placement) -> _Learned:
+    maker = build_maker(recipe, store, patch_px, placement)
+    scenes = store.scenes if learns_from_pairs(recipe, store) else None
+    positions = Positions(maker.sizes, maker.window, scenes)
+    return _Learned(maker, positions, [store.names[i] for i in positions.too_small])
+
+
+def _prepare_mixed(recipe: Recipe, source: MixedStore, patch_px: int, placement: Placement) -> _Learned:
+    """Like `_prepare`; errors name the store."""
+    try:
+        return _prepare(recipe, source.store, patch_px, placement)
+    except PellucidError as error:
+        about = error.about(source.name)
+        if "{target}" in about.hint:  # there is none for a mixed store
+            about.hint = "mix a store of pairs; 'pellucid prepare pairs' makes one"
+        raise about from error
+
+
+def _get_shapes(learned: _Learned, seed: int) -> list[tuple[int, ...]]:
+    """Shapes of a degraded patch and its target."""
+    rng = build_rng(seed, CROPS)
+    pictures = learned.positions.draw_pictures(range(1), seed, rng)
+    patches = Patches(pictures, *learned.positions.draw_corners(pictures, rng), np.zeros(1, np.int64))
+    return [tuple(planes.shape[1:]) for planes in learned.maker.make(patches, [0])]
+
+
+def _format_shapes(shapes: Sequence[tuple[int, ...]]) -> str:
+    return " and ".join(" x ".join(map(str, shape)) for shape in shapes)
 
 
 def _concatenate(shards: Sequence[Patches]) -> Patches:

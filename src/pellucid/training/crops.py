@@ -16,7 +16,7 @@ from pellucid.pictures.samples import PEAKS, Samples
 from pellucid.system import devices
 
 RESIDENT_SHARE = 0.25
-"""Largest share of an accelerator's free memory that each set of pictures may fill."""
+"""Largest share of an accelerator's free memory that each set of pictures may fill, in a training on one store."""
 
 Numbers = NDArray[np.int64]
 Size = tuple[int, int]
@@ -29,16 +29,20 @@ _STORED_AS = {"uint8": torch.uint8, "uint16": torch.int16}
 
 @dataclass(frozen=True)
 class Placement:
-    """Where pictures are kept. resident: on the device; None means on an accelerator with enough free memory."""
+    """Where pictures are kept. resident: on the device; None means on an accelerator with enough free memory.
+
+    resident_share: the largest share of an accelerator's free memory that each set of pictures may fill.
+    """
 
     device: torch.device
     resident: bool | None
+    resident_share: float = RESIDENT_SHARE
 
     def is_on_device(self, num_bytes: int) -> bool:
         if self.resident is not None or self.device.type == "cpu":
             return bool(self.resident)
         get_memory = getattr(torch.get_device_module(self.device), "mem_get_info", None)
-        return get_memory is not None and num_bytes <= RESIDENT_SHARE * get_memory(self.device)[0]
+        return get_memory is not None and num_bytes <= self.resident_share * get_memory(self.device)[0]
 
 
 class Pictures:

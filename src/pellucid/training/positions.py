@@ -21,7 +21,7 @@ from pellucid.training.crops import Numbers, Size
 NUM_TRANSFORMS = {"none": 1, "mirror": 2, "eight": 8}
 """Number of dihedral transforms, for each `augmentation` of a recipe."""
 
-CROPS, NOISE, ORDER = range(3)  # what random numbers are drawn for
+CROPS, NOISE, ORDER, SOURCES = range(4)  # what random numbers are drawn for
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,7 @@ def _group_by_scene(scenes: Sequence[int], usable: NDArray[np.bool_]) -> list[Nu
     return [np.array(pictures) for pictures in members.values()]
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=32)  # several sources, each at most at the end of one round and the start of the next
 def _shuffle_scenes(seed: int, round_number: int, count: int) -> Numbers:
     return build_rng(seed, ORDER, round_number).permutation(count)
 

@@ -7,7 +7,7 @@ training, bit for bit.
 
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
@@ -32,6 +32,7 @@ from pellucid.training.bucket_run import BucketRun, local_folder, open_bucket_ru
 from pellucid.training.distributed import Group
 from pellucid.training.initialization import Log, build_network, load_pretrained
 from pellucid.training.learner import ExecutionMode, Learner, StepResult
+from pellucid.training.mixing import MixedStore, Shares, check_shares, name_of, open_sources
 from pellucid.training.optimization import TensorsByName
 from pellucid.training.patches import learns_from_pairs
 from pellucid.training.recorder import Recorder, Validation, command_line
@@ -76,6 +77,7 @@ def train(
     out: str | Location,
     *,
     target: str | Location | None = None,
+    mix: Mapping[str | Location, float] | None = None,
     seed: int = 0,
     device: str = "auto",
     start_from: str | Path | None = None,
@@ -90,8 +92,8 @@ def train(
 ) -> Path:
     """Train a recipe, or resume a training that was interrupted. Returns the path of the weights on this computer.
 
-    To resume, call it again with the same recipe, data, seed, limit, start_from and tune; all other arguments may
-    change, and so may the number of processes. If all steps are done, it returns at once.
+    To resume, call it again with the same recipe, data, mix, seed, limit, start_from and tune; all other arguments
+    may change, and so may the number of processes. If all steps are done, it returns at once.
 
     recipe: what to train, from `pellucid.find(name, **keywords)`.
     data: a store from `prepare`, or a folder of pictures, from which a store is made in the user's cache. Without
@@ -101,6 +103,9 @@ def train(
         For a run in a bucket, the folder is in the cache of this computer and is uploaded in the background;
         another machine resumes from the bucket.
     target: a folder of targets, matched by name; `data` is then a folder of degraded pictures.
+    mix: more stores, or folders of clean pictures, each with its share of the patches, above 0, e.g.
+        {"gopro.store": 0.4, "reds.store": 0.2}; the rest of the patches is from `data`. Each is used in the same
+        way as `data`: pairs as they are, and clean pictures degraded by the recipe.
     seed: 0 or more; determines the initial weights, the patches, the noise and dropout.
     device: "auto", "cpu", "cuda", "cuda:1", "mps", ... Under torchrun, all processes train together.
     start_from: name of a model, or a weight file; tensors with matching name and shape initialize the network.
@@ -108,7 +113,7 @@ def train(
         precision is "auto"); if False, use the recipe's precision (float32 for "auto") without compilation.
     validation: what to score every `recipe.validate_every` steps. The resulting weights are then those with the
         best score; without validation, the last ones.
-    limit: use only this many pictures, the first of the data.
+    limit: use only this many pictures, the first of the data, and of each mixed store.
     save_every_s: longest time between two checkpoints, in seconds.
     profile: trace a few early steps into `out`/trace.json.
     tensorboard: also write metrics and validation strips to `out`/tensorboard.
@@ -126,6 +131,7 @@ def train(
     if isinstance(place, Url):
         objects.check_can_write(place)
     check_steps(recipe)
+    check_shares(mix or {})
     given, data, target = str(data), cache.as_local(data), None if target is None else cache.as_local(target)
     if validation is not None:
         validation.check(recipe)  # now, not at the first validation
@@ -135,16 +141,20 @@ def train(
         group = stack.enter_context(distributed.join_group(device, log))
         log = log if group.is_first else _ignore
         store = _open_store(data, target, limit)
-        batches = stack.enter_context(closing(_build_batches(recipe, store, seed, group)))
+        mixed = open_sources(mix or {}, store, limit)
+        batches = stack.enter_context(closing(_build_batches(recipe, store, mixed, seed, group)))
         pretrained = load_pretrained(start_from, recipe)
         run: Run | None = None
         bucket_run: BucketRun | None = None
         folder = local_folder(place) if isinstance(place, Url) else place
         if group.is_first:
-            identity = _build_identity(recipe, store, pretrained, seed=seed, limit=limit, tune=tune)
+            identity = _build_identity(recipe, store, mixed, pretrained, seed=seed, limit=limit, tune=tune)
             if isinstance(place, Url):
                 bucket_run = stack.enter_context(open_bucket_run(place, log))
-            run = stack.enter_context(run_folder.open_run(folder, identity, _describe(recipe, given, store)))
+            run = stack.enter_context(
+                run_folder.open_run(folder, identity, _describe(recipe, given, store, mixed))
+            )
+            _log_sources(recipe, given, store, mixed, log)
         mode = group.broadcast(_choose_mode(run, recipe, batches, tune, log))
         learner = Learner(recipe, build_network(recipe, seed, pretrained, log), mode, seed=seed, group=group)
         start = group.broadcast(_load_checkpoint(run, log))
@@ -153,7 +163,7 @@ def train(
         recorder: Recorder | None = None
         if run is not None:
             writer = stack.enter_context(closing(TensorboardWriter(folder))) if tensorboard else None
-            origin = f"trained on {data.name} ({format_count(len(store), 'picture')}), seed {seed}"
+            origin = f"trained on {_format_sources(data.name, store, mixed)}, seed {seed}"
             recorder = Recorder(
                 run,
                 learner,
@@ -276,6 +286,7 @@ def measure(
     data: str | Location,
     *,
     target: str | Location | None = None,
+    mix: Mapping[str | Location, float] | None = None,
     num_steps: int = 300,
     seed: int = 0,
     device: str = "auto",
@@ -287,12 +298,14 @@ def measure(
 
     Arguments and errors are those of `train`.
     """
+    check_shares(mix or {})
     data, target = cache.as_local(data), None if target is None else cache.as_local(target)
     with ExitStack() as stack:
         group = stack.enter_context(distributed.join_group(device, log))
         log = log if group.is_first else _ignore
         store = _open_store(data, target, limit)
-        batches = stack.enter_context(closing(_build_batches(recipe, store, seed, group)))
+        mixed = open_sources(mix or {}, store, limit)
+        batches = stack.enter_context(closing(_build_batches(recipe, store, mixed, seed, group)))
         mode = tuning.tune(recipe, batches.batch(0), group.device, log) if tune else tuning.default_mode(recipe)
         mode = group.broadcast(mode)
         learner = Learner(recipe, build_network(recipe, seed, None, log), mode, seed=seed, group=group)
@@ -312,15 +325,47 @@ def _open_store(data: str | Path, target: str | Path | None, limit: int | None) 
     return store if limit is None else store.take(limit)
 
 
-def _build_batches(recipe: Recipe, store: Store, seed: int, group: Group) -> Batches:
+def _build_batches(recipe: Recipe, store: Store, mixed: Sequence[MixedStore], seed: int, group: Group) -> Batches:
     check_patches(recipe)
-    return Batches(recipe, store, seed=seed, device=group.device, rank=group.rank, world_size=group.world_size)
+    return Batches(
+        recipe, store, mixed=mixed, seed=seed, device=group.device, rank=group.rank, world_size=group.world_size
+    )
+
+
+def _list_sources(data: str, store: Store, mixed: Sequence[MixedStore]) -> list[tuple[str, Store, float]]:
+    """(name, store, share) of the data and all mixed sources. data: the name of the data."""
+    shares = map(float, Shares([source.share for source in mixed]).all)
+    stores = [(data, store), *((source.name, source.store) for source in mixed)]
+    return [(name, each, share) for (name, each), share in zip(stores, shares, strict=True)]
+
+
+def _format_sources(data: str, store: Store, mixed: Sequence[MixedStore]) -> str:
+    """The data and all mixed sources with their shares, e.g. "photos (90 pictures, share 0.6), ..."."""
+    return ", ".join(
+        f"{name_of(name)} ({format_count(len(each), 'picture')}{f', share {share:g}' if mixed else ''})"
+        for name, each, share in _list_sources(data, store, mixed)
+    )
+
+
+def _log_sources(recipe: Recipe, data: str, store: Store, mixed: Sequence[MixedStore], log: Log) -> None:
+    """Log what a mixed training learns from, and how."""
+    for name, each, share in _list_sources(data, store, mixed) if mixed else ():
+        way = "as they are" if learns_from_pairs(recipe, each) else "degraded by the recipe"
+        log(f"{name}: {share:.1%} of the patches, {format_count(len(each), 'picture')}, {way}")
 
 
 def _build_identity(
-    recipe: Recipe, store: Store, pretrained: TensorsByName | None, *, seed: int, limit: int | None, tune: bool
+    recipe: Recipe,
+    store: Store,
+    mixed: Sequence[MixedStore],
+    pretrained: TensorsByName | None,
+    *,
+    seed: int,
+    limit: int | None,
+    tune: bool,
 ) -> Json:
     """What must be equal to resume a run."""
+    mix = ",".join(f"{source.store.fingerprint[:16]}={source.share:.12g}" for source in mixed)
     return {
         "recipe": recipe.name,
         **recipe.parameters,
@@ -329,20 +374,28 @@ def _build_identity(
         **({"pairs": True} if recipe.degradation is not None and learns_from_pairs(recipe, store) else {}),
         "seed": seed,
         "data": store.fingerprint[:16],
+        **({"mix": mix} if mixed else {}),
         "limit": limit,
         "from": None if pretrained is None else fingerprint(pretrained)[:16],
         "tune": "auto" if tune else "off",
     }
 
 
-def _describe(recipe: Recipe, data: str, store: Store) -> Json:
+def _describe(recipe: Recipe, data: str, store: Store, mixed: Sequence[MixedStore]) -> Json:
     """What run.json contains for its readers."""
+    sources = [
+        {"folder": name, "kind": each.kind, "num_pictures": len(each), "share": share}
+        for name, each, share in _list_sources(data, store, mixed)
+    ]
+    if not mixed:
+        del sources[0]["share"]
     return {
         "training": training_values(recipe),
         "domain": repr(recipe.domain),
         "degradation": repr(recipe.degradation),
         "protocol": repr(recipe.protocol),
-        "data": {"folder": data, "kind": store.kind, "num_pictures": len(store)},
+        "data": sources[0],
+        **({"mix": sources[1:]} if mixed else {}),
     }
 
 

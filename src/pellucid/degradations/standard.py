@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor
 
 from pellucid.degradations.degradation import Footprint, apply_one_each
+from pellucid.degradations.device_jpeg import compress_on_device
 from pellucid.degradations.rng import Range, get_cpu_generator, uniform
 from pellucid.pictures.resize import reach, resize
-from pellucid.system import devices
 
 
 @dataclass(frozen=True)
@@ -140,10 +140,12 @@ def _draw_qualities(quality: int | tuple[int, int], count: int, generator: torch
 def _compress_each(
     clean: Tensor, qualities: list[int], samplings: list[str], shifts: list[tuple[int, int]]
 ) -> Tensor:
+    if clean.device.type != "cpu":  # libjpeg would wait for the device, and the device for libjpeg
+        return compress_on_device(clean, qualities, samplings, shifts)
     num_threads = max(1, min(len(clean), torch.get_num_threads()))
     with ThreadPoolExecutor(num_threads) as pool:  # libjpeg releases Python's global lock
-        compressed = torch.stack(list(pool.map(_compress, clean.cpu(), qualities, samplings, shifts)))
-    return devices.to_device(compressed, clean.device).to(clean.dtype)
+        compressed = torch.stack(list(pool.map(_compress, clean, qualities, samplings, shifts)))
+    return compressed.to(clean.dtype)
 
 
 def _compress(picture: Tensor, quality: int, sampling: str, shift: tuple[int, int]) -> Tensor:

@@ -13,6 +13,9 @@ import small_models
 from pellucid.backends.eager import TorchBackend
 from pellucid.data.store import Store
 from pellucid.data.store_writer import Planned, Stamp, StoreWriter
+from pellucid.degradations.degradation import Degradation
+from pellucid.degradations.rng import build_generator
+from pellucid.degradations.standard import Jpeg, ShiftedJpeg
 from pellucid.domains import Degraded
 from pellucid.pictures.camera.packing import BAYER
 from pellucid.pictures.picture import Mosaic, NoiseLevel, Picture
@@ -189,6 +192,30 @@ def test_steps_and_batches_do_not_wait(optimizer: str, precision: str, store: St
             for _ in range(6):
                 learner.learn(*batches.batch(learner.step))
     assert len(learner.settle()) == 1
+
+
+@pytest.mark.parametrize("name", ["dncnn.photo", "dncnn.jpeg", "dncnn.three_tasks"])
+def test_degrading_does_not_wait(name: str, store: Store) -> None:
+    recipe = registry.find(name, depth=3, width=4, batch_size=64, patch_px=32)
+    with closing(Batches(recipe, store, seed=0, device=GPU)) as batches:
+        for step in range(4):
+            batches.batch(step)
+        with forbid_waits():
+            for step in range(4, 10):
+                batches.batch(step)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("degradation", [Jpeg((1, 100)), ShiftedJpeg((1, 100))], ids=repr)
+def test_jpeg_has_the_samples_of_libjpeg(degradation: Degradation, channels: int) -> None:
+    pictures = torch.rand(100, channels, 67, 75, generator=torch.Generator().manual_seed(0))
+    pictures[:50] = torch.nn.functional.avg_pool2d(pictures[:50], 9, 1, 4)
+    on_gpu = pictures.to(GPU)
+    generator = build_generator(GPU, 0)  # the numbers that it draws are those of a CPU
+    with forbid_waits():
+        compressed = degradation(on_gpu, generator)
+    expected = degradation(pictures, build_generator(torch.device("cpu"), 0))
+    assert torch.equal(compressed.cpu(), expected)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

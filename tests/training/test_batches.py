@@ -17,7 +17,6 @@ from torch.nn import functional as F
 from device_waits import META, RefuseWaitingCopies
 from pellucid.data.store import Store
 from pellucid.data.store_writer import Planned, Stamp, StoreWriter
-from pellucid.degradations import standard
 from pellucid.degradations.cameras import Sensor
 from pellucid.degradations.degradation import Chain, Degradation, OneOf, makes_target
 from pellucid.degradations.motion_blur import MotionBlur
@@ -227,12 +226,7 @@ def test_making_a_batch_does_not_wait_for_the_device(
         generator.companion = torch.Generator().manual_seed(seed)
         return generator
 
-    def compress(clean: Tensor, *_: object) -> Tensor:
-        """libjpeg needs the pixels on the CPU."""
-        return clean
-
     monkeypatch.setattr(patches, "build_generator", build)
-    monkeypatch.setattr(standard, "_compress_each", compress)
     recipe = find(name)
     store = store_for(recipe, tmp_path)
     drawn = make(recipe, store)._draw(0, 0).patches

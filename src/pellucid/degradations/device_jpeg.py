@@ -24,14 +24,19 @@ _FACTORS = {"4:2:0": (2, 2), "4:2:2": (1, 2), "4:4:4": (1, 1)}
 _CENTER = 128
 """What is subtracted from samples before the DCT."""
 
-_TO_YCC = (
-    (19595, 38470, 7471, 1 << 15),
-    (-11059, -21709, 32768, (_CENTER << 16) + (1 << 15) - 1),
-    (32768, -27439, -5329, (_CENTER << 16) + (1 << 15) - 1),
-)
+_TO_YCC = np.array(
+    [
+        [19595, 38470, 7471, 1 << 15],
+        [-11059, -21709, 32768, (_CENTER << 16) + (1 << 15) - 1],
+        [32768, -27439, -5329, (_CENTER << 16) + (1 << 15) - 1],
+    ]
+)[..., None, None]
 """Weights of red, green and blue, and an offset; all times 2**16 (jccolor.c)."""
-_TO_RGB = ((0, 91881), (-22554, -46802), (116130, 0))
+_TO_RGB = np.array([[0, 91881], [-22554, -46802], [116130, 0]])[..., None, None]
 """Weights of both planes of chroma, times 2**16 (jdcolor.c)."""
+
+_NEAR_AND_FAR = np.array([[9, 3], [3, 1]])[..., None, None]
+"""Weights of the nearest two rows and columns of chroma, times 16 (jdsample.c)."""
 
 _HALVES = (
     (8192, 8192, 8192, 8192),
@@ -43,30 +48,28 @@ _HALVES = (
     (4433, -10704, 10704, -4433),
     (2260, -6436, 9633, -11363),
 )
-_DCT = [[*half, *(value * (-1) ** row for value in reversed(half))] for row, half in enumerate(_HALVES)]
+_DCT = np.array([[*half, *(value * (-1) ** row for value in reversed(half))] for row, half in enumerate(_HALVES)])
 """What both passes of jfdctint.c multiply by, times 2**13: within a pass, nothing is rounded before the end. The
 entries are sums of its constants. The passes of jidctint.c multiply by the transpose."""
 
-_LUMA_STEPS = (
-    (16, 11, 10, 16, 24, 40, 51, 61),
-    (12, 12, 14, 19, 26, 58, 60, 55),
-    (14, 13, 16, 24, 40, 57, 69, 56),
-    (14, 17, 22, 29, 51, 87, 80, 62),
-    (18, 22, 37, 56, 68, 109, 103, 77),
-    (24, 35, 55, 64, 81, 104, 113, 92),
-    (49, 64, 78, 87, 103, 121, 120, 101),
-    (72, 92, 95, 98, 112, 100, 103, 99),
-)
-_CHROMA_STEPS = (
-    (17, 18, 24, 47, 99, 99, 99, 99),
-    (18, 21, 26, 66, 99, 99, 99, 99),
-    (24, 26, 56, 99, 99, 99, 99, 99),
-    (47, 66, 99, 99, 99, 99, 99, 99),
-    (99, 99, 99, 99, 99, 99, 99, 99),
-    (99, 99, 99, 99, 99, 99, 99, 99),
-    (99, 99, 99, 99, 99, 99, 99, 99),
-    (99, 99, 99, 99, 99, 99, 99, 99),
-)
+_LUMA_STEPS = [
+    [16, 11, 10, 16, 24, 40, 51, 61],
+    [12, 12, 14, 19, 26, 58, 60, 55],
+    [14, 13, 16, 24, 40, 57, 69, 56],
+    [14, 17, 22, 29, 51, 87, 80, 62],
+    [18, 22, 37, 56, 68, 109, 103, 77],
+    [24, 35, 55, 64, 81, 104, 113, 92],
+    [49, 64, 78, 87, 103, 121, 120, 101],
+    [72, 92, 95, 98, 112, 100, 103, 99],
+]
+_CHROMA_STEPS = [
+    [17, 18, 24, 47, 99, 99, 99, 99],
+    [18, 21, 26, 66, 99, 99, 99, 99],
+    [24, 26, 56, 99, 99, 99, 99, 99],
+    [47, 66, 99, 99, 99, 99, 99, 99],
+    *([[99] * 8] * 4),
+]
+_STEPS = np.array([_LUMA_STEPS, _CHROMA_STEPS, _CHROMA_STEPS])[:, None, :, None, :]
 """Quantization at quality 50 (ITU-T T.81, Annex K)."""
 
 
@@ -83,16 +86,15 @@ def compress_on_device(
     indices = [each[..., None, None, None, None] for each in np.ogrid[: len(clean), : clean.shape[1]]]
     indices += _plan_places(height, width, factors, starts)
     batch, plane, read_rows, write_rows, read_cols, write_cols = _send(clean.device, np.int64, indices)
-    numbers = [np.array(_DCT), _get_steps(qualities, clean.shape[1])]
+    numbers = [_DCT, _TO_YCC, _TO_RGB, _NEAR_AND_FAR, _get_steps(qualities, clean.shape[1])]
     numbers += _plan_biases(read_cols.shape[-1], width, factors, starts[:, :, 1])
-    numbers += [np.array(matrix)[..., None, None] for matrix in (_TO_YCC, _TO_RGB, ((9, 3), (3, 1)))]
-    matrix, steps, read_bias, write_bias, to_ycc, to_rgb, weights = _send(clean.device, np.int32, numbers)
+    dct, to_ycc, to_rgb, weights, steps, read_bias, write_bias = _send(clean.device, np.int32, numbers)
 
     samples = (clean.clamp(0, 1) * 255 + 0.5).int()
     planes = samples if samples.shape[1] == 1 else _mix(samples, to_ycc[:, :3], to_ycc[:, 3])
     # The mean of two rows and two columns, which are the same one where chroma is not subsampled.
     sums = planes[batch, plane, read_rows, read_cols].sum((2, 3), dtype=torch.int32)
-    decoded = _quantize((sums + read_bias) >> 2, steps, matrix)
+    decoded = _quantize((sums + read_bias) >> 2, steps, dct)
     sums = (decoded[batch, plane, write_rows, write_cols] * weights).sum((2, 3), dtype=torch.int32)
     planes = (sums + write_bias) >> 4
     samples = planes if planes.shape[1] == 1 else planes[:, :1] + _mix(planes[:, 1:], to_rgb, 1 << 15)
@@ -111,8 +113,7 @@ def _get_factors(samplings: list[str], num_planes: int) -> _Numbers:
 def _get_steps(qualities: list[int], num_planes: int) -> _Numbers:
     """(N, C, 1, 8, 1, 8): what coefficients are divided by, times 8 (jcparam.c, for baseline files)."""
     percent = np.array([5000 // quality if quality < 50 else 200 - 2 * quality for quality in qualities])
-    standard = np.array([_LUMA_STEPS, _CHROMA_STEPS, _CHROMA_STEPS])[:num_planes, None, :, None, :]
-    return ((standard * percent.reshape(-1, 1, 1, 1, 1, 1) + 50) // 100).clip(1, 255) * 8
+    return ((_STEPS[:num_planes] * percent.reshape(-1, 1, 1, 1, 1, 1) + 50) // 100).clip(1, 255) * 8
 
 
 def _plan_places(height: int, width: int, factors: _Numbers, starts: _Numbers) -> list[_Numbers]:
@@ -147,8 +148,7 @@ def _plan_biases(num_cols: int, width: int, factors: _Numbers, left: _Numbers) -
     contain what centers all planes for the DCT, and then moves luma back.
     """
     rows, cols = factors[:, :, 0], factors[:, :, 1]
-    odd = np.arange(num_cols) % 2
-    reduces = (cols - 1) * np.where(rows == 2, 1 + odd, 2 * odd) - 4 * _CENTER
+    reduces = (cols - 1) * (1 + np.arange(num_cols) % 2) - 4 * _CENTER
     odd = (np.arange(width) + left) % 2
     enlarges = (cols - 1) * np.where(rows == 2, 8 - odd, 4 + 4 * odd)
     enlarges[:, 0] += 16 * _CENTER
@@ -167,7 +167,7 @@ def _mix(planes: Tensor, weights: Tensor, offset: Tensor | int) -> Tensor:
     return ((planes[:, None] * weights).sum(2, dtype=torch.int32) + offset) >> 16
 
 
-def _quantize(planes: Tensor, steps: Tensor, matrix: Tensor) -> Tensor:
+def _quantize(planes: Tensor, steps: Tensor, dct: Tensor) -> Tensor:
     """(N, C, H, W) samples, black -128, after the DCT, rounding of its coefficients, and the inverse.
 
     Sides are multiples of 8.
@@ -175,10 +175,10 @@ def _quantize(planes: Tensor, steps: Tensor, matrix: Tensor) -> Tensor:
     count, channels, height, width = planes.shape
     blocks = planes.reshape(count, channels, height // _SIDE, _SIDE, width // _SIDE, _SIDE)
     # Coefficients and steps are 8 times as large as those of the file.
-    coefficients = _transform_columns(_transform_rows(blocks, matrix, 11), matrix, 15)
+    coefficients = _transform_columns(_transform_rows(blocks, dct, 11), dct, 15)
     sizes = (coefficients.abs() + (steps >> 1)).div(steps, rounding_mode="floor")
     restored = sizes * coefficients.sign() * (steps >> 3)
-    decoded = _transform_rows(_transform_columns(restored, matrix.T, 11), matrix.T, 18)
+    decoded = _transform_rows(_transform_columns(restored, dct.T, 11), dct.T, 18)
     return decoded.clamp(-_CENTER, 255 - _CENTER).reshape(planes.shape)
 
 

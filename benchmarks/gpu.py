@@ -28,6 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from train import stored
 
 from pellucid.backends import selection
+from pellucid.backends.model import Model
 from pellucid.errors import PellucidError
 from pellucid.recipes import registry
 from pellucid.recipes.recipe import Recipe
@@ -51,6 +52,8 @@ TRAININGS: dict[str, dict[str, object]] = {
 }
 COMPILED = ("dncnn.gaussian", "mimo_unet.gopro")
 """Trainings that are also compiled, which takes up to a minute each."""
+HD_MEGAPIXELS = 1280 * 720 / 1e6
+"""MIMO-UNet's papers measure pictures of this size."""
 TINY_TRAINING: dict[str, object] = {"batch_size": 2, "patch_px": 32}
 
 
@@ -121,7 +124,7 @@ def measure_peaks(device: torch.device, size: int) -> Peaks:
 def measure_restoring(device: torch.device, size: Size, peaks: Peaks) -> Rows:
     """From picture to picture, and the network alone, in each precision; in one of them with several tiles."""
     for name in size.networks:
-        megapixels = min(size.megapixels, 1.0) if name == "MIMO-UNet" else size.megapixels
+        megapixels = min(size.megapixels, HD_MEGAPIXELS) if name == "MIMO-UNet" else size.megapixels
         work_tflop = count_gflop(name, megapixels) / 1e3
         for precision in ("float32", "bfloat16"):
             model = build_model(name)
@@ -135,6 +138,15 @@ def measure_restoring(device: torch.device, size: Size, peaks: Peaks) -> Rows:
                     rate = f"{megapixels / taken_s:.3g} MP/s"
                     what = f"restore {name}, {megapixels:g} MP"
                     yield Row(what, f"{precision}{tiles}", taken_s, rate, work_tflop / taken_s / peaks[precision])
+                taken_s = measure_s(partial(backend, make_planes(model, megapixels, device)), device)
+                share = work_tflop / taken_s / peaks[precision]
+                yield Row(f"{name} alone", precision, taken_s, f"{megapixels / taken_s:.3g} MP/s", share)
+
+
+def make_planes(model: Model, megapixels: float, device: torch.device) -> torch.Tensor:
+    """What the network alone gets for a result of this size, on the device."""
+    side_px = int(choose_side_px(model, megapixels) * model.recipe.domain.rate)
+    return torch.rand(1, model.metadata.num_planes, side_px, side_px, device=device)
 
 
 def choose_modes(device: torch.device, *, compiled: bool) -> list[ExecutionMode]:
@@ -234,8 +246,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         parts = (
             measure_restoring(device, size, peaks),
-            measure_folder(device, size, Path(name)),
             measure_training(device, size, peaks, Path(name)),
+            measure_folder(device, size, Path(name)),
         )
         for part in parts:
             while time.monotonic() - start_s < 60 * args.minutes and (row := next(part, None)) is not None:

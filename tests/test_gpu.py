@@ -27,6 +27,7 @@ from pellucid.system.devices import Download
 from pellucid.training.batches import Batches
 from pellucid.training.distributed import Group
 from pellucid.training.learner import ExecutionMode, Learner, StepResult
+from pellucid.training.mixing import MixedStore
 from pellucid.training.train import Status, train
 from pellucid.weights import checkpoint
 
@@ -216,6 +217,26 @@ def test_jpeg_has_the_samples_of_libjpeg(degradation: Degradation, channels: int
         compressed = degradation(on_gpu, generator)
     expected = degradation(pictures, build_generator(torch.device("cpu"), 0))
     assert torch.equal(compressed.cpu(), expected)
+
+
+@pytest.mark.parametrize("resident", [False, True])
+def test_mixed_batches_do_not_wait(resident: bool, store: Store, tmp_path: Path) -> None:
+    with StoreWriter(tmp_path / "pairs", {}) as writer:
+        writer.put("sharp", Stamp(1, 2, "3"), np.array(store.target(0)))
+        writer.put("blur", Stamp(1, 2, "3"), np.array(store.target(0)) // 2)
+        mixed = [MixedStore(writer.finish("pairs", [Planned("blur", "sharp", "blur")], []), 0.4, "pairs")]
+    recipe = tiny()
+    with closing(
+        Batches(recipe, store, mixed=mixed, seed=0, device=GPU, prefetch=0, resident=resident)
+    ) as batches:
+        shards = [[batches._draw(step, shard) for shard in range(8)] for step in range(8)]
+        for some in shards[:4]:
+            batches._make_shards(some)
+        with forbid_waits():  # which is about this thread only
+            for some in shards[4:]:
+                degraded, target = batches._make_shards(some)
+        assert {shard.source for some in shards for shard in some} == {0, 1}
+    assert degraded.shape == target.shape == (8, 1, 32, 32)
 
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)

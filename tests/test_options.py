@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 from object_server import Bucket
 from pellucid import cli
 from pellucid.commands import export as export_command
-from pellucid.commands.options import check_urls, parse_bytes, parse_keywords
+from pellucid.commands.options import check_urls, parse_bytes, parse_keywords, parse_mix
 from pellucid.commands.terminal import word_as_option
 from pellucid.errors import ArgumentError, StorageError
 from pellucid.exporting import export as exporting
@@ -54,6 +54,18 @@ def test_amounts_of_memory_are_those_of_pydantic(number: str, space: str, unit: 
         (["serve", "--max-size", "lots"], "--max-size lots: expected a size above 0"),
         (["serve", "--keep-size", "lots"], "--keep-size lots: expected a size above 0"),
         (["train", "dncnn.gaussian", "--data", "d", "--steps", "2", "num_steps=3"], "--steps and num_steps are"),
+        (["train", "dncnn.gaussian", "--data", "d", "--mix", "a=0.5", "--mix", "a=0.1"], "a=0.5 is given, too"),
+        (
+            ["train", "dncnn.gaussian", "--data", "d", "--mix", "store"],
+            "--mix store: expected a store and its share",
+        ),
+        (
+            ["train", "dncnn.gaussian", "--data", "d", "--mix", "a=40%"],
+            "above 0 and below 1, e.g. gopro.store=0.4",
+        ),
+        (["train", "dncnn.gaussian", "--data", "d", "--mix", "a=nan"], "--mix a=nan: expected a store"),
+        (["train", "dncnn.gaussian", "--data", "d", "--mix", "=0.4"], "--mix =0.4: expected a store"),
+        (["train", "dncnn.gaussian", "--data", "d", "--mix", "a=1"], "--mix a=1: expected a store"),
         (["export", "srcnn-x2", "--out", "a.onnx", "--target", "t"], "--target needs --data"),
         (["restore", "a.png", "--model", "srcnn-x2", "--size", "99999999x"], "at most 9,999,999 pixels"),
         (["restore", "a.png", "--model", "srcnn-x2", "--crop", "99999999,0,1,1"], "at most 9,999,999 pixels"),
@@ -103,6 +115,12 @@ def test_no_text_breaks_the_parser(text: str) -> None:
         assert parse_bytes(text) >= 1
     except typer.BadParameter as error:
         assert "expected a size above 0" in str(error)
+
+
+def test_stores_and_their_shares() -> None:
+    mix = parse_mix(["a.store=0.4", "s3://bucket/b=c=0.25", "d= .1"])
+    assert list(mix.items()) == [("a.store", 0.4), ("s3://bucket/b=c", 0.25), ("d", 0.1)]
+    assert parse_mix(None) == {}
 
 
 def test_keywords_keep_their_text() -> None:

@@ -64,6 +64,18 @@ def test_evaluate_warns_of_leaks(tmp_path: Path) -> None:
     assert "warning: 0.png is 0.png of the training data" in result.output
 
 
+def test_evaluate_looks_for_leaks_in_each_of_several_stores(tmp_path: Path) -> None:
+    for i in range(3):
+        images.write(Picture(photo(48, 48, i)), tmp_path / "test" / f"{i}.png")
+        images.write(Picture(photo(48, 48, i)), tmp_path / f"in{i}" / f"train{i}.png")
+        prepare("folder", [tmp_path / f"in{i}"], tmp_path / f"s{i}")
+    stores = [argument for i in (0, 2) for argument in ("--train-data", tmp_path / f"s{i}")]
+    result = run("evaluate", "srcnn-x2", "--data", tmp_path / "test", *stores)
+    assert result.exit_code == 0
+    for i in range(3):
+        assert (f"warning: {i}.png is train{i}.png of the training data" in result.output) == (i != 1)
+
+
 def test_ctrl_c_is_reported_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: object, **__: object) -> None:
         raise KeyboardInterrupt

@@ -127,6 +127,19 @@ def test_another_machine_resumes_after_an_interruption(
     assert resumed == ["3", "9", "18"]
 
 
+def test_a_mixed_store_in_a_bucket(bucket: Bucket, pictures: Path, tmp_path: Path) -> None:
+    images.write(Picture(np.full((48, 48, 1), 99, np.uint8)), tmp_path / "more" / "gray.png")
+    bucket.upload(tmp_path / "more", "more")
+    expected = digest(run(pictures, tmp_path / "plain", mix={str(tmp_path / "more"): 0.5}).read_bytes())
+    mix = {f"{bucket.url}/more": 0.5}
+    with pytest.raises(Crash):
+        run(pictures, url_of(bucket), progress=crash_at(10), mix=mix)
+    lines: list[str] = []
+    assert digest(run(pictures, url_of(bucket), log=lines.append, mix=mix).read_bytes()) == expected
+    assert f"{bucket.url}/more: 50.0% of the patches, 1 picture, degraded by the recipe" in lines
+    assert digest(run(pictures, tmp_path / "alone").read_bytes()) != expected
+
+
 def test_a_damaged_checkpoint_is_replaced_by_the_one_before(
     bucket: Bucket, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -53,7 +53,7 @@ def test_stores_and_folders_can_be_mixed(tmp_path: Path) -> None:
     data = preparing.open_data(write_pictures(tmp_path / "data", 1))
     prepared = preparing.prepare("folder", [write_pictures(tmp_path / "in", 2, 3)], tmp_path / "a.store").store
     folder = write_pictures(tmp_path / "folder", 4, 5, 6)
-    mix = {tmp_path / "a.store": 0.2, str(folder): 0.3}
+    mix = {str(tmp_path / "a.store"): 0.2, str(folder): 0.3}
     first, second = open_sources(mix, data, limit=None)
     assert first.store.fingerprint == prepared.fingerprint and first.share == 0.2
     assert second.store.names == ("4.png", "5.png", "6.png") and second.name == str(folder)
@@ -64,4 +64,4 @@ def test_a_store_is_not_mixed_with_itself(tmp_path: Path) -> None:
     folder = write_pictures(tmp_path / "data", 1)
     data = preparing.open_data(folder)
     with pytest.raises(DataError, match=f"{folder} would be mixed with itself"):
-        open_sources({folder: 0.2}, data, limit=None)
+        open_sources({str(folder): 0.2}, data, limit=None)

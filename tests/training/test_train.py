@@ -15,8 +15,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from child_processes import interruptible
+from pellucid.data.store import open as open_store
 from pellucid.data.store_writer import Planned, Stamp, StoreWriter
-from pellucid.errors import OutputError, PellucidError, RecipeError, WeightsError
+from pellucid.errors import ArgumentError, DataError, OutputError, PellucidError, RecipeError, WeightsError
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 from pellucid.pictures.samples import Samples
@@ -447,6 +448,91 @@ def test_a_full_disk_is_a_one_line_error_and_the_last_checkpoint_is_kept(
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
     assert kept == [f"step-00000000{step}.safetensors" for step in (1, 2, 3)]
     assert equal(whole, run(made, stores["clean"], tmp_path / "run"))
+
+
+# Several stores.
+
+MIXED: dict[str, Any] = {"num_blocks": 1, "width": 4, "patch_px": 16, "batch_size": 8}
+
+
+@pytest.fixture(scope="session")
+def color(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of clean pictures in color."""
+    folder = tmp_path_factory.mktemp("color") / "color"
+    with StoreWriter(folder, {}) as writer:
+        for i in range(4):
+            writer.put(f"{i}.png", Stamp(1, 2, "3"), scene(20 + i, channels=3))
+        writer.finish("clean", [Planned(key, key) for key in writer.records], [])
+    return folder
+
+
+def test_an_interrupted_training_on_several_stores_ends_with_the_same_weights(
+    stores: dict[str, Path], color: Path, tmp_path: Path
+) -> None:
+    made = registry.find("mimo_unet.synthetic", **MIXED, num_steps=6)
+    options: dict[str, Any] = {"mix": {str(stores["pairs"]): 0.4}, "save_every_s": 0}
+    whole = run(made, color, tmp_path / "whole", **options)
+    with pytest.raises(Crash):
+        run(made, color, tmp_path / "interrupted", progress=crash_at(3), **options)
+    log: list[str] = []
+    interrupted = run(made, color, tmp_path / "interrupted", log=log.append, **options)
+    assert f"{tmp_path / 'interrupted'}: resuming from step 3" in log
+    assert equal(whole, interrupted)
+    assert not equal(whole, run(made, color, tmp_path / "alone"))
+
+
+def test_all_stores_and_their_shares_are_recorded(stores: dict[str, Path], color: Path, tmp_path: Path) -> None:
+    made, log = registry.find("mimo_unet.synthetic", **MIXED, num_steps=1), list[str]()
+    weights = run(made, color, tmp_path / "run", mix={str(stores["pairs"]): 0.3}, log=log.append)
+    assert log == [
+        f"{color}: 70.0% of the patches, 4 pictures, degraded by the recipe",
+        f"{stores['pairs']}: 30.0% of the patches, 3 pictures, as they are",
+    ]
+    provenance = checkpoint.read_metadata(weights).provenance
+    assert "trained on color (4 pictures, share 0.7), pairs (3 pictures, share 0.3), seed 0" in provenance
+    description = run_folder.describe_run(tmp_path / "run")
+    assert description["data"] == {"folder": str(color), "kind": "clean", "num_pictures": 4, "share": 0.7}
+    assert description["mix"] == [
+        {"folder": str(stores["pairs"]), "kind": "pairs", "num_pictures": 3, "share": 0.3}
+    ]
+    assert description["identity"]["mix"] == f"{open_store(stores['pairs']).fingerprint[:16]}=0.3"
+
+
+def test_a_training_on_one_store_is_recorded_as_before(stores: dict[str, Path], tmp_path: Path) -> None:
+    log: list[str] = []
+    weights = run(tiny("dncnn.gaussian", 1), stores["clean"], tmp_path / "run", log=log.append)
+    description = run_folder.describe_run(tmp_path / "run")
+    assert log == [] and "mix" not in description and "mix" not in description["identity"]
+    assert "share" not in description["data"]
+    assert "trained on clean (5 pictures), seed 0, step 1" in checkpoint.read_metadata(weights).provenance
+
+
+@pytest.mark.parametrize("share", [None, 0.4])
+def test_a_folder_of_another_mix_is_refused(
+    share: float | None, stores: dict[str, Path], color: Path, tmp_path: Path
+) -> None:
+    made, pairs = registry.find("mimo_unet.synthetic", **MIXED, num_steps=1), str(stores["pairs"])
+    run(made, color, tmp_path / "run", mix={pairs: 0.3})
+    with pytest.raises(OutputError, match=r"was started with mix=\w{16}=0\.3, not mix=") as caught:
+        run(made, color, tmp_path / "run", mix=None if share is None else {pairs: share})
+    assert "or the same mix" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_impossible_shares_are_refused_first(stores: dict[str, Path], tmp_path: Path) -> None:
+    for mix in ({"gone": 1.0}, {"gone": 0.6, "lost": 0.4}):
+        with pytest.raises(ArgumentError, match="share"):
+            run(tiny("dncnn.gaussian", 1), tmp_path / "missing", tmp_path / "run", mix=mix)
+    with pytest.raises(DataError, match="gone does not exist"):
+        run(tiny("dncnn.gaussian", 1), stores["clean"], tmp_path / "run", mix={"gone": 0.5})
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_speed_of_a_mixed_training_can_be_measured(stores: dict[str, Path], color: Path) -> None:
+    made = registry.find("mimo_unet.synthetic", **MIXED)
+    mix = {str(stores["pairs"]): 0.5}
+    assert training.measure(made, color, mix=mix, num_steps=2, device="cpu", tune=False).images_per_s > 0
+    with pytest.raises(DataError, match="mixed with itself"):
+        training.measure(made, color, mix={str(color): 0.5}, num_steps=2, device="cpu", tune=False)
 
 
 # Numbers that are not finite.

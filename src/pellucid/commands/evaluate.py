@@ -117,9 +117,11 @@ def evaluate(
         Path | None, typer.Option(metavar="FOLDER", help="Write the restored pictures into this folder, as PNG.")
     ] = None,
     train_data: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
-            "--train-data", metavar="STORE", help="Report leaks: pictures that are also in this training data."
+            "--train-data",
+            metavar="STORE",
+            help="Report leaks: pictures that are also in this training data. Repeatable.",
         ),
     ] = None,
     record: Annotated[
@@ -169,11 +171,11 @@ def evaluate(
     check_cluster(on, processes=processes, shard=shard)
     part = parse_shard(shard)
     if part is not None:
-        _check_shard_options(record, {"json": json_file, "csv": csv_file, "train-data": train_data})
+        _check_shard_options(record, {"json": json_file, "csv": csv_file, "train-data": train_data or None})
     if is_stdout(json_file) and is_stdout(csv_file):
         raise typer.BadParameter("--json - and --csv - would both be standard output")
     pictures, targets = as_local(data), None if target is None else as_local(target)
-    train_store = None if train_data is None else store.open(as_local(train_data))
+    train_stores = [store.open(as_local(place)) for place in train_data or ()]
     loadings = [Loading(name, device, backend, precision, given, networks or ()) for name in names]
     chosen = [loading.load() for loading in loadings]
     if len({one.name for one in chosen}) < len(chosen):  # e.g. the weights.safetensors of two trainings
@@ -201,7 +203,7 @@ def evaluate(
     elif not is_stdout(json_file, csv_file):
         _print_scores(reports)
     _print_messages(reports)
-    if train_store is not None:
+    for train_store in train_stores:
         print_leaks(train_store, targets or pictures)
     for error in dict.fromkeys(str(error) for report in reports for _, error in report.failures):
         print_error(error)

@@ -41,7 +41,8 @@ class Batches:
     rank, world_size: number of this process, and of all processes.
     batch_size: of all processes together; patch_px: side of a target patch; None means the recipe's.
     prefetch: how many batches a thread makes ahead. resident: whether all pictures are kept on the device; None
-        keeps them on an accelerator if they fill at most a quarter of its free memory.
+        keeps them on an accelerator if they fill at most a quarter of its free memory, divided by the number of
+        stores.
 
     The recipe's `learn_from` decides whether it learns from the pairs of a store or degrades its targets. Raises
     DataError if it cannot learn from a store, if all its pictures are too small, or if the patches of two stores

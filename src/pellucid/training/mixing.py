@@ -15,7 +15,6 @@ from pellucid.data import preparing
 from pellucid.data.store import Store
 from pellucid.errors import ArgumentError, DataError
 from pellucid.storage import cache
-from pellucid.storage.urls import Location
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Shares:
         return len(self._rates), shard
 
 
-def check_shares(mix: Mapping[str | Location, float]) -> None:
+def check_shares(mix: Mapping[str, float]) -> None:
     """Raise ArgumentError if shares are not between 0 and 1, or leave nothing for the data."""
     for place, share in mix.items():
         if not 0 < share < 1:
@@ -65,7 +64,7 @@ def check_shares(mix: Mapping[str | Location, float]) -> None:
         raise ArgumentError(f"the shares {total} leave nothing for the data", hint="their sum must be below 1")
 
 
-def open_sources(mix: Mapping[str | Location, float], data: Store, limit: int | None) -> list[MixedStore]:
+def open_sources(mix: Mapping[str, float], data: Store, limit: int | None) -> list[MixedStore]:
     """The stores to mix into a training on `data`: prepared ones, or made from folders of clean pictures.
 
     limit: use only this many pictures of each. Raises the errors of `preparing.open_data`, and DataError if a
@@ -78,10 +77,10 @@ def open_sources(mix: Mapping[str | Location, float], data: Store, limit: int | 
         if store.folder.resolve() in seen:
             raise DataError(f"{place} would be mixed with itself", hint="give each store only once")
         seen.add(store.folder.resolve())
-        sources.append(MixedStore(store if limit is None else store.take(limit), share, str(place)))
+        sources.append(MixedStore(store if limit is None else store.take(limit), share, place))
     return sources
 
 
-def name_of(place: str | Location) -> str:
-    """The name of a file or folder, without the folder that contains it."""
-    return Path(str(place)).name
+def name_of(place: str) -> str:
+    """The name of a file, folder or URL, without the folder that contains it."""
+    return Path(place).name

@@ -108,6 +108,7 @@ TESTS: Mapping[str, tuple[Test, ...]] = {
         *_tests("Set5", "scale", {2: 37.58, 3: 33.75, 4: 31.40}),
     ),
     "mimo-unet": (Test("reds_small test"), Test("GoPro pairs")),
+    "mimo-unet-small": (Test("reds_small test"), Test("GoPro pairs")),
     "sid-any": (Test("CBSD68"),),
     "raw-denoise": _tests("CBSD68", "iso", dict.fromkeys((3200, 400, 12800))),
 }

@@ -199,8 +199,11 @@ def title(restorer: pellucid.Restorer) -> str:
 
 
 def restorers() -> Iterator[tuple[str, pellucid.Restorer]]:
-    """Name of each sheet, and the model for it: every model that ships, once for each of its tasks."""
-    for model in (model for model in models.list_models() if model.is_shipped):
+    """Name of each sheet, and the model for it: every model that ships, once for each of its tasks.
+
+    Smaller versions of another model are left out.
+    """
+    for model in (one for one in models.list_models() if one.is_shipped and not one.name.endswith("-small")):
         for keywords in TASKS.get(model.name, ({},)):
             values = [f"{key.partition('_')[0]}-{value}" for key, value in keywords.items()]
             yield "-".join([model.name, *values]), pellucid.load(model.name, **keywords)

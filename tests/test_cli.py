@@ -226,7 +226,7 @@ def test_the_table_of_models_fits_80_columns_without_broken_words(
         printed = run(command).out.splitlines()
         start = next(i for i, line in enumerate(printed) if "dncnn-color-blind" in line)
         rows = [line for line in printed[start:] if "→" in line]
-        assert len(rows) == 14 and max(map(len, (line.rstrip() for line in rows))) <= 80
+        assert len(rows) == 15 and max(map(len, (line.rstrip() for line in rows))) <= 80
         assert all(line.rstrip().endswith("Apache-2.0") for line in rows)
     assert "noise up to 55" in printed[start] and " 12 " in printed[start]
 

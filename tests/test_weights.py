@@ -42,7 +42,9 @@ LONG = {
     "dncnn-gray-50",
     "dncnn-gray-blind",
     "dncnn-three-tasks",
+    "mimo-unet",
     "raw-denoise",
+    "sid-any",
 }
 """Their test sets take 20 seconds or more."""
 
@@ -62,8 +64,8 @@ def test_the_first_score_is_measured_again(model: models.NamedModel, data: Path)
 
 
 MIN_GAINS_DB = {
-    "mimo-unet": 0.1,  # weakened, so that blur of unknown cameras does not become worse
-    "dncnn-three-tasks": 0.4,  # a first version, trained for half an hour
+    "mimo-unet": 0.1,  # GoPro's blur is of moving objects, too
+    "mimo-unet-small": 0.1,  # weakened, so that blur of unknown cameras does not become worse
 }
 
 

@@ -85,7 +85,7 @@ def _wait_until(is_so: Callable[[], bool], limit_s: float = 100) -> None:
 
 def _submit(client: httpx.Client, side_px: int = SLOW_PX) -> str:
     answer = client.post(
-        "/v1/restore", params={"model": "mimo-unet"}, content=png(side_px, side_px), headers=ASYNC
+        "/v1/restore", params={"model": "mimo-unet-small"}, content=png(side_px, side_px), headers=ASYNC
     )
     return str(answer.json()["id"])
 

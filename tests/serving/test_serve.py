@@ -19,7 +19,7 @@ import pytest
 from pellucid.weights.models import find_model
 from serving_service import Running, png, start, wait_for
 
-FAST, SLOW = {"model": "srcnn-x2"}, {"model": "mimo-unet"}
+FAST, SLOW = {"model": "srcnn-x2"}, {"model": "mimo-unet-small"}
 ASYNC = {"Prefer": "respond-async"}
 
 

@@ -205,7 +205,7 @@ def test_workers_over_their_memory_limit(tmp_path: Path, monkeypatch: pytest.Mon
         assert (await _restore(service, "srcnn-x2", png())).state == "done"
         limit = worker.options["memory_bytes"]
         worker.options["memory_bytes"] = 10_000_000
-        (task,) = (await _restore(service, "mimo-unet", png(900, 900))).tasks
+        (task,) = (await _restore(service, "mimo-unet-small", png(900, 900))).tasks
         assert (task.state, task.error_kind) == ("failed", "memory")
         assert "MB of memory; the limit is 12 MB" in str(task.error)
         worker.options["memory_bytes"] = limit
@@ -220,7 +220,7 @@ def test_workers_over_their_memory_limit(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_a_picture_that_runs_when_the_service_stops_counts_no_attempt(tmp_path: Path) -> None:
     async def act(service: Service) -> None:
-        job = await service.add_job([_upload(service, png(900, 900))], "mimo-unet", {}, "me", is_kept=True)
+        job = await service.add_job([_upload(service, png(900, 900))], "mimo-unet-small", {}, "me", is_kept=True)
         while job.tasks[0].state != "running":
             await asyncio.sleep(0.02)
         assert job.tasks[0].attempts == 1

@@ -513,9 +513,25 @@ def test_a_folder_of_another_mix_is_refused(
 ) -> None:
     made, pairs = registry.find("mimo_unet.synthetic", **MIXED, num_steps=1), str(stores["pairs"])
     run(made, color, tmp_path / "run", mix={pairs: 0.3})
-    with pytest.raises(OutputError, match=r"was started with mix=\w{16}=0\.3, not mix=") as caught:
+    with pytest.raises(OutputError, match=r"was started with mix=.*\(\w{12}\)=0\.3, not mix=") as caught:
         run(made, color, tmp_path / "run", mix=None if share is None else {pairs: share})
-    assert "or the same mix" in str(caught.value) and "\n" not in str(caught.value)
+    assert "or the same mix, in the same order" in str(caught.value) and "\n" not in str(caught.value)
+    assert f"mix={pairs} (" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"recipe": "dncnn.gaussian"}, r"recipe is text; a recipe, e\.g\."),
+        ({"mix": ["pairs.store"]}, "mix is of type list; a dictionary"),
+        ({"mix": {"pairs.store": "0.5"}}, "share of pairs.store is 0.5; expected a number"),
+        ({"validation": "val"}, "validation is text; pellucid.Validation"),
+    ],
+)
+def test_arguments_of_other_types_are_one_line(given: dict[str, Any], message: str, tmp_path: Path) -> None:
+    arguments = {"recipe": tiny("dncnn.gaussian", 1), "data": tmp_path, "out": tmp_path / "run", **given}
+    with pytest.raises(ArgumentError, match=message):
+        train(**arguments)
 
 
 def test_impossible_shares_are_refused_first(stores: dict[str, Path], tmp_path: Path) -> None:

@@ -322,6 +322,8 @@ def translate_errors(runtime: str, path: Path | None = None) -> Iterator[None]:
         yield
     except (PellucidError, MemoryError, KeyboardInterrupt):
         raise
+    except PermissionError as error:
+        raise WeightsError(f"{path or error.filename} cannot be read: {error.strerror}") from error
     except Exception as error:  # the exceptions of the runtimes have no common base class
         message = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split()))
         if path is not None:

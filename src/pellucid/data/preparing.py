@@ -134,11 +134,17 @@ def prepare(
     """
     place = locate(out)
     folder = start_upload(place, log, overwrite=overwrite) if isinstance(place, Url) else place
-    preparation = plan_preparation(kind, [cache.as_local(path) for path in paths], folder, min_px, keywords)
+    preparation = plan_preparation(kind, _get_local(paths), folder, min_px, keywords)
     settings = FillSettings(workers, min_px, overwrite, progress)
     if isinstance(place, Url):
         return fill_and_upload(preparation, folder, place, settings, log)
     return fill_store(preparation.plan, folder, preparation.request, settings)
+
+
+def _get_local(paths: Sequence[str | Location]) -> list[Path]:
+    if isinstance(paths, str | Path):  # a text is a sequence, too: of its letters
+        raise ArgumentError(f"paths={str(paths)!r} is one path; a list of paths is needed, e.g. ['{paths}']")
+    return [cache.as_local(path) for path in paths]
 
 
 @dataclass(frozen=True)
@@ -193,7 +199,7 @@ def prepare_shard(
     if isinstance(locate(out), Url):
         raise ArgumentError(f"{out} is a URL, but shards share a folder", hint="choose a folder by {out}")
     out = Path(out)
-    preparation = plan_preparation(kind, [cache.as_local(path) for path in paths], out, min_px, keywords)
+    preparation = plan_preparation(kind, _get_local(paths), out, min_px, keywords)
     plan, request = preparation.plan, preparation.request
     mine = [task for task in plan.tasks if shard.takes(task.name)]
     folder = part_folder(out, shard.label)

@@ -83,6 +83,10 @@ class Settings:
                 raise ArgumentError("a scale of 0 is not possible", hint="{scale} is above 0")
             if self.size is not None:
                 raise ArgumentError("a scale and a size exclude each other", hint="omit {scale} or {size}")
+        if self.size is not None and not (isinstance(self.size, tuple | list) and len(self.size) == 2):
+            raise ArgumentError(
+                f"{self.size!r} is not possible", hint="{size} is a width and a height, (3000, 2000)"
+            )
         for side in self.size or ():
             if side is not None:
                 check_number("size", side, 1)

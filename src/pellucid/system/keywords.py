@@ -66,6 +66,13 @@ def check_number(
         raise range_error(parameter, value, low, high, is_whole=is_whole, is_above=is_above)
 
 
+def check_type(parameter: str, value: object, kind: type, needed: str) -> None:
+    """Raise ArgumentError unless an argument is of this type. needed: what the message says is needed."""
+    if not isinstance(value, kind):
+        found = "text" if isinstance(value, str) else f"of type {type(value).__name__}"
+        raise ArgumentError(f"{parameter} is {found}; {needed} is needed")
+
+
 def range_error(
     parameter: str, value: object, low: float | None, high: float | None, *, is_whole: bool, is_above: bool = False
 ) -> ArgumentError:

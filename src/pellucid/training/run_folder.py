@@ -144,9 +144,9 @@ def open_run(folder: Path, identity: Json, description: Json) -> Iterator[Run]:
     try:
         if not (folder / "run.json").exists():
             _write_json(folder / "run.json", {"format": FORMAT, "identity": identity, **description})
-        recorded = describe_run(folder)["identity"]
-        _check_same(folder, rename_keywords(recorded), identity)
-        yield Run(folder, recorded)
+        before = describe_run(folder)
+        _check_same(folder, before, {"identity": identity, **description})
+        yield Run(folder, before["identity"])
     finally:
         lock.release()
 
@@ -206,15 +206,38 @@ def _check_usable(folder: Path) -> None:
             raise OutputError(f"{folder} contains other files ({min(others)})", hint="choose another {out}")
 
 
-def _check_same(folder: Path, recorded: Json, identity: Json) -> None:
+def _check_same(folder: Path, before: Json, now: Json) -> None:
+    """before, now: contents of run.json."""
+    recorded, identity = rename_keywords(before["identity"]), now["identity"]
     keys = sorted(key for key in recorded.keys() | identity.keys() if recorded.get(key) != identity.get(key))
     if "recipe" in keys:
         keys = ["recipe"]  # keywords of different recipes cannot be compared
     if keys:
+        recorded, identity = _name_sources(recorded, before), _name_sources(identity, now)
+        order = ", in the same order" if "mix" in keys else ""
         raise OutputError(
             f"{folder} was started with {_list_values(keys, recorded)}, not {_list_values(keys, identity)}",
-            hint=f"choose another {{out}}, or the same {', '.join(keys)}",
+            hint=f"choose another {{out}}, or the same {', '.join(keys)}{order}",
         )
+
+
+def _name_sources(identity: Json, description: Json) -> Json:
+    """The identity with the names of its stores, and the start of the fingerprints that `prepare` prints."""
+    named = dict(identity)
+    data, mix = description.get("data"), description.get("mix")
+    if isinstance(data, dict):
+        named["data"] = _name_source(data, str(identity.get("data")))
+    if isinstance(mix, list) and "mix" in identity:
+        parts = [part.partition("=") for part in str(identity["mix"]).split(",")]
+        named["mix"] = ",".join(
+            f"{_name_source(source, digest)}={share}"
+            for source, (digest, _, share) in zip(mix, parts, strict=False)
+        )
+    return named
+
+
+def _name_source(source: Json, digest: str) -> str:
+    return f"{source.get('folder', 'a store')} ({digest[:12]})"
 
 
 def _list_values(keys: Sequence[str], identity: Json) -> str:

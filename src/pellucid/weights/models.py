@@ -42,7 +42,7 @@ def list_models() -> list[NamedModel]:
         NamedModel(path.stem, path, is_shipped=folder == shipped)
         for folder in (shipped, user_folder())
         if folder.is_dir()
-        for path in sorted(folder.glob(f"*{SUFFIX}"))
+        for path in sorted(folder.glob(f"*{SUFFIX}"), key=lambda path: path.stem)
     ]
 
 

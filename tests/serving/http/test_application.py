@@ -163,7 +163,7 @@ def test_respond_async_and_events(client: httpx.Client) -> None:
 
 
 def test_a_large_result_is_a_job(client: httpx.Client) -> None:
-    response = client.post("/v1/restore", params={"model": "mimo-unet"}, content=png(2100, 2000))
+    response = client.post("/v1/restore", params={"model": "mimo-unet-small"}, content=png(2100, 2000))
     assert response.status_code == 202 and response.headers["preference-applied"] == "respond-async"
     assert client.delete(response.headers["location"]).status_code == 204
     response = client.post("/v1/restore", params={"model": MODEL, "size": "2500x"}, content=png(300, 200))
@@ -366,7 +366,7 @@ def test_the_description_of_forms_allows_no_other_fields(client: httpx.Client) -
 
 def test_results_before_the_end_are_refused(client: httpx.Client) -> None:
     headers = {"Prefer": "respond-async"}
-    params = {"model": "mimo-unet"}
+    params = {"model": "mimo-unet-small"}
     job = client.post("/v1/restore", params=params, content=png(700, 700), headers=headers).json()["id"]
     _check_problem(client.get(f"/v1/jobs/{job}/result"), 409, "%")
     _check_problem(client.get(f"/v1/jobs/{job}/files/0"), 409, "this picture is")

@@ -154,13 +154,13 @@ def test_a_preview_and_strength(page: "Page") -> None:
 
 def test_cancel(page: "Page") -> None:
     _send(page, ("slow.png", png(1200, 1200)))
-    page.select_option("#model", "mimo-unet")
+    page.select_option("#model", "mimo-unet-small")
     page.click("#restore")
     page.wait_for_selector("text=restoring")
     page.click(".picture button:has-text('Cancel')")
     page.wait_for_selector("text=not restored")
     _restore(page)  # the worker is free
-    page.select_option("#model", "mimo-unet")
+    page.select_option("#model", "mimo-unet-small")
     page.click("#restore")
     page.wait_for_selector(".picture button:has-text('Cancel')")
     assert page.is_hidden(".picture.current a")

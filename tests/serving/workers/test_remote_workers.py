@@ -114,7 +114,9 @@ def test_cancelled_while_it_restores(tmp_path: Path) -> None:
 
     async def act(worker: RemoteWorker, ray: SimulatedRay) -> None:
         await _restore(worker, tmp_path / "small.png", tmp_path / "first")
-        calling = asyncio.ensure_future(_restore(worker, tmp_path / "a.png", tmp_path / "out", model="mimo-unet"))
+        calling = asyncio.ensure_future(
+            _restore(worker, tmp_path / "a.png", tmp_path / "out", model="mimo-unet-small")
+        )
         await asyncio.sleep(1.0)
         start = time.monotonic()
         await worker.cancel()
@@ -264,7 +266,7 @@ def test_a_picture_whose_workers_are_killed_is_repeated_and_fails_in_one_line(tm
         upload = Upload(new_id(), "a.png", "me", time.time(), 1, ".png", about={"pixels": 490_000})
         service.records.take_file(upload, path)
         service.records.save_upload(upload)
-        job = await service.add_job([upload], "mimo-unet", {}, "me", is_kept=True)
+        job = await service.add_job([upload], "mimo-unet-small", {}, "me", is_kept=True)
         for attempt in (1, 2):
             while (job.tasks[0].state, job.tasks[0].attempts) != ("running", attempt):
                 await asyncio.sleep(0.02)

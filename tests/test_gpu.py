@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import small_models
+from pellucid.backends.backend import list_devices
 from pellucid.backends.eager import TorchBackend
 from pellucid.data.store import Store
 from pellucid.data.store_writer import Planned, Stamp, StoreWriter
@@ -17,11 +18,17 @@ from pellucid.degradations.degradation import Degradation
 from pellucid.degradations.rng import build_generator
 from pellucid.degradations.standard import Jpeg, ShiftedJpeg
 from pellucid.domains import Degraded
+from pellucid.pictures import images
 from pellucid.pictures.camera.packing import BAYER
 from pellucid.pictures.picture import Mosaic, NoiseLevel, Picture
 from pellucid.recipes import registry
 from pellucid.recipes.recipe import Recipe
-from pellucid.restoration.restorer import Restorer
+from pellucid.restoration import planning
+from pellucid.restoration.loading import Loading
+from pellucid.restoration.on_cluster import iter_restore_on_devices
+from pellucid.restoration.restore import restore
+from pellucid.restoration.restorer import Restorer, load
+from pellucid.restoration.settings import Settings
 from pellucid.system import devices
 from pellucid.system.devices import Download
 from pellucid.training.batches import Batches
@@ -289,3 +296,20 @@ def test_an_interrupted_training_ends_with_the_same_weights(store: Store, tmp_pa
     expected, found = (checkpoint.load(path).network.state_dict() for path in (whole, resumed))
     for name, tensor in expected.items():
         torch.testing.assert_close(found[name], tensor, rtol=0, atol=TOLERANCE)
+
+
+def test_all_gpus_restore_the_pictures_of_a_folder(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number in range(8):
+        images.write(Picture(rng.integers(0, 256, (60, 70, 3), np.uint8)), tmp_path / "in" / f"{number}.png")
+    devices = list_devices("all")
+    assert len(devices) == torch.cuda.device_count()
+    devices = devices if len(devices) > 1 else devices * 2  # two processes on one GPU
+    restorer = load("srcnn-x2", device=devices[0])
+    restore(tmp_path / "in", restorer, tmp_path / "one")
+    jobs = planning.plan(tmp_path / "in", tmp_path / "several", model=restorer.name)
+    loading = Loading("srcnn-x2", devices[0])
+    outcomes = list(iter_restore_on_devices(devices, jobs, restorer, loading, Settings()))
+    assert [outcome.error for outcome in outcomes] == [None] * 8
+    for path in (tmp_path / "one").glob("*.png"):
+        assert path.read_bytes() == (tmp_path / "several" / path.name).read_bytes()

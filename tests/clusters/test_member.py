@@ -1,6 +1,7 @@
 """A process of a team: takes items at any time, returns results soon, and reports its own failures."""
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -51,6 +52,14 @@ def test_items_are_taken_while_others_are_in_progress(process: Member, worker: W
     assert process.exchange([], 0) == [(6, "done b"), (9, "done c")]
     process.finish()
     assert worker.closed
+
+
+def test_calls_of_an_idle_process_wait(process: Member, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(member, "IDLE_S", 0.2)
+    start_s = time.monotonic()
+    assert process.exchange([], 0) == []
+    assert time.monotonic() - start_s >= 0.19
+    process.finish()
 
 
 def test_a_call_returns_without_results(process: Member, worker: Waiting, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pellucid.errors import NotEnoughMemoryError, PellucidError
+from pellucid.errors import ArgumentError, NotEnoughMemoryError, PellucidError
 
 Shape = tuple[int, int, int, int]
 """(N, C, H, W)."""
@@ -76,11 +76,49 @@ def allocation(purpose: str, *, hint: str = "use smaller tiles ({tile_px})") -> 
         raise NotEnoughMemoryError(f"not enough memory for {purpose}", hint=hint) from error
 
 
+def check_single(name: str) -> None:
+    """Raise ArgumentError for the names of several devices."""
+    if "," in name or name == "all":
+        raise ArgumentError(
+            f"device {name[:80]!r} means several devices, which only `pellucid restore` uses",
+            hint="{device} must be one of them",
+        )
+
+
+def list_devices(names: str) -> list[str]:
+    """The devices in a list such as "cuda:0,cuda:1"; for "all", all accelerators of this computer.
+
+    Raises ArgumentError for an empty name in the list, or "all" among others, and PellucidError for "all" if there
+    is no accelerator.
+    """
+    if names == "all":
+        best = torch.accelerator.current_accelerator(check_available=True)
+        if best is None:
+            raise PellucidError("no accelerator was found on this computer", hint="{device} can be cpu")
+        num_found = torch.accelerator.device_count()
+        return [f"{best.type}:{index}" for index in range(num_found)] if num_found > 1 else [best.type]
+    listed = [name.strip() for name in names.split(",")]
+    if len(listed) > 1 and not {"", "all"}.isdisjoint(listed):
+        raise ArgumentError(
+            f"{names[:80]!r} is not a list of devices", hint="{device} can be all, or a list like cuda:0,cuda:1"
+        )
+    return listed
+
+
+def check_device(name: str) -> None:
+    """Raise the errors of `find_device`; accelerators are only counted, because using one takes memory there."""
+    best = torch.accelerator.current_accelerator(check_available=True)
+    if best is not None and name in (f"{best.type}:{index}" for index in range(torch.accelerator.device_count())):
+        return
+    find_device(name)
+
+
 def find_device(name: str) -> torch.device:
     """The device of this name; for "auto", the accelerator if there is one, otherwise the CPU.
 
-    Raises PellucidError if the device is unknown or cannot be used.
+    Raises PellucidError if the device is unknown or cannot be used, and ArgumentError for several devices.
     """
+    check_single(name)
     if name == "auto":
         return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
     try:

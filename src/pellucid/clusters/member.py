@@ -14,6 +14,10 @@ POLL_S = 1.0
 """A call returns after this time at the latest, even without results, so that the caller can show progress."""
 
 
+IDLE_S = 0.1
+"""How long a call waits if there is nothing to do, so that an idle process does not take a processor core."""
+
+
 class MemberWorker(Protocol):
     """Processes the items in one process of the cluster."""
 
@@ -60,7 +64,10 @@ class Member:
             self._num_unfinished += len(batch)
             if batch:
                 self._batches.put(batch)
-            self._changed.wait_for(lambda: self._error or self._num_unfinished <= max_unfinished, POLL_S)
+            if self._num_unfinished or self._results:
+                self._changed.wait_for(lambda: self._error or self._num_unfinished <= max_unfinished, POLL_S)
+            else:
+                self._changed.wait_for(lambda: self._error, IDLE_S)
             results, self._results = self._results, []
         if isinstance(self._error, PellucidError):
             return self._error

@@ -1,20 +1,21 @@
-"""A team of processes on a cluster, directed by this process: it assigns items to them and collects results.
+"""A team of processes, directed by this process: it assigns items to them and collects results.
 
-Ray chooses the computers, starts the processes there, adds computers if it can, and reports which processes have
-died. This module retries the unfinished items of a dead process, one at a time. Ray's own retries would repeat all
-of them together, and a picture that kills its process would fail the others each time.
+On a cluster, Ray chooses the computers, starts the processes there, adds computers if it can, and reports which
+processes have died. This module retries the unfinished items of a dead process, one at a time. Ray's own retries
+would repeat all of them together, and a picture that kills its process would fail the others each time.
 """
 
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 from warnings import warn
 
 from pellucid.clusters.connection import connect
+from pellucid.clusters.local_processes import LocalProcesses
 from pellucid.clusters.member import MakeWorker, Member, describe_versions
 from pellucid.errors import ClusterError, NotEnoughMemoryError, PellucidError
 
@@ -65,10 +66,14 @@ class LostItem:
 
 @dataclass(eq=False)
 class _Process:
-    """A process on the cluster. call: the one in progress. items: indices of those assigned to it, in order."""
+    """A process of a team. call: the one in progress. items: indices of those assigned to it, in order.
+
+    place: of the worker that it runs, among those of a local team.
+    """
 
     actor: Any
     call: Any
+    place: int = 0
     is_ready: bool = False
     items: dict[int, None] = field(default_factory=dict)
 
@@ -97,7 +102,28 @@ def run_team(
             team.finish()
 
 
+def run_local_team(
+    makes: Sequence[MakeWorker],
+    items: Sequence[Any],
+    *,
+    environment: Mapping[str, str],
+    recover: Callable[[int], Any] = lambda index: None,
+) -> Generator[tuple[int, Any], None, None]:
+    """`run_team` with processes of this computer, without Ray: one for each of `makes`, and at most one per item.
+
+    A process that dies is replaced by one with the same worker. environment: variables of the processes that
+    differ from those of this one.
+    """
+    team = _LocalTeam(makes, items, environment, recover)
+    try:
+        yield from team.run()
+    finally:
+        team.finish()
+
+
 class _Team:
+    where = "on the cluster"
+
     def __init__(
         self,
         ray: Any,
@@ -151,8 +177,11 @@ class _Team:
         num_ready = sum(process.is_ready for process in self._processes)
         wanted = min(self._max_processes, self._num_left, max(self._capacity, 2 * num_ready, 1))
         while len(self._processes) < wanted:
-            actor = self._actor_class.remote()
-            self._processes.append(_Process(actor, actor.open.remote(*self._arguments)))
+            self._processes.append(self._start())
+
+    def _start(self) -> _Process:
+        actor = self._actor_class.remote()
+        return _Process(actor, actor.open.remote(*self._arguments))
 
     @cached_property
     def _actor_class(self) -> Any:
@@ -187,7 +216,7 @@ class _Team:
             yield from self._handle_death(process, error)
             return
         if isinstance(reply, PellucidError):
-            raise reply.about("a process on the cluster")
+            raise reply.about(f"a process {self.where}")
         if process.is_ready:
             for index, result in reply:
                 del process.items[index]
@@ -221,7 +250,7 @@ class _Team:
         if not process.is_ready:
             self._num_failed_starts += 1
             if self._num_failed_starts >= MAX_FAILED_STARTS:
-                raise ClusterError(f"processes on the cluster end before they are ready: {lost.reason}") from error
+                raise ClusterError(f"processes {self.where} end before they are ready: {lost.reason}") from error
         for index in process.items:
             self._num_deaths[index] += len(process.items) == 1
             finished = self._recover(index)
@@ -229,6 +258,30 @@ class _Team:
                 self._retries.append(index)
             else:
                 yield index, lost if finished is None else finished
+
+
+class _LocalTeam(_Team):
+    where = "on this computer"
+
+    def __init__(
+        self,
+        makes: Sequence[MakeWorker],
+        items: Sequence[Any],
+        environment: Mapping[str, str],
+        recover: Callable[[int], Any],
+    ) -> None:
+        self._makes, self._local = makes, LocalProcesses(environment)
+        super().__init__(self._local, makes[0], items, Requirements(0), len(makes), recover)
+
+    def _start(self) -> _Process:
+        taken = {process.place for process in self._processes}
+        place = min({*range(len(self._makes))} - taken)
+        actor = self._local.start(Member)
+        return _Process(actor, actor.open.remote(describe_versions(), self._makes[place]), place)
+
+    @cached_property
+    def _capacity(self) -> int:
+        return len(self._makes)
 
 
 def make_actor_class(ray: Any, process: type, resources: Requirements) -> Any:

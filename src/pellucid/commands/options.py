@@ -31,10 +31,22 @@ Parameters = Annotated[
         metavar="KEY=VALUE", help="Keywords of the recipe, e.g. sigma_255=25. See 'pellucid recipes NAME'."
     ),
 ]
+
+
+def _check_single_device(name: str) -> str:
+    """Raise ArgumentError for the names of several devices."""
+    if "," in name or name == "all":
+        raise ArgumentError(
+            f"--device {name[:80]} means several devices, which only `pellucid restore` uses; choose one of them"
+        )
+    return name
+
+
 Device = Annotated[
     str,
     typer.Option(
         metavar="DEVICE",
+        callback=_check_single_device,
         help="Where the network runs: auto, cpu, cuda, cuda:1, mps, ... Exported models: see docs/export.md.",
     ),
 ]

@@ -11,7 +11,6 @@ import typer
 from pellucid.commands import restore_options as options
 from pellucid.commands.options import (
     Backend,
-    Device,
     NetworkFiles,
     Overwrite,
     Precision,
@@ -52,6 +51,7 @@ if TYPE_CHECKING:
     from pellucid.restoration.restorer import Restorer
     from pellucid.restoration.sessions import Outcome
     from pellucid.restoration.settings import Settings
+    from pellucid.storage.urls import Location
 
 
 def restore(
@@ -82,7 +82,7 @@ def restore(
     exposure_ratio: options.ExposureRatio = "auto",
     reference: options.Reference = None,
     networks: NetworkFiles = None,
-    device: Device = "auto",
+    device: options.Devices = "auto",
     backend: Backend = None,
     precision: Precision = None,
     memory: options.Memory = None,
@@ -103,10 +103,11 @@ def restore(
     command resumes after an interruption.
     """
     with defer_sigint():
+        from pellucid.backends.backend import list_devices
         from pellucid.pictures import images
         from pellucid.restoration import planning, restorer
         from pellucid.restoration.loading import Loading
-        from pellucid.restoration.on_cluster import iter_restore_on
+        from pellucid.restoration.on_cluster import iter_restore_on, iter_restore_on_devices
         from pellucid.restoration.restore import iter_restore
         from pellucid.restoration.settings import Settings
         from pellucid.storage.urls import is_url
@@ -153,6 +154,9 @@ def restore(
     if dry_run:
         refuse("--dry-run writes nothing", json=report, on=on)
     check_cluster(on, processes=processes, shard=shard)
+    if on is not None and ("," in device or device == "all"):
+        raise typer.BadParameter(f"--on divides the work itself; --device {device} must be one device")
+    devices = list_devices(device)
     if "-" in inputs or out == "-":
         refuse("- is one picture", name=name, preview=preview, compare=compare, shard=shard, on=on)
     if "-" in inputs:
@@ -185,7 +189,8 @@ def restore(
         if AUTO in model:
             groups, num_failed = group_by_model(jobs, choices, streams.names)
         chosen = {
-            one: restorer.load(one, device=device, backend=backend, precision=precision, **given) for one in groups
+            one: restorer.load(one, device=devices[0], backend=backend, precision=precision, **given)
+            for one in groups
         }
         for key, one in chosen.items():
             _print_choices(one, choices, groups[key] if preview or dry_run else [])
@@ -200,11 +205,13 @@ def restore(
             for key, one in chosen.items():
                 own = groups[key]
                 iterate: Callable[..., Generator[Outcome, None, None]]
-                if on is None:
-                    iterate = partial(iter_restore, own, one, settings=choices)
-                else:
-                    loading = Loading(key, device, backend, precision, given, networks or ())
+                loading = Loading(key, devices[0], backend, precision, given, networks or ())
+                if on is not None:
                     iterate = partial(iter_restore_on, on, own, one, loading, choices, processes=processes)
+                elif len(devices) > 1 and len(own) > 1:
+                    iterate = partial(iter_restore_on_devices, devices, own, one, loading, choices)
+                else:
+                    iterate = partial(iter_restore, own, one, settings=choices)
                 iterate = partial(iterate, workers=workers, overwrite=overwrite)
                 outcomes = _run(iterate, own, one, choices, streams=streams, reporting=reporting)
                 has_results = not (streams.is_stdout or is_stdout(report))
@@ -284,6 +291,8 @@ def _run(
         except KeyboardInterrupt:
             outcomes.close()
             is_interrupted = True
+    places: dict[Location | None, int] = {job.source: place for place, job in enumerate(jobs)}
+    finished.sort(key=lambda outcome: places.get(outcome.source, 0))  # several processes finish in any order
     reporting.add(finished, restorer)
     if is_interrupted:
         reporting.write()

@@ -233,6 +233,16 @@ Reference = Annotated[
 
 # Memory and time
 
+Devices = Annotated[
+    str,
+    typer.Option(
+        "--device",
+        metavar="DEVICE[,...]",
+        help="Where the network runs: auto, cpu, cuda, cuda:1, mps, ... Exported models: see docs/export.md. "
+        "Several, e.g. cuda:0,cuda:1, share the pictures, in one process each; all: all accelerators of this "
+        "computer.",
+    ),
+]
 On = Annotated[
     str | None,
     typer.Option(
@@ -257,7 +267,7 @@ Memory = Annotated[
     str | None,
     typer.Option(
         metavar="SIZE",
-        help="Memory limit of the process, e.g. 2GB; with --on, of each worker process.",
+        help="Memory limit of the process, e.g. 2GB; with --on and several devices, of each worker process.",
         show_default="half of the free memory",
         rich_help_panel=_EFFORT,
     ),

@@ -1,19 +1,25 @@
-"""Restore files on a cluster: this process plans; Ray's processes read, restore and write.
+"""Restore files in several processes: this process plans; the others read, restore and write.
 
-Only names pass through Ray. Each process there loads the model and writes its own manifest. This process checks
-which results exist, first for all files, and again for those of a process that has died.
+Ray starts them on a cluster; on this computer, there is one for each device. Only names pass between processes.
+Each one loads the model; on a cluster, it writes its own manifest. This process checks which results exist, first
+for all files, and again for those of a process that has died.
 """
 
+import copy
 import secrets
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self
 
+import torch
+
+from pellucid.backends.backend import check_device
+from pellucid.backends.eager import TorchBackend
 from pellucid.clusters.connection import check_reachable
 from pellucid.clusters.inputs import no_access, to_absolute
-from pellucid.clusters.team import MIN_PROCESS_BYTES, LostItem, Requirements, run_team
+from pellucid.clusters.team import MIN_PROCESS_BYTES, LostItem, Requirements, run_local_team, run_team
 from pellucid.errors import OutputError, PellucidError
 from pellucid.restoration.entries import Entry, manifest_path
 from pellucid.restoration.loading import Loading
@@ -66,7 +72,42 @@ def iter_restore_on(
         request = manifests.request
         assignment = _Assignment(team, loading, restorer, settings, request, overwrite, workers)
         run = _Run(manifests, named, name_sheets(targets), progress)
-        yield from run.restore(cluster, assignment, processes)
+        yield from run.restore(_StartOnCluster(cluster, assignment, processes), overwrite=overwrite)
+
+
+def iter_restore_on_devices(
+    devices: Sequence[str],
+    jobs: Sequence[Job],
+    restorer: Restorer,
+    loading: Loading,
+    settings: Settings,
+    *,
+    workers: int = 2,
+    overwrite: bool = False,
+    progress: Callable[[Position], None] | None = None,
+) -> Generator[Outcome, None, None]:
+    """`iter_restore` in one process for each device; yields outcomes in the order in which they are known.
+
+    Each process gets pictures as it finishes others, so a faster device restores more of them. A device that is
+    given twice has two processes. They share the threads and, by default, the memory of this process.
+
+    devices: as `load` takes them. jobs: as `plan` returns them. restorer: loaded in this process, by the same
+        `loading`, whose device does not count.
+    settings: `memory_bytes` is the limit of each process.
+
+    Raises OutputError if the results cannot be written, and the errors of `load` in the processes.
+    """
+    if any(isinstance(model.backend, TorchBackend) for model in restorer.models):
+        for device in devices:
+            check_device(device)
+    manifests = open_manifests(jobs, restorer, settings, overwrite)
+    with closing(manifests):
+        manifests.check_folders(jobs)
+        named, targets = settle_names(jobs, manifests)
+        team = f"devices-{secrets.token_hex(4)}"
+        assignment = _Assignment(team, loading, restorer, settings, manifests.request, overwrite, workers)
+        run = _Run(manifests, named, name_sheets(targets), progress)
+        yield from run.restore(_StartOnDevices(devices, assignment), overwrite=overwrite)
 
 
 @dataclass(frozen=True)
@@ -81,8 +122,11 @@ class _Item:
 class _Assignment:
     """Everything that a process needs to restore: pickled, and called there to make the worker.
 
-    restorer: of this process; not pickled, only its fingerprint is.
+    restorer: of this process; not pickled, only its fingerprint is. has_own_manifest: whether each process writes
+        a manifest of its own; otherwise, all add to that of this process.
     """
+
+    has_own_manifest = True
 
     def __init__(
         self,
@@ -105,12 +149,21 @@ class _Assignment:
     def __getstate__(self) -> dict[str, Any]:
         return {key: value for key, value in vars(self).items() if key != "restorer"}
 
+    def on_device(self, device: str) -> Self:
+        """The assignment of a process on this computer."""
+        assignment = copy.copy(self)
+        assignment.loading = replace(self.loading, device=device)
+        assignment.has_own_manifest = False
+        return assignment
+
     def __call__(self) -> "_SessionWorker":
         for folder in self.folders:
             if not manifest_path(folder, self.team).exists():
                 raise no_access(folder)
         restorer = self.loading.load()
-        request = replace(self.request, journal=f"{self.team}-{secrets.token_hex(4)}")
+        request = self.request
+        if self.has_own_manifest:
+            request = replace(request, journal=f"{self.team}-{secrets.token_hex(4)}")
         manifests = Manifests(request, self.overwrite, team=self.team)
         return _SessionWorker(manifests, Session(restorer, self.settings, manifests, self.workers))
 
@@ -150,10 +203,8 @@ class _Run:
         self._num_done = self._num_skipped = 0
         self._megapixels = 0.0
 
-    def restore(
-        self, cluster: str, assignment: _Assignment, processes: int | None
-    ) -> Generator[Outcome, None, None]:
-        """The outcomes of all jobs, starting with those that are already done."""
+    def restore(self, start: "_Start", *, overwrite: bool) -> Generator[Outcome, None, None]:
+        """The outcomes of all jobs, starting with those that are already done. start: starts the processes."""
         waiting = []
         for job in self._jobs:
             outcome = self._find_done(job)
@@ -163,18 +214,12 @@ class _Run:
                 yield self._count(outcome)
         if not waiting:
             return
-        self._manifests.announce(waiting)
-        assignment.folders = tuple({to_absolute(job.root): None for job in waiting if isinstance(job.root, Path)})
-        resources = _estimate_resources(waiting, assignment)
-        assignment.settings = replace(assignment.settings, memory_bytes=resources.memory_bytes)
+        items = [self._to_item(job, start.to_place) for job in waiting]
 
         def recover(index: int) -> Outcome | None:
-            return None if assignment.overwrite else self._recover(waiting[index])
+            return None if overwrite else self._recover(waiting[index])
 
-        items = [self._to_item(job) for job in waiting]
-        with closing(
-            run_team(cluster, assignment, items, resources, max_processes=processes, recover=recover)
-        ) as results:
+        with closing(start(self._manifests, waiting, items, recover)) as results:
             for index, result in results:
                 yield self._count(self._to_outcome(waiting[index], result))
 
@@ -186,14 +231,14 @@ class _Run:
         except PellucidError as error:
             return replace(outcome, error=error.about(job.source))
 
-    def _to_item(self, job: Job) -> _Item:
-        """An item with absolute paths, because processes of a cluster run in other folders."""
+    def _to_item(self, job: Job, to_place: Callable[[Path], Path]) -> _Item:
+        """An item for a process that finds a file of this one by `to_place`."""
         places = {name: getattr(job, name) for name in ("source", "target", "root", "mask")}
-        absolute = {name: to_absolute(place) for name, place in places.items() if isinstance(place, Path)}
+        found = {name: to_place(place) for name, place in places.items() if isinstance(place, Path)}
         sheet = self._sheets[job.target]
         return _Item(
-            replace(job, **absolute),
-            to_absolute(sheet) if isinstance(sheet, Path) else sheet,
+            replace(job, **found),
+            to_place(sheet) if isinstance(sheet, Path) else sheet,
             self._manifests.find_entry(job),
         )
 
@@ -236,6 +281,70 @@ class _Run:
                 )
             )
         return outcome
+
+
+_Results = Generator[tuple[int, Outcome | LostItem], None, None]
+_Recover = Callable[[int], Outcome | None]
+
+
+class _Start(Protocol):
+    """Gives jobs, as items, to processes; see `run_team`."""
+
+    def to_place(self, path: Path) -> Path:
+        """The path of a file for the processes."""
+        ...
+
+    def __call__(
+        self, manifests: Manifests, jobs: Sequence[Job], items: Sequence[_Item], recover: _Recover
+    ) -> _Results: ...
+
+
+@dataclass(frozen=True)
+class _StartOnCluster:
+    """Starts processes of Ray. max_processes: None for as many as fit."""
+
+    cluster: str
+    assignment: _Assignment
+    max_processes: int | None
+
+    def to_place(self, path: Path) -> Path:
+        """An absolute path, because processes of a cluster run in other folders."""
+        return to_absolute(path)
+
+    def __call__(
+        self, manifests: Manifests, jobs: Sequence[Job], items: Sequence[_Item], recover: _Recover
+    ) -> _Results:
+        assignment = self.assignment
+        manifests.announce(jobs)
+        assignment.folders = tuple({to_absolute(job.root): None for job in jobs if isinstance(job.root, Path)})
+        resources = _estimate_resources(jobs, assignment)
+        assignment.settings = replace(assignment.settings, memory_bytes=resources.memory_bytes)
+        return run_team(
+            self.cluster, assignment, items, resources, max_processes=self.max_processes, recover=recover
+        )
+
+
+@dataclass(frozen=True)
+class _StartOnDevices:
+    """Starts processes of this computer, one for each device."""
+
+    devices: Sequence[str]
+    assignment: _Assignment
+
+    def to_place(self, path: Path) -> Path:
+        """The same path, for the same messages as in one process."""
+        return path
+
+    def __call__(
+        self, manifests: Manifests, jobs: Sequence[Job], items: Sequence[_Item], recover: _Recover
+    ) -> _Results:
+        assignment, num_processes = self.assignment, min(len(self.devices), len(jobs))
+        if assignment.settings.memory_bytes is None:
+            num_bytes = memory.used_bytes() + memory.free_bytes() // (2 * num_processes)
+            assignment.settings = replace(assignment.settings, memory_bytes=num_bytes)
+        makes = [assignment.on_device(device) for device in self.devices[:num_processes]]
+        num_threads = max(1, torch.get_num_threads() // num_processes)
+        return run_local_team(makes, items, environment={"OMP_NUM_THREADS": str(num_threads)}, recover=recover)
 
 
 def _estimate_resources(jobs: Sequence[Job], assignment: _Assignment) -> Requirements:

@@ -102,5 +102,6 @@ def _describe_option(entry: dict[str, Any]) -> str:
 
 _BOX = "x, y, width and height in pixels, e.g. 100,50,640,480"
 
-_FORMS = {"crop": _BOX, "box": _BOX, "size": "a size of up to 999999 pixels a side, e.g. 3000x2000, 3000x or x2000"}
+_SIZE = "a size of up to 999999 pixels a side, e.g. 3000x2000, 3000x or x2000"
+_FORMS = {"crop": _BOX, "box": _BOX, "size": _SIZE}
 """What options with a form of their own look like."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from pellucid import errors
+from pellucid.commands import terminal
 from pellucid.commands.terminal import word_as_option
 from pellucid.errors import MissingExtraError, PellucidError, describe_damage, suggest
 
@@ -50,6 +51,15 @@ def test_about_and_pickle_keep_a_missing_extra_error() -> None:
     above = MissingExtraError("reading MATLAB files", "convert").about("w.mat")
     assert isinstance(above, MissingExtraError) and str(above).startswith("w.mat: reading MATLAB files needs")
     assert isinstance(pickle.loads(pickle.dumps(above)), MissingExtraError)
+
+
+def test_hints_name_no_option_that_the_command_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = PellucidError("a.tif has 3 pages; one is needed", hint="{page} chooses one", page=1)
+    monkeypatch.setattr(terminal, "_options_of_command", [None])
+    for options, hint in ((["--data"], ""), (["--page"], "; --page 1 chooses one")):
+        terminal.remember_options(options)
+        with errors.use_wording(terminal.word_for_command):  # as in reports, and in lists of what was left out
+            assert str(error) == f"a.tif has 3 pages; one is needed{hint}" == terminal.describe_error(error)
 
 
 def test_hints_are_worded_as_arguments_or_options() -> None:

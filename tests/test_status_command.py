@@ -84,6 +84,18 @@ def test_results_that_were_replaced_or_exist_already_are_named(run: Terminal) ->
     assert "is damaged; 'pellucid restore --overwrite' makes all of it again" in run("status out").err
 
 
+def test_runs_of_one_model_are_told_apart(run: Terminal) -> None:
+    _make_many(2)
+    run("restore many --model dn --out out")
+    run("restore many --model dn --out out --strength 0.5 --overwrite")
+    status = run("status out")
+    assert "out: dn (strength=1.0): 0 of 2 pictures restored, 2 missing" in status.out
+    assert "out: dn (strength=0.5): 2 of 2 pictures restored" in status.out
+    assert "out/00.png is now the result with other settings" in status.err
+    report = run("status out --report report.json")
+    assert report.code == 1 and "results of 2 runs: dn (strength=1.0); dn (strength=0.5);" in report.err
+
+
 def test_shards_of_a_store(run: Terminal) -> None:
     _make_many()
     assert run("prepare folder many --out s --shard 1/2").code == 0

@@ -30,7 +30,7 @@ from pellucid.commands import (
     train,
 )
 from pellucid.commands.options import check_arguments, check_repeated, check_results, check_urls, with_messages
-from pellucid.commands.terminal import remember_options, word_as_option
+from pellucid.commands.terminal import remember_options, word_for_command
 from pellucid.errors import use_wording
 
 URL_PARAMETERS = {
@@ -118,7 +118,7 @@ def main() -> None:
     """Run the command line and exit with one of `process.EXIT_CODES`."""
     # A shallow network spends half of its time on page faults of new activations; huge pages halve that.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    with use_wording(word_as_option):
+    with use_wording(word_for_command):
         process.run(lambda: app(standalone_mode=False))
 
 

@@ -24,8 +24,9 @@ from contextlib import contextmanager
 from difflib import SequenceMatcher, get_close_matches
 from typing import Any, Self
 
-Wording = Callable[[str, Any], str]
-"""(parameter, value) -> text, e.g. `overwrite=True`; a value of None means only the name of the parameter."""
+Wording = Callable[[str, Any], str | None]
+"""(parameter, value) -> text, e.g. `overwrite=True`; a value of None means only the name of the parameter. Where
+the parameter cannot be given, it returns None, and the hint is left out."""
 
 
 def word_as_argument(parameter: str, value: Any) -> str:
@@ -66,7 +67,12 @@ class PellucidError(Exception):
         if not self.hint:
             return self.facts
         word = word or _wordings[-1]
-        hint = re.sub(r"\{(\w+)\}", lambda name: word(name[1], self.parameters.get(name[1])), self.hint)
+        hint = self.hint
+        for name in re.findall(r"\{(\w+)\}", hint):
+            text = word(name, self.parameters.get(name))
+            if text is None:
+                return self.facts
+            hint = hint.replace(f"{{{name}}}", text)
         return f"{self.facts}; {hint}"
 
     def about(self, path: object) -> Self:

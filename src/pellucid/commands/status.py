@@ -60,7 +60,7 @@ def status(
         from pellucid.data import store_status
         from pellucid.evaluation import score_status
         from pellucid.restoration import report as reports
-        from pellucid.restoration.run_status import read_status
+        from pellucid.restoration.run_status import name_runs, read_status
         from pellucid.storage.urls import locate
 
     check_overwrite(overwrite, {"--json": json_file, "--report": report})
@@ -88,12 +88,14 @@ def status(
         write_json(json_file, [one.to_json() for one in found], overwrite=overwrite)
     if report is not None:
         if len(found) > 1:
-            names = " and ".join(one.model for one in found)
-            raise DataError(f"{out} contains results of {names} or of different settings; a report is about one")
+            raise DataError(
+                f"{out} contains results of {len(found)} runs: {'; '.join(name_runs(found))}",
+                hint="a report is about one run; use a folder of its own for each model and its settings",
+            )
         is_old = not is_stdout(report) and reports.is_report(report)
         write_json(report, found[0].to_report(), overwrite=overwrite or is_old)
     if not is_stdout(json_file, report):
-        _print(out, found)
+        _print(out, name_runs(found), found)
     if any(picture.status != "restored" for one in found for picture in one.pictures):
         raise typer.Exit(1)
 
@@ -135,9 +137,9 @@ def _show_scores(out: str, found: "Sequence[ScoreStatus]", json_file: Path | Non
         raise typer.Exit(1)
 
 
-def _print(out: str, found: "Sequence[RunStatus]") -> None:
-    for one in found:
-        print_line(f"{out}: {one.model}: {_describe(one)}")
+def _print(out: str, names: "Sequence[str]", found: "Sequence[RunStatus]") -> None:
+    for name, one in zip(names, found, strict=True):
+        print_line(f"{out}: {name}: {_describe(one)}")
         for problem in one.problems:
             print_warning(problem)
         failed, missing = one.select("failed"), one.select("missing")

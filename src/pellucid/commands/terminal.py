@@ -7,7 +7,6 @@ import signal
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -211,18 +210,20 @@ def _shorten(line: str) -> str:
 
 
 def describe_error(error: PellucidError) -> str:
-    """An error in one line, with hints that name options.
-
-    Without a hint to change how pictures are read or restored, if the command has no option for it.
-    """
-    options = _options_of_command.get()
-    foreign = {name for name in _SETTINGS if options is not None and word_as_option(name, None) not in options}
-    if foreign & set(re.findall(r"\{(\w+)\}", error.hint)):
-        return error.facts
-    return error.describe(word_as_option)
+    """An error in one line, with hints that name options of this command."""
+    return error.describe(word_for_command)
 
 
-_options_of_command: ContextVar[frozenset[str] | None] = ContextVar("options_of_command", default=None)
+def word_for_command(parameter: str, value: Any) -> str | None:
+    """As `word_as_option`; None if the parameter is how pictures are read or restored, and this command has no
+    option for it."""
+    options = _options_of_command[0]
+    is_foreign = parameter in _SETTINGS and options is not None and word_as_option(parameter, None) not in options
+    return None if is_foreign else word_as_option(parameter, value)
+
+
+_options_of_command: list[frozenset[str] | None] = [None]
+"""For all threads."""
 
 _SETTINGS = ("bit_depth", "max_pixels", "memory_bytes", "page", "tile_px", "white")
 """Parameters in the hints of errors that several commands can cause, but not all have options for."""
@@ -230,7 +231,7 @@ _SETTINGS = ("bit_depth", "max_pixels", "memory_bytes", "page", "tile_px", "whit
 
 def remember_options(options: Iterable[str]) -> None:
     """The options of the command that runs, so that hints name no others."""
-    _options_of_command.set(frozenset(options))
+    _options_of_command[0] = frozenset(options)
 
 
 _OPTIONS = {

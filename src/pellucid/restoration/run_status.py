@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -44,7 +44,7 @@ class RunStatus:
     """All pictures that one model restores with the same settings into one folder, by any number of processes.
 
     facts: recipe and parameters of the model. shards: those that have recorded something, e.g. 3/16.
-    problems: inputs that do not exist, or why missing pictures are not known.
+    problems: inputs that do not exist, or why missing pictures are not known. settings: by name, as text.
     """
 
     model: str
@@ -52,6 +52,7 @@ class RunStatus:
     pictures: tuple[PictureStatus, ...]
     shards: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def select(self, status: Literal["restored", "failed", "missing"]) -> list[PictureStatus]:
         """The pictures with this status."""
@@ -146,7 +147,22 @@ def _join(folder: Location, runs: Sequence[dict[str, Any]], known: Entries) -> R
         tuple(_find_status(job, manifests) for job in jobs.values()),
         tuple(sorted(shards, key=lambda text: [*map(int, text.split("/"))][::-1])),
         tuple(problems),
+        request.settings,
     )
+
+
+def name_runs(runs: Sequence[RunStatus]) -> list[str]:
+    """The model of each run, with the settings in which it differs from other runs of the same model."""
+    return [_name_run(one, [other for other in runs if other.model == one.model]) for one in runs]
+
+
+def _name_run(run: RunStatus, same_model: Sequence[RunStatus]) -> str:
+    differing = [
+        f"{key}={value[:12]}"  # of a hash, e.g. that of the weights
+        for key, value in run.settings.items()
+        if any(other.settings.get(key) != value for other in same_model)
+    ]
+    return f"{run.model} ({', '.join(differing)})" if differing else run.model
 
 
 def _to_request(run: Mapping[str, Any]) -> Request:
@@ -178,13 +194,21 @@ def _find_place(folder: Location, place: str) -> Location:
     return Path(os.path.normpath(Path(os.path.realpath(folder), place)))
 
 
+_REPLACED_BY = {
+    State.OTHER_SETTINGS: "is now the result with other settings",
+    State.OTHER_MODEL: "is now the result of another model",
+}
+
+
 def _find_status(job: Job, manifests: Manifests) -> PictureStatus:
     outcome = manifests.find_outcome(job) or {}
-    if manifests.state(job) is not State.DONE:
+    state = manifests.state(job)
+    if state is not State.DONE:
         if outcome.get("outcome") == "failed":
             return PictureStatus(job.source, job.target, "failed", outcome.get("error"))
         is_other = isinstance(job.target, Path) and os.path.lexists(job.target)
-        error = f"{job.target} is not the file that was written: replaced, changed or copied" if is_other else None
+        reason = _REPLACED_BY.get(state, "is not the file that was written: replaced, changed or copied")
+        error = f"{job.target} {reason}" if is_other else None
         return PictureStatus(job.source, job.target, "missing", error)
     is_known = outcome.get("outcome") == "restored"
     return PictureStatus(

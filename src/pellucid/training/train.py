@@ -19,7 +19,7 @@ import torch
 
 from pellucid.data import preparing
 from pellucid.data.store import Store
-from pellucid.errors import PellucidError
+from pellucid.errors import DataError, PellucidError
 from pellucid.recipes.overrides import check_patches, check_steps, training_values
 from pellucid.recipes.recipe import Recipe
 from pellucid.storage import cache, objects
@@ -143,6 +143,7 @@ def train(
         group = stack.enter_context(distributed.join_group(device, log))
         log = log if group.is_first else _ignore
         store = _open_store(data, target, limit)
+        _check_kind(recipe, store, given)
         mixed = open_sources(mix or {}, store, limit)
         batches = stack.enter_context(closing(_build_batches(recipe, store, mixed, seed, group)))
         pretrained = load_pretrained(start_from, recipe)
@@ -335,6 +336,14 @@ def _check_types(recipe: object, mix: object, validation: object = None) -> None
 def _open_store(data: str | Path, target: str | Path | None, limit: int | None) -> Store:
     store = preparing.open_data(data, target=target)
     return store if limit is None else store.take(limit)
+
+
+def _check_kind(recipe: Recipe, store: Store, name: str) -> None:
+    """Raise DataError if the recipe cannot learn from this kind of data."""
+    try:
+        learns_from_pairs(recipe, store)
+    except DataError as error:
+        raise error.about(name) from error
 
 
 def _build_batches(recipe: Recipe, store: Store, mixed: Sequence[MixedStore], seed: int, group: Group) -> Batches:

@@ -115,7 +115,8 @@ class _Tuner:
             training_s = self._best_s * self._recipe.num_steps
             if self._spent_s + expected_s > MAX_SHARE * training_s:
                 raise _TooLongError(
-                    f"it takes about {_format_time(expected_s)}, and the training {_format_time(training_s)}"
+                    f"tuning would take {_format_time(self._spent_s + expected_s)} in all, more than "
+                    f"{MAX_SHARE:.0%} of the training's {_format_time(training_s)}"
                 )
         started = time.perf_counter()
         with warnings.catch_warnings(action="ignore"):  # about performance, which is measured here

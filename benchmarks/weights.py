@@ -194,7 +194,12 @@ def _list(scores: tuple[Mapping[str, Any], ...]) -> str:
 
 def _check_leaks(run: Path, name: str) -> None:
     """Print each test picture that the training data contains."""
-    data = Path(run_folder.describe_run(run)["data"]["folder"])
+    described = run_folder.describe_run(run)
+    for source in (described["data"], *described.get("mix", ())):
+        _check_leaks_of(Path(source["folder"]), name)
+
+
+def _check_leaks_of(data: Path, name: str) -> None:
     made = preparing.open_data(data)
     for test_set in {test.data for test in TESTS[name]}:
         folder = PAIRS[test_set][0] if test_set in PAIRS else FOLDERS[test_set]

@@ -53,6 +53,11 @@ def test_about_and_pickle_keep_a_missing_extra_error() -> None:
     assert isinstance(pickle.loads(pickle.dumps(above)), MissingExtraError)
 
 
+def test_values_in_hints_are_not_filled_in_again() -> None:
+    error = PellucidError("no", hint="use {out} and {tile_px}", out="a{tile_px}b", tile_px=3)
+    assert str(error) == "no; use out='a{tile_px}b' and tile_px=3"
+
+
 def test_hints_name_no_option_that_the_command_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     error = PellucidError("a.tif has 3 pages; one is needed", hint="{page} chooses one", page=1)
     monkeypatch.setattr(terminal, "_options_of_command", [None])

@@ -37,6 +37,11 @@ def word_as_argument(parameter: str, value: Any) -> str:
 _wordings: list[Wording] = [word_as_argument]
 
 
+def current_wording() -> Wording:
+    """How parameters are written now, see `use_wording`."""
+    return _wordings[-1]
+
+
 @contextmanager
 def use_wording(word: Wording) -> Iterator[None]:
     """Write parameters like this in the texts of errors, also in reports and records: those of one program."""
@@ -67,12 +72,10 @@ class PellucidError(Exception):
         if not self.hint:
             return self.facts
         word = word or _wordings[-1]
-        hint = self.hint
-        for name in re.findall(r"\{(\w+)\}", hint):
-            text = word(name, self.parameters.get(name))
-            if text is None:
-                return self.facts
-            hint = hint.replace(f"{{{name}}}", text)
+        words = {name: word(name, self.parameters.get(name)) for name in re.findall(r"\{(\w+)\}", self.hint)}
+        if None in words.values():
+            return self.facts
+        hint = re.sub(r"\{(\w+)\}", lambda name: words[name[1]] or "", self.hint)
         return f"{self.facts}; {hint}"
 
     def about(self, path: object) -> Self:

@@ -1,5 +1,6 @@
 """Tuning: which modes are tried, and that the fastest one is used."""
 
+import itertools
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -144,6 +145,30 @@ def test_compiling_takes_as_long_as_the_last_time(monkeypatch: pytest.MonkeyPatc
     mode, log = tune(monkeypatch, short, {})
     assert mode == ExecutionMode()
     assert log[-2].endswith("compiled: 500 ms per step when it was measured before, not used")
+
+
+def test_a_remembered_mode_that_does_not_run_any_more_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = registry.find("dncnn.gaussian", num_steps=LONG)
+    first, _ = tune(monkeypatch, recipe, {"channels_last": 0.5, "compiled": 0.5})
+    assert first == ExecutionMode(channels_last=True, compiled=True)
+    mode, log = tune(monkeypatch, recipe, {"channels_last": 0.5, "compiled": float("inf")})
+    assert mode == ExecutionMode(channels_last=True)
+    assert any("does not run any more (cannot compile)" in line for line in log)
+
+
+def test_another_type_of_device_is_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe = registry.find("dncnn.gaussian", num_steps=LONG)
+    tune(monkeypatch, recipe, {"channels_last": 0.5})
+    mode, _ = tune(monkeypatch, recipe, {"channels_last": 2.0}, torch.device("mps"))
+    assert mode == ExecutionMode()
+
+
+def test_failures_count_as_time_of_tuning(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = itertools.count(0.0, 50.0)  # each measurement takes 50 s
+    monkeypatch.setattr("time.perf_counter", lambda: next(now))
+    recipe = registry.find("dncnn.gaussian", num_steps=3500)  # 3 % are 105 s
+    _, log = tune(monkeypatch, recipe, {"channels_last": float("inf")})
+    assert "does not run here" in log[1] and "more than 3% of the training's" in log[2]
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"a": 1}', "\xff"])

@@ -18,6 +18,8 @@ from tempfile import TemporaryFile
 from types import SimpleNamespace
 from typing import IO, Any
 
+from pellucid.errors import current_wording, use_wording
+
 END_S = 30.0
 """How long the items in progress may take after the end of the team; then the process ends without them."""
 
@@ -76,7 +78,7 @@ class LocalProcess:
         self._lock, self._end = threading.Lock(), ""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self._send(make)
+        self._send((current_wording(), make))
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
@@ -117,7 +119,7 @@ class LocalProcess:
         """Complete the calls, in order; when the process has ended, the others fail."""
         pipe = self._process.stdout
         assert pipe is not None
-        with pipe, suppress(EOFError, OSError, pickle.UnpicklingError):
+        with pipe, suppress(Exception):  # whatever is wrong with a reply, the calls must get an answer
             while True:
                 error, result = pickle.load(pipe)
                 with self._lock:
@@ -138,11 +140,18 @@ class LocalProcess:
         """How the process ended, and the last line that it or a library has printed."""
         code = self._process.returncode
         if code is not None and code < 0:
-            return f"it was killed by {signal.Signals(-code).name}"
+            return f"it was killed by {_name_signal(-code)}"
         self._messages.seek(0, os.SEEK_END)
         self._messages.seek(max(0, self._messages.tell() - _MAX_LINE_BYTES))
         lines = self._messages.read().decode(errors="replace").strip().splitlines()
         return f"it ended with exit code {code}" + (f": {lines[-1].strip()}" if lines else "")
+
+
+def _name_signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # real-time signals have no names
+        return f"signal {number}"
 
 
 def serve_calls() -> None:
@@ -151,8 +160,13 @@ def serve_calls() -> None:
         signal.signal(number, signal.SIG_IGN)
     calls, replies = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what libraries print must not be mixed with replies
-    served = pickle.load(calls)()
-    with suppress(BrokenPipeError):
+    wording, make = pickle.load(calls)
+    with use_wording(wording):  # what this process records is read by users of the program that has started it
+        _answer_calls(calls, replies, make())
+
+
+def _answer_calls(calls: IO[bytes], replies: IO[bytes], served: Any) -> None:
+    with suppress(OSError):  # the team has ended
         while (call := _read_call(calls)) is not None:
             name, arguments = call
             reply: tuple[str | None, Any]
@@ -169,7 +183,7 @@ def _read_call(calls: IO[bytes]) -> Any:
     """The next call; None at the end."""
     try:
         return pickle.load(calls)
-    except EOFError:
+    except (EOFError, pickle.UnpicklingError):  # the team was killed, perhaps in the middle of a call
         return None
 
 

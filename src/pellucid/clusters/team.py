@@ -139,7 +139,7 @@ class _Team:
         self._max_processes = max_processes or len(items)
         self._recover = recover
         self._processes: list[_Process] = []
-        self._num_deaths, self._num_failed_starts = Counter[int](), 0
+        self._num_deaths, self._num_failed_starts = Counter[int](), Counter[int]()  # by item; by place
         self._warn_at_s = time.monotonic() + _WARN_AFTER_S
 
     def run(self) -> Iterator[tuple[int, Any]]:
@@ -221,7 +221,7 @@ class _Team:
             for index, result in reply:
                 del process.items[index]
                 yield index, result
-        process.is_ready, self._num_failed_starts = True, 0
+        process.is_ready, self._num_failed_starts[process.place] = True, 0
         batch, max_unfinished = self._choose_batch(process)
         process.items |= dict.fromkeys(batch)
         process.call = process.actor.exchange.remote(
@@ -248,8 +248,8 @@ class _Team:
         self._ray.kill(process.actor)
         lost = explain_death(error)
         if not process.is_ready:
-            self._num_failed_starts += 1
-            if self._num_failed_starts >= MAX_FAILED_STARTS:
+            self._num_failed_starts[process.place] += 1
+            if self._num_failed_starts[process.place] >= MAX_FAILED_STARTS:
                 raise ClusterError(f"processes {self.where} end before they are ready: {lost.reason}") from error
         for index in process.items:
             self._num_deaths[index] += len(process.items) == 1

@@ -158,7 +158,7 @@ def name_runs(runs: Sequence[RunStatus]) -> list[str]:
 
 def _name_run(run: RunStatus, same_model: Sequence[RunStatus]) -> str:
     differing = [
-        f"{key}={value[:12]}"  # of a hash, e.g. that of the weights
+        f"{key}={value[:12] if key == 'weights' else value}"  # a hash
         for key, value in run.settings.items()
         if any(other.settings.get(key) != value for other in same_model)
     ]

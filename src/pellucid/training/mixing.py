@@ -82,7 +82,7 @@ def open_sources(mix: Mapping[str, float], data: Store, limit: int | None) -> li
         if store.folder.resolve() in seen:
             raise DataError(f"{place} would be mixed with itself", hint="give each store only once")
         seen.add(store.folder.resolve())
-        sources.append(MixedStore(store if limit is None else store.take(limit), share, place))
+        sources.append(MixedStore(store if limit is None else store.take(limit), float(share), str(place)))
     return sources
 
 

@@ -227,7 +227,7 @@ def _name_sources(identity: Json, description: Json) -> Json:
     data, mix = description.get("data"), description.get("mix")
     if isinstance(data, dict):
         named["data"] = _name_source(data, str(identity.get("data")))
-    if isinstance(mix, list) and "mix" in identity:
+    if isinstance(mix, list) and all(isinstance(source, dict) for source in mix) and "mix" in identity:
         parts = [part.partition("=") for part in str(identity["mix"]).split(",")]
         named["mix"] = ",".join(
             f"{_name_source(source, digest)}={share}"

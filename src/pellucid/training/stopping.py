@@ -6,6 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import current_thread, main_thread
 
+REPEATED_S = 1.0
+"""Programs such as `timeout` signal a process, and at once its group: the process gets the same signal twice."""
+
 
 class Stopped(KeyboardInterrupt):
     """Ctrl-C or SIGTERM stopped the training, and a checkpoint was saved; the same call resumes it.
@@ -28,10 +31,13 @@ class StopSignals:
         return bool(self._received)
 
     def receive(self, number: int, _: object) -> None:
-        """A handler of signals. The second one with the same number interrupts at once."""
-        if any(number == former for former, _ in self._received):
+        """A handler of signals. The second one with the same number interrupts at once, unless it is REPEATED_S
+        after the first."""
+        before_s = next((received_s for former, received_s in self._received if former == number), None)
+        if before_s is None:
+            self._received.append((number, time.monotonic()))
+        elif time.monotonic() - before_s > REPEATED_S:
             raise KeyboardInterrupt
-        self._received.append((number, time.monotonic()))
 
     def stop(self, step: int) -> Stopped:
         """The exception to raise; also if another process of this training has received a signal, now."""

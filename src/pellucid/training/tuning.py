@@ -12,6 +12,7 @@ import time
 import warnings
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -66,6 +67,7 @@ def tune(recipe: Recipe, batch: Batch, device: torch.device, log: Log) -> Execut
         log(f"tuning: not tried in a training of {recipe.num_steps} steps")
     else:
         tuner.try_all()
+        tuner.check_remembered()
     log(f"tuned: {tuner.best}")
     return tuner.best
 
@@ -86,6 +88,18 @@ class _Tuner:
             for change in group:
                 if self._try(replace(self.best, **change)):
                     break
+
+    def check_remembered(self) -> None:
+        """Run the best mode, if it was not run now: the network, or what compiles it, may have changed."""
+        if not self._memory.knew(self.best) or self.best == default_mode(self._recipe):
+            return
+        try:
+            self.measure_now(self.best)
+        except Exception as error:  # as in `_try`
+            self._log(f"tuning: {self.best}: does not run any more ({' '.join(str(error).split())[:120]})")
+            self._memory.forget()
+            self.best = default_mode(self._recipe)
+            self.try_all()
 
     def _try(self, mode: ExecutionMode) -> bool:
         """Whether the mode is used now."""
@@ -118,12 +132,17 @@ class _Tuner:
                     f"tuning would take {_format_time(self._spent_s + expected_s)} in all, more than "
                     f"{MAX_SHARE:.0%} of the training's {_format_time(training_s)}"
                 )
+        return self.measure_now(mode), ""
+
+    def measure_now(self, mode: ExecutionMode) -> Measurement:
         started = time.perf_counter()
-        with warnings.catch_warnings(action="ignore"):  # about performance, which is measured here
-            measured = measure_mode(self._recipe, mode, self._batch, self._device)
-        self._spent_s += time.perf_counter() - started
+        try:
+            with warnings.catch_warnings(action="ignore"):  # about performance, which is measured here
+                measured = measure_mode(self._recipe, mode, self._batch, self._device)
+        finally:
+            self._spent_s += time.perf_counter() - started
         self._memory.keep(mode, measured)
-        return measured, ""
+        return measured
 
     def _expect_start_s(self, mode: ExecutionMode) -> float:
         """Seconds for compiling, if the mode needs it: as long as another mode took here, or typically."""
@@ -164,14 +183,27 @@ def measure_mode(recipe: Recipe, mode: ExecutionMode, batch: Batch, device: torc
 
 
 class _Memory:
-    """Measurements of earlier trainings, for one task. Without a cache folder, it forgets."""
+    """Measurements of earlier trainings, for one task. If the cache folder cannot be written, it forgets."""
 
     def __init__(self, task: str) -> None:
         self._task, self._path = task, files.cache_folder() / "tuning.json"
+        self._recalled = set[ExecutionMode]()
 
     def recall(self, mode: ExecutionMode) -> Measurement | None:
         kept = self._read().get(f"{self._task} {mode}")
-        return None if kept is None else Measurement(*kept)
+        if kept is None:
+            return None
+        self._recalled.add(mode)
+        return Measurement(*kept)
+
+    def knew(self, mode: ExecutionMode) -> bool:
+        """Whether `recall` has returned a measurement of this mode."""
+        return mode in self._recalled
+
+    def forget(self) -> None:
+        """Forget this task."""
+        self._recalled.clear()
+        self._write({key: kept for key, kept in self._read().items() if not key.startswith(self._task)})
 
     def longest_start_s(self) -> float:
         """The longest start of a compiled mode; 0 if none is known."""
@@ -182,9 +214,11 @@ class _Memory:
 
     def keep(self, mode: ExecutionMode, measured: Measurement) -> None:
         kept = self._read() | {f"{self._task} {mode}": [measured.step_s, measured.start_s]}
-        newest = dict(list(kept.items())[-MAX_REMEMBERED:])
+        self._write(dict(list(kept.items())[-MAX_REMEMBERED:]))
+
+    def _write(self, content: dict[str, list[float]]) -> None:
         try:
-            files.write_atomic(self._path, json.dumps(newest, indent=1).encode(), overwrite=True)
+            files.write_atomic(self._path, json.dumps(content, indent=1).encode(), overwrite=True)
         except OutputError:  # no cache: the next training measures again
             return
 
@@ -192,7 +226,14 @@ class _Memory:
         try:
             kept = json.loads(self._path.read_bytes())
             return {key: [float(step_s), float(start_s)] for key, (step_s, start_s) in kept.items()}
-        except (OSError, ValueError, TypeError, AttributeError):  # missing, or damaged
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            AttributeError,
+            OverflowError,
+            RecursionError,
+        ):  # missing, or damaged
             return {}
 
 
@@ -201,8 +242,10 @@ def _describe_task(recipe: Recipe, batch: Batch, device: torch.device) -> str:
     own = {key: value for key, value in recipe.parameters.items() if key not in training_keywords()}
     shapes = [list(planes.shape) for planes in batch]
     # A cache may be shared by computers whose processors differ; equal GPUs are equally fast.
-    machine = describe_hardware(device), "" if device.type == "cuda" else platform.node(), torch.__version__
-    described = [recipe.name, own, type(recipe.optimizer).__name__, recipe.precision, shapes, machine]
+    place = "" if device.type == "cuda" else platform.node()
+    machine = device.type, describe_hardware(device), place, torch.__version__, version("pellucid")
+    network = recipe.name, own, recipe.network_sha256
+    described = [*network, type(recipe.optimizer).__name__, recipe.precision, shapes, machine]
     return sha256(json.dumps(described, sort_keys=True, default=repr).encode()).hexdigest()[:16]
 
 

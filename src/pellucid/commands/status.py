@@ -60,7 +60,7 @@ def status(
         from pellucid.data import store_status
         from pellucid.evaluation import score_status
         from pellucid.restoration import report as reports
-        from pellucid.restoration.run_status import name_runs, read_status
+        from pellucid.restoration.run_status import label_runs, read_status
         from pellucid.storage.urls import locate
 
     check_overwrite(overwrite, {"--json": json_file, "--report": report})
@@ -89,13 +89,13 @@ def status(
     if report is not None:
         if len(found) > 1:
             raise DataError(
-                f"{out} contains results of {len(found)} runs: {'; '.join(name_runs(found))}",
+                f"{out} contains results of {len(found)} runs: {'; '.join(label_runs(found))}",
                 hint="a report is about one run; use a folder of its own for each model and its settings",
             )
         is_old = not is_stdout(report) and reports.is_report(report)
         write_json(report, found[0].to_report(), overwrite=overwrite or is_old)
     if not is_stdout(json_file, report):
-        _print(out, name_runs(found), found)
+        _print(out, label_runs(found), found)
     if any(picture.status != "restored" for one in found for picture in one.pictures):
         raise typer.Exit(1)
 

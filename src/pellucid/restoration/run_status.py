@@ -151,12 +151,12 @@ def _join(folder: Location, runs: Sequence[dict[str, Any]], known: Entries) -> R
     )
 
 
-def name_runs(runs: Sequence[RunStatus]) -> list[str]:
+def label_runs(runs: Sequence[RunStatus]) -> list[str]:
     """The model of each run, with the settings in which it differs from other runs of the same model."""
-    return [_name_run(one, [other for other in runs if other.model == one.model]) for one in runs]
+    return [_label_run(one, [other for other in runs if other.model == one.model]) for one in runs]
 
 
-def _name_run(run: RunStatus, same_model: Sequence[RunStatus]) -> str:
+def _label_run(run: RunStatus, same_model: Sequence[RunStatus]) -> str:
     differing = [
         f"{key}={value[:12] if key == 'weights' else value}"  # a hash
         for key, value in run.settings.items()

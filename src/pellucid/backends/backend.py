@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from pellucid.errors import ArgumentError, NotEnoughMemoryError, PellucidError
+from pellucid.system.device_names import names_several
 
 Shape = tuple[int, int, int, int]
 """(N, C, H, W)."""
@@ -78,7 +79,7 @@ def allocation(purpose: str, *, hint: str = "use smaller tiles ({tile_px})") -> 
 
 def check_single(name: str) -> None:
     """Raise ArgumentError for the names of several devices."""
-    if "," in name or name == "all":
+    if names_several(name):
         raise ArgumentError(
             f"device {name[:80]!r} means several devices, which only `pellucid restore` uses",
             hint="{device} must be one of them",

@@ -21,6 +21,7 @@ from pellucid.commands.terminal import (
     show_progress,
 )
 from pellucid.errors import ArgumentError, OutputError
+from pellucid.system.device_names import names_several
 
 if TYPE_CHECKING:
     from pellucid.system import shards
@@ -35,7 +36,7 @@ Parameters = Annotated[
 
 def _check_single_device(name: str) -> str:
     """Raise ArgumentError for the names of several devices."""
-    if "," in name or name == "all":
+    if names_several(name):
         raise ArgumentError(
             f"--device {name[:80]} means several devices, which only `pellucid restore` uses; choose one of them"
         )

@@ -43,6 +43,7 @@ from pellucid.commands.terminal import (
     write_json,
 )
 from pellucid.errors import OutputError, PellucidError
+from pellucid.system.device_names import names_several
 from pellucid.system.wording import format_count
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def restore(
     if dry_run:
         refuse("--dry-run writes nothing", json=report, on=on)
     check_cluster(on, processes=processes, shard=shard)
-    if on is not None and ("," in device or device == "all"):
+    if on is not None and names_several(device):
         raise typer.BadParameter(f"--on divides the work itself; --device {device} must be one device")
     devices = list_devices(device)
     if "-" in inputs or out == "-":

@@ -14,6 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+import small_models
 from child_processes import interruptible
 from pellucid.data.store import open as open_store
 from pellucid.data.store_writer import Planned, Stamp, StoreWriter
@@ -823,6 +824,15 @@ def test_tensors_that_are_ignored_or_new_are_named(has_extra: bool, lacks_one: b
     assert all(
         ("ignored: extra" in line, f"initialized: {missing}" in line) == (has_extra, lacks_one) for line in log
     )
+
+
+@pytest.mark.parametrize("name", small_models.RECIPES)
+def test_weights_of_the_same_recipe_are_loaded_whole_to_start_from(name: str, tmp_path: Path) -> None:
+    weights = small_models.save_weights(tmp_path, name)
+    expected = checkpoint.load(weights).network.state_dict()
+    recipe = registry.find(name, **small_models.RECIPES[name])
+    network = build_network(recipe, 1, load_pretrained(weights, recipe), pytest.fail)
+    torch.testing.assert_close(network.state_dict(), expected, rtol=0, atol=0)
 
 
 def test_batch_norm_of_weights_to_start_from_is_folded_for_a_network_without_it() -> None:

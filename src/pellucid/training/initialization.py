@@ -23,9 +23,10 @@ def load_pretrained(start_from: str | Path | None, recipe: Recipe) -> TensorsByN
     """
     if start_from is None:
         return None
-    pretrained, own = checkpoint.load(models.find_model(start_from)).network, recipe.network().state_dict()
-    folded = pretrained.optimize_for_inference().state_dict()
-    chosen = folded if folded.keys() == own.keys() else pretrained.state_dict()
+    network, own = checkpoint.load(models.find_model(start_from)).network, recipe.network().state_dict()
+    chosen, folded = network.state_dict(), network.optimize_for_inference().state_dict()
+    if chosen.keys() != own.keys() and folded.keys() == own.keys():
+        chosen = folded
     if not _select_fitting(chosen, own):
         raise WeightsError(
             "none of the weights to start from fits the recipe",

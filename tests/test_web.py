@@ -4,6 +4,7 @@ import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -41,19 +42,22 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
     return run
 
 
-def _make_picture(colors: str = "RGB") -> Picture:
-    if colors == "RGB without colors":
-        return Picture(small_models.make_picture(1).samples.repeat(3, axis=2))
+def _make_picture(colors: str = "rgb") -> Picture:
     return small_models.make_picture(1 if colors == "gray" else 3)
 
 
-@pytest.mark.parametrize("colors", ["gray", "RGB", "RGB without colors"])
-@pytest.mark.parametrize("name", ["dncnn.gaussian", "mimo_unet.gopro"])
+def _export(weights: Path, out: Path, **options: Any) -> Path:
+    return exporting.export(weights, out, whole=True, **{"layout": "nhwc"} | options).path
+
+
+@pytest.mark.parametrize("colors", ["gray", "rgb"])
+@pytest.mark.parametrize("name", ["srcnn.paper", "dncnn.gaussian", "mimo_unet.gopro"])
 def test_the_result_equals_pellucids(run: Run, tmp_path: Path, name: str, colors: str) -> None:
-    model = exporting.export(small_models.save_weights(tmp_path, name), tmp_path / "a.onnx").path
+    weights = small_models.save_weights(tmp_path, name)
+    model = _export(weights, tmp_path / "a.onnx", colors=colors)
     degraded = _make_picture(colors)
     images.write(degraded, tmp_path / "in.png")
-    wanted = restorer.load(model).restore(degraded).samples
+    wanted = restorer.load(weights).restore(degraded).samples
     for tile_px in ("1000", "37"):
         ran = run(model, tmp_path / "in.png", tmp_path / f"{tile_px}.png", tile_px)
         assert ran.returncode == 0, ran.stderr
@@ -65,26 +69,26 @@ def test_the_result_equals_pellucids(run: Run, tmp_path: Path, name: str, colors
 
 
 def test_wrong_arguments_print_a_one_line_error(run: Run, tmp_path: Path) -> None:
-    weights, luma = (
-        small_models.save_weights(tmp_path, "dncnn.gaussian"),
-        small_models.save_weights(tmp_path, "srcnn.paper"),
-    )
-    model = exporting.export(weights, tmp_path / "a.onnx").path
+    weights = small_models.save_weights(tmp_path, "dncnn.gaussian")
+    model = _export(weights, tmp_path / "a.onnx", colors="rgb")
+    gray_model = _export(weights, tmp_path / "gray.onnx", colors="gray")
     (tmp_path / "cut.onnx").write_bytes(model.read_bytes()[:-1000])
     opaque, clear = _make_picture(), np.full((61, 90, 1), 7, np.uint8)
     images.write(opaque, tmp_path / "in.png")
+    images.write(_make_picture("gray"), tmp_path / "gray.png")
     images.write(Picture(opaque.samples, alpha=clear), tmp_path / "clear.png")
+    needed = "this example needs files from `pellucid export --whole --layout nhwc`; the model takes"
     for path, name, message in [
+        (exporting.export(weights, tmp_path / "b.onnx").path, "in.png", f"{needed} gray; black is 0"),
+        (_export(weights, tmp_path / "c.onnx", layout="nchw"), "in.png", f"{needed} uint8"),
+        (_export(weights, tmp_path / "d.onnx", samples="uint16"), "in.png", f"{needed} uint16"),
         (
-            exporting.export(luma, tmp_path / "b.onnx").path,
+            _export(weights, tmp_path / "e.onnx", shape=(1, 8, 8, 1)),
             "in.png",
-            "this example restores gray and RGB pictures",
+            "this model accepts only inputs of [1, 8, 8, 1]",
         ),
-        (
-            exporting.export(weights, tmp_path / "c.onnx", shape=(1, 1, 8, 8)).path,
-            "in.png",
-            "this model accepts only inputs of [1, 1,",
-        ),
+        (gray_model, "in.png", "the picture has colors, and the model was exported for gray pictures"),
+        (model, "gray.png", f"{tmp_path / 'gray.png'} is gray; export the model with --colors gray"),
         (tmp_path / "cut.onnx", "in.png", "this file is not an ONNX model, or it is incomplete"),
         (tmp_path / "in.png", "in.png", "this file is not an ONNX model, or it is incomplete"),
         (tmp_path / "absent.onnx", "in.png", "ENOENT: no such file"),

@@ -1,4 +1,4 @@
-// Restore a PNG in Node, with a model that `pellucid export MODEL --out MODEL.onnx` wrote.
+// Restore a PNG in Node, with a file from `pellucid export MODEL --out MODEL.onnx --whole --layout nhwc`.
 //
 //     node restore.mjs MODEL.onnx INPUT.png OUTPUT.png [TILE_PX]
 
@@ -24,12 +24,13 @@ const RGBA = 6;
 async function main(model, input, output, tilePx) {
   if (existsSync(output)) throw new Error(`${output} exists; choose another name`);
   const { height, width, colorType, data } = readPng(input);
-  const channels = GRAY.includes(colorType) ? 1 : 3;
-  const picture = { height, width, channels, samples: data };
-  const restored = await restore(await open(ort, readFileSync(model)), picture, { tilePx });
+  const opened = await open(ort, readFileSync(model));
+  const isGray = opened.metadata.num_planes === 1;
+  if (GRAY.includes(colorType) && !isGray) throw new Error(`${input} is gray; export the model with --colors gray`);
+  const restored = await restore(opened, { height, width, samples: data }, { tilePx });
   const png = new PNG({ width: restored.width, height: restored.height });
   png.data.set(restored.samples);
-  const opaque = { colorType: channels === 1 ? 0 : 2, inputColorType: RGBA };
+  const opaque = { colorType: isGray ? 0 : 2, inputColorType: RGBA };
   writeFileSync(output, PNG.sync.write(png, opaque));
 }
 

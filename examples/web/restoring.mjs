@@ -1,30 +1,29 @@
-// Restore a picture in tiles with a model that `pellucid export MODEL --out MODEL.onnx` wrote.
+// Restore a picture in tiles with a file from `pellucid export MODEL --out MODEL.onnx --whole --layout nhwc`.
 //
-// For gray and RGB models; a gray model restores each color plane by itself. For each tile, `halo` more pixels are read
+// The graph takes the samples of a picture and returns those of the result. For each tile, `halo` more pixels are read
 // on every side, starting on multiples of `multiple`. At the border of the picture, nothing is padded. So the result
 // does not depend on the size of the tiles.
 //
-// A picture is { height, width, channels, samples }: opaque 8-bit RGBA, row by row, like the ImageData of a canvas.
-// channels is 1 if red, green and blue of every pixel are equal and must stay equal, otherwise 3.
+// A picture is { height, width, samples }: opaque 8-bit RGBA, row by row, like the ImageData of a canvas.
 
-/** Load a model. ort: onnxruntime-web. bytes: the file, a Uint8Array. Throws if the model cannot be used. */
-export async function open(ort, bytes) {
+/** Load a model. ort: onnxruntime-web. bytes: the file, a Uint8Array. providers: of onnxruntime-web, the first that works. */
+export async function open(ort, bytes, providers = ["wasm"]) {
   const metadata = readMetadata(bytes);
-  return { ort, metadata, session: await ort.InferenceSession.create(bytes) };
+  return { ort, metadata, session: await ort.InferenceSession.create(bytes, { executionProviders: providers }) };
 }
 
 /** The restored picture, `scale` times as large. onTile(done, all) is called after each tile. */
 export async function restore(model, picture, { tilePx = 256, onTile = () => {} } = {}) {
-  const { scale } = model.metadata;
-  checkOpaque(picture);
-  const restored = blank(picture.height * scale, picture.width * scale, picture.channels);
+  const { scale, num_planes: channels } = model.metadata;
+  checkSamples(picture, channels);
+  const [height, width] = [picture.height * scale, picture.width * scale];
+  const restored = { height, width, samples: new Uint8ClampedArray(height * width * 4).fill(255) };
   const rows = spans(picture.height, tilePx, model.metadata);
   const cols = spans(picture.width, tilePx, model.metadata);
   let done = 0;
   for (const row of rows) {
     for (const col of cols) {
-      const degraded = toInput(model, picture, row, col);
-      const { restored: output } = await model.session.run({ degraded });
+      const { restored: output } = await model.session.run({ picture: toInput(model.ort, picture, channels, row, col) });
       paste(restored, output, row, col, scale);
       output.dispose();
       onTile(++done, rows.length * cols.length);
@@ -33,13 +32,13 @@ export async function restore(model, picture, { tilePx = 256, onTile = () => {} 
   return restored;
 }
 
-function checkOpaque({ samples }) {
-  for (let at = 3; at < samples.length; at += 4)
-    if (samples[at] !== 255) throw new Error("this example restores only opaque pictures; pellucid itself restores others too");
-}
-
-function blank(height, width, channels) {
-  return { height, width, channels, samples: new Uint8ClampedArray(height * width * 4).fill(255) };
+function checkSamples({ samples }, channels) {
+  for (let at = 0; at < samples.length; at += 4) {
+    if (samples[at + 3] !== 255)
+      throw new Error("this example restores only opaque pictures; pellucid itself restores others too");
+    if (channels === 1 && (samples[at] !== samples[at + 1] || samples[at] !== samples[at + 2]))
+      throw new Error("the picture has colors, and the model was exported for gray pictures; export it with --colors rgb");
+  }
 }
 
 /** Rows or columns of all tiles: [readStart, readStop) is read, [start, stop) of the result is kept. */
@@ -54,43 +53,37 @@ function spans(size, tilePx, { halo, multiple }) {
   return all;
 }
 
-/** The input of a tile, (N, C, H, W), black is 0, white is 1. A gray model gets color planes as N = 3 pictures. */
-function toInput({ ort, metadata }, { width, channels, samples }, rows, cols) {
+/** The samples of a tile with its halo, (1, H, W, C). */
+function toInput(ort, { width, samples }, channels, rows, cols) {
   const [height, across] = [rows, cols].map((span) => span.readStop - span.readStart);
-  const shape = [metadata.num_planes === 1 ? channels : 1, metadata.num_planes, height, across];
-  const values = new Float32Array(shape[0] * shape[1] * height * across);
+  const tile = new Uint8Array(height * across * channels);
   let at = 0;
-  for (let plane = 0; plane < shape[0] * shape[1]; plane++)
-    for (let row = rows.readStart; row < rows.readStop; row++)
-      for (let col = cols.readStart; col < cols.readStop; col++)
-        values[at++] = samples[(row * width + col) * 4 + plane] / 255;
-  return new ort.Tensor("float32", values, shape);
+  for (let row = rows.readStart; row < rows.readStop; row++)
+    for (let col = cols.readStart; col < cols.readStop; col++)
+      for (let channel = 0; channel < channels; channel++) tile[at++] = samples[(row * width + col) * 4 + channel];
+  return new ort.Tensor("uint8", tile, [1, height, across, channels]);
 }
 
-/** Copy the kept part of a tile's output. The three outputs of an RGB model for a gray picture are averaged. */
+/** Copy the kept part of a tile's output. */
 function paste(restored, { dims, data }, rows, cols, scale) {
-  const [count, planes, height, width] = dims;
-  const numAveraged = (count * planes) / restored.channels;
+  const [, , across, channels] = dims;
   for (let row = rows.start * scale; row < rows.stop * scale; row++)
-    for (let col = cols.start * scale; col < cols.stop * scale; col++)
-      for (let channel = 0; channel < 3; channel++) {
-        const first = restored.channels === 1 ? 0 : channel;
-        const [y, x] = [row - rows.readStart * scale, col - cols.readStart * scale];
-        let sum = 0;
-        for (let i = 0; i < numAveraged; i++) sum += data[((first * numAveraged + i) * height + y) * width + x];
-        const value = Math.min(Math.max(sum / numAveraged, 0), 1);
-        restored.samples[(row * restored.width + col) * 4 + channel] = Math.floor(value * 255 + 0.5);
-      }
+    for (let col = cols.start * scale; col < cols.stop * scale; col++) {
+      const from = ((row - rows.readStart * scale) * across + col - cols.readStart * scale) * channels;
+      const to = (row * restored.width + col) * 4;
+      for (let color = 0; color < 3; color++) restored.samples[to + color] = data[from + (color % channels)];
+    }
 }
 
 // Metadata of the model
 
-/** scale, multiple, halo and num_planes as numbers, all else as texts. Throws if the file is not from pellucid. */
+/** scale, multiple, halo and num_planes as numbers, all else as texts. Throws if the file cannot be used here. */
 export function readMetadata(bytes) {
   const texts = readEntries(bytes);
   if (!texts.recipe) throw new Error("this file has no pellucid metadata; use a file from `pellucid export`");
-  if (!/^(gray|RGB);/.test(texts.input))
-    throw new Error(`this example restores gray and RGB pictures; the model takes ${texts.input}`);
+  const form = JSON.parse(texts.whole ?? "null");
+  if (form?.samples !== "uint8" || form?.layout !== "nhwc")
+    throw new Error(`this example needs files from \`pellucid export --whole --layout nhwc\`; the model takes ${texts.input}`);
   if (texts.shape !== "null") throw new Error(`this model accepts only inputs of ${texts.shape}; export it without --shape`);
   const numbers = { scale: 1, multiple: 1, halo: 0, num_planes: 1 };
   for (const [key, minimum] of Object.entries(numbers)) {

@@ -72,6 +72,15 @@ def test_sheets_are_drawn_of_pictures_with_a_problem(run: Terminal, noisy: None)
         assert sheet.width > 400
 
 
+def test_pictures_of_the_same_name_are_told_apart(run: Terminal, noisy: None) -> None:
+    Path("more").mkdir()
+    shutil.copy("scans/noisy.png", "more/noisy.png")
+    result = run("advise scans/noisy.png more --try sheets")
+    assert result.code == 0 and "scans/noisy.png" in result.out and "more/noisy.png" in result.out
+    sheets = [path.relative_to("sheets").as_posix() for path in Path("sheets").rglob("*.png")]
+    assert sorted(sheets) == ["more/noisy.png-advice.png", "scans/noisy.png-advice.png"]
+
+
 def test_a_file_that_cannot_be_read_stops_no_others(run: Terminal, noisy: None) -> None:
     result = run("advise broken.png gone.png scans/noisy.png")
     assert result.code == 1 and "noisy.png" in result.out

@@ -4,6 +4,7 @@ import gc
 import os
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -58,6 +59,32 @@ def test_a_fixed_shape_and_the_metadata_are_in_the_file(tmp_path: Path) -> None:
 
 
 @needs_mindspore
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("srcnn.paper", {"colors": "gray"}),
+        ("srcnn.paper", {"layout": "nhwc", "shape": (2, 12, 10, 3)}),
+        ("dncnn.gaussian", {"layout": "nhwc"}),
+        ("mimo_unet.gopro", {"colors": "gray"}),
+        ("sid_unet.sony", {}),
+        ("sid_unet.any_camera", {"layout": "nhwc", "shape": (1, 32, 24, 1)}),
+    ],
+)
+def test_whole_graphs_agree(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
+    weights = small_models.save_weights(tmp_path, name, **small_models.RECIPES.get(name, {"width": 4}))
+    exported = exporting.export(weights, tmp_path / "a.mindir", whole=True, **options)
+    assert exported.agreement.psnr_db > 115
+
+
+@needs_mindspore
+def test_sizes_that_mindspore_cannot_run_raise_a_one_line_error(tmp_path: Path) -> None:
+    weights = small_models.save_weights(tmp_path, "srcnn.paper")
+    with pytest.raises(PellucidError, match=r"^MindSpore cannot run the model: .*shape=\.\.\. specifies$"):
+        exporting.export(weights, tmp_path / "a.mindir", whole=True)
+    assert not (tmp_path / "a.mindir").exists()
+
+
+@needs_mindspore
 def test_a_damaged_file_raises_a_one_line_error(tmp_path: Path) -> None:
     (tmp_path / "model.mindir").write_bytes(b"not a model")
     run = mindspore.Runner(tmp_path / "model.mindir")
@@ -100,7 +127,7 @@ def test_one_process_runs_all_inputs_and_ends_with_its_runner(program: Path) -> 
     program.write_text(
         "import os, sys, numpy as np\n"
         "for _ in sys.stdin:\n"
-        "    np.save('output.npy', np.load('input.npy') + os.getpid())\n"
+        "    np.save('output.npy', np.load('inputs.npz')['arr_0'] + os.getpid())\n"
         "    print('done', flush=True)\n"
     )
     run = mindspore.Runner(program.with_name("model.mindir"))

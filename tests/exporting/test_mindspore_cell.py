@@ -1,6 +1,7 @@
 """Graphs become the source of MindSpore cells, line by line; unsupported operations are named."""
 
 import ast
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +12,9 @@ from torch.nn import functional as F
 import small_models
 from pellucid.backends import graphs
 from pellucid.backends.backend import Shape
+from pellucid.backends.model import load_model
 from pellucid.errors import PellucidError
-from pellucid.exporting import mindspore_cell
+from pellucid.exporting import mindspore_cell, whole
 from pellucid.recipes.network import Network
 
 VARIANTS: list[tuple[str, dict[str, Any]]] = [
@@ -48,6 +50,24 @@ def test_a_fixed_shape_is_translated(name: str) -> None:
     planes = small_models.build(name)[0].domain.num_planes
     cell, _ = translate(name, shape=(1, planes, 32, 17))
     assert ".shape[0]" not in cell.source
+
+
+@pytest.mark.parametrize("layout", ["nchw", "nhwc"])
+@pytest.mark.parametrize("name", [*small_models.RECIPES, "sid_unet.any_camera"])
+def test_whole_graphs_are_translated(name: str, layout: str, tmp_path: Path) -> None:
+    """The source is run by MindSpore in `test_mindspore.py`; here, MindSpore need not be installed."""
+    weights = small_models.save_weights(tmp_path, name, **small_models.RECIPES.get(name, {"width": 4}))
+    model, _ = load_model(weights)
+    form = whole.choose_form(model.recipe.domain, None, layout, None)
+    names = whole.name_all_dimensions(model.recipe.domain, form)
+    for shape in (None, (2, 24, 24, whole.count_input_channels(model.recipe.domain, form))):
+        if shape is not None and layout == "nchw":
+            shape = (shape[0], shape[3], *shape[1:3])
+        cell = mindspore_cell.translate(whole.capture_whole(model, form, shape=shape))
+        ast.parse(cell.source)
+        assert f"def construct(self, {', '.join(list(names)[:-1])}):" in cell.source
+        assert cell.inputs[0].dtype == form.samples
+        assert all((None in one.shape) == (shape is None) for one in cell.inputs)
 
 
 def test_a_cell_has_the_layers_of_the_network() -> None:

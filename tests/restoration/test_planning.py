@@ -75,6 +75,14 @@ def test_results_that_are_inputs_by_a_link_are_refused(album: Path, tmp_path: Pa
         planning.plan([album], out)
 
 
+def test_one_text_is_one_pattern(album: Path, tmp_path: Path) -> None:
+    for patterns in (["broken.png"], "broken.png"):
+        plan = planning.plan([album], tmp_path / "excluded", exclude=patterns)
+        assert plan.num_excluded == 1 and len(plan) > 1
+    with pytest.raises(ArgumentError, match="include is of type int; a list of patterns is needed"):
+        planning.plan([album], include=3)  # type: ignore[arg-type]  # as a user may call it
+
+
 def test_results_in_a_linked_folder_of_the_inputs_are_no_inputs(album: Path, tmp_path: Path) -> None:
     """The folder of results is inside of that of the inputs, and is named by a link to it."""
     (album / "results").mkdir()

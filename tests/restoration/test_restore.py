@@ -576,10 +576,12 @@ def test_low_light_recipes_take_the_mosaic(
     assert np.array_equal(result.samples, alone.samples)
 
 
-def test_deblocked_jpeg_is_written_with_high_quality(tmp_path: Path) -> None:
-    chosen = registry.find("dncnn.three_tasks", depth=2, width=2, quality=10)
+@pytest.mark.parametrize("name", ["dncnn.three_tasks", "dncnn.jpeg"])
+def test_deblocked_jpeg_is_written_with_high_quality(tmp_path: Path, name: str) -> None:
+    chosen = registry.find(name, depth=2, width=2, quality=10)
     deblocker = Restorer("three", chosen, TorchBackend(chosen.network(), "cpu"))
-    denoiser = Restorer("one", registry.find("dncnn.gaussian"), TorchBackend(chosen.network(), "cpu"))
+    gaussian = registry.find("dncnn.gaussian", depth=2, width=2)
+    denoiser = Restorer("one", gaussian, TorchBackend(gaussian.network(), "cpu"))
     rng = np.random.default_rng(0)
     PIL.Image.fromarray(rng.integers(0, 256, (40, 40, 3), np.uint8)).save(tmp_path / "a.jpg", quality=10)
     for network, quality in ((deblocker, 95), (denoiser, 10)):

@@ -26,6 +26,16 @@ def test_check_installed_imports_nothing(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "colorsys" not in sys.modules
 
 
+def test_a_folder_of_the_same_name_is_not_the_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "mindspore", raising=False)
+    (tmp_path / "mindspore").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    for check in (optional_packages.check_installed, optional_packages.import_optional):
+        with pytest.raises(MissingExtraError, match=r"^MindSpore needs"):
+            check("mindspore")
+    sys.modules.pop("mindspore", None)
+
+
 def test_onnx_runtime_sends_no_telemetry(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime")
     # With telemetry, it writes a device id and a database of events into the home folder.

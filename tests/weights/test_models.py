@@ -35,6 +35,16 @@ def test_a_model_is_found_by_name_or_path(user_folder: Path) -> None:
     assert models.find_model("elsewhere.safetensors") == Path("elsewhere.safetensors")
 
 
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_files_and_folders_do_not_hide_models(
+    kind: str, user_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine").touch() if kind == "file" else Path("mine").mkdir()
+    assert models.find_model("mine") == user_folder / "mine.safetensors"
+    assert models.find_model("./mine") == Path("mine")
+
+
 @pytest.mark.parametrize("name", ["", "min", "../mine", "mine\n", "x" * 5000])
 def test_an_unknown_name_is_a_one_line_error_with_the_nearest(name: str) -> None:
     with pytest.raises(WeightsError) as caught:

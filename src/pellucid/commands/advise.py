@@ -2,7 +2,7 @@
 
 import os
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -104,17 +104,33 @@ def _print(found: "dict[Path, Sequence[Suggestion]]") -> None:
     rows = table("picture", "problem", "model", "reason")
     rows.show_edge = False
     rows.columns[1].no_wrap = rows.columns[2].no_wrap = True
+    labels = _tell_apart(found)
     for path, advice in found.items():
         if not advice:
-            add_row(rows, path.name, "none found", "", "")
+            add_row(rows, labels[path], "none found", "", "")
         for i, one in enumerate(advice):
-            add_row(rows, "" if i else path.name, one.problem, one.model or "-", one.reason)
+            add_row(rows, "" if i else labels[path], one.problem, one.model or "-", one.reason)
     print_table(rows)
     first = next(((path, one) for path, advice in found.items() for one in advice if one.model), None)
     if first is not None:
         path, one = first
         name = f"./{path}" if str(path).startswith("-") else str(path)  # not an option
         print_line(f"e.g.  pellucid restore {_quote(name)} --model {one.model}")
+
+
+def _tell_apart(paths: Iterable[Path]) -> dict[Path, str]:
+    """The name of each picture, after as many of its folders as tell it from others of the same name."""
+    groups: dict[str, list[Path]] = {}
+    for path in paths:
+        groups.setdefault(path.name, []).append(path)
+    labels: dict[Path, str] = {}
+    for group in groups.values():
+        parts = {path: path.absolute().parts for path in group}
+        count = 1
+        while len({each[-count:] for each in parts.values()}) < len(group):
+            count += 1
+        labels |= {path: "/".join(each[-count:]) for path, each in parts.items()}
+    return labels
 
 
 def _quote(name: str) -> str:
@@ -135,13 +151,13 @@ def _draw(found: "dict[Path, Sequence[Suggestion]]", folder: Path, *, overwrite:
     from pellucid.restoration.restorer import load
     from pellucid.restoration.settings import Settings
 
-    folder.mkdir(parents=True, exist_ok=True)
+    labels = _tell_apart(found)
     failed = 0
     for path, advice in found.items():
         models = list_models_to_try(advice)
         if not models:
             continue
-        target = folder / f"{path.name}-advice.png"
+        target = folder / f"{labels[path]}-advice.png"
         try:
             warnings = write_preview(path, target, [*map(load, models)], Settings(), overwrite=overwrite)
         except PellucidError as error:

@@ -301,8 +301,10 @@ def check_cluster(on: str | None, *, processes: int | None, shard: str | None) -
         refuse("without --on, there is one process", processes=processes)
     else:
         from pellucid.clusters.connection import check_address
+        from pellucid.system.optional_packages import check_installed
 
         check_address(on)
+        check_installed("ray")  # before anything is written
         refuse("--on divides the work itself", shard=shard)
 
 

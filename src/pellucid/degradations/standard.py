@@ -121,6 +121,10 @@ class ShiftedJpeg:
         return _compress_each(clean, qualities, samplings, [(down, right) for down, right in shifts.tolist()])
 
 
+JPEG_COMPRESSION = (Jpeg, ShiftedJpeg)
+"""All degradations that compress by JPEG."""
+
+
 @dataclass(frozen=True)
 class Rounding:
     """Rounding to 8 bits, as in a file without lossy compression."""

@@ -16,7 +16,7 @@ from torch import Tensor
 from pellucid.data import eval_samples
 from pellucid.data.eval_samples import EvalSample, EvalSet
 from pellucid.degradations.degradation import draws, involves, makes_mosaic
-from pellucid.degradations.standard import Jpeg
+from pellucid.degradations.standard import JPEG_COMPRESSION
 from pellucid.errors import ArgumentError, DataError, OutputError, PellucidError
 from pellucid.evaluation.comparison import COLORS, Comparison, check_colors, to_8_bits
 from pellucid.evaluation.inputs import prepare_input, to_picture, warnings_of_pair
@@ -256,7 +256,7 @@ def describe(
         "colors": COLORS[comparison.colors],
         "degradation": given if pairing else repr(degradation),
         "resize_kernel": "MATLAB bicubic, antialiased, in float" if recipe.domain.rate > 1 else None,
-        "jpeg_encoder": _jpeg_encoder(recipe) if involves(degradation, Jpeg) else None,
+        "jpeg_encoder": _jpeg_encoder(recipe) if involves(degradation, JPEG_COMPRESSION) else None,
         "clean_sizes_cut_to_multiples_of": None if pairing else protocol.crop_multiple,
         **comparison.describe(rounding),
         "noise_seed": _describe_seeds(recipe, seeds),

@@ -38,7 +38,7 @@ def write(request: ExportRequest, path: Path, *, with_air: bool = False) -> None
     cell = mindspore_cell.translate(request.capture())
     job = {
         "format": "AIR" if with_air else "MINDIR",
-        "shape": request.shape or (None, request.metadata.num_planes, None, None),
+        "inputs": [vars(each) for each in cell.inputs],
         "metadata": {f"{PREFIX}.{key}": text for key, text in request.metadata.to_entries().items()},
     }
     folder = path.parent
@@ -59,24 +59,26 @@ def write(request: ExportRequest, path: Path, *, with_air: bool = False) -> None
 
 def run(request: ExportRequest, path: Path) -> Run:
     """NAME.mindir, next to `path`, as a function. Raises MissingExtraError without MindSpore."""
-    return Runner(path)
+    return Runner(path, hint="" if request.shape else "it may with a fixed size, which {shape} specifies")
 
 
 class Runner:
-    """NAME.mindir in MindSpore: (N, C, H, W) -> (N, C', scale * H, scale * W). Exchanges files in its folder.
+    """NAME.mindir in MindSpore: the inputs of the graph -> its output. Exchanges files in its folder.
 
+    hint: what to do if MindSpore cannot run the file.
     Raises MissingExtraError without MindSpore, PellucidError if MindSpore cannot run the file.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, hint: str = "") -> None:
         check_installed("mindspore")
+        self._hint = hint
         self._folder = path.parent
         self._log = tempfile.TemporaryFile()  # noqa: SIM115  # open for as long as the process runs
         self._process = _start("run", path, self._log)
         weakref.finalize(self, _stop, self._process, self._log)
 
-    def __call__(self, degraded: Tensor) -> Tensor:
-        np.save(self._folder / "input.npy", degraded.numpy())
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        np.savez(self._folder / "inputs.npz", *(each.numpy() for each in inputs))
         assert self._process.stdin is not None and self._process.stdout is not None
         try:
             self._process.stdin.write(b"next\n")
@@ -86,7 +88,8 @@ class Runner:
             reply = b""
         if not reply:
             self._process.wait()
-            raise PellucidError(f"MindSpore cannot run the model: {_find_reason(self._process, self._log)}")
+            reason = _find_reason(self._process, self._log)
+            raise PellucidError(f"MindSpore cannot run the model: {reason}", hint=self._hint)
         return torch.from_numpy(np.load(self._folder / "output.npy"))
 
 

@@ -5,7 +5,7 @@ for each layer. It translates graphs, so it works for all networks. MindSpore it
 """
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,11 +33,20 @@ class Network(nn.Cell):
 
 
 @dataclass(frozen=True)
+class Input:
+    """An input of the cell. shape: None for each free size. dtype: by its name in MindSpore and NumPy."""
+
+    shape: tuple[int | None, ...]
+    dtype: str
+
+
+@dataclass(frozen=True)
 class Cell:
     """source: of a module with the class `Network(weights)`. weights: by name, for `Network` as NumPy arrays."""
 
     source: str
     weights: Mapping[str, Tensor]
+    inputs: Sequence[Input]
 
 
 def translate(program: ExportedProgram) -> Cell:
@@ -45,7 +54,7 @@ def translate(program: ExportedProgram) -> Cell:
     writer = _Writer(program)
     for node in program.graph.nodes:
         writer.add(node)
-    return Cell(writer.source(), writer.weights)
+    return Cell(writer.source(), writer.weights, writer.inputs)
 
 
 class _Writer:
@@ -53,10 +62,12 @@ class _Writer:
 
     def __init__(self, program: ExportedProgram) -> None:
         signature = program.graph_signature
+        self._constant_names = signature.inputs_to_lifted_tensor_constants
         self._weight_names = {**signature.inputs_to_parameters, **signature.inputs_to_buffers}
-        self._state = program.state_dict
+        self._state: dict[str, Any] = {**program.state_dict, **program.constants}
         self.weights: dict[str, Tensor] = {}
-        self._inputs: list[str] = []
+        self.inputs: list[Input] = []
+        self._input_names: list[str] = []
         self._fields: dict[str, str] = {}
         self._lines: list[str] = []
         self._sizes: dict[Any, str] = {}
@@ -66,13 +77,13 @@ class _Writer:
         if node.op == "placeholder":
             if node.name in self._weight_names:
                 return
-            self._inputs.append(node.name)
+            self._add_constant(node) if node.name in self._constant_names else self._add_input(node)
         elif node.op == "output":
             (results,) = node.args
             assert isinstance(results, list | tuple) and len(results) == 1
             self._lines.append(f"return {results[0]}")
             return
-        elif _is_size(node) or node.target is aten._assert_tensor_metadata.default:
+        elif _is_size(node) or node.target in _UNWRITTEN:
             return
         else:
             if node.target not in _WRITERS:
@@ -85,7 +96,7 @@ class _Writer:
         fields = [f"self.{name} = {definition}" for name, definition in self._fields.items()]
         indented = "".join(f"        {line}\n" for line in fields)
         body = "".join(f"        {line}\n" for line in self._lines)
-        return f"{_HEADER}{indented}\n    def construct(self, {', '.join(self._inputs)}):\n{body}"
+        return f"{_HEADER}{indented}\n    def construct(self, {', '.join(self._input_names)}):\n{body}"
 
     def field(self, name: str, definition: str) -> str:
         """A member of the class; equal definitions share one member."""
@@ -97,9 +108,7 @@ class _Writer:
 
     def weight(self, node: Node) -> str:
         """A weight as an argument; it becomes one of the weights of the cell."""
-        name = self._weight_names[node.name]
-        self.weights[name] = self._state[name].detach()
-        return f'Tensor(weights["{name}"])'
+        return self._keep(self._weight_names[node.name])
 
     def layer(self, node: Node) -> str:
         """The name of the layer with this weight."""
@@ -120,9 +129,30 @@ class _Writer:
         if known.node.expr in self._sizes:
             return self._sizes[known.node.expr]
         if not isinstance(value, Node) or value.target not in _OPERATORS:
-            raise _unsupported(value)
+            return self._write_expression(known.node.expr)
         left, right = map(self.size, value.args)
         return f"({left} {_OPERATORS[value.target]} {right})"
+
+    def _write_expression(self, expression: Any) -> str:
+        """Sums and products of known sizes, as SymPy represents them."""
+        if expression.is_Integer or expression in self._sizes:
+            return self._sizes.get(expression, str(expression))
+        if not (expression.is_Add or expression.is_Mul):
+            raise _unsupported(expression)
+        sign = " + " if expression.is_Add else " * "
+        return f"({sign.join(map(self._write_expression, expression.args))})"
+
+    def _add_input(self, node: Node) -> None:
+        shape = tuple(size if isinstance(size, int) else None for size in _shape(node))
+        self._input_names.append(node.name)
+        self.inputs.append(Input(shape, str(node.meta["val"].dtype).removeprefix("torch.")))
+
+    def _add_constant(self, node: Node) -> None:
+        self._lines.append(f"{node.name} = {self.field(node.name, self._keep(self._constant_names[node.name]))}")
+
+    def _keep(self, name: str) -> str:
+        self.weights[name] = self._state[name].detach()
+        return f'Tensor(weights["{name}"])'
 
     def _record_sizes(self, node: Node) -> None:
         for axis, size in enumerate(node.meta["val"].shape):
@@ -236,8 +266,41 @@ def _write_rsub(writer: _Writer, node: Node) -> str:
     return f"{writer.value(arguments['other'])} - {arguments['self']}"
 
 
+def _write_remainder(writer: _Writer, node: Node) -> str:
+    arguments = _find_arguments(node)
+    return f"ops.floor_mod({arguments['self']}, {writer.value(arguments['other'])})"
+
+
+def _write_less(writer: _Writer, node: Node) -> str:
+    return _write_operator("<", writer, node)
+
+
+def _write_greater(writer: _Writer, node: Node) -> str:
+    return _write_operator(">", writer, node)
+
+
+def _write_where(writer: _Writer, node: Node) -> str:
+    return f"ops.where({', '.join(map(writer.value, node.args))})"
+
+
+def _write_all(writer: _Writer, node: Node) -> str:
+    arguments = _find_arguments(node)
+    layer = writer.field("all", f"ops.ReduceAll(keep_dims={arguments['keepdim']})")
+    return f"{layer}({arguments['self']}, {_axis(arguments['self'], arguments['dim'])})"
+
+
+def _write_min(writer: _Writer, node: Node) -> str:
+    arguments = _find_arguments(node)
+    layer = writer.field("min", f"ops.ReduceMin(keep_dims={arguments['keepdim']})")
+    return f"{layer}({arguments['self']}, {tuple(arguments['dim'])})"
+
+
 def _write_abs(writer: _Writer, node: Node) -> str:
     return f"ops.abs({node.args[0]})"
+
+
+def _write_floor(writer: _Writer, node: Node) -> str:
+    return f"ops.floor({node.args[0]})"
 
 
 def _write_clamp(writer: _Writer, node: Node) -> str:
@@ -277,8 +340,20 @@ def _name_dtype(dtype: torch.dtype) -> str:
 
 
 def _write_arange(writer: _Writer, node: Node) -> str:
-    """0, 1, ..., end - 1."""
-    return f"{writer.field('count', 'ops.Range()')}(0, {writer.size(node.args[0])}, 1)"
+    """start, ..., end - 1. start: 0 if there is only one argument."""
+    start, end = ("0", *map(writer.size, node.args))[-2:]
+    return f"{writer.field('count', 'ops.Range()')}({start}, {end}, 1)"
+
+
+def _write_full(writer: _Writer, node: Node) -> str:
+    """A number: no network needs more."""
+    if node.args[0]:
+        raise _unsupported(node)
+    return writer.size(node.args[1])
+
+
+def _write_ones(writer: _Writer, node: Node) -> str:
+    return f"ops.ones({_shape(node)}, {_name_dtype(node.meta['val'].dtype)})"
 
 
 # Positions
@@ -287,6 +362,30 @@ def _write_arange(writer: _Writer, node: Node) -> str:
 def _write_index_select(writer: _Writer, node: Node) -> str:
     arguments = _find_arguments(node)
     return f"ops.gather({arguments['self']}, {arguments['index']}, {_axis(arguments['self'], arguments['dim'])})"
+
+
+def _write_index(writer: _Writer, node: Node) -> str:
+    """For positions along one axis."""
+    arguments = _find_arguments(node)
+    given = [(axis, index) for axis, index in enumerate(arguments["indices"]) if index is not None]
+    if len(given) != 1:
+        raise _unsupported(node)
+    ((axis, index),) = given
+    return f"ops.gather({arguments['self']}, {index}, {axis})"
+
+
+def _write_item(writer: _Writer, node: Node) -> str:
+    """One of the parts of `unbind`."""
+    parts, number = node.args
+    if not isinstance(parts, Node) or parts.target is not aten.unbind.int:
+        raise _unsupported(node)
+    arguments = _find_arguments(parts)
+    return _index_axis(arguments["self"], arguments["dim"], str(number))
+
+
+def _write_select(writer: _Writer, node: Node) -> str:
+    arguments = _find_arguments(node)
+    return _index_axis(arguments["self"], arguments["dim"], writer.size(arguments["index"]))
 
 
 def _write_slice(writer: _Writer, node: Node) -> str:
@@ -316,8 +415,29 @@ def _write_cat(writer: _Writer, node: Node) -> str:
     return f"ops.concat([{parts}], {_axis(arguments['tensors'][0], arguments['dim'])})"
 
 
+def _write_stack(writer: _Writer, node: Node) -> str:
+    arguments = _find_arguments(node)
+    axis = arguments["dim"] % (len(_shape(arguments["tensors"][0])) + 1)
+    return f"ops.stack([{', '.join(map(str, arguments['tensors']))}], {axis})"
+
+
+def _write_unsqueeze(writer: _Writer, node: Node) -> str:
+    arguments = _find_arguments(node)
+    return f"ops.expand_dims({arguments['self']}, {arguments['dim'] % len(_shape(node))})"
+
+
+def _write_expand(writer: _Writer, node: Node) -> str:
+    arguments = _find_arguments(node)
+    return f"ops.broadcast_to({arguments['self']}, ({', '.join(map(writer.size, arguments['size']))}))"
+
+
+def _write_repeat(writer: _Writer, node: Node) -> str:
+    arguments = _find_arguments(node)
+    return f"ops.tile({arguments['self']}, ({', '.join(map(writer.size, arguments['repeats']))}))"
+
+
 def _write_reshape(writer: _Writer, node: Node) -> str:
-    """Also for `flatten`: the graph contains the shape of the result."""
+    """Also for `flatten` and `unflatten`: the graph contains the shape of the result."""
     return f"ops.reshape({node.args[0]}, ({', '.join(map(writer.size, _shape(node)))}))"
 
 
@@ -327,6 +447,14 @@ def _write_transpose(writer: _Writer, node: Node) -> str:
     first, second = (_axis(arguments["self"], arguments[name]) for name in ("dim0", "dim1"))
     order[first], order[second] = order[second], order[first]
     return f"ops.transpose({arguments['self']}, {tuple(order)})"
+
+
+def _write_movedim(writer: _Writer, node: Node) -> str:
+    arguments = _find_arguments(node)
+    tensor = arguments["self"]
+    order = list(range(len(_shape(tensor))))
+    order.insert(_axis(tensor, arguments["destination"]), order.pop(_axis(tensor, arguments["source"])))
+    return f"ops.transpose({tensor}, {tuple(order)})"
 
 
 def _write_pad(writer: _Writer, node: Node) -> str:
@@ -371,6 +499,9 @@ def _write_pixel_shuffle(writer: _Writer, node: Node) -> str:
     return f"ops.pixel_shuffle({arguments['self']}, {arguments['upscale_factor']})"
 
 
+_UNWRITTEN = (aten._assert_tensor_metadata.default, aten.unbind.int)
+"""Checks, and what is written where it is used."""
+
 _WRITERS: dict[Any, Callable[[_Writer, Node], str]] = {
     aten.conv2d.default: _write_conv,
     aten.conv2d.padding: _write_conv,
@@ -380,25 +511,47 @@ _WRITERS: dict[Any, Callable[[_Writer, Node], str]] = {
     aten.rsub.Scalar: _write_rsub,
     aten.mul.Tensor: _write_mul,
     aten.div.Tensor: _write_div,
+    aten.remainder.Tensor: _write_remainder,
+    aten.lt.Scalar: _write_less,
+    aten.gt.Scalar: _write_greater,
+    aten.where.self: _write_where,
+    aten.all.dim: _write_all,
+    aten.amin.default: _write_min,
     aten.abs.default: _write_abs,
+    aten.floor.default: _write_floor,
     aten.clamp.default: _write_clamp,
     aten.relu.default: _write_relu,
     aten.leaky_relu.default: _write_leaky_relu,
     aten.feature_dropout.default: _write_dropout,
     aten.alias.default: _pass_through,  # a slice that keeps everything, if sizes are fixed
+    aten.lift_fresh_copy.default: _pass_through,
+    aten.detach_.default: _pass_through,
     aten.to.dtype: _write_cast,
+    aten.to.dtype_layout: _write_cast,
     aten._to_copy.default: _write_cast,
     aten.arange.default: _write_arange,
+    aten.arange.start: _write_arange,
+    aten.full.default: _write_full,
+    aten.new_ones.default: _write_ones,
     aten.index_select.default: _write_index_select,
+    aten.index.Tensor: _write_index,
+    operator.getitem: _write_item,
+    aten.select.int: _write_select,
     aten.slice.Tensor: _write_slice,
     aten.narrow.default: _write_narrow,
     aten.cat.default: _write_cat,
+    aten.stack.default: _write_stack,
+    aten.unsqueeze.default: _write_unsqueeze,
+    aten.expand.default: _write_expand,
+    aten.repeat.default: _write_repeat,
     aten.reshape.default: _write_reshape,
     aten.flatten.using_ints: _write_reshape,
+    aten.unflatten.int: _write_reshape,
     aten.transpose.int: _write_transpose,
+    aten.movedim.int: _write_movedim,
     aten.pad.default: _write_pad,
     aten.max_pool2d.default: _write_max_pool,
     aten.upsample_nearest2d.vec: _write_upsample,
     aten.pixel_shuffle.default: _write_pixel_shuffle,
 }
-"""The operations of all networks and their variants."""
+"""The operations of all networks and their variants, and of whole graphs."""

@@ -2,8 +2,8 @@
 
     mindspore_process.py write NAME   reads cell.py, weights.npz and job.json in the current directory; writes
                                       NAME.mindir and, if the format of the job is AIR, NAME.air
-    mindspore_process.py run NAME     for each line of input: runs input.npy through NAME.mindir, writes output.npy
-                                      and replies "done"
+    mindspore_process.py run NAME     for each line of input: runs inputs.npz through NAME.mindir, writes
+                                      output.npy and replies "done"
 
 On failure, the last line of the standard error is the first line of MindSpore's message, which names the error.
 """
@@ -21,28 +21,34 @@ from mindspore import Tensor, nn
 
 
 def write(name: str, job: dict[str, Any]) -> None:
-    """job: format; shape of the input, None for each free size; metadata, texts to write into the file."""
+    """job: format; inputs, with shape, None for free sizes, and dtype; metadata, texts to write into the file."""
     if job["format"] == "AIR":
         mindspore.set_device("Ascend")
     network = _import_file("cell").Network(np.load("weights.npz")).set_train(False)
-    example = Tensor(shape=job["shape"], dtype=mindspore.float32)
-    if None not in job["shape"]:
-        example = Tensor(np.zeros(job["shape"], np.float32))
+    examples = [_build_example(**each) for each in job["inputs"]]
 
     def annotate(model: Any) -> None:
         for key, text in job["metadata"].items():
             model.user_info[key] = text
 
-    mindspore.export(network, example, file_name=f"{name}.mindir", file_format="MINDIR", custom_func=annotate)
+    mindspore.export(network, *examples, file_name=f"{name}.mindir", file_format="MINDIR", custom_func=annotate)
     if job["format"] == "AIR":
-        mindspore.export(network, example, file_name=f"{name}.air", file_format="AIR")
+        mindspore.export(network, *examples, file_name=f"{name}.air", file_format="AIR")
+
+
+def _build_example(shape: list[int | None], dtype: str) -> Any:
+    fixed = [size for size in shape if size is not None]
+    if len(fixed) < len(shape):
+        return Tensor(shape=shape, dtype=getattr(mindspore, dtype))
+    return Tensor(np.zeros(fixed, dtype))
 
 
 def run(name: str, replies: IO[str]) -> None:
     """Process inputs until the standard input ends."""
     network = nn.GraphCell(mindspore.load(f"{name}.mindir"))
     for _ in sys.stdin:
-        restored = network(Tensor(np.load("input.npy"))).asnumpy()
+        with np.load("inputs.npz") as inputs:
+            restored = network(*(Tensor(inputs[name]) for name in inputs)).asnumpy()
         np.save("output.npy", restored)
         print("done", file=replies, flush=True)
 

@@ -16,6 +16,7 @@ from pellucid.restoration import entries, ledgers, sheets
 from pellucid.storage import objects
 from pellucid.storage.urls import Location, RealNames, Url, is_folder, is_url, is_within, locate
 from pellucid.system import files, name_patterns
+from pellucid.system.keywords import check_type
 from pellucid.system.shards import Shard
 from pellucid.system.wording import format_count
 
@@ -179,12 +180,13 @@ def plan(
     same name or a result would overwrite an input.
     """
     given = [inputs] if isinstance(inputs, str | Path | Url) else inputs
+    include, exclude = _list_patterns("include", include), _list_patterns("exclude", exclude)
     arguments = {
         "inputs": [_to_absolute(one) for one in given],
         "out": None if out is None else _to_absolute(out),
         "format": format,
-        "include": list(include),
-        "exclude": list(exclude),
+        "include": include,
+        "exclude": exclude,
         "name": name,
         "model": model,
         "mask": None if mask is None else _to_absolute(mask),
@@ -391,6 +393,12 @@ def _plan_folder(
     folder = _folder_next_to(given) if out is None else out
     for source in pictures:
         yield Job(source, folder / _relative(source, given).with_name(naming.name(source)), folder)
+
+
+def _list_patterns(name: str, patterns: Sequence[str]) -> list[str]:
+    """The patterns as a list; one text is one pattern, not one for each of its letters."""
+    check_type(name, patterns, Sequence, "a list of patterns")
+    return [patterns] if isinstance(patterns, str) else list(patterns)
 
 
 def _relative(source: Location, folder: Location) -> PurePosixPath:

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL.Image import Image
 
 from pellucid.degradations.degradation import involves
-from pellucid.degradations.standard import Jpeg
+from pellucid.degradations.standard import JPEG_COMPRESSION
 from pellucid.domains import Degraded, Domain
 from pellucid.errors import OutputError, PictureError
 from pellucid.pictures import formats, images, writers
@@ -336,7 +336,7 @@ def choose_quality(restorer: Restorer, settings: Settings, target: Location) -> 
     A low one would add blocks again.
     """
     deblocks = (
-        any(involves(model.recipe.degradation, Jpeg) for model in restorer.models)
+        any(involves(model.recipe.degradation, JPEG_COMPRESSION) for model in restorer.models)
         and formats.format_by_suffix(target) is formats.JPEG
     )
     return writers.JPEG_QUALITY if settings.quality is None and deblocks else settings.quality

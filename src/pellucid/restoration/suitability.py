@@ -10,7 +10,7 @@ from pellucid.degradations.camera_noise import CameraNoise
 from pellucid.degradations.degradation import involves, warnings_for
 from pellucid.degradations.motion_blur import MotionBlur
 from pellucid.degradations.raw_synthesis import SyntheticRaw
-from pellucid.degradations.standard import GaussianNoise, Jpeg, ShiftedJpeg, Shrink
+from pellucid.degradations.standard import JPEG_COMPRESSION, GaussianNoise, Shrink
 from pellucid.domains import Degraded
 from pellucid.errors import OutputError
 from pellucid.pictures.formats import DNG, format_by_suffix
@@ -40,7 +40,7 @@ BLUR, SMALL, DARK = "motion blur", "too small", "too dark"
 _CORRECTS: dict[str, tuple[type, ...]] = {
     NOISE: (GaussianNoise,),
     CAMERA_NOISE: (CameraNoise,),
-    BLOCKS: (Jpeg, ShiftedJpeg),
+    BLOCKS: JPEG_COMPRESSION,
     BLUR: (MotionBlur,),
     SMALL: (Shrink,),
     DARK: (SyntheticRaw,),

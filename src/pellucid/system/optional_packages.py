@@ -3,6 +3,7 @@
 import os
 import sys
 from importlib import import_module
+from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from typing import Any
 
@@ -39,10 +40,14 @@ def import_optional(name: str) -> Any:
     for variable in _TELEMETRY_OFF:
         os.environ.setdefault(variable, "1")
     sys.modules.setdefault(_REPORTING, None)  # type: ignore[arg-type]  # None: its import fails
+    package = name.partition(".")[0]
     try:
-        return import_module(name)
+        imported = import_module(name)
     except ImportError as error:
-        raise MissingExtraError(*_EXTRAS[name.partition(".")[0]]) from error
+        raise MissingExtraError(*_EXTRAS[package]) from error
+    if _is_folder(sys.modules[package].__spec__):
+        raise MissingExtraError(*_EXTRAS[package])
+    return imported
 
 
 def check_installed(name: str, *, needed_by: str | None = None) -> None:
@@ -50,5 +55,11 @@ def check_installed(name: str, *, needed_by: str | None = None) -> None:
 
     needed_by: the package that depends on it; the error names the extra that installs both.
     """
-    if find_spec(name) is None:
+    found = find_spec(name)
+    if found is None or _is_folder(found):
         raise MissingExtraError(*_EXTRAS[needed_by or name])
+
+
+def _is_folder(spec: ModuleSpec | None) -> bool:
+    """Whether an import found only a folder of this name, e.g. in the current directory, not a package."""
+    return spec is not None and spec.origin is None and spec.submodule_search_locations is not None

@@ -60,21 +60,16 @@ def find_model(name_or_file: str | Path) -> Path:
         )
     if is_url(text):
         return cache.as_local(name_or_file if isinstance(name_or_file, Path) else text)
-    suffixes = (SUFFIX, *checkpoint.EXPORTED_SUFFIXES)
-    # A folder of this name does not hide a model. os.path, because Path's methods raise on long names.
-    is_file = os.path.exists(text) and not os.path.isdir(text)  # noqa: PTH110, PTH112
-    if "+" in text and not is_file and text not in {model.name for model in list_models()}:
-        raise WeightsError(f"{text[:80]} does not exist; one model is needed here, a chain cannot be used")
-    if text.endswith(suffixes) or os.sep in text or is_file:
-        return Path(text)
     named = {model.name: model.path for model in reversed(list_models())}
-    if text not in named and os.path.isdir(text):  # noqa: PTH112  # as above
-        return Path(text)  # reading it explains what is in the folder
-    if text not in named:
-        raise WeightsError(
-            f"no model {text[:80]!r}; {suggest(text, reversed(named))} (or give the path of a file)"
-        )
-    return named[text]
+    if text in named:  # a file or folder of this name does not hide a model; ./NAME is the file
+        return named[text]
+    suffixes = (SUFFIX, *checkpoint.EXPORTED_SUFFIXES)
+    exists = os.path.exists(text)  # noqa: PTH110  # Path's raises on names that are too long
+    if "+" in text and (not exists or os.path.isdir(text)):  # noqa: PTH112  # as above
+        raise WeightsError(f"{text[:80]} does not exist; one model is needed here, a chain cannot be used")
+    if exists or text.endswith(suffixes) or os.sep in text:
+        return Path(text)  # reading a folder explains what is in it
+    raise WeightsError(f"no model {text[:80]!r}; {suggest(text, reversed(named))} (or give the path of a file)")
 
 
 def find_chain(name_or_file: str | Path) -> list[Path]:

@@ -12,6 +12,5 @@ FORMAT = ExportFormat(
     ("float32", "float16"),
     mindspore.write,
     mindspore.run,
-    takes_whole=False,
     parity_sizes=mindspore.PARITY_SIZES,
 )

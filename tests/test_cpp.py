@@ -7,7 +7,7 @@ import pty
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,8 @@ import tifffile
 import small_models
 from pellucid.exporting import export as exporting
 from pellucid.pictures import images
-from pellucid.pictures.camera import dng
-from pellucid.pictures.picture import Mosaic, Picture
+from pellucid.pictures.camera import dng, raw
+from pellucid.pictures.picture import CameraFacts, Exposure, Mosaic, NoiseLevel, Picture
 from pellucid.pictures.samples import Samples
 from pellucid.restoration import restorer
 
@@ -29,6 +29,7 @@ HEADERS = {"PNG": "libpng-dev", "JPEG": "libjpeg-dev", "TIFF": "libtiff-dev"}
 ONNXRUNTIME_HEADER = "onnxruntime_cxx_api.h"
 openvino = pytest.importorskip("openvino")
 
+_COLOR_MATRIX = (0.9, -0.2, -0.1, -0.4, 1.3, 0.2, -0.1, 0.2, 0.6)
 _PROFILE = PIL.ImageCms.ImageCmsProfile(PIL.ImageCms.createProfile("sRGB")).tobytes()
 
 
@@ -242,6 +243,69 @@ def dark_model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     return weights, exporting.export(weights, folder / "a.onnx", whole=True, layout="nhwc").path
 
 
+@pytest.fixture(scope="session")
+def raw_denoiser(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    folder = tmp_path_factory.mktemp("raw")
+    weights = small_models.save_weights(folder, "dncnn.raw", depth=3, width=8)
+    return weights, exporting.export(weights, folder / "a.onnx", whole=True, layout="nhwc").path
+
+
+@pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("pattern", [("RG", "GB"), ("GB", "RG"), ("BG", "GR")])
+def test_a_denoised_raw_file_equals_pellucids(
+    program: Program,
+    raw_denoiser: tuple[Path, Path],
+    tmp_path: Path,
+    pattern: tuple[str, ...],
+    runtime: str,
+) -> None:
+    if not program.reads_raw:
+        pytest.skip("needs libraw-dev")
+    need(program, runtime)
+    weights, model = raw_denoiser
+    samples = np.random.default_rng(0).integers(450, 4600, (71, 97)).astype(np.uint16)  # below black, saturated
+    mosaic = Mosaic(
+        samples,
+        pattern,
+        ((512.0, 500.0), (490.0, 505.0)),
+        4500.0,
+        white_balance=(1.9, 1.0, 1.4),
+        orientation=6,
+        exposure=Exposure(time_s=1 / 60, iso=3200, f_number=2.8),
+    )
+    (tmp_path / "in.dng").write_bytes(dng.encode(mosaic))
+    wanted = restorer.load(weights).restore(replace(mosaic, noise=NoiseLevel(1.5e-3, 2e-6)))
+    for tile in ((), ("--tile", "16")):
+        command = (model, tmp_path / "in.dng", tmp_path / "out.dng", "--noise", "1.5e-3,2e-6", "--overwrite")
+        ran = run(program.path, *command, *tile, "--runtime", runtime)
+        assert (ran.returncode, ran.stderr) == (0, "")
+        found = raw.read(tmp_path / "out.dng")
+        check_equal(found.samples, wanted.samples, most=1e-2)
+        np.testing.assert_array_equal(found.samples[samples >= 4500], samples[samples >= 4500])
+    assert (found.pattern, found.black_level, found.white_level) == (pattern, mosaic.black_level, 4500)
+    assert (found.orientation, found.exposure.iso) == (6, 3200)
+    assert found.exposure.time_s == pytest.approx(1 / 60) and found.exposure.f_number == pytest.approx(2.8)
+    assert found.white_balance == pytest.approx((1.9, 1.0, 1.4))
+
+
+def test_a_denoised_raw_file_without_exposure_keeps_its_color_matrix(
+    program: Program, raw_denoiser: tuple[Path, Path], tmp_path: Path
+) -> None:
+    if not program.reads_raw:
+        pytest.skip("needs libraw-dev")
+    samples = np.full((64, 64), 900, np.uint16)
+    camera = CameraFacts(color_matrix=_COLOR_MATRIX)
+    (tmp_path / "in.dng").write_bytes(dng.encode(Mosaic(samples, ("RG", "GB"), 512.0, 16383.0, camera=camera)))
+    out = tmp_path / "out.dng"
+    ran = run(program.path, raw_denoiser[1], tmp_path / "in.dng", out, "--noise", "1e-3,1e-6")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    with tifffile.TiffFile(out) as file:
+        ratios = np.reshape(file.pages.first.tags["ColorMatrix1"].value, (9, 2))
+    np.testing.assert_allclose(ratios[:, 0] / ratios[:, 1], _COLOR_MATRIX, atol=1e-6)
+    found = raw.read(out)
+    assert found.exposure.iso is None and found.white_balance is None
+
+
 # A process inherits the peak of the one that starts it, so a small one starts the program.
 _MEASURE = """
 import json, resource, subprocess, sys
@@ -294,9 +358,14 @@ def test_an_installed_library_is_found_by_another_project(
 
 
 def test_wrong_arguments_print_a_one_line_error(
-    program: Program, enlarging: tuple[Path, Path], denoising: tuple[Path, Path], tmp_path: Path
+    program: Program,
+    enlarging: tuple[Path, Path],
+    denoising: tuple[Path, Path],
+    raw_denoiser: tuple[Path, Path],
+    tmp_path: Path,
 ) -> None:
-    color, gray = enlarging[1], denoising[1]
+    color, gray, mosaics = enlarging[1], denoising[1], raw_denoiser[1]
+    noise = ("--noise", "1e-3,1e-6")
     samples = small_models.make_picture(3).samples
     picture = PIL.Image.fromarray(samples)
     picture.save(tmp_path / "a.png")
@@ -342,7 +411,14 @@ def test_wrong_arguments_print_a_one_line_error(
         ([color, "a.png", "a.jpg"], 1, "a.jpg exists; --overwrite replaces it"),
         ([color, "a.png", "absent/b.png"], 1, "absent/b.png: No such file"),
         ([gray, "gray.png", "b.jpg"], 1, "b.jpg: JPEG has 8 bits"),
-        ([color, "a.png", "b.png", "--exposure-ratio", "3"], 2, "--exposure-ratio is for models that take"),
+        ([color, "a.png", "b.png", "--exposure-ratio", "3"], 2, "--exposure-ratio is for models that develop"),
+        ([color, "a.png", "b.png", *noise], 2, "--noise is for models that denoise camera RAW files"),
+        ([color, "a.png", "b.dng"], 1, "b.dng: only models that denoise RAW files write DNG"),
+        ([mosaics, "night.dng", "b.dng"], 2, "this model denoises camera RAW files: --noise is needed"),
+        ([mosaics, "night.dng", "b.png", *noise], 1, "b.png: the result is a camera RAW file; the suffix must be"),
+        ([mosaics, "night.dng", "night.dng", *noise], 1, "night.dng exists; --overwrite replaces it"),
+        ([mosaics, "a.png", "b.dng", *noise], 1, "a.png: LibRaw: "),
+        ([mosaics, "night.dng", "b.dng", "--noise", "1e-3"], 2, "--noise 1e-3: two variances from 0 to 1"),
         ([color, "a.png", "b.png", "--memory", "2XB"], 2, "--memory 2XB: a size is needed"),
         ([color, "a.png", "b.png", "--tile", "0"], 2, "--tile 0: a number above 0 is needed"),
         ([color, "a.png", "b.png", "--quality", "101"], 2, "--quality 101: a whole number from 1 to 100"),

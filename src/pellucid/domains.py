@@ -195,6 +195,29 @@ class DevelopingDomain(MosaicDomain):
         return slice(top, top + height), slice(left, left + width)
 
 
+class DenoisingDomain(MosaicDomain):
+    """A domain that takes mosaics and returns mosaics, which are still to be developed.
+
+    noise: shot and read part of the noise of all mosaics, see `NoiseLevel`. None: that of each mosaic.
+    """
+
+    gives_mosaic = True
+
+    noise: tuple[float, float] | None = None
+
+    @abstractmethod
+    def find_noise_level(self, mosaic: Mosaic) -> tuple[NoiseLevel, str]:
+        """The noise of a mosaic, and where that is from."""
+
+    @abstractmethod
+    def linear_to_planes(self, linear: Tensor, noise: Tensor) -> Tensor:
+        """Linear mosaics (N, 1, H, W), and the shot and read part of their noise, as planes of `to_planes`.
+
+        noise: (N, 2), or (1, 2) for all. Mosaics start with `pattern` and have complete blocks. Values below black
+        are negative.
+        """
+
+
 def takes_mosaic(domain: Domain) -> TypeGuard[MosaicDomain]:
     """Whether a domain takes mosaics, as a type guard."""
     return domain.takes_mosaic
@@ -203,6 +226,11 @@ def takes_mosaic(domain: Domain) -> TypeGuard[MosaicDomain]:
 def develops_mosaic(domain: Domain) -> TypeGuard[DevelopingDomain]:
     """Whether a domain takes mosaics and returns developed pictures, as a type guard."""
     return domain.takes_mosaic and not domain.gives_mosaic
+
+
+def denoises_mosaic(domain: Domain) -> TypeGuard[DenoisingDomain]:
+    """Whether a domain takes mosaics and returns mosaics, as a type guard."""
+    return domain.takes_mosaic and domain.gives_mosaic
 
 
 class PictureDomain(Domain):
@@ -381,7 +409,7 @@ class PackedRaw(DevelopingDomain):
 
 
 @dataclass(frozen=True)
-class StableRaw(MosaicDomain):
+class StableRaw(DenoisingDomain):
     """A Bayer mosaic that is denoised and stays a mosaic, packed into four planes of half the size.
 
     Samples are on the scale of `stabilize`, on which the noise is equally strong everywhere; a fifth plane
@@ -393,7 +421,6 @@ class StableRaw(MosaicDomain):
 
     noise: tuple[float, float] | None = None
 
-    gives_mosaic = True
     colors = "rgb"
     rate = Fraction(1, 2)
     num_planes = 5
@@ -440,9 +467,14 @@ class StableRaw(MosaicDomain):
 
     def to_planes(self, degraded: Degraded, device: torch.device = CPU) -> Tensor:
         mosaic = _mosaic(degraded)
-        linear, (noise, _) = mosaic.to_linear(device), self.find_noise_level(mosaic)
-        levels = devices.to_device(torch.tensor([noise.shot, noise.read]), device).reshape(1, 2, 1, 1)
-        return torch.cat([linear, levels.expand(-1, -1, *linear.shape[-2:])], dim=1)
+        noise, _ = self.find_noise_level(mosaic)
+        levels = devices.to_device(torch.tensor([[noise.shot, noise.read]]), device)
+        return self.linear_to_planes(mosaic.to_linear(device), levels)
+
+    def linear_to_planes(self, linear: Tensor, noise: Tensor) -> Tensor:
+        count, _, height, width = linear.shape  # a graph of any number of mosaics must not call `len`
+        levels = noise[:, :, None, None].expand(count, -1, height, width)
+        return torch.cat([linear, levels], dim=1)
 
     def planes_to_input(self, planes: Tensor) -> Tensor:
         return self.encode(planes)

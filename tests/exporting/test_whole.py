@@ -16,6 +16,7 @@ import pellucid
 import small_models
 from pellucid.backends import runtimes
 from pellucid.backends.eager import TorchBackend
+from pellucid.backends.metadata import GraphMetadata
 from pellucid.backends.model import load_model
 from pellucid.backends.sample_form import SampleForm
 from pellucid.errors import ArgumentError, PellucidError, WeightsError
@@ -24,7 +25,7 @@ from pellucid.exporting import registry, whole_parity
 from pellucid.exporting.export_format import ExportRequest, Run
 from pellucid.pictures import images
 from pellucid.pictures.camera import dng
-from pellucid.pictures.picture import Mosaic, Picture
+from pellucid.pictures.picture import Mosaic, NoiseLevel, Picture
 from pellucid.restoration.restorer import Restorer
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -36,7 +37,11 @@ PAGE = Path(__file__).parents[2] / "docs" / "export.md"
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("weights")
-    recipes: dict[str, dict[str, Any]] = {**small_models.RECIPES, "sid_unet.any_camera": {"width": 4}}
+    recipes: dict[str, dict[str, Any]] = {
+        **small_models.RECIPES,
+        "sid_unet.any_camera": {"width": 4},
+        "dncnn.raw": {"depth": 3, "width": 8},
+    }
     paths = {name: small_models.save_weights(folder, name, **keywords) for name, keywords in recipes.items()}
     paths["srcnn.x3"] = small_models.save_weights(folder / "x3", "srcnn.paper", mapping_px=1, scale=3)
     return paths
@@ -49,6 +54,14 @@ def larger(weights: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
     return exporting.export(weights["srcnn.x3"], out, whole=True, layout="nhwc").path
 
 
+@pytest.fixture(scope="module")
+def denoising(weights: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole denoiser of mosaics."""
+    return exporting.export(
+        weights["dncnn.raw"], tmp_path_factory.mktemp("whole") / "denoise.onnx", whole=True
+    ).path
+
+
 @pytest.mark.parametrize(
     ("name", "out", "form"),
     [
@@ -58,6 +71,9 @@ def larger(weights: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -
         ("dncnn.gaussian", "a.xml", {"colors": "rgb", "layout": "nhwc"}),
         ("mimo_unet.gopro", "a.onnx", {"colors": "gray"}),
         ("sid_unet.sony", "a.onnx", {"layout": "nhwc"}),
+        ("dncnn.raw", "a.onnx", {}),
+        ("dncnn.raw", "a.xml", {"layout": "nhwc"}),
+        ("dncnn.raw", "a.pt2", {}),
     ],
 )
 def test_samples_are_those_of_restore_at_any_size(
@@ -100,6 +116,44 @@ def test_the_scale_and_grid_of_a_mosaic_are_in_its_own_pixels(weights: dict[str,
     assert (network.scale, whole.scale) == (2, 1)
     assert whole.multiple == 2 * network.multiple and whole.halo == 2 * (network.halo + 1) - 1
     assert whole.to_entries()["input"] == "uint16 mosaic that starts with RG/GB, (N, C, H, W), as in files"
+
+
+def test_the_metadata_of_a_denoiser_of_mosaics_explain_its_noise(weights: dict[str, Path]) -> None:
+    model, _ = load_model(weights["dncnn.raw"])
+    whole = ExportRequest(model, form=SampleForm("uint16", colors="mosaic")).metadata
+    assert (whole.scale, whole.multiple, whole.halo) == (1, 2, 2 * (model.network.halo + 1) - 1)
+    entries = whole.to_entries()
+    mosaic, _, noise = entries["input"].partition("; ")
+    assert mosaic == "uint16 mosaic that starts with RG/GB, (N, C, H, W), as in files"
+    assert noise.startswith("noise: shot and read, the variance of a sample is shot * signal + read")
+    assert entries["output"] == "uint16 mosaic that starts with RG/GB, (N, C, H, W), the same size, as in files"
+    assert GraphMetadata.from_entries(entries, source="a.onnx").form == whole.form
+    network = ExportRequest(model).metadata.to_entries()
+    assert "scale of equal noise" in network["input"] and network["output"].startswith("the planes of the mosaic")
+
+
+def test_a_denoiser_of_stated_noise_takes_no_noise(weights: dict[str, Path], tmp_path: Path) -> None:
+    exported = exporting.export(weights["dncnn.raw"], tmp_path / "a.onnx", whole=True, noise=(2e-3, 1e-5))
+    assert exported.agreement.psnr_db > 130
+    given = [value.name for value in onnxruntime.InferenceSession(exported.path).get_inputs()]
+    assert given == ["mosaic", "black_levels", "white_level"]
+    assert "noise: " not in exported.metadata.to_entries()["input"]
+
+
+def test_saturated_samples_stay_whatever_the_levels(denoising: Path) -> None:
+    white = np.arange(1000, 1200)
+    samples = np.broadcast_to(white[:, None, None, None], (200, 1, 4, 4)).astype(np.uint16)
+    inputs = {
+        "mosaic": samples,
+        "black_levels": np.full((200, 2, 2), 512, np.float32),
+        "white_level": white.astype(np.float32),
+        "noise": np.full((200, 2), 1e-3, np.float32),
+    }
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    in_openvino = openvino.Core().compile_model(denoising, "CPU", options)(inputs)[0]
+    (in_onnxruntime,) = onnxruntime.InferenceSession(denoising).run(None, inputs)
+    for found in (in_openvino, in_onnxruntime):
+        np.testing.assert_array_equal(found, samples)
 
 
 def test_int8_quantizes_the_network_only(weights: dict[str, Path], tmp_path: Path) -> None:
@@ -186,7 +240,12 @@ def test_a_sample_between_two_levels_may_be_either(monkeypatch: pytest.MonkeyPat
         ),
         ("dncnn.gaussian", "a.mindir", {"whole": True}, "possible are aoti, onnx, openvino, torch"),
         ("dncnn.gaussian", "a.onnx", {"whole": True, "data": "x"}, "leave out data, or whole"),
-        ("sid_unet.sony", "a.onnx", {"whole": True, "samples": "uint8"}, "takes uint16 mosaics"),
+        ("sid_unet.sony", "a.onnx", {"whole": True, "samples": "uint8"}, "takes the uint16 mosaics"),
+        ("sid_unet.sony", "a.onnx", {"whole": True, "colors": "gray"}, "gives uint16 RGB pictures"),
+        ("dncnn.raw", "a.onnx", {"whole": True, "samples": "uint8"}, "gives uint16 mosaics"),
+        ("dncnn.raw", "a.onnx", {"whole": True, "colors": "rgb"}, "gives uint16 mosaics"),
+        ("dncnn.raw", "a.onnx", {"whole": True, "shape": (1, 1, 9, 8)}, "must be multiples of 2"),
+        ("srcnn.paper", "a.onnx", {"whole": True, "colors": "mosaic"}, "the result of this model is a picture"),
         ("srcnn.paper", "a.onnx", {"whole": True, "shape": (1, 1, 9, 9)}, r"needs \(N, 3, H, W\)"),
         ("sid_unet.sony", "a.onnx", {"whole": True, "shape": (1, 1, 8, 9)}, "must be multiples of 2"),
     ],
@@ -239,6 +298,24 @@ def test_the_program_for_raw_in_the_documentation(weights: dict[str, Path], tmp_
     found = np.load(tmp_path / "night.npy")[0].transpose(1, 2, 0).astype(int)
     assert np.abs(found - expected.samples).max() <= 1
     _check_unknown_white_balance(tmp_path / "night.onnx", weights["sid_unet.any_camera"])
+
+
+@pytest.mark.parametrize("pattern", [("RG", "GB"), ("GR", "BG"), ("GB", "RG"), ("BG", "GR")])
+def test_the_program_for_denoising_raw_in_the_documentation(
+    weights: dict[str, Path], denoising: Path, tmp_path: Path, pattern: tuple[str, ...]
+) -> None:
+    (tmp_path / "denoise.onnx").symlink_to(denoising)
+    samples = np.random.default_rng(0).integers(400, 5000, (45, 63)).astype(np.uint16)
+    mosaic = Mosaic(samples, pattern, ((510.0, 512.0), (513.0, 511.0)), white_level=4500.0)
+    dng.write(mosaic, tmp_path / "noisy.dng")
+    _run_program("from onnxruntime import InferenceSession", tmp_path)
+    found = np.load(tmp_path / "noisy.npy")
+    expected = pellucid.load(weights["dncnn.raw"]).restore(replace(mosaic, noise=NoiseLevel(1.2e-3, 3.4e-6)))
+    off = np.abs(found.astype(int) - expected.samples)
+    assert off.max() <= 1 and (off > 0).mean() < 1e-2
+    is_white = samples >= 4500
+    assert is_white.any() and np.array_equal(found[is_white], samples[is_white])
+    assert found.min() < 510 and (found[~is_white] != samples[~is_white]).mean() > 0.9
 
 
 def _check_unknown_white_balance(graph: Path, weights: Path) -> None:

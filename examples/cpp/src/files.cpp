@@ -13,7 +13,7 @@ namespace pellucid {
 
 namespace {
 
-enum class Format { kPng, kJpeg, kTiff, kOther };
+enum class Format { kPng, kJpeg, kTiff, kDng, kOther };
 
 std::string find_suffix(const std::string& path) {
     const std::size_t dot = path.find_last_of("./");
@@ -27,6 +27,7 @@ Format find_format_of_suffix(const std::string& path) {
     const std::string suffix = find_suffix(path);
     if (suffix == ".png") return Format::kPng;
     if (suffix == ".jpg" || suffix == ".jpeg") return Format::kJpeg;
+    if (suffix == ".dng") return Format::kDng;
     return suffix == ".tif" || suffix == ".tiff" ? Format::kTiff : Format::kOther;
 }
 
@@ -61,6 +62,7 @@ Picture read_picture(const std::string& path) {
 
 void check_output(const std::string& path, std::size_t sample_bytes, const WriteOptions& options) {
     const Format format = find_format_of_suffix(path);
+    if (format == Format::kDng) throw std::runtime_error(path + ": only models that denoise RAW files write DNG");
     if (format == Format::kOther) throw std::runtime_error(path + ": the suffix must be .png, .jpg or .tif");
     if (format == Format::kJpeg && sample_bytes != 1)
         throw std::runtime_error(path + ": JPEG has 8 bits, and the result 16; write .png or .tif");
@@ -75,6 +77,17 @@ void write_picture(const Picture& picture, const std::string& path, const WriteO
         if (format == Format::kJpeg) return write_jpeg(picture, file, path, options.quality);
         write_tiff(picture, file, path);
     });
+}
+
+void check_mosaic_output(const std::string& path, const WriteOptions& options) {
+    if (find_format_of_suffix(path) != Format::kDng)
+        throw std::runtime_error(path + ": the result is a camera RAW file; the suffix must be .dng");
+    if (!options.overwrite) check_absent(path);
+}
+
+void write_mosaic(const Mosaic& mosaic, const std::string& path, const WriteOptions& options) {
+    check_mosaic_output(path, options);
+    write_whole(path, options.overwrite, [&](std::FILE* file) { write_dng(mosaic, file, path); });
 }
 
 }  // namespace pellucid

@@ -18,6 +18,8 @@ void write_jpeg(const Picture& picture, std::FILE* file, const std::string& path
 Picture read_tiff(const std::string& path);
 void write_tiff(const Picture& picture, std::FILE* file, const std::string& path);
 
+void write_dng(const Mosaic& mosaic, std::FILE* file, const std::string& path);
+
 // The orientation in an EXIF block, which begins with "II" or "MM"; 1 if it has none.
 int find_orientation(const unsigned char* block, std::size_t size);
 

@@ -8,6 +8,7 @@
 #include <cstdlib>
 #include <iostream>
 #include <new>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -21,10 +22,13 @@ namespace {
 const char* const kUsage =
     "usage: restore MODEL INPUT OUTPUT [options]\n"
     "  MODEL                  .xml or .onnx of `pellucid export NAME --whole --layout nhwc`\n"
-    "  INPUT, OUTPUT          .png, .jpg or .tif; for a model for camera RAW files, INPUT is one\n"
+    "  INPUT, OUTPUT          .png, .jpg or .tif; for a model for camera RAW files, INPUT is one, and OUTPUT a .dng if\n"
+    "                         the model denoises it\n"
     "  --runtime NAME         onnxruntime (for .onnx) or openvino (for .xml and .onnx); default: onnxruntime for .onnx\n"
     "                         if this program was built with it, else openvino\n"
     "  --exposure-ratio X     brighten a RAW file as if the exposure had been X times longer\n"
+    "  --noise SHOT,READ      of a RAW file to denoise: the variance of a sample is SHOT * signal + READ, where black is 0\n"
+    "                         and white is 1; `pellucid restore` prints both\n"
     "  --memory SIZE          limit of the process, e.g. 2GB; default: half of the free memory\n"
     "  --tile PX              side of the tiles instead of what the memory allows\n"
     "  --quality N            of JPEG, 1 to 100; default: that of INPUT, or 95\n"
@@ -39,6 +43,7 @@ struct Arguments {
     pellucid::Options options;
     pellucid::WriteOptions write;
     double exposure_ratio = 0;
+    std::optional<pellucid::Noise> noise;
 };
 
 double parse_number(const std::string& name, const std::string& text, std::size_t* parsed = nullptr) {
@@ -77,6 +82,16 @@ std::size_t parse_size(const std::string& name, const std::string& text) {
     throw WrongUsage(name + " " + text + ": a size is needed, e.g. 2GB or 800MB");
 }
 
+pellucid::Noise parse_noise(const std::string& name, const std::string& text) {
+    pellucid::Noise noise;
+    int length = 0;
+    const bool is_complete = std::sscanf(text.c_str(), "%f,%f%n", &noise.shot, &noise.read, &length) == 2 &&
+                             static_cast<std::size_t>(length) == text.size();
+    if (!is_complete || !(noise.shot > 0 && noise.shot < 1 && noise.read >= 0 && noise.read < 1))
+        throw WrongUsage(name + " " + text + ": two variances from 0 to 1 are needed, e.g. 4e-4,1e-6");
+    return noise;
+}
+
 pellucid::Runtime parse_runtime(const std::string& name, const std::string& text) {
     if (text == "onnxruntime") return pellucid::Runtime::kOnnxRuntime;
     if (text == "openvino") return pellucid::Runtime::kOpenVino;
@@ -107,6 +122,8 @@ Arguments parse(int argc, char** argv) {
             arguments.options.runtime = parse_runtime(name, value);
         else if (name == "--exposure-ratio")
             arguments.exposure_ratio = parse_number(name, value);
+        else if (name == "--noise")
+            arguments.noise = parse_noise(name, value);
         else
             throw WrongUsage(name + ": unknown option");
     }
@@ -133,17 +150,44 @@ class ProgressLine {
     const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
 };
 
-pellucid::Picture restore(const pellucid::Restorer& restorer, const std::string& input, double exposure_ratio) {
-    if (!restorer.takes_mosaic()) {
-        if (exposure_ratio > 0) throw WrongUsage("--exposure-ratio is for models that take camera RAW files");
-        pellucid::Picture picture = pellucid::read_picture(input);
+void check_options(const pellucid::Restorer& restorer, const Arguments& arguments) {
+    const bool develops = restorer.takes_mosaic() && !restorer.gives_mosaic();
+    if (develops && arguments.exposure_ratio == 0)
+        throw WrongUsage("this model takes camera RAW files: --exposure-ratio is needed");
+    if (!develops && arguments.exposure_ratio > 0)
+        throw WrongUsage("--exposure-ratio is for models that develop camera RAW files");
+    if (restorer.takes_noise() && !arguments.noise)
+        throw WrongUsage("this model denoises camera RAW files: --noise is needed; `pellucid restore` prints that of "
+                         "a file");
+    if (!restorer.takes_noise() && arguments.noise)
+        throw WrongUsage("--noise is for models that denoise camera RAW files and were exported without it");
+}
+
+void restore(const pellucid::Restorer& restorer, const Arguments& arguments) {
+    const std::string &input = arguments.paths[1], &output = arguments.paths[2];
+    const auto with_progress = [](const auto& run) {
         const ProgressLine line;
-        return restorer.restore(std::move(picture), [&](double finished) { line.show(finished); });
+        return run([&](double finished) { line.show(finished); });
+    };
+    check_options(restorer, arguments);
+    if (restorer.gives_mosaic()) {
+        pellucid::check_mosaic_output(output, arguments.write);
+        const pellucid::Mosaic mosaic = pellucid::read_mosaic(input);
+        const pellucid::Noise noise = arguments.noise.value_or(pellucid::Noise{});
+        const auto denoised = with_progress([&](const auto& show) { return restorer.denoise(mosaic, noise, show); });
+        return pellucid::write_mosaic(denoised, output, arguments.write);
     }
-    if (exposure_ratio == 0) throw WrongUsage("this model takes camera RAW files: --exposure-ratio is needed");
-    const pellucid::Mosaic mosaic = pellucid::read_mosaic(input);
-    const ProgressLine line;
-    return restorer.restore(mosaic, static_cast<float>(exposure_ratio), [&](double finished) { line.show(finished); });
+    pellucid::check_output(output, restorer.sample_bytes(), arguments.write);
+    if (restorer.takes_mosaic()) {
+        const pellucid::Mosaic mosaic = pellucid::read_mosaic(input);
+        const auto ratio = static_cast<float>(arguments.exposure_ratio);
+        const auto developed = with_progress([&](const auto& show) { return restorer.restore(mosaic, ratio, show); });
+        return pellucid::write_picture(developed, output, arguments.write);
+    }
+    pellucid::Picture picture = pellucid::read_picture(input);
+    const auto restored =
+        with_progress([&](const auto& show) { return restorer.restore(std::move(picture), show); });
+    pellucid::write_picture(restored, output, arguments.write);
 }
 
 }  // namespace
@@ -155,11 +199,7 @@ int main(int argc, char** argv) {
     }
     try {
         const Arguments arguments = parse(argc, argv);
-        const std::string &input = arguments.paths[1], &output = arguments.paths[2];
-        pellucid::check_output(output, 1, arguments.write);
-        const pellucid::Restorer restorer(arguments.paths[0], arguments.options);
-        pellucid::check_output(output, restorer.sample_bytes(), arguments.write);
-        pellucid::write_picture(restore(restorer, input, arguments.exposure_ratio), output, arguments.write);
+        restore(pellucid::Restorer(arguments.paths[0], arguments.options), arguments);
     } catch (const WrongUsage& error) {
         std::cerr << "restore: " << error.what() << "; restore --help lists the options\n";
         return 2;

@@ -54,8 +54,20 @@ Metadata::Metadata(const FindText& find_text)
     if (!shape.empty() && shape != "null")
         throw std::runtime_error("the model takes pictures of one shape; export it without --shape");
     if (scale == 0 || multiple == 0) throw std::runtime_error("the metadata of the model is damaged; export it again");
-    channels = contains(form, "\"gray\"") ? 1 : 3;
+    channels = contains(form, "\"rgb\"") ? 3 : 1;
+    gives_mosaic = contains(form, "\"mosaic\"");
+    takes_noise = contains(find_text("input"), "; noise: ");
     sample_bytes = contains(form, "\"uint16\"") ? 2 : 1;
+}
+
+std::vector<NumbersInput> list_inputs(const MosaicNumbers& numbers) {
+    const auto& balance = numbers.white_balance;
+    const std::size_t period = numbers.black_levels.size() == 4 ? 2 : 6;
+    return {{"black_levels", {1, period, period}, numbers.black_levels},
+            {"white_level", {1}, {numbers.white_level}},
+            {"exposure_ratio", {1}, {numbers.exposure_ratio}},
+            {"white_balance", {1, 3}, {balance.begin(), balance.end()}},
+            {"noise", {1, 2}, {numbers.noise.shot, numbers.noise.read}}};
 }
 
 }  // namespace pellucid

@@ -21,6 +21,7 @@ struct Metadata {
     std::size_t scale, multiple, halo;  // in pixels of the picture or mosaic
     std::size_t channels, sample_bytes;
     std::string precision;
+    bool gives_mosaic, takes_noise;
     std::vector<std::string> pattern;  // of the mosaic that the graph takes, e.g. {"RG", "GB"}; empty for pictures
 
     // Throws std::runtime_error if it is not a whole graph with interleaved channels.
@@ -30,11 +31,22 @@ struct Metadata {
 };
 
 // The inputs of a graph for mosaics other than the samples, which are those of a part that starts with the pattern.
-struct Development {
+struct MosaicNumbers {
     std::vector<float> black_levels;
     float white_level, exposure_ratio;
     std::array<float, 3> white_balance;
+    Noise noise;
 };
+
+// One of these inputs. Its shape is that for one mosaic.
+struct NumbersInput {
+    std::string name;
+    std::vector<std::size_t> shape;
+    std::vector<float> values;
+};
+
+// All of them; a graph has those that its network needs.
+std::vector<NumbersInput> list_inputs(const MosaicNumbers& numbers);
 
 // A graph in one of the runtimes, each of which has one file and one class.
 class Model {
@@ -42,8 +54,8 @@ class Model {
     explicit Model(Metadata metadata) : metadata(std::move(metadata)) {}
     virtual ~Model() = default;
 
-    // development: for mosaics, else nullptr.
-    virtual Picture run(const Picture& part, const Development* development) = 0;
+    // numbers: for mosaics, else nullptr.
+    virtual Picture run(const Picture& part, const MosaicNumbers* numbers) = 0;
 
     const Metadata metadata;
 };

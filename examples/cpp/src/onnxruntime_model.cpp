@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <set>
 #include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "model.h"
@@ -40,12 +42,12 @@ std::string find_text(const Ort::Session& session, const std::string& key) {
     return text ? text.get() : "";
 }
 
-bool has_input(const Ort::Session& session, const std::string& name) {
+std::set<std::string> find_input_names(const Ort::Session& session) {
     Ort::AllocatorWithDefaultOptions allocator;
-    for (std::size_t i = 0; i < session.GetInputCount(); ++i) {
-        if (name == session.GetInputNameAllocated(i, allocator).get()) return true;
-    }
-    return false;
+    std::set<std::string> names;
+    for (std::size_t i = 0; i < session.GetInputCount(); ++i)
+        names.insert(session.GetInputNameAllocated(i, allocator).get());
+    return names;
 }
 
 // Tensors that use the memory of the caller.
@@ -60,8 +62,10 @@ class Wrapper {
         return Ort::Value::CreateTensor(memory_, samples, picture.samples.size(), shape.data(), shape.size(), type);
     }
 
-    Ort::Value wrap(const Shape& shape, const float* numbers, std::size_t count) const {
-        return Ort::Value::CreateTensor(memory_, const_cast<float*>(numbers), count, shape.data(), shape.size());
+    Ort::Value wrap(const NumbersInput& input) const {
+        const Shape shape(input.shape.begin(), input.shape.end());
+        auto* values = const_cast<float*>(input.values.data());
+        return Ort::Value::CreateTensor(memory_, values, input.values.size(), shape.data(), shape.size());
     }
 
   private:
@@ -74,23 +78,17 @@ class OnnxRuntimeModel : public Model {
         : Model(Metadata([&](const std::string& key) { return find_text(session, key); })),
           env_(std::move(env)),
           session_(std::move(session)),
-          takes_white_balance_(has_input(session_, "white_balance")) {}
+          input_names_(find_input_names(session_)) {}
 
-    Picture run(const Picture& part, const Development* development) override {
-        std::vector<const char*> names{development == nullptr ? "picture" : "mosaic"};
+    Picture run(const Picture& part, const MosaicNumbers* numbers) override {
+        std::vector<const char*> names{numbers == nullptr ? "picture" : "mosaic"};
         std::vector<Ort::Value> values;
         values.push_back(wrapper_.wrap(part));
-        const auto add = [&](const char* name, const Shape& shape, const float* numbers, std::size_t count) {
-            names.push_back(name);
-            values.push_back(wrapper_.wrap(shape, numbers, count));
-        };
-        if (development != nullptr) {
-            const auto period = static_cast<std::int64_t>(metadata.pattern.size());
-            add("black_levels", {1, period, period}, development->black_levels.data(), development->black_levels.size());
-            add("white_level", {1}, &development->white_level, 1);
-            add("exposure_ratio", {1}, &development->exposure_ratio, 1);
-            // Networks that learned the white balance do not take it.
-            if (takes_white_balance_) add("white_balance", {1, 3}, development->white_balance.data(), 3);
+        const auto inputs = numbers == nullptr ? std::vector<NumbersInput>() : list_inputs(*numbers);
+        for (const NumbersInput& input : inputs) {
+            if (input_names_.count(input.name) == 0) continue;
+            names.push_back(input.name.c_str());
+            values.push_back(wrapper_.wrap(input));
         }
         Picture restored(part.height * metadata.scale, part.width * metadata.scale, metadata.channels,
                          metadata.sample_bytes);
@@ -107,7 +105,7 @@ class OnnxRuntimeModel : public Model {
   private:
     Ort::Env env_;
     Ort::Session session_;
-    const bool takes_white_balance_;
+    const std::set<std::string> input_names_;
     const Wrapper wrapper_;
 };
 

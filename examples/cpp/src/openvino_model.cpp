@@ -36,13 +36,13 @@ class OpenVinoModel : public Model {
               ov::hint::inference_precision(metadata.precision == "bfloat16" ? ov::element::bf16 : ov::element::f32))),
           request_(compiled_.create_infer_request()) {}
 
-    Picture run(const Picture& part, const Development* development) override {
-        const bool is_mosaic = development != nullptr;
+    Picture run(const Picture& part, const MosaicNumbers* numbers) override {
+        const bool is_mosaic = numbers != nullptr;
         const ov::element::Type type = part.sample_bytes == 2 ? ov::element::u16 : ov::element::u8;
         auto* samples = const_cast<unsigned char*>(part.samples.data());
         request_.set_tensor(is_mosaic ? "mosaic" : "picture",
                             ov::Tensor(type, {1, part.height, part.width, part.channels}, samples));
-        if (is_mosaic) set_development(*development);
+        if (is_mosaic) set_numbers(*numbers);
         request_.infer();
         const ov::Tensor output = request_.get_output_tensor();
         const ov::Shape shape = output.get_shape();
@@ -52,21 +52,15 @@ class OpenVinoModel : public Model {
     }
 
   private:
-    void set_development(const Development& development) {
-        const std::size_t period = metadata.pattern.size();
-        set_numbers("black_levels", {1, period, period}, development.black_levels.data());
-        set_numbers("white_level", {1}, &development.white_level);
-        set_numbers("exposure_ratio", {1}, &development.exposure_ratio);
-        for (const auto& input : compiled_.inputs()) {  // networks that learned the white balance do not take it
-            if (input.get_names().count("white_balance") != 0)
-                set_numbers("white_balance", {1, 3}, development.white_balance.data());
+    void set_numbers(const MosaicNumbers& numbers) {
+        for (const NumbersInput& given : list_inputs(numbers)) {
+            for (const auto& input : compiled_.inputs()) {
+                if (input.get_names().count(given.name) == 0) continue;
+                ov::Tensor tensor(ov::element::f32, given.shape);
+                std::memcpy(tensor.data(), given.values.data(), tensor.get_byte_size());
+                request_.set_tensor(input, tensor);
+            }
         }
-    }
-
-    void set_numbers(const char* name, const ov::Shape& shape, const float* numbers) {
-        ov::Tensor tensor(ov::element::f32, shape);
-        std::memcpy(tensor.data(), numbers, tensor.get_byte_size());
-        request_.set_tensor(name, tensor);
     }
 
     ov::CompiledModel compiled_;

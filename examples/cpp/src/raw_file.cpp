@@ -21,6 +21,7 @@ Mosaic read_mosaic(const std::string& path) {
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 
 namespace pellucid {
 
@@ -72,6 +73,41 @@ void read_filters(LibRaw& raw, Mosaic& mosaic, const std::string& path) {
     }
 }
 
+template <std::size_t kColumns>
+std::array<float, 9> flatten(const float (*matrix)[kColumns]) {
+    std::array<float, 9> flat{};
+    for (std::size_t i = 0; i < flat.size(); ++i) flat[i] = matrix[i / 3][i % 3];
+    return flat;
+}
+
+// The matrix of a camera that LibRaw knows, or that of a DNG for daylight.
+std::array<float, 9> read_color_matrix(const libraw_colordata_t& color) {
+    constexpr int kD65 = 21;
+    const std::array<float, 9> known = flatten(color.cam_xyz);
+    if (known != std::array<float, 9>{}) return known;
+    for (const auto& of_light : color.dng_color) {
+        if (of_light.illuminant == kD65) return flatten(of_light.colormatrix);
+    }
+    return {};
+}
+
+Shot read_shot(const libraw_data_t& data) {
+    Shot shot;
+    shot.make = data.idata.make;
+    shot.model = data.idata.model;
+    shot.color_matrix = read_color_matrix(data.color);
+    shot.time_s = static_cast<float>(round_known(data.other.shutter));
+    shot.iso = static_cast<float>(round_known(data.other.iso_speed));
+    shot.f_number = static_cast<float>(round_known(data.other.aperture));
+    shot.focal_mm = static_cast<float>(round_known(data.other.focal_len));
+    char taken[20];
+    std::tm local{};
+    if (data.other.timestamp > 0 && localtime_r(&data.other.timestamp, &local) != nullptr &&
+        std::strftime(taken, sizeof taken, "%Y:%m:%d %H:%M:%S", &local) > 0)
+        shot.taken = taken;
+    return shot;
+}
+
 }  // namespace
 
 Mosaic read_mosaic(const std::string& path) {
@@ -91,6 +127,7 @@ Mosaic read_mosaic(const std::string& path) {
     read_filters(raw, mosaic, path);
     mosaic.white_level = static_cast<float>(raw.imgdata.rawdata.color.maximum);
     mosaic.white_balance = read_white_balance(raw.imgdata.rawdata.color.cam_mul);
+    mosaic.shot = read_shot(raw.imgdata);
     mosaic.orientation = sizes.flip >= 0 && sizes.flip < 8 ? kOrientations[sizes.flip] : 1;
     return mosaic;
 }

@@ -54,6 +54,36 @@ std::pair<std::size_t, std::size_t> find_phase(const std::vector<std::string>& g
     throw std::runtime_error("the color filters of the camera are not arranged as the model needs");
 }
 
+// The black levels of the block that starts at this row and column.
+std::vector<float> roll_black_levels(const Mosaic& mosaic, std::size_t top, std::size_t left) {
+    const std::size_t period = mosaic.pattern.size();
+    std::vector<float> levels;
+    for (std::size_t i = 0; i < period * period; ++i) {
+        const std::size_t row = (top + i / period) % period, col = (left + i) % period;
+        levels.push_back(mosaic.black_levels[row * period + col]);
+    }
+    return levels;
+}
+
+// The sample that a mirror at the outermost samples shows; before: how many samples are added in front.
+std::size_t mirror(std::size_t position, std::size_t before, std::size_t size) {
+    if (position < before) return before - position;
+    const std::size_t inside = position - before;
+    return inside < size ? inside : 2 * size - 2 - inside;
+}
+
+// A Bayer mosaic with rows and columns in front and at the end, so that its blocks are complete.
+Picture complete_blocks(const Picture& samples, std::size_t top, std::size_t left) {
+    Picture complete((top + samples.height + 1) / 2 * 2, (left + samples.width + 1) / 2 * 2, 1, samples.sample_bytes);
+    for (std::size_t row = 0; row < complete.height; ++row) {
+        for (std::size_t col = 0; col < complete.width; ++col)
+            std::memcpy(complete.at(row, col),
+                        samples.at(mirror(row, top, samples.height), mirror(col, left, samples.width)),
+                        samples.sample_bytes);
+    }
+    return complete;
+}
+
 }  // namespace
 
 struct Restorer::State {
@@ -61,7 +91,7 @@ struct Restorer::State {
     Options options;
 
     // picture: of the form that the graph takes.
-    Picture restore(const Picture& picture, const Development* development, const Progress& progress) const {
+    Picture restore(const Picture& picture, const MosaicNumbers* numbers, const Progress& progress) const {
         const Metadata& metadata = model->metadata;
         const std::size_t limit = options.memory_bytes;
         Picture result(picture.height * metadata.scale, picture.width * metadata.scale, metadata.channels,
@@ -69,12 +99,12 @@ struct Restorer::State {
         result.copy_facts(picture);
         const std::size_t part_px =
             options.tile_px > 0 ? find_part(options.tile_px, metadata)
-                                : choose_part(*model, std::max(picture.height, picture.width), limit, development);
+                                : choose_part(*model, std::max(picture.height, picture.width), limit, numbers);
         const double area = static_cast<double>(picture.height) * static_cast<double>(picture.width);
         double finished = 0;
         for (const Span& rows : cut(picture.height, part_px, metadata)) {
             for (const Span& cols : cut(picture.width, part_px, metadata)) {
-                paste(result, model->run(copy_part(picture, rows, cols), development), rows, cols, metadata.scale);
+                paste(result, model->run(copy_part(picture, rows, cols), numbers), rows, cols, metadata.scale);
                 check_peak(limit);
                 finished += static_cast<double>(rows.stop - rows.start) * static_cast<double>(cols.stop - cols.start);
                 if (progress) progress(finished / area);
@@ -95,6 +125,10 @@ Restorer::~Restorer() = default;
 
 bool Restorer::takes_mosaic() const { return state_->model->metadata.takes_mosaic(); }
 
+bool Restorer::gives_mosaic() const { return state_->model->metadata.gives_mosaic; }
+
+bool Restorer::takes_noise() const { return state_->model->metadata.takes_noise; }
+
 std::size_t Restorer::scale() const { return state_->model->metadata.scale; }
 
 std::size_t Restorer::sample_bytes() const { return state_->model->metadata.sample_bytes; }
@@ -108,7 +142,7 @@ Picture Restorer::restore(Picture picture, const Progress& progress) const {
 
 Picture Restorer::restore(const Mosaic& mosaic, float exposure_ratio, const Progress& progress) const {
     const std::vector<std::string>& pattern = state_->model->metadata.pattern;
-    if (pattern.empty()) throw std::runtime_error("the model takes developed pictures, not camera RAW files");
+    if (pattern.empty() || gives_mosaic()) throw std::runtime_error("the model does not develop camera RAW files");
     const std::size_t period = pattern.size();
     const auto [top, left] = find_phase(mosaic.pattern, pattern);
     const Picture& samples = mosaic.samples;
@@ -116,13 +150,22 @@ Picture Restorer::restore(const Mosaic& mosaic, float exposure_ratio, const Prog
         throw std::runtime_error("the mosaic is smaller than one block of color filters");
     const Span rows{0, 0, top, top + (samples.height - top) / period * period};
     const Span cols{0, 0, left, left + (samples.width - left) / period * period};
-    Development development{{}, mosaic.white_level, exposure_ratio, mosaic.white_balance};
-    for (std::size_t i = 0; i < period * period; ++i) {
-        const std::size_t row = (top + i / period) % period, col = (left + i) % period;
-        development.black_levels.push_back(mosaic.black_levels[row * period + col]);
-    }
-    return apply_orientation(state_->restore(copy_part(samples, rows, cols), &development, progress),
-                             mosaic.orientation);
+    const MosaicNumbers numbers{roll_black_levels(mosaic, top, left), mosaic.white_level, exposure_ratio,
+                                mosaic.white_balance, {}};
+    return apply_orientation(state_->restore(copy_part(samples, rows, cols), &numbers, progress), mosaic.orientation);
+}
+
+Mosaic Restorer::denoise(const Mosaic& mosaic, const Noise& noise, const Progress& progress) const {
+    if (!gives_mosaic()) throw std::runtime_error("the model does not denoise the mosaics of camera RAW files");
+    const auto [top, left] = find_phase(mosaic.pattern, state_->model->metadata.pattern);
+    const Picture& samples = mosaic.samples;
+    if (samples.height < 2 || samples.width < 2) throw std::runtime_error("the mosaic is smaller than 2 x 2 pixels");
+    const MosaicNumbers numbers{roll_black_levels(mosaic, top, left), mosaic.white_level, 1, {}, noise};
+    const Picture restored = state_->restore(complete_blocks(samples, top, left), &numbers, progress);
+    Mosaic result = mosaic;
+    result.samples =
+        copy_part(restored, {0, 0, top, top + samples.height}, {0, 0, left, left + samples.width});
+    return result;
 }
 
 }  // namespace pellucid

@@ -1,38 +1,15 @@
-#include <tiffio.h>
-#include <unistd.h>
-
 #include <algorithm>
-#include <cstdarg>
 #include <cstdio>
 #include <cstring>
-#include <memory>
 #include <stdexcept>
 
 #include "file_access.h"
 #include "formats.h"
+#include "tiff_access.h"
 
 namespace pellucid {
 
 namespace {
-
-struct CloseTiff {
-    void operator()(TIFF* tiff) const { TIFFClose(tiff); }
-};
-
-using Tiff = std::unique_ptr<TIFF, CloseTiff>;
-
-thread_local std::string last_error;  // libtiff reports errors by a callback, and then returns
-
-void on_error(const char*, const char* format, va_list arguments) {
-    if (!last_error.empty()) return;
-    char text[512];
-    std::vsnprintf(text, sizeof text, format, arguments);
-    last_error = text;
-}
-
-[[noreturn]] void fail(const std::string& path) {
-    throw std::runtime_error(path + ": " + (last_error.empty() ? "the file is damaged" : last_error));
-}
 
 std::uint16_t find(const Tiff& tiff, std::uint32_t tag) {
     std::uint16_t value = 0;
@@ -100,24 +77,20 @@ bool read_samples(const Tiff& tiff, Picture& picture) {
             }
         }
     }
-    return last_error.empty();
+    return !has_tiff_failed();
 }
 
 }  // namespace
 
 Picture read_tiff(const std::string& path) {
     open_to_read(path);
-    last_error.clear();
-    TIFFSetErrorHandler(on_error);
-    TIFFSetWarningHandler(nullptr);
-    const Tiff tiff(TIFFOpen(path.c_str(), "r"));
-    if (!tiff) fail(path);
+    const Tiff tiff = open_tiff(path);
     if (const char* obstacle = find_obstacle(tiff)) throw std::runtime_error(path + ": " + obstacle);
     std::uint32_t width = 0, height = 0, profile_bytes = 0;
     TIFFGetField(tiff.get(), TIFFTAG_IMAGEWIDTH, &width);
     TIFFGetField(tiff.get(), TIFFTAG_IMAGELENGTH, &height);
     Picture picture(height, width, find(tiff, TIFFTAG_SAMPLESPERPIXEL), find(tiff, TIFFTAG_BITSPERSAMPLE) / 8u);
-    if (!read_samples(tiff, picture)) fail(path);
+    if (!read_samples(tiff, picture)) fail_tiff(path);
     if (find(tiff, TIFFTAG_PHOTOMETRIC) == PHOTOMETRIC_MINISWHITE) {
         for (unsigned char& byte : picture.samples) byte = static_cast<unsigned char>(~byte);
     }
@@ -131,11 +104,8 @@ Picture read_tiff(const std::string& path) {
 
 void write_tiff(const Picture& picture, std::FILE* file, const std::string& path) {
     constexpr std::size_t kClassicBytes = 0xf0000000;  // of the 4 GB of a classic TIFF
-    last_error.clear();
-    TIFFSetErrorHandler(on_error);
     const char* mode = picture.samples.size() > kClassicBytes ? "w8" : "w";
-    const Tiff tiff(TIFFFdOpen(dup(fileno(file)), path.c_str(), mode));
-    if (!tiff) fail(path);
+    const Tiff tiff = open_tiff_to_write(file, path, mode);
     const auto set = [&](std::uint32_t tag, auto value) { TIFFSetField(tiff.get(), tag, value); };
     set(TIFFTAG_IMAGEWIDTH, static_cast<std::uint32_t>(picture.width));
     set(TIFFTAG_IMAGELENGTH, static_cast<std::uint32_t>(picture.height));
@@ -152,9 +122,9 @@ void write_tiff(const Picture& picture, std::FILE* file, const std::string& path
     std::vector<unsigned char> row(picture.width * picture.pixel_bytes());  // the predictor changes what it is given
     for (std::size_t i = 0; i < picture.height; ++i) {
         std::memcpy(row.data(), picture.at(i, 0), row.size());
-        if (TIFFWriteScanline(tiff.get(), row.data(), static_cast<std::uint32_t>(i), 0) < 0) fail(path);
+        if (TIFFWriteScanline(tiff.get(), row.data(), static_cast<std::uint32_t>(i), 0) < 0) fail_tiff(path);
     }
-    if (TIFFFlush(tiff.get()) == 0) fail(path);
+    if (TIFFFlush(tiff.get()) == 0) fail_tiff(path);
 }
 
 }  // namespace pellucid

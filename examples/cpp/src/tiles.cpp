@@ -17,10 +17,10 @@ constexpr double kReserve = 1.2;  // other sizes may take more memory per pixel 
 std::size_t round_up(std::size_t value, std::size_t multiple) { return (value + multiple - 1) / multiple * multiple; }
 
 // The peak of the process while the graph runs on a black square.
-std::size_t measure(Model& model, std::size_t side_px, const Development* development) {
+std::size_t measure(Model& model, std::size_t side_px, const MosaicNumbers* numbers) {
     reset_peak();
     const std::size_t channels = model.metadata.takes_mosaic() ? 1 : model.metadata.channels;
-    model.run(Picture(side_px, side_px, channels, model.metadata.sample_bytes), development);
+    model.run(Picture(side_px, side_px, channels, model.metadata.sample_bytes), numbers);
     return read_peak_bytes();
 }
 
@@ -49,19 +49,19 @@ std::size_t find_part(std::size_t tile_px, const Metadata& metadata) {
 std::size_t find_least_part(const Metadata& metadata) { return find_part(kLeastTile, metadata); }
 
 std::size_t choose_part(Model& model, std::size_t longer_side_px, std::size_t memory_bytes,
-                        const Development* development) {
+                        const MosaicNumbers* numbers) {
     const std::size_t grid = model.metadata.multiple;
     const std::size_t largest = std::min(find_part(kLargestTile, model.metadata), round_up(longer_side_px, grid));
     const std::size_t least = find_least_part(model.metadata), more = round_up(least + least / 2, grid);
     if (largest <= least) return largest;
-    const std::size_t least_bytes = measure(model, least, development);
+    const std::size_t least_bytes = measure(model, least, numbers);
     if (least_bytes == 0) return std::min(largest, more);  // unknown, on other systems than Linux
     check_peak(memory_bytes);
     const double area = static_cast<double>(more) * more - static_cast<double>(least) * least;
     // Twice the size of what a part may take, if memory grows as it did until here.
     const std::size_t before = read_resident_bytes();
     if (largest <= more || least_bytes + (least_bytes - std::min(before, least_bytes)) > memory_bytes) return least;
-    const std::size_t more_bytes = measure(model, more, development);
+    const std::size_t more_bytes = measure(model, more, numbers);
     const double growth = static_cast<double>(more_bytes) - static_cast<double>(least_bytes);
     const double per_pixel = kReserve * std::max(growth, 1e6) / area;
     const double room = static_cast<double>(memory_bytes) - static_cast<double>(more_bytes);

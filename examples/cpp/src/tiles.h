@@ -25,9 +25,9 @@ std::size_t find_least_part(const Metadata& metadata);
 std::size_t find_part(std::size_t tile_px, const Metadata& metadata);
 
 // The largest part that keeps the process below a limit, found by running the graph on two small black pictures.
-// development: for mosaics, else nullptr. Throws if the least part is too large.
+// numbers: for mosaics, else nullptr. Throws if the least part is too large.
 std::size_t choose_part(Model& model, std::size_t longer_side_px, std::size_t memory_bytes,
-                        const Development* development);
+                        const MosaicNumbers* numbers);
 
 // Throws std::runtime_error if the process has used more than the limit.
 void check_peak(std::size_t memory_bytes);

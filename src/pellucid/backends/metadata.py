@@ -17,7 +17,7 @@ import torch
 from pellucid import __version__
 from pellucid.backends.backend import Shape
 from pellucid.backends.sample_form import SampleForm
-from pellucid.domains import takes_mosaic
+from pellucid.domains import Domain, denoises_mosaic, takes_mosaic
 from pellucid.errors import ArgumentError, WeightsError, describe_damage
 from pellucid.recipes.network import Network
 from pellucid.recipes.recipe import Recipe
@@ -40,6 +40,7 @@ OPSET = 18
 PRECISIONS = ("float32", "bfloat16", "float16", "int8")
 
 _RANGE = "black is 0, white is 1"
+_NOISE = f"noise: shot and read, the variance of a sample is shot * signal + read, where {_RANGE}"
 _INPUTS = {
     "gray": "gray",
     "y": "BT.601 luma (16..235 of 255), a gray picture as it is; enlarged bicubically where the recipe enlarges",
@@ -191,23 +192,35 @@ def _parse_count(value: object) -> int:
 
 def _describe_ends(recipe: Recipe, scale: int, form: SampleForm | None) -> dict[str, str]:
     """What goes in and what comes out, in words."""
-    mosaic = recipe.domain.takes_mosaic
-    if form is None:
-        output = f"{'RGB' if mosaic else 'the same'}, {scale}x the size; {_RANGE}"
-        return {"input": f"{_describe_input(recipe)}; {_RANGE}", "output": output}
-    layout = ", ".join(form.layout.upper())
-    picture = f"{form.samples} {'RGB' if form.colors == 'rgb' else 'gray'}"
-    given = f"{form.samples} mosaic that starts with {'/'.join(_pattern(recipe))}" if mosaic else picture
-    size = "the same size" if scale == 1 else f"{scale}x the size"
-    return {"input": f"{given}, ({layout}), as in files", "output": f"{picture}, ({layout}), {size}, as in files"}
-
-
-def _pattern(recipe: Recipe) -> tuple[str, ...]:
     domain = recipe.domain
+    if form is None:
+        output = f"{_describe_output(domain)}, {scale}x the size; {_RANGE}"
+        return {"input": f"{_describe_input(domain)}; {_RANGE}", "output": output}
+    layout = ", ".join(form.layout.upper())
+    mosaic = f"{form.samples} mosaic that starts with {'/'.join(_pattern(domain))}"
+    picture = f"{form.samples} {'RGB' if form.colors == 'rgb' else 'gray'}"
+    given, returned = mosaic if domain.takes_mosaic else picture, mosaic if domain.gives_mosaic else picture
+    noise = f"; {_NOISE}" if denoises_mosaic(domain) and domain.noise is None else ""
+    size = "the same size" if scale == 1 else f"{scale}x the size"
+    return {
+        "input": f"{given}, ({layout}), as in files{noise}",
+        "output": f"{returned}, ({layout}), {size}, as in files",
+    }
+
+
+def _pattern(domain: Domain) -> tuple[str, ...]:
     return domain.pattern if takes_mosaic(domain) else ()
 
 
-def _describe_input(recipe: Recipe) -> str:
-    if recipe.domain.takes_mosaic:
+def _describe_input(domain: Domain) -> str:
+    if domain.gives_mosaic:
+        return "a camera mosaic on a scale of equal noise, one plane a filter site, and the deviation of the noise"
+    if domain.takes_mosaic:
         return "a camera mosaic, one plane a filter site, times its exposure ratio, cut off at white"
-    return _INPUTS[recipe.domain.colors]
+    return _INPUTS[domain.colors]
+
+
+def _describe_output(domain: Domain) -> str:
+    if domain.gives_mosaic:
+        return "the planes of the mosaic without noise"
+    return "RGB" if domain.takes_mosaic else "the same"

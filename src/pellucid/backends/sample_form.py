@@ -13,12 +13,15 @@ DTYPES = {"uint8": torch.uint8, "uint16": torch.uint16}
 
 LAYOUTS = ("nchw", "nhwc")
 
-NUM_CHANNELS = {"gray": 1, "rgb": 3}
+NUM_CHANNELS = {"gray": 1, "rgb": 3, "mosaic": 1}
 
 
 @dataclass(frozen=True)
 class SampleForm:
-    """samples: uint8 or uint16. layout: nchw, (N, C, H, W), or nhwc, (N, H, W, C). colors: gray or rgb."""
+    """samples: uint8 or uint16. layout: nchw, (N, C, H, W), or nhwc, (N, H, W, C).
+
+    colors: gray, rgb, or mosaic if the result is still to be developed.
+    """
 
     samples: str = "uint8"
     layout: str = "nchw"
@@ -52,8 +55,12 @@ class SampleForm:
         return (samples if self.layout == "nchw" else samples.movedim(-1, 1)).float()
 
     def from_planes(self, planes: Tensor) -> Tensor:
-        """(N, C, H, W) with white at 1 as samples: clamped and rounded half up, as everywhere in this package."""
-        rounded = (planes.clamp(0, 1) * self.peak + 0.5).floor().to(DTYPES[self.samples])
+        """(N, C, H, W) with white at 1 as samples, see `from_levels`."""
+        return self.from_levels(planes * self.peak)
+
+    def from_levels(self, levels: Tensor) -> Tensor:
+        """(N, C, H, W) in units of the samples as samples: clamped and rounded half up, as everywhere else."""
+        rounded = (levels.clamp(0, self.peak) + 0.5).floor().to(DTYPES[self.samples])
         return rounded if self.layout == "nchw" else rounded.movedim(1, -1)
 
     def name_dimensions(self, prefix: str = "") -> tuple[str | None, ...]:

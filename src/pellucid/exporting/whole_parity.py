@@ -11,15 +11,17 @@ from pellucid.backends import parity
 from pellucid.backends.parity import Agreement
 from pellucid.backends.sample_form import SampleForm
 from pellucid.degradations.raw_synthesis import Unprocess
-from pellucid.domains import Degraded, Domain, develops_mosaic, takes_mosaic
+from pellucid.domains import Degraded, Domain, denoises_mosaic, develops_mosaic, takes_mosaic
 from pellucid.exporting import whole
 from pellucid.exporting.export_format import Run
 from pellucid.exporting.whole import Inputs
-from pellucid.pictures.picture import Mosaic, Picture
+from pellucid.pictures.picture import Mosaic, NoiseLevel, Picture
 from pellucid.restoration.restorer import Restorer
 
 _WHITE_BALANCE = (2.0, 1.0, 1.5)
 _EXPOSURE_RATIO = 10.0
+_OVEREXPOSURE = 8.0
+_NOISE = NoiseLevel(1e-3, 4e-6)
 
 
 def compare_samples(
@@ -39,28 +41,44 @@ def _subtract(
     for degraded in pictures:
         inputs = to_inputs(degraded, reference.recipe.domain, form, count=count)
         found = form.to_planes(run(*inputs.values())).double()
-        exact = reference.restore(degraded.as_depth("float32")).to_tensor().double().clamp(0, 1) * form.peak
+        exact, white = _restore_exactly(degraded, reference, form)
         exact = exact.expand(count, -1, -1, -1)
         parity.check_shapes(found, exact, next(iter(inputs.values())))
-        yield ((found - exact).abs() - 0.5).clamp(min=0) / form.peak
+        yield ((found - exact).abs() - 0.5).clamp(min=0) / white
+
+
+def _restore_exactly(degraded: Degraded, reference: Restorer, form: SampleForm) -> tuple[Tensor, float]:
+    """The result before rounding, (1, C, H, W) in units of the samples, and the value of white."""
+    restored: Degraded = reference.restore(degraded.as_depth("float32"))
+    if isinstance(restored, Picture):
+        return restored.to_tensor().double().clamp(0, 1) * form.peak, form.peak
+    return torch.from_numpy(restored.samples)[None, None].double().clamp(0, form.peak), restored.white_level
 
 
 def to_inputs(degraded: Degraded, domain: Domain, form: SampleForm, *, count: int = 1) -> Inputs:
     """The inputs of a whole graph, in order, for one picture, `count` times."""
     accepted = domain.accept(degraded)
     samples = torch.from_numpy(np.ascontiguousarray(accepted.samples))
-    if isinstance(accepted, Picture):
-        return {"picture": _to_layout(samples.movedim(-1, 0), form, count)}
-    assert develops_mosaic(domain)
-    balance = domain.gains(accepted).expand(count, 3) if domain.white_balanced else torch.ones(count, 3)
-    return whole.build_mosaic_inputs(
-        domain,
-        _to_layout(samples[None], form, count),
-        torch.from_numpy(accepted.site_black_levels.copy()).expand(count, -1, -1),
-        torch.full((count,), float(accepted.white_level)),
-        torch.full((count,), float(accepted.exposure_ratio)),
-        balance,
-    )
+    planes = samples.movedim(-1, 0) if isinstance(accepted, Picture) else samples[None]
+    numbers = _find_numbers(accepted, domain) if isinstance(accepted, Mosaic) else {}
+    return {
+        whole.name_samples(domain): _to_layout(planes, form, count),
+        **{name: numbers[name].expand(count, *size) for name, size in whole.list_numbers(domain).items()},
+    }
+
+
+def _find_numbers(mosaic: Mosaic, domain: Domain) -> Inputs:
+    """All that a graph may take for a mosaic in addition to its samples."""
+    numbers = {
+        "black_levels": torch.from_numpy(mosaic.site_black_levels.copy()),
+        "white_level": torch.tensor(float(mosaic.white_level)),
+        "exposure_ratio": torch.tensor(float(mosaic.exposure_ratio)),
+    }
+    if develops_mosaic(domain):
+        return {**numbers, "white_balance": domain.gains(mosaic)[0]}
+    assert denoises_mosaic(domain)
+    noise, _ = domain.find_noise_level(mosaic)
+    return {**numbers, "noise": torch.tensor([noise.shot, noise.read])}
 
 
 def _to_layout(planes: Tensor, form: SampleForm, count: int) -> Tensor:
@@ -82,7 +100,10 @@ def convert_to_form(degraded: Degraded, form: SampleForm) -> Degraded:
 
 
 def synthesize(domain: Domain, form: SampleForm, sizes: Sequence[tuple[int, int]]) -> list[Degraded]:
-    """Synthetic pictures or dark mosaics of these sizes, (H, W), with the statistics of natural ones."""
+    """Synthetic pictures or mosaics of these sizes, (H, W), with the statistics of natural ones.
+
+    Mosaics are dark and without noise if the domain develops them; else noisy, from black to saturated.
+    """
     generator = torch.Generator().manual_seed(0)
     side_px = -(-max(max(size) for size in sizes) // 12) * 12 + 12
     photo = parity.dead_leaves(side_px, generator)[None]
@@ -91,8 +112,9 @@ def synthesize(domain: Domain, form: SampleForm, sizes: Sequence[tuple[int, int]
         return [picture.crop(slice(0, height), slice(0, width)) for height, width in sizes]
     period = len(domain.pattern)
     black = np.arange(500.0, 500 + period**2).reshape(period, period)
-    linear = Unprocess(domain.pattern)(photo, generator)[0, 0].numpy() / _EXPOSURE_RATIO
-    samples = linear * (16383 - 512) + np.tile(black, (side_px // period,) * 2)
+    light = Unprocess(domain.pattern)(photo, generator)
+    linear = light / _EXPOSURE_RATIO if develops_mosaic(domain) else _expose_unevenly(light, generator)
+    samples = linear[0, 0].numpy() * (16383 - 512) + np.tile(black, (side_px // period,) * 2)
     mosaic = Mosaic(
         samples.round().clip(0, 16383).astype(np.uint16),
         domain.pattern,
@@ -100,6 +122,14 @@ def synthesize(domain: Domain, form: SampleForm, sizes: Sequence[tuple[int, int]
         white_level=16383,
         white_balance=_WHITE_BALANCE,
         exposure_ratio=_EXPOSURE_RATIO,
+        noise=None if develops_mosaic(domain) else _NOISE,
     )
     blocks = [(-(-height // period) * period, -(-width // period) * period) for height, width in sizes]
     return [replace(mosaic, samples=mosaic.samples[:height, :width]) for height, width in blocks]
+
+
+def _expose_unevenly(light: Tensor, generator: torch.Generator) -> Tensor:
+    """Linear mosaics with noise: the left is black, with samples below black, and the right is saturated."""
+    light = light * torch.linspace(0, _OVEREXPOSURE, light.shape[-1])
+    deviation = (_NOISE.shot * light + _NOISE.read).sqrt()
+    return light + deviation * torch.randn(light.shape, generator=generator)

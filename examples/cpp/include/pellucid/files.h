@@ -27,4 +27,8 @@ void check_output(const std::string& path, std::size_t sample_bytes, const Write
 // The format is that of the suffix. The file appears under its name when it is complete.
 void write_picture(const Picture& picture, const std::string& path, const WriteOptions& options = {});
 
+// The same for the DNG file of a Bayer mosaic, which RAW programs develop.
+void check_mosaic_output(const std::string& path, const WriteOptions& options);
+void write_mosaic(const Mosaic& mosaic, const std::string& path, const WriteOptions& options = {});
+
 }  // namespace pellucid

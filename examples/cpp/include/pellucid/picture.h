@@ -32,6 +32,19 @@ struct Picture {
     std::size_t offset(std::size_t row, std::size_t col) const { return (row * width + col) * pixel_bytes(); }
 };
 
+// What a RAW file says about its camera and exposure; 0 and "" if it does not.
+struct Shot {
+    std::string make, model;
+    std::string taken;                     // "2026:05:04 10:20:30"
+    std::array<float, 9> color_matrix{};   // from XYZ under D65 to the colors of the camera, row by row
+    float time_s = 0, iso = 0, f_number = 0, focal_mm = 0;
+};
+
+// The noise of a mosaic: the variance of a sample is shot * signal + read, where black is 0 and white is 1.
+struct Noise {
+    float shot = 0, read = 0;
+};
+
 // The visible samples of a camera RAW file.
 struct Mosaic {
     Picture samples;                            // 1 channel of 16 bits
@@ -39,7 +52,8 @@ struct Mosaic {
     std::vector<float> black_levels;            // one for each filter of the pattern, row by row
     float white_level = 0;
     std::array<float, 3> white_balance{};       // gains of red, green and blue; zeros if the file has none
-    int orientation = 1;                        // as in EXIF, to be applied to the result
+    int orientation = 1;                        // as in EXIF, to be applied to the developed picture
+    Shot shot;
 };
 
 // The same picture with 16 bits; white stays white.

@@ -36,6 +36,8 @@ class Restorer {
     ~Restorer();
 
     bool takes_mosaic() const;
+    bool gives_mosaic() const;         // whether the result is still to be developed
+    bool takes_noise() const;          // whether the noise of a mosaic must be given
     std::size_t scale() const;         // pixels of the result per pixel of the picture, along one side
     std::size_t sample_bytes() const;  // of pictures and results
 
@@ -43,8 +45,11 @@ class Restorer {
     // A picture of 8 bits becomes one of 16 bits if the model has those samples.
     Picture restore(Picture picture, const Progress& progress = {}) const;
 
-    // exposure_ratio: the mosaic is brightened as if the exposure had been so many times longer.
+    // For models that develop dark mosaics. exposure_ratio: the mosaic is brightened as if the exposure had been so many times longer.
     Picture restore(const Mosaic& mosaic, float exposure_ratio, const Progress& progress = {}) const;
+
+    // For models that denoise mosaics. noise: ignored if the model was exported for a noise of its own.
+    Mosaic denoise(const Mosaic& mosaic, const Noise& noise, const Progress& progress = {}) const;
 
   private:
     struct State;

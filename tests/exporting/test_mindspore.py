@@ -67,6 +67,7 @@ def test_a_fixed_shape_and_the_metadata_are_in_the_file(tmp_path: Path) -> None:
         ("dncnn.gaussian", {"layout": "nhwc"}),
         ("mimo_unet.gopro", {"colors": "gray"}),
         ("sid_unet.sony", {}),
+        ("dncnn.raw", {}),
         ("sid_unet.any_camera", {"layout": "nhwc", "shape": (1, 32, 24, 1)}),
     ],
 )
@@ -79,7 +80,7 @@ def test_whole_graphs_agree(tmp_path: Path, name: str, options: dict[str, Any]) 
 @needs_mindspore
 def test_sizes_that_mindspore_cannot_run_raise_a_one_line_error(tmp_path: Path) -> None:
     weights = small_models.save_weights(tmp_path, "srcnn.paper")
-    with pytest.raises(PellucidError, match=r"^MindSpore cannot run the model: .*shape=\.\.\. specifies$"):
+    with pytest.raises(PellucidError, match=r"^MindSpore cannot run the model: .*shape specifies$"):
         exporting.export(weights, tmp_path / "a.mindir", whole=True)
     assert not (tmp_path / "a.mindir").exists()
 

@@ -53,7 +53,7 @@ def test_a_fixed_shape_is_translated(name: str) -> None:
 
 
 @pytest.mark.parametrize("layout", ["nchw", "nhwc"])
-@pytest.mark.parametrize("name", [*small_models.RECIPES, "sid_unet.any_camera"])
+@pytest.mark.parametrize("name", [*small_models.RECIPES, "sid_unet.any_camera", "dncnn.raw"])
 def test_whole_graphs_are_translated(name: str, layout: str, tmp_path: Path) -> None:
     """The source is run by MindSpore in `test_mindspore.py`; here, MindSpore need not be installed."""
     weights = small_models.save_weights(tmp_path, name, **small_models.RECIPES.get(name, {"width": 4}))

@@ -238,7 +238,7 @@ def test_a_sample_between_two_levels_may_be_either(monkeypatch: pytest.MonkeyPat
             {"whole": True, "samples": "int4"},
             "samples 'int4'; possible are uint8, uint16",
         ),
-        ("dncnn.gaussian", "a.mindir", {"whole": True}, "possible are aoti, onnx, openvino, torch"),
+        ("dncnn.gaussian", "a.air", {"whole": True}, "possible are aoti, mindir, onnx, openvino, torch"),
         ("dncnn.gaussian", "a.onnx", {"whole": True, "data": "x"}, "leave out data, or whole"),
         ("sid_unet.sony", "a.onnx", {"whole": True, "samples": "uint8"}, "takes the uint16 mosaics"),
         ("sid_unet.sony", "a.onnx", {"whole": True, "colors": "gray"}, "gives uint16 RGB pictures"),

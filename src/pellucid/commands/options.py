@@ -304,8 +304,8 @@ def check_cluster(on: str | None, *, processes: int | None, shard: str | None) -
         from pellucid.system.optional_packages import check_installed
 
         check_address(on)
-        check_installed("ray")  # before anything is written
         refuse("--on divides the work itself", shard=shard)
+        check_installed("ray")  # before anything is written
 
 
 def parse_keywords(

@@ -279,6 +279,10 @@ def _write_greater(writer: _Writer, node: Node) -> str:
     return _write_operator(">", writer, node)
 
 
+def _write_greater_or_equal(writer: _Writer, node: Node) -> str:
+    return _write_operator(">=", writer, node)
+
+
 def _write_where(writer: _Writer, node: Node) -> str:
     return f"ops.where({', '.join(map(writer.value, node.args))})"
 
@@ -301,6 +305,14 @@ def _write_abs(writer: _Writer, node: Node) -> str:
 
 def _write_floor(writer: _Writer, node: Node) -> str:
     return f"ops.floor({node.args[0]})"
+
+
+def _write_sqrt(writer: _Writer, node: Node) -> str:
+    return f"ops.sqrt({node.args[0]})"
+
+
+def _write_square(writer: _Writer, node: Node) -> str:
+    return f"ops.square({node.args[0]})"
 
 
 def _write_clamp(writer: _Writer, node: Node) -> str:
@@ -375,12 +387,17 @@ def _write_index(writer: _Writer, node: Node) -> str:
 
 
 def _write_item(writer: _Writer, node: Node) -> str:
-    """One of the parts of `unbind`."""
+    """One of the parts of `unbind` or `split`."""
     parts, number = node.args
-    if not isinstance(parts, Node) or parts.target is not aten.unbind.int:
+    if not isinstance(parts, Node) or not isinstance(number, int) or parts.target not in _PARTS:
         raise _unsupported(node)
     arguments = _find_arguments(parts)
-    return _index_axis(arguments["self"], arguments["dim"], str(number))
+    text, size = str(number), arguments.get("split_size")
+    if size is not None:
+        if not isinstance(size, int):
+            raise _unsupported(parts)
+        text = f"{number * size}:{(number + 1) * size}"
+    return _index_axis(arguments["self"], arguments["dim"], text)
 
 
 def _write_select(writer: _Writer, node: Node) -> str:
@@ -499,7 +516,9 @@ def _write_pixel_shuffle(writer: _Writer, node: Node) -> str:
     return f"ops.pixel_shuffle({arguments['self']}, {arguments['upscale_factor']})"
 
 
-_UNWRITTEN = (aten._assert_tensor_metadata.default, aten.unbind.int)
+_PARTS = (aten.unbind.int, aten.split.Tensor)
+
+_UNWRITTEN = (aten._assert_tensor_metadata.default, *_PARTS)
 """Checks, and what is written where it is used."""
 
 _WRITERS: dict[Any, Callable[[_Writer, Node], str]] = {
@@ -514,11 +533,15 @@ _WRITERS: dict[Any, Callable[[_Writer, Node], str]] = {
     aten.remainder.Tensor: _write_remainder,
     aten.lt.Scalar: _write_less,
     aten.gt.Scalar: _write_greater,
+    aten.ge.Tensor: _write_greater_or_equal,
+    aten.ge.Scalar: _write_greater_or_equal,
     aten.where.self: _write_where,
     aten.all.dim: _write_all,
     aten.amin.default: _write_min,
     aten.abs.default: _write_abs,
     aten.floor.default: _write_floor,
+    aten.sqrt.default: _write_sqrt,
+    aten.square.default: _write_square,
     aten.clamp.default: _write_clamp,
     aten.relu.default: _write_relu,
     aten.leaky_relu.default: _write_leaky_relu,

@@ -142,9 +142,9 @@ def train(
     with ExitStack() as stack:
         group = stack.enter_context(distributed.join_group(device, log))
         log = log if group.is_first else _ignore
-        store = _open_store(data, target, limit)
+        store = _open_store(data, target, limit, log)
         _check_kind(recipe, store, given)
-        mixed = open_sources(mix or {}, store, limit)
+        mixed = open_sources(mix or {}, store, limit, log)
         batches = stack.enter_context(closing(_build_batches(recipe, store, mixed, seed, group)))
         pretrained = load_pretrained(start_from, recipe)
         run: Run | None = None
@@ -175,6 +175,7 @@ def train(
                 save_every_s=save_every_s,
                 tensorboard=writer,
                 bucket_run=bucket_run,
+                log=log,
             )
             _record_start(run, recorder, start, group)
             if writer is not None:
@@ -307,8 +308,8 @@ def measure(
     with ExitStack() as stack:
         group = stack.enter_context(distributed.join_group(device, log))
         log = log if group.is_first else _ignore
-        store = _open_store(data, target, limit)
-        mixed = open_sources(mix or {}, store, limit)
+        store = _open_store(data, target, limit, log)
+        mixed = open_sources(mix or {}, store, limit, log)
         batches = stack.enter_context(closing(_build_batches(recipe, store, mixed, seed, group)))
         mode = tuning.tune(recipe, batches.batch(0), group.device, log) if tune else tuning.default_mode(recipe)
         mode = group.broadcast(mode)
@@ -333,8 +334,8 @@ def _check_types(recipe: object, mix: object, validation: object = None) -> None
         check_type("validation", validation, Validation, "pellucid.Validation(FOLDER)")
 
 
-def _open_store(data: str | Path, target: str | Path | None, limit: int | None) -> Store:
-    store = preparing.open_data(data, target=target)
+def _open_store(data: str | Path, target: str | Path | None, limit: int | None, log: Log) -> Store:
+    store = preparing.open_data(data, target=target, log=log)
     return store if limit is None else store.take(limit)
 
 

@@ -18,7 +18,7 @@ import torch
 
 from pellucid.backends.eager import TorchBackend
 from pellucid.domains import Degraded
-from pellucid.errors import NotEnoughMemoryError, OutputError, PellucidError, PictureError
+from pellucid.errors import ArgumentError, NotEnoughMemoryError, OutputError, PellucidError, PictureError
 from pellucid.pictures import images
 from pellucid.pictures.camera import dng
 from pellucid.pictures.picture import Exposure, Mosaic, Picture
@@ -728,11 +728,26 @@ def test_impossible_settings_are_refused_before_any_work(name: str, value: Any) 
         ({"workers": 0}, "0 is not possible; workers can be a whole number of 1 or more"),
         ({"workers": "2"}, "workers"),
         ({"settings": {}}, "settings of type dict; pellucid.Settings"),
+        ({"name": 3}, "name is of type int; a text, e.g. '{stem}-{model}{suffix}', is needed"),
+        ({"out": 3}, "out is of type int; a path or a URL is needed"),
+        ({"mask": np.zeros((8, 8))}, r"mask is of type ndarray; a path \(`Restorer.restore` takes masks"),
+        ({"progress": 3}, "progress is of type int; a function is needed"),
+        ({"format": 3}, "format is of type int; a text"),
+        ({"restorer": 3}, "restorer is of type int; a restorer, the name of a model or a path is needed"),
     ],
 )
 def test_wrong_arguments_give_one_clear_line(album: Path, weights: Path, arguments: Any, message: str) -> None:
     with pytest.raises(PellucidError, match=message):
-        restore.restore(album, weights, **arguments)
+        restore.restore(album, **{"restorer": weights, **arguments})
+
+
+@pytest.mark.parametrize("out", [None, "out"])
+def test_an_impossible_format_is_refused_for_pictures_in_memory(
+    weights: Path, tmp_path: Path, out: str | None
+) -> None:
+    picture = np.zeros((8, 8), np.uint8)
+    with pytest.raises(ArgumentError, match="bogus"):
+        restore.restore(picture, weights, None if out is None else tmp_path / out, format="bogus")
 
 
 @pytest.mark.parametrize("in_memory", [True, False])

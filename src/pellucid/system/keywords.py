@@ -8,6 +8,7 @@ import math
 import operator
 from collections.abc import Mapping
 from contextlib import suppress
+from types import UnionType
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -66,11 +67,21 @@ def check_number(
         raise range_error(parameter, value, low, high, is_whole=is_whole, is_above=is_above)
 
 
-def check_type(parameter: str, value: object, kind: type, needed: str) -> None:
+def check_type(parameter: str, value: object, kind: type | UnionType, needed: str) -> None:
     """Raise ArgumentError unless an argument is of this type. needed: what the message says is needed."""
     if not isinstance(value, kind):
-        found = "text" if isinstance(value, str) else f"of type {type(value).__name__}"
-        raise ArgumentError(f"{parameter} is {found}; {needed} is needed")
+        raise _type_error(parameter, value, needed)
+
+
+def check_callable(parameter: str, value: object) -> None:
+    """Raise ArgumentError unless an argument is a function, or None."""
+    if value is not None and not callable(value):
+        raise _type_error(parameter, value, "a function")
+
+
+def _type_error(parameter: str, value: object, needed: str) -> ArgumentError:
+    found = "text" if isinstance(value, str) else f"of type {type(value).__name__}"
+    return ArgumentError(f"{parameter} is {found}; {needed} is needed")
 
 
 def range_error(

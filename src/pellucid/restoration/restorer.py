@@ -338,8 +338,8 @@ def load(
         a chain, a keyword applies to the one model whose recipe has it.
 
     Raises WeightsError if there is no such model, or its file is damaged or of another kind, RecipeError for
-    unknown keywords, MissingExtraError if the backend is not installed, ArgumentError for arguments of other types,
-    and PellucidError if the device cannot be used.
+    unknown keywords, MissingExtraError if the backend is not installed, ArgumentError for other types, and
+    PellucidError if the device cannot be used.
     """
     check_type("name_or_file", name_or_file, str | Path, "the name of a model or a path")
     check_type("device", device, str, "a text, e.g. 'cuda',")

@@ -84,6 +84,26 @@ def _type_error(parameter: str, value: object, needed: str) -> ArgumentError:
     return ArgumentError(f"{parameter} is {found}; {needed} is needed")
 
 
+def describe_invalid(entry: Mapping[str, Any]) -> str:
+    """An entry of `ValidationError.errors()` in words: what is missing, or what is expected in its place."""
+    kind, limits = entry["type"], entry.get("ctx", {})
+    name = ".".join(map(str, entry["loc"]))
+    if kind == "missing":
+        return f"{name} is missing"
+    if kind == "json_invalid":
+        return "it is not JSON"
+    if not name:
+        return "it is not a JSON object"
+    expected = {
+        "string_too_long": "at most {max_length} characters",
+        "string_too_short": "{min_length} or more characters",
+        "too_long": "at most {max_length} entries",
+        "too_short": "{min_length} or more entries",
+    }.get(kind, "").format(**limits)
+    expected = expected or entry["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return f"{name}={_shorten(entry['input'])} is not possible; expected {expected}"
+
+
 def range_error(
     parameter: str, value: object, low: float | None, high: float | None, *, is_whole: bool, is_above: bool = False
 ) -> ArgumentError:

@@ -88,7 +88,7 @@ def test_a_mosaic_is_developed_first() -> None:
     found = chain.restore(_mosaic())
     assert found.dtype == "uint16" and (found.width, found.height) == (2 * 64, 2 * 48)
     assert np.array_equal(found.samples, ENLARGER.restore(developed).as_depth("uint16").samples)
-    with pytest.raises(WeightsError, match=r"can only be the first model of a chain; e.g. sid_unet\+srcnn"):
+    with pytest.raises(WeightsError, match=r"can only be the first model of a chain; put it first"):
         Restorer.chain([ENLARGER, DEVELOPER])
 
 

@@ -892,3 +892,14 @@ def test_pictures_without_a_target_are_logged_each_time(tmp_path: Path) -> None:
             log=log.append,
         )
         assert [line.split(", e.g. ")[0] for line in log] == [f"{tmp_path / 'blur'}: 1 of 5 files left out"]
+
+
+def test_a_checkpoint_is_not_a_weight_file(stores: dict[str, Path], tmp_path: Path) -> None:
+    weights = run(tiny("dncnn.gaussian", 1), stores["clean"], tmp_path / "run")
+    (path,) = (tmp_path / "run" / "checkpoints").glob("step-*.safetensors")
+    with pytest.raises(WeightsError) as caught:
+        restorer.load(path)
+    assert str(caught.value) == f"{path} is a checkpoint of a training; give {weights}"
+    moved = path.rename(tmp_path / "moved.safetensors")
+    with pytest.raises(WeightsError, match="a checkpoint of a training; give the weights.safetensors of its run"):
+        restorer.load(moved)

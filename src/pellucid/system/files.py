@@ -31,6 +31,13 @@ _BLOCK_BYTES = 2**20
 _IS_WINDOWS = os.name == "nt"
 
 
+def to_picture_path(path: str | Path) -> Path:
+    """The path of a picture. Raises PictureError for an empty text, which would be the current folder."""
+    if path == "":
+        raise PictureError("the path is empty; a picture file is needed")
+    return Path(path)
+
+
 def read_head(path: Path, num_bytes: int = 16) -> bytes:
     """The first bytes of a picture file.
 

@@ -774,3 +774,28 @@ def test_the_smallest_limits_are_allowed() -> None:
     for name, value in smallest.items():
         with pytest.raises(PellucidError):
             Settings(**{name: value - 1})
+
+
+@pytest.mark.parametrize(
+    ("options", "stem", "message"),
+    [
+        (
+            {"settings": Settings(compare=True)},
+            251 * "x",
+            r"the name x{20}\.\.\.x+-compare\.png of 263 bytes is too long; choose shorter names by name, "
+            "or omit compare",
+        ),
+        (
+            {"name": "{stem}-{stem}{suffix}"},
+            130 * "x",
+            r"the name x{20}\.\.\.x+\.png of 265 bytes is too long; choose shorter names by name$",
+        ),
+    ],
+)
+def test_names_that_get_too_long_in_a_folder_are_named(
+    tmp_path: Path, weights: Path, options: Any, stem: str, message: str
+) -> None:
+    images.write(Picture(np.zeros((8, 8, 1), np.uint8)), tmp_path / "in" / f"{stem}.png")
+    (outcome,) = restore.restore(tmp_path / "in", weights, tmp_path / "out", **options)
+    with pytest.raises(OutputError, match=message):
+        outcome.raise_error()

@@ -38,6 +38,7 @@ from pellucid.restoration.suitability import (
 )
 from pellucid.restoration.transfers import Transfers
 from pellucid.storage.urls import Location
+from pellucid.system.files import check_name
 
 CODEC_BYTES = 100_000_000
 """Memory that decoding and encoding take for any picture, including samples too small for a memory-mapped file."""
@@ -89,6 +90,8 @@ class Stages:
 
     def _read(self, item: InFlightItem) -> InFlightItem:
         job, settings, start = item.job, self.settings, time.monotonic()
+        if isinstance(job.target, Path) and job.root is not None:
+            check_name(job.target, hint="choose shorter names by {name}")
         if not self.manifests.claim(job):
             return replace(item, is_deferred=True)
         kept = KeptTiles(job.target if isinstance(job.target, Path) else None)
@@ -146,6 +149,8 @@ class Stages:
         """Raise OutputError if a comparison would replace another file."""
         may_replace = self.manifests.may_replace(job)
         if isinstance(sheet, Path):
+            parameter = "out" if job.root is None else "name"
+            check_name(sheet, hint=f"choose shorter names by {{{parameter}}}, or omit {{compare}}")
             sheets.check_replaceable(sheet, overwrite=may_replace)
         elif self.manifests.state(replace(job, target=sheet)) is State.FOREIGN and not self.manifests.may_replace(
             job

@@ -90,8 +90,6 @@ class Stages:
 
     def _read(self, item: InFlightItem) -> InFlightItem:
         job, settings, start = item.job, self.settings, time.monotonic()
-        if isinstance(job.target, Path) and job.root is not None:
-            check_name(job.target, hint="choose shorter names by {name}")
         if not self.manifests.claim(job):
             return replace(item, is_deferred=True)
         kept = KeptTiles(job.target if isinstance(job.target, Path) else None)

@@ -141,6 +141,16 @@ def test_an_empty_value_of_any_option_is_exit_code_2(command: str, option: str, 
     assert (code, out) == (2, "") and err.count("\n") == 1 and option in err
 
 
+@pytest.mark.parametrize("option", ["--install-completion", "--show-completion"])
+def test_completion_takes_no_other_arguments(
+    option: str, call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    code, _, err = call(option, "nosuch")
+    assert code == 2 and f"{option} takes no other arguments, and 'nosuch' is given" in err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_the_documented_exit_codes_are_those_of_the_program() -> None:
     page = (ROOT / "docs" / "scripting.md").read_text()
     rows = re.findall(r"^\| (\d+) \| (.*) \|$", page, re.MULTILINE)

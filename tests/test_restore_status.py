@@ -54,6 +54,12 @@ def _describe(num_pictures: int, position: Position | None, elapsed_s: float, pa
             60,
             "restoring a.png, 0.005 of 0.01 MP, 0.000083 MP/s, ",
         ),
+        (
+            1,
+            Position(0.25, 1, Path("a.png"), 1e-6, 2.5e-7),
+            60,
+            "restoring a.png, 25%, 60 s so far, about 3 min left",
+        ),
         (12, Position(10, 12, Path("j.png"), 1.0, 0.0, num_skipped=10), 9, "11 of 12: j.png, 9 s so far"),
         (
             12,

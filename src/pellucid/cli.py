@@ -48,6 +48,9 @@ URL_PARAMETERS = {
 """Parameters of commands that take URLs. All others refuse them: a path of this computer is expected there."""
 
 
+_COMPLETION = "--install-completion", "--show-completion"
+"""Typer runs these before it looks at what follows them."""
+
 MIN_HELP_COLUMNS = 60
 """In a narrower terminal, lines of the help wrap: its table would have no space for words."""
 
@@ -98,7 +101,11 @@ class _Command(_PlainHelp, TyperCommand):
 
 
 class _Group(_PlainHelp, TyperGroup):
-    pass
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        with _errors_of(ctx):
+            if len(args) > 1 and args[0] in _COMPLETION:
+                raise typer.BadParameter(f"{args[0]} takes no other arguments, and {args[1][:40]!r} is given")
+            return super().parse_args(ctx, args)
 
 
 app = typer.Typer(

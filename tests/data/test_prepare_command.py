@@ -33,7 +33,8 @@ def test_the_command_prepares_and_checks(tmp_path: Path) -> None:
     content[0] ^= 1
     shard.write_bytes(content)
     result = run("prepare", "check", tmp_path / "s")
-    assert result.exit_code == 1 and ".png has changed since it was stored" in result.output
+    assert result.exit_code == 1 and "the stored samples of " in result.output
+    assert ".png are damaged; prepare the store again" in result.output
     result = run("prepare", "folder", folder)
     assert result.exit_code == 2 and "--out" in result.output
 

@@ -98,9 +98,26 @@ def test_recipes_take_the_file_and_store_its_numbers(tmp_path: Path) -> None:
     assert usual != own
     with pytest.raises(DataError, match=r"none\.json cannot be read: No such file"):
         registry.find("dncnn.photo", camera=str(tmp_path / "none.json"))
-    (tmp_path / "bad.json").write_text('{"camera": "x"}')
-    with pytest.raises(DataError, match=r"bad\.json is not a camera file: .*; 'pellucid calibrate' writes one"):
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("{}", "camera is missing"),
+        ('{"camera": "x"}', "black is missing"),
+        ("[1]", "it is not a JSON object"),
+        ("hello", "it is not JSON"),
+        (
+            '{"camera": "x", "black": 0, "white": 1, "isos": []}',
+            "isos=[] is not possible; expected 1 or more entries",
+        ),
+    ],
+)
+def test_other_files_are_no_camera_files(content: str, reason: str, tmp_path: Path) -> None:
+    (tmp_path / "bad.json").write_text(content)
+    with pytest.raises(DataError) as caught:
         registry.find("dncnn.photo", camera=str(tmp_path / "bad.json"))
+    assert f"bad.json is not a camera file: {reason}; 'pellucid calibrate' writes one" in str(caught.value)
 
 
 def test_frames_that_cannot_be_used_are_reported(frames: Path, tmp_path: Path) -> None:

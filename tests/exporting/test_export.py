@@ -126,6 +126,18 @@ def test_the_users_pictures_are_compared_and_scored(weights: dict[str, Path], al
     assert exported.loss_db == pytest.approx(0, abs=1e-4)
 
 
+def test_pictures_that_cannot_be_scored_are_named(weights: dict[str, Path], album: Path, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(album, data)
+    first = min(data.iterdir())
+    first.write_bytes(first.read_bytes()[:60])
+    exported = exporting.export(weights["srcnn.paper"], tmp_path / "a.onnx", data=data)
+    (warning,) = exported.warnings
+    assert (
+        f"{data}: 1 of {len(list(data.iterdir()))} pictures left out, e.g. " in warning and first.name in warning
+    )
+
+
 @pytest.mark.parametrize(
     ("size", "used"), [((30, 40), (30, 40)), ((300, 200), (192, 192)), ((100, 500), (100, 192))]
 )

@@ -28,6 +28,7 @@ from PIL.JpegImagePlugin import JpegImageFile
 
 from pellucid.errors import ArgumentError, DataError, OutputError, PellucidError, PictureError
 from pellucid.pictures import formats, headers, images, vips
+from pellucid.pictures.camera import raw
 from pellucid.pictures.picture import Encoding, Picture
 from pellucid.pictures.samples import Samples
 from pellucid.system import memory
@@ -1082,5 +1083,16 @@ def test_only_the_end_marker_of_a_jpeg_may_be_missing(tmp_path: Path) -> None:
 def test_errors_of_other_files_are_not_mixed_in(tmp_path: Path) -> None:
     """libvips collects the errors of all threads."""
     error = vips.pyvips.Error("unable to call", "other.avif: bad seek to 12\nmine.avif: bad seek to 7\n")
-    assert vips.reason(error, Path("mine.avif")) == "bad seek to 7"
+    assert vips.reason(error, Path("mine.avif")) == "the file ends too early"
     assert vips.reason(error, Path("third.avif")) == ""
+
+
+def test_a_truncated_avif_is_reported_as_such(tmp_path: Path) -> None:
+    content = encoded(noise(64, 64, 3), "avif")
+    (tmp_path / "a.avif").write_bytes(content[:-20])
+    assert "the file ends too early" in message(lambda: images.read(tmp_path / "a.avif"))
+
+
+@pytest.mark.parametrize("read", [images.read, images.list_pages, raw.read, raw.develop])
+def test_an_empty_path_is_not_the_current_folder(read: Callable[[str], object]) -> None:
+    assert message(lambda: read("")) == "the path is empty; a picture file is needed"

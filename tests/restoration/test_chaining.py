@@ -88,7 +88,7 @@ def test_a_mosaic_is_developed_first() -> None:
     found = chain.restore(_mosaic())
     assert found.dtype == "uint16" and (found.width, found.height) == (2 * 64, 2 * 48)
     assert np.array_equal(found.samples, ENLARGER.restore(developed).as_depth("uint16").samples)
-    with pytest.raises(WeightsError, match=r"can only be the first model of a chain; e.g. sid_unet\+srcnn"):
+    with pytest.raises(WeightsError, match=r"can only be the first model of a chain; put it first"):
         Restorer.chain([ENLARGER, DEVELOPER])
 
 
@@ -239,3 +239,29 @@ def test_masks_that_do_not_fit_are_refused() -> None:
         DENOISER.restore(_picture(), mask=np.zeros((53, 40), np.uint8))
     with pytest.raises(PictureError, match="a mosaic cannot be blended"):
         DEVELOPER.restore(_mosaic(), mask=np.zeros((64, 48), np.uint8))
+
+
+@pytest.mark.parametrize(
+    ("restorers", "message"),
+    [
+        ([], "a chain of 0 restorers; at least one is needed"),
+        ([DENOISER, 3], "restorer 2 is of type int; a restorer, e.g. "),
+        (3, "restorers is of type int; a list of restorers is needed"),
+    ],
+)
+def test_only_restorers_can_be_joined(restorers: Any, message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        Restorer.chain(restorers)
+
+
+@pytest.mark.parametrize("name", ["name_or_file", "device", "backend", "precision"])
+def test_arguments_of_other_types_load_nothing(name: str) -> None:
+    given: dict[str, Any] = {name: 3}
+    with pytest.raises(ArgumentError, match=f"{name} is of type int; "):
+        load(given.pop("name_or_file", "srcnn-x2"), **given)
+
+
+def test_progress_that_is_not_a_function_is_refused() -> None:
+    not_a_function: Any = 3
+    with pytest.raises(ArgumentError, match="progress is of type int; a function is needed"):
+        DENOISER.restore(_picture(), progress=not_a_function)

@@ -183,7 +183,7 @@ def test_a_model_that_enlarges_enough_at_once_is_named() -> None:
         (
             DENOISER,
             {"scale": 1.5},
-            r"would have 60 x 45 px, but dncnn does not enlarge; e.g. dncnn\+srcnn-x2 does",
+            r"would have 60 x 45 px, but dncnn does not enlarge; append a model that does, e.g. \+srcnn-x2",
         ),
         (ENLARGER, {"scale": 0.5}, "would have 20 x 15 px, but srcnn only enlarges; use a model that does not"),
         (ENLARGER, {"size": (40, None)}, "would have 40 x 30 px, but srcnn only enlarges"),

@@ -143,3 +143,10 @@ def test_odd_files_are_not_sheets(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.png")
     for path in tmp_path.iterdir():
         assert not sheets.is_sheet(path)
+
+
+def test_a_sheet_with_a_name_that_is_too_long_is_an_error_that_names_it(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match=r"-preview\.png of 264 bytes is too long; give this picture alone, and"):
+        write_preview(
+            tmp_path / "a.png", tmp_path / f"{252 * 'x'}-preview.png", [DENOISER], Settings(), overwrite=False
+        )

@@ -18,7 +18,7 @@ import torch
 
 from pellucid.backends.eager import TorchBackend
 from pellucid.domains import Degraded
-from pellucid.errors import NotEnoughMemoryError, OutputError, PellucidError, PictureError
+from pellucid.errors import ArgumentError, NotEnoughMemoryError, OutputError, PellucidError, PictureError
 from pellucid.pictures import images
 from pellucid.pictures.camera import dng
 from pellucid.pictures.picture import Exposure, Mosaic, Picture
@@ -730,11 +730,26 @@ def test_impossible_settings_are_refused_before_any_work(name: str, value: Any) 
         ({"workers": 0}, "0 is not possible; workers can be a whole number of 1 or more"),
         ({"workers": "2"}, "workers"),
         ({"settings": {}}, "settings of type dict; pellucid.Settings"),
+        ({"name": 3}, "name is of type int; a text, e.g. '{stem}-{model}{suffix}', is needed"),
+        ({"out": 3}, "out is of type int; a path or a URL is needed"),
+        ({"mask": np.zeros((8, 8))}, r"mask is of type ndarray; a path \(`Restorer.restore` takes masks"),
+        ({"progress": 3}, "progress is of type int; a function is needed"),
+        ({"format": 3}, "format is of type int; a text"),
+        ({"restorer": 3}, "restorer is of type int; a restorer, the name of a model or a path is needed"),
     ],
 )
 def test_wrong_arguments_give_one_clear_line(album: Path, weights: Path, arguments: Any, message: str) -> None:
     with pytest.raises(PellucidError, match=message):
-        restore.restore(album, weights, **arguments)
+        restore.restore(album, **{"restorer": weights, **arguments})
+
+
+@pytest.mark.parametrize("out", [None, "out"])
+def test_an_impossible_format_is_refused_for_pictures_in_memory(
+    weights: Path, tmp_path: Path, out: str | None
+) -> None:
+    picture = np.zeros((8, 8), np.uint8)
+    with pytest.raises(ArgumentError, match="bogus"):
+        restore.restore(picture, weights, None if out is None else tmp_path / out, format="bogus")
 
 
 @pytest.mark.parametrize("in_memory", [True, False])
@@ -761,3 +776,28 @@ def test_the_smallest_limits_are_allowed() -> None:
     for name, value in smallest.items():
         with pytest.raises(PellucidError):
             Settings(**{name: value - 1})
+
+
+@pytest.mark.parametrize(
+    ("options", "stem", "message"),
+    [
+        (
+            {"settings": Settings(compare=True)},
+            251 * "x",
+            r"the name x{20}\.\.\.x+-compare\.png of 263 bytes is too long; choose shorter names by name, "
+            "or omit compare",
+        ),
+        (
+            {"name": "{stem}-{stem}{suffix}"},
+            130 * "x",
+            r"the name x{20}\.\.\.x+\.png of 265 bytes is too long; choose shorter names by name$",
+        ),
+    ],
+)
+def test_names_that_get_too_long_in_a_folder_are_named(
+    tmp_path: Path, weights: Path, options: Any, stem: str, message: str
+) -> None:
+    images.write(Picture(np.zeros((8, 8, 1), np.uint8)), tmp_path / "in" / f"{stem}.png")
+    (outcome,) = restore.restore(tmp_path / "in", weights, tmp_path / "out", **options)
+    with pytest.raises(OutputError, match=message):
+        outcome.raise_error()

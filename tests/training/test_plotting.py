@@ -33,6 +33,8 @@ def test_runs_are_plotted_together(tmp_path: Path) -> None:
 def test_errors_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OutputError, match="is not a run folder: it has no run.json"):
         plotting.plot([tmp_path], tmp_path / "curves.png")
+    with pytest.raises(OutputError, match="nosuch does not exist; check the name"):
+        plotting.plot([tmp_path / "nosuch"], tmp_path / "curves.png")
     with pytest.raises(OutputError, match="has no metrics yet"):
         plotting.plot([make_run(tmp_path / "new")], tmp_path / "curves.png")
     with pytest.raises(OutputError, match="has no recorded speed; plot it against steps"):

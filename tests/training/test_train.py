@@ -527,6 +527,13 @@ def test_a_folder_of_another_mix_is_refused(
         ({"mix": ["pairs.store"]}, "mix is of type list; a dictionary"),
         ({"mix": {"pairs.store": "0.5"}}, "share of pairs.store is 0.5; expected a number"),
         ({"validation": "val"}, "validation is text; pellucid.Validation"),
+        ({"seed": -1}, "-1 is not possible; seed can be a whole number of 0 or more"),
+        ({"device": 3}, "device is of type int; a text"),
+        ({"limit": 0}, "0 is not possible; limit can be a whole number of 1 or more"),
+        ({"save_every_s": "x"}, "x is not possible; save_every_s can be a number"),
+        ({"progress": 3}, "progress is of type int; a function is needed"),
+        ({"log": 3}, "log is of type int; a function is needed"),
+        ({"out": 3}, "a path is of type int; text or a Path is needed"),
     ],
 )
 def test_arguments_of_other_types_are_one_line(given: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -842,3 +849,57 @@ def test_batch_norm_of_weights_to_start_from_is_folded_for_a_network_without_it(
     with torch.no_grad():
         expected = checkpoint.load(models.find_model("dncnn-color-blind")).network.eval()(picture)
         torch.testing.assert_close(network(picture), expected, rtol=0, atol=1e-5)
+
+
+# Files that cannot be used.
+
+
+def damage(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:60])
+
+
+@pytest.mark.parametrize("place", ["data", "mix", "validation"])
+def test_files_that_cannot_be_used_are_logged(
+    place: str, stores: dict[str, Path], pictures: Path, tmp_path: Path
+) -> None:
+    damage(pictures / "1.png")
+    options: dict[str, dict[str, Any]] = {
+        "data": {"data": pictures},
+        "mix": {"data": stores["clean"], "mix": {str(pictures): 0.5}},
+        "validation": {"data": stores["clean"], "validation": Validation(pictures)},
+    }
+    log: list[str] = []
+    run(tiny("dncnn.gaussian", 2, validate_every=1), out=tmp_path / "run", log=log.append, **options[place])
+    noun = "pictures" if place == "validation" else "files"
+    (line,) = [line for line in log if "left out" in line]
+    assert line.startswith(f"{pictures}: 1 of 2 {noun} left out, e.g. ") and "1.png" in line
+
+
+def test_pictures_without_a_target_are_logged_each_time(tmp_path: Path) -> None:
+    for i in range(3):
+        images.write(Picture(scene(i, 3)), tmp_path / "blur" / f"{i}.png")
+        if i < 2:
+            images.write(Picture(np.roll(scene(i, 3), 1, 1)), tmp_path / "sharp" / f"{i}.png")
+    for _ in range(2):  # the second training finds the store of the first one
+        log: list[str] = []
+        training.measure(
+            tiny("mimo_unet.gopro", num_steps=2),
+            tmp_path / "blur",
+            target=tmp_path / "sharp",
+            num_steps=2,
+            device="cpu",
+            tune=False,
+            log=log.append,
+        )
+        assert [line.split(", e.g. ")[0] for line in log] == [f"{tmp_path / 'blur'}: 1 of 5 files left out"]
+
+
+def test_a_checkpoint_is_not_a_weight_file(stores: dict[str, Path], tmp_path: Path) -> None:
+    weights = run(tiny("dncnn.gaussian", 1), stores["clean"], tmp_path / "run")
+    (path,) = (tmp_path / "run" / "checkpoints").glob("step-*.safetensors")
+    with pytest.raises(WeightsError) as caught:
+        restorer.load(path)
+    assert str(caught.value) == f"{path} is a checkpoint of a training; give {weights}"
+    moved = path.rename(tmp_path / "moved.safetensors")
+    with pytest.raises(WeightsError, match="a checkpoint of a training; give the weights.safetensors of its run"):
+        restorer.load(moved)

@@ -409,6 +409,14 @@ def test_random_bytes_are_refused(tmp_path: Path) -> None:
         refusal(tmp_path, rng.choice([b"", b"\n", b"\x80\x02", b"\x80\x04", b"PK\x03\x04"]) + rng.randbytes(99))
 
 
+@pytest.mark.parametrize("kind", FILES)
+def test_files_that_end_early_are_truncated_or_damaged(tmp_path: Path, kind: str) -> None:
+    content = FILES[kind]()
+    message = refusal(tmp_path, content[: len(content) // 2])
+    if kind.startswith("torch"):
+        assert message.endswith("weight file: it is truncated or damaged")
+
+
 def test_files_without_tensors_are_refused(tmp_path: Path) -> None:
     assert "contains no tensors" in refusal(tmp_path, torch_file({"epoch": 3}))
     assert "contains a list" in refusal(tmp_path, torch_file([torch.ones(1)]))

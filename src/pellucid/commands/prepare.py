@@ -137,7 +137,7 @@ def prepare(
             if not is_stdout(json_file):
                 _print_checked(made)
             for name in damaged:
-                print_error(f"{name} has changed since it was stored; prepare the store again with --overwrite")
+                print_error(f"the stored samples of {name} are damaged; prepare the store again with --overwrite")
         if json_file is not None:
             results = [{**_store_as_json(made), "damaged": damaged} for made, damaged in checked]
             write_json(json_file, results, overwrite=overwrite)
@@ -235,7 +235,7 @@ def _print_messages(prepared: "Prepared") -> None:
 
 
 def _check_store(made: "Store") -> "tuple[Store, list[str]]":
-    """The store, and the names of its files that have changed since."""
+    """The store, and the names of the files whose stored samples are damaged."""
     with progress() as bar:
         return made, list(made.check(show_progress(bar, "reading")))
 

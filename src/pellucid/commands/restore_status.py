@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 STATUS_EVERY_S = 30.0
 """How often the status is printed if there is no terminal for a bar; PELLUCID_STATUS_EVERY changes it."""
 
+MIN_SHOWN_MEGAPIXELS = 1e-3
+"""The progress of a smaller picture, which can take long if it is enlarged a lot, is shown in percent."""
+
 _VARIABLE = "PELLUCID_STATUS_EVERY"
 
 
@@ -101,6 +104,8 @@ class _Status:
         done = format_number(position.restored_megapixels)
         if self.num_pictures == 1:
             all_done = position.num_done * position.megapixels  # also by earlier runs
+            if position.megapixels < MIN_SHOWN_MEGAPIXELS:
+                return f"{position.num_done:.0%}"
             done = f"{format_number(all_done)} of {format_number(position.megapixels)}"
         return f"{done} MP, {format_number(position.restored_megapixels / elapsed_s)} MP/s"
 

@@ -36,7 +36,7 @@ from pellucid.storage.urls import Location, Url, is_url, locate
 from pellucid.system import files
 from pellucid.system.files import cache_folder, check_name
 from pellucid.system.shards import Shard
-from pellucid.system.wording import format_count
+from pellucid.system.wording import describe_left_out, format_count
 
 Progress = Callable[[int, int], None]
 """(done, total), in files."""
@@ -223,18 +223,23 @@ def _check_outside(out: Path, plan: DatasetPlan, sources: Sequence[Path]) -> Non
         raise OutputError(f"{out} would be among its own sources", hint="choose another folder by {out}")
 
 
-def open_data(data: str | Path, *, target: str | Path | None = None) -> Store:
+def open_data(data: str | Path, *, target: str | Path | None = None, log: Log = ignore) -> Store:
     """The store that a training reads: an existing store, or one that is made from a folder of pictures.
 
     data: a store, or a folder of clean pictures; with `target`, a folder of degraded pictures, whose targets are
-    in the folder `target`. Raises DataError for a store with a `target` and for URLs, and the errors of
+    in the folder `target`. log: called with a line of text if files of a folder cannot be used; those of a store
+    were listed when it was prepared. Raises DataError for a store with a `target` and for URLs, and the errors of
     `store.open` and `cache_folder_as_store`.
     """
     for given in (data, target):
         if given is not None and is_url(given):
             raise DataError(f"{given} is a URL", hint="copy the data to this computer first")
     if not store.is_store(Path(data)):
-        return cache_folder_as_store(data, target=target)
+        made = cache_folder_as_store(data, target=target)
+        if made.left_out:
+            num_files = made.num_arrays + len(made.left_out)
+            log(f"{data}: {describe_left_out(made.left_out, num_files)}")
+        return made
     if target is not None:
         raise DataError(f"{data} is a store, which contains its targets", hint="omit {target}")
     return store.open(data)

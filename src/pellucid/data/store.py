@@ -166,6 +166,11 @@ class Store:
         """A number for each item, the same for items that share a target, e.g. exposures of one scene."""
         return tuple(item.target for item in self._items)
 
+    @property
+    def num_arrays(self) -> int:
+        """Number of decoded arrays; shared targets count once."""
+        return len(self._numbers())
+
     @cached_property
     def num_bytes(self) -> int:
         """Size of all decoded samples; shared targets count once."""

@@ -10,6 +10,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 from pellucid.degradations.cameras import Sensor, ShotDependentVariance
 from pellucid.errors import DataError, PellucidError
 from pellucid.system.files import read_small, write_atomic
+from pellucid.system.keywords import describe_invalid
 
 Numbers = tuple[float, float, float, float, float, float, float, float]
 """See `make_sensor`."""
@@ -57,10 +58,9 @@ class CameraProfile:
         except PellucidError as error:
             raise DataError(error.facts, hint=error.hint) from error
         except ValidationError as error:
-            first = error.errors()[0]
-            reason = ": ".join([".".join(map(str, first["loc"])), first["msg"]]).removeprefix(": ")
             raise DataError(
-                f"{path} is not a camera file: {reason}", hint="'pellucid calibrate' writes one"
+                f"{path} is not a camera file: {describe_invalid(error.errors()[0])}",
+                hint="'pellucid calibrate' writes one",
             ) from error
         return profile
 

@@ -29,7 +29,7 @@ from pellucid.restoration.restorer import Restorer
 from pellucid.storage import cache
 from pellucid.storage.urls import Location
 from pellucid.system.files import check_name
-from pellucid.system.keywords import check_number
+from pellucid.system.keywords import check_callable, check_number
 from pellucid.system.shards import Shard
 from pellucid.weights.checkpoint import GIVEN_PAIRS
 
@@ -73,6 +73,7 @@ def evaluate(
     would overwrite another file. Pictures that cannot be read are listed in the report. Pictures are scored one by
     one, so memory does not grow with their number.
     """
+    check_callable("progress", progress)
     planned = plan_evaluation(
         restorer,
         data,

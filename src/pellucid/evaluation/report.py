@@ -13,6 +13,7 @@ from typing import Any
 from pellucid.errors import PellucidError
 from pellucid.recipes.recipe import Recipe
 from pellucid.system.files import write_atomic
+from pellucid.system.wording import describe_left_out
 
 # fmt: off
 _STUDENT_T = (
@@ -163,6 +164,14 @@ def to_csv(reports: Iterable[Report]) -> str:
                 values = (seed, score.degraded_psnr_db, score.psnr_db, score.ssim)
                 writer.writerow([report.model, score.name, *("" if value is None else value for value in values)])
     return text.getvalue()
+
+
+def describe_failures(report: Report) -> str | None:
+    """How many pictures could not be scored, and why the first one; None if all could."""
+    if not report.failures:
+        return None
+    failures = [(path.name, str(error)) for path, error in report.failures]
+    return describe_left_out(failures, len(report.scores) + len(failures), "picture")
 
 
 def describe_differences(reports: Sequence[Report]) -> str | None:

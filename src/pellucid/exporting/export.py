@@ -24,6 +24,7 @@ from pellucid.backends.sample_form import SampleForm
 from pellucid.domains import Degraded, Domain, takes_mosaic
 from pellucid.errors import ArgumentError, DataError, OutputError, PellucidError
 from pellucid.evaluation import evaluate as evaluation
+from pellucid.evaluation.report import describe_failures
 from pellucid.exporting import registry, whole_parity
 from pellucid.exporting.export_format import ExportFormat, ExportRequest, Run
 from pellucid.exporting.whole import choose_form
@@ -50,7 +51,8 @@ class Exported:
     agreement: how closely its results match those of the network in float32.
     loss_db: loss of mean PSNR on the user's data set, negative for a gain; None if there was no data set.
     note: a message if the runtime computes in another precision on this machine, otherwise None.
-    warnings: keywords that differ from those that the weights were trained with, one line each.
+    warnings: keywords that differ from those that the weights were trained with, and which pictures of the data
+        set could not be scored, one line each.
     """
 
     path: Path
@@ -132,9 +134,9 @@ def export(
         run = chosen.run(request, written)
         agreement = _compare(run, reference, request, pictures, chosen.parity_sizes)
         _check_agreement(agreement, request, out)
-        loss_db = None if data is None else _measure_loss_db(reference, run, Path(data), target)
+        loss_db, skipped = (None, ()) if data is None else _measure_loss_db(reference, run, Path(data), target)
         _move(written, out, chosen, overwrite=overwrite)
-    warnings = tuple(reference.overrides())
+    warnings = (*reference.overrides(), *skipped)
     return Exported(out, request.metadata, agreement, loss_db, chosen.note(precision), warnings)
 
 
@@ -263,12 +265,16 @@ def _parity_inputs(request: ExportRequest, sizes: Sequence[tuple[int, int]]) -> 
     return parity.crop_inputs(degraded, [(height, width)])
 
 
-def _measure_loss_db(reference: Restorer, run: Run, data: Path, target: str | Path | None) -> float:
+def _measure_loss_db(
+    reference: Restorer, run: Run, data: Path, target: str | Path | None
+) -> tuple[float, tuple[str, ...]]:
+    """The loss of mean PSNR, and a line about the pictures that could not be scored, if there are any."""
     exported = Restorer(
         reference.name, reference.recipe, _RunAsBackend(reference.backend, run), reference.metadata
     )
     before, after = (evaluation.evaluate(restorer, data, target=target) for restorer in (reference, exported))
-    return before.mean_psnr_db - after.mean_psnr_db
+    skipped = describe_failures(before)
+    return before.mean_psnr_db - after.mean_psnr_db, () if skipped is None else (f"{data}: {skipped}",)
 
 
 class _RunAsBackend:

@@ -21,7 +21,7 @@ from pellucid.pictures.tiff import directories, interpretation
 from pellucid.pictures.tiff.decoding import list_decoders
 from pellucid.pictures.white import check_white, describe_clipped
 from pellucid.storage.urls import Location
-from pellucid.system.files import atomic_file
+from pellucid.system.files import atomic_file, to_picture_path
 
 MAX_PIXELS = 500_000_000
 """Files with more pixels are refused before decoding: a small file can unpack to any size."""
@@ -62,7 +62,7 @@ def read(
     Raises PictureError if the file is missing, damaged, not a single gray or RGB picture, or too large, or if its
     floating-point samples are far from 0 to 1 and white is not specified.
     """
-    path = Path(path)
+    path = to_picture_path(path)
     check_white(white)
     loader = headers.find_loader(path)
     if loader == "tiff":
@@ -98,7 +98,7 @@ def decoding_cost(path: str | Path) -> tuple[int, int]:
     that are decoded row by row: PNG, TIFF and JPEG, unless they are interlaced or progressive.
     Raises PictureError as `read` does.
     """
-    path = Path(path)
+    path = to_picture_path(path)
     loader = headers.find_loader(path)
     if loader == "tiff":
         costs = [_decoding_cost_of(page) for page in directories.find_pages(path).pages]
@@ -116,7 +116,7 @@ def list_pages(path: str | Path) -> directories.Pages | None:
 
     Raises PictureError as `read` does.
     """
-    path = Path(path)
+    path = to_picture_path(path)
     if headers.find_loader(path) != "tiff":
         return None
     pages = directories.find_pages(path)

@@ -38,7 +38,7 @@ pyvips.block_untrusted_set(True)
 pyvips.cache_set_max(0)
 
 
-_ABOUT_FILE = re.compile(r"(.+): (bad seek to \d+)")
+_ABOUT_FILE = re.compile(r"(.+): bad seek to \d+")
 
 
 def begin(error_class: type[PellucidError]) -> None:
@@ -57,7 +57,7 @@ def reason(error: pyvips.Error, path: Path | None = None) -> str:
     for line in lines:
         match = _ABOUT_FILE.fullmatch(line)
         if match is None or match[1] == str(path):
-            return match[2] if match else line
+            return "the file ends too early" if match else line
     return ""
 
 

@@ -35,14 +35,13 @@ def check_order(models: Sequence[TiledModel]) -> None:
         if model.recipe.domain.gives_mosaic and len(models) > 1:
             raise WeightsError(
                 f"{model.name} returns mosaics of camera RAW files, so it cannot be part of a chain",
-                hint=f"restore with {model.name} first, then its DNG files with another model",
+                hint="restore with it first, then its DNG files with another model",
             )
     for model in models[1:]:
         if model.recipe.domain.takes_mosaic:
-            others = "+".join(other.name for other in models if other is not model)
             raise WeightsError(
                 f"{model.name} takes mosaics of camera RAW files, so it can only be the first model of a chain",
-                hint=f"e.g. {model.name}+{others}",
+                hint="put it first",
             )
 
 

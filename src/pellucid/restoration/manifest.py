@@ -315,6 +315,8 @@ class Manifests:
             origin = "" if state is State.FOREIGN else f" and was {state.value}"
             raise OutputError(f"{job.target} exists{origin}", hint="{overwrite} replaces it", overwrite=True)
         if (state is State.MISSING or self._overwrite) and isinstance(job.target, Path):
+            if job.root is not None:  # it is named by a pattern
+                files.check_name(job.target, hint="choose shorter names by {name}")
             files.check_overwrite(job.target, overwrite=True)
         return state is State.DONE and not self._overwrite
 

@@ -203,7 +203,7 @@ def plan_size(restorer: Restorer, shape: Shape, settings: Settings) -> tuple[Res
     enlargers = [model for model in restorer.models if model.scale > 1]
     if factor > 1 and not enlargers:
         raise PictureError(
-            f"{found}, but {restorer.name} does not enlarge", hint=f"e.g. {restorer.name}+srcnn-x2 does"
+            f"{found}, but {restorer.name} does not enlarge", hint="append a model that does, e.g. +srcnn-x2"
         )
     if factor <= 1 and enlargers:
         raise PictureError(f"{found}, but {restorer.name} only enlarges", hint="use a model that does not enlarge")

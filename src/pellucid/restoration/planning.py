@@ -484,7 +484,7 @@ def _add_masks(jobs: Sequence[Job], given: str | Location, inputs: Sequence[Loca
     masks = [found.get(name) or by_stem.get(name.with_suffix("")) for name in names]
     if jobs and not any(masks):
         raise DataError(
-            f"{mask} contains no mask with the name of a picture", hint=f"a mask for {names[0]} has the same name"
+            f"{mask} contains no mask with the name of a picture; a mask for {names[0]} has the same name"
         )
     return [replace(job, mask=own or mask / name) for job, own, name in zip(jobs, masks, names, strict=True)]
 

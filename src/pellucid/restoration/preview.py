@@ -21,6 +21,7 @@ from pellucid.restoration.settings import Settings
 from pellucid.restoration.sheets import CELL_PX, Pixels, Row
 from pellucid.restoration.suitability import warn_about
 from pellucid.storage.urls import Location
+from pellucid.system import files
 
 NUM_ROWS = 3
 """Parts of the picture on a sheet."""
@@ -76,6 +77,7 @@ def write_preview(
 
     Returns why results may be worse than expected.
     """
+    files.check_name(target, hint="give this picture alone, and the file to write by {out}")
     sheets.check_replaceable(target, overwrite=overwrite)
     if len({one.recipe.domain.takes_mosaic for one in restorers}) > 1:
         names = " and ".join(one.name for one in restorers)

@@ -30,7 +30,7 @@ from pellucid.restoration.stages import choose_quality, codec_bytes
 from pellucid.restoration.suitability import check_format, warn_about
 from pellucid.storage.urls import Location, Url, is_folder, locate
 from pellucid.system import files
-from pellucid.system.keywords import check_number
+from pellucid.system.keywords import check_callable, check_number, check_type
 
 LATER_SETTINGS = ("page", "white", "sidecars", "scale", "size", "crop")
 """Settings that manifests of earlier versions do not contain."""
@@ -126,6 +126,8 @@ def iter_restore(
     check_number("workers", workers, 1)
     if not isinstance(settings, Settings):
         raise PellucidError(f"settings of type {type(settings).__name__}; pellucid.Settings(...) is needed")
+    _check_types(restorer, out, name, mask, format)
+    check_callable("progress", progress)
     given = _to_list(inputs)
     if (name is not None or mask is not None) and not all(isinstance(one, str | Path | Url) for one in given):
         raise PellucidError(
@@ -155,6 +157,15 @@ def iter_restore(
     return _restore_files(jobs, chosen, settings, workers, overwrite, progress)
 
 
+def _check_types(restorer: object, out: object, name: object, mask: object, format: object) -> None:
+    """Raise ArgumentError for what would end in an error of Python."""
+    check_type("restorer", restorer, Restorer | str | Path, "a restorer, the name of a model or a path")
+    check_type("out", out, str | Location | None, "a path or a URL")
+    check_type("name", name, str | None, "a text, e.g. '{stem}-{model}{suffix}',")
+    check_type("mask", mask, str | Location | None, "a path (`Restorer.restore` takes masks in memory)")
+    check_type("format", format, str | None, "a text, e.g. 'png',")
+
+
 def _to_list(inputs: Any) -> list[Any]:
     """One input or several. Raises PictureError if they are neither all in memory nor all paths nor all jobs."""
     given = [inputs] if isinstance(inputs, str | Path | Url) or is_in_memory(inputs) else inputs
@@ -182,6 +193,8 @@ def _plan_in_memory(
     count: int, out: str | Location | None, format: str | None, *, overwrite: bool
 ) -> list[Path | None]:
     """Where the results of pictures in memory go."""
+    if format is not None:
+        formats.format_by_name(format)
     if out is None:
         return [None] * count
     out = locate(out)

@@ -21,7 +21,7 @@ from pellucid.backends.model import load_model
 from pellucid.backends.runtimes import OnnxBackend, OpenVinoBackend
 from pellucid.backends.selection import BackendChoice
 from pellucid.domains import RGB, Degraded, Domain, Gray, Luma
-from pellucid.errors import PellucidError, PictureError, RecipeError, WeightsError
+from pellucid.errors import ArgumentError, PellucidError, PictureError, RecipeError, WeightsError
 from pellucid.pictures.color import rgb_to_gray
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.pictures.samples import Samples
@@ -34,7 +34,7 @@ from pellucid.restoration.chaining import Progress, count_pixels, run_models
 from pellucid.restoration.conversion import InMemory, Same
 from pellucid.restoration.tiled_model import Effort, TiledModel
 from pellucid.system import memory
-from pellucid.system.keywords import check_number
+from pellucid.system.keywords import check_callable, check_number, check_type
 from pellucid.weights import checkpoint
 from pellucid.weights.checkpoint import EXPORTED_SUFFIXES, WeightsMetadata
 from pellucid.weights.models import find_chain
@@ -70,8 +70,14 @@ class Restorer:
     def chain(cls, restorers: Sequence["Restorer"]) -> Self:
         """Join restorers: each takes the result of the previous one, in floating point, without rounding.
 
-        Raises WeightsError if one cannot take the result of the previous one.
+        Raises WeightsError if one cannot take the result of the previous one, and ArgumentError unless there is at
+        least one restorer.
         """
+        check_type("restorers", restorers, Sequence, "a list of restorers")
+        for number, restorer in enumerate(restorers, start=1):
+            check_type(f"restorer {number}", restorer, Restorer, "a restorer, e.g. pellucid.load('srcnn-x2'),")
+        if not restorers:
+            raise ArgumentError("a chain of 0 restorers; at least one is needed")
         return cls.of([model for restorer in restorers for model in restorer.models])
 
     @classmethod
@@ -219,6 +225,7 @@ class Restorer:
         _warn_about(degraded, pictures)
         _check_settings(tile_px, halo_px, memory_bytes)
         check_number("strength", strength, 0, 1, is_whole=False)
+        check_callable("progress", progress)
         accepted = [self.recipe.domain.accept(picture) for picture in pictures]
         effort = Effort(tile_px, halo_px, ensemble, strength, memory.limit_bytes(memory_bytes), reserved_bytes)
         num_pixels, num_done = sum(count_pixels(self.models, picture) for picture in accepted), 0
@@ -331,9 +338,13 @@ def load(
         a chain, a keyword applies to the one model whose recipe has it.
 
     Raises WeightsError if there is no such model, or its file is damaged or of another kind, RecipeError for
-    unknown keywords, MissingExtraError if the backend is not installed, and PellucidError if the device cannot be
-    used.
+    unknown keywords, MissingExtraError if the backend is not installed, ArgumentError for other types, and
+    PellucidError if the device cannot be used.
     """
+    check_type("name_or_file", name_or_file, str | Path, "the name of a model or a path")
+    check_type("device", device, str, "a text, e.g. 'cuda',")
+    check_type("backend", backend, str | None, "a text, e.g. 'onnxruntime',")
+    check_type("precision", precision, str | None, "a text, e.g. 'bfloat16',")
     paths = find_chain(name_or_file)
     routed = _route(parameters, paths)
     return Restorer.chain(

@@ -1,5 +1,6 @@
 """Before/after sheets: parts of a picture side by side with their results, drawn at 100 %."""
 
+import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -110,7 +111,9 @@ def check_replaceable(path: Path, *, overwrite: bool) -> None:
 
 def is_sheet(path: Path) -> bool:
     """Whether a file is a sheet of an earlier run, which may be replaced, and is not restored."""
-    if not path.name.lower().endswith(".png") or not path.is_file():  # opening a pipe would wait
+    if not path.name.lower().endswith(".png"):
+        return False
+    if not os.path.isfile(path):  # noqa: PTH113  # opening a pipe would wait; Path's raises on names too long
         return False
     mark = b"Software\0" + _AUTHOR.encode()
     with suppress(OSError), path.open("rb") as file:

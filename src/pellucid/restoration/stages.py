@@ -38,6 +38,7 @@ from pellucid.restoration.suitability import (
 )
 from pellucid.restoration.transfers import Transfers
 from pellucid.storage.urls import Location
+from pellucid.system.files import check_name
 
 CODEC_BYTES = 100_000_000
 """Memory that decoding and encoding take for any picture, including samples too small for a memory-mapped file."""
@@ -146,6 +147,8 @@ class Stages:
         """Raise OutputError if a comparison would replace another file."""
         may_replace = self.manifests.may_replace(job)
         if isinstance(sheet, Path):
+            parameter = "out" if job.root is None else "name"
+            check_name(sheet, hint=f"choose shorter names by {{{parameter}}}, or omit {{compare}}")
             sheets.check_replaceable(sheet, overwrite=may_replace)
         elif self.manifests.state(replace(job, target=sheet)) is State.FOREIGN and not self.manifests.may_replace(
             job

@@ -118,9 +118,13 @@ def is_url(text: object) -> bool:
 
 
 def locate(text: str | Location) -> Location:
-    """The location that a text names. Raises ArgumentError for URLs that are not supported or not complete."""
+    """The location that a text names. Raises ArgumentError for other types, and for URLs that are not
+    supported or not complete.
+    """
     if isinstance(text, Url):
         return text
+    if not isinstance(text, str | os.PathLike):
+        raise ArgumentError(f"a path is of type {type(text).__name__}; text or a Path is needed")
     if (match := _SCHEME.match(str(text))) is None:
         return Path(text)
     if isinstance(text, Path):

@@ -30,6 +30,16 @@ _BLOCK_BYTES = 2**20
 
 _IS_WINDOWS = os.name == "nt"
 
+MAX_NAME_BYTES = 255
+"""Limit on names in nearly all file systems; messages about long names depend on it."""
+
+
+def to_picture_path(path: str | Path) -> Path:
+    """The path of a picture. Raises PictureError for an empty text, which would be the current folder."""
+    if path == "":
+        raise PictureError("the path is empty; a picture file is needed")
+    return Path(path)
+
 
 def read_head(path: Path, num_bytes: int = 16) -> bytes:
     """The first bytes of a picture file.
@@ -121,14 +131,30 @@ def no_space_error(num_bytes: int, purpose: str, error: OSError) -> OutputError:
     )
 
 
-def check_name(path: Path) -> None:
-    """Raise OutputError for a path that no file can have, and for a URL, which would become a folder."""
+def check_name(path: Path, *, hint: str = "choose a shorter name by {out}") -> None:
+    """Raise OutputError for a path that no file can have, and for a URL, which would become a folder.
+
+    hint: what to do if a name is too long.
+    """
     if "\0" in str(path):
         raise OutputError(
             f"{str(path)!r} contains a NUL character, which no file name can", hint="choose another name"
         )
     if re.match(r"[a-z][a-z0-9+.-]+:/", str(path), re.IGNORECASE):  # Path makes one slash of two
         raise OutputError(f"{path} is a URL", hint="choose a file or folder of this computer")
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise OutputError(f"{_describe_long_name(path)} is too long", hint=hint) from error
+
+
+def _describe_long_name(path: Path) -> str:
+    """The first and last characters of a name that is too long, or of a path if its name is not."""
+    num_bytes = len(os.fsencode(path.name))
+    if num_bytes > MAX_NAME_BYTES:
+        return f"the name {path.name[:20]}...{path.name[-20:]} of {num_bytes} bytes"
+    return f"the path {str(path)[:40]}...{path.name[-20:]}"
 
 
 def check_overwrite(path: Path, *, overwrite: bool) -> None:
@@ -210,7 +236,7 @@ def _temporary_next_to(path: Path, *, overwrite: bool) -> Iterator["_Temporary"]
             temporary.remove()
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            text = f"{path.name[:40]}... cannot be written: {error.strerror}"
+            text = f"{_describe_long_name(path)} is too long"
             raise OutputError(text, hint="choose a shorter name by {out}") from error
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
 

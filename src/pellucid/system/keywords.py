@@ -8,6 +8,7 @@ import math
 import operator
 from collections.abc import Mapping
 from contextlib import suppress
+from types import UnionType
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -66,11 +67,41 @@ def check_number(
         raise range_error(parameter, value, low, high, is_whole=is_whole, is_above=is_above)
 
 
-def check_type(parameter: str, value: object, kind: type, needed: str) -> None:
+def check_type(parameter: str, value: object, kind: type | UnionType, needed: str) -> None:
     """Raise ArgumentError unless an argument is of this type. needed: what the message says is needed."""
     if not isinstance(value, kind):
-        found = "text" if isinstance(value, str) else f"of type {type(value).__name__}"
-        raise ArgumentError(f"{parameter} is {found}; {needed} is needed")
+        raise _type_error(parameter, value, needed)
+
+
+def check_callable(parameter: str, value: object) -> None:
+    """Raise ArgumentError unless an argument is a function, or None."""
+    if value is not None and not callable(value):
+        raise _type_error(parameter, value, "a function")
+
+
+def _type_error(parameter: str, value: object, needed: str) -> ArgumentError:
+    found = "text" if isinstance(value, str) else f"of type {type(value).__name__}"
+    return ArgumentError(f"{parameter} is {found}; {needed} is needed")
+
+
+def describe_invalid(entry: Mapping[str, Any]) -> str:
+    """An entry of `ValidationError.errors()` in words: what is missing, or what is expected in its place."""
+    kind, limits = entry["type"], entry.get("ctx", {})
+    name = ".".join(map(str, entry["loc"]))
+    if kind == "missing":
+        return f"{name} is missing"
+    if kind == "json_invalid":
+        return "it is not JSON"
+    if not name:
+        return "it is not a JSON object"
+    expected = {
+        "string_too_long": "at most {max_length} characters",
+        "string_too_short": "{min_length} or more characters",
+        "too_long": "at most {max_length} entries",
+        "too_short": "{min_length} or more entries",
+    }.get(kind, "").format(**limits)
+    expected = expected or entry["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+    return f"{name}={_shorten(entry['input'])} is not possible; expected {expected}"
 
 
 def range_error(

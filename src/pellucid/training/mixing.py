@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pellucid.data import preparing
 from pellucid.data.store import Store
+from pellucid.data.store_upload import Log
 from pellucid.errors import ArgumentError, DataError
 from pellucid.storage import cache
 
@@ -69,16 +70,18 @@ def _is_share(value: object) -> bool:
     return isinstance(value, Real) and 0 < float(value) < 1
 
 
-def open_sources(mix: Mapping[str, float], data: Store, limit: int | None) -> list[MixedStore]:
+def open_sources(
+    mix: Mapping[str, float], data: Store, limit: int | None, log: Log = preparing.ignore
+) -> list[MixedStore]:
     """The stores to mix into a training on `data`: prepared ones, or made from folders of clean pictures.
 
-    limit: use only this many pictures of each. Raises the errors of `preparing.open_data`, and DataError if a
-    store is given twice.
+    limit: use only this many pictures of each. log: see `preparing.open_data`. Raises its errors, and DataError if
+    a store is given twice.
     """
     sources = list[MixedStore]()
     seen = {data.folder.resolve()}
     for place, share in mix.items():
-        store = preparing.open_data(cache.as_local(place))
+        store = preparing.open_data(cache.as_local(place), log=log)
         if store.folder.resolve() in seen:
             raise DataError(f"{place} would be mixed with itself", hint="give each store only once")
         seen.add(store.folder.resolve())

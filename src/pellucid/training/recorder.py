@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from pellucid.backends.eager import TorchBackend
+from pellucid.data.preparing import ignore
+from pellucid.data.store_upload import Log
 from pellucid.errors import DataError, PellucidError
 from pellucid.evaluation import evaluate as evaluation
-from pellucid.evaluation.report import Report
+from pellucid.evaluation.report import Report, describe_failures
 from pellucid.pictures import images
 from pellucid.recipes.recipe import Recipe
 from pellucid.restoration.restorer import Restorer
@@ -72,6 +74,7 @@ class Recorder:
     validation: if None, the last weights are the result; otherwise the best validated ones.
     origin: the data and seed, for the provenance of the weights. save_every_s: longest time between checkpoints.
     tensorboard: also receives metrics and validation strips. bucket_run: uploads every checkpoint.
+    log: called with a line of text if pictures cannot be scored.
     """
 
     def __init__(
@@ -84,10 +87,12 @@ class Recorder:
         save_every_s: float,
         tensorboard: TensorboardWriter | None = None,
         bucket_run: BucketRun | None = None,
+        log: Log = ignore,
     ) -> None:
         self._run, self._learner, self._validation, self._tensorboard = run, learner, validation, tensorboard
         self._origin, self._save_every_s = origin, save_every_s
-        self._bucket_run = bucket_run
+        self._bucket_run, self._log = bucket_run, log
+        self._known_failures = list[str]()
         self._saved_at = time.monotonic()
         self.history = History()
 
@@ -117,6 +122,7 @@ class Recorder:
         report = evaluation.evaluate(restorer, self._validation.data, target=self._validation.target)
         if not report.scores:
             raise DataError(f"no picture in {self._validation.data} can be scored: {report.failures[0][1]}")
+        self._log_failures(report)
         psnr_db, step = report.mean_psnr_db, self._learner.step
         self._append({"step": step, **report.to_json()["mean"]})
         strip = evaluation.strip(restorer, self._validation.data, target=self._validation.target)
@@ -128,6 +134,15 @@ class Recorder:
         if psnr_db > self.history.best_psnr_db:
             self.history.best_psnr_db, self.history.best_step = psnr_db, step
             self._save_weights(report)
+
+    def _log_failures(self, report: Report) -> None:
+        """Log which pictures are left out, once, not at every validation."""
+        failures = [str(path) for path, _ in report.failures]
+        line = describe_failures(report)
+        if line is not None and failures != self._known_failures:
+            assert self._validation is not None
+            self._log(f"{self._validation.data}: {line}")
+        self._known_failures = failures
 
     def is_due(self) -> bool:
         """Whether the last checkpoint is at least `save_every_s` old."""

@@ -162,6 +162,8 @@ def describe_run(folder: Path) -> Json:
             raise OutputError(f"{folder} is a run of format {found}; this version reads format {FORMAT}")
         return {**description, "identity": dict(description["identity"])}
     except (FileNotFoundError, NotADirectoryError) as error:
+        if not folder.exists():
+            raise OutputError(f"{folder} does not exist", hint="check the name") from error
         raise OutputError(f"{folder} is not a run folder: it has no run.json") from error
     except OSError as error:
         raise OutputError(f"{path} cannot be read: {error.strerror or error}") from error

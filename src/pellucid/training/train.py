@@ -25,7 +25,7 @@ from pellucid.recipes.recipe import Recipe
 from pellucid.storage import cache, objects
 from pellucid.storage.urls import Location, Url, locate
 from pellucid.system import devices
-from pellucid.system.keywords import check_type
+from pellucid.system.keywords import check_callable, check_number, check_type
 from pellucid.system.wording import format_count
 from pellucid.training import distributed, run_folder, tuning
 from pellucid.training.batches import Batches
@@ -128,7 +128,9 @@ def train(
     PellucidError if 20 batches in a row, most batches, or the weights, are not finite; and Stopped, a
     KeyboardInterrupt, after Ctrl-C or SIGTERM, which save a checkpoint first.
     """
-    _check_types(recipe, mix, validation)
+    _check_types(recipe, mix, validation, seed=seed, device=device, limit=limit, log=log)
+    check_number("save_every_s", save_every_s, 0, is_whole=False)
+    check_callable("progress", progress)
     place = locate(out)
     if isinstance(place, Url):
         objects.check_can_write(place)
@@ -142,9 +144,9 @@ def train(
     with ExitStack() as stack:
         group = stack.enter_context(distributed.join_group(device, log))
         log = log if group.is_first else _ignore
-        store = _open_store(data, target, limit)
+        store = _open_store(data, target, limit, log)
         _check_kind(recipe, store, given)
-        mixed = open_sources(mix or {}, store, limit)
+        mixed = open_sources(mix or {}, store, limit, log)
         batches = stack.enter_context(closing(_build_batches(recipe, store, mixed, seed, group)))
         pretrained = load_pretrained(start_from, recipe)
         run: Run | None = None
@@ -175,6 +177,7 @@ def train(
                 save_every_s=save_every_s,
                 tensorboard=writer,
                 bucket_run=bucket_run,
+                log=log,
             )
             _record_start(run, recorder, start, group)
             if writer is not None:
@@ -301,14 +304,15 @@ def measure(
 
     Arguments and errors are those of `train`.
     """
-    _check_types(recipe, mix)
+    _check_types(recipe, mix, seed=seed, device=device, limit=limit, log=log)
+    check_number("num_steps", num_steps, 2)
     check_shares(mix or {})
     data, target = cache.as_local(data), None if target is None else cache.as_local(target)
     with ExitStack() as stack:
         group = stack.enter_context(distributed.join_group(device, log))
         log = log if group.is_first else _ignore
-        store = _open_store(data, target, limit)
-        mixed = open_sources(mix or {}, store, limit)
+        store = _open_store(data, target, limit, log)
+        mixed = open_sources(mix or {}, store, limit, log)
         batches = stack.enter_context(closing(_build_batches(recipe, store, mixed, seed, group)))
         mode = tuning.tune(recipe, batches.batch(0), group.device, log) if tune else tuning.default_mode(recipe)
         mode = group.broadcast(mode)
@@ -324,17 +328,31 @@ def measure(
         return Speed(num_images / took_s, (batches.waited_s - waited_s) / took_s, mode)
 
 
-def _check_types(recipe: object, mix: object, validation: object = None) -> None:
+def _check_types(
+    recipe: object,
+    mix: object,
+    validation: object = None,
+    *,
+    seed: object,
+    device: object,
+    limit: object,
+    log: object,
+) -> None:
     """Raise ArgumentError for what would end in an error of Python."""
     check_type("recipe", recipe, Recipe, "a recipe, e.g. pellucid.find('dncnn.gaussian'),")
     if mix is not None:
         check_type("mix", mix, Mapping, "a dictionary, e.g. {'pairs.store': 0.4},")
     if validation is not None:
         check_type("validation", validation, Validation, "pellucid.Validation(FOLDER)")
+    check_number("seed", seed, 0)
+    check_type("device", device, str, "a text, e.g. 'cuda',")
+    if limit is not None:
+        check_number("limit", limit, 1)
+    check_callable("log", log)
 
 
-def _open_store(data: str | Path, target: str | Path | None, limit: int | None) -> Store:
-    store = preparing.open_data(data, target=target)
+def _open_store(data: str | Path, target: str | Path | None, limit: int | None, log: Log) -> Store:
+    store = preparing.open_data(data, target=target, log=log)
     return store if limit is None else store.take(limit)
 
 

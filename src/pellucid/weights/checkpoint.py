@@ -230,6 +230,10 @@ def _read_header(path: Path) -> tuple[WeightsMetadata, str]:
             entries = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise _unreadable(path, error) from error
+    if "pellucid_training" in entries:
+        weights = path.absolute().parent.parent / "weights.safetensors"
+        name = weights if weights.exists() else "the weights.safetensors of its run folder"
+        raise WeightsError(f"{path} is a checkpoint of a training; give {name}")
     if "pellucid" not in entries:
         raise WeightsError(
             f"{path} is a safetensors file of another program, without pellucid's header",
@@ -302,7 +306,7 @@ def _unreadable(path: Path, error: Exception) -> WeightsError:
             hint="give the weights that it was exported from, or an .onnx or .xml file",
         )
     if path.suffix.lower() == ".bin" and path.with_suffix(".xml").exists():
-        return WeightsError(f"{path} is a part of an exported model", hint=f"give {path.with_suffix('.xml').name}")
+        return WeightsError(f"{path} is a part of an exported model; give {path.with_suffix('.xml').name}")
     if path.stat().st_size == 0:
         return WeightsError(f"{path} is empty")
     if not os.access(path, os.R_OK):  # safetensors reports a file that does not exist

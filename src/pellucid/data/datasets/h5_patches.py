@@ -4,6 +4,7 @@ Pairs are in `lr` and `hr`, values from 0 to 255, each one large array or a grou
 arrays of their own, `0`, `1`, ..., values from 0 to 1. A patch is (H, W) or (C, H, W).
 """
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -74,7 +75,11 @@ def _open(path: Path, name: str) -> Iterator[Any]:
         with h5py.File(path, "r") as file:
             yield file
     except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
-        raise PictureError(f"{name} cannot be read as HDF5: {str(error).splitlines()[0][:200]}") from error
+        if isinstance(error, OSError) and error.errno is not None:  # the disk, not the content
+            raise PictureError(f"{name} cannot be read: {os.strerror(error.errno)}") from error
+        is_hdf5 = h5py.is_hdf5(path)
+        found = "is truncated or damaged" if is_hdf5 else "is not an HDF5 file"
+        raise PictureError(f"{name} {found}") from error
 
 
 def _plan_file(file: Any, name: str) -> tuple[Kind, list[Planned]]:

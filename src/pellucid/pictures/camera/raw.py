@@ -22,7 +22,7 @@ from pellucid.pictures.camera.packing import BAYER, XTRANS, find_phase
 from pellucid.pictures.camera.raw_contents import describe_raw_contents
 from pellucid.pictures.picture import CameraFacts, Encoding, Exposure, Mosaic, Picture
 from pellucid.pictures.samples import Samples
-from pellucid.system.files import read_head
+from pellucid.system.files import read_head, to_picture_path
 from pellucid.system.processes import ForkGuard
 from pellucid.system.wording import format_count
 
@@ -64,7 +64,7 @@ def read(path: str | Path, *, max_pixels: int = MAX_PIXELS, sidecar: bytes = b""
     Raises PictureError if the file is missing, damaged, not a RAW file, larger than max_pixels, or not a Bayer or
     X-Trans mosaic.
     """
-    path = Path(path)
+    path = to_picture_path(path)
     with _open(path, max_pixels) as raw:
         _unpack(raw, path)
         return _add_camera(_to_mosaic(raw, *_read_metadata(raw, path, sidecar)), raw, path, sidecar)
@@ -82,7 +82,7 @@ def develop(
     sidecar: XMP that takes precedence over that in the file, e.g. of `sidecars.read`.
     Raises PictureError if the file is missing, damaged, not a RAW file, or larger than max_pixels.
     """
-    path = Path(path)
+    path = to_picture_path(path)
     with _open(path, max_pixels) as raw:
         _unpack(raw, path)
         return _develop(raw, *_read_metadata(raw, path, sidecar), upright=upright)
@@ -98,7 +98,7 @@ def decoding_bytes(path: str | Path, *, developed: bool, max_pixels: int = MAX_P
 
 def probe_pixels(path: str | Path, *, max_pixels: int = MAX_PIXELS) -> int:
     """Number of pixels of the mosaic, from the header. Raises the PictureErrors of `read`."""
-    with _open(Path(path), max_pixels) as raw:
+    with _open(to_picture_path(path), max_pixels) as raw:
         return raw.sizes.raw_width * raw.sizes.raw_height
 
 
@@ -142,7 +142,7 @@ def read_frame(
     The other parameters are those of `Mosaic`. Raises PictureError if the size of the file does not match width
     and height, or if the parameters do not fit together.
     """
-    path = Path(path)
+    path = to_picture_path(path)
     if width < 1 or height < 1:
         raise PictureError(f"a frame of {width} x {height} px; at least 1 x 1 is needed")
     read_head(path)

@@ -18,6 +18,7 @@ from pellucid.serving.http.picture_routes import add_pictures
 from pellucid.serving.monitoring import log_libraries
 from pellucid.serving.problems import Problem
 from pellucid.serving.service import Service, is_storage_error
+from pellucid.system.keywords import describe_invalid
 
 
 def create(service: Service) -> ASGIApp:
@@ -91,13 +92,11 @@ def _add_problems(app: FastAPI) -> None:
 def _describe_option(entry: dict[str, Any]) -> str:
     """What is wrong with one option, e.g. "scale=nan: Input should be a finite number"."""
     name = entry["loc"][-1]
-    if entry["type"] == "missing":
-        return f"{name} is missing"
     if entry["type"] == "extra_forbidden":
         return f"{name[:80]} is not an option of this request; /docs lists the options"
-    found = str(entry.get("input"))[:80]
-    reason = _FORMS.get(name, entry["msg"].removeprefix("Input should be ").removeprefix("Value error, "))
-    return f"{name}={found} is not possible; expected {reason}" if reason != entry["msg"] else f"{name}: {reason}"
+    if name in _FORMS and entry["type"] != "missing":
+        return f"{name}={str(entry.get('input'))[:80]} is not possible; expected {_FORMS[name]}"
+    return describe_invalid({**entry, "loc": (name,)})
 
 
 _BOX = "x, y, width and height in pixels, e.g. 100,50,640,480"

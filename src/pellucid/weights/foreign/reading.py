@@ -6,6 +6,7 @@ and layouts to ours.
 
 import importlib
 import pkgutil
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -51,10 +52,16 @@ def read(path: Path) -> ForeignWeights:
     except MissingExtraError:
         raise
     except Exception as error:  # on damage torch, zipfile and h5py raise nearly every kind of exception
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:300]
         framework = f"{found.framework} " if path.suffix in found.suffixes else ""
-        raise WeightsError(f"{path} cannot be read as a {framework}weight file: {reason}") from error
+        raise WeightsError(f"{path} cannot be read as a {framework}weight file: {_explain(error)}") from error
     return ForeignWeights(path, found.framework, tensors)
+
+
+def _explain(error: Exception) -> str:
+    """The reason that one of our readers gives. The wording of a library means nothing to users."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    is_ours = isinstance(error, ValueError) and frame.f_globals["__name__"].startswith("pellucid.")
+    return str(error)[:300] if is_ours else "it is truncated or damaged"
 
 
 @cache

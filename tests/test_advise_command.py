@@ -81,6 +81,15 @@ def test_pictures_of_the_same_name_are_told_apart(run: Terminal, noisy: None) ->
     assert sorted(sheets) == ["more/noisy.png-advice.png", "scans/noisy.png-advice.png"]
 
 
+def test_sheets_of_pictures_in_other_folders_stay_in_theirs(
+    run: Terminal, noisy: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copy("scans/noisy.png", "noisy.png")
+    monkeypatch.chdir("scans")
+    result = run("advise noisy.png ../noisy.png --try sheets")
+    assert result.code == 0 and len([*Path("sheets").rglob("*.png-advice.png")]) == 2
+
+
 def test_a_file_that_cannot_be_read_stops_no_others(run: Terminal, noisy: None) -> None:
     result = run("advise broken.png gone.png scans/noisy.png")
     assert result.code == 1 and "noisy.png" in result.out

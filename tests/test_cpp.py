@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import shutil
+import struct
 import subprocess
 import sys
 from dataclasses import dataclass, replace
@@ -210,6 +211,16 @@ def test_a_jpeg_has_the_samples_and_the_profile_of_pellucids(
         assert images.read(tmp_path / f"out.{suffix}").metadata["icc-profile-data"] == _PROFILE
 
 
+def test_a_deblocked_jpeg_has_a_high_quality(program: Program, tmp_path: Path) -> None:
+    weights = small_models.save_weights(tmp_path, "dncnn.jpeg", depth=2, width=2)
+    model = exporting.export(weights, tmp_path / "a.onnx", whole=True, layout="nhwc").path
+    PIL.Image.fromarray(small_models.make_picture(3).samples).save(tmp_path / "in.jpg", quality=20)
+    for options, quality in (((), 95), (("--quality", "70"), 70)):
+        restore(program, model, tmp_path / "in.jpg", tmp_path / "out.jpg", "--overwrite", *options)
+        encoding = images.read(tmp_path / "out.jpg").encoding
+        assert encoding is not None and encoding.quality == quality
+
+
 @pytest.mark.parametrize("runtime", ["openvino", "onnxruntime"])
 @pytest.mark.parametrize(("pattern", "orientation"), [(("RG", "GB"), 1), (("GB", "RG"), 6)])
 def test_a_raw_file_equals_pellucids(
@@ -288,19 +299,25 @@ def test_a_denoised_raw_file_equals_pellucids(
     assert found.white_balance == pytest.approx((1.9, 1.0, 1.4))
 
 
+@pytest.mark.parametrize("illuminant", [21, 17])
 def test_a_denoised_raw_file_without_exposure_keeps_its_color_matrix(
-    program: Program, raw_denoiser: tuple[Path, Path], tmp_path: Path
+    program: Program, raw_denoiser: tuple[Path, Path], tmp_path: Path, illuminant: int
 ) -> None:
     if not program.reads_raw:
         pytest.skip("needs libraw-dev")
     samples = np.full((64, 64), 900, np.uint16)
     camera = CameraFacts(color_matrix=_COLOR_MATRIX)
-    (tmp_path / "in.dng").write_bytes(dng.encode(Mosaic(samples, ("RG", "GB"), 512.0, 16383.0, camera=camera)))
+    content = dng.encode(Mosaic(samples, ("RG", "GB"), 512.0, 16383.0, camera=camera))
+    entry = struct.Struct("<HHIH")  # tag, type, count, value
+    of_d65, of_light = (entry.pack(0xC65A, 3, 1, value) for value in (21, illuminant))
+    assert of_d65 in content
+    (tmp_path / "in.dng").write_bytes(content.replace(of_d65, of_light))
     out = tmp_path / "out.dng"
     ran = run(program.path, raw_denoiser[1], tmp_path / "in.dng", out, "--noise", "1e-3,1e-6")
     assert (ran.returncode, ran.stderr) == (0, "")
     with tifffile.TiffFile(out) as file:
         ratios = np.reshape(file.pages.first.tags["ColorMatrix1"].value, (9, 2))
+        assert file.pages.first.tags["CalibrationIlluminant1"].value == illuminant
     np.testing.assert_allclose(ratios[:, 0] / ratios[:, 1], _COLOR_MATRIX, atol=1e-6)
     found = raw.read(out)
     assert found.exposure.iso is None and found.white_balance is None
@@ -422,6 +439,8 @@ def test_wrong_arguments_print_a_one_line_error(
         ([color, "a.png", "b.png", "--memory", "2XB"], 2, "--memory 2XB: a size is needed"),
         ([color, "a.png", "b.png", "--tile", "0"], 2, "--tile 0: a number above 0 is needed"),
         ([color, "a.png", "b.png", "--quality", "101"], 2, "--quality 101: a whole number from 1 to 100"),
+        ([color, "a.png", "b.png", "--quality", "80"], 2, "--quality is for JPEG, which b.png will not be"),
+        ([mosaics, "night.dng", "b.dng", "--quality", "80", *noise], 2, "--quality is for JPEG, which b.dng"),
         ([color, "a.png", "b.png", "--speed", "9"], 2, "--speed: unknown option"),
         ([], 2, "MODEL, INPUT and OUTPUT are needed"),
     ]

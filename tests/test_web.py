@@ -77,11 +77,13 @@ def test_wrong_arguments_print_a_one_line_error(run: Run, tmp_path: Path) -> Non
     images.write(opaque, tmp_path / "in.png")
     images.write(_make_picture("gray"), tmp_path / "gray.png")
     images.write(Picture(opaque.samples, alpha=clear), tmp_path / "clear.png")
-    needed = "this example needs files from `pellucid export --whole --layout nhwc`; the model takes"
+    needed = (
+        "this example needs files from `pellucid export --whole --layout nhwc --samples uint8`; the model takes"
+    )
     for path, name, message in [
-        (exporting.export(weights, tmp_path / "b.onnx").path, "in.png", f"{needed} gray; black is 0"),
-        (_export(weights, tmp_path / "c.onnx", layout="nchw"), "in.png", f"{needed} uint8"),
-        (_export(weights, tmp_path / "d.onnx", samples="uint16"), "in.png", f"{needed} uint16"),
+        (exporting.export(weights, tmp_path / "b.onnx").path, "in.png", f"{needed} takes gray; black is 0"),
+        (_export(weights, tmp_path / "c.onnx", layout="nchw"), "in.png", f"{needed} takes uint8"),
+        (_export(weights, tmp_path / "d.onnx", samples="uint16"), "in.png", f"{needed} takes uint16"),
         (
             _export(weights, tmp_path / "e.onnx", shape=(1, 8, 8, 1)),
             "in.png",

@@ -82,8 +82,9 @@ export function readMetadata(bytes) {
   const texts = readEntries(bytes);
   if (!texts.recipe) throw new Error("this file has no pellucid metadata; use a file from `pellucid export`");
   const form = JSON.parse(texts.whole ?? "null");
+  if (/mosaic/.test(texts.input)) throw new Error(`this example restores pictures; the model takes ${texts.input}`);
   if (form?.samples !== "uint8" || form?.layout !== "nhwc")
-    throw new Error(`this example needs files from \`pellucid export --whole --layout nhwc\`; the model takes ${texts.input}`);
+    throw new Error(`this example needs files from \`pellucid export --whole --layout nhwc --samples uint8\`; the model takes ${texts.input}`);
   if (texts.shape !== "null") throw new Error(`this model accepts only inputs of ${texts.shape}; export it without --shape`);
   const numbers = { scale: 1, multiple: 1, halo: 0, num_planes: 1 };
   for (const [key, minimum] of Object.entries(numbers)) {

@@ -9,13 +9,22 @@ function loadRuntime(provider) {
   });
 }
 
+/** Whether there is a GPU, not only a slow emulation of one. */
+async function hasGpu() {
+  const adapter = await navigator.gpu?.requestAdapter().catch(() => null);
+  return adapter && !(adapter.info?.isFallbackAdapter ?? adapter.isFallbackAdapter);
+}
+
+async function run(provider, bytes, picture) {
+  const model = await open(await loadRuntime(provider), bytes, [provider]);
+  const restored = await restore(model, picture, { onTile: (done, all) => postMessage({ done, all }) });
+  return { restored, metadata: model.metadata, provider };
+}
+
 onmessage = async ({ data: { bytes, picture } }) => {
   try {
-    const adapter = await navigator.gpu?.requestAdapter();
-    const provider = adapter && !adapter.info.isFallbackAdapter ? "webgpu" : "wasm"; // a fallback is a slow emulation
-    const model = await open(await loadRuntime(provider), bytes, [provider]);
-    const restored = await restore(model, picture, { onTile: (done, all) => postMessage({ done, all }) });
-    postMessage({ restored, metadata: model.metadata, provider });
+    const byGpu = (await hasGpu()) ? run("webgpu", bytes, picture).catch(() => null) : null;
+    postMessage((await byGpu) ?? (await run("wasm", bytes, picture)));
   } catch (error) {
     postMessage({ error: String(error?.message ?? error) }); // WebAssembly may throw plain numbers
   }

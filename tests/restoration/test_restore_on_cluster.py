@@ -170,6 +170,9 @@ def test_paths_of_models_become_absolute(
         f"{tmp_path}/a/net.py"
     ]
     assert settled.fingerprint == restorer.fingerprint()
+    Path("srcnn-x2").touch()  # hides no model
+    assert Loading("srcnn-x2").settle(restorer).model == "srcnn-x2"
+    assert Loading("./srcnn-x2+srcnn-x3").settle(restorer).model == f"{tmp_path}/srcnn-x2+srcnn-x3"
     assert Loading("s3://b/a+b.safetensors").settle(restorer).model == "s3://b/a+b.safetensors"
     assert [Loading("m", device=device).num_gpus for device in ("auto", "cpu", "cuda", "cuda:1")] == [
         None,

@@ -43,6 +43,9 @@ def test_files_and_folders_do_not_hide_models(
     Path("mine").touch() if kind == "file" else Path("mine").mkdir()
     assert models.find_model("mine") == user_folder / "mine.safetensors"
     assert models.find_model("./mine") == Path("mine")
+    assert models.find_model(Path("mine")) == (
+        Path("mine") if kind == "file" else user_folder / "mine.safetensors"
+    )
 
 
 @pytest.mark.parametrize("name", ["", "min", "../mine", "mine\n", "x" * 5000])

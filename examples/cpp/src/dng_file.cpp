@@ -12,7 +12,7 @@ namespace pellucid {
 namespace {
 
 constexpr std::uint8_t kVersion[] = {1, 4, 0, 0}, kBackwardVersion[] = {1, 1, 0, 0};
-constexpr std::uint16_t kD65 = 21;
+constexpr int kD65 = 21;
 constexpr std::uint16_t kLargestExifIso = 65535;  // EXIF: this one or a higher one
 
 // From XYZ to linear sRGB, for cameras that LibRaw does not know.
@@ -91,14 +91,15 @@ void set_mosaic(const Directory& directory, const Mosaic& mosaic) {
 void set_colors(const Directory& directory, const Mosaic& mosaic) {
     const Shot& shot = mosaic.shot;
     const std::string camera = shot.make + (shot.make.empty() || shot.model.empty() ? "" : " ") + shot.model;
-    const std::array<float, 9>& matrix = shot.color_matrix == std::array<float, 9>{} ? kOfSrgb : shot.color_matrix;
+    const bool is_known = shot.color_matrix != std::array<float, 9>{};
+    const std::array<float, 9>& matrix = is_known ? shot.color_matrix : kOfSrgb;
     directory.set_text(TIFFTAG_MAKE, shot.make);
     directory.set_text(TIFFTAG_MODEL, shot.model);
     directory.set_array(TIFFTAG_DNGVERSION, kVersion, 4);
     directory.set_array(TIFFTAG_DNGBACKWARDVERSION, kBackwardVersion, 4);
     directory.set_text(TIFFTAG_UNIQUECAMERAMODEL, camera.empty() ? "pellucid" : camera);
     directory.set_array(TIFFTAG_COLORMATRIX1, matrix.data(), matrix.size());
-    directory.set(TIFFTAG_CALIBRATIONILLUMINANT1, kD65);
+    directory.set(TIFFTAG_CALIBRATIONILLUMINANT1, is_known ? shot.illuminant : kD65);
     const auto& gains = mosaic.white_balance;
     if (gains[0] == 0) return;
     const float neutral[] = {1 / gains[0], 1 / gains[1], 1 / gains[2]};
@@ -124,6 +125,7 @@ void set_exposure(const Directory& directory, const Shot& shot) {
 
 // libtiff writes the directory of EXIF after the main one, which is then written again with the place of the first.
 void write_dng(const Mosaic& mosaic, std::FILE* file, const std::string& path) {
+    check_mosaic(mosaic);
     if (mosaic.pattern.size() != 2) throw std::runtime_error(path + ": only Bayer mosaics are written");
     if (*std::min_element(mosaic.black_levels.begin(), mosaic.black_levels.end()) < 0 || mosaic.white_level > 65535)
         throw std::runtime_error(path + ": the levels of the mosaic are not those of 16 bits");

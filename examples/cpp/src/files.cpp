@@ -47,6 +47,8 @@ Format find_format(const std::string& path) {
 
 }  // namespace
 
+bool names_jpeg(const std::string& path) { return find_format_of_suffix(path) == Format::kJpeg; }
+
 Picture read_picture(const std::string& path) {
     switch (find_format(path)) {
         case Format::kPng:

@@ -31,7 +31,7 @@ const char* const kUsage =
     "                         and white is 1; `pellucid restore` prints both\n"
     "  --memory SIZE          limit of the process, e.g. 2GB; default: half of the free memory\n"
     "  --tile PX              side of the tiles instead of what the memory allows\n"
-    "  --quality N            of JPEG, 1 to 100; default: that of INPUT, or 95\n"
+    "  --quality N            of JPEG, 1 to 100; default: that of INPUT, or 95, also if the model removes JPEG blocks\n"
     "  --overwrite            replace OUTPUT\n";
 
 struct WrongUsage : std::runtime_error {
@@ -87,8 +87,9 @@ pellucid::Noise parse_noise(const std::string& name, const std::string& text) {
     int length = 0;
     const bool is_complete = std::sscanf(text.c_str(), "%f,%f%n", &noise.shot, &noise.read, &length) == 2 &&
                              static_cast<std::size_t>(length) == text.size();
-    if (!is_complete || !(noise.shot > 0 && noise.shot < 1 && noise.read >= 0 && noise.read < 1))
-        throw WrongUsage(name + " " + text + ": two variances from 0 to 1 are needed, e.g. 4e-4,1e-6");
+    const bool is_possible = noise.shot >= 0 && noise.shot < 1 && noise.read >= 0 && noise.read < 1;
+    if (!is_complete || !is_possible || noise.shot + noise.read == 0)
+        throw WrongUsage(name + " " + text + ": two variances from 0 to 1, not both 0, are needed, e.g. 4e-4,1e-6");
     return noise;
 }
 
@@ -161,6 +162,8 @@ void check_options(const pellucid::Restorer& restorer, const Arguments& argument
                          "a file");
     if (!restorer.takes_noise() && arguments.noise)
         throw WrongUsage("--noise is for models that denoise camera RAW files and were exported without it");
+    if (arguments.write.quality > 0 && !pellucid::names_jpeg(arguments.paths[2]))
+        throw WrongUsage("--quality is for JPEG, which " + arguments.paths[2] + " will not be");
 }
 
 void restore(const pellucid::Restorer& restorer, const Arguments& arguments) {

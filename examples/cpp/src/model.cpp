@@ -58,6 +58,7 @@ Metadata::Metadata(const FindText& find_text)
     gives_mosaic = contains(form, "\"mosaic\"");
     takes_noise = contains(find_text("input"), "; noise: ");
     sample_bytes = contains(form, "\"uint16\"") ? 2 : 1;
+    deblocks = find_text("deblocks") == "true";
 }
 
 std::vector<NumbersInput> list_inputs(const MosaicNumbers& numbers) {

@@ -22,6 +22,7 @@ struct Metadata {
     std::size_t channels, sample_bytes;
     std::string precision;
     bool gives_mosaic, takes_noise;
+    bool deblocks;                     // whether a low quality of JPEG would undo what it does
     std::vector<std::string> pattern;  // of the mosaic that the graph takes, e.g. {"RG", "GB"}; empty for pictures
 
     // Throws std::runtime_error if it is not a whole graph with interleaved channels.

@@ -1,6 +1,8 @@
 #include "pellucid/picture.h"
 
+#include <cmath>
 #include <cstring>
+#include <stdexcept>
 #include <utility>
 
 namespace pellucid {
@@ -16,6 +18,21 @@ void Picture::copy_facts(const Picture& other) {
     profile = other.profile;
     jpeg_quality = other.jpeg_quality;
     has_half_color = other.has_half_color;
+}
+
+void check_mosaic(const Mosaic& mosaic) {
+    const Picture& samples = mosaic.samples;
+    const std::size_t period = mosaic.pattern.size();
+    bool is_complete = samples.channels == 1 && samples.sample_bytes == 2 && period > 0 &&
+                       samples.samples.size() == samples.height * samples.width * 2 &&
+                       mosaic.black_levels.size() == period * period && std::isfinite(mosaic.white_level);
+    for (const std::string& row : mosaic.pattern)
+        is_complete &= row.size() == period && row.find_first_not_of("RGB") == std::string::npos;
+    for (const float level : mosaic.black_levels) is_complete &= level < mosaic.white_level;
+    const auto& gains = mosaic.white_balance;
+    const bool has_gains = gains[0] > 0 && gains[1] > 0 && gains[2] > 0;
+    if (!is_complete || !(has_gains || gains == std::array<float, 3>{}))
+        throw std::runtime_error("the mosaic's samples, filters, levels or gains are incomplete or do not fit each other");
 }
 
 Picture expand_to_16_bits(Picture picture) {

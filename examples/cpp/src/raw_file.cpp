@@ -80,22 +80,25 @@ std::array<float, 9> flatten(const float (*matrix)[kColumns]) {
     return flat;
 }
 
-// The matrix of a camera that LibRaw knows, or that of a DNG for daylight.
-std::array<float, 9> read_color_matrix(const libraw_colordata_t& color) {
+// The matrix of a camera that LibRaw knows, or that of a DNG, if possible the one for daylight.
+void read_color_matrix(const libraw_colordata_t& color, Shot& shot) {
     constexpr int kD65 = 21;
-    const std::array<float, 9> known = flatten(color.cam_xyz);
-    if (known != std::array<float, 9>{}) return known;
+    const std::array<float, 9> none{};
+    shot.color_matrix = flatten(color.cam_xyz);
+    if (shot.color_matrix != none) return;
     for (const auto& of_light : color.dng_color) {
-        if (of_light.illuminant == kD65) return flatten(of_light.colormatrix);
+        const std::array<float, 9> matrix = flatten(of_light.colormatrix);
+        if (matrix == none || (shot.color_matrix != none && of_light.illuminant != kD65)) continue;
+        shot.color_matrix = matrix;
+        shot.illuminant = of_light.illuminant;
     }
-    return {};
 }
 
 Shot read_shot(const libraw_data_t& data) {
     Shot shot;
     shot.make = data.idata.make;
     shot.model = data.idata.model;
-    shot.color_matrix = read_color_matrix(data.color);
+    read_color_matrix(data.color, shot);
     shot.time_s = static_cast<float>(round_known(data.other.shutter));
     shot.iso = static_cast<float>(round_known(data.other.iso_speed));
     shot.f_number = static_cast<float>(round_known(data.other.aperture));

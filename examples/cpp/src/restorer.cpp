@@ -97,6 +97,7 @@ struct Restorer::State {
         Picture result(picture.height * metadata.scale, picture.width * metadata.scale, metadata.channels,
                        metadata.sample_bytes);
         result.copy_facts(picture);
+        if (metadata.deblocks) result.jpeg_quality = 0;
         const std::size_t part_px =
             options.tile_px > 0 ? find_part(options.tile_px, metadata)
                                 : choose_part(*model, std::max(picture.height, picture.width), limit, numbers);
@@ -141,6 +142,7 @@ Picture Restorer::restore(Picture picture, const Progress& progress) const {
 }
 
 Picture Restorer::restore(const Mosaic& mosaic, float exposure_ratio, const Progress& progress) const {
+    check_mosaic(mosaic);
     const std::vector<std::string>& pattern = state_->model->metadata.pattern;
     if (pattern.empty() || gives_mosaic()) throw std::runtime_error("the model does not develop camera RAW files");
     const std::size_t period = pattern.size();
@@ -157,15 +159,17 @@ Picture Restorer::restore(const Mosaic& mosaic, float exposure_ratio, const Prog
 
 Mosaic Restorer::denoise(const Mosaic& mosaic, const Noise& noise, const Progress& progress) const {
     if (!gives_mosaic()) throw std::runtime_error("the model does not denoise the mosaics of camera RAW files");
+    check_mosaic(mosaic);
     const auto [top, left] = find_phase(mosaic.pattern, state_->model->metadata.pattern);
     const Picture& samples = mosaic.samples;
     if (samples.height < 2 || samples.width < 2) throw std::runtime_error("the mosaic is smaller than 2 x 2 pixels");
     const MosaicNumbers numbers{roll_black_levels(mosaic, top, left), mosaic.white_level, 1, {}, noise};
-    const Picture restored = state_->restore(complete_blocks(samples, top, left), &numbers, progress);
-    Mosaic result = mosaic;
-    result.samples =
-        copy_part(restored, {0, 0, top, top + samples.height}, {0, 0, left, left + samples.width});
-    return result;
+    Picture restored = state_->restore(complete_blocks(samples, top, left), &numbers, progress);
+    const bool is_complete = restored.height == samples.height && restored.width == samples.width;
+    if (!is_complete)
+        restored = copy_part(restored, {0, 0, top, top + samples.height}, {0, 0, left, left + samples.width});
+    return {std::move(restored),  mosaic.pattern,     mosaic.black_levels, mosaic.white_level,
+            mosaic.white_balance, mosaic.orientation, mosaic.shot};
 }
 
 }  // namespace pellucid

@@ -17,6 +17,8 @@ import torch
 from pellucid import __version__
 from pellucid.backends.backend import Shape
 from pellucid.backends.sample_form import SampleForm
+from pellucid.degradations.degradation import involves
+from pellucid.degradations.standard import JPEG_COMPRESSION
 from pellucid.domains import Domain, denoises_mosaic, takes_mosaic
 from pellucid.errors import ArgumentError, WeightsError, describe_damage
 from pellucid.recipes.network import Network
@@ -99,6 +101,7 @@ class GraphMetadata:
             "weights_sha256": self.weights_sha256,
             "precision": self.precision,
             "shape": self.shape,
+            "deblocks": involves(recipe.degradation, JPEG_COMPRESSION),
             **_describe_ends(recipe, self.scale, self.form),
             "made_by": f"pellucid {__version__}",
         }
@@ -222,5 +225,5 @@ def _describe_input(domain: Domain) -> str:
 
 def _describe_output(domain: Domain) -> str:
     if domain.gives_mosaic:
-        return "the planes of the mosaic without noise"
+        return "the planes of the mosaic without noise, on the same scale"
     return "RGB" if domain.takes_mosaic else "the same"

@@ -34,7 +34,8 @@ class SampleForm:
             ("colors", self.colors, NUM_CHANNELS),
         ):
             if value not in known:
-                raise ArgumentError(f"{name} {str(value)[:40]!r}; possible are {', '.join(known)}")
+                names = ", ".join(one for one in known if one != "mosaic")  # that is never chosen
+                raise ArgumentError(f"{name} {str(value)[:40]!r}; possible are {names}")
 
     @classmethod
     def parse(cls, value: Mapping[str, Any]) -> "SampleForm":

@@ -125,7 +125,8 @@ def _tell_apart(paths: Iterable[Path]) -> dict[Path, str]:
         groups.setdefault(path.name, []).append(path)
     labels: dict[Path, str] = {}
     for group in groups.values():
-        parts = {path: path.absolute().parts for path in group}
+        # Real folders contain no "..", and differ for different pictures of one name; a root is no name.
+        parts = {path: (*Path(os.path.realpath(path.parent)).parts[1:], path.name) for path in group}
         count = 1
         while len({each[-count:] for each in parts.values()}) < len(group):
             count += 1
@@ -159,7 +160,9 @@ def _draw(found: "dict[Path, Sequence[Suggestion]]", folder: Path, *, overwrite:
             continue
         target = folder / f"{labels[path]}-advice.png"
         try:
-            warnings = write_preview(path, target, [*map(load, models)], Settings(), overwrite=overwrite)
+            restorers = [*map(load, models)]
+            rename = "a copy of the picture with a shorter name can be drawn"
+            warnings = write_preview(path, target, restorers, Settings(), overwrite=overwrite, rename=rename)
         except PellucidError as error:
             print_error(error.about(path))
             failed += 1

@@ -89,7 +89,8 @@ class Runner:
         if not reply:
             self._process.wait()
             reason = _find_reason(self._process, self._log)
-            raise PellucidError(f"MindSpore cannot run the model: {reason}", hint=self._hint)
+            hint = self._hint if self._process.returncode > 0 else ""  # a signal has other causes
+            raise PellucidError(f"MindSpore cannot run the model: {reason}", hint=hint)
         return torch.from_numpy(np.load(self._folder / "output.npy"))
 
 

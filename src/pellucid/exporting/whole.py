@@ -115,7 +115,10 @@ def choose_form(domain: Domain, samples: str | None, layout: str | None, colors:
     form = SampleForm(samples or own_samples, layout or "nchw", colors or own_colors)
     if domain.takes_mosaic and (form.samples, form.colors) != (own_samples, own_colors):
         result = "mosaics" if domain.gives_mosaic else "RGB pictures"
-        raise ArgumentError(f"this model takes the uint16 mosaics of camera RAW files and gives uint16 {result}")
+        raise ArgumentError(
+            f"this model takes the uint16 mosaics of camera RAW files and gives uint16 {result}",
+            hint="omit {samples} and {colors}",
+        )
     if form.colors == "mosaic" and not domain.gives_mosaic:
         raise ArgumentError("the result of this model is a picture", hint="{colors} is gray or rgb")
     return form

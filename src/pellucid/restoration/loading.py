@@ -11,6 +11,7 @@ from pellucid.errors import ClusterError
 from pellucid.recipes import network_files
 from pellucid.restoration.restorer import Restorer, load
 from pellucid.storage.urls import is_url
+from pellucid.weights.models import is_named
 
 
 @dataclass(frozen=True)
@@ -71,6 +72,9 @@ def _settle_backend(restorer: Restorer, loading: Loading) -> dict[str, Any]:
 
 def _to_absolute_model(model: str) -> str:
     """The model with absolute paths, for a process in another folder; names and URLs are unchanged."""
-    whole = Path(model)
-    parts = [model] if is_url(model) or whole.is_file() else model.split("+")
-    return "+".join(str(to_absolute(Path(part))) if Path(part).is_file() else part for part in parts)
+    parts = [model] if is_url(model) or Path(model).is_file() else model.split("+")
+    return "+".join(part if is_named(part) else _to_absolute_part(part) for part in parts)
+
+
+def _to_absolute_part(part: str) -> str:
+    return str(to_absolute(Path(part))) if Path(part).is_file() else part

@@ -3,7 +3,7 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -397,8 +397,11 @@ def _plan_folder(
 
 def _list_patterns(name: str, patterns: Sequence[str]) -> list[str]:
     """The patterns as a list; one text is one pattern, not one for each of its letters."""
-    check_type(name, patterns, Sequence, "a list of patterns")
-    return [patterns] if isinstance(patterns, str) else list(patterns)
+    check_type(name, patterns, Collection, "a list of patterns")
+    listed = [patterns] if isinstance(patterns, str) else list(patterns)
+    for pattern in listed:
+        check_type(f"a pattern of {name}", pattern, str, "text")
+    return listed
 
 
 def _relative(source: Location, folder: Location) -> PurePosixPath:

@@ -72,12 +72,13 @@ def write_preview(
     *,
     overwrite: bool,
     progress: Callable[[float], None] | None = None,
+    rename: str = "give this picture alone, and the file to write by {out}",
 ) -> tuple[str, ...]:
     """Read a picture and write its preview; an older sheet is replaced. See `draw_preview`.
 
-    Returns why results may be worse than expected.
+    rename: what to do if the name of the sheet is too long. Returns why results may be worse than expected.
     """
-    files.check_name(target, hint="give this picture alone, and the file to write by {out}")
+    files.check_name(target, hint=rename)
     sheets.check_replaceable(target, overwrite=overwrite)
     if len({one.recipe.domain.takes_mosaic for one in restorers}) > 1:
         names = " and ".join(one.name for one in restorers)

@@ -144,9 +144,12 @@ def check_name(path: Path, *, hint: str = "choose a shorter name by {out}") -> N
         raise OutputError(f"{path} is a URL", hint="choose a file or folder of this computer")
     try:
         os.lstat(path)
+        is_too_long = False
     except OSError as error:
-        if error.errno == errno.ENAMETOOLONG:
-            raise OutputError(f"{_describe_long_name(path)} is too long", hint=hint) from error
+        is_too_long = error.errno == errno.ENAMETOOLONG
+    # The system does not look at the name if the folder is missing.
+    if is_too_long or len(os.fsencode(path.name)) > MAX_NAME_BYTES:
+        raise OutputError(f"{_describe_long_name(path)} is too long", hint=hint)
 
 
 def _describe_long_name(path: Path) -> str:

@@ -61,15 +61,22 @@ def find_model(name_or_file: str | Path) -> Path:
     if is_url(text):
         return cache.as_local(name_or_file if isinstance(name_or_file, Path) else text)
     named = {model.name: model.path for model in reversed(list_models())}
-    if text in named:  # a file or folder of this name does not hide a model; ./NAME is the file
+    exists = os.path.exists(text)  # noqa: PTH110  # Path's raises on names that are too long
+    # A file or folder of this name does not hide a model. ./NAME is the file, and so is a Path, which has no "./".
+    is_file = isinstance(name_or_file, Path) and os.path.isfile(text)  # noqa: PTH113  # as above
+    if text in named and not is_file:
         return named[text]
     suffixes = (SUFFIX, *checkpoint.EXPORTED_SUFFIXES)
-    exists = os.path.exists(text)  # noqa: PTH110  # Path's raises on names that are too long
     if "+" in text and (not exists or os.path.isdir(text)):  # noqa: PTH112  # as above
         raise WeightsError(f"{text[:80]} does not exist; one model is needed here, a chain cannot be used")
     if exists or text.endswith(suffixes) or os.sep in text:
         return Path(text)  # reading a folder explains what is in it
     raise WeightsError(f"no model {text[:80]!r}; {suggest(text, reversed(named))} (or give the path of a file)")
+
+
+def is_named(text: str) -> bool:
+    """Whether a model has this name."""
+    return text in {model.name for model in list_models()}
 
 
 def find_chain(name_or_file: str | Path) -> list[Path]:
@@ -79,7 +86,7 @@ def find_chain(name_or_file: str | Path) -> list[Path]:
     """
     text = str(name_or_file)
     is_file = os.path.isfile(text)  # noqa: PTH113  # Path's raises on names that are too long
-    is_known = "+" not in text or is_file or text in {model.name for model in list_models()}
+    is_known = "+" not in text or is_file or is_named(text)
     if is_known or _is_object(text):
         return [find_model(name_or_file)]
     if not all(names := text.split("+")):

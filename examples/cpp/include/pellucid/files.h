@@ -17,8 +17,11 @@ Mosaic read_mosaic(const std::string& path);
 
 struct WriteOptions {
     bool overwrite = false;
-    int quality = 0;  // of JPEG, 1 to 100; 0: that of the file that the picture is from, or 95
+    int quality = 0;  // of JPEG, 1 to 100; 0: that of the file that the picture is from, or 95; others ignore it
 };
+
+// Whether a result of this name becomes a JPEG.
+bool names_jpeg(const std::string& path);
 
 // Throws if the suffix is not of PNG, JPEG or TIFF, if the format cannot contain samples of this size, or if the file
 // exists and must not be overwritten.

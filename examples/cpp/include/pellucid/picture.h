@@ -32,11 +32,12 @@ struct Picture {
     std::size_t offset(std::size_t row, std::size_t col) const { return (row * width + col) * pixel_bytes(); }
 };
 
-// What a RAW file says about its camera and exposure; 0 and "" if it does not.
+// What a RAW file contains about its camera and exposure; 0 and "" if it does not.
 struct Shot {
     std::string make, model;
     std::string taken;                     // "2026:05:04 10:20:30"
-    std::array<float, 9> color_matrix{};   // from XYZ under D65 to the colors of the camera, row by row
+    std::array<float, 9> color_matrix{};   // from XYZ to the colors of the camera, row by row
+    int illuminant = 21;                   // light of that matrix, as in EXIF; 21 is D65
     float time_s = 0, iso = 0, f_number = 0, focal_mm = 0;
 };
 
@@ -55,6 +56,9 @@ struct Mosaic {
     int orientation = 1;                        // as in EXIF, to be applied to the developed picture
     Shot shot;
 };
+
+// Throws std::runtime_error unless samples, pattern, levels and gains are complete and fit each other.
+void check_mosaic(const Mosaic& mosaic);
 
 // The same picture with 16 bits; white stays white.
 Picture expand_to_16_bits(Picture picture);

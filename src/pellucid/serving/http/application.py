@@ -90,7 +90,7 @@ def _add_problems(app: FastAPI) -> None:
 
 
 def _describe_option(entry: dict[str, Any]) -> str:
-    """What is wrong with one option, e.g. "scale=nan: Input should be a finite number"."""
+    """What is wrong with one option, e.g. "scale=nan is not possible; expected a finite number"."""
     name = entry["loc"][-1]
     if entry["type"] == "extra_forbidden":
         return f"{name[:80]} is not an option of this request; /docs lists the options"

@@ -71,6 +71,7 @@ def test_the_result_equals_pellucids(run: Run, tmp_path: Path, name: str, colors
 def test_wrong_arguments_print_a_one_line_error(run: Run, tmp_path: Path) -> None:
     weights = small_models.save_weights(tmp_path, "dncnn.gaussian")
     model = _export(weights, tmp_path / "a.onnx", colors="rgb")
+    raw = small_models.save_weights(tmp_path, "dncnn.raw", depth=2, width=2)
     gray_model = _export(weights, tmp_path / "gray.onnx", colors="gray")
     (tmp_path / "cut.onnx").write_bytes(model.read_bytes()[:-1000])
     opaque, clear = _make_picture(), np.full((61, 90, 1), 7, np.uint8)
@@ -81,13 +82,18 @@ def test_wrong_arguments_print_a_one_line_error(run: Run, tmp_path: Path) -> Non
         "this example needs files from `pellucid export --whole --layout nhwc --samples uint8`; the model takes"
     )
     for path, name, message in [
-        (exporting.export(weights, tmp_path / "b.onnx").path, "in.png", f"{needed} takes gray; black is 0"),
-        (_export(weights, tmp_path / "c.onnx", layout="nchw"), "in.png", f"{needed} takes uint8"),
-        (_export(weights, tmp_path / "d.onnx", samples="uint16"), "in.png", f"{needed} takes uint16"),
+        (exporting.export(weights, tmp_path / "b.onnx").path, "in.png", f"{needed} gray; black is 0"),
+        (_export(weights, tmp_path / "c.onnx", layout="nchw"), "in.png", f"{needed} uint8"),
+        (_export(weights, tmp_path / "d.onnx", samples="uint16"), "in.png", f"{needed} uint16"),
         (
             _export(weights, tmp_path / "e.onnx", shape=(1, 8, 8, 1)),
             "in.png",
             "this model accepts only inputs of [1, 8, 8, 1]",
+        ),
+        (
+            _export(raw, tmp_path / "f.onnx"),
+            "in.png",
+            "this example restores pictures; the model takes",
         ),
         (gray_model, "in.png", "the picture has colors, and the model was exported for gray pictures"),
         (model, "gray.png", f"{tmp_path / 'gray.png'} is gray; export the model with --colors gray"),

@@ -109,7 +109,7 @@ def simulated_ray(monkeypatch: pytest.MonkeyPatch) -> "Iterator[SimulatedRay]":
     """What teams of processes use in place of Ray: processes of this computer."""
     from contextlib import contextmanager
 
-    from pellucid.clusters import team
+    from pellucid.clusters import connection, team
     from simulated_ray import SimulatedRay
 
     ray = SimulatedRay()
@@ -120,6 +120,7 @@ def simulated_ray(monkeypatch: pytest.MonkeyPatch) -> "Iterator[SimulatedRay]":
         yield ray
 
     monkeypatch.setattr(team, "connect", connect)
+    monkeypatch.setattr(connection, "check_installed", lambda name: None)
     yield ray
     left = ray.living
     for actor in left:

@@ -5,6 +5,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pellucid.clusters.connection import check_address, connect
+from pellucid.clusters.connection import check_address, check_reachable, connect
 from pellucid.errors import ArgumentError, ClusterError, MissingExtraError
 
 
@@ -21,6 +22,7 @@ class FakeRay(ModuleType):
 
     def __init__(self) -> None:
         super().__init__("ray")
+        self.__spec__ = ModuleSpec("ray", None, origin="this test")
         self.calls: list[tuple[str, dict[str, Any]]] = []
         self.is_up = False
         self.fails: BaseException | None = None
@@ -141,6 +143,9 @@ def test_without_ray_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(MissingExtraError, match="ray"), connect("ray"):
         pass
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    with pytest.raises(MissingExtraError, match="ray"):
+        check_reachable("ray")
 
 
 Handler = Callable[[int, Any], None]

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from pellucid.errors import ArgumentError, ClusterError
-from pellucid.system.optional_packages import import_optional
+from pellucid.system.optional_packages import check_installed, import_optional
 
 _ADDRESS = re.compile(r"(ray://)?[^\s/:]+:\d{1,5}", re.ASCII)
 
@@ -119,10 +119,17 @@ def _find_place(address: str) -> str:
 
 
 def check_reachable(address: str) -> None:
-    """Raise ClusterError if nothing listens at the address: Ray itself would try for many minutes."""
+    """Raise ClusterError if nothing listens at the address: Ray itself would try for many minutes.
+
+    Raises MissingExtraError without Ray.
+    """
     place = _find_place(address)
-    if place == "local":
-        return
+    if place != "local":
+        _check_answer(place)
+    check_installed("ray")
+
+
+def _check_answer(place: str) -> None:
     check_address(place)
     host, _, port = place.removeprefix("ray://").rpartition(":")
     try:

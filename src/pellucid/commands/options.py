@@ -301,11 +301,9 @@ def check_cluster(on: str | None, *, processes: int | None, shard: str | None) -
         refuse("without --on, there is one process", processes=processes)
     else:
         from pellucid.clusters.connection import check_address
-        from pellucid.system.optional_packages import check_installed
 
         check_address(on)
         refuse("--on divides the work itself", shard=shard)
-        check_installed("ray")  # before anything is written
 
 
 def parse_keywords(

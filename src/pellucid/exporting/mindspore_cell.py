@@ -7,6 +7,7 @@ for each layer. It translates graphs, so it works for all networks. MindSpore it
 import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -236,27 +237,15 @@ def _write_layer(writer: _Writer, node: Node, head: str) -> str:
 # Values
 
 
-def _write_add(writer: _Writer, node: Node) -> str:
-    return _write_operator("+", writer, node)
-
-
-def _write_sub(writer: _Writer, node: Node) -> str:
-    return _write_operator("-", writer, node)
-
-
-def _write_mul(writer: _Writer, node: Node) -> str:
-    return _write_operator("*", writer, node)
-
-
-def _write_div(writer: _Writer, node: Node) -> str:
-    return _write_operator("/", writer, node)
-
-
 def _write_operator(sign: str, writer: _Writer, node: Node) -> str:
     arguments = _find_arguments(node)
     if arguments.get("alpha", 1) != 1:
         raise _unsupported(node)
     return f"{writer.value(arguments['self'])} {sign} {writer.value(arguments['other'])}"
+
+
+def _write_function(name: str, writer: _Writer, node: Node) -> str:
+    return f"{name}({node.args[0]})"
 
 
 def _write_rsub(writer: _Writer, node: Node) -> str:
@@ -269,18 +258,6 @@ def _write_rsub(writer: _Writer, node: Node) -> str:
 def _write_remainder(writer: _Writer, node: Node) -> str:
     arguments = _find_arguments(node)
     return f"ops.floor_mod({arguments['self']}, {writer.value(arguments['other'])})"
-
-
-def _write_less(writer: _Writer, node: Node) -> str:
-    return _write_operator("<", writer, node)
-
-
-def _write_greater(writer: _Writer, node: Node) -> str:
-    return _write_operator(">", writer, node)
-
-
-def _write_greater_or_equal(writer: _Writer, node: Node) -> str:
-    return _write_operator(">=", writer, node)
 
 
 def _write_where(writer: _Writer, node: Node) -> str:
@@ -299,32 +276,12 @@ def _write_min(writer: _Writer, node: Node) -> str:
     return f"{layer}({arguments['self']}, {tuple(arguments['dim'])})"
 
 
-def _write_abs(writer: _Writer, node: Node) -> str:
-    return f"ops.abs({node.args[0]})"
-
-
-def _write_floor(writer: _Writer, node: Node) -> str:
-    return f"ops.floor({node.args[0]})"
-
-
-def _write_sqrt(writer: _Writer, node: Node) -> str:
-    return f"ops.sqrt({node.args[0]})"
-
-
-def _write_square(writer: _Writer, node: Node) -> str:
-    return f"ops.square({node.args[0]})"
-
-
 def _write_clamp(writer: _Writer, node: Node) -> str:
     arguments = _find_arguments(node)
     text = str(arguments["self"])
     for name, bound in (("maximum", arguments["min"]), ("minimum", arguments["max"])):
         text = text if bound is None else f"ops.{name}({text}, {writer.value(bound)})"
     return text
-
-
-def _write_relu(writer: _Writer, node: Node) -> str:
-    return f"ops.relu({node.args[0]})"
 
 
 def _write_leaky_relu(writer: _Writer, node: Node) -> str:
@@ -525,25 +482,25 @@ _WRITERS: dict[Any, Callable[[_Writer, Node], str]] = {
     aten.conv2d.default: _write_conv,
     aten.conv2d.padding: _write_conv,
     aten.conv_transpose2d.input: _write_conv_transposed,
-    aten.add.Tensor: _write_add,
-    aten.sub.Tensor: _write_sub,
+    aten.add.Tensor: partial(_write_operator, "+"),
+    aten.sub.Tensor: partial(_write_operator, "-"),
     aten.rsub.Scalar: _write_rsub,
-    aten.mul.Tensor: _write_mul,
-    aten.div.Tensor: _write_div,
+    aten.mul.Tensor: partial(_write_operator, "*"),
+    aten.div.Tensor: partial(_write_operator, "/"),
     aten.remainder.Tensor: _write_remainder,
-    aten.lt.Scalar: _write_less,
-    aten.gt.Scalar: _write_greater,
-    aten.ge.Tensor: _write_greater_or_equal,
-    aten.ge.Scalar: _write_greater_or_equal,
+    aten.lt.Scalar: partial(_write_operator, "<"),
+    aten.gt.Scalar: partial(_write_operator, ">"),
+    aten.ge.Tensor: partial(_write_operator, ">="),
+    aten.ge.Scalar: partial(_write_operator, ">="),
     aten.where.self: _write_where,
     aten.all.dim: _write_all,
     aten.amin.default: _write_min,
-    aten.abs.default: _write_abs,
-    aten.floor.default: _write_floor,
-    aten.sqrt.default: _write_sqrt,
-    aten.square.default: _write_square,
+    aten.abs.default: partial(_write_function, "ops.abs"),
+    aten.floor.default: partial(_write_function, "ops.floor"),
+    aten.sqrt.default: partial(_write_function, "ops.sqrt"),
+    aten.square.default: partial(_write_function, "ops.square"),
     aten.clamp.default: _write_clamp,
-    aten.relu.default: _write_relu,
+    aten.relu.default: partial(_write_function, "ops.relu"),
     aten.leaky_relu.default: _write_leaky_relu,
     aten.feature_dropout.default: _write_dropout,
     aten.alias.default: _pass_through,  # a slice that keeps everything, if sizes are fixed

@@ -107,33 +107,81 @@ def test_a_cache_that_cannot_be_written_raises_a_one_line_error(
 # Auto
 
 
-def test_auto_selects_the_fastest_accurate_backend(
-    monkeypatch: pytest.MonkeyPatch, weights: Path, cache: Path
+@pytest.fixture
+def with_template(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Graph runtimes are candidates for the small network, too."""
+    monkeypatch.setattr(selection, "has_template", lambda _: True)
+
+
+ALL = [
+    ("torch", "float32"),
+    ("torch", "bfloat16"),
+    ("onnxruntime", "float32"),
+    ("openvino", "float32"),
+    ("openvino", "bfloat16"),
+]
+
+
+@pytest.mark.usefixtures("with_template")
+@pytest.mark.parametrize(
+    ("missing", "chosen"),
+    [
+        ((), "openvino bfloat16"),
+        (("openvino bfloat16",), "openvino float32"),
+        (("openvino bfloat16", "openvino float32"), "onnxruntime float32"),
+        (("openvino bfloat16", "openvino float32", "onnxruntime float32"), "torch float32"),
+    ],
+)
+def test_auto_takes_the_first_backend_by_rule(
+    monkeypatch: pytest.MonkeyPatch, weights: Path, missing: tuple[str, ...], chosen: str
 ) -> None:
-    seconds = {"torch float32": 8.0, "torch bfloat16": 1.0, "onnxruntime float32": 4.0, "openvino float32": 5.0}
-    monkeypatch.setattr(selection, "_time_s", lambda run, _: seconds[run.name.removesuffix(" on cpu")])
-    candidates = [tuple(name.split()) for name in seconds]
-    monkeypatch.setattr(selection, "list_candidates", lambda _: iter(candidates))
-    monkeypatch.setattr(selection, "AUTO_MIN_PSNR_DB", 100)  # bfloat16 does not reach this
-    chosen = restorer.load(weights, device="cpu", backend="auto")
-    assert chosen.backend.name == "onnxruntime float32 on cpu"
-    assert chosen.choice is not None and str(chosen.choice).startswith(
-        "onnxruntime float32: 2.0x speedup over torch"
-    )
-    assert restorer.load(weights, device="cpu", backend="torch", precision="auto").backend.name.startswith(
-        "torch float32"
-    )
-    monkeypatch.setattr(selection, "_measure_fastest", None)  # calling it would fail
-    assert restorer.load(weights, device="cpu", backend="auto").choice == chosen.choice
+    found = [candidate for candidate in ALL if " ".join(candidate) not in missing]
+    monkeypatch.setattr(selection, "list_candidates", lambda _: iter(found))
+    loaded = restorer.load(weights, device="cpu", backend="auto")
+    assert loaded.backend.name == f"{chosen} on cpu"
+    assert loaded.choice is not None and str(loaded.choice).startswith(chosen)
+    monkeypatch.setattr(selection, "_compare_candidates", None)  # calling it would fail
+    assert restorer.load(weights, device="cpu", backend="auto").choice == loaded.choice
 
 
-def test_auto_works_with_real_measurements(weights: Path) -> None:
+@pytest.mark.usefixtures("with_template")
+def test_auto_refuses_backends_that_are_not_close(monkeypatch: pytest.MonkeyPatch, weights: Path) -> None:
+    monkeypatch.setattr(selection, "AUTO_MIN_PSNR_DB", 1000)
+    loaded = restorer.load(weights, device="cpu", backend="auto")
+    assert loaded.backend.name == "torch float32 on cpu"
+    with pytest.raises(
+        PellucidError, match=r"^torch bfloat16 reaches \d\d\.\d dB against torch float32, less than"
+    ) as raised:
+        restorer.load(weights, device="cpu", backend="auto", precision="bfloat16")
+    assert "use it anyway by backend='torch'" in str(raised.value)
+
+
+def test_graph_runtimes_are_candidates_only_if_the_graph_ships(weights: Path) -> None:
+    assert restorer.load(weights, device="cpu", backend="auto").backend.name == "torch float32 on cpu"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(graphs, "capture", None)  # calling it would fail
+        shipped = restorer.load("srcnn-x2", device="cpu", backend="auto")
+    assert shipped.backend.name.startswith("openvino")
+
+
+def test_the_choice_accepts_results_of_all_candidates(weights: Path) -> None:
+    shipped = restorer.load("srcnn-x2", device="cpu", backend="auto")
+    accepted = shipped.accepted_fingerprints()
+    for backend in selection.BACKENDS:
+        assert restorer.load("srcnn-x2", device="cpu", backend=backend).fingerprint() in accepted
+    assert restorer.load("srcnn-x3", device="cpu").fingerprint() not in accepted
+    exact = restorer.load("srcnn-x2", device="cpu")
+    assert exact.accepted_fingerprints() == [exact.fingerprint()]
+
+
+def test_auto_works_without_patches(weights: Path) -> None:
     chosen = restorer.load(weights, device="cpu", precision="auto")
     assert chosen.choice is not None and chosen.choice.psnr_db >= selection.AUTO_MIN_PSNR_DB
     wanted = restorer.load(weights, device="cpu").restore(PICTURE).samples
     np.testing.assert_allclose(chosen.restore(PICTURE).samples, wanted, rtol=0, atol=0.02)
 
 
+@pytest.mark.usefixtures("with_template")
 def test_a_damaged_choice_is_replaced(weights: Path, cache: Path) -> None:
     restorer.load(weights, device="cpu", backend="openvino", precision="auto")
     (path,) = (cache / "choices").glob("*.json")
@@ -142,6 +190,7 @@ def test_a_damaged_choice_is_replaced(weights: Path, cache: Path) -> None:
     assert BackendChoice(**json.loads(path.read_text())).backend == "openvino"
 
 
+@pytest.mark.usefixtures("with_template")
 def test_auto_uses_only_installed_packages(weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnx", None)
     chosen = restorer.load(weights, device="cpu", backend="auto", precision="float32")

@@ -93,7 +93,7 @@ class GraphBackend(ABC):
     def fingerprint(self) -> str:
         """Differs if the file, the weights, the runtime, the precision or the device differ."""
         device = "" if self.runtime_device == "cpu" else f" {self.runtime_device}"
-        return f"{self._fingerprint} {self.runtime} {self.precision}{device}"
+        return make_fingerprint(self._fingerprint, self.runtime, self.precision) + device
 
     @abstractmethod
     def _run(self, degraded: Samples) -> Samples:
@@ -166,6 +166,11 @@ class OpenVinoBackend(GraphBackend):
     def _run(self, degraded: Samples) -> Samples:
         restored: Samples = self._compiled([degraded], share_inputs=True)[0]
         return restored
+
+
+def make_fingerprint(weights: str, runtime: str, precision: str) -> str:
+    """That of a `GraphBackend` on the CPU. weights: of the weights or of the file."""
+    return f"{weights} {runtime} {precision}"
 
 
 def note_onnx_precision(precision: str) -> str | None:

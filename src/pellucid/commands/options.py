@@ -51,12 +51,21 @@ Device = Annotated[
         help="Where the network runs: auto, cpu, cuda, cuda:1, mps, ... Exported models: see docs/export.md.",
     ),
 ]
+_BACKENDS = "torch, onnxruntime, openvino, or auto: the fastest by rule, if its PSNR against torch float32 is at least 60 dB."
 Backend = Annotated[
     str | None,
     typer.Option(
         metavar="BACKEND",
-        help="torch, onnxruntime, openvino, or auto: the fastest with at least 60 dB PSNR against float32 torch.",
+        help=_BACKENDS,
         show_default="torch, or the runtime of an exported MODEL",
+    ),
+]
+FastBackend = Annotated[
+    str | None,
+    typer.Option(
+        metavar="BACKEND",
+        help=_BACKENDS,
+        show_default="auto, or torch with --precision",
     ),
 ]
 Precision = Annotated[
@@ -66,6 +75,10 @@ Precision = Annotated[
         help="float32, bfloat16, float16 or auto.",
         show_default="float32, or the precision of an exported MODEL",
     ),
+]
+Exact = Annotated[
+    bool,
+    typer.Option("--exact", help="Compute in torch float32, like 'evaluate': the same results on all machines."),
 ]
 White = Annotated[
     float | None,
@@ -211,6 +224,21 @@ def refuse(reason: str, **given: object) -> None:
     used = [f"--{name.replace('_', '-')}" for name, value in given.items() if value not in (None, False)]
     if used:
         raise typer.BadParameter(f"{reason}; omit {', '.join(used)}")
+
+
+def settle_backend(
+    backend: str | None, precision: str | None, *, exact: bool, models: Sequence[str]
+) -> tuple[str | None, str | None]:
+    """The backend and the precision in which pictures are restored: "auto" unless the options say otherwise."""
+    if exact:
+        from pellucid.weights.checkpoint import EXPORTED_SUFFIXES
+
+        refuse("--exact is --backend torch --precision float32", backend=backend, precision=precision)
+        exported = [one for one in models if one.lower().endswith(tuple(EXPORTED_SUFFIXES))]
+        if exported:
+            raise typer.BadParameter(f"--exact is for weight files; {exported[0]} computes as it was exported")
+        return "torch", "float32"
+    return ("auto", None) if backend is None and precision is None else (backend, precision)
 
 
 def check_overwrite(overwrite: bool, files: Mapping[str, Path | None]) -> None:

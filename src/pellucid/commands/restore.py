@@ -10,7 +10,8 @@ import typer
 
 from pellucid.commands import restore_options as options
 from pellucid.commands.options import (
-    Backend,
+    Exact,
+    FastBackend,
     NetworkFiles,
     Overwrite,
     Precision,
@@ -26,6 +27,7 @@ from pellucid.commands.options import (
     parse_shard,
     parse_size,
     refuse,
+    settle_backend,
 )
 from pellucid.commands.restore_auto import AUTO, group_by_model
 from pellucid.commands.restore_status import format_duration, show_status
@@ -34,6 +36,7 @@ from pellucid.commands.terminal import (
     defer_sigint,
     is_stdout,
     open_on_screen,
+    print_detail,
     print_error,
     print_info,
     print_line,
@@ -84,8 +87,9 @@ def restore(
     reference: options.Reference = None,
     networks: NetworkFiles = None,
     device: options.Devices = "auto",
-    backend: Backend = None,
+    backend: FastBackend = None,
     precision: Precision = None,
+    exact: Exact = False,
     memory: options.Memory = None,
     workers: options.Workers = 2,
     shard: Shard = None,
@@ -116,6 +120,8 @@ def restore(
 
     add_networks(networks)
     check_scale(scale, size)
+    is_asked = "auto" in (backend, precision)
+    backend, precision = settle_backend(backend, precision, exact=exact, models=model)
     given = parse_keywords(settings, options=("backend", "device", "overwrite", "precision"))
     choices = Settings(
         tile_px=tile,
@@ -194,7 +200,7 @@ def restore(
             for one in groups
         }
         for key, one in chosen.items():
-            _print_choices(one, choices, groups[key] if preview or dry_run else [])
+            _print_choices(one, choices, groups[key] if preview or dry_run else [], with_backend=is_asked)
         if preview:
             num_failed = _draw_previews(jobs, [*chosen.values()], choices, overwrite=overwrite)
         elif dry_run:
@@ -367,12 +373,18 @@ def _describe_interruption(num_jobs: int, num_done: int, position: "Position | N
     return f"interrupted at {position.num_done:.0%}{kept}, and the same command resumes"
 
 
-def _print_choices(restorer: "Restorer", settings: "Settings", jobs: "Sequence[Job]") -> None:
-    """How a model runs, and which settings have no effect on these jobs; jobs that run warn by themselves."""
+def _print_choices(
+    restorer: "Restorer", settings: "Settings", jobs: "Sequence[Job]", *, with_backend: bool
+) -> None:
+    """How a model runs, and which settings have no effect on these jobs; jobs that run warn by themselves.
+
+    with_backend: whether to print the backend even if it computes in float32, where only the last bits differ.
+    """
     from pellucid.restoration.suitability import warn_about_settings
 
+    is_exact = all(model.choice is not None and model.choice.is_exact for model in restorer.models)
     for line in restorer.describe_backends():
-        print_info(line)
+        (print_detail if is_exact and not with_backend else print_info)(line)
     ineffective = (line for job in jobs for line in warn_about_settings(job.target, restorer, settings))
     for warning in dict.fromkeys((*restorer.overrides(), *ineffective)):
         print_warning(warning)

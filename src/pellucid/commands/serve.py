@@ -5,7 +5,15 @@ from typing import Annotated
 
 import typer
 
-from pellucid.commands.options import Backend, Device, Precision, parse_bytes, refuse
+from pellucid.commands.options import (
+    Device,
+    Exact,
+    FastBackend,
+    Precision,
+    parse_bytes,
+    refuse,
+    settle_backend,
+)
 from pellucid.commands.terminal import print_info, print_warning
 from pellucid.errors import ArgumentError
 
@@ -33,8 +41,9 @@ def serve(
         ),
     ] = None,
     device: Device = "auto",
-    backend: Backend = None,
+    backend: FastBackend = None,
     precision: Precision = None,
+    exact: Exact = False,
     workers: Annotated[
         str,
         typer.Option(
@@ -134,6 +143,7 @@ def serve(
     from pellucid.system.optional_packages import check_installed
 
     cluster, num_workers = _parse_workers(workers, processes)
+    backend, precision = settle_backend(backend, precision, exact=exact, models=models or ())
     for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
         check_installed(package)
     from pellucid.serving import serve

@@ -49,6 +49,8 @@ class Request:
     settings: everything that affects the results. model: its name. shard: the part that this process makes.
     facts: about the model, for reports. plan: the arguments of `planning.plan`; None for jobs from elsewhere.
     journal: the name of a manifest to which only this process adds; None for the one of all processes.
+    accepted: the hashes of other settings whose results are not made again, because they are as good: those of
+        other backends, if "auto" chose one.
     """
 
     settings: Mapping[str, Any]
@@ -57,10 +59,16 @@ class Request:
     facts: Mapping[str, Any] = field(default_factory=dict)
     plan: Mapping[str, Any] | None = None
     journal: str | None = None
+    accepted: Sequence[str] = ()
 
     @property
     def settings_sha256(self) -> str:
-        return hashlib.sha256(json.dumps(self.settings, sort_keys=True).encode()).hexdigest()
+        return hash_settings(self.settings)
+
+
+def hash_settings(settings: Mapping[str, Any]) -> str:
+    """A hash by which manifests refer to settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
 class Manifest:
@@ -73,6 +81,7 @@ class Manifest:
     def __init__(self, folder: Location, request: Request, *, is_directed: bool = False) -> None:
         self._folder, self._request = folder, request
         self._settings, self._model = request.settings_sha256, request.model
+        self._accepted = {self._settings, *request.accepted}
         self._entries = Entries()
         self._ledger = open_ledger(folder, request.journal, is_listed=not is_directed)
         if not is_directed:
@@ -96,7 +105,7 @@ class Manifest:
             self._ledger.append({**expected, "result": now}, can_wait=False)
             self._add_entry({**expected, "result": now})
             return State.DONE
-        if entry["settings"] != self._settings:
+        if entry["settings"] not in self._accepted:
             is_same = entry.get("model", self._model) == self._model  # earlier versions did not record it
             return State.OTHER_SETTINGS if is_same else State.OTHER_MODEL
         if _is_made_from(entry, source, mask):
@@ -141,7 +150,7 @@ class Manifest:
     def find_outcome(self, target: Location) -> Mapping[str, Any] | None:
         """The last recorded outcome of a result with these settings."""
         found = self._entries.find_outcome(self._key(target))
-        return None if found is None or found["settings"] != self._settings else found
+        return None if found is None or found["settings"] not in self._accepted else found
 
     def find_entry(self, target: Location) -> Entry | None:
         """The entry of an existing result."""
@@ -189,6 +198,7 @@ class Manifest:
             "described": dict(request.settings),
             "plan": request.plan,
             "shard": None if request.shard is None else str(request.shard),
+            **({"accepted": list(request.accepted)} if request.accepted else {}),
         }
         return json.loads(json.dumps(run, default=str))
 

@@ -17,7 +17,7 @@ from pellucid.pictures.picture import Picture
 from pellucid.recipes.overrides import former_keywords
 from pellucid.restoration import planning
 from pellucid.restoration.conversion import InMemory, is_in_memory, to_pictures
-from pellucid.restoration.manifest import Manifests, Request
+from pellucid.restoration.manifest import Manifests, Request, hash_settings
 from pellucid.restoration.one_picture import restore_picture
 from pellucid.restoration.pipeline import to_pellucid_error
 from pellucid.restoration.planning import Job, Plan
@@ -308,7 +308,12 @@ def open_manifests(
     shard, arguments = (jobs.shard, jobs.arguments) if isinstance(jobs, Plan) else (None, None)
     if journal is None and shard is not None:
         journal = shard.label
-    return Manifests(Request(described, restorer.name, shard, facts, arguments, journal), overwrite)
+    accepted = [
+        hash_settings({**described, "weights": weights})
+        for weights in restorer.accepted_fingerprints()
+        if weights != described["weights"]
+    ]
+    return Manifests(Request(described, restorer.name, shard, facts, arguments, journal, accepted), overwrite)
 
 
 def settle_names(jobs: Sequence[Job], manifests: Manifests) -> tuple[list[Job], list[Location]]:

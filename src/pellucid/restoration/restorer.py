@@ -5,7 +5,7 @@ A restorer runs one model, or a chain of several, one after the other.
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, product
 from math import prod
 from pathlib import Path
 from typing import Any, Self, overload
@@ -126,6 +126,14 @@ class Restorer:
     def fingerprint(self) -> str:
         """Identifies the weights, the runtime and the precision of all models."""
         return "+".join(model.backend.fingerprint() for model in self.models)
+
+    def accepted_fingerprints(self) -> list[str]:
+        """Its own, and those of the backends that "auto" may choose on other machines if it chose this one."""
+        each = [
+            {model.backend.fingerprint(), *(() if model.choice is None else model.choice.accepted)}
+            for model in self.models
+        ]
+        return sorted("+".join(chosen) for chosen in product(*each))
 
     def describe_backends(self) -> list[str]:
         """Which backend "auto" chose and why, and whether it computes in another precision than requested."""

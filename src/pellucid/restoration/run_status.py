@@ -166,7 +166,7 @@ def _label_run(run: RunStatus, same_model: Sequence[RunStatus]) -> str:
 
 
 def _to_request(run: Mapping[str, Any]) -> Request:
-    return Request(run["described"], run["run"]["model"])
+    return Request(run["described"], run["run"]["model"], accepted=run.get("accepted", ()))
 
 
 def _plan_again(folder: Location, run: Mapping[str, Any]) -> tuple[list[Job], list[str]]:
@@ -184,7 +184,7 @@ def _plan_again(folder: Location, run: Mapping[str, Any]) -> tuple[list[Job], li
 def _list_recorded(folder: Location, request: Request, known: Entries) -> Iterator[Job]:
     """What the manifests know: results, and pictures that failed."""
     for line in chain(known, known.outcomes):
-        if line["settings"] == request.settings_sha256:
+        if line["settings"] in (request.settings_sha256, *request.accepted):
             yield Job(_find_place(folder, line["place"]), folder / line["target"], folder)
 
 

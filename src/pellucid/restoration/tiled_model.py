@@ -147,7 +147,7 @@ class TiledModel:
 
     def describe_backend(self) -> list[str]:
         """See `Restorer.describe_backends`."""
-        notes = [] if self.choice is None else [str(self.choice)]
+        notes = [] if self.choice is None else [f"computed by {self.choice}"]
         return notes if self.backend.note is None else [*notes, self.backend.note]
 
     def overrides(self) -> list[str]:

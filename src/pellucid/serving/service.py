@@ -137,7 +137,7 @@ class Service:
     async def _check_options(self) -> dict[str, Any] | None:
         """The error of device, backend or precision, or None. Loads PyTorch, which is slow, if one is given."""
         setup = self.setup
-        if (setup.device, setup.backend, setup.precision) == ("auto", None, None):
+        if setup.device == "auto" and setup.backend in (None, "auto") and setup.precision is None:
             return None
         return cast("dict[str, Any] | None", await self._workers[0].call("check_options", limit_s=INSPECT_S))
 

@@ -149,6 +149,7 @@ def test_auto_refuses_backends_that_are_not_close(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(selection, "AUTO_MIN_PSNR_DB", 1000)
     loaded = restorer.load(weights, device="cpu", backend="auto")
     assert loaded.backend.name == "torch float32 on cpu"
+    monkeypatch.setattr(selection, "list_candidates", lambda _: iter([("torch", "bfloat16")]))
     with pytest.raises(
         PellucidError, match=r"^torch bfloat16 reaches \d\d\.\d dB against torch float32, less than"
     ) as raised:

@@ -51,7 +51,9 @@ Device = Annotated[
         help="Where the network runs: auto, cpu, cuda, cuda:1, mps, ... Exported models: see docs/export.md.",
     ),
 ]
-_BACKENDS = "torch, onnxruntime, openvino, or auto: the fastest by rule, if its PSNR against torch float32 is at least 60 dB."
+_BACKENDS = (
+    "torch, onnxruntime, openvino, or auto: the fastest by rule, with at least 60 dB against torch float32."
+)
 Backend = Annotated[
     str | None,
     typer.Option(

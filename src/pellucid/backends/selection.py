@@ -160,10 +160,11 @@ def choose_backend(model: Model, *, device: str, backend: str, precision: str) -
 def cache_graph(model: Model) -> Path:
     """The path of the model as a float32 ONNX file in the user's cache; created if it is missing or damaged.
 
-    Raises MissingExtraError without onnx and onnxscript, OutputError if the cache cannot be written.
+    Raises MissingExtraError without onnx, and without onnxscript if there is no template for the network;
+    OutputError if the cache cannot be written.
     """
-    # Imported late, because running weights with PyTorch does not need it.
-    from pellucid.backends import graphs
+    # Imported late, because running weights with PyTorch does not need them.
+    from pellucid.backends import graphs, templates
 
     folder, key = files.cache_folder() / "graphs", _hash_model(model)
     with _translate_cache_errors():
@@ -174,7 +175,10 @@ def cache_graph(model: Model) -> Path:
                 if found.stem.endswith(_hash(content)):
                     return found
                 found.unlink()
-            graph = graphs.to_onnx(graphs.capture(model.network, model.metadata.num_planes))
+            network, num_planes = model.network, model.metadata.num_planes
+            graph = templates.build_graph(network, num_planes)
+            if graph is None:
+                graph = graphs.to_onnx(graphs.capture(network, num_planes))
             graphs.annotate(graph, model.metadata.to_entries())
             content = graph.SerializeToString()
             created = folder / f"{key}-{_hash(content)}.onnx"

@@ -25,6 +25,7 @@ from pellucid.backends.metadata import OPSET, PRECISIONS
 from pellucid.backends.model import Model
 from pellucid.errors import ArgumentError, MissingExtraError, OutputError, PellucidError, suggest
 from pellucid.system import files
+from pellucid.weights.checkpoint import fingerprint
 
 BACKENDS = ("torch", "onnxruntime", "openvino")
 
@@ -47,7 +48,7 @@ without instructions for it, so it is only used on request."""
 
 _RANKS_ON_GPUS = (("torch", "bfloat16"), _REFERENCE, ("torch", "float16"))
 
-_SIDE_PX, _SIZES = 96, ((96, 96), (33, 50))
+_SIDE_PX = 96
 """Of the synthetic pictures on which candidates are compared: small, so that the first picture is not late."""
 
 _EXACT_DB = 999.0
@@ -118,18 +119,20 @@ def select_backend(
         precision = "auto" if backend == "auto" else "float32"
     if backend != "auto" and precision != "auto":
         return build_backend(model, backend, precision, device), None
-    choice = choose_backend(model, device=device, backend=backend, precision=precision)
-    return build_backend(model, choice.backend, choice.precision, device), choice
+    choice, built = _choose_backend(model, device=device, backend=backend, precision=precision)
+    return built or build_backend(model, choice.backend, choice.precision, device), choice
 
 
-def choose_backend(model: Model, *, device: str, backend: str, precision: str) -> BackendChoice:
+def _choose_backend(
+    model: Model, *, device: str, backend: str, precision: str
+) -> tuple[BackendChoice, Backend | None]:
     """The first candidate of `rank_candidates` that reaches AUTO_MIN_PSNR_DB against torch float32.
 
     It is compared on synthetic pictures, once on each machine; later, the result is read from the cache. So the
     choice depends neither on the pictures nor on the load of the machine.
 
-    backend, precision: restrict the candidates; "auto" allows all. Raises the errors of `select_backend`, and
-    PellucidError if no candidate is close enough.
+    backend, precision: restrict the candidates; "auto" allows all. The backend is returned if it was built to be
+    compared. Raises the errors of `select_backend`, and PellucidError if no candidate is close enough.
     """
     candidates = [
         candidate
@@ -141,7 +144,7 @@ def choose_backend(model: Model, *, device: str, backend: str, precision: str) -
         build_backend(model, "torch" if backend == "auto" else backend, precision, device)
         raise PellucidError(f"no installed backend computes in {precision}")
     if candidates[0] == _REFERENCE:
-        return BackendChoice(*_REFERENCE, _EXACT_DB, tuple(_list_fingerprints(model)))
+        return BackendChoice(*_REFERENCE, _EXACT_DB, tuple(_list_fingerprints(model))), None
     path = (
         files.cache_folder()
         / "choices"
@@ -149,12 +152,12 @@ def choose_backend(model: Model, *, device: str, backend: str, precision: str) -
     )
     try:
         kept = BackendChoice(**json.loads(path.read_bytes()))
-        return replace(kept, accepted=tuple(kept.accepted))
+        return replace(kept, accepted=tuple(kept.accepted)), None
     except (OSError, ValueError, TypeError):
-        choice = _compare_candidates(model, candidates, device)
+        choice, built = _compare_candidates(model, candidates, device)
     with _translate_cache_errors():
         files.write_atomic(path, json.dumps(vars(choice)).encode(), overwrite=True)
-    return choice
+    return choice, built
 
 
 def cache_graph(model: Model) -> Path:
@@ -243,19 +246,28 @@ def rank_candidates(model: Model, device: str) -> list[tuple[str, str]]:
     return [candidate for candidate in ranks if candidate in found]
 
 
-def _compare_candidates(model: Model, candidates: Sequence[tuple[str, str]], device: str) -> BackendChoice:
-    inputs = parity.crop_inputs(parity.synthetic_inputs(model.recipe, _SIDE_PX), _SIZES)
+def has_template(model: Model) -> bool:
+    """Whether the graph of this network ships with pellucid, without weights."""
+    from pellucid.backends import templates  # late, as in `cache_graph`
+
+    return templates.find_template(model.meta_network.eval(), model.metadata.num_planes) is not None
+
+
+def _compare_candidates(
+    model: Model, candidates: Sequence[tuple[str, str]], device: str
+) -> tuple[BackendChoice, Backend]:
+    inputs = [parity.synthetic_inputs(model.recipe, _SIDE_PX)]
     reference = TorchBackend(model.copy().network, device)
-    half = TorchBackend(model.copy().network, "cpu", precision="bfloat16")
-    accepted = (reference.fingerprint(), half.fingerprint(), *_list_fingerprints(model))
+    half = {name: tensor.to(torch.bfloat16) for name, tensor in reference.network.state_dict().items()}
+    accepted = (reference.fingerprint(), fingerprint(half), *_list_fingerprints(model))
     found = []
     for candidate in candidates:
         if candidate == _REFERENCE:
-            return BackendChoice(*candidate, _EXACT_DB, accepted)
-        built = build_backend(model.copy(), *candidate, device)
+            return BackendChoice(*candidate, _EXACT_DB, accepted), reference
+        built = build_backend(model.copy() if candidate[0] == "torch" else model, *candidate, device)
         psnr_db = min(parity.compare(built, reference, inputs).psnr_db, _EXACT_DB)
         if psnr_db >= AUTO_MIN_PSNR_DB:
-            return BackendChoice(*candidate, psnr_db, accepted)
+            return BackendChoice(*candidate, psnr_db, accepted), built
         found.append(f"{' '.join(candidate)} reaches {psnr_db:.1f} dB")
     raise PellucidError(
         f"{', '.join(found)} against torch float32, less than the {AUTO_MIN_PSNR_DB:.0f} dB that auto requires",
@@ -305,7 +317,3 @@ def _translate_cache_errors() -> Iterator[None]:
             f"the cache {files.cache_folder()} cannot be written: {reason}",
             hint="set the environment variable PELLUCID_CACHE to another folder",
         ) from error
-
-
-def has_template(model: Model) -> bool:
-    return True

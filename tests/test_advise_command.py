@@ -132,14 +132,16 @@ def test_auto_restores_each_picture_by_the_advised_model(run: Terminal, noisy: N
     again = run("restore scans --model auto --out out --json report.json")
     assert again.code == 0 and "already exist" in again.out
     statuses = [entry["status"] for entry in json.loads(Path("report.json").read_text())["pictures"]]
-    assert statuses == ["left alone", "left alone"]
+    assert statuses == ["left alone"] * 3
 
 
 def test_auto_with_nothing_to_correct_writes_nothing(run: Terminal, noisy: None) -> None:
     """A folder has other pictures; the result of a single one is expected, so that it is an error there."""
     result = run("restore scans --include clean.png --model auto --out out --json report.json")
     assert result.code == 0 and "clean.png: nothing found to correct, so it is not restored" in result.err
-    assert json.loads(Path("report.json").read_text())["pictures"] == []
+    (entry,) = json.loads(Path("report.json").read_text())["pictures"]
+    assert (entry["status"], entry["target"], entry["model"]) == ("left alone", None, None)
+    assert entry["source"] == "scans/clean.png" and "nothing found to correct" in entry["notes"][0]
     alone = run("restore scans/clean.png --model auto --out clean.png")
     assert alone.code == 1 and not Path("clean.png").exists()
     assert alone.err.endswith("scans/clean.png: nothing found to correct; choose --model NAME\n")

@@ -185,6 +185,7 @@ def test_a_preview_is_a_sheet_and_nothing_else(run: Terminal) -> None:
     again = run("restore album sheets --model dn --out again")
     assert "2 of 2 pictures restored" in again.out and "2 results of earlier runs left out" in again.err
     assert run("restore photo.png --model dn --preview --crop 0,0,9,9 --out my.png").out == "my.png\n"
+    assert run("restore photo.png --model dn --preview --name {stem}-b{suffix}").out == "photo-b.png\n"
 
 
 @pytest.mark.parametrize(

@@ -985,7 +985,7 @@ def test_damaged_and_missing_chunks_are_noted(tmp_path: Path) -> None:
     place = intact.index(b"eXIf") + 6
     for damaged, note in (
         (intact[:place] + b"\xff" + intact[place + 1 :], "not kept: damaged PNG chunk 'eXIf'"),
-        (intact[:-8], "not kept: what is missing at the end of the file"),
+        (intact[:-8], "not kept: metadata at the end of the file, which is missing"),
         (intact, None),
     ):
         path.write_bytes(damaged)

@@ -187,6 +187,7 @@ def test_a_model_that_enlarges_enough_at_once_is_named() -> None:
         ),
         (ENLARGER, {"scale": 0.5}, "would have 20 x 15 px, but srcnn only enlarges; use a model that does not"),
         (ENLARGER, {"size": (40, None)}, "would have 40 x 30 px, but srcnn only enlarges"),
+        (ENLARGER, {"scale": 1.001}, "would have 40 x 30 px, but srcnn only enlarges"),
         (
             ENLARGER,
             {"scale": 999, "max_pixels": 9999},

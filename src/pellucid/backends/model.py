@@ -31,7 +31,7 @@ class Model:
     @cached_property
     def meta_network(self) -> Network:
         """The optimized network on PyTorch's meta device: shapes without weights, for its memory."""
-        return copy.deepcopy(self.network.optimize_for_inference()).to("meta")
+        return copy.deepcopy(self.network).eval().optimize_for_inference().to("meta")
 
     def copy(self) -> "Model":
         """A model with its own network: `TorchBackend` may convert a network in place."""

@@ -250,7 +250,7 @@ def has_template(model: Model) -> bool:
     """Whether the graph of this network ships with pellucid, without weights."""
     from pellucid.backends import templates  # late, as in `cache_graph`
 
-    return templates.find_template(model.meta_network.eval(), model.metadata.num_planes) is not None
+    return templates.find_template(model.meta_network, model.metadata.num_planes) is not None
 
 
 def _compare_candidates(

@@ -145,7 +145,7 @@ def restore(
     if preview:
         refuse(
             "--preview only draws a sheet",
-            name=name, json=report, sidecars=sidecars, scale=scale, size=size, mask=mask, format=format,
+            json=report, sidecars=sidecars, scale=scale, size=size, mask=mask, format=format,
             quality=quality, bit_depth=bit_depth, compare=compare, dry_run=dry_run, timeout=timeout, shard=shard,
             on=on,
         )  # fmt: skip
@@ -182,7 +182,7 @@ def restore(
             format="png" if preview else own_format,
             include=include or (),
             exclude=exclude or (),
-            name="{stem}-preview{suffix}" if preview and not planning.names_file(out) else name,
+            name="{stem}-preview{suffix}" if preview and name is None and not planning.names_file(out) else name,
             model=AUTO if AUTO in model else "+".join(map(models.find_name, model)),
             mask=mask,
             overwrite=overwrite,
@@ -192,9 +192,10 @@ def restore(
         _print_passed_over(jobs, with_sidecars=sidecars)
         _check_outputs(jobs, report, overwrite=overwrite or preview)
         groups: Mapping[str, Sequence[Job]] = {one: jobs for one in model} if jobs.whole else {}
-        num_failed = 0
+        others: Sequence[Outcome] = ()
         if AUTO in model:
-            groups, num_failed = group_by_model(jobs, choices, streams.names)
+            groups, others = group_by_model(jobs, choices, streams.names)
+        num_failed = sum(one.error is not None for one in others)
         chosen = {
             one: restorer.load(one, device=devices[0], backend=backend, precision=precision, **given)
             for one in groups
@@ -208,7 +209,9 @@ def restore(
                 _print_plan(groups[key], one, choices, streams, overwrite=overwrite) for key, one in chosen.items()
             )
         else:
-            reporting = _Reporting(report, model[0], jobs.problems, overwrite=overwrite)
+            reporting = _Reporting(
+                report, model[0], jobs.problems, [*map(streams.rename, others)], overwrite=overwrite
+            )
             for key, one in chosen.items():
                 own = groups[key]
                 iterate: Callable[..., Generator[Outcome, None, None]]
@@ -245,12 +248,19 @@ def _check_outputs(jobs: "Plan", report: Path | None, *, overwrite: bool) -> Non
 
 
 class _Reporting:
-    """The file of --json, written again after each model."""
+    """The file of --json. others: outcomes of pictures for which "auto" chose no model."""
 
     def __init__(
-        self, file: Path | None, model: str, problems: "Sequence[PellucidError]", *, overwrite: bool
+        self,
+        file: Path | None,
+        model: str,
+        problems: "Sequence[PellucidError]",
+        others: "Sequence[Outcome]",
+        *,
+        overwrite: bool,
     ) -> None:
         self._file, self._model, self._problems, self._overwrite = file, model, problems, overwrite
+        self._others = others
         self._parts: list[dict[str, Any]] = []
 
     def add(self, outcomes: "Sequence[Outcome]", restorer: "Restorer") -> None:
@@ -263,7 +273,8 @@ class _Reporting:
 
         if self._file is not None:
             is_joined = self._model == AUTO or not self._parts
-            content = join_reports(self._model, self._parts, self._problems) if is_joined else self._parts[0]
+            joined = join_reports(self._model, self._parts, self._others, self._problems)
+            content = joined if is_joined else self._parts[0]
             write_json(self._file, content, overwrite=self._overwrite or is_report(self._file))
 
 

@@ -8,6 +8,7 @@ from pellucid.errors import PellucidError, PictureError
 
 if TYPE_CHECKING:
     from pellucid.restoration.planning import Job
+    from pellucid.restoration.sessions import Outcome
     from pellucid.restoration.settings import Settings
     from pellucid.storage.urls import Location
 
@@ -16,8 +17,8 @@ AUTO = "auto"
 
 def group_by_model(
     jobs: "Sequence[Job]", settings: "Settings", names: "Mapping[Location, str]"
-) -> "tuple[dict[str, list[Job]], int]":
-    """The jobs of each model, and how many pictures cannot be restored.
+) -> "tuple[dict[str, list[Job]], list[Outcome]]":
+    """The jobs of each model, and the outcomes of pictures that are not restored.
 
     settings: how pictures are read. names: what temporary files are called in messages.
     Prints the reason for each choice. A picture of a folder for which no model is advised is named and left out;
@@ -25,10 +26,11 @@ def group_by_model(
     """
     from pellucid.pictures.formats import DNG, format_by_suffix
     from pellucid.restoration.advice import advise, choose_sure
+    from pellucid.restoration.sessions import Outcome
     from pellucid.storage.objects import local_copy
 
     groups: dict[str, list[Job]] = {}
-    num_failed = 0
+    others: list[Outcome] = []
     with progress() as bar:
         update = show_progress(bar, "choosing models")
         for done, job in enumerate(jobs):
@@ -41,12 +43,15 @@ def group_by_model(
                 if chosen is None and job.root is None:
                     raise PictureError(f"{name}: nothing found to correct", hint="choose {model}", model="NAME")
             except PellucidError as error:
-                print_error(error.renamed(job.source, name).about(name))
-                num_failed += 1
+                renamed = error.renamed(job.source, name).about(name)
+                others.append(Outcome(job.source, None, error=renamed))
+                print_error(renamed)
                 continue
             if chosen is None:
-                print_info(f"{name}: nothing found to correct, so it is not restored")
+                note = "nothing found to correct, so it is not restored"
+                others.append(Outcome(job.source, None, is_skipped=True, info=(note,)))
+                print_info(f"{name}: {note}")
             else:
                 print_info(f"{name}: {chosen.reason}, so {chosen.model} restores it")
                 groups.setdefault(str(chosen.model), []).append(job)
-    return groups, num_failed
+    return groups, others

@@ -205,7 +205,7 @@ def plan_size(restorer: Restorer, shape: Shape, settings: Settings) -> tuple[Res
         raise PictureError(
             f"{found}, but {restorer.name} does not enlarge", hint="append a model that does, e.g. +srcnn-x2"
         )
-    if factor <= 1 and enlargers:
+    if enlargers and (factor <= 1 or target == shape):
         raise PictureError(f"{found}, but {restorer.name} only enlarges", hint="use a model that does not enlarge")
     while restorer.scale < factor:
         restorer = Restorer.of([*restorer.models, enlargers[-1]])

@@ -24,17 +24,21 @@ def make_report(
 
 
 def join_reports(
-    model: str, reports: Sequence[dict[str, Any]], problems: Sequence[PellucidError] = ()
+    model: str,
+    reports: Sequence[dict[str, Any]],
+    others: Sequence[Outcome] = (),
+    problems: Sequence[PellucidError] = (),
 ) -> dict[str, Any]:
     """One report of several models, each with pictures of its own, which then name their model.
 
-    model: what was asked for, e.g. "auto".
+    model: what was asked for, e.g. "auto". others: pictures without a model.
     """
+    pictures = [picture | {"model": one["model"]} for one in reports for picture in one["pictures"]]
     return {
         "model": model,
         "recipe": None,
         "parameters": {},
-        "pictures": [picture | {"model": one["model"]} for one in reports for picture in one["pictures"]],
+        "pictures": [*pictures, *(_to_json(outcome) | {"model": None} for outcome in others)],
         "problems": [str(problem) for problem in problems],
     }
 
@@ -52,7 +56,7 @@ def _to_json(outcome: Outcome) -> dict[str, Any]:
     status = "failed" if outcome.error else "left alone" if outcome.is_skipped else "restored"
     return {
         "source": str(outcome.source),
-        "target": str(outcome.target),
+        "target": None if outcome.target is None else str(outcome.target),
         "status": status,
         "error": None if outcome.error is None else str(outcome.error),
         "notes": [*outcome.info, *outcome.warnings],

@@ -65,7 +65,7 @@ def test_a_missing_end_is_noted(tmp_path: Path) -> None:
     (tmp_path / "x.gif").write_bytes(content[: len((tmp_path / "still.gif").read_bytes()) + 20])
     encoding = images.read(tmp_path / "x.gif").encoding
     assert encoding is not None
-    assert encoding.notes == ("not kept: what is missing at the end of the file",)
+    assert encoding.notes == ("not kept: metadata at the end of the file, which is missing",)
 
 
 def test_a_picture_on_a_larger_canvas_is_noted(tmp_path: Path) -> None:

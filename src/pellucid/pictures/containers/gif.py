@@ -72,5 +72,5 @@ def _list_dropped(file: IO[bytes]) -> list[str]:
             if place != (0, 0, width, height):
                 dropped.append("the transparency around a picture that is smaller than its canvas")
     if not blocks or blocks[-1][0] != GIF_END:
-        dropped.append("what is missing at the end of the file")
+        dropped.append("metadata at the end of the file, which is missing")
     return dropped

@@ -61,7 +61,7 @@ def read(file: IO[bytes]) -> tuple[dict[str, Any], tuple[str, ...]]:
         elif kind not in _STORAGE:
             found.dropped.append(f"damaged PNG chunk {kind.decode('latin-1')!r}")
     if kind != _END:
-        found.dropped.append("what is missing at the end of the file")
+        found.dropped.append("metadata at the end of the file, which is missing")
     metadata = {key: value for key, value in found.metadata().items() if value}
     return metadata, tuple(dict.fromkeys(found.dropped))
 

@@ -129,7 +129,7 @@ class Picture:
     @property
     def dtype(self) -> str:
         """Type of the samples: uint8, uint16 or float32."""
-        return self.samples.dtype.name
+        return _DTYPE_NAMES[self.samples.dtype]
 
     @property
     def planes(self) -> tuple[Samples, ...]:
@@ -528,8 +528,12 @@ def _check_name(dtype: object) -> None:
         raise PictureError(f"samples of type {dtype}; a picture has {', '.join(PEAKS)}")
 
 
+_DTYPE_NAMES = {np.dtype(name): name for name in PEAKS}
+"""Faster than `numpy.dtype.name`, which computes the name each time."""
+
+
 def _check_dtype(dtype: np.dtype[Any]) -> None:
-    if dtype.name in PEAKS and dtype.isnative:
+    if dtype in _DTYPE_NAMES:
         return
     hints = {
         "bool": "array.astype(numpy.uint8) * 255 converts it",

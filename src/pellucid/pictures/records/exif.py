@@ -9,6 +9,8 @@ import struct
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
+from functools import lru_cache
+from types import MappingProxyType
 from typing import IO, Any
 
 from pellucid.pictures import resolution
@@ -104,9 +106,15 @@ def parse_block(block: bytes) -> Tags:
     return parse_tiff(io.BytesIO(block.removeprefix(HEADER)))
 
 
+@lru_cache(maxsize=8)
+def _parse_main(block: bytes) -> Mapping[int, Value]:
+    """All tags of the main directory; several functions ask for those of the same picture."""
+    return MappingProxyType(ifd.first_directory(io.BytesIO(block.removeprefix(HEADER))))
+
+
 def find_orientation(block: bytes) -> int:
     """The orientation, 1 to 8, in a block; 0 if it contains none that exists."""
-    found = ifd.number(ifd.first_directory(io.BytesIO(block.removeprefix(HEADER))), ORIENTATION)
+    found = ifd.number(_parse_main(block), ORIENTATION)
     return found if found is not None and 1 <= found <= 8 else 0
 
 
@@ -117,13 +125,13 @@ def find_iso(block: bytes) -> int:
 
 def description(block: bytes) -> str:
     """The description in a block; "" if it contains none."""
-    content = parse_block(block).main.get(DESCRIPTION, (0, 0, b""))[2]
+    content = _parse_main(block).get(DESCRIPTION, (0, 0, b""))[2]
     return content.rstrip(b"\0").decode("utf-8", "replace")
 
 
 def read_resolution(block: bytes) -> dict[str, Any]:
     """The resolution in a block as metadata, if it has a unit."""
-    tags = parse_block(block).main
+    tags = _parse_main(block)
     unit = {2: "inch", 3: "cm"}.get(ifd.number(tags, _RESOLUTION_UNIT) or 2)
     x, y = (ifd.fraction(tags, tag) for tag in _RESOLUTIONS)
     return resolution.to_metadata(x, y, unit) if unit else {}
@@ -418,6 +426,8 @@ class _Editor:
         if entry is None or not numbers or entry.kind not in (ifd.SHORT, ifd.LONG):
             return
         changed = change(numbers)
+        if changed == numbers:
+            return
         kind = entry.kind
         if max(changed) >= _TOO_LARGE and len(changed) == 1:
             kind = ifd.LONG

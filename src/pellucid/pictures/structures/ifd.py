@@ -5,7 +5,7 @@ longer than the entry.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import IO
 
@@ -188,7 +188,7 @@ def iterate_directories(file: IO[bytes]) -> Iterator[dict[int, Value]]:
             waiting += numbers(tags, _SUB_DIRECTORIES)
 
 
-def numbers(tags: dict[int, Value], tag: int) -> list[int]:
+def numbers(tags: Mapping[int, Value], tag: int) -> list[int]:
     """All numbers of a tag with integers, or []."""
     kind, _, content = tags.get(tag, (0, 0, b""))
     size = _INTEGER_BYTES.get(kind, 0)
@@ -204,14 +204,14 @@ def linked_directories(file: IO[bytes], tags: dict[int, Value], tag: int) -> lis
     return [parse_directory(file, layout, offset) for offset in offsets]
 
 
-def number(tags: dict[int, Value], tag: int) -> int | None:
+def number(tags: Mapping[int, Value], tag: int) -> int | None:
     """The first number of a tag with integers, or None."""
     kind, _, content = tags.get(tag, (0, 0, b""))
     size = _INTEGER_BYTES.get(kind, 0)
     return int.from_bytes(content[:size], "little") if size and len(content) >= size else None
 
 
-def fraction(tags: dict[int, Value], tag: int) -> float:
+def fraction(tags: Mapping[int, Value], tag: int) -> float:
     """The first number of a tag of fractions or floating-point numbers; 0 if there is none."""
     kind, _, content = tags.get(tag, (0, 0, b""))
     if kind == FRACTION and len(content) >= 8:

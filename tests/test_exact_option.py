@@ -1,5 +1,6 @@
 """`restore` chooses the backend by itself, unless `--exact` asks for torch in float32."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -25,16 +26,14 @@ def test_the_fastest_backend_is_the_default(run: Terminal) -> None:
     assert abs(difference).max() <= 1
 
 
-def test_half_precision_is_said(run: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_report_names_the_backend(run: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(selection, "list_candidates", lambda _: iter([("torch", "bfloat16")]))
     monkeypatch.setattr(selection, "AUTO_MIN_PSNR_DB", 20)
-    result = run("restore photo.png --model x2 --out out.png")
-    assert result.code == 0 and result.err.startswith("computed by torch bfloat16 (PSNR against torch float32: ")
-
-
-def test_float32_is_not_mentioned(run: Terminal) -> None:
-    assert run("restore photo.png --model dn --out out.png").err == ""
-    assert "computed by torch float32" in run("restore photo.png --model dn --backend auto --out out2.png").err
+    result = run("restore photo.png --model x2 --out out.png --json report.json")
+    assert (result.code, result.err) == (0, "")
+    assert json.loads(Path("report.json").read_text())["backend"] == "torch bfloat16 on cpu"
+    asked = run("restore photo.png --model x2 --backend auto --out asked.png")
+    assert asked.err.startswith("computed by torch bfloat16 (PSNR against torch float32: ")
 
 
 def test_results_of_any_chosen_backend_are_finished(run: Terminal) -> None:

@@ -68,11 +68,6 @@ class BackendChoice:
     psnr_db: float
     accepted: tuple[str, ...] = ()
 
-    @property
-    def is_exact(self) -> bool:
-        """Whether it computes in float32, where results differ in the last bits only."""
-        return self.precision == "float32"
-
     def __str__(self) -> str:
         if (self.backend, self.precision) == ("torch", "float32"):
             return "torch float32"

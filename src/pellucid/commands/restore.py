@@ -389,13 +389,13 @@ def _print_choices(
 ) -> None:
     """How a model runs, and which settings have no effect on these jobs; jobs that run warn by themselves.
 
-    with_backend: whether to print the backend even if it computes in float32, where only the last bits differ.
+    with_backend: whether "auto" was asked for, not just the default.
     """
     from pellucid.restoration.suitability import warn_about_settings
 
-    is_exact = all(model.choice is not None and model.choice.is_exact for model in restorer.models)
+    is_default = not with_backend and any(model.choice is not None for model in restorer.models)
     for line in restorer.describe_backends():
-        (print_detail if is_exact and not with_backend else print_info)(line)
+        (print_detail if is_default else print_info)(line)
     ineffective = (line for job in jobs for line in warn_about_settings(job.target, restorer, settings))
     for warning in dict.fromkeys((*restorer.overrides(), *ineffective)):
         print_warning(warning)

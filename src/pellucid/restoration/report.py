@@ -18,6 +18,7 @@ def make_report(
         "model": restorer.name,
         "recipe": restorer.recipe.name,
         "parameters": dict(restorer.recipe.parameters),
+        "backend": "+".join(model.backend.name for model in restorer.models),
         "pictures": [_to_json(outcome) for outcome in outcomes],
         "problems": [str(problem) for problem in problems],
     }
@@ -33,12 +34,15 @@ def join_reports(
 
     model: what was asked for, e.g. "auto". others: pictures without a model.
     """
-    pictures = [picture | {"model": one["model"]} for one in reports for picture in one["pictures"]]
+    pictures = [
+        picture | {key: one[key] for key in ("model", "backend")} for one in reports for picture in one["pictures"]
+    ]
     return {
         "model": model,
         "recipe": None,
         "parameters": {},
-        "pictures": [*pictures, *(_to_json(outcome) | {"model": None} for outcome in others)],
+        "backend": None,
+        "pictures": [*pictures, *(_to_json(outcome) | {"model": None, "backend": None} for outcome in others)],
         "problems": [str(problem) for problem in problems],
     }
 

@@ -27,7 +27,7 @@ from pellucid.system.optional_packages import import_optional
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-FOLDER = Path(__file__).parent / "templates"
+FOLDER = Path(__file__).parent / "graph_templates"
 
 _MAX_CONSTANT_BYTES = 64
 """Graphs contain sizes and factors; anything larger must be a weight, or was computed from weights."""

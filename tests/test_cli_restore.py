@@ -210,6 +210,9 @@ def test_comparisons_are_next_to_results_and_never_restored(run: Terminal) -> No
     again = run(command)
     assert "0 of 2 pictures restored by x2, 2 already exist" in again.out
     assert "4 results of earlier runs left out" in again.err
+    Path("album/a-x2-compare.png").unlink()
+    assert "0 of 2 pictures restored by x2, 2 already exist" in run(command).out
+    assert Path("album/a-x2-compare.png").exists()
     Path("photo-restored-compare.png").write_text("mine")
     result = run("restore photo.png --model x2 --compare")
     assert result.code == 1 and "photo-restored-compare.png exists" in result.err

@@ -182,7 +182,7 @@ def test_patches_of_the_srcnn_code(tmp_path: Path) -> None:
 def test_bad_patches_give_an_error_of_one_line(tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     (tmp_path / "text.h5").write_text("hello")
-    with pytest.raises(DataError, match=r"text\.h5: is not an HDF5 file$"):
+    with pytest.raises(DataError, match=r"text\.h5: not an HDF5 file$"):
         prepare("patches-h5", [tmp_path / "text.h5"], tmp_path / "s")
     with h5py.File(tmp_path / "range.h5", "w") as file:
         file["0"] = np.full((4, 4), 200, np.float32)

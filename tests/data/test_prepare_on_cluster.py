@@ -66,7 +66,7 @@ def test_the_store_is_that_of_one_process(simulated_ray: SimulatedRay, folder: P
     assert again.num_decoded == 0 and not simulated_ray.actors
     (folder / "n03.png").unlink()
     write_noise(folder / "n03.png", 33, 30, 3, seed=1)
-    with pytest.raises(OutputError, match="1 of its sources are new, changed or missing, e.g. n03.png"):
+    with pytest.raises(OutputError, match="1 source differs \\(new, changed or missing\\), e.g. n03.png"):
         prepare_on("ray", "folder", [folder], tmp_path / "ray")
     assert prepare_on("ray", "folder", [folder], tmp_path / "ray", overwrite=True).num_decoded == one.num_decoded
 
@@ -208,7 +208,7 @@ def test_a_store_in_a_bucket(
     assert again.num_decoded == 0 and again.store.fingerprint == one.store.fingerprint
     assert len(simulated_ray.started) == 2 and "is finished; a copy of it is compared" in lines[0]
     bucket.put("in/n03.png", (folder / "n04.png").read_bytes())
-    with pytest.raises(OutputError, match="store is finished, but 1 of its sources are new, changed or missing"):
+    with pytest.raises(OutputError, match="store is finished, but 1 source differs \\(new, changed or missing\\)"):
         prepare_on(*arguments)
 
 

@@ -165,7 +165,7 @@ def test_a_finished_store_is_not_changed(tmp_path: Path) -> None:
     assert prepare("folder", [folder], tmp_path / "s").store.fingerprint == before.fingerprint
     write_noise(folder / "new.png", 8, 8, 3, seed=9)
     with pytest.raises(
-        OutputError, match="1 of its sources are new, changed or missing, e.g. new.png; overwrite=True"
+        OutputError, match="1 source differs \\(new, changed or missing\\), e.g. new.png; overwrite=True"
     ):
         prepare("folder", [folder], tmp_path / "s")
     with pytest.raises(OutputError, match="other settings"):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pellucid.backends.eager import TorchBackend
 from pellucid.errors import OutputError
+from pellucid.evaluation import running
 from pellucid.evaluation.evaluate import evaluate, score
 from pellucid.evaluation.report import Report, Score
 from pellucid.evaluation.score_log import Finished, ScoreLog
@@ -18,6 +19,7 @@ from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 from pellucid.recipes import registry
 from pellucid.recipes.network import Network
+from pellucid.restoration.entries import Stamp, stamp
 from pellucid.restoration.restorer import Restorer
 
 
@@ -64,6 +66,26 @@ def resume(data: Path, log: Path, *, parameters: Any = None, **settings: Any) ->
     network = Counting()
     report = evaluate(make_restorer(network, **(parameters or {})), data, record=log, **settings)
     return report, network.num_calls
+
+
+def test_it_resumes_after_a_picture_that_was_saved_but_not_scored(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As if it was killed between saving a picture and recording its score."""
+    log, saved = tmp_path / "log.jsonl", tmp_path / "saved"
+
+    def interrupt_after_saving(path: Path) -> Stamp:
+        if path.parent == saved and path.name == "1.png":
+            raise KeyboardInterrupt
+        return stamp(path)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(running, "stamp", interrupt_after_saving)
+        evaluate(make_restorer(Counting()), data, record=log, save=saved)
+    assert sorted(path.name for path in saved.iterdir()) == ["0.png", "1.png"]
+    report, num_computed = resume(data, log, save=saved)
+    assert (num_computed, report.num_resumed) == (2, 2)
+    assert len(report.scores) == 4 and len([*saved.iterdir()]) == 4
 
 
 def test_an_interrupted_evaluation_resumes(data: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -481,6 +482,27 @@ def test_folders_of_versions_with_former_keyword_names_stay_finished(weights: Pa
         *("weights", "recipe", "basis_steps"),
         *("halo_px", "ensemble", "strength", "quality", "bit_depth", "exposure"),
     }
+
+
+def test_pictures_that_are_being_written_are_counted_after_an_interruption() -> None:
+    jobs = [planning.Job(Path(f"{i}.png"), Path(f"out/{i}.png")) for i in range(3)]
+    is_interrupted = Event()
+
+    def run(_: Any, reserved_bytes: int, item: pipeline.InFlightItem) -> pipeline.InFlightItem:
+        if item.job == jobs[1]:
+            is_interrupted.set()
+            raise KeyboardInterrupt
+        return item
+
+    def write(item: pipeline.InFlightItem) -> pipeline.InFlightItem:
+        assert is_interrupted.wait(10)
+        return item
+
+    budget, tracker = pipeline.Budget(2**60, 2, lambda job: 1), pipeline.Tracker(3, None)
+    items = pipeline.run_overlapped(jobs, lambda x: x, run, write, budget=budget, tracker=tracker)
+    assert next(items).job == jobs[0]
+    with pytest.raises(KeyboardInterrupt):
+        next(items)
 
 
 def test_ctrl_c_that_c_code_reports_as_another_error_still_interrupts(

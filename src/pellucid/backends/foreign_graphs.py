@@ -169,7 +169,7 @@ class ForeignBackend:
         if not found:
             raise WeightsError(
                 f"{path} returns pictures that do not resemble its input in any range ({', '.join(LEVELS)})",
-                hint="if this is right, state one, e.g. range=0..1",
+                hint="if this is right, state one: the range can be 0..1, 0..255 or -1..1",
             )
         return found
 

@@ -385,7 +385,7 @@ def _print_messages(reports: "Sequence[Report]") -> None:
         print_warning(warning)
     num_resumed = sum(report.num_resumed for report in reports)
     if num_resumed:
-        print_info(f"{num_resumed} scores are from earlier runs")
+        print_info(f"from earlier runs: {format_count(num_resumed, 'score')}")
 
 
 def _print_pictures(report: "Report") -> None:

@@ -65,6 +65,8 @@ class Source:
             reason = "its checksum is wrong" if "CRC" in str(error) else error
             raise PictureError(f"{self.location} is damaged inside its archive: {reason}") from error
         except _UNREADABLE as error:
+            if "is encrypted" in str(error):
+                raise PictureError(f"{self.location} is encrypted", hint="unpack the archive first") from error
             raise PictureError(
                 f"{self.location} cannot be read: {getattr(error, 'strerror', None) or error}"
             ) from error

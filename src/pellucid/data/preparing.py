@@ -374,8 +374,8 @@ def _check_unchanged(plan: DatasetPlan, writer: StoreWriter, unfinished: Sequenc
     differing += [name for name in writer.records if name not in planned_keys]
     if differing:
         raise OutputError(
-            f"{writer.folder} is finished, but {len(differing)} of its sources are new, changed or missing, "
-            f"e.g. {differing[0]}",
+            f"{writer.folder} is finished, but {format_count(len(differing), 'source')} differ"
+            f"{'s' if len(differing) == 1 else ''} (new, changed or missing), e.g. {differing[0]}",
             hint="{overwrite} makes it again",
             overwrite=True,
         )

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -62,6 +62,12 @@ class Scored:
 Finish = tuple[int, int | None, Finished | PellucidError]
 """(number of a sample, seed, its score or why there is none)."""
 
+BeforeSaving = Callable[[int, Finished], None]
+"""Called with (number of a sample, its score) before its restored picture gets its name.
+
+A process that is killed then or later leaves a picture that the next run knows.
+"""
+
 ScoreAll = Callable[[Sequence[Missing]], Generator[Finish, None, None]]
 """Scores samples, in any order. After an error, the other seeds of its sample may be left out."""
 
@@ -96,27 +102,39 @@ class Scoring:
         Raises OutputError if a file would be overwritten, and, without a shard, DataError if all pictures fail.
         """
         try:
-            return _Run(self, record, overwrite, shard).finish(score_all or self.score_all, progress)
+            run = _Run(self, record, overwrite, shard)
+            return run.finish(score_all or partial(self.score_all, before_saving=run.record_early), progress)
         finally:
             record.close()
 
-    def score_all(self, missing: Iterable[Missing]) -> Generator[Finish, None, None]:
+    def score_all(
+        self, missing: Iterable[Missing], before_saving: BeforeSaving | None = None
+    ) -> Generator[Finish, None, None]:
         """Score samples in this process, one after the other."""
         for one in missing:
             sample = self.collection.samples[one.number]
             for seed in one.seeds:
                 try:
-                    yield one.number, seed, self._finish(sample, seed, one)
+                    yield one.number, seed, self._finish(sample, seed, one, before_saving)
                 except (PictureError, NotEnoughMemoryError) as error:
                     yield one.number, seed, error.about(sample.path)
                     break
 
-    def _finish(self, sample: EvalSample, seed: int | None, missing: Missing) -> Finished:
+    def _finish(
+        self, sample: EvalSample, seed: int | None, missing: Missing, before_saving: BeforeSaving | None
+    ) -> Finished:
         result = missing.result if seed == self.seeds[0] else None
         measured = self.measure(sample, seed)
-        if result is not None and measured.restored is not None:
-            images.write(measured.restored, result, overwrite=missing.may_replace)
-        return Finished(measured.score, measured.warnings, None if result is None else stamp(result))
+        if result is None:
+            return Finished(measured.score, measured.warnings)
+
+        def record(whole: Path) -> None:
+            if before_saving is not None:
+                before_saving(missing.number, Finished(measured.score, measured.warnings, stamp(whole)))
+
+        if measured.restored is not None:
+            images.write(measured.restored, result, overwrite=missing.may_replace, before_rename=record)
+        return Finished(measured.score, measured.warnings, stamp(result))
 
 
 class _Run:
@@ -126,6 +144,7 @@ class _Run:
         self._scoring, self._record, self._overwrite, self._shard = scoring, record, overwrite, shard
         self._keys: dict[tuple[int, int | None], str] = {}
         self._finished: dict[int, dict[int | None, Finished | PellucidError]] = {}
+        self._early: set[tuple[int, int | None]] = set()
 
     def finish(self, score_all: ScoreAll, progress: Progress | None) -> Scored:
         """Score what is missing, and return all scores, in the order of the samples."""
@@ -146,8 +165,9 @@ class _Run:
                     progress(len(self._finished) - len(waiting), len(self._finished))
         scored = self._collect()
         if not scored.scores and self._shard is None:
-            first = scored.failures[0][1]
-            facts = f"0 of {format_count(len(scoring.collection), 'picture')} could be scored: {first.facts}"
+            path, first = scored.failures[0]
+            reason = first.facts.removeprefix(f"{path}: ")
+            facts = f"0 of {format_count(len(scoring.collection), 'picture')} could be scored: {reason}"
             raise DataError(facts, hint=first.hint, **first.parameters)
         scored.num_resumed = num_found
         return scored
@@ -173,8 +193,16 @@ class _Run:
             check_overwrite(wanted, overwrite=self._overwrite)
         return Missing(number, seeds, wanted, self._overwrite) if seeds else None
 
+    def record_early(self, number: int, finished: Finished) -> None:
+        """See `BeforeSaving`; its seed is the first one."""
+        seed = self._scoring.seeds[0]
+        self._early.add((number, seed))
+        self._record.add(self._keys[number, seed], finished, run=self._id, seed=seed)
+
     def _add(self, number: int, seed: int | None, finished: Finished | PellucidError) -> None:
         self._finished[number][seed] = finished
+        if isinstance(finished, Finished) and (number, seed) in self._early:
+            return
         if isinstance(finished, Finished):
             self._record.add(self._keys[number, seed], finished, run=self._id, seed=seed)
         else:

@@ -64,6 +64,8 @@ def read(
     """
     path = to_picture_path(path)
     check_white(white)
+    if not isinstance(page, int | None):
+        raise PictureError(f"page {page!r} is not a number; pages are counted from 1")
     loader = headers.find_loader(path)
     if loader == "tiff":
         pages = directories.find_pages(path)

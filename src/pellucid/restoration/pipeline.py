@@ -201,20 +201,26 @@ def _run_overlapped(
         return item
 
     with _pool(budget.workers) as readers, _pool(budget.workers) as writers:
-        for _ in jobs:
-            while not reading and not budget.admit(waiting[0]):
+        try:
+            for _ in jobs:
+                while not reading and not budget.admit(waiting[0]):
+                    yield finish_writing()
+                if not reading:
+                    start_reading()
+                while waiting and len(reading) <= budget.workers and budget.admit(waiting[0]):
+                    start_reading()
+                item = reading.popleft().result()
+                item = _attempt(partial(run, tracker.within(item), budget.taken_bytes), item)
+                tracker.finish(item)
+                writing.append(writers.submit(_attempt, write, item))
+                del item  # otherwise its picture would stay in memory until the next one is restored
+                while writing and (writing[0].done() or len(writing) > budget.workers):
+                    yield finish_writing()
+        except KeyboardInterrupt:
+            # These are restored, and will be written: they must be counted.
+            while writing:
                 yield finish_writing()
-            if not reading:
-                start_reading()
-            while waiting and len(reading) <= budget.workers and budget.admit(waiting[0]):
-                start_reading()
-            item = reading.popleft().result()
-            item = _attempt(partial(run, tracker.within(item), budget.taken_bytes), item)
-            tracker.finish(item)
-            writing.append(writers.submit(_attempt, write, item))
-            del item  # otherwise its picture would stay in memory until the next one is restored
-            while writing and (writing[0].done() or len(writing) > budget.workers):
-                yield finish_writing()
+            raise
         while writing:
             yield finish_writing()
 

@@ -169,7 +169,7 @@ def _check_types(restorer: object, out: object, name: object, mask: object, form
 def _to_list(inputs: Any) -> list[Any]:
     """One input or several. Raises PictureError if they are neither all in memory nor all paths nor all jobs."""
     given = [inputs] if isinstance(inputs, str | Path | Url) or is_in_memory(inputs) else inputs
-    if not isinstance(given, Iterable):
+    if not isinstance(given, Iterable) or isinstance(given, bytes | bytearray):
         raise PictureError(
             f"an input of type {type(inputs).__name__}; paths, pictures or a list of jobs are needed"
         )

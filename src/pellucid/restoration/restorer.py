@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Self, overload
 from warnings import warn
 
+import numpy as np
 import torch
 
 from pellucid.backends import accelerators, parity, runtimes, selection
@@ -215,7 +216,7 @@ class Restorer:
             output: 0 is the input, 1 the output. In a chain, it applies to each model.
         mask: multiplies the strength of each pixel: a gray picture, or an array (H, W) of the types above, of the
             same size as the picture. Where it is white the picture is restored, where it is black the result is
-            the input (enlarged bicubically).
+            the input (enlarged bicubically). Of a color picture, the brightness counts.
         memory_bytes: memory limit of the whole process; tiles become as small as necessary. Default: what the
             process uses now plus half of the free memory.
         reserved_bytes: the part of this limit that other work needs.
@@ -299,13 +300,18 @@ def _check_settings(tile_px: int | None, halo_px: int | None, memory_bytes: int 
 
 
 def to_mask(mask: Picture | Samples, picture: Degraded) -> Picture:
-    """A mask as one gray plane from 0 to 1. Raises PictureError unless it is as large as the picture."""
+    """A mask as one gray plane from 0 to 1; of a color picture, its brightness.
+
+    Raises PictureError unless it is finite, and as large as the picture.
+    """
     given = mask if isinstance(mask, Picture) else Picture.from_array(mask)
     if (given.height, given.width) != (picture.height, picture.width):
         raise PictureError(
             f"a mask of {given.width} x {given.height} px for a picture of {picture.width} x "
             f"{picture.height} px; they must be equally large"
         )
+    if given.samples.dtype.kind == "f" and not np.isfinite(given.samples).all():
+        raise PictureError("the mask contains NaN or infinite values; values from 0 to 1 are needed")
     if given.channels == 1:
         return Picture(given.as_depth("float32").samples)
     gray = Picture(memory.allocate((given.height, given.width, 1), "float32"))

@@ -78,9 +78,7 @@ class Settings:
         if self.timeout_s is not None:
             check_number("timeout_s", self.timeout_s, 0, is_whole=False, is_above=True)
         if self.scale is not None:
-            check_number("scale", self.scale, 0, MAX_SCALE, is_whole=False)
-            if self.scale == 0:
-                raise ArgumentError("a scale of 0 is not possible", hint="{scale} is above 0")
+            check_number("scale", self.scale, 0, MAX_SCALE, is_whole=False, is_above=True)
             if self.size is not None:
                 raise ArgumentError("a scale and a size exclude each other", hint="omit {scale} or {size}")
         if self.size is not None and not (isinstance(self.size, tuple | list) and len(self.size) == 2):

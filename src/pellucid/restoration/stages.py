@@ -95,7 +95,7 @@ class Stages:
         kept = KeptTiles(job.target if isinstance(job.target, Path) else None)
         if self.manifests.is_done(job):
             kept.remove()  # its process may have been killed before
-            return replace(item, is_skipped=True)
+            return self._skip(item)
         check_format(job.target, self.restorer)
         if settings.compare:
             self._check_sheet(job, self.sheet_paths[job.target])
@@ -142,6 +142,27 @@ class Stages:
             ),
             reading_s=time.monotonic() - start,
         )
+
+    def _skip(self, item: InFlightItem) -> InFlightItem:
+        """Leave a finished result as it is, but draw its comparison if that is requested and missing."""
+        job, item = item.job, replace(item, is_skipped=True)
+        if not self.settings.compare or not self._lacks_sheet(job):
+            return item
+        self._check_sheet(job, self.sheet_paths[job.target])
+        files = self.transfers.open(job)
+        if not isinstance(job.target, Path) or self._find_pages(replace(item, files=files)) is not None:
+            return replace(item, warnings=("it is not compared, because its result exists already",))
+        degraded = read_first_page(files.source, self.restorer.recipe.domain, self.settings)
+        gives_mosaic = self.restorer.recipe.domain.gives_mosaic
+        restored: Degraded = raw.read(job.target) if gives_mosaic else images.read(job.target)
+        sheet = self._compare(job, degraded, restored)
+        if sheet is not None:
+            self._write_sheet(replace(item, files=files), sheet, restored.metadata.get("icc-profile-data"))
+        return item
+
+    def _lacks_sheet(self, job: Job) -> bool:
+        sheet = replace(job, target=self.sheet_paths[job.target])
+        return self.manifests.state(sheet) is not State.DONE
 
     def _check_sheet(self, job: Job, sheet: Location) -> None:
         """Raise OutputError if a comparison would replace another file."""

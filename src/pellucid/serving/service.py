@@ -308,8 +308,18 @@ class Service:
                 429, "too many pictures", f"{own} of your pictures are unfinished", retry_after_s=self._wait_s()
             )
 
+    def list_models(self) -> list[dict[str, Any]]:
+        """The models that are offered. Raises Problem 503 before they are known."""
+        if not self.models:
+            self.check_ready()
+        return [*self.models.values()]
+
     def check_model(self, model: str) -> int:
-        """The scale factor of a model or a chain, e.g. a+b. Raises Problem 400 if a model is not offered."""
+        """The scale factor of a model or a chain, e.g. a+b.
+
+        Raises Problem 400 if a model is not offered, and 503 before the models are known.
+        """
+        self.list_models()
         scale = 1
         for name in model.split("+"):
             if name not in self.models:

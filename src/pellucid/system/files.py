@@ -35,7 +35,9 @@ MAX_NAME_BYTES = 255
 
 
 def to_picture_path(path: str | Path) -> Path:
-    """The path of a picture. Raises PictureError for an empty text, which would be the current folder."""
+    """The path of a picture. Raises PictureError for other types, and for an empty text: the current folder."""
+    if not isinstance(path, str | Path):
+        raise PictureError(f"an object of type {type(path).__name__}; the path of a picture is needed")
     if path == "":
         raise PictureError("the path is empty; a picture file is needed")
     return Path(path)

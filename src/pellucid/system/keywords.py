@@ -60,9 +60,12 @@ def check_number(
     try:
         number: float = operator.index(value) if is_whole else float(value)  # type: ignore[arg-type]  # they check the type
         is_possible = low <= number <= high and not (is_above and number == low)
-        is_possible &= not isinstance(value, str | bytes)
+        is_possible &= not isinstance(value, str | bytes | bool)
     except (TypeError, ValueError, OverflowError):
         is_possible = False
+    if isinstance(value, str):
+        found = range_error(parameter, value, low, high, is_whole=is_whole, is_above=is_above)
+        raise ArgumentError(f"{parameter} is text, {value[:80]!r}", hint=found.hint)
     if not is_possible:
         raise range_error(parameter, value, low, high, is_whole=is_whole, is_above=is_above)
 
@@ -99,6 +102,14 @@ def describe_invalid(entry: Mapping[str, Any]) -> str:
         "string_too_short": "{min_length} or more characters",
         "too_long": "at most {max_length} entries",
         "too_short": "{min_length} or more entries",
+        "greater_than_equal": "a number of {ge} or more",
+        "greater_than": "a number above {gt}",
+        "less_than_equal": "a number of {le} or less",
+        "less_than": "a number below {lt}",
+        "bool_parsing": "true or false",
+        "bool_type": "true or false",
+        "int_parsing": "a whole number",
+        "float_parsing": "a number",
     }.get(kind, "").format(**limits)
     expected = expected or entry["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     return f"{name}={_shorten(entry['input'])} is not possible; expected {expected}"
@@ -126,13 +137,13 @@ def describe_number(
 ) -> str:
     """A range in a sentence, e.g. "a whole number from 1 to 100" or "numbers above 0"."""
     if low is not None and high is not None:
-        limits, low, high = [f"from {low:,} to {high:,}"], None, None
+        limits, low, high = [f"from {_format_limit(low)} to {_format_limit(high)}"], None, None
     else:
         limits = []
-    limits += [f"of {low:,} or more"] if low is not None else []
-    limits += [f"above {above:,}"] if above is not None else []
-    limits += [f"of {high:,} or less"] if high is not None else []
-    limits += [f"below {below:,}"] if below is not None else []
+    limits += [f"of {_format_limit(low)} or more"] if low is not None else []
+    limits += [f"above {_format_limit(above)}"] if above is not None else []
+    limits += [f"of {_format_limit(high)} or less"] if high is not None else []
+    limits += [f"below {_format_limit(below)}"] if below is not None else []
     noun = "whole number" if is_whole else "number"
     words = [
         f"{noun}s" if is_plural else f"a {noun}",
@@ -140,6 +151,10 @@ def describe_number(
         f"in steps of {step:,}" if step else "",
     ]
     return " ".join(filter(None, words))
+
+
+def _format_limit(limit: float) -> str:
+    return f"{int(limit):,}" if float(limit).is_integer() else f"{limit:,}"
 
 
 class Keyword(NamedTuple):

@@ -44,6 +44,8 @@ def import_optional(name: str) -> Any:
     try:
         imported = import_module(name)
     except ImportError as error:
+        if isinstance(error.__context__, KeyboardInterrupt):  # the import itself was interrupted
+            raise KeyboardInterrupt from error
         raise MissingExtraError(*_EXTRAS[package]) from error
     if _is_folder(sys.modules[package].__spec__):
         raise MissingExtraError(*_EXTRAS[package])

@@ -497,7 +497,7 @@ def _start_profiler(run: Run | None, stack: ExitStack) -> torch.profiler.profile
 
 
 def _check_skipped(result: StepResult, num_steps: int, seed: int, log: Log) -> None:
-    num, step = result.num_skipped_in_a_row, result.step - 1
+    num, step = result.num_skipped_in_a_row, result.step
     if num:
         log(f"loss or gradient not finite at step {step} (seed {seed}); batch skipped")
     if num == MAX_SKIPPED_IN_A_ROW:

@@ -38,7 +38,7 @@ def patches_h5(paths: Sequence[Path]) -> DatasetPlan:
             with _open(path, source.name) as file:
                 kind, planned = _plan_file(file, source.name)
         except PictureError as error:
-            left_out.append((source.name, str(error).removeprefix(f"{source.name} ")))
+            left_out.append((source.name, str(error).removeprefix(f"{source.name} ").removeprefix("is ")))
             continue
         kinds.add(kind)
         items += planned

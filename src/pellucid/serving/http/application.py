@@ -82,8 +82,13 @@ def _add_problems(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _(request: Request, error: HTTPException) -> Response:
-        facts = f"{request.method} {request.url.path[:200]}: {error.detail}; /docs lists what is possible"
-        problem = Problem(error.status_code, "no such route", facts)
+        place = request.url.path[:200]
+        if error.status_code == 405:
+            possible = (error.headers or {}).get("Allow", "another method")
+            problem = Problem(405, "another method is needed", f"{request.method} {place}; possible: {possible}")
+        else:
+            facts = f"{request.method} {place}: {error.detail}; /docs lists what is possible"
+            problem = Problem(error.status_code, "no such route", facts)
         response = problem.to_response(request.state.request_id)
         response.headers.update(error.headers or {})
         return response

@@ -15,10 +15,10 @@ from pellucid.serving.service import Service
 
 
 def add_pictures(app: FastAPI, service: Service) -> None:
-    @app.get("/v1/models", responses=document(*FOR_ALL), tags=["models"])
+    @app.get("/v1/models", responses=document(503, *FOR_ALL), tags=["models"])
     async def models() -> list[ModelInfo]:
         """The models, and what each corrects."""
-        return [ModelInfo(**model) for model in service.models.values()]
+        return [ModelInfo(**model) for model in service.list_models()]
 
     @app.post("/v1/pictures", status_code=201, responses=document(*UPLOADING, *FOR_ALL), tags=["pictures"])
     async def add_picture(request: Request, options: Annotated[FileOptions, Query()]) -> PictureInfo:

@@ -35,7 +35,7 @@ def inspect(path: Path, views: Views, *, advise_among: Sequence[Mapping[str, Any
         num_pages = 1 if pages is None else len(pages)
     if num_pixels > views.max_pixels:
         raise PictureError(
-            f"{path} has {num_pixels / 1e6:.0f} megapixels; the limit is {views.max_pixels / 1e6:.0f}"
+            f"{path} has {num_pixels / 1e6:,.3g} megapixels; the limit is {views.max_pixels / 1e6:,.3g}"
         )
     return {
         "kind": kind.name,

@@ -314,6 +314,8 @@ def _shorten_load_error(message: str) -> str:
     """What a runtime says about a damaged file, without places in its source code and its checks."""
     message = re.sub(r"(Exception from |Check '[^']*' failed at )?src/\S+?:\d+:\s*", "", message)
     message = re.sub(r"^Load model from .* failed: ?", "", message)
+    if re.search(r"(?i)wire format was corrupt|no graph was found|protobuf|error parsing message", message):
+        return "it is damaged, or of another format"
     return message if len(message) <= 160 else f"{message[:157]}..."
 
 
@@ -331,6 +333,8 @@ def translate_errors(runtime: str, path: Path | None = None) -> Iterator[None]:
         raise WeightsError(f"{path or error.filename} cannot be read: {error.strerror}") from error
     except Exception as error:  # the exceptions of the runtimes have no common base class
         message = re.sub(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(str(error).split()))
+        if path is not None and path.is_file() and not path.stat().st_size:
+            raise WeightsError(f"{path} is empty", hint="export or copy it again") from error
         if path is not None:
             reason = _shorten_load_error(message)
             raise WeightsError(

@@ -110,7 +110,10 @@ def describe_invalid(entry: Mapping[str, Any]) -> str:
         "bool_type": "true or false",
         "int_parsing": "a whole number",
         "float_parsing": "a number",
-    }.get(kind, "").format(**limits)
+    }.get(kind, "")
+    expected = expected.format(
+        **{name: _format_limit(limit) if isinstance(limit, float) else limit for name, limit in limits.items()}
+    )
     expected = expected or entry["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
     return f"{name}={_shorten(entry['input'])} is not possible; expected {expected}"
 

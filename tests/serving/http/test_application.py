@@ -78,8 +78,8 @@ def test_quality_and_exposure_ratio(client: httpx.Client) -> None:
         ({}, "model is missing"),
         ({"model": MODEL, "scale": "nan"}, "scale=nan is not possible; expected a finite number"),
         ({"model": "x" * 300}, f"model={'x' * 80}... is not possible; expected at most 200 characters"),
-        ({"model": MODEL, "scale": "0"}, "scale=0 is not possible; expected greater than 0"),
-        ({"model": MODEL, "quality": "lots"}, "quality=lots is not possible; expected a valid integer"),
+        ({"model": MODEL, "scale": "0"}, "scale=0 is not possible; expected a number above 0"),
+        ({"model": MODEL, "quality": "lots"}, "quality=lots is not possible; expected a whole number"),
         ({"model": MODEL, "sharpness": "1"}, "sharpness is not an option of this request"),
     ],
 )

@@ -27,12 +27,12 @@ def test_the_fastest_backend_is_the_default(run: Terminal) -> None:
 
 
 def test_the_report_names_the_backend(run: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(selection, "list_candidates", lambda _: iter([("torch", "bfloat16")]))
-    monkeypatch.setattr(selection, "AUTO_MIN_PSNR_DB", 20)
     result = run("restore photo.png --model x2 --out out.png --json report.json")
     assert (result.code, result.err) == (0, "")
-    assert json.loads(Path("report.json").read_text())["backend"] == "torch bfloat16 on cpu"
-    asked = run("restore photo.png --model x2 --backend auto --out asked.png")
+    assert json.loads(Path("report.json").read_text())["backend"] == "openvino float32 on cpu"
+    monkeypatch.setattr(selection, "list_candidates", lambda _: iter([("torch", "bfloat16")]))
+    monkeypatch.setattr(selection, "AUTO_MIN_PSNR_DB", 20)
+    asked = run("restore photo.png --model x2 --precision auto --out asked.png")
     assert asked.err.startswith("computed by torch bfloat16 (PSNR against torch float32: ")
 
 
@@ -49,15 +49,23 @@ def test_results_of_any_chosen_backend_are_finished(run: Terminal) -> None:
     assert status.code == 0 and "2 of 2" in status.out + status.err
 
 
+def test_half_precision_is_not_accepted_in_place_of_float32(run: Terminal) -> None:
+    assert run("restore album --model x2 --backend torch --precision bfloat16 --out out").code == 0
+    again = run("restore album --model x2 --out out")
+    assert again.code == 1 and "was made by another model or with other settings" in again.err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ("--exact --backend openvino", "--exact is --backend torch --precision float32; omit --backend"),
+        ("--model x2+a.onnx --exact", "--exact is for weight files; a.onnx computes as it was exported"),
         ("--exact --precision bfloat16", "--exact is --backend torch --precision float32; omit --precision"),
     ],
 )
 def test_exact_excludes_other_backends(run: Terminal, options: str, message: str) -> None:
-    result = run(f"restore photo.png --model x2 {options}")
+    model = "" if "--model" in options else "--model x2"
+    result = run(f"restore photo.png {model} {options}")
     assert result.code == 2 and message in result.err
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import small_models
-from pellucid.backends import graphs, selection
+from pellucid.backends import graphs, runtimes, selection
 from pellucid.backends.model import Model
 from pellucid.backends.selection import BackendChoice
 from pellucid.errors import MissingExtraError, OutputError, PellucidError
@@ -126,10 +126,9 @@ ALL = [
 @pytest.mark.parametrize(
     ("missing", "chosen"),
     [
-        ((), "openvino bfloat16"),
-        (("openvino bfloat16",), "openvino float32"),
-        (("openvino bfloat16", "openvino float32"), "onnxruntime float32"),
-        (("openvino bfloat16", "openvino float32", "onnxruntime float32"), "torch float32"),
+        ((), "openvino float32"),
+        (("openvino float32",), "onnxruntime float32"),
+        (("openvino float32", "onnxruntime float32"), "torch float32"),
     ],
 )
 def test_auto_takes_the_first_backend_by_rule(
@@ -147,7 +146,7 @@ def test_auto_takes_the_first_backend_by_rule(
 @pytest.mark.usefixtures("with_template")
 def test_auto_refuses_backends_that_are_not_close(monkeypatch: pytest.MonkeyPatch, weights: Path) -> None:
     monkeypatch.setattr(selection, "AUTO_MIN_PSNR_DB", 1000)
-    loaded = restorer.load(weights, device="cpu", backend="auto")
+    loaded = restorer.load(weights, device="cpu", backend="auto", precision="auto")
     assert loaded.backend.name == "torch float32 on cpu"
     monkeypatch.setattr(selection, "list_candidates", lambda _: iter([("torch", "bfloat16")]))
     with pytest.raises(
@@ -165,7 +164,55 @@ def test_graph_runtimes_are_candidates_only_if_the_graph_ships(weights: Path) ->
     assert shipped.backend.name.startswith("openvino")
 
 
-def test_the_choice_accepts_results_of_all_candidates(weights: Path) -> None:
+@pytest.mark.usefixtures("with_template")
+def test_half_precision_is_chosen_on_request_and_accepts_only_its_own_results(
+    monkeypatch: pytest.MonkeyPatch, weights: Path
+) -> None:
+    monkeypatch.setattr(selection, "list_candidates", lambda _: iter(ALL))
+    loaded = restorer.load(weights, device="cpu", precision="auto")
+    assert loaded.backend.name == "openvino bfloat16 on cpu"
+    assert loaded.accepted_fingerprints() == [loaded.fingerprint()]
+    exact = restorer.load(weights, device="cpu", backend="auto")
+    assert loaded.fingerprint() not in exact.accepted_fingerprints()
+
+
+@pytest.mark.usefixtures("with_template")
+def test_a_runtime_that_does_not_work_is_passed_over(monkeypatch: pytest.MonkeyPatch, weights: Path) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise PellucidError("broken")
+
+    monkeypatch.setattr(selection, "cache_graph", fail)
+    assert restorer.load(weights, device="cpu", backend="auto").backend.name == "torch float32 on cpu"
+    with pytest.raises(PellucidError, match="broken"):
+        restorer.load(weights, device="cpu", backend="openvino")
+
+
+@pytest.mark.usefixtures("with_template")
+def test_a_runtime_that_cannot_be_imported_is_no_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: str) -> None:
+        raise MissingExtraError("OpenVINO", "openvino")
+
+    monkeypatch.setattr(runtimes, "import_optional", fail)
+    assert ("openvino", "float32") not in [*selection.list_candidates("cpu")]
+
+
+@pytest.mark.usefixtures("with_template")
+def test_auto_works_without_a_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weights: Path) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "file" / "cache"))
+    assert restorer.load(weights, device="cpu", backend="auto").backend.name == "torch float32 on cpu"
+
+
+@pytest.mark.parametrize("size", [(36, 4), (64, 1), (1, 64), (128, 4)])
+def test_narrow_pictures_are_right_in_half_precision(size: tuple[int, int]) -> None:
+    """OpenVINO's kernels for AMX are wrong for a single column; this needs a processor that has them."""
+    half = restorer.load("mimo-unet-small", device="cpu", backend="openvino", precision="bfloat16")
+    wanted = restorer.load("mimo-unet-small", device="cpu")
+    picture = Picture(np.random.default_rng(0).random((*size, 3), np.float32))
+    np.testing.assert_allclose(half.restore(picture).samples, wanted.restore(picture).samples, rtol=0, atol=0.05)
+
+
+def test_the_choice_accepts_results_of_all_candidates() -> None:
     shipped = restorer.load("srcnn-x2", device="cpu", backend="auto")
     accepted = shipped.accepted_fingerprints()
     for backend in selection.BACKENDS:

@@ -85,9 +85,9 @@ def measure_speed(path: Path, *, megapixels: float = 0.1, device: str = "auto") 
     """Megapixels of the result per second, as `restore` runs a weight file by default; the faster of two runs."""
     model, _ = load_model(path)
     degraded = _synthetic_input(model, megapixels)
-    backend, choice = selection.select_backend(model, device=device, backend="auto")
-    assert choice is not None
-    candidate = _Candidate(choice.backend, choice.precision, lambda: backend)
+    candidate = _Candidate(
+        "auto", "float32", lambda: selection.select_backend(model, device=device, backend="auto")[0]
+    )
     for counts in (False, True, True):
         candidate.run(degraded, counts=counts)
     return candidate.timing(candidate).megapixels_per_s or 0.0

@@ -7,7 +7,6 @@ used. If several processes need a graph at the same time, one creates it and the
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,7 +24,6 @@ from pellucid.backends.metadata import OPSET, PRECISIONS
 from pellucid.backends.model import Model
 from pellucid.errors import ArgumentError, MissingExtraError, OutputError, PellucidError, suggest
 from pellucid.system import files
-from pellucid.weights.checkpoint import fingerprint
 
 BACKENDS = ("torch", "onnxruntime", "openvino")
 
@@ -42,14 +40,19 @@ _RANKS = (
     ("onnxruntime", "float32"),
     _REFERENCE,
     ("torch", "bfloat16"),
+    ("torch", "float16"),
 )
-"""Backends on CPUs in the order of their speed; see docs/performance.md. torch is slower in bfloat16 on processors
-without instructions for it, so it is only used on request."""
+"""Backends on CPUs in the order of their speed; see docs/performance.md. torch is slower in half precision on
+processors without instructions for it, so it is only used on request."""
 
 _RANKS_ON_GPUS = (("torch", "bfloat16"), _REFERENCE, ("torch", "float16"))
 
-_SIDE_PX = 96
-"""Of the synthetic pictures on which candidates are compared: small, so that the first picture is not late."""
+_RULE = 2
+"""Increased when candidates are compared otherwise, so that choices of earlier releases are not used."""
+
+_SIDE_PX, _SIDE_HALF_PX = 96, 192
+"""Of the synthetic pictures on which candidates are compared: small in float32, so that the first picture is not
+late, and larger in half precision, whose error depends on the picture."""
 
 _EXACT_DB = 999.0
 """Recorded as the PSNR of equal results, because JSON has no infinity."""
@@ -60,7 +63,8 @@ class BackendChoice:
     """The backend and precision that "auto" selected, and how they compare with torch float32.
 
     psnr_db: PSNR of the results against torch float32; 999 if they are equal.
-    accepted: the fingerprints of all backends that "auto" may select, here or on other machines.
+    accepted: the fingerprints of the backends whose results only differ in the last bits: those that "auto" may
+        select in float32, on this machine or another one.
     """
 
     backend: str
@@ -102,7 +106,7 @@ def select_backend(
     """The backend for a model, and how it was chosen if "auto" chose it. The network may be converted in place.
 
     backend: one of BACKENDS or "auto". None is "auto" if `precision` is "auto", otherwise "torch".
-    precision: float32, bfloat16, float16 or "auto". None is "auto" if `backend` is "auto", otherwise "float32".
+    precision: float32, bfloat16, float16 or "auto". None is float32.
 
     Raises MissingExtraError for a runtime that is not installed, PellucidError for an unknown name, and for a
     backend that does not support the precision or the device.
@@ -110,8 +114,7 @@ def select_backend(
     check_options(device, backend, precision)
     if backend is None:
         backend = "auto" if precision == "auto" else "torch"
-    if precision is None:
-        precision = "auto" if backend == "auto" else "float32"
+    precision = precision or "float32"
     if backend != "auto" and precision != "auto":
         return build_backend(model, backend, precision, device), None
     choice, built = _choose_backend(model, device=device, backend=backend, precision=precision)
@@ -121,7 +124,7 @@ def select_backend(
 def _choose_backend(
     model: Model, *, device: str, backend: str, precision: str
 ) -> tuple[BackendChoice, Backend | None]:
-    """The first candidate of `rank_candidates` that reaches AUTO_MIN_PSNR_DB against torch float32.
+    """The first candidate of `rank_candidates` that works and is close enough to torch float32.
 
     It is compared on synthetic pictures, once on each machine; later, the result is read from the cache. So the
     choice depends neither on the pictures nor on the load of the machine.
@@ -139,18 +142,19 @@ def _choose_backend(
         build_backend(model, "torch" if backend == "auto" else backend, precision, device)
         raise PellucidError(f"no installed backend computes in {precision}")
     if candidates[0] == _REFERENCE:
-        return BackendChoice(*_REFERENCE, _EXACT_DB, tuple(_list_fingerprints(model))), None
+        accepted = tuple(_list_graphs(model)) if backend == "auto" else ()
+        return BackendChoice(*_REFERENCE, _EXACT_DB, accepted), None
     path = (
         files.cache_folder()
         / "choices"
-        / f"{_hash_model(model, *_describe_environment(device), repr(candidates))}.json"
+        / f"{_hash_model(model, *_describe_environment(device), backend, repr(candidates))}.json"
     )
     try:
         kept = BackendChoice(**json.loads(path.read_bytes()))
         return replace(kept, accepted=tuple(kept.accepted)), None
     except (OSError, ValueError, TypeError):
-        choice, built = _compare_candidates(model, candidates, device)
-    with _translate_cache_errors():
+        choice, built = _compare_candidates(model, candidates, device, is_free=backend == "auto")
+    with suppress(OSError, OutputError):  # then it is compared again the next time
         files.write_atomic(path, json.dumps(vars(choice)).encode(), overwrite=True)
     return choice, built
 
@@ -215,17 +219,19 @@ def list_candidates(device: str) -> Iterator[tuple[str, str]]:
     """(backend, precision) of all installed backends: float32, and half precision if the device supports it."""
     found = find_device(device)
     yield "torch", "float32"
-    yield "torch", "bfloat16"
+    if found.type != "cuda" or torch.cuda.is_bf16_supported(including_emulation=False):
+        yield "torch", "bfloat16"
     if found.type != "cpu":
         yield "torch", "float16"
         return
     with suppress(MissingExtraError):
         runtimes.check_installed("onnxruntime")
         yield "onnxruntime", "float32"
-    with suppress(MissingExtraError):
+    with suppress(PellucidError):  # it is not installed, or does not work
         runtimes.check_installed("openvino")
+        precisions = runtimes.supported_precisions()
         yield "openvino", "float32"
-        if "bf16" in runtimes.supported_precisions():
+        if "bf16" in precisions:
             yield "openvino", "bfloat16"
 
 
@@ -245,23 +251,30 @@ def has_template(model: Model) -> bool:
     """Whether the graph of this network ships with pellucid, without weights."""
     from pellucid.backends import templates  # late, as in `cache_graph`
 
+    if not templates.may_have_template(model.network):
+        return False
     return templates.find_template(model.meta_network, model.metadata.num_planes) is not None
 
 
 def _compare_candidates(
-    model: Model, candidates: Sequence[tuple[str, str]], device: str
+    model: Model, candidates: Sequence[tuple[str, str]], device: str, *, is_free: bool
 ) -> tuple[BackendChoice, Backend]:
-    inputs = [parity.synthetic_inputs(model.recipe, _SIDE_PX)]
+    """is_free: whether any backend may be selected, so that one that does not work is passed over."""
     reference = TorchBackend(model.copy().network, device)
-    half = {name: tensor.to(torch.bfloat16) for name, tensor in reference.network.state_dict().items()}
-    accepted = (reference.fingerprint(), fingerprint(half), *_list_fingerprints(model))
+    equals = (reference.fingerprint(), *_list_graphs(model)) if is_free else ()
     found = []
     for candidate in candidates:
+        accepted = equals if candidate[1] == "float32" else ()
         if candidate == _REFERENCE:
             return BackendChoice(*candidate, _EXACT_DB, accepted), reference
-        built = build_backend(model.copy() if candidate[0] == "torch" else model, *candidate, device)
-        psnr_db = min(parity.compare(built, reference, inputs).psnr_db, _EXACT_DB)
-        if psnr_db >= AUTO_MIN_PSNR_DB:
+        try:
+            built = build_backend(model.copy() if candidate[0] == "torch" else model, *candidate, device)
+            psnr_db = _measure_psnr(model, built, reference, candidate[1])
+        except PellucidError:
+            if not is_free:
+                raise
+            continue
+        if psnr_db >= _min_psnr_db(candidate[1]):
             return BackendChoice(*candidate, psnr_db, accepted), built
         found.append(f"{' '.join(candidate)} reaches {psnr_db:.1f} dB")
     raise PellucidError(
@@ -271,10 +284,21 @@ def _compare_candidates(
     )
 
 
-def _list_fingerprints(model: Model) -> Iterator[str]:
-    """Those of the graphs that "auto" may select for these weights, on this machine or another one."""
-    sha256 = model.metadata.weights_sha256
-    yield from (runtimes.make_fingerprint(sha256, *candidate) for candidate in _RANKS if candidate[0] != "torch")
+def _measure_psnr(model: Model, built: Backend, reference: Backend, precision: str) -> float:
+    side_px = _SIDE_PX if precision == "float32" else _SIDE_HALF_PX
+    inputs = parity.synthetic_inputs(model.recipe, side_px)
+    return min(parity.compare(built, reference, [inputs]).psnr_db, _EXACT_DB)
+
+
+def _min_psnr_db(precision: str) -> float:
+    return AUTO_MIN_PSNR_DB if precision != "float32" else max(AUTO_MIN_PSNR_DB, parity.MIN_PSNR_DB["float32"])
+
+
+def _list_graphs(model: Model) -> Iterator[str]:
+    """The fingerprints of the graphs that "auto" selects in float32, on this machine or another one."""
+    for backend, precision in _RANKS:
+        if backend != "torch" and precision == "float32":
+            yield runtimes.make_fingerprint(model.metadata.weights_sha256, backend, precision)
 
 
 def _hash_model(model: Model, *more: object) -> str:
@@ -286,9 +310,11 @@ def _hash_model(model: Model, *more: object) -> str:
 
 
 def _describe_environment(device: str) -> tuple[object, ...]:
-    """Everything that determines which backend is the fastest: processor, threads, device and versions."""
-    machine = (platform.machine(), platform.processor(), os.cpu_count(), torch.get_num_threads())
-    return (*machine, str(find_device(device)), *map(_find_version, ("onnxruntime", "openvino")))
+    """Everything that determines which backend is chosen: the rule, processor, device and versions."""
+    found = find_device(device)
+    name = torch.cuda.get_device_name(found) if found.type == "cuda" else ""
+    machine = (platform.machine(), platform.processor(), str(found), name)
+    return (_RULE, AUTO_MIN_PSNR_DB, *machine, *map(_find_version, ("onnxruntime", "openvino")))
 
 
 def _find_version(package: str) -> str | None:

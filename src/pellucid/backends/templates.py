@@ -54,6 +54,13 @@ def find_template(frozen: nn.Module, num_planes: int) -> Path | None:
     return None if signature is None else next(FOLDER.glob(f"*-{signature}-*.onnx"), None)
 
 
+def may_have_template(network: nn.Module) -> bool:
+    """Whether all layers are of the package or of PyTorch. Others might not even be copied."""
+    return all(
+        _is_packaged(type(layer)) or type(layer).__module__.startswith(_LAYERS) for layer in network.modules()
+    )
+
+
 def name_template(stem: str, signature: str, content: bytes) -> str:
     """The file name of a template. stem: for people; signature: of `hash_architecture`."""
     return f"{stem}-{signature}-{_hash(content)}.onnx"

@@ -51,9 +51,7 @@ Device = Annotated[
         help="Where the network runs: auto, cpu, cuda, cuda:1, mps, ... Exported models: see docs/export.md.",
     ),
 ]
-_BACKENDS = (
-    "torch, onnxruntime, openvino, or auto: the fastest by rule, with at least 60 dB against torch float32."
-)
+_BACKENDS = "torch, onnxruntime, openvino, or auto: the fastest of them, by rule; see docs/export.md."
 Backend = Annotated[
     str | None,
     typer.Option(
@@ -67,7 +65,7 @@ FastBackend = Annotated[
     typer.Option(
         metavar="BACKEND",
         help=_BACKENDS,
-        show_default="auto, or torch with --precision",
+        show_default="auto; torch with --precision, --on or several devices; or the runtime of an exported MODEL",
     ),
 ]
 Precision = Annotated[
@@ -229,18 +227,23 @@ def refuse(reason: str, **given: object) -> None:
 
 
 def settle_backend(
-    backend: str | None, precision: str | None, *, exact: bool, models: Sequence[str]
+    backend: str | None, precision: str | None, *, exact: bool, models: Sequence[str], is_distributed: bool
 ) -> tuple[str | None, str | None]:
-    """The backend and the precision in which pictures are restored: "auto" unless the options say otherwise."""
+    """The backend and the precision in which pictures are restored: "auto" unless the options say otherwise.
+
+    is_distributed: whether other computers or devices compute, too, which may have other runtimes.
+    """
     if exact:
         from pellucid.weights.checkpoint import EXPORTED_SUFFIXES
 
         refuse("--exact is --backend torch --precision float32", backend=backend, precision=precision)
-        exported = [one for one in models if one.lower().endswith(tuple(EXPORTED_SUFFIXES))]
+        parts = [part for one in models for part in ([one] if Path(one).is_file() else one.split("+"))]
+        exported = [part for part in parts if part.lower().endswith(tuple(EXPORTED_SUFFIXES))]
         if exported:
             raise typer.BadParameter(f"--exact is for weight files; {exported[0]} computes as it was exported")
         return "torch", "float32"
-    return ("auto", None) if backend is None and precision is None else (backend, precision)
+    is_default = backend is None and precision is None and not is_distributed
+    return ("auto", None) if is_default else (backend, precision)
 
 
 def check_overwrite(overwrite: bool, files: Mapping[str, Path | None]) -> None:

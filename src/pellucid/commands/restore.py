@@ -121,7 +121,9 @@ def restore(
     add_networks(networks)
     check_scale(scale, size)
     is_asked = "auto" in (backend, precision)
-    backend, precision = settle_backend(backend, precision, exact=exact, models=model)
+    backend, precision = settle_backend(
+        backend, precision, exact=exact, models=model, is_distributed=on is not None or names_several(device)
+    )
     given = parse_keywords(settings, options=("backend", "device", "overwrite", "precision"))
     choices = Settings(
         tile_px=tile,

@@ -143,7 +143,9 @@ def serve(
     from pellucid.system.optional_packages import check_installed
 
     cluster, num_workers = _parse_workers(workers, processes)
-    backend, precision = settle_backend(backend, precision, exact=exact, models=models or ())
+    backend, precision = settle_backend(
+        backend, precision, exact=exact, models=models or (), is_distributed=cluster is not None
+    )
     for package in ("fastapi", "uvicorn", "python_multipart", "prometheus_client"):
         check_installed(package)
     from pellucid.serving import serve

@@ -97,8 +97,10 @@ class Manifest:
             return State.MISSING
         entry = self._find(target, now)
         if entry is None:
-            expected = self._entry(source, stamp(source, *([] if mask is None else [mask])), target)
-            if not self._ledger.is_recorded(target, expected):
+            made = self._entry(source, stamp(source, *([] if mask is None else [mask])), target)
+            candidates = ({**made, "settings": settings} for settings in (self._settings, *self._request.accepted))
+            expected = next((one for one in candidates if self._ledger.is_recorded(target, one)), None)
+            if expected is None:
                 return State.FOREIGN
             # The process that made it was killed before its manifest was stored.
             self._record_run(can_wait=False)

@@ -345,9 +345,10 @@ def load(
     device: auto (an accelerator if there is one), cpu, cuda, cuda:1, mps, ... For exported models, auto is the
         CPU; in ONNX Runtime, they also run on cuda, tensorrt, migraphx, coreml, directml and openvino, in OpenVINO
         on gpu and npu, if it supports them here.
-    backend: torch, onnxruntime, openvino, or auto: the fastest of the installed ones with a PSNR of 60 dB or more
-        against torch in float32. Default: torch; for exported models, that of the file.
-    precision: float32, bfloat16, float16, or auto. Default: float32; for exported models, that of the file.
+    backend: torch, onnxruntime, openvino, or auto: by rule, the fastest one that is installed; torch for networks
+        whose graphs do not ship with pellucid. Default: torch; for exported models, that of the file.
+    precision: float32, bfloat16, float16, or auto: the fastest one with a PSNR of at least 60 dB against float32
+        on synthetic pictures. Default: float32; for exported models, that of the file.
     parameters: recipe keywords that differ from those of the file, e.g. `scale=3` for a model of three scales. In
         a chain, a keyword applies to the one model whose recipe has it.
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -158,11 +159,16 @@ def label_runs(runs: Sequence[RunStatus]) -> list[str]:
 
 def _label_run(run: RunStatus, same_model: Sequence[RunStatus]) -> str:
     differing = [
-        f"{key}={value[:12] if key == 'weights' else value}"  # a hash
+        f"{key}={_shorten_hashes(value) if key == 'weights' else value}"
         for key, value in run.settings.items()
         if any(other.settings.get(key) != value for other in same_model)
     ]
     return f"{run.model} ({', '.join(differing)})" if differing else run.model
+
+
+def _shorten_hashes(fingerprint: str) -> str:
+    """Without most digits of the hashes of weights; the backends remain."""
+    return re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1", fingerprint)
 
 
 def _to_request(run: Mapping[str, Any]) -> Request:

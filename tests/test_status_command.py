@@ -123,7 +123,7 @@ def test_shards_of_an_evaluation(run: Terminal) -> None:
     assert run(f"{command} --record scores --shard 2/2").code == 0
     assert run("status scores").code == 0
     merged = run(f"{command} --record scores --json merged.json")
-    assert "12 scores are from earlier runs" in merged.err and merged.out == run(f"{command} --json one.json").out
+    assert "from earlier runs: 12 scores" in merged.err and merged.out == run(f"{command} --json one.json").out
     assert Path("merged.json").read_text() == Path("one.json").read_text()
     assert "--shard needs --record FOLDER" in run(f"{command} --shard 1/2").err
     assert "--json and --shard exclude" in run(f"{command} --record scores --shard 1/2 --json x").err

@@ -16,9 +16,7 @@ def make_report(
     """A report of what happened to every picture. problems: of inputs that are not pictures, see `Plan`."""
     return {
         "model": restorer.name,
-        "recipe": restorer.recipe.name,
-        "parameters": dict(restorer.recipe.parameters),
-        "backend": "+".join(model.backend.name for model in restorer.models),
+        **restorer.describe(),
         "pictures": [_to_json(outcome) for outcome in outcomes],
         "problems": [str(problem) for problem in problems],
     }

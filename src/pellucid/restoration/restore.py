@@ -304,7 +304,7 @@ def open_manifests(
     described = _describe(restorer, settings)
     if any(job.mask is not None for job in (jobs.whole if isinstance(jobs, Plan) else jobs)):
         described["mask"] = "given"
-    facts = {"recipe": restorer.recipe.name, "parameters": dict(restorer.recipe.parameters)}
+    facts = restorer.describe()
     shard, arguments = (jobs.shard, jobs.arguments) if isinstance(jobs, Plan) else (None, None)
     if journal is None and shard is not None:
         journal = shard.label

@@ -136,6 +136,14 @@ class Restorer:
         ]
         return sorted("+".join(chosen) for chosen in product(*each))
 
+    def describe(self) -> dict[str, Any]:
+        """Its recipe, keywords and backends, for reports and manifests."""
+        return {
+            "recipe": self.recipe.name,
+            "parameters": dict(self.recipe.parameters),
+            "backend": "+".join(model.backend.name for model in self.models),
+        }
+
     def describe_backends(self) -> list[str]:
         """Which backend "auto" chose and why, and whether it computes in another precision than requested."""
         lines = [(model.name, line) for model in self.models for line in model.describe_backend()]

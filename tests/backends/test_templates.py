@@ -179,7 +179,8 @@ def test_a_network_file_of_the_user_has_no_template(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(network_files, "_added", {})
     path = shutil.copy(str(srcnn.__file__), tmp_path / "mine.py")
     added = network_files.add_network(path)
-    monkeypatch.setitem(sys.modules, added.module.__name__, added.module)  # removed after the test
+    name = added.module.__name__
+    monkeypatch.setitem(sys.modules, name, sys.modules.pop(name))  # removed after the test
     assert describe(registry.find("mine.paper").network()) is None
 
 

@@ -162,7 +162,7 @@ def test_a_matrix_is_an_array() -> None:
     ("settings", "message"),
     [
         ({"tile_px": 2.5}, "2.5 is not possible; tile_px can be a whole number of 1 or more"),
-        ({"tile_px": "8"}, "8 is not possible; tile_px"),
+        ({"tile_px": "8"}, "tile_px is text, '8'; tile_px can be a whole number"),
         ({"halo_px": -1}, "halo_px can be a whole number of 0 or more"),
         ({"memory_bytes": "2GB"}, "memory_bytes"),
         ({"strength": None}, "None is not possible; strength can be a number from 0 to 1"),

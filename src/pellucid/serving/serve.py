@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import secrets
 import signal
 import socket
@@ -53,6 +54,7 @@ def serve(setup: Setup, limits: Limits, *, on_ready: Callable[[str], None] = lam
     except OSError as error:
         reason = f"{setup.data} cannot be used: {error.strerror or error}"
         raise PellucidError(reason, hint="choose another folder by {data}", data=None) from None
+    os.environ.setdefault("PELLUCID_CACHE", str(setup.data / "cache"))  # nothing is written anywhere else
     with lock, contextlib.closing(_bind(setup.host, setup.port)) as listening:
         if setup.cluster is None:
             asyncio.run(_serve(Service(setup, limits), listening, on_ready))

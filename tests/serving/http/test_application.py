@@ -385,7 +385,7 @@ def test_request_ids_and_log_lines(service: Running, client: httpx.Client) -> No
     odd = client.get("/v1/models", headers={"X-Request-Id": "a b"}).headers["x-request-id"]
     assert odd != "a b"
     lines = [json.loads(line) for line in service.log.read_text().splitlines() if line.startswith("{")]
-    (line,) = [line for line in lines if line["id"] == "my-1"]
+    (line,) = [line for line in lines if line.get("id") == "my-1"]
     assert (line["method"], line["path"], line["status"]) == ("GET", "/v1/models", 200)
 
 

@@ -133,6 +133,13 @@ def test_errors_of_ray_are_one_line(ray: FakeRay, port: int) -> None:
         pass
 
 
+def test_a_server_that_is_too_slow_is_tried_again(ray: FakeRay, port: int) -> None:
+    ray.fails = ConnectionAbortedError("Initialization failure from server:\n")
+    with pytest.raises(ClusterError, match="Initialization failure"), connect(f"ray://127.0.0.1:{port}"):
+        pass
+    assert len(ray.calls) == 3
+
+
 def test_a_lost_connection_is_reported(ray: FakeRay) -> None:
     with pytest.raises(ClusterError, match="the connection to Ray was lost: gone"), connect("ray"):
         raise ConnectionError("gone")

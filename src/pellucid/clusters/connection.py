@@ -7,7 +7,7 @@ import signal
 import socket
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -24,6 +24,8 @@ _QUIET = {
 """Environment variables that are set before Ray is imported."""
 
 _REACH_S = 10.0
+
+_TOO_SLOW, _NUM_RETRIES = "Initialization failure from server", 2
 
 _OBJECT_STORE_BYTES = 80 * 2**20
 """Of a local Ray: close to the minimum that it accepts, because only items and short results pass through it."""
@@ -74,7 +76,7 @@ def _connect(ray: Any, address: str) -> None:
     else:
         check_reachable(address)
     try:
-        ray.init(place, **settings)
+        _init(ray, place, settings)
     except Exception as error:  # of many classes: no connection, another version of Ray or Python, no memory
         if place == "local":
             raise ClusterError(f"Ray cannot be started on this computer: {_first_line(error)}") from error
@@ -83,6 +85,20 @@ def _connect(ray: Any, address: str) -> None:
             hint=f"check that {_describe_port(place)}, that both have the same versions of Ray and Python, and "
             "that RAY_AUTH_MODE=token is set, with the right token, if the cluster requires one",
         ) from error
+
+
+def _init(ray: Any, place: str, settings: Mapping[str, Any]) -> None:
+    """Connect. Tries again if Ray's client server, on a busy computer, could not start a process in its 30 s."""
+    for _ in range(_NUM_RETRIES):
+        try:
+            ray.init(place, **settings)
+        except ConnectionError as error:
+            if _TOO_SLOW not in str(error):
+                raise
+            ray.shutdown()
+        else:
+            return
+    ray.init(place, **settings)
 
 
 @contextmanager

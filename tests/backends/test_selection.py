@@ -181,6 +181,8 @@ def test_a_runtime_that_does_not_work_is_passed_over(monkeypatch: pytest.MonkeyP
     def fail(*_: object, **__: object) -> None:
         raise PellucidError("broken")
 
+    before = restorer.load(weights, device="cpu", backend="auto")
+    assert before.backend.name.startswith("openvino")  # this choice is kept
     monkeypatch.setattr(selection, "cache_graph", fail)
     assert restorer.load(weights, device="cpu", backend="auto").backend.name == "torch float32 on cpu"
     with pytest.raises(PellucidError, match="broken"):

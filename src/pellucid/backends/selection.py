@@ -117,20 +117,17 @@ def select_backend(
     precision = precision or "float32"
     if backend != "auto" and precision != "auto":
         return build_backend(model, backend, precision, device), None
-    choice, built = _choose_backend(model, device=device, backend=backend, precision=precision)
-    return built or build_backend(model, choice.backend, choice.precision, device), choice
+    return _choose_backend(model, device=device, backend=backend, precision=precision)
 
 
-def _choose_backend(
-    model: Model, *, device: str, backend: str, precision: str
-) -> tuple[BackendChoice, Backend | None]:
+def _choose_backend(model: Model, *, device: str, backend: str, precision: str) -> tuple[Backend, BackendChoice]:
     """The first candidate of `rank_candidates` that works and is close enough to torch float32.
 
     It is compared on synthetic pictures, once on each machine; later, the result is read from the cache. So the
     choice depends neither on the pictures nor on the load of the machine.
 
-    backend, precision: restrict the candidates; "auto" allows all. The backend is returned if it was built to be
-    compared. Raises the errors of `select_backend`, and PellucidError if no candidate is close enough.
+    backend, precision: restrict the candidates; "auto" allows all. Raises the errors of `select_backend`, and
+    PellucidError if no candidate is close enough.
     """
     candidates = [
         candidate
@@ -143,7 +140,7 @@ def _choose_backend(
         raise PellucidError(f"no installed backend computes in {precision}")
     if candidates[0] == _REFERENCE:
         accepted = tuple(_list_graphs(model)) if backend == "auto" else ()
-        return BackendChoice(*_REFERENCE, _EXACT_DB, accepted), None
+        return build_backend(model, *_REFERENCE, device), BackendChoice(*_REFERENCE, _EXACT_DB, accepted)
     path = (
         files.cache_folder()
         / "choices"
@@ -151,12 +148,18 @@ def _choose_backend(
     )
     try:
         kept = BackendChoice(**json.loads(path.read_bytes()))
-        return replace(kept, accepted=tuple(kept.accepted)), None
-    except (OSError, ValueError, TypeError):
-        choice, built = _compare_candidates(model, candidates, device, is_free=backend == "auto")
+        built = build_backend(model, kept.backend, kept.precision, device)
+        return built, replace(kept, accepted=tuple(kept.accepted))
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        PellucidError,
+    ):  # the comparison raises again what cannot be passed over
+        built, choice = _compare_candidates(model, candidates, device, is_free=backend == "auto")
     with suppress(OSError, OutputError):  # then it is compared again the next time
         files.write_atomic(path, json.dumps(vars(choice)).encode(), overwrite=True)
-    return choice, built
+    return built, choice
 
 
 def cache_graph(model: Model) -> Path:
@@ -258,7 +261,7 @@ def has_template(model: Model) -> bool:
 
 def _compare_candidates(
     model: Model, candidates: Sequence[tuple[str, str]], device: str, *, is_free: bool
-) -> tuple[BackendChoice, Backend]:
+) -> tuple[Backend, BackendChoice]:
     """is_free: whether any backend may be selected, so that one that does not work is passed over."""
     reference = TorchBackend(model.copy().network, device)
     equals = (reference.fingerprint(), *_list_graphs(model)) if is_free else ()
@@ -266,7 +269,7 @@ def _compare_candidates(
     for candidate in candidates:
         accepted = equals if candidate[1] == "float32" else ()
         if candidate == _REFERENCE:
-            return BackendChoice(*candidate, _EXACT_DB, accepted), reference
+            return reference, BackendChoice(*candidate, _EXACT_DB, accepted)
         try:
             built = build_backend(model.copy() if candidate[0] == "torch" else model, *candidate, device)
             psnr_db = _measure_psnr(model, built, reference, candidate[1])
@@ -275,7 +278,7 @@ def _compare_candidates(
                 raise
             continue
         if psnr_db >= _min_psnr_db(candidate[1]):
-            return BackendChoice(*candidate, psnr_db, accepted), built
+            return built, BackendChoice(*candidate, psnr_db, accepted)
         found.append(f"{' '.join(candidate)} reaches {psnr_db:.1f} dB")
     raise PellucidError(
         f"{', '.join(found)} against torch float32, less than the {AUTO_MIN_PSNR_DB:.0f} dB that auto requires",

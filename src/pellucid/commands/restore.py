@@ -274,9 +274,10 @@ class _Reporting:
         from pellucid.restoration.report import is_report, join_reports
 
         if self._file is not None:
-            is_joined = self._model == AUTO or not self._parts
-            joined = join_reports(self._model, self._parts, self._others, self._problems)
-            content = joined if is_joined else self._parts[0]
+            if self._model == AUTO or not self._parts:
+                content = join_reports(self._model, self._parts, self._others, self._problems)
+            else:
+                content = self._parts[0]
             write_json(self._file, content, overwrite=self._overwrite or is_report(self._file))
 
 

@@ -357,6 +357,20 @@ def test_temporary_folders_of_killed_processes_are_removed(
     assert [path.name for path in tmp_path.iterdir()] == ["pellucid-work-of-the-user"]
 
 
+def test_folders_next_to_a_path_that_killed_processes_left_are_removed(tmp_path: Path) -> None:
+    out = tmp_path / "new" / "model.onnx"
+    program = (
+        "import os\nfrom pathlib import Path\nfrom pellucid.system.files import folder_next_to\n"
+        f"with folder_next_to(Path({str(out)!r})):\n    os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", program]).returncode == 9
+    (left,) = out.parent.iterdir()
+    os.utime(left, (0, 0))
+    with files.folder_next_to(out) as folder:
+        assert not left.exists() and folder.parent == out.parent
+    assert not list(out.parent.iterdir())
+
+
 def test_small_files_end(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

@@ -708,10 +708,23 @@ def test_measuring_writes_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_a_profile_is_a_trace(stores: dict[str, Path], tmp_path: Path) -> None:
-    run(tiny("srcnn.tuned", num_steps=20), stores["clean"], tmp_path / "run", profile=True)
+@pytest.mark.parametrize("num_steps", [2, 5, 20])
+def test_a_profile_is_a_trace(
+    num_steps: int, stores: dict[str, Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    run(tiny("srcnn.tuned", num_steps=num_steps), stores["clean"], tmp_path / "run", profile=True)
     trace = json.loads((tmp_path / "run" / "trace.json").read_text())
     assert any("convolution" in event.get("name", "") for event in trace["traceEvents"])
+    assert "USDT" not in capfd.readouterr().err
+
+
+def test_a_training_without_steps_left_writes_no_profile_and_says_so(
+    stores: dict[str, Path], tmp_path: Path
+) -> None:
+    recipe, log = tiny("srcnn.tuned", num_steps=2), []
+    run(recipe, stores["clean"], tmp_path / "run")
+    run(recipe, stores["clean"], tmp_path / "run", profile=True, log=log.append)
+    assert any("no trace" in line for line in log) and not (tmp_path / "run" / "trace.json").exists()
 
 
 # Learning.

@@ -5,9 +5,8 @@ network. It is moved to `out` only if the results agree.
 """
 
 import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from pellucid.backends.model import load_model
 from pellucid.backends.parity import MIN_PSNR_DB, Agreement
 from pellucid.backends.sample_form import SampleForm
 from pellucid.domains import Degraded, Domain, takes_mosaic
-from pellucid.errors import ArgumentError, DataError, OutputError, PellucidError
+from pellucid.errors import ArgumentError, DataError, PellucidError
 from pellucid.evaluation import evaluate as evaluation
 from pellucid.evaluation.report import describe_failures
 from pellucid.exporting import registry, whole_parity
@@ -128,7 +127,7 @@ def export(
     request = ExportRequest(loaded, precision, shape, inputs, form)
     _check_shape(request)
     too_large = allocation("an input of this size", hint="choose a smaller {shape}")
-    with _temporary_folder(out) as folder, too_large:
+    with files.folder_next_to(out) as folder, too_large:
         written = folder / f"model{chosen.suffix}"
         chosen.write(request, written)
         run = chosen.run(request, written)
@@ -311,22 +310,6 @@ class _RunAsBackend:
 def _list_outputs(out: Path, chosen: ExportFormat) -> list[Path]:
     """All files of the export; `out`, which users load, is the last one."""
     return [*(out.with_suffix(suffix) for suffix in chosen.companions), out]
-
-
-@contextmanager
-def _temporary_folder(out: Path) -> Iterator[Path]:
-    """A folder next to `out`, removed at the end."""
-    try:
-        files.make_folder(out.parent)
-        folder = tempfile.mkdtemp(prefix=".pellucid-", dir=out.parent)
-    except OSError as error:
-        raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
-    try:
-        yield Path(folder)
-    except OSError as error:
-        raise OutputError(f"{out} cannot be written: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _move(written: Path, out: Path, chosen: ExportFormat, *, overwrite: bool) -> None:

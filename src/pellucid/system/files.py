@@ -10,7 +10,7 @@ import stat
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -361,12 +361,34 @@ def temporary_folder() -> Iterator[Path]:
 
     Folders of processes that were killed are removed first. Raises OutputError if it cannot be made.
     """
-    _remove_leftover_folders()
+    with ExitStack() as stack:
+        try:
+            folder = stack.enter_context(_locked_folder(Path(tempfile.gettempdir()), _FOLDER_PREFIX))
+        except OSError as error:
+            raise no_space_error(0, "temporary files", error) from error
+        yield folder
+
+
+@contextmanager
+def folder_next_to(path: Path) -> Iterator[Path]:
+    """A hidden folder in the folder of a path, which is created if it is missing; removed at the end.
+
+    Folders of processes that were killed are removed first. Raises OutputError if the folder cannot be made, or an
+    OSError is raised while it is used.
+    """
     try:
-        folder = Path(tempfile.mkdtemp(prefix=_FOLDER_PREFIX))
-        descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+        make_folder(path.parent)
+        with _locked_folder(path.parent, f".{_FOLDER_PREFIX}") as folder:
+            yield folder
     except OSError as error:
-        raise no_space_error(0, "temporary files", error) from error
+        raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+@contextmanager
+def _locked_folder(parent: Path, prefix: str) -> Iterator[Path]:
+    _remove_leftover_folders(parent, prefix)
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         with suppress(OSError):
             lock_descriptor(descriptor, blocking=False)
@@ -376,9 +398,9 @@ def temporary_folder() -> Iterator[Path]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _remove_leftover_folders() -> None:
+def _remove_leftover_folders(parent: Path, prefix: str) -> None:
     """Remove temporary folders that no running process has locked; new ones may not be locked yet."""
-    for folder in Path(tempfile.gettempdir()).glob(f"{_FOLDER_PREFIX}*"):
+    for folder in parent.glob(f"{prefix}*"):
         with suppress(OSError):
             if time.time() - folder.stat().st_mtime > _LOCK_WITHIN_S:
                 descriptor = os.open(folder / _LOCK, os.O_RDWR)

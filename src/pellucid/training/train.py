@@ -5,6 +5,7 @@ The same call resumes an interrupted training, whatever interrupted it: batches 
 training, bit for bit.
 """
 
+import os
 import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -188,7 +189,8 @@ def train(
                 bucket_run.save(start.step)
         if learner.step == recipe.num_steps:
             log(f"{place}: all steps are done ({recipe.num_steps})")
-        profiler = _start_profiler(run, stack) if profile else None
+        num_left = recipe.num_steps - learner.step
+        profiler = _start_profiler(run, num_left, stack, log) if profile else None
         stack.enter_context(distributed.explain_lost_processes(group))
         stop_signals = stack.enter_context(catch_stop_signals())
         validates = validation is not None
@@ -483,14 +485,21 @@ def _record_start(run: Run, recorder: Recorder, checkpoint: Checkpoint | None, g
     run.update_description(starts=[*run_folder.describe_run(run.folder).get("starts", []), start])
 
 
-def _start_profiler(run: Run | None, stack: ExitStack) -> torch.profiler.profile | None:
-    """A profiler of a few early steps, which writes its trace into the run folder."""
+def _start_profiler(run: Run | None, num_left: int, stack: ExitStack, log: Log) -> torch.profiler.profile | None:
+    """A profiler of a few early steps, which writes its trace into the run folder, if enough steps are left."""
     if run is None:
         return None
+    if num_left < 2:
+        log(f"{run.folder}: no trace was written, as that needs 2 steps and {num_left} is left")
+        return None
+    # Else the profiler prints lines about its start and stop.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     path = run.folder / "trace.json"
+    is_enough = num_left >= sum(PROFILED_STEPS.values())
+    steps = PROFILED_STEPS if is_enough else {"wait": 0, "warmup": 1, "active": num_left - 1}
     return stack.enter_context(
         torch.profiler.profile(
-            schedule=torch.profiler.schedule(**PROFILED_STEPS, repeat=1),
+            schedule=torch.profiler.schedule(**steps, repeat=1),
             on_trace_ready=lambda profiler: profiler.export_chrome_trace(str(path)),
         )
     )

@@ -65,6 +65,9 @@ DEVICE_TILE_PX = 2048
 """Side of the tiles on a GPU, in pixels of the network's input, if they fit its memory: halos take little there,
 copies of a large picture still overlap, and with up to 500 channels all indices fit 32 bits."""
 
+TRIMMED_PIXELS = 2**18
+"""Pixels of a result from which on freed memory is returned: smaller ones leave little, and that takes as long."""
+
 IDENTITY = (DihedralTransform(),)
 ALL_EIGHT = tuple(DihedralTransform(*flags) for flags in product((False, True), repeat=3))
 
@@ -144,6 +147,7 @@ class TiledModel:
         self.scale = recipe.domain.result_scale(backend.scale)
         self.halo_px = recipe.domain.halo_px(backend.halo)
         self.grid_px = recipe.domain.grid_px(backend.multiple)
+        self._num_planes: dict[tuple[object, ...], tuple[int, int]] = {}
 
     def describe_backend(self) -> list[str]:
         """See `Restorer.describe_backends`."""
@@ -219,7 +223,8 @@ class TiledModel:
                 memory.release(plane)
             advance(tile.num_pixels)
         assert restored is not None
-        memory.trim()
+        if restored.height * restored.width >= TRIMMED_PIXELS:
+            memory.trim()
         return restored
 
     def _total_halo_px(self, degraded: Degraded, requested_px: int | None) -> int:
@@ -287,11 +292,19 @@ class TiledModel:
 
     def _input_shape(self, degraded: Degraded, read_px: int) -> Shape:
         """The shape of the network's input for a square of this side, at most the whole picture."""
-        domain = self.recipe.domain
+        rate = self.recipe.domain.rate
         height, width = min(read_px, degraded.height), min(read_px, degraded.width)
-        sample = degraded.crop(slice(0, self.grid_px), slice(0, self.grid_px))
-        count, channels = domain.to_input(sample).shape[:2]
-        return count, channels, -int(-height * domain.rate // 1), -int(-width * domain.rate // 1)
+        count, channels = self._count_planes(degraded)
+        return count, channels, -int(-height * rate // 1), -int(-width * rate // 1)
+
+    def _count_planes(self, degraded: Degraded) -> tuple[int, int]:
+        """The first two sizes of the network's input, tried on a corner once for pictures with these planes."""
+        kind = (type(degraded), *(plane.shape[2:] for plane in degraded.planes))
+        if kind not in self._num_planes:
+            corner = degraded.crop(slice(0, self.grid_px), slice(0, self.grid_px))
+            count, channels = self.recipe.domain.to_input(corner).shape[:2]
+            self._num_planes[kind] = count, channels
+        return self._num_planes[kind]
 
     def _restore_tiles(
         self, degraded: Degraded, tile_px: int, effort: Effort, dtype: str
@@ -302,8 +315,8 @@ class TiledModel:
         """
         settings, limit = self._tile_settings(degraded, effort), effort.limit_bytes - effort.reserved_bytes
         like: Picture | None = None
-        free = max(0, limit - memory.used_bytes())
-        needed = self._working_bytes(degraded, tile_px + 2 * settings.halo_px, free)
+        used = memory.used_bytes()
+        needed = self._working_bytes(degraded, tile_px + 2 * settings.halo_px, max(0, limit - used))
         waiting = tiling.plan(degraded.height, degraded.width, tile_px=tile_px)[::-1]
         started = _StartedTiles(effort.kept, self.backend.device)
         while waiting:
@@ -317,7 +330,7 @@ class TiledModel:
             if tile.longer_side_px > tile_px:
                 waiting += tile.cut(tile_px)[::-1]
                 continue
-            if memory.used_bytes() + needed > limit:
+            if used + needed > limit:
                 memory.trim()
             start_s = time.monotonic()
             try:
@@ -333,6 +346,8 @@ class TiledModel:
             else:
                 yield from started.add(tile, start_s, finish)
                 del finish  # its planes; otherwise they would stay in memory while the next tile is computed
+            if waiting:
+                used = memory.used_bytes()
         yield from started.finish()
 
     def _start_tile(

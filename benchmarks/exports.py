@@ -42,8 +42,9 @@ CALIBRATION = {
     "dncnn-color-blind": None,
     "mimo-unet": "deblurring/reds_small/train_blur",
     "sid-any": "raw",
+    "raw-denoise": "raw",
 }
-"""A model of each network, and the folder whose pictures int8 is calibrated on; None: photographs with noise."""
+"""A model of each network and kind of result, and pictures to calibrate int8 on; None: noisy photographs."""
 
 NUM_ROUNDS, SIDE_PX = 5, 256
 

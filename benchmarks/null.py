@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from pellucid.backends.backend import Shape
+from pellucid.backends.fixed_shape import FixedShape
 from pellucid.recipes import registry
 from pellucid.restoration.restore import restore
 from pellucid.restoration.restorer import Restorer
@@ -55,6 +56,7 @@ class CopyBackend:
     """A backend that returns a copy of its input, with the halo of a network."""
 
     scale, multiple, name, note = 1, 1, "copy", None
+    fixed_shape: FixedShape | None = None
     device = torch.device("cpu")
 
     def __init__(self, halo: int) -> None:

@@ -15,7 +15,14 @@ from pellucid.backends import parity, runtimes
 from pellucid.backends.backend import Backend
 from pellucid.backends.eager import TorchBackend
 from pellucid.backends.metadata import STORED_WEIGHTS
-from pellucid.errors import MissingExtraError, NotEnoughMemoryError, PellucidError, WeightsError
+from pellucid.errors import (
+    ArgumentError,
+    MissingExtraError,
+    NotEnoughMemoryError,
+    PellucidError,
+    PictureError,
+    WeightsError,
+)
 from pellucid.exporting import export as exporting
 from pellucid.pictures.camera.packing import BAYER
 from pellucid.pictures.picture import Mosaic, Picture
@@ -203,15 +210,35 @@ def test_wrong_arguments_raise_a_one_line_error(
     assert "\n" not in str(raised.value)
 
 
-def test_a_file_with_a_fixed_shape_cannot_restore_pictures(files: dict[str, Path], tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_a_file_with_a_fixed_shape_restores_larger_pictures_in_windows(
+    suffix: str, files: dict[str, Path], tmp_path: Path
+) -> None:
     weights = files["dncnn.gaussian.onnx"].with_suffix(".safetensors")
-    path = exporting.export(weights, tmp_path / "a.onnx", shape=(1, 1, 8, 9)).path
-    with pytest.raises(WeightsError, match="export it without shape"):
-        restorer.load(path)
-    metadata = runtimes.read_metadata(path)
-    backend = runtimes.OnnxBackend(path, metadata, metadata.resolve(source=path)[1])
-    with pytest.raises(PellucidError, match="for inputs of 1 x 1 x 8 x 9, but this input has 1 x 1 x 9 x 9"):
-        backend(torch.zeros(1, 1, 9, 9))
+    free = restorer.load(weights)
+    height, width = 2 * free.halo_px + 8, 2 * free.halo_px + 5
+    path = exporting.export(weights, tmp_path / f"a{suffix}", shape=(2, 1, height, width)).path
+    fixed = restorer.load(path)
+    degraded = make_degraded(fixed, 3 * height + 1, 2 * width + 3, channels=1)
+    wanted = free.restore(degraded).samples
+    np.testing.assert_allclose(fixed.restore(degraded).samples, wanted, atol=2e-6)
+    found = fixed.restore(degraded, ensemble=True, tile_px=2 * height).samples
+    np.testing.assert_allclose(found, free.restore(degraded, ensemble=True).samples, atol=2e-6)
+
+
+def test_a_file_with_a_fixed_shape_refuses_small_pictures_and_small_tiles(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    weights = files["dncnn.gaussian.onnx"].with_suffix(".safetensors")
+    fixed = restorer.load(exporting.export(weights, tmp_path / "a.onnx", shape=(1, 1, 40, 50)).path)
+    with pytest.raises(PictureError, match="width of the network's input is 49 px.* for 50, which is more"):
+        fixed.restore(make_degraded(fixed, 60, 49, channels=1))
+    with pytest.raises(PictureError, match="width .* 49 px"):  # transposed by the ensemble
+        fixed.restore(make_degraded(fixed, 49, 60, channels=1), ensemble=True)
+    with pytest.raises(ArgumentError, match="tiles of 99 px are too small .* tile_px=100 is large enough"):
+        fixed.restore(make_degraded(fixed, 60, 60, channels=1), tile_px=99)
+    with pytest.raises(NotEnoughMemoryError, match="smallest tile"):
+        fixed.restore(make_degraded(fixed, 600, 600, channels=1), memory_bytes=10**6)
 
 
 def write_foreign(path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from pellucid.backends.fixed_shape import FixedShape
 from pellucid.errors import ArgumentError, NotEnoughMemoryError, PellucidError
 from pellucid.system.device_names import names_several
 
@@ -22,11 +23,13 @@ class Backend(Protocol):
     """Runs a network. Inputs may be on any device of `device` or the CPU; outputs are on `device`.
 
     scale, multiple, halo: of the network; see `recipes.network.Network`.
+    fixed_shape: of a graph that takes one shape only, from which inputs of other sizes are joined; otherwise None.
     """
 
     scale: int
     multiple: int
     halo: int
+    fixed_shape: FixedShape | None
 
     @property
     def name(self) -> str:

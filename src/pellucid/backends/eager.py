@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from pellucid.backends.activation_memory import ActivationMemory
 from pellucid.backends.backend import Shape, allocation, find_device
+from pellucid.backends.fixed_shape import FixedShape
 from pellucid.errors import PellucidError
 from pellucid.recipes.network import Network
 from pellucid.weights.checkpoint import fingerprint
@@ -35,6 +36,7 @@ class TorchBackend:
         if precision not in DTYPES:
             raise PellucidError(f"torch computes in {', '.join(DTYPES)}; {precision} is only for exported files")
         self.scale, self.multiple, self.halo = network.scale, network.multiple, network.halo
+        self.fixed_shape: FixedShape | None = None
         self.precision, self._dtype = precision, DTYPES[precision]
         self.device = find_device(device)
         if self.device.type == "cuda":

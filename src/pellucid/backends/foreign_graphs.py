@@ -23,6 +23,7 @@ from torch.nn import functional as F
 from pellucid.backends import probing, runtimes
 from pellucid.backends.activation_memory import OVERHEAD
 from pellucid.backends.backend import WHOLE_PX, Shape
+from pellucid.backends.fixed_shape import FixedShape
 from pellucid.backends.graph_memory import count_bytes_per_pixel
 from pellucid.backends.probing import Reach
 from pellucid.errors import OutputError, PellucidError, RecipeError, WeightsError, suggest
@@ -84,6 +85,7 @@ class ForeignBackend:
     """
 
     device = torch.device("cpu")
+    fixed_shape: FixedShape | None = None
 
     def __init__(self, path: Path, runtime_device: str = "cpu", /, **keywords: object) -> None:
         given = _validate(path, keywords)

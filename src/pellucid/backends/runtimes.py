@@ -7,6 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache, partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from torch import Tensor
 from pellucid.backends.accelerators import check_provider, find_openvino_device, find_provider
 from pellucid.backends.activation_memory import ActivationMemory
 from pellucid.backends.backend import Shape
+from pellucid.backends.fixed_shape import FixedShape
 from pellucid.backends.metadata import (
     INPUT,
     OUTPUT,
@@ -47,6 +49,7 @@ class GraphBackend(ABC):
     """Base class of the backends that run a file.
 
     network: the same network, with or without weights; only its shapes are used, to find how much memory it takes.
+    fixed_shape: how inputs of any size are computed if the graph takes one shape only; otherwise None.
     device: where the runtime computes; inputs and outputs are on the CPU.
     """
 
@@ -57,6 +60,9 @@ class GraphBackend(ABC):
         self.metadata, self.precision = metadata, metadata.precision
         self.device, self.runtime_device = torch.device("cpu"), "cpu" if device == "auto" else device
         self._memory, self._fingerprint = ActivationMemory(network), fingerprint
+        self.fixed_shape = (
+            None if metadata.shape is None else FixedShape(metadata.shape, self.scale, self.multiple, self.halo)
+        )
 
     @property
     def name(self) -> str:
@@ -68,16 +74,11 @@ class GraphBackend(ABC):
         """See `Backend.note`."""
 
     def __call__(self, degraded: Tensor) -> Tensor:
-        """(N, C, H, W) -> (N, C', scale * H, scale * W)."""
+        """(N, C, H, W) -> (N, C', scale * H, scale * W). Raises PictureError as `FixedShape.check` does."""
         count, _, height, width = degraded.shape
-        if self.metadata.shape is not None and tuple(degraded.shape) != self.metadata.shape:
-            raise PellucidError(
-                f"the model was exported for inputs of {_format_shape(self.metadata.shape)}, but this input has "
-                f"{_format_shape(degraded.shape)}",
-                hint="export it again, without {shape}",
-            )
+        planes = np.ascontiguousarray(degraded.numpy(), np.float32)
         with translate_errors(self.runtime):
-            restored = self._run(np.ascontiguousarray(degraded.numpy(), np.float32))
+            restored = self._run(planes) if self.fixed_shape is None else self.fixed_shape.run(self._run, planes)
         if restored.shape[0] != count or restored.shape[2:] != (height * self.scale, width * self.scale):
             raise PellucidError(
                 f"for an input of {_format_shape(degraded.shape)}, {self.runtime} returned "
@@ -88,7 +89,11 @@ class GraphBackend(ABC):
 
     def working_bytes(self, shape: Shape, *, available_bytes: int = 0) -> int:
         """An upper bound of the memory for a call."""
-        return self._memory.working_bytes(shape, available_bytes=available_bytes)
+        if self.fixed_shape is None:
+            return self._memory.working_bytes(shape, available_bytes=available_bytes)
+        joined_bytes = 2 * 4 * prod(shape) * self.scale**2  # the input and the output, which windows are copied to
+        batch_bytes = self._memory.working_bytes(self.fixed_shape.shape, available_bytes=available_bytes)
+        return joined_bytes + batch_bytes
 
     def device_bytes(self, shape: Shape, *, available_bytes: int = 0) -> int:
         """0: inputs and outputs are on the CPU, and nothing is known about other memory."""

@@ -16,6 +16,7 @@ from torch import Tensor
 from pellucid.backends import parity
 from pellucid.backends.backend import Backend, Shape, allocation
 from pellucid.backends.eager import TorchBackend
+from pellucid.backends.fixed_shape import FixedShape
 from pellucid.backends.metadata import GraphMetadata
 from pellucid.backends.model import load_model
 from pellucid.backends.parity import MIN_PSNR_DB, Agreement
@@ -282,6 +283,7 @@ class _RunAsBackend:
     def __init__(self, backend: Backend, run: Run) -> None:
         self.scale, self.multiple, self.halo = backend.scale, backend.multiple, backend.halo
         self._backend, self._run, self.note = backend, run, None
+        self.fixed_shape: FixedShape | None = None
 
     @property
     def name(self) -> str:

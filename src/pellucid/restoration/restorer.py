@@ -441,17 +441,13 @@ def _load_exported(
         return _load_foreign(path, backend, precision, device, parameters)
     metadata = runtimes.read_metadata(path)
     recipe, network = metadata.resolve(source=path, **parameters)
-    if metadata.shape is not None:
-        raise WeightsError(
-            f"{path} was exported for inputs of shape {metadata.shape} only; pictures have any size",
-            hint="export it without {shape}",
-        )
     if precision not in (None, "auto", metadata.precision):
         raise WeightsError(f"{path} computes in {metadata.precision}, not {precision}; export it in {precision}")
     runtime = _find_runtime(path, backend)
     chosen = runtime(path, metadata, network, device=device)
     if chosen.runtime_device != "cpu":
-        inputs = parity.crop_inputs(parity.synthetic_inputs(recipe), [(64, 64)])
+        height, width = (64, 64) if metadata.shape is None else metadata.shape[2:]
+        inputs = parity.crop_inputs(parity.synthetic_inputs(recipe, max(height, width)), [(height, width)])
         agreement = parity.compare(chosen, runtime(path, metadata, network), inputs)
         accelerators.check_agreement(agreement, device, name=path.name, precision=metadata.precision)
     return Restorer(path.stem, recipe, chosen, metadata.weights)

@@ -4,6 +4,7 @@ Results do not depend on the size of the tiles, because each tile is computed wi
 pixels. So the size can be chosen to fit the available memory.
 """
 
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -147,6 +148,7 @@ class TiledModel:
         self.scale = recipe.domain.result_scale(backend.scale)
         self.halo_px = recipe.domain.halo_px(backend.halo)
         self.grid_px = recipe.domain.grid_px(backend.multiple)
+        self._least_tile_px = self._find_least_tile_px()
         self._num_planes: dict[tuple[object, ...], tuple[int, int]] = {}
 
     def describe_backend(self) -> list[str]:
@@ -197,6 +199,7 @@ class TiledModel:
                 f"{self.name} depends on the whole picture, so tiles would not be exact",
                 hint="omit {tile_px}, or set {halo_px}, too",
             )
+        self._check_fixed_shape(degraded, effort)
         settings = self._tile_settings(degraded, effort)
         return self._tile_px(degraded, effort.tile_px, settings, effort.limit_bytes, effort.reserved_bytes)
 
@@ -249,8 +252,8 @@ class TiledModel:
         while (
             (needed := self._working_bytes(degraded, tile_px + 2 * halo_px, free)) > free
             or not self._fits_device(degraded, tile_px + 2 * halo_px, free_on_device)
-        ) and tile_px > 1:
-            tile_px = max(1, min(tile_px, max(degraded.height, degraded.width)) // 2)
+        ) and tile_px > self._least_tile_px:
+            tile_px = max(self._least_tile_px, min(tile_px, max(degraded.height, degraded.width)) // 2)
         if needed > free:
             raise NotEnoughMemoryError(
                 f"{self.name} needs {_in_mb(needed)} for the smallest tile of a picture of {degraded.width} x "
@@ -260,11 +263,33 @@ class TiledModel:
             )
         return tile_px
 
+    def _find_least_tile_px(self) -> int:
+        """The side of tiles whose parts, if a picture is cut into equal ones, all contain a fixed shape."""
+        if self.backend.fixed_shape is None:
+            return 1
+        return math.ceil(2 * max(self.backend.fixed_shape.shape[2:]) / self.recipe.domain.rate)
+
+    def _check_fixed_shape(self, degraded: Degraded, effort: Effort) -> None:
+        """Raise PictureError or ArgumentError if a graph of a fixed shape cannot restore a picture exactly."""
+        fixed = self.backend.fixed_shape
+        if fixed is None:
+            return
+        _, _, height, width = self._input_shape(degraded, max(degraded.height, degraded.width))
+        fixed.check(height, width)
+        if effort.ensemble:
+            fixed.check(width, height)
+        if effort.tile_px is not None and effort.tile_px < self._least_tile_px:
+            raise ArgumentError(
+                f"tiles of {effort.tile_px} px are too small for {self.name}, which was exported for one shape",
+                hint="{tile_px} is large enough",
+                tile_px=self._least_tile_px,
+            )
+
     def _fast_tile_px(self, degraded: Degraded, halo_px: int) -> int:
         """The whole picture if it is not larger than a tile with its halo, else a size with little halo."""
         # 512 network pixels keep activations near the caches of a CPU; a large halo needs more.
         network_px = 512 if self.backend.device.type == "cpu" else DEVICE_TILE_PX
-        tile_px = max(int(network_px / self.recipe.domain.rate), min(1024, 4 * halo_px))
+        tile_px = max(int(network_px / self.recipe.domain.rate), min(1024, 4 * halo_px), self._least_tile_px)
         if degraded.height * degraded.width <= (tile_px + 2 * halo_px) ** 2:
             return max(degraded.height, degraded.width)
         return tile_px
@@ -337,7 +362,7 @@ class TiledModel:
                 with allocation("a tile"):
                     finish = self._start_tile(degraded, tile, settings, dtype)
             except (NotEnoughMemoryError, MemoryError) as error:
-                if tile.longer_side_px == 1:
+                if tile.longer_side_px <= self._least_tile_px:
                     raise NotEnoughMemoryError(
                         f"not enough memory for {self.name}, even with the smallest tiles"
                     ) from error

@@ -721,7 +721,7 @@ def test_a_profile_is_a_trace(
 def test_a_training_without_steps_left_writes_no_profile_and_says_so(
     stores: dict[str, Path], tmp_path: Path
 ) -> None:
-    recipe, log = tiny("srcnn.tuned", num_steps=2), []
+    recipe, log = tiny("srcnn.tuned", num_steps=2), list[str]()
     run(recipe, stores["clean"], tmp_path / "run")
     run(recipe, stores["clean"], tmp_path / "run", profile=True, log=log.append)
     assert any("no trace" in line for line in log) and not (tmp_path / "run" / "trace.json").exists()

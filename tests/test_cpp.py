@@ -16,6 +16,7 @@ import PIL.Image
 import PIL.ImageCms
 import pytest
 import tifffile
+from PIL.ExifTags import GPS, IFD, Base
 
 import small_models
 from pellucid.exporting import export as exporting
@@ -209,6 +210,68 @@ def test_a_jpeg_has_the_samples_and_the_profile_of_pellucids(
     for suffix in ("png", "tif"):
         restore(program, model, tmp_path / "in.jpg", tmp_path / f"out.{suffix}")
         assert images.read(tmp_path / f"out.{suffix}").metadata["icc-profile-data"] == _PROFILE
+
+
+def _make_exif(size: tuple[int, int]) -> PIL.Image.Exif:
+    """EXIF as cameras write it: turned, with sizes, time, place, and a thumbnail in a second directory."""
+    exif = PIL.Image.Exif()
+    exif[Base.Make], exif[Base.Model], exif[Base.Orientation] = "Acme", "X1", 6
+    camera = exif.get_ifd(IFD.Exif)
+    camera[Base.DateTimeOriginal] = "2026:01:02 03:04:05"
+    camera[Base.ExifImageWidth], camera[Base.ExifImageHeight] = size
+    exif.get_ifd(IFD.GPSInfo)[GPS.GPSLatitude] = (48.0, 6.0, 0.0)
+    exif.get_ifd(IFD.IFD1)[Base.ImageDescription] = "the thumbnail's directory"
+    return exif
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_exif_is_kept_as_pellucid_keeps_it(
+    suffix: str, program: Program, enlarging: tuple[Path, Path], tmp_path: Path
+) -> None:
+    weights, model = enlarging
+    picture = PIL.Image.fromarray(small_models.make_picture(3).samples)
+    picture.save(tmp_path / f"in.{suffix}", exif=_make_exif(picture.size))
+    wanted = restorer.load(weights).restore(images.read(tmp_path / f"in.{suffix}"))
+    images.write(wanted, tmp_path / f"wanted.{suffix}")
+    restore(program, model, tmp_path / f"in.{suffix}", tmp_path / f"out.{suffix}")
+    own, same = (_read_exif(tmp_path / f"{name}.{suffix}") for name in ("out", "wanted"))
+    assert own == same
+    assert own[Base.Model, None] == "X1" and own[Base.Orientation, None] == 1
+    assert (own[Base.ExifImageWidth, IFD.Exif], own[Base.ExifImageHeight, IFD.Exif]) == (183, 270)
+
+
+def _read_exif(path: Path) -> dict[tuple[int, IFD | None], object]:
+    """(tag, directory) -> value."""
+    with PIL.Image.open(path) as picture:
+        exif = picture.getexif()
+        found = {(tag, None): value for tag, value in exif.items() if tag not in (IFD.Exif, IFD.GPSInfo)}
+        return found | {
+            (tag, directory): value
+            for directory in (IFD.Exif, IFD.GPSInfo, IFD.IFD1)
+            for tag, value in exif.get_ifd(directory).items()
+        }
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        b"MM",
+        b"II*\0\x08\0\0\0\xff\xff",
+        b"MM\0*\xff\xff\xff\xff",
+        b"II*\0\x08\0\0\0\1\0\x12\1\3\0\1",
+        b"II*\0\x08\0\0\0\1\0\x69\x87\4\0\1\0\0\0\xff\xff\xff\xff\0\0\0\0",
+    ],
+)
+def test_damaged_exif_does_no_harm(
+    block: bytes, program: Program, enlarging: tuple[Path, Path], tmp_path: Path
+) -> None:
+    _, model = enlarging
+    picture = PIL.Image.fromarray(small_models.make_picture(3).samples)
+    picture.save(tmp_path / "in.jpg", quality=90)
+    picture.save(tmp_path / "damaged.jpg", quality=90, exif=b"Exif\0\0" + block)
+    wanted = restore(program, model, tmp_path / "in.jpg", tmp_path / "wanted.png")
+    assert (restore(program, model, tmp_path / "damaged.jpg", tmp_path / "out.png") == wanted).all()
+    restore(program, model, tmp_path / "damaged.jpg", tmp_path / "out.jpg")
 
 
 def test_a_deblocked_jpeg_has_a_high_quality(program: Program, tmp_path: Path) -> None:

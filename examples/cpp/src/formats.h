@@ -4,6 +4,7 @@
 
 #include <cstdio>
 #include <string>
+#include <vector>
 
 #include "pellucid/picture.h"
 
@@ -20,7 +21,11 @@ void write_tiff(const Picture& picture, std::FILE* file, const std::string& path
 
 void write_dng(const Mosaic& mosaic, std::FILE* file, const std::string& path);
 
-// The orientation in an EXIF block, which begins with "II" or "MM"; 1 if it has none.
-int find_orientation(const unsigned char* block, std::size_t size);
+// The orientation in an EXIF block; 1 if it has none.
+int find_orientation(std::vector<unsigned char> exif);
+
+// The EXIF block of a picture for a file of it: upright, of its size, and without the thumbnail of the original. All
+// other bytes keep their places, on which the notes of camera makers depend.
+std::vector<unsigned char> describe_upright(const Picture& picture);
 
 }  // namespace pellucid

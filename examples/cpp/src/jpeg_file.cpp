@@ -16,6 +16,10 @@ namespace {
 
 constexpr int kQuality = 95;  // of pictures that are not from a JPEG
 
+constexpr int kExifMarker = JPEG_APP0 + 1;
+constexpr char kExifHead[] = "Exif\0";
+constexpr std::size_t kExifHeadBytes = 6, kMostExifBytes = 0xffff - 2 - kExifHeadBytes;
+
 // libjpeg reports errors by a callback that must not return, so all objects with destructors are made before.
 struct Errors {
     jpeg_error_mgr manager{};  // first, because libjpeg's pointer to it is cast to Errors
@@ -46,14 +50,20 @@ void set_handlers(Errors& errors) {
     on_error(reinterpret_cast<j_common_ptr>(&jpeg));
 }
 
-int read_orientation(const jpeg_decompress_struct& jpeg) {
-    constexpr unsigned kHeadBytes = 6;
+void read_exif(const jpeg_decompress_struct& jpeg, std::vector<unsigned char>& exif) {
     for (jpeg_saved_marker_ptr marker = jpeg.marker_list; marker != nullptr; marker = marker->next) {
-        if (marker->marker == JPEG_APP0 + 1 && marker->data_length > kHeadBytes &&
-            std::memcmp(marker->data, "Exif\0\0", kHeadBytes) == 0)
-            return find_orientation(marker->data + kHeadBytes, marker->data_length - kHeadBytes);
+        const bool is_exif = marker->marker == kExifMarker && marker->data_length > kExifHeadBytes &&
+                             std::memcmp(marker->data, kExifHead, kExifHeadBytes) == 0;
+        if (!is_exif) continue;
+        exif.assign(marker->data + kExifHeadBytes, marker->data + marker->data_length);
+        return;
     }
-    return 1;
+}
+
+void write_exif(jpeg_compress_struct& jpeg, const std::vector<unsigned char>& exif) {
+    jpeg_write_m_header(&jpeg, kExifMarker, static_cast<unsigned>(kExifHeadBytes + exif.size()));
+    for (std::size_t i = 0; i < kExifHeadBytes; ++i) jpeg_write_m_byte(&jpeg, kExifHead[i]);
+    for (const unsigned char byte : exif) jpeg_write_m_byte(&jpeg, byte);
 }
 
 // The quality for which libjpeg has the most similar tables; exact for files of most programs.
@@ -88,14 +98,14 @@ Picture read_jpeg(const std::string& path) {
     Errors errors;
     jpeg_decompress_struct jpeg{};
     Picture picture;
-    int orientation = 1;
+    std::vector<unsigned char> exif;
     jpeg.err = &errors.manager;
     set_handlers(errors);
     const bool has_failed = setjmp(errors.place) != 0;
     if (!has_failed) {
         jpeg_create_decompress(&jpeg);
         jpeg_stdio_src(&jpeg, file.get());
-        jpeg_save_markers(&jpeg, JPEG_APP0 + 1, 0xffff);  // EXIF
+        jpeg_save_markers(&jpeg, kExifMarker, 0xffff);
         jpeg_save_markers(&jpeg, JPEG_APP0 + 2, 0xffff);  // ICC
         jpeg_read_header(&jpeg, TRUE);
         if (jpeg.num_components != 1 && jpeg.num_components != 3)
@@ -109,7 +119,7 @@ Picture read_jpeg(const std::string& path) {
         }
         picture.jpeg_quality = find_quality(jpeg);
         picture.has_half_color = jpeg.max_h_samp_factor == 2 && jpeg.max_v_samp_factor == 2;
-        orientation = read_orientation(jpeg);
+        read_exif(jpeg, exif);
         JOCTET* profile = nullptr;
         unsigned size = 0;
         if (jpeg_read_icc_profile(&jpeg, &profile, &size) != 0) picture.profile.assign(profile, profile + size);
@@ -118,11 +128,15 @@ Picture read_jpeg(const std::string& path) {
     }
     jpeg_destroy_decompress(&jpeg);
     if (has_failed) throw std::runtime_error(path + ": " + errors.message);
+    picture.exif = std::move(exif);
+    const int orientation = find_orientation(picture.exif);
     return apply_orientation(std::move(picture), orientation);
 }
 
 void write_jpeg(const Picture& picture, std::FILE* file, const std::string& path, int quality) {
     Errors errors;
+    const std::vector<unsigned char> exif = describe_upright(picture);
+    if (exif.size() > kMostExifBytes) throw std::runtime_error(path + ": its EXIF is too large for JPEG; write PNG");
     jpeg_compress_struct jpeg{};
     jpeg.err = &errors.manager;
     set_handlers(errors);
@@ -140,6 +154,7 @@ void write_jpeg(const Picture& picture, std::FILE* file, const std::string& path
         jpeg.optimize_coding = TRUE;
         jpeg.comp_info[0].h_samp_factor = jpeg.comp_info[0].v_samp_factor = picture.has_half_color ? 2 : 1;
         jpeg_start_compress(&jpeg, TRUE);
+        if (!exif.empty()) write_exif(jpeg, exif);
         if (!picture.profile.empty())
             jpeg_write_icc_profile(&jpeg, picture.profile.data(), static_cast<unsigned>(picture.profile.size()));
         while (jpeg.next_scanline < jpeg.image_height) {

@@ -16,6 +16,7 @@ Picture::Picture(std::size_t height, std::size_t width, std::size_t channels, st
 
 void Picture::copy_facts(const Picture& other) {
     profile = other.profile;
+    exif = other.exif;
     jpeg_quality = other.jpeg_quality;
     has_half_color = other.has_half_color;
 }

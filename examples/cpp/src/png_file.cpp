@@ -47,10 +47,10 @@ void read_profile(png_structp png, png_infop info, std::vector<unsigned char>& p
     if (png_get_iCCP(png, info, &name, &compression, &content, &size) != 0) profile.assign(content, content + size);
 }
 
-int read_orientation(png_structp png, png_infop info) {
+void read_exif(png_structp png, png_infop info, std::vector<unsigned char>& exif) {
     png_bytep block = nullptr;
     png_uint_32 size = 0;
-    return png_get_eXIf_1(png, info, &size, &block) != 0 ? find_orientation(block, size) : 1;
+    if (png_get_eXIf_1(png, info, &size, &block) != 0) exif.assign(block, block + size);
 }
 
 }  // namespace
@@ -59,9 +59,8 @@ Picture read_png(const std::string& path) {
     const File file = open_to_read(path);
     std::string message;
     Picture picture;
-    std::vector<unsigned char> profile;
+    std::vector<unsigned char> profile, exif;
     std::vector<png_bytep> rows;
-    int orientation = 1;
     png_structp png = png_create_read_struct(PNG_LIBPNG_VER_STRING, &message, on_error, ignore_warning);
     png_infop info = png_create_info_struct(png);
     if (setjmp(png_jmpbuf(png)) == 0) {
@@ -74,17 +73,20 @@ Picture read_png(const std::string& path) {
         png_read_image(png, rows.data());
         png_read_end(png, info);  // EXIF may follow the samples
         read_profile(png, info, profile);
-        orientation = read_orientation(png, info);
+        read_exif(png, info, exif);
     }
     png_destroy_read_struct(&png, &info, nullptr);
     if (!message.empty()) throw std::runtime_error(path + ": " + message);
     picture.profile = std::move(profile);
+    picture.exif = std::move(exif);
+    const int orientation = find_orientation(picture.exif);
     return apply_orientation(std::move(picture), orientation);
 }
 
 void write_png(const Picture& picture, std::FILE* file, const std::string& path) {
     std::string message;
     std::vector<png_const_bytep> rows;
+    std::vector<unsigned char> exif = describe_upright(picture);
     for (std::size_t row = 0; row < picture.height; ++row) rows.push_back(picture.at(row, 0));
     png_structp png = png_create_write_struct(PNG_LIBPNG_VER_STRING, &message, on_error, ignore_warning);
     png_infop info = png_create_info_struct(png);
@@ -97,10 +99,11 @@ void write_png(const Picture& picture, std::FILE* file, const std::string& path)
         if (!picture.profile.empty())
             png_set_iCCP(png, info, "ICC profile", PNG_COMPRESSION_TYPE_BASE, picture.profile.data(),
                          static_cast<png_uint_32>(picture.profile.size()));
+        if (!exif.empty()) png_set_eXIf_1(png, info, static_cast<png_uint_32>(exif.size()), exif.data());
         png_write_info(png, info);
         if (picture.sample_bytes == 2) png_set_swap(png);
         png_write_image(png, const_cast<png_bytepp>(rows.data()));
-        png_write_end(png, info);
+        png_write_end(png, nullptr);  // some releases would write EXIF a second time
     }
     png_destroy_write_struct(&png, &info);
     if (!message.empty()) throw std::runtime_error(path + ": " + message);

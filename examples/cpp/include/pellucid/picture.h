@@ -15,13 +15,14 @@ struct Picture {
     std::size_t height = 0, width = 0, channels = 0, sample_bytes = 1;
     std::vector<unsigned char> samples;
     std::vector<unsigned char> profile;  // ICC; empty if there is none
+    std::vector<unsigned char> exif;     // of PNG and JPEG, from "II" or "MM" on; empty if there is none
     int jpeg_quality = 0;                // of the JPEG file that it is from, 1 to 100; 0 if it is from another one
     bool has_half_color = false;         // whether that file had half as many rows and columns of color
 
     Picture() = default;
     Picture(std::size_t height, std::size_t width, std::size_t channels, std::size_t sample_bytes);
 
-    // The profile and the way of storage.
+    // The profile, EXIF and the way of storage.
     void copy_facts(const Picture& other);
 
     std::size_t pixel_bytes() const { return channels * sample_bytes; }

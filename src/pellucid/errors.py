@@ -163,11 +163,15 @@ def describe_damage(error: Exception) -> str:
     return str(error)[:80]
 
 
+_CUTOFF = 0.6
+"""Less similar names share only letters: colors and clip_norm have 0.53."""
+
+
 def suggest(name: str, known: Iterable[str]) -> str:
     """A hint for an unknown name: "did you mean a or b?" with the most similar known names, or all known names."""
     known = list(dict.fromkeys(known))
-    name = name if get_close_matches(name, known, cutoff=0.5) else name.lower()
-    similar = get_close_matches(name, known, n=3, cutoff=0.5)
+    name = name if get_close_matches(name, known, cutoff=_CUTOFF) else name.lower()
+    similar = get_close_matches(name, known, n=3, cutoff=_CUTOFF)
     if similar:
         # Most similar first; equally similar ones in the order of `known`.
         similar.sort(key=lambda other: (-SequenceMatcher(None, other, name).ratio(), known.index(other)))

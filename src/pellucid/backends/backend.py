@@ -11,6 +11,7 @@ from torch import Tensor
 from pellucid.backends.fixed_shape import FixedShape
 from pellucid.errors import ArgumentError, NotEnoughMemoryError, PellucidError
 from pellucid.system.device_names import names_several
+from pellucid.system.memory import is_memory_error
 
 Shape = tuple[int, int, int, int]
 """(N, C, H, W)."""
@@ -65,17 +66,13 @@ class Backend(Protocol):
         """Differs if the weights, the runtime or the precision differ."""
 
 
-# In messages of PyTorch and oneDNN about a failed allocation.
-_MEMORY_SIGNS = ("memory", "could not create a primitive", "could not execute a primitive")
-
-
 @contextmanager
 def allocation(purpose: str, *, hint: str = "use smaller tiles ({tile_px})") -> Iterator[None]:
     """Raise NotEnoughMemoryError if PyTorch runs out of memory inside, which has no exception class on CPUs."""
     try:
         yield
     except RuntimeError as error:
-        if not any(sign in str(error) for sign in _MEMORY_SIGNS):
+        if not is_memory_error(error):
             raise
         raise NotEnoughMemoryError(f"not enough memory for {purpose}", hint=hint) from error
 

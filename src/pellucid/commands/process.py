@@ -77,7 +77,11 @@ def _call(command: Callable[[], object]) -> int:
     except OSError as error:  # not handled where it was raised: full disk, name too long, network share gone
         print_error(_describe_os_error(error))
         return 1
-    except MemoryError:
+    except (MemoryError, RuntimeError) as error:
+        from pellucid.system.memory import is_memory_error
+
+        if not is_memory_error(error):
+            raise
         print_error("not enough memory; smaller tiles need less, e.g. --tile 256")
         return 1
     return code if isinstance(code, int) else 0

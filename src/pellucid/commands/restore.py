@@ -156,9 +156,10 @@ def restore(
     if any(AUTO in one.split("+") for one in model if one != AUTO):
         raise typer.BadParameter("--model auto chooses one model for each picture; it cannot be part of a chain")
     if AUTO in model:
+        refuse("--model auto draws no sheets; 'pellucid advise --try' does", preview=preview)
         refuse(
-            "--model auto looks at each picture; 'pellucid advise --try' draws sheets",
-            preview=preview, set=settings, scale=scale, size=size, shard=shard, on=on,
+            "--model auto chooses a model for each picture; these need the name of one",
+            set=settings, scale=scale, size=size, shard=shard, on=on,
         )  # fmt: skip
     if dry_run:
         refuse("--dry-run writes nothing", json=report, on=on)
@@ -238,15 +239,15 @@ def restore(
 
 def _check_outputs(jobs: "Plan", report: Path | None, *, overwrite: bool) -> None:
     """Raise OutputError, before any work, if a result or the report would replace a file."""
-    from pellucid.restoration.report import is_report
+    from pellucid.restoration.report import is_report_of
     from pellucid.system import files
 
     if len(jobs.whole) == 1 and jobs.whole[0].root is None and isinstance(jobs.whole[0].target, Path):
         files.check_overwrite(jobs.whole[0].target, overwrite=overwrite)
     if report is not None and not is_stdout(report):
-        places = (place for job in jobs.whole for place in (job.source, job.target))
+        places = [place for job in jobs.whole for place in (job.source, job.target)]
         used = [path for path in places if isinstance(path, Path)]
-        files.check_report(report, used, overwrite=overwrite or is_report(report))
+        files.check_report(report, used, overwrite=overwrite or is_report_of(report, {*map(str, places)}))
 
 
 class _Reporting:
@@ -271,14 +272,15 @@ class _Reporting:
         self._parts.append(make_report(outcomes, restorer, self._problems))
 
     def write(self) -> None:
-        from pellucid.restoration.report import is_report, join_reports
+        from pellucid.restoration.report import is_report_of, join_reports, list_names
 
         if self._file is not None:
             if self._model == AUTO or not self._parts:
                 content = join_reports(self._model, self._parts, self._others, self._problems)
             else:
                 content = self._parts[0]
-            write_json(self._file, content, overwrite=self._overwrite or is_report(self._file))
+            is_own = is_report_of(self._file, list_names(content))
+            write_json(self._file, content, overwrite=self._overwrite or is_own)
 
 
 def _run(

@@ -92,8 +92,9 @@ def status(
                 f"{out} contains results of {len(found)} runs: {'; '.join(label_runs(found))}",
                 hint="a report is about one run; use a folder of its own for each model and its settings",
             )
-        is_old = not is_stdout(report) and reports.is_report(report)
-        write_json(report, found[0].to_report(), overwrite=overwrite or is_old)
+        content = found[0].to_report()
+        is_own = not is_stdout(report) and reports.is_report_of(report, reports.list_names(content))
+        write_json(report, content, overwrite=overwrite or is_own)
     if not is_stdout(json_file, report):
         _print(out, label_runs(found), found)
     if any(picture.status != "restored" for one in found for picture in one.pictures):

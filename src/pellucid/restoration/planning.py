@@ -179,7 +179,7 @@ def plan(
     pictures. Raises ArgumentError if a result cannot have this name, and OutputError if two results would have the
     same name or a result would overwrite an input.
     """
-    given = [inputs] if isinstance(inputs, str | Path | Url) else inputs
+    given = _list_inputs(inputs)
     include, exclude = _list_patterns("include", include), _list_patterns("exclude", exclude)
     arguments = {
         "inputs": [_to_absolute(one) for one in given],
@@ -253,6 +253,15 @@ def plan(
     check(jobs)
     jobs = jobs if mask is None else _add_masks(jobs, mask, found)
     return Plan(jobs, ignored, num_excluded, num_found - len(jobs), problems, shard, arguments)
+
+
+def _list_inputs(inputs: Any) -> list[str | Location]:
+    """One input or several. Raises PictureError for other types."""
+    given = [inputs] if isinstance(inputs, str | Path | Url) or not isinstance(inputs, Iterable) else [*inputs]
+    for one in given:
+        if not isinstance(one, str | Path | Url):
+            raise PictureError(f"an input of type {type(one).__name__}; a path or a URL is needed")
+    return given
 
 
 def _to_absolute(place: str | Location) -> str:

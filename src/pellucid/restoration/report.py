@@ -1,7 +1,7 @@
 """The report of a restoration: what happened to every picture, as JSON."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,13 +45,25 @@ def join_reports(
     }
 
 
-def is_report(path: Path) -> bool:
-    """Whether a file is a report of an earlier run, which may be overwritten."""
+def list_names(report: Mapping[str, Any]) -> set[str]:
+    """The sources and results in a report."""
+    names = (picture[key] for picture in report["pictures"] for key in ("source", "target"))
+    return {name for name in names if name is not None}
+
+
+def is_report_of(path: Path, names: Container[str]) -> bool:
+    """Whether a file is the report of an earlier run of the same command, which may be overwritten.
+
+    names: results and sources of this run. The earlier one must have made one of these results, or failed for one
+    of these sources.
+    """
     try:
         found = json.loads(path.read_bytes() if path.is_file() else b"")  # a device may never end
-    except (OSError, ValueError):
+        if {"model", "recipe", "parameters", "pictures"} <= found.keys():
+            return any((picture["target"] or picture["source"]) in names for picture in found["pictures"])
+    except (OSError, ValueError, AttributeError, LookupError, TypeError):  # it is something else
         return False
-    return isinstance(found, dict) and {"model", "recipe", "parameters", "pictures"} <= found.keys()
+    return False
 
 
 def _to_json(outcome: Outcome) -> dict[str, Any]:

@@ -242,6 +242,7 @@ class Restorer:
         _warn_about(degraded, pictures)
         _check_settings(tile_px, halo_px, memory_bytes)
         check_number("strength", strength, 0, 1, is_whole=False)
+        check_type("ensemble", ensemble, bool, "True or False")
         check_callable("progress", progress)
         accepted = [self.recipe.domain.accept(picture) for picture in pictures]
         effort = Effort(tile_px, halo_px, ensemble, strength, memory.limit_bytes(memory_bytes), reserved_bytes)

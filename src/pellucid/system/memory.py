@@ -30,6 +30,9 @@ STRIP_BYTES = 2**20
 
 _STRIPS_IN_MEMORY = 16
 
+_SIGNS = ("memory", "could not create a primitive", "could not execute a primitive")
+"""In messages of PyTorch and oneDNN about a failed allocation."""
+
 _C_LIBRARY = ctypes.CDLL(None) if os.name == "posix" else None
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
@@ -131,6 +134,12 @@ def free_bytes() -> int:
 def enough_bytes(num_bytes: int) -> int:
     """The limit to suggest if this much is needed: a tenth more, because the use of a process varies."""
     return -(-num_bytes * 11 // 10**8) * 10**7
+
+
+def is_memory_error(error: BaseException) -> bool:
+    """Whether an error is about a failed allocation. That of PyTorch on CPUs has no class of its own."""
+    is_of_torch = isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
+    return is_of_torch or isinstance(error, MemoryError)
 
 
 def _cached_bytes(statistics: str) -> int:

@@ -175,6 +175,8 @@ def problem_of(job: JobRecord) -> Problem:
     task = job.tasks[0]
     if task.state == "cancelled":
         return Problem(409, "cancelled", "the job was cancelled")
+    if task.error_kind == "option":
+        return Problem(400, "an option that is not possible", task.error or "unknown")
     status = {"memory": 413, "storage": 507, "model": 500, "fault": 500}.get(task.error_kind or "", 422)
     return Problem(status, "the picture cannot be restored", task.error or "unknown")
 

@@ -34,9 +34,8 @@ def inspect(path: Path, views: Views, *, advise_among: Sequence[Mapping[str, Any
         pages = images.list_pages(path)
         num_pages = 1 if pages is None else len(pages)
     if num_pixels > views.max_pixels:
-        raise PictureError(
-            f"{path} has {num_pixels / 1e6:,.3g} megapixels; the limit is {views.max_pixels / 1e6:,.3g}"
-        )
+        found, limit = (f"{pixels / 1e6:,.1f}".removesuffix(".0") for pixels in (num_pixels, views.max_pixels))
+        raise PictureError(f"{path} has {found} megapixels; the limit is {limit}")
     return {
         "kind": kind.name,
         "pixels": num_pixels,

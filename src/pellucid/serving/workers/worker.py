@@ -4,8 +4,8 @@ It takes commands as lines of JSON on its standard input, one after the other, a
 with lines that carry the id of the command: {"id": 7, "event": "progress", "done": 0.25}, and at the end one of
 "done", "failed" or "cancelled". It ends when its input ends, so it never survives the service.
 
-"failed" has a kind: "picture" (what the client sent is the cause), "memory", "storage" (the disk is full), "model"
-(its weights cannot be loaded) or "fault" (of pellucid).
+"failed" has a kind: "picture" (what the client sent is the cause), "option" (one is impossible), "memory",
+"storage" (the disk is full), "model" (its weights cannot be loaded) or "fault" (of pellucid).
 """
 
 import errno
@@ -20,7 +20,7 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import IO, Any
 
-from pellucid.errors import ArgumentError, NotEnoughMemoryError, PellucidError, WeightsError
+from pellucid.errors import ArgumentError, NotEnoughMemoryError, PellucidError, RecipeError, WeightsError
 
 Report = Callable[..., None]
 """Sends an event about the current command."""
@@ -223,6 +223,7 @@ def _describe_failure(error: Exception, command: Mapping[str, Any]) -> dict[str,
     text = _rename(known.describe(_word_as_option), command)
     kinds = {
         "memory": isinstance(known, NotEnoughMemoryError),
+        "option": isinstance(known, ArgumentError | RecipeError),
         "model": isinstance(known, WeightsError),
         "storage": any(words in text.lower() for words in _NO_SPACE),
         "fault": FAULT in text,

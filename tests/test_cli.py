@@ -593,6 +593,25 @@ def test_a_report_never_replaces_a_picture(run: Terminal, tmp_path: Path, comman
     assert (tmp_path / name).read_bytes() == before
 
 
+def test_a_report_replaces_only_the_one_of_the_same_results(run: Terminal) -> None:
+    assert run("restore photo.png --model tiny-mimo --out one --json r.json").code == 0
+    assert run("restore photo.png --model tiny-mimo --out one --json r.json").code == 0
+    before = Path("r.json").read_bytes()
+    other = run("restore photo.png --model tiny-mimo --out two --json r.json")
+    assert other.code == 1 and "r.json exists; --overwrite replaces it" in other.err
+    assert Path("r.json").read_bytes() == before and not Path("two").exists()
+    assert run("restore photo.png --model tiny-mimo --out two --json r.json --overwrite").code == 0
+
+
+def test_no_memory_is_one_line(run: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*arguments: object, **keywords: object) -> None:
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr("pellucid.restoration.restorer.load", fail)
+    result = run("restore photo.png --model tiny-mimo")
+    assert result.code == 1 and result.err == "pellucid: not enough memory; smaller tiles need less, e.g. --tile 256\n"
+
+
 def test_export_of_an_enormous_shape_is_one_line(run: Terminal) -> None:
     result = run("export tiny-dncn --out x.onnx --shape 1,1,10000000,10000000")
     assert result.code == 1 and result.err.count("\n") == 1

@@ -90,6 +90,7 @@ def test_suggest_orders_equally_similar_names_as_given() -> None:
 
 def test_suggest_lists_all_names_if_none_is_similar() -> None:
     assert suggest("zzz", ["sigma", "depth"]) == "known: sigma, depth"
+    assert suggest("colors", ["clip_norm", "lr"]) == "known: clip_norm, lr"
 
 
 def test_suggest_without_names() -> None:

@@ -254,3 +254,9 @@ def test_a_missing_name_among_good_ones_can_be_left_out(album: Path, tmp_path: P
     assert not nothing and len(nothing.problems) == 3
     with pytest.raises(DataError, match="empty contains no pictures"):
         planning.plan(tmp_path / "empty")
+
+
+@pytest.mark.parametrize("inputs", [None, 5, [None], [Path("a.png"), 3], b"a.png"])
+def test_inputs_of_other_types_are_refused(inputs: Any) -> None:
+    with pytest.raises(PictureError, match="an input of type .*; a path or a URL is needed"):
+        planning.plan(inputs)

@@ -272,14 +272,14 @@ class _Reporting:
         self._parts.append(make_report(outcomes, restorer, self._problems))
 
     def write(self) -> None:
-        from pellucid.restoration.report import is_report_of, join_reports, list_names
+        from pellucid.restoration.report import is_report_of, join_reports, list_places
 
         if self._file is not None:
             if self._model == AUTO or not self._parts:
                 content = join_reports(self._model, self._parts, self._others, self._problems)
             else:
                 content = self._parts[0]
-            is_own = is_report_of(self._file, list_names(content))
+            is_own = is_report_of(self._file, list_places(content))
             write_json(self._file, content, overwrite=self._overwrite or is_own)
 
 

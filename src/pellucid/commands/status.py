@@ -93,7 +93,7 @@ def status(
                 hint="a report is about one run; use a folder of its own for each model and its settings",
             )
         content = found[0].to_report()
-        is_own = not is_stdout(report) and reports.is_report_of(report, reports.list_names(content))
+        is_own = not is_stdout(report) and reports.is_report_of(report, reports.list_places(content))
         write_json(report, content, overwrite=overwrite or is_own)
     if not is_stdout(json_file, report):
         _print(out, label_runs(found), found)

@@ -45,7 +45,7 @@ def join_reports(
     }
 
 
-def list_names(report: Mapping[str, Any]) -> set[str]:
+def list_places(report: Mapping[str, Any]) -> set[str]:
     """The sources and results in a report."""
     names = (picture[key] for picture in report["pictures"] for key in ("source", "target"))
     return {name for name in names if name is not None}

@@ -609,7 +609,10 @@ def test_no_memory_is_one_line(run: Terminal, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr("pellucid.restoration.restorer.load", fail)
     result = run("restore photo.png --model tiny-mimo")
-    assert result.code == 1 and result.err == "pellucid: not enough memory; smaller tiles need less, e.g. --tile 256\n"
+    assert (
+        result.code == 1
+        and result.err == "pellucid: not enough memory; smaller tiles need less, e.g. --tile 256\n"
+    )
 
 
 def test_export_of_an_enormous_shape_is_one_line(run: Terminal) -> None:

@@ -317,7 +317,7 @@ class _Joined(RawIOBase):
         ("-", b"", 1, "standard input is empty; a picture is needed"),
         ("-", b"no picture", 1, "standard input"),
         ("- photo.png", b"", 2, "- is one picture; omit the other inputs"),
-        ("album --out -", b"", 2, "- is one picture"),
+        ("album --out -", b"", 2, "- is one picture, and album is a folder; give --out a folder"),
         ("- --compare", b"", 2, "- is one picture; omit --compare"),
         ("- --sidecars", b"", 2, "- has no files next to it; omit --sidecars"),
         ("- --out album", b"", 2, "--out album names a folder; - is one picture"),

@@ -92,7 +92,7 @@ def check_options(device: str = "auto", backend: str | None = None, precision: s
     check_names(backend, precision)
     find_device(device)
     if precision == "int8":
-        raise PellucidError(
+        raise ArgumentError(
             "int8 needs calibration on pictures, so only exported files can have it",
             hint="`pellucid export` writes such a file",
         )

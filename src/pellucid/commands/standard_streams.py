@@ -89,8 +89,10 @@ def standard_streams(inputs: list[str], out: str | None, format: str | None) -> 
 
 
 def _check(inputs: list[str], *, reads: bool, writes: bool) -> None:
-    if len(inputs) > 1 or Path(inputs[0]).is_dir():
+    if len(inputs) > 1:
         raise typer.BadParameter("- is one picture; omit the other inputs")
+    if Path(inputs[0]).is_dir():
+        raise typer.BadParameter(f"- is one picture, and {inputs[0]} is a folder; give --out a folder")
     if writes and sys.stdout.isatty():
         raise typer.BadParameter("--out -: standard output is a terminal; redirect it, or give a file")
     if reads and sys.stdin.isatty():

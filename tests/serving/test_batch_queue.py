@@ -191,7 +191,7 @@ def test_a_damaged_picture_is_listed(story: Story) -> None:
         ({"strength": 2}, 400, "strength=2 is not possible"),
         ({"strength": "1"}, 400, "strength=1 is not possible; expected a valid number"),
         ({"bit_depth": 12}, 400, "bit_depth=12 is not possible"),
-        ({"name": "../x"}, 400, "'../x' does not give names of visible files"),
+        ({"name": "../x"}, 400, "expected a pattern for names in one folder"),
         ({"name": "{0}"}, 400, "'{0}' is not a pattern for names; it can contain {stem}, {model}, {suffix}"),
         ({"exposure_ratio": 1e308}, 400, "exposure_ratio"),
         ({"name": "a\0b"}, 400, "is not possible; expected a text without control"),

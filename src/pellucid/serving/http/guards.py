@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pellucid.serving.limits import Limits, Setup, is_loopback
 from pellucid.serving.monitoring import Monitor, log
 from pellucid.serving.problems import Problem
+from pellucid.system.memory import format_bytes
 
 _OPEN_PATHS = {"/", "/docs", "/openapi.json", "/health/live", "/health/ready"}
 _OPEN_FOLDER = "/page/"
@@ -255,7 +256,7 @@ def _has_two_lengths(headers: dict[str, str]) -> bool:
 
 
 def _too_many_bytes(limits: Limits) -> Problem:
-    return Problem(413, "too many bytes", f"the limit of a request is {limits.max_bytes / 1e6:.0f} MB")
+    return Problem(413, "too many bytes", f"the limit of a request is {format_bytes(limits.max_bytes)}")
 
 
 def _split(url: str | None) -> SplitResult:

@@ -24,7 +24,8 @@ def _check_name(pattern: str) -> str:
     try:
         check_visible(pattern, fill_pattern(pattern, "a", ".png", "model"))
     except ArgumentError as error:
-        raise ValueError(error.facts) from None
+        expected = "a pattern for names in one folder, e.g. {stem}-{model}{suffix}"
+        raise ValueError(f"{expected} ({error.facts})") from None
     return pattern
 
 

@@ -603,6 +603,22 @@ def test_a_report_replaces_only_the_one_of_the_same_results(run: Terminal) -> No
     assert run("restore photo.png --model tiny-mimo --out two --json r.json --overwrite").code == 0
 
 
+def test_a_report_of_an_interrupted_run_or_of_missing_pictures_is_replaced(run: Terminal) -> None:
+    command = "restore new.png --model tiny-mimo --out one.png --json r.json"
+    assert run(command).code == 1
+    Path("r.json").write_text(json.dumps({"model": "", "recipe": "", "parameters": {}, "pictures": []}))
+    Path("new.png").write_bytes(Path("photo.png").read_bytes())
+    assert run(command).code == 0 and json.loads(Path("r.json").read_text())["pictures"]
+
+
+def test_shards_do_not_replace_reports_of_each_other(run: Terminal) -> None:
+    codes = [run(f"restore album --model tiny-dncn --out o --shard {n}/2 --json r.json") for n in (1, 2)]
+    num_targets = len(json.loads(Path("r.json").read_text())["pictures"])
+    assert num_targets < 2 or [one.code for one in codes] == [0, 1]
+    if num_targets == 1:
+        assert "r.json exists; --overwrite replaces it" in codes[1].err and len(list(Path("o").glob("*.png"))) == 1
+
+
 def test_no_memory_is_one_line(run: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*arguments: object, **keywords: object) -> None:
         raise RuntimeError("[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory")

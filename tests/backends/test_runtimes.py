@@ -27,6 +27,7 @@ from pellucid.exporting import export as exporting
 from pellucid.pictures.camera.packing import BAYER
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.restoration import restorer
+from pellucid.restoration.one_picture import restore_crop
 from pellucid.restoration.restorer import Restorer
 
 onnx = pytest.importorskip("onnx")
@@ -224,6 +225,38 @@ def test_a_file_with_a_fixed_shape_restores_larger_pictures_in_windows(
     np.testing.assert_allclose(fixed.restore(degraded).samples, wanted, atol=2e-6)
     found = fixed.restore(degraded, ensemble=True, tile_px=2 * height).samples
     np.testing.assert_allclose(found, free.restore(degraded, ensemble=True).samples, atol=2e-6)
+
+
+def test_parts_of_a_picture_are_restored_by_a_file_with_a_fixed_shape(
+    files: dict[str, Path], tmp_path: Path
+) -> None:
+    weights = files["dncnn.gaussian.onnx"].with_suffix(".safetensors")
+    fixed = restorer.load(exporting.export(weights, tmp_path / "a.onnx", shape=(1, 1, 40, 40)).path)
+    degraded = make_degraded(fixed, 90, 100, channels=1)
+    whole = restorer.load(weights).restore(degraded).samples
+    found = restore_crop(fixed, degraded, 50, 60, 10, 20).samples
+    np.testing.assert_allclose(found, whole[60:80, 50:60], atol=2e-6)
+
+
+class Scarce(runtimes.OnnxBackend):
+    """A backend on a machine without memory for more than this many pixels."""
+
+    def __call__(self, degraded: torch.Tensor) -> torch.Tensor:
+        if degraded.shape[-1] * degraded.shape[-2] > 75 * 75:
+            raise NotEnoughMemoryError("not enough memory for a tile")
+        return super().__call__(degraded)
+
+
+@pytest.mark.parametrize("size", [(81, 81), (60, 100), (200, 90)])
+def test_smaller_tiles_still_contain_a_fixed_shape(
+    size: tuple[int, int], files: dict[str, Path], tmp_path: Path
+) -> None:
+    weights = files["dncnn.gaussian.onnx"].with_suffix(".safetensors")
+    fixed = restorer.load(exporting.export(weights, tmp_path / "a.onnx", shape=(1, 1, 40, 40)).path)
+    fixed.models[0].backend.__class__ = Scarce
+    degraded = make_degraded(fixed, *size, channels=1)
+    wanted = restorer.load(weights).restore(degraded).samples
+    np.testing.assert_allclose(fixed.restore(degraded).samples, wanted, atol=2e-6)
 
 
 def test_a_file_with_a_fixed_shape_refuses_small_pictures_and_small_tiles(

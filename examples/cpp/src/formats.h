@@ -24,8 +24,8 @@ void write_dng(const Mosaic& mosaic, std::FILE* file, const std::string& path);
 // The orientation in an EXIF block; 1 if it has none.
 int find_orientation(std::vector<unsigned char> exif);
 
-// The EXIF block of a picture for a file of it: upright, of its size, and without the thumbnail of the original. All
-// other bytes keep their places, on which the notes of camera makers depend.
+// The EXIF block of a picture for a file of it: upright, of its size, and without a reference to the
+// thumbnail. All bytes keep their places, on which the notes of camera makers depend.
 std::vector<unsigned char> describe_upright(const Picture& picture);
 
 }  // namespace pellucid

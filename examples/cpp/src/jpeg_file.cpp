@@ -9,6 +9,7 @@
 
 #include "file_access.h"
 #include "formats.h"
+#include "pellucid/files.h"
 
 namespace pellucid {
 
@@ -18,7 +19,7 @@ constexpr int kQuality = 95;  // of pictures that are not from a JPEG
 
 constexpr int kExifMarker = JPEG_APP0 + 1;
 constexpr char kExifHead[] = "Exif\0";
-constexpr std::size_t kExifHeadBytes = 6, kMostExifBytes = 0xffff - 2 - kExifHeadBytes;
+constexpr std::size_t kExifHeadBytes = 6;
 
 // libjpeg reports errors by a callback that must not return, so all objects with destructors are made before.
 struct Errors {
@@ -136,7 +137,6 @@ Picture read_jpeg(const std::string& path) {
 void write_jpeg(const Picture& picture, std::FILE* file, const std::string& path, int quality) {
     Errors errors;
     const std::vector<unsigned char> exif = describe_upright(picture);
-    if (exif.size() > kMostExifBytes) throw std::runtime_error(path + ": its EXIF is too large for JPEG; write PNG");
     jpeg_compress_struct jpeg{};
     jpeg.err = &errors.manager;
     set_handlers(errors);
@@ -154,7 +154,7 @@ void write_jpeg(const Picture& picture, std::FILE* file, const std::string& path
         jpeg.optimize_coding = TRUE;
         jpeg.comp_info[0].h_samp_factor = jpeg.comp_info[0].v_samp_factor = picture.has_half_color ? 2 : 1;
         jpeg_start_compress(&jpeg, TRUE);
-        if (!exif.empty()) write_exif(jpeg, exif);
+        if (!exif.empty() && exif.size() <= kMostExifBytesInJpeg) write_exif(jpeg, exif);
         if (!picture.profile.empty())
             jpeg_write_icc_profile(&jpeg, picture.profile.data(), static_cast<unsigned>(picture.profile.size()));
         while (jpeg.next_scanline < jpeg.image_height) {

@@ -188,6 +188,8 @@ void restore(const pellucid::Restorer& restorer, const Arguments& arguments) {
         return pellucid::write_picture(developed, output, arguments.write);
     }
     pellucid::Picture picture = pellucid::read_picture(input);
+    if (pellucid::names_jpeg(output) && picture.exif.size() > pellucid::kMostExifBytesInJpeg)
+        std::cerr << output << ": not kept in JPEG: EXIF, which has more than 64 KB\n";
     const auto restored =
         with_progress([&](const auto& show) { return restorer.restore(std::move(picture), show); });
     pellucid::write_picture(restored, output, arguments.write);

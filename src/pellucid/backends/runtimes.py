@@ -92,8 +92,8 @@ class GraphBackend(ABC):
         if self.fixed_shape is None:
             return self._memory.working_bytes(shape, available_bytes=available_bytes)
         joined_bytes = 2 * 4 * prod(shape) * self.scale**2  # the input and the output, which windows are copied to
-        batch_bytes = self._memory.working_bytes(self.fixed_shape.shape, available_bytes=available_bytes)
-        return joined_bytes + batch_bytes
+        left_bytes = max(0, available_bytes - joined_bytes)
+        return joined_bytes + self._memory.working_bytes(self.fixed_shape.shape, available_bytes=left_bytes)
 
     def device_bytes(self, shape: Shape, *, available_bytes: int = 0) -> int:
         """0: inputs and outputs are on the CPU, and nothing is known about other memory."""

@@ -15,7 +15,7 @@ from typing import NoReturn, TextIO, get_args
 import typer
 
 from pellucid.commands.terminal import print_error, print_warning
-from pellucid.errors import ArgumentError, OutputError, PellucidError, RecipeError
+from pellucid.errors import ArgumentError, NotEnoughMemoryError, OutputError, PellucidError, RecipeError
 
 EXIT_CODES = {
     0: "everything was done",
@@ -82,7 +82,11 @@ def _call(command: Callable[[], object]) -> int:
 
         if not is_memory_error(error):
             raise
-        print_error("not enough memory; smaller tiles need less, e.g. --tile 256")
+        failure = NotEnoughMemoryError(
+            "not enough memory", hint="smaller tiles need less, e.g. {tile_px}", tile_px=256
+        )
+        failure.__cause__ = error
+        print_error(failure)
         return 1
     return code if isinstance(code, int) else 0
 

@@ -193,7 +193,8 @@ def restore(
             shard=parse_shard(shard),
         )
         _print_passed_over(jobs, with_sidecars=sidecars)
-        _check_outputs(jobs, report, overwrite=overwrite or preview)
+        names = [str(streams.names.get(place, place)) for job in jobs for place in (job.source, job.target)]
+        _check_outputs(jobs, report, names, overwrite=overwrite or preview)
         groups: Mapping[str, Sequence[Job]] = {one: jobs for one in model} if jobs.whole else {}
         others: Sequence[Outcome] = ()
         if AUTO in model:
@@ -213,7 +214,7 @@ def restore(
             )
         else:
             reporting = _Reporting(
-                report, model[0], jobs.problems, [*map(streams.rename, others)], overwrite=overwrite
+                report, model[0], jobs.problems, [*map(streams.rename, others)], names, overwrite=overwrite
             )
             for key, one in chosen.items():
                 own = groups[key]
@@ -237,21 +238,27 @@ def restore(
             raise typer.Exit(1)
 
 
-def _check_outputs(jobs: "Plan", report: Path | None, *, overwrite: bool) -> None:
-    """Raise OutputError, before any work, if a result or the report would replace a file."""
+def _check_outputs(jobs: "Plan", report: Path | None, names: "Sequence[str]", *, overwrite: bool) -> None:
+    """Raise OutputError, before any work, if a result or the report would replace a file.
+
+    names: of sources and results, see `is_report_of`.
+    """
     from pellucid.restoration.report import is_report_of
     from pellucid.system import files
 
     if len(jobs.whole) == 1 and jobs.whole[0].root is None and isinstance(jobs.whole[0].target, Path):
         files.check_overwrite(jobs.whole[0].target, overwrite=overwrite)
     if report is not None and not is_stdout(report):
-        places = [place for job in jobs.whole for place in (job.source, job.target)]
+        places = (place for job in jobs.whole for place in (job.source, job.target))
         used = [path for path in places if isinstance(path, Path)]
-        files.check_report(report, used, overwrite=overwrite or is_report_of(report, {*map(str, places)}))
+        files.check_report(report, used, overwrite=overwrite or is_report_of(report, names))
 
 
 class _Reporting:
-    """The file of --json. others: outcomes of pictures for which "auto" chose no model."""
+    """The file of --json.
+
+    others: outcomes of pictures without a model ("auto"). names: of sources and results, see `is_report_of`.
+    """
 
     def __init__(
         self,
@@ -259,11 +266,12 @@ class _Reporting:
         model: str,
         problems: "Sequence[PellucidError]",
         others: "Sequence[Outcome]",
+        names: "Sequence[str]",
         *,
         overwrite: bool,
     ) -> None:
         self._file, self._model, self._problems, self._overwrite = file, model, problems, overwrite
-        self._others = others
+        self._others, self._names = others, names
         self._parts: list[dict[str, Any]] = []
 
     def add(self, outcomes: "Sequence[Outcome]", restorer: "Restorer") -> None:
@@ -272,14 +280,14 @@ class _Reporting:
         self._parts.append(make_report(outcomes, restorer, self._problems))
 
     def write(self) -> None:
-        from pellucid.restoration.report import is_report_of, join_reports, list_places
+        from pellucid.restoration.report import is_report_of, join_reports
 
         if self._file is not None:
             if self._model == AUTO or not self._parts:
                 content = join_reports(self._model, self._parts, self._others, self._problems)
             else:
                 content = self._parts[0]
-            is_own = is_report_of(self._file, list_places(content))
+            is_own = is_report_of(self._file, self._names)
             write_json(self._file, content, overwrite=self._overwrite or is_own)
 
 

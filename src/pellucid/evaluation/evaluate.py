@@ -149,7 +149,7 @@ def plan_evaluation(
         score = comparison.score(sample.name, planes, prepared.target, prepared.make_baseline())
         return Measured(score, prepared.warnings, restored.as_depth("uint8"))
 
-    protocol = describe(recipe, collection, comparison, seeds)
+    protocol = describe(recipe, collection, comparison, seeds) | _describe_white(white)
     backends = [model.backend.name for model in restorer.models]
     weights = (restorer.fingerprint(), backends, recipe.name, dict(recipe.parameters))
     saved = _plan_saved(collection, None if save is None else Path(save))
@@ -215,6 +215,7 @@ def plan_score(
         "colors": COLORS[colors],
         "degradation": f"given results, matched {collection.pairing}",
         **comparison.describe("both rounded to 8 bit" if comparison.rounds else "not rounded"),
+        **_describe_white(white),
     }
     model = Path(results).name or str(results)
     saved = [None] * len(collection)
@@ -265,6 +266,11 @@ def describe(
         **({"degraded_psnr_of": _describe_baseline(recipe)} if recipe.domain.takes_mosaic else {}),
         **({"misaligned_left_out": collection.num_misaligned} if is_raw else {}),
     }
+
+
+def _describe_white(white: float | None) -> dict[str, str]:
+    """What replaces the peak of a protocol if white is given."""
+    return {} if white is None else {"peak": f"white ({white:g}, as given)"}
 
 
 BASELINE = "the mosaic developed by LibRaw, scaled to the target's mean"

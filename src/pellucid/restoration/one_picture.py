@@ -278,6 +278,8 @@ def _run_region(
         assert isinstance(whole, Picture)  # others are not cropped or resized
         return whole
     halo_px = runner.halo_px + FILL_PX * len(runner.models) * _has_alpha(accepted)
+    if any(model.backend.fixed_shape is not None for model in runner.models):
+        halo_px = max(shape)  # a part may be smaller than the shape
     covered = needed.map(lambda side, _: slice(side.start // runner.scale, -(-side.stop // runner.scale)))
     outer = _turn_back(covered, orientation, (height, width)).map(
         lambda side, axis: slice(

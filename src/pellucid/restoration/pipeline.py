@@ -22,6 +22,7 @@ from pellucid.restoration.planning import Job
 from pellucid.restoration.position import Position
 from pellucid.restoration.transfers import LocalFiles
 from pellucid.system import memory
+from pellucid.system.wording import format_bytes
 
 FAULT = "a fault of pellucid"
 """The start of messages about bugs, which users should report."""
@@ -93,7 +94,7 @@ class Budget:
         if len(self._taken) == 1 and needed > self.ceiling:
             raise NotEnoughMemoryError(
                 f"decoding and encoding {job.source} needs more than the memory limit of "
-                f"{memory.format_bytes(self.ceiling)}",
+                f"{format_bytes(self.ceiling)}",
                 hint="{memory_bytes} is enough",
                 memory_bytes=memory.enough_bytes(needed),
             )

@@ -1,13 +1,15 @@
 """The report of a restoration: what happened to every picture, as JSON."""
 
 import json
-from collections.abc import Container, Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pellucid.errors import PellucidError
 from pellucid.restoration.restorer import Restorer
 from pellucid.restoration.sessions import Outcome
+from pellucid.storage.urls import is_url
 
 
 def make_report(
@@ -51,19 +53,24 @@ def list_places(report: Mapping[str, Any]) -> set[str]:
     return {name for name in names if name is not None}
 
 
-def is_report_of(path: Path, names: Container[str]) -> bool:
+def is_report_of(path: Path, names: Iterable[str]) -> bool:
     """Whether a file is the report of an earlier run of the same command, which may be overwritten.
 
     names: results and sources of this run. The earlier one must have made one of these results, or failed for one
-    of these sources.
+    of these sources, or contain no picture, because it was interrupted.
     """
     try:
         found = json.loads(path.read_bytes() if path.is_file() else b"")  # a device may never end
         if {"model", "recipe", "parameters", "pictures"} <= found.keys():
-            return any((picture["target"] or picture["source"]) in names for picture in found["pictures"])
+            places = [_to_absolute(picture["target"] or picture["source"]) for picture in found["pictures"]]
+            return not places or not {*map(_to_absolute, names)}.isdisjoint(places)
     except (OSError, ValueError, AttributeError, LookupError, TypeError):  # it is something else
         return False
     return False
+
+
+def _to_absolute(place: str) -> str:
+    return place if is_url(place) else os.path.abspath(place)  # noqa: PTH100  # Path's own resolves links
 
 
 def _to_json(outcome: Outcome) -> dict[str, Any]:

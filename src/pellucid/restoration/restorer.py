@@ -448,7 +448,9 @@ def _load_exported(
     chosen = runtime(path, metadata, network, device=device)
     if chosen.runtime_device != "cpu":
         height, width = (64, 64) if metadata.shape is None else metadata.shape[2:]
-        inputs = parity.crop_inputs(parity.synthetic_inputs(recipe, max(height, width)), [(height, width)])
+        inputs = parity.crop_inputs(
+            parity.synthetic_inputs(recipe, -(-max(height, width) // 12) * 12), [(height, width)]
+        )
         agreement = parity.compare(chosen, runtime(path, metadata, network), inputs)
         accelerators.check_agreement(agreement, device, name=path.name, precision=metadata.precision)
     return Restorer(path.stem, recipe, chosen, metadata.weights)

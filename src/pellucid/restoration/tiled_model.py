@@ -66,8 +66,8 @@ DEVICE_TILE_PX = 2048
 """Side of the tiles on a GPU, in pixels of the network's input, if they fit its memory: halos take little there,
 copies of a large picture still overlap, and with up to 500 channels all indices fit 32 bits."""
 
-TRIMMED_PIXELS = 2**18
-"""Pixels of a result from which on freed memory is returned: smaller ones leave little, and that takes as long."""
+TRIMMED_PIXELS = 2**14
+"""Pixels of a result from which on freed memory is returned; for smaller ones, that takes as long as the rest."""
 
 IDENTITY = (DihedralTransform(),)
 ALL_EIGHT = tuple(DihedralTransform(*flags) for flags in product((False, True), repeat=3))
@@ -245,10 +245,13 @@ class TiledModel:
         reserved_bytes: int = 0,
     ) -> int:
         """The side of the tiles: the requested or a fast one, halved until a tile fits the memory."""
-        used = memory.used_bytes() + reserved_bytes
-        free, halo_px = max(0, limit - used), settings.halo_px
-        free_on_device = devices.free_device_bytes(self.backend.device)
+        halo_px = settings.halo_px
         tile_px = self._fast_tile_px(degraded, halo_px) if requested_px is None else requested_px
+        used = memory.used_bytes() + reserved_bytes
+        if self._working_bytes(degraded, tile_px + 2 * halo_px, max(0, limit - used)) > limit - used:
+            memory.trim()
+            used = memory.used_bytes() + reserved_bytes
+        free, free_on_device = max(0, limit - used), devices.free_device_bytes(self.backend.device)
         while (
             (needed := self._working_bytes(degraded, tile_px + 2 * halo_px, free)) > free
             or not self._fits_device(degraded, tile_px + 2 * halo_px, free_on_device)
@@ -366,7 +369,7 @@ class TiledModel:
                     raise NotEnoughMemoryError(
                         f"not enough memory for {self.name}, even with the smallest tiles"
                     ) from error
-                tile_px = tile.longer_side_px // 2
+                tile_px = max(self._least_tile_px, tile.longer_side_px // 2)
                 waiting.append(tile)
             else:
                 yield from started.add(tile, start_s, finish)

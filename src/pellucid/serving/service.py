@@ -317,13 +317,20 @@ class Service:
     def check_model(self, model: str) -> int:
         """The scale factor of a model or a chain, e.g. a+b.
 
-        Raises Problem 400 if a model is not offered, and 503 before the models are known.
+        Raises Problem 400 if a model is not offered or cannot have this place in a chain, and 503 before the
+        models are known.
         """
         self.list_models()
-        scale = 1
-        for name in model.split("+"):
+        scale, names = 1, model.split("+")
+        for place, name in enumerate(names):
             if name not in self.models:
                 raise Problem(400, "no such model", f"no model {name[:80]!r}; {suggest(name[:80], self.models)}")
+            if len(names) > 1 and (
+                self.models[name]["gives_raw"] or (place and self.models[name]["takes_raw_only"])
+            ):
+                raise Problem(
+                    400, "no such chain", f"{name} is for camera RAW files, and cannot be at this place of a chain"
+                )
             scale *= int(self.models[name]["scale"])
         return scale
 
@@ -619,6 +626,8 @@ _keep_alive: set[asyncio.Future[None]] = set()
 
 
 def _problem_of(error: CommandFailedError) -> Problem:
+    if error.kind == "option":
+        return Problem(400, "an option that is not possible", error.message)
     if error.kind == "storage":
         return Problem(507, "no space", error.message)
     if "not a file of a known picture format" in error.message:

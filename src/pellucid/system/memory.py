@@ -20,7 +20,6 @@ import psutil
 from numpy.typing import NDArray
 
 from pellucid.system import files
-from pellucid.system.wording import format_count
 
 LARGE_BYTES = 2**24
 """Arrays of at least this size are in a file: 16 MiB, 3 megapixels of 16-bit RGB."""
@@ -30,7 +29,10 @@ STRIP_BYTES = 2**20
 
 _STRIPS_IN_MEMORY = 16
 
-_SIGNS = ("memory", "could not create a primitive", "could not execute a primitive")
+_SIGNS = (
+    "out of memory", "not enough memory", "allocate memory", "ALLOC_FAILED", "could not create a memory",
+    "could not create a primitive", "could not execute a primitive",
+)  # fmt: skip
 """In messages of PyTorch and oneDNN about a failed allocation."""
 
 _C_LIBRARY = ctypes.CDLL(None) if os.name == "posix" else None
@@ -98,11 +100,6 @@ def trim() -> None:
     """Return freed memory that the C library keeps to the system (glibc)."""
     if _C_LIBRARY is not None and hasattr(_C_LIBRARY, "malloc_trim"):
         _C_LIBRARY.malloc_trim(0)
-
-
-def format_bytes(num_bytes: int) -> str:
-    """An amount of memory: "4300 MB", or "10 bytes" if it is less than one."""
-    return f"{num_bytes // 10**6} MB" if num_bytes >= 10**6 else format_count(num_bytes, "byte")
 
 
 def used_bytes() -> int:

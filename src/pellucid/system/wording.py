@@ -8,6 +8,11 @@ def format_count(count: int, noun: str, plural: str | None = None) -> str:
     return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
 
 
+def format_bytes(num_bytes: int) -> str:
+    """An amount of memory: "4300 MB", or "10 bytes" if it is less than one."""
+    return f"{num_bytes // 10**6} MB" if num_bytes >= 10**6 else format_count(num_bytes, "byte")
+
+
 def describe_left_out(left_out: Sequence[tuple[str, str]], num_all: int, noun: str = "file") -> str:
     """How many were left out, and why the first one was: "2 of 3 files left out, e.g. a.png: it is damaged".
 

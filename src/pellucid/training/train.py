@@ -490,7 +490,7 @@ def _start_profiler(run: Run | None, num_left: int, stack: ExitStack, log: Log) 
     if run is None:
         return None
     if num_left < 2:
-        log(f"{run.folder}: no trace was written, as that needs 2 steps and {num_left} is left")
+        log(f"{run.folder}: no trace is written, as that needs 2 more steps; only {num_left} left")
         return None
     # Else the profiler prints lines about its start and stop.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")

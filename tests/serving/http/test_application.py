@@ -271,6 +271,8 @@ def test_models(client: httpx.Client) -> None:
         ({"model": MODEL, "strength": "nan"}, png(), 400, "strength"),
         ({"model": MODEL, "strength": ["1", "0"]}, png(), 400, "strength: it is given twice"),
         ({"model": MODEL, "scale": "2", "size": "30x"}, png(), 400, "exclude each other"),
+        ({"model": f"raw-denoise+{MODEL}"}, png(), 400, "raw-denoise is for camera RAW files, and cannot be"),
+        ({"model": f"{MODEL}+sid-any"}, png(), 400, "sid-any is for camera RAW files, and cannot be"),
         ({"model": MODEL, "crop": "1,2,3"}, png(), 400, "crop=1,2,3 is not possible; expected x, y, width"),
         ({"model": MODEL, "size": "0x0"}, png(), 400, "size=0x0 is not possible; expected a size of up to"),
         ({"model": MODEL, "crop": "30,20,20,20"}, png(), 422, "40 x 30 px"),

@@ -20,6 +20,9 @@ struct WriteOptions {
     int quality = 0;  // of JPEG, 1 to 100; 0: that of the file that the picture is from, or 95; others ignore it
 };
 
+// JPEG cannot contain more EXIF, which is then left out.
+constexpr std::size_t kMostExifBytesInJpeg = 65527;
+
 // Whether a result of this name becomes a JPEG.
 bool names_jpeg(const std::string& path);
 

@@ -103,6 +103,7 @@ class ModelInfo(BaseModel):
     recipe: str
     scale: int = Field(description="Sides of the result are this many times as long.")
     takes_raw_only: bool = Field(description="Whether it needs a camera RAW file.")
+    gives_raw: bool = Field(description="Whether the result is a camera RAW file (DNG).")
     colors: str
     license: str
     scores: list[dict[str, Any]]

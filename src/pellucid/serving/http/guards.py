@@ -19,7 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from pellucid.serving.limits import Limits, Setup, is_loopback
 from pellucid.serving.monitoring import Monitor, log
 from pellucid.serving.problems import Problem
-from pellucid.system.memory import format_bytes
+from pellucid.system.wording import format_bytes
 
 _OPEN_PATHS = {"/", "/docs", "/openapi.json", "/health/live", "/health/ready"}
 _OPEN_FOLDER = "/page/"

@@ -74,6 +74,7 @@ def describe_models() -> list[dict[str, Any]]:
                 "recipe": metadata.recipe,
                 "scale": recipe.domain.result_scale(_network_scale(recipe)),
                 "takes_raw_only": recipe.domain.takes_mosaic,
+                "gives_raw": recipe.domain.gives_mosaic,
                 "colors": recipe.domain.colors,
                 "license": metadata.license,
                 "scores": [_describe_score(score) for score in metadata.scores],

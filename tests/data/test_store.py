@@ -197,6 +197,10 @@ def test_a_changed_sample_is_found(tmp_path: Path) -> None:
     content[-1] ^= 1
     shard.write_bytes(content)
     assert store.open(tmp_path / "s").check() == ["1.png"]
+    found = store.open(tmp_path / "s")
+    found.target(0)
+    with pytest.raises(DataError, match=r"samples of 1\.png are damaged; make the store again"):
+        found.target(1)
 
 
 def test_writing_resumes_after_a_truncated_record(tmp_path: Path) -> None:

@@ -122,6 +122,9 @@ def digest(samples: Samples) -> str:
 class Store:
     """Decoded items of one kind. May be used in many threads and processes, and pickled.
 
+    The samples of an item are compared with their hash when they are used for the first time; `target`, `degraded`
+    and `mosaic` raise DataError if they are damaged.
+
     kind "clean": each item is a target. "pairs": a target and a degraded picture. "raw": a target and a mosaic.
     """
 
@@ -130,6 +133,7 @@ class Store:
         self._index = index
         self._items = index.items[:num_items]
         self._maps: dict[int, FileMap] = {}
+        self._proven: set[int] = set()
         self._num_bytes_mapped = 0
 
     def __len__(self) -> int:
@@ -229,7 +233,7 @@ class Store:
         numbers = self._numbers()
         bad = set()
         for done, number in enumerate(numbers, start=1):
-            if digest(self._array(number)) != self._index.arrays[number].sha256:
+            if self._is_damaged(number):
                 bad.add(number)
             if progress is not None:
                 progress(done, len(numbers))
@@ -240,6 +244,21 @@ class Store:
         return sorted(number for number in used if number is not None)
 
     def _array(self, number: int) -> Samples:
+        """An array, which is compared with its hash the first time. Raises DataError if it is damaged."""
+        if number not in self._proven:
+            if self._is_damaged(number):
+                name = next(item.name for item in self._items if number in (item.target, item.degraded))
+                raise DataError(
+                    f"{self.folder}: the stored samples of {name} are damaged",
+                    hint="make the store again; `pellucid prepare check` lists all that are damaged",
+                )
+            self._proven.add(number)
+        return self._map_array(number)
+
+    def _is_damaged(self, number: int) -> bool:
+        return digest(self._map_array(number)) != self._index.arrays[number].sha256
+
+    def _map_array(self, number: int) -> Samples:
         array = self._index.arrays[number]
         self._release_pages(array.num_bytes)
         mapped = self._map(array.shard)

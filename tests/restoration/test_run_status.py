@@ -99,6 +99,8 @@ def test_the_status_of_a_moved_folder_and_of_missing_inputs(many: Path, weights:
     shutil.move(many, tmp_path / "elsewhere")
     status = _read_one(moved)
     assert len(status.select("failed")) == 1 and "missing pictures are not known" in status.problems[0]
+    reasons = {one.error for one in status.select("missing")}
+    assert len(reasons) > 1 and all(text and "cannot be checked, because" in text for text in reasons)
 
 
 def test_a_copied_input_is_not_restored_again_but_a_changed_one_is(
@@ -120,15 +122,18 @@ def test_two_models_in_one_folder_are_two_runs(many: Path, weights: Path, tmp_pa
             _run(many, tmp_path / "out", one, Shard(i, 2))
     found = read_status(tmp_path / "out")
     assert [(run.model, len(run.select("restored"))) for run in found] == [("dncnn.gaussian", 10), ("other", 10)]
+    assert [len(run.select("failed")) for run in found] == [1, 1]
     assert len(_contents(tmp_path / "out")) == 20
 
 
 def test_the_newest_outcome_counts_in_whichever_manifest_it_is() -> None:
     entries = Entries()
     for outcome, at_s in (("restored", 20.0), ("failed", 10.0)):
-        entries.add({"target": "a.png", "outcome": outcome, "at_s": at_s})
-    found = entries.find_outcome("a.png")
+        entries.add({"target": "a.png", "outcome": outcome, "at_s": at_s, "settings": "s"})
+    found = entries.find_outcome("a.png", {"s"})
     assert found is not None and found["outcome"] == "restored"
-    entries.add({"target": "a.png", "outcome": "failed", "at_s": 20.0})
-    found = entries.find_outcome("a.png")
+    entries.add({"target": "a.png", "outcome": "failed", "at_s": 20.0, "settings": "s"})
+    found = entries.find_outcome("a.png", {"s"})
     assert found is not None and found["outcome"] == "failed"  # the last one of the same moment
+    entries.add({"target": "a.png", "outcome": "restored", "at_s": 30.0, "settings": "of another run"})
+    assert entries.find_outcome("a.png", {"s"}) == found

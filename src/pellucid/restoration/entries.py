@@ -5,7 +5,7 @@ are ignored. Other lines state what was asked for ("run"), and what happened to 
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -57,9 +57,10 @@ class Entries:
         """The last entry that matches the stamp of the result; later entries for its name may not."""
         return next((entry for entry in reversed(self._table.find(key)) if entry["result"] == now), None)
 
-    def find_outcome(self, key: str) -> dict[str, Any] | None:
-        """The newest outcome of a result, in whichever manifest it is."""
-        return max(reversed(self.outcomes.find(key)), key=_written_at_s, default=None)
+    def find_outcome(self, key: str, accepted: Container[str]) -> dict[str, Any] | None:
+        """The newest outcome of a result with one of these settings, in whichever manifest it is."""
+        found = (line for line in reversed(self.outcomes.find(key)) if line.get("settings") in accepted)
+        return max(found, key=_written_at_s, default=None)
 
 
 def _written_at_s(outcome: dict[str, Any]) -> float:

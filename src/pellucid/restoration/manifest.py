@@ -151,8 +151,7 @@ class Manifest:
 
     def find_outcome(self, target: Location) -> Mapping[str, Any] | None:
         """The last recorded outcome of a result with these settings."""
-        found = self._entries.find_outcome(self._key(target))
-        return None if found is None or found["settings"] not in self._accepted else found
+        return self._entries.find_outcome(self._key(target), self._accepted)
 
     def find_entry(self, target: Location) -> Entry | None:
         """The entry of an existing result."""

@@ -200,6 +200,7 @@ def _find_place(folder: Location, place: str) -> Location:
     return Path(os.path.normpath(Path(os.path.realpath(folder), place)))
 
 
+_UNKNOWN = "is not the file that was written: replaced, changed or copied"
 _REPLACED_BY = {
     State.OTHER_SETTINGS: "is now the result with other settings",
     State.OTHER_MODEL: "is now the result of another model",
@@ -213,7 +214,9 @@ def _find_status(job: Job, manifests: Manifests) -> PictureStatus:
         if outcome.get("outcome") == "failed":
             return PictureStatus(job.source, job.target, "failed", outcome.get("error"))
         is_other = isinstance(job.target, Path) and os.path.lexists(job.target)
-        reason = _REPLACED_BY.get(state, "is not the file that was written: replaced, changed or copied")
+        is_gone = isinstance(job.source, Path) and not job.source.exists()
+        unknown = f"cannot be checked, because {job.source} does not exist" if is_gone else _UNKNOWN
+        reason = _REPLACED_BY.get(state, unknown)
         error = f"{job.target} {reason}" if is_other else None
         return PictureStatus(job.source, job.target, "missing", error)
     is_known = outcome.get("outcome") == "restored"

@@ -1,5 +1,6 @@
 """The metadata of exported files, and which metadata is rejected."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -26,6 +27,12 @@ def test_metadata_survives_a_round_trip_through_texts(name: str) -> None:
     found, network = metadata.resolve(source="x.onnx")
     assert (found.name, found.parameters) == (name, registry.find(name, **small_models.RECIPES[name]).parameters)
     assert network.halo == metadata.halo and next(network.parameters()).is_meta
+
+
+def test_whether_weights_learned_from_pairs_survives_the_round_trip() -> None:
+    metadata = make_metadata()
+    learned = replace(metadata, weights=replace(metadata.weights, learned_from_pairs=True))
+    assert GraphMetadata.from_entries(learned.to_entries(), source="x.onnx") == learned
 
 
 def test_other_programs_find_what_they_need() -> None:

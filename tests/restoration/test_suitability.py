@@ -1,6 +1,7 @@
 """A picture whose noise is not what a model was trained for gets a line that names a better model."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,14 @@ def test_noise_that_does_not_fit_gets_a_line(
     else:
         (warning,) = warnings
         assert re.search(message, warning), warning
+
+
+def test_weights_that_learned_from_pairs_get_no_line_about_noise() -> None:
+    model = load("dncnn-gray-25", device="cpu")
+    metadata = model.models[0].metadata
+    assert metadata is not None and warn_about(make_picture(0, 1), model)
+    model.models[0].metadata = replace(metadata, learned_from_pairs=True)
+    assert warn_about(make_picture(0, 1), model) == ()
 
 
 def test_small_pictures_are_not_measured() -> None:

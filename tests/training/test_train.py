@@ -656,6 +656,13 @@ def test_a_run_whose_losses_are_read_late_resumes_and_ends_as_others(
         run(made, stores["clean"], tmp_path / "poisoned")
 
 
+def test_weights_say_whether_they_learned_from_pairs(stores: dict[str, Path], tmp_path: Path) -> None:
+    made = tiny("dncnn.gaussian", num_steps=1, channels=3)
+    for kind in ("clean", "pairs"):
+        metadata = checkpoint.read_metadata(run(made, stores[kind], tmp_path / kind))
+        assert metadata.learned_from_pairs is (kind == "pairs")
+
+
 # Fine-tuning, tuning, and measuring.
 
 

@@ -107,6 +107,8 @@ class GraphMetadata:
         }
         if self.weights.network_sha256 is not None:
             texts["network_sha256"] = self.weights.network_sha256
+        if self.weights.learned_from_pairs:
+            texts["learned_from_pairs"] = True
         if self.form is not None:
             texts["whole"] = vars(self.form)
         return {key: value if isinstance(value, str) else json.dumps(value) for key, value in texts.items()}

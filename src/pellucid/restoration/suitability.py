@@ -184,6 +184,8 @@ def _warn_of_noise(degraded: Degraded, model: TiledModel) -> Iterator[str]:
     levels = _noise_levels(model.recipe)
     if levels is None or not isinstance(degraded, Picture):
         return
+    if model.metadata is not None and model.metadata.learned_from_pairs:
+        return
     if min(degraded.height, degraded.width) < MIN_MEASURED_PX:
         return
     found = estimate_noise(degraded)

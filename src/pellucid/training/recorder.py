@@ -72,7 +72,8 @@ class Recorder:
     """Writes the progress of a learner into its run folder.
 
     validation: if None, the last weights are the result; otherwise the best validated ones.
-    origin: the data and seed, for the provenance of the weights. save_every_s: longest time between checkpoints.
+    origin: the data and seed, for the provenance of the weights. from_pairs: whether all data are pairs.
+    save_every_s: longest time between checkpoints.
     tensorboard: also receives metrics and validation strips. bucket_run: uploads every checkpoint.
     log: called with a line of text if pictures cannot be scored.
     """
@@ -84,13 +85,14 @@ class Recorder:
         validation: Validation | None,
         *,
         origin: str,
+        from_pairs: bool,
         save_every_s: float,
         tensorboard: TensorboardWriter | None = None,
         bucket_run: BucketRun | None = None,
         log: Log = ignore,
     ) -> None:
         self._run, self._learner, self._validation, self._tensorboard = run, learner, validation, tensorboard
-        self._origin, self._save_every_s = origin, save_every_s
+        self._origin, self._from_pairs, self._save_every_s = origin, from_pairs, save_every_s
         self._bucket_run, self._log = bucket_run, log
         self._known_failures = list[str]()
         self._saved_at = time.monotonic()
@@ -178,6 +180,7 @@ class Recorder:
             f"pellucid {version('pellucid')}: {command_line()}",
             license="not stated",
             network_sha256=recipe.network_sha256,
+            learned_from_pairs=self._from_pairs,
             scores=() if report is None else (_to_score(report, self._validation),),
         )
         checkpoint.save(self._run.weights, network, metadata, overwrite=True)

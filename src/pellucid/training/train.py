@@ -175,6 +175,7 @@ def train(
                 learner,
                 validation,
                 origin=origin,
+                from_pairs=all(learns_from_pairs(recipe, each) for each in (store, *(one.store for one in mixed))),
                 save_every_s=save_every_s,
                 tensorboard=writer,
                 bucket_run=bucket_run,

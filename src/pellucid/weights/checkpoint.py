@@ -48,6 +48,7 @@ class WeightsMetadata:
         `pellucid evaluate` reports.
     history: recipe, provenance and scores of the files that this one replaced, newest first.
     network_sha256: SHA-256 of the network file, if the recipe is not from the package; see `add_network`.
+    learned_from_pairs: whether it learned from given pairs only, not from the degradation of the recipe.
     """
 
     recipe: str
@@ -57,6 +58,7 @@ class WeightsMetadata:
     scores: tuple[Mapping[str, Any], ...] = field(default=())
     history: tuple[Mapping[str, Any], ...] = field(default=())
     network_sha256: str | None = None
+    learned_from_pairs: bool = False
 
 
 @dataclass(frozen=True)
@@ -262,6 +264,7 @@ def parse_metadata(header: Mapping[str, Any], *, source: str | Path) -> WeightsM
             scores=tuple(_parse_score(score) for score in header["scores"]),
             history=tuple(dict(entry) for entry in header.get("history", ())),
             network_sha256=None if header.get("network_sha256") is None else str(header["network_sha256"]),
+            learned_from_pairs=header.get("learned_from_pairs") in (True, "true"),  # text in exported files
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{source} has an invalid header ({describe_damage(error)})") from error

@@ -163,15 +163,16 @@ def describe_damage(error: Exception) -> str:
     return str(error)[:80]
 
 
-_CUTOFF = 0.6
-"""Less similar names share only letters: colors and clip_norm have 0.53."""
+_SHORT, _CUTOFF_OF_SHORT, _CUTOFF = 3, 0.5, 0.6
+"""Names that are less similar share only letters: colors and clip_norm have 0.53, but dm and dn 0.5."""
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
     """A hint for an unknown name: "did you mean a or b?" with the most similar known names, or all known names."""
     known = list(dict.fromkeys(known))
-    name = name if get_close_matches(name, known, cutoff=_CUTOFF) else name.lower()
-    similar = get_close_matches(name, known, n=3, cutoff=_CUTOFF)
+    cutoff = _CUTOFF if len(name) > _SHORT else _CUTOFF_OF_SHORT
+    name = name if get_close_matches(name, known, cutoff=cutoff) else name.lower()
+    similar = get_close_matches(name, known, n=3, cutoff=cutoff)
     if similar:
         # Most similar first; equally similar ones in the order of `known`.
         similar.sort(key=lambda other: (-SequenceMatcher(None, other, name).ratio(), known.index(other)))

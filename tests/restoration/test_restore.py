@@ -327,9 +327,10 @@ def test_same_command_resumes_after_being_killed_at_any_moment(tmp_path: Path, w
     with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        while not list(out.glob("[!.]*.png")):
-            time.sleep(0.01)
-        time.sleep(rng.random() / 2)
+        num_before = rng.integers(1, 20)
+        while len(list(out.glob("[!.]*.png"))) < num_before:
+            time.sleep(0.001)
+        time.sleep(rng.random() / 50)
         process.kill()
     results = sorted(out.glob("[!.]*.png"))
     times = {path: path.stat().st_mtime_ns for path in results}

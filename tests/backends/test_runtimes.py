@@ -28,7 +28,9 @@ from pellucid.pictures.camera.packing import BAYER
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.restoration import restorer
 from pellucid.restoration.one_picture import restore_crop
+from pellucid.restoration.restore import check_files
 from pellucid.restoration.restorer import Restorer
+from pellucid.restoration.settings import Settings
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -270,6 +272,8 @@ def test_a_file_with_a_fixed_shape_refuses_small_pictures_and_small_tiles(
         fixed.restore(make_degraded(fixed, 49, 60, channels=1), ensemble=True)
     with pytest.raises(ArgumentError, match="tiles of 99 px are too small .* tile_px=100 is large enough"):
         fixed.restore(make_degraded(fixed, 60, 60, channels=1), tile_px=99)
+    with pytest.raises(ArgumentError, match="tiles of 99 px are too small"):  # before any work
+        next(check_files([], fixed, Settings(tile_px=99), overwrite=False))
     with pytest.raises(NotEnoughMemoryError, match="smallest tile"):
         fixed.restore(make_degraded(fixed, 600, 600, channels=1), memory_bytes=10**6)
 

@@ -134,6 +134,7 @@ def iter_restore(
             "names and masks of results are only for paths", hint="omit {name}; `Restorer.restore` takes masks"
         )
     chosen = restorer if isinstance(restorer, Restorer) else load(restorer)
+    _check_tiles(chosen, settings)
     if given and all(map(is_in_memory, given)):
         targets = _plan_in_memory(len(given), out, format or default_format(chosen), overwrite=overwrite)
         return _restore_in_memory(given, targets, chosen, settings, overwrite, progress)
@@ -280,6 +281,7 @@ def check_files(
     jobs: Sequence[Job], restorer: Restorer, settings: Settings, *, overwrite: bool
 ) -> Iterator[Outcome]:
     """What `restore` would do with each job, from the headers of the files; nothing is restored or written."""
+    _check_tiles(restorer, settings)
     manifests = open_manifests(jobs, restorer, settings, overwrite)
     for job in settle_names(jobs, manifests)[0]:
         outcome = Outcome(job.source, job.target)
@@ -295,6 +297,12 @@ def check_files(
         except PellucidError as error:
             outcome = replace(outcome, error=error.about(job.source))
         yield outcome
+
+
+def _check_tiles(restorer: Restorer, settings: Settings) -> None:
+    """Raise ArgumentError, before any work, for tiles that a model cannot compute."""
+    for model in restorer.models:
+        model.check_tile_px(settings.tile_px)
 
 
 def open_manifests(

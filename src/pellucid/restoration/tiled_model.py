@@ -203,6 +203,15 @@ class TiledModel:
         settings = self._tile_settings(degraded, effort)
         return self._tile_px(degraded, effort.tile_px, settings, effort.limit_bytes, effort.reserved_bytes)
 
+    def check_tile_px(self, tile_px: int | None) -> None:
+        """Raise ArgumentError for tiles that a graph of a fixed shape cannot compute."""
+        if tile_px is not None and tile_px < self._least_tile_px:
+            raise ArgumentError(
+                f"tiles of {tile_px} px are too small for {self.name}, which was exported for one shape",
+                hint="{tile_px} is large enough",
+                tile_px=self._least_tile_px,
+            )
+
     def working_bytes(self, degraded: Degraded, effort: Effort) -> int:
         """Memory to compute a tile of the size that is chosen if there is enough memory."""
         halo_px = self._tile_settings(degraded, effort).halo_px
@@ -281,12 +290,7 @@ class TiledModel:
         fixed.check(height, width)
         if effort.ensemble:
             fixed.check(width, height)
-        if effort.tile_px is not None and effort.tile_px < self._least_tile_px:
-            raise ArgumentError(
-                f"tiles of {effort.tile_px} px are too small for {self.name}, which was exported for one shape",
-                hint="{tile_px} is large enough",
-                tile_px=self._least_tile_px,
-            )
+        self.check_tile_px(effort.tile_px)
 
     def _fast_tile_px(self, degraded: Degraded, halo_px: int) -> int:
         """The whole picture if it is not larger than a tile with its halo, else a size with little halo."""

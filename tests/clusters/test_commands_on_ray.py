@@ -129,7 +129,7 @@ if any("default_worker" in argument for argument in sys.argv):
     from pellucid.restoration import stages
     read = stages.read_degraded
     def read_slowly(*arguments, **keywords):
-        time.sleep(0.5)
+        time.sleep(1.5)
         return read(*arguments, **keywords)
     stages.read_degraded = read_slowly
 """

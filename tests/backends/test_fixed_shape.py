@@ -80,6 +80,13 @@ def test_inputs_that_windows_do_not_cover_exactly_are_refused(
         fixed.run(lambda planes: planes, np.zeros((1, 3, *size), np.float32))
 
 
+@pytest.mark.parametrize(("side_px", "is_costly"), [(10, False), (12, True), (19, True), (21, False)])
+def test_small_windows_get_a_note(side_px: int, is_costly: bool) -> None:
+    note = FixedShape((1, 1, side_px, side_px), 1, multiple=1, halo=5).describe_cost()
+    assert (note is not None) is is_costly
+    assert note is None or f"{side_px - 10} x {side_px - 10} are kept" in note
+
+
 def test_an_input_of_just_this_size_needs_no_halo() -> None:
     fixed = FixedShape((2, 1, 5, 7), 1, multiple=4, halo=99)
     degraded = np.arange(3 * 5 * 7, dtype=np.float32).reshape(3, 1, 5, 7)

@@ -60,6 +60,17 @@ class FixedShape:
             if side_px % self.multiple:
                 raise PictureError(f"{expected}; other inputs must be multiples of {self.multiple}", hint=hint)
 
+    def describe_cost(self) -> str | None:
+        """A message if windows keep less than a quarter of what they compute; None if not, or if they keep nothing."""
+        _, _, height, width = self.shape
+        kept = max(0, self._step(height)) * max(0, self._step(width))
+        if not 0 < 4 * kept < height * width:
+            return None
+        return (
+            f"exported for {width} x {height} px, of which {self._step(width)} x {self._step(height)} are kept: "
+            "a larger shape is faster"
+        )
+
     def run(self, graph: Callable[[Planes], Planes], degraded: Planes) -> Planes:
         """(N, C, H, W) of any size that `check` accepts -> (N, C', scale * H, scale * W).
 

@@ -153,8 +153,10 @@ class TiledModel:
 
     def describe_backend(self) -> list[str]:
         """See `Restorer.describe_backends`."""
-        notes = [] if self.choice is None else [f"computed by {self.choice}"]
-        return notes if self.backend.note is None else [*notes, self.backend.note]
+        chosen = None if self.choice is None else f"computed by {self.choice}"
+        fixed = self.backend.fixed_shape
+        cost = None if fixed is None else fixed.describe_cost()
+        return [note for note in (chosen, self.backend.note, cost) if note is not None]
 
     def overrides(self) -> list[str]:
         """See `Restorer.overrides`."""

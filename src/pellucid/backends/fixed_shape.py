@@ -61,7 +61,7 @@ class FixedShape:
                 raise PictureError(f"{expected}; other inputs must be multiples of {self.multiple}", hint=hint)
 
     def describe_cost(self) -> str | None:
-        """A message if windows keep less than a quarter of what they compute; None if not, or if they keep nothing."""
+        """A message if windows keep less than a quarter of what they compute, but not if they keep nothing."""
         _, _, height, width = self.shape
         kept = max(0, self._step(height)) * max(0, self._step(width))
         if not 0 < 4 * kept < height * width:

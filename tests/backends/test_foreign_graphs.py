@@ -176,6 +176,9 @@ def test_weights_may_be_in_another_file(tmp_path: Path) -> None:
     content[0] ^= 1
     (tmp_path / "weights.bin").write_bytes(content)
     assert pellucid.load(outside, range="0..1").fingerprint() != before
+    (tmp_path / "weights.bin").unlink()
+    with pytest.raises(WeightsError, match=r"its weights are in weights\.bin, which is not next to it"):
+        pellucid.load(outside, range="0..1")
 
 
 def test_memory_is_that_of_the_features_that_exist_at_the_same_time(tmp_path: Path) -> None:
@@ -202,6 +205,8 @@ def test_files_that_take_no_picture_are_refused_in_one_line(tmp_path: Path) -> N
         pellucid.load(path, color="bgr")
     with pytest.raises(RecipeError, match="range=2 is not possible"):
         pellucid.load(path, range=2)
+    with pytest.raises(RecipeError, match=r"takes 3 channels, so its colors can be rgb or bgr, not y"):
+        pellucid.load(path, colors="y")
     for keywords in ({"backend": "openvino"}, {"precision": "bfloat16"}):
         with pytest.raises(WeightsError, match="other.onnx, a file of another program"):
             pellucid.load(path, **keywords)

@@ -94,6 +94,7 @@ class ForeignBackend:
         self.name = f"onnxruntime on {self.runtime_device}"
         self._session = runtimes.open_onnx(path, self.runtime_device)
         self._graph = _read_graph(path, self._session)
+        _check_colors(path, given.get("colors"), self._graph.num_planes)
         self._sha256 = _hash(path)
         self._range = given.get("range")
         reach, ranges = self._recall_or_probe(path)
@@ -203,6 +204,14 @@ def _validate(path: Path, keywords: Mapping[str, object]) -> dict[str, str]:
     return {
         key: validate(path.name, key, KEYWORDS[key], value, error=RecipeError) for key, value in keywords.items()
     }
+
+
+def _check_colors(path: Path, colors: str | None, num_planes: int) -> None:
+    """Raise RecipeError for colors that a graph with this number of planes cannot have."""
+    fitting = ("gray", "y") if num_planes == 1 else ("rgb", "bgr")
+    if colors is not None and colors not in fitting:
+        planes = format_count(num_planes, "channel")
+        raise RecipeError(f"{path.name} takes {planes}, so its colors can be {' or '.join(fitting)}, not {colors}")
 
 
 def _read_graph(path: Path, session: Any) -> Graph:

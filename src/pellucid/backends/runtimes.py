@@ -328,6 +328,8 @@ def _read_openvino(path: Path) -> tuple[Mapping[str, str], str]:
 
 def _shorten_load_error(message: str) -> str:
     """What a runtime says about a damaged file, without places in its source code and its checks."""
+    if missing := re.search(r'External data path does not exist: "([^"]+)"', message):
+        return f"its weights are in {Path(missing[1]).name}, which is not next to it"
     message = re.sub(r"(Exception from |Check '[^']*' failed at )?src/\S+?:\d+:\s*", "", message)
     message = re.sub(r"^Load model from .* failed: ?", "", message)
     if re.search(r"(?i)wire format was corrupt|no graph was found|protobuf|error parsing message", message):

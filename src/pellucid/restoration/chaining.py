@@ -76,12 +76,8 @@ def run_models(
     domain = models[0].recipe.domain
     if effort.ensemble and domain.gives_mosaic:
         raise PictureError("the color filters of a mosaic cannot be rotated and mirrored", hint="omit {ensemble}")
-    if effort.mask is not None and domain.gives_mosaic:
-        raise PictureError("a mosaic is restored without a mask", hint="omit {mask}, or set {strength}")
-    if (effort.strength != 1 or effort.mask is not None) and domain.takes_mosaic and not domain.gives_mosaic:
-        raise PictureError(
-            "a mosaic cannot be blended with the result", hint="leave {strength} at 1, and omit {mask}"
-        )
+    if effort.strength != 1 and domain.takes_mosaic and not domain.gives_mosaic:
+        raise PictureError("a mosaic cannot be blended with the result", hint="leave {strength} at 1")
     num_pixels, num_done = count_pixels(models, accepted), 0
 
     def advance(num_pixels_of_tile: int) -> None:

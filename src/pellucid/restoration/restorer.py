@@ -311,8 +311,10 @@ def _check_settings(tile_px: int | None, halo_px: int | None, memory_bytes: int 
 def to_mask(mask: Picture | Samples, picture: Degraded) -> Picture:
     """A mask as one gray plane from 0 to 1; of a color picture, its brightness.
 
-    Raises PictureError unless it is finite, and as large as the picture.
+    Raises PictureError for the mask of a mosaic, and unless it is finite, and as large as the picture.
     """
+    if isinstance(picture, Mosaic):
+        raise PictureError("a mosaic is restored without a mask", hint="omit {mask}")
     given = mask if isinstance(mask, Picture) else Picture.from_array(mask)
     if (given.height, given.width) != (picture.height, picture.width):
         raise PictureError(

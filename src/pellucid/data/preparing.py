@@ -35,6 +35,7 @@ from pellucid.storage import cache
 from pellucid.storage.urls import Location, Url, is_url, locate
 from pellucid.system import files
 from pellucid.system.files import cache_folder, check_name
+from pellucid.system.keywords import check_flags, check_number, check_type
 from pellucid.system.shards import Shard
 from pellucid.system.wording import describe_left_out, format_count
 
@@ -132,6 +133,9 @@ def prepare(
     A finished store of the same sources is returned unchanged. Raises DataError if nothing can be stored or a
     keyword is not possible, OutputError if `out` contains other files or another data set, or its disk is full.
     """
+    check_type("kind", kind, str, "the name of a data set")
+    check_flags(overwrite=overwrite)
+    _check_numbers(workers, min_px)
     place = locate(out)
     folder = start_upload(place, log, overwrite=overwrite) if isinstance(place, Url) else place
     preparation = plan_preparation(kind, _get_local(paths), folder, min_px, keywords)
@@ -139,6 +143,12 @@ def prepare(
     if isinstance(place, Url):
         return fill_and_upload(preparation, folder, place, settings, log)
     return fill_store(preparation.plan, folder, preparation.request, settings)
+
+
+def _check_numbers(workers: int | None, min_px: int) -> None:
+    if workers is not None:
+        check_number("workers", workers, 1)
+    check_number("min_px", min_px, 1)
 
 
 def _get_local(paths: Sequence[str | Location]) -> list[Path]:
@@ -196,6 +206,7 @@ def prepare_shard(
     Arguments and errors are those of `prepare`, but `out` must be a local folder or a network share. If another
     process decodes the same shard, this one waits for it.
     """
+    _check_numbers(workers, min_px)
     if isinstance(locate(out), Url):
         raise ArgumentError(f"{out} is a URL, but shards share a folder", hint="choose a folder by {out}")
     out = Path(out)

@@ -32,6 +32,7 @@ from pellucid.pictures import images
 from pellucid.restoration.reading import read_degraded
 from pellucid.restoration.restorer import Restorer
 from pellucid.system import files
+from pellucid.system.keywords import check_flags
 from pellucid.weights import checkpoint, models
 
 CROP_PX = 192
@@ -108,6 +109,7 @@ def export(
     the packages of the format; DataError for a folder without pictures; WeightsError as `load`;
     OutputError if `out` exists or cannot be written.
     """
+    check_flags(whole=whole, overwrite=overwrite)
     out = Path(out)
     chosen = registry.find_format(format, out)
     _check_precision(chosen, precision, calibrate)

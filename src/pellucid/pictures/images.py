@@ -22,6 +22,7 @@ from pellucid.pictures.tiff.decoding import list_decoders
 from pellucid.pictures.white import check_white, describe_clipped
 from pellucid.storage.urls import Location
 from pellucid.system.files import atomic_file, to_picture_path
+from pellucid.system.keywords import check_flags, check_type
 
 MAX_PIXELS = 500_000_000
 """Files with more pixels are refused before decoding: a small file can unpack to any size."""
@@ -64,6 +65,7 @@ def read(
     """
     path = to_picture_path(path)
     check_white(white)
+    check_type("sidecar", sidecar, bytes, "XMP as bytes")
     if not isinstance(page, int | None):
         raise PictureError(f"page {page!r} is not a number; pages are counted from 1")
     loader = headers.find_loader(path)
@@ -193,6 +195,7 @@ def write(
     Raises OutputError if the format cannot store the depth or alpha, if the file exists and overwrite is False, or
     if it cannot be written. Nothing incomplete is left behind.
     """
+    check_flags(overwrite=overwrite)
     if isinstance(picture, Mosaic):
         return _write_mosaic(picture, Path(path), overwrite=overwrite, before_rename=before_rename)
     if not isinstance(picture, Picture):

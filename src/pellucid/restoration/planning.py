@@ -16,7 +16,7 @@ from pellucid.restoration import entries, ledgers, sheets
 from pellucid.storage import objects
 from pellucid.storage.urls import Location, RealNames, Url, is_folder, is_url, is_within, locate
 from pellucid.system import files, name_patterns
-from pellucid.system.keywords import check_type
+from pellucid.system.keywords import check_flags, check_type
 from pellucid.system.shards import Shard
 from pellucid.system.wording import format_count
 
@@ -179,6 +179,8 @@ def plan(
     pictures. Raises ArgumentError if a result cannot have this name, and OutputError if two results would have the
     same name or a result would overwrite an input.
     """
+    check_flags(overwrite=overwrite, strict=strict)
+    check_type("shard", shard, Shard | None, "a Shard, e.g. Shard.parse('1/2'),")
     given = _list_inputs(inputs)
     include, exclude = _list_patterns("include", include), _list_patterns("exclude", exclude)
     arguments = {

@@ -30,7 +30,7 @@ from pellucid.restoration.stages import choose_quality, codec_bytes
 from pellucid.restoration.suitability import check_format, warn_about
 from pellucid.storage.urls import Location, Url, is_folder, locate
 from pellucid.system import files
-from pellucid.system.keywords import check_callable, check_number, check_type
+from pellucid.system.keywords import check_callable, check_flags, check_number, check_type
 
 LATER_SETTINGS = ("page", "white", "sidecars", "scale", "size", "crop")
 """Settings that manifests of earlier versions do not contain."""
@@ -127,6 +127,7 @@ def iter_restore(
     if not isinstance(settings, Settings):
         raise PellucidError(f"settings of type {type(settings).__name__}; pellucid.Settings(...) is needed")
     _check_types(restorer, out, name, mask, format)
+    check_flags(overwrite=overwrite)
     check_callable("progress", progress)
     given = _to_list(inputs)
     if (name is not None or mask is not None) and not all(isinstance(one, str | Path | Url) for one in given):

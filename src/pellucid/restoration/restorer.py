@@ -35,7 +35,7 @@ from pellucid.restoration.chaining import Progress, count_pixels, run_models
 from pellucid.restoration.conversion import InMemory, Same
 from pellucid.restoration.tiled_model import Effort, TiledModel
 from pellucid.system import memory
-from pellucid.system.keywords import check_callable, check_number, check_type
+from pellucid.system.keywords import check_callable, check_flags, check_number, check_type
 from pellucid.weights import checkpoint
 from pellucid.weights.checkpoint import EXPORTED_SUFFIXES, WeightsMetadata
 from pellucid.weights.models import find_chain
@@ -242,7 +242,7 @@ class Restorer:
         _warn_about(degraded, pictures)
         _check_settings(tile_px, halo_px, memory_bytes)
         check_number("strength", strength, 0, 1, is_whole=False)
-        check_type("ensemble", ensemble, bool, "True or False")
+        check_flags(ensemble=ensemble)
         check_callable("progress", progress)
         accepted = [self.recipe.domain.accept(picture) for picture in pictures]
         effort = Effort(tile_px, halo_px, ensemble, strength, memory.limit_bytes(memory_bytes), reserved_bytes)

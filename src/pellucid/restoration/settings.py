@@ -8,7 +8,7 @@ from typing import Literal
 from pellucid.errors import ArgumentError
 from pellucid.pictures import formats, images
 from pellucid.pictures.white import check_white
-from pellucid.system.keywords import check_number, check_type
+from pellucid.system.keywords import check_flags, check_number
 
 MAX_SCALE, MAX_EXPOSURE = 1000.0, 1e6
 
@@ -63,8 +63,7 @@ class Settings:
             value = getattr(self, name)
             if value is not None or name == "max_pixels":
                 check_number(name, value, low, 100 if name == "quality" else inf)
-        for name in ("ensemble", "sidecars", "compare"):
-            check_type(name, getattr(self, name), bool, "True or False")
+        check_flags(ensemble=self.ensemble, sidecars=self.sidecars, compare=self.compare)
         formats.check_depth(self.bit_depth)
         check_white(self.white)
         self._check_size()

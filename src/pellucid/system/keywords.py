@@ -76,6 +76,12 @@ def check_type(parameter: str, value: object, kind: type | UnionType, needed: st
         raise _type_error(parameter, value, needed)
 
 
+def check_flags(**flags: object) -> None:
+    """Raise ArgumentError for an argument that must be True or False: a text would count as True."""
+    for parameter, value in flags.items():
+        check_type(parameter, value, bool, "True or False")
+
+
 def check_callable(parameter: str, value: object) -> None:
     """Raise ArgumentError unless an argument is a function, or None."""
     if value is not None and not callable(value):

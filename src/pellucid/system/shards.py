@@ -23,6 +23,8 @@ class Shard:
     count: int
 
     def __post_init__(self) -> None:
+        if not (isinstance(self.number, int) and isinstance(self.count, int)):
+            raise ArgumentError(f"shard {self.number!r} of {self.count!r}: whole numbers are needed")
         if self.count < 1:
             raise ArgumentError(f"a split into {self.count} shards is not possible", hint="use 1 or more")
         if not 1 <= self.number <= self.count:
@@ -50,6 +52,8 @@ class Shard:
 
         Raises ArgumentError if the text has another form, a variable is missing, or there is no such shard.
         """
+        if not isinstance(text, str):
+            raise ArgumentError(f"a shard of type {type(text).__name__}; a text, e.g. '3/16', is needed")
         match = re.fullmatch(r"(env|\d{1,9})(?:/(\d{1,9}))?", text.strip(), re.ASCII)
         if match is None or (match[1] != "env" and match[2] is None):
             raise ArgumentError(

@@ -26,7 +26,7 @@ from pellucid.recipes.recipe import Recipe
 from pellucid.storage import cache, objects
 from pellucid.storage.urls import Location, Url, locate
 from pellucid.system import devices
-from pellucid.system.keywords import check_callable, check_number, check_type
+from pellucid.system.keywords import check_callable, check_flags, check_number, check_type
 from pellucid.system.wording import format_count
 from pellucid.training import distributed, run_folder, tuning
 from pellucid.training.batches import Batches
@@ -131,6 +131,7 @@ def train(
     """
     _check_types(recipe, mix, validation, seed=seed, device=device, limit=limit, log=log)
     check_number("save_every_s", save_every_s, 0, is_whole=False)
+    check_flags(tune=tune, profile=profile, tensorboard=tensorboard)
     check_callable("progress", progress)
     place = locate(out)
     if isinstance(place, Url):

@@ -184,14 +184,14 @@ def plan(
     given = _list_inputs(inputs)
     include, exclude = _list_patterns("include", include), _list_patterns("exclude", exclude)
     arguments = {
-        "inputs": [_to_absolute(one) for one in given],
-        "out": None if out is None else _to_absolute(out),
+        "inputs": [to_absolute_text(one) for one in given],
+        "out": None if out is None else to_absolute_text(out),
         "format": format,
         "include": include,
         "exclude": exclude,
         "name": name,
         "model": model,
-        "mask": None if mask is None else _to_absolute(mask),
+        "mask": None if mask is None else to_absolute_text(mask),
         "overwrite": overwrite,
     }
     naming = _Naming(format, name, model, overwrite)
@@ -266,7 +266,7 @@ def _list_inputs(inputs: Any) -> list[str | Location]:
     return given
 
 
-def _to_absolute(place: str | Location) -> str:
+def to_absolute_text(place: str | Location) -> str:
     """An absolute path or a URL, as text, which is valid in any working directory."""
     return str(place) if is_url(place) else os.path.abspath(str(place))  # noqa: PTH100  # Path's own resolves links
 

@@ -1,15 +1,14 @@
 """The report of a restoration: what happened to every picture, as JSON."""
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pellucid.errors import PellucidError
+from pellucid.restoration.planning import to_absolute_text
 from pellucid.restoration.restorer import Restorer
 from pellucid.restoration.sessions import Outcome
-from pellucid.storage.urls import is_url
 
 
 def make_report(
@@ -62,15 +61,11 @@ def is_report_of(path: Path, names: Iterable[str]) -> bool:
     try:
         found = json.loads(path.read_bytes() if path.is_file() else b"")  # a device may never end
         if {"model", "recipe", "parameters", "pictures"} <= found.keys():
-            places = [_to_absolute(picture["target"] or picture["source"]) for picture in found["pictures"]]
-            return not places or not {*map(_to_absolute, names)}.isdisjoint(places)
+            places = [to_absolute_text(picture["target"] or picture["source"]) for picture in found["pictures"]]
+            return not places or not {*map(to_absolute_text, names)}.isdisjoint(places)
     except (OSError, ValueError, AttributeError, LookupError, TypeError):  # it is something else
         return False
     return False
-
-
-def _to_absolute(place: str) -> str:
-    return place if is_url(place) else os.path.abspath(place)  # noqa: PTH100  # Path's own resolves links
 
 
 def _to_json(outcome: Outcome) -> dict[str, Any]:

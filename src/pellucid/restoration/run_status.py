@@ -200,7 +200,6 @@ def _find_place(folder: Location, place: str) -> Location:
     return Path(os.path.normpath(Path(os.path.realpath(folder), place)))
 
 
-_UNKNOWN = "is not the file that was written: replaced, changed or copied"
 _REPLACED_BY = {
     State.OTHER_SETTINGS: "is now the result with other settings",
     State.OTHER_MODEL: "is now the result of another model",
@@ -213,12 +212,7 @@ def _find_status(job: Job, manifests: Manifests) -> PictureStatus:
     if state is not State.DONE:
         if outcome.get("outcome") == "failed":
             return PictureStatus(job.source, job.target, "failed", outcome.get("error"))
-        is_other = isinstance(job.target, Path) and os.path.lexists(job.target)
-        is_gone = isinstance(job.source, Path) and not job.source.exists()
-        unknown = f"cannot be checked, because {job.source} does not exist" if is_gone else _UNKNOWN
-        reason = _REPLACED_BY.get(state, unknown)
-        error = f"{job.target} {reason}" if is_other else None
-        return PictureStatus(job.source, job.target, "missing", error)
+        return PictureStatus(job.source, job.target, "missing", _explain_other(job, state))
     is_known = outcome.get("outcome") == "restored"
     return PictureStatus(
         job.source,
@@ -229,3 +223,14 @@ def _find_status(job: Job, manifests: Manifests) -> PictureStatus:
         network_s=outcome["network_s"] if is_known else 0.0,
         finished_s=job.target.stat().st_mtime if isinstance(job.target, Path) else None,
     )
+
+
+def _explain_other(job: Job, state: State) -> str | None:
+    """Why a file with the name of a result is not counted as the result; None if there is no such file."""
+    if not (isinstance(job.target, Path) and os.path.lexists(job.target)):
+        return None
+    if state in _REPLACED_BY:
+        return f"{job.target} {_REPLACED_BY[state]}"
+    if isinstance(job.source, Path) and not job.source.exists():
+        return f"{job.target} cannot be checked, because {job.source} does not exist"
+    return f"{job.target} is not the file that was written: replaced, changed or copied"

@@ -21,7 +21,7 @@ from PIL.ExifTags import GPS, IFD, Base
 import small_models
 from pellucid.exporting import export as exporting
 from pellucid.pictures import images
-from pellucid.pictures.camera import dng, raw
+from pellucid.pictures.camera import dng, exposure, raw
 from pellucid.pictures.picture import CameraFacts, Exposure, Mosaic, NoiseLevel, Picture
 from pellucid.pictures.samples import Samples
 from pellucid.restoration import restorer
@@ -308,6 +308,28 @@ def test_a_raw_file_equals_pellucids(
     for tile in ((), ("--tile", "16")):
         command = (model, tmp_path / "in.dng", tmp_path / "out.png", "--exposure-ratio", "3", "--overwrite")
         check_equal(restore(program, *command, *tile, "--runtime", runtime), wanted, most=0.1)
+
+
+def test_the_exposure_is_estimated_as_pellucid_does(
+    program: Program, dark_model: tuple[Path, Path], tmp_path: Path
+) -> None:
+    if not program.reads_raw:
+        pytest.skip("needs libraw-dev")
+    weights, model = dark_model
+    samples = np.random.default_rng(1).integers(500, 900, (150, 203)) + np.arange(203) // 2
+    samples[40:60, 50:90] = 15000  # a lamp
+    mosaic = Mosaic(
+        samples.astype(np.uint16),
+        ("RG", "GB"),
+        ((512.0, 500.0), (490.0, 505.0)),
+        15000.0,
+        white_balance=(1.9, 1.0, 1.4),
+    )
+    (tmp_path / "in.dng").write_bytes(dng.encode(mosaic))
+    ratio = exposure.estimate_exposure_ratio(mosaic)
+    assert 2 < ratio < exposure.MAX_EXPOSURE_RATIO
+    wanted = restorer.load(weights).restore(replace(mosaic, exposure_ratio=ratio)).samples
+    check_equal(restore(program, model, tmp_path / "in.dng", tmp_path / "out.png"), wanted, most=0.1)
 
 
 @pytest.fixture(scope="session")

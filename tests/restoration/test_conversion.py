@@ -161,11 +161,11 @@ def test_a_matrix_is_an_array() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"tile_px": 2.5}, "2.5 is not possible; tile_px can be a whole number of 1 or more"),
-        ({"tile_px": "8"}, "tile_px is text, '8'; tile_px can be a whole number"),
+        ({"tile_px": 2.5}, "tile_px is 2.5; a whole number is needed"),
+        ({"tile_px": "8"}, "tile_px is '8'; a whole number is needed"),
         ({"halo_px": -1}, "halo_px can be a whole number of 0 or more"),
         ({"memory_bytes": "2GB"}, "memory_bytes"),
-        ({"strength": None}, "None is not possible; strength can be a number from 0 to 1"),
+        ({"strength": None}, "strength is None; a number is needed"),
         ({"strength": "1"}, "strength"),
         ({"strength": float("nan")}, "strength"),
     ],

@@ -454,6 +454,17 @@ def test_wrong_inputs_are_refused_before_any_work(weights: Path, inputs: Any, me
     assert restore.restore([], weights) == []
 
 
+def test_a_mask_with_several_pages_is_refused_with_a_way_out(tmp_path: Path, weights: Path) -> None:
+    """--page is about the picture."""
+    pages = [PIL.Image.new("L", (20, 20), color) for color in (50, 200)]
+    pages[0].save(tmp_path / "a.png")
+    pages[0].save(tmp_path / "mask.tif", save_all=True, append_images=pages[1:])
+    (outcome,) = restore.restore(tmp_path / "a.png", weights, mask=tmp_path / "mask.tif")
+    assert str(outcome.error).endswith(
+        "mask.tif has 2 pages; one is needed; save one page of the mask as a file of its own"
+    )
+
+
 # Memory and settings
 
 
@@ -736,14 +747,13 @@ def test_an_error_of_the_progress_function_is_raised(album: Path, weights: Path,
         ("quality", 0),
         ("quality", 50.5),
         ("bit_depth", 7),
-        ("bit_depth", [8]),
         ("exposure", -1),
         ("exposure", "reference.dng"),
         ("max_pixels", None),
     ],
 )
 def test_impossible_settings_are_refused_before_any_work(name: str, value: Any) -> None:
-    with pytest.raises(PellucidError, match=name.replace("bit_depth", "bit depth")):
+    with pytest.raises(PellucidError, match="bit depth" if value == 7 else name):
         Settings(**{name: value})
 
 
@@ -752,13 +762,13 @@ def test_impossible_settings_are_refused_before_any_work(name: str, value: Any) 
     [
         ({"workers": 0}, "0 is not possible; workers can be a whole number of 1 or more"),
         ({"workers": "2"}, "workers"),
-        ({"settings": {}}, "settings of type dict; pellucid.Settings"),
-        ({"name": 3}, "name is of type int; a text, e.g. '{stem}-{model}{suffix}', is needed"),
-        ({"out": 3}, "out is of type int; a path or a URL is needed"),
-        ({"mask": np.zeros((8, 8))}, r"mask is of type ndarray; a path \(`Restorer.restore` takes masks"),
-        ({"progress": 3}, "progress is of type int; a function is needed"),
-        ({"format": 3}, "format is of type int; a text"),
-        ({"restorer": 3}, "restorer is of type int; a restorer, the name of a model or a path is needed"),
+        ({"settings": {}}, "settings is of type dict; a pellucid.Settings is needed"),
+        ({"name": 3}, "name is 3; text is needed"),
+        ({"out": 3}, "out is 3; a path or a URL is needed"),
+        ({"mask": np.zeros((8, 8))}, "mask is of type ndarray; a path or a URL is needed"),
+        ({"progress": 3}, "progress is 3; a function is needed"),
+        ({"format": 3}, "format is 3; text is needed"),
+        ({"restorer": 3}, "restorer is 3; a pellucid.Restorer or a path is needed"),
     ],
 )
 def test_wrong_arguments_give_one_clear_line(album: Path, weights: Path, arguments: Any, message: str) -> None:

@@ -523,17 +523,20 @@ def test_a_folder_of_another_mix_is_refused(
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"recipe": "dncnn.gaussian"}, r"recipe is text; a recipe, e\.g\."),
+        (
+            {"recipe": "dncnn.gaussian"},
+            "recipe is 'dncnn.gaussian'; a pellucid.Recipe is needed; pellucid.find returns one",
+        ),
         ({"mix": ["pairs.store"]}, "mix is of type list; a dictionary"),
-        ({"mix": {"pairs.store": "0.5"}}, "share of pairs.store is 0.5; expected a number"),
-        ({"validation": "val"}, "validation is text; pellucid.Validation"),
+        ({"mix": {"pairs.store": "0.5"}}, r"mix\['pairs.store'\] is '0.5'; a number is needed"),
+        ({"validation": "val"}, "validation is 'val'; a pellucid.Validation is needed"),
         ({"seed": -1}, "-1 is not possible; seed can be a whole number of 0 or more"),
-        ({"device": 3}, "device is of type int; a text"),
+        ({"device": 3}, "device is 3; text is needed"),
         ({"limit": 0}, "0 is not possible; limit can be a whole number of 1 or more"),
-        ({"save_every_s": "x"}, "save_every_s is text, 'x'; save_every_s can be a number"),
-        ({"progress": 3}, "progress is of type int; a function is needed"),
-        ({"log": 3}, "log is of type int; a function is needed"),
-        ({"out": 3}, "a path is of type int; text or a Path is needed"),
+        ({"save_every_s": "x"}, "save_every_s is 'x'; a number is needed"),
+        ({"progress": 3}, "progress is 3; a function is needed"),
+        ({"log": 3}, "log is 3; a function is needed"),
+        ({"out": 3}, "out is 3; a path or a URL is needed"),
     ],
 )
 def test_arguments_of_other_types_are_one_line(given: dict[str, Any], message: str, tmp_path: Path) -> None:

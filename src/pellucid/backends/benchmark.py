@@ -18,7 +18,7 @@ from pellucid.backends.backend import allocation, find_device
 from pellucid.backends.model import Model, load_model
 from pellucid.errors import ArgumentError, PellucidError
 from pellucid.pictures import metrics
-from pellucid.system.keywords import check_type
+from pellucid.system.arguments import checks_types
 from pellucid.weights import models
 
 Run = Callable[[Tensor], Tensor]
@@ -48,6 +48,7 @@ class Timing:
     failure: str | None = None
 
 
+@checks_types()
 def bench(
     name_or_file: str | Path,
     /,
@@ -68,7 +69,6 @@ def bench(
     Raises WeightsError if there is no such weight file, PellucidError for another size or an unknown device.
     """
     path = models.find_model(name_or_file)
-    check_type("megapixels", megapixels, int | float, "a number")
     if not MIN_MEGAPIXELS <= megapixels <= MAX_MEGAPIXELS:
         raise ArgumentError(
             f"{megapixels:g} megapixels cannot be timed",

@@ -108,7 +108,7 @@ def _describe_value_error(error: Exception) -> str | None:
     """What is wrong with the value of an option, worded like other errors; None for other causes."""
     from pydantic import ValidationError
 
-    from pellucid.system.keywords import range_error
+    from pellucid.system.arguments import range_error
 
     parameter, cause = getattr(error, "param", None), error.__cause__
     if parameter is None or not isinstance(cause, ValidationError):

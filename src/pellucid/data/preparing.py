@@ -34,8 +34,8 @@ from pellucid.pictures.kinds import is_picture_head
 from pellucid.storage import cache
 from pellucid.storage.urls import Location, Url, is_url, locate
 from pellucid.system import files
+from pellucid.system.arguments import check_number, checks_types
 from pellucid.system.files import cache_folder, check_name
-from pellucid.system.keywords import check_flags, check_number, check_type
 from pellucid.system.shards import Shard
 from pellucid.system.wording import describe_left_out, format_count
 
@@ -108,6 +108,7 @@ class FillSettings:
     decode_elsewhere: Callable[[Sequence[DecodeTask], StoreWriter], Elsewhere] | None = None
 
 
+@checks_types()
 def prepare(
     kind: str,
     paths: Sequence[str | Location],
@@ -133,8 +134,6 @@ def prepare(
     A finished store of the same sources is returned unchanged. Raises DataError if nothing can be stored or a
     keyword is not possible, OutputError if `out` contains other files or another data set, or its disk is full.
     """
-    check_type("kind", kind, str, "the name of a data set")
-    check_flags(overwrite=overwrite)
     _check_numbers(workers, min_px)
     place = locate(out)
     folder = start_upload(place, log, overwrite=overwrite) if isinstance(place, Url) else place
@@ -187,6 +186,7 @@ def plan_preparation(
     return Preparation(plan, _make_request(kind, keywords, min_px), facts)
 
 
+@checks_types()
 def prepare_shard(
     kind: str,
     paths: Sequence[str | Location],

@@ -22,6 +22,7 @@ from pellucid.errors import DataError, PellucidError
 from pellucid.pictures.camera import raw
 from pellucid.pictures.finding import find_pictures
 from pellucid.pictures.picture import Exposure, Mosaic
+from pellucid.system.arguments import checks_types
 
 MIN_TILES = 50
 """Fewer areas with light and without saturation are not enough for a gain."""
@@ -45,6 +46,7 @@ class Calibration:
     messages: tuple[str, ...] = ()
 
 
+@checks_types()
 def calibrate(
     flats: str | Path, darks: str | Path, *, progress: Callable[[int, int], None] | None = None
 ) -> Calibration:

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from pellucid.degradations.cameras import Sensor, ShotDependentVariance
 from pellucid.errors import DataError, PellucidError
+from pellucid.system.arguments import checks_types
 from pellucid.system.files import read_small, write_atomic
 from pellucid.system.keywords import describe_invalid
 
@@ -51,6 +52,7 @@ class CameraProfile:
     version: Literal[1] = 1
 
     @classmethod
+    @checks_types()
     def read(cls, path: str | Path) -> Self:
         """The profile in a file. Raises DataError if it is missing, or not such a file."""
         try:
@@ -64,6 +66,7 @@ class CameraProfile:
             ) from error
         return profile
 
+    @checks_types()
     def write(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write it as JSON, completely or not at all. Raises OutputError, also if the file exists."""
         write_atomic(Path(path), _ADAPTER.dump_json(self, indent=2) + b"\n", overwrite=overwrite)

@@ -28,12 +28,13 @@ from pellucid.recipes.recipe import Recipe
 from pellucid.restoration.restorer import Restorer
 from pellucid.storage import cache
 from pellucid.storage.urls import Location
+from pellucid.system.arguments import check_number, checks_types
 from pellucid.system.files import check_name
-from pellucid.system.keywords import check_callable, check_number
 from pellucid.system.shards import Shard
 from pellucid.weights.checkpoint import GIVEN_PAIRS
 
 
+@checks_types()
 def evaluate(
     restorer: Restorer,
     data: str | Location,
@@ -73,7 +74,6 @@ def evaluate(
     would overwrite another file. Pictures that cannot be read are listed in the report. Pictures are scored one by
     one, so memory does not grow with their number.
     """
-    check_callable("progress", progress)
     planned = plan_evaluation(
         restorer,
         data,
@@ -157,6 +157,7 @@ def plan_evaluation(
     return Evaluation(scoring, protocol, restorer)
 
 
+@checks_types()
 def score(
     results: str | Location,
     target: str | Location,

@@ -12,6 +12,7 @@ from typing import Any
 
 from pellucid.errors import PellucidError
 from pellucid.recipes.recipe import Recipe
+from pellucid.system.arguments import checks_types
 from pellucid.system.files import write_atomic
 from pellucid.system.wording import describe_left_out
 
@@ -147,6 +148,7 @@ class Report:
             "ssim_confidence_95": _finite(self.ssim_confidence),
         }
 
+    @checks_types()
     def write_json(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write the report as JSON, completely or not at all. Raises OutputError if the file exists."""
         content = json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n"

@@ -32,7 +32,7 @@ from pellucid.pictures import images
 from pellucid.restoration.reading import read_degraded
 from pellucid.restoration.restorer import Restorer
 from pellucid.system import files
-from pellucid.system.keywords import check_flags
+from pellucid.system.arguments import checks_types
 from pellucid.weights import checkpoint, models
 
 CROP_PX = 192
@@ -64,6 +64,7 @@ class Exported:
     warnings: tuple[str, ...] = ()
 
 
+@checks_types()
 def export(
     model: str | Path,
     out: str | Path,
@@ -109,7 +110,6 @@ def export(
     the packages of the format; DataError for a folder without pictures; WeightsError as `load`;
     OutputError if `out` exists or cannot be written.
     """
-    check_flags(whole=whole, overwrite=overwrite)
     out = Path(out)
     chosen = registry.find_format(format, out)
     _check_precision(chosen, precision, calibrate)

@@ -21,8 +21,8 @@ from pellucid.pictures.tiff import directories, interpretation
 from pellucid.pictures.tiff.decoding import list_decoders
 from pellucid.pictures.white import check_white, describe_clipped
 from pellucid.storage.urls import Location
+from pellucid.system.arguments import checks_types
 from pellucid.system.files import atomic_file, to_picture_path
-from pellucid.system.keywords import check_flags, check_type
 
 MAX_PIXELS = 500_000_000
 """Files with more pixels are refused before decoding: a small file can unpack to any size."""
@@ -36,6 +36,7 @@ def find(folder: Path, *, takes_raw: bool = False) -> list[Path]:
     return [*find_pictures(folder, takes_raw=takes_raw).pictures]
 
 
+@checks_types()
 def read(
     path: str | Path,
     *,
@@ -65,7 +66,6 @@ def read(
     """
     path = to_picture_path(path)
     check_white(white)
-    check_type("sidecar", sidecar, bytes, "XMP as bytes")
     if not isinstance(page, int | None):
         raise PictureError(f"page {page!r} is not a number; pages are counted from 1")
     loader = headers.find_loader(path)
@@ -169,6 +169,7 @@ def check_format(path: Location, picture: Picture | None = None, *, bit_depth: i
         formats.choose_dtype(file_format, picture, path, bit_depth)
 
 
+@checks_types()
 def write(
     picture: Picture | Mosaic,
     path: str | Path,
@@ -195,7 +196,6 @@ def write(
     Raises OutputError if the format cannot store the depth or alpha, if the file exists and overwrite is False, or
     if it cannot be written. Nothing incomplete is left behind.
     """
-    check_flags(overwrite=overwrite)
     if isinstance(picture, Mosaic):
         return _write_mosaic(picture, Path(path), overwrite=overwrite, before_rename=before_rename)
     if not isinstance(picture, Picture):

@@ -14,6 +14,7 @@ from torch import Tensor
 from pellucid.errors import PictureError
 from pellucid.pictures.samples import CPU, PEAKS, Samples, to_depth, to_planes, to_samples, upload_samples
 from pellucid.system import devices, memory
+from pellucid.system.arguments import check_fields
 from pellucid.system.devices import Download
 
 if TYPE_CHECKING:
@@ -315,6 +316,7 @@ class Exposure:
     f_number: float | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         for name, value in vars(self).items():
             if value is not None and not 0 < value < float("inf"):
                 raise PictureError(f"exposure {name} {value:g}; a number above 0 is needed, or None if unknown")
@@ -332,6 +334,7 @@ class NoiseLevel:
     read: float
 
     def __post_init__(self) -> None:
+        check_fields(self)
         if not (0 <= self.shot < 1 and 0 <= self.read < 1 and self.shot + self.read > 0):
             raise PictureError(
                 f"noise with shot {self.shot:g} and read {self.read:g}; variances from 0 to 1 are needed",

@@ -123,7 +123,7 @@ def _scale_planes(picture: Picture, found: _Range) -> Picture:
     for plane in (picture.samples, *(plane for name, plane in planes.items() if name not in unscaled)):
         change_samples(plane, lambda strip: _scale(strip, peak / white))
     if found.high > white and picture.dtype != "float32":
-        text = f"samples up to {found.high:g} are above white, {white:g}, and were clipped"
+        text = f"samples above white, {white:g}, were clipped"
         encoding = replace(encoding, warnings=(*encoding.warnings, text))
     return replace(picture, encoding=replace(encoding, unscaled=tuple(sorted(unscaled))))
 

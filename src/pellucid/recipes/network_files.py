@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from pellucid.errors import PellucidError
+from pellucid.system.arguments import checks_types
 
 PACKAGE = "pellucid.networks"
 
@@ -31,6 +32,7 @@ class NetworkFile:
 _added: dict[str, NetworkFile] = {}
 
 
+@checks_types()
 def add_network(path: str | Path) -> NetworkFile:
     """Run a network file, so that its recipes have names, as those in `pellucid.networks` have.
 

@@ -15,9 +15,11 @@ from pellucid.errors import RecipeError, suggest
 from pellucid.recipes.network_files import PACKAGE, added_networks, packaged_networks
 from pellucid.recipes.overrides import override, rename_keywords, training_keywords, training_values
 from pellucid.recipes.recipe import Recipe, is_recipe, recipe_signature
-from pellucid.system.keywords import Keyword, check_type, describe
+from pellucid.system.arguments import checks_types
+from pellucid.system.keywords import Keyword, describe
 
 
+@checks_types()
 def find(name: str, /, **parameters: Any) -> Recipe:
     """The recipe of this name, with some keywords changed.
 
@@ -33,7 +35,6 @@ def find(name: str, /, **parameters: Any) -> Recipe:
     The `name` and `parameters` of the result find it again. Raises RecipeError for an unknown name or keyword
     (with the nearest known ones) and for a value that is not possible.
     """
-    check_type("name", name, str, "a text, e.g. 'dncnn.gaussian',")
     function = _find_function(name)
     own = recipe_signature(function).parameters
     parameters = rename_keywords(parameters)

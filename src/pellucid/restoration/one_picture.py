@@ -20,6 +20,7 @@ from pellucid.restoration.restorer import Restorer, to_mask
 from pellucid.restoration.settings import Settings
 from pellucid.restoration.tiled_model import FILL_PX, Effort
 from pellucid.system import memory
+from pellucid.system.arguments import checks_types
 
 CROP_METADATA = (
     *("icc-profile-data", "png-chunks", "bmp-colors"),
@@ -49,6 +50,7 @@ class Region:
         return self.map(lambda side, axis: slice(side.start - starts[axis], side.stop - starts[axis]))
 
 
+@checks_types(except_for=["degraded"])
 def restore_crop(
     restorer: Restorer,
     degraded: Degraded,

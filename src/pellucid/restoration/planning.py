@@ -3,7 +3,7 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,7 +16,7 @@ from pellucid.restoration import entries, ledgers, sheets
 from pellucid.storage import objects
 from pellucid.storage.urls import Location, RealNames, Url, is_folder, is_url, is_within, locate
 from pellucid.system import files, name_patterns
-from pellucid.system.keywords import check_flags, check_type
+from pellucid.system.arguments import checks_types
 from pellucid.system.shards import Shard
 from pellucid.system.wording import format_count
 
@@ -139,13 +139,14 @@ class _Naming:
         return name_patterns.fill_pattern(self.template or "", path.stem, path.suffix, self.model)
 
 
+@checks_types(except_for=["inputs"])
 def plan(
     inputs: str | Location | Sequence[str | Location],
     out: str | Location | None = None,
     *,
     format: str | None = None,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
     name: str | None = None,
     model: str = "",
     mask: str | Location | None = None,
@@ -179,10 +180,8 @@ def plan(
     pictures. Raises ArgumentError if a result cannot have this name, and OutputError if two results would have the
     same name or a result would overwrite an input.
     """
-    check_flags(overwrite=overwrite, strict=strict)
-    check_type("shard", shard, Shard | None, "a Shard, e.g. Shard.parse('1/2'),")
     given = _list_inputs(inputs)
-    include, exclude = _list_patterns("include", include), _list_patterns("exclude", exclude)
+    include, exclude = _list_patterns(include), _list_patterns(exclude)
     arguments = {
         "inputs": [to_absolute_text(one) for one in given],
         "out": None if out is None else to_absolute_text(out),
@@ -406,13 +405,9 @@ def _plan_folder(
         yield Job(source, folder / _relative(source, given).with_name(naming.name(source)), folder)
 
 
-def _list_patterns(name: str, patterns: Sequence[str]) -> list[str]:
+def _list_patterns(patterns: str | Sequence[str]) -> list[str]:
     """The patterns as a list; one text is one pattern, not one for each of its letters."""
-    check_type(name, patterns, Collection, "a list of patterns")
-    listed = [patterns] if isinstance(patterns, str) else list(patterns)
-    for pattern in listed:
-        check_type(f"a pattern of {name}", pattern, str, "text")
-    return listed
+    return [patterns] if isinstance(patterns, str) else list(patterns)
 
 
 def _relative(source: Location, folder: Location) -> PurePosixPath:

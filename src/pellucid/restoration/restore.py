@@ -11,7 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from pellucid.errors import OutputError, PellucidError, PictureError
+from pellucid.errors import ArgumentError, OutputError, PellucidError, PictureError
 from pellucid.pictures import formats, images
 from pellucid.pictures.picture import Picture
 from pellucid.recipes.overrides import former_keywords
@@ -30,7 +30,7 @@ from pellucid.restoration.stages import choose_quality, codec_bytes
 from pellucid.restoration.suitability import check_format, warn_about
 from pellucid.storage.urls import Location, Url, is_folder, locate
 from pellucid.system import files
-from pellucid.system.keywords import check_callable, check_flags, check_number, check_type
+from pellucid.system.arguments import check_number, checks_types
 
 LATER_SETTINGS = ("page", "white", "sidecars", "scale", "size", "crop")
 """Settings that manifests of earlier versions do not contain."""
@@ -39,6 +39,7 @@ Inputs = str | Location | InMemory | Iterable[str | Location | InMemory | Job]
 """One input or several: paths and URLs of files and folders, patterns, pictures in memory, or jobs from `plan`."""
 
 
+@checks_types(except_for=["inputs"])
 def restore(
     inputs: Inputs,
     restorer: Restorer | str | Path,
@@ -48,8 +49,8 @@ def restore(
     format: str | None = None,
     workers: int = 2,
     overwrite: bool = False,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
     name: str | None = None,
     mask: str | Location | None = None,
     progress: Callable[[Position], None] | None = None,
@@ -104,6 +105,7 @@ def restore(
     )
 
 
+@checks_types(except_for=["inputs"])
 def iter_restore(
     inputs: Inputs,
     restorer: Restorer | str | Path,
@@ -113,8 +115,8 @@ def iter_restore(
     format: str | None = None,
     workers: int = 2,
     overwrite: bool = False,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    include: str | Sequence[str] = (),
+    exclude: str | Sequence[str] = (),
     name: str | None = None,
     mask: str | Location | None = None,
     progress: Callable[[Position], None] | None = None,
@@ -124,16 +126,10 @@ def iter_restore(
     Arguments and errors are those of `restore`. Closing the iterator stops after the pictures in flight.
     """
     check_number("workers", workers, 1)
-    if not isinstance(settings, Settings):
-        raise PellucidError(f"settings of type {type(settings).__name__}; pellucid.Settings(...) is needed")
-    _check_types(restorer, out, name, mask, format)
-    check_flags(overwrite=overwrite)
-    check_callable("progress", progress)
     given = _to_list(inputs)
     if (name is not None or mask is not None) and not all(isinstance(one, str | Path | Url) for one in given):
-        raise PellucidError(
-            "names and masks of results are only for paths", hint="omit {name}; `Restorer.restore` takes masks"
-        )
+        hint = "omit {name}" if mask is None else "omit {mask}; `Restorer.restore` takes masks"
+        raise ArgumentError("names and masks of results are only for paths", hint=hint)
     chosen = restorer if isinstance(restorer, Restorer) else load(restorer)
     _check_tiles(chosen, settings)
     if given and all(map(is_in_memory, given)):
@@ -157,15 +153,6 @@ def iter_restore(
         overwrite=overwrite,
     )
     return _restore_files(jobs, chosen, settings, workers, overwrite, progress)
-
-
-def _check_types(restorer: object, out: object, name: object, mask: object, format: object) -> None:
-    """Raise ArgumentError for what would end in an error of Python."""
-    check_type("restorer", restorer, Restorer | str | Path, "a restorer, the name of a model or a path")
-    check_type("out", out, str | Location | None, "a path or a URL")
-    check_type("name", name, str | None, "a text, e.g. '{stem}-{model}{suffix}',")
-    check_type("mask", mask, str | Location | None, "a path (`Restorer.restore` takes masks in memory)")
-    check_type("format", format, str | None, "a text, e.g. 'png',")
 
 
 def _to_list(inputs: Any) -> list[Any]:

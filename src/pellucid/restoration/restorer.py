@@ -35,7 +35,7 @@ from pellucid.restoration.chaining import Progress, count_pixels, run_models
 from pellucid.restoration.conversion import InMemory, Same
 from pellucid.restoration.tiled_model import Effort, TiledModel
 from pellucid.system import memory
-from pellucid.system.keywords import check_callable, check_flags, check_number, check_type
+from pellucid.system.arguments import check_number, checks_types
 from pellucid.weights import checkpoint
 from pellucid.weights.checkpoint import EXPORTED_SUFFIXES, WeightsMetadata
 from pellucid.weights.models import find_chain
@@ -68,15 +68,13 @@ class Restorer:
         self._set_models((TiledModel(name, recipe, backend, metadata, choice),))
 
     @classmethod
+    @checks_types()
     def chain(cls, restorers: Sequence["Restorer"]) -> Self:
         """Join restorers: each takes the result of the previous one, in floating point, without rounding.
 
         Raises WeightsError if one cannot take the result of the previous one, and ArgumentError unless there is at
         least one restorer.
         """
-        check_type("restorers", restorers, Sequence, "a list of restorers")
-        for number, restorer in enumerate(restorers, start=1):
-            check_type(f"restorer {number}", restorer, Restorer, "a restorer, e.g. pellucid.load('srcnn-x2'),")
         if not restorers:
             raise ArgumentError("a chain of 0 restorers; at least one is needed")
         return cls.of([model for restorer in restorers for model in restorer.models])
@@ -188,6 +186,7 @@ class Restorer:
         progress: Progress | None = None,
     ) -> Any: ...
 
+    @checks_types(except_for=["degraded"])
     def restore(
         self,
         degraded: InMemory,
@@ -242,8 +241,6 @@ class Restorer:
         _warn_about(degraded, pictures)
         _check_settings(tile_px, halo_px, memory_bytes)
         check_number("strength", strength, 0, 1, is_whole=False)
-        check_flags(ensemble=ensemble)
-        check_callable("progress", progress)
         accepted = [self.recipe.domain.accept(picture) for picture in pictures]
         effort = Effort(tile_px, halo_px, ensemble, strength, memory.limit_bytes(memory_bytes), reserved_bytes)
         num_pixels, num_done = sum(count_pixels(self.models, picture) for picture in accepted), 0
@@ -261,6 +258,7 @@ class Restorer:
             num_done += count_pixels(self.models, picture)
         return to_same_form(results)
 
+    @checks_types(except_for=["degraded"])
     def halo_error(self, degraded: InMemory, *, halo_px: int, tile_px: int | None = None) -> float:
         """The error caused by a smaller halo: the largest difference in the center of the picture; white is 1.
 
@@ -282,6 +280,7 @@ class Restorer:
         units = part.white_level if self.recipe.domain.gives_mosaic and isinstance(part, Mosaic) else 1.0
         return float(abs(expected - found).max() / units)
 
+    @checks_types(except_for=["degraded"])
     def working_bytes(
         self, degraded: Picture | Mosaic, *, tile_px: int | None = None, halo_px: int | None = None
     ) -> int:
@@ -339,6 +338,7 @@ def _middle(size: int, tile_px: int, grid_px: int) -> slice:
     return slice(start, min(size, start + length))
 
 
+@checks_types()
 def load(
     name_or_file: str | Path,
     /,
@@ -367,10 +367,6 @@ def load(
     unknown keywords, MissingExtraError if the backend is not installed, ArgumentError for other types, and
     PellucidError if the device cannot be used.
     """
-    check_type("name_or_file", name_or_file, str | Path, "the name of a model or a path")
-    check_type("device", device, str, "a text, e.g. 'cuda',")
-    check_type("backend", backend, str | None, "a text, e.g. 'onnxruntime',")
-    check_type("precision", precision, str | None, "a text, e.g. 'bfloat16',")
     paths = find_chain(name_or_file)
     routed = _route(parameters, paths)
     return Restorer.chain(

@@ -8,7 +8,7 @@ from typing import Literal
 from pellucid.errors import ArgumentError
 from pellucid.pictures import formats, images
 from pellucid.pictures.white import check_white
-from pellucid.system.keywords import check_flags, check_number
+from pellucid.system.arguments import check_fields, check_number
 
 MAX_SCALE, MAX_EXPOSURE = 1000.0, 1e6
 
@@ -57,13 +57,13 @@ class Settings:
     timeout_s: float | None = None
 
     def __post_init__(self) -> None:
+        check_fields(self)
         check_number("strength", self.strength, 0, 1, is_whole=False)
         limits = {"tile_px": 1, "halo_px": 0, "memory_bytes": 1, "quality": 1, "max_pixels": 1, "page": 1}
         for name, low in limits.items():
             value = getattr(self, name)
             if value is not None or name == "max_pixels":
                 check_number(name, value, low, 100 if name == "quality" else inf)
-        check_flags(ensemble=self.ensemble, sidecars=self.sidecars, compare=self.compare)
         formats.check_depth(self.bit_depth)
         check_white(self.white)
         self._check_size()

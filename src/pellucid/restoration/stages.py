@@ -57,6 +57,15 @@ def read_first_page(path: Path, domain: Domain, settings: Settings) -> Degraded:
     return degraded
 
 
+def _read_mask(path: Path, settings: Settings) -> Picture:
+    try:
+        return images.read(path, max_pixels=settings.max_pixels)
+    except PictureError as error:
+        if "page" not in error.parameters:
+            raise
+        raise PictureError(error.facts, hint="save one page of the mask as a file of its own") from error
+
+
 @dataclass(frozen=True)
 class Stages:
     """What `run_overlapped` does with each file; see `InFlightItem`."""
@@ -101,7 +110,7 @@ class Stages:
             self._check_sheet(job, self.sheet_paths[job.target])
         files = self.transfers.open(job)
         item = replace(item, files=files, kept=kept)
-        mask = None if files.mask is None else images.read(files.mask, max_pixels=settings.max_pixels)
+        mask = None if files.mask is None else _read_mask(files.mask, settings)
         pages = self._find_pages(item)
         if pages is not None and settings.compare:
             raise PictureError(

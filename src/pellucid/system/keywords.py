@@ -4,16 +4,13 @@ A keyword's description and limits are part of its type: `Annotated[float, Field
 """
 
 import json
-import math
-import operator
 from collections.abc import Mapping
 from contextlib import suppress
-from types import UnionType
 from typing import Annotated, Any, NamedTuple
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
-from pellucid.errors import ArgumentError, PellucidError
+from pellucid.errors import PellucidError
 
 Count = Annotated[int, Field(ge=1, le=10**9)]
 WholeNumber = Annotated[int, Field(ge=0)]
@@ -44,53 +41,7 @@ def validate(owner: str, key: str, annotation: Any, value: Any, *, error: type[P
             continue  # for pydantic, True is the number 1
         with suppress(ValidationError):
             return adapter.validate_python(candidate)
-    raise error(f"{owner}: {key}={_shorten(value)} is not possible; expected {_expect(schema)}")
-
-
-def check_number(
-    parameter: str,
-    value: object,
-    low: float,
-    high: float = math.inf,
-    *,
-    is_whole: bool = True,
-    is_above: bool = False,
-) -> None:
-    """Raise ArgumentError unless an argument is a number in this range; is_above: `low` is not in it."""
-    try:
-        number: float = operator.index(value) if is_whole else float(value)  # type: ignore[arg-type]  # they check the type
-        is_possible = low <= number <= high and not (is_above and number == low)
-        is_possible &= not isinstance(value, str | bytes | bool)
-    except (TypeError, ValueError, OverflowError):
-        is_possible = False
-    if isinstance(value, str):
-        found = range_error(parameter, value, low, high, is_whole=is_whole, is_above=is_above)
-        raise ArgumentError(f"{parameter} is text, {value[:80]!r}", hint=found.hint)
-    if not is_possible:
-        raise range_error(parameter, value, low, high, is_whole=is_whole, is_above=is_above)
-
-
-def check_type(parameter: str, value: object, kind: type | UnionType, needed: str) -> None:
-    """Raise ArgumentError unless an argument is of this type. needed: what the message says is needed."""
-    if not isinstance(value, kind):
-        raise _type_error(parameter, value, needed)
-
-
-def check_flags(**flags: object) -> None:
-    """Raise ArgumentError for an argument that must be True or False: a text would count as True."""
-    for parameter, value in flags.items():
-        check_type(parameter, value, bool, "True or False")
-
-
-def check_callable(parameter: str, value: object) -> None:
-    """Raise ArgumentError unless an argument is a function, or None."""
-    if value is not None and not callable(value):
-        raise _type_error(parameter, value, "a function")
-
-
-def _type_error(parameter: str, value: object, needed: str) -> ArgumentError:
-    found = "text" if isinstance(value, str) else f"of type {type(value).__name__}"
-    return ArgumentError(f"{parameter} is {found}; {needed} is needed")
+    raise error(f"{owner}: {key}={shorten(value)} is not possible; expected {_expect(schema)}")
 
 
 def describe_invalid(entry: Mapping[str, Any]) -> str:
@@ -121,17 +72,7 @@ def describe_invalid(entry: Mapping[str, Any]) -> str:
         **{name: _format_limit(limit) if isinstance(limit, float) else limit for name, limit in limits.items()}
     )
     expected = expected or entry["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-    return f"{name}={_shorten(entry['input'])} is not possible; expected {expected}"
-
-
-def range_error(
-    parameter: str, value: object, low: float | None, high: float | None, *, is_whole: bool, is_above: bool = False
-) -> ArgumentError:
-    """The error for a value that is not a number in this range; None is no limit."""
-    highest = None if high == math.inf else high
-    lowest, above = (None, low) if is_above else (low, None)
-    expected = describe_number(is_whole=is_whole, low=lowest, above=above, high=highest)
-    return ArgumentError(f"{_shorten(value)} is not possible", hint=f"{{{parameter}}} can be {expected}")
+    return f"{name}={shorten(entry['input'])} is not possible; expected {expected}"
 
 
 def describe_number(
@@ -261,6 +202,7 @@ def _list_choices(annotation: Any) -> list[Any]:
     return [choice for part in (schema, *schema.get("anyOf", ())) for choice in part.get("enum", ())]
 
 
-def _shorten(value: Any) -> str:
+def shorten(value: Any) -> str:
+    """A value in a message: 80 characters of it at most."""
     text = value if isinstance(value, str) and value.isprintable() else repr(value)
     return text if len(text) <= 80 else f"{text[:80]}..."

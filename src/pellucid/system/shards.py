@@ -8,6 +8,7 @@ from hashlib import sha256
 from typing import Self
 
 from pellucid.errors import ArgumentError
+from pellucid.system.arguments import check_fields, checks_types
 
 
 @dataclass(frozen=True)
@@ -23,8 +24,7 @@ class Shard:
     count: int
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.number, int) and isinstance(self.count, int)):
-            raise ArgumentError(f"shard {self.number!r} of {self.count!r}: whole numbers are needed")
+        check_fields(self)
         if self.count < 1:
             raise ArgumentError(f"a split into {self.count} shards is not possible", hint="use 1 or more")
         if not 1 <= self.number <= self.count:
@@ -47,13 +47,12 @@ class Shard:
         return int.from_bytes(digest[:8], "big") % self.count == self.number - 1
 
     @classmethod
+    @checks_types()
     def parse(cls, text: str, environment: Mapping[str, str] = os.environ) -> Self:
         """A shard from "3/16", or from the variables that a cluster sets: "env", or "env/16" for 16 shards.
 
         Raises ArgumentError if the text has another form, a variable is missing, or there is no such shard.
         """
-        if not isinstance(text, str):
-            raise ArgumentError(f"a shard of type {type(text).__name__}; a text, e.g. '3/16', is needed")
         match = re.fullmatch(r"(env|\d{1,9})(?:/(\d{1,9}))?", text.strip(), re.ASCII)
         if match is None or (match[1] != "env" and match[2] is None):
             raise ArgumentError(

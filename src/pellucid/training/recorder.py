@@ -21,6 +21,7 @@ from pellucid.evaluation.report import Report, describe_failures
 from pellucid.pictures import images
 from pellucid.recipes.recipe import Recipe
 from pellucid.restoration.restorer import Restorer
+from pellucid.system.arguments import check_fields
 from pellucid.training.bucket_run import BucketRun
 from pellucid.training.learner import Learner
 from pellucid.training.run_folder import Checkpoint, Json, Run
@@ -38,6 +39,9 @@ class Validation:
 
     data: Path
     target: Path | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     def check(self, recipe: Recipe) -> None:
         """Raise DataError if the recipe cannot be scored on this data."""

@@ -26,7 +26,7 @@ from pellucid.recipes.recipe import Recipe
 from pellucid.storage import cache, objects
 from pellucid.storage.urls import Location, Url, locate
 from pellucid.system import devices
-from pellucid.system.keywords import check_callable, check_flags, check_number, check_type
+from pellucid.system.arguments import check_number, checks_types
 from pellucid.system.wording import format_count
 from pellucid.training import distributed, run_folder, tuning
 from pellucid.training.batches import Batches
@@ -73,6 +73,7 @@ def _ignore(_: Any) -> None:
     pass
 
 
+@checks_types()
 def train(
     recipe: Recipe,
     data: str | Location,
@@ -129,10 +130,8 @@ def train(
     PellucidError if 20 batches in a row, most batches, or the weights, are not finite; and Stopped, a
     KeyboardInterrupt, after Ctrl-C or SIGTERM, which save a checkpoint first.
     """
-    _check_types(recipe, mix, validation, seed=seed, device=device, limit=limit, log=log)
+    _check_numbers(seed, limit)
     check_number("save_every_s", save_every_s, 0, is_whole=False)
-    check_flags(tune=tune, profile=profile, tensorboard=tensorboard)
-    check_callable("progress", progress)
     place = locate(out)
     if isinstance(place, Url):
         objects.check_can_write(place)
@@ -291,6 +290,7 @@ class Speed:
     mode: ExecutionMode
 
 
+@checks_types()
 def measure(
     recipe: Recipe,
     data: str | Location,
@@ -308,7 +308,7 @@ def measure(
 
     Arguments and errors are those of `train`.
     """
-    _check_types(recipe, mix, seed=seed, device=device, limit=limit, log=log)
+    _check_numbers(seed, limit)
     check_number("num_steps", num_steps, 2)
     check_shares(mix or {})
     data, target = cache.as_local(data), None if target is None else cache.as_local(target)
@@ -332,27 +332,10 @@ def measure(
         return Speed(num_images / took_s, (batches.waited_s - waited_s) / took_s, mode)
 
 
-def _check_types(
-    recipe: object,
-    mix: object,
-    validation: object = None,
-    *,
-    seed: object,
-    device: object,
-    limit: object,
-    log: object,
-) -> None:
-    """Raise ArgumentError for what would end in an error of Python."""
-    check_type("recipe", recipe, Recipe, "a recipe, e.g. pellucid.find('dncnn.gaussian'),")
-    if mix is not None:
-        check_type("mix", mix, Mapping, "a dictionary, e.g. {'pairs.store': 0.4},")
-    if validation is not None:
-        check_type("validation", validation, Validation, "pellucid.Validation(FOLDER)")
+def _check_numbers(seed: int, limit: int | None) -> None:
     check_number("seed", seed, 0)
-    check_type("device", device, str, "a text, e.g. 'cuda',")
     if limit is not None:
         check_number("limit", limit, 1)
-    check_callable("log", log)
 
 
 def _open_store(data: str | Path, target: str | Path | None, limit: int | None, log: Log) -> Store:

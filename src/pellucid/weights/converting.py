@@ -6,8 +6,8 @@ from pathlib import Path
 
 from pellucid.errors import ArgumentError, OutputError
 from pellucid.recipes.registry import find
+from pellucid.system.arguments import checks_types
 from pellucid.system.files import check_writable
-from pellucid.system.keywords import check_flags
 from pellucid.weights import checkpoint
 from pellucid.weights.checkpoint import WeightsMetadata
 from pellucid.weights.foreign import reading
@@ -15,6 +15,7 @@ from pellucid.weights.models import SUFFIX
 from pellucid.weights.translation.translate import translate
 
 
+@checks_types()
 def convert(
     source: str | Path,
     recipe: str,
@@ -36,7 +37,6 @@ def convert(
     keyword; ArgumentError if out has another suffix; OutputError if it is source, exists and overwrite is False,
     or cannot be written; MissingExtraError if h5py is needed.
     """
-    check_flags(overwrite=overwrite)
     source, out = Path(source), Path(out)
     if os.path.realpath(source) == os.path.realpath(out):
         raise OutputError(f"{out} is the input itself", hint="choose another {out}")

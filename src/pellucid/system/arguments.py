@@ -1,0 +1,223 @@
+"""Checks of the arguments of public functions: types, which annotations give, and ranges of numbers."""
+
+import inspect
+import math
+import operator
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from functools import cache, wraps
+from numbers import Integral, Real
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    ParamSpec,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+from pellucid.errors import ArgumentError
+from pellucid.system.keywords import describe_number, shorten
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def checks_types(*, except_for: Collection[str] = ()) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Let a function raise ArgumentError for arguments that do not fit its annotations, before anything runs.
+
+    Without it, many wrong arguments would work by accident, e.g. the text "no" as True, or fail after hours.
+    except_for: parameters that the function checks itself, with a better hint.
+    """
+
+    def decorate(function: Callable[P, R]) -> Callable[P, R]:
+        signature = inspect.signature(function)
+        variadic = {name for name, one in signature.parameters.items() if one.kind is one.VAR_KEYWORD}
+
+        @wraps(function)
+        def checked(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                given = signature.bind(*args, **kwargs).arguments
+            except TypeError:  # too many or too few: the function's own error is clearer
+                return function(*args, **kwargs)
+            _check({name: given[name] for name in given if name not in {*except_for, *variadic}}, function)
+            return function(*args, **kwargs)
+
+        return checked
+
+    return decorate
+
+
+def check_fields(value: object) -> None:
+    """Raise ArgumentError for a field of a dataclass that does not fit its annotation."""
+    assert is_dataclass(value)
+    _check({field.name: getattr(value, field.name) for field in fields(value)}, type(value))
+
+
+def check_number(
+    parameter: str,
+    value: object,
+    low: float,
+    high: float = math.inf,
+    *,
+    is_whole: bool = True,
+    is_above: bool = False,
+) -> None:
+    """Raise ArgumentError unless an argument is a number in this range; is_above: `low` is not in it."""
+    try:
+        number: float = operator.index(value) if is_whole else float(value)  # type: ignore[arg-type]  # they check the type
+        is_possible = low <= number <= high and not (is_above and number == low)
+        is_possible &= not isinstance(value, str | bytes | bool)
+    except (TypeError, ValueError, OverflowError):
+        is_possible = False
+    if isinstance(value, str):
+        found = range_error(parameter, value, low, high, is_whole=is_whole, is_above=is_above)
+        raise ArgumentError(f"{parameter} is text, {value[:80]!r}", hint=found.hint)
+    if not is_possible:
+        raise range_error(parameter, value, low, high, is_whole=is_whole, is_above=is_above)
+
+
+def range_error(
+    parameter: str, value: object, low: float | None, high: float | None, *, is_whole: bool, is_above: bool = False
+) -> ArgumentError:
+    """The error for a value that is not a number in this range; None is no limit."""
+    highest = None if high == math.inf else high
+    lowest, above = (None, low) if is_above else (low, None)
+    expected = describe_number(is_whole=is_whole, low=lowest, above=above, high=highest)
+    return ArgumentError(f"{shorten(value)} is not possible", hint=f"{{{parameter}}} can be {expected}")
+
+
+# Types
+
+MAX_SHOWN = 80
+"""Characters of a wrong value in a message."""
+
+_LISTS = (list, tuple, Sequence, Collection, Iterable)
+_NAMES = {
+    str: "text",
+    bytes: "bytes",
+    bool: "True or False",
+    int: "a whole number",
+    float: "a number",
+    Path: "a path",
+    Callable: "a function",
+    Mapping: "a dictionary",
+}
+_FOREIGN_NAMES = {"ndarray": "an array", "Tensor": "a tensor", "Image": "an image of Pillow", "Url": "a URL"}
+_MAKERS = {
+    "a pellucid.Recipe": "pellucid.find",
+    "a pellucid.Restorer": "pellucid.load",
+    "a pellucid.Shard": "pellucid.Shard.parse",
+    "a pellucid.Picture or a pellucid.Mosaic": "pellucid.read",
+}
+
+_annotations = cache(get_type_hints)
+
+
+class _Misfit(NamedTuple):
+    """A value that does not fit its annotation. place: where it is, e.g. mix or inputs[2]."""
+
+    place: str
+    value: object
+    annotation: Any
+
+
+def _check(values: Mapping[str, object], owner: Callable[..., object]) -> None:
+    annotations = _annotations(owner)
+    for name, value in values.items():
+        misfit = _find_misfit(name, value, annotations.get(name, Any))
+        if misfit is not None:
+            needed = describe_type(misfit.annotation)
+            maker = _MAKERS.get(needed)
+            raise ArgumentError(
+                f"{misfit.place} is {_describe(misfit.value)}; {needed} is needed",
+                hint="" if maker is None else f"{maker} returns one",
+            )
+
+
+def _describe(value: object) -> str:
+    is_short = value is None or isinstance(value, str | int | float)
+    return repr(value)[:MAX_SHOWN] if is_short else f"of type {type(value).__name__}"
+
+
+def _find_misfit(place: str, value: object, annotation: Any) -> _Misfit | None:
+    """The value, or the first of its entries that does not fit."""
+    choices = [choice for choice in _list_choices(annotation) if _is_instance(value, choice)]
+    if not choices:
+        return _Misfit(place, value, annotation)
+    in_entries = [_find_in_entries(place, value, choice) for choice in choices]
+    return None if None in in_entries else in_entries[0]
+
+
+def _find_in_entries(place: str, value: object, choice: Any) -> _Misfit | None:
+    """The first entry of a list that does not fit. Iterators are not consumed, and arrays have no entries here."""
+    arguments = get_args(choice)
+    if isinstance(value, Mapping) and arguments:
+        key_type, entry_type = arguments
+        misfits = (
+            _find_misfit(f"a key of {place}", key, key_type)
+            or _find_misfit(f"{place}[{key!r}]", entry, entry_type)
+            for key, entry in value.items()
+        )
+    elif isinstance(value, list | tuple) and arguments:
+        entry_types = arguments if len(arguments) == len(value) else [arguments[0]] * len(value)
+        misfits = (
+            _find_misfit(f"{place}[{number}]", entry, entry_type)
+            for number, (entry, entry_type) in enumerate(zip(value, entry_types, strict=True))
+        )
+    else:
+        return None
+    return next((misfit for misfit in misfits if misfit is not None), None)
+
+
+def _list_choices(annotation: Any) -> list[Any]:
+    """The types of a union, or the only one."""
+    origin = get_origin(annotation)
+    if origin in (Union, UnionType):
+        return [choice for part in get_args(annotation) for choice in _list_choices(part)]
+    return [get_args(annotation)[0]] if origin is Annotated else [annotation]
+
+
+def _is_instance(value: object, choice: Any) -> bool:
+    """Whether a value has this type, whatever its entries are. Lists count as tuples, whole numbers as numbers."""
+    origin = get_origin(choice) or choice
+    if origin is Any or isinstance(origin, TypeVar):
+        return True
+    if origin is Literal:
+        return value in get_args(choice)
+    if origin is Callable:
+        return callable(value)
+    if origin in (int, float):
+        return isinstance(value, Integral if origin is int else Real) and not isinstance(value, bool)
+    if origin in _LISTS:
+        expected = (list, tuple) if origin is tuple else origin
+        return isinstance(value, expected) and not isinstance(value, str | bytes | bytearray)
+    return isinstance(value, origin)
+
+
+def describe_type(annotation: Any, *, is_plural: bool = False) -> str:
+    """What an annotation accepts, in words, e.g. "a path or a URL"; names of models are paths here."""
+    choices = [choice for choice in _list_choices(annotation) if choice is not NoneType]
+    names = list(dict.fromkeys(_name(choice) for choice in choices if not (choice is str and Path in choices)))
+    if is_plural:
+        names = [re.sub("^an? ", "", name) + "s" for name in names]
+    *others, last = names
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def _name(choice: Any) -> str:
+    origin, arguments = get_origin(choice) or choice, get_args(choice)
+    if origin is Literal:
+        return " or ".join(map(repr, arguments))
+    if origin in _LISTS:
+        count = f"{len(arguments)} " if origin is tuple and ... not in arguments else ""
+        return f"a list of {count}{describe_type(arguments[0], is_plural=True)}" if arguments else "a list"
+    known = _NAMES.get(origin) or _FOREIGN_NAMES.get(origin.__name__)
+    return known or f"a {origin.__module__.partition('.')[0]}.{origin.__name__}"

@@ -26,7 +26,8 @@ const char* const kUsage =
     "                         the model denoises it\n"
     "  --runtime NAME         onnxruntime (for .onnx) or openvino (for .xml and .onnx); default: onnxruntime for .onnx\n"
     "                         if this program was built with it, else openvino\n"
-    "  --exposure-ratio X     brighten a RAW file as if the exposure had been X times longer\n"
+    "  --exposure-ratio X     brighten a RAW file as if the exposure had been X times longer; default: as bright as a\n"
+    "                         typical photograph\n"
     "  --noise SHOT,READ      of a RAW file to denoise: the variance of a sample is SHOT * signal + READ, where black is 0\n"
     "                         and white is 1; `pellucid restore` prints both\n"
     "  --memory SIZE          limit of the process, e.g. 2GB; default: half of the free memory\n"
@@ -153,8 +154,6 @@ class ProgressLine {
 
 void check_options(const pellucid::Restorer& restorer, const Arguments& arguments) {
     const bool develops = restorer.takes_mosaic() && !restorer.gives_mosaic();
-    if (develops && arguments.exposure_ratio == 0)
-        throw WrongUsage("this model takes camera RAW files: --exposure-ratio is needed");
     if (!develops && arguments.exposure_ratio > 0)
         throw WrongUsage("--exposure-ratio is for models that develop camera RAW files");
     if (restorer.takes_noise() && !arguments.noise)
@@ -183,7 +182,8 @@ void restore(const pellucid::Restorer& restorer, const Arguments& arguments) {
     pellucid::check_output(output, restorer.sample_bytes(), arguments.write);
     if (restorer.takes_mosaic()) {
         const pellucid::Mosaic mosaic = pellucid::read_mosaic(input);
-        const auto ratio = static_cast<float>(arguments.exposure_ratio);
+        const float ratio = arguments.exposure_ratio > 0 ? static_cast<float>(arguments.exposure_ratio)
+                                                         : pellucid::estimate_exposure_ratio(mosaic);
         const auto developed = with_progress([&](const auto& show) { return restorer.restore(mosaic, ratio, show); });
         return pellucid::write_picture(developed, output, arguments.write);
     }

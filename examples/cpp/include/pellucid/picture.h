@@ -61,6 +61,10 @@ struct Mosaic {
 // Throws std::runtime_error unless samples, pattern, levels and gains are complete and fit each other.
 void check_mosaic(const Mosaic& mosaic);
 
+// The exposure ratio that makes a dark mosaic as bright as a typical photograph, 1 to 300. Throws as check_mosaic does, and
+// for mosaics that are smaller than their pattern.
+float estimate_exposure_ratio(const Mosaic& mosaic);
+
 // The same picture with 16 bits; white stays white.
 Picture expand_to_16_bits(Picture picture);
 

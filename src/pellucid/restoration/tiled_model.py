@@ -229,12 +229,16 @@ class TiledModel:
     def _join_tiles(self, degraded: Degraded, tiles: Iterator[tuple[Tile, Picture]], advance: Advance) -> Picture:
         """Join all restored tiles. Those of a mosaic are not turned."""
         restored: Picture | None = None
+        resident_bytes = 0
         for tile, part in tiles:
             if restored is None:
                 restored = part.empty_like(degraded.height * self.scale, degraded.width * self.scale)
             restored.paste(part, *tile.placed(self.scale))
-            for plane in (*degraded.planes, *restored.planes):
-                memory.release(plane)
+            resident_bytes += sum(plane.nbytes for plane in part.planes)
+            if resident_bytes >= memory.LARGE_BYTES:  # after each tile, pages would be read again by its neighbors
+                for plane in (*degraded.planes, *restored.planes):
+                    memory.release(plane)
+                resident_bytes = 0
             advance(tile.num_pixels)
         assert restored is not None
         if restored.height * restored.width >= TRIMMED_PIXELS:

@@ -14,6 +14,7 @@ from threading import Thread
 from typing import Any
 
 import pytest
+import shellingham
 import typer
 from PIL import Image
 from typer.testing import CliRunner
@@ -149,6 +150,35 @@ def test_completion_takes_no_other_arguments(
     code, _, err = call(option, "nosuch")
     assert code == 2 and f"{option} takes no other arguments, and 'nosuch' is given" in err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_completion_without_a_known_shell_is_one_line(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for detected in (("tcsh", "/bin/tcsh"), None):
+        monkeypatch.setattr(shellingham, "detect_shell", lambda found=detected: found or _raise_no_shell())
+        code, out, err = call("--install-completion")
+        assert (code, out) == (1, "") and err.count("\n") == 1 and "completion is for bash, zsh" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def _raise_no_shell() -> Any:
+    raise shellingham.ShellDetectionFailure
+
+
+def test_completion_is_for_the_command_pellucid(tmp_path: Path) -> None:
+    """Also if Python runs the module, whose name is no command."""
+    commands = [f"python -m pellucid --{what}-completion" for what in ("show", "install")]
+    script = "; ".join([*commands, 'ls "$HOME"/.bash_completions'])
+    environment = {
+        **os.environ,
+        "HOME": str(tmp_path),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, env=environment, check=True)
+    assert "complete -o default -F _pellucid_completion pellucid" in done.stdout
+    assert done.stdout.endswith("pellucid.sh\n")
 
 
 def test_the_documented_exit_codes_are_those_of_the_program() -> None:

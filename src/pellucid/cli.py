@@ -31,7 +31,7 @@ from pellucid.commands import (
 )
 from pellucid.commands.options import check_arguments, check_repeated, check_results, check_urls, with_messages
 from pellucid.commands.terminal import remember_options, word_for_command
-from pellucid.errors import use_wording
+from pellucid.errors import PellucidError, use_wording
 
 URL_PARAMETERS = {
     "bench": ("model",),
@@ -50,6 +50,8 @@ URL_PARAMETERS = {
 
 _COMPLETION = "--install-completion", "--show-completion"
 """Typer runs these before it looks at what follows them."""
+
+_SHELLS = "bash", "zsh", "fish", "powershell", "pwsh"
 
 MIN_HELP_COLUMNS = 60
 """In a narrower terminal, lines of the help wrap: its table would have no space for words."""
@@ -105,7 +107,22 @@ class _Group(_PlainHelp, TyperGroup):
         with _errors_of(ctx):
             if len(args) > 1 and args[0] in _COMPLETION:
                 raise typer.BadParameter(f"{args[0]} takes no other arguments, and {args[1][:40]!r} is given")
+            if args and args[0] in _COMPLETION:
+                _check_shell()
             return super().parse_args(ctx, args)
+
+
+def _check_shell() -> None:
+    """Raise PellucidError if typer would not find the shell that runs the command, or does not know it."""
+    import shellingham  # typer's own dependency
+
+    try:
+        name, _ = shellingham.detect_shell()
+    except shellingham.ShellDetectionFailure:
+        name = None
+    if name not in _SHELLS:
+        found = "no shell was found" if name is None else f"the shell is {name}"
+        raise PellucidError(f"{found}; completion is for {', '.join(_SHELLS)}", hint="run it in one of them")
 
 
 app = typer.Typer(
@@ -126,7 +143,7 @@ def main() -> None:
     # A shallow network spends half of its time on page faults of new activations; huge pages halve that.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     with use_wording(word_for_command):
-        process.run(lambda: app(standalone_mode=False))
+        process.run(lambda: app(standalone_mode=False, prog_name="pellucid"))  # also of `python -m pellucid`
 
 
 def _print_version(is_set: bool) -> None:

@@ -36,6 +36,8 @@ def word_as_argument(parameter: str, value: Any) -> str:
 
 _wordings: list[Wording] = [word_as_argument]
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+
 
 def current_wording() -> Wording:
     """How parameters are written now, see `use_wording`."""
@@ -69,14 +71,15 @@ class PellucidError(Exception):
 
     def describe(self, word: Wording | None = None) -> str:
         """Facts and hint in one line, with parameters written by `word`, or else as `use_wording` has chosen."""
+        facts = _CONTROL.sub(lambda found: repr(found[0])[1:-1], self.facts)  # of names of files
         if not self.hint:
-            return self.facts
+            return facts
         word = word or _wordings[-1]
         words = {name: word(name, self.parameters.get(name)) for name in re.findall(r"\{(\w+)\}", self.hint)}
         if None in words.values():
-            return self.facts
+            return facts
         hint = re.sub(r"\{(\w+)\}", lambda name: words[name[1]] or "", self.hint)
-        return f"{self.facts}; {hint}"
+        return f"{facts}; {hint}"
 
     def about(self, path: object) -> Self:
         """A copy of this error that starts with the file it is about, unless it names the file.

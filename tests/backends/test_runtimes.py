@@ -1,6 +1,8 @@
 """Other runtimes give PyTorch's results at every size, also in tiles; errors are one line."""
 
+import pickle
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +160,21 @@ def test_a_file_on_another_device_is_compared_with_the_cpu(
     monkeypatch.setattr(parity, "compare", lambda *_: parity.Agreement(0.1, 30.0, 1))
     with pytest.raises(PellucidError, match=r"on openvino have a PSNR of only 30.0 dB against those on the CPU"):
         restorer.load(path, device="openvino")
+
+
+@pytest.mark.parametrize("name", ["dncnn.gaussian.xml", "dncnn.gaussian.onnx"])
+def test_several_threads_can_use_a_restorer(files: dict[str, Path], name: str) -> None:
+    chosen = restorer.load(files[name])
+    pictures = [np.random.default_rng(seed).integers(0, 256, (90, 100), np.uint8) for seed in range(8)]
+    with ThreadPoolExecutor(4) as threads:
+        found = list(threads.map(chosen.restore, pictures))
+    assert all(np.array_equal(one, chosen.restore(given)) for one, given in zip(found, pictures, strict=True))
+
+
+@pytest.mark.parametrize("name", ["dncnn.gaussian.xml", "dncnn.gaussian.onnx"])
+def test_a_restorer_that_cannot_be_pickled_says_so(files: dict[str, Path], name: str) -> None:
+    with pytest.raises(PellucidError, match="cannot be pickled; load it again where it is needed"):
+        pickle.dumps(restorer.load(files[name]))
 
 
 def test_the_fingerprint_changes_with_the_file(files: dict[str, Path], tmp_path: Path) -> None:

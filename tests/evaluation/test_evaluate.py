@@ -287,7 +287,10 @@ def test_wrong_data_is_refused(folder: Path, data: str, name: str, message: str)
 
 def test_only_restorers_are_scored(folder: Path) -> None:
     name: Any = "dncnn-gray-25"
-    with pytest.raises(PellucidError, match="an object of type str cannot be scored; use what load returns"):
+    with pytest.raises(
+        PellucidError,
+        match="restorer is 'dncnn-gray-25'; a pellucid.Restorer is needed",
+    ):
         evaluate(name, folder)
 
 

@@ -237,7 +237,7 @@ def test_sbit_of_scaled_samples_changes_nothing(white: int, tmp_path: Path) -> N
     assert np.array_equal(images.read(tmp_path / "x.png").samples, scaled)
 
 
-@pytest.mark.parametrize("white", [0, -1, float("nan"), float("inf"), "4095"])
+@pytest.mark.parametrize("white", [0, -1, float("nan"), float("inf")])
 def test_impossible_values_are_refused(white: Any, tmp_path: Path) -> None:
     path = write_tiff(tmp_path / "x.tif", ramp(4095))
     with pytest.raises(ArgumentError, match=".* is not possible; white can be a number above 0"):

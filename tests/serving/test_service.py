@@ -28,7 +28,7 @@ from serving_service import png
     [
         ("storage", "No space left on device", 507),
         ("picture", "a.png is not a file of a known picture format", 400),
-        ("picture", "a.png has 300 megapixels; the limit is 100", 413),
+        ("picture", "a.png has 300,000,000 pixels; the limit is 100,000,000", 413),
         ("memory", "not enough memory", 413),
         ("fault", "a fault of pellucid (KeyError: 1)", 500),
         ("picture", "a.png is truncated", 422),

@@ -12,13 +12,17 @@ from pellucid.errors import ArgumentError
 from pellucid.system.arguments import check_fields, check_number, checks_types, describe_type
 
 ANNOTATED: list[tuple[Any, list[Any], list[tuple[Any, str]]]] = [
-    (bool, [True, False], [(1, "x is 1; True or False is needed"), ("no", "x is 'no'; True or False is needed")]),
+    (
+        bool,
+        [True, False, np.bool_(True)],
+        [(1, "x is 1; True or False is needed"), ("no", "x is 'no'; True or")],
+    ),
     (int, [1, np.int64(3)], [(True, "x is True; a whole number is needed"), (2.0, "x is 2.0"), ("3", "x is '3'")]),
     (float, [1, 2.5, np.float32(1)], [(False, "x is False; a number is needed"), ("1", "x is '1'")]),
     (str, ["", "a"], [(b"a", "x is of type bytes; text is needed"), (None, "x is None; text is needed")]),
     (bytes, [b""], [("a", "x is 'a'; bytes is needed")]),
     (int | None, [None, 3], [("3", "x is '3'; a whole number is needed")]),
-    (str | Path, ["a", Path("a")], [(3, "x is 3; a path is needed")]),
+    (str | Path, ["a", Path("a")], [(3, "x is 3; a path is needed"), ("", "x is ''; a path is needed")]),
     (Callable[[int], None], [print, list], [(3, "x is 3; a function is needed")]),
     (Literal["auto"] | float, ["auto", 1], [("other", "x is 'other'; 'auto' or a number is needed")]),
     (
@@ -45,7 +49,7 @@ ANNOTATED: list[tuple[Any, list[Any], list[tuple[Any, str]]]] = [
             ([], "x is of type list; a dictionary is needed"),
         ],
     ),
-    (np.ndarray | Path, [np.zeros(1), Path()], [([1], "x is of type list; an array or a path is needed")]),
+    (np.ndarray | Path, [np.zeros(1), Path()], [([1], "x is of type list; an array or a pathlib.Path is needed")]),
     (ArgumentError, [ArgumentError("")], [(3, "x is 3; a pellucid.ArgumentError is needed")]),
     (Any, [3, None, "a"], []),
 ]

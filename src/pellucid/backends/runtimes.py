@@ -3,13 +3,14 @@
 import hashlib
 import platform
 import re
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache, partial
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
@@ -106,7 +107,12 @@ class GraphBackend(ABC):
 
     @abstractmethod
     def _run(self, degraded: Samples) -> Samples:
-        """The output of the graph."""
+        """The output of the graph. Several threads may call it."""
+
+    def __reduce__(self) -> NoReturn:
+        raise PellucidError(
+            f"a model that {self.runtime} runs cannot be pickled", hint="load it again where it is needed"
+        )
 
 
 class OnnxBackend(GraphBackend):
@@ -167,6 +173,7 @@ class OpenVinoBackend(GraphBackend):
         super().__init__(metadata, network, fingerprint or _hash_file(path), device)
         self.precision = precision or metadata.precision
         self._compiled = _compile_openvino(path, self.precision, device)
+        self._local = threading.local()
         self._compile_exact = lru_cache(partial(_compile_openvino, path, "float32", device))
         self._is_bfloat16 = _choose_hint(self.precision, find_openvino_device(device)) == "bf16"
 
@@ -178,8 +185,16 @@ class OpenVinoBackend(GraphBackend):
         # In bfloat16, results of its kernels for AMX are wrong where features have a single column.
         is_narrow = self._is_bfloat16 and degraded.shape[-1] < _NARROW_PX
         compiled = self._compile_exact() if is_narrow else self._compiled
-        restored: Samples = compiled([degraded], share_inputs=True)[0]
+        restored: Samples = self._find_request(compiled).infer([degraded], share_inputs=True)[0]
         return restored
+
+    def _find_request(self, compiled: Any) -> Any:
+        """This thread's own request: a compiled model has a single one, which is busy until it is done."""
+        requests = vars(self._local)
+        key = f"{id(compiled)}"
+        if key not in requests:
+            requests[key] = compiled.create_infer_request()
+        return requests[key]
 
 
 def make_fingerprint(weights: str, runtime: str, precision: str) -> str:

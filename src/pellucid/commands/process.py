@@ -95,7 +95,6 @@ def _describe_usage(error: Exception) -> str:
     """One line of a usage error, with the command whose help explains it."""
     context = getattr(error, "ctx", None)
     command = "pellucid" if context is None else f"pellucid {' '.join(context.command_path.split()[1:])}".strip()
-    command = command.replace("pellucid -m pellucid", "pellucid")
     text: str = _describe_value_error(error) or getattr(error, "format_message", error.__str__)()
     files = [given for given in sys.argv[1:] if given.startswith("-") and Path(given).exists()]
     if files and text.startswith("No such option"):

@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field, TypeAdapter, ValidationError
 
 from pellucid.degradations.cameras import Sensor, ShotDependentVariance
 from pellucid.errors import DataError, PellucidError
-from pellucid.system.arguments import checks_types
+from pellucid.system.arguments import check_fields, check_number, checks_methods
 from pellucid.system.files import read_small, write_atomic
 from pellucid.system.keywords import describe_invalid
 
@@ -36,7 +36,13 @@ class IsoNoise:
     num_darks: int
     misfit: float
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        for name in ("iso", "gain", "read", "row"):
+            check_number(name, getattr(self, name), 0, is_whole=False, is_above=True)
 
+
+@checks_methods()
 @dataclass(frozen=True)
 class CameraProfile:
     """The noise of one camera over its sensitivities.
@@ -51,8 +57,16 @@ class CameraProfile:
     format: Literal["pellucid camera"] = "pellucid camera"
     version: Literal[1] = 1
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if not self.isos:
+            raise DataError("a camera profile without noise; `pellucid.calibrate` measures it")
+        if list(self.isos) != sorted(self.isos, key=lambda noise: noise.iso):
+            raise DataError("the ISOs of a camera profile must ascend")
+        if not self.black < self.white:
+            raise DataError(f"black level {self.black:g} is not below the white level {self.white:g}")
+
     @classmethod
-    @checks_types()
     def read(cls, path: str | Path) -> Self:
         """The profile in a file. Raises DataError if it is missing, or not such a file."""
         try:
@@ -66,7 +80,6 @@ class CameraProfile:
             ) from error
         return profile
 
-    @checks_types()
     def write(self, path: str | Path, *, overwrite: bool = False) -> None:
         """Write it as JSON, completely or not at all. Raises OutputError, also if the file exists."""
         write_atomic(Path(path), _ADAPTER.dump_json(self, indent=2) + b"\n", overwrite=overwrite)

@@ -12,7 +12,7 @@ from typing import Any
 from pellucid.errors import OutputError
 from pellucid.evaluation.report import Score
 from pellucid.restoration.entries import Stamp
-from pellucid.system.files import check_name
+from pellucid.system.files import check_name, read_head
 from pellucid.system.journals import Journal, JournalReader
 from pellucid.system.shards import Shard
 
@@ -44,6 +44,7 @@ class ScoreLog:
             return
         own = path / f"{'whole' if shard is None else shard.label}.jsonl" if self.is_folder else path
         _check_writable(own)
+        _check_log(own)
         self._journal = Journal(own, is_shared=not self.is_folder)
         for line in read_log_lines(path) if self.is_folder else JournalReader().read_new(path):
             with suppress(ValueError, TypeError, KeyError):  # another line, or a damaged one
@@ -99,6 +100,13 @@ def _check_writable(path: Path) -> None:
         raise OutputError(f"{path} cannot be written: {error.strerror or error}") from error
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise OutputError(f"{path} cannot be written: no permission")
+
+
+def _check_log(path: Path) -> None:
+    """Raise OutputError if another file, e.g. a picture, has the name of a record."""
+    with suppress(OSError):
+        if path.is_file() and path.stat().st_size and not read_head(path).startswith((b'\n{"', b'{"')):
+            raise OutputError(f"{path} is another file, not a record of scores", hint="choose another {record}")
 
 
 def read_log_lines(folder: Path) -> Iterator[dict[str, Any]]:

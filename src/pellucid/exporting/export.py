@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import torch
@@ -43,6 +44,9 @@ MAX_PICTURES = 32
 
 NUM_COMPARED = 4
 """How many of the user's pictures are compared."""
+
+MAX_SAMPLES = 2**60
+"""Of an input of a fixed shape; larger sizes overflow in the runtimes."""
 
 
 @dataclass(frozen=True)
@@ -217,6 +221,10 @@ def _check_shape(request: ExportRequest) -> None:
         name, num_planes = metadata.weights.recipe, metadata.num_planes
         needed = f"N, {num_planes}, H, W" if axis == 1 else f"N, H, W, {num_planes}"
         raise ArgumentError(f"shape {shape}: {name} needs ({needed}), each at least 1")
+    if shape is not None and prod(shape) > MAX_SAMPLES:
+        raise ArgumentError(
+            f"shape {shape} has more than {MAX_SAMPLES:,} samples", hint="choose a smaller {shape}"
+        )
     domain = request.model.recipe.domain
     if shape is not None and request.form is not None and takes_mosaic(domain):
         period, (height, width) = len(domain.pattern), request.form.size_of(shape)

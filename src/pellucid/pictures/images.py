@@ -20,8 +20,8 @@ from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.pictures.tiff import directories, interpretation
 from pellucid.pictures.tiff.decoding import list_decoders
 from pellucid.pictures.white import check_white, describe_clipped
-from pellucid.storage.urls import Location
-from pellucid.system.arguments import checks_types
+from pellucid.storage.urls import Location, is_url
+from pellucid.system.arguments import check_number, checks_types
 from pellucid.system.files import atomic_file, to_picture_path
 
 MAX_PIXELS = 500_000_000
@@ -64,8 +64,9 @@ def read(
     Raises PictureError if the file is missing, damaged, not a single gray or RGB picture, or too large, or if its
     floating-point samples are far from 0 to 1 and white is not specified.
     """
-    path = to_picture_path(path)
+    path = _to_path(path)
     check_white(white)
+    check_number("max_pixels", max_pixels, 1)
     if not isinstance(page, int | None):
         raise PictureError(f"page {page!r} is not a number; pages are counted from 1")
     loader = headers.find_loader(path)
@@ -83,6 +84,12 @@ def read(
     of_file = headers.describe_suffix(path, encoding.format)
     encoding = replace(encoding, notes=(*encoding.notes, *of_file))
     return _add_lost(readers.read(path, loader, encoding, max_pixels, white, sidecar), lost)
+
+
+def _to_path(path: str | Path) -> Path:
+    if is_url(path) and not Path(path).exists():
+        raise PictureError(f"{path} is a URL; a file is needed", hint="pellucid.restore reads URLs")
+    return to_picture_path(path)
 
 
 def _add_lost(picture: Picture, parts: Sequence[str]) -> Picture:
@@ -169,7 +176,7 @@ def check_format(path: Location, picture: Picture | None = None, *, bit_depth: i
         formats.choose_dtype(file_format, picture, path, bit_depth)
 
 
-@checks_types()
+@checks_types(except_for=["picture"])
 def write(
     picture: Picture | Mosaic,
     path: str | Path,

@@ -14,7 +14,7 @@ from torch import Tensor
 from pellucid.errors import PictureError
 from pellucid.pictures.samples import CPU, PEAKS, Samples, to_depth, to_planes, to_samples, upload_samples
 from pellucid.system import devices, memory
-from pellucid.system.arguments import check_fields
+from pellucid.system.arguments import check_fields, check_number, checks_methods
 from pellucid.system.devices import Download
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ class Encoding:
         return "uint8" if self.bits <= 8 else "uint16" if self.bits <= 16 else "float32"
 
 
+@checks_methods(except_for=["array", "image", "samples"])
 @dataclass(frozen=True, eq=False, repr=False)
 class Picture:
     """A picture with the depth of its file. Raises PictureError if the arrays do not fit together.
@@ -90,7 +91,8 @@ class Picture:
     extra: Samples | None = None
 
     def __post_init__(self) -> None:
-        _check_arrays(self.planes)
+        check_fields(self, except_for=["samples", "alpha", "extra"])
+        _check_arrays(self.samples, *(plane for plane in (self.alpha, self.extra) if plane is not None))
         shape, dtype = self.samples.shape, self.samples.dtype
         if len(shape) != 3 or shape[2] not in (1, 3):
             raise PictureError(f"samples of shape {shape}; a picture is (H, W, 1) gray or (H, W, 3) RGB")
@@ -157,6 +159,7 @@ class Picture:
         into visible ones. A new color depends only on pixels within reach_px: filling a crop with a margin of
         reach_px gives the same inner part as filling the whole. Hidden colors farther away and alpha are kept.
         """
+        check_number("reach_px", reach_px, 0)
         known = None if self.alpha is None else self.alpha[..., 0] > 0
         if known is None or known.all():
             return self
@@ -164,12 +167,17 @@ class Picture:
 
     def empty_like(self, height: int, width: int) -> Self:
         """An uninitialized picture of another size with the same channels, type and metadata; see `paste`."""
+        check_number("height", height, 1)
+        check_number("width", width, 1)
         return self.map_planes(lambda plane: memory.allocate((height, width, plane.shape[2]), self.dtype))
 
     def paste(self, part: "Picture", rows: slice, cols: slice) -> None:
         """Copy a part into this picture, e.g. one of `empty_like`. The only method that changes a picture."""
         if self._describe() != part._describe():
             raise PictureError(f"a part with {part._describe()}; {self._describe()} is needed")
+        if self.samples[rows, cols].shape != part.samples.shape:
+            height, width = self.samples[rows, cols].shape[:2]
+            raise PictureError(f"a part of {part.width} x {part.height} px for a place of {width} x {height} px")
         for own, other in zip(self.planes, part.planes, strict=True):
             own[rows, cols] = other
 
@@ -358,7 +366,13 @@ class CameraFacts:
     tags: Mapping[int, tuple[int, int, bytes]] = field(default_factory=dict)
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        check_fields(self)
+        if len(self.color_matrix) not in (0, 9):
+            raise PictureError(f"a color matrix of {len(self.color_matrix)} numbers; 9 are needed, or none")
 
+
+@checks_methods()
 @dataclass(frozen=True, eq=False, repr=False)
 class Mosaic:
     """Undeveloped samples of a camera's sensor, one per pixel. Raises PictureError for impossible values.
@@ -393,9 +407,11 @@ class Mosaic:
     camera: CameraFacts | None = None
 
     def __post_init__(self) -> None:
-        _check_arrays(self.planes)
+        check_fields(self, except_for=["samples"])
+        _check_arrays(self.samples)
         if self.samples.ndim != 2 or 0 in self.samples.shape:
             raise PictureError(f"mosaic samples of shape {self.samples.shape}; (H, W) is needed")
+        _check_mosaic_dtype(self.samples.dtype.name)
         period = len(self.pattern)
         if period == 0 or any(len(row) != period or set(row) - set("RGB") for row in self.pattern):
             raise PictureError(f"filter pattern {self.pattern}; a square of R, G and B is needed")
@@ -446,7 +462,8 @@ class Mosaic:
         return len(self.pattern)
 
     def as_depth(self, dtype: str) -> Self:
-        """The same mosaic with samples of another type, in the same units."""
+        """The same mosaic with samples of another type, uint16 or float32, in the same units."""
+        _check_mosaic_dtype(dtype)
         return replace(self, samples=self.samples.astype(dtype))
 
     def crop(self, rows: slice, cols: slice) -> Self:
@@ -479,6 +496,11 @@ class Mosaic:
         top, left: where they are in the mosaic. The inverse of `to_linear`: values below black are kept, down to
         0; integers are rounded, halves up.
         """
+        check_number("top", top, 0)
+        check_number("left", left, 0)
+        if linear.ndim != 4 or linear.shape[:2] != (1, 1):
+            raise PictureError(f"a tensor of shape {tuple(linear.shape)}; (1, 1, h, w) is needed")
+        _check_finite(linear, self.samples.dtype.name)
         return download_mosaic(self, linear, top, left).wait().numpy()
 
     def _tile_black_levels(self, top: int, left: int, height: int, width: int, device: torch.device) -> Tensor:
@@ -499,13 +521,18 @@ def download_mosaic(mosaic: Mosaic, linear: Tensor, top: int, left: int) -> Down
     return Download(samples.to(getattr(torch, dtype.name)))
 
 
-def _check_arrays(planes: tuple[object, ...]) -> None:
+def _check_arrays(*planes: object) -> None:
     for plane in planes:
         if not isinstance(plane, np.ndarray):
             raise PictureError(
                 f"samples of type {type(plane).__name__}; a NumPy array is needed",
                 hint="Picture.from_pil takes images of Pillow, Picture.from_tensor takes (1, C, H, W) tensors",
             )
+
+
+def _check_mosaic_dtype(dtype: str) -> None:
+    if dtype not in ("uint16", "float32"):
+        raise PictureError(f"samples of type {dtype}; a mosaic has uint16 or float32")
 
 
 def _check_extra(extra: Samples, samples: Samples) -> None:
@@ -583,7 +610,13 @@ def _from_tensor(planes: Tensor, dtype: str) -> Samples:
     check_tensor(planes, (4,))
     if len(planes) != 1:
         raise PictureError(f"a tensor of {len(planes)} pictures; (1, C, H, W) is needed")
+    _check_finite(planes, dtype)
     return to_samples(planes, dtype)
+
+
+def _check_finite(planes: Tensor, dtype: str) -> None:
+    if dtype != "float32" and not bool(planes.isfinite().all()):
+        raise PictureError(f"a tensor with NaN or infinite values; {dtype} cannot store them")
 
 
 def _orient(plane: Samples, orientation: int) -> Samples:

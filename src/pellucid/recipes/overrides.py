@@ -168,6 +168,11 @@ def _common_values(before: Any, kind: type) -> dict[str, Any]:
     return {key: value for key, value in vars(before).items() if key in keys}
 
 
+def check_values(recipe: Recipe) -> None:
+    """Raise RecipeError if a training keyword has an impossible value, e.g. by `dataclasses.replace`."""
+    _validate(recipe, training_values(recipe))
+
+
 def check_steps(recipe: Recipe) -> None:
     """Raise RecipeError if the given steps of the schedule cannot be reached in a training of this length.
 

@@ -21,6 +21,7 @@ from pellucid.errors import RecipeError
 from pellucid.recipes.network import Loss, Network
 from pellucid.recipes.optimizers import Optimizer
 from pellucid.recipes.schedules import Schedule
+from pellucid.system.arguments import check_fields
 from pellucid.system.keywords import Count, Positive, Share, validate
 
 Steps = Annotated[
@@ -124,6 +125,9 @@ class Recipe:
     name: str = ""
     parameters: Mapping[str, Any] = field(default_factory=dict)
     network_sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
 
 P = ParamSpec("P")

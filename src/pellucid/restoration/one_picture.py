@@ -1,12 +1,13 @@
 """One picture through a restorer: in the size that was asked for, and only the part that was asked for."""
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, overload
 
 from pellucid.domains import Degraded
-from pellucid.errors import PictureError
+from pellucid.errors import ArgumentError, PictureError
 from pellucid.pictures import metadata
 from pellucid.pictures.containers import png
 from pellucid.pictures.images import MAX_PIXELS
@@ -50,6 +51,24 @@ class Region:
         return self.map(lambda side, axis: slice(side.start - starts[axis], side.stop - starts[axis]))
 
 
+def limit_time(limit_s: float | None, start: float, name: str, progress: Progress | None = None) -> Progress:
+    """A progress callback that also raises PictureError if a picture takes too long.
+
+    start: when it began, on the clock of `time.monotonic`. name: of the picture, for the message.
+    """
+
+    def advance(pixels: int, all_pixels: int) -> None:
+        if limit_s is not None and time.monotonic() - start > limit_s and pixels < all_pixels:
+            raise PictureError(
+                f"{name} takes longer than {limit_s:g} s ({pixels / all_pixels:.0%} is done)",
+                hint="{timeout_s} sets the limit",
+            )
+        if progress is not None:
+            progress(pixels, all_pixels)
+
+    return advance
+
+
 @checks_types(except_for=["degraded"])
 def restore_crop(
     restorer: Restorer,
@@ -63,8 +82,11 @@ def restore_crop(
     """A part of the restored picture: the same pixels as in the whole result, without restoring the rest.
 
     x, y, width, height: of the part, in pixels of the upright degraded picture, which is also read around the part
-    as far as the models see. Raises PictureError unless the part is inside.
+    as far as the models see. Raises PictureError unless the part is inside, and ArgumentError for numbers below
+        0, for a part without pixels, and if the settings have a crop, too.
     """
+    if settings.crop is not None:
+        raise ArgumentError("the settings have a crop, too", hint="omit {crop}")
     restored = restore_picture(restorer, degraded, replace(settings, crop=(x, y, width, height)))
     assert isinstance(restored, Picture)  # a mosaic is not cropped
     return restored
@@ -193,7 +215,7 @@ def plan_size(restorer: Restorer, shape: Shape, settings: Settings) -> tuple[Res
     height, width = shape
     if settings.scale is None and settings.size is None:
         enlarged = height * restorer.scale, width * restorer.scale
-        _check_target(shape, enlarged, max(settings.max_pixels, MAX_PIXELS))
+        _check_target(shape, _part_of(enlarged, restorer.scale, settings), max(settings.max_pixels, MAX_PIXELS))
         return restorer, enlarged
     factor = _find_factor(width, height, settings)
     if _round(max(shape) * factor) == 0:
@@ -201,7 +223,8 @@ def plan_size(restorer: Restorer, shape: Shape, settings: Settings) -> tuple[Res
             f"{settings.scale:g} times {width} x {height} px is less than a pixel", hint="raise {scale}"
         )
     target = max(1, _round(height * factor)), max(1, _round(width * factor))
-    found = _check_target(shape, target, settings.max_pixels)
+    _check_target(shape, _part_of(target, factor, settings), settings.max_pixels)
+    found = _describe_sizes(shape, target)
     enlargers = [model for model in restorer.models if model.scale > 1]
     if factor > 1 and not enlargers:
         raise PictureError(
@@ -214,13 +237,23 @@ def plan_size(restorer: Restorer, shape: Shape, settings: Settings) -> tuple[Res
     return restorer, target
 
 
-def _check_target(shape: Shape, target: Shape, max_pixels: int) -> str:
-    """Both sizes, as text. Raises PictureError if the result would be larger than a picture may be."""
-    found = f"the picture has {shape[1]} x {shape[0]} px, and the result would have {target[1]} x {target[0]} px"
+def _part_of(target: Shape, factor: Fraction | int, settings: Settings) -> Shape:
+    """The size of the part of the result that is asked for."""
+    if settings.crop is None:
+        return target
+    height, width = (_round(Fraction(side * factor)) for side in settings.crop[:1:-1])
+    return min(height, target[0]), min(width, target[1])
+
+
+def _describe_sizes(shape: Shape, target: Shape) -> str:
+    return f"the picture has {shape[1]} x {shape[0]} px, and the result would have {target[1]} x {target[0]} px"
+
+
+def _check_target(shape: Shape, target: Shape, max_pixels: int) -> None:
+    """Raise PictureError if the result would be larger than a picture may be."""
     if target[0] * target[1] > max(max_pixels, shape[0] * shape[1]):
         limit = f"more than the {max_pixels:,} pixels that are allowed"
-        raise PictureError(f"{found}, {limit}", hint="{max_pixels} sets the limit")
-    return found
+        raise PictureError(f"{_describe_sizes(shape, target)}, {limit}", hint="{max_pixels} sets the limit")
 
 
 def _has_alpha(accepted: Degraded) -> bool:

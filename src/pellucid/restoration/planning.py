@@ -16,7 +16,7 @@ from pellucid.restoration import entries, ledgers, sheets
 from pellucid.storage import objects
 from pellucid.storage.urls import Location, RealNames, Url, is_folder, is_url, is_within, locate
 from pellucid.system import files, name_patterns
-from pellucid.system.arguments import checks_types
+from pellucid.system.arguments import check_fields, checks_types
 from pellucid.system.shards import Shard
 from pellucid.system.wording import format_count
 
@@ -36,6 +36,9 @@ class Job:
     root: Location | None = None
     mask: Location | None = None
     target_of_model: Location | None = None
+
+    def __post_init__(self) -> None:
+        check_fields(self)
 
     @property
     def name(self) -> str:

@@ -18,7 +18,7 @@ from pellucid.recipes.overrides import former_keywords
 from pellucid.restoration import planning
 from pellucid.restoration.conversion import InMemory, is_in_memory, to_pictures
 from pellucid.restoration.manifest import Manifests, Request, hash_settings
-from pellucid.restoration.one_picture import restore_picture
+from pellucid.restoration.one_picture import limit_time, restore_picture
 from pellucid.restoration.pipeline import to_pellucid_error
 from pellucid.restoration.planning import Job, Plan
 from pellucid.restoration.position import Position
@@ -27,7 +27,7 @@ from pellucid.restoration.restorer import Restorer, default_format, load
 from pellucid.restoration.sessions import Outcome, Session
 from pellucid.restoration.settings import Settings
 from pellucid.restoration.stages import choose_quality, codec_bytes
-from pellucid.restoration.suitability import check_format, warn_about
+from pellucid.restoration.suitability import check_format, warn_about, warn_about_exposure
 from pellucid.storage.urls import Location, Url, is_folder, locate
 from pellucid.system import files
 from pellucid.system.arguments import check_number, checks_types
@@ -133,6 +133,7 @@ def iter_restore(
     chosen = restorer if isinstance(restorer, Restorer) else load(restorer)
     _check_tiles(chosen, settings)
     if given and all(map(is_in_memory, given)):
+        _check_for_memory(settings)
         targets = _plan_in_memory(len(given), out, format or default_format(chosen), overwrite=overwrite)
         return _restore_in_memory(given, targets, chosen, settings, overwrite, progress)
     if isinstance(inputs, Plan) or (given and all(isinstance(one, Job) for one in given)):
@@ -203,6 +204,13 @@ def _plan_in_memory(
     return [*targets]
 
 
+def _check_for_memory(settings: Settings) -> None:
+    """Raise ArgumentError for settings that are about files."""
+    for name, is_set in (("page", settings.page is not None), ("compare", settings.compare)):
+        if is_set:
+            raise ArgumentError(f"{name} is only for files, not for pictures in memory", hint=f"omit {{{name}}}")
+
+
 def _restore_in_memory(
     inputs: Sequence[InMemory],
     targets: Sequence[Path | None],
@@ -233,8 +241,15 @@ def _restore_one_in_memory(
         check_format(target, restorer)
     if target is not None and isinstance(pictures[0], Picture):
         images.check_format(target, pictures[0], bit_depth=settings.bit_depth)
+    num_pixels = max(picture.height * picture.width for picture in pictures)
+    if num_pixels > settings.max_pixels:
+        raise PictureError(
+            f"it has {num_pixels:,} pixels; at most {settings.max_pixels:,} are allowed",
+            hint="{max_pixels} sets the limit",
+        )
     start = time.monotonic()
-    restored = [restore_picture(restorer, picture, settings) for picture in pictures]
+    progress = limit_time(settings.timeout_s, start, "it")
+    restored = [restore_picture(restorer, picture, settings, progress=progress) for picture in pictures]
     seconds = time.monotonic() - start
     notes: tuple[str, ...] = ()
     if target is not None:
@@ -247,7 +262,10 @@ def _restore_one_in_memory(
         megapixels=sum(picture.height * picture.width for picture in pictures) / 1e6,
         seconds=seconds,
         info=notes,
-        warnings=tuple(warning for picture in pictures for warning in warn_about(picture, restorer)),
+        warnings=(
+            *(warning for picture in pictures for warning in warn_about(picture, restorer)),
+            *warn_about_exposure(restorer, settings, in_memory=True),
+        ),
     )
 
 

@@ -75,13 +75,13 @@ class Restorer:
         Raises WeightsError if one cannot take the result of the previous one, and ArgumentError unless there is at
         least one restorer.
         """
-        if not restorers:
-            raise ArgumentError("a chain of 0 restorers; at least one is needed")
         return cls.of([model for restorer in restorers for model in restorer.models])
 
     @classmethod
     def of(cls, models: Sequence[TiledModel]) -> Self:
-        """A restorer of these models, one after the other. Raises WeightsError as `chain` does."""
+        """A restorer of these models, one after the other. Raises errors as `chain` does."""
+        if not models:
+            raise ArgumentError("a chain of 0 restorers; at least one is needed")
         joined = cls.__new__(cls)
         joined._set_models(tuple(models))
         return joined
@@ -241,6 +241,7 @@ class Restorer:
         _warn_about(degraded, pictures)
         _check_settings(tile_px, halo_px, memory_bytes)
         check_number("strength", strength, 0, 1, is_whole=False)
+        check_number("reserved_bytes", reserved_bytes, 0)
         accepted = [self.recipe.domain.accept(picture) for picture in pictures]
         effort = Effort(tile_px, halo_px, ensemble, strength, memory.limit_bytes(memory_bytes), reserved_bytes)
         num_pixels, num_done = sum(count_pixels(self.models, picture) for picture in accepted), 0
@@ -285,6 +286,7 @@ class Restorer:
         self, degraded: Picture | Mosaic, *, tile_px: int | None = None, halo_px: int | None = None
     ) -> int:
         """Memory for the network, in bytes, with tiles of the size that `restore` chooses without a limit."""
+        _check_settings(tile_px, halo_px)
         accepted = self.recipe.domain.accept(degraded)
         effort = Effort(tile_px, halo_px, ensemble=False, strength=1.0, limit_bytes=0)
         return max(model.working_bytes(accepted, effort) for model in self.models)
@@ -322,6 +324,11 @@ def to_mask(mask: Picture | Samples, picture: Degraded) -> Picture:
         )
     if given.samples.dtype.kind == "f" and not np.isfinite(given.samples).all():
         raise PictureError("the mask contains NaN or infinite values; values from 0 to 1 are needed")
+    if given.samples.dtype.kind == "f" and (given.samples.min() < 0 or given.samples.max() > 1):
+        raise PictureError(
+            f"the mask contains values from {given.samples.min():g} to {given.samples.max():g}; "
+            "values from 0 to 1 are needed"
+        )
     if given.channels == 1:
         return Picture(given.as_depth("float32").samples)
     gray = Picture(memory.allocate((given.height, given.width, 1), "float32"))

@@ -22,7 +22,7 @@ from pellucid.restoration import sheets
 from pellucid.restoration.chaining import Progress
 from pellucid.restoration.kept_tiles import KeptTiles
 from pellucid.restoration.manifest import Manifests, State
-from pellucid.restoration.one_picture import describe_lost, plan_size, restore_picture
+from pellucid.restoration.one_picture import describe_lost, limit_time, plan_size, restore_picture
 from pellucid.restoration.pipeline import InFlightItem
 from pellucid.restoration.planning import Job
 from pellucid.restoration.preview import draw_comparison
@@ -186,7 +186,8 @@ class Stages:
             raise OutputError(f"{sheet} exists", hint="{overwrite} replaces it", overwrite=True)
 
     def _run(self, progress: Progress, reserved_bytes: int, item: InFlightItem) -> InFlightItem:
-        progress = self._limit_time(progress, item)
+        start = time.monotonic() - item.reading_s
+        progress = limit_time(self.settings.timeout_s, start, str(item.job.source), progress)
         if item.pages is not None:
             return self._run_pages(progress, reserved_bytes, item, item.pages)
         start = time.monotonic()
@@ -215,20 +216,6 @@ class Stages:
         """Warn about little change, unless a mask or a lower strength requests it."""
         if item.mask is None and self.settings.strength == 1:
             yield from warn_about_change(degraded, restored, self.restorer)
-
-    def _limit_time(self, progress: Progress, item: InFlightItem) -> Progress:
-        """A progress callback that also raises PictureError if the picture takes too long."""
-        limit_s, start = self.settings.timeout_s, time.monotonic() - item.reading_s
-
-        def advance(pixels: int, all_pixels: int) -> None:
-            if limit_s is not None and time.monotonic() - start > limit_s and pixels < all_pixels:
-                raise PictureError(
-                    f"{item.job.source} takes longer than {limit_s:g} s ({pixels / all_pixels:.0%} is done)",
-                    hint="{timeout_s} sets the limit",
-                )
-            progress(pixels, all_pixels)
-
-        return advance
 
     def _write(self, item: InFlightItem) -> InFlightItem:
         if item.pages is not None:

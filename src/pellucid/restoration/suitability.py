@@ -95,16 +95,25 @@ def check_format(target: Location, restorer: Restorer) -> None:
 
 def warn_about_settings(target: Location, restorer: Restorer, settings: Settings) -> Iterator[str]:
     """One line for each setting that has no effect on a result of this name."""
-    domain = restorer.recipe.domain
-    if settings.exposure != "auto" and not (domain.takes_mosaic and not domain.gives_mosaic):
-        given = "the reference" if isinstance(settings.exposure, Path) else "the exposure ratio"
-        what = "returns mosaics" if domain.gives_mosaic else "restores developed pictures"
-        yield f"{given} has no effect: {restorer.name} {what}"
+    yield from warn_about_exposure(restorer, settings)
     kind = format_by_suffix(target)
     if settings.bit_depth is not None and kind is DNG:
         yield "the bit depth has no effect on DNG, which has 16 bits"
     if settings.quality is not None and not kind.takes_quality:
         yield f"the quality has no effect on {kind.name}, which is written without loss"
+
+
+def warn_about_exposure(restorer: Restorer, settings: Settings, *, in_memory: bool = False) -> Iterator[str]:
+    """One line if the exposure has no effect: mosaics in memory have their own ratio."""
+    domain = restorer.recipe.domain
+    develops = domain.takes_mosaic and not domain.gives_mosaic
+    if settings.exposure == "auto" or (develops and not in_memory):
+        return
+    given = "the reference" if isinstance(settings.exposure, Path) else "the exposure ratio"
+    what = "restores developed pictures"
+    if domain.takes_mosaic:
+        what = "takes that of the mosaic" if develops else "returns mosaics"
+    yield f"{given} has no effect: {restorer.name} {what}"
 
 
 def warn_about_size(degraded: Degraded, restorer: Restorer, settings: Settings) -> Iterator[str]:

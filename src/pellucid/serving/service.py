@@ -632,7 +632,7 @@ def _problem_of(error: CommandFailedError) -> Problem:
         return Problem(507, "no space", error.message)
     if "not a file of a known picture format" in error.message:
         return Problem(400, "not a picture", error.message)
-    if error.kind == "memory" or "megapixels; the limit is" in error.message:
+    if error.kind == "memory" or "pixels; the limit is" in error.message:
         return Problem(413, "the picture is too large", error.message)
     if error.kind == "fault":
         return Problem(500, "a fault of pellucid", error.message)

@@ -50,6 +50,11 @@ class Url:
     is_folder: bool = field(default=False, compare=False)
     tag: Tag | None = field(default=None, compare=False, repr=False)
 
+    def __post_init__(self) -> None:
+        for part in (self.scheme, self.bucket, self.key):
+            if not isinstance(part, str):
+                raise ArgumentError(f"a part of a URL is of type {type(part).__name__}; text is needed")
+
     def __str__(self) -> str:
         slash = "/" if self.is_folder and self.key else ""
         return f"{self.scheme}://{self.bucket}/{self.key}{slash}"
@@ -100,6 +105,8 @@ class Url:
 
     def is_relative_to(self, folder: "Url") -> bool:
         """Whether it is in the folder, or is the folder."""
+        if not isinstance(folder, Url):
+            raise ArgumentError(f"folder is {folder!r}; a pellucid.Url is needed")
         if (self.scheme, self.bucket) != (folder.scheme, folder.bucket):
             return False
         return not folder.key or self.key == folder.key or self.key.startswith(f"{folder.key}/")

@@ -28,6 +28,7 @@ from pellucid.system.keywords import describe_number, shorten
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 
 def checks_types(*, except_for: Collection[str] = ()) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -39,7 +40,11 @@ def checks_types(*, except_for: Collection[str] = ()) -> Callable[[Callable[P, R
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
-        variadic = {name for name, one in signature.parameters.items() if one.kind is one.VAR_KEYWORD}
+        checked_names = {
+            name
+            for name, one in signature.parameters.items()
+            if one.annotation is not one.empty and one.kind is not one.VAR_KEYWORD and name not in except_for
+        }
 
         @wraps(function)
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -47,7 +52,7 @@ def checks_types(*, except_for: Collection[str] = ()) -> Callable[[Callable[P, R
                 given = signature.bind(*args, **kwargs).arguments
             except TypeError:  # too many or too few: the function's own error is clearer
                 return function(*args, **kwargs)
-            _check({name: given[name] for name in given if name not in {*except_for, *variadic}}, function)
+            _check({name: value for name, value in given.items() if name in checked_names}, function)
             return function(*args, **kwargs)
 
         return checked
@@ -55,10 +60,27 @@ def checks_types(*, except_for: Collection[str] = ()) -> Callable[[Callable[P, R
     return decorate
 
 
-def check_fields(value: object) -> None:
+def checks_methods(*, except_for: Collection[str] = ()) -> Callable[[type[T]], type[T]]:
+    """The same for all public methods of a class."""
+
+    def decorate(owner: type[T]) -> type[T]:
+        for name, member in list(vars(owner).items()):
+            if name.startswith("_"):
+                continue
+            if isinstance(member, classmethod):
+                setattr(owner, name, classmethod(checks_types(except_for=except_for)(member.__func__)))
+            elif inspect.isfunction(member):
+                setattr(owner, name, checks_types(except_for=except_for)(member))
+        return owner
+
+    return decorate
+
+
+def check_fields(value: object, *, except_for: Collection[str] = ()) -> None:
     """Raise ArgumentError for a field of a dataclass that does not fit its annotation."""
     assert is_dataclass(value)
-    _check({field.name: getattr(value, field.name) for field in fields(value)}, type(value))
+    names = [field.name for field in fields(value) if field.name not in except_for]
+    _check({name: getattr(value, name) for name in names}, type(value))
 
 
 def check_number(
@@ -130,6 +152,8 @@ class _Misfit(NamedTuple):
 
 
 def _check(values: Mapping[str, object], owner: Callable[..., object]) -> None:
+    if not values:
+        return
     annotations = _annotations(owner)
     for name, value in values.items():
         misfit = _find_misfit(name, value, annotations.get(name, Any))
@@ -149,8 +173,11 @@ def _describe(value: object) -> str:
 
 def _find_misfit(place: str, value: object, annotation: Any) -> _Misfit | None:
     """The value, or the first of its entries that does not fit."""
-    choices = [choice for choice in _list_choices(annotation) if _is_instance(value, choice)]
-    if not choices:
+    possible = _list_choices(annotation)
+    choices = [choice for choice in possible if _is_instance(value, choice)]
+    if not choices or (
+        isinstance(value, str) and not value and Path in possible
+    ):  # an empty text would be the current folder
         return _Misfit(place, value, annotation)
     in_entries = [_find_in_entries(place, value, choice) for choice in choices]
     return None if None in in_entries else in_entries[0]
@@ -177,28 +204,31 @@ def _find_in_entries(place: str, value: object, choice: Any) -> _Misfit | None:
     return next((misfit for misfit in misfits if misfit is not None), None)
 
 
-def _list_choices(annotation: Any) -> list[Any]:
+@cache
+def _list_choices(annotation: Any) -> tuple[Any, ...]:
     """The types of a union, or the only one."""
     origin = get_origin(annotation)
     if origin in (Union, UnionType):
-        return [choice for part in get_args(annotation) for choice in _list_choices(part)]
-    return [get_args(annotation)[0]] if origin is Annotated else [annotation]
+        return tuple(choice for part in get_args(annotation) for choice in _list_choices(part))
+    return (get_args(annotation)[0],) if origin is Annotated else (annotation,)
 
 
 def _is_instance(value: object, choice: Any) -> bool:
     """Whether a value has this type, whatever its entries are. Lists count as tuples, whole numbers as numbers."""
     origin = get_origin(choice) or choice
-    if origin is Any or isinstance(origin, TypeVar):
-        return True
     if origin is Literal:
         return value in get_args(choice)
     if origin is Callable:
         return callable(value)
+    if origin is bool:
+        return type(value).__name__ in ("bool", "bool_")  # also NumPy's
     if origin in (int, float):
         return isinstance(value, Integral if origin is int else Real) and not isinstance(value, bool)
     if origin in _LISTS:
         expected = (list, tuple) if origin is tuple else origin
         return isinstance(value, expected) and not isinstance(value, str | bytes | bytearray)
+    if origin is Any or not isinstance(origin, type) or getattr(origin, "_is_protocol", False):  # or variables
+        return True
     return isinstance(value, origin)
 
 
@@ -206,10 +236,18 @@ def describe_type(annotation: Any, *, is_plural: bool = False) -> str:
     """What an annotation accepts, in words, e.g. "a path or a URL"; names of models are paths here."""
     choices = [choice for choice in _list_choices(annotation) if choice is not NoneType]
     names = list(dict.fromkeys(_name(choice) for choice in choices if not (choice is str and Path in choices)))
+    if str not in choices:
+        names = ["a pathlib.Path" if name == "a path" else name for name in names]
     if is_plural:
-        names = [re.sub("^an? ", "", name) + "s" for name in names]
+        names = [_to_plural(name) for name in names]
     *others, last = names
     return f"{', '.join(others)} or {last}" if others else last
+
+
+def _to_plural(name: str) -> str:
+    if name.startswith("a list"):
+        return name.replace("a list", "lists", 1)
+    return re.sub("^an? ", "", name) + "s"
 
 
 def _name(choice: Any) -> str:
@@ -219,5 +257,6 @@ def _name(choice: Any) -> str:
     if origin in _LISTS:
         count = f"{len(arguments)} " if origin is tuple and ... not in arguments else ""
         return f"a list of {count}{describe_type(arguments[0], is_plural=True)}" if arguments else "a list"
-    known = _NAMES.get(origin) or _FOREIGN_NAMES.get(origin.__name__)
-    return known or f"a {origin.__module__.partition('.')[0]}.{origin.__name__}"
+    package = origin.__module__.partition(".")[0]
+    name = origin.__name__ if package == "builtins" else f"{package}.{origin.__name__}"
+    return _NAMES.get(origin) or _FOREIGN_NAMES.get(origin.__name__, f"a {name}")

@@ -75,6 +75,16 @@ def check_regular(path: Path) -> None:
         raise OSError(errno.EINVAL, "it is a device or a pipe", str(path))
 
 
+def check_own(path: Path) -> None:
+    """The same for a file of pellucid's own to which lines are added, also for symbolic links.
+
+    Someone else may have put the link there, and lines would be added to the file that it names.
+    """
+    if path.is_symlink():
+        raise OSError(errno.ELOOP, "it is a symbolic link", str(path))
+    check_regular(path)
+
+
 def read_small(path: Path, max_bytes: int = 2**20) -> bytes:
     """The content of a small file that the user names, or of a pipe that the shell makes, e.g. /dev/fd/63.
 

@@ -8,7 +8,7 @@ from typing import IO, Any
 
 from filelock import lock_descriptor
 
-from pellucid.system.files import check_regular
+from pellucid.system.files import check_own
 
 
 class Journal:
@@ -28,7 +28,7 @@ class Journal:
         line = f"\n{json.dumps(content)}\n".encode()  # an interruption may have truncated the line before
         if self._is_shared:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            check_regular(self._path)
+            check_own(self._path)
             with self._path.open("ab", buffering=0) as file:
                 file.write(line)
             return
@@ -82,7 +82,7 @@ def _open_own(path: Path) -> IO[bytes]:
     number = 1
     while True:
         name = path if number == 1 else path.with_stem(f"{path.stem}-{number}")
-        check_regular(name)
+        check_own(name)
         file = name.open("ab", buffering=0)
         try:
             is_locked = lock_descriptor(file.fileno(), blocking=False)

@@ -8,9 +8,10 @@ from hashlib import sha256
 from typing import Self
 
 from pellucid.errors import ArgumentError
-from pellucid.system.arguments import check_fields, checks_types
+from pellucid.system.arguments import check_fields, checks_methods
 
 
+@checks_methods()
 @dataclass(frozen=True)
 class Shard:
     """One of `count` parts of the work; `number` starts at 1.
@@ -47,7 +48,6 @@ class Shard:
         return int.from_bytes(digest[:8], "big") % self.count == self.number - 1
 
     @classmethod
-    @checks_types()
     def parse(cls, text: str, environment: Mapping[str, str] = os.environ) -> Self:
         """A shard from "3/16", or from the variables that a cluster sets: "env", or "env/16" for 16 shards.
 

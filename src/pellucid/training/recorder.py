@@ -21,7 +21,7 @@ from pellucid.evaluation.report import Report, describe_failures
 from pellucid.pictures import images
 from pellucid.recipes.recipe import Recipe
 from pellucid.restoration.restorer import Restorer
-from pellucid.system.arguments import check_fields
+from pellucid.system.arguments import check_fields, checks_methods
 from pellucid.training.bucket_run import BucketRun
 from pellucid.training.learner import Learner
 from pellucid.training.run_folder import Checkpoint, Json, Run
@@ -30,6 +30,7 @@ from pellucid.weights import checkpoint
 from pellucid.weights.checkpoint import WeightsMetadata
 
 
+@checks_methods()
 @dataclass(frozen=True)
 class Validation:
     """What to score during a training, with the arguments of `evaluate`.

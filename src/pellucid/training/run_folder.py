@@ -23,7 +23,7 @@ from safetensors.torch import save as serialize
 
 from pellucid.errors import OutputError, WeightsError, describe_damage
 from pellucid.recipes.overrides import rename_keywords
-from pellucid.system.files import check_name, check_regular, write_atomic
+from pellucid.system.files import check_name, check_own, check_regular, write_atomic
 from pellucid.training.optimization import TensorsByName
 from pellucid.weights.checkpoint import fingerprint
 
@@ -89,6 +89,7 @@ class Run:
 
     def append_metrics(self, line: Json) -> None:
         try:
+            check_own(self._metrics)
             with self._metrics.open("a") as file:
                 file.write(json.dumps(line) + "\n")
         except OSError as error:

@@ -21,7 +21,7 @@ import torch
 from pellucid.data import preparing
 from pellucid.data.store import Store
 from pellucid.errors import DataError, PellucidError
-from pellucid.recipes.overrides import check_patches, check_steps, training_values
+from pellucid.recipes.overrides import check_patches, check_steps, check_values, training_values
 from pellucid.recipes.recipe import Recipe
 from pellucid.storage import cache, objects
 from pellucid.storage.urls import Location, Url, locate
@@ -135,6 +135,7 @@ def train(
     place = locate(out)
     if isinstance(place, Url):
         objects.check_can_write(place)
+    check_values(recipe)
     check_steps(recipe)
     check_shares(mix or {})
     given, data, target = str(data), cache.as_local(data), None if target is None else cache.as_local(target)
@@ -310,6 +311,7 @@ def measure(
     """
     _check_numbers(seed, limit)
     check_number("num_steps", num_steps, 2)
+    check_values(recipe)
     check_shares(mix or {})
     data, target = cache.as_local(data), None if target is None else cache.as_local(target)
     with ExitStack() as stack:
@@ -497,13 +499,13 @@ def _check_skipped(result: StepResult, num_steps: int, seed: int, log: Log) -> N
     if num == MAX_SKIPPED_IN_A_ROW:
         raise PellucidError(
             f"loss or gradient not finite in {num} batches in a row, steps {step - num + 1} to {step} of "
-            f"seed {seed}; the last checkpoint is kept",
+            f"seed {seed}; earlier checkpoints are kept",
             hint=_STABLE_HINT,
         )
     if result.step == num_steps and result.num_skipped > num_steps / 2:
         raise PellucidError(
             f"loss or gradient not finite in {result.num_skipped} of {num_steps} batches, so the weights are "
-            "not saved; the last checkpoint is kept",
+            "not saved; earlier checkpoints are kept",
             hint=_STABLE_HINT,
         )
 

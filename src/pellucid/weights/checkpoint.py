@@ -100,13 +100,24 @@ def load(path: Path, /, **parameters: Any) -> LoadedWeights:
     not a weight file, if it is damaged, or if its tensors do not fit the recipe; RecipeError if its recipe or a
     keyword is not known.
     """
+    metadata, tensors, sha256 = _read_verified(path)
+    recipe = find_recipe(metadata, source=path, **parameters)
+    network = fill(recipe, tensors, source=str(path))
+    return LoadedWeights(network, recipe, metadata, sha256, _has_tensors(network, tensors))
+
+
+def check(path: Path) -> None:
+    """Raise WeightsError if a weight file is damaged, or is not one."""
+    _read_verified(path)
+
+
+def _read_verified(path: Path) -> tuple[WeightsMetadata, dict[str, Tensor], str]:
+    """Metadata, tensors and their hash."""
     metadata, expected_sha256 = _read_header(path)
     tensors = _read_tensors(path)
     if fingerprint(tensors) != expected_sha256:
         raise WeightsError(f"{path} is damaged: its tensors are not the ones that were saved")
-    recipe = find_recipe(metadata, source=path, **parameters)
-    network = fill(recipe, tensors, source=str(path))
-    return LoadedWeights(network, recipe, metadata, expected_sha256, _has_tensors(network, tensors))
+    return metadata, tensors, expected_sha256
 
 
 def find_recipe(metadata: WeightsMetadata, *, source: str | Path, **parameters: Any) -> Recipe:

@@ -152,7 +152,8 @@ async def _receive_form(request: Request, folder: Path, content_type: str, max_f
                 parser.write(part)
             parser.finalize()
         except (FormParserError, ValueError) as error:
-            raise Problem(400, "a damaged form", str(error)[:200]) from None
+            facts = f"the body is not a multipart form with the boundary of its header: {str(error)[:200]}"
+            raise Problem(400, "a damaged form", facts) from None
     if not form.is_complete:
         raise Problem(400, "a damaged form", "the form ends before its last boundary")
     files = [file for file in form.files if file.path.stat().st_size]

@@ -34,8 +34,7 @@ def inspect(path: Path, views: Views, *, advise_among: Sequence[Mapping[str, Any
         pages = images.list_pages(path)
         num_pages = 1 if pages is None else len(pages)
     if num_pixels > views.max_pixels:
-        found, limit = (f"{pixels / 1e6:,.1f}".removesuffix(".0") for pixels in (num_pixels, views.max_pixels))
-        raise PictureError(f"{path} has {found} megapixels; the limit is {limit}")
+        raise PictureError(f"{path} has {num_pixels:,} pixels; the limit is {views.max_pixels:,}")
     return {
         "kind": kind.name,
         "pixels": num_pixels,

@@ -192,7 +192,7 @@ def test_hints_do_not_name_options_of_other_commands(
     path = tmp_path / "in" / "large.png"
     images.write(Picture(np.zeros((50, 50, 1), np.uint8)), path)
     images.write(Picture(np.zeros((40, 40, 1), np.uint8)), path.with_name("small.png"))
-    defaults = images.read.__kwdefaults__ or {}
+    defaults = inspect.unwrap(images.read).__kwdefaults__ or {}
     monkeypatch.setitem(defaults, "max_pixels", 2000)
     arguments = {
         "restore": ["restore", str(path), "--model", "srcnn-x2", "--max-pixels", "2000"],

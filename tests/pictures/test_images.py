@@ -167,6 +167,16 @@ def test_bmp_round_trips(picture: Picture) -> None:
         assert same(images.read(path), picture)
 
 
+@pytest.mark.parametrize(("suffix", "limit"), [(".webp", "16,383"), (".jpg", "65,500")])
+def test_sides_that_a_format_cannot_have_are_named_with_another_format(
+    suffix: str, limit: str, tmp_path: Path
+) -> None:
+    wide = Picture(np.zeros((1, 70_000, 1), np.uint8))
+    with pytest.raises(OutputError, match=f"70,000 px, and at most {limit} are possible; format can be png"):
+        images.write(wide, tmp_path / f"x{suffix}")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_gray_becomes_rgb_in_webp(tmp_path: Path) -> None:
     gray = Picture(noise(5, 7, 1), noise(5, 7, 1, seed=1))
     images.write(gray, tmp_path / "x.webp")

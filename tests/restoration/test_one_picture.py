@@ -12,7 +12,7 @@ from pellucid.pictures import metadata
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.pictures.resize import resize_to
 from pellucid.pictures.structures import chunks
-from pellucid.restoration.one_picture import describe_lost, restore_crop, restore_picture
+from pellucid.restoration.one_picture import describe_lost, plan_size, restore_crop, restore_picture
 from pellucid.restoration.restorer import Restorer
 from pellucid.restoration.settings import Settings
 from pellucid.restoration.suitability import warn_about_size
@@ -203,6 +203,14 @@ def test_a_model_that_enlarges_enough_at_once_is_named() -> None:
 def test_sizes_that_make_no_sense_are_refused(restorer: Restorer, options: dict[str, Any], message: str) -> None:
     with pytest.raises(PictureError, match=message):
         restore_picture(restorer, _picture(30, 40), Settings(**options))
+
+
+def test_the_limit_of_pixels_counts_those_of_a_crop() -> None:
+    """A small part of a result that would be too large as a whole."""
+    restorer, settings = Restorer.of(10 * [*ENLARGER.models]), Settings(crop=(3, 2, 4, 4))
+    assert plan_size(restorer, (30, 40), settings) == (restorer, (30720, 40960))
+    with pytest.raises(PictureError, match="more than the 500,000,000 pixels"):
+        plan_size(restorer, (30, 40), Settings(crop=(0, 0, 40, 30)))
 
 
 @pytest.mark.parametrize(

@@ -454,6 +454,13 @@ def test_wrong_inputs_are_refused_before_any_work(weights: Path, inputs: Any, me
     assert restore.restore([], weights) == []
 
 
+def test_a_picture_that_is_done_too_late_is_kept_with_a_warning(tmp_path: Path, weights: Path) -> None:
+    """Its only tile is done before the time is checked."""
+    PIL.Image.new("L", (20, 20), 90).save(tmp_path / "a.png")
+    (outcome,) = restore.restore(tmp_path / "a.png", weights, settings=Settings(timeout_s=1e-6))
+    assert outcome.error is None and "longer than 1e-06 s" in outcome.warnings[-1]
+
+
 def test_a_mask_with_several_pages_is_refused_with_a_way_out(tmp_path: Path, weights: Path) -> None:
     """--page is about the picture."""
     pages = [PIL.Image.new("L", (20, 20), color) for color in (50, 200)]

@@ -63,3 +63,14 @@ def test_a_pipe_in_place_of_a_journal_does_not_wait(tmp_path: Path) -> None:
     for is_shared in (False, True):
         with pytest.raises(OSError, match="is a device or a pipe"):
             Journal(pipe, is_shared=is_shared).add({})
+
+
+def test_lines_are_not_added_through_a_link(tmp_path: Path) -> None:
+    """Someone else may have put it into a folder of results."""
+    victim = tmp_path / "victim"
+    victim.write_text("keep\n")
+    (tmp_path / "log.jsonl").symlink_to(victim)
+    for is_shared in (False, True):
+        with pytest.raises(OSError, match="symbolic link"):
+            Journal(tmp_path / "log.jsonl", is_shared=is_shared).add({"a": 1})
+    assert victim.read_text() == "keep\n"

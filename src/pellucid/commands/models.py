@@ -170,7 +170,7 @@ def _print_model(name: str, json_file: Path | None, *, overwrite: bool) -> None:
 
     path = models.find_model(name)
     metadata = checkpoint.read_metadata(path)
-    checkpoint.check(path)
+    checkpoint.check_undamaged(path)
     if json_file is not None:
         write_json(json_file, {"name": name, "path": str(path), **vars(metadata)}, overwrite=overwrite)
     if is_stdout(json_file):

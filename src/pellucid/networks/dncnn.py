@@ -33,6 +33,10 @@ Channels = Annotated[Literal[1, 3], Field(description="1: gray, 3: RGB")]
 Depth = Annotated[int, Field(ge=2, le=1000, description="number of convolutions")]
 Width = Annotated[int, Field(ge=1, le=4096, description="channels of each hidden layer")]
 Sigma = Annotated[float, Field(ge=0, le=255, description="standard deviation of the noise, where white is 255")]
+EvaluatedSigma = Annotated[
+    float,
+    Field(ge=0, le=255, description="noise that evaluation removes; 25 without this keyword, scale and quality"),
+]
 Norm = Annotated[bool, Field(description="batch norm, as in training; false: folded into the convolutions")]
 Bias = Annotated[
     bool, Field(description="biases of the first and last convolution; false: SaoYan's PyTorch version")
@@ -266,7 +270,7 @@ def blind(
 
 @recipe
 def three_tasks(
-    sigma_255: Sigma | None = None,
+    sigma_255: EvaluatedSigma | None = None,
     scale: Scale | None = None,
     quality: Quality | None = None,
     depth: Depth = 20,

@@ -36,7 +36,7 @@ def find(folder: Path, *, takes_raw: bool = False) -> list[Path]:
     return [*find_pictures(folder, takes_raw=takes_raw).pictures]
 
 
-@checks_types()
+@checks_types(except_for=["path"])
 def read(
     path: str | Path,
     *,

@@ -24,6 +24,9 @@ JPEG_QUALITY = 95
 WEBP_QUALITY = 95
 """Quality of pictures that were a lossy WebP, a format that does not store its quality."""
 
+_MAX_SIDES_PX = {"JPEG": 65_500, "WebP": 16_383}
+"""The largest sides that the encoders accept."""
+
 # Memory of libwebp per pixel.
 _LOSSLESS_WEBP_BYTES = 32
 _LOSSY_WEBP_BYTES = 16
@@ -135,7 +138,12 @@ def _save(picture: Picture, target: FileFormat, temporary: Path, path: Path, opt
         if failures:  # e.g. a full disk
             raise failures[0] from None
         reason = vips.reason(error) or str(error.message)
-        raise OutputError(f"{path} cannot be written as {target.name}: {reason}") from error
+        side_px, limit_px = max(picture.height, picture.width), _MAX_SIDES_PX.get(target.name)
+        hint = ""
+        if limit_px is not None and side_px > limit_px:
+            reason = f"one side has {side_px:,} px, and at most {limit_px:,} are possible"
+            hint = "{format} can be png or tiff"
+        raise OutputError(f"{path} cannot be written as {target.name}: {reason}", hint=hint) from error
 
 
 def _release_on_progress(image: pyvips.Image, picture: Picture) -> None:

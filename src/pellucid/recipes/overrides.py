@@ -168,7 +168,7 @@ def _common_values(before: Any, kind: type) -> dict[str, Any]:
     return {key: value for key, value in vars(before).items() if key in keys}
 
 
-def check_values(recipe: Recipe) -> None:
+def check_training_values(recipe: Recipe) -> None:
     """Raise RecipeError if a training keyword has an impossible value, e.g. by `dataclasses.replace`."""
     _validate(recipe, training_values(recipe))
 

@@ -1,7 +1,7 @@
 """One picture through a restorer: in the size that was asked for, and only the part that was asked for."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, overload
@@ -67,6 +67,12 @@ def limit_time(limit_s: float | None, start: float, name: str, progress: Progres
             progress(pixels, all_pixels)
 
     return advance
+
+
+def warn_about_time(limit_s: float | None, took_s: float) -> Iterator[str]:
+    """One line for a picture that was done before the limit was checked, e.g. of a single tile."""
+    if limit_s is not None and took_s > limit_s:
+        yield f"took {took_s:.2g} s, longer than {limit_s:g} s, which are checked after each tile but the last"
 
 
 @checks_types(except_for=["degraded"])

@@ -18,7 +18,7 @@ from pellucid.recipes.overrides import former_keywords
 from pellucid.restoration import planning
 from pellucid.restoration.conversion import InMemory, is_in_memory, to_pictures
 from pellucid.restoration.manifest import Manifests, Request, hash_settings
-from pellucid.restoration.one_picture import limit_time, restore_picture
+from pellucid.restoration.one_picture import limit_time, restore_picture, warn_about_time
 from pellucid.restoration.pipeline import to_pellucid_error
 from pellucid.restoration.planning import Job, Plan
 from pellucid.restoration.position import Position
@@ -265,6 +265,7 @@ def _restore_one_in_memory(
         warnings=(
             *(warning for picture in pictures for warning in warn_about(picture, restorer)),
             *warn_about_exposure(restorer, settings, in_memory=True),
+            *warn_about_time(settings.timeout_s, seconds),
         ),
     )
 

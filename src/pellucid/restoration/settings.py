@@ -32,7 +32,8 @@ class Settings:
     scale: how many times as long the sides of results are, e.g. 1.5: enlarged by the models, the last one that
         enlarges repeatedly if needed, and reduced with MATLAB's bicubic kernel. Default: the scale of the models.
     size: (width, height) in pixels that results fit into, as large as possible; one of them may be None.
-    timeout_s: a picture that takes longer, in seconds of reading and restoring, fails; checked after each tile.
+    timeout_s: a picture that takes longer, in seconds of reading and restoring, fails; checked after each tile but
+        the last: a picture that is done is kept, and gets a warning.
     compare: also write a sheet with a few crops of each picture, before and after, as NAME-compare.png.
     crop: (x, y, width, height) in pixels of the picture: the result is this part of the whole result. Its metadata
         are the color profile and the resolution.

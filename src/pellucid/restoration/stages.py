@@ -22,7 +22,7 @@ from pellucid.restoration import sheets
 from pellucid.restoration.chaining import Progress
 from pellucid.restoration.kept_tiles import KeptTiles
 from pellucid.restoration.manifest import Manifests, State
-from pellucid.restoration.one_picture import describe_lost, limit_time, plan_size, restore_picture
+from pellucid.restoration.one_picture import describe_lost, limit_time, plan_size, restore_picture, warn_about_time
 from pellucid.restoration.pipeline import InFlightItem
 from pellucid.restoration.planning import Job
 from pellucid.restoration.preview import draw_comparison
@@ -208,7 +208,11 @@ class Stages:
             mask=None,
             restored=restored,
             sheet=sheet,
-            warnings=(*item.warnings, *self._warn_about_change(item, item.degraded, restored)),
+            warnings=(
+                *item.warnings,
+                *self._warn_about_change(item, item.degraded, restored),
+                *warn_about_time(self.settings.timeout_s, time.monotonic() - start + item.reading_s),
+            ),
             seconds=time.monotonic() - start + item.kept.found_s,
         )
 

@@ -46,7 +46,11 @@ class Validation:
 
     def check(self, recipe: Recipe) -> None:
         """Raise DataError if the recipe cannot be scored on this data."""
-        evaluation.collect(recipe, self.data, self.target)
+        try:
+            evaluation.collect(recipe, self.data, self.target)
+        except DataError as error:
+            hint = error.hint.replace("{target}", "the target of the validation")
+            raise DataError(error.facts, hint=hint) from error
 
 
 @dataclass

@@ -21,7 +21,7 @@ import torch
 from pellucid.data import preparing
 from pellucid.data.store import Store
 from pellucid.errors import DataError, PellucidError
-from pellucid.recipes.overrides import check_patches, check_steps, check_values, training_values
+from pellucid.recipes.overrides import check_patches, check_steps, check_training_values, training_values
 from pellucid.recipes.recipe import Recipe
 from pellucid.storage import cache, objects
 from pellucid.storage.urls import Location, Url, locate
@@ -135,7 +135,7 @@ def train(
     place = locate(out)
     if isinstance(place, Url):
         objects.check_can_write(place)
-    check_values(recipe)
+    check_training_values(recipe)
     check_steps(recipe)
     check_shares(mix or {})
     given, data, target = str(data), cache.as_local(data), None if target is None else cache.as_local(target)
@@ -311,7 +311,7 @@ def measure(
     """
     _check_numbers(seed, limit)
     check_number("num_steps", num_steps, 2)
-    check_values(recipe)
+    check_training_values(recipe)
     check_shares(mix or {})
     data, target = cache.as_local(data), None if target is None else cache.as_local(target)
     with ExitStack() as stack:

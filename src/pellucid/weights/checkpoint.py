@@ -106,7 +106,7 @@ def load(path: Path, /, **parameters: Any) -> LoadedWeights:
     return LoadedWeights(network, recipe, metadata, sha256, _has_tensors(network, tensors))
 
 
-def check(path: Path) -> None:
+def check_undamaged(path: Path) -> None:
     """Raise WeightsError if a weight file is damaged, or is not one."""
     _read_verified(path)
 

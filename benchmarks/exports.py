@@ -1,6 +1,6 @@
-"""Exports every network in every format and precision, and prints the table of docs/export.md.
+"""Exports every network in every format and precision, and prints docs/exports.md.
 
-    python benchmarks/exports.py --data ../shared/data > exports.md
+    python benchmarks/exports.py --data ../shared/data > docs/exports.md
     python benchmarks/exports.py --data ../shared/data --only onnx mimo-unet
 
 Each cell is an export in a process of its own: its agreement with the network in float32, as `pellucid export`
@@ -11,6 +11,8 @@ the export; and the size of the file. Finished cells are kept in --kept, so the 
 import argparse
 import json
 import os
+import platform
+import re
 import resource
 import subprocess
 import sys
@@ -211,7 +213,30 @@ def _find_calibration(model: str, data: Path, folder: Path) -> Path:
     return noisy
 
 
-# The table
+# The page
+
+
+def write_page(results: dict[str, Result]) -> str:
+    found = Path("/proc/cpuinfo")
+    names = re.findall(r"model name\s*: (.*)", found.read_text()) if found.exists() else []
+    processor = names[0] if names else platform.processor()
+    whole = ", ".join(f"`{name}`" for name in CALIBRATION)
+    sides = f"{SIDE_PX} x {SIDE_PX}"
+    intro = f"""# Exports of every network
+
+Written by `python benchmarks/exports.py > docs/exports.md`, on one thread of {processor}, next to other work:
+{whole} in every format and precision, as the network alone and as a whole graph (`--whole`). A cell has
+
+- the agreement: PSNR against PyTorch in float32, as `pellucid export` measures it. Whole graphs return samples, so
+  most of their differences round to nothing;
+- the speed: how many times as fast as PyTorch in float32, for {sides} pixels, in turns. `*`: the runtime computes
+  in another precision on this processor. Half precision without instructions for it is slow, and so is MindSpore's
+  package for CPUs, whose whole graphs have a fixed size;
+- the CPU time of the export, with its checks, and the size of the file.
+
+[export.md](export.md) describes the formats, and has the loss of PSNR on test sets.
+"""
+    return "\n".join([intro, *("\n".join(format_table(results, model)) + "\n" for model in CALIBRATION)])
 
 
 def format_table(results: dict[str, Result], model: str) -> Iterator[str]:
@@ -244,8 +269,7 @@ def main() -> None:
             kept[cell.key] = asdict(run_cell(cell, arguments.data))
             arguments.kept.write_text(json.dumps(kept, indent=1))
             print(f"{cell.key}: {Result(**kept[cell.key])}", file=sys.stderr)
-    for model in CALIBRATION:
-        print("\n".join(format_table({key: Result(**each) for key, each in kept.items()}, model)), end="\n\n")
+    print(write_page({key: Result(**each) for key, each in kept.items()}), end="")
 
 
 if __name__ == "__main__":

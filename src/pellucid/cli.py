@@ -52,6 +52,7 @@ _COMPLETION = "--install-completion", "--show-completion"
 """Typer runs these before it looks at what follows them."""
 
 _SHELLS = "bash", "zsh", "fish", "powershell", "pwsh"
+"""For which typer has completion."""
 
 MIN_HELP_COLUMNS = 60
 """In a narrower terminal, lines of the help wrap: its table would have no space for words."""

@@ -36,7 +36,7 @@ def word_as_argument(parameter: str, value: Any) -> str:
 
 _wordings: list[Wording] = [word_as_argument]
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def current_wording() -> Wording:
@@ -71,15 +71,13 @@ class PellucidError(Exception):
 
     def describe(self, word: Wording | None = None) -> str:
         """Facts and hint in one line, with parameters written by `word`, or else as `use_wording` has chosen."""
-        facts = _CONTROL.sub(lambda found: repr(found[0])[1:-1], self.facts)  # of names of files
-        if not self.hint:
-            return facts
-        word = word or _wordings[-1]
+        text = f"{self.facts}; {hint}" if (hint := self._word_hint(word or _wordings[-1])) else self.facts
+        return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)  # names of files may contain them
+
+    def _word_hint(self, word: Wording) -> str:
+        """The hint with its parameters; empty if one of them cannot be given."""
         words = {name: word(name, self.parameters.get(name)) for name in re.findall(r"\{(\w+)\}", self.hint)}
-        if None in words.values():
-            return facts
-        hint = re.sub(r"\{(\w+)\}", lambda name: words[name[1]] or "", self.hint)
-        return f"{facts}; {hint}"
+        return "" if None in words.values() else re.sub(r"\{(\w+)\}", lambda name: words[name[1]] or "", self.hint)
 
     def about(self, path: object) -> Self:
         """A copy of this error that starts with the file it is about, unless it names the file.

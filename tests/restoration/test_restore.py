@@ -418,7 +418,7 @@ def test_a_result_that_its_format_cannot_store_is_not_computed(
     tmp_path: Path, weights: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     network = restorer.load(weights)
-    monkeypatch.setattr(restore, "restore_picture", lambda *_, **__: pytest.fail("not needed"))
+    monkeypatch.setattr(restore, "restore_in_memory", lambda *_, **__: pytest.fail("not needed"))
     (failed,) = restore.restore(np.zeros((8, 9), np.float32), network, tmp_path / "a.png")
     assert "PNG cannot store floating-point samples" in str(failed.error)
 
@@ -534,8 +534,8 @@ def test_ctrl_c_that_c_code_reports_as_another_error_still_interrupts(
             raise SystemError("returned a result with an exception set") from error
 
     network = restorer.load(weights)
-    for module in (restore, stages):
-        monkeypatch.setattr(module, "restore_picture", interrupted)
+    monkeypatch.setattr(restore, "restore_in_memory", interrupted)
+    monkeypatch.setattr(stages, "restore_picture", interrupted)
     for inputs in (album, np.zeros((8, 9), np.uint8)):
         with pytest.raises(KeyboardInterrupt):
             restore.restore(inputs, network)
@@ -775,7 +775,7 @@ def test_impossible_settings_are_refused_before_any_work(name: str, value: Any) 
         ({"mask": np.zeros((8, 8))}, "mask is of type ndarray; a path or a URL is needed"),
         ({"progress": 3}, "progress is 3; a function is needed"),
         ({"format": 3}, "format is 3; text is needed"),
-        ({"restorer": 3}, "restorer is 3; a pellucid.Restorer or a path is needed"),
+        ({"restorer": 3}, "restorer is 3; a pellucid.Restorer or the name of a model or a path is needed"),
     ],
 )
 def test_wrong_arguments_give_one_clear_line(album: Path, weights: Path, arguments: Any, message: str) -> None:

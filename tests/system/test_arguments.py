@@ -11,6 +11,14 @@ import pytest
 from pellucid.errors import ArgumentError
 from pellucid.system.arguments import check_fields, check_number, checks_types, describe_type
 
+
+class PosixLike:
+    """Another kind of path, e.g. of pytest or of a package for other file systems."""
+
+    def __fspath__(self) -> str:
+        return "a"
+
+
 ANNOTATED: list[tuple[Any, list[Any], list[tuple[Any, str]]]] = [
     (
         bool,
@@ -22,7 +30,11 @@ ANNOTATED: list[tuple[Any, list[Any], list[tuple[Any, str]]]] = [
     (str, ["", "a"], [(b"a", "x is of type bytes; text is needed"), (None, "x is None; text is needed")]),
     (bytes, [b""], [("a", "x is 'a'; bytes is needed")]),
     (int | None, [None, 3], [("3", "x is '3'; a whole number is needed")]),
-    (str | Path, ["a", Path("a")], [(3, "x is 3; a path is needed"), ("", "x is ''; a path is needed")]),
+    (
+        str | Path,
+        ["a", Path("a"), PosixLike()],
+        [(3, "x is 3; a path is needed"), ("", "x is ''; a path is needed")],
+    ),
     (Callable[[int], None], [print, list], [(3, "x is 3; a function is needed")]),
     (Literal["auto"] | float, ["auto", 1], [("other", "x is 'other'; 'auto' or a number is needed")]),
     (
@@ -40,6 +52,16 @@ ANNOTATED: list[tuple[Any, list[Any], list[tuple[Any, str]]]] = [
         [(1, 2), [1, 2], None, (1, 2, 3)],  # functions check the number of entries
         [((1, 2.5), r"x\[1\] is 2.5; a whole number"), (3, "x is 3; a list of 2 whole numbers is needed")],
     ),
+    (
+        tuple[int, ...],
+        [(), (1,), (1, 2), (1, 2, 3), np.zeros(2)],
+        [
+            ((1, "b"), r"x\[1\] is 'b'; a whole number"),
+            (("a",), r"x\[0\] is 'a'"),
+            ((1, 2, 3.5), r"x\[2\] is 3.5"),
+        ],
+    ),
+    (Iterable[int], [{1: "not checked"}], []),
     (
         Mapping[str, float],
         [{}, {"a": 1}],

@@ -184,17 +184,17 @@ class OpenVinoBackend(GraphBackend):
     def _run(self, degraded: Samples) -> Samples:
         # In bfloat16, results of its kernels for AMX are wrong where features have a single column.
         is_narrow = self._is_bfloat16 and degraded.shape[-1] < _NARROW_PX
-        compiled = self._compile_exact() if is_narrow else self._compiled
-        restored: Samples = self._find_request(compiled).infer([degraded], share_inputs=True)[0]
+        request = self._find_request("exact" if is_narrow else "usual")
+        restored: Samples = request.infer([degraded], share_inputs=True)[0]
         return restored
 
-    def _find_request(self, compiled: Any) -> Any:
+    def _find_request(self, name: str) -> Any:
         """This thread's own request: a compiled model has a single one, which is busy until it is done."""
         requests = vars(self._local)
-        key = f"{id(compiled)}"
-        if key not in requests:
-            requests[key] = compiled.create_infer_request()
-        return requests[key]
+        if name not in requests:
+            compiled = self._compile_exact() if name == "exact" else self._compiled
+            requests[name] = compiled.create_infer_request()
+        return requests[name]
 
 
 def make_fingerprint(weights: str, runtime: str, precision: str) -> str:

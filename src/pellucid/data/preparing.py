@@ -7,7 +7,7 @@ interrupted. Files that cannot be used are listed by name and do not stop the ot
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -111,7 +111,7 @@ class FillSettings:
 @checks_types()
 def prepare(
     kind: str,
-    paths: Sequence[str | Location],
+    paths: Iterable[str | Location],
     out: str | Location,
     *,
     workers: int | None = None,
@@ -150,9 +150,7 @@ def _check_numbers(workers: int | None, min_px: int) -> None:
     check_number("min_px", min_px, 1)
 
 
-def _get_local(paths: Sequence[str | Location]) -> list[Path]:
-    if isinstance(paths, str | Path):  # a text is a sequence, too: of its letters
-        raise ArgumentError(f"paths={str(paths)!r} is one path; a list of paths is needed, e.g. ['{paths}']")
+def _get_local(paths: Iterable[str | Location]) -> list[Path]:
     return [cache.as_local(path) for path in paths]
 
 
@@ -189,7 +187,7 @@ def plan_preparation(
 @checks_types()
 def prepare_shard(
     kind: str,
-    paths: Sequence[str | Location],
+    paths: Iterable[str | Location],
     out: str | Path,
     shard: Shard,
     *,

@@ -60,9 +60,8 @@ class CameraProfile:
     def __post_init__(self) -> None:
         check_fields(self)
         if not self.isos:
-            raise DataError("a camera profile without noise; `pellucid.calibrate` measures it")
-        if list(self.isos) != sorted(self.isos, key=lambda noise: noise.iso):
-            raise DataError("the ISOs of a camera profile must ascend")
+            raise DataError("a camera profile without the noise of any ISO")
+        object.__setattr__(self, "isos", tuple(sorted(self.isos, key=lambda noise: noise.iso)))
         if not self.black < self.white:
             raise DataError(f"black level {self.black:g} is not below the white level {self.white:g}")
 
@@ -72,7 +71,7 @@ class CameraProfile:
         try:
             profile: Self = _ADAPTER.validate_json(read_small(Path(path)))
         except PellucidError as error:
-            raise DataError(error.facts, hint=error.hint) from error
+            raise DataError(error.facts, hint=error.hint).about(path) from error
         except ValidationError as error:
             raise DataError(
                 f"{path} is not a camera file: {describe_invalid(error.errors()[0])}",

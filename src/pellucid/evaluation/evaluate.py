@@ -329,7 +329,9 @@ def _open_record(path: str | Path | None, shard: Shard | None) -> ScoreLog:
     return ScoreLog(None if path is None else Path(path), shard)
 
 
-def strip(restorer: Restorer, data: Path, *, target: Path | None = None, width_px: int = 256) -> Picture:
+def strip(
+    restorer: Restorer, data: str | Path, *, target: str | Path | None = None, width_px: int = 256
+) -> Picture:
     """The middle of the first picture that `evaluate` scores: baseline, restored and target, side by side.
 
     The baseline is that of `Score.degraded_psnr_db`; black if there is none. width_px: of each of the three.

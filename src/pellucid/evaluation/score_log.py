@@ -12,7 +12,7 @@ from typing import Any
 from pellucid.errors import OutputError
 from pellucid.evaluation.report import Score
 from pellucid.restoration.entries import Stamp
-from pellucid.system.files import check_name, read_head
+from pellucid.system.files import check_name, check_own
 from pellucid.system.journals import Journal, JournalReader
 from pellucid.system.shards import Shard
 
@@ -104,9 +104,16 @@ def _check_writable(path: Path) -> None:
 
 def _check_log(path: Path) -> None:
     """Raise OutputError if another file, e.g. a picture, has the name of a record."""
-    with suppress(OSError):
-        if path.is_file() and path.stat().st_size and not read_head(path).startswith((b'\n{"', b'{"')):
-            raise OutputError(f"{path} is another file, not a record of scores", hint="choose another {record}")
+    try:
+        check_own(path)
+        if not path.is_file():
+            return
+        with path.open("rb") as file:
+            head = file.read(3)
+    except OSError as error:
+        raise OutputError(f"{path} cannot be used: {error.strerror or error}") from error
+    if not (head.startswith(b'{"') or b'\n{"'.startswith(head)):  # an interruption may have left a part of a line
+        raise OutputError(f"{path} is another file, not a record of scores", hint="choose another {record}")
 
 
 def read_log_lines(folder: Path) -> Iterator[dict[str, Any]]:

@@ -17,6 +17,7 @@ from pellucid.pictures.contents.check import check_contents
 from pellucid.pictures.finding import find_pictures
 from pellucid.pictures.formats import FileFormat
 from pellucid.pictures.picture import Mosaic, Picture
+from pellucid.pictures.records import xmp
 from pellucid.pictures.tiff import directories, interpretation
 from pellucid.pictures.tiff.decoding import list_decoders
 from pellucid.pictures.white import check_white, describe_clipped
@@ -67,8 +68,8 @@ def read(
     path = _to_path(path)
     check_white(white)
     check_number("max_pixels", max_pixels, 1)
-    if not isinstance(page, int | None):
-        raise PictureError(f"page {page!r} is not a number; pages are counted from 1")
+    if sidecar and not xmp.is_packet(sidecar):
+        raise PictureError("the sidecar is not XMP")
     loader = headers.find_loader(path)
     if loader == "tiff":
         pages = directories.find_pages(path)

@@ -303,7 +303,7 @@ class Picture:
             self,
             samples=_from_tensor(samples, self.dtype),
             alpha=None if alpha is None else _from_tensor(alpha, self.dtype),
-            extra=None if extra is None else to_samples(extra, self.dtype),
+            extra=None if extra is None else _to_finite_samples(extra, self.dtype),
         )
 
     def map_planes(self, change: Callable[[Samples], Samples]) -> Self:
@@ -610,6 +610,10 @@ def _from_tensor(planes: Tensor, dtype: str) -> Samples:
     check_tensor(planes, (4,))
     if len(planes) != 1:
         raise PictureError(f"a tensor of {len(planes)} pictures; (1, C, H, W) is needed")
+    return _to_finite_samples(planes, dtype)
+
+
+def _to_finite_samples(planes: Tensor, dtype: str) -> Samples:
     _check_finite(planes, dtype)
     return to_samples(planes, dtype)
 

@@ -39,7 +39,7 @@ class _Range:
 
 def check_white(white: float | None) -> None:
     """Raise ArgumentError for a value that white cannot have."""
-    if white is not None and not (isinstance(white, int | float) and 0 < white < inf):
+    if white is not None and not 0 < float(white) < inf:
         raise ArgumentError(f"{white!r} is not possible", hint="{white} can be a number above 0")
 
 

@@ -69,6 +69,21 @@ def limit_time(limit_s: float | None, start: float, name: str, progress: Progres
     return advance
 
 
+def check_for_memory(settings: Settings) -> None:
+    """Raise ArgumentError for settings that are about files."""
+    for name, is_set in (("page", settings.page is not None), ("compare", settings.compare)):
+        if is_set:
+            raise ArgumentError(f"{name} is only for files, not for pictures in memory", hint=f"omit {{{name}}}")
+
+
+def restore_in_memory(restorer: Restorer, degraded: Degraded, settings: Settings) -> Degraded:
+    """`restore_picture` for one picture that is not in a file, with the limit of time."""
+    check_for_memory(settings)
+    return restore_picture(
+        restorer, degraded, settings, progress=limit_time(settings.timeout_s, time.monotonic(), "it")
+    )
+
+
 def warn_about_time(limit_s: float | None, took_s: float) -> Iterator[str]:
     """One line for a picture that was done before the limit was checked, e.g. of a single tile."""
     if limit_s is not None and took_s > limit_s:
@@ -88,12 +103,12 @@ def restore_crop(
     """A part of the restored picture: the same pixels as in the whole result, without restoring the rest.
 
     x, y, width, height: of the part, in pixels of the upright degraded picture, which is also read around the part
-    as far as the models see. Raises PictureError unless the part is inside, and ArgumentError for numbers below
-        0, for a part without pixels, and if the settings have a crop, too.
+    as far as the models see. Raises PictureError unless the part is inside, and ArgumentError for numbers below 0,
+    for a part without pixels, and for settings that have a crop, too, or are only for files.
     """
     if settings.crop is not None:
         raise ArgumentError("the settings have a crop, too", hint="omit {crop}")
-    restored = restore_picture(restorer, degraded, replace(settings, crop=(x, y, width, height)))
+    restored = restore_in_memory(restorer, degraded, replace(settings, crop=(x, y, width, height)))
     assert isinstance(restored, Picture)  # a mosaic is not cropped
     return restored
 

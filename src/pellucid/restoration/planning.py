@@ -3,7 +3,7 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -148,8 +148,8 @@ def plan(
     out: str | Location | None = None,
     *,
     format: str | None = None,
-    include: str | Sequence[str] = (),
-    exclude: str | Sequence[str] = (),
+    include: str | Collection[str] = (),
+    exclude: str | Collection[str] = (),
     name: str | None = None,
     model: str = "",
     mask: str | Location | None = None,
@@ -408,7 +408,7 @@ def _plan_folder(
         yield Job(source, folder / _relative(source, given).with_name(naming.name(source)), folder)
 
 
-def _list_patterns(patterns: str | Sequence[str]) -> list[str]:
+def _list_patterns(patterns: str | Collection[str]) -> list[str]:
     """The patterns as a list; one text is one pattern, not one for each of its letters."""
     return [patterns] if isinstance(patterns, str) else list(patterns)
 

@@ -5,7 +5,7 @@ stop the others, a result is written completely or not at all, and the same call
 """
 
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -18,7 +18,7 @@ from pellucid.recipes.overrides import former_keywords
 from pellucid.restoration import planning
 from pellucid.restoration.conversion import InMemory, is_in_memory, to_pictures
 from pellucid.restoration.manifest import Manifests, Request, hash_settings
-from pellucid.restoration.one_picture import limit_time, restore_picture, warn_about_time
+from pellucid.restoration.one_picture import check_for_memory, restore_in_memory, warn_about_time
 from pellucid.restoration.pipeline import to_pellucid_error
 from pellucid.restoration.planning import Job, Plan
 from pellucid.restoration.position import Position
@@ -39,7 +39,7 @@ Inputs = str | Location | InMemory | Iterable[str | Location | InMemory | Job]
 """One input or several: paths and URLs of files and folders, patterns, pictures in memory, or jobs from `plan`."""
 
 
-@checks_types(except_for=["inputs"])
+@checks_types(except_for=["inputs", "mask"])
 def restore(
     inputs: Inputs,
     restorer: Restorer | str | Path,
@@ -49,8 +49,8 @@ def restore(
     format: str | None = None,
     workers: int = 2,
     overwrite: bool = False,
-    include: str | Sequence[str] = (),
-    exclude: str | Sequence[str] = (),
+    include: str | Collection[str] = (),
+    exclude: str | Collection[str] = (),
     name: str | None = None,
     mask: str | Location | None = None,
     progress: Callable[[Position], None] | None = None,
@@ -105,7 +105,7 @@ def restore(
     )
 
 
-@checks_types(except_for=["inputs"])
+@checks_types(except_for=["inputs", "mask"])
 def iter_restore(
     inputs: Inputs,
     restorer: Restorer | str | Path,
@@ -115,8 +115,8 @@ def iter_restore(
     format: str | None = None,
     workers: int = 2,
     overwrite: bool = False,
-    include: str | Sequence[str] = (),
-    exclude: str | Sequence[str] = (),
+    include: str | Collection[str] = (),
+    exclude: str | Collection[str] = (),
     name: str | None = None,
     mask: str | Location | None = None,
     progress: Callable[[Position], None] | None = None,
@@ -126,6 +126,11 @@ def iter_restore(
     Arguments and errors are those of `restore`. Closing the iterator stops after the pictures in flight.
     """
     check_number("workers", workers, 1)
+    if mask is not None and not isinstance(mask, str | Path | Url):
+        raise ArgumentError(
+            f"mask is of type {type(mask).__name__}; a path or a URL is needed",
+            hint="`Restorer.restore` takes masks in memory",
+        )
     given = _to_list(inputs)
     if (name is not None or mask is not None) and not all(isinstance(one, str | Path | Url) for one in given):
         hint = "omit {name}" if mask is None else "omit {mask}; `Restorer.restore` takes masks"
@@ -133,7 +138,7 @@ def iter_restore(
     chosen = restorer if isinstance(restorer, Restorer) else load(restorer)
     _check_tiles(chosen, settings)
     if given and all(map(is_in_memory, given)):
-        _check_for_memory(settings)
+        check_for_memory(settings)
         targets = _plan_in_memory(len(given), out, format or default_format(chosen), overwrite=overwrite)
         return _restore_in_memory(given, targets, chosen, settings, overwrite, progress)
     if isinstance(inputs, Plan) or (given and all(isinstance(one, Job) for one in given)):
@@ -204,13 +209,6 @@ def _plan_in_memory(
     return [*targets]
 
 
-def _check_for_memory(settings: Settings) -> None:
-    """Raise ArgumentError for settings that are about files."""
-    for name, is_set in (("page", settings.page is not None), ("compare", settings.compare)):
-        if is_set:
-            raise ArgumentError(f"{name} is only for files, not for pictures in memory", hint=f"omit {{{name}}}")
-
-
 def _restore_in_memory(
     inputs: Sequence[InMemory],
     targets: Sequence[Path | None],
@@ -241,15 +239,8 @@ def _restore_one_in_memory(
         check_format(target, restorer)
     if target is not None and isinstance(pictures[0], Picture):
         images.check_format(target, pictures[0], bit_depth=settings.bit_depth)
-    num_pixels = max(picture.height * picture.width for picture in pictures)
-    if num_pixels > settings.max_pixels:
-        raise PictureError(
-            f"it has {num_pixels:,} pixels; at most {settings.max_pixels:,} are allowed",
-            hint="{max_pixels} sets the limit",
-        )
     start = time.monotonic()
-    progress = limit_time(settings.timeout_s, start, "it")
-    restored = [restore_picture(restorer, picture, settings, progress=progress) for picture in pictures]
+    restored = [restore_in_memory(restorer, picture, settings) for picture in pictures]
     seconds = time.monotonic() - start
     notes: tuple[str, ...] = ()
     if target is not None:
@@ -265,7 +256,7 @@ def _restore_one_in_memory(
         warnings=(
             *(warning for picture in pictures for warning in warn_about(picture, restorer)),
             *warn_about_exposure(restorer, settings, in_memory=True),
-            *warn_about_time(settings.timeout_s, seconds),
+            *warn_about_time(settings.timeout_s, seconds / len(pictures)),
         ),
     )
 

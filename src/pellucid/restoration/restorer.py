@@ -78,6 +78,7 @@ class Restorer:
         return cls.of([model for restorer in restorers for model in restorer.models])
 
     @classmethod
+    @checks_types()
     def of(cls, models: Sequence[TiledModel]) -> Self:
         """A restorer of these models, one after the other. Raises errors as `chain` does."""
         if not models:
@@ -186,7 +187,7 @@ class Restorer:
         progress: Progress | None = None,
     ) -> Any: ...
 
-    @checks_types(except_for=["degraded"])
+    @checks_types(except_for=["degraded", "mask"])
     def restore(
         self,
         degraded: InMemory,
@@ -300,7 +301,7 @@ def _warn_about(given: InMemory, pictures: Sequence[Degraded]) -> None:
         picture.encoding.warnings for picture in pictures if isinstance(picture, Picture) and picture.encoding
     )
     for text in dict.fromkeys(chain.from_iterable(found)):
-        warn(text.replace("--white ", "white="), stacklevel=3)
+        warn(text.replace("--white ", "white="), stacklevel=4)  # the caller of the checked method
 
 
 def _check_settings(tile_px: int | None, halo_px: int | None, memory_bytes: int | None = None) -> None:
@@ -324,7 +325,7 @@ def to_mask(mask: Picture | Samples, picture: Degraded) -> Picture:
         )
     if given.samples.dtype.kind == "f" and not np.isfinite(given.samples).all():
         raise PictureError("the mask contains NaN or infinite values; values from 0 to 1 are needed")
-    if given.samples.dtype.kind == "f" and (given.samples.min() < 0 or given.samples.max() > 1):
+    if given.samples.dtype.kind == "f" and (given.samples.min() < -1 or given.samples.max() > 2):  # not overshoot
         raise PictureError(
             f"the mask contains values from {given.samples.min():g} to {given.samples.max():g}; "
             "values from 0 to 1 are needed"

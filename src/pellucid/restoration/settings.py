@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from math import inf
+from numbers import Integral
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +26,7 @@ class Settings:
     exposure: for recipes that brighten camera RAW files: how many times longer the exposure of the result should
         appear; or the path of a RAW file with the wanted exposure; or "auto", an estimate. A `Mosaic` in memory
         keeps its own `exposure_ratio`.
-    max_pixels: larger pictures are refused before they are decoded, and so are sizes of results that are larger.
+    max_pixels: larger files are refused before they are decoded, and so are sizes of results that are larger.
     sidecars: the XMP in files named NAME.xmp and NAME.EXT.xmp next to a picture becomes part of its result.
     page: number of the page of a TIFF to restore, starting at 1. Default: all pages, written as pages of a TIFF.
     white: the value of white in the files, see `read`. Default: as each file specifies it, else that of its type.
@@ -68,13 +69,11 @@ class Settings:
         formats.check_depth(self.bit_depth)
         check_white(self.white)
         self._check_size()
-        if self.exposure != "auto" and not isinstance(self.exposure, Path):
-            is_number = isinstance(self.exposure, int | float) and 0 < self.exposure <= MAX_EXPOSURE
-            if not is_number:
-                raise ArgumentError(
-                    f"{self.exposure!r} is not possible",
-                    hint="{exposure} can be auto, a number above 0 up to 1000000, or the Path of a RAW file",
-                )
+        if not isinstance(self.exposure, str | Path) and not 0 < self.exposure <= MAX_EXPOSURE:
+            raise ArgumentError(
+                f"{self.exposure!r} is not possible",
+                hint="{exposure} can be auto, a number above 0 up to 1000000, or the Path of a RAW file",
+            )
 
     def _check_size(self) -> None:
         if self.timeout_s is not None:
@@ -83,7 +82,7 @@ class Settings:
             check_number("scale", self.scale, 0, MAX_SCALE, is_whole=False, is_above=True)
             if self.size is not None:
                 raise ArgumentError("a scale and a size exclude each other", hint="omit {scale} or {size}")
-        if self.size is not None and not (isinstance(self.size, tuple | list) and len(self.size) == 2):
+        if self.size is not None and len(self.size) != 2:
             raise ArgumentError(
                 f"{self.size!r} is not possible", hint="{size} is a width and a height, (3000, 2000)"
             )
@@ -93,7 +92,7 @@ class Settings:
         if self.size == (None, None):
             raise ArgumentError("a size without numbers", hint="{size} needs a width or a height")
         if self.crop is not None:
-            fits = len(self.crop) == 4 and all(isinstance(value, int) for value in self.crop)
+            fits = len(self.crop) == 4 and all(isinstance(value, Integral) for value in self.crop)
             if not (fits and min(self.crop) >= 0 and min(self.crop[2:]) >= 1):
                 raise ArgumentError(
                     f"a crop of {self.crop} is not possible",

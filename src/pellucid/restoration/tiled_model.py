@@ -235,7 +235,7 @@ class TiledModel:
                 restored = part.empty_like(degraded.height * self.scale, degraded.width * self.scale)
             restored.paste(part, *tile.placed(self.scale))
             resident_bytes += sum(plane.nbytes for plane in part.planes)
-            if resident_bytes >= memory.LARGE_BYTES:  # after each tile, pages would be read again by its neighbors
+            if resident_bytes >= memory.LARGE_BYTES // 4:  # not after each: neighbors need the same pages
                 for plane in (*degraded.planes, *restored.planes):
                     memory.release(plane)
                 resident_bytes = 0

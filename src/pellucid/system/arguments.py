@@ -3,6 +3,7 @@
 import inspect
 import math
 import operator
+import os
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass
@@ -11,7 +12,6 @@ from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import (
-    Annotated,
     Any,
     Literal,
     NamedTuple,
@@ -43,7 +43,9 @@ def checks_types(*, except_for: Collection[str] = ()) -> Callable[[Callable[P, R
         checked_names = {
             name
             for name, one in signature.parameters.items()
-            if one.annotation is not one.empty and one.kind is not one.VAR_KEYWORD and name not in except_for
+            if one.annotation is not one.empty
+            and one.kind not in (one.VAR_KEYWORD, one.VAR_POSITIONAL)
+            and name not in except_for
         }
 
         @wraps(function)
@@ -99,9 +101,6 @@ def check_number(
         is_possible &= not isinstance(value, str | bytes | bool)
     except (TypeError, ValueError, OverflowError):
         is_possible = False
-    if isinstance(value, str):
-        found = range_error(parameter, value, low, high, is_whole=is_whole, is_above=is_above)
-        raise ArgumentError(f"{parameter} is text, {value[:80]!r}", hint=found.hint)
     if not is_possible:
         raise range_error(parameter, value, low, high, is_whole=is_whole, is_above=is_above)
 
@@ -133,6 +132,9 @@ _NAMES = {
     Mapping: "a dictionary",
 }
 _FOREIGN_NAMES = {"ndarray": "an array", "Tensor": "a tensor", "Image": "an image of Pillow", "Url": "a URL"}
+_MODELS = {"name_or_file", "model", "restorer"}
+"""Parameters for which a text is the name of a model, too."""
+
 _MAKERS = {
     "a pellucid.Recipe": "pellucid.find",
     "a pellucid.Restorer": "pellucid.load",
@@ -159,6 +161,8 @@ def _check(values: Mapping[str, object], owner: Callable[..., object]) -> None:
         misfit = _find_misfit(name, value, annotations.get(name, Any))
         if misfit is not None:
             needed = describe_type(misfit.annotation)
+            if misfit.place in _MODELS and str in _list_choices(misfit.annotation):
+                needed = needed.replace("a path", "the name of a model or a path")
             maker = _MAKERS.get(needed)
             raise ArgumentError(
                 f"{misfit.place} is {_describe(misfit.value)}; {needed} is needed",
@@ -167,17 +171,18 @@ def _check(values: Mapping[str, object], owner: Callable[..., object]) -> None:
 
 
 def _describe(value: object) -> str:
-    is_short = value is None or isinstance(value, str | int | float)
+    is_short = value is None or isinstance(value, str | float) or (isinstance(value, int) and abs(value) < 2**64)
     return repr(value)[:MAX_SHOWN] if is_short else f"of type {type(value).__name__}"
 
 
 def _find_misfit(place: str, value: object, annotation: Any) -> _Misfit | None:
     """The value, or the first of its entries that does not fit."""
     possible = _list_choices(annotation)
+    if isinstance(value, os.PathLike) and {str, Path} <= {*possible}:
+        return None
     choices = [choice for choice in possible if _is_instance(value, choice)]
-    if not choices or (
-        isinstance(value, str) and not value and Path in possible
-    ):  # an empty text would be the current folder
+    is_empty = isinstance(value, str) and not value and Path in possible  # it would be the current folder
+    if not choices or (is_empty and place not in _MODELS):
         return _Misfit(place, value, annotation)
     in_entries = [_find_in_entries(place, value, choice) for choice in choices]
     return None if None in in_entries else in_entries[0]
@@ -186,7 +191,7 @@ def _find_misfit(place: str, value: object, annotation: Any) -> _Misfit | None:
 def _find_in_entries(place: str, value: object, choice: Any) -> _Misfit | None:
     """The first entry of a list that does not fit. Iterators are not consumed, and arrays have no entries here."""
     arguments = get_args(choice)
-    if isinstance(value, Mapping) and arguments:
+    if isinstance(value, Mapping) and len(arguments) == 2:
         key_type, entry_type = arguments
         misfits = (
             _find_misfit(f"a key of {place}", key, key_type)
@@ -194,7 +199,8 @@ def _find_in_entries(place: str, value: object, choice: Any) -> _Misfit | None:
             for key, entry in value.items()
         )
     elif isinstance(value, list | tuple) and arguments:
-        entry_types = arguments if len(arguments) == len(value) else [arguments[0]] * len(value)
+        is_fixed = len(arguments) == len(value) and ... not in arguments
+        entry_types = arguments if is_fixed else [arguments[0]] * len(value)
         misfits = (
             _find_misfit(f"{place}[{number}]", entry, entry_type)
             for number, (entry, entry_type) in enumerate(zip(value, entry_types, strict=True))
@@ -210,23 +216,26 @@ def _list_choices(annotation: Any) -> tuple[Any, ...]:
     origin = get_origin(annotation)
     if origin in (Union, UnionType):
         return tuple(choice for part in get_args(annotation) for choice in _list_choices(part))
-    return (get_args(annotation)[0],) if origin is Annotated else (annotation,)
+    return (annotation,)
 
 
 def _is_instance(value: object, choice: Any) -> bool:
     """Whether a value has this type, whatever its entries are. Lists count as tuples, whole numbers as numbers."""
     origin = get_origin(choice) or choice
     if origin is Literal:
-        return value in get_args(choice)
+        return any(isinstance(value, type(one)) and value == one for one in get_args(choice))
     if origin is Callable:
         return callable(value)
     if origin is bool:
         return type(value).__name__ in ("bool", "bool_")  # also NumPy's
+    is_array = type(value).__name__ == "ndarray"  # of NumPy, which takes long to import
+    if origin is float and is_array:
+        return getattr(value, "ndim", None) == 0
     if origin in (int, float):
         return isinstance(value, Integral if origin is int else Real) and not isinstance(value, bool)
     if origin in _LISTS:
         expected = (list, tuple) if origin is tuple else origin
-        return isinstance(value, expected) and not isinstance(value, str | bytes | bytearray)
+        return (is_array or isinstance(value, expected)) and not isinstance(value, str | bytes | bytearray)
     if origin is Any or not isinstance(origin, type) or getattr(origin, "_is_protocol", False):  # or variables
         return True
     return isinstance(value, origin)

@@ -38,8 +38,8 @@ class Validation:
     data: a folder of pictures, or a store. target: a folder of targets, if `data` contains degraded pictures.
     """
 
-    data: Path
-    target: Path | None = None
+    data: str | Path
+    target: str | Path | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -208,4 +208,4 @@ def command_line() -> str:
 
 def _to_score(report: Report, validation: Validation | None) -> Json:
     assert validation is not None
-    return {"data": validation.data.name, **report.to_json()["mean"], "protocol": report.protocol}
+    return {"data": Path(validation.data).name, **report.to_json()["mean"], "protocol": report.protocol}

@@ -588,9 +588,34 @@ def test_a_report_never_replaces_a_picture(run: Terminal, tmp_path: Path, comman
     result = run(f"{command} --overwrite")
     assert result.code == (2 if "is also" in result.err else 1) and result.err.count("\n") == 1
     assert re.match(
-        f"pellucid: {name} is (one of the pictures|also .*); choose another name for the report", result.err
+        f"pellucid: {name} is (one of the pictures|also .*|a file, but not a report); "
+        "choose another name for the report",
+        result.err,
     )
     assert (tmp_path / name).read_bytes() == before
+
+
+def test_a_report_replaces_no_file_that_is_not_one(run: Terminal, tmp_path: Path) -> None:
+    """Not even with --overwrite: also a picture, weights or a store that the command does not name."""
+    assert run("models --json models.json").code == 0
+    (tmp_path / "index.json").write_text("{}")
+    for name in ("photo.png", "index.json"):
+        before = (tmp_path / name).read_bytes()
+        result = run(f"models --json {name} --overwrite")
+        assert result.code == 1 and result.err.count("\n") == 1 and "choose another name" in result.err
+        assert (tmp_path / name).read_bytes() == before
+    assert run("models --json models.json --overwrite").code == 0
+
+
+def test_results_keep_the_name_of_their_model_if_those_of_the_other_one_are_gone(
+    run: Terminal, tmp_path: Path
+) -> None:
+    for name in ("tiny-dncn", "tiny-mimo"):
+        run(f"restore photo.png --model {name} --out both")
+    assert sorted(path.name for path in (tmp_path / "both").glob("*.png")) == ["photo-tiny-mimo.png", "photo.png"]
+    (tmp_path / "both" / "photo.png").unlink()
+    assert "photo-tiny-mimo.png already exists" in run("restore photo.png --model tiny-mimo --out both").out
+    assert not (tmp_path / "both" / "photo.png").exists()
 
 
 def test_a_report_replaces_only_the_one_of_the_same_results(run: Terminal) -> None:

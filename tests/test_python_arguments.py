@@ -77,6 +77,7 @@ NOISE = P.IsoNoise(100, 1, 1, 1, 0, 1, 1, 0)
         (lambda: P.read("s3://b/x.png"), "s3://b/x.png is a URL; a file is needed"),
         (lambda: P.read("a.png", max_pixels=-1), "max_pixels can be a whole number of 1 or more"),
         (lambda: P.read("a.png", sidecar=b"rubbish"), "the sidecar is not XMP"),
+        (lambda: RESTORER.restore(np.ma.masked_array(PIXELS, mask=PIXELS == 0)), "an array with masked samples"),
         (lambda: P.Picture(None), "samples of type NoneType"),
         (lambda: P.Picture(PIXELS, metadata=5), "metadata is 5; a dictionary is needed"),
         (lambda: PICTURE.crop(3, 4), "rows is 3; a slice is needed"),

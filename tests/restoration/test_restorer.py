@@ -240,6 +240,13 @@ def test_a_mask_in_color_counts_as_its_gray() -> None:
     np.testing.assert_allclose(mask.samples, expected, rtol=0, atol=0.6 / 255)  # Pillow rounds
 
 
+def test_transparent_parts_of_a_mask_are_black() -> None:
+    mask = np.full((6, 8, 4), 255, np.uint8)
+    mask[:, 4:, 3] = 0
+    found = to_mask(mask, Picture(np.zeros((6, 8, 1), np.uint8))).samples[..., 0]
+    np.testing.assert_allclose(found, np.repeat([[1, 1, 1, 1, 0, 0, 0, 0]], 6, axis=0), atol=1e-6)
+
+
 # Memory
 
 

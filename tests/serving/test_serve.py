@@ -16,6 +16,8 @@ import httpx
 import psutil
 import pytest
 
+from pellucid.errors import PellucidError
+from pellucid.serving import serve
 from pellucid.weights.models import find_model
 from serving_service import Running, png, start, wait_for
 
@@ -139,6 +141,12 @@ def test_limits_of_bytes_and_pixels(tmp_path: Path) -> None:
         wide = client.post("/v1/restore", params=FAST, content=png(110, 100))
         assert wide.status_code == 413 and "limit" in wide.json()["detail"]
     assert service.stop() == 0
+
+
+def test_a_file_of_several_lines_is_no_token(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("the token is in the safe\nof the office\n")
+    with pytest.raises(PellucidError, match="has 2 lines; one with the token is needed"):
+        serve.read_token(tmp_path / "notes")
 
 
 def test_a_token(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Options that several commands share, and how their values are parsed."""
 
 import inspect
+import json
 import math
 import os
 import re
@@ -275,14 +276,25 @@ def check_results(parameters: Sequence[Any], values: Mapping[str, Any]) -> None:
         if path is None or is_stdout(path):
             continue
         is_in_out = os.path.realpath(path.parent) == os.path.realpath(str(values.get("out")))
-        if _OWN_FILES.fullmatch(path.name) and (is_in_out or path.name.startswith(".")):
+        if _OWN_FILES.fullmatch(path.name) and (is_in_out or path.name.startswith(".") or path.exists()):
             raise OutputError(f"{path} is a name of pellucid's own records", hint="choose another name")
         others = [other for other, place in places if other != name and place == os.path.realpath(path)]
         if others:
             raise ArgumentError(f"{path} is also {options[others[0]]}", hint="choose another name for the report")
+        if values.get("overwrite") and path.is_file() and not _is_report(path, is_csv=name == "csv_file"):
+            raise OutputError(f"{path} is a file, but not a report", hint="choose another name for the report")
         if name != "report":  # of restored pictures: a report of an earlier run is replaced
             check = files.check_writable if path.parent.is_dir() else files.check_overwrite
             check(path, overwrite=values["overwrite"])
+
+
+def _is_report(path: Path, *, is_csv: bool) -> bool:
+    """Whether a file may be an earlier report, which --overwrite replaces. Other files have a name by mistake."""
+    try:
+        text = path.read_text("utf-8")
+        return not text or ("," in text if is_csv else isinstance(json.loads(text), dict | list))
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 def check_urls(parameters: Sequence[Any], values: Mapping[str, Any], takes_urls: Collection[str]) -> None:

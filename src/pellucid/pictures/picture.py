@@ -197,6 +197,8 @@ class Picture:
                 f"an object of type {type(array).__name__}; a NumPy array is needed",
                 hint="Picture.from_pil takes images of Pillow, Picture.from_tensor takes (1, C, H, W) tensors",
             )
+        if isinstance(array, np.ma.MaskedArray) and np.ma.is_masked(array):
+            raise PictureError("an array with masked samples", hint="array.filled() chooses their values")
         array = np.asarray(array)  # a numpy.matrix would stay two-dimensional when indexed
         _check_dtype(array.dtype)
         if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (1, 2, 3, 4)):

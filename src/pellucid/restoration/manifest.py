@@ -306,7 +306,10 @@ class Manifests:
                 claims.close()
 
     def settle_names(self, jobs: Sequence[Job]) -> list[Job]:
-        """The jobs; results whose names another model has used get names with the name of this model."""
+        """The jobs; results whose names another model has used get names with the name of this model.
+
+        They keep these names if the result of the other model is gone.
+        """
         names = RealNames()
         taken = {names.find(job.target) for job in jobs}
         settled = []
@@ -314,9 +317,12 @@ class Manifests:
             own = job.target_of_model
             if own is None:
                 own = job.target.with_name(f"{job.target.stem}-{self.request.model}{job.target.suffix}")
-            is_other = not self._overwrite and self.state(job) is State.OTHER_MODEL
-            renames = is_other and names.find(own) not in taken
-            settled.append(replace(job, target=own) if renames else job)
+            renamed, state = replace(job, target=own), self.state(job)
+            is_other = state is State.OTHER_MODEL or (
+                state is State.MISSING and self.state(renamed) in (State.DONE, State.OUTDATED)
+            )
+            renames = is_other and not self._overwrite and names.find(own) not in taken
+            settled.append(renamed if renames else job)
         return settled
 
     def is_done(self, job: Job) -> bool:

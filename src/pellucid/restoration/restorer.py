@@ -224,7 +224,8 @@ class Restorer:
             output: 0 is the input, 1 the output. In a chain, it applies to each model.
         mask: multiplies the strength of each pixel: a gray picture, or an array (H, W) of the types above, of the
             same size as the picture. Where it is white the picture is restored, where it is black the result is
-            the input (enlarged bicubically). Of a color picture, the brightness counts.
+            the input (enlarged bicubically). Of a color picture, the brightness counts. Transparent parts
+            count as black.
         memory_bytes: memory limit of the whole process; tiles become as small as necessary. Default: what the
             process uses now plus half of the free memory.
         reserved_bytes: the part of this limit that other work needs.
@@ -311,7 +312,7 @@ def _check_settings(tile_px: int | None, halo_px: int | None, memory_bytes: int 
 
 
 def to_mask(mask: Picture | Samples, picture: Degraded) -> Picture:
-    """A mask as one gray plane from 0 to 1; of a color picture, its brightness.
+    """A mask as one gray plane from 0 to 1; of a color picture, its brightness. Transparent parts count as black.
 
     Raises PictureError for the mask of a mosaic, and unless it is finite, and as large as the picture.
     """
@@ -330,6 +331,9 @@ def to_mask(mask: Picture | Samples, picture: Degraded) -> Picture:
             f"the mask contains values from {given.samples.min():g} to {given.samples.max():g}; "
             "values from 0 to 1 are needed"
         )
+    if given.alpha is not None:
+        alpha = Picture(given.alpha).as_depth("float32").samples
+        return Picture(to_mask(replace(given, alpha=None), picture).samples * alpha)
     if given.channels == 1:
         return Picture(given.as_depth("float32").samples)
     gray = Picture(memory.allocate((given.height, given.width, 1), "float32"))

@@ -138,12 +138,15 @@ def _host_in_url(host: str) -> str:
 
 
 def read_token(path: Path) -> str:
-    """The token in the first line of a file. Raises PellucidError if it is too short to be one."""
+    """The token in a file of one line. Raises PellucidError if it is too short, or if there are more lines."""
     try:
         lines = files.read_small(path).decode().splitlines()
     except UnicodeDecodeError:
         raise PellucidError(f"{path} cannot be read: not text") from None
-    token = lines[0].strip() if lines else ""
+    lines = [line.strip() for line in lines if line.strip()]
+    if len(lines) > 1:
+        raise PellucidError(f"{path} has {len(lines)} lines; one with the token is needed")
+    token = lines[0] if lines else ""
     if len(token) < 16 or not token.isascii():
         raise PellucidError(
             f"the token in {path} has {len(token)} characters; 16 or more in ASCII are needed",

@@ -179,7 +179,7 @@ def check_overwrite(path: Path, *, overwrite: bool) -> None:
         raise OutputError(f"{path} is a folder; a file name is needed")
     if os.path.exists(path):  # noqa: PTH110  # as above
         if not path.is_file():
-            raise OutputError(f"{path} is a device, not a file")
+            raise OutputError(f"{path} is a device or a pipe, not a file")
         if not overwrite:
             raise OutputError(f"{path} exists", hint="{overwrite} replaces it", overwrite=True)
 

@@ -353,6 +353,7 @@ def test_other_content_is_refused(client: httpx.Client) -> None:
     )
     _check_problem(client.post("/v1/restroe"), 404, "/docs")
     _check_problem(client.put("/v1/restore"), 405, "PUT")
+    _check_problem(client.patch("/v1/batches"), 405, "possible: GET, POST")
     form = client.post("/v1/restore", params={"model": MODEL}, data={"model": "a"}, files={"file": png()})
     _check_problem(form, 400, "'model'")
     files = [("file", ("a.png", png())), ("file", ("empty.png", b""))]

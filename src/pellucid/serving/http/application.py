@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 from starlette.types import ASGIApp
 
 from pellucid import __version__
@@ -82,16 +83,22 @@ def _add_problems(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _(request: Request, error: HTTPException) -> Response:
-        place = request.url.path[:200]
+        place, headers = request.url.path[:200], {**(error.headers or {})}
         if error.status_code == 405:
-            possible = (error.headers or {}).get("Allow", "another method")
+            possible = headers["Allow"] = ", ".join(_list_methods(app, request))
             problem = Problem(405, "another method is needed", f"{request.method} {place}; possible: {possible}")
         else:
             facts = f"{request.method} {place}: {error.detail}; /docs lists what is possible"
             problem = Problem(error.status_code, "no such route", facts)
         response = problem.to_response(request.state.request_id)
-        response.headers.update(error.headers or {})
+        response.headers.update(headers)
         return response
+
+
+def _list_methods(app: FastAPI, request: Request) -> list[str]:
+    """The methods of all routes of this path; the framework lists only those of the first."""
+    routes = [route for route in app.routes if route.matches(request.scope)[0] is not Match.NONE]
+    return sorted({method for route in routes for method in getattr(route, "methods", None) or ()})
 
 
 def _describe_option(entry: dict[str, Any]) -> str:

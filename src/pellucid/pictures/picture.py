@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 _PREVIEW_PX = 1024
 """Longer side of the preview in a notebook."""
 
+_MOSAIC_DTYPES = ("uint8", "uint16", "float32")
+
 _PIL_MODES = ("L", "LA", "RGB", "RGBA", "I;16")
 """Modes of Pillow that a picture can be made from: gray and RGB of 8 bit, with and without alpha; 16-bit gray."""
 
@@ -379,7 +381,7 @@ class CameraFacts:
 class Mosaic:
     """Undeveloped samples of a camera's sensor, one per pixel. Raises PictureError for impossible values.
 
-    samples: (H, W) uint16 or float32 in the file's own units.
+    samples: (H, W) uint8, uint16 or float32 in the file's own units.
     pattern: filter colors of the repeating block, row by row: "RG", "GB" for Bayer, 6 rows of 6 for X-Trans.
     black_level: in units of the samples, one number, or one for each pixel of the block.
     white_level: in units of the samples.
@@ -413,7 +415,9 @@ class Mosaic:
         _check_arrays(self.samples)
         if self.samples.ndim != 2 or 0 in self.samples.shape:
             raise PictureError(f"mosaic samples of shape {self.samples.shape}; (H, W) is needed")
-        _check_mosaic_dtype(self.samples.dtype.name)
+        if self.samples.dtype.name not in _MOSAIC_DTYPES:
+            found = self.samples.dtype.name
+            raise PictureError(f"samples of type {found}; a mosaic has {', '.join(_MOSAIC_DTYPES)}")
         period = len(self.pattern)
         if period == 0 or any(len(row) != period or set(row) - set("RGB") for row in self.pattern):
             raise PictureError(f"filter pattern {self.pattern}; a square of R, G and B is needed")
@@ -465,7 +469,8 @@ class Mosaic:
 
     def as_depth(self, dtype: str) -> Self:
         """The same mosaic with samples of another type, uint16 or float32, in the same units."""
-        _check_mosaic_dtype(dtype)
+        if dtype not in ("uint16", "float32"):
+            raise PictureError(f"samples of type {dtype}; a mosaic becomes uint16 or float32")
         return replace(self, samples=self.samples.astype(dtype))
 
     def crop(self, rows: slice, cols: slice) -> Self:
@@ -530,11 +535,6 @@ def _check_arrays(*planes: object) -> None:
                 f"samples of type {type(plane).__name__}; a NumPy array is needed",
                 hint="Picture.from_pil takes images of Pillow, Picture.from_tensor takes (1, C, H, W) tensors",
             )
-
-
-def _check_mosaic_dtype(dtype: str) -> None:
-    if dtype not in ("uint16", "float32"):
-        raise PictureError(f"samples of type {dtype}; a mosaic has uint16 or float32")
 
 
 def _check_extra(extra: Samples, samples: Samples) -> None:

@@ -234,6 +234,8 @@ Written by `python benchmarks/exports.py > docs/exports.md`, on one thread of {p
   package for CPUs, whose whole graphs have a fixed size;
 - the CPU time of the export, with its checks, and the size of the file.
 
+`no` comes with the reason, and `-` was not measured.
+
 [export.md](export.md) describes the formats, and has the loss of PSNR on test sets.
 """
     return "\n".join([intro, *("\n".join(format_table(results, model)) + "\n" for model in CALIBRATION)])

@@ -425,4 +425,6 @@ def test_no_arguments_print_the_help_and_nothing_else(call: Call) -> None:
 def test_devices_are_neither_read_nor_replaced(extra: list[str], tmp_path: Path, call: Call) -> None:
     Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
     code, _, error = call("restore", str(tmp_path / "a.png"), "--model", "srcnn-x2", "--json", "/dev/full", *extra)
-    assert code == 1 and "/dev/full is a device or a pipe, not a file" in error and Path("/dev/full").is_char_device()
+    assert (
+        code == 1 and "/dev/full is a device or a pipe, not a file" in error and Path("/dev/full").is_char_device()
+    )

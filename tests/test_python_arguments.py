@@ -78,6 +78,7 @@ NOISE = P.IsoNoise(100, 1, 1, 1, 0, 1, 1, 0)
         (lambda: P.read("a.png", max_pixels=-1), "max_pixels can be a whole number of 1 or more"),
         (lambda: P.read("a.png", sidecar=b"rubbish"), "the sidecar is not XMP"),
         (lambda: RESTORER.restore(np.ma.masked_array(PIXELS, mask=PIXELS == 0)), "an array with masked samples"),
+        (lambda: P.score(".", ".").write_json("a.png", overwrite=True), "a.png is a file, but not a report"),
         (lambda: P.Picture(None), "samples of type NoneType"),
         (lambda: P.Picture(PIXELS, metadata=5), "metadata is 5; a dictionary is needed"),
         (lambda: PICTURE.crop(3, 4), "rows is 3; a slice is needed"),

@@ -247,6 +247,22 @@ def test_transparent_parts_of_a_mask_are_black() -> None:
     np.testing.assert_allclose(found, np.repeat([[1, 1, 1, 1, 0, 0, 0, 0]], 6, axis=0), atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "keywords", "expected"),
+    [
+        ("dncnn-color-blind", {}, []),
+        ("dncnn-color-blind", {"sigma_255": 50}, ["dncnn-color-blind: sigma_255=50.0 only affects evaluation"]),
+        ("dncnn-three-tasks", {"scale": 2}, []),
+        ("raw-denoise", {"noise": "4e-4,1e-6"}, []),
+        ("dncnn-gray-25", {"sigma_255": 50}, []),  # `overrides` warns about it
+    ],
+)
+def test_keywords_that_only_affect_evaluation_are_named(
+    name: str, keywords: dict[str, Any], expected: list[str]
+) -> None:
+    assert [line for model in load(name, **keywords).models for line in model.describe_idle()] == expected
+
+
 # Memory
 
 

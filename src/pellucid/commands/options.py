@@ -1,7 +1,6 @@
 """Options that several commands share, and how their values are parsed."""
 
 import inspect
-import json
 import math
 import os
 import re
@@ -290,11 +289,15 @@ def check_results(parameters: Sequence[Any], values: Mapping[str, Any]) -> None:
 
 def _is_report(path: Path, *, is_csv: bool) -> bool:
     """Whether a file may be an earlier report, which --overwrite replaces. Other files have a name by mistake."""
+    from pellucid.system.files import is_json
+
+    if not is_csv:
+        return is_json(path)
     try:
         text = path.read_text("utf-8")
-        return not text or ("," in text if is_csv else isinstance(json.loads(text), dict | list))
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError):
         return False
+    return not text or "," in text
 
 
 def check_urls(parameters: Sequence[Any], values: Mapping[str, Any], takes_urls: Collection[str]) -> None:

@@ -410,7 +410,8 @@ def _print_choices(
     for line in restorer.describe_backends():
         (print_detail if is_default else print_info)(line)
     ineffective = (line for job in jobs for line in warn_about_settings(job.target, restorer, settings))
-    for warning in dict.fromkeys((*restorer.overrides(), *ineffective)):
+    idle = (line for model in restorer.models for line in model.describe_idle())
+    for warning in dict.fromkeys((*restorer.overrides(), *idle, *ineffective)):
         print_warning(warning)
 
 

@@ -10,10 +10,10 @@ from pathlib import Path
 from statistics import stdev
 from typing import Any
 
-from pellucid.errors import PellucidError
+from pellucid.errors import OutputError, PellucidError
 from pellucid.recipes.recipe import Recipe
 from pellucid.system.arguments import checks_types
-from pellucid.system.files import write_atomic
+from pellucid.system.files import is_json, write_atomic
 from pellucid.system.wording import describe_left_out
 
 # fmt: off
@@ -150,7 +150,12 @@ class Report:
 
     @checks_types()
     def write_json(self, path: str | Path, *, overwrite: bool = False) -> None:
-        """Write the report as JSON, completely or not at all. Raises OutputError if the file exists."""
+        """Write the report as JSON, completely or not at all.
+
+        Raises OutputError if the file exists; with `overwrite`, if it is not JSON, so that its name is a mistake.
+        """
+        if overwrite and Path(path).is_file() and not is_json(Path(path)):
+            raise OutputError(f"{path} is a file, but not a report", hint="choose another name for the report")
         content = json.dumps(self.to_json(), indent=2, allow_nan=False) + "\n"
         write_atomic(Path(path), content.encode(), overwrite=overwrite)
 

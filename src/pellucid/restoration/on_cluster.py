@@ -20,7 +20,7 @@ from pellucid.backends.eager import TorchBackend
 from pellucid.clusters.connection import check_reachable
 from pellucid.clusters.inputs import no_access, to_absolute
 from pellucid.clusters.team import MIN_PROCESS_BYTES, LostItem, Requirements, run_local_team, run_team
-from pellucid.errors import OutputError, PellucidError
+from pellucid.errors import ArgumentError, PellucidError
 from pellucid.restoration.entries import Entry, manifest_path
 from pellucid.restoration.loading import Loading
 from pellucid.restoration.manifest import Manifests, Request, State
@@ -63,7 +63,7 @@ def iter_restore_on(
     """
     for job in jobs:
         if job.root is None:
-            raise OutputError(f"{job.target} is a single file", hint="omit {on}, or choose a folder by {out}")
+            raise ArgumentError(f"{job.target} is a single file", hint="omit {on}, or choose a folder by {out}")
     check_reachable(cluster)  # before anything is written
     team = f"ray-{secrets.token_hex(4)}"
     manifests = open_manifests(jobs, restorer, settings, overwrite, journal=team)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import product
+from typing import Any
 
 import numpy as np
 import torch
@@ -170,9 +171,24 @@ class TiledModel:
             return []
         return [
             f"{self.name}: {key}={value}, but the weights were trained with {key}={trained_with[key]}"
-            for key, value in self.recipe.parameters.items()
-            if key in trained_with and _to_json(trained_with[key]) != _to_json(value)
+            for key, value in self._list_changes()
         ]
+
+    def describe_idle(self) -> list[str]:
+        """Recipe keywords that were changed and only affect evaluation, one line each."""
+        if self.metadata is None or self.metadata.network_sha256 != self.recipe.network_sha256:
+            return []
+        trained = find(self.metadata.recipe, **self.metadata.parameters)
+        if (trained.degradation, trained.domain) != (self.recipe.degradation, self.recipe.domain):
+            return []
+        return [f"{self.name}: {key}={value} only affects evaluation" for key, value in self._list_changes()]
+
+    def _list_changes(self) -> Iterator[tuple[str, Any]]:
+        """Keywords that differ from those that the weights were trained with."""
+        trained_with = {} if self.metadata is None else self.metadata.parameters
+        for key, value in self.recipe.parameters.items():
+            if key in trained_with and _to_json(trained_with[key]) != _to_json(value):
+                yield key, value
 
     def restore(self, degraded: Degraded, effort: Effort, dtype: str, advance: Advance) -> Degraded:
         """Restore a picture that the domain has accepted.

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -83,6 +84,15 @@ def check_own(path: Path) -> None:
     if path.is_symlink():
         raise OSError(errno.ELOOP, "it is a symbolic link", str(path))
     check_regular(path)
+
+
+def is_json(path: Path) -> bool:
+    """Whether a file is an object or a list in JSON, or empty."""
+    try:
+        text = path.read_text("utf-8")
+        return not text or isinstance(json.loads(text), dict | list)
+    except (OSError, ValueError, RecursionError):
+        return False
 
 
 def read_small(path: Path, max_bytes: int = 2**20) -> bytes:

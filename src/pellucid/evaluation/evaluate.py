@@ -17,7 +17,7 @@ from pellucid.data import eval_samples
 from pellucid.data.eval_samples import EvalSample, EvalSet
 from pellucid.degradations.degradation import draws, involves, makes_mosaic
 from pellucid.degradations.standard import JPEG_COMPRESSION
-from pellucid.errors import ArgumentError, DataError, OutputError, PellucidError
+from pellucid.errors import ArgumentError, DataError, OutputError
 from pellucid.evaluation.comparison import COLORS, Comparison, check_colors, to_8_bits
 from pellucid.evaluation.inputs import prepare_input, to_picture, warnings_of_pair
 from pellucid.evaluation.report import MAX_SEEDS, Report
@@ -132,10 +132,6 @@ def plan_evaluation(
     white: float | None = None,
 ) -> Evaluation:
     """The plan of `evaluate`; nothing is decoded yet. Arguments and errors are those of `evaluate`."""
-    if not isinstance(restorer, Restorer):
-        raise PellucidError(
-            f"an object of type {type(restorer).__name__} cannot be scored", hint="use what load returns"
-        )
     recipe = restorer.recipe
     collection = collect(recipe, data, target, white=white)
     comparison = _plan_comparison(recipe, collection, colors, border_px)

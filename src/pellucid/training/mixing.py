@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import floor
-from numbers import Real
 from pathlib import Path
 
 from pellucid.data import preparing
@@ -59,15 +58,11 @@ class Shares:
 def check_shares(mix: Mapping[str, float]) -> None:
     """Raise ArgumentError if shares are not between 0 and 1, or leave nothing for the data."""
     for place, share in mix.items():
-        if not _is_share(share):
+        if not 0 < share < 1:
             raise ArgumentError(f"the share of {place} is {share}; expected a number above 0 and below 1")
     if Shares(list(mix.values())).all[0] <= 0:
         total = " + ".join(map(str, mix.values()))
         raise ArgumentError(f"the shares {total} leave nothing for the data", hint="their sum must be below 1")
-
-
-def _is_share(value: object) -> bool:
-    return isinstance(value, Real) and 0 < float(value) < 1
 
 
 def open_sources(

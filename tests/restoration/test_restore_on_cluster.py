@@ -10,7 +10,7 @@ import pytest
 
 from object_server import Bucket
 from pellucid.clusters.inputs import SharedInput, to_absolute
-from pellucid.errors import ClusterError, OutputError
+from pellucid.errors import ArgumentError, ClusterError
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 from pellucid.restoration import on_cluster, planning
@@ -156,7 +156,7 @@ def test_processes_without_access_or_with_other_models_are_refused(
     other = on_cluster._Assignment("ray-1", Loading("srcnn-x3", device="cpu"), *arguments)
     with pytest.raises(ClusterError, match="another model of the name srcnn-x3, or runs it otherwise"):
         other()
-    with pytest.raises(OutputError, match="single file; omit {on}|omit on"):
+    with pytest.raises(ArgumentError, match="single file; omit {on}|omit on"):
         _run(pictures / "00.png", tmp_path / "one.png", restorer)
 
 

@@ -59,7 +59,7 @@ def iter_restore_on(
         processes: the largest number of processes; default: as many as fit.
     settings: `memory_bytes` is the limit of each process. Default: as much as the largest file needs.
 
-    Raises OutputError for a result without a folder, ClusterError, and the errors of `load` in the processes.
+    Raises ArgumentError for a result without a folder, ClusterError, and the errors of `load` in the processes.
     """
     for job in jobs:
         if job.root is None:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pellucid.errors import ClusterError, OutputError
+from pellucid.errors import ArgumentError, ClusterError
 from pellucid.restoration import planning
 from pellucid.restoration.loading import Loading
 from pellucid.restoration.on_cluster import iter_restore_on
@@ -198,7 +198,7 @@ def test_another_model_of_the_same_name_is_refused(
 
 def test_a_single_file_is_refused(pictures: Path, restorer: Restorer, tmp_path: Path) -> None:
     jobs = planning.plan(pictures / "000.png", tmp_path / "one.png", model=restorer.name)
-    with pytest.raises(OutputError, match="single file"):
+    with pytest.raises(ArgumentError, match="single file"):
         list(iter_restore_on("ray", jobs, restorer, Loading(MODEL), Settings()))
 
 

@@ -87,7 +87,7 @@ def restore_in_memory(restorer: Restorer, degraded: Degraded, settings: Settings
 def warn_about_time(limit_s: float | None, took_s: float) -> Iterator[str]:
     """One line for a picture that was done before the limit was checked, e.g. of a single tile."""
     if limit_s is not None and took_s > limit_s:
-        yield f"took {took_s:.2g} s, longer than {limit_s:g} s, which are checked after each tile but the last"
+        yield f"took {took_s:.2g} s, longer than {limit_s:g} s; the time is checked after each tile but the last"
 
 
 @checks_types(except_for=["degraded"])

@@ -226,7 +226,7 @@ def _find_status(job: Job, manifests: Manifests) -> PictureStatus:
 
 
 def _explain_other(job: Job, state: State) -> str | None:
-    """Why a file with the name of a result is not counted as the result; None if there is no such file."""
+    """Why a file with the name of a result is not counted as the result; None if no file has this name."""
     if not (isinstance(job.target, Path) and os.path.lexists(job.target)):
         return None
     if state in _REPLACED_BY:

@@ -5,16 +5,20 @@
     plain    eager float32, channels first, patches already in memory: the cost of the arithmetic alone
     decoding the same with a DataLoader that decodes a PNG file for each patch
     ours     batches from a store, in the mode that tuning selects
+    adam, soap   as ours, with that optimizer and patches in memory: how much longer a step takes with SOAP
 
-The three alternate, so that other load slows all of them; the best round of each is reported.
+All alternate, so that other load slows all of them; the best round of each is reported.
 """
 
 import argparse
 import io
+import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,17 +36,21 @@ from pellucid.recipes.recipe import Recipe
 from pellucid.training import optimization, tuning
 from pellucid.training.batches import Batches
 from pellucid.training.distributed import Group
-from pellucid.training.learner import Learner
+from pellucid.training.learner import ExecutionMode, Learner
 
 Pair = tuple[Tensor, Tensor]
 
-RECIPES = {
+RECIPES: dict[str, dict[str, Any]] = {
     "srcnn.tuned": {},
     "srcnn.paper": {},
     "dncnn.gaussian": {"batch_size": 32},
     "mimo_unet.gopro": {"patch_px": 128, "batch_size": 2},
     "sid_unet.any_camera": {"patch_px": 256, "batch_size": 2},
 }
+NUM_STEPS = 10_000
+OPTIMIZERS = ("adam", "soap")
+BASIS_STEPS = 25
+"""SOAP updates its bases once in so many steps (the default), so each round of an optimizer takes as many."""
 
 
 class Decoded(Dataset[Pair]):
@@ -78,6 +86,11 @@ def plain_step(made: Recipe) -> Callable[[Pair], None]:
     return step
 
 
+def learning_step(made: Recipe, mode: ExecutionMode) -> Callable[[Pair], object]:
+    learner = Learner(made, made.network(), mode, seed=0, group=Group(torch.device("cpu")))
+    return lambda batch: learner.learn(*batch)
+
+
 def timed(step: Callable[[Pair], object], batches: Iterator[Pair], num_steps: int) -> float:
     step(next(batches))
     started = time.perf_counter()
@@ -104,27 +117,36 @@ def stored(files: list[bytes], folder: Path, *, pairs: bool) -> Store:
         return writer.finish("pairs" if pairs else "clean", planned, [])
 
 
-def compare(made: Recipe, files: list[bytes], num_steps: int, rounds: int) -> None:
+def make(name: str, **keywords: Any) -> Recipe:
+    return registry.find(name, num_steps=NUM_STEPS, **RECIPES[name] | keywords)
+
+
+def compare(name: str, files: list[bytes], num_steps: int, rounds: int) -> None:
+    made = make(name)
     with tempfile.TemporaryDirectory() as folder:
         store = stored(files, Path(folder) / "store", pairs=made.degradation is None)
         batches = Batches(made, store, seed=0)
         loader = DataLoader(Decoded(made, files), made.batch_size, num_workers=1)
         decoding, ready, drawn = iter(loader), batches.batch(0), numbered(batches)
         mode = tuning.tune(made, ready, torch.device("cpu"), lambda _: None)
-        learner = Learner(made, made.network(), mode, seed=0, group=Group(torch.device("cpu")))
         step = plain_step(made)
+        ours = learning_step(made, mode)
         loops: dict[str, Callable[[], float]] = {
-            "plain": lambda: timed(step, iter(lambda: ready, None), num_steps),
+            "plain": lambda: timed(step, itertools.repeat(ready), num_steps),
             "decoding": lambda: timed(step, decoding, num_steps),
-            "ours": lambda: timed(lambda batch: learner.learn(*batch), drawn, num_steps),
+            "ours": lambda: timed(ours, drawn, num_steps),
         }
+        for optimizer in OPTIMIZERS:
+            learn = learning_step(make(name, optimizer=optimizer), mode)
+            loops[optimizer] = partial(timed, learn, itertools.repeat(ready), BASIS_STEPS)
         taken_s = [{name: loop() for name, loop in loops.items()} for _ in range(rounds)]
         best_s = {name: min(taken[name] for taken in taken_s) for name in loops}
         batches.close()
     ours_s = best_s["ours"]
     print(
         f"{made.name}, {made.batch_size} patches of {made.patch_px} px: {1 / ours_s:.2f} steps/s, "
-        f"{best_s['plain'] / ours_s:.2f} x plain, {best_s['decoding'] / ours_s:.2f} x decoding ({mode})",
+        f"{best_s['plain'] / ours_s:.2f} x plain, {best_s['decoding'] / ours_s:.2f} x decoding, "
+        f"with SOAP {best_s['soap'] / best_s['adam']:.3f} x Adam ({mode})",
         flush=True,
     )
 
@@ -144,8 +166,7 @@ def main() -> None:
             Image.fromarray(picture.samples.squeeze()).save(buffer, "PNG")
             files.append(buffer.getvalue())
     for name in args.recipes:
-        made = registry.find(name, num_steps=10_000, **RECIPES[name])
-        compare(made, files, args.steps, args.rounds)
+        compare(name, files, args.steps, args.rounds)
 
 
 if __name__ == "__main__":

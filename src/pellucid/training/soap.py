@@ -278,12 +278,13 @@ class _Stack:
         """Update Q_L and Q_R from their last values, largest eigenvalue first; V is reordered with them."""
         square = self.of(flat_square)
         for side, basis in self._bases.items():
-            products = self._products[side]
-            eigenvalues = (basis * (products @ basis)).sum(-2)
+            powered = _multiply_damped(self._products[side], basis)
+            eigenvalues = (basis * powered).sum(-2)  # all larger by the damping, which does not change their order
             order = eigenvalues.argsort(descending=True, stable=True)
             along = order.unsqueeze(-1 if side == "output" else -2)
             square.copy_(square.take_along_dim(along, SIDES[side]))
-            basis.copy_(_power_iteration(basis.take_along_dim(order.unsqueeze(-2), -1), products))
+            powered, previous = (matrices.take_along_dim(order.unsqueeze(-2), -1) for matrices in (powered, basis))
+            basis.copy_(_orthonormalize(powered, previous))
 
 
 def _is_channels_last(parameter: Tensor) -> bool:
@@ -308,34 +309,37 @@ def _init_state(parameter: Tensor) -> State:
             if len(products) <= MAX_DIM:
                 basis = torch.eye(len(products), dtype=products.dtype, device=products.device)
                 for _ in range(NUM_FIRST_ITERATIONS):
-                    basis = _power_iteration(basis, products)
+                    basis = _orthonormalize(_multiply_damped(products, basis), basis)
                 state |= {f"{side}_products": products, f"{side}_basis": basis}
     return state
 
 
-def _power_iteration(basis: Tensor, products: Tensor) -> Tensor:
-    """One step of power iteration and QR, Algorithm 4 of the paper: a basis nearer to the eigenvectors.
+def _multiply_damped(products: Tensor, basis: Tensor) -> Tensor:
+    """(L + damping) Q: a step of power iteration before its QR (Algorithm 4 of the paper).
 
     Both are (..., size, size).
     """
     diagonal = products.diagonal(dim1=-2, dim2=-1)
-    damped = products.clone()
-    damped.diagonal(dim1=-2, dim2=-1).add_(DAMPING * diagonal.amax(-1, keepdim=True))
-    powered = damped @ basis
-    if powered.device.type == "cuda":
-        return _orthonormalize(powered, basis)
-    if powered.device.type != "cpu":  # not every accelerator has QR
-        powered = powered.cpu()
-    # Row-major, as when loaded from a checkpoint: another memory layout would change the last bits.
-    return torch.linalg.qr(powered)[0].contiguous().to(basis.device)
+    return products @ basis + basis * (DAMPING * diagonal.amax(-1))[..., None, None]
 
 
 def _orthonormalize(columns: Tensor, otherwise: Tensor) -> Tensor:
-    """Q of a QR decomposition, its columns up to their signs; `otherwise` for matrices that are singular.
+    """Q of a QR decomposition; on a GPU its columns up to their signs, and `otherwise` for singular matrices."""
+    if columns.device.type == "cuda":
+        return _orthonormalize_twice(columns, otherwise)
+    device = columns.device
+    if device.type != "cpu":  # not every accelerator has QR
+        columns = columns.cpu()
+    # Row-major, as when loaded from a checkpoint: another memory layout would change the last bits.
+    return torch.linalg.qr(columns)[0].contiguous().to(device)
 
-    By Cholesky decomposition of columns^T columns, twice, in float64: the second one removes the rounding errors
-    of the first, whatever the condition of a damped matrix. GPUs do it for all matrices at once; QR by Householder
-    reflections takes one large matrix after the other, in many small kernels.
+
+def _orthonormalize_twice(columns: Tensor, otherwise: Tensor) -> Tensor:
+    """As `_orthonormalize`, by Cholesky decomposition of columns^T columns, twice, in float64.
+
+    The second one removes the rounding errors of the first, whatever the condition of a damped matrix. GPUs do it
+    for all matrices at once; QR by Householder reflections takes one large matrix after the other, in many small
+    kernels.
     """
     result, is_regular = columns.double(), torch.ones((), dtype=torch.bool, device=columns.device)
     for _ in range(2):

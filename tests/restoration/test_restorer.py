@@ -1,6 +1,8 @@
 """Tiles equal the whole picture for every recipe, whatever their size."""
 
+import gc
 import pickle
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -341,11 +343,26 @@ def test_large_picture_and_its_result_are_in_files(monkeypatch: pytest.MonkeyPat
     degraded = _degraded(roomy, 60, 70, 3)
     expected = roomy.restore(degraded)
     monkeypatch.setattr(memory, "LARGE_BYTES", 1000)
+    monkeypatch.setattr(memory, "SPARED_BYTES", 2**60)
     forgotten: list[int] = []
     monkeypatch.setattr(memory, "release", lambda samples: forgotten.append(samples.size))
     restored = roomy.restore(degraded, tile_px=25)
     assert np.array_equal(restored.samples, expected.samples)
     assert forgotten.count(restored.samples.size) == 9
+
+
+def test_nothing_of_a_picture_stays_in_memory() -> None:
+    """Also not until Python looks for references in cycles, which may take many pictures."""
+    roomy = RESTORERS["srcnn.tuned"]
+    degraded = _degraded(roomy, 60, 70, 3)
+    gc.collect()
+    gc.disable()
+    try:
+        left = [weakref.ref(picture.samples) for picture in (degraded, roomy.restore(degraded, tile_px=25))]
+        del degraded
+        assert [reference() for reference in left] == [None, None]
+    finally:
+        gc.enable()
 
 
 # Transparency

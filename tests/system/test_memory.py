@@ -1,4 +1,4 @@
-"""Large arrays are in memory-mapped files, which take memory only for the parts in use."""
+"""Large arrays are in memory-mapped files, which take memory only for the parts in use, unless memory is free."""
 
 import errno
 import os
@@ -39,6 +39,50 @@ def test_a_released_array_takes_no_memory() -> None:
     memory.release(array)
     assert written - before > 150e6
     assert memory.used_bytes() - before < 50e6
+
+
+def _is_in_file(array: np.ndarray) -> bool:
+    base: object = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return isinstance(base, memoryview) and isinstance(base.obj, memory.FileMap)
+
+
+def test_large_arrays_are_in_memory_up_to_a_quarter_of_what_is_free() -> None:
+    size = 50 * 2**20
+    limit = memory.used_bytes() + memory.SPARED_BYTES + 4 * 2 * size + 2**24  # this process may grow meanwhile
+    before = memory.allocate((size,), "uint8")
+    with memory.sharing_free_memory(limit):
+        assert 2 * size <= memory.shared_bytes() <= 2 * size + 2**22
+        arrays = [memory.allocate((size,), "uint8") for _ in range(3)]
+        arrays[0][:] = 7
+        first = arrays[0][::-1].reshape(2, -1)
+        arrays[0] = first[:, 3:]
+        del first
+        assert [_is_in_file(array) for array in arrays] == [False, False, True]
+        assert _is_in_file(memory.allocate((size,), "uint8"))
+        used = memory.used_bytes()
+        assert (arrays.pop(0) == 7).all()
+        assert used - memory.used_bytes() > size * 0.9
+        assert not _is_in_file(memory.allocate((size,), "uint8"))
+        with memory.sharing_free_memory(limit - 4 * size):
+            assert _is_in_file(memory.allocate((size,), "uint8"))
+        assert not _is_in_file(memory.allocate((size,), "uint8"))
+    assert memory.shared_bytes() == 0
+    assert _is_in_file(memory.allocate((size,), "uint8")) and _is_in_file(before)
+
+
+def test_scarce_memory_is_not_shared() -> None:
+    with memory.sharing_free_memory(memory.used_bytes() + memory.SPARED_BYTES):
+        assert _is_in_file(memory.allocate((memory.LARGE_BYTES,), "uint8"))
+
+
+@pytest.mark.parametrize("num_bytes", [0, 1, 10**9, 2**30, 2**30 + 1, 10**10])
+def test_what_others_need_is_left_to_them(num_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "used_bytes", lambda: 10**8)
+    limit = 10**8 + memory.add_share(num_bytes)
+    with memory.sharing_free_memory(limit):
+        assert num_bytes <= limit - 10**8 - memory.shared_bytes() <= num_bytes + 2
 
 
 def test_a_full_temporary_folder_gives_a_one_line_error(low_limit: None, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import partial
 from hashlib import sha256
 from itertools import accumulate
 from math import lcm, prod
@@ -20,6 +21,7 @@ from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.pictures.resize import resize
 from pellucid.pictures.samples import CPU
 from pellucid.recipes.recipe import Recipe, ScoringProtocol
+from pellucid.restoration.kept_tiles import KeptTiles
 from pellucid.restoration.resizing import resize_picture
 from pellucid.restoration.tiled_model import Effort, TiledModel
 from pellucid.system import memory
@@ -86,7 +88,9 @@ def run_models(
         if progress is not None:
             progress(num_done, num_pixels)
 
-    effort.kept.start_picture(lambda: _identify(models, accepted, effort, dtype))
+    # A key that refers to `kept` itself would keep the picture in memory until Python looks for cycles.
+    affecting = replace(effort, kept=KeptTiles())
+    effort.kept.start_picture(partial(_identify, models, accepted, affecting, dtype))
     degraded = accepted
     for model in models[:-1]:
         degraded = model.restore(degraded, effort, "float32", advance)

@@ -245,7 +245,8 @@ class Restorer:
         check_number("strength", strength, 0, 1, is_whole=False)
         check_number("reserved_bytes", reserved_bytes, 0)
         accepted = [self.recipe.domain.accept(picture) for picture in pictures]
-        effort = Effort(tile_px, halo_px, ensemble, strength, memory.limit_bytes(memory_bytes), reserved_bytes)
+        limit = memory.limit_bytes(memory_bytes)
+        effort = Effort(tile_px, halo_px, ensemble, strength, limit, reserved_bytes)
         num_pixels, num_done = sum(count_pixels(self.models, picture) for picture in accepted), 0
 
         def advance(pixels: int, _: int) -> None:
@@ -256,7 +257,8 @@ class Restorer:
         for given, picture in zip(pictures, accepted, strict=True):
             own_mask = None if mask is None else to_mask(mask, picture)
             effort = replace(effort, mask=own_mask)
-            restored = run_models(self.models, picture, effort, picture.dtype, advance)
+            with memory.sharing_free_memory(limit - reserved_bytes):
+                restored = run_models(self.models, picture, effort, picture.dtype, advance)
             results.append(self.recipe.domain.finish(restored, given))
             num_done += count_pixels(self.models, picture)
         return to_same_form(results)

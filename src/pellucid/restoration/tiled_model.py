@@ -247,9 +247,12 @@ class TiledModel:
         restored: Picture | None = None
         resident_bytes = 0
         for tile, part in tiles:
-            if restored is None:
+            if restored is None and tile.num_pixels == degraded.height * degraded.width:
+                restored = part
+            elif restored is None:
                 restored = part.empty_like(degraded.height * self.scale, degraded.width * self.scale)
-            restored.paste(part, *tile.placed(self.scale))
+            if restored is not part:
+                restored.paste(part, *tile.placed(self.scale))
             resident_bytes += sum(plane.nbytes for plane in part.planes)
             if resident_bytes >= memory.LARGE_BYTES // 4:  # not after each: neighbors need the same pages
                 for plane in (*degraded.planes, *restored.planes):
@@ -278,10 +281,11 @@ class TiledModel:
         """The side of the tiles: the requested or a fast one, halved until a tile fits the memory."""
         halo_px = settings.halo_px
         tile_px = self._fast_tile_px(degraded, halo_px) if requested_px is None else requested_px
-        used = memory.used_bytes() + reserved_bytes
+        others_bytes = reserved_bytes + memory.shared_bytes()
+        used = memory.used_bytes() + others_bytes
         if self._working_bytes(degraded, tile_px + 2 * halo_px, max(0, limit - used)) > limit - used:
             memory.trim()
-            used = memory.used_bytes() + reserved_bytes
+            used = memory.used_bytes() + others_bytes
         free, free_on_device = max(0, limit - used), devices.free_device_bytes(self.backend.device)
         while (
             (needed := self._working_bytes(degraded, tile_px + 2 * halo_px, free)) > free
@@ -293,7 +297,7 @@ class TiledModel:
                 f"{self.name} needs {_in_mb(needed)} for the smallest tile of a picture of {degraded.width} x "
                 f"{degraded.height} px; {_in_mb(free)} of the {_in_mb(limit)} that the process may use are free",
                 hint="{memory_bytes} is enough",
-                memory_bytes=memory.enough_bytes(used + needed),
+                memory_bytes=memory.enough_bytes(used - memory.shared_bytes() + memory.add_share(needed)),
             )
         return tile_px
 
@@ -367,7 +371,8 @@ class TiledModel:
 
         Continues with smaller tiles if memory runs out.
         """
-        settings, limit = self._tile_settings(degraded, effort), effort.limit_bytes - effort.reserved_bytes
+        settings = self._tile_settings(degraded, effort)
+        limit = effort.limit_bytes - effort.reserved_bytes - memory.shared_bytes()
         like: Picture | None = None
         used = memory.used_bytes()
         needed = self._working_bytes(degraded, tile_px + 2 * settings.halo_px, max(0, limit - used))

@@ -1,8 +1,9 @@
-"""Allocating samples: small arrays in memory, large ones in memory-mapped files.
+"""Allocating samples: small arrays in memory, large ones in memory-mapped files, unless there is memory to spare.
 
 A memory-mapped array takes memory only for the parts in use, so a scan of 400 megapixels and its result are never
 in memory as a whole. The files have no name and disappear with the process, however it ends. They are in the
-system's folder for temporary files, which the environment variable TMPDIR changes.
+system's folder for temporary files, which the environment variable TMPDIR changes. Filling such a file takes about
+twice as long as filling memory.
 """
 
 import ctypes
@@ -10,10 +11,13 @@ import mmap
 import os
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from math import prod
 from pathlib import Path
+from threading import Lock
 from typing import IO, Any
+from weakref import WeakSet
 
 import numpy as np
 import psutil
@@ -22,7 +26,12 @@ from numpy.typing import NDArray
 from pellucid.system import files
 
 LARGE_BYTES = 2**24
-"""Arrays of at least this size are in a file: 16 MiB, 3 megapixels of 16-bit RGB."""
+"""Arrays of at least this size are in a file if memory is scarce: 16 MiB, 3 megapixels of 16-bit RGB."""
+
+SPARED_BYTES = 2**30
+"""Free memory that large arrays leave to networks, encoders and other pictures."""
+
+_SHARE = 4
 
 STRIP_BYTES = 2**20
 """How much of large arrays is processed at a time; with 4 MiB, libvips takes 60 to 170 MB more."""
@@ -49,15 +58,79 @@ class FileMap(mmap.mmap):
     """
 
 
+class _MemoryMaps:
+    """The large arrays in memory, and how much they may take: as little as the strictest of several limits.
+
+    Each is a mapping of its own, which the system gets back as soon as no array uses it. The heap of the C library
+    would keep parts of it.
+    """
+
+    def __init__(self) -> None:
+        self._maps: WeakSet[mmap.mmap] = WeakSet()
+        self._limits: list[int] = []
+        self._lock = Lock()
+
+    @contextmanager
+    def allowed(self, num_bytes: int) -> Iterator[None]:
+        with self._lock:
+            self._limits.append(num_bytes)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._limits.remove(num_bytes)
+
+    @property
+    def limit(self) -> int:
+        return min(self._limits, default=0)
+
+    def map(self, num_bytes: int) -> mmap.mmap | None:
+        """None if it does not fit."""
+        with self._lock:
+            taken = sum(map(len, self._maps))
+            if taken + num_bytes > self.limit:
+                return None
+            try:
+                mapped = _map_memory(num_bytes)
+            except OSError:  # no memory
+                return None
+            self._maps.add(mapped)
+            return mapped
+
+
+_MEMORY_MAPS = _MemoryMaps()
+
+
 def allocate(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
-    """An uninitialized array, in memory, or in a file from LARGE_BYTES on.
+    """An uninitialized array, in memory, or in a file from LARGE_BYTES on, see `sharing_free_memory`.
 
     Raises OutputError if the folder for temporary files has no space.
     """
     num_bytes = prod(shape) * np.dtype(dtype).itemsize
     if num_bytes < LARGE_BYTES:
         return np.empty(shape, dtype)
-    return np.frombuffer(_map_file(num_bytes), dtype).reshape(shape)
+    mapped = _MEMORY_MAPS.map(num_bytes)
+    return np.frombuffer(_map_file(num_bytes) if mapped is None else mapped, dtype).reshape(shape)
+
+
+@contextmanager
+def sharing_free_memory(limit: int) -> Iterator[None]:
+    """Within it, large arrays are in memory as long as they take little of what is free now below this limit.
+
+    All of them together take at most 1/_SHARE of it, after SPARED_BYTES. limit: of the process, in bytes.
+    """
+    with _MEMORY_MAPS.allowed(max(0, limit - used_bytes() - SPARED_BYTES) // _SHARE):
+        yield
+
+
+def shared_bytes() -> int:
+    """What all large arrays together may take in memory at most, whether they are filled already or not."""
+    return _MEMORY_MAPS.limit
+
+
+def add_share(num_bytes: int) -> int:
+    """The free memory of which large arrays leave that much, see `sharing_free_memory`."""
+    return num_bytes + max(0, num_bytes - SPARED_BYTES) // (_SHARE - 1) + 1
 
 
 def release(samples: NDArray[Any]) -> None:
@@ -143,6 +216,16 @@ def _cached_bytes(statistics: str) -> int:
     """Page cache of a container: grows with every file read, and is freed on demand."""
     numbers = dict(line.split() for line in statistics.splitlines())
     return sum(int(numbers.get(name, 0)) for name in ("active_file", "inactive_file"))
+
+
+def _map_memory(num_bytes: int) -> mmap.mmap:
+    if not hasattr(mmap, "MAP_ANONYMOUS"):
+        return mmap.mmap(-1, num_bytes)
+    mapped = mmap.mmap(-1, num_bytes, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # not every kernel has them
+            mapped.madvise(mmap.MADV_HUGEPAGE)
+    return mapped
 
 
 def _map_file(num_bytes: int) -> FileMap:

@@ -31,7 +31,13 @@ from pellucid.pictures.samples import Samples
 from pellucid.weights import models
 
 # Photograph -> (top, left) of its crop.
-PHOTOS = {"astronaut": (60, 160), "chelsea": (80, 110), "coffee": (110, 170), "rocket": (130, 240)}
+PHOTOS = {
+    "astronaut": (60, 160),
+    "chelsea": (80, 110),
+    "coffee": (150, 330),
+    "rocket": (130, 240),
+    "camera": (80, 200),
+}
 
 # Model -> recipe keywords for each of its sheets. Models that are not listed have one sheet.
 TASKS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
@@ -41,8 +47,14 @@ TASKS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "dncnn-three-tasks": ({"quality": 10}, {"quality": 30}, {"scale": 3}),
 }
 NUM_PHOTOS = {"srcnn": 4, "dncnn": 2, "mimo_unet": 2, "sid_unet": 4}
-SHOWN = ("srcnn-x3", "dncnn-photo", "dncnn-color-jpeg-quality-10", "mimo-unet", "sid-any")
-"""Sheets that README's picture shows."""
+SHOWN = {
+    "dncnn-photo": "chelsea",
+    "dncnn-color-jpeg-quality-10": "rocket",
+    "srcnn-x3": "camera",
+    "mimo-unet": "coffee",
+    "sid-any": "astronaut",
+}
+"""Sheets that README's picture shows, and the photograph of each."""
 
 CROP_PX = 120
 CELL_PX = 300
@@ -101,7 +113,7 @@ def _compress(original: pellucid.Picture, jpeg: Jpeg) -> pellucid.Picture:
 def photograph(name: str, restorer: pellucid.Restorer) -> pellucid.Picture:
     """A photograph: gray for gray models, cropped to multiples of the scale and of a camera's filter pattern."""
     multiple = lcm(2, restorer.recipe.protocol.crop_multiple)
-    photo: Samples = getattr(data, name)()
+    photo: Samples = np.atleast_3d(getattr(data, name)())
     height, width = (size // multiple * multiple for size in photo.shape[:2])
     picture = pellucid.Picture(np.ascontiguousarray(photo[:height, :width]))
     if not isinstance(restorer.recipe.domain, Gray):
@@ -169,10 +181,10 @@ def _left(column: int) -> int:
     return GAP_PX + column * (CELL_PX + GAP_PX)
 
 
-def for_readme(firsts: list[Sample]) -> Image.Image:
-    """One model for each task, without title and difference, at two thirds of the size."""
-    shown = [next(one for one in firsts if one.name == name) for name in SHOWN]
-    sheet = draw("", shown)
+def for_readme() -> Image.Image:
+    """A photograph for each task, without title and difference, at two thirds of the size."""
+    by_sheet = dict(restorers())
+    sheet = draw("", [replace(sample(photo, by_sheet[name]), name=name) for name, photo in SHOWN.items()])
     cut = sheet.crop((0, 64, _left(4), sheet.height))
     return cut.resize((cut.width * 2 // 3, cut.height * 2 // 3), Image.Resampling.LANCZOS)
 
@@ -230,7 +242,7 @@ def main() -> None:
         firsts.append(replace(samples[0], name=sheet))
     draw("pellucid: every model that ships", firsts).save(folder / "all.png")
     if args.readme:
-        for_readme(firsts).save(args.readme, quality=88)
+        for_readme().save(args.readme, quality=88)
     print(f"one sheet with all models: {(folder / 'all').resolve()}.png")
     print("to restore your own pictures in a browser: .venv/bin/pellucid serve, then open http://127.0.0.1:8000")
 

@@ -246,8 +246,9 @@ class TiledModel:
         """Join all restored tiles. Those of a mosaic are not turned."""
         restored: Picture | None = None
         resident_bytes = 0
+        is_pinned = devices.is_asynchronous(self.backend.device)  # memory of parts that results should not keep
         for tile, part in tiles:
-            if restored is None and tile.num_pixels == degraded.height * degraded.width:
+            if not is_pinned and tile.num_pixels == degraded.height * degraded.width:
                 restored = part
             elif restored is None:
                 restored = part.empty_like(degraded.height * self.scale, degraded.width * self.scale)

@@ -32,6 +32,7 @@ from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 from pellucid.recipes import registry
 from pellucid.recipes.network import Network
+from pellucid.recipes.optimizers import SOAP
 from pellucid.recipes.recipe import Recipe
 from pellucid.training import optimization, tuning
 from pellucid.training.batches import Batches
@@ -49,8 +50,8 @@ RECIPES: dict[str, dict[str, Any]] = {
 }
 NUM_STEPS = 10_000
 OPTIMIZERS = ("adam", "soap")
-BASIS_STEPS = 25
-"""SOAP updates its bases once in so many steps (the default), so each round of an optimizer takes as many."""
+BASIS_STEPS = SOAP(lr=1.0).precondition_frequency
+"""SOAP updates its bases once in so many steps, so each round of an optimizer takes as many."""
 
 
 class Decoded(Dataset[Pair]):
@@ -139,8 +140,8 @@ def compare(name: str, files: list[bytes], num_steps: int, rounds: int) -> None:
         for optimizer in OPTIMIZERS:
             learn = learning_step(make(name, optimizer=optimizer), mode)
             loops[optimizer] = partial(timed, learn, itertools.repeat(ready), BASIS_STEPS)
-        taken_s = [{name: loop() for name, loop in loops.items()} for _ in range(rounds)]
-        best_s = {name: min(taken[name] for taken in taken_s) for name in loops}
+        taken_s = [{kind: loop() for kind, loop in loops.items()} for _ in range(rounds)]
+        best_s = {kind: min(taken[kind] for taken in taken_s) for kind in loops}
         batches.close()
     ours_s = best_s["ours"]
     print(

@@ -30,7 +30,7 @@ from pellucid.pictures.camera import raw
 from pellucid.pictures.samples import Samples
 from pellucid.weights import models
 
-# Photograph -> (top, left) of its crop.
+# Photograph -> (top, left) of its crop. The last one is gray, and only for README's picture.
 PHOTOS = {
     "astronaut": (60, 160),
     "chelsea": (80, 110),

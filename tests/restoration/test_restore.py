@@ -491,6 +491,39 @@ def test_half_of_the_free_memory_is_for_decoding_and_encoding(monkeypatch: pytes
         alone.check(jobs[0])
 
 
+def test_large_arrays_take_their_share_from_decoding_and_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "used_bytes", lambda: 200)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 2**50)
+    monkeypatch.setattr(memory, "SPARED_BYTES", 0)
+    one, two = (planning.Job(Path(f"{i}.png"), Path(f"{i}-restored.png")) for i in range(2))
+    with memory.sharing_free_memory(1000):
+        budget = pipeline.Budget(1000, 9, lambda job: 200)
+        assert budget.admit(one) and not budget.admit(two)
+        assert memory.share_bytes() == 100
+        assert pipeline.Budget(1000, 9, lambda job: 301).admit(one)  # alone, it leaves nothing to share
+        assert memory.share_bytes() == 0
+
+
+@pytest.mark.parametrize("suffix", [".tif", ".webp"])
+def test_the_limit_in_an_error_is_enough_for_the_whole_run(
+    suffix: str, weights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if large pictures are in memory; 2 MP take 72 MB to be written as lossless WebP."""
+    monkeypatch.setattr(memory, "SPARED_BYTES", 2**20)
+    monkeypatch.setattr(memory, "LARGE_BYTES", 2**18)
+    source, target = tmp_path / "a.tif", tmp_path / f"b{suffix}"
+    images.write(Picture(np.zeros((1500, 1500, 3), np.uint8)), source)
+    errors = []
+    limit = memory.used_bytes()
+    for _ in range(3):
+        (outcome,) = restore.restore(source, weights, target, settings=Settings(memory_bytes=limit))
+        if not isinstance(outcome.error, NotEnoughMemoryError):
+            break
+        errors.append(str(outcome.error))
+        limit = outcome.error.parameters["memory_bytes"]
+    assert outcome.error is None and len(errors) in (1, 2) and len({error[:40] for error in errors}) == len(errors)
+
+
 def test_folders_of_versions_with_former_keyword_names_stay_finished(weights: Path) -> None:
     """Manifests contain a hash of these settings; the keyword was basis_steps before it was renamed."""
     chosen = registry.find("dncnn.gaussian", depth=3, width=4, optimizer="soap", precondition_frequency=7)

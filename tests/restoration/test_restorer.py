@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from device_waits import META, RefuseWaitingCopies
+from large_arrays import is_in_file
 from pellucid.backends.eager import TorchBackend
 from pellucid.domains import Degraded, Gray, PackedRaw
 from pellucid.errors import NotEnoughMemoryError, PellucidError, WeightsError
@@ -26,7 +27,10 @@ from pellucid.pictures.resize import resize
 from pellucid.pictures.samples import PEAKS
 from pellucid.recipes import registry
 from pellucid.recipes.network import Network
+from pellucid.restoration.kept_tiles import KeptTiles
+from pellucid.restoration.one_picture import restore_picture
 from pellucid.restoration.restorer import Restorer, load, to_mask
+from pellucid.restoration.settings import Settings
 from pellucid.restoration.tiled_model import ALL_EIGHT, IDENTITY, Effort, TiledModel, TileSettings
 from pellucid.restoration.tiling import Tile
 from pellucid.system import devices, memory
@@ -280,6 +284,17 @@ def test_memory_limit_makes_tiles_smaller_with_the_same_result(monkeypatch: pyte
     assert np.array_equal(tiled.samples, whole.samples)
 
 
+def test_tiles_leave_large_arrays_their_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "used_bytes", lambda: 10**8)
+    restorer = RESTORERS["dncnn.gaussian"]
+    degraded = _degraded(restorer, 300, 320, 1)
+    effort = Effort(None, None, ensemble=False, strength=1.0, limit_bytes=10**8 + 10**7)
+    least = replace(effort, limit_bytes=10**8 + 2 * 10**6)
+    tile_px, least_px = (restorer.models[0].choose_tile_px(degraded, each) for each in (effort, least))
+    monkeypatch.setattr(memory, "unused_share_bytes", lambda: 8 * 10**6)
+    assert restorer.models[0].choose_tile_px(degraded, effort) == least_px < tile_px
+
+
 def test_limit_in_the_error_is_enough() -> None:
     restorer = RESTORERS["mimo_unet.gopro"]
     degraded = _degraded(restorer, 300, 320, 3)
@@ -349,17 +364,19 @@ def test_large_picture_and_its_result_are_in_files(monkeypatch: pytest.MonkeyPat
     restored = roomy.restore(degraded, tile_px=25)
     assert np.array_equal(restored.samples, expected.samples)
     assert forgotten.count(restored.samples.size) == 9
+    assert is_in_file(restored.samples) and is_in_file(roomy.restore(degraded, tile_px=1000).samples)
 
 
 def test_nothing_of_a_picture_stays_in_memory() -> None:
-    """Also not until Python looks for references in cycles, which may take many pictures."""
+    """Neither until Python looks for references in cycles, nor while its result is written."""
     roomy = RESTORERS["srcnn.tuned"]
-    degraded = _degraded(roomy, 60, 70, 3)
+    degraded, kept = _degraded(roomy, 60, 70, 3), KeptTiles()
     gc.collect()
     gc.disable()
     try:
-        left = [weakref.ref(picture.samples) for picture in (degraded, roomy.restore(degraded, tile_px=25))]
-        del degraded
+        restored = restore_picture(roomy, degraded, Settings(tile_px=25), kept=kept)
+        left = [weakref.ref(picture.samples) for picture in (degraded, restored)]
+        del degraded, restored
         assert [reference() for reference in left] == [None, None]
     finally:
         gc.enable()

@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 
+from large_arrays import is_in_file
 from pellucid.errors import OutputError
 from pellucid.system import memory
 
@@ -41,48 +42,83 @@ def test_a_released_array_takes_no_memory() -> None:
     assert memory.used_bytes() - before < 50e6
 
 
-def _is_in_file(array: np.ndarray) -> bool:
-    base: object = array
-    while isinstance(base, np.ndarray):
-        base = base.base
-    return isinstance(base, memoryview) and isinstance(base.obj, memory.FileMap)
+SIZE = 50 * 2**20
 
 
-def test_large_arrays_are_in_memory_up_to_a_quarter_of_what_is_free() -> None:
-    size = 50 * 2**20
-    limit = memory.used_bytes() + memory.SPARED_BYTES + 4 * 2 * size + 2**24  # this process may grow meanwhile
-    before = memory.allocate((size,), "uint8")
-    with memory.sharing_free_memory(limit):
-        assert 2 * size <= memory.shared_bytes() <= 2 * size + 2**22
-        arrays = [memory.allocate((size,), "uint8") for _ in range(3)]
-        arrays[0][:] = 7
-        first = arrays[0][::-1].reshape(2, -1)
-        arrays[0] = first[:, 3:]
-        del first
-        assert [_is_in_file(array) for array in arrays] == [False, False, True]
-        assert _is_in_file(memory.allocate((size,), "uint8"))
+def _allocate() -> np.ndarray:
+    return memory.allocate((SIZE,), "uint8")
+
+
+@pytest.fixture
+def plenty(monkeypatch: pytest.MonkeyPatch) -> int:
+    """A limit under which large arrays share three times SIZE."""
+    monkeypatch.setattr(memory, "used_bytes", lambda: 10**8)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 2**50)
+    return 10**8 + memory.SPARED_BYTES + 3 * 8 * SIZE
+
+
+def test_large_arrays_are_in_memory_up_to_their_share(plenty: int) -> None:
+    before = _allocate()
+    with memory.sharing_free_memory(plenty):
+        arrays = [_allocate() for _ in range(4)]
+        assert [is_in_file(array) for array in arrays] == [False, False, False, True]
+        assert memory.share_bytes() == 3 * SIZE and memory.unused_share_bytes() == 0
+        del arrays[0]
+        assert memory.unused_share_bytes() == SIZE
+        with memory.sharing_free_memory(plenty - 8 * SIZE):
+            assert is_in_file(_allocate())
+        assert not is_in_file(_allocate())
+    assert memory.share_bytes() == 0
+    assert is_in_file(_allocate()) and is_in_file(before)
+
+
+def test_an_array_in_memory_returns_it_with_its_last_view() -> None:
+    with memory.sharing_free_memory(memory.used_bytes() + 2 * memory.SPARED_BYTES):
+        array = _allocate()
+        array[:] = 7
+        array = array[::-1].reshape(2, -1)[:, 3:]
+        assert not is_in_file(array) and (array == 7).all()
         used = memory.used_bytes()
-        assert (arrays.pop(0) == 7).all()
-        assert used - memory.used_bytes() > size * 0.9
-        assert not _is_in_file(memory.allocate((size,), "uint8"))
-        with memory.sharing_free_memory(limit - 4 * size):
-            assert _is_in_file(memory.allocate((size,), "uint8"))
-        assert not _is_in_file(memory.allocate((size,), "uint8"))
-    assert memory.shared_bytes() == 0
-    assert _is_in_file(memory.allocate((size,), "uint8")) and _is_in_file(before)
+        del array
+        assert used - memory.used_bytes() > SIZE * 0.9
 
 
-def test_scarce_memory_is_not_shared() -> None:
-    with memory.sharing_free_memory(memory.used_bytes() + memory.SPARED_BYTES):
-        assert _is_in_file(memory.allocate((memory.LARGE_BYTES,), "uint8"))
+def test_what_is_not_free_is_not_shared(plenty: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "free_bytes", lambda: memory.SPARED_BYTES + 8 * SIZE - 1)
+    with memory.sharing_free_memory(plenty):
+        assert is_in_file(_allocate())
+    with memory.sharing_free_memory(10**8 + memory.SPARED_BYTES):
+        assert is_in_file(memory.allocate((memory.LARGE_BYTES,), "uint8"))
+
+
+def test_after_sharing_has_stopped_arrays_are_in_files(plenty: int) -> None:
+    with memory.sharing_free_memory(plenty):
+        memory.stop_sharing()
+        assert is_in_file(_allocate()) and memory.unused_share_bytes() == 0
+    with memory.sharing_free_memory(plenty):
+        assert not is_in_file(_allocate())
+
+
+def test_without_memory_arrays_are_in_files(plenty: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(num_bytes: int) -> None:
+        raise OSError(errno.ENOMEM, f"no {num_bytes} bytes")
+
+    monkeypatch.setattr(memory, "_map_memory", refuse)
+    with memory.sharing_free_memory(plenty):
+        assert is_in_file(_allocate())
+
+
+def test_collecting_garbage_does_not_block(plenty: int) -> None:
+    """A generator that is collected while the lock is held ends its context in the same thread."""
+    with memory._MEMORY_MAPS._lock, memory.sharing_free_memory(plenty):
+        assert memory.share_bytes() > 0
 
 
 @pytest.mark.parametrize("num_bytes", [0, 1, 10**9, 2**30, 2**30 + 1, 10**10])
-def test_what_others_need_is_left_to_them(num_bytes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "used_bytes", lambda: 10**8)
-    limit = 10**8 + memory.add_share(num_bytes)
+def test_what_others_need_is_left_to_them(num_bytes: int, plenty: int) -> None:
+    limit = memory.limit_besides_share(num_bytes)
     with memory.sharing_free_memory(limit):
-        assert num_bytes <= limit - 10**8 - memory.shared_bytes() <= num_bytes + 2
+        assert num_bytes <= limit - 10**8 - memory.unused_share_bytes() <= num_bytes + 2
 
 
 def test_a_full_temporary_folder_gives_a_one_line_error(low_limit: None, monkeypatch: pytest.MonkeyPatch) -> None:

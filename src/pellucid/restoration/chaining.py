@@ -88,16 +88,16 @@ def run_models(
         if progress is not None:
             progress(num_done, num_pixels)
 
-    # A key that refers to `kept` itself would keep the picture in memory until Python looks for cycles.
-    affecting = replace(effort, kept=KeptTiles())
-    effort.kept.start_picture(partial(_identify, models, accepted, affecting, dtype))
+    effort.kept.start_picture(partial(_identify, models, accepted, replace(effort, kept=KeptTiles()), dtype))
     degraded = accepted
     for model in models[:-1]:
         degraded = model.restore(degraded, effort, "float32", advance)
         assert isinstance(degraded, Picture)  # see `check_order`
         if effort.mask is not None:
             effort = replace(effort, mask=resize_picture(effort.mask, degraded.height, degraded.width))
-    return models[-1].restore(degraded, effort, dtype, advance)
+    restored = models[-1].restore(degraded, effort, dtype, advance)
+    effort.kept.finish_picture()
+    return restored
 
 
 def _identify(models: Sequence[TiledModel], accepted: Degraded, effort: Effort, dtype: str) -> str:

@@ -35,6 +35,7 @@ class KeptTiles:
         self._root = None if target is None else files.hidden_path(target, "tiles")
         self._is_used = self._root is not None and self._root.is_dir()
         self._computed_s, self._model_number, self._tile_px = 0.0, 0, 0
+        self._make_key: Callable[[], str] | None = None
         self._key: str | None = None
         self.was_found, self.found_s, self.kept_s = False, 0.0, 0.0
 
@@ -44,6 +45,10 @@ class KeptTiles:
         make_key: identifies everything that affects the samples of its tiles; called only if tiles are kept.
         """
         self._make_key, self._key, self._model_number = make_key, None, 0
+
+    def finish_picture(self) -> None:
+        """Its key is not needed any more, nor the samples that it would be made of."""
+        self._make_key = None
 
     def start_model(self, tile_px: int) -> int:
         """Start the next model of a chain; returns the side of its tiles.
@@ -109,6 +114,7 @@ class KeptTiles:
         """The folder for the tiles of the current model; they can only be reused in the same plan of tiles."""
         assert self._root is not None
         if self._key is None:
+            assert self._make_key is not None
             self._key = self._make_key()
         return self._root / f"{self._key}-{self._model_number}-{size}"
 

@@ -64,13 +64,14 @@ Stage = Callable[[InFlightItem], InFlightItem]
 class Budget:
     """Limits the pictures in flight, by number and by memory.
 
-    A single picture is always admitted; `check` rejects it if it exceeds the limit alone.
+    A single picture is always admitted; `check` rejects it if it exceeds the limit alone. Half of the free memory
+    is for decoding, encoding and large arrays (see `memory.sharing_free_memory`), the other half for the tiles in
+    the network.
     """
 
     def __init__(self, ceiling: int, workers: int, needed_bytes: Callable[[Job], int]) -> None:
         self.ceiling, self.workers, self.needed_bytes = ceiling, workers, needed_bytes
-        # Half of the free memory is for decoding and encoding, the other half for the tiles in the network.
-        self._shared_bytes = max(0, ceiling - memory.used_bytes()) // 2
+        self._coding_bytes = max(0, ceiling - memory.used_bytes()) // 2 - memory.share_bytes()
         self._taken: dict[Job, int] = {}
         self._waiting: dict[Job, int] = {}
 
@@ -83,8 +84,10 @@ class Budget:
         """Count this job as in flight if it fits; returns whether it fits."""
         if job not in self._waiting:
             self._waiting[job] = self.needed_bytes(job)
-        if self._taken and self.taken_bytes + self._waiting[job] > self._shared_bytes:
-            return False
+        if self.taken_bytes + self._waiting[job] > self._coding_bytes:
+            if self._taken:
+                return False
+            memory.stop_sharing()
         self._taken[job] = self._waiting.pop(job)
         return True
 

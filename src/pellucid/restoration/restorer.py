@@ -244,9 +244,20 @@ class Restorer:
         _check_settings(tile_px, halo_px, memory_bytes)
         check_number("strength", strength, 0, 1, is_whole=False)
         check_number("reserved_bytes", reserved_bytes, 0)
-        accepted = [self.recipe.domain.accept(picture) for picture in pictures]
         limit = memory.limit_bytes(memory_bytes)
         effort = Effort(tile_px, halo_px, ensemble, strength, limit, reserved_bytes)
+        with memory.sharing_free_memory(limit - reserved_bytes):
+            results = self._restore(pictures, effort, mask, progress)
+        return to_same_form(results)
+
+    def _restore(
+        self,
+        pictures: Sequence[Degraded],
+        effort: Effort,
+        mask: Picture | Samples | None,
+        progress: Progress | None,
+    ) -> list[Degraded]:
+        accepted = [self.recipe.domain.accept(picture) for picture in pictures]
         num_pixels, num_done = sum(count_pixels(self.models, picture) for picture in accepted), 0
 
         def advance(pixels: int, _: int) -> None:
@@ -257,11 +268,10 @@ class Restorer:
         for given, picture in zip(pictures, accepted, strict=True):
             own_mask = None if mask is None else to_mask(mask, picture)
             effort = replace(effort, mask=own_mask)
-            with memory.sharing_free_memory(limit - reserved_bytes):
-                restored = run_models(self.models, picture, effort, picture.dtype, advance)
+            restored = run_models(self.models, picture, effort, picture.dtype, advance)
             results.append(self.recipe.domain.finish(restored, given))
             num_done += count_pixels(self.models, picture)
-        return to_same_form(results)
+        return results
 
     @checks_types(except_for=["degraded"])
     def halo_error(self, degraded: InMemory, *, halo_px: int, tile_px: int | None = None) -> float:

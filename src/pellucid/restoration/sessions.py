@@ -71,9 +71,19 @@ class Session:
 
         sheets: where the comparison of each result goes. Closing it stops after the pictures in flight.
         """
+        limit = memory.limit_bytes(self._settings.memory_bytes)
+        with memory.sharing_free_memory(limit):
+            yield from self._restore(jobs, sheets, progress, limit)
+
+    def _restore(
+        self,
+        jobs: Sequence[Job],
+        sheets: Mapping[Location, Location],
+        progress: Callable[[Position], None] | None,
+        limit: int,
+    ) -> Generator[Outcome, None, None]:
         transfers = Transfers(jobs, self._manifests.is_done)
         stages = Stages(self._restorer, self._settings, self._manifests, transfers, sheets)
-        limit = memory.limit_bytes(self._settings.memory_bytes)
         budget = Budget(limit, self._workers, stages.needed_bytes)
         tracker = Tracker(len(jobs), progress)
         deferred: list[Job] = []
@@ -93,15 +103,14 @@ class Session:
 
         try:
             self._manifests.check_folders(jobs)
-            with memory.sharing_free_memory(limit):
-                yield from run(jobs)
-                while deferred:  # until other processes have made them, or ended
-                    ready = [job for job in deferred if self._may_begin(job)]
-                    deferred[:] = [job for job in deferred if job not in ready]
-                    yield from run(ready)
-                    if not ready:
-                        is_bucket = any(isinstance(job.root, Url) for job in deferred)
-                        time.sleep(CLAIM_IN_BUCKET_EVERY_S if is_bucket else CLAIM_EVERY_S)
+            yield from run(jobs)
+            while deferred:  # until other processes have made them, or ended
+                ready = [job for job in deferred if self._may_begin(job)]
+                deferred[:] = [job for job in deferred if job not in ready]
+                yield from run(ready)
+                if not ready:
+                    is_bucket = any(isinstance(job.root, Url) for job in deferred)
+                    time.sleep(CLAIM_IN_BUCKET_EVERY_S if is_bucket else CLAIM_EVERY_S)
         finally:
             transfers.close()
 

@@ -246,9 +246,11 @@ class TiledModel:
         """Join all restored tiles. Those of a mosaic are not turned."""
         restored: Picture | None = None
         resident_bytes = 0
-        is_pinned = devices.is_asynchronous(self.backend.device)  # memory of parts that results should not keep
+        # Large results belong into `memory.allocate`, and parts from a GPU are in memory that cannot be swapped.
+        is_copied = devices.is_asynchronous(self.backend.device)
         for tile, part in tiles:
-            if not is_pinned and tile.num_pixels == degraded.height * degraded.width:
+            is_small = all(plane.nbytes < memory.LARGE_BYTES for plane in part.planes)
+            if is_small and not is_copied and tile.num_pixels == degraded.height * degraded.width:
                 restored = part
             elif restored is None:
                 restored = part.empty_like(degraded.height * self.scale, degraded.width * self.scale)
@@ -282,7 +284,7 @@ class TiledModel:
         """The side of the tiles: the requested or a fast one, halved until a tile fits the memory."""
         halo_px = settings.halo_px
         tile_px = self._fast_tile_px(degraded, halo_px) if requested_px is None else requested_px
-        others_bytes = reserved_bytes + memory.shared_bytes()
+        others_bytes = reserved_bytes + memory.unused_share_bytes()
         used = memory.used_bytes() + others_bytes
         if self._working_bytes(degraded, tile_px + 2 * halo_px, max(0, limit - used)) > limit - used:
             memory.trim()
@@ -298,7 +300,7 @@ class TiledModel:
                 f"{self.name} needs {_in_mb(needed)} for the smallest tile of a picture of {degraded.width} x "
                 f"{degraded.height} px; {_in_mb(free)} of the {_in_mb(limit)} that the process may use are free",
                 hint="{memory_bytes} is enough",
-                memory_bytes=memory.enough_bytes(used - memory.shared_bytes() + memory.add_share(needed)),
+                memory_bytes=memory.enough_bytes(memory.limit_besides_share(reserved_bytes + needed)),
             )
         return tile_px
 
@@ -373,7 +375,7 @@ class TiledModel:
         Continues with smaller tiles if memory runs out.
         """
         settings = self._tile_settings(degraded, effort)
-        limit = effort.limit_bytes - effort.reserved_bytes - memory.shared_bytes()
+        limit = effort.limit_bytes - effort.reserved_bytes - memory.unused_share_bytes()
         like: Picture | None = None
         used = memory.used_bytes()
         needed = self._working_bytes(degraded, tile_px + 2 * settings.halo_px, max(0, limit - used))

@@ -15,7 +15,7 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from math import prod
 from pathlib import Path
-from threading import Lock
+from threading import RLock
 from typing import IO, Any
 from weakref import WeakSet
 
@@ -31,7 +31,8 @@ LARGE_BYTES = 2**24
 SPARED_BYTES = 2**30
 """Free memory that large arrays leave to networks, encoders and other pictures."""
 
-_SHARE = 4
+_SHARE = 8
+"""Large arrays take an eighth of the free memory: of 10 GB, four 24 MP pictures of 16 bits with their results."""
 
 STRIP_BYTES = 2**20
 """How much of large arrays is processed at a time; with 4 MiB, libvips takes 60 to 170 MB more."""
@@ -67,28 +68,40 @@ class _MemoryMaps:
 
     def __init__(self) -> None:
         self._maps: WeakSet[mmap.mmap] = WeakSet()
-        self._limits: list[int] = []
-        self._lock = Lock()
+        self._limits: dict[object, int] = {}
+        # Python may collect a generator, which ends its `allowed`, while this thread has the lock.
+        self._lock = RLock()
 
     @contextmanager
     def allowed(self, num_bytes: int) -> Iterator[None]:
+        key = object()
         with self._lock:
-            self._limits.append(num_bytes)
+            self._limits[key] = num_bytes
         try:
             yield
         finally:
             with self._lock:
-                self._limits.remove(num_bytes)
+                del self._limits[key]
+
+    def forbid(self) -> None:
+        """Allow nothing more until all that is allowed now has ended."""
+        with self._lock:
+            self._limits = dict.fromkeys(self._limits, 0)
 
     @property
     def limit(self) -> int:
-        return min(self._limits, default=0)
+        with self._lock:
+            return min(self._limits.values(), default=0)
+
+    @property
+    def taken(self) -> int:
+        with self._lock:
+            return sum(map(len, self._maps))
 
     def map(self, num_bytes: int) -> mmap.mmap | None:
         """None if it does not fit."""
         with self._lock:
-            taken = sum(map(len, self._maps))
-            if taken + num_bytes > self.limit:
+            if self.taken + num_bytes > self.limit:
                 return None
             try:
                 mapped = _map_memory(num_bytes)
@@ -115,22 +128,35 @@ def allocate(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
 
 @contextmanager
 def sharing_free_memory(limit: int) -> Iterator[None]:
-    """Within it, large arrays are in memory as long as they take little of what is free now below this limit.
+    """Within it, large arrays are in memory as long as all of them together fit their share.
 
-    All of them together take at most 1/_SHARE of it, after SPARED_BYTES. limit: of the process, in bytes.
+    The share is 1/_SHARE of the memory that is free now, below this limit of the process (bytes) and on the
+    machine, after SPARED_BYTES.
     """
-    with _MEMORY_MAPS.allowed(max(0, limit - used_bytes() - SPARED_BYTES) // _SHARE):
+    free = min(limit - used_bytes(), free_bytes())
+    with _MEMORY_MAPS.allowed(max(0, free - SPARED_BYTES) // _SHARE):
         yield
 
 
-def shared_bytes() -> int:
-    """What all large arrays together may take in memory at most, whether they are filled already or not."""
+def stop_sharing() -> None:
+    """Large arrays are in files from now on, because something else needs the memory."""
+    _MEMORY_MAPS.forbid()
+
+
+def share_bytes() -> int:
+    """The share of large arrays, see `sharing_free_memory`."""
     return _MEMORY_MAPS.limit
 
 
-def add_share(num_bytes: int) -> int:
-    """The free memory of which large arrays leave that much, see `sharing_free_memory`."""
-    return num_bytes + max(0, num_bytes - SPARED_BYTES) // (_SHARE - 1) + 1
+def unused_share_bytes() -> int:
+    """What large arrays may still take of their share."""
+    return max(0, _MEMORY_MAPS.limit - _MEMORY_MAPS.taken)
+
+
+def limit_besides_share(num_bytes: int) -> int:
+    """The limit of this process that leaves so much besides what is used now and the share of large arrays."""
+    share = max(0, num_bytes - SPARED_BYTES) // (_SHARE - 1) + 1  # a part of `num_bytes` and of itself
+    return used_bytes() + num_bytes + share
 
 
 def release(samples: NDArray[Any]) -> None:

@@ -237,6 +237,11 @@ def test_models_show_their_recipes_with_long(run: Terminal) -> None:
     assert run("models tiny-dncn --long").code == 2
 
 
+def test_a_model_says_what_it_is_for(run: Terminal) -> None:
+    assert "\nfor: noise of a camera; input: color\n" in run("models dncnn-photo").out
+    assert "\nfor: too small, x2; input: any\n" in run("models srcnn-x2").out
+
+
 def test_a_damaged_model_is_listed_with_its_error(run: Terminal) -> None:
     Path("models/bad.safetensors").write_bytes(b"junk")
     result = run("models")

@@ -350,7 +350,8 @@ def test_standard_streams_have_names_in_all_messages(run: Terminal, monkeypatch:
     sys.stdin.seek(0)
     monkeypatch.setattr(advice, "choose_sure", lambda _, **given: None)
     result = run("restore - --model auto --out b.png")
-    assert result.err == "pellucid: standard input: nothing found to correct; choose --model NAME\n"
+    reason = "only 31 x 24 px, which --model auto does not correct"
+    assert result.err == f"pellucid: standard input: {reason}; choose --model srcnn-x2\n"
 
 
 def test_closed_standard_input_is_empty(run: Terminal, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -507,7 +507,10 @@ def _picture(degraded: Degraded) -> Picture:
 
 def _mosaic(degraded: Degraded) -> Mosaic:
     if isinstance(degraded, Picture):
-        raise PictureError("this is a developed picture, but the recipe restores mosaics of camera RAW files")
+        raise PictureError(
+            "this is a developed picture, but the recipe restores mosaics of camera RAW files",
+            hint="'pellucid models' lists models for pictures",
+        )
     return _check_kind(degraded)
 
 

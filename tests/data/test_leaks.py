@@ -50,6 +50,20 @@ def test_leaks_are_found(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.parametrize("count", range(4))
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_turned_and_mirrored_pictures_are_found(mirrored: bool, count: int, tmp_path: Path) -> None:
+    """Trainings turn and mirror their patches."""
+    pictures = [photo(128, 160, seed) for seed in range(2)]
+    for i, samples in enumerate(pictures):
+        turned = np.rot90(samples[:, ::-1] if mirrored else samples, count)
+        images.write(Picture(np.ascontiguousarray(turned)), tmp_path / "train" / f"{i}.png")
+    made = prepare("folder", [tmp_path / "train"], tmp_path / "s").store
+    tests = {"same.png": pictures[0], "crop.png": pictures[1][20:100, 9:90], "unknown.png": photo(128, 160, 50)}
+    found = {leak.test_name: (leak.store_name, leak.extent) for leak in leaks.find_leaks(made, tests.items())}
+    assert found == {"same.png": ("0.png", "whole"), "crop.png": ("1.png", "part")}
+
+
 def test_pictures_without_contrast_are_found_if_they_are_the_same(tmp_path: Path) -> None:
     sky = np.random.default_rng(0).integers(244, 255, (44, 48, 3), np.uint8)
     images.write(Picture(sky), tmp_path / "train" / "sky.png")

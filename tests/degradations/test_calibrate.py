@@ -13,10 +13,10 @@ from pellucid import cli
 from pellucid.degradations.calibrate import calibrate
 from pellucid.degradations.camera_files import CameraProfile, IsoNoise, make_sensor
 from pellucid.degradations.raw_synthesis import SensorNoise
-from pellucid.errors import DataError, OutputError
+from pellucid.errors import DataError, OutputError, RecipeError
 from pellucid.networks import dncnn, sid_unet
 from pellucid.pictures import images
-from pellucid.pictures.camera import dng
+from pellucid.pictures.camera import dng, raw
 from pellucid.pictures.picture import Exposure, Mosaic
 from pellucid.recipes import registry
 
@@ -100,6 +100,11 @@ def test_recipes_take_the_file_and_store_its_numbers(tmp_path: Path) -> None:
         registry.find("dncnn.photo", camera=str(tmp_path / "none.json"))
 
 
+def test_a_wrong_count_of_numbers_is_not_a_file() -> None:
+    with pytest.raises(RecipeError, match=r"camera=1,2\.5,-3e1 is not possible; expected 8 numbers"):
+        registry.find("dncnn.photo", camera="1,2.5,-3e1")
+
+
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
@@ -128,7 +133,7 @@ def test_frames_that_cannot_be_used_are_reported(frames: Path, tmp_path: Path) -
     dng.write(make_frame(np.zeros(SIZE), 1600, rng), tmp_path / "darks" / "1600-0.dng")
     dng.write(make_frame(np.zeros(SIZE), 1600, rng), tmp_path / "darks" / "1600-1.dng")
     messages = calibrate(tmp_path / "flats", tmp_path / "darks").messages
-    assert any("400.dng has no second frame" in one for one in messages)
+    assert any("400.dng is left out: frames of one exposure are used in pairs" in one for one in messages)
     assert "ISO 1600 has only pairs of dark frames, and is left out" in messages
 
 
@@ -145,6 +150,26 @@ def test_denoised_frames_are_reported(tmp_path: Path) -> None:
         )
     (message,) = calibrate(tmp_path / "flats", tmp_path / "darks").messages
     assert "ISO 400: the variance differs from that of shot noise" in message
+
+
+def test_smoothed_frames_are_reported(tmp_path: Path) -> None:
+    """Their variance is proportional to the signal, but too small: each sample is the mean of four."""
+    write_frames(tmp_path, isos=(400,), num_pairs=2)
+    for path in (tmp_path / "flats").iterdir():
+        mosaic = raw.read(path)
+        levels = mosaic.samples.astype(np.float64)
+        mean = (levels + np.roll(levels, 2, 0) + np.roll(levels, 2, 1) + np.roll(levels, (2, 2), (0, 1))) / 4
+        path.unlink()
+        dng.write(replace(mosaic, samples=mean.round().astype(np.uint16)), path)
+    messages = calibrate(tmp_path / "flats", tmp_path / "darks").messages
+    assert "ISO 400: the noise of neighboring samples of one color is correlated (0.5" in messages[-1]
+
+
+def test_dark_frames_with_light_are_refused(frames: Path) -> None:
+    with pytest.raises(
+        DataError, match=r"dark frames of ISO 100 are not dark: their level is \d+, and black is 512"
+    ):
+        calibrate(frames / "flats", frames / "flats")
 
 
 def test_impossible_frames_are_one_line(frames: Path, tmp_path: Path) -> None:

@@ -175,7 +175,9 @@ def _print_model(name: str, json_file: Path | None, *, overwrite: bool) -> None:
         write_json(json_file, {"name": name, "path": str(path), **vars(metadata)}, overwrite=overwrite)
     if is_stdout(json_file):
         return
+    purpose, kind = _describe_purpose(metadata)
     print_line(f"{name}: {describe_recipe(metadata)}")
+    print_line(f"for: {purpose}; input: {kind}")
     print_line(f"file: {path}")
     print_line(f"license: {metadata.license}")
     print_line(f"origin: {metadata.provenance}")

@@ -7,6 +7,7 @@ from pellucid.commands.terminal import print_error, print_info, progress, show_p
 from pellucid.errors import PellucidError, PictureError
 
 if TYPE_CHECKING:
+    from pellucid.restoration.advice import Suggestion
     from pellucid.restoration.planning import Job
     from pellucid.restoration.sessions import Outcome
     from pellucid.restoration.settings import Settings
@@ -39,19 +40,26 @@ def group_by_model(
             try:
                 with local_copy(job.source) as source:
                     writes_mosaics = format_by_suffix(job.target) is DNG
-                    chosen = choose_sure(advise(source, settings), writes_mosaics=writes_mosaics)
+                    advice = advise(source, settings)
+                chosen = choose_sure(advice, writes_mosaics=writes_mosaics)
                 if chosen is None and job.root is None:
-                    raise PictureError(f"{name}: nothing found to correct", hint="choose {model}", model="NAME")
+                    advised = next((one.model for one in advice if one.model), None) or "NAME"
+                    raise PictureError(f"{name}: {_explain(advice)}", hint="choose {model}", model=advised)
             except PellucidError as error:
                 renamed = error.renamed(job.source, name).about(name)
                 others.append(Outcome(job.source, None, error=renamed))
                 print_error(renamed)
                 continue
             if chosen is None:
-                note = "nothing found to correct, so it is not restored"
+                note = f"{_explain(advice)}, so it is not restored"
                 others.append(Outcome(job.source, None, is_skipped=True, info=(note,)))
                 print_info(f"{name}: {note}")
             else:
                 print_info(f"{name}: {chosen.reason}, so {chosen.model} restores it")
                 groups.setdefault(str(chosen.model), []).append(job)
     return groups, others
+
+
+def _explain(advice: "Sequence[Suggestion]") -> str:
+    """Why no model is chosen."""
+    return f"{advice[0].reason}, which --model auto does not correct" if advice else "nothing found to correct"

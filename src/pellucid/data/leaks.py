@@ -8,14 +8,15 @@ Decoded samples are compared in gray, in two ways:
     part    blocks of 32 x 32 px, bit for bit, at any offset: finds crops of each other, and crops of a third
             picture that have 63 x 63 px in common
 
-Not found: pictures that are rotated or mirrored, and parts that are scaled, compressed, or converted to gray with
-weights other than those of MATLAB's rgb2gray.
+Both are found in all eight orientations, because trainings turn and mirror patches.
+Not found: parts that are scaled, compressed, noisy, or converted to gray with weights other than those of MATLAB's
+rgb2gray.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,7 +108,7 @@ class _TestIndex:
     def __init__(self, pictures: list[tuple[str, NDArray[np.uint8]]]) -> None:
         self.names = [name for name, _ in pictures]
         self.contents = [_identify(gray) for _, gray in pictures]
-        self.slopes = np.array([_hash_slopes(gray) for _, gray in pictures]).reshape(-1, 256)
+        self.slopes = np.array([[_hash_slopes(turned) for turned in _turn(gray)] for _, gray in pictures])
         hashes = [_hash_all_blocks(gray) for _, gray in pictures]
         joined = np.concatenate([np.zeros(0, np.uint64), *hashes])
         owners = np.repeat(np.arange(len(hashes)), [len(each) for each in hashes])
@@ -116,9 +117,9 @@ class _TestIndex:
 
     def find_in(self, name: str, gray: NDArray[np.uint8]) -> list[Leak]:
         """The test pictures that are in a target of this name."""
-        different = np.count_nonzero(self.slopes != _hash_slopes(gray), axis=1)
         if _has_contrast(gray):
-            whole = set(np.flatnonzero(different <= _MAX_DIFFERENT_BITS).tolist())
+            different = np.count_nonzero(self.slopes.reshape(-1, 8, 256) != _hash_slopes(gray), axis=2)
+            whole = set(np.flatnonzero(different.min(axis=1) <= _MAX_DIFFERENT_BITS).tolist())
         else:
             content = _identify(gray)
             whole = {i for i, other in enumerate(self.contents) if content is not None and other == content}
@@ -140,6 +141,13 @@ def _to_gray(samples: Samples) -> NDArray[np.uint8]:
         return eight[..., 0]
     red, green, blue = (eight[..., i] * weight for i, weight in enumerate(_GRAY))
     return np.floor(red + green + blue + 0.5).astype(np.uint8)
+
+
+def _turn(pixels: NDArray[Any]) -> list[NDArray[Any]]:
+    """(..., H, W) in all eight orientations."""
+    return [
+        np.rot90(mirrored, count, axes=(-2, -1)) for mirrored in (pixels, pixels[..., ::-1]) for count in range(4)
+    ]
 
 
 def _has_contrast(gray: NDArray[np.uint8]) -> bool:
@@ -179,10 +187,10 @@ def _hash_all_blocks(gray: NDArray[np.uint8]) -> _Hashes:
 
 
 def _hash_separate_blocks(gray: NDArray[np.uint8]) -> _Hashes:
-    """Hashes of the blocks of a grid, without those of low contrast."""
+    """Hashes of the blocks of a grid in all orientations, without those of low contrast."""
     rows, columns = (size // BLOCK_PX for size in gray.shape)
-    blocks = gray[: rows * BLOCK_PX, : columns * BLOCK_PX].reshape(rows, BLOCK_PX, columns, BLOCK_PX)
-    contrast = np.ptp(blocks, axis=(1, 3))
-    across = (blocks.astype(np.float64) @ _COLUMN_WEIGHTS).astype(np.uint64)
-    hashes = np.einsum("ric,i->rc", across, _ROW_WEIGHTS)
-    return np.asarray(hashes[contrast >= _MIN_CONTRAST])
+    grid = gray[: rows * BLOCK_PX, : columns * BLOCK_PX].reshape(rows, BLOCK_PX, columns, BLOCK_PX)
+    blocks = grid.swapaxes(1, 2).reshape(-1, BLOCK_PX, BLOCK_PX)
+    blocks = blocks[np.ptp(blocks, axis=(1, 2)) >= _MIN_CONTRAST].astype(np.float64)
+    turned = np.concatenate(_turn(blocks))
+    return np.asarray((turned @ _COLUMN_WEIGHTS).astype(np.uint64) @ _ROW_WEIGHTS)

@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -30,11 +30,17 @@ MIN_TILES = 50
 MAX_MISFIT = 0.15
 """Above this relative deviation from the model, the frames are reported."""
 
+MAX_CORRELATION = 0.1
+"""Above this correlation of neighboring samples, flat frames are reported."""
+
 _SATURATED = 0.95
 """Share of the range above which a sensor may no longer be linear."""
 
 _LIT = 0.02
 """Share of the range below which flat frames have too little light."""
+
+_MAX_DARK = 0.1
+"""Share of the range above black, as the files state it, from which on dark frames cannot be dark."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,13 @@ def calibrate(
     tiles = _measure_flats(frames, dark_noise)
     isos = tuple(_measure_iso(iso, joined, dark_noise[iso]) for iso, joined in tiles.items())
     frames.messages += list(map(_describe_misfit, (one for one in isos if one.misfit > MAX_MISFIT)))
+    correlations = {iso: joined.correlation for iso, joined in tiles.items()}
+    frames.messages += [
+        f"ISO {iso:g}: the noise of neighboring samples of one color is correlated ({correlation:.2f}); the files "
+        "were denoised or resized, so the gain is too small"
+        for iso, correlation in correlations.items()
+        if correlation > MAX_CORRELATION
+    ]
     if not isos:
         raise DataError(
             f"no ISO has two flat frames of the same exposure in {flats} and two dark frames in {darks}",
@@ -103,14 +116,15 @@ class _Frames:
         for path in paths:
             mosaic = self._read(path)
             if mosaic.exposure.iso is None:
-                raise DataError(f"{path} does not state its ISO")
+                raise DataError(f"{path} does not state its ISO", hint="add it, e.g. by exiftool -ISO=100")
             key = make_key(mosaic.exposure)
             if key in waiting:
                 yield mosaic.exposure.iso, waiting.pop(key)[1], mosaic
             else:
                 waiting[key] = path, mosaic
         self.messages += [
-            f"{path} has no second frame of the same exposure, and is left out" for path, _ in waiting.values()
+            f"{path} is left out: frames of one exposure are used in pairs, and their number is odd"
+            for path, _ in waiting.values()
         ]
 
     def _read(self, path: Path) -> Mosaic:
@@ -166,9 +180,24 @@ def _measure_darks(frames: _Frames) -> dict[float, _Dark]:
         try:
             noise = measure_dark_pair(one, other)
         except ValueError as error:
-            raise DataError(f"dark frames of ISO {iso:g} are clipped at black: {error}") from error
-        found[iso].append(_Dark(noise, _measure_black((one + other) / 2, len(first.pattern)), 2))
+            raise DataError(
+                f"dark frames of ISO {iso:g} are clipped at black: {error}",
+                hint="files that keep samples below black are needed",
+            ) from error
+        dark = _Dark(noise, _measure_black((one + other) / 2, len(first.pattern)), 2)
+        _check_is_dark(iso, float(dark.black.max()), first)
+        found[iso].append(dark)
     return {iso: _average(pairs) for iso, pairs in found.items()}
+
+
+def _check_is_dark(iso: float, level: float, frame: Mosaic) -> None:
+    """Raise DataError if a level is far above the black that the file states, which is seldom exact."""
+    black = float(np.mean(frame.black_level))
+    if level - black > _MAX_DARK * (frame.white_level - black):
+        raise DataError(
+            f"dark frames of ISO {iso:g} are not dark: their level is {level:.0f}, and black is {black:g}",
+            hint="take them with the lens covered",
+        )
 
 
 def _measure_black(frame: Levels, period: int) -> Levels:
@@ -200,14 +229,15 @@ def _measure_tiles(first: Mosaic, second: Mosaic, black: Levels) -> Tiles:
     range_ = first.white_level - black.max()
     tiles = measure_flat_pair(one, other, black, black.max() + _SATURATED * range_, len(first.pattern))
     is_lit = tiles.signal > _LIT * range_
-    return Tiles(tiles.signal[is_lit], tiles.variance[is_lit], tiles.num_frames)
+    return replace(tiles, signal=tiles.signal[is_lit], variance=tiles.variance[is_lit])
 
 
 def _join(parts: Sequence[Tiles]) -> Tiles:
     signal, variance = (
         np.concatenate(arrays) for arrays in zip(*((part.signal, part.variance) for part in parts), strict=True)
     )
-    return Tiles(signal, variance, sum(part.num_frames for part in parts))
+    correlation = max(part.correlation for part in parts)
+    return Tiles(signal, variance, sum(part.num_frames for part in parts), correlation)
 
 
 def _measure_iso(iso: float, tiles: Tiles, dark: _Dark) -> IsoNoise:

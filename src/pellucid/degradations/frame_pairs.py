@@ -40,11 +40,16 @@ class DarkNoise:
 
 @dataclass(frozen=True)
 class Tiles:
-    """Signal above black and variance of small areas of flat frames."""
+    """Signal above black and variance of small areas of flat frames.
+
+    correlation: of the noise of neighboring samples of one color, which sensors do not have; the largest of all
+        pairs of frames.
+    """
 
     signal: Levels
     variance: Levels
     num_frames: int = 2
+    correlation: float = 0.0
 
 
 def measure_dark_pair(first: Levels, second: Levels) -> DarkNoise:
@@ -66,7 +71,7 @@ def measure_flat_pair(first: Levels, second: Levels, black: Levels, white: float
 
     black: (period, period) levels of the sites of the filter pattern. white: level of saturation.
     """
-    signals, variances = [], []
+    signals, variances, correlations = [], [], [0.0]
     for row in range(period):
         for col in range(period):
             one, other = (_cut_tiles(frame[row::period, col::period]) for frame in (first, second))
@@ -74,7 +79,8 @@ def measure_flat_pair(first: Levels, second: Levels, black: Levels, white: float
             one, other = one[is_valid], other[is_valid]
             signals.append((one.mean(axis=1) + other.mean(axis=1)) / 2 - black[row, col])
             variances.append((one - other).var(axis=1, ddof=1) / 2)
-    return Tiles(np.concatenate(signals), np.concatenate(variances))
+            correlations.append(_correlate_neighbors(one - other))
+    return Tiles(np.concatenate(signals), np.concatenate(variances), correlation=max(correlations))
 
 
 def fit_gain(tiles: Tiles, dark: DarkNoise) -> float:
@@ -97,6 +103,14 @@ def measure_misfit(tiles: Tiles, dark: DarkNoise, gain: float) -> float:
     model = gain * tiles.signal + dark.read + dark.row + QUANTIZATION
     parts = np.array_split(order, 10)
     return max(abs(float(tiles.variance[part].mean() / model[part].mean()) - 1) for part in parts)
+
+
+def _correlate_neighbors(differences: Levels) -> float:
+    """Of samples above each other, because those of a row share its offset; (tiles, samples of a tile)."""
+    squares = differences.reshape(-1, TILE_PX, TILE_PX)
+    squares = squares - squares.mean(axis=(1, 2), keepdims=True)
+    power = float(np.square(squares).mean()) if squares.size else 0.0
+    return abs(float((squares[:, 1:] * squares[:, :-1]).mean())) / power if power > 0 else 0.0
 
 
 def _cut_tiles(plane: Levels) -> Levels:

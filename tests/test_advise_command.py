@@ -107,6 +107,11 @@ def test_the_name_of_a_picture_is_not_an_option_of_the_example(run: Terminal, no
     assert run("advise -- -x.png").out.splitlines()[-1].startswith("e.g.  pellucid restore ./-x.png --model")
 
 
+def test_other_files_of_a_folder_are_counted(run: Terminal, noisy: None) -> None:
+    Path("scans/notes.txt").write_text("no picture")
+    assert "not pictures, ignored: 1 .txt" in run("advise scans").err
+
+
 def test_a_folder_without_pictures_is_an_error(run: Terminal) -> None:
     Path("empty").mkdir()
     result = run("advise empty")

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -14,6 +15,7 @@ from pellucid.commands.terminal import (
     defer_sigint,
     is_stdout,
     print_error,
+    print_info,
     print_line,
     print_name,
     print_table,
@@ -80,15 +82,20 @@ def advise(
 
 def _find_pictures(inputs: Sequence[str]) -> tuple[list[Path], int]:
     """All pictures, each one once, and the number of inputs without one, which are reported."""
-    from pellucid.pictures.finding import find_pictures
+    from pellucid.pictures.finding import describe_ignored, find_pictures
     from pellucid.restoration.planning import expand
 
     found: dict[str, Path] = {}
+    ignored: Counter[str] = Counter()
     failed = 0
     for given in inputs:
         try:
             for place in expand(given):
-                pictures = find_pictures(place).pictures if place.is_dir() else [place]
+                pictures: Sequence[Path] = [place]
+                if place.is_dir():
+                    inside = find_pictures(place)
+                    pictures = inside.pictures
+                    ignored.update(inside.ignored)
                 if not pictures:
                     raise DataError(f"{place} contains no pictures; pictures, or folders of them, are needed")
                 for path in pictures:
@@ -96,6 +103,8 @@ def _find_pictures(inputs: Sequence[str]) -> tuple[list[Path], int]:
         except PellucidError as error:
             print_error(error)
             failed += 1
+    if ignored:
+        print_info(describe_ignored(ignored))
     return list(found.values()), failed
 
 

@@ -2,6 +2,7 @@
 
 import os
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from small_models import build_restorer
 
 DENOISER = build_restorer("dncnn.gaussian", depth=3, width=4)
 ENLARGER = build_restorer("srcnn.tuned", scale=2)
+RAW_DENOISER = build_restorer("dncnn.raw", depth=3, width=8)
 DEVELOPER = build_restorer("sid_unet.any_camera", width=4)
 
 
@@ -78,6 +80,24 @@ def test_a_comparison_shows_the_result() -> None:
     marked[:] = (1, 2, 3)
     sheet = np.asarray(draw_comparison("a", picture, Picture(marked), ENLARGER, Settings()))
     assert (sheet == (1, 2, 3)).all(axis=2).sum() >= 3 * 300 * 300
+
+
+def test_a_comparison_names_an_option_only_where_it_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A result that stays a mosaic cannot be cropped."""
+    captions: list[str] = []
+    draw = sheets.draw
+
+    def record(
+        title: str, headings: Sequence[str], before: Picture, rows: Sequence[sheets.Row]
+    ) -> PIL.Image.Image:
+        captions.extend(row.captions[0] for row in rows)
+        return draw(title, headings, before, rows)
+
+    monkeypatch.setattr(sheets, "draw", record)
+    mosaic = Mosaic(np.full((200, 160), 1000, np.uint16), ("RG", "GB"), 512.0, 16383.0)
+    draw_comparison("a", mosaic, mosaic, RAW_DENOISER, Settings())
+    draw_comparison("a", _picture(), _picture(), DENOISER, Settings())
+    assert not captions[0].startswith("--crop") and captions[-1].startswith("--crop")
 
 
 def test_a_mosaic_is_shown_as_developed_by_libraw() -> None:

@@ -57,11 +57,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Column:
-    """What a sheet shows next to the original: the name and scale of a model, and a part of its result."""
+    """What a sheet shows next to the original: the name and scale of a model, and a part of its result.
+
+    can_crop: whether `restore` takes the place of a part.
+    """
 
     name: str
     scale: int
     restore: Callable[[Part], Picture]
+    can_crop: bool = True
 
 
 def write_preview(
@@ -152,7 +156,8 @@ def draw_comparison(
         before = before.crop(slice(y, y + height), slice(x, x + width))
     shape = before.height, before.width
     scale = max(1, round(after.width / before.width))
-    columns = [Column(restorer.name, scale, lambda part: part.crop(after, shape))]
+    can_crop = not isinstance(restored, Mosaic)
+    columns = [Column(restorer.name, scale, lambda part: part.crop(after, shape), can_crop)]
     return _draw(title, before, columns, scale, isinstance(degraded, Mosaic))
 
 
@@ -202,7 +207,8 @@ def _draw(
         first, size = shown[part], (part.height * scale, part.width * scale)
         others = [sheets.to_pixels(column.restore(part), *size) for column in columns[1:]]
         cells = [np.repeat(np.repeat(cell, zoom, 0), zoom, 1) for cell in (*first, *others)]
-        captions = [f"--crop {part.left},{part.top},{part.width},{part.height}"]
+        place = f"{part.left},{part.top},{part.width},{part.height}"
+        captions = [f"--crop {place}" if columns[0].can_crop else place]
         captions += [f"changed by {_rms(cells[0], cell):.1f} of 255" for cell in cells[1:]]
         rows.append(Row(cells, captions, part.top, part.left, part.height, part.width))
     original = "developed by LibRaw" if is_mosaic else "before"

@@ -3,7 +3,7 @@
 A memory-mapped array takes memory only for the parts in use, so a scan of 400 megapixels and its result are never
 in memory as a whole. The files have no name and disappear with the process, however it ends. They are in the
 system's folder for temporary files, which the environment variable TMPDIR changes. Filling such a file takes about
-twice as long as filling memory.
+three times as long as filling memory.
 """
 
 import ctypes

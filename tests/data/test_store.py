@@ -5,6 +5,7 @@ import json
 import multiprocessing
 import os
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -261,6 +262,23 @@ def test_nothing_is_overwritten_by_default(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="contains files, but is not a store"):
         StoreWriter(tmp_path / "mine", {}, overwrite=True)
     assert (tmp_path / "mine" / "letter.txt").read_text() == "keep me"
+
+
+def test_a_store_that_another_process_starts_meanwhile_is_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It appears between two looks at the folder."""
+    list_folder = Path.iterdir
+
+    def start(folder: Path) -> Iterator[Path]:
+        monkeypatch.undo()
+        StoreWriter(folder, {}).__exit__(None, None, None)
+        return list_folder(folder)
+
+    monkeypatch.setattr(Path, "iterdir", start)
+    (tmp_path / "s").mkdir()
+    with StoreWriter(tmp_path / "s", {}) as writer:
+        assert not writer.is_finished
 
 
 def test_two_processes_cannot_write_at_once(tmp_path: Path) -> None:

@@ -262,8 +262,10 @@ def is_unfinished(folder: Path) -> bool:
 
 
 def _check_folder(folder: Path) -> None:
-    is_store = (folder / INDEX).exists() or (folder / SOURCES).exists()
-    if not is_store and folder.exists() and any(folder.iterdir()):
+    names: set[str] = set()  # listed at once, because another process may be creating the store
+    with suppress(FileNotFoundError):
+        names = {path.name for path in folder.iterdir()}
+    if names and not names & {INDEX, SOURCES}:
         raise OutputError(f"{folder} contains files, but is not a store", hint="{out} needs a new or empty folder")
 
 

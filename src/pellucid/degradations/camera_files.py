@@ -1,6 +1,5 @@
 """camera.json: the measured noise of a camera, as `pellucid calibrate` writes it and recipes read it."""
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -16,7 +15,6 @@ from pellucid.system.keywords import describe_invalid
 
 Numbers = tuple[float, float, float, float, float, float, float, float]
 """See `make_sensor`."""
-_NUMBERS = re.compile(r"[-+.,\deE]*\d,[-+.,\deE]*")
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -115,8 +113,6 @@ def make_sensor(numbers: Numbers) -> Sensor:
 
 def _read_numbers(value: Any) -> Any:
     """The numbers of a profile that is given by the name of its file."""
-    if isinstance(value, str) and _NUMBERS.fullmatch(value):
-        return value.split(",")  # a wrong count of them
     return CameraProfile.read(value).to_numbers() if isinstance(value, str | Path) else value
 
 

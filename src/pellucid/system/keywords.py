@@ -32,7 +32,7 @@ def validate(owner: str, key: str, annotation: Any, value: Any, *, error: type[P
     parsed = _parse(value, annotation) if isinstance(value, str) else value
     is_list = _find_list(schema) is not None
     candidates = [parsed]
-    if parsed is not value:
+    if parsed is not value and not (is_list and isinstance(parsed, list)):
         candidates.append(value)  # text that only looks like a number, e.g. a folder "2024"
     if is_list and not isinstance(parsed, list | tuple):
         candidates.append([parsed])

@@ -21,7 +21,7 @@ from pellucid.degradations.cameras import Sensor
 from pellucid.degradations.degradation import Chain, Degradation, OneOf, makes_target
 from pellucid.degradations.motion_blur import MotionBlur
 from pellucid.degradations.raw_synthesis import SensorNoise, SyntheticRaw, Unprocess
-from pellucid.degradations.rng import DeviceGenerator, build_generator, get_cpu_generator
+from pellucid.degradations.rng import DeviceGenerator, Generator, build_generator, get_cpu_generator
 from pellucid.degradations.standard import GaussianNoise, Jpeg, Shrink, ShrinkAndEnlarge
 from pellucid.domains import RGB, Domain, Gray, Luma, PackedRaw
 from pellucid.errors import DataError, NotEnoughMemoryError, PictureError, RecipeError
@@ -807,7 +807,7 @@ def test_an_enlarging_domain_needs_a_shrinking_degradation(make: Make, tmp_path:
 
 def test_errors_of_the_thread_are_raised_by_batch(make: Make, tmp_path: Path) -> None:
     class Broken(GaussianNoise):
-        def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+        def __call__(self, clean: Tensor, generator: Generator) -> Tensor:
             raise PictureError("broken")
 
     batches = make(recipe_of(RGB(), Broken(0)), clean_store(tmp_path / "store", noise(30, 30)))

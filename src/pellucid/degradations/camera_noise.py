@@ -7,9 +7,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from pellucid.degradations.cameras import CAMERAS, PHONES
-from pellucid.degradations.degradation import Degradation, Footprint, OneOf, footprint, join_footprints
+from pellucid.degradations.degradation import Degradation, Footprint, OneOf, apply, footprint, join_footprints
 from pellucid.degradations.raw_synthesis import Cameras, SensorNoise, Unprocess
-from pellucid.degradations.rng import Range, uniform
+from pellucid.degradations.rng import Generator, Range, uniform
 from pellucid.degradations.standard import Rounding, ShiftedJpeg
 from pellucid.pictures.camera.packing import apply_gains
 from pellucid.pictures.color import rgb_to_gray
@@ -68,11 +68,8 @@ def demosaic(mosaic: Tensor) -> Tensor:
     Source: Malvar, He, Cutler, "High-quality linear interpolation for demosaicing of Bayer-patterned color
     images", ICASSP 2004.
     """
-    rows, cols = (_reflect(size, 2, mosaic.device) for size in mosaic.shape[-2:])
-    padded = mosaic[:, :, rows][:, :, :, cols]
-    candidates = torch.cat(
-        [mosaic, F.conv2d(padded, devices.to_device(_FILTERS[:, None], mosaic.device).to(mosaic))], dim=1
-    )
+    filters = devices.to_device(_FILTERS[:, None], mosaic.device).to(mosaic)
+    candidates = torch.cat([mosaic, F.conv2d(_pad_mirrored(mosaic, 2), filters)], dim=1)
     colors = mosaic.new_empty(len(mosaic), 3, *mosaic.shape[-2:])
     for color, sources in enumerate(_SOURCES):
         for row in range(2):
@@ -127,7 +124,7 @@ class CameraNoise:
     compression: Degradation = ANY_FILE
     clean_share: float = 0.0
 
-    draws = True
+    draws = draws_by_shard = True
 
     @property
     def footprint(self) -> Footprint:
@@ -139,10 +136,10 @@ class CameraNoise:
             footprint(self.compression),
         )
 
-    def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, clean: Tensor, generator: Generator) -> Tensor:
         return self.make_pair(clean, generator)[0]
 
-    def make_pair(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def make_pair(self, clean: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """(degraded, target): the developed picture with noise, compressed, and without noise."""
         cameras = self.unprocess.draw_cameras(len(clean), generator)
         lens_px, tone, luma_px, chroma_px, sharpening = (
@@ -151,15 +148,15 @@ class CameraNoise:
         )
         mosaic = self.unprocess.record(smooth(clean, lens_px, LENS_RADIUS_PX), cameras)
         developed = render(mosaic, cameras, tone)
-        noise = render(self.noise(mosaic, generator), cameras, tone) - developed
+        noise = render(apply(self.noise, mosaic, generator), cameras, tone) - developed
         noise = _smooth_noise(noise, luma_px, chroma_px)
         target = _sharpen(developed, sharpening)
-        degraded = self.compression((target + _sharpen(noise, sharpening)).clamp(0, 1), generator)
+        degraded = apply(self.compression, (target + _sharpen(noise, sharpening)).clamp(0, 1), generator)
         is_clean = self._draw_clean(clean, generator)
         rounded = Rounding()(clean, generator)
         return torch.where(is_clean, rounded, degraded), torch.where(is_clean, clean, target.clamp(0, 1))
 
-    def _draw_clean(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+    def _draw_clean(self, clean: Tensor, generator: Generator) -> Tensor:
         """A mask of the pictures that stay clean: (N, 1, 1, 1) bool."""
         return (
             (uniform((0.0, 1.0), len(clean), generator) < self.clean_share).to(clean.device).reshape(-1, 1, 1, 1)
@@ -178,18 +175,22 @@ def _sharpen(picture: Tensor, strength: Tensor) -> Tensor:
 
 def smooth(planes: Tensor, deviation_px: Tensor, radius_px: int) -> Tensor:
     """Convolve each picture of (N, C, H, W) with a Gaussian of its own (N,) standard deviation; mirrored edges."""
-    count, channels, height, width = planes.shape
     distance = torch.arange(-radius_px, radius_px + 1, device=planes.device)
     kernels = torch.exp(-0.5 * (distance / deviation_px.clamp(min=1e-3)[:, None]) ** 2).to(planes)
-    kernels = (kernels / kernels.sum(dim=1, keepdim=True)).repeat_interleave(channels, dim=0)[:, None]
-    rows, cols = (_reflect(size, radius_px, planes.device) for size in (height, width))
-    padded = planes[:, :, rows][:, :, :, cols].reshape(1, count * channels, len(rows), len(cols))
-    down = F.conv2d(padded, kernels[..., None], groups=count * channels)
-    return F.conv2d(down, kernels[:, :, None], groups=count * channels).reshape(planes.shape)
+    kernels = (kernels / kernels.sum(dim=1, keepdim=True)).repeat_interleave(planes.shape[1], dim=0)[:, None]
+    padded = _pad_mirrored(planes, radius_px).flatten(0, 1)[None]
+    down = F.conv2d(padded, kernels[..., None], groups=len(kernels))
+    return F.conv2d(down, kernels[:, :, None], groups=len(kernels)).reshape(planes.shape)
 
 
-def _reflect(size: int, margin: int, device: torch.device) -> Tensor:
-    """Indices from -margin to size + margin - 1, mirrored at the outermost pixels: keeps the phase of a mosaic."""
-    period = max(2 * (size - 1), 1)
-    position = torch.arange(-margin, size + margin, device=device).remainder(period)
-    return torch.minimum(position, period - position).clamp(max=size - 1)
+def _pad_mirrored(planes: Tensor, margin_px: int) -> Tensor:
+    """Mirror at the outermost pixels, which keeps the phase of a mosaic; repeatedly if the picture is small."""
+    if margin_px < min(planes.shape[-2:]):
+        return F.pad(planes, (margin_px,) * 4, mode="reflect")
+    for axis in (-2, -1):
+        size = planes.shape[axis]
+        period = max(2 * (size - 1), 1)
+        position = torch.arange(-margin_px, size + margin_px, device=planes.device).remainder(period)
+        mirrored = torch.minimum(position, period - position).clamp(max=size - 1)
+        planes = planes.index_select(axis, mirrored)
+    return planes

@@ -8,14 +8,24 @@ move.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pellucid.degradations.rng import Range, get_cpu_generator, uniform
+from pellucid.degradations.rng import (
+    Generator,
+    Range,
+    draw_by_shard,
+    draw_integers,
+    draw_normal,
+    draw_uniform,
+    get_cpu_generator,
+    takes_shards,
+    uniform,
+)
 from pellucid.system import devices
 
 Points = NDArray[np.complex128]
@@ -38,6 +48,13 @@ class Shake(Protocol):
         """(count, kernel_px, kernel_px) on the generator's device: not negative, centered, of sum 1."""
 
 
+def draw_kernels(shake: Shake, count: int, generator: Generator) -> Tensor:
+    """The kernels of a shake; of each shard separately if it accepts only generators of PyTorch."""
+    if takes_shards(shake):
+        return shake.kernels(count, cast(torch.Generator, generator))
+    return draw_by_shard(shake.kernels, count, generator)
+
+
 @dataclass(frozen=True)
 class CameraShake:
     """Random trajectories of a hand-held camera: inertia, tremor, a pull back to the start, and occasional jerks.
@@ -56,32 +73,34 @@ class CameraShake:
     kernel_px: int = 31
     anxiety: Range = (0.0, 0.1)
 
-    def kernels(self, count: int, generator: torch.Generator) -> Tensor:
+    draws_by_shard = True
+
+    def kernels(self, count: int, generator: Generator) -> Tensor:
         points = self.trajectories(count, generator)
         return _rasterize(_center(points), torch.full_like(points[..., 0], 1 / NUM_POINTS), self.kernel_px)
 
-    def trajectories(self, count: int, generator: torch.Generator) -> Tensor:
+    def trajectories(self, count: int, generator: Generator) -> Tensor:
         """(count, NUM_POINTS, 2): rows and columns in pixels, starting at (0, 0)."""
 
         cpu_generator = get_cpu_generator(generator)
 
-        def draw_normal(*shape: int) -> Points:
-            drawn = torch.randn(*shape, 2, generator=cpu_generator)
+        def normal(*shape: int) -> Points:
+            drawn = draw_normal((*shape, 2), cpu_generator, axis=len(shape) - 1)
             return torch.view_as_complex(drawn).numpy().astype(np.complex128)
 
-        def draw_uniform(*shape: int) -> NDArray[np.float64]:
-            return torch.rand(shape, generator=cpu_generator).double().numpy()
+        def random(*shape: int) -> NDArray[np.float64]:
+            return draw_uniform(shape, cpu_generator, axis=len(shape) - 1).double().numpy()
 
         length_px, anxiety = (
             uniform(value, count, cpu_generator).double().numpy() for value in (self.length_px, self.anxiety)
         )
-        pull, tremor_scale, jerk_rate = (high * draw_uniform(count) for high in (0.7, 10.0, 0.2))
+        pull, tremor_scale, jerk_rate = (high * random(count) for high in (0.7, 10.0, 0.2))
         # With fewer points, what happens at each of them is stronger, or more likely, by this factor.
         rate = _NUM_POINTS_IN_PAPER / NUM_POINTS
-        tremor = anxiety * rate**0.5 * tremor_scale * draw_normal(NUM_POINTS, count)
-        jerks = (draw_uniform(NUM_POINTS, count) < jerk_rate * anxiety * rate) * draw_normal(NUM_POINTS, count)
+        tremor = anxiety * rate**0.5 * tremor_scale * normal(NUM_POINTS, count)
+        jerks = (random(NUM_POINTS, count) < jerk_rate * anxiety * rate) * normal(NUM_POINTS, count)
         path = _follow(
-            length_px / (NUM_POINTS - 1), _normalize(draw_normal(count)), tremor, jerks, anxiety * rate * pull
+            length_px / (NUM_POINTS - 1), _normalize(normal(count)), tremor, jerks, anxiety * rate * pull
         )
         points = torch.from_numpy(np.stack([path.real, path.imag], axis=-1)).float()
         return devices.to_device(points, generator.device)
@@ -105,10 +124,12 @@ class MeasuredShake:
     zoom: Range = 1.0
     kernel_px: int = 31
 
-    def kernels(self, count: int, generator: torch.Generator) -> Tensor:
+    draws_by_shard = True
+
+    def kernels(self, count: int, generator: Generator) -> Tensor:
         points, weights = (devices.to_device(part, generator.device) for part in self._points)
-        drawn = torch.randint(len(points), (count,), generator=generator, device=generator.device)
-        transforms = torch.randint(8, (count,), generator=generator, device=generator.device)
+        drawn = draw_integers(len(points), (count,), generator)
+        transforms = draw_integers(8, (count,), generator)
         zoom = uniform(self.zoom, count, generator)
         points = points[drawn] * zoom[:, None, None]
         points = torch.where((transforms & 4 > 0)[:, None, None], points.flip(-1), points)

@@ -6,7 +6,7 @@ from math import exp, log
 import torch
 from torch import Tensor
 
-from pellucid.degradations.rng import Range, log_uniform
+from pellucid.degradations.rng import Generator, Range, draw_normal, log_uniform
 
 NUM_LEVELS = 16383 - 512
 """Number of levels from black to white in 14-bit mosaics of the Sony camera of See in the Dark."""
@@ -47,9 +47,9 @@ class ShotDependentVariance:
         """The variance for a gain, without a draw."""
         return exp(self.slope * log(gain) + self.offset)
 
-    def draw(self, gain: Tensor, generator: torch.Generator) -> Tensor:
+    def draw(self, gain: Tensor, generator: Generator) -> Tensor:
         """A variance for each gain."""
-        noise = self.deviation * torch.randn(gain.shape, generator=generator, device=generator.device).to(gain)
+        noise = self.deviation * draw_normal(gain.shape, generator).to(gain)
         return (self.slope * gain.log() + self.offset + noise).exp()
 
 
@@ -71,7 +71,7 @@ class Sensor:
     def __repr__(self) -> str:
         return self.name or f"Sensor(gain={self.gain}, read={self.read}, row={self.row})"
 
-    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def draw(self, count: int, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
         """(count,) gains, read variances and row variances, one of each for each picture."""
         gain = log_uniform(self.gain, count, generator)
         read, row = (

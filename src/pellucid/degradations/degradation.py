@@ -11,12 +11,12 @@ A degradation states its `footprint`, so that a patch can be degraded exactly as
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import lcm
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, cast
 
 import torch
 from torch import Tensor
 
-from pellucid.degradations.rng import get_cpu_generator
+from pellucid.degradations.rng import Generator, ShardGenerators, draw_integers, get_cpu_generator, takes_shards
 from pellucid.errors import RecipeError
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.system import devices
@@ -81,11 +81,25 @@ def makes_target(degradation: Degradation | None) -> bool:
     return hasattr(degradation, "make_pair")
 
 
-def make_pair(degradation: Degradation, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def apply(degradation: Degradation, clean: Tensor, generator: Generator) -> Tensor:
+    """The degraded batch. If the degradation accepts only generators of PyTorch, it is called for each shard."""
+    if isinstance(generator, torch.Generator) or takes_shards(degradation):
+        return degradation(clean, cast(torch.Generator, generator))
+    if not draws(degradation):
+        return degradation(clean, generator.generators[0])
+    return torch.cat([degradation(*shard) for shard in generator.split(clean)])
+
+
+def make_pair(degradation: Degradation, clean: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
     """(degraded, target). The target is the clean batch, unless the degradation makes its own."""
-    own: Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]] | None
+    own: Callable[[Tensor, Generator], tuple[Tensor, Tensor]] | None
     own = getattr(degradation, "make_pair", None)
-    return (degradation(clean, generator), clean) if own is None else own(clean, generator)
+    if own is None:
+        return apply(degradation, clean, generator), clean
+    if isinstance(generator, torch.Generator) or takes_shards(degradation):
+        return own(clean, generator)
+    degraded, target = zip(*(own(*shard) for shard in generator.split(clean)), strict=True)
+    return torch.cat(degraded), torch.cat(target)
 
 
 def makes_mosaic(degradation: Degradation | None) -> bool:
@@ -134,9 +148,11 @@ class Chain:
     def footprint(self) -> Footprint:
         return join_footprints(*map(footprint, self.steps))
 
-    def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+    draws_by_shard = True
+
+    def __call__(self, clean: Tensor, generator: Generator) -> Tensor:
         for step in self.steps:
-            clean = step(clean, generator)
+            clean = apply(step, clean, generator)
         return clean
 
 
@@ -169,7 +185,7 @@ class OneOf:
 
     choices: tuple[Degradation, ...]
 
-    draws = True
+    draws = draws_by_shard = True
 
     def __post_init__(self) -> None:
         _refuse_own_targets(self.choices)
@@ -179,10 +195,7 @@ class OneOf:
         parts = [footprint(degradation) for degradation in self.choices]
         return Footprint(1, lcm(*(part.grid_px for part in parts)), max(part.reach_px for part in parts))
 
-    def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
-        def apply(degradation: Degradation, pictures: Tensor) -> Tensor:
-            return degradation(pictures, generator)
-
+    def __call__(self, clean: Tensor, generator: Generator) -> Tensor:
         return apply_one_each(self.choices, apply, clean, generator)
 
 
@@ -195,14 +208,15 @@ def involves(degradation: Degradation | None, kind: type | tuple[type, ...]) -> 
 
 
 def apply_one_each(
-    options: Sequence[T], apply: Callable[[T, Tensor], Tensor], clean: Tensor, generator: torch.Generator
+    options: Sequence[T], apply: Callable[[T, Tensor, Generator], Tensor], clean: Tensor, generator: Generator
 ) -> Tensor:
     """Apply one of the options to each picture, all equally likely; pictures with the same option as one batch."""
-    drawn = torch.randint(len(options), (len(clean),), generator=get_cpu_generator(generator))
+    drawn = draw_integers(len(options), (len(clean),), get_cpu_generator(generator))
     degraded = torch.empty_like(clean)
     for i, option in enumerate(options):
         members = (drawn == i).nonzero()[:, 0]
         if len(members):
+            own = generator.select(members) if isinstance(generator, ShardGenerators) else generator
             members = devices.to_device(members, clean.device)
-            degraded[members] = apply(option, clean[members])
+            degraded[members] = apply(option, clean[members], own)
     return degraded

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from pellucid.degradations.camera_shake import HAND_HELD, Shake
-from pellucid.degradations.degradation import Degradation, Footprint, footprint, join_footprints
-from pellucid.degradations.rng import Range, uniform
+from pellucid.degradations.camera_shake import HAND_HELD, Shake, draw_kernels
+from pellucid.degradations.degradation import Degradation, Footprint, apply, footprint, join_footprints
+from pellucid.degradations.rng import Generator, Range, uniform
 from pellucid.pictures.color import linear_to_srgb, srgb_to_linear
 
 
@@ -28,20 +28,20 @@ class MotionBlur:
     highlights: Range = 0.0
     noise: Degradation | None = None
 
-    draws = True
+    draws = draws_by_shard = True
 
     @property
     def footprint(self) -> Footprint:
         blur = Footprint(reach_px=self.shake.kernel_px // 2)
         return blur if self.noise is None else join_footprints(blur, footprint(self.noise))
 
-    def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
-        kernels = self.shake.kernels(len(clean), generator).to(clean)
+    def __call__(self, clean: Tensor, generator: Generator) -> Tensor:
+        kernels = draw_kernels(self.shake, len(clean), generator).to(clean)
         excess = uniform(self.highlights, len(clean), generator).to(clean).reshape(-1, 1, 1, 1)
         light = srgb_to_linear(clean.clamp(0, 1)) + excess * _whiteness(clean)
         blurred = _convolve(light, kernels)
         if self.noise is not None:
-            blurred = self.noise(blurred, generator)
+            blurred = apply(self.noise, blurred, generator)
         return linear_to_srgb(blurred.clamp(0, 1))
 
 

@@ -18,8 +18,17 @@ from pellucid.degradations.cameras import (
     XYZ_TO_CAMERA,
     Sensor,
 )
-from pellucid.degradations.degradation import Degradation, Footprint, footprint, join_footprints
-from pellucid.degradations.rng import Range, log_uniform, uniform
+from pellucid.degradations.degradation import Degradation, Footprint, apply, footprint, join_footprints
+from pellucid.degradations.rng import (
+    Generator,
+    Range,
+    draw_integers,
+    draw_normal,
+    draw_poisson,
+    draw_uniform,
+    log_uniform,
+    uniform,
+)
 from pellucid.pictures.camera.packing import BAYER, apply_gains
 from pellucid.pictures.camera.raw import develop_mosaic
 from pellucid.pictures.camera.stabilizing import stabilize
@@ -55,16 +64,16 @@ class Unprocess:
     blue_gain: Range = (1.5, 1.9)
     brightness: float | None = None
 
-    draws = True
+    draws = draws_by_shard = True
 
     @property
     def footprint(self) -> Footprint:
         return Footprint(grid_px=len(self.pattern))
 
-    def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, clean: Tensor, generator: Generator) -> Tensor:
         return self.expose(clean, generator)[0]
 
-    def expose(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def expose(self, clean: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """The mosaic, and its white balance: (N, 3) gains of red, green and blue, 1 for green."""
         cameras = self.draw_cameras(len(clean), generator)
         return self.record(clean, cameras), cameras.gains
@@ -80,12 +89,12 @@ class Unprocess:
         shares = torch.maximum(near_white + (1 - near_white) * shares, shares)
         return _apply_filters((colors * shares).clamp(0, 1), self.pattern)
 
-    def draw_cameras(self, count: int, generator: torch.Generator) -> Cameras:
+    def draw_cameras(self, count: int, generator: Generator) -> Cameras:
         """A camera for each of `count` pictures."""
-        weights = torch.rand(count, 4, 1, 1, generator=generator, device=generator.device).double()
+        weights = draw_uniform((count, 4, 1, 1), generator).double()
         cameras, to_xyz = (devices.to_device(matrix, weights.device) for matrix in (XYZ_TO_CAMERA, RGB_TO_XYZ))
         to_camera = (weights * cameras.to(weights)).sum(dim=1) @ to_xyz.to(weights)
-        dimmed = 0.8 + 0.1 * torch.randn(count, generator=generator, device=generator.device)
+        dimmed = 0.8 + 0.1 * draw_normal((count,), generator)
         red, blue = (uniform(gain, count, generator) for gain in (self.red_gain, self.blue_gain))
         gains = torch.stack([red, torch.ones_like(red), blue], dim=1)
         brightness = dimmed if self.brightness is None else torch.full_like(dimmed, self.brightness)
@@ -104,10 +113,10 @@ class SensorNoise:
     sensor: Sensor = PHONES
     num_levels: int | None = NUM_LEVELS
 
-    draws = True
+    draws = draws_by_shard = True
     footprint = Footprint()
 
-    def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, clean: Tensor, generator: Generator) -> Tensor:
         light = clean.to(generator.device)
         signal = _add_noise(light, *self.sensor.draw(len(light), generator), generator).clamp(0, 1)
         return _quantize(signal, self.num_levels).to(clean.device)
@@ -128,18 +137,18 @@ class SyntheticRaw:
     exposure_ratio: Range = (50.0, 300.0)
     white_balanced: bool = True
 
-    draws = True
+    draws = draws_by_shard = True
 
     @property
     def footprint(self) -> Footprint:
         return join_footprints(footprint(self.unprocess), footprint(self.noise))
 
-    def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, clean: Tensor, generator: Generator) -> Tensor:
         signal, ratio, gains = self._expose(clean, generator)
         bright = signal * ratio.to(signal).reshape(-1, 1, 1, 1)
         return apply_gains(bright, gains.to(signal), self.unprocess.pattern) if self.white_balanced else bright
 
-    def mosaic(self, clean: Tensor, generator: torch.Generator) -> Mosaic:
+    def mosaic(self, clean: Tensor, generator: Generator) -> Mosaic:
         """The exposure of one picture, (1, 3, H, W), as in a camera's file: 14 bits, black 512, white 16383."""
         signal, ratio, gains = self._expose(clean, generator)
         red, green, blue = gains[0].tolist()
@@ -162,10 +171,10 @@ class SyntheticRaw:
                     f"{low:g} to {high:g}: for pictures that are much too dark"
                 )
 
-    def _expose(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def _expose(self, clean: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
         ratio = uniform(self.exposure_ratio, len(clean), generator)
         light, gains = self.unprocess.expose(clean, generator)
-        return self.noise(light / ratio.to(light).reshape(-1, 1, 1, 1), generator), ratio, gains
+        return apply(self.noise, light / ratio.to(light).reshape(-1, 1, 1, 1), generator), ratio, gains
 
 
 @dataclass(frozen=True)
@@ -185,22 +194,22 @@ class NoisyRaw:
     exposure: Range = (0.1, 1.0)
     num_levels: int = NUM_LEVELS
 
-    draws = True
+    draws = draws_by_shard = True
 
     @property
     def footprint(self) -> Footprint:
         return footprint(self.unprocess)
 
-    def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, clean: Tensor, generator: Generator) -> Tensor:
         return self.make_pair(clean, generator)[0]
 
-    def make_pair(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    def make_pair(self, clean: Tensor, generator: Generator) -> tuple[Tensor, Tensor]:
         """(degraded, target)."""
         noisy, light, shot, read, _ = self._expose(clean, generator)
         levels = [level.to(light).expand_as(light) for level in (shot, read)]
         return torch.cat([noisy, *levels], dim=1), stabilize(light, *levels)
 
-    def degrade_whole(self, clean: Tensor, generator: torch.Generator) -> tuple[Mosaic, Tensor]:
+    def degrade_whole(self, clean: Tensor, generator: Generator) -> tuple[Mosaic, Tensor]:
         """One picture, (1, 3, H, W), as in a camera's file, and the mosaic without noise developed by LibRaw.
 
         The file has 14 bits, black 512 and white 16383.
@@ -218,7 +227,7 @@ class NoisyRaw:
         clean_mosaic = replace(mosaic, samples=_to_levels(light))
         return mosaic, develop_mosaic(clean_mosaic, keeps_white=True).to_tensor()
 
-    def _expose(self, clean: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    def _expose(self, clean: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
         """Mosaics with and without noise, shot and read noise of each, (N, 1, 1, 1), and white balances."""
         exposure = log_uniform(self.exposure, len(clean), generator)
         light, gains = self.unprocess.expose(clean, generator)
@@ -228,21 +237,21 @@ class NoisyRaw:
         shot, read = (part.to(light).reshape(-1, 1, 1, 1) for part in (gain, read + row))
         return _quantize(noisy, self.num_levels).to(clean.device), light, shot, read, gains
 
-    def _draw_sensors(self, count: int, generator: torch.Generator) -> Tensor:
+    def _draw_sensors(self, count: int, generator: Generator) -> Tensor:
         """(3, count): gain, read and row variance of each picture."""
         drawn = torch.stack([torch.stack(sensor.draw(count, generator)) for sensor in self.sensors])
-        which = torch.randint(len(self.sensors), (count,), generator=generator, device=generator.device)
+        which = draw_integers(len(self.sensors), (count,), generator)
         return drawn[which, :, torch.arange(count, device=which.device)].T
 
 
-def _add_noise(light: Tensor, gain: Tensor, read: Tensor, row: Tensor, generator: torch.Generator) -> Tensor:
+def _add_noise(light: Tensor, gain: Tensor, read: Tensor, row: Tensor, generator: Generator) -> Tensor:
     """(N, C, H, W) light with the noise of each picture's (N,) gain, read and row variance; not clipped."""
     gain, read, row = (part.to(light).reshape(-1, 1, 1, 1) for part in (gain, read, row))
 
     def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, dtype=light.dtype, device=light.device)
+        return draw_normal(shape, generator, dtype=light.dtype)
 
-    electrons = torch.poisson(light.clamp(min=0) / gain, generator=generator)
+    electrons = draw_poisson(light.clamp(min=0) / gain, generator)
     offset = row.sqrt() * normal(len(light), 1, light.shape[-2], 1)
     return gain * electrons + read.sqrt() * normal(*light.shape) + offset
 

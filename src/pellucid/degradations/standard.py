@@ -13,7 +13,14 @@ from torch import Tensor
 
 from pellucid.degradations.degradation import Footprint, apply_one_each
 from pellucid.degradations.device_jpeg import compress_on_device
-from pellucid.degradations.rng import Range, get_cpu_generator, uniform
+from pellucid.degradations.rng import (
+    Generator,
+    Range,
+    draw_integers,
+    draw_normal,
+    get_cpu_generator,
+    uniform,
+)
 from pellucid.pictures.resize import reach, resize
 
 
@@ -26,12 +33,12 @@ class GaussianNoise:
 
     sigma_255: Range
 
-    draws = True
+    draws = draws_by_shard = True
     footprint = Footprint()
 
-    def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, clean: Tensor, generator: Generator) -> Tensor:
         sigma = uniform(self.sigma_255, len(clean), generator).to(clean.dtype).to(clean.device)
-        noise = torch.randn(clean.shape, generator=generator, dtype=clean.dtype, device=generator.device)
+        noise = draw_normal(clean.shape, generator, dtype=clean.dtype)
         return clean + noise.to(clean.device) * (sigma / 255).reshape(-1, 1, 1, 1)
 
 
@@ -47,7 +54,7 @@ class Shrink:
     def footprint(self) -> Footprint:
         return Footprint(self.scale, self.scale, 2 * self.scale)  # the kernel reads two cells to each side
 
-    def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, clean: Tensor, generator: Generator) -> Tensor:
         return resize(clean, Fraction(1, self.scale))
 
 
@@ -60,16 +67,16 @@ class ShrinkAndEnlarge:
 
     scales: tuple[int, ...]
 
-    draws = True
+    draws = draws_by_shard = True
 
     @property
     def footprint(self) -> Footprint:
         return Footprint(1, lcm(*self.scales), max((reach(scale) + 2) * scale for scale in self.scales))
 
-    def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, clean: Tensor, generator: Generator) -> Tensor:
         height, width = clean.shape[-2:]
 
-        def apply(scale: int, pictures: Tensor) -> Tensor:
+        def apply(scale: int, pictures: Tensor, _: Generator) -> Tensor:
             return resize(resize(pictures, Fraction(1, scale)), scale)[..., :height, :width]
 
         return apply_one_each(self.scales, apply, clean, generator)
@@ -88,10 +95,11 @@ class Jpeg:
     def draws(self) -> bool:
         return isinstance(self.quality, tuple)
 
+    draws_by_shard = True
     # Blocks have 8 x 8 px, those of 4:2:0 chroma 16 x 16; upsampling chroma reads one more sample on each side.
     footprint = Footprint(grid_px=16, reach_px=2)
 
-    def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, clean: Tensor, generator: Generator) -> Tensor:
         qualities = _draw_qualities(self.quality, len(clean), generator)
         return _compress_each(clean, qualities, ["4:2:0"] * len(clean), [(0, 0)] * len(clean))
 
@@ -108,15 +116,15 @@ class ShiftedJpeg:
     quality: int | tuple[int, int]
     chroma: tuple[str, ...] = ("4:2:0", "4:2:2", "4:4:4")
 
-    draws = True
+    draws = draws_by_shard = True
     # A cell of the shifted grid ends in the next one, and upsampling chroma reads one more sample on each side.
     footprint = Footprint(grid_px=16, reach_px=16 + 2)
 
-    def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, clean: Tensor, generator: Generator) -> Tensor:
         count, cpu_generator = len(clean), get_cpu_generator(generator)
         qualities = _draw_qualities(self.quality, count, generator)
-        drawn = torch.randint(len(self.chroma), (count,), generator=cpu_generator)
-        shifts = torch.randint(16, (count, 2), generator=cpu_generator)
+        drawn = draw_integers(len(self.chroma), (count,), cpu_generator)
+        shifts = draw_integers(16, (count, 2), cpu_generator)
         samplings = [self.chroma[i] for i in drawn.tolist()]
         return _compress_each(clean, qualities, samplings, [(down, right) for down, right in shifts.tolist()])
 
@@ -132,11 +140,11 @@ class Rounding:
     draws = False
     footprint = Footprint()
 
-    def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, clean: Tensor, generator: Generator) -> Tensor:
         return (clean.clamp(0, 1) * 255).round() / 255
 
 
-def _draw_qualities(quality: int | tuple[int, int], count: int, generator: torch.Generator) -> list[int]:
+def _draw_qualities(quality: int | tuple[int, int], count: int, generator: Generator) -> list[int]:
     qualities: list[int] = uniform(quality, count, get_cpu_generator(generator)).round().int().tolist()
     return qualities
 

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from pellucid.degradations.camera_noise import CameraNoise
 from pellucid.degradations.camera_shake import CameraShake, MeasuredShake
+from pellucid.degradations.cameras import PHONES, Sensor
 from pellucid.degradations.degradation import Chain, Degradation, Footprint, OneOf, make_pair
 from pellucid.degradations.motion_blur import MotionBlur
-from pellucid.degradations.raw_synthesis import NoisyRaw, SensorNoise, SyntheticRaw, Unprocess
+from pellucid.degradations.raw_synthesis import Cameras, NoisyRaw, SensorNoise, SyntheticRaw, Unprocess
 from pellucid.degradations.rng import ShardGenerators, draw_normal, get_cpu_generator, join_generators
 from pellucid.degradations.standard import GaussianNoise, Jpeg, Rounding, ShiftedJpeg, ShrinkAndEnlarge
 
@@ -50,6 +51,25 @@ class OwnShake:
         return kernels / kernels.sum((1, 2), keepdim=True)
 
 
+class OwnSensor(Sensor):
+    def draw(self, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:  # type: ignore[override]  # as users do
+        gain = torch.rand(count, generator=generator) / 100
+        return gain, gain**2, gain**2
+
+
+class OwnCameras(Unprocess):
+    def draw_cameras(self, count: int, generator: torch.Generator) -> Cameras:  # type: ignore[override]  # as users do
+        torch.rand(count, generator=generator)
+        return super().draw_cameras(count, generator)
+
+
+class OwnJpeg(Jpeg):
+    """Draws, although it inherits the statement that it does not."""
+
+    def __call__(self, clean: Tensor, generator: torch.Generator) -> Tensor:  # type: ignore[override]  # as users do
+        return clean + torch.rand(clean.shape, generator=generator)
+
+
 MEASURED = MeasuredShake([np.eye(3), np.ones((2, 4)), np.eye(7)[:5]], zoom=(0.5, 1.0), kernel_px=7)
 
 DRAWING: list[Degradation] = [
@@ -72,6 +92,11 @@ DRAWING: list[Degradation] = [
     OneOf((Own(), GaussianNoise((0, 55)))),
     SyntheticRaw(noise=Own()),
     CameraNoise(noise=Own(), compression=Own()),
+    SensorNoise(OwnSensor(0.01, 0.0)),
+    NoisyRaw(sensors=(OwnSensor(0.01, 0.0), PHONES)),
+    SyntheticRaw(OwnCameras()),
+    CameraNoise(OwnCameras()),
+    Chain((OwnJpeg(50), GaussianNoise(5))),
 ]
 
 

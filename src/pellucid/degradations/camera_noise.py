@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from pellucid.degradations.cameras import CAMERAS, PHONES
 from pellucid.degradations.degradation import Degradation, Footprint, OneOf, apply, footprint, join_footprints
 from pellucid.degradations.raw_synthesis import Cameras, SensorNoise, Unprocess
-from pellucid.degradations.rng import Generator, Range, uniform
+from pellucid.degradations.rng import Generator, Range, accepts_shards, uniform
 from pellucid.degradations.standard import Rounding, ShiftedJpeg
 from pellucid.pictures.camera.packing import apply_gains
 from pellucid.pictures.color import rgb_to_gray
@@ -69,7 +69,7 @@ def demosaic(mosaic: Tensor) -> Tensor:
     images", ICASSP 2004.
     """
     filters = devices.to_device(_FILTERS[:, None], mosaic.device).to(mosaic)
-    candidates = torch.cat([mosaic, F.conv2d(_pad_mirrored(mosaic, 2), filters)], dim=1)
+    candidates = torch.cat([mosaic, F.conv2d(_pad_reflected(mosaic, 2), filters)], dim=1)
     colors = mosaic.new_empty(len(mosaic), 3, *mosaic.shape[-2:])
     for color, sources in enumerate(_SOURCES):
         for row in range(2):
@@ -124,7 +124,11 @@ class CameraNoise:
     compression: Degradation = ANY_FILE
     clean_share: float = 0.0
 
-    draws = draws_by_shard = True
+    draws = True
+
+    @property
+    def accepts_shards(self) -> bool:
+        return accepts_shards(self.unprocess)
 
     @property
     def footprint(self) -> Footprint:
@@ -178,12 +182,12 @@ def smooth(planes: Tensor, deviation_px: Tensor, radius_px: int) -> Tensor:
     distance = torch.arange(-radius_px, radius_px + 1, device=planes.device)
     kernels = torch.exp(-0.5 * (distance / deviation_px.clamp(min=1e-3)[:, None]) ** 2).to(planes)
     kernels = (kernels / kernels.sum(dim=1, keepdim=True)).repeat_interleave(planes.shape[1], dim=0)[:, None]
-    padded = _pad_mirrored(planes, radius_px).flatten(0, 1)[None]
+    padded = _pad_reflected(planes, radius_px).flatten(0, 1)[None]
     down = F.conv2d(padded, kernels[..., None], groups=len(kernels))
     return F.conv2d(down, kernels[:, :, None], groups=len(kernels)).reshape(planes.shape)
 
 
-def _pad_mirrored(planes: Tensor, margin_px: int) -> Tensor:
+def _pad_reflected(planes: Tensor, margin_px: int) -> Tensor:
     """Mirror at the outermost pixels, which keeps the phase of a mosaic; repeatedly if the picture is small."""
     if margin_px < min(planes.shape[-2:]):
         return F.pad(planes, (margin_px,) * 4, mode="reflect")

@@ -18,12 +18,12 @@ from torch import Tensor
 from pellucid.degradations.rng import (
     Generator,
     Range,
+    accepts_shards,
     draw_by_shard,
     draw_integers,
     draw_normal,
     draw_uniform,
     get_cpu_generator,
-    takes_shards,
     uniform,
 )
 from pellucid.system import devices
@@ -50,7 +50,7 @@ class Shake(Protocol):
 
 def draw_kernels(shake: Shake, count: int, generator: Generator) -> Tensor:
     """The kernels of a shake; of each shard separately if it accepts only generators of PyTorch."""
-    if takes_shards(shake):
+    if accepts_shards(shake):
         return shake.kernels(count, cast(torch.Generator, generator))
     return draw_by_shard(shake.kernels, count, generator)
 
@@ -73,7 +73,7 @@ class CameraShake:
     kernel_px: int = 31
     anxiety: Range = (0.0, 0.1)
 
-    draws_by_shard = True
+    accepts_shards = True
 
     def kernels(self, count: int, generator: Generator) -> Tensor:
         points = self.trajectories(count, generator)
@@ -124,7 +124,7 @@ class MeasuredShake:
     zoom: Range = 1.0
     kernel_px: int = 31
 
-    draws_by_shard = True
+    accepts_shards = True
 
     def kernels(self, count: int, generator: Generator) -> Tensor:
         points, weights = (devices.to_device(part, generator.device) for part in self._points)

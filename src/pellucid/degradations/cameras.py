@@ -6,7 +6,7 @@ from math import exp, log
 import torch
 from torch import Tensor
 
-from pellucid.degradations.rng import Generator, Range, draw_normal, log_uniform
+from pellucid.degradations.rng import Generator, Range, accepts_shards, draw_normal, log_uniform
 
 NUM_LEVELS = 16383 - 512
 """Number of levels from black to white in 14-bit mosaics of the Sony camera of See in the Dark."""
@@ -43,6 +43,8 @@ class ShotDependentVariance:
     offset: float
     deviation: float = 0.0
 
+    accepts_shards = True
+
     def typical(self, gain: float) -> float:
         """The variance for a gain, without a draw."""
         return exp(self.slope * log(gain) + self.offset)
@@ -67,6 +69,11 @@ class Sensor:
     read: float | ShotDependentVariance
     row: float | ShotDependentVariance = 0.0
     name: str = ""
+
+    @property
+    def accepts_shards(self) -> bool:
+        parts = (part for part in (self.read, self.row) if isinstance(part, ShotDependentVariance))
+        return all(map(accepts_shards, parts))
 
     def __repr__(self) -> str:
         return self.name or f"Sensor(gain={self.gain}, read={self.read}, row={self.row})"

@@ -16,7 +16,7 @@ from typing import Protocol, TypeVar, cast
 import torch
 from torch import Tensor
 
-from pellucid.degradations.rng import Generator, ShardGenerators, draw_integers, get_cpu_generator, takes_shards
+from pellucid.degradations.rng import Generator, ShardGenerators, accepts_shards, draw_integers, get_cpu_generator
 from pellucid.errors import RecipeError
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.system import devices
@@ -83,10 +83,8 @@ def makes_target(degradation: Degradation | None) -> bool:
 
 def apply(degradation: Degradation, clean: Tensor, generator: Generator) -> Tensor:
     """The degraded batch. If the degradation accepts only generators of PyTorch, it is called for each shard."""
-    if isinstance(generator, torch.Generator) or takes_shards(degradation):
+    if isinstance(generator, torch.Generator) or accepts_shards(degradation):
         return degradation(clean, cast(torch.Generator, generator))
-    if not draws(degradation):
-        return degradation(clean, generator.generators[0])
     return torch.cat([degradation(*shard) for shard in generator.split(clean)])
 
 
@@ -96,7 +94,7 @@ def make_pair(degradation: Degradation, clean: Tensor, generator: Generator) -> 
     own = getattr(degradation, "make_pair", None)
     if own is None:
         return apply(degradation, clean, generator), clean
-    if isinstance(generator, torch.Generator) or takes_shards(degradation):
+    if isinstance(generator, torch.Generator) or accepts_shards(degradation):
         return own(clean, generator)
     degraded, target = zip(*(own(*shard) for shard in generator.split(clean)), strict=True)
     return torch.cat(degraded), torch.cat(target)
@@ -148,7 +146,7 @@ class Chain:
     def footprint(self) -> Footprint:
         return join_footprints(*map(footprint, self.steps))
 
-    draws_by_shard = True
+    accepts_shards = True
 
     def __call__(self, clean: Tensor, generator: Generator) -> Tensor:
         for step in self.steps:
@@ -185,7 +183,7 @@ class OneOf:
 
     choices: tuple[Degradation, ...]
 
-    draws = draws_by_shard = True
+    draws = accepts_shards = True
 
     def __post_init__(self) -> None:
         _refuse_own_targets(self.choices)
@@ -208,7 +206,10 @@ def involves(degradation: Degradation | None, kind: type | tuple[type, ...]) -> 
 
 
 def apply_one_each(
-    options: Sequence[T], apply: Callable[[T, Tensor, Generator], Tensor], clean: Tensor, generator: Generator
+    options: Sequence[T],
+    degrade_with: Callable[[T, Tensor, Generator], Tensor],
+    clean: Tensor,
+    generator: Generator,
 ) -> Tensor:
     """Apply one of the options to each picture, all equally likely; pictures with the same option as one batch."""
     drawn = draw_integers(len(options), (len(clean),), get_cpu_generator(generator))
@@ -218,5 +219,5 @@ def apply_one_each(
         if len(members):
             own = generator.select(members) if isinstance(generator, ShardGenerators) else generator
             members = devices.to_device(members, clean.device)
-            degraded[members] = apply(option, clean[members], own)
+            degraded[members] = degrade_with(option, clean[members], own)
     return degraded

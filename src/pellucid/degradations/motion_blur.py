@@ -28,7 +28,7 @@ class MotionBlur:
     highlights: Range = 0.0
     noise: Degradation | None = None
 
-    draws = draws_by_shard = True
+    draws = accepts_shards = True
 
     @property
     def footprint(self) -> Footprint:

@@ -22,6 +22,7 @@ from pellucid.degradations.degradation import Degradation, Footprint, apply, foo
 from pellucid.degradations.rng import (
     Generator,
     Range,
+    accepts_shards,
     draw_integers,
     draw_normal,
     draw_poisson,
@@ -64,7 +65,7 @@ class Unprocess:
     blue_gain: Range = (1.5, 1.9)
     brightness: float | None = None
 
-    draws = draws_by_shard = True
+    draws = accepts_shards = True
 
     @property
     def footprint(self) -> Footprint:
@@ -113,8 +114,12 @@ class SensorNoise:
     sensor: Sensor = PHONES
     num_levels: int | None = NUM_LEVELS
 
-    draws = draws_by_shard = True
+    draws = True
     footprint = Footprint()
+
+    @property
+    def accepts_shards(self) -> bool:
+        return accepts_shards(self.sensor)
 
     def __call__(self, clean: Tensor, generator: Generator) -> Tensor:
         light = clean.to(generator.device)
@@ -137,7 +142,11 @@ class SyntheticRaw:
     exposure_ratio: Range = (50.0, 300.0)
     white_balanced: bool = True
 
-    draws = draws_by_shard = True
+    draws = True
+
+    @property
+    def accepts_shards(self) -> bool:
+        return accepts_shards(self.unprocess)
 
     @property
     def footprint(self) -> Footprint:
@@ -194,7 +203,11 @@ class NoisyRaw:
     exposure: Range = (0.1, 1.0)
     num_levels: int = NUM_LEVELS
 
-    draws = draws_by_shard = True
+    draws = True
+
+    @property
+    def accepts_shards(self) -> bool:
+        return all(map(accepts_shards, (self.unprocess, *self.sensors)))
 
     @property
     def footprint(self) -> Footprint:

@@ -3,13 +3,14 @@
 Numbers that decide what the CPU does, e.g. which degradation a picture gets, are drawn on the CPU: for those of a
 device it would wait, and so for all that the device does before them.
 
-A batch may consist of shards with a generator each, so that several processes can share it. Only the numbers are
-then drawn shard by shard; everything else is computed for the whole batch at once, in far fewer operations.
+A batch may consist of shards with a generator each, so that several processes can share it. On a GPU, only the
+numbers are then drawn shard by shard; all else is computed for the whole batch at once, in far fewer operations.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from math import log
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -62,12 +63,12 @@ def join_generators(generators: Sequence[torch.Generator], count: int) -> Genera
     )
 
 
-def takes_shards(part: object) -> bool:
-    """Whether a degradation, or a part of one, draws by the functions below, and so accepts `ShardGenerators`.
+def accepts_shards(part: Any) -> bool:
+    """Whether a degradation, or a part of one, draws with the functions below, and so accepts `ShardGenerators`.
 
-    Its class itself must say so: a subclass may draw in another way.
+    Its class itself must say so by an attribute of this name: a subclass may draw in another way.
     """
-    return "draws_by_shard" in vars(type(part))
+    return "accepts_shards" in vars(type(part)) and bool(part.accepts_shards)
 
 
 def build_generator(device: torch.device, seed: int) -> torch.Generator:

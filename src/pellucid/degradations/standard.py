@@ -33,7 +33,7 @@ class GaussianNoise:
 
     sigma_255: Range
 
-    draws = draws_by_shard = True
+    draws = accepts_shards = True
     footprint = Footprint()
 
     def __call__(self, clean: Tensor, generator: Generator) -> Tensor:
@@ -48,7 +48,7 @@ class Shrink:
 
     scale: int
 
-    draws = False
+    draws, accepts_shards = False, True
 
     @property
     def footprint(self) -> Footprint:
@@ -67,7 +67,7 @@ class ShrinkAndEnlarge:
 
     scales: tuple[int, ...]
 
-    draws = draws_by_shard = True
+    draws = accepts_shards = True
 
     @property
     def footprint(self) -> Footprint:
@@ -76,10 +76,10 @@ class ShrinkAndEnlarge:
     def __call__(self, clean: Tensor, generator: Generator) -> Tensor:
         height, width = clean.shape[-2:]
 
-        def apply(scale: int, pictures: Tensor, _: Generator) -> Tensor:
+        def shrink_and_enlarge(scale: int, pictures: Tensor, _: Generator) -> Tensor:
             return resize(resize(pictures, Fraction(1, scale)), scale)[..., :height, :width]
 
-        return apply_one_each(self.scales, apply, clean, generator)
+        return apply_one_each(self.scales, shrink_and_enlarge, clean, generator)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Jpeg:
     def draws(self) -> bool:
         return isinstance(self.quality, tuple)
 
-    draws_by_shard = True
+    accepts_shards = True
     # Blocks have 8 x 8 px, those of 4:2:0 chroma 16 x 16; upsampling chroma reads one more sample on each side.
     footprint = Footprint(grid_px=16, reach_px=2)
 
@@ -116,7 +116,7 @@ class ShiftedJpeg:
     quality: int | tuple[int, int]
     chroma: tuple[str, ...] = ("4:2:0", "4:2:2", "4:4:4")
 
-    draws = draws_by_shard = True
+    draws = accepts_shards = True
     # A cell of the shifted grid ends in the next one, and upsampling chroma reads one more sample on each side.
     footprint = Footprint(grid_px=16, reach_px=16 + 2)
 
@@ -137,7 +137,7 @@ JPEG_COMPRESSION = (Jpeg, ShiftedJpeg)
 class Rounding:
     """Rounding to 8 bits, as in a file without lossy compression."""
 
-    draws = False
+    draws, accepts_shards = False, True
     footprint = Footprint()
 
     def __call__(self, clean: Tensor, generator: Generator) -> Tensor:

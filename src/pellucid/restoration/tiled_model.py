@@ -29,7 +29,7 @@ from pellucid.recipes.registry import find
 from pellucid.restoration import tiling
 from pellucid.restoration.kept_tiles import KeptTiles
 from pellucid.restoration.tiling import Span, Tile
-from pellucid.system import devices, memory
+from pellucid.system import devices, heap, memory
 from pellucid.system.devices import Download
 from pellucid.weights.checkpoint import WeightsMetadata
 
@@ -264,7 +264,7 @@ class TiledModel:
             advance(tile.num_pixels)
         assert restored is not None
         if restored.height * restored.width >= TRIMMED_PIXELS:
-            memory.trim()
+            heap.trim()
         return restored
 
     def _total_halo_px(self, degraded: Degraded, requested_px: int | None) -> int:
@@ -287,7 +287,7 @@ class TiledModel:
         others_bytes = reserved_bytes + memory.unused_share_bytes()
         used = memory.used_bytes() + others_bytes
         if self._working_bytes(degraded, tile_px + 2 * halo_px, max(0, limit - used)) > limit - used:
-            memory.trim()
+            heap.trim()
             used = memory.used_bytes() + others_bytes
         free, free_on_device = max(0, limit - used), devices.free_device_bytes(self.backend.device)
         while (
@@ -393,7 +393,7 @@ class TiledModel:
                 waiting += tile.cut(tile_px)[::-1]
                 continue
             if used + needed > limit:
-                memory.trim()
+                heap.trim()
             start_s = time.monotonic()
             try:
                 with allocation("a tile"):

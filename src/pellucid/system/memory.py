@@ -6,7 +6,6 @@ system's folder for temporary files, which the environment variable TMPDIR chang
 three times as long as filling memory.
 """
 
-import ctypes
 import mmap
 import os
 import tempfile
@@ -44,8 +43,6 @@ _SIGNS = (
     "could not create a primitive", "could not execute a primitive",
 )  # fmt: skip
 """In messages of PyTorch and oneDNN about a failed allocation."""
-
-_C_LIBRARY = ctypes.CDLL(None) if os.name == "posix" else None
 
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 _CGROUP_USED = Path("/sys/fs/cgroup/memory.current")
@@ -193,12 +190,6 @@ def as_contiguous(array: NDArray[Any]) -> NDArray[Any]:
     for rows in strips(array, copy):
         copy[rows] = array[rows]
     return copy
-
-
-def trim() -> None:
-    """Return freed memory that the C library keeps to the system (glibc)."""
-    if _C_LIBRARY is not None and hasattr(_C_LIBRARY, "malloc_trim"):
-        _C_LIBRARY.malloc_trim(0)
 
 
 def used_bytes() -> int:

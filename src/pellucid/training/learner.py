@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from pellucid.recipes.network import Loss, Network
 from pellucid.recipes.recipe import Recipe
-from pellucid.system import devices
+from pellucid.system import devices, heap
 from pellucid.system.devices import Download
 from pellucid.training import optimization
 from pellucid.training.distributed import Group, share_batch_norms
@@ -93,6 +93,7 @@ class Learner:
         """Number of steps that were skipped because the loss or a gradient was not finite."""
         self.num_skipped_in_a_row = 0
         self._pending: _PendingStep | None = None
+        self._is_new = True
         self._network = network.to(group.device).train()
         if mode.channels_last:
             nn.utils.convert_conv2d_weight_memory_format(self._network, torch.channels_last)
@@ -144,7 +145,17 @@ class Learner:
                 self._update_weights()
         self._scaler.update()
         self.step += 1
+        self._reuse_memory()
         return results
+
+    def _reuse_memory(self) -> None:
+        """On a CPU, keep the memory of the activations for the next step."""
+        if self.device.type != "cpu":
+            return
+        if self._is_new:  # what a step takes is known only after the first
+            heap.keep_freed(self._group.world_size)
+            self._is_new = False
+        heap.limit_kept()
 
     def settle(self) -> list[StepResult]:
         """Wait for the step whose result is not known yet, if there is one; returns its result."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from pellucid.data.store import Store
 from pellucid.degradations.degradation import Footprint, draws, footprint, make_pair
-from pellucid.degradations.rng import Generator, build_generator, join_generators
+from pellucid.degradations.rng import build_generator, join_generators
 from pellucid.domains import DevelopingDomain, develops_mosaic
 from pellucid.errors import DataError, RecipeError
 from pellucid.pictures.camera.packing import apply_gains, find_phase
@@ -21,9 +21,6 @@ from pellucid.training.positions import Patches, Window
 
 Batch = tuple[Tensor, Tensor]
 """(degraded, target)"""
-
-_CACHE_BYTES = 8 * 2**20
-"""Size of the clean pictures that a CPU degrades at once: with more, its caches do not hold what it computes."""
 
 
 class PatchMaker(Protocol):
@@ -114,17 +111,14 @@ class _FromClean:
     def _make_pair(self, clean: Tensor, seeds: Sequence[int]) -> Batch:
         if not draws(self._degradation):
             return make_pair(self._degradation, clean, build_generator(self._device, 0))
+        generators = [build_generator(self._device, seed) for seed in seeds]
         count = len(clean) // len(seeds)
-        num_together = max(1, _CACHE_BYTES // clean[:count].nbytes) if self._device.type == "cpu" else len(seeds)
-        groups = [seeds[i : i + num_together] for i in range(0, len(seeds), num_together)]
-        parts = zip(clean.split(num_together * count), groups, strict=True)
-        pairs = [make_pair(self._degradation, part, self._build_generator(group, count)) for part, group in parts]
-        degraded, target = (torch.cat(planes) for planes in zip(*pairs, strict=True))
-        return degraded, target
-
-    def _build_generator(self, seeds: Sequence[int], count: int) -> Generator:
-        """For shards of `count` pictures with these seeds."""
-        return join_generators([build_generator(self._device, seed) for seed in seeds], count)
+        if self._device.type != "cpu":
+            return make_pair(self._degradation, clean, join_generators(generators, count))
+        # Shard by shard: PyTorch's kernels for CPUs round the last few values of a tensor differently.
+        shards = zip(clean.split(count), generators, strict=True)
+        degraded, target = zip(*(make_pair(self._degradation, *shard) for shard in shards), strict=True)
+        return torch.cat(degraded), torch.cat(target)
 
 
 class _FromPairs:

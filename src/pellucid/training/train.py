@@ -25,7 +25,7 @@ from pellucid.recipes.overrides import check_patches, check_steps, check_trainin
 from pellucid.recipes.recipe import Recipe
 from pellucid.storage import cache, objects
 from pellucid.storage.urls import Location, Url, locate
-from pellucid.system import devices
+from pellucid.system import devices, heap
 from pellucid.system.arguments import check_number, checks_types
 from pellucid.system.wording import format_count
 from pellucid.training import distributed, run_folder, tuning
@@ -144,6 +144,7 @@ def train(
     if tensorboard:
         check_available()
     with ExitStack() as stack:
+        stack.callback(heap.return_freed)
         group = stack.enter_context(distributed.join_group(device, log))
         log = log if group.is_first else _ignore
         store = _open_store(data, target, limit, log)
@@ -315,6 +316,7 @@ def measure(
     check_shares(mix or {})
     data, target = cache.as_local(data), None if target is None else cache.as_local(target)
     with ExitStack() as stack:
+        stack.callback(heap.return_freed)
         group = stack.enter_context(distributed.join_group(device, log))
         log = log if group.is_first else _ignore
         store = _open_store(data, target, limit, log)

@@ -12,7 +12,7 @@ from pellucid.pictures.vips import pyvips
 from pellucid.restoration import advice
 from pellucid.restoration.settings import Settings
 from pellucid.restoration.stages import read_first_page
-from pellucid.system import memory
+from pellucid.system import heap, memory
 
 MAX_DECODED = 2
 """How many decoded pictures are kept. Samples of large ones are in files, see `memory`."""
@@ -73,7 +73,7 @@ class Views:
             num_bytes = raw.decoding_bytes(source, developed=True, max_pixels=self.max_pixels)
         else:
             _, num_bytes = images.decoding_cost(source)
-        memory.trim()
+        heap.trim()
         needed = memory.used_bytes() + num_bytes + _CONSTANT_BYTES
         if needed > self.memory_bytes:
             limit = f"the limit is {self.memory_bytes / 1e6:.0f} MB"

@@ -1,0 +1,75 @@
+"""Whether freed memory is returned to the system, measured in a process of its own."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from pellucid.system import heap
+
+PROGRAM = """
+import torch
+from pellucid.system import heap, memory
+
+def count_kept():
+    before = memory.used_bytes()
+    torch.ones(2**24)  # 64 MiB: by default, glibc gives up to 32 MiB from its heap
+    return memory.used_bytes() - before
+
+memory.free_bytes = lambda: FREE
+before = count_kept()
+heap.keep_freed(2)
+kept = count_kept()
+taken = memory.used_bytes()
+heap.return_freed()
+print(before > 50e6, kept > 50e6, taken - memory.used_bytes() > 50e6, count_kept() > 50e6)
+"""
+
+LIMITED = """
+import torch
+from pellucid.system import heap, memory
+
+memory.free_bytes = lambda: 2**40
+heap.keep_freed()
+blocks = [torch.ones(2**24) for _ in range(NUM)]
+blocks = blocks[-1:]  # at the end of the heap
+before = memory.used_bytes()
+heap.limit_kept()
+print(before - memory.used_bytes() > 64e6 * (NUM - 2))
+"""
+IS_GLIBC = hasattr(heap._C_LIBRARY, "mallopt")
+
+
+def run(program: str, **environment: str) -> list[str]:
+    variables = {key: value for key, value in os.environ.items() if key not in heap._ENVIRONMENT}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**variables, **environment},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    return done.stdout.split()
+
+
+@pytest.mark.skipif(not IS_GLIBC, reason="the C library is not glibc")
+def test_freed_memory_is_kept_until_it_is_returned() -> None:
+    assert run(PROGRAM.replace("FREE", "2**40")) == ["False", "True", "True", "False"]
+
+
+@pytest.mark.skipif(not IS_GLIBC, reason="the C library is not glibc")
+@pytest.mark.parametrize(
+    ("free", "environment"),
+    [("6 * heap._peak_bytes() - 1", {}), ("2**40", {"MALLOC_TRIM_THRESHOLD_": "131072"})],
+    ids=["memory is scarce", "the user decides"],
+)
+def test_freed_memory_is_not_kept(free: str, environment: dict[str, str]) -> None:
+    assert run(PROGRAM.replace("FREE", free), **environment) == ["False"] * 4
+
+
+@pytest.mark.skipif(not IS_GLIBC, reason="the C library is not glibc")
+@pytest.mark.parametrize(("num_blocks", "is_returned"), [(4, "False"), (30, "True")])
+def test_not_more_is_kept_than_three_times_what_was_taken(num_blocks: int, is_returned: str) -> None:
+    assert run(LIMITED.replace("NUM", str(num_blocks))) == [is_returned]  # of 64 MiB, in addition to PyTorch

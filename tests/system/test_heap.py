@@ -9,8 +9,13 @@ import pytest
 from pellucid.system import heap
 
 PROGRAM = """
+import resource
+import psutil
 import torch
 from pellucid.system import heap, memory
+
+def limit_addresses(num_bytes):
+    resource.setrlimit(resource.RLIMIT_AS, (psutil.Process().memory_info().vms + num_bytes,) * 2)
 
 def count_kept():
     before = memory.used_bytes()
@@ -62,8 +67,12 @@ def test_freed_memory_is_kept_until_it_is_returned() -> None:
 @pytest.mark.skipif(not IS_GLIBC, reason="the C library is not glibc")
 @pytest.mark.parametrize(
     ("free", "environment"),
-    [("6 * heap._peak_bytes() - 1", {}), ("2**40", {"MALLOC_TRIM_THRESHOLD_": "131072"})],
-    ids=["memory is scarce", "the user decides"],
+    [
+        ("6 * heap._peak_bytes() - 1", {}),
+        ("limit_addresses(5 * heap._peak_bytes()) or 2**40", {}),
+        ("2**40", {"MALLOC_TRIM_THRESHOLD_": "131072"}),
+    ],
+    ids=["memory is scarce", "addresses are scarce", "the user decides"],
 )
 def test_freed_memory_is_not_kept(free: str, environment: dict[str, str]) -> None:
     assert run(PROGRAM.replace("FREE", free), **environment) == ["False"] * 4

@@ -22,7 +22,7 @@ from pellucid.degradations.degradation import Chain, Degradation, OneOf, makes_t
 from pellucid.degradations.motion_blur import MotionBlur
 from pellucid.degradations.raw_synthesis import SensorNoise, SyntheticRaw, Unprocess
 from pellucid.degradations.rng import DeviceGenerator, Generator, build_generator, get_cpu_generator
-from pellucid.degradations.standard import GaussianNoise, Jpeg, Shrink, ShrinkAndEnlarge
+from pellucid.degradations.standard import GaussianNoise, Jpeg, Rounding, Shrink, ShrinkAndEnlarge
 from pellucid.domains import RGB, Domain, Gray, Luma, PackedRaw
 from pellucid.errors import DataError, NotEnoughMemoryError, PictureError, RecipeError
 from pellucid.pictures.camera.packing import BAYER, XTRANS, pack_bayer
@@ -814,6 +814,27 @@ def test_errors_of_the_thread_are_raised_by_batch(make: Make, tmp_path: Path) ->
     for step in (0, 1):
         with pytest.raises(PictureError, match="broken"):
             batches.batch(step)
+
+
+@pytest.mark.parametrize(
+    ("degrade", "found"),
+    [
+        (lambda clean: clean[..., 1:], "8 pictures of 17 x 18 px"),
+        (lambda clean: F.pad(clean, (0, 0, 0, 3)), "8 pictures of 18 x 21 px"),
+        (lambda clean: F.avg_pool2d(clean, 2), "8 pictures of 9 x 9 px"),
+        (lambda clean: clean[:1], "1 picture of 18 x 18 px"),
+    ],
+)
+def test_a_degradation_must_keep_to_its_footprint(
+    degrade: Callable[[Tensor], Tensor], found: str, make: Make, tmp_path: Path
+) -> None:
+    class Own(Rounding):
+        def __call__(self, clean: Tensor, generator: Generator) -> Tensor:
+            return degrade(clean)
+
+    batches = make(recipe_of(RGB(), Own()), clean_store(tmp_path / "store", noise(30, 30)))
+    with pytest.raises(RecipeError, match=f"returned {found} instead of 8 pictures of 18 x 18 px; the scale in"):
+        batches.batch(0)
 
 
 def test_waiting_is_measured(make: Make, tmp_path: Path) -> None:

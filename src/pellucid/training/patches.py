@@ -16,6 +16,7 @@ from pellucid.pictures.picture import Mosaic
 from pellucid.pictures.samples import Samples
 from pellucid.recipes.recipe import Recipe
 from pellucid.system import devices
+from pellucid.system.wording import format_count
 from pellucid.training.crops import Numbers, Pictures, Placement, Size, augment, augment_corner, crop_inner
 from pellucid.training.positions import Patches, Window
 
@@ -93,7 +94,7 @@ class _FromClean:
         assert recipe.degradation is not None
         self._degradation, self._domain, self._device = recipe.degradation, recipe.domain, placement.device
         reads = footprint(recipe.degradation)
-        self._rate = recipe.domain.rate / reads.scale
+        self._rate, self._scale = recipe.domain.rate / reads.scale, reads.scale
         self.window = _build_window(recipe, patch_px, reads)
         self._clean = Pictures(lambda i: _crop_to_cells(store.target(i), reads.scale), store.scenes, placement)
         self.sizes = self._clean.sizes
@@ -104,9 +105,21 @@ class _FromClean:
         planes = self._clean.crop(patches.picture, top, left, size_px, self._domain.to_colors)
         clean = augment(planes, patches.transform)
         degraded, target = self._make_pair(clean, seeds)
+        self._check_shape(degraded, clean)
         encoded = self._domain.encode(degraded)
         top, left = augment_corner(patches.top - top, patches.left - left, patches.transform, size_px - patch_px)
         return crop_inner(encoded, top, left, patch_px, self._rate), crop_inner(target, top, left, patch_px)
+
+    def _check_shape(self, degraded: Tensor, clean: Tensor) -> None:
+        """Raise RecipeError if the degradation does not do what its footprint says: patches would be shifted."""
+        count, _, height, width = clean.shape
+        expected = count, height // self._scale, width // self._scale
+        found = degraded.shape[0], *degraded.shape[2:]
+        if found != expected:
+            raise RecipeError(
+                f"the degradation returned {_format_pictures(*found)} instead of {_format_pictures(*expected)}",
+                hint="the scale in its footprint must be that by which it divides the sides",
+            )
 
     def _make_pair(self, clean: Tensor, seeds: Sequence[int]) -> Batch:
         if not draws(self._degradation):
@@ -191,6 +204,10 @@ class _FromRaw:
         """The part of the target that corresponds to the aligned mosaic."""
         (down, right), mosaic = self._corners[i], self._mosaic(i)
         return self._store.target(i)[down : down + mosaic.height, right : right + mosaic.width]
+
+
+def _format_pictures(count: int, height: int, width: int) -> str:
+    return f"{format_count(count, 'picture')} of {width} x {height} px"
 
 
 def _find_corner(domain: DevelopingDomain, store: Store, i: int) -> tuple[int, int]:

@@ -43,7 +43,10 @@ before = memory.used_bytes()
 heap.limit_kept()
 print(before - memory.used_bytes() > 64e6 * (NUM - 2))
 """
-IS_GLIBC = hasattr(heap._C_LIBRARY, "mallopt")
+
+pytestmark = pytest.mark.skipif(
+    not hasattr(heap._C_LIBRARY, "mallopt"), reason="only glibc can be told to keep freed memory"
+)
 
 
 def run(program: str, **environment: str) -> list[str]:
@@ -59,12 +62,10 @@ def run(program: str, **environment: str) -> list[str]:
     return done.stdout.split()
 
 
-@pytest.mark.skipif(not IS_GLIBC, reason="the C library is not glibc")
 def test_freed_memory_is_kept_until_it_is_returned() -> None:
     assert run(PROGRAM.replace("FREE", "2**40")) == ["False", "True", "True", "False"]
 
 
-@pytest.mark.skipif(not IS_GLIBC, reason="the C library is not glibc")
 @pytest.mark.parametrize(
     ("free", "environment"),
     [
@@ -78,7 +79,6 @@ def test_freed_memory_is_not_kept(free: str, environment: dict[str, str]) -> Non
     assert run(PROGRAM.replace("FREE", free), **environment) == ["False"] * 4
 
 
-@pytest.mark.skipif(not IS_GLIBC, reason="the C library is not glibc")
 @pytest.mark.parametrize(("num_blocks", "is_returned"), [(4, "False"), (30, "True")])
 def test_not_more_is_kept_than_three_times_what_was_taken(num_blocks: int, is_returned: str) -> None:
     assert run(LIMITED.replace("NUM", str(num_blocks))) == [is_returned]  # of 64 MiB, in addition to PyTorch

@@ -194,7 +194,11 @@ def as_contiguous(array: NDArray[Any]) -> NDArray[Any]:
 
 def used_bytes() -> int:
     """Resident memory of this process."""
-    return int(_find_process(os.getpid()).memory_info().rss)
+    return int(find_this_process().memory_info().rss)
+
+
+def find_this_process() -> psutil.Process:
+    return _find_process(os.getpid())
 
 
 @lru_cache(maxsize=1)

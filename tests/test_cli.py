@@ -22,6 +22,7 @@ from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 from pellucid.recipes import registry
 from pellucid.restoration import entries
+from pellucid.system import control_groups
 from pellucid.weights import checkpoint
 
 
@@ -164,6 +165,20 @@ def test_a_thread_count_that_is_no_number_is_one_warning(
     assert result.err == (
         "" if is_kept else f"warning: OMP_NUM_THREADS={value} is not a number of threads and is ignored\n"
     )
+
+
+@pytest.mark.parametrize(("quota", "given", "expected"), [(3, None, "3"), (3, "2", "2"), (64, None, None)])
+def test_threads_are_limited_to_the_processors_of_the_container(
+    run: Terminal, monkeypatch: pytest.MonkeyPatch, quota: int, given: str | None, expected: str | None
+) -> None:
+    monkeypatch.setattr(control_groups, "count_processors", lambda: quota)
+    monkeypatch.setattr(control_groups, "count_available_processors", lambda: 64)
+    for name in ("OMP_NUM_THREADS", "VIPS_CONCURRENCY"):
+        monkeypatch.setenv(name, given or "")
+        if given is None:
+            monkeypatch.delenv(name)
+    run("recipes --quiet")
+    assert {os.environ.get(name) for name in ("OMP_NUM_THREADS", "VIPS_CONCURRENCY")} == {expected}
 
 
 @pytest.mark.parametrize("wrong", ["--memory much", "--memory 2XB", "--exposure-ratio dark", "--exposure-ratio 0"])

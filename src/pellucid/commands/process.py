@@ -16,6 +16,7 @@ import typer
 
 from pellucid.commands.terminal import print_error, print_warning
 from pellucid.errors import ArgumentError, NotEnoughMemoryError, OutputError, PellucidError, RecipeError
+from pellucid.system import control_groups
 
 EXIT_CODES = {
     0: "everything was done",
@@ -39,19 +40,26 @@ def run(command: Callable[[], object]) -> NoReturn:
     """
     _protect_streams()
     warnings.showwarning = _show_warning
-    _ignore_bad_thread_count()
+    _set_thread_counts()
     with _interruptions() as received:
         code = _call(command)
     code = _flush(code)
     sys.exit(128 + received[0] if code == 130 and received else code)
 
 
-def _ignore_bad_thread_count() -> None:
-    """Remove an OMP_NUM_THREADS that is not a number: when torch loads, OpenMP would print lines of its own."""
+def _set_thread_counts() -> None:
+    """Limit libraries to the processors of this container or job; they would use all those of the machine.
+
+    An OMP_NUM_THREADS that is not a number is removed: when torch loads, OpenMP would print lines of its own.
+    """
     given = os.environ.get("OMP_NUM_THREADS", "1")
     if not re.fullmatch(r"\s*0*[1-9]\d{0,8}\s*(,\s*0*[1-9]\d{0,8}\s*)*", given):
         print_warning(f"OMP_NUM_THREADS={given[:40]} is not a number of threads and is ignored")
         del os.environ["OMP_NUM_THREADS"]
+    num_processors = control_groups.count_processors()
+    if num_processors < control_groups.count_available_processors():
+        os.environ.setdefault("OMP_NUM_THREADS", str(num_processors))
+        os.environ.setdefault("VIPS_CONCURRENCY", str(num_processors))
 
 
 def exit_code(error: PellucidError) -> int:

@@ -33,7 +33,7 @@ from pellucid.pictures.formats import SUFFIXES
 from pellucid.pictures.kinds import is_picture_head
 from pellucid.storage import cache
 from pellucid.storage.urls import Location, Url, is_url, locate
-from pellucid.system import files
+from pellucid.system import control_groups, files
 from pellucid.system.arguments import check_number, checks_types
 from pellucid.system.files import cache_folder, check_name
 from pellucid.system.shards import Shard
@@ -219,7 +219,7 @@ def prepare_shard(
     failures: LeftOut = []
     with open_part(out, shard.label, request, preparation.facts, failures) as writer:
         tasks, _ = _find_unfinished(replace(plan, tasks=tuple(mine)), writer)
-        failures += _decode_all(tasks, writer, workers or _count_processors(), progress)
+        failures += _decode_all(tasks, writer, workers or control_groups.count_processors(), progress)
     num_decoded = len(tasks) - len(failures)
     return PreparedShard(folder, len(mine), len(plan.tasks), num_decoded, False, tuple(failures))
 
@@ -341,7 +341,8 @@ def fill_store(plan: DatasetPlan, out: Path, request: Mapping[str, Any], setting
         if settings.decode_elsewhere is not None:
             tasks, failures, new_parts = settings.decode_elsewhere(tasks, writer)
             parts += new_parts
-        failures += _decode_all(tasks, writer, settings.workers or _count_processors(), settings.progress)
+        num_workers = settings.workers or control_groups.count_processors()
+        failures += _decode_all(tasks, writer, num_workers, settings.progress)
         failures.sort()
         items, left_out = _select_items(plan, writer, failures, settings.min_px)
         if not items:
@@ -355,10 +356,6 @@ def fill_store(plan: DatasetPlan, out: Path, request: Mapping[str, Any], setting
         made = writer.finish(plan.kind, items, left_out)
         remove_parts(parts)
         return Prepared(made, num_undecoded - len(failures), tuple(messages))
-
-
-def _count_processors() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _find_unfinished(plan: DatasetPlan, writer: StoreWriter) -> tuple[list[DecodeTask], list[str]]:

@@ -7,7 +7,6 @@ allocates them again: on a CPU, clearing them takes up to two fifths of its time
 import ctypes
 import os
 from contextlib import suppress
-from math import inf
 from pathlib import Path
 
 from pellucid.system import memory
@@ -44,7 +43,7 @@ def keep_freed(num_processes: int = 1) -> None:
     if not hasattr(_C_LIBRARY, "mallopt") or any(name in os.environ for name in _ENVIRONMENT):
         return
     peak_bytes = _KEPT.peak_bytes or _peak_bytes()
-    if min(memory.free_bytes(), _addressable_bytes()) < _GROWTH * num_processes * peak_bytes:
+    if memory.free_bytes() < _GROWTH * num_processes * peak_bytes:
         return_freed()
         return
     is_set = _set(_MMAP_THRESHOLD, _ALL) or _set(_MMAP_THRESHOLD, _MOST_IN_OLD_VERSIONS)
@@ -86,14 +85,6 @@ def _peak_bytes() -> int:
             if line.startswith("VmHWM:"):
                 return 1024 * int(line.split()[1])
     return memory.used_bytes()
-
-
-def _addressable_bytes() -> float:
-    """Address space that is left to this process by `ulimit -v`."""
-    import resource  # not on Windows, which has no glibc
-
-    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
-    return inf if limit == resource.RLIM_INFINITY else limit - int(memory.find_this_process().memory_info().vms)
 
 
 def _own_bytes() -> int:

@@ -12,8 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
-from math import prod
-from pathlib import Path
+from math import inf, prod
 from threading import RLock
 from typing import IO, Any
 from weakref import WeakSet
@@ -22,7 +21,7 @@ import numpy as np
 import psutil
 from numpy.typing import NDArray
 
-from pellucid.system import files
+from pellucid.system import control_groups, files
 
 LARGE_BYTES = 2**24
 """Arrays of at least this size are in a file if memory is scarce: 16 MiB, 3 megapixels of 16-bit RGB."""
@@ -43,10 +42,6 @@ _SIGNS = (
     "could not create a primitive", "could not execute a primitive",
 )  # fmt: skip
 """In messages of PyTorch and oneDNN about a failed allocation."""
-
-_CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
-_CGROUP_USED = Path("/sys/fs/cgroup/memory.current")
-_CGROUP_STATISTICS = Path("/sys/fs/cgroup/memory.stat")
 
 
 class FileMap(mmap.mmap):
@@ -213,13 +208,19 @@ def limit_bytes(requested_bytes: int | None) -> int:
 
 
 def free_bytes() -> int:
-    """Memory that is available to this process, on this machine or in its container."""
+    """Memory that this process may still take: on this machine, in its container or job, and by `ulimit -v`."""
     free = int(psutil.virtual_memory().available)
-    try:
-        used = int(_CGROUP_USED.read_text()) - _cached_bytes(_CGROUP_STATISTICS.read_text())
-        return max(0, min(free, int(_CGROUP_LIMIT.read_text()) - used))
-    except (OSError, ValueError):  # not in a container, or in one without a limit ("max")
-        return free
+    return int(max(0, min(free, control_groups.allowed_bytes(), _addressable_bytes())))
+
+
+def _addressable_bytes() -> float:
+    """Address space that is left to this process by `ulimit -v`."""
+    if os.name != "posix":
+        return inf
+    import resource
+
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return inf if limit == resource.RLIM_INFINITY else limit - int(find_this_process().memory_info().vms)
 
 
 def enough_bytes(num_bytes: int) -> int:
@@ -231,12 +232,6 @@ def is_memory_error(error: BaseException) -> bool:
     """Whether an error is about a failed allocation. That of PyTorch on CPUs has no class of its own."""
     is_of_torch = isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)
     return is_of_torch or isinstance(error, MemoryError)
-
-
-def _cached_bytes(statistics: str) -> int:
-    """Page cache of a container: grows with every file read, and is freed on demand."""
-    numbers = dict(line.split() for line in statistics.splitlines())
-    return sum(int(numbers.get(name, 0)) for name in ("active_file", "inactive_file"))
 
 
 def _map_memory(num_bytes: int) -> mmap.mmap:

@@ -1,0 +1,73 @@
+"""The limits of containers, batch jobs and services: the control groups of Linux, in versions 1 and 2.
+
+A limit of a group also applies to all groups inside it: Slurm limits the group of a job, and its processes are in
+groups of tasks. In a container, the groups above its own are not visible.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from math import ceil, inf
+from pathlib import Path
+
+_ROOT = Path("/sys/fs/cgroup")
+_MEMBERSHIP = Path("/proc/self/cgroup")
+
+
+def allowed_bytes() -> float:
+    """The memory that this process may still take by the limits of its groups; infinite if there are none."""
+    return min(map(_remaining_bytes, _list_groups("memory")), default=inf)
+
+
+def count_processors() -> int:
+    """The processors that this process may use, rounded up: groups may allow parts of them."""
+    available = count_available_processors()
+    quota = min(map(_quota, _list_groups("cpu")), default=inf)
+    return available if quota >= available else max(1, ceil(quota))
+
+
+def count_available_processors() -> int:
+    """The processors on which this process may run, whatever part of their time it may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _list_groups(controller: str) -> Iterator[Path]:
+    """The folders of all groups that contain this process and may have limits of this kind."""
+    with suppress(OSError, ValueError):
+        for line in _MEMBERSHIP.read_text().splitlines():
+            _, controllers, name = line.split(":", 2)
+            if not controllers or controller in controllers.split(","):
+                group = Path(name.lstrip("/"))
+                yield from (_ROOT / controllers / folder for folder in (group, *group.parents))
+
+
+def _remaining_bytes(group: Path) -> float:
+    """Without the cache of files, which grows with each file that is read, and is freed on demand."""
+    with suppress(OSError, ValueError):
+        if (group / "memory.current").exists():
+            limit = min(_read_number(group / "memory.max"), _read_number(group / "memory.high"))
+            return max(0, limit - _read_number(group / "memory.current") + _cached_bytes(group, ""))
+        limit = _read_number(group / "memory.limit_in_bytes")
+        return max(0, limit - _read_number(group / "memory.usage_in_bytes") + _cached_bytes(group, "total_"))
+    return inf
+
+
+def _cached_bytes(group: Path, prefix: str) -> int:
+    numbers = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+    return sum(int(numbers.get(prefix + name, 0)) for name in ("active_file", "inactive_file"))
+
+
+def _quota(group: Path) -> float:
+    """The number of processors whose time the processes of a group may use together."""
+    with suppress(OSError, ValueError):
+        if (group / "cpu.max").exists():
+            quota, period = (group / "cpu.max").read_text().split()
+        else:
+            quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+        return inf if quota == "max" or int(quota) < 0 else int(quota) / int(period)
+    return inf
+
+
+def _read_number(path: Path) -> float:
+    text = path.read_text().strip()
+    return inf if text == "max" else int(text)

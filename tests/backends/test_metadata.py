@@ -29,9 +29,9 @@ def test_metadata_survives_a_round_trip_through_texts(name: str) -> None:
     assert network.halo == metadata.halo and next(network.parameters()).is_meta
 
 
-def test_whether_weights_learned_from_pairs_survives_the_round_trip() -> None:
+def test_what_weights_learned_from_survives_the_round_trip() -> None:
     metadata = make_metadata()
-    learned = replace(metadata, weights=replace(metadata.weights, learned_from_pairs=True))
+    learned = replace(metadata, weights=replace(metadata.weights, learned_from_pairs=True, degradation="Haze(3)"))
     assert GraphMetadata.from_entries(learned.to_entries(), source="x.onnx") == learned
 
 

@@ -3,6 +3,7 @@
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,11 +61,12 @@ def test_noise_that_does_not_fit_gets_a_line(
         assert re.search(message, warning), warning
 
 
-def test_weights_that_learned_from_pairs_get_no_line_about_noise() -> None:
+@pytest.mark.parametrize("learned", [{"learned_from_pairs": True}, {"degradation": "Haze()"}])
+def test_weights_that_learned_from_something_else_get_no_line_about_noise(learned: dict[str, Any]) -> None:
     model = load("dncnn-gray-25", device="cpu")
     metadata = model.models[0].metadata
     assert metadata is not None and warn_about(make_picture(0, 1), model)
-    model.models[0].metadata = replace(metadata, learned_from_pairs=True)
+    model.models[0].metadata = replace(metadata, **learned)
     assert warn_about(make_picture(0, 1), model) == ()
 
 

@@ -4,6 +4,8 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,11 +20,15 @@ import small_models
 from child_processes import interruptible
 from pellucid.data.store import open as open_store
 from pellucid.data.store_writer import Planned, Stamp, StoreWriter
+from pellucid.degradations.standard import GaussianNoise
+from pellucid.domains import Luma
 from pellucid.errors import ArgumentError, DataError, OutputError, PellucidError, RecipeError, WeightsError
+from pellucid.networks.dncnn import DnCNN
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 from pellucid.pictures.samples import Samples
 from pellucid.recipes import registry
+from pellucid.recipes.losses import mean_absolute
 from pellucid.recipes.recipe import Recipe
 from pellucid.restoration import restorer
 from pellucid.system import devices
@@ -322,6 +328,11 @@ def test_degraded_pictures_are_validated_against_their_targets(stores: dict[str,
         ({"made": tiny("dncnn.gaussian", 3)}, "with num_steps=2, not num_steps=3"),
         ({"made": tiny("dncnn.gaussian", 2, sigma_255=5)}, "with sigma_255=25.0, not sigma_255=5.0"),
         ({"made": tiny("dncnn.three_tasks", 2)}, "with "),
+        (
+            {"made": replace(tiny("dncnn.gaussian", 2), degradation=GaussianNoise(3.0))},
+            r"with degradation=\(not given\), not degradation=GaussianNoise\(sigma_255=3.0\)",
+        ),
+        ({"made": replace(tiny("dncnn.gaussian", 2), loss=mean_absolute)}, "not loss=mean_absolute"),
     ],
 )
 def test_a_folder_of_another_training_is_refused(
@@ -664,6 +675,41 @@ def test_weights_say_whether_they_learned_from_pairs(stores: dict[str, Path], tm
     for kind in ("clean", "pairs"):
         metadata = checkpoint.read_metadata(run(made, stores[kind], tmp_path / kind))
         assert metadata.learned_from_pairs is (kind == "pairs")
+
+
+def test_weights_state_a_degradation_that_is_not_of_the_recipe(stores: dict[str, Path], tmp_path: Path) -> None:
+    made = tiny("dncnn.gaussian", num_steps=1, channels=3)
+    changed = replace(made, degradation=GaussianNoise(3.0))
+    for name, kind, given, expected in (
+        ("a", "clean", made, None),
+        ("b", "clean", changed, "GaussianNoise(sigma_255=3.0)"),
+        ("c", "pairs", changed, None),
+    ):
+        assert checkpoint.read_metadata(run(given, stores[kind], tmp_path / name)).degradation == expected
+
+
+def test_a_training_with_an_own_part_resumes(stores: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(Crash):
+        changed = replace(tiny("dncnn.gaussian", 4), degradation=GaussianNoise(3.0))
+        run(changed, stores["clean"], tmp_path / "run", save_every_s=0, progress=crash_at(2))
+    changed = replace(tiny("dncnn.gaussian", 4), degradation=GaussianNoise(3.0))
+    whole = run(changed, stores["clean"], tmp_path / "whole")
+    assert equal(whole, run(changed, stores["clean"], tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"domain": Luma()}, "domain"),
+        ({"network": partial(DnCNN, 1, 4, 4), "domain": Luma()}, "network and domain"),
+    ],
+)
+def test_parts_that_weights_do_not_contain_are_refused(
+    changes: dict[str, Any], named: str, stores: dict[str, Path], tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match=f"has another {named}, which its weights would not be used with"):
+        run(replace(tiny("dncnn.gaussian", 1), **changes), stores["clean"], tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 # Fine-tuning, tuning, and measuring.

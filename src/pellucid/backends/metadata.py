@@ -109,6 +109,8 @@ class GraphMetadata:
             texts["network_sha256"] = self.weights.network_sha256
         if self.weights.learned_from_pairs:
             texts["learned_from_pairs"] = True
+        if self.weights.degradation is not None:
+            texts["degradation"] = self.weights.degradation
         if self.form is not None:
             texts["whole"] = vars(self.form)
         return {key: value if isinstance(value, str) else json.dumps(value) for key, value in texts.items()}

@@ -120,6 +120,8 @@ def _describe_purpose(metadata: "WeightsMetadata") -> tuple[str, str]:
     problems = [f"{problem} {describe_noise(recipe)}".strip() for problem in list_problems(recipe)]
     if recipe.domain.rate > 1 and recipe.protocol.crop_multiple > 1:
         problems = [f"{problem}, x{recipe.domain.rate}" for problem in problems]
+    if metadata.degradation is not None:
+        problems = ["own degradation"]
     kinds = {"gray": "gray", "y": "any", "rgb": "color"}
     return ", ".join(problems), "RAW" if recipe.domain.takes_mosaic else kinds[recipe.domain.colors]
 
@@ -180,6 +182,8 @@ def _print_model(name: str, json_file: Path | None, *, overwrite: bool) -> None:
     print_line(f"for: {purpose}; input: {kind}")
     print_line(f"file: {path}")
     print_line(f"license: {metadata.license}")
+    if metadata.degradation is not None:
+        print_line(f"degradation: {metadata.degradation}, instead of that of the recipe")
     print_line(f"origin: {metadata.provenance}")
     for score in metadata.scores:
         measured = f"{checkpoint.describe_score(score)} {_psnr_db(score):.3f} dB"

@@ -82,6 +82,7 @@ class Recorder:
 
     validation: if None, the last weights are the result; otherwise the best validated ones.
     origin: the data and seed, for the provenance of the weights. from_pairs: whether all data are pairs.
+        degradation: describes that of the training if it is not the recipe's.
     save_every_s: longest time between checkpoints.
     tensorboard: also receives metrics and validation strips. bucket_run: uploads every checkpoint.
     log: called with a line of text if pictures cannot be scored.
@@ -95,13 +96,15 @@ class Recorder:
         *,
         origin: str,
         from_pairs: bool,
+        degradation: str | None,
         save_every_s: float,
         tensorboard: TensorboardWriter | None = None,
         bucket_run: BucketRun | None = None,
         log: Log = ignore,
     ) -> None:
         self._run, self._learner, self._validation, self._tensorboard = run, learner, validation, tensorboard
-        self._origin, self._from_pairs, self._save_every_s = origin, from_pairs, save_every_s
+        self._origin, self._from_pairs, self._degradation = origin, from_pairs, degradation
+        self._save_every_s = save_every_s
         self._bucket_run, self._log = bucket_run, log
         self._known_failures = list[str]()
         self._saved_at = time.monotonic()
@@ -190,6 +193,7 @@ class Recorder:
             license="not stated",
             network_sha256=recipe.network_sha256,
             learned_from_pairs=self._from_pairs,
+            degradation=self._degradation,
             scores=() if report is None else (_to_score(report, self._validation),),
         )
         checkpoint.save(self._run.weights, network, metadata, overwrite=True)

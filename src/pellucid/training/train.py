@@ -21,6 +21,7 @@ import torch
 from pellucid.data import preparing
 from pellucid.data.store import Store
 from pellucid.errors import DataError, PellucidError
+from pellucid.recipes.changes import check_usable, describe_changes, describe_part
 from pellucid.recipes.overrides import check_patches, check_steps, check_training_values, training_values
 from pellucid.recipes.recipe import Recipe
 from pellucid.storage import cache, objects
@@ -98,6 +99,9 @@ def train(
     To resume, call it again with the same recipe, data, mix, seed, limit, start_from and tune; all other arguments
     may change, and so may the number of processes. If all steps are done, it returns at once.
 
+    Parts of the recipe may be your own, with `dataclasses.replace`, except for its network and domain: the weights
+    contain its name and keywords only.
+
     recipe: what to train, from `pellucid.find(name, **keywords)`.
     data: a store from `prepare`, or a folder of pictures, from which a store is made in the user's cache. Without
         targets, the pictures must be clean, and the recipe degrades them. Pairs, and camera RAW files with long
@@ -137,6 +141,8 @@ def train(
         objects.check_can_write(place)
     check_training_values(recipe)
     check_steps(recipe)
+    changes = describe_changes(recipe)
+    check_usable(recipe, changes)
     check_shares(mix or {})
     given, data, target = str(data), cache.as_local(data), None if target is None else cache.as_local(target)
     if validation is not None:
@@ -157,6 +163,7 @@ def train(
         folder = local_folder(place) if isinstance(place, Url) else place
         if group.is_first:
             identity = _build_identity(recipe, store, mixed, pretrained, seed=seed, limit=limit, tune=tune)
+            identity |= changes
             if isinstance(place, Url):
                 bucket_run = stack.enter_context(open_bucket_run(place, log))
             run = stack.enter_context(
@@ -172,12 +179,15 @@ def train(
         if run is not None:
             writer = stack.enter_context(closing(TensorboardWriter(folder))) if tensorboard else None
             origin = f"trained on {_format_sources(data.name, store, mixed)}, seed {seed}"
+            stores = store, *(one.store for one in mixed)
+            from_pairs = all(learns_from_pairs(recipe, each) for each in stores)
             recorder = Recorder(
                 run,
                 learner,
                 validation,
                 origin=origin,
-                from_pairs=all(learns_from_pairs(recipe, each) for each in (store, *(one.store for one in mixed))),
+                from_pairs=from_pairs,
+                degradation=None if from_pairs else changes.get("degradation"),
                 save_every_s=save_every_s,
                 tensorboard=writer,
                 bucket_run=bucket_run,
@@ -421,9 +431,9 @@ def _describe(recipe: Recipe, data: str, store: Store, mixed: Sequence[MixedStor
         del sources[0]["share"]
     return {
         "training": training_values(recipe),
-        "domain": repr(recipe.domain),
-        "degradation": repr(recipe.degradation),
-        "protocol": repr(recipe.protocol),
+        "domain": describe_part(recipe.domain),
+        "degradation": describe_part(recipe.degradation),
+        "protocol": describe_part(recipe.protocol),
         "data": sources[0],
         **({"mix": sources[1:]} if mixed else {}),
     }

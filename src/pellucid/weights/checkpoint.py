@@ -49,6 +49,7 @@ class WeightsMetadata:
     history: recipe, provenance and scores of the files that this one replaced, newest first.
     network_sha256: SHA-256 of the network file, if the recipe is not from the package; see `add_network`.
     learned_from_pairs: whether it learned from given pairs only, not from the degradation of the recipe.
+    degradation: describes the degradation from which it learned instead of that of the recipe.
     """
 
     recipe: str
@@ -59,6 +60,12 @@ class WeightsMetadata:
     history: tuple[Mapping[str, Any], ...] = field(default=())
     network_sha256: str | None = None
     learned_from_pairs: bool = False
+    degradation: str | None = None
+
+    @property
+    def learned_otherwise(self) -> bool:
+        """Whether it learned from anything else than the degradation of the recipe."""
+        return self.learned_from_pairs or self.degradation is not None
 
 
 @dataclass(frozen=True)
@@ -276,6 +283,7 @@ def parse_metadata(header: Mapping[str, Any], *, source: str | Path) -> WeightsM
             history=tuple(dict(entry) for entry in header.get("history", ())),
             network_sha256=None if header.get("network_sha256") is None else str(header["network_sha256"]),
             learned_from_pairs=header.get("learned_from_pairs") in (True, "true"),  # text in exported files
+            degradation=None if header.get("degradation") is None else str(header["degradation"]),
         )
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise WeightsError(f"{source} has an invalid header ({describe_damage(error)})") from error

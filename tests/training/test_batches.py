@@ -772,8 +772,9 @@ def test_a_store_that_a_recipe_would_use_only_in_part_is_refused(make: Make, tmp
 @pytest.mark.parametrize(
     ("name", "keywords", "message"),
     [
-        ("dncnn.gaussian", {"world_size": 3}, "3 processes .* 8 equal parts"),
-        ("dncnn.gaussian", {"batch_size": 2, "world_size": 4}, "4 processes .* 2 equal parts"),
+        ("dncnn.gaussian", {"world_size": 3}, "3 processes .* equally; use 2, 4 or 8 processes"),
+        ("dncnn.gaussian", {"batch_size": 2, "world_size": 4}, "4 processes .* of 2 .* of 4, e.g. batch_size=4"),
+        ("dncnn.gaussian", {"batch_size": 15, "world_size": 2}, "multiple of 2, e.g. batch_size=16"),
         ("dncnn.gaussian", {"batch_size": 0}, "batch_size=0 must be at least 1"),
         ("dncnn.gaussian", {"patch_px": 0}, "patch_px=0: .* multiple of 1"),
     ],

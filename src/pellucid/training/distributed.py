@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from inspect import signature
 from threading import Timer
 from typing import Any, TypeVar, cast
 
@@ -76,7 +77,14 @@ class Group:
         """The module, with gradients averaged over all processes."""
         if self.world_size == 1:
             return module
-        return nn.parallel.DistributedDataParallel(module, broadcast_buffers=False)
+        return nn.parallel.DistributedDataParallel(module, **_NO_SYNC)
+
+
+# The second is the name before PyTorch 2.13.
+_NAMES_OF_SYNC = "forward_sync_buffers", "broadcast_buffers"
+_PARAMETERS = signature(nn.parallel.DistributedDataParallel).parameters
+_NO_SYNC: dict[str, Any] = {next(name for name in _NAMES_OF_SYNC if name in _PARAMETERS): False}
+"""Buffers, e.g. the statistics of batch norm, are the same in all processes anyway."""
 
 
 @contextmanager

@@ -16,6 +16,7 @@ import itertools
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -97,15 +98,13 @@ def timed(
     step: Callable[[Pair], object], batches: Iterator[Pair], num_steps: int, *, is_ours: bool = True
 ) -> float:
     """Seconds for a step. Memory that a step frees is kept, as in a training of ours, or not."""
-    if is_ours:
+    with heap.keeping() if is_ours else nullcontext():
         heap.keep_freed()
-    else:
-        heap.return_freed()
-    step(next(batches))
-    started = time.perf_counter()
-    for _ in range(num_steps):
         step(next(batches))
-    return (time.perf_counter() - started) / num_steps
+        started = time.perf_counter()
+        for _ in range(num_steps):
+            step(next(batches))
+        return (time.perf_counter() - started) / num_steps
 
 
 def numbered(batches: Batches) -> Iterator[Pair]:

@@ -32,8 +32,8 @@ SECTIONS = {
 HEAD = """# API reference
 
 Everything that `import pellucid` provides. Written by `make docs` from the docstrings; edit those.
-Also public are the names that [degradations.md](degradations.md) imports from `pellucid.degradations`. All other names can
-change in any release.
+Also public are the names that [degradations.md](degradations.md) imports from `pellucid.degradations`. All
+other names can change in any release.
 """
 
 

@@ -25,10 +25,12 @@ def count_kept():
 find_free_bytes = memory.free_bytes
 memory.free_bytes = lambda: FREE
 before = count_kept()
-heap.keep_freed(2)
-kept = count_kept()
-taken = memory.used_bytes()
-heap.return_freed()
+with heap.keeping():
+    with heap.keeping():
+        heap.keep_freed(2)
+    kept = count_kept()
+    heap.trim_unkept()
+    taken = memory.used_bytes()
 print(before > 50e6, kept > 50e6, taken - memory.used_bytes() > 50e6, count_kept() > 50e6)
 """
 
@@ -37,12 +39,14 @@ import torch
 from pellucid.system import heap, memory
 
 memory.free_bytes = lambda: 2**40
-heap.keep_freed()
-blocks = [torch.ones(2**24) for _ in range(NUM)]
-blocks = blocks[-1:]  # at the end of the heap
-before = memory.used_bytes()
-heap.limit_kept()
-print(before - memory.used_bytes() > 64e6 * (NUM - 2))
+with heap.keeping():
+    heap.keep_freed()
+    blocks = [torch.ones(2**24) for _ in range(NUM)]
+    blocks = blocks[-1:]  # at the end of the heap
+    before = memory.used_bytes()
+    heap.limit_kept()
+    returned = before - memory.used_bytes()
+print(returned > 64e6 * (NUM - 2))
 """
 
 pytestmark = pytest.mark.skipif(
@@ -63,7 +67,7 @@ def run(program: str, **environment: str) -> list[str]:
     return done.stdout.split()
 
 
-def test_freed_memory_is_kept_until_it_is_returned() -> None:
+def test_freed_memory_is_kept_until_the_outermost_context_ends() -> None:
     assert run(PROGRAM.replace("FREE", "2**40")) == ["False", "True", "True", "False"]
 
 
@@ -78,6 +82,18 @@ def test_freed_memory_is_kept_until_it_is_returned() -> None:
 )
 def test_freed_memory_is_not_kept(free: str, environment: dict[str, str]) -> None:
     assert run(PROGRAM.replace("FREE", free), **environment) == ["False"] * 4
+
+
+def test_nothing_is_kept_outside_of_the_context() -> None:
+    program = PROGRAM.replace("with heap.keeping():", "if True:").replace("FREE", "2**40")
+    assert run(program) == ["False"] * 4
+
+
+def test_a_limit_of_free_memory_counts() -> None:
+    program = PROGRAM.replace("FREE", "2**40").replace("keep_freed(2)", "keep_freed(free_bytes=BOUND)")
+    limit = "3 * heap._peak_bytes()"
+    assert run(program.replace("BOUND", f"{limit} - 1")) == ["False"] * 4
+    assert run(program.replace("BOUND", limit))[1] == "True"
 
 
 @pytest.mark.parametrize(("num_blocks", "is_returned"), [(4, "False"), (30, "True")])

@@ -25,12 +25,14 @@ class Backend(Protocol):
 
     scale, multiple, halo: of the network; see `recipes.network.Network`.
     fixed_shape: of a graph that takes one shape only, from which inputs of other sizes are joined; otherwise None.
+    frees_activations: whether each call gets memory for its activations from the C library, and frees it.
     """
 
     scale: int
     multiple: int
     halo: int
     fixed_shape: FixedShape | None
+    frees_activations: bool
 
     @property
     def name(self) -> str:

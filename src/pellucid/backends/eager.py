@@ -39,6 +39,7 @@ class TorchBackend:
         self.fixed_shape: FixedShape | None = None
         self.precision, self._dtype = precision, DTYPES[precision]
         self.device = find_device(device)
+        self.frees_activations = self.device.type == "cpu"
         if self.device.type == "cuda":
             # TF32 has a mantissa of 10 bits: scores would change, and tiles would differ from the whole picture.
             torch.backends.cudnn.allow_tf32 = False

@@ -86,6 +86,7 @@ class ForeignBackend:
 
     device = torch.device("cpu")
     fixed_shape: FixedShape | None = None
+    frees_activations = False
 
     def __init__(self, path: Path, runtime_device: str = "cpu", /, **keywords: object) -> None:
         given = _validate(path, keywords)

@@ -55,6 +55,7 @@ class GraphBackend(ABC):
     """
 
     runtime: str
+    frees_activations = False  # the runtimes keep their memory
 
     def __init__(self, metadata: GraphMetadata, network: Network, fingerprint: str, device: str) -> None:
         self.scale, self.multiple, self.halo = metadata.scale, metadata.multiple, metadata.halo

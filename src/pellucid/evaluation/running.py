@@ -14,6 +14,7 @@ from pellucid.evaluation.score_log import Finished, ScoreLog, make_key
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 from pellucid.restoration.entries import stamp
+from pellucid.system import heap
 from pellucid.system.files import check_overwrite
 from pellucid.system.shards import Shard
 from pellucid.system.wording import format_count
@@ -111,14 +112,15 @@ class Scoring:
         self, missing: Iterable[Missing], before_saving: BeforeSaving | None = None
     ) -> Generator[Finish, None, None]:
         """Score samples in this process, one after the other."""
-        for one in missing:
-            sample = self.collection.samples[one.number]
-            for seed in one.seeds:
-                try:
-                    yield one.number, seed, self._finish(sample, seed, one, before_saving)
-                except (PictureError, NotEnoughMemoryError) as error:
-                    yield one.number, seed, error.about(sample.path)
-                    break
+        with heap.keeping():
+            for one in missing:
+                sample = self.collection.samples[one.number]
+                for seed in one.seeds:
+                    try:
+                        yield one.number, seed, self._finish(sample, seed, one, before_saving)
+                    except (PictureError, NotEnoughMemoryError) as error:
+                        yield one.number, seed, error.about(sample.path)
+                        break
 
     def _finish(
         self, sample: EvalSample, seed: int | None, missing: Missing, before_saving: BeforeSaving | None

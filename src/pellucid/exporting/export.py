@@ -294,6 +294,7 @@ class _RunAsBackend:
         self.scale, self.multiple, self.halo = backend.scale, backend.multiple, backend.halo
         self._backend, self._run, self.note = backend, run, None
         self.fixed_shape: FixedShape | None = None
+        self.frees_activations = False
 
     @property
     def name(self) -> str:

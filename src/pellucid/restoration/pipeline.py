@@ -21,7 +21,7 @@ from pellucid.restoration.kept_tiles import KeptTiles
 from pellucid.restoration.planning import Job
 from pellucid.restoration.position import Position
 from pellucid.restoration.transfers import LocalFiles
-from pellucid.system import memory
+from pellucid.system import heap, memory
 from pellucid.system.wording import format_bytes
 
 FAULT = "a fault of pellucid"
@@ -93,8 +93,13 @@ class Budget:
 
     def check(self, job: Job) -> None:
         """Raise NotEnoughMemoryError for an admitted job that exceeds the limit even alone."""
+        if len(self._taken) > 1:
+            return
         needed = memory.used_bytes() + self._taken[job]
-        if len(self._taken) == 1 and needed > self.ceiling:
+        if needed > self.ceiling:
+            heap.trim()
+            needed = memory.used_bytes() + self._taken[job]
+        if needed > self.ceiling:
             raise NotEnoughMemoryError(
                 f"decoding and encoding {job.source} needs more than the memory limit of "
                 f"{format_bytes(self.ceiling)}",
@@ -204,7 +209,7 @@ def _run_overlapped(
         budget.release(item.job)
         return item
 
-    with _pool(budget.workers) as readers, _pool(budget.workers) as writers:
+    with heap.keeping(), _pool(budget.workers) as readers, _pool(budget.workers) as writers:
         try:
             for _ in jobs:
                 while not reading and not budget.admit(waiting[0]):

@@ -198,8 +198,9 @@ class TiledModel:
         dtype: of the result's samples. Raises the errors of `Restorer.restore`.
         """
         tile_px = effort.kept.start_model(self.choose_tile_px(degraded, effort))
-        tiles = self._restore_tiles(degraded, tile_px, effort, dtype)
-        restored = self._join_tiles(degraded, tiles, advance)
+        with heap.keeping():
+            tiles = self._restore_tiles(degraded, tile_px, effort, dtype)
+            restored = self._join_tiles(degraded, tiles, advance)
         if not isinstance(degraded, Mosaic):
             return restored
         if self.recipe.domain.gives_mosaic:
@@ -264,7 +265,7 @@ class TiledModel:
             advance(tile.num_pixels)
         assert restored is not None
         if restored.height * restored.width >= TRIMMED_PIXELS:
-            heap.trim()
+            heap.trim_unkept()
         return restored
 
     def _total_halo_px(self, degraded: Degraded, requested_px: int | None) -> int:
@@ -394,6 +395,7 @@ class TiledModel:
                 continue
             if used + needed > limit:
                 heap.trim()
+            heap.limit_kept()
             start_s = time.monotonic()
             try:
                 with allocation("a tile"):
@@ -408,8 +410,9 @@ class TiledModel:
             else:
                 yield from started.add(tile, start_s, finish)
                 del finish  # its planes; otherwise they would stay in memory while the next tile is computed
-            if waiting:
-                used = memory.used_bytes()
+            used = memory.used_bytes()
+            if self.backend.frees_activations and tile.num_pixels >= TRIMMED_PIXELS:
+                heap.keep_freed(free_bytes=limit - used)
         yield from started.finish()
 
     def _start_tile(

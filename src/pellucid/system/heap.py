@@ -1,13 +1,16 @@
 """The heap of the C library (glibc): whether it keeps freed memory for later, or returns it to the system.
 
-The system clears each page before a process gets it again. A step of a training frees all its activations and
-allocates them again: on a CPU, clearing them takes up to two fifths of its time.
+The system clears each page before a process gets it again. A step of a training, or a tile, frees all its
+activations, and the next one allocates them again: on a CPU, clearing them takes up to two fifths of the time.
 """
 
 import ctypes
 import os
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from math import inf
 from pathlib import Path
+from threading import RLock
 
 from pellucid.system import memory
 
@@ -27,41 +30,76 @@ for an aligned tensor among freed blocks, so a process takes more than it needs:
 
 
 class _Kept:
-    """peak_bytes: the most memory that this process has taken before it kept any; None: it keeps none."""
+    """depth: how many times the process is within `keeping`.
 
-    peak_bytes: int | None = None
+    peak_bytes: the most memory that it has taken before it kept any; 0: it keeps none.
+    """
+
+    depth = 0
+    peak_bytes = 0
 
 
 _KEPT = _Kept()
+_LOCK = RLock()
 
 
-def keep_freed(num_processes: int = 1) -> None:
-    """Keep freed memory until `return_freed`, if there is enough memory for so many processes like this one.
+@contextmanager
+def keeping() -> Iterator[None]:
+    """Within it, freed memory can be kept; all of it is returned at the end of the outermost one."""
+    with _LOCK:
+        _KEPT.depth += 1
+    try:
+        yield
+    finally:
+        with _LOCK:
+            _KEPT.depth -= 1
+            if _KEPT.depth == 0:
+                _return_freed()
 
-    Otherwise it is returned. Nothing changes if the environment has settings of its own, or without glibc.
+
+def keep_freed(num_processes: int = 1, *, free_bytes: float = inf) -> None:
+    """Keep freed memory from now on, if there is enough for so many processes like this one.
+
+    Call it after the first step, or the first tile: the peak of the process so far counts. Nothing changes outside
+    of `keeping`, without glibc, or if the environment has settings of its own.
+
+    free_bytes: what they may take in addition, if that is less than what is free.
     """
-    if not hasattr(_C_LIBRARY, "mallopt") or any(name in os.environ for name in _ENVIRONMENT):
+    if not _can_keep():
         return
-    peak_bytes = _KEPT.peak_bytes or _peak_bytes()
-    if memory.free_bytes() < _GROWTH * num_processes * peak_bytes:
-        return_freed()
-        return
-    is_set = _set(_MMAP_THRESHOLD, _ALL) or _set(_MMAP_THRESHOLD, _MOST_IN_OLD_VERSIONS)
-    if is_set and _set(_TRIM_THRESHOLD, _ALL):
-        _KEPT.peak_bytes = peak_bytes
+    with _LOCK:
+        if _KEPT.peak_bytes or not _KEPT.depth:
+            return
+        peak_bytes = _peak_bytes()
+        if min(free_bytes, memory.free_bytes()) < _GROWTH * num_processes * peak_bytes:
+            return
+        is_set = _set(_MMAP_THRESHOLD, _ALL) or _set(_MMAP_THRESHOLD, _MOST_IN_OLD_VERSIONS)
+        if is_set and _set(_TRIM_THRESHOLD, _ALL):
+            _KEPT.peak_bytes = peak_bytes
 
 
 def limit_kept() -> None:
     """Return the memory that is free now if this process keeps too much."""
-    peak_bytes = _KEPT.peak_bytes
-    if peak_bytes is not None and _own_bytes() > _GROWTH * peak_bytes:
+    if _KEPT.peak_bytes and _own_bytes() > _GROWTH * _KEPT.peak_bytes:
         trim()
 
 
-def return_freed() -> None:
+def trim_unkept() -> None:
+    """Return the memory that is free now, unless it is kept."""
+    if _KEPT.peak_bytes:
+        limit_kept()
+    else:
+        trim()
+
+
+def _can_keep() -> bool:
+    return hasattr(_C_LIBRARY, "mallopt") and not any(name in os.environ for name in _ENVIRONMENT)
+
+
+def _return_freed() -> None:
     """Return freed memory to the system, now and later."""
-    if _KEPT.peak_bytes is not None:
-        _KEPT.peak_bytes = None
+    if _KEPT.peak_bytes:
+        _KEPT.peak_bytes = 0
         for parameter, value in _BY_DEFAULT.items():
             _set(parameter, value)
         trim()
@@ -88,6 +126,6 @@ def _peak_bytes() -> int:
 
 
 def _own_bytes() -> int:
-    """Memory of this process without the pages of files, which the system takes back when it needs them."""
+    """Memory of this process, without large arrays and without pages of files, which the system can take back."""
     used = memory.find_this_process().memory_info()
-    return int(used.rss - used.shared)
+    return max(0, int(used.rss - used.shared) - memory.taken_bytes())

@@ -145,6 +145,11 @@ def unused_share_bytes() -> int:
     return max(0, _MEMORY_MAPS.limit - _MEMORY_MAPS.taken)
 
 
+def taken_bytes() -> int:
+    """What large arrays in memory take of their share."""
+    return _MEMORY_MAPS.taken
+
+
 def limit_besides_share(num_bytes: int) -> int:
     """The limit of this process that leaves so much besides what is used now and the share of large arrays."""
     share = max(0, num_bytes - SPARED_BYTES) // (_SHARE - 1) + 1  # a part of `num_bytes` and of itself

@@ -150,7 +150,7 @@ def train(
     if tensorboard:
         check_available()
     with ExitStack() as stack:
-        stack.callback(heap.return_freed)
+        stack.enter_context(heap.keeping())
         group = stack.enter_context(distributed.join_group(device, log))
         log = log if group.is_first else _ignore
         store = _open_store(data, target, limit, log)
@@ -326,7 +326,7 @@ def measure(
     check_shares(mix or {})
     data, target = cache.as_local(data), None if target is None else cache.as_local(target)
     with ExitStack() as stack:
-        stack.callback(heap.return_freed)
+        stack.enter_context(heap.keeping())
         group = stack.enter_context(distributed.join_group(device, log))
         log = log if group.is_first else _ignore
         store = _open_store(data, target, limit, log)

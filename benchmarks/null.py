@@ -57,7 +57,7 @@ class CopyBackend:
 
     scale, multiple, name, note = 1, 1, "copy", None
     fixed_shape: FixedShape | None = None
-    frees_activations = False
+    frees_activations = True
     device = torch.device("cpu")
 
     def __init__(self, halo: int) -> None:

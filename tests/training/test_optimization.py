@@ -144,6 +144,43 @@ def test_damping_keeps_rounding_out_of_the_basis(
     assert ((bases[0] - bases[1]).abs().max() < 1e-2) == is_stable
 
 
+@pytest.mark.parametrize("shape", [(4, 6), (6, 2100), (2100, 6)])
+def test_soap_resumes_from_older_checkpoints(shape: tuple[int, int]) -> None:
+    """Their mean gradient is not in the eigenbasis."""
+    generator = torch.Generator().manual_seed(0)
+    layers = [nn.Linear(shape[1], shape[0]) for _ in range(2)]
+    gradients = [torch.randn(shape, generator=generator) for _ in range(9)]
+    optimizers = [optimization.build(SOAP(0.05, precondition_frequency=2), layer) for layer in layers]
+
+    def step(number: int, gradient: Tensor) -> None:
+        layers[number].weight.grad, layers[number].bias.grad = gradient.clone(), gradient[:, 0].clone()
+        optimizers[number].step()
+
+    for gradient in gradients[:5]:
+        step(0, gradient)
+    layers[1].load_state_dict(layers[0].state_dict())
+    older = optimization.optimizer_tensors(optimizers[0])
+    for name in ("weight", "bias"):
+        state = {
+            quantity: older[f"{name}/{quantity}"] for quantity in optimizers[0].state[getattr(layers[0], name)]
+        }
+        mean = older.pop(f"{name}/projected_mean")
+        if "output_basis" in state:
+            mean = state["output_basis"] @ mean
+        if "input_basis" in state:
+            mean = mean @ state["input_basis"].T
+        older[f"{name}/mean"] = mean
+    expected = sum(0.95 ** (4 - i) * 0.05 * gradients[i] for i in range(1, 5))
+    torch.testing.assert_close(older["weight/mean"], expected, rtol=1e-4, atol=1e-5)
+    optimization.load_optimizer_tensors(optimizers[1], older)
+    for gradient in gradients[5:]:
+        for number in range(2):
+            step(number, gradient)
+        torch.testing.assert_close(layers[0].weight, layers[1].weight, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(layers[0].bias, layers[1].bias, rtol=1e-4, atol=1e-5)
+    assert "weight/mean" not in optimization.optimizer_tensors(optimizers[1])
+
+
 def test_soap_without_a_preconditioner_equals_adam(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(soap, "MAX_DIM", 0)
     ours, torchs = network(), network()

@@ -9,6 +9,9 @@ iteration instead of `eigh`, both are damped before QR, weight decay precedes th
 convolution's weight is one matrix (output channels x all others), not a tensor with a basis for each of its four
 dimensions.
 
+The mean gradient M is kept in the eigenbasis, and rotated when the basis changes: the authors' code projects it in
+each step, a fourth of all matrix products.
+
 Weights of one shape are stepped together, and sums that need no matrix product run over all weights at once: on a
 GPU, a step is bound by the number of kernels, not by their work.
 """
@@ -42,9 +45,9 @@ class SoapOptimizer(torch.optim.Optimizer):
     precondition_frequency: steps between updates of the eigenbases. The first step only initializes the
     preconditioner; it does not change the weights.
 
-    State of each parameter, by its names in checkpoints, and what the paper calls it: `mean` M, `square` V,
-    `output_products` L, `input_products` R, `output_basis` Q_L, `input_basis` Q_R; `step` is a count. The tensors
-    are views of larger ones.
+    State of each parameter, by its names in checkpoints, and what the paper calls it: `projected_mean` Q_L^T M Q_R
+    (older checkpoints have `mean` M), `square` V, `output_products` L, `input_products` R, `output_basis` Q_L,
+    `input_basis` Q_R; `step` is a count. The tensors are views of larger ones.
     """
 
     def __init__(
@@ -128,7 +131,8 @@ class _Batch:
         self._steps = torch.full((len(states),), float(num_steps))
         self._mean, self._square = parameters[0].new_zeros(start), parameters[0].new_zeros(start)
         for stack in self._stacks:
-            stack.move_state("mean", stack.of(self._mean))
+            stack.project_means()
+            stack.move_state("projected_mean", stack.of(self._mean))
             stack.move_state("square", stack.of(self._square))
         for state, step in zip(states, self._steps, strict=True):
             state["step"] = step
@@ -146,10 +150,10 @@ class _Batch:
         before = [tensor.clone() for tensor in self._list_changed()] if is_skipped is not None else []
         gradient = self._gather_gradients()
         projected = self._project(gradient)
-        self._mean.lerp_(gradient, 1 - beta_mean)
+        self._mean.lerp_(projected, 1 - beta_mean)
         self._square.mul_(beta_square).addcmul_(projected, projected, value=1 - beta_square)
         deviation = (self._square / (1 - beta_square**self._num_steps)).sqrt_().add_(group["eps"])
-        update = self._project(self._mean).div_(deviation)
+        update = self._mean / deviation
         kept = 1 - group["lr"] * group["weight_decay"]
         if is_skipped is not None:  # `torch.where` with a number would wait for the device
             update = update.masked_fill(is_skipped, 0)
@@ -161,7 +165,7 @@ class _Batch:
         for stack in self._stacks:
             stack.update_products(gradient, 1 - beta_square)
             if self._is_basis_step():
-                stack.update_bases(self._square)
+                stack.update_bases(self._mean, self._square)
         if is_skipped is not None:
             for tensor, old in zip(self._list_changed(), before, strict=True):
                 torch.where(is_skipped, old, tensor, out=tensor)
@@ -227,6 +231,15 @@ class _Stack:
         for state, view in zip(self._states, stacked, strict=True):
             state[quantity] = view if copied else view.copy_(state[quantity])
 
+    def project_means(self) -> None:
+        """Project the M of older checkpoints."""
+        for state in self._states:
+            if "mean" in state:
+                mean = state.pop("mean")
+                if "output_basis" in state:
+                    mean = state["output_basis"].mT @ mean
+                state["projected_mean"] = mean @ state["input_basis"] if "input_basis" in state else mean
+
     def list_state(self, *, with_bases: bool) -> list[Tensor]:
         """L and R, and their bases if requested."""
         return [*self._products.values(), *(self._bases.values() if with_bases else ())]
@@ -274,9 +287,12 @@ class _Stack:
             left, right = (gradient, gradient.mT) if side == "output" else (gradient.mT, gradient)
             products.baddbmm_(left, right, beta=1 - weight, alpha=weight)
 
-    def update_bases(self, flat_square: Tensor) -> None:
-        """Update Q_L and Q_R from their last values, largest eigenvalue first; V is reordered with them."""
-        square = self.of(flat_square)
+    def update_bases(self, flat_mean: Tensor, flat_square: Tensor) -> None:
+        """Update Q_L and Q_R from their last values, largest eigenvalue first.
+
+        V is reordered with them, and M, which is in the eigenbasis, is rotated to the new one.
+        """
+        mean, square = self.of(flat_mean), self.of(flat_square)
         for side, basis in self._bases.items():
             powered = _multiply_damped(self._products[side], basis)
             eigenvalues = (basis * powered).sum(-2)  # all larger by the damping, which does not change their order
@@ -284,7 +300,10 @@ class _Stack:
             along = order.unsqueeze(-1 if side == "output" else -2)
             square.copy_(square.take_along_dim(along, SIDES[side]))
             powered, previous = (matrices.take_along_dim(order.unsqueeze(-2), -1) for matrices in (powered, basis))
-            basis.copy_(_orthonormalize(powered, previous))
+            updated = _orthonormalize(powered, previous)
+            rotation = basis.mT @ updated
+            mean.copy_(rotation.mT @ mean if side == "output" else mean @ rotation)
+            basis.copy_(updated)
 
 
 def _is_channels_last(parameter: Tensor) -> bool:
@@ -301,7 +320,7 @@ def _init_state(parameter: Tensor) -> State:
     gradient = parameter.grad.reshape(len(parameter) if parameter.ndim else 1, -1).contiguous()
     state = {
         "step": torch.zeros(()),
-        "mean": torch.zeros_like(gradient),
+        "projected_mean": torch.zeros_like(gradient),
         "square": torch.zeros_like(gradient),
     }
     if parameter.ndim >= 2:

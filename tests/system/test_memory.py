@@ -133,6 +133,15 @@ def test_a_full_temporary_folder_gives_a_one_line_error(low_limit: None, monkeyp
         memory.allocate((100, 100), "uint8")
 
 
+def test_a_limit_that_the_machine_does_not_have_is_not_suggested(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "used_bytes", lambda: 10**8)
+    monkeypatch.setattr(memory, "free_bytes", lambda: 10**9)
+    assert memory.hint_at(10**9) == {"hint": "{memory_bytes} is enough", "memory_bytes": 1_100_000_000}
+    found = memory.hint_at(1_010_000_000)
+    assert found["hint"] == "{memory_bytes} is enough, but this process can only get 1100 MB here"
+    assert found["memory_bytes"] == 1_120_000_000
+
+
 @pytest.mark.skipif(os.name != "posix", reason="only POSIX systems limit the address space")
 def test_the_limit_of_the_address_space_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     import resource

@@ -436,7 +436,7 @@ def test_two_trainings_in_one_folder_are_refused(stores: dict[str, Path], tmp_pa
     def intrude(_: Status) -> None:
         run(made, stores["clean"], tmp_path / "run")
 
-    with pytest.raises(OutputError, match="is being trained by another process"):
+    with pytest.raises(OutputError, match="is already being trained"):
         run(made, stores["clean"], tmp_path / "run", progress=intrude)
     run(made, stores["clean"], tmp_path / "run")  # the first one has released the lock
 

@@ -103,8 +103,7 @@ class Budget:
             raise NotEnoughMemoryError(
                 f"decoding and encoding {job.source} needs more than the memory limit of "
                 f"{format_bytes(self.ceiling)}",
-                hint="{memory_bytes} is enough",
-                memory_bytes=memory.enough_bytes(needed),
+                **memory.hint_at(needed),
             )
 
     def release(self, job: Job) -> None:

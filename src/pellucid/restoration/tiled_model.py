@@ -300,8 +300,7 @@ class TiledModel:
             raise NotEnoughMemoryError(
                 f"{self.name} needs {_in_mb(needed)} for the smallest tile of a picture of {degraded.width} x "
                 f"{degraded.height} px; {_in_mb(free)} of the {_in_mb(limit)} that the process may use are free",
-                hint="{memory_bytes} is enough",
-                memory_bytes=memory.enough_bytes(memory.limit_besides_share(reserved_bytes + needed)),
+                **memory.hint_at(memory.limit_besides_share(reserved_bytes + needed)),
             )
         return tile_px
 

@@ -233,6 +233,13 @@ def enough_bytes(num_bytes: int) -> int:
     return -(-num_bytes * 11 // 10**8) * 10**7
 
 
+def hint_at(num_bytes: int) -> dict[str, Any]:
+    """The hint of an error, and its parameter: the limit of this process that is enough for so much in total."""
+    enough, possible = enough_bytes(num_bytes), used_bytes() + free_bytes()
+    but = "" if enough <= possible else f", but this process can only get {possible // 10**6} MB here"
+    return {"hint": "{memory_bytes} is enough" + but, "memory_bytes": enough}
+
+
 def is_memory_error(error: BaseException) -> bool:
     """Whether an error is about a failed allocation. That of PyTorch on CPUs has no class of its own."""
     is_of_torch = isinstance(error, RuntimeError) and any(sign in str(error) for sign in _SIGNS)

@@ -139,7 +139,7 @@ def open_run(folder: Path, identity: Json, description: Json) -> Iterator[Run]:
         lock = FileLock(folder / ".lock")  # released by the system however the process ends
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise OutputError(f"{folder} is being trained by another process", hint="choose another {out}") from error
+        raise OutputError(f"{folder} is already being trained", hint="choose another {out}") from error
     except OSError as error:
         raise OutputError(f"{folder} cannot be written: {error.strerror or error}") from error
     try:

@@ -74,6 +74,11 @@ _TIFF, _WEBP, _AVIF, _HEIC = (
     FileKind("AVIF", "heif"),
     FileKind("HEIC", "heic"),
 )
+_BY_FIRST_BYTE = {
+    start: [magic for magic in _MAGIC if magic[:1] == start] for start in {magic[:1] for magic in _MAGIC}
+}
+"""Signatures by their first byte, because each file is identified several times."""
+
 FORMAT_NAMES = {kind.loader: kind.name for kind in (*_MAGIC.values(), _TIFF, _WEBP, _AVIF, _HEIC)}
 """Loader -> name of the format that it decodes."""
 
@@ -114,7 +119,7 @@ def identify_head(head: bytes) -> FileKind | None:
         return _identify_brands(head)
     if head[12:16] == b"CgBI":
         return _CGBI
-    matches = [magic for magic in _MAGIC if head.startswith(magic)]
+    matches = [magic for magic in _BY_FIRST_BYTE.get(head[:1], ()) if head.startswith(magic)]
     return _MAGIC[max(matches, key=len)] if matches else None
 
 

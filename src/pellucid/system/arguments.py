@@ -177,6 +177,9 @@ def _describe(value: object) -> str:
 
 def _find_misfit(place: str, value: object, annotation: Any) -> _Misfit | None:
     """The value, or the first of its entries that does not fit."""
+    kind = type(value)
+    if annotation is Any or (kind in _plain_types(annotation) and not (kind is str and not value)):
+        return None
     possible = _list_choices(annotation)
     if isinstance(value, os.PathLike) and {str, Path} <= {*possible}:
         return None
@@ -217,6 +220,13 @@ def _list_choices(annotation: Any) -> tuple[Any, ...]:
     if origin in (Union, UnionType):
         return tuple(choice for part in get_args(annotation) for choice in _list_choices(part))
     return (annotation,)
+
+
+@cache
+def _plain_types(annotation: Any) -> frozenset[type]:
+    """Types whose values fit whatever they contain, for a fast answer in most cases."""
+    classes = {choice for choice in _list_choices(annotation) if isinstance(choice, type) and not get_args(choice)}
+    return frozenset(classes | ({int} if float in classes else set()))
 
 
 def _is_instance(value: object, choice: Any) -> bool:

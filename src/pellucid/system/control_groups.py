@@ -12,6 +12,8 @@ from pathlib import Path
 
 _ROOT = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
+_NO_LIMIT = 2**62
+"""Version 1 has a number near 2**63 instead."""
 
 
 def allowed_bytes() -> float:
@@ -44,11 +46,14 @@ def _list_groups(controller: str) -> Iterator[Path]:
 def _remaining_bytes(group: Path) -> float:
     """Without the cache of files, which grows with each file that is read, and is freed on demand."""
     with suppress(OSError, ValueError):
-        if (group / "memory.current").exists():
+        if (group / "memory.max").exists():
             limit = min(_read_number(group / "memory.max"), _read_number(group / "memory.high"))
-            return max(0, limit - _read_number(group / "memory.current") + _cached_bytes(group, ""))
-        limit = _read_number(group / "memory.limit_in_bytes")
-        return max(0, limit - _read_number(group / "memory.usage_in_bytes") + _cached_bytes(group, "total_"))
+            usage, prefix = "memory.current", ""
+        else:
+            limit = _read_number(group / "memory.limit_in_bytes")
+            usage, prefix = "memory.usage_in_bytes", "total_"
+        if limit < _NO_LIMIT:
+            return max(0, limit - _read_number(group / usage) + _cached_bytes(group, prefix))
     return inf
 
 

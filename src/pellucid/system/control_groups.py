@@ -5,15 +5,21 @@ groups of tasks. In a container, the groups above its own are not visible.
 """
 
 import os
-from collections.abc import Iterator
 from contextlib import suppress
+from functools import lru_cache
 from math import ceil, inf
 from pathlib import Path
+from typing import NamedTuple
 
 _ROOT = Path("/sys/fs/cgroup")
 _MEMBERSHIP = Path("/proc/self/cgroup")
 _NO_LIMIT = 2**62
 """Version 1 has a number near 2**63 instead."""
+
+
+class _Group(NamedTuple):
+    folder: Path
+    version: int
 
 
 def allowed_bytes() -> float:
@@ -33,42 +39,55 @@ def count_available_processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _list_groups(controller: str) -> Iterator[Path]:
-    """The folders of all groups that contain this process and may have limits of this kind."""
-    with suppress(OSError, ValueError):
-        for line in _MEMBERSHIP.read_text().splitlines():
-            _, controllers, name = line.split(":", 2)
-            if not controllers or controller in controllers.split(","):
-                group = Path(name.lstrip("/"))
-                yield from (_ROOT / controllers / folder for folder in (group, *group.parents))
+def _list_groups(controller: str) -> tuple[_Group, ...]:
+    """All groups that contain this process and may have limits of this kind."""
+    try:
+        return _parse_membership(_MEMBERSHIP.read_text(), controller, _ROOT)
+    except (OSError, ValueError):  # not Linux
+        return ()
 
 
-def _remaining_bytes(group: Path) -> float:
+@lru_cache(maxsize=8)
+def _parse_membership(text: str, controller: str, root: Path) -> tuple[_Group, ...]:
+    """Those of all groups in the text that have a folder. Cached, because it hardly ever changes."""
+    found = []
+    for line in text.splitlines():
+        _, controllers, name = line.split(":", 2)
+        if not controllers or controller in controllers.split(","):
+            group = Path(name.lstrip("/"))
+            folders = [root / controllers / folder for folder in (group, *group.parents)]
+            found += [_Group(folder, 1 if controllers else 2) for folder in folders if folder.is_dir()]
+    return tuple(found)
+
+
+def _remaining_bytes(group: _Group) -> float:
     """Without the cache of files, which grows with each file that is read, and is freed on demand."""
+    folder, version = group
     with suppress(OSError, ValueError):
-        if (group / "memory.max").exists():
-            limit = min(_read_number(group / "memory.max"), _read_number(group / "memory.high"))
-            usage, prefix = "memory.current", ""
-        else:
-            limit = _read_number(group / "memory.limit_in_bytes")
+        if version == 1:
+            limit = _read_number(folder / "memory.limit_in_bytes")
             usage, prefix = "memory.usage_in_bytes", "total_"
+        else:
+            limit = min(_read_number(folder / "memory.max"), _read_number(folder / "memory.high"))
+            usage, prefix = "memory.current", ""
         if limit < _NO_LIMIT:
-            return max(0, limit - _read_number(group / usage) + _cached_bytes(group, prefix))
+            return max(0, limit - _read_number(folder / usage) + _cached_bytes(folder, prefix))
     return inf
 
 
-def _cached_bytes(group: Path, prefix: str) -> int:
-    numbers = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+def _cached_bytes(folder: Path, prefix: str) -> int:
+    numbers = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
     return sum(int(numbers.get(prefix + name, 0)) for name in ("active_file", "inactive_file"))
 
 
-def _quota(group: Path) -> float:
+def _quota(group: _Group) -> float:
     """The number of processors whose time the processes of a group may use together."""
+    folder, version = group
     with suppress(OSError, ValueError):
-        if (group / "cpu.max").exists():
-            quota, period = (group / "cpu.max").read_text().split()
+        if version == 1:
+            quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
         else:
-            quota, period = ((group / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
+            quota, period = (folder / "cpu.max").read_text().split()
         return inf if quota == "max" or int(quota) < 0 else int(quota) / int(period)
     return inf
 

@@ -79,8 +79,8 @@ def test_version_1(root: Path) -> None:
     stat = "inactive_file 1\ntotal_inactive_file 200000\ntotal_active_file 100000"
     write(job, memory__limit_in_bytes=1_000_000, memory__usage_in_bytes=400_000, memory__stat=stat)
     write(root / "memory", memory__limit_in_bytes=2**63 - 4096, memory__usage_in_bytes=9, memory__stat=stat)
-    write(root / "cpu,cpuacct/slurm", cpu__cfs_quota_us=50_000, cpu__cfs_period_us=100_000)
-    write(root / "cpu,cpuacct", cpu__cfs_quota_us=-1, cpu__cfs_period_us=100_000)
+    write(root / "cpu/slurm", cpu__cfs_quota_us=50_000, cpu__cfs_period_us=100_000)
+    write(root / "cpu", cpu__cfs_quota_us=-1, cpu__cfs_period_us=100_000)
     assert control_groups.allowed_bytes() == 900_000
     assert control_groups.count_processors() == 1
 
@@ -89,7 +89,7 @@ def test_a_container_of_version_1_sees_only_its_own_group(root: Path) -> None:
     join(root, "4:memory:/docker/1f2e", "3:cpu,cpuacct:/docker/1f2e")
     values = {"memory__limit_in_bytes": 1_000_000, "memory__usage_in_bytes": 900_000, "memory__stat": "cache 1"}
     write(root / "memory", **values)
-    write(root / "cpu,cpuacct", cpu__cfs_quota_us=400_000, cpu__cfs_period_us=100_000)
+    write(root / "cpu", cpu__cfs_quota_us=400_000, cpu__cfs_period_us=100_000)
     assert control_groups.allowed_bytes() == 100_000
     assert control_groups.count_processors() == 4
 
@@ -113,4 +113,12 @@ def test_odd_files_are_no_limits(root: Path, text: str) -> None:
     write_memory_2(root / "x", "many", 0)
     write(root, cpu__max="fast")
     assert control_groups.allowed_bytes() == inf
+    assert control_groups.count_processors() == 64
+
+
+def test_files_and_lines_that_are_missing_or_odd_do_not_hide_a_limit(root: Path) -> None:
+    join(root, "", "0::/")
+    write(root, memory__max=1_000_000, memory__current=400_000)
+    write(root, cpu__max="100000 0")
+    assert control_groups.allowed_bytes() == 600_000
     assert control_groups.count_processors() == 64

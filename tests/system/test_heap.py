@@ -96,6 +96,13 @@ def test_a_limit_of_free_memory_counts() -> None:
     assert run(program.replace("BOUND", limit))[1] == "True"
 
 
+def test_one_of_several_processes_does_not_decide_for_all() -> None:
+    program = PROGRAM.replace("FREE", "4 * heap._peak_bytes()")
+    assert run(program)[1] == "False"
+    assert run(program.replace("heap.keep_freed(2)", "heap.keep_freed(2); heap.keep_freed()"))[1] == "False"
+    assert run(program.replace("heap.keep_freed(2)", "heap.keep_freed()"))[1] == "True"
+
+
 @pytest.mark.parametrize(("num_blocks", "is_returned"), [(4, "False"), (30, "True")])
 def test_not_more_is_kept_than_three_times_what_was_taken(num_blocks: int, is_returned: str) -> None:
     assert run(LIMITED.replace("NUM", str(num_blocks))) == [is_returned]  # of 64 MiB, in addition to PyTorch

@@ -330,7 +330,7 @@ def test_degraded_pictures_are_validated_against_their_targets(stores: dict[str,
         ({"made": tiny("dncnn.three_tasks", 2)}, "with "),
         (
             {"made": replace(tiny("dncnn.gaussian", 2), degradation=GaussianNoise(3.0))},
-            r"with degradation=\(not given\), not degradation=GaussianNoise\(sigma_255=3.0\)",
+            r"with degradation=\(not given\), not degradation=GaussianNoise\(sigma_255=3\)",
         ),
         ({"made": replace(tiny("dncnn.gaussian", 2), loss=mean_absolute)}, "not loss=mean_absolute"),
     ],
@@ -682,7 +682,7 @@ def test_weights_state_a_degradation_that_is_not_of_the_recipe(stores: dict[str,
     changed = replace(made, degradation=GaussianNoise(3.0))
     for name, kind, given, expected in (
         ("a", "clean", made, None),
-        ("b", "clean", changed, "GaussianNoise(sigma_255=3.0)"),
+        ("b", "clean", changed, "GaussianNoise(sigma_255=3)"),
         ("c", "pairs", changed, None),
     ):
         assert checkpoint.read_metadata(run(given, stores[kind], tmp_path / name)).degradation == expected

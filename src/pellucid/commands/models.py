@@ -118,10 +118,10 @@ def _describe_purpose(metadata: "WeightsMetadata") -> tuple[str, str]:
     except PellucidError:
         return "?", "?"
     problems = [f"{problem} {describe_noise(recipe)}".strip() for problem in list_problems(recipe)]
-    if recipe.domain.rate > 1 and recipe.protocol.crop_multiple > 1:
-        problems = [f"{problem}, x{recipe.domain.rate}" for problem in problems]
     if metadata.degradation is not None:
         problems = ["own degradation"]
+    if recipe.domain.rate > 1 and recipe.protocol.crop_multiple > 1:
+        problems = [f"{problem}, x{recipe.domain.rate}" for problem in problems]
     kinds = {"gray": "gray", "y": "any", "rgb": "color"}
     return ", ".join(problems), "RAW" if recipe.domain.takes_mosaic else kinds[recipe.domain.colors]
 

@@ -185,7 +185,7 @@ def list_shipped() -> Iterator[tuple[models.NamedModel, checkpoint.WeightsMetada
 
 def _warn_of_gray(degraded: Degraded, model: TiledModel) -> Iterator[str]:
     """Networks for color noise expect other noise in each channel, so they hardly change three equal ones."""
-    is_gray = isinstance(degraded, Picture) and degraded.channels == 1 and not _learned_otherwise(model)
+    is_gray = isinstance(degraded, Picture) and degraded.channels == 1 and _learned_from_recipe(model)
     if is_gray and model.recipe.domain.colors == "rgb" and involves(model.recipe.degradation, GaussianNoise):
         twin = _find_gray_twin(model.recipe.name)
         better = f"{twin} restores it better" if twin else "weights for gray pictures restore it better"
@@ -195,7 +195,7 @@ def _warn_of_gray(degraded: Degraded, model: TiledModel) -> Iterator[str]:
 def _warn_of_noise(degraded: Degraded, model: TiledModel) -> Iterator[str]:
     """Networks for one level of noise blur pictures with less, and leave noise in pictures with more."""
     levels = _noise_levels(model.recipe)
-    if levels is None or not isinstance(degraded, Picture) or _learned_otherwise(model):
+    if levels is None or not isinstance(degraded, Picture) or not _learned_from_recipe(model):
         return
     if min(degraded.height, degraded.width) < MIN_MEASURED_PX:
         return
@@ -208,8 +208,8 @@ def _warn_of_noise(degraded: Degraded, model: TiledModel) -> Iterator[str]:
         yield f"white noise of about {found:.0f} (white is 255), but {model.name} learned from {learned}{advice}"
 
 
-def _learned_otherwise(model: TiledModel) -> bool:
-    return model.metadata is not None and model.metadata.learned_otherwise
+def _learned_from_recipe(model: TiledModel) -> bool:
+    return model.metadata is None or model.metadata.learned_from_recipe
 
 
 def _noise_levels(recipe: Recipe) -> tuple[float, float] | None:

@@ -161,7 +161,7 @@ class TiledModel:
 
     def overrides(self) -> list[str]:
         """See `Restorer.overrides`."""
-        if self.metadata is None:
+        if self.metadata is None or not self.metadata.learned_from_recipe:
             return []
         trained_with, trained_by = self.metadata.parameters, self.metadata.network_sha256
         if trained_by is not None and trained_by != self.recipe.network_sha256:
@@ -179,7 +179,9 @@ class TiledModel:
         if self.metadata is None or self.metadata.network_sha256 != self.recipe.network_sha256:
             return []
         trained = find(self.metadata.recipe, **self.metadata.parameters)
-        if (trained.degradation, trained.domain) != (self.recipe.degradation, self.recipe.domain):
+        if trained.domain != self.recipe.domain:
+            return []
+        if self.metadata.learned_from_recipe and trained.degradation != self.recipe.degradation:
             return []
         return [f"{self.name}: {key}={value} only affects evaluation" for key, value in self._list_changes()]
 

@@ -52,10 +52,11 @@ def _parse_membership(text: str, controller: str, root: Path) -> tuple[_Group, .
     """Those of all groups in the text that have a folder. Cached, because it hardly ever changes."""
     found = []
     for line in text.splitlines():
-        _, controllers, name = line.split(":", 2)
+        _, controllers, name = line.split(":", 2) if line.count(":") >= 2 else ("", "?", "")
         if not controllers or controller in controllers.split(","):
             group = Path(name.lstrip("/"))
-            folders = [root / controllers / folder for folder in (group, *group.parents)]
+            top = root / (controller if controllers else "")  # next to "cpu,cpuacct", there is a link "cpu"
+            folders = [top / folder for folder in (group, *group.parents)]
             found += [_Group(folder, 1 if controllers else 2) for folder in folders if folder.is_dir()]
     return tuple(found)
 
@@ -68,7 +69,7 @@ def _remaining_bytes(group: _Group) -> float:
             limit = _read_number(folder / "memory.limit_in_bytes")
             usage, prefix = "memory.usage_in_bytes", "total_"
         else:
-            limit = min(_read_number(folder / "memory.max"), _read_number(folder / "memory.high"))
+            limit = min(_read_number(folder / "memory.max"), _read_number(folder / "memory.high", otherwise=inf))
             usage, prefix = "memory.current", ""
         if limit < _NO_LIMIT:
             return max(0, limit - _read_number(folder / usage) + _cached_bytes(folder, prefix))
@@ -76,14 +77,16 @@ def _remaining_bytes(group: _Group) -> float:
 
 
 def _cached_bytes(folder: Path, prefix: str) -> int:
-    numbers = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
-    return sum(int(numbers.get(prefix + name, 0)) for name in ("active_file", "inactive_file"))
+    with suppress(OSError, ValueError):
+        numbers = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        return sum(int(numbers.get(prefix + name, 0)) for name in ("active_file", "inactive_file"))
+    return 0
 
 
 def _quota(group: _Group) -> float:
     """The number of processors whose time the processes of a group may use together."""
     folder, version = group
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, ZeroDivisionError):
         if version == 1:
             quota, period = ((folder / f"cpu.cfs_{name}_us").read_text() for name in ("quota", "period"))
         else:
@@ -92,6 +95,12 @@ def _quota(group: _Group) -> float:
     return inf
 
 
-def _read_number(path: Path) -> float:
-    text = path.read_text().strip()
+def _read_number(path: Path, *, otherwise: float | None = None) -> float:
+    """The number in a file. otherwise: if there is no such file; None raises OSError."""
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        if otherwise is None:
+            raise
+        return otherwise
     return inf if text == "max" else int(text)

@@ -33,10 +33,12 @@ class _Kept:
     """depth: how many times the process is within `keeping`.
 
     peak_bytes: the most memory that it has taken before it kept any; 0: it keeps none.
+    is_refused: whether several processes have too little memory for it, until the outermost `keeping` ends.
     """
 
     depth = 0
     peak_bytes = 0
+    is_refused = False
 
 
 _KEPT = _Kept()
@@ -54,6 +56,7 @@ def keeping() -> Iterator[None]:
         with _LOCK:
             _KEPT.depth -= 1
             if _KEPT.depth == 0:
+                _KEPT.is_refused = False
                 _return_freed()
 
 
@@ -68,10 +71,11 @@ def keep_freed(num_processes: int = 1, *, free_bytes: float = inf) -> None:
     if not _can_keep():
         return
     with _LOCK:
-        if _KEPT.peak_bytes or not _KEPT.depth:
+        if _KEPT.peak_bytes or _KEPT.is_refused or not _KEPT.depth:
             return
         peak_bytes = _peak_bytes()
         if min(free_bytes, memory.free_bytes()) < _GROWTH * num_processes * peak_bytes:
+            _KEPT.is_refused = num_processes > 1  # a validation of one of them must not decide for all
             return
         is_set = _set(_MMAP_THRESHOLD, _ALL) or _set(_MMAP_THRESHOLD, _MOST_IN_OLD_VERSIONS)
         if is_set and _set(_TRIM_THRESHOLD, _ALL):

@@ -83,7 +83,7 @@ class Group:
 # The second is the name before PyTorch 2.13.
 _NAMES_OF_SYNC = "forward_sync_buffers", "broadcast_buffers"
 _PARAMETERS = signature(nn.parallel.DistributedDataParallel).parameters
-_NO_SYNC: dict[str, Any] = {next(name for name in _NAMES_OF_SYNC if name in _PARAMETERS): False}
+_NO_SYNC: dict[str, Any] = {name: False for name in [name for name in _NAMES_OF_SYNC if name in _PARAMETERS][:1]}
 """Buffers, e.g. the statistics of batch norm, are the same in all processes anyway."""
 
 

@@ -63,9 +63,9 @@ class WeightsMetadata:
     degradation: str | None = None
 
     @property
-    def learned_otherwise(self) -> bool:
-        """Whether it learned from anything else than the degradation of the recipe."""
-        return self.learned_from_pairs or self.degradation is not None
+    def learned_from_recipe(self) -> bool:
+        """Whether it learned from the degradation of its recipe."""
+        return not self.learned_from_pairs and self.degradation is None
 
 
 @dataclass(frozen=True)

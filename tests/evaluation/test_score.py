@@ -1,5 +1,6 @@
 """Results of any program are scored as scikit-image scores them."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from pellucid.evaluation.evaluate import score
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 from pellucid.pictures.samples import Samples
+from pellucid.system import memory
 
 
 def make_folder(folder: Path, **pictures: Samples) -> Path:
@@ -74,6 +76,18 @@ def test_a_picture_that_is_all_border_is_too_small(tmp_path: Path) -> None:
     assert score(target, target, border_px=19).scores
     with pytest.raises(DataError, match="a.png is too small to be scored: 52 x 40 px; 20 px on each side are not"):
         score(target, target, border_px=20)
+
+
+def test_a_picture_that_needs_more_memory_than_is_free_is_not_scored(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container with a limit would end the process, and the scores of the other pictures would be lost."""
+    target = make_folder(tmp_path / "t", a=make_samples(0), b=make_samples(1, 400, 500))
+    monkeypatch.setattr(memory, "free_bytes", lambda: 10**7)
+    report = score(target, target)
+    assert [found.name for found in report.scores] == ["a.png"]
+    ((_, error),) = report.failures
+    assert re.search(r"b.png: scoring 500 x 400 px needs \d+ MB; 10 MB are free; score parts", str(error))
 
 
 def test_the_luma_of_a_gray_result_is_not_compared_with_that_of_a_color_target(tmp_path: Path) -> None:

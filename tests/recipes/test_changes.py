@@ -27,6 +27,12 @@ class Haze:
     steps: tuple[Any, ...] = field(default=())
 
 
+class Fog(Haze):
+    def __init__(self, density: float) -> None:
+        super().__init__(1)
+        self.density = density
+
+
 class Rain:
     def __init__(self, drops: int) -> None:
         self.drops = drops
@@ -78,6 +84,7 @@ def test_recipes_without_a_name_are_refused() -> None:
             Haze(0.5, steps=([1, 2], {"a": None})),
             "test_changes.Haze(depth=0.5, kernel=None, steps=((1, 2), {a=None}))",
         ),
+        (Fog(0.5), "test_changes.Fog(depth=1, kernel=None, steps=(), density=0.5)"),
         (Rain(3), "test_changes.Rain(drops=3)"),
         (Rain(3).fall, "test_changes.Rain(drops=3).fall"),
         ({3, 1, 2}, "(1, 2, 3)"),

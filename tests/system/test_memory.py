@@ -8,7 +8,7 @@ import pytest
 
 from large_arrays import is_in_file
 from pellucid.errors import OutputError
-from pellucid.system import memory
+from pellucid.system import control_groups, memory
 
 
 @pytest.fixture
@@ -131,6 +131,13 @@ def test_a_full_temporary_folder_gives_a_one_line_error(low_limit: None, monkeyp
         OutputError, match=": No space left on device; set the environment variable TMPDIR to another folder"
     ):
         memory.allocate((100, 100), "uint8")
+
+
+def test_a_requested_limit_is_lowered_to_that_of_the_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "used_bytes", lambda: 10**8)
+    assert memory.limit_bytes(2**60) == 2**60
+    monkeypatch.setattr(control_groups, "allowed_bytes", lambda: 10**9)
+    assert (memory.limit_bytes(5 * 10**8), memory.limit_bytes(2**60)) == (5 * 10**8, 11 * 10**8)
 
 
 def test_a_limit_that_the_machine_does_not_have_is_not_suggested(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,10 +6,12 @@ from typing import Any
 
 from torch import Tensor
 
-from pellucid.errors import ArgumentError, PictureError, suggest
+from pellucid.errors import ArgumentError, NotEnoughMemoryError, PictureError, suggest
 from pellucid.evaluation.report import Score
 from pellucid.pictures import metrics
 from pellucid.pictures.color import rgb_to_gray, rgb_to_luma
+from pellucid.pictures.picture import Picture
+from pellucid.system import memory
 
 COLORS = {
     "gray": "gray",
@@ -22,6 +24,10 @@ _CONVERSIONS: Mapping[str, Callable[[Tensor], Tensor]] = {
     "y": lambda planes: planes if planes.shape[1] == 1 else rgb_to_luma(planes),
     "rgb": lambda planes: planes.expand(-1, 3, -1, -1),
 }
+
+_BYTES_PER_SAMPLE = 45
+"""Memory for a pixel of one compared plane: all pictures in floating point, and what SSIM computes. In addition to
+the planes that are read, 40 were measured for luma, and 36 for RGB."""
 
 _KINDS = {1: "gray", 3: "in color"}
 
@@ -64,6 +70,17 @@ class Comparison:
         """One line if the numbers of channels differ, so that missing color counts as an error."""
         if self.colors == "rgb" and given != target:
             yield f"it is {_KINDS[given]}, but its target is {_KINDS[target]}; in gray, only brightness counts"
+
+    def check_memory(self, target: Picture) -> None:
+        """Raise NotEnoughMemoryError if a picture is too large to be scored with the memory that is free."""
+        per_pixel = 4 * 3 * target.channels + _BYTES_PER_SAMPLE * (3 if self.colors == "rgb" else 1)
+        needed, free = per_pixel * target.width * target.height, memory.free_bytes()
+        if needed > free:
+            raise NotEnoughMemoryError(
+                f"scoring {target.width} x {target.height} px needs {needed / 1e6:,.0f} MB; "
+                f"{free / 1e6:,.0f} MB are free",
+                hint="score parts of the picture",
+            )
 
     def check_size(self, name: object, target: Tensor, *, crop_multiple: int = 1) -> None:
         """Raise PictureError for a picture of which nothing remains without the border."""

@@ -203,6 +203,7 @@ def plan_score(
         restored, clean = sample.read_degraded(), sample.read_target()
         assert isinstance(restored, Picture)
         comparison.check_channels(sample.name, restored.channels, clean.channels)
+        comparison.check_memory(clean)
         planes, wanted = convert(restored), convert(clean)
         comparison.check(sample.name, planes, wanted)
         warnings = warnings_of_pair(restored, clean, comparison)

@@ -33,6 +33,7 @@ def prepare_input(recipe: Recipe, comparison: Comparison, sample: EvalSample, se
     protocol, domain = recipe.protocol, recipe.domain
     # Color conversion rounds to 8 bit, as it does in MATLAB, where the published scores come from.
     clean = sample.read_target()
+    comparison.check_memory(clean)
     target = to_8_bits(comparison.convert(clean.to_tensor()))
     if sample.read_degraded is None:
         assert protocol.degradation is not None

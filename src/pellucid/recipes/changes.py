@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import fields, is_dataclass
+from dataclasses import fields
 from functools import partial
 from hashlib import sha256
 from types import MethodType, ModuleType
@@ -154,7 +154,7 @@ def _name(value: Any) -> str:
 
 
 def _is_standard(kind: type) -> bool:
-    """Whether a class is of Python's library. Its repr is complete, but attributes may be set late, as in paths."""
+    """Whether a class is of Python's library: its repr is complete; attributes may be set late, as in paths."""
     return kind.__module__.partition(".")[0] in sys.stdlib_module_names
 
 
@@ -171,8 +171,8 @@ def _list_defaults(function: Any) -> Iterator[Any]:
 
 
 def _list_attributes(value: Any) -> Iterator[tuple[str, Any]]:
-    """The fields of a dataclass, or all attributes of another object."""
-    if is_dataclass(value):
+    """The fields of a dataclass, or all attributes of another object, e.g. of a plain subclass of a dataclass."""
+    if "__dataclass_fields__" in vars(type(value)):
         names = [field.name for field in fields(value)]
     else:
         slots = (getattr(kind, "__slots__", ()) for kind in type(value).__mro__)

@@ -208,8 +208,13 @@ def _find_process(pid: int) -> psutil.Process:
 
 
 def limit_bytes(requested_bytes: int | None) -> int:
-    """Memory limit of this process: as requested, or by default what it uses now plus half of the free memory."""
-    return used_bytes() + free_bytes() // 2 if requested_bytes is None else requested_bytes
+    """Memory limit of this process: as requested, or by default what it uses now plus half of the free memory.
+
+    A requested one is lowered to what its container, job or address space allows: the system would end it.
+    """
+    if requested_bytes is None:
+        return used_bytes() + free_bytes() // 2
+    return int(min(requested_bytes, used_bytes() + min(control_groups.allowed_bytes(), _addressable_bytes())))
 
 
 def free_bytes() -> int:

@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 
+from pellucid.backends.backend import allocation
 from pellucid.data import preparing
 from pellucid.data.store import Store
 from pellucid.errors import DataError, PellucidError
@@ -170,6 +171,7 @@ def train(
                 run_folder.open_run(folder, identity, _describe(recipe, given, store, mixed))
             )
             _log_sources(recipe, given, store, mixed, log)
+        stack.enter_context(allocation("a step of this training", hint="lower batch_size= or patch_px="))
         mode = group.broadcast(_choose_mode(run, recipe, batches, tune, log))
         learner = Learner(recipe, build_network(recipe, seed, pretrained, log), mode, seed=seed, group=group)
         start = group.broadcast(_load_checkpoint(run, log))

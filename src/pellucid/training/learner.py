@@ -24,6 +24,7 @@ from pellucid.system.devices import Download
 from pellucid.training import optimization
 from pellucid.training.distributed import Group, share_batch_norms
 from pellucid.training.optimization import TensorsByName, choose
+from pellucid.training.step_memory import check_memory
 
 
 @dataclass(frozen=True)
@@ -115,7 +116,13 @@ class Learner:
         """Do one step on this process's part of a batch, or start it on a GPU.
 
         Returns the results of the steps that have become known: of this one, or on a GPU of the one before.
+        Raises NotEnoughMemoryError if the first step does not fit the memory.
         """
+        if (
+            self._is_new and self.device.type == "cpu" and self._group.world_size == 1
+        ):  # batch norms would exchange
+            is_half = self.mode.precision != "float32"
+            check_memory(self.recipe.loss, self._network, degraded, target, is_half=is_half)
         lr = self.lr
         optimization.set_lr(self._optimizer, lr)
         torch.manual_seed(dropout_seed(self._seed, self.step, self._group.rank))

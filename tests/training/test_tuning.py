@@ -11,6 +11,7 @@ import torch
 from pellucid.recipes import registry
 from pellucid.recipes.optimizers import SGD
 from pellucid.recipes.recipe import Recipe
+from pellucid.system.other_load import OtherLoad
 from pellucid.training import tuning
 from pellucid.training.learner import ExecutionMode
 from pellucid.training.tuning import Measurement
@@ -43,8 +44,23 @@ def tune(
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(OtherLoad, "share", lambda self: 0.1)
     monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "tuning.json"
+
+
+def test_what_was_measured_next_to_other_programs_is_not_remembered(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = registry.find("dncnn.gaussian", num_steps=LONG)
+    monkeypatch.setattr(OtherLoad, "share", lambda self: 0.4)
+    for _ in range(2):
+        mode, log = tune(monkeypatch, recipe, {"channels_last": 0.5})
+        assert mode == ExecutionMode(channels_last=True) and not cache.exists()
+        assert log[-2:] == ["tuning: not remembered, other programs used 40% of the processors", f"tuned: {mode}"]
+        assert not any("before" in line for line in log)
+    tune(monkeypatch, recipe, {"channels_last": 0.5}, CUDA)  # which does not depend on them
+    assert cache.exists()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 Tuning never changes what was requested: a precision that the recipe names is kept. TF32 and bfloat16 are tried
 only if the recipe's precision is "auto".
 
-What a mode takes on this machine is kept in the cache folder, for each network and shape of its batches.
+What a mode takes on this machine is kept in the cache folder, for each network and shape of its batches, unless
+other programs used the processors meanwhile.
 """
 
 import json
@@ -21,6 +22,7 @@ from pellucid.errors import OutputError
 from pellucid.recipes.overrides import training_keywords
 from pellucid.recipes.recipe import Recipe
 from pellucid.system import files
+from pellucid.system.other_load import OtherLoad
 from pellucid.training.distributed import Group
 from pellucid.training.initialization import Log
 from pellucid.training.learner import ExecutionMode, Learner
@@ -34,6 +36,8 @@ MAX_SHARE = 0.03
 """Largest part of the time of a training that tuning takes."""
 COMPILING_S = 60.0
 """Typical cost of compiling, until it is known for this network and machine."""
+MAX_OTHER_LOAD = 0.15
+"""Part of the processors that others may use while a mode is measured on the CPU, if it is to be remembered."""
 MAX_REMEMBERED = 500
 """Measurements in the cache. Older ones are forgotten."""
 
@@ -68,6 +72,7 @@ def tune(recipe: Recipe, batch: Batch, device: torch.device, log: Log) -> Execut
     else:
         tuner.try_all()
         tuner.check_remembered()
+        tuner.report_load()
     log(f"tuned: {tuner.best}")
     return tuner.best
 
@@ -79,6 +84,7 @@ class _Tuner:
         self._recipe, self._batch, self._device, self._log = recipe, batch, device, log
         self._memory = _Memory(_describe_task(recipe, batch, device))
         self._spent_s = 0.0
+        self._other_load = 0.0
         self.best = default_mode(recipe)
 
     def try_all(self) -> None:
@@ -135,14 +141,22 @@ class _Tuner:
         return self.measure_now(mode), ""
 
     def measure_now(self, mode: ExecutionMode) -> Measurement:
-        started = time.perf_counter()
+        started, load = time.perf_counter(), OtherLoad()
         try:
             with warnings.catch_warnings(action="ignore"):  # about performance, which is measured here
                 measured = measure_mode(self._recipe, mode, self._batch, self._device)
         finally:
             self._spent_s += time.perf_counter() - started
-        self._memory.keep(mode, measured)
+        other_load = load.share() if self._device.type == "cpu" else 0.0
+        if other_load <= MAX_OTHER_LOAD:
+            self._memory.keep(mode, measured)
+        self._other_load = max(self._other_load, other_load)
         return measured
+
+    def report_load(self) -> None:
+        """Log that results are not remembered, if that is the case."""
+        if self._other_load > MAX_OTHER_LOAD:
+            self._log(f"tuning: not remembered, other programs used {self._other_load:.0%} of the processors")
 
     def _expect_start_s(self, mode: ExecutionMode) -> float:
         """Seconds for compiling, if the mode needs it: as long as another mode took here, or typically."""

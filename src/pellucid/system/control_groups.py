@@ -96,7 +96,7 @@ def _quota(group: _Group) -> float:
 
 
 def _read_number(path: Path, *, otherwise: float | None = None) -> float:
-    """The number in a file. otherwise: if there is no such file; None raises OSError."""
+    """The number in a file. otherwise: the number if the file is missing; None raises OSError."""
     try:
         text = path.read_text().strip()
     except OSError:

@@ -78,7 +78,7 @@ class Batches:
         if self.batch_size < 1:
             raise RecipeError(f"batch_size={batch_size} must be at least 1")
         self.num_shards = gcd(self.batch_size, MAX_SHARDS)
-        self._shards = _select_shards(self.batch_size, rank, world_size)
+        self._shards = _select_shards(self.num_shards, self.batch_size, rank, world_size)
         self._seed, self._num_transforms = seed, NUM_TRANSFORMS[recipe.augmentation]
         self.device = torch.device(device)
         patch_px = recipe.patch_px if patch_px is None else patch_px
@@ -221,9 +221,8 @@ def _concatenate(shards: Sequence[Patches]) -> Patches:
     return Patches(*map(np.concatenate, zip(*(vars(shard).values() for shard in shards), strict=True)))
 
 
-def _select_shards(batch_size: int, rank: int, world_size: int) -> range:
+def _select_shards(num_shards: int, batch_size: int, rank: int, world_size: int) -> range:
     """Those of this process. Raises RecipeError if the processes cannot share the batch equally."""
-    num_shards = gcd(batch_size, MAX_SHARDS)
     if MAX_SHARDS % world_size:
         raise RecipeError(f"{world_size} processes cannot share a batch equally", hint="use 2, 4 or 8 processes")
     if num_shards % world_size:

@@ -118,11 +118,8 @@ class Learner:
         Returns the results of the steps that have become known: of this one, or on a GPU of the one before.
         Raises NotEnoughMemoryError if the first step does not fit the memory.
         """
-        if (
-            self._is_new and self.device.type == "cpu" and self._group.world_size == 1
-        ):  # batch norms would exchange
-            is_half = self.mode.precision != "float32"
-            check_memory(self.recipe.loss, self._network, degraded, target, is_half=is_half)
+        if self._is_new and self.device.type == "cpu":
+            self._check_memory(degraded, target)
         lr = self.lr
         optimization.set_lr(self._optimizer, lr)
         torch.manual_seed(dropout_seed(self._seed, self.step, self._group.rank))
@@ -154,6 +151,12 @@ class Learner:
         self.step += 1
         self._reuse_memory()
         return results
+
+    def _check_memory(self, degraded: Tensor, target: Tensor) -> None:
+        """Only in a single process: the batch norms of several would wait for each other."""
+        if self._group.world_size == 1:
+            is_half = self.mode.precision != "float32"
+            check_memory(self.recipe.loss, self._network, degraded, target, is_half=is_half)
 
     def _reuse_memory(self) -> None:
         """On a CPU, keep the memory of the activations for the next step."""

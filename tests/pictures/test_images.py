@@ -5,6 +5,7 @@ import errno
 import io
 import os
 import re
+import signal
 import struct
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import PIL.Image
@@ -1106,3 +1107,38 @@ def test_a_truncated_avif_is_reported_as_such(tmp_path: Path) -> None:
 @pytest.mark.parametrize("read", [images.read, images.list_pages, raw.read, raw.develop])
 def test_an_empty_path_is_not_the_current_folder(read: Callable[[str], object]) -> None:
     assert message(lambda: read("")) == "the path is empty; a picture file is needed"
+
+
+class _Interrupting:
+    """A file whose use by libvips is interrupted by Ctrl-C."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.seek = file.seek
+
+    def read(self, length: int) -> bytes:
+        signal.raise_signal(signal.SIGINT)
+        return self._file.read(length)
+
+    def write(self, block: bytes) -> int:
+        signal.raise_signal(signal.SIGINT)
+        return self._file.write(block)
+
+
+def test_an_interruption_is_not_taken_for_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, make_source = tmp_path / "a.tif", vips.make_source
+    images.write(Picture(noise(30, 20, 3)), path)
+    monkeypatch.setattr(vips, "make_source", lambda file: make_source(_Interrupting(file)))  # type: ignore[arg-type]  # not a whole file
+    with pytest.raises(KeyboardInterrupt):
+        images.read(path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+def test_an_interruption_while_writing_is_not_lost(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_target = vips.make_target
+    monkeypatch.setattr(vips, "make_target", lambda file, *given: make_target(_Interrupting(file), *given))  # type: ignore[arg-type]  # not a whole file
+    with pytest.raises(KeyboardInterrupt):
+        images.write(Picture(noise(30, 20, 3)), tmp_path / f"a{suffix}")
+    assert not [*tmp_path.iterdir()]

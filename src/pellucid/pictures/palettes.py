@@ -14,6 +14,7 @@ from pellucid.errors import PictureError
 from pellucid.pictures import vips
 from pellucid.pictures.structures.chunks import GIF_FRAME, build_chunk, iterate_gif, iterate_png
 from pellucid.pictures.vips import pyvips
+from pellucid.system.signals import deferring_signals
 
 
 def describe_missing_colors(path: Path, loader: str) -> tuple[str, ...]:
@@ -52,9 +53,10 @@ def _count_in_png(path: Path) -> int:
     palette = build_chunk(b"PLTE", bytes(num_bytes) + b"\xff" * (all_bytes - num_bytes))
     rest = content[stop:].replace(b"tRNS", b"trNS")
     vips.begin(PictureError)
-    source = pyvips.Source.new_from_memory(content[:start] + palette + rest)
-    image = pyvips.Image.pngload_source(source, access="sequential")
-    return round(image.extract_band(0).avg() / 255 * image.width * image.height)
+    with deferring_signals():
+        source = pyvips.Source.new_from_memory(content[:start] + palette + rest)
+        image = pyvips.Image.pngload_source(source, access="sequential")
+        return round(image.extract_band(0).avg() / 255 * image.width * image.height)
 
 
 _INDEXED = 3

@@ -18,6 +18,7 @@ from pellucid.pictures.camera import lossless_jpeg
 from pellucid.pictures.structures import ifd
 from pellucid.pictures.structures.ifd import Value
 from pellucid.pictures.vips import pyvips
+from pellucid.system.signals import deferring_signals
 from pellucid.system.wording import format_count
 
 _COLOR_FILTERS, _LINEAR_RAW = 32803, 34892  # values of PhotometricInterpretation
@@ -236,8 +237,9 @@ def _check_jpeg(stream: bytes, part: _Part, *, bits_after_16: int = 0) -> None:
 def _check_lossy_jpeg(stream: bytes) -> None:
     vips.begin(PictureError)
     try:
-        # The strictest: what is missing is only a warning of its decoder.
-        pyvips.Image.jpegload_buffer(stream, access="sequential", fail_on="warning").avg()
+        with deferring_signals():
+            # The strictest: what is missing is only a warning of its decoder.
+            pyvips.Image.jpegload_buffer(stream, access="sequential", fail_on="warning").avg()
     except pyvips.Error as error:
         raise ValueError(vips.reason(error) or str(error.message)) from error
 

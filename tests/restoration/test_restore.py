@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from threading import Event
+from threading import Event, current_thread, main_thread
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -306,6 +306,33 @@ def test_a_result_is_reported_before_the_next_picture_is_restored(monkeypatch: p
     for item in pipeline.run_overlapped(jobs, lambda x: x, run, lambda x: x, budget=budget, tracker=tracker):
         reported.append(item)
     assert num_reported == [0, 1, 2, 3] and [item.job for item in reported] == jobs
+
+
+@pytest.mark.parametrize(
+    ("num_bytes", "reading_s", "expected_here"),
+    [(pipeline.SMALL_BYTES, 0.0, 40), (pipeline.SMALL_BYTES, 1.0, 6), (pipeline.SMALL_BYTES + 1, 0.0, 0)],
+)
+def test_small_pictures_are_read_where_they_are_restored_while_that_is_quick(
+    num_bytes: int, reading_s: float, expected_here: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of slow ones, three at a time have been started before the first one is found to be slow."""
+    now_s, here = 0.0, []
+    monkeypatch.setattr(pipeline, "time", SimpleNamespace(monotonic=lambda: now_s))
+
+    def read(item: pipeline.InFlightItem) -> pipeline.InFlightItem:
+        nonlocal now_s
+        if current_thread() is main_thread():
+            now_s += reading_s
+            here.append(item.job)
+        return item
+
+    jobs = [planning.Job(Path(f"{i}.png"), Path(f"{i}-restored.png")) for i in range(40)]
+    budget, tracker = pipeline.Budget(2**60, 2, lambda job: num_bytes), pipeline.Tracker(40, None)
+    items = pipeline.run_overlapped(
+        jobs, read, lambda _, __, item: item, lambda x: x, budget=budget, tracker=tracker
+    )
+    assert [item.job for item in items] == jobs
+    assert len(here) == expected_here
 
 
 KILLED = """

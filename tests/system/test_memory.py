@@ -172,3 +172,13 @@ def test_as_contiguous_copies_only_if_needed(low_limit: None) -> None:
     copy = memory.as_contiguous(array[::-1, 3:])
     assert copy.flags.c_contiguous
     assert np.array_equal(copy, array[::-1, 3:])
+
+
+def test_a_recent_limit_is_not_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    now_s, measured = 100.0, iter([5, 6])
+    monkeypatch.setattr("time.monotonic", lambda: now_s)
+    monkeypatch.setattr(memory, "limit_bytes", lambda requested_bytes: requested_bytes + next(measured))
+    limit = memory.RecentLimit(10)
+    assert limit.measure() == limit.measure() == 15
+    now_s += 0.2
+    assert limit.measure() == 16

@@ -120,6 +120,7 @@ def restore_picture(
     settings: Settings,
     *,
     mask: Picture | Samples | None = None,
+    limit_bytes: int | None = None,
     reserved_bytes: int = 0,
     kept: KeptTiles | None = None,
     progress: Progress | None = None,
@@ -133,6 +134,7 @@ def restore_picture(
     settings: Settings,
     *,
     mask: Picture | Samples | None = None,
+    limit_bytes: int | None = None,
     reserved_bytes: int = 0,
     kept: KeptTiles | None = None,
     progress: Progress | None = None,
@@ -145,6 +147,7 @@ def restore_picture(
     settings: Settings,
     *,
     mask: Picture | Samples | None = None,
+    limit_bytes: int | None = None,
     reserved_bytes: int = 0,
     kept: KeptTiles | None = None,
     progress: Progress | None = None,
@@ -152,13 +155,16 @@ def restore_picture(
     """A restored picture of the size in the settings, or the part of it that the settings ask for.
 
     mask, reserved_bytes, progress: see `Restorer.restore`, whose errors it raises. kept: see `Effort`.
+    limit_bytes: memory limit of the process, by default that of the settings.
     Raises PictureError for a crop outside of the picture, for a size that the models cannot reach, and for both if
     the result is a mosaic.
     """
     accepted = restorer.recipe.domain.accept(degraded)
+    if limit_bytes is None:
+        limit_bytes = memory.limit_bytes(settings.memory_bytes)
+    effort = _plan_effort(accepted, settings, mask, limit_bytes, reserved_bytes, kept)
     if restorer.recipe.domain.gives_mosaic:
         _check_whole(restorer, settings)
-        effort = _plan_effort(accepted, settings, mask, reserved_bytes, kept)
         restored = run_models(restorer.models, accepted, effort, accepted.dtype, progress)
         return restorer.recipe.domain.finish(restored, degraded)
     shape = upright_shape(accepted)
@@ -173,7 +179,6 @@ def restore_picture(
     filled = needed.map(
         lambda side, axis: slice(max(0, side.start - fill_px), min(enlarged[axis], side.stop + fill_px))
     )
-    effort = _plan_effort(accepted, settings, mask, reserved_bytes, kept)
     dtype = "float32" if is_resized else accepted.dtype
     picture = _run_region(runner, accepted, filled, effort, dtype, progress)
     if is_resized:
@@ -187,6 +192,7 @@ def _plan_effort(
     accepted: Degraded,
     settings: Settings,
     mask: Picture | Samples | None,
+    limit_bytes: int,
     reserved_bytes: int,
     kept: KeptTiles | None,
 ) -> Effort:
@@ -195,7 +201,7 @@ def _plan_effort(
         settings.halo_px,
         settings.ensemble,
         settings.strength,
-        memory.limit_bytes(settings.memory_bytes),
+        limit_bytes,
         reserved_bytes,
         None if mask is None else to_mask(mask, accepted),
         kept or KeptTiles(),

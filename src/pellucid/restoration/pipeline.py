@@ -3,6 +3,7 @@
 No more pictures are in flight than fit the memory, and a failure affects only its own picture.
 """
 
+import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,6 +24,12 @@ from pellucid.restoration.position import Position
 from pellucid.restoration.transfers import LocalFiles
 from pellucid.system import heap, memory
 from pellucid.system.wording import format_bytes
+
+SMALL_BYTES = 21 * 10**6
+"""Pictures that take no more memory to decode and encode are small: about 30,000 pixels, and their buffers."""
+
+QUICK_S, NUM_AHEAD = 0.01, 20
+"""If reading a small picture takes longer, so many of the next ones are read ahead."""
 
 FAULT = "a fault of pellucid"
 """The start of messages about bugs, which users should report."""
@@ -106,6 +113,10 @@ class Budget:
                 **memory.hint_at(needed),
             )
 
+    def is_small(self, job: Job) -> bool:
+        """Whether an admitted job is about a small picture, or nothing needs to be read."""
+        return self._taken[job] <= SMALL_BYTES
+
     def release(self, job: Job) -> None:
         """Count this job as finished."""
         del self._taken[job]
@@ -162,6 +173,33 @@ class Tracker:
             raise _ProgressError(error) from error
 
 
+class _Readers:
+    """Read pictures ahead in other threads, but small ones in this thread when they are needed.
+
+    Python runs one thread at a time: for small pictures, threads spend more time waiting for each other than they
+    save, unless reading itself takes long, e.g. from a network drive.
+    """
+
+    def __init__(self, pool: ThreadPoolExecutor, read: Stage) -> None:
+        self._pool, self._read = pool, read
+        self._num_ahead = 0
+
+    def start(self, job: Job, *, is_small: bool) -> Callable[[], InFlightItem]:
+        """The function that is returned waits for the picture."""
+        item = InFlightItem(job)
+        if is_small and self._num_ahead == 0:
+            return partial(self._read_here, item)
+        self._num_ahead -= is_small and self._num_ahead > 0
+        return self._pool.submit(_attempt, self._read, item).result
+
+    def _read_here(self, item: InFlightItem) -> InFlightItem:
+        start_s = time.monotonic()
+        item = _attempt(self._read, item)
+        if time.monotonic() - start_s > QUICK_S:
+            self._num_ahead = NUM_AHEAD
+        return item
+
+
 def run_overlapped(
     jobs: Sequence[Job],
     read: Stage,
@@ -173,6 +211,7 @@ def run_overlapped(
 ) -> Generator[InFlightItem, None, None]:
     """Run all jobs through three stages, in order: `read` and `write` in other threads, `run` in this one.
 
+    Small pictures may be read in this one, too, see `_Readers`.
     run: called with (progress within the picture, bytes reserved for the other stages, item).
     An exception in the callback of the tracker stops the run and is raised here, because it is not about a
     picture.
@@ -193,7 +232,7 @@ def _run_overlapped(
     tracker: Tracker,
 ) -> Generator[InFlightItem, None, None]:
     waiting = deque(jobs)
-    reading: deque[Future[InFlightItem]] = deque()
+    reading: deque[Callable[[], InFlightItem]] = deque()
     writing: deque[Future[InFlightItem]] = deque()
 
     def check_and_read(item: InFlightItem) -> InFlightItem:
@@ -201,14 +240,16 @@ def _run_overlapped(
         return read(item)
 
     def start_reading() -> None:
-        reading.append(readers.submit(_attempt, check_and_read, InFlightItem(waiting.popleft())))
+        job = waiting.popleft()
+        reading.append(readers.start(job, is_small=budget.is_small(job)))
 
     def finish_writing() -> InFlightItem:
         item = writing.popleft().result()
         budget.release(item.job)
         return item
 
-    with heap.keeping(), _pool(budget.workers) as readers, _pool(budget.workers) as writers:
+    with heap.keeping(), _pool(budget.workers) as pool, _pool(budget.workers) as writers:
+        readers = _Readers(pool, check_and_read)
         try:
             for _ in jobs:
                 while not reading and not budget.admit(waiting[0]):
@@ -217,7 +258,7 @@ def _run_overlapped(
                     start_reading()
                 while waiting and len(reading) <= budget.workers and budget.admit(waiting[0]):
                     start_reading()
-                item = reading.popleft().result()
+                item = reading.popleft()()
                 item = _attempt(partial(run, tracker.within(item), budget.taken_bytes), item)
                 tracker.finish(item)
                 writing.append(writers.submit(_attempt, write, item))

@@ -83,7 +83,14 @@ class Session:
         limit: int,
     ) -> Generator[Outcome, None, None]:
         transfers = Transfers(jobs, self._manifests.is_done)
-        stages = Stages(self._restorer, self._settings, self._manifests, transfers, sheets)
+        stages = Stages(
+            self._restorer,
+            self._settings,
+            self._manifests,
+            transfers,
+            sheets,
+            memory.RecentLimit(self._settings.memory_bytes),
+        )
         budget = Budget(limit, self._workers, stages.needed_bytes)
         tracker = Tracker(len(jobs), progress)
         deferred: list[Job] = []

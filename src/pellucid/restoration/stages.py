@@ -39,6 +39,7 @@ from pellucid.restoration.suitability import (
 from pellucid.restoration.transfers import Transfers
 from pellucid.storage.urls import Location
 from pellucid.system.files import check_name
+from pellucid.system.memory import RecentLimit
 
 CODEC_BYTES = 100_000_000
 """Memory that decoding and encoding take for any picture, including samples too small for a memory-mapped file."""
@@ -75,6 +76,7 @@ class Stages:
     manifests: Manifests
     transfers: Transfers
     sheet_paths: Mapping[Location, Location]
+    limit: RecentLimit
 
     def read(self, item: InFlightItem) -> InFlightItem:
         """Claim a job, and read its picture unless the result is finished."""
@@ -197,6 +199,7 @@ class Stages:
             item.degraded,
             self.settings,
             mask=item.mask,
+            limit_bytes=self.limit.measure(),
             reserved_bytes=reserved_bytes,
             kept=item.kept,
             progress=progress,
@@ -296,6 +299,7 @@ class Stages:
                     degraded,
                     self.settings,
                     mask=item.mask,
+                    limit_bytes=self.limit.measure(),
                     reserved_bytes=reserved_bytes,
                     kept=item.kept,
                     progress=partial(advance, num_pixels[number - 1]),

@@ -411,8 +411,10 @@ class TiledModel:
             else:
                 yield from started.add(tile, start_s, finish)
                 del finish  # its planes; otherwise they would stay in memory while the next tile is computed
-            used = memory.used_bytes()
-            if self.backend.frees_activations and tile.num_pixels >= TRIMMED_PIXELS:
+            is_large = tile.num_pixels >= TRIMMED_PIXELS
+            if waiting or is_large:
+                used = memory.used_bytes()
+            if self.backend.frees_activations and is_large:
                 heap.keep_freed(free_bytes=limit - used)
         yield from started.finish()
 

@@ -9,6 +9,7 @@ three times as long as filling memory.
 import mmap
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache
@@ -36,6 +37,8 @@ STRIP_BYTES = 2**20
 """How much of large arrays is processed at a time; with 4 MiB, libvips takes 60 to 170 MB more."""
 
 _STRIPS_IN_MEMORY = 16
+
+_RECENT_S = 0.1
 
 _SIGNS = (
     "out of memory", "not enough memory", "allocate memory", "ALLOC_FAILED", "could not create a memory",
@@ -215,6 +218,21 @@ def limit_bytes(requested_bytes: int | None) -> int:
     if requested_bytes is None:
         return used_bytes() + free_bytes() // 2
     return int(min(requested_bytes, used_bytes() + min(control_groups.allowed_bytes(), _addressable_bytes())))
+
+
+class RecentLimit:
+    """`limit_bytes`, measured again if it is older than 0.1 s: that takes as long as computing a small picture."""
+
+    def __init__(self, requested_bytes: int | None) -> None:
+        self._requested_bytes = requested_bytes
+        self._measured_s, self._num_bytes = -inf, 0
+
+    def measure(self) -> int:
+        """The limit of this process in bytes."""
+        now_s = time.monotonic()
+        if now_s - self._measured_s > _RECENT_S:
+            self._num_bytes, self._measured_s = limit_bytes(self._requested_bytes), now_s
+        return self._num_bytes
 
 
 def free_bytes() -> int:

@@ -54,7 +54,7 @@ def read_head(path: Path, num_bytes: int = 16) -> bytes:
         if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # reading from it may never end
             kind = "a pipe" if stat.S_ISFIFO(mode) else "a device"
             raise PictureError(f"{path} is {kind}; a picture file is needed")
-        with path.open("rb") as file:
+        with path.open("rb", buffering=0) as file:
             first = file.read(num_bytes)
     except IsADirectoryError as error:
         raise PictureError(f"{path} is a folder; a picture file is needed") from error

@@ -380,8 +380,8 @@ class _Editor:
         self._layout, self._first = ifd.parse_header(self._file)
         if self._layout.is_big:
             raise ValueError("a BigTIFF, which EXIF cannot be")
-        self._entries: dict[int, dict[int, ifd.Entry]] = {}
-        """By the offset of a directory and the tag; forgotten at each change."""
+        self._entries: dict[str, dict[int, ifd.Entry]] = {}
+        """By the name of a directory and the tag; forgotten at each change."""
 
     @property
     def block(self) -> bytes:
@@ -400,11 +400,11 @@ class _Editor:
 
     def _entry(self, directory: str, tag: int) -> ifd.Entry | None:
         """The first entry with this tag."""
-        offset = self._offset(directory)
-        if offset and offset not in self._entries:
-            entries = [*ifd.iterate_entries(self._file, self._layout, offset)]
-            self._entries[offset] = {entry.tag: entry for entry in reversed(entries)}
-        return self._entries[offset].get(tag) if offset else None
+        if directory not in self._entries:
+            offset = self._offset(directory)
+            entries = [*ifd.iterate_entries(self._file, self._layout, offset)] if offset else []
+            self._entries[directory] = {entry.tag: entry for entry in reversed(entries)}
+        return self._entries[directory].get(tag)
 
     def value(self, directory: str, tag: int) -> Value:
         """(0, 0, b"") if there is none."""

@@ -1110,25 +1110,30 @@ def test_an_empty_path_is_not_the_current_folder(read: Callable[[str], object]) 
 
 
 class _Interrupting:
-    """A file whose use by libvips is interrupted by Ctrl-C."""
+    """A file with a signal whenever libvips reads or writes so many bytes; SIGINT raises KeyboardInterrupt."""
 
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
+    def __init__(self, file: IO[bytes], num_bytes: int = 1, number: signal.Signals = signal.SIGINT) -> None:
+        self._file, self._num_bytes, self._number = file, num_bytes, number
         self.seek = file.seek
 
     def read(self, length: int) -> bytes:
-        signal.raise_signal(signal.SIGINT)
+        if length >= self._num_bytes:
+            signal.raise_signal(self._number)
         return self._file.read(length)
 
     def write(self, block: bytes) -> int:
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(self._number)
         return self._file.write(block)
 
 
-def test_an_interruption_is_not_taken_for_a_damaged_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("num_bytes", [1, 100, 10_000])
+def test_an_interrupted_file_is_not_called_damaged(
+    num_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither at its header, nor at its directory or samples."""
     path, make_source = tmp_path / "a.tif", vips.make_source
-    images.write(Picture(noise(30, 20, 3)), path)
-    monkeypatch.setattr(vips, "make_source", lambda file: make_source(_Interrupting(file)))  # type: ignore[arg-type]  # not a whole file
+    images.write(Picture(noise(300, 200, 3)), path)
+    monkeypatch.setattr(vips, "make_source", lambda file: make_source(_Interrupting(file, num_bytes)))  # type: ignore[arg-type]  # not a whole file
     with pytest.raises(KeyboardInterrupt):
         images.read(path)
 
@@ -1138,7 +1143,28 @@ def test_an_interruption_while_writing_is_not_lost(
     suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_target = vips.make_target
-    monkeypatch.setattr(vips, "make_target", lambda file, *given: make_target(_Interrupting(file), *given))  # type: ignore[arg-type]  # not a whole file
+    monkeypatch.setattr(vips, "make_target", lambda file, failures: make_target(_Interrupting(file), failures))  # type: ignore[arg-type]  # as above
     with pytest.raises(KeyboardInterrupt):
-        images.write(Picture(noise(30, 20, 3)), tmp_path / f"a{suffix}")
+        images.write(Picture(noise(300, 200, 3)), tmp_path / f"a{suffix}")
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs a system with SIGUSR1")
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+def test_a_handler_that_does_not_raise_does_not_stop_writing(
+    suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """E.g. the one that stops a training after its step, and those of asyncio."""
+    handled: list[int] = []
+    make_target, path = vips.make_target, tmp_path / f"a{suffix}"
+    before = signal.signal(signal.SIGUSR1, lambda number, _: handled.append(number))
+    try:
+        monkeypatch.setattr(
+            vips,
+            "make_target",
+            lambda file, failures: make_target(_Interrupting(file, 1, signal.SIGUSR1), failures),  # type: ignore[arg-type]  # as above
+        )
+        images.write(Picture(noise(30, 20, 3)), path)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert handled and images.read(path).height == 30

@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import signal
 import struct
 import subprocess
 import sys
@@ -502,3 +503,21 @@ def test_comments_in_a_codestream_are_kept(comment: str, tmp_path: Path) -> None
         assert file.info.get("Comment", "") == comment
     notes = ("not kept in JPEG 2000: comments",) if comment else ()
     assert images.write(picture, tmp_path / "y.jp2") == notes
+
+
+def test_an_interruption_waits_for_the_encoder_of_jpeg_2000(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In its callbacks, an exception would end in a segmentation fault."""
+    utils = pytest.importorskip("openjpeg.utils")
+    encode, steps = utils.encode_array, []
+
+    def encode_interrupted(*given: Any, **how: Any) -> Any:
+        signal.raise_signal(signal.SIGINT)
+        steps.append("encoded")
+        return encode(*given, **how)
+
+    monkeypatch.setattr(utils, "encode_array", encode_interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        images.write(Picture(np.zeros((40, 50, 3), np.uint8)), tmp_path / "a.jp2")
+    assert steps == ["encoded"] and not [*tmp_path.iterdir()]

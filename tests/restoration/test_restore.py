@@ -309,30 +309,42 @@ def test_a_result_is_reported_before_the_next_picture_is_restored(monkeypatch: p
 
 
 @pytest.mark.parametrize(
-    ("num_bytes", "reading_s", "expected_here"),
-    [(pipeline.SMALL_BYTES, 0.0, 40), (pipeline.SMALL_BYTES, 1.0, 6), (pipeline.SMALL_BYTES + 1, 0.0, 0)],
+    ("num_bytes", "waits_s", "expected_here"),
+    [(pipeline.SMALL_BYTES, 0.0, 100), (pipeline.SMALL_BYTES, 1.0, 3), (pipeline.SMALL_BYTES + 1, 0.0, 0)],
 )
-def test_small_pictures_are_read_where_they_are_restored_while_that_is_quick(
-    num_bytes: int, reading_s: float, expected_here: int, monkeypatch: pytest.MonkeyPatch
+def test_small_pictures_are_read_where_they_are_restored_unless_that_waits(
+    num_bytes: int, waits_s: float, expected_here: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of slow ones, three at a time have been started before the first one is found to be slow."""
+    """If it always does, the next 20 are read ahead after the first one, then 40, and so on."""
     now_s, here = 0.0, []
-    monkeypatch.setattr(pipeline, "time", SimpleNamespace(monotonic=lambda: now_s))
+    clocks = SimpleNamespace(monotonic=lambda: now_s, thread_time=lambda: 0.0)
+    monkeypatch.setattr(pipeline, "time", clocks)
 
     def read(item: pipeline.InFlightItem) -> pipeline.InFlightItem:
         nonlocal now_s
         if current_thread() is main_thread():
-            now_s += reading_s
+            now_s += waits_s
             here.append(item.job)
         return item
 
-    jobs = [planning.Job(Path(f"{i}.png"), Path(f"{i}-restored.png")) for i in range(40)]
-    budget, tracker = pipeline.Budget(2**60, 2, lambda job: num_bytes), pipeline.Tracker(40, None)
+    jobs = [planning.Job(Path(f"{i}.png"), Path(f"{i}-restored.png")) for i in range(100)]
+    budget, tracker = pipeline.Budget(2**60, 2, lambda job: num_bytes), pipeline.Tracker(100, None)
     items = pipeline.run_overlapped(
         jobs, read, lambda _, __, item: item, lambda x: x, budget=budget, tracker=tracker
     )
     assert [item.job for item in items] == jobs
     assert len(here) == expected_here
+
+
+@pytest.mark.parametrize(("side_px", "is_small"), [(64, True), (150, True), (1000, False)])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
+def test_files_of_small_pictures_are_small(
+    suffix: str, side_px: int, is_small: bool, weights: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    images.write(Picture(np.zeros((side_px, side_px, 3), np.uint8)), path)
+    found = stages.codec_bytes(path, path, restorer.load(weights), Settings())
+    assert (found <= pipeline.SMALL_BYTES) == is_small
 
 
 KILLED = """

@@ -2,11 +2,13 @@ import errno
 import io
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from filelock import lock_descriptor
@@ -391,3 +393,19 @@ def test_small_files_may_come_from_a_pipe_of_the_shell() -> None:
     os.close(writing)
     assert files.read_small(Path(f"/dev/fd/{reading}")) == b"token"
     os.close(reading)
+
+
+def test_an_interruption_while_a_temporary_file_is_made_leaves_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    open_file = os.open
+
+    def open_interrupted(*given: Any) -> int:
+        descriptor = open_file(*given)
+        signal.raise_signal(signal.SIGINT)
+        return descriptor
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(os, "open", open_interrupted)
+        files.write_atomic(tmp_path / "a.txt", b"1", overwrite=False)
+    assert not [*tmp_path.iterdir()]

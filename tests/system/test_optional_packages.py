@@ -57,3 +57,12 @@ def test_openvino_sends_no_telemetry(tmp_path: Path) -> None:
     environment = {key: value for key, value in os.environ.items() if key not in left_out}
     subprocess.run([sys.executable, "-c", script], env={**environment, "HOME": str(tmp_path)}, check=True)
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_an_interrupted_import_is_completed_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of it would remain: modules that are written in C are not imported twice."""
+    (tmp_path / "interrupted.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\nVALUE = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        optional_packages.import_optional("interrupted")
+    assert sys.modules.pop("interrupted").VALUE == 1

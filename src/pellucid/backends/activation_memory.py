@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_iter
 
 from pellucid.backends.backend import Shape
 from pellucid.recipes.network import Network
+from pellucid.system.signals import defer_sigint
 
 OVERHEAD = 1.5
 """Memory of a backend per byte of activations: kernels and the allocator take more than the tensors. Measured for
@@ -60,7 +61,8 @@ class ActivationMemory:
         return ROUGH_FACTOR * 4 * count * num_pixels * (channels + self._channels)
 
     def _count(self, shape: Shape) -> int:
-        with torch.inference_mode(), _PeakCounter() as counter:
+        # An interruption in the finalizers of tensors would be lost.
+        with defer_sigint(), torch.inference_mode(), _PeakCounter() as counter:
             self._meta_network(torch.empty(shape, device="meta").contiguous(memory_format=torch.channels_last))
         return counter.peak_bytes
 

@@ -12,7 +12,6 @@ import typer
 from pellucid.commands.options import Json, check_overwrite
 from pellucid.commands.terminal import (
     add_row,
-    defer_sigint,
     is_stdout,
     print_error,
     print_info,
@@ -26,6 +25,7 @@ from pellucid.commands.terminal import (
     write_json,
 )
 from pellucid.errors import DataError, PellucidError
+from pellucid.system.signals import defer_sigint
 
 if TYPE_CHECKING:
     from pellucid.restoration.advice import Suggestion

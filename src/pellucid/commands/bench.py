@@ -18,7 +18,6 @@ from pellucid.commands.options import (
 )
 from pellucid.commands.terminal import (
     add_row,
-    defer_sigint,
     is_stdout,
     print_line,
     print_table,
@@ -26,6 +25,7 @@ from pellucid.commands.terminal import (
     table,
     write_json,
 )
+from pellucid.system.signals import defer_sigint
 
 if TYPE_CHECKING:
     from pellucid.backends.benchmark import Timing

@@ -8,7 +8,6 @@ import typer
 from pellucid.commands.options import Json, check_overwrite
 from pellucid.commands.terminal import (
     add_row,
-    defer_sigint,
     is_stdout,
     print_line,
     print_table,
@@ -18,6 +17,7 @@ from pellucid.commands.terminal import (
     table,
     write_json,
 )
+from pellucid.system.signals import defer_sigint
 
 if TYPE_CHECKING:
     from pellucid.degradations.camera_files import CameraProfile

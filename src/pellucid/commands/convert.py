@@ -7,7 +7,8 @@ import typer
 
 from pellucid.commands.models import describe_recipe
 from pellucid.commands.options import Json, NetworkFiles, Overwrite, Parameters, add_networks, parse_keywords
-from pellucid.commands.terminal import defer_sigint, is_stdout, print_line, write_json
+from pellucid.commands.terminal import is_stdout, print_line, write_json
+from pellucid.system.signals import defer_sigint
 
 
 def convert(

@@ -32,7 +32,6 @@ from pellucid.commands.options import (
 )
 from pellucid.commands.terminal import (
     add_row,
-    defer_sigint,
     is_stdout,
     print_error,
     print_info,
@@ -46,6 +45,7 @@ from pellucid.commands.terminal import (
     write_json,
     write_result,
 )
+from pellucid.system.signals import defer_sigint
 from pellucid.system.wording import format_count
 
 if TYPE_CHECKING:

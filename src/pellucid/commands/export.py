@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pellucid.commands.options import Json, NetworkFiles, Overwrite, Parameters, add_networks, parse_keywords
-from pellucid.commands.terminal import defer_sigint, is_stdout, print_info, print_line, print_warning, write_json
+from pellucid.commands.terminal import is_stdout, print_info, print_line, print_warning, write_json
+from pellucid.system.signals import defer_sigint
 
 if TYPE_CHECKING:
     from pellucid.backends.backend import Shape

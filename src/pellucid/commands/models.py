@@ -11,7 +11,6 @@ import typer
 from pellucid.commands.options import Json, OverwriteJson, check_overwrite
 from pellucid.commands.terminal import (
     add_row,
-    defer_sigint,
     is_stdout,
     print_line,
     print_table,
@@ -22,6 +21,7 @@ from pellucid.commands.terminal import (
     write_json,
 )
 from pellucid.errors import PellucidError
+from pellucid.system.signals import defer_sigint
 
 if TYPE_CHECKING:
     from pellucid.weights.checkpoint import WeightsMetadata

@@ -20,7 +20,6 @@ from pellucid.commands.options import (
 )
 from pellucid.commands.terminal import (
     add_row,
-    defer_sigint,
     is_stdout,
     print_error,
     print_info,
@@ -32,6 +31,7 @@ from pellucid.commands.terminal import (
     table,
     write_json,
 )
+from pellucid.system.signals import defer_sigint
 from pellucid.system.wording import format_count
 
 if TYPE_CHECKING:

@@ -33,7 +33,6 @@ from pellucid.commands.restore_auto import AUTO, group_by_model
 from pellucid.commands.restore_status import format_duration, show_status
 from pellucid.commands.standard_streams import Streams, standard_streams
 from pellucid.commands.terminal import (
-    defer_sigint,
     is_stdout,
     open_on_screen,
     print_detail,
@@ -47,6 +46,7 @@ from pellucid.commands.terminal import (
 )
 from pellucid.errors import OutputError, PellucidError
 from pellucid.system.device_names import names_several
+from pellucid.system.signals import defer_sigint
 from pellucid.system.wording import format_count
 
 if TYPE_CHECKING:

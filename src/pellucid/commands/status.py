@@ -11,7 +11,6 @@ import typer
 from pellucid.commands.options import Json, check_overwrite
 from pellucid.commands.restore_status import format_duration, format_number
 from pellucid.commands.terminal import (
-    defer_sigint,
     is_stdout,
     print_error,
     print_info,
@@ -20,6 +19,7 @@ from pellucid.commands.terminal import (
     write_json,
 )
 from pellucid.errors import DataError
+from pellucid.system.signals import defer_sigint
 from pellucid.system.wording import format_count
 
 if TYPE_CHECKING:

@@ -270,23 +270,6 @@ def open_on_screen(path: Path) -> None:
 
 
 @contextmanager
-def defer_sigint() -> Iterator[None]:
-    """Handle Ctrl-C and SIGTERM after the imports inside: in the middle of torch's own, they break or are lost."""
-    received: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    for number, handler in before.items():
-        if handler is not signal.SIG_IGN:
-            signal.signal(number, lambda number, _: received.append(number))
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-    if received:
-        signal.raise_signal(signal.Signals(received[0]))
-
-
-@contextmanager
 def sigterm_as_sigint() -> Iterator[None]:
     """Treat SIGTERM, e.g. from a service manager or a batch queue, like Ctrl-C."""
     before = signal.getsignal(signal.SIGTERM)

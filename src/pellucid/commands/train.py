@@ -23,7 +23,6 @@ from pellucid.commands.options import (
     refuse,
 )
 from pellucid.commands.terminal import (
-    defer_sigint,
     is_first_process,
     is_stdout,
     print_info,
@@ -31,6 +30,7 @@ from pellucid.commands.terminal import (
     progress,
     write_json,
 )
+from pellucid.system.signals import defer_sigint
 
 if TYPE_CHECKING:
     from pellucid.training.train import Status

@@ -14,7 +14,7 @@ from pellucid.errors import PictureError
 from pellucid.pictures import vips
 from pellucid.pictures.structures.chunks import GIF_FRAME, build_chunk, iterate_gif, iterate_png
 from pellucid.pictures.vips import pyvips
-from pellucid.system.signals import deferring_signals
+from pellucid.system.signals import defer_sigint
 
 
 def describe_missing_colors(path: Path, loader: str) -> tuple[str, ...]:
@@ -53,7 +53,7 @@ def _count_in_png(path: Path) -> int:
     palette = build_chunk(b"PLTE", bytes(num_bytes) + b"\xff" * (all_bytes - num_bytes))
     rest = content[stop:].replace(b"tRNS", b"trNS")
     vips.begin(PictureError)
-    with deferring_signals():
+    with defer_sigint():
         source = pyvips.Source.new_from_memory(content[:start] + palette + rest)
         image = pyvips.Image.pngload_source(source, access="sequential")
         return round(image.extract_band(0).avg() / 255 * image.width * image.height)

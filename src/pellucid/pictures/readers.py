@@ -27,7 +27,7 @@ from pellucid.pictures.tiff.interpretation import TiffSamples
 from pellucid.pictures.vips import pyvips
 from pellucid.pictures.white import apply_white, change_samples
 from pellucid.system import memory
-from pellucid.system.signals import deferring_signals
+from pellucid.system.signals import defer_sigint
 
 _COLORS = {"b-w": 1, "grey16": 1, "srgb": 3, "rgb": 3, "rgb16": 3, "scrgb": 3}
 _DTYPES = {name: dtype for dtype, name in vips.FORMATS.items()}
@@ -169,7 +169,7 @@ def _open(path: Path, loader: str, source: pyvips.Source | None = None, *, fail_
     # The loader is given, because libvips would also recognize files that are not pictures, e.g. CSV or SVG.
     # A compressed strip of a TIFF may have more than 50 MB; `decoding_cost` counts them.
     options = {"unlimited": True} if loader == "tiff" else {}
-    with deferring_signals():
+    with defer_sigint():
         return pyvips.Operation.call(
             f"{loader}load_source", source, access="sequential", fail_on=fail_on, **options
         )
@@ -353,7 +353,7 @@ def _fetch_planes(
 
 
 def _fetch(region: pyvips.Region, image: pyvips.Image, top: int, num_rows: int) -> Samples:
-    with deferring_signals():
+    with defer_sigint():
         content = region.fetch(0, top, image.width, num_rows)
     return np.frombuffer(content, _DTYPES[image.format]).reshape(num_rows, image.width, image.bands)
 

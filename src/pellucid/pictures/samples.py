@@ -33,7 +33,8 @@ def to_planes(samples: Samples, device: torch.device = CPU, *, channels_last: bo
     if channels_last:
         return torch.from_numpy(_divide(samples)).permute(2, 0, 1)[None]
     planes = np.empty((samples.shape[2], *samples.shape[:2]), np.float32)
-    if samples.shape[2] > 1:  # each channel is read by itself, which takes less time from a part without gaps
+    if samples.shape[2] > 1 and samples[:1].flags.c_contiguous:
+        # Each channel is read by itself, which takes less time without the gaps between the rows of a part.
         samples = np.ascontiguousarray(samples)
     for channel, plane in enumerate(planes):  # faster than all at once
         _divide(samples[..., channel], out=plane)

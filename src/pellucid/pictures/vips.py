@@ -64,7 +64,7 @@ def reason(error: pyvips.Error, path: Path | None = None) -> str:
 def make_source(file: IO[bytes]) -> pyvips.Source:
     """A source that reads an open file. Both must be kept until the image is decoded.
 
-    Use it within `deferring_signals`: libvips would take an interruption for the end of the file.
+    Use it within `defer_sigint`: to libvips, an interruption would be the end of the file.
     """
 
     def read(length: int) -> bytes:
@@ -79,16 +79,14 @@ def make_source(file: IO[bytes]) -> pyvips.Source:
     return source
 
 
-def make_target(file: IO[bytes], failures: list[OSError], signals: Sequence[int]) -> pyvips.Target:
+def make_target(file: IO[bytes], failures: list[OSError]) -> pyvips.Target:
     """A target that writes into an open, unbuffered file; for TIFF, it must also be readable.
 
+    Use it within `defer_sigint`: an interruption would be lost, or look like a failure to write.
     libvips reports no reason if a file cannot be written: it is added to failures.
-    signals: those of `deferring_signals`, within which the target is used; as soon as there is one, writing fails.
     """
 
     def write(block: Any) -> int:
-        if signals:
-            return -1
         try:
             return file.write(block)
         except OSError as error:

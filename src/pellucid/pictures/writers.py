@@ -17,7 +17,7 @@ from pellucid.pictures.tiff import channels, directories
 from pellucid.pictures.vips import pyvips
 from pellucid.pictures.white import scale_back
 from pellucid.system import memory
-from pellucid.system.signals import deferring_signals
+from pellucid.system.signals import defer_sigint
 
 JPEG_QUALITY = 95
 """Quality of pictures that were not a JPEG: high, and with full color resolution, to avoid new block artifacts."""
@@ -133,9 +133,8 @@ def _save(picture: Picture, target: FileFormat, temporary: Path, path: Path, opt
     try:
         image = vips.to_vips(picture, order)
         _release_on_progress(image, picture)
-        with temporary.open("rb+", buffering=0) as file, deferring_signals() as signals:
-            written = vips.make_target(file, failures, signals)
-            pyvips.Operation.call(target.saver, image, written, keep="none", **options)
+        with temporary.open("rb+", buffering=0) as file, defer_sigint():
+            pyvips.Operation.call(target.saver, image, vips.make_target(file, failures), keep="none", **options)
     except pyvips.Error as error:
         if failures:  # e.g. a full disk
             raise failures[0] from None

@@ -162,9 +162,9 @@ def restore_picture(
     accepted = restorer.recipe.domain.accept(degraded)
     if limit_bytes is None:
         limit_bytes = memory.limit_bytes(settings.memory_bytes)
-    effort = _plan_effort(accepted, settings, mask, limit_bytes, reserved_bytes, kept)
     if restorer.recipe.domain.gives_mosaic:
         _check_whole(restorer, settings)
+        effort = _plan_effort(accepted, settings, mask, limit_bytes, reserved_bytes, kept)
         restored = run_models(restorer.models, accepted, effort, accepted.dtype, progress)
         return restorer.recipe.domain.finish(restored, degraded)
     shape = upright_shape(accepted)
@@ -179,6 +179,7 @@ def restore_picture(
     filled = needed.map(
         lambda side, axis: slice(max(0, side.start - fill_px), min(enlarged[axis], side.stop + fill_px))
     )
+    effort = _plan_effort(accepted, settings, mask, limit_bytes, reserved_bytes, kept)
     dtype = "float32" if is_resized else accepted.dtype
     picture = _run_region(runner, accepted, filled, effort, dtype, progress)
     if is_resized:

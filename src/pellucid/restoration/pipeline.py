@@ -25,11 +25,15 @@ from pellucid.restoration.transfers import LocalFiles
 from pellucid.system import heap, memory
 from pellucid.system.wording import format_bytes
 
-SMALL_BYTES = 21 * 10**6
-"""Pictures that take no more memory to decode and encode are small: about 30,000 pixels, and their buffers."""
+BASE_BYTES = 20 * 10**6
+"""Memory that decoding and encoding take for any picture, besides that for its pixels."""
 
-QUICK_S, NUM_AHEAD = 0.01, 20
-"""If reading a small picture takes longer, so many of the next ones are read ahead."""
+SMALL_BYTES = BASE_BYTES + 10**6
+"""Pictures that take no more memory to decode and encode are small: results of about 30,000 pixels."""
+
+WAIT_S, NUM_AHEAD = 0.005, 20
+"""If reading a small picture waits longer, e.g. for a network drive, the next NUM_AHEAD small ones are read ahead;
+twice as many if the one after them waits, too."""
 
 FAULT = "a fault of pellucid"
 """The start of messages about bugs, which users should report."""
@@ -114,7 +118,7 @@ class Budget:
             )
 
     def is_small(self, job: Job) -> bool:
-        """Whether an admitted job is about a small picture, or nothing needs to be read."""
+        """Whether an admitted job takes little memory, because its picture is small, or need not be read."""
         return self._taken[job] <= SMALL_BYTES
 
     def release(self, job: Job) -> None:
@@ -173,30 +177,46 @@ class Tracker:
             raise _ProgressError(error) from error
 
 
-class _Readers:
-    """Read pictures ahead in other threads, but small ones in this thread when they are needed.
+class _Reading:
+    """The pictures that are being read: in other threads, but small ones in this thread when they are needed.
 
-    Python runs one thread at a time: for small pictures, threads spend more time waiting for each other than they
-    save, unless reading itself takes long, e.g. from a network drive.
+    Python runs one thread at a time: for small pictures, threads spend more time in waiting for each other than
+    they save, unless reading itself waits.
     """
 
     def __init__(self, pool: ThreadPoolExecutor, read: Stage) -> None:
         self._pool, self._read = pool, read
-        self._num_ahead = 0
+        self._items: deque[InFlightItem | Future[InFlightItem]] = deque()
+        self._num_ahead, self._next_num_ahead = 0, NUM_AHEAD
 
-    def start(self, job: Job, *, is_small: bool) -> Callable[[], InFlightItem]:
-        """The function that is returned waits for the picture."""
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def add(self, job: Job, *, is_small: bool) -> None:
+        """Add a job, which is not read yet if it is small."""
         item = InFlightItem(job)
-        if is_small and self._num_ahead == 0:
-            return partial(self._read_here, item)
-        self._num_ahead -= is_small and self._num_ahead > 0
-        return self._pool.submit(_attempt, self._read, item).result
+        is_here = is_small and self._num_ahead == 0
+        self._items.append(item if is_here else self._start(item))
+        if is_small and not is_here:
+            self._num_ahead -= 1
+
+    def take(self) -> InFlightItem:
+        """The first picture, as soon as it has been read."""
+        first = self._items.popleft()
+        return first.result() if isinstance(first, Future) else self._read_here(first)
+
+    def _start(self, item: InFlightItem) -> Future[InFlightItem]:
+        return self._pool.submit(_attempt, self._read, item)
 
     def _read_here(self, item: InFlightItem) -> InFlightItem:
-        start_s = time.monotonic()
+        start_s, start_cpu_s = time.monotonic(), time.thread_time()
         item = _attempt(self._read, item)
-        if time.monotonic() - start_s > QUICK_S:
-            self._num_ahead = NUM_AHEAD
+        waited_s = time.monotonic() - start_s - (time.thread_time() - start_cpu_s)
+        if waited_s <= WAIT_S:
+            self._next_num_ahead = NUM_AHEAD
+            return item
+        self._num_ahead, self._next_num_ahead = self._next_num_ahead, 2 * self._next_num_ahead
+        self._items = deque(one if isinstance(one, Future) else self._start(one) for one in self._items)
         return item
 
 
@@ -211,7 +231,7 @@ def run_overlapped(
 ) -> Generator[InFlightItem, None, None]:
     """Run all jobs through three stages, in order: `read` and `write` in other threads, `run` in this one.
 
-    Small pictures may be read in this one, too, see `_Readers`.
+    Small pictures may be read in this one, too, see `_Reading`.
     run: called with (progress within the picture, bytes reserved for the other stages, item).
     An exception in the callback of the tracker stops the run and is raised here, because it is not about a
     picture.
@@ -232,7 +252,6 @@ def _run_overlapped(
     tracker: Tracker,
 ) -> Generator[InFlightItem, None, None]:
     waiting = deque(jobs)
-    reading: deque[Callable[[], InFlightItem]] = deque()
     writing: deque[Future[InFlightItem]] = deque()
 
     def check_and_read(item: InFlightItem) -> InFlightItem:
@@ -241,15 +260,15 @@ def _run_overlapped(
 
     def start_reading() -> None:
         job = waiting.popleft()
-        reading.append(readers.start(job, is_small=budget.is_small(job)))
+        reading.add(job, is_small=budget.is_small(job))
 
     def finish_writing() -> InFlightItem:
         item = writing.popleft().result()
         budget.release(item.job)
         return item
 
-    with heap.keeping(), _pool(budget.workers) as pool, _pool(budget.workers) as writers:
-        readers = _Readers(pool, check_and_read)
+    with heap.keeping(), _pool(budget.workers) as readers, _pool(budget.workers) as writers:
+        reading = _Reading(readers, check_and_read)
         try:
             for _ in jobs:
                 while not reading and not budget.admit(waiting[0]):
@@ -258,7 +277,7 @@ def _run_overlapped(
                     start_reading()
                 while waiting and len(reading) <= budget.workers and budget.admit(waiting[0]):
                     start_reading()
-                item = reading.popleft()()
+                item = reading.take()
                 item = _attempt(partial(run, tracker.within(item), budget.taken_bytes), item)
                 tracker.finish(item)
                 writing.append(writers.submit(_attempt, write, item))

@@ -76,7 +76,8 @@ def restore(
         written as 1.png, 2.png, ...
     format: png, tiff, jpeg, webp, bmp, ppm, jxl or jp2. Default: that of each input; png for pictures in memory;
         dng if the restorer returns mosaics.
-    workers: how many files are decoded ahead and how many are encoded while one is in the network.
+    workers: how many files are decoded ahead, unless they are small, and how many are encoded while one is in the
+        network.
     overwrite: replace existing results. Without it, a finished result is skipped, a result is made again if its
         input has changed since, and any other existing file is an error.
     include, exclude: patterns for pictures in folders, see `plan`.

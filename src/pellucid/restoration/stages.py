@@ -23,7 +23,7 @@ from pellucid.restoration.chaining import Progress
 from pellucid.restoration.kept_tiles import KeptTiles
 from pellucid.restoration.manifest import Manifests, State
 from pellucid.restoration.one_picture import describe_lost, limit_time, plan_size, restore_picture, warn_about_time
-from pellucid.restoration.pipeline import InFlightItem
+from pellucid.restoration.pipeline import BASE_BYTES, InFlightItem
 from pellucid.restoration.planning import Job
 from pellucid.restoration.preview import draw_comparison
 from pellucid.restoration.reading import read_degraded
@@ -344,7 +344,7 @@ class Stages:
     def needed_bytes(self, job: Job) -> int:
         """Memory to decode a picture and to encode its result, estimated from the header."""
         try:
-            if self.manifests.is_done(job):
+            if self.manifests.is_done(job) and not (self.settings.compare and self._lacks_sheet(job)):
                 return 0
             files = self.transfers.open(job)
             return codec_bytes(files.source, files.target, self.restorer, self.settings)
@@ -390,4 +390,4 @@ def codec_bytes(source: Path, target: Path, restorer: Restorer, settings: Settin
         return 0  # reading refuses it
     num_pixels = int(num_pixels * _scale_bound(restorer, settings) ** 2)
     encoding = images.encoding_bytes(target, num_pixels, quality=settings.quality)
-    return min(CODEC_BYTES, 20_000_000 + 32 * num_pixels) + decoding + encoding
+    return min(CODEC_BYTES, BASE_BYTES + 32 * num_pixels) + decoding + encoding

@@ -53,9 +53,9 @@ def checks_types(*, except_for: Collection[str] = ()) -> Callable[[Callable[P, R
 
         @wraps(function)
         def checked(*args: P.args, **kwargs: P.kwargs) -> R:
-            # Not `Signature.bind`, which takes longer than the rest. If there are too many or too few arguments,
-            # the function raises its own error.
-            given = {**dict(zip(by_position, args, strict=False)), **kwargs}
+            # Not `Signature.bind`, which takes longer than the rest. The function itself raises an error if there
+            # are too many or too few arguments, and may have keywords with the names of positional ones.
+            given = {**kwargs, **dict(zip(by_position, args, strict=False))}
             _check({name: value for name, value in given.items() if name in checked_names}, function)
             return function(*args, **kwargs)
 

@@ -22,6 +22,7 @@ from filelock import lock_descriptor
 from platformdirs import user_cache_path
 
 from pellucid.errors import DataError, OutputError, PellucidError, PictureError
+from pellucid.system.signals import defer_sigint
 
 _PREFIX, _SUFFIX = ".pellucid-", ".part"
 
@@ -252,13 +253,14 @@ def _temporary_next_to(path: Path, *, overwrite: bool) -> Iterator["_Temporary"]
     try:
         make_folder(path.parent)
         _remove_leftovers(os.path.abspath(path.parent))  # noqa: PTH100  # Path's own resolves links
-        temporary = _Temporary.create(path)
-        try:
-            yield temporary
-        except PellucidError as error:  # libraries name the file that they write
-            raise error.renamed(f"{temporary.path}: ", "") from error.__cause__
-        finally:
-            temporary.remove()
+        with ExitStack() as stack:
+            with defer_sigint():
+                temporary = _Temporary.create(path)
+                stack.callback(temporary.remove)
+            try:
+                yield temporary
+            except PellucidError as error:  # libraries name the file that they write
+                raise error.renamed(f"{temporary.path}: ", "") from error.__cause__
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             text = f"{_describe_long_name(path)} is too long"
@@ -323,8 +325,9 @@ class _Temporary:
 
     def remove(self) -> None:
         """Unless it was renamed."""
-        self._close()
-        self.path.unlink(missing_ok=True)
+        with defer_sigint():
+            self._close()
+            self.path.unlink(missing_ok=True)
 
     def _close(self) -> None:
         if self.descriptor is not None:
@@ -407,15 +410,15 @@ def folder_next_to(path: Path) -> Iterator[Path]:
 @contextmanager
 def _locked_folder(parent: Path, prefix: str) -> Iterator[Path]:
     _remove_leftover_folders(parent, prefix)
-    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
-    descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
-    try:
-        with suppress(OSError):
-            lock_descriptor(descriptor, blocking=False)
+    with ExitStack() as stack:
+        with defer_sigint():
+            folder = Path(tempfile.mkdtemp(prefix=prefix, dir=parent))
+            stack.callback(shutil.rmtree, folder, ignore_errors=True)
+            descriptor = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+            stack.callback(os.close, descriptor)
+            with suppress(OSError):
+                lock_descriptor(descriptor, blocking=False)
         yield folder
-    finally:
-        os.close(descriptor)
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_leftover_folders(parent: Path, prefix: str) -> None:

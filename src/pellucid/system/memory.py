@@ -221,7 +221,7 @@ def limit_bytes(requested_bytes: int | None) -> int:
 
 
 class RecentLimit:
-    """`limit_bytes`, measured again if it is older than 0.1 s: that takes as long as computing a small picture."""
+    """`limit_bytes`, measured at most every 0.1 s: measuring takes as long as computing a small picture."""
 
     def __init__(self, requested_bytes: int | None) -> None:
         self._requested_bytes = requested_bytes

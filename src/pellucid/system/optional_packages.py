@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from pellucid.errors import MissingExtraError
+from pellucid.system.signals import defer_sigint
 
 _EXTRAS = {
     "onnx": ("ONNX", "onnx"),
@@ -42,10 +43,9 @@ def import_optional(name: str) -> Any:
     sys.modules.setdefault(_REPORTING, None)  # type: ignore[arg-type]  # None: its import fails
     package = name.partition(".")[0]
     try:
-        imported = import_module(name)
+        with defer_sigint():
+            imported = import_module(name)
     except ImportError as error:
-        if isinstance(error.__context__, KeyboardInterrupt):  # the import itself was interrupted
-            raise KeyboardInterrupt from error
         raise MissingExtraError(*_EXTRAS[package]) from error
     if _is_folder(sys.modules[package].__spec__):
         raise MissingExtraError(*_EXTRAS[package])

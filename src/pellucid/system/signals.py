@@ -1,39 +1,46 @@
-"""Signals that must wait until code that they would disturb has finished."""
+"""Signals, e.g. of Ctrl-C, in code that an exception must not interrupt."""
 
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from threading import current_thread, main_thread
 from types import FrameType
+from typing import Any
+
+_NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGALRM", "SIGUSR1", "SIGUSR2")
+_SIGNALS: list[int] = [getattr(signal, name) for name in _NAMES if hasattr(signal, name)]
+"""Those by which users, batch queues and timers end work."""
 
 
 @contextmanager
-def deferring_signals() -> Iterator[list[int]]:
-    """Within it, SIGINT and SIGTERM wait: their handlers run at the end. The list receives their numbers.
+def defer_sigint() -> Iterator[None]:
+    """Within it, what handlers of signals raise, e.g. KeyboardInterrupt after Ctrl-C, waits until the end.
 
-    For C code that calls Python: what a handler raises there, e.g. KeyboardInterrupt, is lost, or taken for a
-    failure of the function that was called. Handlers only run in the main thread; in others, nothing changes.
+    For imports, which it would leave incomplete, and for C code that calls Python, where it would be lost, or look
+    like a failure of the function that was called. The handlers themselves run at once, as always in the main
+    thread; in other threads, nothing changes. Of several exceptions, the first one is raised.
     """
-    numbers: list[int] = []
     if current_thread() is not main_thread():
-        yield numbers
+        yield
         return
-    frames: list[FrameType | None] = []
+    waiting: list[BaseException] = []
+    handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
 
-    def receive(number: int, frame: FrameType | None) -> None:
-        numbers.append(number)
-        frames.append(frame)
+    def handle(number: int, frame: FrameType | None) -> None:
+        try:
+            handlers[number](number, frame)
+        except BaseException as error:  # also SystemExit
+            waiting.append(error)
 
-    handlers = {}
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            handler = signal.getsignal(number)
-            if callable(handler):  # otherwise it is ignored, or ends the process at once
-                handlers[number] = handler
-                signal.signal(number, receive)
-        yield numbers
+        with ExitStack() as stack:
+            for number in _SIGNALS:
+                handler = signal.getsignal(number)
+                if callable(handler):  # otherwise the signal is ignored, or ends the process
+                    handlers[number] = handler
+                    stack.callback(signal.signal, number, handler)
+                    signal.signal(number, handle)
+            yield
     finally:
-        for number, handler in reversed(handlers.items()):
-            signal.signal(number, handler)
-        for received, frame in zip(numbers, frames, strict=True):
-            handlers[signal.Signals(received)](received, frame)
+        if waiting:
+            raise waiting[0]

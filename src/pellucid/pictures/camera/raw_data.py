@@ -18,7 +18,7 @@ from pellucid.pictures.camera import lossless_jpeg
 from pellucid.pictures.structures import ifd
 from pellucid.pictures.structures.ifd import Value
 from pellucid.pictures.vips import pyvips
-from pellucid.system.signals import deferring_signals
+from pellucid.system.signals import defer_sigint
 from pellucid.system.wording import format_count
 
 _COLOR_FILTERS, _LINEAR_RAW = 32803, 34892  # values of PhotometricInterpretation
@@ -237,7 +237,7 @@ def _check_jpeg(stream: bytes, part: _Part, *, bits_after_16: int = 0) -> None:
 def _check_lossy_jpeg(stream: bytes) -> None:
     vips.begin(PictureError)
     try:
-        with deferring_signals():
+        with defer_sigint():
             # The strictest: what is missing is only a warning of its decoder.
             pyvips.Image.jpegload_buffer(stream, access="sequential", fail_on="warning").avg()
     except pyvips.Error as error:

@@ -24,6 +24,7 @@ from pellucid.pictures.samples import Samples
 from pellucid.pictures.structures.boxes import build_box, find_box, iterate_boxes
 from pellucid.pictures.structures.jpeg_2000 import find_jp2_end
 from pellucid.system.optional_packages import import_optional
+from pellucid.system.signals import defer_sigint
 
 BYTES_PER_PIXEL = 24
 ENCODING_BYTES_PER_PIXEL = 40
@@ -116,11 +117,12 @@ def encode_jp2(picture: Picture, path: Path) -> bytes:
             samples = np.repeat(samples, 3, axis=2)
         samples = np.concatenate([samples, picture.alpha], axis=2)
     try:
-        codestream = package.encode_array(
-            np.ascontiguousarray(samples[..., 0] if samples.shape[2] == 1 else samples),
-            bits_stored=8 * samples.itemsize,
-            photometric_interpretation={1: 2, 3: 1, 4: 0}[samples.shape[2]],
-        )
+        with defer_sigint():  # an interruption would end in a segmentation fault
+            codestream = package.encode_array(
+                np.ascontiguousarray(samples[..., 0] if samples.shape[2] == 1 else samples),
+                bits_stored=8 * samples.itemsize,
+                photometric_interpretation={1: 2, 3: 1, 4: 0}[samples.shape[2]],
+            )
     except (RuntimeError, ValueError) as error:
         raise OutputError(f"{path} cannot be written as JPEG 2000: {summarize(error)}") from error
     header = build_box(b"jp2h", _build_header(picture, samples))

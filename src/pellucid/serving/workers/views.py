@@ -13,7 +13,7 @@ from pellucid.restoration import advice
 from pellucid.restoration.settings import Settings
 from pellucid.restoration.stages import read_first_page
 from pellucid.system import heap, memory
-from pellucid.system.signals import deferring_signals
+from pellucid.system.signals import defer_sigint
 
 MAX_DECODED = 2
 """How many decoded pictures are kept. Samples of large ones are in files, see `memory`."""
@@ -45,7 +45,7 @@ class Views:
         if left >= right or top >= bottom:
             raise PictureError(f"the part is outside of the picture of {picture.width} x {picture.height} px")
         part = picture.crop(slice(top, bottom), slice(left, right))
-        with deferring_signals():
+        with defer_sigint():
             _to_srgb(part, longest_px).write_to_file(str(target), compression=1)
         _release(picture)
         return picture.width, picture.height

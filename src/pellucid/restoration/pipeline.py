@@ -31,7 +31,7 @@ BASE_BYTES = 20 * 10**6
 SMALL_BYTES = BASE_BYTES + 10**6
 """Pictures that take no more memory to decode and encode are small: results of about 30,000 pixels."""
 
-WAIT_S, NUM_AHEAD = 0.005, 20
+WAIT_S, NUM_AHEAD = 0.002, 20
 """If reading a small picture waits longer, e.g. for a network drive, the next NUM_AHEAD small ones are read ahead;
 twice as many if the one after them waits, too."""
 

@@ -33,6 +33,7 @@ from pellucid.pictures.camera import raw
 from pellucid.pictures.picture import Encoding, Picture
 from pellucid.pictures.samples import Samples
 from pellucid.system import memory
+from signalling import deliver
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -1118,11 +1119,11 @@ class _Interrupting:
 
     def read(self, length: int) -> bytes:
         if length >= self._num_bytes:
-            signal.raise_signal(self._number)
+            deliver(self._number)
         return self._file.read(length)
 
     def write(self, block: bytes) -> int:
-        signal.raise_signal(self._number)
+        deliver(self._number)
         return self._file.write(block)
 
 

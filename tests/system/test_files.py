@@ -2,7 +2,6 @@ import errno
 import io
 import os
 import random
-import signal
 import subprocess
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from filelock import lock_descriptor
 from pellucid.errors import OutputError, PellucidError, PictureError
 from pellucid.system import files
 from pellucid.system.files import atomic_file, check_overwrite, check_writable, read_head, splice, write_atomic
+from signalling import deliver
 
 
 @pytest.fixture
@@ -402,7 +402,7 @@ def test_an_interruption_while_a_temporary_file_is_made_leaves_none(
 
     def open_interrupted(*given: Any) -> int:
         descriptor = open_file(*given)
-        signal.raise_signal(signal.SIGINT)
+        deliver()
         return descriptor
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):

@@ -61,7 +61,7 @@ def test_openvino_sends_no_telemetry(tmp_path: Path) -> None:
 
 def test_an_interrupted_import_is_completed_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of it would remain: modules that are written in C are not imported twice."""
-    (tmp_path / "interrupted.py").write_text("import signal\nsignal.raise_signal(signal.SIGINT)\nVALUE = 1\n")
+    (tmp_path / "interrupted.py").write_text("from signalling import deliver\ndeliver()\nVALUE = 1\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(KeyboardInterrupt):
         optional_packages.import_optional("interrupted")

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from pellucid.system.signals import defer_sigint
+from signalling import deliver
 
 Handle = Callable[[Any], object]
 
@@ -24,7 +25,7 @@ def _handle() -> Iterator[Handle]:
 def test_an_interruption_is_raised_at_the_end() -> None:
     steps, handler = [], signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt), defer_sigint():
-        signal.raise_signal(signal.SIGINT)
+        deliver()
         steps.append("after")
     assert steps == ["after"]
     assert signal.getsignal(signal.SIGINT) is handler
@@ -32,18 +33,18 @@ def test_an_interruption_is_raised_at_the_end() -> None:
 
 def test_an_interruption_replaces_the_error_that_it_may_have_caused() -> None:
     with pytest.raises(KeyboardInterrupt) as raised, defer_sigint():
-        signal.raise_signal(signal.SIGINT)
+        deliver()
         raise ValueError("the file ends too early")
     assert isinstance(raised.value.__context__, ValueError)
 
 
 def test_handlers_run_at_once_and_those_that_do_not_raise_change_nothing(handle: Handle) -> None:
     handled: list[object] = []
-    handle(lambda number, frame: handled.append((number, frame is None)))
+    handle(lambda number, _: handled.append(number))
     with defer_sigint():
-        signal.raise_signal(signal.SIGTERM)
+        deliver(signal.SIGTERM)
         handled.append("after")
-    assert handled == [(signal.SIGTERM, False), "after"]
+    assert handled == [signal.SIGTERM, "after"]
 
 
 def test_the_first_of_several_exceptions_is_raised_and_all_handlers_run(handle: Handle) -> None:
@@ -56,8 +57,8 @@ def test_the_first_of_several_exceptions_is_raised_and_all_handlers_run(handle: 
     handle(end)
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     with pytest.raises(KeyboardInterrupt), defer_sigint():
-        signal.raise_signal(signal.SIGINT)
-        signal.raise_signal(signal.SIGTERM)
+        deliver()
+        deliver(signal.SIGTERM)
     assert handled == [signal.SIGTERM]
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
 
@@ -66,7 +67,7 @@ def test_it_may_be_nested() -> None:
     steps = []
     with pytest.raises(KeyboardInterrupt), defer_sigint():
         with defer_sigint():
-            signal.raise_signal(signal.SIGINT)
+            deliver()
         steps.append("after")
     assert steps == ["after"]
 
@@ -84,7 +85,7 @@ def test_a_handler_that_raises_while_others_are_restored_leaves_none_behind(
     def set_and_signal(number: int, handler: Any) -> Any:
         former = set_handler(number, handler)
         if number == signal.SIGTERM and handler is interrupt:
-            signal.raise_signal(signal.SIGTERM)
+            interrupt()
         return former
 
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):

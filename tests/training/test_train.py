@@ -41,6 +41,7 @@ from pellucid.training.recorder import History, Recorder, Validation
 from pellucid.training.stopping import Stopped
 from pellucid.training.train import Status, train
 from pellucid.weights import checkpoint, models
+from signalling import deliver
 
 TINY: dict[str, dict[str, Any]] = {
     "srcnn.tuned": {
@@ -181,12 +182,7 @@ def test_a_signal_saves_and_stops(number: signal.Signals, stores: dict[str, Path
 
     def interrupt(status: Status) -> None:
         if status.step == 3:
-            # Called as Python would. A real signal to this process is delivered on the alternate stack of pytest's
-            # faulthandler, and has crashed a process with all libraries loaded; the next test sends real signals
-            # to a child process.
-            handler = signal.getsignal(number)
-            assert callable(handler)
-            handler(number, None)
+            deliver(number)  # the next test sends real signals to a child process
 
     handler = signal.getsignal(number)
     with pytest.raises(Stopped, match="stopped after step 4") as caught:

@@ -80,8 +80,9 @@ def restore_in_memory(restorer: Restorer, degraded: Degraded, settings: Settings
     """`restore_picture` for one picture that is not in a file, with the limit of time."""
     check_for_memory(settings)
     progress = limit_time(settings.timeout_s, time.monotonic(), "it")
-    with memory.sharing_free_memory(memory.limit_bytes(settings.memory_bytes)):
-        return restore_picture(restorer, degraded, settings, progress=progress)
+    limit_bytes = memory.limit_bytes(settings.memory_bytes)
+    with memory.sharing_free_memory(limit_bytes):
+        return restore_picture(restorer, degraded, settings, limit_bytes=limit_bytes, progress=progress)
 
 
 def warn_about_time(limit_s: float | None, took_s: float) -> Iterator[str]:

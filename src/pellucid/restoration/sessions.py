@@ -71,8 +71,8 @@ class Session:
 
         sheets: where the comparison of each result goes. Closing it stops after the pictures in flight.
         """
-        limit = memory.limit_bytes(self._settings.memory_bytes)
-        with memory.sharing_free_memory(limit):
+        limit = memory.RecentLimit(self._settings.memory_bytes)
+        with memory.sharing_free_memory(limit.measure()):
             yield from self._restore(jobs, sheets, progress, limit)
 
     def _restore(
@@ -80,18 +80,11 @@ class Session:
         jobs: Sequence[Job],
         sheets: Mapping[Location, Location],
         progress: Callable[[Position], None] | None,
-        limit: int,
+        limit: memory.RecentLimit,
     ) -> Generator[Outcome, None, None]:
         transfers = Transfers(jobs, self._manifests.is_done)
-        stages = Stages(
-            self._restorer,
-            self._settings,
-            self._manifests,
-            transfers,
-            sheets,
-            memory.RecentLimit(self._settings.memory_bytes),
-        )
-        budget = Budget(limit, self._workers, stages.needed_bytes)
+        stages = Stages(self._restorer, self._settings, self._manifests, transfers, sheets, limit)
+        budget = Budget(limit.measure(), self._workers, stages.needed_bytes)
         tracker = Tracker(len(jobs), progress)
         deferred: list[Job] = []
 

@@ -64,7 +64,6 @@ def test_large_arrays_are_in_memory_up_to_their_share(plenty: int) -> None:
         assert [is_in_file(array) for array in arrays] == [False, False, False, True]
         assert memory.share_bytes() == 3 * SIZE and memory.unused_share_bytes() == 0
         del arrays[0]
-        assert memory.unused_share_bytes() == SIZE
         with memory.sharing_free_memory(plenty - 8 * SIZE):
             assert is_in_file(_allocate())
         assert not is_in_file(_allocate())
@@ -72,16 +71,51 @@ def test_large_arrays_are_in_memory_up_to_their_share(plenty: int) -> None:
     assert is_in_file(_allocate()) and is_in_file(before)
 
 
-def test_an_array_in_memory_returns_it_with_its_last_view(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_returned_after_the_last_view(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(memory, "free_bytes", lambda: 2**50)
     with memory.sharing_free_memory(memory.used_bytes() + 2 * memory.SPARED_BYTES):
-        array = _allocate()
-        array[:] = 7
-        array = array[::-1].reshape(2, -1)[:, 3:]
-        assert not is_in_file(array) and (array == 7).all()
+        first, second = _allocate(), _allocate()
+        first[:] = 7
+        second[:] = 8
+        view = first[::-1].reshape(2, -1)[:, 3:]
+        del first, second
         used = memory.used_bytes()
+    assert used - memory.used_bytes() > SIZE * 0.9
+    assert not is_in_file(view) and (view == 7).all()
+    used = memory.used_bytes()
+    del view
+    assert used - memory.used_bytes() > SIZE * 0.9
+
+
+def _address(array: np.ndarray) -> int:
+    return int(array.ctypes.data)
+
+
+def test_the_next_array_of_a_size_gets_the_memory_of_the_last(plenty: int) -> None:
+    with memory.sharing_free_memory(plenty):
+        array = _allocate()
+        address, view = _address(array), array.view("uint16")[5:]
         del array
-        assert used - memory.used_bytes() > SIZE * 0.9
+        assert _address(_allocate()) != address  # the view still uses it
+        del view
+        again = memory.allocate((SIZE // 4, 2), "uint16")
+        assert _address(again) == address and again.flags.writeable
+        assert memory.taken_bytes() == 2 * SIZE  # one is kept
+
+
+def test_kept_memory_makes_room_for_arrays_of_other_sizes(plenty: int) -> None:
+    with memory.sharing_free_memory(plenty):
+        arrays = [_allocate() for _ in range(3)]
+        del arrays
+        assert memory.unused_share_bytes() == 0
+        longer = memory.allocate((SIZE + 1,), "uint8")
+        assert not is_in_file(longer) and memory.taken_bytes() == 2 * SIZE + 1
+        with memory.sharing_free_memory(plenty - 8 * SIZE):
+            assert memory.taken_bytes() == SIZE + 1
+            del longer
+            assert memory.taken_bytes() == SIZE + 1
+        memory.stop_sharing()
+        assert memory.taken_bytes() == 0
 
 
 def test_what_is_not_free_is_not_shared(plenty: int, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -471,7 +471,8 @@ class TiledModel:
     def _enlarge(self, plane: Samples, tile: Tile, dtype: str, *, is_fraction: bool = False) -> Samples:
         """A tile of given samples, enlarged bicubically, which overshoots; fractions are from 0 to 1."""
         if self.scale == 1:
-            return to_depth(plane[tile.placed(1)], dtype)
+            part = plane[tile.placed(1)]
+            return part.copy() if part.dtype == dtype else to_depth(part, dtype)
         halo_px = reach(self.scale)
         rows = tiling.span(tile.top, tile.bottom, plane.shape[0], halo_px=halo_px, grid_px=1)
         cols = tiling.span(tile.left, tile.right, plane.shape[1], halo_px=halo_px, grid_px=1)

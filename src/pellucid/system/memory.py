@@ -16,7 +16,7 @@ from functools import lru_cache
 from math import inf, prod
 from threading import RLock
 from typing import IO, Any
-from weakref import WeakSet
+from weakref import finalize
 
 import numpy as np
 import psutil
@@ -57,14 +57,16 @@ class FileMap(mmap.mmap):
 class _MemoryMaps:
     """The large arrays in memory, and how much they may take: as little as the strictest of several limits.
 
-    Each is a mapping of its own, which the system gets back as soon as no array uses it. The heap of the C library
-    would keep parts of it.
+    Each is a mapping of its own, because the heap of the C library would keep parts of it. When no array uses it
+    any more, it is kept for the next array of its size while arrays may take so much: the system clears memory
+    before a process gets it, which takes as long as decoding.
     """
 
     def __init__(self) -> None:
-        self._maps: WeakSet[mmap.mmap] = WeakSet()
         self._limits: dict[object, int] = {}
-        # Python may collect a generator, which ends its `allowed`, while this thread has the lock.
+        self._kept: list[mmap.mmap] = []
+        self._taken = 0
+        # Python may collect an array or a generator, which ends its `allowed`, while this thread has the lock.
         self._lock = RLock()
 
     @contextmanager
@@ -72,16 +74,19 @@ class _MemoryMaps:
         key = object()
         with self._lock:
             self._limits[key] = num_bytes
+            self._drop_kept(self.limit)
         try:
             yield
         finally:
             with self._lock:
                 del self._limits[key]
+                self._drop_kept(self.limit)
 
     def forbid(self) -> None:
         """Allow nothing more until all that is allowed now has ended."""
         with self._lock:
             self._limits = dict.fromkeys(self._limits, 0)
+            self._drop_kept(0)
 
     @property
     def limit(self) -> int:
@@ -90,20 +95,46 @@ class _MemoryMaps:
 
     @property
     def taken(self) -> int:
+        """Bytes of all mappings, including those that are kept."""
         with self._lock:
-            return sum(map(len, self._maps))
+            return self._taken
 
-    def map(self, num_bytes: int) -> mmap.mmap | None:
-        """None if it does not fit."""
+    def map(self, num_bytes: int) -> NDArray[np.uint8] | None:
+        """An array of this size. None if it does not fit."""
         with self._lock:
-            if self.taken + num_bytes > self.limit:
-                return None
-            try:
-                mapped = _map_memory(num_bytes)
-            except OSError:  # no memory
-                return None
-            self._maps.add(mapped)
-            return mapped
+            mapped = self._take_kept(num_bytes) or self._map_new(num_bytes)
+        if mapped is None:
+            return None
+        array = np.frombuffer(mapped, np.uint8)
+        finalize(array, self._give_back, mapped).atexit = False  # all views refer to it
+        return array
+
+    def _take_kept(self, num_bytes: int) -> mmap.mmap | None:
+        for index in reversed(range(len(self._kept))):  # the last one may still be in the caches
+            if len(self._kept[index]) == num_bytes:
+                return self._kept.pop(index)
+        return None
+
+    def _map_new(self, num_bytes: int) -> mmap.mmap | None:
+        self._drop_kept(self.limit - num_bytes)
+        if self._taken + num_bytes > self.limit:
+            return None
+        try:
+            mapped = _map_memory(num_bytes)
+        except OSError:  # no memory
+            return None
+        self._taken += num_bytes
+        return mapped
+
+    def _give_back(self, mapped: mmap.mmap) -> None:
+        with self._lock:
+            self._kept.append(mapped)
+            self._drop_kept(self.limit)
+
+    def _drop_kept(self, most_bytes: int) -> None:
+        """Return kept memory to the system, the oldest first, until no more than this is taken."""
+        while self._kept and self._taken > most_bytes:
+            self._taken -= len(self._kept.pop(0))
 
 
 _MEMORY_MAPS = _MemoryMaps()
@@ -118,7 +149,9 @@ def allocate(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     if num_bytes < LARGE_BYTES:
         return np.empty(shape, dtype)
     mapped = _MEMORY_MAPS.map(num_bytes)
-    return np.frombuffer(_map_file(num_bytes) if mapped is None else mapped, dtype).reshape(shape)
+    if mapped is None:
+        mapped = np.frombuffer(_map_file(num_bytes), np.uint8)
+    return mapped.view(dtype).reshape(shape)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pellucid.pictures.picture import Picture
+from pellucid.restoration import measures
 from pellucid.restoration.measures import estimate_noise
 
 
@@ -30,3 +31,9 @@ def test_clean_pictures_have_little_noise() -> None:
     rows, cols = np.mgrid[:100, :100]
     assert estimate_noise(Picture(((rows + cols) % 256).astype(np.uint8)[:, :, None])) < 1
     assert estimate_noise(Picture(np.zeros((2, 2, 1), np.uint8))) == 0
+
+
+@given(st.lists(st.floats(0, 1e4, width=32), min_size=1, max_size=50))
+def test_the_median_is_that_of_numpy(values: list[float]) -> None:
+    array = np.array(values, np.float32)
+    assert measures._find_median(array) == np.median(array)

@@ -27,7 +27,7 @@ def estimate_noise(picture: Picture) -> float:
     """
     picture = take_middle(picture)
     laplacians = _laplacian(to_plane_255(picture, picture.channels // 2))
-    return float(np.median(np.abs(laplacians)) / 0.6745 / _GAIN_OF_LAPLACIAN) if laplacians.size else 0.0
+    return _find_median(np.abs(laplacians)) / 0.6745 / _GAIN_OF_LAPLACIAN if laplacians.size else 0.0
 
 
 def measure_flat_noise(plane_255: Plane) -> float:
@@ -79,6 +79,13 @@ def to_plane_255(picture: Picture, channel: int) -> Plane:
 def _laplacian(plane: Plane) -> Plane:
     rows = plane[:-2] - 2 * plane[1:-1] + plane[2:]
     return np.asarray(rows[:, :-2] - 2 * rows[:, 1:-1] + rows[:, 2:])
+
+
+def _find_median(values: Plane) -> float:
+    """That of `numpy.median`, which does not use vector instructions, and takes ten times as long."""
+    middle = values.size // 2
+    parts = np.partition(values, middle, axis=None)
+    return float(parts[middle] if values.size % 2 else (parts[:middle].max() + parts[middle]) / 2)
 
 
 def _cut_squares(plane: Plane) -> Plane:

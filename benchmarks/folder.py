@@ -168,7 +168,7 @@ def main() -> None:
     parser.add_argument("--backends", nargs="*", default=["torch", "openvino"])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--null", action="store_true", help="a network that hardly changes its input, against libvips")
+    parser.add_argument("--null", action="store_true", help="without the work of a network, against libvips")
     parser.add_argument("--one", nargs=3, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.null:

@@ -390,8 +390,8 @@ class PackedRaw(DevelopingDomain):
 
     def gains(self, mosaic: Mosaic) -> Tensor:
         if not self.white_balanced:
-            return torch.ones(1, 3)
-        return torch.tensor([mosaic.white_balance or TYPICAL_WHITE_BALANCE])
+            return torch.ones(1, 3, dtype=torch.float32)
+        return torch.tensor([mosaic.white_balance or TYPICAL_WHITE_BALANCE], dtype=torch.float32)
 
     def encode(self, planes: Tensor) -> Tensor:
         packed = pack_bayer(planes) if self.sensor == "bayer" else pack_xtrans(planes)
@@ -468,7 +468,7 @@ class StableRaw(DenoisingDomain):
     def to_planes(self, degraded: Degraded, device: torch.device = CPU) -> Tensor:
         mosaic = _mosaic(degraded)
         noise, _ = self.find_noise_level(mosaic)
-        levels = devices.to_device(torch.tensor([[noise.shot, noise.read]]), device)
+        levels = devices.to_device(torch.tensor([[noise.shot, noise.read]], dtype=torch.float32), device)
         return self.linear_to_planes(mosaic.to_linear(device), levels)
 
     def linear_to_planes(self, linear: Tensor, noise: Tensor) -> Tensor:

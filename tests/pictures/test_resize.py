@@ -13,7 +13,8 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from pellucid.pictures.resize import reach, resize, resize_8bit
+from pellucid.pictures import resize as resize_module
+from pellucid.pictures.resize import reach, resize, resize_8bit, resize_to
 
 SCALES = [Fraction(1, 2), Fraction(1, 3), Fraction(1, 4), Fraction(2), Fraction(3), Fraction(4)]
 any_scale = st.sampled_from([*SCALES, Fraction(1), Fraction(3, 2), Fraction(2, 3)])
@@ -180,3 +181,16 @@ def test_half_the_size_at_8_bit() -> None:
     assert (expected != halve(halve(samples, 1), 0)).any()  # the order of the passes matters
     result = resize_8bit(torch.from_numpy(samples.astype(np.uint8)), Fraction(1, 2))
     np.testing.assert_array_equal(result.numpy(), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_default_type_of_pytorch_changes_nothing(dtype: torch.dtype) -> None:
+    image = noise(0, 3, 1200)
+    expected = resize_to(image, 3, 1644)
+    try:
+        torch.set_default_dtype(dtype)
+        resize_module._contributions.cache_clear()
+        resize_module._contributions_on.cache_clear()
+        assert torch.equal(resize_to(image, 3, 1644), expected)
+    finally:
+        torch.set_default_dtype(torch.float32)

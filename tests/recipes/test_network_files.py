@@ -18,6 +18,7 @@ from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
 from pellucid.recipes import network_files, registry
 from pellucid.recipes.network_files import add_network
+from pellucid.restoration.restore import restore
 from pellucid.restoration.restorer import Restorer, load
 from pellucid.weights import checkpoint
 
@@ -190,3 +191,26 @@ def test_each_network_of_a_chain_has_its_own_model() -> None:
     assert restorer.network(torch.rand(1, 1, 5, 5)).shape == (1, 1, 5, 5)
     with pytest.raises(PellucidError, match="is a chain of models"):
         _ = Restorer.chain([restorer, restorer]).network
+
+
+def test_results_of_a_changed_file_are_not_those_of_the_former_one(
+    file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither graphs in the cache nor finished results are used after a change of the code."""
+    monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "cache"))
+    path = save_weights(file)
+    picture, found = np.full((8, 9), 0.75, np.float32), []
+    images.write(Picture.from_array(picture), tmp_path / "x.tif")
+    for change in ("self.layer(degraded)", "1 - self.layer(degraded)"):
+        monkeypatch.setattr(network_files, "_added", {})
+        file.write_text(SOURCE.replace("return self.layer(degraded)", f"return {change}"))
+        add_network(file)
+        loaded = [load(path, backend=backend, device="cpu") for backend in ("torch", "onnxruntime")]
+        found.append(([one.restore(picture) for one in loaded], loaded[0]))
+    (first, before), (second, after) = found
+    np.testing.assert_allclose(second, 1 - np.array(first), atol=1e-6)
+    assert before.fingerprint() != after.fingerprint()
+    (outcome,) = restore(tmp_path / "x.tif", before, tmp_path / "out")
+    assert not outcome.error
+    (outcome,) = restore(tmp_path / "x.tif", after, tmp_path / "out")
+    assert "exists and was made by another model or with other settings" in str(outcome.error)

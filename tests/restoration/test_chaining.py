@@ -234,6 +234,18 @@ def test_a_black_mask_returns_the_picture_without_running_the_network(monkeypatc
         assert np.array_equal(DENOISER.restore(picture, **options).samples, picture.samples)
 
 
+@pytest.mark.parametrize(("white", "is_named"), [(1, True), (31, True), (32, False), (0, False)])
+def test_masks_with_another_white_are_named(white: int, is_named: bool) -> None:
+    mask = np.zeros((40, 53), np.uint8)
+    mask[:20] = white
+    if is_named:
+        text = f"no sample of the mask is above {white} of 255: at most {white / 255:.1%} is restored"
+        with pytest.warns(UserWarning, match=text):
+            DENOISER.restore(_picture(), mask=mask)
+    else:
+        DENOISER.restore(_picture(), mask=mask)
+
+
 def test_masks_that_do_not_fit_are_refused() -> None:
     with pytest.raises(PictureError, match=r"a mask of 40 x 53 px for a picture of 53 x 40 px"):
         DENOISER.restore(_picture(), mask=np.zeros((53, 40), np.uint8))

@@ -58,15 +58,34 @@ def test_changed_input_is_detected(tmp_path: Path, source: Path) -> None:
     assert _state(source, target) is State.OUTDATED
 
 
+@pytest.mark.parametrize(("content", "state"), [(b"A picture", State.FOREIGN), (b"a picture", State.DONE)])
+def test_a_file_in_another_place_is_compared_by_content(
+    tmp_path: Path, source: Path, content: bytes, state: State
+) -> None:
+    """Uncompressed pictures have equal sizes, and those of some archives equal times."""
+    target = _done(tmp_path / "out", source)
+    other = tmp_path / "other" / source.name
+    other.parent.mkdir()
+    other.write_bytes(content)
+    os.utime(other, ns=(source.stat().st_atime_ns, source.stat().st_mtime_ns))
+    assert stamp(other) == stamp(source)
+    assert _state(other, target) is state
+
+
 def test_a_changed_mask_is_detected(tmp_path: Path, source: Path) -> None:
     out, mask = tmp_path / "out", tmp_path / "mask.png"
     mask.write_bytes(b"a mask")
     out.mkdir()
     manifest, target, part = Manifest(out, Request({})), out / "photo.png", out / "part"
     part.write_bytes(b"a result")
-    manifest.record(source, stamp(source, mask), target, part)
+    manifest.record(source, stamp(source, mask), target, part, mask)
     part.replace(target)
     assert manifest.state(source, target, mask) is State.DONE
+    other = tmp_path / "inverted.png"
+    for content, state in ((b"A mask", State.OUTDATED), (b"a mask", State.DONE)):
+        other.write_bytes(content)
+        os.utime(other, ns=(mask.stat().st_atime_ns, mask.stat().st_mtime_ns))
+        assert manifest.state(source, target, other) is state
     mask.write_bytes(b"another mask")
     assert manifest.state(source, target, mask) is State.OUTDATED
 

@@ -11,6 +11,7 @@ from pellucid.errors import PellucidError, PictureError
 from pellucid.pictures import metadata
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.pictures.resize import resize_to
+from pellucid.pictures.samples import PEAKS
 from pellucid.pictures.structures import chunks
 from pellucid.restoration.one_picture import describe_lost, plan_size, restore_crop, restore_picture
 from pellucid.restoration.restorer import Restorer
@@ -43,9 +44,9 @@ def _picture(height: int, width: int, *, alpha: bool = False) -> Picture:
 @pytest.mark.parametrize("name", RESTORERS)
 @pytest.mark.parametrize("scale", [None, 0.7, 1.6, 3])
 @settings(max_examples=3)
-@given(data=st.data(), alpha=st.booleans())
+@given(data=st.data(), alpha=st.booleans(), ensemble=st.booleans())
 def test_a_crop_equals_that_part_of_the_whole(
-    name: str, scale: float | None, data: st.DataObject, alpha: bool
+    name: str, scale: float | None, data: st.DataObject, alpha: bool, ensemble: bool
 ) -> None:
     restorer = RESTORERS[name]
     if scale is not None and (restorer.scale > 1) != (scale > 1):
@@ -53,7 +54,7 @@ def test_a_crop_equals_that_part_of_the_whole(
     height, width = data.draw(st.integers(30, 100)), data.draw(st.integers(30, 100))
     y, x = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
     part_height, part_width = data.draw(st.integers(1, height - y)), data.draw(st.integers(1, width - x))
-    picture, wanted = _picture(height, width, alpha=alpha), Settings(scale=scale)
+    picture, wanted = _picture(height, width, alpha=alpha), Settings(scale=scale, ensemble=ensemble)
     whole = restore_picture(restorer, picture, wanted)
     part = restore_crop(restorer, picture, x, y, part_width, part_height, wanted)
     top, bottom = ((2 * end * whole.height + height) // (2 * height) for end in (y, y + part_height))
@@ -62,7 +63,42 @@ def test_a_crop_equals_that_part_of_the_whole(
     same = whole.crop(slice(top, bottom), slice(left, right))
     # One 16-bit step: on small maps, oneDNN splits the sums of U-Nets differently.
     for one, two in zip(part.planes, same.planes, strict=True):
-        assert abs(one.astype(int) - two.astype(int)).max() <= ("deblur" in name or scale is not None)
+        assert abs(one.astype(int) - two.astype(int)).max() <= ("deblur" in name or scale is not None or ensemble)
+
+
+def test_a_crop_of_an_ensemble_is_on_the_grids_of_mirrored_pictures() -> None:
+    """MIMO-UNet computes blocks of 4 px, which a mirrored picture counts from its other end."""
+    picture, ensemble = _picture(99, 101), Settings(ensemble=True)
+    whole = restore_picture(DEBLURRER, picture, ensemble)
+    part = restore_crop(DEBLURRER, picture, 10, 10, 21, 30, ensemble)
+    found, same = (one.samples.astype(int) for one in (part, whole.crop(slice(10, 40), slice(10, 31))))
+    assert abs(found - same).max() <= 1
+
+
+# Depth
+
+
+@pytest.mark.parametrize("scale", [None, 1.6])
+@pytest.mark.parametrize(("bit_depth", "dtype"), [(16, "uint16"), (32, "float32")])
+def test_a_deeper_result_is_not_rounded_to_the_depth_of_the_picture(
+    bit_depth: int, dtype: str, scale: float | None
+) -> None:
+    picture = _picture(40, 30, alpha=True).as_depth("uint8")
+    restorer = DENOISER if scale is None else ENLARGER
+    found = restore_picture(restorer, picture, Settings(bit_depth=bit_depth, scale=scale))
+    exact = restore_picture(restorer, picture.as_depth("float32"), Settings(scale=scale))
+    assert found.dtype == dtype and found.alpha is not None and exact.alpha is not None
+    peak = PEAKS[dtype]
+    for one, two in ((found.samples, exact.samples), (found.alpha, exact.alpha)):
+        expected = two if bit_depth == 32 else np.clip(two, 0, 1)
+        np.testing.assert_allclose(one / peak, expected, rtol=0, atol=(0.51 if bit_depth == 16 else 1e-3) / peak)
+
+
+@pytest.mark.parametrize(("dtype", "bit_depth", "expected"), [("float32", 8, "float32"), ("uint16", 8, "uint8")])
+def test_floating_point_results_are_converted_when_written(dtype: str, bit_depth: int, expected: str) -> None:
+    """So that clipped samples are reported."""
+    picture = _picture(20, 20).as_depth(dtype)
+    assert restore_picture(DENOISER, picture, Settings(bit_depth=bit_depth)).dtype == expected
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

@@ -98,6 +98,12 @@ def test_a_comparison_names_an_option_only_where_it_works(monkeypatch: pytest.Mo
     draw_comparison("a", mosaic, mosaic, RAW_DENOISER, Settings())
     draw_comparison("a", _picture(), _picture(), DENOISER, Settings())
     assert not captions[0].startswith("--crop") and captions[-1].startswith("--crop")
+    captions.clear()
+    part = _picture().crop(slice(40, 140), slice(30, 130))
+    draw_comparison("a", _picture(), part, DENOISER, Settings(crop=(30, 40, 100, 100)))
+    places = [[int(number) for number in caption.removeprefix("--crop ").split(",")] for caption in captions]
+    assert all(x >= 30 and y >= 40 and x + w <= 130 and y + h <= 140 for x, y, w, h in places)
+    assert {(x + w, y + h) for x, y, w, h in places} & {(130, 140)} or len(places) == 1
 
 
 def test_a_mosaic_is_shown_as_developed_by_libraw() -> None:

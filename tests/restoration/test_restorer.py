@@ -20,7 +20,8 @@ from device_waits import META, RefuseWaitingCopies
 from large_arrays import is_in_file
 from pellucid.backends.eager import TorchBackend
 from pellucid.domains import Degraded, Gray, PackedRaw
-from pellucid.errors import NotEnoughMemoryError, PellucidError, WeightsError
+from pellucid.errors import NotEnoughMemoryError, PellucidError, PictureError, WeightsError
+from pellucid.pictures import resize as resize_module
 from pellucid.pictures.camera.packing import BAYER, XTRANS
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.pictures.resize import resize
@@ -128,7 +129,19 @@ def test_halo_error_measures_what_a_smaller_halo_changes(name: str) -> None:
     assert restorer.halo_error(degraded, tile_px=30, halo_px=restorer.halo_px) == 0
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "dncnn.raw"])  # filters cannot be rotated
+PICTURES = [name for name in NAMES if not RESTORERS[name].recipe.domain.takes_mosaic]
+
+
+@pytest.mark.parametrize("name", sorted({*NAMES} - {*PICTURES}))
+def test_mosaics_are_not_restored_as_an_ensemble(name: str) -> None:
+    """A mirrored mosaic has other filters in the places that the network expects."""
+    restorer = RESTORERS[name]
+    with pytest.raises(PictureError, match="cannot be rotated and mirrored") as error:
+        restorer.restore(_degraded(restorer, 36, 36, 1), ensemble=True)
+    assert "ensemble" in str(error.value)
+
+
+@pytest.mark.parametrize("name", PICTURES)
 def test_ensemble_in_tiles_equals_the_whole(name: str) -> None:
     restorer = RESTORERS[name]
     degraded = _degraded(restorer, 37, 26, 3)
@@ -148,6 +161,31 @@ def test_ensemble_is_the_mean_over_eight_transforms() -> None:
             expected.append(back[:, ::-1] if flip else back)
     ensemble = restorer.restore(Picture(samples), ensemble=True).samples
     np.testing.assert_allclose(ensemble, np.mean(expected, axis=0), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pytorchs_own_precision_of_the_calling_code_changes_nothing(name: str) -> None:
+    """Code around a restorer often sets both, for its own networks."""
+    restorer, degraded = RESTORERS[name], _degraded(RESTORERS[name], 40, 50, 3)
+    options: dict[str, Any] = {} if restorer.recipe.domain.takes_mosaic else {"strength": 0.3}
+    expected = restorer.restore(degraded, **options).samples
+    with torch.autocast("cpu", torch.bfloat16):
+        assert np.array_equal(restorer.restore(degraded, **options).samples, expected)
+    try:
+        torch.set_default_dtype(torch.bfloat16)
+        resize_module._phases.cache_clear()
+        assert np.array_equal(restorer.restore(degraded, **options).samples, expected)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def test_weights_that_are_loaded_while_pytorch_has_another_type_are_not_rounded() -> None:
+    expected = load("dncnn-gray-25", backend="torch").fingerprint()
+    try:
+        torch.set_default_dtype(torch.bfloat16)
+        assert load("dncnn-gray-25", backend="torch").fingerprint() == expected
+    finally:
+        torch.set_default_dtype(torch.float32)
 
 
 def test_strength_blends_input_and_output() -> None:

@@ -111,6 +111,8 @@ def test_a_result_that_hardly_changed_gets_a_line(dtype: str, change_255: float,
     degraded = make_picture(5, channels=3, side_px=300).as_depth("float32")
     restored = Picture(degraded.samples + np.float32(change_255 / 255)).as_depth(dtype)
     lines = [*warn_about_change(degraded.as_depth(dtype), restored, restorer)]
+    deeper = Picture(degraded.samples + np.float32(change_255 / 255)).as_depth("float32")
+    assert len([*warn_about_change(degraded.as_depth(dtype), deeper, restorer)]) == is_named
     if is_named:
         assert lines == [
             "hardly changed by dncnn-three-tasks, which corrects noise and JPEG blocks: "

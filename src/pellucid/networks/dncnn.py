@@ -121,7 +121,7 @@ class DnCNN(Network):
         state = {}
         for i, layer in enumerate(layers):
             state[f"layers.{i}.conv.weight"], state[f"layers.{i}.conv.bias"] = _fold(layer)
-        folded.load_state_dict(state)
+        folded.to(first.weight.dtype).load_state_dict(state)  # whatever PyTorch's default type is now
         return folded.eval()
 
 

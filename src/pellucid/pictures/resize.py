@@ -144,8 +144,8 @@ def _taps(size: int, scale: Fraction) -> tuple[Tensor, Tensor]:
     # The center of output i is at u = ((2i + 1) down - up) / (2 up) on the grid of the input. Computed with
     # integers, so that equal phases give equal bits at every position.
     centers = (2 * torch.arange(num_outputs) + 1) * down - up
-    half_width = 2 / antialias
-    first = torch.floor(centers / (2 * up) - half_width).long()
+    half_width = 4 * max(up, down)  # on the grid of the centers
+    first = (centers - half_width) // (2 * up)
     taps = first[:, None] + torch.arange(num_taps)
     distances = (centers[:, None] - 2 * up * taps).double() / (2 * up)
 

@@ -76,7 +76,7 @@ def run_models(
     dtype: of the result's samples. Raises the errors of `Restorer.restore`.
     """
     domain = models[0].recipe.domain
-    if effort.ensemble and domain.gives_mosaic:
+    if effort.ensemble and domain.takes_mosaic:  # the filters of a mirrored cell are in other places
         raise PictureError("the color filters of a mosaic cannot be rotated and mirrored", hint="omit {ensemble}")
     if effort.strength != 1 and domain.takes_mosaic and not domain.gives_mosaic:
         raise PictureError("a mosaic cannot be blended with the result", hint="leave {strength} at 1")
@@ -104,7 +104,7 @@ def _identify(models: Sequence[TiledModel], accepted: Degraded, effort: Effort, 
     """A hash of everything that affects the samples of the tiles, except their places."""
     facts: list[object] = [__version__, torch.__version__, dtype, effort.halo_px, effort.ensemble, effort.strength]
     for model in models:
-        facts += [model.backend.name, model.backend.fingerprint(), model.recipe.name, model.recipe.parameters]
+        facts += [model.backend.name, model.fingerprint(), model.recipe.name, model.recipe.parameters]
     if isinstance(accepted, Mosaic):
         facts += [accepted.pattern, accepted.black_level, accepted.white_level, accepted.exposure_ratio]
         facts += [accepted.white_balance, accepted.orientation]

@@ -88,6 +88,7 @@ class Manifest:
             self._ledger.read_new(self._entries)
         self._lock, self._is_run_recorded = Lock(), False
         self._names = RealNames()
+        self._compared: set[tuple[object, ...]] = set()
         self._find_relative = lru_cache(_MAX_FOLDERS)(self._relate)
 
     def state(self, source: Location, target: Location, mask: Location | None = None) -> State:
@@ -97,7 +98,7 @@ class Manifest:
             return State.MISSING
         entry = self._find(target, now)
         if entry is None:
-            made = self._entry(source, stamp(source, *([] if mask is None else [mask])), target)
+            made = self._entry(source, stamp(source, *([] if mask is None else [mask])), target, mask)
             candidates = ({**made, "settings": settings} for settings in (self._settings, *self._request.accepted))
             expected = next((one for one in candidates if self._ledger.is_recorded(target, one)), None)
             if expected is None:
@@ -110,7 +111,7 @@ class Manifest:
         if entry["settings"] not in self._accepted:
             is_same = entry.get("model", self._model) == self._model  # earlier versions did not record it
             return State.OTHER_SETTINGS if is_same else State.OTHER_MODEL
-        if _is_made_from(entry, source, mask):
+        if self._is_made_from(entry, source, mask):
             return State.DONE
         return State.OUTDATED if entry["place"] == self._place(source) else State.FOREIGN
 
@@ -134,7 +135,7 @@ class Manifest:
         whole: the finished file, under its temporary name. overwrite: whether it may replace any file.
         """
         self._record_run(can_wait=False)
-        entry = self._entry(source, source_stamp, target)
+        entry = self._entry(source, source_stamp, target, mask)
         entry["sha256"] = _hash_inputs(source, mask, source_stamp)
         self._ledger.add(target, whole, entry, overwrite=overwrite)
         self._add_entry(entry)
@@ -206,15 +207,36 @@ class Manifest:
     def _add_entry(self, entry: Entry) -> None:
         self._entries.add(entry)
 
-    def _entry(self, source: Location, source_stamp: Stamp, target: Location) -> Entry:
+    def _entry(self, source: Location, source_stamp: Stamp, target: Location, mask: Location | None) -> Entry:
         """An entry without the stamp of the result."""
         return {
             "target": self._key(target),
             "source": [source.name, *source_stamp],
             "place": self._place(source),
+            **({} if mask is None else {"mask": self._place(mask)}),
             "settings": self._settings,
             "model": self._model,
         }
+
+    def _is_made_from(self, entry: Entry, source: Location, mask: Location | None) -> bool:
+        """Whether an entry was made from these files: by place, size and time or, if only sizes agree, by content.
+
+        Files in other places may have the same size and time, e.g. uncompressed ones from an archive.
+        """
+        inputs = [source] if mask is None else [source, mask]
+        (name, *expected), found = entry["source"], stamp(*inputs)
+        if name != source.name:
+            return False
+        places = [self._place(one) for one in inputs]
+        is_same_place = places == [entry["place"], *(() if mask is None else [entry.get("mask")])]
+        if expected == found and (is_same_place or any(isinstance(one, Url) for one in inputs)):  # a tag is a hash
+            return True
+        if expected[::2] != found[::2] or len(found) != 2 * len(inputs) or entry.get("sha256") is None:
+            return False
+        facts = entry["target"], tuple(places), tuple(found)
+        if facts not in self._compared and entry["sha256"] == _hash_inputs(source, mask, found):
+            self._compared.add(facts)
+        return facts in self._compared
 
     def _place(self, source: Location) -> str:
         """The path of a source relative to this folder, to distinguish files of the same name."""
@@ -405,17 +427,6 @@ class Manifests:
                 job.root, Manifest(job.root, self.request, is_directed=self._team is not None)
             )
         return self._by_root[job.root]
-
-
-def _is_made_from(entry: Entry, source: Location, mask: Location | None) -> bool:
-    """Whether an entry was made from these files: by size and time or, if only times differ, by content."""
-    inputs = [source] if mask is None else [source, mask]
-    (name, *expected), found = entry["source"], stamp(*inputs)
-    if name != source.name or expected == found:
-        return name == source.name
-    if expected[::2] != found[::2] or len(found) != 2 * len(inputs):
-        return False
-    return entry.get("sha256") is not None and entry["sha256"] == _hash_inputs(source, mask, found)
 
 
 def _hash_inputs(source: Location, mask: Location | None, stamps: Stamp) -> list[str] | None:

@@ -8,7 +8,7 @@ from typing import Any, overload
 
 from pellucid.domains import Degraded
 from pellucid.errors import ArgumentError, PictureError
-from pellucid.pictures import metadata
+from pellucid.pictures import formats, metadata
 from pellucid.pictures.containers import png
 from pellucid.pictures.images import MAX_PIXELS
 from pellucid.pictures.picture import Mosaic, Picture
@@ -71,8 +71,8 @@ def limit_time(limit_s: float | None, start: float, name: str, progress: Progres
 
 def check_for_memory(settings: Settings) -> None:
     """Raise ArgumentError for settings that are about files."""
-    for name, is_set in (("page", settings.page is not None), ("compare", settings.compare)):
-        if is_set:
+    for name in ("page", "compare", "sidecars"):
+        if getattr(settings, name):
             raise ArgumentError(f"{name} is only for files, not for pictures in memory", hint=f"omit {{{name}}}")
 
 
@@ -173,6 +173,7 @@ def restore_picture(
     wanted = _find_crop(shape, target, settings)
     enlarged = shape[0] * runner.scale, shape[1] * runner.scale
     is_resized = target != enlarged
+    result_dtype = _choose_dtype(accepted.dtype, settings.bit_depth)
     needed = wanted
     fill_px = max(map(_kernel_reach_px, enlarged, target)) if is_resized and _has_alpha(accepted) else 0
     if is_resized:
@@ -181,13 +182,21 @@ def restore_picture(
         lambda side, axis: slice(max(0, side.start - fill_px), min(enlarged[axis], side.stop + fill_px))
     )
     effort = _plan_effort(accepted, settings, mask, limit_bytes, reserved_bytes, kept)
-    dtype = "float32" if is_resized else accepted.dtype
+    dtype = "float32" if is_resized else result_dtype
     picture = _run_region(runner, accepted, filled, effort, dtype, progress)
     if is_resized:
         inner = needed.within(filled)
         picture = picture.fill_hidden(fill_px).crop(inner.rows, inner.cols)
-        picture = resize_region(picture, enlarged, target, wanted.rows, wanted.cols, accepted.dtype)
+        picture = resize_region(picture, enlarged, target, wanted.rows, wanted.cols, result_dtype)
     return picture if settings.crop is None else _without_places(picture)
+
+
+def _choose_dtype(accepted_dtype: str, bit_depth: int | None) -> str:
+    """The type of the samples of a result, so that they are rounded once, to the depth of its file.
+
+    Writing converts floating-point samples, and reports which are clipped.
+    """
+    return accepted_dtype if bit_depth is None or accepted_dtype == "float32" else formats.DEPTHS[bit_depth]
 
 
 def _plan_effort(
@@ -346,10 +355,7 @@ def _run_region(
         halo_px = max(shape)  # a part may be smaller than the shape
     covered = needed.map(lambda side, _: slice(side.start // runner.scale, -(-side.stop // runner.scale)))
     outer = _turn_back(covered, orientation, (height, width)).map(
-        lambda side, axis: slice(
-            max(0, side.start - halo_px) // runner.grid_px * runner.grid_px,
-            min(shape[axis], -(-(side.stop + halo_px) // runner.grid_px) * runner.grid_px),
-        )
+        lambda side, axis: _add_halo(side, shape[axis], halo_px, runner.grid_px, from_end=effort.ensemble)
     )
     part = accepted.crop(outer.rows, outer.cols)
     mask = None if effort.mask is None else effort.mask.crop(outer.rows, outer.cols)
@@ -360,6 +366,14 @@ def _run_region(
     )
     inner = needed.within(enlarged)
     return restored.crop(inner.rows, inner.cols)
+
+
+def _add_halo(side: slice, size: int, halo_px: int, grid_px: int, *, from_end: bool) -> slice:
+    """What to read along a side. It starts on the grid, and so does a mirrored one, whose grid is `from_end`."""
+    start, stop = max(0, side.start - halo_px) // grid_px * grid_px, side.stop + halo_px
+    if from_end:
+        return slice(start, size - max(0, size - stop) // grid_px * grid_px)
+    return slice(start, min(size, -(-stop // grid_px) * grid_px))
 
 
 def _turn(region: Region, orientation: int, shape: Shape) -> Region:

@@ -151,6 +151,7 @@ def draw_comparison(
 ) -> Image:
     """A sheet with a few crops of a picture, before and after it was restored with these settings."""
     before, after = _develop(degraded, restorer), _develop(restored, restorer)
+    x = y = 0
     if settings.crop is not None:
         x, y, width, height = settings.crop
         before = before.crop(slice(y, y + height), slice(x, x + width))
@@ -158,7 +159,7 @@ def draw_comparison(
     scale = max(1, round(after.width / before.width))
     can_crop = not isinstance(restored, Mosaic)
     columns = [Column(restorer.name, scale, lambda part: part.crop(after, shape), can_crop)]
-    return _draw(title, before, columns, scale, isinstance(degraded, Mosaic))
+    return _draw(title, before, columns, scale, isinstance(degraded, Mosaic), corner=(x, y))
 
 
 def name_sheets(targets: Sequence[Location]) -> dict[Location, Location]:
@@ -187,7 +188,9 @@ def _draw(
     scale: int,
     is_mosaic: bool,
     parts: Sequence[Part] | None = None,
+    corner: tuple[int, int] = (0, 0),
 ) -> Image:
+    """corner: x and y of `before` in the picture, for captions."""
     candidates = find_parts(before, _choose_side_px(before, scale)) if parts is None else parts
     zoom = max(1, CELL_PX // (scale * max(max(part.height, part.width) for part in candidates)))
     shape = before.height, before.width
@@ -207,7 +210,7 @@ def _draw(
         first, size = shown[part], (part.height * scale, part.width * scale)
         others = [sheets.to_pixels(column.restore(part), *size) for column in columns[1:]]
         cells = [np.repeat(np.repeat(cell, zoom, 0), zoom, 1) for cell in (*first, *others)]
-        place = f"{part.left},{part.top},{part.width},{part.height}"
+        place = f"{corner[0] + part.left},{corner[1] + part.top},{part.width},{part.height}"
         captions = [f"--crop {place}" if columns[0].can_crop else place]
         captions += [f"changed by {_rms(cells[0], cell):.1f} of 255" for cell in cells[1:]]
         rows.append(Row(cells, captions, part.top, part.left, part.height, part.width))

@@ -12,6 +12,7 @@ from pellucid.pictures.camera import raw
 from pellucid.pictures.camera.exposure import compute_exposure_ratio, estimate_exposure_ratio
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.pictures.records import sidecars
+from pellucid.restoration.entries import stamp
 
 Exposing = float | Path | Literal["auto"]
 """The exposure ratio of a mosaic, a RAW file with the wanted exposure, or "auto" for an estimate."""
@@ -58,7 +59,8 @@ def _with_notes(picture: Picture) -> tuple[Picture, tuple[str, ...]]:
 def _set_exposure(mosaic: Mosaic, exposure: Exposing) -> tuple[Mosaic, tuple[str, ...]]:
     """The mosaic with its exposure ratio, and where the ratio comes from."""
     if isinstance(exposure, Path):
-        ratio, origin = compute_exposure_ratio(mosaic, _read_reference(exposure)), f"from {exposure.name}"
+        reference = _read_reference(exposure, tuple(stamp(exposure)))
+        ratio, origin = compute_exposure_ratio(mosaic, reference), f"from {exposure.name}"
     elif exposure == "auto":
         ratio, origin = estimate_exposure_ratio(mosaic), "estimated from the brightness of the mosaic"
     else:
@@ -78,6 +80,6 @@ def _describe_cut(mosaic: Mosaic, domain: Domain) -> tuple[str, ...]:
 
 
 @lru_cache(maxsize=1)
-def _read_reference(path: Path) -> Mosaic:
-    """Cached, because it is the same file for every picture of a folder."""
+def _read_reference(path: Path, _: tuple[object, ...]) -> Mosaic:
+    """Cached, because it is the same file for every picture of a folder, unless its stamp changes."""
     return raw.read(path)

@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from pellucid.domains import Degraded
 from pellucid.errors import ArgumentError, OutputError, PellucidError, PictureError
 from pellucid.pictures import formats, images
 from pellucid.pictures.picture import Picture
@@ -141,6 +142,8 @@ def iter_restore(
     if given and all(map(is_in_memory, given)):
         check_for_memory(settings)
         targets = _plan_in_memory(len(given), out, format or default_format(chosen), overwrite=overwrite)
+        if out is None:
+            _check_for_files(settings, format)
         return _restore_in_memory(given, targets, chosen, settings, overwrite, progress)
     if isinstance(inputs, Plan) or (given and all(isinstance(one, Job) for one in given)):
         if out is not None or format is not None:
@@ -210,6 +213,16 @@ def _plan_in_memory(
     return [*targets]
 
 
+def _check_for_files(settings: Settings, format: str | None) -> None:
+    """Raise ArgumentError for what only affects files, if none are written."""
+    given = {"format": format, "quality": settings.quality, "bit_depth": settings.bit_depth}
+    for name, value in given.items():
+        if value is not None:
+            raise ArgumentError(
+                f"{name} is only for files, and none are written", hint=f"set {{out}}, or omit {{{name}}}"
+            )
+
+
 def _restore_in_memory(
     inputs: Sequence[InMemory],
     targets: Sequence[Path | None],
@@ -250,7 +263,7 @@ def _restore_one_in_memory(
     return Outcome(
         None,
         target,
-        to_same_form(restored),
+        to_same_form([_with_depth_of(given, result) for given, result in zip(pictures, restored, strict=True)]),
         megapixels=sum(picture.height * picture.width for picture in pictures) / 1e6,
         seconds=seconds,
         info=notes,
@@ -260,6 +273,13 @@ def _restore_one_in_memory(
             *warn_about_time(settings.timeout_s, seconds / len(pictures)),
         ),
     )
+
+
+def _with_depth_of(given: Degraded, restored: Degraded) -> Degraded:
+    """The result as deep as the picture in memory: its file may be deeper."""
+    if isinstance(given, Picture) and isinstance(restored, Picture):
+        return restored.as_depth(given.dtype)
+    return restored
 
 
 def _restore_files(
@@ -341,4 +361,13 @@ def _describe(restorer: Restorer, settings: Settings) -> dict[str, Any]:
         "recipe": restorer.recipe.name,
         **{key: str(value) for key, value in former_keywords(restorer.recipe.parameters).items()},
         **{key: str(value) for key, value in asdict(settings).items() if key not in without_effect},
+        **({"reference": _hash_reference(settings.exposure)} if isinstance(settings.exposure, Path) else {}),
     }
+
+
+def _hash_reference(path: Path) -> str:
+    """The SHA-256 of the RAW file with the wanted exposure; empty if it cannot be read: that is reported later."""
+    try:
+        return files.sha256(path)
+    except OSError:
+        return ""

@@ -3,7 +3,7 @@
 A restorer runs one model, or a chain of several, one after the other.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain, product
 from math import prod
@@ -25,7 +25,7 @@ from pellucid.domains import RGB, Degraded, Domain, Gray, Luma
 from pellucid.errors import ArgumentError, PellucidError, PictureError, RecipeError, WeightsError
 from pellucid.pictures.color import rgb_to_gray
 from pellucid.pictures.picture import Mosaic, Picture
-from pellucid.pictures.samples import Samples
+from pellucid.pictures.samples import PEAKS, Samples
 from pellucid.recipes import registry
 from pellucid.recipes.network import Network
 from pellucid.recipes.recipe import Recipe
@@ -124,15 +124,12 @@ class Restorer:
         return backend.network
 
     def fingerprint(self) -> str:
-        """Identifies the weights, the runtime and the precision of all models."""
-        return "+".join(model.backend.fingerprint() for model in self.models)
+        """Identifies the weights, the code of networks from files, the runtime and the precision of all models."""
+        return "+".join(model.fingerprint() for model in self.models)
 
     def accepted_fingerprints(self) -> list[str]:
         """Its own, and those of the backends that "auto" may choose on other machines if it chose this one."""
-        each = [
-            {model.backend.fingerprint(), *(() if model.choice is None else model.choice.accepted)}
-            for model in self.models
-        ]
+        each = [model.accepted_fingerprints() for model in self.models]
         return sorted("+".join(chosen) for chosen in product(*each))
 
     def describe(self) -> dict[str, Any]:
@@ -248,6 +245,8 @@ class Restorer:
         effort = Effort(tile_px, halo_px, ensemble, strength, limit, reserved_bytes)
         with memory.sharing_free_memory(limit - reserved_bytes):
             results = self._restore(pictures, effort, mask, progress)
+        for text in () if mask is None else warn_about_mask(mask):
+            warn(text, stacklevel=3)  # the caller of the checked method
         return to_same_form(results)
 
     def _restore(
@@ -266,8 +265,8 @@ class Restorer:
 
         results = []
         for given, picture in zip(pictures, accepted, strict=True):
-            own_mask = None if mask is None else to_mask(mask, picture)
-            effort = replace(effort, mask=own_mask)
+            if mask is not None:
+                effort = replace(effort, mask=to_mask(mask, picture))
             restored = run_models(self.models, picture, effort, picture.dtype, advance)
             results.append(self.recipe.domain.finish(restored, given))
             num_done += count_pixels(self.models, picture)
@@ -353,6 +352,14 @@ def to_mask(mask: Picture | Samples, picture: Degraded) -> Picture:
         part = Picture(given.samples[rows]).to_tensor()
         gray.paste(Picture.from_tensor(rgb_to_gray(part)), rows, slice(0, given.width))
     return gray
+
+
+def warn_about_mask(mask: Picture | Samples) -> Iterator[str]:
+    """One line if a mask of integers is so dark that its white is probably lower than that of its type."""
+    samples = mask.samples if isinstance(mask, Picture) else mask
+    highest, white = samples.max(), PEAKS[samples.dtype.name]
+    if samples.dtype.kind == "u" and 0 < highest <= white / 8:
+        yield f"no sample of the mask is above {highest} of {white:g}: at most {highest / white:.1%} is restored"
 
 
 def _middle(size: int, tile_px: int, grid_px: int) -> slice:

@@ -27,7 +27,7 @@ from pellucid.restoration.pipeline import BASE_BYTES, InFlightItem
 from pellucid.restoration.planning import Job
 from pellucid.restoration.preview import draw_comparison
 from pellucid.restoration.reading import read_degraded
-from pellucid.restoration.restorer import Restorer
+from pellucid.restoration.restorer import Restorer, warn_about_mask
 from pellucid.restoration.settings import Settings
 from pellucid.restoration.suitability import (
     check_format,
@@ -65,6 +65,10 @@ def _read_mask(path: Path, settings: Settings) -> Picture:
         if "page" not in error.parameters:
             raise
         raise PictureError(error.facts, hint="save one page of the mask as a file of its own") from error
+
+
+def _warn_about_mask(mask: Picture | None) -> Iterator[str]:
+    return iter(()) if mask is None else warn_about_mask(mask)
 
 
 @dataclass(frozen=True)
@@ -127,7 +131,7 @@ class Stages:
                 mask=mask,
                 megapixels=megapixels,
                 info=pages.notes,
-                warnings=tuple(warn_about_settings(job.target, self.restorer, settings)),
+                warnings=(*warn_about_settings(job.target, self.restorer, settings), *_warn_about_mask(mask)),
             )
         degraded, info = read_degraded(
             files.source,
@@ -150,6 +154,7 @@ class Stages:
                 *warn_about_settings(job.target, self.restorer, settings),
                 *warn_about(degraded, self.restorer),
                 *warn_about_size(degraded, self.restorer, settings),
+                *_warn_about_mask(mask),
             ),
             reading_s=time.monotonic() - start,
         )

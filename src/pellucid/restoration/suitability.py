@@ -152,12 +152,14 @@ def _has_changed(degraded: Picture, restored: Picture) -> bool:
     fourth row counts, because a pass over all samples would take as long as reading them.
     """
     step = 4 if degraded.samples.nbytes >= memory.LARGE_BYTES else 1
+    scale = np.float32(PEAKS[degraded.dtype] / PEAKS[restored.dtype])
     num_samples = -(-degraded.height // step) * degraded.samples[0].size
     needed = num_samples * (MIN_CHANGE_255 / 255 * PEAKS[degraded.dtype]) ** 2
     found = 0.0
     for rows in memory.strips(degraded.samples, restored.samples):
         counted = slice(-(-rows.start // step) * step, rows.stop, step)
-        change = np.subtract(restored.samples[counted], degraded.samples[counted], dtype=np.float32).ravel()
+        after = restored.samples[counted] if scale == 1 else restored.samples[counted] * scale
+        change = np.subtract(after, degraded.samples[counted], dtype=np.float32).ravel()
         found += float(np.dot(change, change))
         if found >= needed:
             return True

@@ -152,6 +152,20 @@ class TiledModel:
         self._least_tile_px = self._find_least_tile_px()
         self._num_planes: dict[tuple[object, ...], tuple[int, int]] = {}
 
+    def fingerprint(self) -> str:
+        """See `Restorer.fingerprint`."""
+        return self._append_network(self.backend.fingerprint())
+
+    def accepted_fingerprints(self) -> set[str]:
+        """See `Restorer.accepted_fingerprints`."""
+        accepted = {self.backend.fingerprint(), *(() if self.choice is None else self.choice.accepted)}
+        return {*map(self._append_network, accepted)}
+
+    def _append_network(self, fingerprint: str) -> str:
+        """The fingerprint of a backend with that of the code of the network, if it is not from the package."""
+        code = self.recipe.network_sha256
+        return fingerprint if code is None else f"{fingerprint} of {code}"
+
     def describe_backend(self) -> list[str]:
         """See `Restorer.describe_backends`."""
         chosen = None if self.choice is None else f"computed by {self.choice}"
@@ -200,7 +214,7 @@ class TiledModel:
         dtype: of the result's samples. Raises the errors of `Restorer.restore`.
         """
         tile_px = effort.kept.start_model(self.choose_tile_px(degraded, effort))
-        with heap.keeping():
+        with heap.keeping(), torch.autocast(self.backend.device.type, enabled=False):  # of the calling code
             tiles = self._restore_tiles(degraded, tile_px, effort, dtype)
             restored = self._join_tiles(degraded, tiles, advance)
         if not isinstance(degraded, Mosaic):
@@ -507,7 +521,7 @@ class TiledModel:
     def _strength(self, settings: TileSettings, rows: Span, cols: Span) -> Tensor:
         """The strength of the effect for the network's input: one number, or one for each pixel."""
         if settings.mask is None:
-            return torch.tensor(settings.strength)
+            return torch.tensor(settings.strength, dtype=torch.float32)
         mask = settings.mask.crop(rows.read, cols.read).to_tensor()
         return settings.strength * resize(mask, self.recipe.domain.rate).clamp(0, 1)
 

@@ -101,6 +101,10 @@ def test_floating_point_samples_of_16_bits_keep_their_range(tmp_path: Path) -> N
     np.testing.assert_array_equal(picture.samples, values.astype(np.float32))
     assert picture.encoding is not None
     assert picture.encoding.notes == ("16-bit floating-point samples become 32-bit",)
+    scaled = images.read(tmp_path / "x.jxl", white=2)
+    np.testing.assert_array_equal(scaled.samples, values.astype(np.float32) / 2)
+    images.write(scaled, tmp_path / "y.jxl")
+    np.testing.assert_array_equal(images.read(tmp_path / "y.jxl").samples, values.astype(np.float32))
 
 
 @pytest.mark.skipif(shutil.which("jxlinfo") is None, reason="needs jxlinfo")

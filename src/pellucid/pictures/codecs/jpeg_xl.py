@@ -92,7 +92,12 @@ def read(path: Path, encoding: Encoding, max_pixels: int) -> Picture:
         np.array(samples[..., :num_colors]),
         None if alpha is None else np.ascontiguousarray(alpha),
         _build_metadata(found),
-        replace(encoding, bits=probed.bits_per_sample, lossless=not header.is_lossy, notes=notes),
+        replace(
+            encoding,
+            bits=32 if header.float_bits else probed.bits_per_sample,
+            lossless=not header.is_lossy,
+            notes=notes,
+        ),
     )
     picture = _to_srgb(picture) if is_linear else picture
     return associated_alpha.divide(picture) if alpha is not None and header.is_associated else picture

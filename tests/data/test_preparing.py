@@ -216,6 +216,23 @@ def test_a_folder_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         cache_folder_as_store("gone")
 
 
+@pytest.mark.parametrize(("names", "is_named"), [(("0", "1", "2"), False), (("x", "y", "z"), True)])
+def test_pairs_that_are_matched_in_order_are_named_each_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], is_named: bool
+) -> None:
+    monkeypatch.setenv("PELLUCID_CACHE", str(tmp_path / "cache"))
+    data, target = write_pictures(tmp_path / "data"), write_pictures(tmp_path / "target")
+    for name, path in zip(names, sorted(data.glob("*/*.png")), strict=True):
+        path.rename(path.with_stem(name))
+    for _ in range(2):  # the second time from the cache
+        lines: list[str] = []
+        open_data(data, target=target, log=lines.append)
+        expected = (
+            f"no names agree, so pictures were matched in sorted order, e.g. {data}/deep/{names[0]}.png with"
+        )
+        assert [line.startswith(expected) for line in lines] == [True] * is_named
+
+
 def test_a_folder_with_another_index_json_is_opened_as_pictures(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

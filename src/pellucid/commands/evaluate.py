@@ -80,7 +80,10 @@ def evaluate(
     ],
     target: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER", help="Targets of the pictures in --data, matched by name."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Targets of the pictures in --data, matched by name, or in order if no names agree.",
+        ),
     ] = None,
     colors: Annotated[
         str | None,

@@ -71,7 +71,10 @@ def export(
     ] = None,
     target: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Targets of the degraded pictures in --data, matched by name."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Targets of the degraded pictures in --data, matched by name, or in order if no names agree.",
+        ),
     ] = None,
     whole: Annotated[
         bool,

@@ -50,7 +50,10 @@ def train(
     ],
     target: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER", help="Targets of the degraded pictures in --data, matched by name."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Targets of the degraded pictures in --data, matched by name, or in order if no names agree.",
+        ),
     ] = None,
     mix: Annotated[
         list[str] | None,
@@ -83,7 +86,10 @@ def train(
     ] = None,
     val_target: Annotated[
         str | None,
-        typer.Option(metavar="FOLDER", help="Targets of the degraded pictures in --val, matched by name."),
+        typer.Option(
+            metavar="FOLDER",
+            help="Targets of the degraded pictures in --val, matched by name, or in order if no names agree.",
+        ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, metavar="N", help="Use only the first N pictures.")] = None,
     save_every: Annotated[

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from pellucid.data import store
-from pellucid.data.pairing import match
+from pellucid.data.pairing import describe_order, match
 from pellucid.data.store import Kind, Store
 from pellucid.errors import DataError
 from pellucid.pictures import images
@@ -100,15 +100,10 @@ def _collect_pairs(data: Path, target: Path, read: Callable[[Path], Picture]) ->
         _make_sample(path, data, partial(read, partner), partial(read, path), partner)
         for path, partner in zip(degraded, partners, strict=True)
     ]
-    warnings = () if pairing.is_by_name else (_describe_order(samples),)
+    warnings = () if pairing.is_by_name else (describe_order(*samples[0].files),)
     return EvalSet(
         "pairs", tuple(samples), pairing.method, messages=(*messages, *more_messages), warnings=warnings
     )
-
-
-def _describe_order(samples: list[EvalSample]) -> str:
-    degraded, target = samples[0].files
-    return f"no names agree, so pictures were matched in sorted order, e.g. {degraded} with {target}"
 
 
 def _make_sample(

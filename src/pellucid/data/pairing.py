@@ -25,6 +25,11 @@ class Pairing:
         return tuple(i for i, partner in enumerate(self.partners) if partner is None)
 
 
+def describe_order(degraded: object, target: object) -> str:
+    """A warning about pictures that were matched in sorted order, with the names of one pair."""
+    return f"no names agree, so pictures were matched in sorted order, e.g. {degraded} with {target}"
+
+
 def match(degraded: Sequence[PurePath], targets: Sequence[PurePath]) -> Pairing:
     """Match two sorted lists of relative paths by name, ignoring suffixes.
 

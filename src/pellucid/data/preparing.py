@@ -10,12 +10,13 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from pellucid.data import archives, registry, store
 from pellucid.data.bucket_parts import remove_parts_of
 from pellucid.data.dataset import DatasetPlan, DecodeTask, LeftOut
+from pellucid.data.pairing import describe_order, match
 from pellucid.data.store import Array, Store
 from pellucid.data.store_parts import (
     check_planned,
@@ -248,10 +249,21 @@ def open_data(data: str | Path, *, target: str | Path | None = None, log: Log = 
         if made.left_out:
             num_files = made.num_arrays + len(made.left_out)
             log(f"{data}: {describe_left_out(made.left_out, num_files)}")
+        if target is not None:
+            for warning in _warn_about_order(Path(data), Path(target)):
+                log(warning)
         return made
     if target is not None:
         raise DataError(f"{data} is a store, which contains its targets", hint="omit {target}")
     return store.open(data)
+
+
+def _warn_about_order(data: Path, target: Path) -> Iterator[str]:
+    """One line if no names agree; a store does not contain how pictures were matched."""
+    degraded, targets = (archives.list_files(path, SUFFIXES, is_picture_head).sources for path in (data, target))
+    pairing = match(*([PurePosixPath(source.name) for source in sources] for sources in (degraded, targets)))
+    if not pairing.is_by_name:
+        yield describe_order(data / degraded[0].name, target / targets[0].name)
 
 
 def cache_folder_as_store(

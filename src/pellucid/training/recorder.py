@@ -44,10 +44,10 @@ class Validation:
     def __post_init__(self) -> None:
         check_fields(self)
 
-    def check(self, recipe: Recipe) -> None:
-        """Raise DataError if the recipe cannot be scored on this data."""
+    def check(self, recipe: Recipe) -> tuple[str, ...]:
+        """Raise DataError if the recipe cannot be scored on this data. Returns warnings, one line each."""
         try:
-            evaluation.collect(recipe, self.data, self.target)
+            return evaluation.collect(recipe, self.data, self.target).warnings
         except DataError as error:
             hint = error.hint.replace("{target}", "the target of the validation")
             raise DataError(error.facts, hint=hint) from error

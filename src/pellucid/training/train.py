@@ -110,7 +110,8 @@ def train(
     out: the run folder. It gets checkpoints, metrics, validation strips and the resulting `weights.safetensors`.
         For a run in a bucket, the folder is in the cache of this computer and is uploaded in the background;
         another machine resumes from the bucket.
-    target: a folder of targets, matched by name; `data` is then a folder of degraded pictures.
+    target: a folder of targets, matched by name, or in sorted order if no names agree; `data` is then a folder of
+        degraded pictures.
     mix: more stores, or folders of clean pictures, each with its share of the patches, above 0, e.g.
         {"gopro.store": 0.4, "reds.store": 0.2}; the rest of the patches is from `data`. Each is used in the same
         way as `data`: pairs as they are, and clean pictures degraded by the recipe.
@@ -146,14 +147,15 @@ def train(
     check_usable(recipe, changes)
     check_shares(mix or {})
     given, data, target = str(data), cache.as_local(data), None if target is None else cache.as_local(target)
-    if validation is not None:
-        validation.check(recipe)  # now, not at the first validation
+    warnings = () if validation is None else validation.check(recipe)  # now, not at the first validation
     if tensorboard:
         check_available()
     with ExitStack() as stack:
         stack.enter_context(heap.keeping())
         group = stack.enter_context(distributed.join_group(device, log))
         log = log if group.is_first else _ignore
+        for warning in warnings:
+            log(warning)
         store = _open_store(data, target, limit, log)
         _check_kind(recipe, store, given)
         mixed = open_sources(mix or {}, store, limit, log)

@@ -98,6 +98,9 @@ def test_a_raw_file_stays_raw_only_if_its_result_is_one() -> None:
     developed = choose_sure(advice)
     assert developed is not None and developed.model == "dncnn-photo"
     assert choose_sure((replace(advice[0], others=()),)) is None
+    of_developed = Suggestion("noise of a camera", "taken at ISO 3200", "dncnn-photo")
+    assert choose_sure([of_developed, *advice], writes_mosaics=True) == advice[0]
+    assert choose_sure([of_developed], writes_mosaics=True) is None
 
 
 def photo(width: int = 451) -> np.ndarray:

@@ -43,15 +43,17 @@ def group_by_model(
                     advice = advise(source, settings)
                 chosen = choose_sure(advice, writes_mosaics=writes_mosaics)
                 if chosen is None and job.root is None:
-                    advised = next((one.model for one in advice if one.model), None) or "NAME"
-                    raise PictureError(f"{name}: {_explain(advice)}", hint="choose {model}", model=advised)
+                    advised = None if writes_mosaics else next((one.model for one in advice if one.model), None)
+                    hint = "choose {model}" + (", or write TIFF" if writes_mosaics else "")
+                    facts = f"{name}: {_explain(advice, writes_mosaics)}"
+                    raise PictureError(facts, hint=hint, model=advised or "NAME")
             except PellucidError as error:
                 renamed = error.renamed(job.source, name).about(name)
                 others.append(Outcome(job.source, None, error=renamed))
                 print_error(renamed)
                 continue
             if chosen is None:
-                note = f"{_explain(advice)}, so it is not restored"
+                note = f"{_explain(advice, writes_mosaics)}, so it is not restored"
                 others.append(Outcome(job.source, None, is_skipped=True, info=(note,)))
                 print_info(f"{name}: {note}")
             else:
@@ -60,6 +62,9 @@ def group_by_model(
     return groups, others
 
 
-def _explain(advice: "Sequence[Suggestion]") -> str:
+def _explain(advice: "Sequence[Suggestion]", writes_mosaics: bool) -> str:
     """Why no model is chosen."""
-    return f"{advice[0].reason}, which --model auto does not correct" if advice else "nothing found to correct"
+    where = " in a DNG" if writes_mosaics else ""
+    return (
+        f"{advice[0].reason}, which --model auto does not correct{where}" if advice else "nothing found to correct"
+    )

@@ -213,11 +213,13 @@ def choose_sure(advice: Sequence[Suggestion], *, writes_mosaics: bool = False) -
     """The first suggestion that is worth following without a look at the picture; None if there is none.
 
     Soft edges may be wanted, and enlarging is a decision of the user.
-    writes_mosaics: whether the result is stored as a mosaic. Otherwise, a RAW file with noise is developed, and a
-    model for pictures restores it.
+    writes_mosaics: whether the result is stored as a mosaic, which only models for noise in RAW files return.
+    Otherwise, a RAW file with noise is developed, and a model for pictures restores it.
     """
+    if writes_mosaics:
+        return next((one for one in advice if one.model and one.problem == RAW_NOISE), None)
     first = next((one for one in advice if one.model and one.problem not in (BLUR, SMALL)), None)
-    if first is None or first.problem != RAW_NOISE or writes_mosaics:
+    if first is None or first.problem != RAW_NOISE:
         return first
     return replace(first, model=first.others[0], others=first.others[1:]) if first.others else None
 

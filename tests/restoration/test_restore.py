@@ -913,3 +913,68 @@ def test_names_that_get_too_long_in_a_folder_are_named(
     (outcome,) = restore.restore(tmp_path / "in", weights, tmp_path / "out", **options)
     with pytest.raises(OutputError, match=message):
         outcome.raise_error()
+
+
+def _write_animation(folder: Path) -> Path:
+    frames = [PIL.Image.new("RGB", (20, 30), (level, 0, 0)) for level in (0, 90, 180)]
+    frames[0].save(folder / "x.webp", save_all=True, append_images=frames[1:])
+    return folder / "x.webp"
+
+
+def _write_pages(folder: Path) -> Path:
+    pages = [PIL.Image.new("RGB", (20, 30), (level, 0, 0)) for level in (0, 90, 180)]
+    pages[0].save(folder / "x.tif", save_all=True, append_images=pages[1:])
+    return folder / "x.tif"
+
+
+def _write_deep(folder: Path) -> Path:
+    images.write(Picture(np.zeros((30, 20, 1), np.uint16)), folder / "x.tif")
+    return folder / "x.tif"
+
+
+def _write_photo(folder: Path) -> Path:
+    images.write(Picture(np.zeros((30, 20, 3), np.uint8)), folder / "x.png")
+    return folder / "x.png"
+
+
+@pytest.mark.parametrize(
+    ("write", "model", "settings", "format", "message"),
+    [
+        (_write_animation, "srcnn-x2", Settings(), "png", "is an animated WebP of 3 frames"),
+        (_write_pages, "srcnn-x2", Settings(), "png", "has 3 pages, and PNG can store one"),
+        (_write_pages, "srcnn-x2", Settings(page=4), "png", "there is no page 4"),
+        (_write_deep, "srcnn-x2", Settings(), "jpeg", "JPEG cannot store 16-bit samples"),
+        (_write_photo, "srcnn-x2", Settings(bit_depth=16), "jpeg", "JPEG cannot store 16-bit samples"),
+        (_write_photo, "srcnn-x2", Settings(scale=0.5), None, "srcnn-x2 only enlarges"),
+        (_write_photo, "dncnn-gray-25", Settings(scale=2), None, "dncnn-gray-25 does not enlarge"),
+        (_write_photo, "srcnn-x2", Settings(max_pixels=500), None, "600 pixels"),
+        (_write_photo, "raw-denoise", Settings(), None, "this is a developed picture"),
+        (_write_photo, "sid-any", Settings(), "png", "this is a developed picture"),
+    ],
+)
+def test_a_plan_names_what_the_header_of_a_file_shows(
+    tmp_path: Path,
+    write: Callable[[Path], Path],
+    model: str,
+    settings: Settings,
+    format: str | None,
+    message: str,
+) -> None:
+    """With the words of the real run."""
+    chosen = restorer.load(model)
+    format = format or restorer.default_format(chosen)
+    jobs = planning.plan([write(tmp_path)], tmp_path / "out", format=format)
+    (planned,) = _errors([*restore.check_files(jobs, chosen, settings, overwrite=False)])
+    assert message in planned
+    assert not (tmp_path / "out").exists()
+    assert _errors(restore.restore(jobs, chosen, settings=settings)) == [planned]
+
+
+def test_a_plan_compares_the_sizes_of_masks(tmp_path: Path) -> None:
+    images.write(Picture(np.zeros((20, 30, 1), np.uint8)), tmp_path / "turned.png")
+    images.write(Picture(np.zeros((20, 31, 1), np.uint8)), tmp_path / "wide.png")
+    chosen, found, photo = restorer.load("dncnn-gray-25"), [], _write_photo(tmp_path)
+    for mask in ("turned.png", "wide.png"):
+        jobs = planning.plan([photo], tmp_path / "out", mask=tmp_path / mask)
+        found.append(_errors([*restore.check_files(jobs, chosen, Settings(), overwrite=False)]))
+    assert found[0] == [] and "a mask of 31 x 20 px for a picture of 20 x 30 px" in found[1][0]

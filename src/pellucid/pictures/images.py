@@ -6,17 +6,18 @@ into `Picture.encoding`, so that a result is written in the same way. docs/forma
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pellucid.errors import OutputError, PictureError
 from pellucid.pictures import formats, headers, kinds, metadata, readers, writers
 from pellucid.pictures.camera import dng
+from pellucid.pictures.codecs.decoders import check_size
 from pellucid.pictures.contents.check import check_contents
 from pellucid.pictures.finding import find_pictures
 from pellucid.pictures.formats import FileFormat
-from pellucid.pictures.picture import Mosaic, Picture
+from pellucid.pictures.picture import Encoding, Mosaic, Picture
 from pellucid.pictures.records import xmp
 from pellucid.pictures.tiff import directories, interpretation
 from pellucid.pictures.tiff.decoding import list_decoders
@@ -24,6 +25,9 @@ from pellucid.pictures.white import check_white, describe_clipped
 from pellucid.storage.urls import Location, is_url
 from pellucid.system.arguments import check_number, checks_types
 from pellucid.system.files import atomic_file, to_picture_path
+
+_DEPTH_IN_HEADER = ("tiff", "png", "jpeg", "webp", "bmp", "gif")
+"""Loaders of formats whose depth is known before decoding."""
 
 MAX_PIXELS = 500_000_000
 """Files with more pixels are refused before decoding: a small file can unpack to any size."""
@@ -101,6 +105,39 @@ def _add_lost(picture: Picture, parts: Sequence[str]) -> Picture:
     if not others:
         return picture
     return replace(picture, encoding=replace(picture.encoding, notes=(*notes, f"not kept: {', '.join(others)}")))
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says about its picture. width, height: before the orientation is applied.
+
+    encoding: see `Picture`; None if its depth is only known after decoding.
+    """
+
+    width: int
+    height: int
+    encoding: Encoding | None
+
+
+def read_header(path: str | Path, *, max_pixels: int = MAX_PIXELS, page: int | None = None) -> Header:
+    """The header of a file, or of a page of a TIFF, by default the first.
+
+    Raises PictureError as `read` does, as far as that is known without decoding.
+    """
+    path = to_picture_path(path)
+    loader = headers.find_loader(path)
+    if loader == "tiff":
+        chosen = directories.choose_page(directories.find_pages(path), path, page or 1)
+        width, height = chosen.directory.size
+        encoding = interpretation.parse(chosen).encoding
+    else:
+        if page not in (None, 1):
+            raise PictureError(f"{path} has one page; there is no page {page}", hint="omit {page}")
+        check_contents(path, loader)
+        width, height = readers.probe_size(path, loader)
+        encoding = headers.read_encoding(path, loader)
+    check_size(width, height, path, max_pixels)
+    return Header(width, height, encoding if loader in _DEPTH_IN_HEADER else None)
 
 
 def decoding_cost(path: str | Path) -> tuple[int, int]:

@@ -131,6 +131,23 @@ def read_tiff(
     return replace(picture, encoding=replace(picture.encoding, notes=(*notes, *picture.encoding.notes)))
 
 
+def probe_size(path: Path, loader: str) -> tuple[int, int]:
+    """(width, height) in the header of a file, before its orientation is applied; not of TIFF.
+
+    Raises PictureError, also for a file with several pictures.
+    """
+    if loader == "bmp":
+        with _open_bmp(path) as file:
+            return file.width, file.height
+    if loader in _CODECS:
+        size: tuple[int, int] = _CODECS[loader].probe_size(path)
+        return size
+    with _explained(path, partial(_find_damage, path, loader)):
+        image = _open(path, loader)
+    _check_single(image, path)
+    return image.width, image.height
+
+
 def decoding_cost(path: Path, loader: str, encoding: Encoding) -> tuple[int, int]:
     """(pixels, bytes of memory that decoding needs), see `images.decoding_cost`; not of TIFF."""
     if loader == "bmp":

@@ -11,7 +11,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from pellucid.domains import Degraded
+import numpy as np
+
+from pellucid.domains import Degraded, takes_mosaic
 from pellucid.errors import ArgumentError, OutputError, PellucidError, PictureError
 from pellucid.pictures import formats, images
 from pellucid.pictures.picture import Picture
@@ -19,7 +21,7 @@ from pellucid.recipes.overrides import former_keywords
 from pellucid.restoration import planning
 from pellucid.restoration.conversion import InMemory, is_in_memory, to_pictures
 from pellucid.restoration.manifest import Manifests, Request, hash_settings
-from pellucid.restoration.one_picture import check_for_memory, restore_in_memory, warn_about_time
+from pellucid.restoration.one_picture import check_for_memory, plan_size, restore_in_memory, warn_about_time
 from pellucid.restoration.pipeline import to_pellucid_error
 from pellucid.restoration.planning import Job, Plan
 from pellucid.restoration.position import Position
@@ -27,7 +29,7 @@ from pellucid.restoration.preview import name_sheets
 from pellucid.restoration.restorer import Restorer, default_format, load
 from pellucid.restoration.sessions import Outcome, Session
 from pellucid.restoration.settings import Settings
-from pellucid.restoration.stages import choose_quality, codec_bytes
+from pellucid.restoration.stages import choose_quality, codec_bytes, find_pages
 from pellucid.restoration.suitability import check_format, warn_about, warn_about_exposure
 from pellucid.storage.urls import Location, Url, is_folder, locate
 from pellucid.system import files
@@ -309,13 +311,34 @@ def check_files(
                 yield replace(outcome, is_skipped=True)
                 continue
             check_format(job.target, restorer)
-            if isinstance(job.mask, Path):
-                files.read_head(job.mask)
             if isinstance(job.source, Path):  # other files are not fetched for this
                 codec_bytes(job.source, Path(job.target.name), restorer, settings)
+                if not images.is_raw(job.source):
+                    _check_header(job, job.source, restorer, settings)
         except PellucidError as error:
             outcome = replace(outcome, error=error.about(job.source))
         yield outcome
+
+
+def _check_header(job: Job, source: Path, restorer: Restorer, settings: Settings) -> None:
+    """Raise what `restore` would, as far as the headers of a picture and of its mask show it."""
+    domain = restorer.recipe.domain
+    if takes_mosaic(domain):
+        domain.accept(Picture(np.zeros((1, 1, 1), np.uint8)))
+    header = images.read_header(source, max_pixels=settings.max_pixels, page=settings.page)
+    find_pages(job, source, settings)
+    if header.encoding is not None:
+        sample = Picture(np.zeros((1, 1, 1), header.encoding.dtype), encoding=header.encoding)
+        images.check_format(job.target, sample, bit_depth=settings.bit_depth)
+    if settings.crop is None and settings.size is None:  # these are of the upright picture
+        plan_size(restorer, (header.height, header.width), settings)
+    if isinstance(job.mask, Path):
+        mask = images.read_header(job.mask, max_pixels=settings.max_pixels)
+        if sorted((mask.width, mask.height)) != sorted((header.width, header.height)):  # either one may be turned
+            raise PictureError(
+                f"a mask of {mask.width} x {mask.height} px for a picture of {header.width} x {header.height} px; "
+                "they must be equally large"
+            )
 
 
 def _check_tiles(restorer: Restorer, settings: Settings) -> None:

@@ -263,20 +263,8 @@ class Stages:
         sheets.write(sheet, path, profile, overwrite=overwrite, before_rename=record)
 
     def _find_pages(self, item: InFlightItem) -> Pages | None:
-        """The pages of a file with several. Raises OutputError if the result cannot have pages."""
         assert item.files is not None
-        job, source = item.job, item.files.source
-        if self.settings.page is not None or images.is_raw(source):
-            return None
-        pages = images.list_pages(source)
-        target = formats.format_by_suffix(job.target)
-        if pages is not None and target is not formats.TIFF:
-            raise OutputError(
-                f"{job.source} has {len(pages)} pages, and {target.name} can store one",
-                hint="write TIFF, or choose one page by {page}",
-                page=1,
-            )
-        return pages
+        return find_pages(item.job, item.files.source, self.settings)
 
     def _run_pages(
         self, progress: Progress, reserved_bytes: int, item: InFlightItem, pages: Pages
@@ -355,6 +343,21 @@ class Stages:
             return codec_bytes(files.source, files.target, self.restorer, self.settings)
         except Exception:  # any failure of one picture: reading the file reports it, and the others continue
             return 0
+
+
+def find_pages(job: Job, source: Path, settings: Settings) -> Pages | None:
+    """The pages of a file if several are restored. Raises OutputError if the result cannot have pages."""
+    if settings.page is not None or images.is_raw(source):
+        return None
+    pages = images.list_pages(source)
+    target = formats.format_by_suffix(job.target)
+    if pages is not None and target is not formats.TIFF:
+        raise OutputError(
+            f"{job.source} has {len(pages)} pages, and {target.name} can store one",
+            hint="write TIFF, or choose one page by {page}",
+            page=1,
+        )
+    return pages
 
 
 def _count_pages(messages: Counter[str], num_pages: int) -> Iterator[str]:

@@ -526,17 +526,26 @@ def metadata_of(path: Path) -> dict[str, Any]:
         return _metadata_of_tiff(path)
     if path.suffix in _DECODERS:
         return _metadata_by_exiftool(path)
+    profile = _profile_of_bmp(path.read_bytes()) if path.suffix == ".bmp" else None
     with PIL.Image.open(path) as file:
         file.load()
         tags, info = file.getexif(), file.info
         text = info.get("Raw profile type iptc")
         return {
-            "ICC": info.get("icc_profile"),
+            "ICC": profile or info.get("icc_profile"),
             "EXIF": _select_tags(dict(tags) | tags.get_ifd(0x8769) | tags.get_ifd(0x8825)),
             "XMP": info.get("xmp"),
             "IPTC": bool(IPTC.hex() in text if text else IptcImagePlugin.getiptcinfo(file) == CAPTIONS),
             "resolution": info.get("dpi", (tags.get(0x011A, 0), tags.get(0x011B, 0))),
         }
+
+
+def _profile_of_bmp(content: bytes) -> bytes | None:
+    """By bV5ProfileData and bV5ProfileSize of Microsoft's BITMAPV5HEADER, which Pillow does not read."""
+    if struct.unpack_from("<I", content, 14)[0] < 124:
+        return None
+    start, num_bytes = struct.unpack_from("<II", content, 14 + 112)
+    return content[14 + start : 14 + start + num_bytes] or None
 
 
 def _metadata_by_exiftool(path: Path) -> dict[str, Any]:
@@ -602,7 +611,7 @@ def run(case: Case, folder: Path) -> dict[str, str]:
 
 
 _NOT_SUPPORTED = {
-    ".bmp": {"ICC", "EXIF", "XMP", "IPTC"},
+    ".bmp": {"EXIF", "XMP", "IPTC"},
     ".pgm": {"ICC", "EXIF", "XMP", "IPTC"},
     ".ppm": {"ICC", "EXIF", "XMP", "IPTC"},
     ".webp": {"IPTC"},
@@ -617,7 +626,7 @@ def _verdict(name: str, before: Any, after: Any, target: str) -> str:
         return "kept" if np.allclose(before, after, rtol=2e-3) else f"lost: {after}"
     if not before:
         return "new: sRGB" if after and name == "ICC" else "none"
-    if target != ".bmp" and before == after:
+    if before == after:
         return "kept"
     return "not supported" if not after and name in _NOT_SUPPORTED.get(target, ()) else "lost"
 
@@ -706,7 +715,8 @@ RGB, Display P3 or ProPhoto stay in their color space.
   own tables. A JPEG made from another format gets quality 95 and full color resolution. A deblocked JPEG
   gets quality 95, too: its old quality would cause new blocks.
 - **TIFF** is written with the compression of the original (none, LZW, deflate, PackBits; deflate
-  replaces others), in strips, and as BigTIFF if necessary.
+  replaces others), in strips, and as BigTIFF if necessary. CCITT and JPEG are read, too, but no other
+  compressions, e.g. LZMA, Zstandard, JPEG 2000 and WebP.
 - **WebP** is written lossless if the original is lossless, and with quality 95 if it is lossy, because WebP does
   not store its quality. WebP has no gray: gray becomes three equal channels.
 - **EXIF** is copied byte for byte, except that the orientation, the size, places (the subject area) and the
@@ -715,8 +725,8 @@ RGB, Display P3 or ProPhoto stay in their color space.
 - **XMP and IPTC** are copied. Several XMP packets in one file are joined; where they contradict each other, the
   first one is kept, and a note names the properties. EXIF and XMP among Photoshop's image resources count as
   further ones. In XMP, the size and orientation, regions of faces and objects (MWG, Microsoft,
-  IPTC, ACDSee), and the sizes of panoramas follow the pixels. What announces parts that are not kept is removed:
-  gain maps, motion photos, previews, depth maps of turned pictures.
+  IPTC, ACDSee), and the sizes of panoramas follow the pixels. Entries that announce parts that are not kept
+  are removed: gain maps, motion photos, previews, depth maps of turned pictures.
 - **TIFF tags**: all tags that do not describe how samples are stored are copied from TIFF to TIFF, e.g. those of
   GDAL and private ones. GeoTIFF tags, OME-XML, and ImageJ's and tifffile's descriptions get the scale of the
   result, OME-XML the type of its samples, and ImageJ's ranges of values its white.

@@ -150,7 +150,7 @@ Format = Annotated[
     str | None,
     typer.Option(
         metavar="FORMAT",
-        help="png, tiff, jpeg, webp, bmp, ppm, jxl or jp2.",
+        help="png, tiff, jpeg, webp, bmp, ppm, jxl, jp2 or dng.",
         show_default="that of the input",
         rich_help_panel=_RESULTS,
     ),
@@ -305,7 +305,7 @@ Timeout = Annotated[
     float | None,
     typer.Option(
         metavar="SECONDS",
-        help="Give up a picture that takes longer; checked after each tile.",
+        help="Give up a picture that takes longer; checked after each tile but the last.",
         rich_help_panel=_EFFORT,
     ),
 ]

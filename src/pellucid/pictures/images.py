@@ -108,7 +108,7 @@ def _add_lost(picture: Picture, parts: Sequence[str]) -> Picture:
 
 
 @dataclass(frozen=True)
-class Header:
+class PictureHeader:
     """What a file says about its picture. width, height: before the orientation is applied.
 
     encoding: see `Picture`; None if its depth is only known after decoding.
@@ -119,7 +119,7 @@ class Header:
     encoding: Encoding | None
 
 
-def read_header(path: str | Path, *, max_pixels: int = MAX_PIXELS, page: int | None = None) -> Header:
+def read_header(path: str | Path, *, max_pixels: int = MAX_PIXELS, page: int | None = None) -> PictureHeader:
     """The header of a file, or of a page of a TIFF, by default the first.
 
     Raises PictureError as `read` does, as far as that is known without decoding.
@@ -137,7 +137,7 @@ def read_header(path: str | Path, *, max_pixels: int = MAX_PIXELS, page: int | N
         width, height = readers.probe_size(path, loader)
         encoding = headers.read_encoding(path, loader)
     check_size(width, height, path, max_pixels)
-    return Header(width, height, encoding if loader in _DEPTH_IN_HEADER else None)
+    return PictureHeader(width, height, encoding if loader in _DEPTH_IN_HEADER else None)
 
 
 def decoding_cost(path: str | Path) -> tuple[int, int]:

@@ -167,7 +167,7 @@ def plan(
         NAME-restored.EXT next to it, or NAME-MODEL.EXT if another model has used that name, and a folder becomes
         FOLDER-restored.
         Results of earlier runs are not used as inputs again if their own inputs are among the inputs.
-    format: png, tiff, jpeg, webp, bmp, ppm, jxl or jp2; default: that of each input, by its content.
+    format: png, tiff, jpeg, webp, bmp, ppm, jxl, jp2 or dng; default: that of each input, by its content.
     include, exclude: patterns for pictures in folders, relative to the folder: *.jpg for names at any depth,
         scans/*.tif, **/raw/*. Case is ignored.
     name: pattern for the names of results, e.g. "{stem}-{model}{suffix}", whose suffix includes the dot. With it,

@@ -29,7 +29,7 @@ from pellucid.restoration.preview import name_sheets
 from pellucid.restoration.restorer import Restorer, default_format, load
 from pellucid.restoration.sessions import Outcome, Session
 from pellucid.restoration.settings import Settings
-from pellucid.restoration.stages import choose_quality, codec_bytes, find_pages
+from pellucid.restoration.stages import choose_pages, choose_quality, codec_bytes
 from pellucid.restoration.suitability import check_format, warn_about, warn_about_exposure
 from pellucid.storage.urls import Location, Url, is_folder, locate
 from pellucid.system import files
@@ -77,8 +77,8 @@ def restore(
     out: a file (for one picture) or a folder. Default: NAME-restored.EXT next to a file and FOLDER-restored next
         to a folder; pictures in memory are not written, only returned. See `plan`. Several pictures in memory are
         written as 1.png, 2.png, ...
-    format: png, tiff, jpeg, webp, bmp, ppm, jxl or jp2. Default: that of each input; png for pictures in memory;
-        dng if the restorer returns mosaics.
+    format: png, tiff, jpeg, webp, bmp, ppm, jxl, jp2 or dng. Default: that of each input; png for pictures in
+        memory; dng if the restorer returns mosaics.
     workers: how many files are decoded ahead, unless they are small, and how many are encoded while one is in the
         network.
     overwrite: replace existing results. Without it, a finished result is skipped, a result is made again if its
@@ -326,7 +326,7 @@ def _check_header(job: Job, source: Path, restorer: Restorer, settings: Settings
     if takes_mosaic(domain):
         domain.accept(Picture(np.zeros((1, 1, 1), np.uint8)))
     header = images.read_header(source, max_pixels=settings.max_pixels, page=settings.page)
-    find_pages(job, source, settings)
+    choose_pages(job, source, settings)
     if header.encoding is not None:
         sample = Picture(np.zeros((1, 1, 1), header.encoding.dtype), encoding=header.encoding)
         images.check_format(job.target, sample, bit_depth=settings.bit_depth)

@@ -264,7 +264,7 @@ class Stages:
 
     def _find_pages(self, item: InFlightItem) -> Pages | None:
         assert item.files is not None
-        return find_pages(item.job, item.files.source, self.settings)
+        return choose_pages(item.job, item.files.source, self.settings)
 
     def _run_pages(
         self, progress: Progress, reserved_bytes: int, item: InFlightItem, pages: Pages
@@ -345,7 +345,7 @@ class Stages:
             return 0
 
 
-def find_pages(job: Job, source: Path, settings: Settings) -> Pages | None:
+def choose_pages(job: Job, source: Path, settings: Settings) -> Pages | None:
     """The pages of a file if several are restored. Raises OutputError if the result cannot have pages."""
     if settings.page is not None or images.is_raw(source):
         return None

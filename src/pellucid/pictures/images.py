@@ -56,7 +56,8 @@ def read(
 
     Samples of 1, 2 and 4 bits and palettes become 8 bit; 10 and 12 bits become 16 bit. Premultiplied alpha is
     divided out. The format is recognized by the first bytes, not by the suffix. A large picture is decoded into
-    a temporary file (see `pellucid.system.memory`) and takes little memory.
+    a temporary file (see `pellucid.system.memory`) and takes little memory. Forked processes share this file: copy
+    the arrays before you change them in one of these.
 
     Channels of a TIFF that are neither color nor alpha, e.g. infrared, are in `Picture.extra`.
 

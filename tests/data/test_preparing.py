@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import PIL.Image
 import pytest
 from data_sources import noise, write_noise, write_pictures, zip_folder
 
@@ -214,6 +215,23 @@ def test_a_folder_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError, match="^gone does not exist"):
         cache_folder_as_store("gone")
+
+
+def test_files_in_another_folder_are_compared_by_content(tmp_path: Path) -> None:
+    """Uncompressed pictures have equal sizes, and those of some archives equal times."""
+    first, same, other = (write_pictures(tmp_path / name / "in") for name in "abc")
+    for folder in (first, same, other):
+        for path in folder.rglob("*.png"):
+            image = PIL.Image.open(path)
+            (image.transpose(PIL.Image.Transpose.ROTATE_180) if folder is other else image).save(
+                path.with_suffix(".bmp")
+            )
+            path.unlink()
+            os.utime(path.with_suffix(".bmp"), (1, 1))
+    prepare("folder", [first], tmp_path / "store")
+    assert prepare("folder", [same], tmp_path / "store").num_decoded == 0
+    with pytest.raises(OutputError, match=r"is finished, but 3 sources differ"):
+        prepare("folder", [other], tmp_path / "store")
 
 
 @pytest.mark.parametrize(("names", "is_named"), [(("0", "1", "2"), False), (("x", "y", "z"), True)])

@@ -446,7 +446,7 @@ def decode(task: DecodeTask, writer: StoreWriter) -> LeftOut:
 
 def _decode_file(task: DecodeTask, path: Path, writer: StoreWriter) -> None:
     try:
-        stamp = Stamp(task.source.num_bytes, task.source.mtime_ns, files.sha256(path))
+        stamp = Stamp(task.source.num_bytes, task.source.mtime_ns, files.sha256(path), task.source.place)
         for key, decoded in task.decode(path):
             if key not in writer.records:
                 writer.put(key, stamp, decoded.samples, metadata=decoded.metadata, changes=decoded.changes)

@@ -129,10 +129,15 @@ def _copy(key: str, part: StoreReader | None, source: Source, writer: StoreWrite
 
 
 def is_current(record: Record, source: Source) -> bool:
-    """Whether a file is unchanged since it was decoded: by size and time or, if only times differ, by content."""
+    """Whether a file is as it was decoded, by size, time and place or, if only sizes agree, by content.
+
+    Files in other places may have the same size and time, e.g. uncompressed ones from an archive.
+    """
     stamp = record.stamp
-    if stamp.num_bytes != source.num_bytes or stamp.mtime_ns == source.mtime_ns:
-        return stamp.num_bytes == source.num_bytes
+    if stamp.num_bytes != source.num_bytes:
+        return False
+    if stamp.mtime_ns == source.mtime_ns and stamp.place in ("", source.place):
+        return True
     try:
         with source.open_path() as path:
             return files.sha256(path) == stamp.sha256

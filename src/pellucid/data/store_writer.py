@@ -35,11 +35,15 @@ _ALIGNMENT = 64
 
 @dataclass(frozen=True, slots=True)
 class Stamp:
-    """Identifies the content of a source file when it was decoded."""
+    """Identifies the content of a source file when it was decoded.
+
+    place: `Source.place`; empty in stores of earlier versions.
+    """
 
     num_bytes: int
     mtime_ns: int
     sha256: str
+    place: str = ""
 
 
 @dataclass(frozen=True, slots=True)

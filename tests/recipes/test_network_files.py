@@ -13,6 +13,7 @@ from pellucid import networks
 from pellucid.backends.eager import TorchBackend
 from pellucid.cli import app
 from pellucid.errors import PellucidError, WeightsError
+from pellucid.evaluation.evaluate import evaluate
 from pellucid.exporting.export import export
 from pellucid.pictures import images
 from pellucid.pictures.picture import Picture
@@ -201,6 +202,8 @@ def test_results_of_a_changed_file_are_not_those_of_the_former_one(
     path = save_weights(file)
     picture, found = np.full((8, 9), 0.75, np.float32), []
     images.write(Picture.from_array(picture), tmp_path / "x.tif")
+    (tmp_path / "data").mkdir()
+    images.write(Picture.from_array(picture), tmp_path / "data" / "x.tif")
     for change in ("self.layer(degraded)", "1 - self.layer(degraded)"):
         monkeypatch.setattr(network_files, "_added", {})
         file.write_text(SOURCE.replace("return self.layer(degraded)", f"return {change}"))
@@ -210,6 +213,9 @@ def test_results_of_a_changed_file_are_not_those_of_the_former_one(
     (first, before), (second, after) = found
     np.testing.assert_allclose(second, 1 - np.array(first), atol=1e-6)
     assert before.fingerprint() != after.fingerprint()
+    record = tmp_path / "record.jsonl"
+    scores = [evaluate(one, tmp_path / "data", record=record).by_seed[0][0].psnr_db for one in (before, after)]
+    assert scores[0] != scores[1]
     (outcome,) = restore(tmp_path / "x.tif", before, tmp_path / "out")
     assert not outcome.error
     (outcome,) = restore(tmp_path / "x.tif", after, tmp_path / "out")

@@ -1,13 +1,17 @@
 """The manifest of a folder: which results are finished, outdated or foreign."""
 
+import json
 import os
 from pathlib import Path
 
 import pytest
 
 from pellucid.errors import OutputError
-from pellucid.restoration.entries import NAME, read_entries, stamp
+from pellucid.restoration.entries import NAME, read_entries, read_lines, stamp
 from pellucid.restoration.manifest import Manifest, Request, State
+from pellucid.storage.urls import Tag, Url
+from pellucid.system import files
+from pellucid.system.journals import JournalReader
 
 
 @pytest.fixture
@@ -72,6 +76,57 @@ def test_a_file_in_another_place_is_compared_by_content(
     assert _state(other, target) is state
 
 
+def test_contents_are_read_once(tmp_path: Path, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A result whose input was moved is recorded again."""
+    target = _done(tmp_path / "out", source)
+    moved = tmp_path / "moved" / source.name
+    moved.parent.mkdir()
+    source.rename(moved)
+    hashed: list[Path] = []
+    sha256 = files.sha256
+
+    def record(path: Path) -> str:
+        hashed.append(path)
+        return sha256(path)
+
+    monkeypatch.setattr(files, "sha256", record)
+    for _ in range(2):
+        manifest = Manifest(target.parent, Request({"strength": "1.0"}))
+        assert [manifest.state(moved, target) for _ in range(2)] == [State.DONE, State.DONE]
+        manifest.close()
+    assert hashed == [moved]
+
+
+def test_masks_of_earlier_versions_were_not_recorded(tmp_path: Path, source: Path) -> None:
+    mask, target = tmp_path / "mask.png", tmp_path / "out" / "photo.png"
+    mask.write_bytes(b"a mask")
+    target.parent.mkdir()
+    manifest, part = Manifest(target.parent, Request({"strength": "1.0"})), tmp_path / "out" / "part"
+    part.write_bytes(b"a result")
+    manifest.record(source, stamp(source, mask), target, part, mask)
+    part.replace(target)
+    manifest.close()
+    (line,) = [line for line in read_lines(target.parent, JournalReader()) if "result" in line]
+    del line["mask"], line["sha256"]
+    (target.parent / NAME).write_text(json.dumps(line) + "\n")
+    assert Manifest(target.parent, Request({"strength": "1.0"})).state(source, target, mask) is State.DONE
+
+
+def test_only_tags_of_objects_stand_for_their_content(tmp_path: Path, source: Path) -> None:
+    mask = Url("s3", "bucket", "mask.png", tag=Tag("tag", 6))
+    target, part = tmp_path / "out" / "photo.png", tmp_path / "out" / "part"
+    target.parent.mkdir()
+    manifest = Manifest(target.parent, Request({"strength": "1.0"}))
+    part.write_bytes(b"a result")
+    manifest.record(source, stamp(source, mask), target, part, mask)
+    part.replace(target)
+    other = tmp_path / "other" / source.name
+    other.parent.mkdir()
+    other.write_bytes(b"A picture")
+    os.utime(other, ns=(source.stat().st_atime_ns, source.stat().st_mtime_ns))
+    assert [manifest.state(one, target, mask) for one in (source, other)] == [State.DONE, State.FOREIGN]
+
+
 def test_a_changed_mask_is_detected(tmp_path: Path, source: Path) -> None:
     out, mask = tmp_path / "out", tmp_path / "mask.png"
     mask.write_bytes(b"a mask")
@@ -81,8 +136,8 @@ def test_a_changed_mask_is_detected(tmp_path: Path, source: Path) -> None:
     manifest.record(source, stamp(source, mask), target, part, mask)
     part.replace(target)
     assert manifest.state(source, target, mask) is State.DONE
-    other = tmp_path / "inverted.png"
     for content, state in ((b"A mask", State.OUTDATED), (b"a mask", State.DONE)):
+        other = tmp_path / f"{state.name}.png"
         other.write_bytes(content)
         os.utime(other, ns=(mask.stat().st_atime_ns, mask.stat().st_mtime_ns))
         assert manifest.state(source, target, other) is state

@@ -932,6 +932,11 @@ def _write_deep(folder: Path) -> Path:
     return folder / "x.tif"
 
 
+def _write_transparent(folder: Path) -> Path:
+    images.write(Picture(np.zeros((30, 20, 1), np.uint16), np.zeros((30, 20, 1), np.uint16)), folder / "x.png")
+    return folder / "x.png"
+
+
 def _write_photo(folder: Path) -> Path:
     images.write(Picture(np.zeros((30, 20, 3), np.uint8)), folder / "x.png")
     return folder / "x.png"
@@ -944,6 +949,7 @@ def _write_photo(folder: Path) -> Path:
         (_write_pages, "srcnn-x2", Settings(), "png", "has 3 pages, and PNG can store one"),
         (_write_pages, "srcnn-x2", Settings(page=4), "png", "there is no page 4"),
         (_write_deep, "srcnn-x2", Settings(), "jpeg", "JPEG cannot store 16-bit samples"),
+        (_write_transparent, "srcnn-x2", Settings(), "jpeg", "JPEG cannot store"),
         (_write_photo, "srcnn-x2", Settings(bit_depth=16), "jpeg", "JPEG cannot store 16-bit samples"),
         (_write_photo, "srcnn-x2", Settings(scale=0.5), None, "srcnn-x2 only enlarges"),
         (_write_photo, "dncnn-gray-25", Settings(scale=2), None, "dncnn-gray-25 does not enlarge"),
@@ -978,3 +984,56 @@ def test_a_plan_compares_the_sizes_of_masks(tmp_path: Path) -> None:
         jobs = planning.plan([photo], tmp_path / "out", mask=tmp_path / mask)
         found.append(_errors([*restore.check_files(jobs, chosen, Settings(), overwrite=False)]))
     assert found[0] == [] and "a mask of 31 x 20 px for a picture of 20 x 30 px" in found[1][0]
+
+
+def test_a_reference_of_the_exposure_that_changes_counts(dark: Path) -> None:
+    """Neither the file in memory nor a finished result of the former one is used."""
+    chosen = registry.find("sid_unet.any_camera", width=2)
+    network = Restorer("any", chosen, TorchBackend(chosen.network(), "cpu"))
+    settings, jobs = Settings(exposure=dark / "long.dng"), planning.plan([dark / "short.dng"], dark / "out")
+    (outcome,) = restore.restore(jobs, network, settings=settings)
+    assert any("exposure ratio 30" in line for line in outcome.info)
+    (outcome,) = restore.restore(jobs, network, settings=settings)
+    assert outcome.is_skipped
+    brighter = Mosaic(
+        np.full((64, 96), 900, np.uint16), ("GR", "BG"), 512.0, 16383.0, exposure=Exposure(0.5, 800, 2.8)
+    )
+    dng.write(brighter, dark / "long.dng", overwrite=True)
+    (outcome,) = restore.restore(jobs, network, settings=settings)
+    assert "with other settings" in str(outcome.error)
+    (outcome,) = restore.restore(jobs, network, settings=settings, overwrite=True)
+    assert any("exposure ratio 15" in line for line in outcome.info)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"format": "png"}, "format is only for files, and none are written"),
+        ({"settings": Settings(quality=90)}, "quality is only for files, and none are written"),
+        ({"settings": Settings(bit_depth=16)}, "bit_depth is only for files, and none are written"),
+        ({"settings": Settings(sidecars=True)}, "sidecars is only for files, not for pictures in memory"),
+    ],
+)
+def test_what_only_affects_files_is_refused_for_pictures_in_memory(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ArgumentError, match=message):
+        restore.restore(np.zeros((8, 8), np.uint8), "dncnn-gray-25", **given)
+
+
+@pytest.mark.parametrize(("dtype", "bit_depth"), [("uint8", 16), ("uint16", 8)])
+def test_a_picture_in_memory_keeps_its_depth_whatever_its_file_has(
+    tmp_path: Path, dtype: str, bit_depth: int
+) -> None:
+    picture = Picture(np.random.default_rng(0).random((20, 30, 1), np.float32)).as_depth(dtype).to_array()
+    chosen, out = restorer.load("dncnn-gray-25"), tmp_path / "x.png"
+    (outcome,) = restore.restore(picture, chosen, out, Settings(bit_depth=bit_depth))
+    found, expected = outcome.restored, chosen.restore(picture)
+    assert isinstance(found, np.ndarray) and found.dtype == dtype
+    assert abs(found.astype(int) - expected).max() <= 1  # one more rounding
+    assert images.read(out).dtype == f"uint{bit_depth}"
+
+
+def test_a_dark_mask_is_named(tmp_path: Path) -> None:
+    images.write(Picture(np.ones((30, 20, 1), np.uint8)), tmp_path / "mask.png")
+    photo = _write_photo(tmp_path)
+    (outcome,) = restore.restore(photo, "dncnn-gray-25", tmp_path / "out.png", mask=tmp_path / "mask.png")
+    assert "no sample of the mask is above 1 of 255: at most 0.4% is restored" in outcome.warnings

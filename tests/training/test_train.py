@@ -309,8 +309,15 @@ def test_degraded_pictures_are_validated_against_their_targets(stores: dict[str,
         images.write(Picture(scene(i, 3)), tmp_path / "sharp" / f"{i}.png")
         images.write(Picture(np.roll(scene(i, 3), 1, 1)), tmp_path / "blur" / f"{i}.png")
     made = tiny("mimo_unet.gopro", num_steps=1)
-    run(made, stores["pairs"], tmp_path / "run", validation=Validation(tmp_path / "blur", tmp_path / "sharp"))
+    log: list[str] = []
+    validation = Validation(tmp_path / "blur", tmp_path / "sharp")
+    run(made, stores["pairs"], tmp_path / "run", validation=validation, log=log.append)
     assert any("psnr_db" in line for line in run_folder.read_metrics(tmp_path / "run"))
+    assert not any("matched in sorted order" in line for line in log)
+    for i in range(2):
+        (tmp_path / "blur" / f"{i}.png").rename(tmp_path / "blur" / f"x{i}.png")
+    run(made, stores["pairs"], tmp_path / "again", validation=validation, log=log.append)
+    assert any("matched in sorted order" in line for line in log)
 
 
 @pytest.mark.parametrize(

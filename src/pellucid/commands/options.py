@@ -148,7 +148,7 @@ def with_messages(command: Callable[..., None]) -> Callable[..., None]:
         "quiet": Annotated[
             bool,
             typer.Option(
-                "--quiet", "-q", help="Print no messages but warnings and errors.", rich_help_panel=panel
+                "--quiet", "-q", help="Print only warnings and errors as messages.", rich_help_panel=panel
             ),
         ],
         "verbose": Annotated[

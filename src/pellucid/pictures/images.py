@@ -112,11 +112,12 @@ def _add_lost(picture: Picture, parts: Sequence[str]) -> Picture:
 class PictureHeader:
     """What a file says about its picture. width, height: before the orientation is applied.
 
-    encoding: see `Picture`; None if its depth is only known after decoding.
+    has_alpha: whether the header says so. encoding: see `Picture`; None if its depth is only known after decoding.
     """
 
     width: int
     height: int
+    has_alpha: bool
     encoding: Encoding | None
 
 
@@ -129,16 +130,17 @@ def read_header(path: str | Path, *, max_pixels: int = MAX_PIXELS, page: int | N
     loader = headers.find_loader(path)
     if loader == "tiff":
         chosen = directories.choose_page(directories.find_pages(path), path, page or 1)
-        width, height = chosen.directory.size
-        encoding = interpretation.parse(chosen).encoding
+        stored, (width, height) = interpretation.parse(chosen), chosen.directory.size
+        encoding, has_alpha = stored.encoding, stored.alpha_index is not None
     else:
         if page not in (None, 1):
             raise PictureError(f"{path} has one page; there is no page {page}", hint="omit {page}")
-        check_contents(path, loader)
-        width, height = readers.probe_size(path, loader)
+        if loader != "jpeg":  # of which the contents are only known after a pass over the whole file
+            check_contents(path, loader)
+        width, height, has_alpha = readers.probe(path, loader)
         encoding = headers.read_encoding(path, loader)
     check_size(width, height, path, max_pixels)
-    return PictureHeader(width, height, encoding if loader in _DEPTH_IN_HEADER else None)
+    return PictureHeader(width, height, has_alpha, encoding if loader in _DEPTH_IN_HEADER else None)
 
 
 def decoding_cost(path: str | Path) -> tuple[int, int]:

@@ -131,21 +131,21 @@ def read_tiff(
     return replace(picture, encoding=replace(picture.encoding, notes=(*notes, *picture.encoding.notes)))
 
 
-def probe_size(path: Path, loader: str) -> tuple[int, int]:
-    """(width, height) in the header of a file, before its orientation is applied; not of TIFF.
+def probe(path: Path, loader: str) -> tuple[int, int, bool]:
+    """(width, height, whether alpha is known to exist) from the header of a file; not of TIFF.
 
-    Raises PictureError, also for a file with several pictures.
+    The size is that before the orientation is applied. Raises PictureError, also for a file with several pictures.
     """
     if loader == "bmp":
         with _open_bmp(path) as file:
-            return file.width, file.height
+            return file.width, file.height, False
     if loader in _CODECS:
-        size: tuple[int, int] = _CODECS[loader].probe_size(path)
-        return size
+        width, height = _CODECS[loader].probe_size(path)
+        return width, height, False
     with _explained(path, partial(_find_damage, path, loader)):
         image = _open(path, loader)
     _check_single(image, path)
-    return image.width, image.height
+    return image.width, image.height, image.hasalpha()
 
 
 def decoding_cost(path: Path, loader: str, encoding: Encoding) -> tuple[int, int]:

@@ -88,7 +88,7 @@ class Manifest:
             self._ledger.read_new(self._entries)
         self._lock, self._is_run_recorded = Lock(), False
         self._names = RealNames()
-        self._compared: set[tuple[object, ...]] = set()
+        self._compared: dict[tuple[object, ...], bool] = {}
         self._find_relative = lru_cache(_MAX_FOLDERS)(self._relate)
 
     def state(self, source: Location, target: Location, mask: Location | None = None) -> State:
@@ -221,22 +221,33 @@ class Manifest:
     def _is_made_from(self, entry: Entry, source: Location, mask: Location | None) -> bool:
         """Whether an entry was made from these files: by place, size and time or, if only sizes agree, by content.
 
-        Files in other places may have the same size and time, e.g. uncompressed ones from an archive.
+        Files in other places may have the same size and time, e.g. uncompressed ones from an archive. Objects of a
+        bucket have tags instead, which depend on the content.
         """
         inputs = [source] if mask is None else [source, mask]
         (name, *expected), found = entry["source"], stamp(*inputs)
         if name != source.name:
             return False
         places = [self._place(one) for one in inputs]
-        is_same_place = places == [entry["place"], *(() if mask is None else [entry.get("mask")])]
-        if expected == found and (is_same_place or any(isinstance(one, Url) for one in inputs)):  # a tag is a hash
+        recorded = [entry["place"], entry.get("mask", places[-1])]  # earlier versions did not record masks
+        moved = [
+            one != before
+            for path, one, before in zip(inputs, places, recorded, strict=False)
+            if isinstance(path, Path)
+        ]
+        if expected == found and not any(moved):
             return True
         if expected[::2] != found[::2] or len(found) != 2 * len(inputs) or entry.get("sha256") is None:
             return False
-        facts = entry["target"], tuple(places), tuple(found)
-        if facts not in self._compared and entry["sha256"] == _hash_inputs(source, mask, found):
-            self._compared.add(facts)
-        return facts in self._compared
+        facts = entry["target"], *places, *found
+        if facts not in self._compared:
+            self._compared[facts] = entry["sha256"] == _hash_inputs(source, mask, found)
+            if self._compared[facts]:  # recorded, so that the next run need not read the files again
+                renewed = {**entry, "source": [name, *found], "place": places[0]}
+                renewed |= {} if mask is None else {"mask": places[1]}
+                self._ledger.append(renewed, can_wait=False)
+                self._add_entry(renewed)
+        return self._compared[facts]
 
     def _place(self, source: Location) -> str:
         """The path of a source relative to this folder, to distinguish files of the same name."""

@@ -192,11 +192,12 @@ def restore_picture(
 
 
 def _choose_dtype(accepted_dtype: str, bit_depth: int | None) -> str:
-    """The type of the samples of a result, so that they are rounded once, to the depth of its file.
+    """The type of the samples of a result: that of the picture, or of its file if it is deeper.
 
-    Writing converts floating-point samples, and reports which are clipped.
+    Writing converts to a lower depth, and reports floating-point samples that are clipped.
     """
-    return accepted_dtype if bit_depth is None or accepted_dtype == "float32" else formats.DEPTHS[bit_depth]
+    bits = next(bits for bits, dtype in formats.DEPTHS.items() if dtype == accepted_dtype)
+    return formats.DEPTHS[max(bits, bit_depth or bits)]
 
 
 def _plan_effort(

@@ -145,7 +145,7 @@ def iter_restore(
         check_for_memory(settings)
         targets = _plan_in_memory(len(given), out, format or default_format(chosen), overwrite=overwrite)
         if out is None:
-            _check_for_files(settings, format)
+            _refuse_for_files(settings, format)
         return _restore_in_memory(given, targets, chosen, settings, overwrite, progress)
     if isinstance(inputs, Plan) or (given and all(isinstance(one, Job) for one in given)):
         if out is not None or format is not None:
@@ -215,7 +215,7 @@ def _plan_in_memory(
     return [*targets]
 
 
-def _check_for_files(settings: Settings, format: str | None) -> None:
+def _refuse_for_files(settings: Settings, format: str | None) -> None:
     """Raise ArgumentError for what only affects files, if none are written."""
     given = {"format": format, "quality": settings.quality, "bit_depth": settings.bit_depth}
     for name, value in given.items():
@@ -328,7 +328,8 @@ def _check_header(job: Job, source: Path, restorer: Restorer, settings: Settings
     header = images.read_header(source, max_pixels=settings.max_pixels, page=settings.page)
     choose_pages(job, source, settings)
     if header.encoding is not None:
-        sample = Picture(np.zeros((1, 1, 1), header.encoding.dtype), encoding=header.encoding)
+        pixel = np.zeros((1, 1, 1), header.encoding.dtype)
+        sample = Picture(pixel, pixel if header.has_alpha else None, encoding=header.encoding)
         images.check_format(job.target, sample, bit_depth=settings.bit_depth)
     if settings.crop is None and settings.size is None:  # these are of the upright picture
         plan_size(restorer, (header.height, header.width), settings)

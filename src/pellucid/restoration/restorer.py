@@ -245,8 +245,9 @@ class Restorer:
         effort = Effort(tile_px, halo_px, ensemble, strength, limit, reserved_bytes)
         with memory.sharing_free_memory(limit - reserved_bytes):
             results = self._restore(pictures, effort, mask, progress)
-        for text in () if mask is None else warn_about_mask(mask):
-            warn(text, stacklevel=3)  # the caller of the checked method
+        if mask is not None:
+            for text in warn_about_mask(mask if isinstance(mask, Picture) else Picture.from_array(mask)):
+                warn(text, stacklevel=3)  # the caller of the checked method
         return to_same_form(results)
 
     def _restore(
@@ -354,11 +355,10 @@ def to_mask(mask: Picture | Samples, picture: Degraded) -> Picture:
     return gray
 
 
-def warn_about_mask(mask: Picture | Samples) -> Iterator[str]:
+def warn_about_mask(mask: Picture) -> Iterator[str]:
     """One line if a mask of integers is so dark that its white is probably lower than that of its type."""
-    samples = mask.samples if isinstance(mask, Picture) else mask
-    highest, white = samples.max(), PEAKS[samples.dtype.name]
-    if samples.dtype.kind == "u" and 0 < highest <= white / 8:
+    highest, white = mask.samples.max(), PEAKS[mask.dtype]
+    if mask.dtype != "float32" and 0 < highest <= white / 8:
         yield f"no sample of the mask is above {highest} of {white:g}: at most {highest / white:.1%} is restored"
 
 

@@ -134,7 +134,8 @@ class _MemoryMaps:
     def _drop_kept(self, most_bytes: int) -> None:
         """Return kept memory to the system, the oldest first, until no more than this is taken."""
         while self._kept and self._taken > most_bytes:
-            self._taken -= len(self._kept.pop(0))
+            mapped = self._kept.pop(0)  # which may collect arrays, and so add to `_kept`
+            self._taken -= len(mapped)
 
 
 _MEMORY_MAPS = _MemoryMaps()

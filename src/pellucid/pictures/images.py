@@ -137,7 +137,7 @@ def read_header(path: str | Path, *, max_pixels: int = MAX_PIXELS, page: int | N
             raise PictureError(f"{path} has one page; there is no page {page}", hint="omit {page}")
         if loader != "jpeg":  # of which the contents are only known after a pass over the whole file
             check_contents(path, loader)
-        width, height, has_alpha = readers.probe(path, loader)
+        width, height, has_alpha = readers.probe_header(path, loader)
         encoding = headers.read_encoding(path, loader)
     check_size(width, height, path, max_pixels)
     return PictureHeader(width, height, has_alpha, encoding if loader in _DEPTH_IN_HEADER else None)

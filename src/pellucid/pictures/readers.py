@@ -131,7 +131,7 @@ def read_tiff(
     return replace(picture, encoding=replace(picture.encoding, notes=(*notes, *picture.encoding.notes)))
 
 
-def probe(path: Path, loader: str) -> tuple[int, int, bool]:
+def probe_header(path: Path, loader: str) -> tuple[int, int, bool]:
     """(width, height, whether alpha is known to exist) from the header of a file; not of TIFF.
 
     The size is that before the orientation is applied. Raises PictureError, also for a file with several pictures.

@@ -307,8 +307,8 @@ def _list_graphs(model: Model) -> Iterator[str]:
 def _hash_model(model: Model, *more: object) -> str:
     """A hash of everything that determines a graph: weights, recipe, code and the versions of its writers."""
     metadata, code = model.metadata, model.recipe.network_sha256
-    more = more if code is None else (*more, code)
-    parts = (CACHE_VERSION, OPSET, torch.__version__, metadata.weights_sha256, metadata.weights.recipe, more)
+    facts = more if code is None else (*more, code)
+    parts = (CACHE_VERSION, OPSET, torch.__version__, metadata.weights_sha256, metadata.weights.recipe, facts)
     parameters = json.dumps(dict(metadata.weights.parameters), sort_keys=True)
     return _hash(repr((*parts, parameters)).encode())
 

@@ -150,12 +150,8 @@ def probe_header(path: Path, loader: str) -> tuple[int, int, bool]:
 
 def decoding_cost(path: Path, loader: str, encoding: Encoding) -> tuple[int, int]:
     """(pixels, bytes of memory that decoding needs), see `images.decoding_cost`; not of TIFF."""
-    if loader == "bmp":
-        with _open_bmp(path) as file:
-            num_pixels = int(file.width * file.height)
-        return num_pixels, BYTES_PER_PIXEL[loader] * num_pixels
-    if loader in _CODECS:
-        width, height = _CODECS[loader].probe_size(path)
+    if loader == "bmp" or loader in _CODECS:
+        width, height, _ = probe_header(path, loader)
         return width * height, BYTES_PER_PIXEL[loader] * width * height
     with _explained(path, partial(_find_damage, path, loader)):
         image = _open(path, loader)

@@ -26,7 +26,7 @@ from pellucid.restoration.pipeline import to_pellucid_error
 from pellucid.restoration.planning import Job, Plan
 from pellucid.restoration.position import Position
 from pellucid.restoration.preview import name_sheets
-from pellucid.restoration.restorer import Restorer, default_format, load
+from pellucid.restoration.restorer import Restorer, default_format, load, mask_size_error
 from pellucid.restoration.sessions import Outcome, Session
 from pellucid.restoration.settings import Settings
 from pellucid.restoration.stages import choose_pages, choose_quality, codec_bytes
@@ -335,11 +335,9 @@ def _check_header(job: Job, source: Path, restorer: Restorer, settings: Settings
         plan_size(restorer, (header.height, header.width), settings)
     if isinstance(job.mask, Path):
         mask = images.read_header(job.mask, max_pixels=settings.max_pixels)
-        if sorted((mask.width, mask.height)) != sorted((header.width, header.height)):  # either one may be turned
-            raise PictureError(
-                f"a mask of {mask.width} x {mask.height} px for a picture of {header.width} x {header.height} px; "
-                "they must be equally large"
-            )
+        sizes = (mask.width, mask.height), (header.width, header.height)
+        if sorted(sizes[0]) != sorted(sizes[1]):  # either one may be turned
+            raise mask_size_error(*sizes)
 
 
 def _check_tiles(restorer: Restorer, settings: Settings) -> None:

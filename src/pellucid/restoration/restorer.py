@@ -332,10 +332,7 @@ def to_mask(mask: Picture | Samples, picture: Degraded) -> Picture:
         raise PictureError("a mosaic is restored without a mask", hint="omit {mask}")
     given = mask if isinstance(mask, Picture) else Picture.from_array(mask)
     if (given.height, given.width) != (picture.height, picture.width):
-        raise PictureError(
-            f"a mask of {given.width} x {given.height} px for a picture of {picture.width} x "
-            f"{picture.height} px; they must be equally large"
-        )
+        raise mask_size_error((given.width, given.height), (picture.width, picture.height))
     if given.samples.dtype.kind == "f" and not np.isfinite(given.samples).all():
         raise PictureError("the mask contains NaN or infinite values; values from 0 to 1 are needed")
     if given.samples.dtype.kind == "f" and (given.samples.min() < -1 or given.samples.max() > 2):  # not overshoot
@@ -353,6 +350,15 @@ def to_mask(mask: Picture | Samples, picture: Degraded) -> Picture:
         part = Picture(given.samples[rows]).to_tensor()
         gray.paste(Picture.from_tensor(rgb_to_gray(part)), rows, slice(0, given.width))
     return gray
+
+
+def mask_size_error(mask_size: tuple[int, int], size: tuple[int, int]) -> PictureError:
+    """The error about a mask of another (width, height) than its picture."""
+    (mask_width, mask_height), (width, height) = mask_size, size
+    return PictureError(
+        f"a mask of {mask_width} x {mask_height} px for a picture of {width} x {height} px; "
+        "they must be equally large"
+    )
 
 
 def warn_about_mask(mask: Picture) -> Iterator[str]:

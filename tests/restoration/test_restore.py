@@ -1037,3 +1037,13 @@ def test_a_dark_mask_is_named(tmp_path: Path) -> None:
     photo = _write_photo(tmp_path)
     (outcome,) = restore.restore(photo, "dncnn-gray-25", tmp_path / "out.png", mask=tmp_path / "mask.png")
     assert "no sample of the mask is above 1 of 255: at most 0.4% is restored" in outcome.warnings
+
+
+def test_a_plan_names_a_mask_that_is_gone(dark: Path, weights: Path) -> None:
+    """Of camera RAW, too, whose header is not compared with it."""
+    mask = dark / "mask.png"
+    images.write(Picture(np.zeros((64, 96, 1), np.uint8)), mask)
+    jobs = planning.plan([dark / "short.dng"], dark / "out", mask=mask)
+    mask.unlink()
+    (error,) = _errors([*restore.check_files(jobs, restorer.load(weights), Settings(), overwrite=False)])
+    assert "mask.png" in error

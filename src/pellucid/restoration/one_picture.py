@@ -14,6 +14,7 @@ from pellucid.pictures.images import MAX_PIXELS
 from pellucid.pictures.picture import Mosaic, Picture
 from pellucid.pictures.resize import find_span
 from pellucid.pictures.samples import Samples
+from pellucid.restoration import tiling
 from pellucid.restoration.chaining import Progress, run_models
 from pellucid.restoration.kept_tiles import KeptTiles
 from pellucid.restoration.resizing import Shape, resize_region
@@ -371,10 +372,11 @@ def _run_region(
 
 def _add_halo(side: slice, size: int, halo_px: int, grid_px: int, *, from_end: bool) -> slice:
     """What to read along a side. It starts on the grid, and so does a mirrored one, whose grid is `from_end`."""
-    start, stop = max(0, side.start - halo_px) // grid_px * grid_px, side.stop + halo_px
-    if from_end:
-        return slice(start, size - max(0, size - stop) // grid_px * grid_px)
-    return slice(start, min(size, -(-stop // grid_px) * grid_px))
+    read = tiling.span(side.start, side.stop, size, halo_px=halo_px, grid_px=grid_px).read
+    if not from_end:
+        return read
+    mirrored = tiling.span(size - side.stop, size - side.start, size, halo_px=halo_px, grid_px=grid_px)
+    return slice(read.start, mirrored.mirrored(size).read_stop)
 
 
 def _turn(region: Region, orientation: int, shape: Shape) -> Region:

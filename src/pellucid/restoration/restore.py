@@ -311,6 +311,8 @@ def check_files(
                 yield replace(outcome, is_skipped=True)
                 continue
             check_format(job.target, restorer)
+            if isinstance(job.mask, Path):
+                files.read_head(job.mask)
             if isinstance(job.source, Path):  # other files are not fetched for this
                 codec_bytes(job.source, Path(job.target.name), restorer, settings)
                 if not images.is_raw(job.source):

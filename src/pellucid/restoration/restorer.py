@@ -245,9 +245,8 @@ class Restorer:
         effort = Effort(tile_px, halo_px, ensemble, strength, limit, reserved_bytes)
         with memory.sharing_free_memory(limit - reserved_bytes):
             results = self._restore(pictures, effort, mask, progress)
-        if mask is not None:
-            for text in warn_about_mask(mask if isinstance(mask, Picture) else Picture.from_array(mask)):
-                warn(text, stacklevel=3)  # the caller of the checked method
+        for text in warn_about_mask(Picture.from_array(mask) if isinstance(mask, np.ndarray) else mask):
+            warn(text, stacklevel=3)  # the caller of the checked method
         return to_same_form(results)
 
     def _restore(
@@ -361,10 +360,12 @@ def mask_size_error(mask_size: tuple[int, int], size: tuple[int, int]) -> Pictur
     )
 
 
-def warn_about_mask(mask: Picture) -> Iterator[str]:
+def warn_about_mask(mask: Picture | None) -> Iterator[str]:
     """One line if a mask of integers is so dark that its white is probably lower than that of its type."""
+    if mask is None or mask.dtype == "float32":
+        return
     highest, white = mask.samples.max(), PEAKS[mask.dtype]
-    if mask.dtype != "float32" and 0 < highest <= white / 8:
+    if 0 < highest <= white / 8:
         yield f"no sample of the mask is above {highest} of {white:g}: at most {highest / white:.1%} is restored"
 
 

@@ -67,10 +67,6 @@ def _read_mask(path: Path, settings: Settings) -> Picture:
         raise PictureError(error.facts, hint="save one page of the mask as a file of its own") from error
 
 
-def _warn_about_mask(mask: Picture | None) -> Iterator[str]:
-    return iter(()) if mask is None else warn_about_mask(mask)
-
-
 @dataclass(frozen=True)
 class Stages:
     """What `run_overlapped` does with each file; see `InFlightItem`."""
@@ -131,7 +127,7 @@ class Stages:
                 mask=mask,
                 megapixels=megapixels,
                 info=pages.notes,
-                warnings=(*warn_about_settings(job.target, self.restorer, settings), *_warn_about_mask(mask)),
+                warnings=(*warn_about_settings(job.target, self.restorer, settings), *warn_about_mask(mask)),
             )
         degraded, info = read_degraded(
             files.source,
@@ -154,7 +150,7 @@ class Stages:
                 *warn_about_settings(job.target, self.restorer, settings),
                 *warn_about(degraded, self.restorer),
                 *warn_about_size(degraded, self.restorer, settings),
-                *_warn_about_mask(mask),
+                *warn_about_mask(mask),
             ),
             reading_s=time.monotonic() - start,
         )
